@@ -1,0 +1,127 @@
+"""The one place that joins store, client, engine and runner."""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+from agent_jobs.advance import Advancer
+from agent_jobs.clock import Clock
+from agent_jobs.engine import Engine, Upstream
+from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
+from agent_jobs.responses import Endpoint, open_client
+from agent_jobs.runner import Runner
+from agent_jobs.settings import Settings
+from agent_jobs.store import Store, open_store
+
+logger = logging.getLogger(__name__)
+
+NO_KEY = "No API key is set: ask the user to put OPENAI_API_KEY into the env of this server's entry and restart it."
+
+
+class App:
+    """An engine that opens in the background; see `open_app`."""
+
+    def __init__(self, settings: Settings | ConfigError, clock: Clock, tasks: TaskGroup, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._tasks = tasks
+        self._stack = stack
+        self._opening: _Opening | None = None
+        self._advancer: Advancer | None = None
+
+    async def engine(self) -> Engine:
+        """The engine, once it is open; an opening that failed is tried again by the next caller.
+
+        Raises:
+            ConfigError: A setting cannot be used.
+            StoreError: The database cannot be opened.
+        """
+        opening = self.open()
+        await opening.done.wait()
+        if opening.engine is None:
+            raise opening.error or StoreError("agent-jobs could not be opened; its log says why.")
+        return opening.engine
+
+    def open(self) -> "_Opening":
+        """Begin to open, unless that is under way or done."""
+        if self._opening is None or self._opening.failed:
+            self._opening = _Opening()
+            self._tasks.start_soon(self._open, self._opening)
+        return self._opening
+
+    def hurry(self) -> None:
+        """The process ends: ids that are on their way get a last moment."""
+        if self._advancer is not None:
+            self._advancer.hurry()
+
+    async def _open(self, opening: "_Opening") -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                opening.engine = await self._assembled(stack)
+                self._stack.push_async_exit(stack.pop_all())
+        except AgentJobsError as error:
+            opening.error = error
+        except Exception:
+            logger.exception("opening failed")
+        finally:
+            opening.done.set()
+
+    async def _assembled(self, stack: AsyncExitStack) -> Engine:
+        settings = self._settings
+        if isinstance(settings, ConfigError):
+            raise settings
+        store = await stack.enter_async_context(open_store(settings.data_path()))
+        stack.push_async_callback(self._release, store)
+        if settings.api_key is None:
+            return Engine(store, ConfigError(NO_KEY), self._clock, settings.model)
+        endpoint = Endpoint.of(
+            settings.base_url,
+            settings.api_key.get_secret_value(),
+            auth=settings.auth,
+            organization=settings.organization,
+            project=settings.project,
+        )
+        client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
+        self._advancer = Advancer(store, client, self._clock)
+        runner = Runner(store, self._advancer, self._clock, endpoint.base_url, self._tasks)
+        self._tasks.start_soon(runner.run)
+        return Engine(store, Upstream(endpoint.base_url, runner), self._clock, settings.model)
+
+    async def _release(self, store: Store) -> None:
+        """Leave the jobs to whoever comes next, at once."""
+        try:
+            await store.release(self._clock.now())
+        except StoreError as error:
+            logger.warning("cannot release the jobs; the next process takes them over: %s", error)
+
+
+class _Opening:
+    """One attempt to open, and how it went."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.engine: Engine | None = None
+        self.error: AgentJobsError | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.done.is_set() and self.engine is None
+
+
+@asynccontextmanager
+async def open_app(settings: Settings | ConfigError, clock: Clock | None = None) -> AsyncGenerator[App]:
+    """An app whose engine opens while the caller already goes on, and which is closed in order at the end.
+
+    Enter it outside of any scope that a signal cancels: its last writes need the loop.
+    """
+    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        app = App(settings, clock or Clock(), tasks, stack)
+        app.open()
+        try:
+            yield app
+        finally:
+            app.hurry()
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,17 @@
+"""`agent-jobs emulator`: the look-alike of the Responses API on a port of its own."""
+
+import threading
+from contextlib import suppress
+
+import click
+
+from agent_jobs.emulator import running
+
+
+def run(host: str, port: int, time_scale: float) -> None:
+    """Serve until somebody interrupts."""
+    with running(host=host, port=port, time_scale=time_scale) as server, suppress(KeyboardInterrupt):
+        click.echo("An emulated Responses API is ready. Nothing it answers comes from a model.\n")
+        click.echo(f"  export OPENAI_BASE_URL={server.base_url} OPENAI_API_KEY=emulated\n")
+        click.echo(f"Faults, counters and its log: {server.url}/_emulator")
+        threading.Event().wait()

@@ -1,0 +1,7 @@
+"""A look-alike of OpenAI's Responses API that runs scripts instead of models, with faults on demand."""
+
+from .app import Emulator
+from .faults import Fault
+from .serve import RunningServer, running, serve
+
+__all__ = ["Emulator", "Fault", "RunningServer", "running", "serve"]

@@ -1,0 +1,384 @@
+"""The emulator: its responses, its faults, its log, and the endpoints in front of them."""
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from .conversations import Conversations, conversation_id
+from .errors import ApiError, no_key, unknown_response, unstreamable, wrong_key
+from .faults import Fault, FaultQueue, combined
+from .items import check_outputs, input_items
+from .models import Models
+from .run import Clock, Run, count_tokens
+from .script import Script, read_request
+from .validate import check_create, check_mode, part_of
+from .wire import Exchange
+
+__all__ = ["Emulator"]
+
+Json = dict[str, Any]
+Handler = Callable[[Exchange], Awaitable[None]]
+
+_THIRTY_DAYS_S = 30 * 86_400.0
+_PLURALS = {"create": "creates", "retrieve": "retrieves", "stream": "streams", "cancel": "cancels", "delete": "deletes"}
+
+
+class Emulator:
+    """A Responses API that runs scripts instead of models."""
+
+    def __init__(
+        self,
+        time_scale: float = 1.0,
+        *,
+        models: Iterable[str] = (),
+        strict_store: bool = False,
+        resume_window_s: float = 300.0,
+        retention_s: float = 600.0,
+    ) -> None:
+        self._clock = Clock(time_scale)
+        self._models = Models(models)
+        self._strict_store = strict_store
+        self._resume_window_s = resume_window_s
+        self._retention_s = retention_s
+        self._runs: dict[str, Run] = {}
+        self._created: list[Run] = []
+        self._requests: list[Json] = []
+        self._queued = FaultQueue()
+        self._conversations = Conversations()
+        self._tasks: TaskGroup | None = None
+        self.app = Starlette(routes=[*self._api_routes(), *self._admin_routes()], lifespan=self._lifespan)
+
+    def counters(self) -> Json:
+        """Count the requests, by operation and by X-Client-Request-Id."""
+        requests = list(self._requests)
+        operations = Counter(entry["operation"] for entry in requests)
+        counts: Json = {plural: operations.pop(name, 0) for name, plural in _PLURALS.items()}
+        creates = [entry for entry in requests if entry["operation"] == "create"]
+        for name, entries in {
+            "creates_by_request_id": creates,
+            "accepted_by_request_id": [entry for entry in creates if entry["response_id"]],
+        }.items():
+            counts[name] = dict(Counter(entry["client_request_id"] for entry in entries if entry["client_request_id"]))
+        return counts | {"accepted": len(self._created)} | operations
+
+    def log(self) -> list[Json]:
+        """Give every request in order, then every response that was created."""
+        requests = [{"entry": "request", **entry} for entry in list(self._requests)]
+        return requests + [_result(run) for run in list(self._created)]
+
+    def queue_faults(self, given: Iterable[Mapping[str, Any]]) -> None:
+        """Queue faults for coming requests."""
+        self._queued.add([Fault.read(fault) for fault in given])
+
+    def reset(self) -> None:
+        """Forget all responses, conversations, faults and requests."""
+        for run in list(self._runs.values()):
+            self._forget(run)
+        for kept in (self._created, self._requests, self._queued, self._conversations):
+            kept.clear()
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            yield
+            tasks.cancel_scope.cancel()
+
+    def _api_routes(self) -> list[Route]:
+        talks = self._conversations
+        table: list[tuple[str, str, str, Handler]] = [
+            ("POST", "/responses", "create", self._create),
+            ("POST", "/responses/input_tokens", "input_tokens", self._count_tokens),
+            ("GET", "/responses/{response_id}", "retrieve", self._retrieve),
+            ("DELETE", "/responses/{response_id}", "delete", self._delete),
+            ("POST", "/responses/{response_id}/cancel", "cancel", self._cancel),
+            ("GET", "/responses/{response_id}/input_items", "input_items", self._input_items),
+            ("GET", "/models", "models", self._list_models),
+            ("GET", "/models/{model_id}", "models", self._retrieve_model),
+            ("POST", "/conversations", "conversations", talks.create),
+            ("GET", "/conversations/{conversation_id}", "conversations", talks.retrieve),
+            ("DELETE", "/conversations/{conversation_id}", "conversations", talks.delete),
+            ("GET", "/conversations/{conversation_id}/items", "conversations", talks.list_items),
+            ("POST", "/conversations/{conversation_id}/items", "conversations", talks.add_items),
+        ]
+        return [
+            Route(prefix + path, _Endpoint(operation, handle, self._exchange), methods=[method])
+            for prefix in ("/v1", "")
+            for method, path, operation, handle in table
+        ]
+
+    def _admin_routes(self) -> list[Route]:
+        return [
+            Route("/_emulator/faults", self._post_faults, methods=["POST"]),
+            Route("/_emulator/faults", self._delete_faults, methods=["DELETE"]),
+            Route("/_emulator/counters", self._get_counters),
+            Route("/_emulator/log", self._get_log),
+            Route("/_emulator/reset", self._post_reset, methods=["POST"]),
+            Route("/{path:path}", _Endpoint("unknown", _no_such_path, self._exchange)),
+        ]
+
+    async def _exchange(self, operation: str, handle: Handler, request: Request, send: Send) -> None:
+        if operation == "retrieve" and request.query_params.get("stream", "").lower() in ("true", "1"):
+            operation = "stream"
+        entry: Json = {
+            "at": time.time(),
+            "operation": operation,
+            "response_id": request.path_params.get("response_id"),
+            "client_request_id": request.headers.get("x-client-request-id"),
+            "status": None,
+            "job_id": None,
+        }
+        exchange = Exchange(request, send, self._clock, entry)
+        try:
+            exchange.raw = await request.body()
+        except ClientDisconnect:
+            return
+        self._requests.append(entry)
+        await exchange.until_gone(lambda: self._answer(handle, exchange))
+
+    async def _answer(self, handle: Handler, exchange: Exchange) -> None:
+        try:
+            _authorize(exchange.request)
+            exchange.fault = self._meet(exchange)
+            if exchange.fault.refuses():
+                await exchange.refuse()
+            elif exchange.fault.drop == "before_headers":
+                await exchange.drop()
+            else:
+                await handle(exchange)
+        except ApiError as error:
+            await exchange.error(error)
+
+    def _meet(self, exchange: Exchange) -> Fault:
+        """Find the faults a request meets: those queued, those it brings, those its response was created with."""
+        operation, response_id = exchange.entry["operation"], exchange.entry["response_id"] or ""
+        text = exchange.raw.decode(errors="replace") + response_id
+        lasting = Fault()
+        if operation == "create":
+            script, body = self._read(exchange)
+            exchange.entry["job_id"] = part_of(body, "metadata").get("job_id")
+            exchange.brought = FaultQueue(Fault.read(fault) for fault in script.faults)
+        elif response_id in self._runs:
+            exchange.brought = self._runs[response_id].brought
+            lasting = self._runs[response_id].fault.lasting()
+        queued = self._queued.take(operation, text)
+        return combined(lasting, queued, exchange.brought.take_all(operation, text))
+
+    def _read(self, exchange: Exchange) -> tuple[Script, Json]:
+        body = exchange.body()
+        check_create(body, strict_store=self._strict_store)
+        try:
+            script, body = read_request(body)
+            for fault in script.faults:
+                Fault.read(fault)
+        except ValueError as error:
+            raise ApiError(400, f"Invalid emulate directive: {error}", param="metadata.emulate") from None
+        return script, body
+
+    async def _create(self, exchange: Exchange) -> None:
+        fault = exchange.fault
+        script, body = self._read(exchange)
+        check_mode(body, no_background=fault.refuse_background, no_background_stream=fault.refuse_background_stream)
+        self._models.check(body)
+        check_outputs(self._items_before(body), body.get("input"))
+        run = self._accept(exchange, script, body)
+        try:
+            if run.streamable and not fault.json_instead_of_stream:
+                wanted = part_of(body, "stream_options").get("include_obfuscation", True)
+                await exchange.events(run, obfuscated=wanted)
+            else:
+                await (run.created() if run.background and not fault.complete_at_once else run.finished())
+                await exchange.json(run.snapshot())
+        finally:
+            if not run.background and not run.ended:
+                self._forget(run)
+
+    def _accept(self, exchange: Exchange, script: Script, body: Json) -> Run:
+        run = Run(f"resp_{secrets.token_hex(24)}", body, script, exchange.fault, self._clock)
+        run.brought = exchange.brought
+        run.client_request_id = exchange.entry["client_request_id"]
+        exchange.entry["response_id"] = run.id
+        self._runs[run.id] = run
+        self._created.append(run)
+        conversation = conversation_id(body)
+        if conversation:
+            self._conversations.hold(conversation, run)
+        assert self._tasks is not None, "the app runs only with its lifespan"
+        self._tasks.start_soon(self._live, run, conversation)
+        return run
+
+    async def _live(self, run: Run, conversation: str | None) -> None:
+        await run.play()
+        if conversation:
+            self._conversations.append(conversation, run)
+
+    def _items_before(self, body: Json) -> list[Json]:
+        previous_id = body.get("previous_response_id")
+        if previous_id:
+            try:
+                return self._find(previous_id).output
+            except ApiError:
+                raise ApiError(
+                    400,
+                    f"Previous response with id '{previous_id}' not found.",
+                    param="previous_response_id",
+                    code="previous_response_not_found",
+                ) from None
+        conversation = conversation_id(body)
+        return self._conversations.items(conversation) if conversation else []
+
+    def _find(self, response_id: str, fault: Fault | None = None) -> Run:
+        run = self._runs.get(response_id)
+        if run is None or self._expired(run) or self._lags(run, fault or run.fault):
+            raise unknown_response(response_id)
+        return run
+
+    def _expired(self, run: Run) -> bool:
+        kept_s = _THIRTY_DAYS_S if run.store else self._retention_s
+        if run.store is False and not run.background:
+            kept_s = 0.0
+        return self._clock.now() > run.ended_s + kept_s
+
+    def _lags(self, run: Run, fault: Fault) -> bool:
+        now_s = self._clock.now()
+        after_end = run.ended and now_s < run.ended_s + fault.not_found_after_end_s
+        return after_end or now_s < run.created_s + fault.not_found_for_s
+
+    def _forget(self, run: Run) -> None:
+        run.abandon()
+        self._runs.pop(run.id, None)
+
+    async def _retrieve(self, exchange: Exchange) -> None:
+        run = self._named(exchange)
+        fault = exchange.fault
+        if exchange.asks("stream") and not fault.json_instead_of_stream:
+            await self._resume(exchange, run)
+            return
+        seen = run.snapshot()
+        if fault.id_changes:
+            seen["id"] = f"resp_{secrets.token_hex(208)}"
+        if fault.unknown_status and not run.ended:
+            seen["status"] = fault.unknown_status
+        if run.status == "completed" and run.empty_answers < fault.completed_empty:
+            run.empty_answers += 1
+            seen |= {"output": [], "usage": None}
+        if fault.poll_after_ms is not None:
+            exchange.headers["openai-poll-after-ms"] = str(fault.poll_after_ms)
+        await exchange.json(seen)
+
+    async def _resume(self, exchange: Exchange, run: Run) -> None:
+        for created_so, wanted in ((run.background, "background"), (run.streamable, "stream")):
+            if not created_so:
+                raise unstreamable(f"This response cannot be streamed because it was not created with {wanted}=true.")
+        if self._clock.now() > run.created_s + self._resume_window_s:
+            minutes = f"{self._resume_window_s / 60:g}"
+            raise unstreamable(f"This response can no longer be streamed because it is more than {minutes} minutes old")
+        after = exchange.number("starting_after", -1)
+        await exchange.events(run, after, obfuscated=exchange.asks("include_obfuscation", default=True))
+
+    async def _cancel(self, exchange: Exchange) -> None:
+        run = self._named(exchange)
+        fault = exchange.fault
+        if not run.background:
+            raise ApiError(400, "Cannot cancel a synchronous response.")
+        if run.ended and run.status != "cancelled" and fault.cancel_status != 200:
+            raise ApiError(fault.cancel_status or 400, f"Cannot cancel a {run.status} response.")
+        confirmed: Json = {}
+        if not run.ended:
+            confirmed = run.snapshot() | {"status": "cancelled"} if fault.complete_after_cancel else {}
+            run.cancel(fault)
+        await exchange.json(confirmed or run.snapshot())
+
+    async def _delete(self, exchange: Exchange) -> None:
+        run = self._named(exchange)
+        self._forget(run)
+        await exchange.json({"id": run.id, "object": "response", "deleted": True})
+
+    async def _input_items(self, exchange: Exchange) -> None:
+        run = self._named(exchange)
+        await exchange.json(exchange.page(input_items(run.body.get("input"), run.id)))
+
+    async def _count_tokens(self, exchange: Exchange) -> None:
+        await exchange.json({"object": "response.input_tokens", "input_tokens": count_tokens(exchange.body())})
+
+    async def _list_models(self, exchange: Exchange) -> None:
+        await exchange.json(self._models.listing())
+
+    async def _retrieve_model(self, exchange: Exchange) -> None:
+        await exchange.json(self._models.card(exchange.request.path_params["model_id"]))
+
+    def _named(self, exchange: Exchange) -> Run:
+        return self._find(exchange.request.path_params["response_id"], exchange.fault)
+
+    async def _post_faults(self, request: Request) -> JSONResponse:
+        given: Any = await request.json()
+        try:
+            self.queue_faults(cast("list[Json]", given if isinstance(given, list) else [given]))
+        except ValueError as error:
+            return JSONResponse(ApiError(400, str(error)).body(), status_code=400)
+        return JSONResponse({"queued": True})
+
+    async def _delete_faults(self, request: Request) -> JSONResponse:
+        self._queued.clear()
+        return JSONResponse({"queued": False})
+
+    async def _get_counters(self, request: Request) -> JSONResponse:
+        return JSONResponse(self.counters())
+
+    async def _get_log(self, request: Request) -> JSONResponse:
+        return JSONResponse(self.log())
+
+    async def _post_reset(self, request: Request) -> JSONResponse:
+        self.reset()
+        return JSONResponse({"reset": True})
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """An ASGI app for one operation."""
+
+    operation: str
+    handle: Handler
+    exchange: Callable[[str, Handler, Request, Send], Awaitable[None]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.exchange(self.operation, self.handle, Request(scope, receive), send)
+
+
+async def _no_such_path(exchange: Exchange) -> None:
+    request = exchange.request
+    raise ApiError(404, f"Invalid URL ({request.method} {request.url.path})")
+
+
+def _authorize(request: Request) -> None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    key = request.headers.get("api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+    if not key:
+        raise no_key()
+    if key == "invalid":
+        raise wrong_key(key)
+
+
+def _result(run: Run) -> Json:
+    return {
+        "entry": "response",
+        "id": run.id,
+        "client_request_id": run.client_request_id,
+        "metadata": run.metadata,
+        "background": run.background,
+        "ended": run.ended,
+        "status": run.status,
+        "text": run.output_text(),
+    }

@@ -1,0 +1,102 @@
+"""Conversations: lists of items that responses read and append to."""
+
+import secrets
+import time
+from typing import Any, cast
+
+from .errors import ApiError
+from .items import input_items, page
+from .run import Run
+from .wire import Exchange
+
+__all__ = ["Conversations", "conversation_id"]
+
+Json = dict[str, Any]
+
+
+def conversation_id(body: Json) -> str | None:
+    """Give the conversation a create body names."""
+    given: Any = body.get("conversation")
+    return cast("Json", given).get("id") if isinstance(given, dict) else given
+
+
+class Conversations:
+    """The conversations of an emulator, and their endpoints."""
+
+    def __init__(self) -> None:
+        self._cards: dict[str, Json] = {}
+        self._items: dict[str, list[Json]] = {}
+        self._holders: dict[str, Run] = {}
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._cards.clear()
+        self._items.clear()
+        self._holders.clear()
+
+    def items(self, id: str) -> list[Json]:
+        """Give a conversation's items, unless a response is running on it."""
+        self._find(id)
+        holder = self._holders.get(id)
+        if holder is not None and not holder.ended:
+            raise ApiError(
+                400,
+                "Another process is currently operating on this conversation. Please retry in a few seconds.",
+                param="conversation",
+                code="conversation_locked",
+            )
+        return self._items[id]
+
+    def hold(self, id: str, run: Run) -> None:
+        """Keep others off a conversation while a response runs on it."""
+        self._holders[id] = run
+
+    def append(self, id: str, run: Run) -> None:
+        """Add what a completed response was asked and what it answered."""
+        if id in self._items and run.status == "completed":
+            self._items[id] += [*input_items(run.body.get("input"), run.id), *run.output]
+
+    async def create(self, exchange: Exchange) -> None:
+        """Answer POST /conversations."""
+        body = exchange.body()
+        id = f"conv_{secrets.token_hex(24)}"
+        card = {
+            "id": id,
+            "object": "conversation",
+            "created_at": int(time.time()),
+            "metadata": body.get("metadata", {}),
+        }
+        self._cards[id] = card
+        self._items[id] = input_items(body.get("items"), id)
+        await exchange.json(card)
+
+    async def retrieve(self, exchange: Exchange) -> None:
+        """Answer GET /conversations/{id}."""
+        await exchange.json(self._find(_named(exchange)))
+
+    async def delete(self, exchange: Exchange) -> None:
+        """Answer DELETE /conversations/{id}."""
+        id = self._find(_named(exchange))["id"]
+        del self._cards[id], self._items[id]
+        await exchange.json({"id": id, "object": "conversation.deleted", "deleted": True})
+
+    async def list_items(self, exchange: Exchange) -> None:
+        """Answer GET /conversations/{id}/items."""
+        id = self._find(_named(exchange))["id"]
+        await exchange.json(exchange.page(self._items[id]))
+
+    async def add_items(self, exchange: Exchange) -> None:
+        """Answer POST /conversations/{id}/items."""
+        id = self._find(_named(exchange))["id"]
+        added = input_items(exchange.body().get("items"), f"{id}:{len(self._items[id])}")
+        self._items[id] += added
+        await exchange.json(page(added, limit=100, order="asc", after=None))
+
+    def _find(self, id: str) -> Json:
+        if id not in self._cards:
+            raise ApiError(404, f"Conversation with id '{id}' not found.")
+        return self._cards[id]
+
+
+def _named(exchange: Exchange) -> str:
+    return exchange.request.path_params["conversation_id"]

@@ -1,0 +1,86 @@
+"""The error answers of the API, in OpenAI's words."""
+
+from typing import Any
+
+__all__ = ["ApiError"]
+
+_BY_STATUS: dict[int, tuple[str, str | None, str]] = {
+    400: ("invalid_request_error", None, "The request is invalid."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    403: (
+        "invalid_request_error",
+        "unsupported_country_region_territory",
+        "Country, region, or territory not supported",
+    ),
+    404: ("invalid_request_error", None, "Not found."),
+    408: ("server_error", None, "Request timed out."),
+    409: ("invalid_request_error", None, "The resource is in conflict with another request."),
+    429: ("rate_limit_error", "rate_limit_exceeded", "Rate limit reached. Please try again in 1s."),
+    500: ("server_error", None, "The server had an error while processing your request. Sorry about that!"),
+    502: ("server_error", None, "Bad gateway."),
+    503: ("service_unavailable_error", "server_is_overloaded", "Our servers are currently overloaded."),
+    504: ("server_error", None, "Gateway timeout."),
+}
+
+
+class ApiError(Exception):
+    """An answer other than success, with the fields of OpenAI's envelope."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        type: str = "invalid_request_error",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.type = type
+
+    @classmethod
+    def plain(cls, status: int) -> "ApiError":
+        """Give the usual error of an HTTP status."""
+        type, code, message = _BY_STATUS.get(status, ("server_error", None, f"HTTP {status}"))
+        return cls(status, message, code=code, type=type)
+
+    def body(self, shape: str | None = None) -> dict[str, Any] | str:
+        """Give the body in OpenAI's shape, or in one of those of other servers."""
+        if shape == "detail":
+            return {"detail": self.message}
+        if shape == "text":
+            return self.message
+        code = self.status if shape == "integer_code" else self.code
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": code}}
+
+
+def unknown_response(response_id: str) -> ApiError:
+    return ApiError(404, f"Response with id '{response_id}' not found.")
+
+
+def no_key() -> ApiError:
+    return ApiError(
+        401,
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth"
+        " (i.e. Authorization: Bearer YOUR_KEY).",
+    )
+
+
+def wrong_key(key: str) -> ApiError:
+    return ApiError(
+        401,
+        f"Incorrect API key provided: {key}. You can find your API key at https://platform.openai.com/account/api-keys.",
+        code="invalid_api_key",
+    )
+
+
+def not_json() -> ApiError:
+    return ApiError(400, "We could not parse the JSON body of your request.")
+
+
+def unstreamable(reason: str) -> ApiError:
+    return ApiError(400, reason, param="stream", code="invalid_request_error")

@@ -1,0 +1,157 @@
+"""Faults: what can go wrong on the wire or upstream, queued for coming requests or brought along by one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast, get_args
+
+__all__ = ["Fault", "FaultQueue", "combined"]
+
+Operation = Literal["create", "retrieve", "stream", "cancel", "delete", "any"]
+Drop = Literal["before_headers", "after_accept", "before_created", "after_events", "after_terminal_open"]
+
+# Taken when a response is created, these stay with it for its later requests.
+_LASTING = (
+    "not_found_for_s", "not_found_after_end_s", "id_changes", "completed_empty", "complete_after_cancel",
+    "late_complete", "cancel_status", "cancel_clears_output", "failed_event_on_cancel", "poll_after_ms",
+    "missing_fields", "unknown_status",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to misbehave; fields combine, times are in emulated seconds."""
+
+    on: Operation = "create"
+    match: str | None = None
+    times: int = 1
+    skip: int = 0
+    # another answer
+    status: int | None = None
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    content_type: str | None = None
+    after_accept: bool = False
+    error_body: Literal["detail", "text", "integer_code"] | None = None
+    refuse_background: bool = False
+    refuse_background_stream: bool = False
+    json_instead_of_stream: bool = False
+    # late or no answer
+    delay_s: float = 0.0
+    hang: bool = False
+    drop: Drop | None = None
+    after_events: int | None = None
+    eof_without_terminal: bool = False
+    # the shape of the stream
+    no_event_lines: bool = False
+    crlf: bool = False
+    cr: bool = False
+    bom: bool = False
+    comments: bool = False
+    done_marker: bool = False
+    split_bytes: int | None = None
+    no_sequence_numbers: bool = False
+    duplicate_events: bool = False
+    # the run that is created
+    delay_created_s: float = 0.0
+    keepalives: int = 0
+    sequence_gaps: bool = False
+    unknown_events: bool = False
+    error_event: Literal["nested", "flat"] | None = None
+    stuck_queued: bool = False
+    ignore_background: bool = False
+    complete_at_once: bool = False
+    # the later answers about it
+    not_found_for_s: float = 0.0
+    not_found_after_end_s: float = 0.0
+    id_changes: bool = False
+    completed_empty: int = 0
+    complete_after_cancel: bool = False
+    late_complete: bool = False
+    cancel_status: Literal[200, 400, 409] | None = None
+    cancel_clears_output: bool = False
+    failed_event_on_cancel: bool = False
+    poll_after_ms: int | None = None
+    missing_fields: bool = False
+    unknown_status: str | None = None
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> "Fault":
+        """Read a fault from JSON; ValueError names what is not known."""
+        values = dict(given)
+        drop: Any = values.get("drop")
+        if isinstance(drop, Mapping):
+            values |= {"drop": "after_events", **cast("Mapping[str, Any]", drop)}
+        unknown = sorted(values.keys() - {known.name for known in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown fault fields: {', '.join(unknown)}")
+        fault = cls(**values)
+        if fault.on not in get_args(Operation) or (fault.drop is not None and fault.drop not in get_args(Drop)):
+            raise ValueError(f"on is one of {get_args(Operation)}, drop one of {get_args(Drop)}")
+        return fault
+
+    def given(self) -> dict[str, Any]:
+        """Give the fields that differ from a server without faults."""
+        values = {known.name: getattr(self, known.name) for known in fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(_NONE, name)}
+
+    def refuses(self) -> bool:
+        """Tell whether the request is answered without being accepted."""
+        if self.after_accept or self.status is None:
+            return False
+        return self.status >= 300 or self.body is not None  # a bare 202 only changes the status of the real answer
+
+    def lasting(self) -> "Fault":
+        """Keep only what outlives the request that created the response."""
+        return Fault(**{name: value for name, value in self.given().items() if name in _LASTING})
+
+
+_NONE = Fault()
+
+
+def combined(*faults: Fault) -> Fault:
+    """Join faults into one; where two set the same field the later one wins."""
+    result = _NONE
+    for fault in faults:
+        result = replace(result, **fault.given())
+    return result
+
+
+class FaultQueue:
+    """Faults that wait for the requests they are meant for."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._waiting: list[_Waiting] = []
+        self.add(faults)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Queue faults behind those that wait already."""
+        self._waiting += [_Waiting(fault, times=fault.times, skip=fault.skip) for fault in faults]
+
+    def clear(self) -> None:
+        """Forget all that wait."""
+        self._waiting.clear()
+
+    def take(self, operation: str, text: str) -> Fault:
+        """Take the first fault meant for this request."""
+        return next((waiting.fault for waiting in self._waiting if waiting.takes(operation, text)), _NONE)
+
+    def take_all(self, operation: str, text: str) -> Fault:
+        """Take every fault meant for this request, as one."""
+        return combined(*[waiting.fault for waiting in self._waiting if waiting.takes(operation, text)])
+
+
+@dataclass
+class _Waiting:
+    fault: Fault
+    times: int
+    skip: int
+
+    def takes(self, operation: str, text: str) -> bool:
+        fault = self.fault
+        if fault.on not in ("any", operation) or (fault.match or "") not in text or not self.times:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        self.times -= 1  # -1 never gets back to zero: until cleared
+        return True

@@ -1,0 +1,297 @@
+"""A response that runs: its status, its output and the log of its events."""
+
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from .faults import Fault, FaultQueue
+from .script import Script, answer_text
+from .timeline import timeline
+
+__all__ = ["KEEPALIVE_S", "TERMINAL", "Clock", "Run"]
+
+Json = dict[str, Any]
+
+KEEPALIVE_S = 30.0  # emulated seconds of silence that OpenAI lets pass before a keepalive event
+TERMINAL = ("response.completed", "response.failed", "response.incomplete")
+_STATUS = {"refusal": "completed", "never": "completed"}
+_DEFAULTS: Json = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "safety_identifier": None,
+    "service_tier": "auto",
+    "store": True,
+    "temperature": 1.0,
+    "tool_choice": "auto",
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+_REASONING: Json = {"effort": "medium", "summary": None}
+_TEXT: Json = {"format": {"type": "text"}, "verbosity": "medium"}
+_SECRETS = ("authorization", "headers")  # never echoed by OpenAI
+
+
+class Clock:
+    """Emulated time: scale seconds pass in every real one."""
+
+    def __init__(self, scale: float) -> None:
+        self._scale = scale
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        """Give the emulated seconds since the clock began."""
+        return (time.monotonic() - self._began) * self._scale
+
+    async def sleep(self, duration_s: float) -> None:
+        """Let emulated seconds pass."""
+        await anyio.sleep(duration_s / self._scale)
+        # A sleep that was over when the cancellation came returns as if nothing had been.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+
+    async def sleep_until(self, at_s: float) -> None:
+        """Wait for an emulated moment; infinity never comes."""
+        await self.sleep(max(0.0, at_s - self.now()))
+
+
+class Run:
+    """A response from its creation to its end, whoever watches."""
+
+    def __init__(self, response_id: str, body: Json, script: Script, fault: Fault, clock: Clock) -> None:
+        self.id = response_id
+        self.body = body
+        self.fault = fault
+        self.background = bool(body.get("background")) and not fault.ignore_background
+        self.streamable = bool(body.get("stream"))
+        self.store: bool | None = body.get("store")
+        self.metadata: dict[str, str] = body.get("metadata") or {}
+        self.brought = FaultQueue()
+        self.client_request_id: str | None = None
+        self.created_s = clock.now()
+        self.ended_s = math.inf
+        self.status = "queued" if self.background else "in_progress"
+        self.ended = False
+        self.output: list[Json] = []
+        self.empty_answers = 0
+        self._clock = clock
+        self._script = script
+        self._text = answer_text(script, body)
+        include: Collection[str] = body.get("include") or ()
+        steps = timeline(script, response_id, self._text, include, unknown=fault.unknown_events)
+        self._steps = deque(steps)
+        self._base = _echo(body, response_id) | {"background": self.background}
+        self._ending: Json = {}
+        self._input_tokens = count_tokens(body)
+        self._events: list[Json] = []
+        self._next_number = 0
+        self._changed = anyio.Event()
+        self._last_event_s = self.created_s
+        self._playing = anyio.CancelScope()
+
+    async def play(self) -> None:
+        """Live through the script; returns at its end, or when the response is cancelled."""
+        with self._playing:
+            await self._open()
+            began_s = self._clock.now()
+            while self._steps:
+                await self._silence_until(began_s + self._steps[0].at_s)
+                self._emit(self._steps.popleft().event)
+            await self._silence_until(began_s + self._script.duration_s)
+            if self._script.end == "never":
+                await self._silence_until(math.inf)
+            self._finish()
+
+    def cancel(self, fault: Fault) -> None:
+        """End the run as cancelled, or as the fault has it."""
+        if fault.late_complete:
+            return
+        self._playing.cancel()
+        if fault.complete_after_cancel:
+            while self._steps:
+                self._emit(self._steps.popleft().event)
+            self._finish()
+            return
+        self._keep_open_item()
+        self.output = [] if fault.cancel_clears_output else self.output
+        self._end("cancelled")
+        if fault.failed_event_on_cancel:
+            self._emit({"type": "response.failed", "response": self.snapshot()})
+
+    def abandon(self) -> None:
+        """Stop for good, as a foreground run does whose client has gone."""
+        self._playing.cancel()
+        self.ended = True
+        self._wake()
+
+    def snapshot(self) -> Json:
+        """Give the response object as it stands."""
+        return self._base | {"status": self.status, "output": list(self.output)} | self._ending
+
+    def output_text(self) -> str:
+        """Give the text of the messages in the output."""
+        parts = [part for item in self.output if item["type"] == "message" for part in item["content"]]
+        return "".join(part.get("text", "") for part in parts)
+
+    async def created(self) -> None:
+        """Wait until response.created is out."""
+        while not self.ended and all(event["type"] == "keepalive" for event in self._events):
+            await self._changed.wait()
+
+    async def finished(self) -> None:
+        """Wait for the end."""
+        while not self.ended:
+            await self._changed.wait()
+
+    async def follow(self, after: int = -1) -> AsyncIterator[Json]:
+        """Replay the events after a sequence number, then go on with those that come."""
+        index = 0
+        while True:
+            changed = self._changed
+            while index < len(self._events):
+                event = self._events[index]
+                index += 1
+                if event["sequence_number"] > after:
+                    yield event
+            if self.ended and index == len(self._events):
+                return
+            await changed.wait()
+
+    async def _open(self) -> None:
+        for _ in range(self.fault.keepalives):
+            await self._clock.sleep(self.fault.delay_created_s / self.fault.keepalives)
+            self._emit({"type": "keepalive"})
+        if not self.fault.keepalives:
+            await self._clock.sleep(self.fault.delay_created_s)
+        self._emit_status("response.created")
+        if self.background:
+            self._emit_status("response.queued")
+            stuck = self.fault.stuck_queued
+            await self._silence_until(math.inf if stuck else self._clock.now() + self._script.queued_s)
+            self.status = "in_progress"
+        self._emit_status("response.in_progress")
+
+    async def _silence_until(self, at_s: float) -> None:
+        while at_s - self._last_event_s > KEEPALIVE_S:
+            await self._clock.sleep_until(self._last_event_s + KEEPALIVE_S)
+            self._emit({"type": "keepalive"})
+        await self._clock.sleep_until(at_s)
+
+    def _finish(self) -> None:
+        script = self._script
+        self._keep_open_item()
+        if script.end == "failed":
+            self._ending["error"] = {"code": script.error_code, "message": script.error_message}
+        if script.end == "incomplete":
+            self._ending["incomplete_details"] = {"reason": script.reason}
+        if self.fault.error_event:
+            self._emit(_error_event(script, nested=self.fault.error_event == "nested"))
+        self._ending |= {"usage": self._usage(), "tool_usage": _tool_usage(script.searches)}
+        status = _STATUS.get(script.end, script.end)
+        if status == "completed":
+            self._ending["completed_at"] = int(time.time())
+        self._end(status)
+        self._emit_status(f"response.{status}")
+
+    def _end(self, status: str) -> None:
+        self.status = status
+        self.ended = True
+        self.ended_s = self._clock.now()
+        self._wake()
+
+    def _emit_status(self, type: str) -> None:
+        self._emit({"type": type, "response": self.snapshot()})
+
+    def _emit(self, event: Json) -> None:
+        if event["type"] == "response.output_item.done":
+            self.output.append(event["item"])
+        self._events.append({"type": event["type"], "sequence_number": self._next_number, **event})
+        self._next_number += 3 if self.fault.sequence_gaps else 1
+        self._last_event_s = self._clock.now()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _keep_open_item(self) -> None:
+        """Keep what there is of an item that was being written when the run stopped."""
+        index = len(self.output)
+        mine = [event for event in self._events if event.get("output_index") == index]
+        if not mine:
+            return
+        item = mine[0]["item"] | {"status": "incomplete"}
+        text = "".join(event["delta"] for event in mine if event["type"] == "response.output_text.delta")
+        if text:
+            part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+            item["content"] = [part]
+        self.output.append(item)
+
+    def _usage(self) -> Json | None:
+        given = self._script.usage
+        if given is None:
+            return None
+        reasoning = 64 * self._script.reasoning
+        usage: Json = {
+            "input_tokens": self._input_tokens,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": reasoning + -(-len(self.output_text()) // 4),
+            "output_tokens_details": {"reasoning_tokens": reasoning},
+        }
+        usage |= given
+        return {"total_tokens": usage["input_tokens"] + usage["output_tokens"]} | usage
+
+
+def count_tokens(body: Json) -> int:
+    """Estimate the input tokens of a request: four characters each."""
+    counted = [body.get(name) for name in ("instructions", "input", "tools")]
+    return sum(-(-len(part if isinstance(part, str) else str(part)) // 4) for part in counted if part)
+
+
+def _echo(body: Json, response_id: str) -> Json:
+    given = {name: value for name, value in body.items() if value is not None}
+    base = _DEFAULTS | {name: given[name] for name in _DEFAULTS.keys() & given.keys()}
+    conversation = given.get("conversation")
+    if conversation is not None:
+        base["conversation"] = {"id": conversation} if isinstance(conversation, str) else conversation
+    if base["service_tier"] == "fast":
+        base["service_tier"] = "priority"
+    return base | {
+        "id": response_id,
+        "object": "response",
+        "created_at": int(time.time()),
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "metadata": given.get("metadata", {}),
+        "model": given["model"],
+        "reasoning": _REASONING | given.get("reasoning", {}),
+        "text": _TEXT | given.get("text", {}),
+        "tools": [_tool(tool) for tool in given.get("tools", [])],
+        "usage": None,
+    }
+
+
+def _tool(tool: Json) -> Json:
+    shown = {name: value for name, value in tool.items() if name not in _SECRETS}
+    return {"strict": True, "parameters": None, "description": None} | shown if tool["type"] == "function" else shown
+
+
+def _error_event(script: Script, *, nested: bool) -> Json:
+    error = {"code": script.error_code, "message": script.error_message, "param": None}
+    return {"type": "error", "error": {"type": "server_error", **error}} if nested else {"type": "error", **error}
+
+
+def _tool_usage(searches: int) -> Json:
+    split = {"image_tokens": 0, "text_tokens": 0}
+    images: Json = {"input_tokens": 0, "input_tokens_details": split, "output_tokens": 0, "total_tokens": 0}
+    return {"image_gen": images, "web_search": {"num_requests": searches}}

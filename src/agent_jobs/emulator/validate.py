@@ -1,0 +1,254 @@
+"""What the API refuses in the body of a create request, in OpenAI's words."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn, cast
+
+from .errors import ApiError
+
+__all__ = ["EFFORTS", "check_create", "check_mode"]
+
+Json = Mapping[str, Any]
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_TIERS = ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
+_SUMMARIES = ("auto", "concise", "detailed")
+_TOOLS = (
+    "function", "custom", "namespace", "tool_search", "programmatic_tool_calling", "web_search",
+    "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11", "file_search",
+    "code_interpreter", "mcp", "image_generation", "shell", "local_shell", "apply_patch", "computer",
+    "computer_use_preview",
+)  # fmt: skip
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "object": (dict,),
+    "array": (list,),
+}
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "access_programs": ("object",),
+    "background": ("boolean",),
+    "context_management": ("array",),
+    "conversation": ("string", "object"),
+    "image": ("object",),
+    "include": ("array",),
+    "input": ("string", "array"),
+    "instructions": ("string",),
+    "max_output_tokens": ("integer",),
+    "max_tool_calls": ("integer",),
+    "metadata": ("object",),
+    "model": ("string",),
+    "moderation": ("object",),
+    "parallel_tool_calls": ("boolean",),
+    "previous_response_id": ("string",),
+    "prompt": ("object",),
+    "prompt_cache_key": ("string",),
+    "prompt_cache_options": ("object",),
+    "prompt_cache_retention": ("string",),
+    "reasoning": ("object",),
+    "safety_identifier": ("string",),
+    "service_tier": ("string",),
+    "store": ("boolean",),
+    "stream": ("boolean",),
+    "stream_options": ("object",),
+    "temperature": ("number",),
+    "text": ("object",),
+    "tool_choice": ("string", "object"),
+    "tools": ("array",),
+    "top_logprobs": ("integer",),
+    "top_p": ("number",),
+    "truncation": ("string",),
+    "user": ("string",),
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "max_output_tokens": (16, float("inf")),
+    "max_tool_calls": (1, float("inf")),
+    "temperature": (0, 2),
+    "top_logprobs": (0, 20),
+    "top_p": (0, 1),
+}
+_CHOICES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("reasoning", "effort"): EFFORTS,
+    ("reasoning", "summary"): _SUMMARIES,
+    ("text", "verbosity"): ("low", "medium", "high"),
+    ("service_tier",): _TIERS,
+    ("truncation",): ("auto", "disabled"),
+}
+_LENGTHS = {"safety_identifier": 128, "prompt_cache_key": 64}
+
+
+def check_create(body: Json, *, strict_store: bool = False) -> None:
+    """Raise the error that OpenAI answers when a create body is invalid."""
+    _check_types(body)
+    _check_numbers_and_choices(body)
+    _check_metadata(body.get("metadata") or {})
+    _check_tools(body.get("tools") or [])
+    _check_input(body)
+    if body.get("stream_options") is not None and not body.get("stream"):
+        _refuse("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+    if body.get("previous_response_id") and body.get("conversation"):
+        _refuse(
+            "Mutually exclusive parameters. Ensure you are only providing one of: 'previous_response_id' or"
+            " 'conversation'.",
+            "previous_response_id",
+            "mutually_exclusive_parameters",
+        )
+    if strict_store and body.get("background") and body.get("store") is False:
+        _refuse("background=true requires store=true", "store", "invalid_value")
+
+
+def check_mode(body: Json, *, no_background: bool, no_background_stream: bool) -> None:
+    """Raise what servers without background runs, or without streams of them, answer."""
+    if no_background and body.get("background"):
+        _refuse("Unsupported parameter: 'background'.", "background", "unsupported_parameter")
+    if no_background_stream and body.get("background") and body.get("stream"):
+        _refuse("Streaming is not supported together with 'background'.", "stream", "unsupported_parameter")
+
+
+def check_model(body: Json, *, known: bool, efforts: Collection[str], sampling: bool) -> None:
+    """Raise when the model does not exist or does not take what the body asks of it."""
+    model = body["model"]
+    if not known:
+        _refuse(f"The requested model '{model}' does not exist.", "model", "model_not_found")
+    effort = part_of(body, "reasoning").get("effort")
+    if effort is not None and effort not in efforts:
+        _refuse(
+            f"Unsupported value: '{effort}' is not supported with the '{model}' model."
+            f" Supported values are: {_listed(efforts)}.",
+            "reasoning.effort",
+            "unsupported_value",
+        )
+    for name in ("temperature", "top_p"):
+        if body.get(name) is not None and not sampling:
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            _refuse(message, name, "unsupported_parameter")
+
+
+def part_of(body: Json, name: str) -> Json:
+    """Give an object inside the body; an empty one when it is null or left out."""
+    return cast("Json", body.get(name) or {})
+
+
+def _check_types(body: Json) -> None:
+    for name, value in body.items():
+        if name not in _PARAMETERS:
+            _refuse(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+        kinds = _PARAMETERS[name]
+        if value is not None and not any(_is(value, kind) for kind in kinds):
+            wanted = " or ".join(_article(kind) for kind in kinds)
+            _refuse(
+                f"Invalid type for '{name}': expected {wanted}, but got {_article(_kind(value))} instead.",
+                name,
+                "invalid_type",
+            )
+    if body.get("model") is None:
+        _refuse("Missing required parameter: 'model'.", "model", "missing_required_parameter")
+
+
+def _check_numbers_and_choices(body: Json) -> None:
+    for name, (low, high) in _RANGES.items():
+        value = body.get(name)
+        if value is not None and not low <= value <= high:
+            side, sign, edge = ("below minimum", ">=", low) if value < low else ("above maximum", "<=", high)
+            kind = _PARAMETERS[name][0]
+            message = (
+                f"Invalid '{name}': {kind} {side} value. Expected a value {sign} {edge:g}, but got {value} instead."
+            )
+            _refuse(message, name, f"{kind}_{side.replace(' ', '_').replace('imum', '')}_value")
+    for path, choices in _CHOICES.items():
+        value = _at(body, path)
+        if value is not None and value not in choices:
+            message = f"Invalid value: '{value}'. Supported values are: {_listed(choices)}."
+            _refuse(message, ".".join(path), "invalid_value")
+    for name, limit in _LENGTHS.items():
+        if len(body.get(name) or "") > limit:
+            _too_long(name, limit, body[name])
+
+
+def _check_metadata(metadata: Json) -> None:
+    if len(metadata) > 16:
+        _refuse(
+            "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but got an object"
+            f" with {len(metadata)} properties instead.",
+            "metadata",
+            "object_above_max_properties",
+        )
+    for key, value in metadata.items():
+        if len(key) > 64:
+            _too_long("metadata", 64, key)
+        if not isinstance(value, str):
+            message = f"Invalid type for 'metadata.{key}': expected a string, but got {_article(_kind(value))} instead."
+            _refuse(message, f"metadata.{key}", "invalid_type")
+        if len(value) > 512:
+            _too_long(f"metadata.{key}", 512, value)
+
+
+def _check_tools(tools: Sequence[Any]) -> None:
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}]"
+        _check_object(where, tool)
+        kind = tool.get("type")
+        if kind is None:
+            _refuse(f"Missing required parameter: '{where}.type'.", f"{where}.type", "missing_required_parameter")
+        if kind not in _TOOLS:
+            message = f"Invalid value: '{kind}'. Supported values are: {_listed(_TOOLS)}."
+            _refuse(message, f"{where}.type", "invalid_value")
+        if kind == "function" and not tool.get("name"):
+            _refuse(f"Missing required parameter: '{where}.name'.", f"{where}.name", "missing_required_parameter")
+
+
+def _check_input(body: Json) -> None:
+    if all(body.get(name) is None for name in ("input", "previous_response_id", "prompt", "conversation")):
+        _refuse(
+            "One of 'input' or 'previous_response_id' or 'prompt' or 'conversation' must be provided.",
+            "input",
+            "missing_required_parameter",
+        )
+    given: Any = body.get("input")
+    for index, item in enumerate(() if isinstance(given, str) else given or ()):
+        _check_object(f"input[{index}]", item)
+
+
+def _check_object(where: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        message = f"Invalid type for '{where}': expected an object, but got {_article(_kind(value))} instead."
+        _refuse(message, where, "invalid_type")
+
+
+def _refuse(message: str, param: str, code: str | None = None) -> NoReturn:
+    raise ApiError(400, message, param=param, code=code)
+
+
+def _too_long(name: str, limit: int, value: str) -> NoReturn:
+    _refuse(
+        f"Invalid '{name}': string too long. Expected a string with maximum length {limit}, but got a string with"
+        f" length {len(value)} instead.",
+        name,
+        "string_above_max_length",
+    )
+
+
+def _at(body: Json, path: tuple[str, ...]) -> Any:
+    for name in path[:-1]:
+        body = part_of(body, name)
+    return body.get(path[-1])
+
+
+def _is(value: object, kind: str) -> bool:
+    # bool is an int to Python, not to JSON
+    return isinstance(value, _KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def _kind(value: object) -> str:
+    return next((kind for kind in _KINDS if _is(value, kind)), "null")
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _listed(values: Collection[str]) -> str:
+    quoted = [f"'{value}'" for value in values]
+    return ", ".join(quoted[:-1]) + (f", and {quoted[-1]}" if len(quoted) > 1 else quoted[-1])

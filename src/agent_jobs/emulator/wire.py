@@ -1,0 +1,215 @@
+"""One HTTP exchange as it goes over the wire: answers, server-sent events, and what faults make of them."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any, cast
+
+import anyio
+from starlette.requests import Request
+from starlette.types import Send
+
+from .errors import ApiError, not_json
+from .faults import Fault, FaultQueue
+from .items import page
+from .run import TERMINAL, Clock, Run
+
+__all__ = ["Exchange"]
+
+Json = dict[str, Any]
+
+# What compatible servers were seen to leave out of response objects, though the schema requires it.
+_OFTEN_MISSING = ("object", "parallel_tool_calls", "tool_choice", "tools", "created_at", "metadata", "text")
+_HEADERS = {
+    "openai-version": "2020-10-01",
+    "openai-organization": "org-emulated",
+    "x-ratelimit-limit-requests": "10000",
+    "x-ratelimit-remaining-requests": "9999",
+    "x-ratelimit-reset-requests": "6ms",
+    "x-ratelimit-limit-tokens": "30000000",
+    "x-ratelimit-remaining-tokens": "29999900",
+    "x-ratelimit-reset-tokens": "0s",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+    "x-emulated": "true",
+}
+
+
+@dataclass
+class Exchange:
+    """A request, the fault it meets, and the ways to answer it."""
+
+    request: Request
+    send: Send
+    clock: Clock
+    entry: Json
+    raw: bytes = b""
+    fault: Fault = field(default_factory=Fault)
+    brought: FaultQueue = field(default_factory=FaultQueue)
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    began: float = field(default_factory=time.monotonic)
+
+    def body(self) -> Json:
+        """Give the JSON object in the request's body; an empty body is an empty object."""
+        try:
+            value = json.loads(self.raw or b"{}")
+        except ValueError:
+            raise not_json() from None
+        if not isinstance(value, dict):
+            raise not_json()
+        return cast("Json", value)
+
+    def asks(self, name: str, *, default: bool = False) -> bool:
+        """Read a boolean of the query string."""
+        value = self.request.query_params.get(name)
+        return default if value is None else value.lower() in ("true", "1")
+
+    def number(self, name: str, default: int) -> int:
+        """Read an integer of the query string."""
+        value = self.request.query_params.get(name)
+        if value is None:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            message = f"Invalid type for '{name}': expected an integer, but got a string instead."
+            raise ApiError(400, message, param=name, code="invalid_type") from None
+
+    def page(self, items: list[Json]) -> Json:
+        """Give the page of a list that the query string asks for."""
+        query = self.request.query_params
+        return page(items, limit=self.number("limit", 20), order=query.get("order", "desc"), after=query.get("after"))
+
+    async def json(self, payload: Mapping[str, Any]) -> None:
+        """Answer with JSON."""
+        if self.fault.after_accept:
+            return await self.refuse()
+        payload = lean(payload) if self.fault.missing_fields else payload
+        await self._answer(self.fault.status or 200, "application/json", _dumps(payload).encode())
+
+    async def error(self, error: ApiError) -> None:
+        """Answer with an error."""
+        if self.fault.after_accept:
+            return await self.refuse()
+        await self._error(error)
+
+    async def refuse(self) -> None:
+        """Answer what the fault says in place of the real answer."""
+        fault = self.fault
+        if fault.body is None and fault.content_type is None:
+            await self._error(ApiError.plain(fault.status or 200))
+            return
+        body = fault.body if isinstance(fault.body, str) else _dumps(fault.body)
+        usual = "text/html" if isinstance(fault.body, str) else "application/json"
+        await self._answer(fault.status or 200, fault.content_type or usual, body.encode())
+
+    async def events(self, run: Run, after: int = -1, *, obfuscated: bool = True) -> None:
+        """Answer with the run's events after a sequence number."""
+        if self.fault.after_accept:
+            return await self.refuse()
+        await self._start(200, {"content-type": "text/event-stream; charset=utf-8"})
+        async for piece in self._pieces(run, after, obfuscated=obfuscated):
+            size = self.fault.split_bytes or len(piece)
+            for at in range(0, len(piece), size):
+                await self._send_body(piece[at : at + size], more=True)
+        await self._send_body(b"", more=False)
+
+    async def drop(self) -> None:
+        """Close the connection under the client, whatever has been sent by now."""
+        self.request.state.connection.transport.close()
+        await anyio.sleep_forever()
+
+    async def until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work, unless the client goes away first."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._cancel_when_gone, tasks.cancel_scope)
+            await work()
+            tasks.cancel_scope.cancel()
+
+    async def _cancel_when_gone(self, scope: anyio.CancelScope) -> None:
+        await self.request.receive()  # the body has been read: what comes now is http.disconnect
+        scope.cancel()
+
+    async def _pieces(self, run: Run, after: int, *, obfuscated: bool) -> AsyncIterator[bytes]:
+        fault = self.fault
+        if fault.bom:
+            yield b"\xef\xbb\xbf"
+        if fault.drop == "before_created":
+            await self.drop()
+        sent = 0
+        async for event in run.follow(after - 1 if fault.duplicate_events else after):
+            if fault.eof_without_terminal and event["type"] in TERMINAL:
+                return
+            yield _frame(_shown(event, fault, obfuscated=obfuscated), fault) * (2 if fault.duplicate_events else 1)
+            sent += 1
+            if fault.drop == "after_events" and sent == fault.after_events:
+                if fault.eof_without_terminal:
+                    return
+                await self.drop()
+        if fault.drop == "after_terminal_open":
+            await anyio.sleep_forever()
+        if fault.done_marker:
+            yield b"data: [DONE]\n\n"
+
+    async def _error(self, error: ApiError) -> None:
+        body = error.body(self.fault.error_body)
+        kind = "text/plain" if isinstance(body, str) else "application/json"
+        await self._answer(error.status, kind, (body if isinstance(body, str) else _dumps(body)).encode())
+
+    async def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        await self._start(status, {"content-type": content_type, "content-length": str(len(body))})
+        await self._send_body(body, more=False)
+
+    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
+        await self.clock.sleep(self.fault.delay_s)
+        if self.fault.hang:
+            await anyio.sleep_forever()
+        if self.fault.drop in ("before_headers", "after_accept"):
+            await self.drop()
+        self.entry["status"] = status
+        own = {
+            "date": formatdate(usegmt=True),
+            "x-request-id": f"req_{secrets.token_hex(16)}",
+            "openai-processing-ms": str(int((time.monotonic() - self.began) * 1000)),
+        }
+        lines = {**_HEADERS, **own, **headers, **self.headers, **self.fault.headers}
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in lines.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def lean(payload: Mapping[str, Any]) -> Json:
+    """Leave out of a response object what compatible servers leave out."""
+    kept = {name: value for name, value in payload.items() if name not in _OFTEN_MISSING}
+    return kept | {"output": kept.get("output") or None}
+
+
+def _shown(event: Json, fault: Fault, *, obfuscated: bool) -> Json:
+    shown = dict(event)
+    if fault.no_sequence_numbers:
+        del shown["sequence_number"]
+    if fault.missing_fields and "response" in shown:
+        shown["response"] = lean(shown["response"])
+    if obfuscated and shown["type"].endswith(".delta"):
+        digest = hashlib.sha256(str(event["sequence_number"]).encode()).hexdigest()
+        shown["obfuscation"] = digest[: 1 + event["sequence_number"] % 16]
+    return shown
+
+
+def _frame(event: Json, fault: Fault) -> bytes:
+    lines = [] if fault.no_event_lines else [f"event: {event['type']}"]
+    lines += [f"data: {_dumps(event)}", "", ""]
+    if fault.comments:
+        lines = [": ping", "", "event: ping", "", *lines]
+    ending = "\r\n" if fault.crlf else "\r" if fault.cr else "\n"
+    return ending.join(lines).encode()
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

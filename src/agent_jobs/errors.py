@@ -1,0 +1,88 @@
+"""The errors of agent-jobs: a class for each thing that the caller can do about it.
+
+Every message is one sentence for the reader of a tool answer: what is wrong and what to do next.
+
+AgentJobsError
+├── ConfigError             a setting must be changed by the person who runs the server
+├── RequestError            the arguments of this call must be changed
+│   └── JobNotFoundError    ask for a job that exists
+├── StoreError              the database does not take or give data; nothing was spent
+└── UpstreamError           the Responses API
+    ├── UnsentError         nothing left this machine: repeat freely
+    ├── BusyError           refused for now and not accepted: repeat after `retry_after_s`
+    ├── UnclearError        no usable answer: a GET may be repeated, a POST must not
+    └── RefusedError        read and refused: change the request
+        ├── AccountError    key, permission or credit: a person must act, then it may be repeated
+        └── MissingError    upstream does not know this response
+"""
+
+
+class AgentJobsError(Exception):
+    """Anything that this program expects to go wrong; its text may be shown to a model."""
+
+
+class ConfigError(AgentJobsError):
+    """A setting must be changed by the person who runs the server."""
+
+
+class RequestError(AgentJobsError):
+    """The arguments of this call must be changed."""
+
+
+class JobNotFoundError(RequestError):
+    """There is no job of that id."""
+
+
+class StoreError(AgentJobsError):
+    """The database does not take or give data."""
+
+
+class UpstreamError(AgentJobsError):
+    """The Responses API did not do as asked.
+
+    Args:
+        message: One sentence in upstream's words where it gave any.
+        code: Upstream's `error.code` (or `error.type`) as text, for instance `model_not_found`.
+        status: The HTTP status, None when there was no answer.
+        request_id: Upstream's `x-request-id`, for its support.
+        retry_after_s: How long upstream asked to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class UnsentError(UpstreamError):
+    """Nothing left this machine: the call may be repeated freely."""
+
+
+class BusyError(UpstreamError):
+    """Upstream refused for now and did not accept: repeat after `retry_after_s`."""
+
+
+class UnclearError(UpstreamError):
+    """There is no usable answer: a GET may be repeated, a POST must not, for it may have been accepted."""
+
+
+class RefusedError(UpstreamError):
+    """Upstream read the request and refused it: change the request."""
+
+
+class AccountError(RefusedError):
+    """The key, its permissions or the account's credit: a person must act."""
+
+
+class MissingError(RefusedError):
+    """Upstream does not know this response (any more, or not yet)."""

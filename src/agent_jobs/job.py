@@ -1,0 +1,325 @@
+"""A job's life as plain values: what may follow what, and what an event or a look at upstream changes.
+
+Nothing here waits, reads a clock or does I/O. Time is an argument, a change is a new value, and every mapping
+that comes from upstream may be incomplete, wrongly typed or from a server that reads the contract differently.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Self, cast
+
+JSON = Mapping[str, Any]
+
+
+class Status(StrEnum):
+    """Where a job stands. OpenAI's words, but for `pending`, `starting`, `input_required` (MCP's) and `expired`."""
+
+    PENDING = "pending"  #: written down, nothing was sent
+    STARTING = "starting"  #: the first byte of the POST was sent, upstream named no id yet
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    INPUT_REQUIRED = "input_required"
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"  #: upstream no longer knows it, and we never got its result
+
+
+_ENDS = {Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED}
+
+#: What may follow what. `apply` and `observe` obey it, and the store guards each write with the same table.
+NEXT: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.STARTING, Status.CANCELLED, Status.FAILED}),
+    # Back to pending: upstream provably did not accept the POST.
+    Status.STARTING: frozenset({Status.PENDING, Status.QUEUED, Status.IN_PROGRESS, Status.INPUT_REQUIRED, *_ENDS}),
+    Status.QUEUED: frozenset({Status.IN_PROGRESS, Status.INPUT_REQUIRED, Status.EXPIRED, *_ENDS}),
+    Status.IN_PROGRESS: frozenset({Status.INPUT_REQUIRED, Status.EXPIRED, *_ENDS}),
+    Status.INPUT_REQUIRED: frozenset({Status.IN_PROGRESS, Status.FAILED, Status.CANCELLED, Status.EXPIRED}),
+}
+TERMINAL = frozenset(Status) - NEXT.keys()
+
+#: Failures after which the same request may well succeed.
+RETRYABLE = frozenset({"server_error", "rate_limit_exceeded", "server_is_overloaded", "vector_store_timeout"})
+
+#: A `completed` without output and usage is looked at this often again before it is believed (LiteLLM #36275).
+HOLLOW_LOOKS = 3
+#: Reads right after a create may miss for ~33 s (measured on Azure), so `expired` needs this many misses, this long.
+MISSING_LOOKS, MISSING_S = 4, 60.0
+
+POLL_MIN_MS, POLL_MAX_MS = 2_000, 30_000
+LOOK_WATCHED_MAX_S, LOOK_MAX_S, LOOK_OLD_MAX_S, OLD_S = 5.0, 30.0, 60.0, 1_800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job did not complete: upstream's code and words, or one of ours."""
+
+    code: str
+    message: str
+
+    @property
+    def retryable(self) -> bool:
+        """Whether starting the same work again is sensible."""
+        return self.code in RETRYABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of a turn as upstream counted them."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @classmethod
+    def of(cls, usage: object) -> Self | None:
+        """Read `response.usage`; None while upstream has not counted."""
+        counted = _mapping(usage)
+        if not counted:
+            return None
+        return cls(
+            input_tokens=_count(counted.get("input_tokens")),
+            cached_tokens=_count(_mapping(counted.get("input_tokens_details")).get("cached_tokens")),
+            output_tokens=_count(counted.get("output_tokens")),
+            reasoning_tokens=_count(_mapping(counted.get("output_tokens_details")).get("reasoning_tokens")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a finished turn brought: the text to show, and the response object it came from, unchanged."""
+
+    text: str
+    response: JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One upstream response of a job, from the request we wrote down to the cursor of its stream."""
+
+    number: int
+    request: JSON  #: the body of POST /responses
+    request_id: str  #: sent as X-Client-Request-Id
+    base_url: str  #: where the response lives; only a process that talks to it may look
+    attempt: int = 0  #: POSTs of which a byte was sent
+    sent_at: float | None = None  #: first byte of the latest POST, epoch seconds
+    response_id: str | None = None  #: the first one we were told; gateways change it from GET to GET
+    sequence_number: int | None = None
+    looks: int = 0
+    looked_at: float | None = None
+    missing: int = 0  #: looks in a row that upstream answered with "not found"
+    missing_since: float | None = None
+    hollow: int = 0  #: looks that saw `completed` with nothing in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One piece of work that a host handed over, with its current turn."""
+
+    id: str
+    title: str
+    status: Status
+    created_at: float
+    turn: Turn
+    finished_at: float | None = None
+    activity: str = ""
+    error: Failure | None = None
+    usage: Usage | None = None
+    output: Output | None = None  #: only on the value that learned it, or when read for showing
+    cancel_requested_at: float | None = None
+    watched_until: float = 0.0  #: somebody polled; look often until then
+    revision: int = 0  #: grows with every write, so that a waiter sees a change
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more will happen to this job, unless a lost id is found."""
+        return self.status in TERMINAL
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether the job ended because nobody knows if upstream accepted it."""
+        return self.status is Status.FAILED and self.error is not None and self.error.code == "start_unconfirmed"
+
+    def apply(self, event: JSON, now: float) -> "Job":
+        """Take in one stream event; one that was seen before changes nothing.
+
+        The status in the event's response counts, not the event's name: one server ends a cancelled stream with
+        `response.failed` around `"status": "cancelled"`. Only a GET finalises what is hollow or being cancelled.
+        """
+        number = event.get("sequence_number")
+        if isinstance(number, int) and not isinstance(number, bool):
+            if self.turn.sequence_number is not None and number <= self.turn.sequence_number:
+                return self
+            job = replace(self, turn=replace(self.turn, sequence_number=number))
+        else:
+            job = self
+        response = _mapping(event.get("response"))
+        job = job.found(response.get("id"))
+        if _ended(response) and (job.cancel_requested_at is not None or _hollow(response)):
+            return job
+        return job._absorb(response, now) if response else job
+
+    def observe(self, response: JSON, now: float) -> "Job":
+        """Take in a response object that upstream answered to a GET, POST or cancel."""
+        hollow = self.turn.hollow + 1 if _hollow(response) else 0
+        turn = replace(
+            self.turn, looks=self.turn.looks + 1, looked_at=now, missing=0, missing_since=None, hollow=hollow
+        )
+        job = replace(self, turn=turn, activity="").found(response.get("id"))
+        return job if 0 < hollow <= HOLLOW_LOOKS else job._absorb(response, now)
+
+    def missed(self, now: float) -> "Job":
+        """Take in that upstream does not know the response; it expires once that was said often and long enough."""
+        since = now if self.turn.missing_since is None else self.turn.missing_since
+        turn = replace(
+            self.turn, looks=self.turn.looks + 1, looked_at=now, missing=self.turn.missing + 1, missing_since=since
+        )
+        job = replace(self, turn=turn)
+        if turn.missing < MISSING_LOOKS or now - since < MISSING_S:
+            return job
+        lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
+        return job._ended_as(Status.EXPIRED, now, lost)
+
+    def unreached(self, reason: str, now: float) -> "Job":
+        """Take in a look that brought no answer: it is told, and counts towards the next look's distance."""
+        turn = replace(self.turn, looks=self.turn.looks + 1, looked_at=now)
+        return replace(self, turn=turn, activity=reason)
+
+    def found(self, response_id: object) -> "Job":
+        """Take in the id upstream gave the response. The first one stays, and it re-opens an unconfirmed start."""
+        if self.turn.response_id is not None or not isinstance(response_id, str) or not response_id:
+            return self
+        job = replace(self, turn=replace(self.turn, response_id=response_id), activity="")
+        if self.unconfirmed or self.status in (Status.PENDING, Status.STARTING):
+            return replace(job, status=Status.QUEUED, error=None, finished_at=None)
+        return job
+
+    def sent(self, now: float) -> "Job":
+        """The first byte of the POST is about to leave: from here on only upstream knows."""
+        turn = replace(self.turn, attempt=self.turn.attempt + 1, sent_at=now)
+        return replace(self, status=Status.STARTING, turn=turn, activity="")
+
+    def unsent(self, reason: str) -> "Job":
+        """Upstream provably did not accept the POST, so it may be repeated."""
+        return replace(self, status=Status.PENDING, activity=reason) if not self.terminal else self
+
+    def failed(self, code: str, message: str, now: float) -> "Job":
+        """End the job with a failure of ours or one that upstream named outside a response object."""
+        return self._ended_as(Status.FAILED, now, Failure(code, message))
+
+    def cancelled(self, now: float) -> "Job":
+        """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
+        return self._ended_as(Status.CANCELLED, now, None)
+
+    def next_poll_ms(self, now: float) -> int:
+        """When a poll that does not wait is next worthwhile: a tenth of the job's age, 2 to 30 s."""
+        return min(POLL_MAX_MS, max(POLL_MIN_MS, round((now - self.created_at) / 10) * 1000))
+
+    def next_look_s(self, now: float) -> float:
+        """Seconds until the next look at upstream: 1 to 5 while somebody watches, else doubling to 30 or 60."""
+        if self.watched_until > now:
+            return min(LOOK_WATCHED_MAX_S, self.turn.looks + 1.0)
+        limit = LOOK_OLD_MAX_S if now - self.created_at > OLD_S else LOOK_MAX_S
+        return min(limit, 2.0 ** min(self.turn.looks, 10))
+
+    def _absorb(self, response: JSON, now: float) -> "Job":
+        """Move on as the response's own status says; an unknown or missing status counts as running."""
+        if self.terminal:
+            return self
+        items = _items(response.get("output"))
+        job = replace(self, activity=activity_of(items) or self.activity)
+        match response.get("status"):
+            case "queued":
+                return job._to(Status.QUEUED)
+            case "completed" | "incomplete" | "failed" | "cancelled" as end:
+                text = text_of(items)
+                known = replace(
+                    job,
+                    usage=Usage.of(response.get("usage")) or job.usage,
+                    output=Output(text, response) if items else job.output,
+                )
+                return known._ended_as(Status(end), now, _failure(response, end))
+            case _:
+                return job._to(Status.IN_PROGRESS)
+
+    def _to(self, status: Status) -> "Job":
+        return replace(self, status=status) if status in NEXT.get(self.status, ()) else self
+
+    def _ended_as(self, status: Status, now: float, error: Failure | None) -> "Job":
+        job = self._to(status)
+        return replace(job, finished_at=now, error=error, activity="") if job is not self else self
+
+
+def text_of(items: list[JSON]) -> str:
+    """The text to show of a response's output: the final answer where phases are marked, refusals included."""
+    messages = [item for item in items if item.get("type") == "message"]
+    final = [message for message in messages if message.get("phase") == "final_answer"]
+    texts = ["".join(_part_text(part) for part in _items(message.get("content"))) for message in final or messages]
+    return "\n\n".join(text for text in texts if text)
+
+
+#: How the items of a running response are told in a few words, in this order.
+_WORDS = {
+    "web_search_call": "searches",
+    "file_search_call": "file searches",
+    "code_interpreter_call": "code runs",
+    "image_generation_call": "images",
+    "mcp_call": "tool calls",
+    "function_call": "function calls",
+}
+
+
+def activity_of(items: list[JSON]) -> str:
+    """What a running response has done so far, like `3 searches; reasoning`; empty when nothing is known."""
+    kinds = [item.get("type") for item in items]
+    counted = [(kinds.count(kind), word) for kind, word in _WORDS.items()]
+    words = [f"{n} {word if n > 1 else _singular(word)}" for n, word in counted if n]
+    last = {"reasoning": "reasoning", "message": "writing"}.get(str(kinds[-1])) if kinds else None
+    return "; ".join([*words, last] if last else words)
+
+
+def _singular(word: str) -> str:
+    return word.removesuffix("es") if word.endswith("ches") else word.removesuffix("s")
+
+
+def _failure(response: JSON, end: str) -> Failure | None:
+    """The reason of an end that is not `completed`, from wherever upstream wrote it."""
+    error, details = _mapping(response.get("error")), _mapping(response.get("incomplete_details"))
+    if end == "failed":
+        code, message = error.get("code"), error.get("message")
+        return Failure(str(code or "failed"), str(message or "Upstream gave no reason."))
+    if end == "incomplete":
+        return Failure(str(details.get("reason") or "incomplete"), "The output was cut short.")
+    return None
+
+
+def _ended(response: JSON) -> bool:
+    return response.get("status") in {"completed", "incomplete", "failed", "cancelled"}
+
+
+def _hollow(response: JSON) -> bool:
+    return response.get("status") == "completed" and not response.get("output") and not response.get("usage")
+
+
+def _part_text(part: JSON) -> str:
+    text = part.get("text", part.get("refusal"))
+    return text if isinstance(text, str) else ""
+
+
+def _mapping(value: object) -> JSON:
+    return cast(JSON, value) if isinstance(value, dict) else {}
+
+
+def _items(value: object) -> list[JSON]:
+    return (
+        [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
+        if isinstance(value, list)
+        else []
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

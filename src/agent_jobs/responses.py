@@ -1,0 +1,352 @@
+"""The wire: one Responses API endpoint, spoken to with httpx2.
+
+Mappings go in, mappings come out; what they mean to a job is decided elsewhere. The rules of a create differ from
+all others because upstream has no idempotency (openai 3.52 sends no Idempotency-Key and would POST three times):
+it is sent once, on a connection of its own, and the caller is asked before the first byte leaves.
+"""
+
+import json
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import quote
+
+import anyio
+import httpx2
+
+from agent_jobs.errors import (
+    AccountError,
+    BusyError,
+    MissingError,
+    RefusedError,
+    UnclearError,
+    UnsentError,
+    UpstreamError,
+)
+
+JSON = Mapping[str, Any]
+
+#: The last event carries the whole response, and httpx2 stops at 1 MiB.
+MAX_EVENT_BYTES = 64 * 2**20
+#: Three keepalives of 30 s: a stream that is silent longer is dead.
+STREAM_IDLE_S = 90.0
+CONNECT_S, LOOK_READ_S, LOOK_TOTAL_S = 10.0, 30.0, 120.0
+RETRY_AFTER_MAX_S = 3600.0
+
+#: 429s that no waiting cures (OpenAI's error-codes guide); the openai SDK repeats them all the same.
+QUOTA_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_hard_limit_reached",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the Responses API stands and how it is addressed."""
+
+    base_url: str
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, base_url: str, key: str, *, auth: str = "auto", organization: str | None = None, project: str | None = None
+    ) -> "Endpoint":
+        """Complete a base URL as a person writes it, and choose the header that carries the key.
+
+        A missing path is filled in only where it is known (`/v1` for OpenAI, `/openai/v1` for Azure): other servers
+        also stand at their root. A query (`?api-version=preview`) is kept on every call.
+        """
+        url = httpx2.URL(base_url)
+        azure = url.host.endswith((".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"))
+        path = url.path.rstrip("/") or ("/openai/v1" if azure else "/v1" if url.host == "api.openai.com" else "")
+        if azure and path == "/openai":
+            path = "/openai/v1"
+        by_key = auth == "api-key" or (auth == "auto" and azure)
+        headers = {"api-key": key} if by_key else {"Authorization": f"Bearer {key}"}
+        named = {"OpenAI-Organization": organization, "OpenAI-Project": project}
+        headers |= {name: value for name, value in named.items() if value}
+        return cls(str(url.copy_with(raw_path=path.encode() + (b"?" + url.query if url.query else b""))), headers)
+
+    def url(self, path: str) -> httpx2.URL:
+        """The address of a path below the base, the base's query kept."""
+        base = httpx2.URL(self.base_url)
+        query = b"?" + base.query if base.query else b""
+        return base.copy_with(raw_path=base.path.rstrip("/").encode() + path.encode() + query)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A response object as upstream sent it, and when it wants to be asked again."""
+
+    response: JSON
+    poll_after_s: float | None = None
+
+
+class ResponsesClient:
+    """The five calls of the Responses API that a job needs. See `open_client`."""
+
+    def __init__(
+        self, endpoint: Endpoint, once: httpx2.AsyncClient, kept: httpx2.AsyncClient, start_timeout_s: float
+    ) -> None:
+        self.endpoint = endpoint
+        self._once = once  # a connection per call
+        self._kept = kept  # connections are kept between calls
+        self._start_timeout_s = start_timeout_s
+
+    async def create(
+        self, body: JSON, *, request_id: str, before_sending: Callable[[], Awaitable[None]]
+    ) -> AsyncGenerator[JSON]:
+        """POST /responses once, and yield its events; a JSON answer comes as one event around it.
+
+        Args:
+            body: The request as it goes on the wire; `stream` decides nothing here, the content type does.
+            request_id: Sent as X-Client-Request-Id, by which upstream's support finds the request.
+            before_sending: Awaited on the open connection just before the first byte of the POST. What it raises
+                comes out of here, and nothing was sent.
+
+        Raises:
+            UnsentError, BusyError: Provably not accepted.
+            RefusedError: Refused for good.
+            UnclearError: Accepted or not, nobody knows; never send it again.
+        """
+        sent = False
+
+        async def trace(name: str, info: Mapping[str, Any]) -> None:
+            nonlocal sent
+            # A proxy's CONNECT announces its headers too.
+            if name == "http11.send_request_headers.started" and info["request"].method == b"POST":
+                await before_sending()
+                sent = True
+
+        try:
+            async with self._once.sse(
+                self.endpoint.url("/responses"),
+                method="POST",
+                json=body,
+                headers={"Accept": "text/event-stream, application/json", "X-Client-Request-Id": request_id},
+                timeout=httpx2.Timeout(self._start_timeout_s, connect=CONNECT_S),
+                extensions={"trace": trace},
+                max_event_size=MAX_EVENT_BYTES,
+            ) as source:
+                async for event in _events(source, creating=True):
+                    yield event
+        except httpx2.TransportError as error:
+            raise _broken(error, self.endpoint, sent=sent) from error
+
+    async def stream(self, response_id: str, *, starting_after: int | None = None) -> AsyncGenerator[JSON]:
+        """Attach to a running response again and yield its events after a sequence number."""
+        params = {"stream": "true", "include_obfuscation": "false"}
+        if starting_after is not None:
+            params["starting_after"] = str(starting_after)
+        try:
+            async with self._kept.sse(
+                self._response_url(response_id).copy_merge_params(params),
+                timeout=httpx2.Timeout(STREAM_IDLE_S, connect=CONNECT_S),
+                max_event_size=MAX_EVENT_BYTES,
+            ) as source:
+                async for event in _events(source):
+                    yield event
+        except httpx2.TransportError as error:
+            raise _broken(error, self.endpoint, sent=True) from error
+
+    async def retrieve(self, response_id: str) -> Look:
+        """GET the response object as it stands.
+
+        Raises:
+            MissingError: Upstream does not know it (404, or a 400 that names the id).
+            AccountError: This key may not read it.
+            UpstreamError: Anything else; asking again is safe.
+        """
+        answer = await self._call("GET", self._response_url(response_id))
+        poll_after_ms = _number(answer.headers.get("openai-poll-after-ms"))
+        return Look(_object(answer), None if poll_after_ms is None else poll_after_ms / 1000)
+
+    async def cancel(self, response_id: str) -> None:
+        """Ask upstream to stop; returns when it answered that it did, or that there is nothing left to stop.
+
+        A finished response answers 200, 400 or 409, all meaning "already over": only a GET says how it ended.
+
+        Raises:
+            MissingError, AccountError, UpstreamError: As `retrieve`; asking again is safe.
+        """
+        try:
+            await self._call("POST", self._response_url(response_id, "/cancel"))
+        except RefusedError as error:
+            if error.status not in (400, 409) or isinstance(error, MissingError | AccountError):
+                raise
+
+    async def delete(self, response_id: str) -> None:
+        """Have upstream forget the response; one that it does not know is as good as deleted."""
+        try:
+            await self._call("DELETE", self._response_url(response_id))
+        except MissingError:
+            return
+
+    def _response_url(self, response_id: str, action: str = "") -> httpx2.URL:
+        # An id comes from upstream: it must not be able to name another path.
+        return self.endpoint.url(f"/responses/{quote(response_id, safe='')}{action}")
+
+    async def _call(self, method: str, url: httpx2.URL) -> httpx2.Response:
+        try:
+            with anyio.fail_after(LOOK_TOTAL_S):
+                answer = await self._kept.request(method, url)
+        except (httpx2.TransportError, TimeoutError) as error:
+            raise _broken(error, self.endpoint, sent=True) from error
+        if not answer.is_success:
+            raise refusal(answer.status_code, answer.headers, answer.text, url=url)
+        return answer
+
+
+@asynccontextmanager
+async def open_client(endpoint: Endpoint, *, start_timeout_s: float = 120.0) -> AsyncGenerator[ResponsesClient]:
+    """A client of one endpoint; proxies and CA settings come from the environment as httpx2 reads them."""
+    # Building a TLS context takes ~40 ms; one serves both, made aside from the event loop.
+    verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
+    timeout = httpx2.Timeout(LOOK_READ_S, connect=CONNECT_S, pool=None)
+    # A kept connection may be closed by the other side just as a POST leaves, and nobody knows if it arrived.
+    unkept = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+    async with AsyncExitStack() as stack:
+        once, kept = [
+            await stack.enter_async_context(
+                httpx2.AsyncClient(verify=verify, headers=endpoint.headers, timeout=timeout, limits=limits)
+            )
+            for limits in (unkept, httpx2.Limits(max_connections=None, max_keepalive_connections=20))
+        ]
+        yield ResponsesClient(endpoint, once, kept, start_timeout_s)
+
+
+def refusal(
+    status: int, headers: Mapping[str, str], body: str, *, url: httpx2.URL | None = None, creating: bool = False
+) -> UpstreamError:
+    """What an HTTP answer that is no success means for the caller (the table of OpenAI's error-codes guide)."""
+    error, envelope = _error_body(body)
+    code = str(error.get("code") or error.get("type") or "")
+    kind, words = str(error.get("type") or ""), str(error.get("message") or "")
+    message = words[:500] or f"HTTP {status}"
+    if creating and status in (404, 405):
+        # vLLM gives the status as the code of an unknown model; a wrong path never speaks of a model.
+        lacks_model = "model" in f"{code} {words}".lower()
+        code = "model_not_found" if lacks_model else "no_such_endpoint"
+        message = message if lacks_model else f"there is no Responses API at {_bare(url)}"
+    details: dict[str, Any] = {
+        "code": code,
+        "status": status,
+        "request_id": headers.get("x-request-id"),
+        "retry_after_s": retry_after_s(headers),
+    }
+    again = headers.get("x-should-retry")
+    if status in (401, 403) or (status == 429 and {code, kind} & QUOTA_CODES):
+        return AccountError(message, **details)
+    if status == 429:
+        return AccountError(message, **details) if again == "false" else BusyError(message, **details)
+    if status == 503 and envelope:
+        # Without an envelope it may come from a balancer, after the request was passed on.
+        return BusyError(message, **details)
+    if status >= 500 or status in (408, 425):
+        return UnclearError(message, **details)
+    if 300 <= status < 400:
+        return RefusedError(f"upstream redirects to {headers.get('location', 'elsewhere')}", **details)
+    named = _id_in(url)
+    if not creating and named and (status == 404 or (status == 400 and named in words)):
+        return MissingError(message, **details)
+    return RefusedError(message, **details)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long upstream asked to wait; dates and nonsense count as not said."""
+    in_ms = _number(headers.get("retry-after-ms"))
+    seconds = in_ms / 1000 if in_ms is not None else _number(headers.get("retry-after"))
+    return None if seconds is None else min(seconds, RETRY_AFTER_MAX_S)
+
+
+async def _events(source: httpx2.EventSource, *, creating: bool = False) -> AsyncGenerator[JSON]:
+    """The events of an answer, whatever form it took; nothing is expected because it was asked for."""
+    answer = source.response
+    if not answer.is_success:
+        await answer.aread()
+        raise refusal(answer.status_code, answer.headers, answer.text, url=answer.request.url, creating=creating)
+    if _content_type(answer) != "text/event-stream":
+        await answer.aread()
+        yield {"type": "response", "response": _object(answer)}
+        return
+    answer.encoding = "utf-8-sig"  # SSE is always UTF-8, and httpx2's parser leaves a byte order mark standing
+    async for sse in source:
+        if sse.data == "[DONE]":
+            return
+        event = _parsed(sse.data)
+        if event is not None:
+            yield event
+
+
+def _object(answer: httpx2.Response) -> JSON:
+    """The response object in a JSON answer."""
+    response = _parsed(answer.text)
+    if response is None or not response.get("id"):
+        kind = _content_type(answer) or "nothing"
+        raise UnclearError(
+            f"{_bare(answer.request.url)} answered {kind}, which is no response object",
+            code="not_a_responses_api",
+            status=answer.status_code,
+        )
+    return response
+
+
+def _content_type(answer: httpx2.Response) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _error_body(body: str) -> tuple[JSON, bool]:
+    """The error in a body, and whether it came in a JSON envelope: `{"error": {}}`, `{"detail": ""}`, or text."""
+    parsed = _parsed(body)
+    if parsed is None:
+        plain = "" if "<" in body[:100] else " ".join(body.split())
+        return {"message": plain}, False
+    error = parsed.get("error", parsed.get("detail", parsed.get("message")))
+    if isinstance(error, dict):
+        return cast(JSON, error), True
+    return {"message": error if isinstance(error, str) else ""}, True
+
+
+def _broken(error: Exception, endpoint: Endpoint, *, sent: bool) -> UpstreamError:
+    """What a connection that failed means: before the first byte nothing happened, after it nobody knows."""
+    host = httpx2.URL(endpoint.base_url).netloc.decode()
+    if isinstance(error, httpx2.SSEError):
+        return UnclearError(f"{host} sent an event stream that cannot be read", code="unreadable_stream")
+    if not sent:
+        return UnsentError(f"cannot connect to {host} ({error or type(error).__name__})", code="unreachable")
+    return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
+
+
+def _bare(url: httpx2.URL | None) -> str:
+    """An address without its query, which may carry a secret."""
+    return str(url.copy_with(query=None)) if url is not None else "upstream"
+
+
+def _id_in(url: httpx2.URL | None) -> str:
+    found = re.search(r"/responses/([^/]+)", url.path) if url is not None else None
+    return found[1] if found else ""
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else -1.0
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _parsed(text: str) -> JSON | None:
+    """A JSON object, or None for anything else."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return cast(JSON, value) if isinstance(value, dict) else None

@@ -1,0 +1,93 @@
+"""Who advances a job, and when: one loop over the store's due times, in one task group."""
+
+import logging
+
+import anyio
+from anyio.abc import TaskGroup
+
+from agent_jobs.advance import Advancer, After, Done
+from agent_jobs.clock import Clock
+from agent_jobs.errors import StoreError
+from agent_jobs.job import Job
+from agent_jobs.store import Store
+
+logger = logging.getLogger(__name__)
+
+#: How often to look for what other processes left or pulled nearer; a dead one is noticed within two of these.
+TICK_S = 0.8
+STORE_RETRY_S = 1.0
+#: A step that crashed is a defect of ours; the job itself goes on upstream.
+CRASH_RETRY_S = 30.0
+
+
+class Runner:
+    """Runs `Advancer.advance` for the jobs of one endpoint until its task group is cancelled."""
+
+    def __init__(self, store: Store, advancer: Advancer, clock: Clock, base_url: str, tasks: TaskGroup) -> None:
+        self._store = store
+        self._advancer = advancer
+        self._clock = clock
+        self._base_url = base_url
+        self._tasks = tasks
+        self._woken = anyio.Event()
+
+    async def run(self) -> None:
+        """Advance whatever is due, take over what the dead left, for ever."""
+        while True:
+            woken = self._woken = anyio.Event()
+            wait_s = TICK_S
+            try:
+                await self._store.take_over(self._clock.now())
+                wait_s = min(wait_s, await self._sweep())
+            except StoreError as error:
+                logger.warning("cannot read the jobs: %s", error)
+            with anyio.move_on_after(wait_s):
+                await woken.wait()
+
+    def wake(self) -> None:
+        """Somebody pulled a job nearer: look at the due times now."""
+        self._woken.set()
+
+    def launch(self, job_id: str) -> None:
+        """Advance a job that this process has just written down."""
+        self._tasks.start_soon(self._advance, job_id)
+
+    def cancel(self, job: Job) -> None:
+        """Send a cancel from here, whoever holds the job; a caller that goes away does not stop it."""
+        self._tasks.start_soon(self._cancel, job)
+
+    async def _sweep(self) -> float:
+        """Start a step for each job that is due; returns how long nothing more will be, in real seconds."""
+        next_at = await self._store.next_at(self._base_url)
+        if next_at is not None and next_at <= self._clock.now():
+            for job_id in await self._store.due(self._clock.now(), self._base_url):
+                self._tasks.start_soon(self._advance, job_id)
+            next_at = await self._store.next_at(self._base_url)
+        return TICK_S if next_at is None else max(0.0, next_at - self._clock.now()) / self._clock.speed
+
+    async def _advance(self, job_id: str) -> None:
+        try:
+            outcome = await self._advancer.advance(job_id)
+        except StoreError as error:
+            logger.warning("%s: %s", job_id, error)
+            outcome = After(STORE_RETRY_S)
+        except Exception:
+            logger.exception("%s: a step failed", job_id)
+            outcome = After(CRASH_RETRY_S)
+        await self._come_back(job_id, outcome)
+
+    async def _come_back(self, job_id: str, outcome: Done | After) -> None:
+        """Write down when the job is next due; a database that does not take it is asked until it does."""
+        while isinstance(outcome, After):
+            try:
+                await self._store.schedule(job_id, self._clock.now(), outcome.s, outcome.not_before_s)
+                return self.wake()
+            except StoreError as error:
+                logger.warning("%s: %s", job_id, error)
+                await self._clock.sleep(STORE_RETRY_S)
+
+    async def _cancel(self, job: Job) -> None:
+        try:
+            await self._advancer.cancel(job)
+        except StoreError as error:
+            logger.warning("%s: %s", job.id, error)

@@ -1,0 +1,89 @@
+"""What the environment says, read once and handed down as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from agent_jobs.errors import ConfigError
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+AUTH_STYLES = ("auto", "bearer", "api-key")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a person can set. `None` means that the program chooses or does without."""
+
+    api_key: SecretStr | None = None
+    base_url: str = DEFAULT_BASE_URL
+    organization: str | None = None
+    project: str | None = None
+    auth: str = "auto"
+    model: str | None = None
+    data_dir: Path | None = None
+    max_wait_s: float = 45.0
+    start_timeout_s: float = 120.0
+    log_level: str = "warning"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the settings from environment variables; an empty one counts as not set.
+
+        Raises:
+            ConfigError: A value cannot be used; the message names the variable and what it takes.
+        """
+        env = {name: value.strip() for name, value in environ.items() if value.strip()}
+        key = env.get("OPENAI_API_KEY")
+        return cls(
+            api_key=SecretStr(key) if key else None,
+            base_url=_url(env, "OPENAI_BASE_URL", DEFAULT_BASE_URL),
+            organization=env.get("OPENAI_ORG_ID"),
+            project=env.get("OPENAI_PROJECT_ID"),
+            auth=_one_of(env, "AGENT_JOBS_AUTH", AUTH_STYLES, "auto"),
+            model=env.get("AGENT_JOBS_MODEL"),
+            data_dir=Path(env["AGENT_JOBS_DATA_DIR"]).expanduser() if "AGENT_JOBS_DATA_DIR" in env else None,
+            max_wait_s=_seconds(env, "AGENT_JOBS_MAX_WAIT_S", 45.0, 1.0, 3600.0),
+            start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
+            log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
+        )
+
+    def data_path(self) -> Path:
+        """The folder of the database, the locks and the log."""
+        if self.data_dir is not None:
+            return self.data_dir
+        import platformdirs  # not needed to answer `initialize`
+
+        return Path(platformdirs.user_data_dir("agent-jobs", appauthor=False))
+
+
+def _url(env: Mapping[str, str], name: str, default: str) -> str:
+    url = env.get(name, default)
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{name} is not a web address: set it to something like {DEFAULT_BASE_URL}.")
+    return url
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    try:
+        seconds = float(env.get(name, default))
+    except ValueError:
+        seconds = -1.0
+    if not least <= seconds <= most:
+        raise ConfigError(f"{name} takes seconds from {least:g} to {most:g}; without it {default:g} are used.")
+    return seconds
+
+
+def _one_of(env: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:
+    value = env.get(name, default).lower()
+    if value not in values:
+        raise ConfigError(f"{name} takes one of {', '.join(values)}.")
+    return value

@@ -1,0 +1,123 @@
+"""The MCP server on stdin and stdout: the wire, the signals, the log."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from logging.handlers import RotatingFileHandler
+from typing import cast
+
+import anyio
+from anyio.from_thread import run_sync
+from anyio.lowlevel import EventLoopToken, current_token
+from mcp.server.stdio import stdio_server
+
+from agent_jobs.app import open_app
+from agent_jobs.errors import ConfigError
+from agent_jobs.server import build_server
+from agent_jobs.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOG_BYTES, LOG_FILES = 2_000_000, 5
+
+
+def serve() -> None:
+    """Serve MCP over stdio until the host closes stdin or sends SIGTERM or SIGINT.
+
+    Whatever is wrong with the settings or the machine, the server stays up and its tools say what to do: hosts do
+    not start a server again that ended.
+    """
+    try:
+        settings: Settings | ConfigError = Settings.from_env(os.environ)
+    except ConfigError as error:
+        settings = error
+    _log_to_stderr(settings.log_level if isinstance(settings, Settings) else "warning")
+    anyio.run(_serve, settings)
+
+
+async def _serve(settings: Settings | ConfigError) -> None:
+    # The app is entered outside of what a signal cancels: its last writes need the loop.
+    async with open_app(settings) as app, anyio.create_task_group() as tasks:
+        tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+        if isinstance(settings, Settings):
+            tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
+            server = build_server(app.engine, max_wait_s=settings.max_wait_s)
+        else:
+            server = build_server(app.engine)
+        low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way to run on streams
+        lines = cast("anyio.AsyncFile[str]", _Lines(_take_stdin()))
+        async with stdio_server(stdin=lines) as (incoming, outgoing):
+            await low.run(incoming, outgoing, low.create_initialization_options())
+        tasks.cancel_scope.cancel()
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    if sys.platform == "win32":  # pragma: no cover
+        return  # the event loop there has no signal receiver; hosts close stdin
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            logger.info("ending on signal %s", number)
+            scope.cancel()
+
+
+def _take_stdin() -> int:
+    """A private descriptor of stdin; what tools and child processes read is empty from now on."""
+    wire = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return wire
+
+
+class _Lines:
+    """Lines of a file descriptor as an async iterator that can be cancelled.
+
+    A thread that reads through Python's buffered stdin holds its lock until a line comes, and the interpreter waits
+    for that at exit; a daemon thread on `os.read` holds nothing.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._send, self._lines = anyio.create_memory_object_stream[bytes](float("inf"))
+        threading.Thread(target=self._pump, args=(descriptor, current_token()), daemon=True).start()
+
+    def _pump(self, descriptor: int, token: EventLoopToken) -> None:
+        rest = b""
+        # The loop ends before this thread does.
+        with suppress(RuntimeError, OSError, anyio.BrokenResourceError):
+            while chunk := os.read(descriptor, 65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    run_sync(self._send.send_nowait, line, token=token)
+            run_sync(self._send.close, token=token)
+
+    def __aiter__(self) -> "_Lines":
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            return (await self._lines.receive()).decode("utf-8", "replace")
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+
+def _log_to_stderr(level: str) -> None:
+    """Little to stderr, which hosts show as errors: our own loggers from `level`, everybody else's warnings."""
+    handler = logging.StreamHandler()
+    handler.setLevel(level.upper())
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[handler])
+    logging.getLogger("agent_jobs").setLevel(min(logging.INFO, handler.level))
+
+
+def _log_to_file(settings: Settings) -> None:
+    """The detail goes to a file beside the database; a folder that cannot be written is the tools' to tell."""
+    with suppress(OSError):
+        folder = settings.data_path()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = RotatingFileHandler(
+            folder / "agent-jobs.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
+        )
+        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)

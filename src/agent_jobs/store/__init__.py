@@ -1,0 +1,108 @@
+"""Where jobs are kept: what the engine asks of a store, and how one is opened."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from agent_jobs.job import Job, Output
+
+
+class Store(Protocol):
+    """What the engine needs of a store. Each method is one change or one question, atomic and durable.
+
+    Every method raises StoreError when the database does not do it; nothing of it has happened then.
+    """
+
+    async def add(self, job: Job) -> None:
+        """Write down a new job with its turn, held by this process, which advances it now."""
+        ...
+
+    async def get(self, job_id: str) -> Job | None:
+        """The job with its current turn, without its output."""
+        ...
+
+    async def output(self, job_id: str) -> Output | None:
+        """What the job's current turn brought, once it has ended."""
+        ...
+
+    async def newest(self, limit: int) -> list[Job]:
+        """The jobs that were started last, newest first."""
+        ...
+
+    async def begin(self, job: Job) -> bool:
+        """Move pending to starting, for its holder and while nobody cancelled it: the only right to POST."""
+        ...
+
+    async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
+        """Keep a turn's response id, whatever the job's status; the first id stays.
+
+        Returns the job as it now stands, with a cancel that was requested meanwhile; None if there is no such job.
+        """
+        ...
+
+    async def save(self, job: Job, *, held: bool = True) -> Job | None:
+        """Write what `apply` and `observe` own, if the job may still go there; its output in the same change.
+
+        Returns the job as it now stands, None when someone was first: its end is written, or, with `held`,
+        another process holds it.
+        """
+        ...
+
+    async def request_cancel(self, job_id: str, now: float) -> Job | None:
+        """Note that the job is to be cancelled; a pending one is cancelled by that. None if there is no such job."""
+        ...
+
+    async def claim_cancel(self, job_id: str, now: float, again_after_s: float) -> bool:
+        """The right to send the cancel upstream, given to one caller in `again_after_s`."""
+        ...
+
+    async def forget_cancel(self, job_id: str) -> None:
+        """The cancel did not reach upstream: whoever comes next may send it."""
+        ...
+
+    async def watch(self, job_id: str, now: float, until: float) -> None:
+        """Somebody waits for this job: pull its next look to now, one second after the last at the earliest."""
+        ...
+
+    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
+        """Have the job advanced again after so many seconds, sooner if watched, but never before `not_before_s`."""
+        ...
+
+    async def due(self, now: float, base_url: str) -> list[str]:
+        """Claim the jobs at this endpoint that are due and not held by another process."""
+        ...
+
+    async def next_at(self, base_url: str) -> float | None:
+        """When the next job at this endpoint is due here."""
+        ...
+
+    async def take_over(self, now: float) -> int:
+        """Free the jobs whose holder is dead, due at once; returns how many."""
+        ...
+
+    async def release(self, now: float) -> None:
+        """Free the jobs that this process holds, due at once, for whoever comes next."""
+        ...
+
+    async def changed(self, job_id: str, revision: int) -> None:
+        """Return once the job has another revision than this one, written by any process."""
+        ...
+
+
+#: Our own writes take under a millisecond; whoever holds the lock longer than this is another program, and a
+#: process that is asked to end must not wait for it much longer.
+BUSY_TIMEOUT_S = 1.5
+
+
+@asynccontextmanager
+async def open_store(folder: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> AsyncGenerator[Store]:
+    """Open the SQLite database in this folder, made if need be, and close it at the end.
+
+    Raises:
+        StoreError: It cannot be opened, is damaged, or was written by a newer version (it is left untouched then).
+    """
+    from agent_jobs.store.sqlite import open_sqlite  # sqlite3 is not needed to answer `initialize`
+
+    async with open_sqlite(folder, busy_timeout_s) as store:
+        yield store

@@ -1,0 +1,51 @@
+"""Who holds a job: a process, known by a lock that the operating system frees the moment it dies."""
+
+import os
+import sys
+from pathlib import Path
+from secrets import token_hex
+
+if sys.platform == "win32":  # pragma: no cover
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Holder:
+    """One process in a folder of locks: no heartbeat and no clock tell who lives, but the lock itself."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self.name = f"{os.getpid()}-{token_hex(4)}"
+        self._descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
+        _lock(self._descriptor)
+
+    def dead(self, name: str) -> bool:
+        """Whether the process of that name is gone. Only ask for names read from a row: it is locked before."""
+        try:
+            descriptor = os.open(self._path(name), os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            _lock(descriptor)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        self._path(name).unlink(missing_ok=True)
+        return True
+
+    def close(self) -> None:
+        """Give the lock up, as death would."""
+        self._path(self.name).unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.lock"

@@ -1,0 +1,451 @@
+"""The store on SQLite: one file, one connection, many processes.
+
+House rules, each learnt the hard way: every access takes the one lock, since a statement that lands inside another
+task's BEGIN...COMMIT shares its fate; rows are always fetched to the end, since an open cursor keeps the database
+locked; what must go together is shielded, since a task cancelled between BEGIN and COMMIT leaves the connection in
+a transaction; the worker thread is no daemon, so it is closed on every path.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import anyio
+
+from agent_jobs.errors import StoreError
+from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.store.holder import Holder
+
+#: How often a waiter looks whether another process wrote.
+OTHERS_S = 0.2
+
+_JOB = "SELECT job.*, turn.* FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"
+#: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
+_MINE = """next_at IS NOT NULL AND (holder IS NULL OR holder = :me)
+           AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND number = job.turn AND base_url = :base_url)"""
+_OPEN = "({})".format(", ".join(f"'{status}'" for status in NEXT))
+
+
+@asynccontextmanager
+async def open_sqlite(folder: Path, busy_timeout_s: float) -> AsyncGenerator["SQLiteStore"]:
+    """Open `jobs.db` in this folder, bring its schema up to date, and hold a lock as this process."""
+    path = folder / "jobs.db"
+    with _told(folder):
+        _make(path)
+        holder = Holder(folder / "run")
+    db = aiosqlite.connect(path, isolation_level=None, timeout=busy_timeout_s)
+    try:
+        with _told(folder):
+            with anyio.CancelScope(shield=True):  # a connect that is cancelled leaves its thread behind
+                await db
+            db.row_factory = sqlite3.Row
+            await _migrate(db, path)
+            await db.execute_fetchall("PRAGMA journal_mode = WAL")
+            await db.execute_fetchall("PRAGMA synchronous = FULL")
+            await db.execute_fetchall("PRAGMA foreign_keys = ON")
+        yield SQLiteStore(db, holder, folder)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await db.close()
+        holder.close()
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives its -wal and -shm files the mode of the database.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+class SQLiteStore:
+    """See `Store` for what each method promises."""
+
+    def __init__(self, db: aiosqlite.Connection, holder: Holder, folder: Path) -> None:
+        self._db = db
+        self._holder = holder
+        self._folder = folder
+        self._lock = anyio.Lock()
+        self._stirred: dict[str, anyio.Event] = {}
+
+    async def add(self, job: Job) -> None:
+        async with self._changing(job.id):
+            await self._execute(
+                """INSERT INTO job (id, title, status, created_at, turn, holder)
+                   VALUES (:id, :title, :status, :created_at, :turn, :me)""",
+                id=job.id,
+                title=job.title,
+                status=job.status,
+                created_at=job.created_at,
+                turn=job.turn.number,
+                me=self._holder.name,
+            )
+            await self._execute(
+                """INSERT INTO turn (job_id, number, request, request_id, base_url)
+                   VALUES (:job_id, :number, :request, :request_id, :base_url)""",
+                job_id=job.id,
+                number=job.turn.number,
+                request=_dumps(job.turn.request),
+                request_id=job.turn.request_id,
+                base_url=job.turn.base_url,
+            )
+
+    async def get(self, job_id: str) -> Job | None:
+        rows = await self._fetch(f"{_JOB} WHERE job.id = :id", id=job_id)
+        return _job(rows[0]) if rows else None
+
+    async def output(self, job_id: str) -> Output | None:
+        rows = await self._fetch(
+            "SELECT text, response FROM output WHERE job_id = :id ORDER BY turn DESC LIMIT 1", id=job_id
+        )
+        return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
+
+    async def newest(self, limit: int) -> list[Job]:
+        rows = await self._fetch(f"{_JOB} ORDER BY job.created_at DESC LIMIT :limit", limit=limit)
+        return [_job(row) for row in rows]
+
+    async def begin(self, job: Job) -> bool:
+        async with self._changing(job.id):
+            won = await self._execute(
+                """UPDATE job SET status = 'starting', activity = '', revision = revision + 1
+                   WHERE id = :id AND status = 'pending' AND holder = :me AND cancel_requested_at IS NULL
+                   RETURNING id""",
+                id=job.id,
+                me=self._holder.name,
+            )
+            await self._execute(
+                "UPDATE turn SET attempt = :attempt, sent_at = :sent_at WHERE job_id = :id AND number = :number",
+                id=job.id,
+                number=job.turn.number,
+                attempt=job.turn.attempt,
+                sent_at=job.turn.sent_at,
+            )
+            if not won:
+                raise _SomeoneWasFirst
+        return bool(won)
+
+    async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
+        async with self._changing(job_id):
+            await self._execute(
+                """UPDATE turn SET response_id = :response_id
+                   WHERE job_id = :id AND number = :number AND response_id IS NULL""",
+                id=job_id,
+                number=number,
+                response_id=response_id,
+            )
+            await self._execute(
+                """UPDATE job SET status = 'queued', activity = '', error_code = NULL, error_message = NULL,
+                                  finished_at = NULL, revision = revision + 1,
+                                  next_at = CASE WHEN holder IS NULL THEN :now ELSE next_at END
+                   WHERE id = :id AND (status IN ('pending', 'starting')
+                                       OR (status = 'failed' AND error_code = 'start_unconfirmed'))""",
+                id=job_id,
+                now=now,
+            )
+        return await self.get(job_id)
+
+    async def save(self, job: Job, *, held: bool = True) -> Job | None:
+        saved = False
+        async with self._changing(job.id):
+            saved = bool(
+                await self._execute(
+                    f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
+                               error_code = :error_code, error_message = :error_message, usage = :usage,
+                               holder = CASE WHEN :ended THEN NULL ELSE holder END,
+                               next_at = CASE WHEN :ended THEN NULL ELSE next_at END,
+                               revision = revision + 1
+                        WHERE id = :id AND status IN {_before(job.status)} AND (holder = :me OR NOT :held)
+                        RETURNING id""",
+                    **_job_columns(job),
+                    ended=job.terminal,
+                    me=self._holder.name,
+                    held=held,
+                )
+            )
+            if not saved:
+                raise _SomeoneWasFirst
+            await self._execute(
+                """UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
+                          missing_since = :missing_since, hollow = :hollow,
+                          sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
+                                                COALESCE(:sequence_number, sequence_number))
+                   WHERE job_id = :id AND number = :number""",
+                **_turn_columns(job),
+            )
+            if job.output is not None:
+                await self._execute(
+                    """INSERT INTO output (job_id, turn, text, response) VALUES (:id, :turn, :text, :response)
+                       ON CONFLICT DO UPDATE SET text = excluded.text, response = excluded.response""",
+                    id=job.id,
+                    turn=job.turn.number,
+                    text=job.output.text,
+                    response=_dumps(job.output.response),
+                )
+        return await self.get(job.id) if saved else None
+
+    async def request_cancel(self, job_id: str, now: float) -> Job | None:
+        async with self._changing(job_id):
+            await self._execute(
+                f"""UPDATE job SET cancel_requested_at = COALESCE(cancel_requested_at, :now),
+                           finished_at = CASE status WHEN 'pending' THEN :now ELSE finished_at END,
+                           next_at = CASE status WHEN 'pending' THEN NULL ELSE next_at END,
+                           holder = CASE status WHEN 'pending' THEN NULL ELSE holder END,
+                           status = CASE status WHEN 'pending' THEN 'cancelled' ELSE status END,
+                           activity = CASE status WHEN 'pending' THEN '' ELSE activity END,
+                           revision = revision + 1
+                    WHERE id = :id AND status IN {_OPEN}""",
+                id=job_id,
+                now=now,
+            )
+        return await self.get(job_id)
+
+    async def claim_cancel(self, job_id: str, now: float, again_after_s: float) -> bool:
+        async with self._changing(job_id):
+            won = await self._execute(
+                """UPDATE job SET cancel_sent_at = :now
+                   WHERE id = :id AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before) RETURNING id""",
+                id=job_id,
+                now=now,
+                before=now - again_after_s,
+            )
+        return bool(won)
+
+    async def forget_cancel(self, job_id: str) -> None:
+        async with self._changing(job_id):
+            await self._execute("UPDATE job SET cancel_sent_at = NULL WHERE id = :id", id=job_id)
+
+    async def watch(self, job_id: str, now: float, until: float) -> None:
+        async with self._changing(job_id):
+            await self._execute(
+                f"""UPDATE job SET watched_until = MAX(watched_until, :until),
+                           next_at = MIN(next_at, MAX(:now, not_before, 1 + COALESCE(
+                               (SELECT COALESCE(looked_at, sent_at) FROM turn
+                                WHERE job_id = job.id AND number = job.turn), 0)))
+                    WHERE id = :id AND status IN {_OPEN}""",
+                id=job_id,
+                now=now,
+                until=until,
+            )
+
+    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
+        async with self._changing(job_id):
+            await self._execute(
+                f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
+                           CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
+                    WHERE id = :id AND status IN {_OPEN}""",
+                id=job_id,
+                now=now,
+                at=now + after_s,
+                not_before=now + not_before_s,
+            )
+
+    async def due(self, now: float, base_url: str) -> list[str]:
+        async with self._changing():
+            rows = await self._execute(
+                f"UPDATE job SET holder = :me, next_at = NULL WHERE next_at <= :now AND {_MINE} RETURNING id",
+                now=now,
+                me=self._holder.name,
+                base_url=base_url,
+            )
+        return [row["id"] for row in rows]
+
+    async def next_at(self, base_url: str) -> float | None:
+        rows = await self._fetch(
+            f"SELECT MIN(next_at) AS next_at FROM job WHERE {_MINE}", me=self._holder.name, base_url=base_url
+        )
+        return rows[0]["next_at"]
+
+    async def take_over(self, now: float) -> int:
+        others = await self._fetch(
+            "SELECT DISTINCT holder FROM job WHERE holder IS NOT NULL AND holder <> :me", me=self._holder.name
+        )
+        return sum([await self._free(row["holder"], now) for row in others if self._holder.dead(row["holder"])])
+
+    async def release(self, now: float) -> None:
+        await self._free(self._holder.name, now)
+
+    async def changed(self, job_id: str, revision: int) -> None:
+        while True:
+            stirred = self._stirred.setdefault(job_id, anyio.Event())
+            version = await self._data_version()
+            rows = await self._fetch("SELECT revision FROM job WHERE id = :id", id=job_id)
+            if not rows or rows[0]["revision"] != revision:
+                return
+            while not stirred.is_set() and version == await self._data_version():
+                with anyio.move_on_after(OTHERS_S):
+                    await stirred.wait()
+
+    async def _free(self, holder: str, now: float) -> int:
+        async with self._changing():
+            rows = await self._execute(
+                f"""UPDATE job SET holder = NULL, next_at = :now, revision = revision + 1
+                    WHERE holder = :holder AND status IN {_OPEN} RETURNING id""",
+                holder=holder,
+                now=now,
+            )
+        return len(rows)
+
+    async def _data_version(self) -> int:
+        """A number that moves when another connection commits; this connection's own writes do not move it."""
+        return (await self._fetch("PRAGMA data_version"))[0][0]
+
+    async def _fetch(self, sql: str, **values: Any) -> list[sqlite3.Row]:
+        with _told(self._folder):
+            async with self._lock:
+                return await self._execute(sql, **values)
+
+    async def _execute(self, sql: str, **values: Any) -> list[sqlite3.Row]:
+        return list(await self._db.execute_fetchall(sql, values))
+
+    @asynccontextmanager
+    async def _changing(self, job_id: str | None = None) -> AsyncGenerator[None]:
+        """All statements inside are written or none; waiters for the job wake after the commit."""
+        with _told(self._folder), anyio.CancelScope(shield=True):
+            async with self._lock:
+                await self._execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    await self._execute("COMMIT")
+                except BaseException as error:
+                    # A failed COMMIT may have rolled back by itself.
+                    if self._db.in_transaction:
+                        await self._execute("ROLLBACK")
+                    if not isinstance(error, _SomeoneWasFirst):
+                        raise
+        if job_id is not None and (stirred := self._stirred.pop(job_id, None)):
+            stirred.set()
+
+
+class _SomeoneWasFirst(Exception):
+    """Leaves a change unmade; zero rows is a normal answer."""
+
+
+async def _migrate(db: aiosqlite.Connection, path: Path) -> None:
+    """Apply the numbered SQL files that this database has not seen, all or none."""
+    scripts = sorted(entry.name for entry in resources.files("agent_jobs.store").joinpath("migrations").iterdir())
+    newest = int(scripts[-1].partition("_")[0])
+    if await _version(db) == newest:
+        return
+    await db.execute_fetchall("BEGIN IMMEDIATE")
+    try:
+        version = await _version(db)
+        if version > newest:
+            raise StoreError(
+                f"{path} was written by a newer agent-jobs (schema {version}, this one knows {newest}): "
+                "update agent-jobs, or set AGENT_JOBS_DATA_DIR to another folder."
+            )
+        for script in scripts[version:]:
+            for statement in _statements(
+                resources.files("agent_jobs.store").joinpath("migrations", script).read_text()
+            ):
+                await db.execute_fetchall(statement)
+        await db.execute_fetchall(f"PRAGMA user_version = {newest}")
+        await db.execute_fetchall("COMMIT")
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            if db.in_transaction:
+                await db.execute_fetchall("ROLLBACK")
+        raise
+
+
+async def _version(db: aiosqlite.Connection) -> int:
+    return next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script: `executescript` would commit the transaction that they belong in."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextmanager
+def _told(folder: Path) -> Generator[None]:
+    """Turn what SQLite and the file system raise into one sentence that says what to do."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"{_advice(error, folder)} ({error})") from error
+
+
+def _advice(error: Exception, folder: Path) -> str:
+    words = str(error)
+    if "locked" in words or "busy" in words:
+        return f"The database in {folder} is locked by another program: close it, then try again"
+    if "full" in words or "No space" in words:
+        return f"The disk of {folder} is full: free some space, then try again; no job is lost"
+    if "malformed" in words or "not a database" in words:
+        return f"{folder / 'jobs.db'} is damaged: move it away, or set AGENT_JOBS_DATA_DIR to another folder"
+    return f"The database in {folder} cannot be used: make the folder writable or set AGENT_JOBS_DATA_DIR to another"
+
+
+def _before(status: Status) -> str:
+    """The statuses from which this one may be written, as an SQL list; the end of a job is written once."""
+    before = [earlier for earlier, later in NEXT.items() if status in later]
+    return "({})".format(", ".join(f"'{s}'" for s in (before if status in TERMINAL else [*before, status])))
+
+
+def _job(row: sqlite3.Row) -> Job:
+    return Job(
+        id=row["id"],
+        title=row["title"],
+        status=Status(row["status"]),
+        created_at=row["created_at"],
+        finished_at=row["finished_at"],
+        activity=row["activity"],
+        error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
+        usage=Usage(**json.loads(row["usage"])) if row["usage"] is not None else None,
+        cancel_requested_at=row["cancel_requested_at"],
+        watched_until=row["watched_until"],
+        revision=row["revision"],
+        turn=Turn(
+            number=row["number"],
+            request=json.loads(row["request"]),
+            **{name: row[name] for name in _TURN_COLUMNS},
+        ),
+    )
+
+
+_TURN_COLUMNS = (
+    "request_id",
+    "base_url",
+    "attempt",
+    "sent_at",
+    "response_id",
+    "sequence_number",
+    "looks",
+    "looked_at",
+    "missing",
+    "missing_since",
+    "hollow",
+)
+
+
+def _job_columns(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "status": job.status,
+        "finished_at": job.finished_at,
+        "activity": job.activity,
+        "error_code": job.error.code if job.error else None,
+        "error_message": job.error.message if job.error else None,
+        "usage": _dumps({name: getattr(job.usage, name) for name in Usage.__slots__}) if job.usage else None,
+    }
+
+
+def _turn_columns(job: Job) -> dict[str, Any]:
+    return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
+
+
+_SAVED_OF_TURN = ("looks", "looked_at", "missing", "missing_since", "hollow", "sequence_number")
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,135 @@
+# pyright: basic, reportMissingImports=false
+"""A Responses upstream nobody here wrote: Microsoft's agent server, streaming counted words.
+
+Run by the environment that requirements.txt describes, never by this project's own.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import re
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import uvicorn
+from azure.ai.agentserver.responses import (
+    InMemoryResponseProvider,
+    ResponsesAgentServerHost,
+    ResponsesServerOptions,
+    TextResponse,
+)
+
+HOST = "127.0.0.1"
+OVERRIDE = re.compile(r"\b(seconds|tokens)=(\d+(?:\.\d+)?)")
+
+
+async def words(tokens: int, seconds: float, stop: asyncio.Event) -> AsyncIterator[str]:
+    for index in range(tokens):
+        yield f"word-{index}" if index == 0 else f" word-{index}"
+        try:
+            await asyncio.wait_for(stop.wait(), seconds / tokens)
+        except TimeoutError:
+            continue
+        return
+
+
+def responses_app(seconds: float, tokens: int) -> ResponsesAgentServerHost:
+    app = ResponsesAgentServerHost(
+        store=InMemoryResponseProvider(),
+        options=ResponsesServerOptions(shutdown_grace_period_seconds=1),
+        graceful_shutdown_timeout=2,
+        configure_observability=None,
+    )
+
+    @app.response_handler
+    async def count_words(request, context, cancellation_signal):
+        asked = dict(OVERRIDE.findall(await context.get_input_text()))
+        text = words(int(asked.get("tokens", tokens)), float(asked.get("seconds", seconds)), cancellation_signal)
+        async for event in TextResponse(context, request, text=text):
+            # Stopped is not complete: without a last event of ours the package settles the status itself.
+            if cancellation_signal.is_set():
+                return
+            yield event
+
+    return app
+
+
+class Counted:
+    """Counts the requests a client really sent, whatever the app makes of them."""
+
+    def __init__(self, app) -> None:
+        self.app = app
+        self.requests: Counter[str] = Counter()
+        self.creates: Counter[str] = Counter()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["path"] == "/_counts":
+            await self.report(send)
+        else:
+            self.count(scope)
+            await self.app(scope, receive, send)
+
+    def count(self, scope) -> None:
+        kind = kind_of(scope["method"], scope["path"], scope["query_string"].decode())
+        self.requests[f"{scope['method']} {kind}"] += 1
+        if kind == "create":
+            self.creates[dict(scope["headers"]).get(b"x-client-request-id", b"").decode()] += 1
+
+    async def report(self, send) -> None:
+        body = json.dumps({"requests": self.requests, "creates": self.creates}).encode()
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def kind_of(method: str, path: str, query: str) -> str:
+    match method, path.strip("/").split("/"):
+        case "POST", ["responses"]:
+            return "create"
+        case "GET", ["responses", _]:
+            return "stream" if "stream=true" in query else "retrieve"
+        case "POST", ["responses", _, "cancel"]:
+            return "cancel"
+        case "DELETE", ["responses", _]:
+            return "delete"
+        case _:
+            return "other"
+
+
+class Announced(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        port = self.servers[0].sockets[0].getsockname()[1]
+        sys.stdout.write(f"READY http://{HOST}:{port}\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--tokens", type=int, default=300)
+    options = parser.parse_args()
+    # uvicorn shuts down gracefully and then raises the signal again under the handler it found.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logging.basicConfig(level=logging.ERROR)
+    config = uvicorn.Config(
+        Counted(responses_app(options.seconds, options.tokens)),
+        host=HOST,
+        port=options.port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+    )
+    Announced(config).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The server as a host runs it: a process on pipes, spoken to in raw JSON-RPC lines."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ANSWER_S = 20.0
+MODERN = "2026-07-28"
+
+
+class Server:
+    """One `agent-jobs` process. Everything on its stdout must be a JSON-RPC message."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._next_id = 0
+        self._modern = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def initialize(self, version: str = "2025-11-25") -> dict[str, Any]:
+        """Open the connection in this version of the protocol, as a host of that time does."""
+        if version == MODERN:
+            self._modern = True
+            return self.request("server/discover")
+        client = {"name": "test", "version": "1"}
+        answer = self.request("initialize", {"protocolVersion": version, "capabilities": {}, "clientInfo": client})
+        self.notify("notifications/initialized")
+        return answer
+
+    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The structured answer of a tool."""
+        return self.request("tools/call", {"name": tool, "arguments": arguments})["structuredContent"]
+
+    def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        number = self.send(method, params)
+        while True:
+            message = self._answers.get(timeout=ANSWER_S)
+            assert message is not None, f"the server ended: {self.stderr()}"
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+
+    def send(self, method: str, params: dict[str, Any] | None = None) -> int:
+        """Send a request without waiting for its answer."""
+        self._next_id += 1
+        self._write({"id": self._next_id, "method": method, "params": self._dated(params or {})})
+        return self._next_id
+
+    def notify(self, method: str, params: dict[str, Any] | None = None) -> None:
+        self._write({"method": method, "params": params or {}})
+
+    def end(self, limit_s: float = 10.0) -> int:
+        """Close stdin, as a host does, and give the exit status."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(limit_s)
+
+    def stderr(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def _dated(self, params: dict[str, Any]) -> dict[str, Any]:
+        if not self._modern:
+            return params
+        prefix = "io.modelcontextprotocol/"
+        client = {"name": "test", "version": "1"}
+        meta = {f"{prefix}protocolVersion": MODERN, f"{prefix}clientInfo": client, f"{prefix}clientCapabilities": {}}
+        return params | {"_meta": meta}
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        self.process.stdin.flush()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._answers.put(json.loads(line))
+        self._answers.put(None)
+
+
+@contextmanager
+def serving(data_dir: Path, base_url: str, **environment: str) -> Iterator[Server]:
+    """Start the server with an environment of its own; it is killed at the end if it still lives."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
+    ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent_jobs"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**kept, **ours, **environment},
+    ) as process:
+        try:
+            yield Server(process)
+        finally:
+            process.kill()
