@@ -195,7 +195,7 @@ class Emulator:
         check_outputs(self._items_before(body), body.get("input"))
         run = self._accept(exchange, script, body)
         try:
-            if run.streamable and not fault.json_instead_of_stream:
+            if body.get("stream") and not fault.json_instead_of_stream:
                 wanted = part_of(body, "stream_options").get("include_obfuscation", True)
                 await exchange.events(run, obfuscated=wanted)
             else:
@@ -246,8 +246,9 @@ class Emulator:
         return run
 
     def _expired(self, run: Run) -> bool:
-        kept_s = _THIRTY_DAYS_S if run.store else self._retention_s
-        if run.store is False and not run.background:
+        store = run.body.get("store")
+        kept_s = _THIRTY_DAYS_S if store else self._retention_s
+        if store is False and not run.background:
             kept_s = 0.0
         return self._clock.now() > run.ended_s + kept_s
 
@@ -279,7 +280,7 @@ class Emulator:
         await exchange.json(seen)
 
     async def _resume(self, exchange: Exchange, run: Run) -> None:
-        for created_so, wanted in ((run.background, "background"), (run.streamable, "stream")):
+        for created_so, wanted in ((run.background, "background"), (run.body.get("stream"), "stream")):
             if not created_so:
                 raise unstreamable(f"This response cannot be streamed because it was not created with {wanted}=true.")
         if self._clock.now() > run.created_s + self._resume_window_s:
@@ -376,7 +377,7 @@ def _result(run: Run) -> Json:
         "entry": "response",
         "id": run.id,
         "client_request_id": run.client_request_id,
-        "metadata": run.metadata,
+        "metadata": part_of(run.body, "metadata"),
         "background": run.background,
         "ended": run.ended,
         "status": run.status,

@@ -72,9 +72,6 @@ class Run:
         self.body = body
         self.fault = fault
         self.background = bool(body.get("background")) and not fault.ignore_background
-        self.streamable = bool(body.get("stream"))
-        self.store: bool | None = body.get("store")
-        self.metadata: dict[str, str] = body.get("metadata") or {}
         self.brought = FaultQueue()
         self.client_request_id: str | None = None
         self.created_s = clock.now()
@@ -85,10 +82,9 @@ class Run:
         self.empty_answers = 0
         self._clock = clock
         self._script = script
-        self._text = answer_text(script, body)
+        text = answer_text(script, body)
         include: Collection[str] = body.get("include") or ()
-        steps = timeline(script, response_id, self._text, include, unknown=fault.unknown_events)
-        self._steps = deque(steps)
+        self._steps = deque(timeline(script, response_id, text, include, unknown=fault.unknown_events))
         self._base = _echo(body, response_id) | {"background": self.background}
         self._ending: Json = {}
         self._input_tokens = count_tokens(body)

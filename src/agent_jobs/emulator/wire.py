@@ -88,7 +88,7 @@ class Exchange:
         """Answer with JSON."""
         if self.fault.after_accept:
             return await self.refuse()
-        payload = lean(payload) if self.fault.missing_fields else payload
+        payload = lean(payload) if self.fault.missing_fields and "output" in payload else payload
         await self._answer(self.fault.status or 200, "application/json", _dumps(payload).encode())
 
     async def error(self, error: ApiError) -> None:
@@ -176,8 +176,9 @@ class Exchange:
             "x-request-id": f"req_{secrets.token_hex(16)}",
             "openai-processing-ms": str(int((time.monotonic() - self.began) * 1000)),
         }
-        lines = {**_HEADERS, **own, **headers, **self.headers, **self.fault.headers}
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in lines.items()]
+        given = {name.lower(): value for name, value in self.fault.headers.items()}
+        lines = {**_HEADERS, **own, **headers, **self.headers, **given}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:

@@ -1,0 +1,138 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_jobs.emulator.faults import Fault, FaultQueue, combined
+from agent_jobs.emulator.script import Script, answer_text, question, read_request
+from agent_jobs.emulator.timeline import timeline
+
+scripts = st.builds(
+    Script,
+    duration_s=st.floats(0, 1000),
+    length=st.integers(0, 3000),
+    reasoning=st.integers(0, 3),
+    searches=st.integers(0, 3),
+    phase=st.booleans(),
+    chunk=st.none() | st.integers(1, 500),
+    end=st.sampled_from(["completed", "incomplete"]),
+)
+
+
+@given(scripts, st.text())
+def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script, asked: str) -> None:
+    text = answer_text(script, {"input": asked})
+    assert len(text) == script.length and text == answer_text(script, {"input": asked})
+    steps = timeline(script, "resp_1", text, [], unknown=False)
+    deltas = "".join(step.event["delta"] for step in steps if step.event["type"] == "response.output_text.delta")
+    assert deltas == ("I will look into this." if script.phase else "") + text
+    times = [step.at_s for step in steps]
+    assert times == sorted(times) and all(at_s <= script.duration_s * 1.000001 for at_s in times)
+
+
+@given(scripts)
+def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
+    steps = timeline(script, "resp_1", answer_text(script, {"input": "x"}), [], unknown=True)
+    opened = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.added"]
+    done = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.done"]
+    assert opened == done == list(range(len(opened)))
+
+
+def test_five_million_characters_come_in_forty_deltas() -> None:
+    script = Script(length=5_000_000)
+    text = answer_text(script, {"input": "x"})
+    steps = timeline(script, "resp_1", text, [], unknown=False)
+    assert len(text) == 5_000_000
+    assert sum(step.event["type"] == "response.output_text.delta" for step in steps) == 40
+
+
+def test_another_question_gets_another_answer() -> None:
+    assert answer_text(Script(), {"input": "cats"}) != answer_text(Script(), {"input": "dogs"})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        'before [emulate {"length": 7, "text": "]}"}] after',
+        [
+            {"role": "user", "content": "early"},
+            {"role": "user", "content": 'before [emulate {"length": 7, "text": "]}"} ] after'},
+        ],
+        [{"role": "user", "content": [
+            {"type": "input_image", "image_url": "https://example.com"},
+            {"type": "input_text", "text": 'before [emulate {"length": 7, "text": "]}"}] after'},
+        ]}],
+    ],
+)  # fmt: skip
+def test_a_directive_in_the_last_text_is_read_and_removed(asked: Any) -> None:
+    script, body = read_request({"input": asked})
+    assert (script.length, script.text) == (7, "]}")
+    assert "emulate" not in json.dumps(body)
+    assert question(body) == "before  after"
+
+
+def test_metadata_carries_a_directive_and_the_text_overrides_it() -> None:
+    metadata = {"emulate": '{"length": 7, "searches": 3}'}
+    script, body = read_request({"input": '[emulate {"length": 8}]', "metadata": metadata})
+    assert (script.length, script.searches) == (8, 3)
+    assert body["metadata"] == metadata
+
+
+def test_a_turn_that_brings_outputs_is_not_asked_for_them_again() -> None:
+    metadata = {"emulate": '{"function_calls": [{"name": "lookup"}], "length": 90}'}
+    outputs = [{"type": "function_call_output", "call_id": "call_1", "output": "42"}]
+    script, body = read_request({"input": outputs, "metadata": metadata})
+    assert script.function_calls == ()
+    assert "the outputs of call_1: 42" in answer_text(script, body)
+
+
+def test_a_web_search_tool_brings_two_searches() -> None:
+    tools = [{"type": "web_search_preview"}]
+    assert read_request({"input": "x", "tools": tools})[0].searches == 2
+    assert read_request({"input": '[emulate {"searches": 0}]', "tools": tools})[0].searches == 0
+
+
+@pytest.mark.parametrize(
+    "directive",
+    ['{"lenght": 3}', '{"length": -1}', '{"length": "3"}', '{"end": "maybe"}', "[]", "{", '{"reasoning": true}'],
+)
+def test_a_wrong_directive_is_a_value_error(directive: str) -> None:
+    with pytest.raises(ValueError):
+        read_request({"input": "x", "metadata": {"emulate": directive}})
+    with pytest.raises(ValueError):
+        read_request({"input": f"[emulate {directive}]"})
+
+
+def test_a_directive_that_is_not_closed_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="the directive reads"):
+        read_request({"input": '[emulate {"length": 3} and so on'})
+
+
+def test_faults_are_taken_in_order_by_the_requests_they_are_meant_for() -> None:
+    queue = FaultQueue([
+        Fault(on="retrieve", status=500),
+        Fault(status=501, match="needle"),
+        Fault(status=502, skip=1, times=2),
+    ])  # fmt: skip
+    taken = [queue.take("create", text).status for text in ("hay", "hay", "needle", "hay", "hay")]
+    assert taken == [None, 502, 501, 502, None]
+    assert queue.take("retrieve", "").status == 500
+
+
+def test_a_fault_without_end_is_taken_until_cleared() -> None:
+    queue = FaultQueue([Fault(on="any", times=-1, status=500)])
+    assert [queue.take("delete", "").status for _ in range(3)] == [500, 500, 500]
+    queue.clear()
+    assert queue.take("delete", "") == Fault()
+
+
+def test_of_two_faults_the_later_wins_where_they_meet() -> None:
+    assert combined(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
+
+
+@pytest.mark.parametrize("given", [{"stauts": 500}, {"on": "update"}, {"drop": "everything"}])
+def test_a_wrong_fault_is_a_value_error(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Fault.read(given)
