@@ -81,10 +81,10 @@ class Usage:
         if not counted:
             return None
         return cls(
-            input_tokens=_count(counted.get("input_tokens")),
-            cached_tokens=_count(_mapping(counted.get("input_tokens_details")).get("cached_tokens")),
-            output_tokens=_count(counted.get("output_tokens")),
-            reasoning_tokens=_count(_mapping(counted.get("output_tokens_details")).get("reasoning_tokens")),
+            input_tokens=_number(counted.get("input_tokens")) or 0,
+            cached_tokens=_number(_mapping(counted.get("input_tokens_details")).get("cached_tokens")) or 0,
+            output_tokens=_number(counted.get("output_tokens")) or 0,
+            reasoning_tokens=_number(_mapping(counted.get("output_tokens_details")).get("reasoning_tokens")) or 0,
         )
 
 
@@ -149,8 +149,8 @@ class Job:
         The status in the event's response counts, not the event's name: one server ends a cancelled stream with
         `response.failed` around `"status": "cancelled"`. Only a GET finalises what is hollow or being cancelled.
         """
-        number = event.get("sequence_number")
-        if isinstance(number, int) and not isinstance(number, bool):
+        number = _number(event.get("sequence_number"))
+        if number is not None:
             if self.turn.sequence_number is not None and number <= self.turn.sequence_number:
                 return self
             job = replace(self, turn=replace(self.turn, sequence_number=number))
@@ -199,12 +199,16 @@ class Job:
 
     def sent(self, now: float) -> "Job":
         """The first byte of the POST is about to leave: from here on only upstream knows."""
+        if self.status is not Status.PENDING:
+            return self
         turn = replace(self.turn, attempt=self.turn.attempt + 1, sent_at=now)
         return replace(self, status=Status.STARTING, turn=turn, activity="")
 
     def unsent(self, reason: str) -> "Job":
         """Upstream provably did not accept the POST, so it may be repeated."""
-        return replace(self, status=Status.PENDING, activity=reason) if not self.terminal else self
+        if self.status not in (Status.PENDING, Status.STARTING):
+            return self
+        return replace(self, status=Status.PENDING, activity=reason)
 
     def failed(self, code: str, message: str, now: float) -> "Job":
         """End the job with a failure of ours or one that upstream named outside a response object."""
@@ -297,7 +301,7 @@ def _failure(response: JSON, end: str) -> Failure | None:
 
 
 def _ended(response: JSON) -> bool:
-    return response.get("status") in {"completed", "incomplete", "failed", "cancelled"}
+    return response.get("status") in ("completed", "incomplete", "failed", "cancelled")
 
 
 def _hollow(response: JSON) -> bool:
@@ -305,8 +309,8 @@ def _hollow(response: JSON) -> bool:
 
 
 def _part_text(part: JSON) -> str:
-    text = part.get("text", part.get("refusal"))
-    return text if isinstance(text, str) else ""
+    texts = [text for text in (part.get("text"), part.get("refusal")) if isinstance(text, str)]
+    return texts[0] if texts else ""
 
 
 def _mapping(value: object) -> JSON:
@@ -321,5 +325,6 @@ def _items(value: object) -> list[JSON]:
     )
 
 
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _number(value: object) -> int | None:
+    """A whole number that fits a column, or None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None

@@ -1,7 +1,6 @@
 """What the caller asked for, as the body of POST /responses. Pure, but for reading our own data file once."""
 
-import difflib
-import tomllib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import resources
@@ -54,7 +53,8 @@ def build(
     for name, value in (options or {}).items():
         add = _OPTIONS[one_of("options", name, _OPTIONS)]
         add(body, name, value)
-    return body
+    # Half a surrogate pair cannot be sent.
+    return json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def title_of(prompt: str) -> str:
@@ -68,6 +68,8 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
     names = list(allowed)
     if value in names:
         return value
+    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
+
     near = difflib.get_close_matches(value, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}."
     raise RequestError(f"{name} does not take {value[:40]!r}: {hint}")
@@ -76,6 +78,8 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
 @cache
 def models() -> Mapping[str, Any]:
     """What data/models.toml says."""
+    import tomllib  # not needed to answer `initialize`
+
     return tomllib.loads(resources.files("agent_jobs").joinpath("data", "models.toml").read_text())
 
 

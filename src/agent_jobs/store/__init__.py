@@ -66,7 +66,7 @@ class Store(Protocol):
         ...
 
     async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
-        """Have the job advanced again after so many seconds, sooner if watched, but never before `not_before_s`."""
+        """Have its holder advance the job after so many seconds, sooner if watched, never before `not_before_s`."""
         ...
 
     async def due(self, now: float, base_url: str) -> list[str]:

@@ -42,11 +42,12 @@ async def open_sqlite(folder: Path, busy_timeout_s: float) -> AsyncGenerator["SQ
     db = aiosqlite.connect(path, isolation_level=None, timeout=busy_timeout_s)
     try:
         with _told(folder):
-            with anyio.CancelScope(shield=True):  # a connect that is cancelled leaves its thread behind
+            # A connect that is cancelled leaves its thread behind, and a migration a transaction.
+            with anyio.CancelScope(shield=True):
                 await db
+                await _migrate(db, path)
             db.row_factory = sqlite3.Row
-            await _migrate(db, path)
-            await db.execute_fetchall("PRAGMA journal_mode = WAL")
+            await _write_ahead(db, busy_timeout_s)
             await db.execute_fetchall("PRAGMA synchronous = FULL")
             await db.execute_fetchall("PRAGMA foreign_keys = ON")
         yield SQLiteStore(db, holder, folder)
@@ -236,8 +237,9 @@ class SQLiteStore:
             await self._execute(
                 f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
                            CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
-                    WHERE id = :id AND status IN {_OPEN}""",
+                    WHERE id = :id AND holder = :me AND status IN {_OPEN}""",
                 id=job_id,
+                me=self._holder.name,
                 now=now,
                 at=now + after_s,
                 not_before=now + not_before_s,
@@ -282,7 +284,7 @@ class SQLiteStore:
     async def _free(self, holder: str, now: float) -> int:
         async with self._changing():
             rows = await self._execute(
-                f"""UPDATE job SET holder = NULL, next_at = :now, revision = revision + 1
+                f"""UPDATE job SET holder = NULL, next_at = :now
                     WHERE holder = :holder AND status IN {_OPEN} RETURNING id""",
                 holder=holder,
                 now=now,
@@ -299,7 +301,9 @@ class SQLiteStore:
                 return await self._execute(sql, **values)
 
     async def _execute(self, sql: str, **values: Any) -> list[sqlite3.Row]:
-        return list(await self._db.execute_fetchall(sql, values))
+        # SQLite takes only whole characters, and upstream may cut one in half.
+        whole = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in values.items()}
+        return list(await self._db.execute_fetchall(sql, whole))
 
     @asynccontextmanager
     async def _changing(self, job_id: str | None = None) -> AsyncGenerator[None]:
@@ -350,6 +354,19 @@ async def _migrate(db: aiosqlite.Connection, path: Path) -> None:
             if db.in_transaction:
                 await db.execute_fetchall("ROLLBACK")
         raise
+
+
+async def _write_ahead(db: aiosqlite.Connection, timeout_s: float) -> None:
+    """Switch to WAL, which SQLite refuses at once, without its busy timeout, while another process does the same."""
+    with anyio.fail_after(timeout_s):
+        while True:
+            try:
+                await db.execute_fetchall("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+            await anyio.sleep(0.02)
 
 
 async def _version(db: aiosqlite.Connection) -> int:
@@ -448,4 +465,6 @@ _SAVED_OF_TURN = ("looks", "looked_at", "missing", "missing_since", "hollow", "s
 
 
 def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # Half a surrogate pair stays what it was in JSON: an escape.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace").decode()
