@@ -6,7 +6,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, base_url: str, **environment: str) -> Iterator[Server]:
+def serving(data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
     ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import anyio
@@ -23,6 +23,7 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
+from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Status
 from agent_jobs.responses import ResponsesClient
 from agent_jobs.store import Store
@@ -34,6 +35,9 @@ BIRTH_LIMIT_S = 900.0
 #: At shutdown an id that is on its way gets so long to arrive; hosts kill soon after.
 BIRTH_GRACE_S = 1.5
 RELAUNCH_MIN_S, RELAUNCH_MAX_S = 2.0, 60.0
+#: A stream that lives may still miss the end, so a followed job is looked at all the same, seldom.
+FAR_LOOK_S = 290.0
+FOLLOW_AUTO = 200
 CANCEL_AGAIN_S, CANCEL_RETRY_S = 30.0, 5.0
 STORE_RETRY_S = 1.0
 #: What is wrong with an account, where upstream's code tells a person what to mend.
@@ -56,10 +60,11 @@ class After:
 class Advancer:
     """The steps of jobs at one endpoint."""
 
-    def __init__(self, store: Store, client: ResponsesClient, clock: Clock) -> None:
+    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, *, follow: int = FOLLOW_AUTO) -> None:
         self._store = store
         self._client = client
         self._clock = clock
+        self._follower = Follower(store, clock, follow)
         self._births: set[anyio.CancelScope] = set()
 
     async def advance(self, job_id: str) -> Done | After:
@@ -121,7 +126,7 @@ class Advancer:
         return After(0)  # the limit ended it: the row says whether anything was sent
 
     async def _create(self, job: Job, birth: anyio.CancelScope) -> Done | After:
-        """POST, write the id down, and read on only where the run would end with the connection."""
+        """POST, write the id down, and read on: for speed, or because the run would end with the connection."""
 
         async def before_sending() -> None:
             nonlocal job
@@ -138,9 +143,12 @@ class Advancer:
                 cancelling = await self._born(job, job.turn.response_id)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, float("inf")
-                if not job.terminal and not cancelling and not _in_background(event):
-                    return await self._stay(job, events)
-                return After(0 if cancelling else job.next_look_s(self._clock.now()))
+                if job.terminal or cancelling:
+                    return After(0)
+                in_background = _in_background(event)
+                if self._follower.has_room or not in_background:
+                    return await self._follow(job, events, in_background=in_background)
+                return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
 
     async def _born(self, job: Job, response_id: str) -> bool:
@@ -158,18 +166,24 @@ class Advancer:
             await self._store.save(job)
         return row is not None and row.cancel_requested_at is not None
 
-    async def _stay(self, job: Job, events: AsyncGenerator[JSON]) -> Done | After:
-        """Follow a run that upstream did not take into the background; what the stream leaves open, a GET decides."""
-        try:
-            async for event in events:
-                job = job.apply(event, self._clock.now())
-                if event.get("response"):
-                    await self._store.save(job)
-                if job.terminal:
-                    return Done()
-        except UpstreamError as error:
-            logger.info("%s: the stream broke: %s", job.id, error)
-        return After(0)
+    async def _follow(self, job: Job, events: AsyncGenerator[JSON], *, in_background: bool = True) -> After:
+        """Read the job's stream; what it leaves open, a GET decides."""
+        await self._store.record(job.id, self._clock.now(), "following")
+        if in_background:
+            # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
+            await self._store.schedule(job.id, self._clock.now(), FAR_LOOK_S, FAR_LOOK_S)
+        job = await self._follower.follow(job, events)
+        if job.terminal:
+            logger.info("%s: ended, %s", job.id, job.status)
+            return After(0)
+        return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
+
+    async def _poll(self, job: Job, after_s: float | None = None) -> After:
+        """From here on the job is looked at."""
+        now = self._clock.now()
+        await self._store.save(replace(job, observed_by="polling"))
+        await self._store.record(job.id, now, "polling")
+        return After(job.next_look_s(now) if after_s is None else after_s)
 
     async def _relaunch(self, job: Job, error: UpstreamError) -> After:
         """Upstream provably did not accept the POST: it is sent again, less often as the job gets older."""
@@ -201,11 +215,15 @@ class Advancer:
             not_before_s = error.retry_after_s or 0.0
             seen = job.unreached(f"cannot look: {error}", now)
         saved = await self._store.save(seen, held=held)
-        if saved is None:
+        if saved is None or saved.terminal:
+            self._follower.leave(job.id)
+            logger.info("%s: %s", job.id, "is somebody else's" if saved is None else f"ended, {saved.status}")
             return Done()
-        if saved.terminal:
-            logger.info("%s: ended, %s", job.id, saved.status)
-            return Done()
+        if self._follower.follows(job.id):
+            return After(FAR_LOOK_S, FAR_LOOK_S)
+        if held and self._follower.has_room and saved.followable(now):
+            events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
+            return await self._follow(saved, events)
         return After(saved.next_look_s(now) * random.uniform(1.0, 1.1), not_before_s)
 
 

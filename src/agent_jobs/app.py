@@ -85,7 +85,7 @@ class App:
             project=settings.project,
         )
         client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
-        self._advancer = Advancer(store, client, self._clock)
+        self._advancer = Advancer(store, client, self._clock, follow=settings.follow)
         runner = Runner(store, self._advancer, self._clock, endpoint.base_url, self._tasks)
         self._tasks.start_soon(runner.run)
         return Engine(store, Upstream(endpoint.base_url, runner), self._clock, settings.model)

@@ -1,16 +1,16 @@
 """The verbs that the faces call. Each one is bounded in time and safe to cancel."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from secrets import choice
 from uuid import uuid4
 
 from agent_jobs import request
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError
-from agent_jobs.job import JSON, Job, Output, Status, Turn
+from agent_jobs.job import JSON, Job, Status, Turn
 from agent_jobs.runner import Runner
-from agent_jobs.store import Store
+from agent_jobs.store import Event, Store
 
 #: A start waits so long for upstream to name an id; the launch itself goes on.
 ID_WAIT_S = 5.0
@@ -84,7 +84,7 @@ class Engine:
         job = await self._until(job, lambda job: job.turn.response_id is not None or bool(job.activity), ID_WAIT_S)
         if wait_s > 0 and not job.terminal:
             job = await self._watched(job, wait_s - (self._clock.now() - job.created_at))
-        return await self._shown(job)
+        return job
 
     async def poll(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """The job as it stands, once it ended or after `wait_s`; its output with it when it ended.
@@ -93,7 +93,7 @@ class Engine:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
         job = await self._existing(job_id)
-        return await self._shown(job if job.terminal else await self._watched(job, wait_s))
+        return job if job.terminal else await self._watched(job, wait_s)
 
     async def cancel(self, job_id: str) -> Job:
         """Have upstream stop the job, and wait a moment for it to say so.
@@ -102,12 +102,12 @@ class Engine:
         """
         job = await self._existing(job_id)
         if job.terminal:
-            return await self._shown(job)
+            return job
         upstream = self._working()
         job = await self._store.request_cancel(job_id, self._clock.now()) or job
         if not job.terminal and job.turn.response_id is not None and job.turn.base_url == upstream.base_url:
             upstream.runner.cancel(job)
-        return await self._shown(job if job.terminal else await self._watched(job, CANCEL_WAIT_S))
+        return job if job.terminal else await self._watched(job, CANCEL_WAIT_S)
 
     async def adopt(self, job_id: str, response_id: str) -> Job:
         """Give a job the response id that was found elsewhere, so that its result is collected after all."""
@@ -117,6 +117,10 @@ class Engine:
         await self._store.attach(job_id, job.turn.number, response_id, self._clock.now())
         self._working().runner.wake()
         return await self._existing(job_id)
+
+    async def events(self, job_id: str) -> list[Event]:
+        """What happened to a job, for people, oldest first."""
+        return await self._store.events((await self._existing(job_id)).id)
 
     async def _existing(self, job_id: str) -> Job:
         job = await self._store.get(job_id)
@@ -141,10 +145,6 @@ class Engine:
                 await self._store.changed(job.id, job.revision)
                 job = await self._store.get(job.id) or job
         return job
-
-    async def _shown(self, job: Job) -> Job:
-        output: Output | None = await self._store.output(job.id) if job.terminal else None
-        return replace(job, output=output) if output else job
 
     def _working(self) -> Upstream:
         if isinstance(self._upstream, ConfigError):

@@ -7,7 +7,7 @@ that comes from upstream may be incomplete, wrongly typed or from a server that 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 JSON = Mapping[str, Any]
 
@@ -47,6 +47,11 @@ RETRYABLE = frozenset({"server_error", "rate_limit_exceeded", "server_is_overloa
 HOLLOW_LOOKS = 3
 #: Reads right after a create may miss for ~33 s (measured on Azure), so `expired` needs this many misses, this long.
 MISSING_LOOKS, MISSING_S = 4, 60.0
+
+#: Upstream lets nobody attach to a stream that is older than five minutes (openai-python #2828).
+ATTACH_S = 290.0
+#: Attachments in a row without an event, after which a job is only looked at.
+DETACHED_MAX = 3
 
 POLL_MIN_MS, POLL_MAX_MS = 2_000, 30_000
 LOOK_WATCHED_MAX_S, LOOK_MAX_S, LOOK_OLD_MAX_S, OLD_S = 5.0, 30.0, 60.0, 1_800.0
@@ -90,10 +95,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a finished turn brought: the text to show, and the response object it came from, unchanged."""
+    """What a finished turn brought."""
 
     text: str
-    response: JSON
+    response: JSON | None = None  #: the response object it came from, unchanged; None where only the text was read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +118,8 @@ class Turn:
     missing: int = 0  #: looks in a row that upstream answered with "not found"
     missing_since: float | None = None
     hollow: int = 0  #: looks that saw `completed` with nothing in it
+    detached: int = 0  #: attachments to its stream in a row that brought no event
+    partial: str = ""  #: the tail of what the model has written so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +135,9 @@ class Job:
     activity: str = ""
     error: Failure | None = None
     usage: Usage | None = None
-    output: Output | None = None  #: only on the value that learned it, or when read for showing
+    output: Output | None = None
     cancel_requested_at: float | None = None
+    observed_by: Literal["", "following", "polling"] = ""
     watched_until: float = 0.0  #: somebody polled; look often until then
     revision: int = 0  #: grows with every write, so that a waiter sees a change
 
@@ -217,6 +225,31 @@ class Job:
     def cancelled(self, now: float) -> "Job":
         """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
         return self._ended_as(Status.CANCELLED, now, None)
+
+    def progressed(self, cursor: int, activity: str, partial: str) -> "Job":
+        """Take in what many small events of a stream told together."""
+        if self.terminal:
+            return self
+        cursor = max(cursor, -1 if self.turn.sequence_number is None else self.turn.sequence_number)
+        turn = replace(self.turn, sequence_number=None if cursor < 0 else cursor, detached=0, partial=partial)
+        return replace(self, turn=turn, activity=activity or self.activity, observed_by="following")
+
+    def unfollowed(self, *, for_good: bool = False) -> "Job":
+        """An attachment to the stream brought nothing; from now on the job is looked at."""
+        detached = DETACHED_MAX if for_good else self.turn.detached + 1
+        return replace(self, turn=replace(self.turn, detached=detached))
+
+    def followable(self, now: float) -> bool:
+        """Whether attaching to the response's stream again is worth a try."""
+        young = self.turn.sent_at is not None and now - self.turn.sent_at < ATTACH_S
+        # Without a cursor upstream tells all from the start, which is right only where nothing was taken in yet.
+        resumable = self.turn.sequence_number is not None or not self.turn.partial
+        return (
+            young
+            and resumable
+            and self.turn.detached < DETACHED_MAX
+            and self.status in (Status.QUEUED, Status.IN_PROGRESS)
+        )
 
     def next_poll_ms(self, now: float) -> int:
         """When a poll that does not wait is next worthwhile: a tenth of the job's age, 2 to 30 s."""

@@ -12,8 +12,6 @@ START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 #: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
 OUTPUT_BYTES = 24_000
 MESSAGE_CHARS = 300
-#: Some gateways give ids of 421 characters, which nobody reads.
-RESPONSE_ID_CHARS = 80
 
 ADVICE = (
     "Long work is normal and nothing is lost. End your turn now, tell the user this job_id, and poll when they ask."
@@ -37,9 +35,10 @@ def started(job: Job, now: float) -> dict[str, Any]:
     if job.terminal:
         return shown(job, now)
     answer = {"job_id": job.id, "response_id": job.turn.response_id, **_going_on(job, now)}
-    if len(job.turn.response_id or "") > RESPONSE_ID_CHARS:
-        del answer["response_id"]
-    return _fitting(_compact(answer), START_BYTES)
+    answer = _fitting(_compact(answer), START_BYTES)
+    if len(dumps(answer).encode()) > START_BYTES:
+        del answer["response_id"]  # some gateways give ids of 421 characters, which nobody reads
+    return answer
 
 
 def shown(job: Job, now: float, *, advise: bool = False) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def shown(job: Job, now: float, *, advise: bool = False) -> dict[str, Any]:
     answer = {"job_id": job.id, **_going_on(job, now)}
     if advise:
         return _fitting(_compact(answer | {"advice": ADVICE}), ADVICE_BYTES)
-    return _fitting(_compact(answer), RUNNING_BYTES)
+    return _fitting(_compact(answer), RUNNING_BYTES if job.observed_by != "polling" else START_BYTES)
 
 
 def ended(job: Job) -> dict[str, Any]:
@@ -101,8 +100,9 @@ def _going_on(job: Job, now: float) -> dict[str, Any]:
     return {
         "status": job.status,
         "cancel_requested": True if job.cancel_requested_at is not None else None,
-        "elapsed_s": round(now - job.created_at) or None,
+        "elapsed_s": max(0, round(now - job.created_at)) or None,
         "activity": job.activity,
+        "observed_by": job.observed_by if job.observed_by == "polling" else None,
         "next_poll_ms": job.next_poll_ms(now),
         "next": f"agent_poll job_id={job.id}",
     }

@@ -34,6 +34,8 @@ MAX_EVENT_BYTES = 64 * 2**20
 STREAM_IDLE_S = 90.0
 CONNECT_S, LOOK_READ_S, LOOK_TOTAL_S = 10.0, 30.0, 120.0
 RETRY_AFTER_MAX_S = 3600.0
+#: What servers say of a path they do not serve, where a missing model or conversation would be named.
+NO_ROUTE = ("", "Not Found", "Method Not Allowed")
 
 #: 429s that no waiting cures (OpenAI's error-codes guide); the openai SDK repeats them all the same.
 QUOTA_CODES = frozenset(
@@ -66,7 +68,7 @@ class Endpoint:
         """
         url = httpx2.URL(base_url)
         azure = url.host.endswith((".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"))
-        path = url.path.rstrip("/") or ("/openai/v1" if azure else "/v1" if url.host == "api.openai.com" else "")
+        path = _raw(url).rstrip("/") or ("/openai/v1" if azure else "/v1" if url.host == "api.openai.com" else "")
         if azure and path == "/openai":
             path = "/openai/v1"
         by_key = auth == "api-key" or (auth == "auto" and azure)
@@ -79,7 +81,7 @@ class Endpoint:
         """The address of a path below the base, the base's query kept."""
         base = httpx2.URL(self.base_url)
         query = b"?" + base.query if base.query else b""
-        return base.copy_with(raw_path=base.path.rstrip("/").encode() + path.encode() + query)
+        return base.copy_with(raw_path=(_raw(base).rstrip("/") + path).encode() + query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,9 @@ class ResponsesClient:
 
     def _response_url(self, response_id: str, action: str = "") -> httpx2.URL:
         # An id comes from upstream: it must not be able to name another path.
-        return self.endpoint.url(f"/responses/{quote(response_id, safe='')}{action}")
+        name = quote(response_id, safe="")
+        name = name if name.strip(".") else name.replace(".", "%2E")
+        return self.endpoint.url(f"/responses/{name}{action}")
 
     async def _call(self, method: str, url: httpx2.URL) -> httpx2.Response:
         try:
@@ -232,10 +236,10 @@ def refusal(
     kind, words = str(error.get("type") or ""), str(error.get("message") or "")
     message = words[:500] or f"HTTP {status}"
     if creating and status in (404, 405):
-        # vLLM gives the status as the code of an unknown model; a wrong path never speaks of a model.
-        lacks_model = "model" in f"{code} {words}".lower()
-        code = "model_not_found" if lacks_model else "no_such_endpoint"
-        message = message if lacks_model else f"there is no Responses API at {_bare(url)}"
+        if "model" in f"{code} {words}".lower():
+            code = "model_not_found"  # vLLM gives the status as the code
+        elif _parsed(body) is None or words in NO_ROUTE or words.startswith("Invalid URL"):
+            code, message = "no_such_endpoint", f"there is no Responses API at {_bare(url)}"
     details: dict[str, Any] = {
         "code": code,
         "status": status,
@@ -304,15 +308,18 @@ def _content_type(answer: httpx2.Response) -> str:
 
 
 def _error_body(body: str) -> tuple[JSON, bool]:
-    """The error in a body, and whether it came in a JSON envelope: `{"error": {}}`, `{"detail": ""}`, or text."""
+    """The error in a body of any shape (`{"error": {}}`, `{"detail": ""}`, text), and whether it was the first."""
     parsed = _parsed(body)
     if parsed is None:
         plain = "" if "<" in body[:100] else " ".join(body.split())
         return {"message": plain}, False
-    error = parsed.get("error", parsed.get("detail", parsed.get("message")))
-    if isinstance(error, dict):
-        return cast(JSON, error), True
-    return {"message": error if isinstance(error, str) else ""}, True
+    for name in ("error", "detail", "message"):
+        told = parsed.get(name)
+        if isinstance(told, dict):
+            return cast(JSON, told), name == "error"
+        if isinstance(told, str):
+            return {"message": told}, False
+    return {}, False
 
 
 def _broken(error: Exception, endpoint: Endpoint, *, sent: bool) -> UpstreamError:
@@ -325,9 +332,14 @@ def _broken(error: Exception, endpoint: Endpoint, *, sent: bool) -> UpstreamErro
     return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
 
 
+def _raw(url: httpx2.URL) -> str:
+    """The path as it goes over the wire, escapes and all."""
+    return url.raw_path.partition(b"?")[0].decode()
+
+
 def _bare(url: httpx2.URL | None) -> str:
-    """An address without its query, which may carry a secret."""
-    return str(url.copy_with(query=None)) if url is not None else "upstream"
+    """An address without what may be secret in it."""
+    return str(url.copy_with(query=None, userinfo=b"")) if url is not None else "upstream"
 
 
 def _id_in(url: httpx2.URL | None) -> str:
@@ -347,6 +359,6 @@ def _parsed(text: str) -> JSON | None:
     """A JSON object, or None for anything else."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast(JSON, value) if isinstance(value, dict) else None

@@ -75,7 +75,7 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float =
             options=options,
             wait_s=min(wait_s, max_wait_s),
         )
-        job = await _telling(ctx, starting)
+        job = await _telling(ctx, starting, wait_s)
         pace.answered(job, jobs.now(), waited=False)
         return render.started(job, jobs.now())
 
@@ -89,7 +89,7 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float =
         """
         jobs = await engine()
         wait_s = min(pace.held(job_id, wait_s, jobs.now()), max_wait_s)
-        job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s))
+        job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s), wait_s)
         advise = pace.answered(job, jobs.now(), waited=wait_s > 0)
         return render.shown(job, jobs.now(), advise=advise)
 
@@ -174,8 +174,10 @@ class _Pace:
         return barren >= BARREN_WAITS
 
 
-async def _telling(ctx: Context, work: Awaitable[T]) -> T:
+async def _telling(ctx: Context, work: Awaitable[T], wait_s: float) -> T:
     """Await the work, and tell a host that gave a progress token every ten seconds that the wait is alive."""
+    if wait_s < PROGRESS_S:
+        return await work
 
     async def tell() -> None:
         waited_s = 0.0

@@ -27,6 +27,7 @@ class Settings:
     data_dir: Path | None = None
     max_wait_s: float = 45.0
     start_timeout_s: float = 120.0
+    follow: int = 200
     log_level: str = "warning"
 
     @classmethod
@@ -37,17 +38,18 @@ class Settings:
             ConfigError: A value cannot be used; the message names the variable and what it takes.
         """
         env = {name: value.strip() for name, value in environ.items() if value.strip()}
-        key = env.get("OPENAI_API_KEY")
+        key = _header(env, "OPENAI_API_KEY")
         return cls(
             api_key=SecretStr(key) if key else None,
             base_url=_url(env, "OPENAI_BASE_URL", DEFAULT_BASE_URL),
-            organization=env.get("OPENAI_ORG_ID"),
-            project=env.get("OPENAI_PROJECT_ID"),
+            organization=_header(env, "OPENAI_ORG_ID"),
+            project=_header(env, "OPENAI_PROJECT_ID"),
             auth=_one_of(env, "AGENT_JOBS_AUTH", AUTH_STYLES, "auto"),
             model=env.get("AGENT_JOBS_MODEL"),
-            data_dir=Path(env["AGENT_JOBS_DATA_DIR"]).expanduser() if "AGENT_JOBS_DATA_DIR" in env else None,
+            data_dir=_folder(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_seconds(env, "AGENT_JOBS_MAX_WAIT_S", 45.0, 1.0, 3600.0),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
+            follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
         )
 
@@ -58,6 +60,22 @@ class Settings:
         import platformdirs  # not needed to answer `initialize`
 
         return Path(platformdirs.user_data_dir("agent-jobs", appauthor=False))
+
+
+def _header(env: Mapping[str, str], name: str) -> str | None:
+    value = env.get(name)
+    if value is not None and not (value.isascii() and value.isprintable()):
+        raise ConfigError(
+            f"{name} holds characters that no header can carry: copy it again, without what is around it."
+        )
+    return value
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    try:
+        return Path(env[name]).expanduser() if name in env else None
+    except RuntimeError:
+        raise ConfigError(f"{name} begins with a home folder that does not exist: write the whole path.") from None
 
 
 def _url(env: Mapping[str, str], name: str, default: str) -> str:
@@ -80,6 +98,15 @@ def _seconds(env: Mapping[str, str], name: str, default: float, least: float, mo
     if not least <= seconds <= most:
         raise ConfigError(f"{name} takes seconds from {least:g} to {most:g}; without it {default:g} are used.")
     return seconds
+
+
+def _follow(env: Mapping[str, str], name: str, default: int) -> int:
+    value = env.get(name, "auto").lower()
+    if value in ("auto", "never"):
+        return default if value == "auto" else 0
+    if not (value.isascii() and value.isdecimal() and len(value) <= 4):
+        raise ConfigError(f"{name} takes auto, never, or how many streams to read at once, up to 9999.")
+    return int(value)
 
 
 def _one_of(env: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:

@@ -2,10 +2,20 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from agent_jobs.job import Job, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job."""
+
+    at: float
+    kind: str
+    text: str
 
 
 class Store(Protocol):
@@ -19,11 +29,11 @@ class Store(Protocol):
         ...
 
     async def get(self, job_id: str) -> Job | None:
-        """The job with its current turn, without its output."""
+        """The job with its current turn, and the text of its output once it has ended."""
         ...
 
     async def output(self, job_id: str) -> Output | None:
-        """What the job's current turn brought, once it has ended."""
+        """What the job's current turn brought, once it has ended, with the response object."""
         ...
 
     async def newest(self, limit: int) -> list[Job]:
@@ -83,6 +93,14 @@ class Store(Protocol):
 
     async def release(self, now: float) -> None:
         """Free the jobs that this process holds, due at once, for whoever comes next."""
+        ...
+
+    async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:
+        """Note for people what happened to a job."""
+        ...
+
+    async def events(self, job_id: str) -> list[Event]:
+        """What happened to a job, oldest first."""
         ...
 
     async def changed(self, job_id: str, revision: int) -> None:

@@ -20,12 +20,14 @@ import anyio
 
 from agent_jobs.errors import StoreError
 from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.store import Event
 from agent_jobs.store.holder import Holder
 
 #: How often a waiter looks whether another process wrote.
 OTHERS_S = 0.2
 
-_JOB = "SELECT job.*, turn.* FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"
+_JOB = """SELECT job.*, turn.*, output.text FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+          LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
 #: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
 _MINE = """next_at IS NOT NULL AND (holder IS NULL OR holder = :me)
            AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND number = job.turn AND base_url = :base_url)"""
@@ -155,7 +157,8 @@ class SQLiteStore:
             saved = bool(
                 await self._execute(
                     f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
-                               error_code = :error_code, error_message = :error_message, usage = :usage,
+                               observed_by = :observed_by, usage = :usage,
+                               error_code = :error_code, error_message = :error_message,
                                holder = CASE WHEN :ended THEN NULL ELSE holder END,
                                next_at = CASE WHEN :ended THEN NULL ELSE next_at END,
                                revision = revision + 1
@@ -171,13 +174,13 @@ class SQLiteStore:
                 raise _SomeoneWasFirst
             await self._execute(
                 """UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
-                          missing_since = :missing_since, hollow = :hollow,
+                          missing_since = :missing_since, hollow = :hollow, detached = :detached, partial = :partial,
                           sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
                                                 COALESCE(:sequence_number, sequence_number))
                    WHERE job_id = :id AND number = :number""",
                 **_turn_columns(job),
             )
-            if job.output is not None:
+            if job.output is not None and job.output.response is not None:
                 await self._execute(
                     """INSERT INTO output (job_id, turn, text, response) VALUES (:id, :turn, :text, :response)
                        ON CONFLICT DO UPDATE SET text = excluded.text, response = excluded.response""",
@@ -270,6 +273,20 @@ class SQLiteStore:
     async def release(self, now: float) -> None:
         await self._free(self._holder.name, now)
 
+    async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:
+        async with self._changing():
+            await self._execute(
+                "INSERT INTO event (job_id, at, kind, text) VALUES (:id, :at, :kind, :text)",
+                id=job_id,
+                at=at,
+                kind=kind,
+                text=text,
+            )
+
+    async def events(self, job_id: str) -> list[Event]:
+        rows = await self._fetch("SELECT at, kind, text FROM event WHERE job_id = :id ORDER BY at", id=job_id)
+        return [Event(row["at"], row["kind"], row["text"]) for row in rows]
+
     async def changed(self, job_id: str, revision: int) -> None:
         while True:
             stirred = self._stirred.setdefault(job_id, anyio.Event())
@@ -358,15 +375,15 @@ async def _migrate(db: aiosqlite.Connection, path: Path) -> None:
 
 async def _write_ahead(db: aiosqlite.Connection, timeout_s: float) -> None:
     """Switch to WAL, which SQLite refuses at once, without its busy timeout, while another process does the same."""
-    with anyio.fail_after(timeout_s):
-        while True:
-            try:
-                await db.execute_fetchall("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    raise
-            await anyio.sleep(0.02)
+    give_up_at = anyio.current_time() + timeout_s
+    while True:
+        try:
+            await db.execute_fetchall("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or anyio.current_time() > give_up_at:
+                raise
+        await anyio.sleep(0.02)
 
 
 async def _version(db: aiosqlite.Connection) -> int:
@@ -417,8 +434,10 @@ def _job(row: sqlite3.Row) -> Job:
         created_at=row["created_at"],
         finished_at=row["finished_at"],
         activity=row["activity"],
+        observed_by=row["observed_by"],
         error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
         usage=Usage(**json.loads(row["usage"])) if row["usage"] is not None else None,
+        output=Output(row["text"]) if row["text"] is not None else None,
         cancel_requested_at=row["cancel_requested_at"],
         watched_until=row["watched_until"],
         revision=row["revision"],
@@ -442,6 +461,8 @@ _TURN_COLUMNS = (
     "missing",
     "missing_since",
     "hollow",
+    "detached",
+    "partial",
 )
 
 
@@ -451,6 +472,7 @@ def _job_columns(job: Job) -> dict[str, Any]:
         "status": job.status,
         "finished_at": job.finished_at,
         "activity": job.activity,
+        "observed_by": job.observed_by,
         "error_code": job.error.code if job.error else None,
         "error_message": job.error.message if job.error else None,
         "usage": _dumps({name: getattr(job.usage, name) for name in Usage.__slots__}) if job.usage else None,
@@ -461,7 +483,7 @@ def _turn_columns(job: Job) -> dict[str, Any]:
     return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
 
 
-_SAVED_OF_TURN = ("looks", "looked_at", "missing", "missing_since", "hollow", "sequence_number")
+_SAVED_OF_TURN = ("looks", "looked_at", "missing", "missing_since", "hollow", "detached", "partial", "sequence_number")
 
 
 def _dumps(value: Any) -> str:

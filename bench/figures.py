@@ -1,0 +1,177 @@
+"""The three figures: each measures ours and what it is compared with in turns, in one run."""
+
+import json
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import httpx2
+from mcp import Client
+
+from agent_jobs.app import open_app
+from agent_jobs.server import build_server
+from agent_jobs.settings import Settings
+from bench.peers import OUTPUT_CHARS, StdioServer, created_ns, minimal_server
+
+#: A tool call, as its structured answer and the moment it was here.
+Call = Callable[[str, dict[str, Any]], Awaitable[tuple[dict[str, Any], int]]]
+
+WARM_UP = 20
+#: So many starts, then their ends: looks at older jobs are not to disturb the starts.
+BATCH = 20
+
+OURS, MINIMAL = ("-m", "agent_jobs"), ("-m", "bench.peers", "minimal")
+
+
+@dataclass
+class Figure:
+    """Times of ours and of what stands beside it, in milliseconds, and how much of them is allowed."""
+
+    what: str
+    target: str
+    limit: Callable[["Figure"], bool] | None = None
+    ours: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+
+    @property
+    def p50(self) -> float:
+        return median(self.ours)
+
+    @property
+    def ratio(self) -> float:
+        return median(self.ours) / median(self.beside)
+
+    @property
+    def verdict(self) -> str:
+        return "" if self.limit is None else "ok" if self.limit(self) else "over"
+
+
+def startup(rounds: int) -> list[Figure]:
+    """From the spawn to the answer to `initialize`, against a minimal MCPServer."""
+    figure = Figure("spawn -> initialize answered", "<= 1.10x", lambda figure: figure.ratio <= 1.10)
+    with tempfile.TemporaryDirectory() as folder:
+        env = _settings(folder)
+        both = [(OURS, env, figure.ours), (MINIMAL, {}, figure.beside)]
+        for number in range(rounds + 1):
+            for arguments, settings, times in both if number % 2 else reversed(both):
+                server = StdioServer(*arguments, **settings)
+                server.close()
+                if number:  # the first one wrote bytecode and made the database
+                    times.append((server.initialized_ns - server.spawned_ns) / 1e6)
+    return [figure]
+
+
+async def calls(kind: str, base_url: str, starts: int, polls: int) -> list[Figure]:
+    """Starts against a naive httpx2 program, then polls of a finished job against a no-op, over one kind of wire."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with _ours(kind, _settings(folder, base_url)) as call:
+            figures, job_id = await _starts(kind, call, base_url, starts)
+            answer, _ = await call("agent_poll", {"job_id": job_id, "wait_s": 0})
+            async with _minimal(kind, json.dumps(answer, separators=(",", ":"))) as noop:
+                return [*figures, await _polls(kind, call, noop, job_id, polls)]
+
+
+async def _starts(kind: str, call: Call, base_url: str, rounds: int) -> tuple[list[Figure], str]:
+    told = Figure(f"response.created -> agent_start, {kind}", "<= 5 ms", lambda figure: figure.p50 <= 5)
+    whole = Figure(f"agent_start from call to answer, {kind}", "")
+    jobs: list[str] = []
+    warm_up = min(WARM_UP, rounds)
+    async with httpx2.AsyncClient(trust_env=False) as naive:
+        for number in range(warm_up + rounds):
+            asked_ns = time.monotonic_ns()
+            answer, arrived_ns = await call("agent_start", {"prompt": f"bench {number}", "wait_s": 0})
+            ours = (created_ns(answer["response_id"]), asked_ns, arrived_ns)
+            jobs.append(answer["job_id"])
+            beside = await _naive_start(naive, f"{base_url}/responses", number)
+            if number >= warm_up:
+                for (created, asked, arrived), is_ours in ((ours, True), (beside, False)):
+                    for figure, since in ((told, created), (whole, asked)):
+                        (figure.ours if is_ours else figure.beside).append((arrived - since) / 1e6)
+            if len(jobs) % BATCH == 0 or number == warm_up + rounds - 1:
+                for job_id in jobs[-BATCH:]:
+                    await _ended(call, job_id)
+    return [told, whole], jobs[-1]
+
+
+async def _naive_start(client: httpx2.AsyncClient, url: str, number: int) -> tuple[int, int, int]:
+    """What anybody would write: POST, read to `response.created`, take the id. When created, asked and known."""
+    body = {"model": "bench", "input": f"naive {number}", "background": True, "stream": True, "store": True}
+    asked_ns = time.monotonic_ns()
+    async with client.sse(url, method="POST", json=body, headers={"Authorization": "Bearer bench"}) as source:
+        async for sse in source:
+            response_id = json.loads(sse.data)["response"]["id"]
+            return created_ns(response_id), asked_ns, time.monotonic_ns()
+    raise RuntimeError("the upstream named no id")
+
+
+async def _ended(call: Call, job_id: str) -> None:
+    answer, _ = await call("agent_poll", {"job_id": job_id, "wait_s": 30})
+    if len(answer.get("output", "")) != OUTPUT_CHARS:
+        raise RuntimeError(f"no output: {answer}")
+
+
+async def _polls(kind: str, call: Call, noop: Call, job_id: str, rounds: int) -> Figure:
+    figure = Figure(f"agent_poll of a stored job, {kind}", "<= 2x", lambda figure: figure.ratio <= 2)
+    arguments = {"job_id": job_id, "wait_s": 0}
+    answers: list[dict[str, Any]] = [{}, {}]
+    for number in range(WARM_UP + rounds):
+        for side, (ask, name, times) in enumerate(((call, "agent_poll", figure.ours), (noop, "poll", figure.beside))):
+            asked_ns = time.monotonic_ns()
+            answers[side], arrived_ns = await ask(name, arguments)
+            if number >= WARM_UP:
+                times.append((arrived_ns - asked_ns) / 1e6)
+    assert answers[0] == answers[1], "both sides are to carry the same bytes"
+    return figure
+
+
+def _settings(folder: str, base_url: str = "http://127.0.0.1:9/v1") -> dict[str, str]:
+    return {
+        "OPENAI_API_KEY": "bench",
+        "OPENAI_BASE_URL": base_url,
+        "AGENT_JOBS_DATA_DIR": folder,
+        "AGENT_JOBS_MAX_CONCURRENT": "100",  # a start that waits for a slot is another figure
+    }
+
+
+@asynccontextmanager
+async def _ours(kind: str, env: dict[str, str]) -> AsyncGenerator[Call]:
+    if kind == "stdio":
+        async with _over_stdio(StdioServer(*OURS, **env)) as call:
+            yield call
+    else:
+        async with open_app(Settings.from_env(env)) as app, _in_memory(build_server(app.engine)) as call:
+            yield call
+
+
+@asynccontextmanager
+async def _minimal(kind: str, answer: str) -> AsyncGenerator[Call]:
+    opened = _over_stdio(StdioServer(*MINIMAL, answer)) if kind == "stdio" else _in_memory(minimal_server(answer))
+    async with opened as call:
+        yield call
+
+
+@asynccontextmanager
+async def _over_stdio(server: StdioServer) -> AsyncGenerator[Call]:
+    async def call(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        result, arrived_ns = server.ask("tools/call", {"name": name, "arguments": arguments})
+        return result["structuredContent"], arrived_ns
+
+    try:
+        yield call
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def _in_memory(server: Any) -> AsyncGenerator[Call]:
+    async with Client(server) as client:
+
+        async def call(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], int]:
+            result = await client.call_tool(name, arguments)
+            return result.structured_content or {}, time.monotonic_ns()
+
+        yield call

@@ -1,0 +1,132 @@
+"""The accelerator: a stream read in this process tells of a job's end within a moment, and of its progress.
+
+Nothing depends on it. Whatever a stream does, looks go on underneath, and a job ends only by a response object.
+"""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from agent_jobs.clock import Clock
+from agent_jobs.errors import RefusedError, StoreError, UpstreamError
+from agent_jobs.job import JSON, Job, activity_of
+from agent_jobs.store import Store
+
+logger = logging.getLogger(__name__)
+
+#: Progress is written at most so often for a job; ends and changes of status at once.
+WRITE_S = 1.0
+#: The tail that is kept of what the model writes while it does.
+PARTIAL_CHARS = 2_000
+
+
+class Follower:
+    """The streams that this process reads, each until its job's end or its own.
+
+    Args:
+        limit: How many at once; the jobs beyond it are looked at.
+    """
+
+    def __init__(self, store: Store, clock: Clock, limit: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._limit = limit
+        self._scopes: dict[str, anyio.CancelScope] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more stream may be read."""
+        return len(self._scopes) < self._limit
+
+    def follows(self, job_id: str) -> bool:
+        """Whether this process reads the job's stream."""
+        return job_id in self._scopes
+
+    def leave(self, job_id: str) -> None:
+        """Stop reading the job's stream: somebody saw its end elsewhere."""
+        if job_id in self._scopes:
+            self._scopes[job_id].cancel()
+
+    async def follow(self, job: Job, events: AsyncGenerator[JSON]) -> Job:
+        """Read events and write down what they show, until the job ends or the stream does.
+
+        Returns the job as last known; where it is not terminal, only a GET says how it stands.
+        """
+        reading = _Reading(job)
+        with anyio.CancelScope() as scope:
+            self._scopes[job.id] = scope
+            try:
+                async with aclosing(events):
+                    await self._read(reading, events)
+            except RefusedError as error:
+                logger.info("%s: its stream cannot be read: %s", job.id, error)
+                return reading.written().unfollowed(for_good=True)
+            except UpstreamError as error:
+                logger.info("%s: its stream broke: %s", job.id, error)
+            finally:
+                del self._scopes[job.id]
+        return reading.written() if reading.job.terminal or reading.heard else reading.job.unfollowed()
+
+    async def _read(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
+        wrote_at = 0.0
+        async for event in events:
+            if not reading.take(event):
+                continue
+            now = self._clock.now()
+            if event.get("response"):
+                # A cancel may have been asked for by another process; then only a GET finalises.
+                row = await self._store.get(reading.job.id)
+                asked_at = row.cancel_requested_at if row else None
+                reading.job = replace(reading.job, cancel_requested_at=asked_at).apply(event, now)
+            elif now - wrote_at < WRITE_S:
+                continue
+            wrote_at = now
+            if not await self._write(reading) or reading.job.terminal:
+                return
+
+    async def _write(self, reading: "_Reading") -> bool:
+        """Write the job down; returns whether it is still ours to follow."""
+        job = reading.written()
+        try:
+            return await self._store.save(job) is not None
+        except StoreError as error:
+            if job.terminal:
+                raise
+            logger.warning("%s: its progress cannot be written: %s", job.id, error)
+            return True
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A job and what its stream told since it was last written. Mutable: most events only add a word."""
+
+    job: Job
+    cursor: int = -1
+    heard: bool = False
+    items: list[JSON] = field(default_factory=list[JSON])
+    words: list[str] = field(default_factory=list[str])
+
+    def take(self, event: JSON) -> bool:
+        """Take in an event; returns False for one that was seen before. Called for each of thousands."""
+        number = event.get("sequence_number")
+        if type(number) is int:
+            if number <= self.cursor:
+                return False
+            self.cursor = number
+        self.heard = True
+        kind = event.get("type")
+        if kind == "response.output_text.delta":
+            self.words.append(str(event.get("delta")))
+        elif kind == "response.output_item.added" and isinstance(event.get("item"), dict):
+            self.items.append(event["item"])
+        return True
+
+    def written(self) -> Job:
+        """The job with all that was told; what was told becomes a part of it."""
+        partial = (self.job.turn.partial + "".join(self.words))[-PARTIAL_CHARS:]
+        self.words.clear()
+        self.job = self.job.progressed(self.cursor, activity_of(self.items), partial)
+        return self.job

@@ -1,0 +1,174 @@
+"""The arrows of docs/design: which room may import which. A new module needs a row of its own here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agent_jobs
+
+HOUSE = Path(agent_jobs.__file__).parent
+
+PURE = {"job", "errors", "request", "render"}
+ENGINE_ROOM = {"responses", "store", "job", "errors", "clock"}
+FACE = {"app", "engine", "settings", "clock", *PURE}
+
+#: The rooms, from the lowest to the highest; `""` is the package itself, where only the version stands.
+ALLOWED: dict[str, set[str]] = {
+    "": set(),
+    "job": set(),
+    "errors": set(),
+    "clock": set(),
+    "settings": {"errors"},
+    "request": {"errors"},
+    "render": {"job"},
+    "files": {"errors"},
+    "responses": {"errors"},
+    "store": {"job", "errors"},
+    "toolbox": {"errors"},
+    "pricing": {"job", "errors"},
+    "advance": {*ENGINE_ROOM, "follow", "toolbox", "pricing"},
+    "follow": ENGINE_ROOM,
+    "runner": {*ENGINE_ROOM, "advance", "follow"},
+    "pgqueue": {*ENGINE_ROOM, "advance", "follow"},
+    "engine": {*ENGINE_ROOM, "advance", "follow", "runner", "request", "files", "toolbox", "pricing"},
+    "app": {
+        *ENGINE_ROOM,
+        "advance",
+        "follow",
+        "runner",
+        "pgqueue",
+        "engine",
+        "files",
+        "toolbox",
+        "pricing",
+        "settings",
+    },
+    "server": FACE | {""},
+    "web": FACE | {""},
+    "stdio": FACE | {"", "server"},
+    "cli": FACE | {"", "server", "web", "stdio", "emulator"},
+    "__main__": {"stdio", "cli"},
+    "emulator": set(),
+}
+
+#: Who may touch the outside world; what stands in no row is nobody's, and no pure room waits or does I/O.
+OUTSIDE: dict[str, set[str]] = {
+    "anyio": {"clock", "responses", "store", "advance", "follow", "runner", "engine", "app", "server", "stdio", "cli",
+              "web", "toolbox", "emulator"},
+    "httpx2": {"responses", "toolbox"},
+    "aiosqlite": {"store"},
+    "sqlite3": {"store"},
+    "mcp": {"server", "stdio", "cli", "toolbox"},
+    "mcp_types": {"server", "cli", "toolbox"},
+    "pydantic": {"settings", "app", "server"},
+    "platformdirs": {"settings"},
+    "click": {"cli"},
+    "starlette": {"emulator", "web"},
+    "uvicorn": {"emulator", "web", "cli"},
+}  # fmt: skip
+UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket", "logging", "threading", "subprocess"}
+
+
+def room_of(module: str) -> str | None:
+    """The room of a dotted name, None for what is not ours."""
+    package, _, rest = module.partition(".")
+    return rest.partition(".")[0] if package == "agent_jobs" else None
+
+
+def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
+    """The dotted names that a module imports anywhere in it, relative ones resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".")
+            above = parts[: len(parts) - node.level + is_package] if node.level else []
+            base = ".".join([*above, node.module] if node.module else above)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def forbidden(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """What this module imports against the tables."""
+    here = room_of(module)
+    assert here is not None
+    wrong: list[str] = []
+    for name in imported(source, module, is_package=is_package):
+        room, outside = room_of(name), name.partition(".")[0]
+        if room is not None and room not in ALLOWED:
+            room = ""  # `from agent_jobs import __version__`
+        if room is None:
+            fine = here in OUTSIDE.get(outside, {here}) and not (here in PURE and outside in UNTOUCHED_BY_THE_PURE)
+        else:
+            fine = room == here or room in ALLOWED[here]
+        if not fine:
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(HOUSE.rglob("*.py")):
+        parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
+def test_a_module_imports_only_from_below(module: str, path: Path):
+    assert room_of(module) in ALLOWED, "a new room needs a row in ALLOWED"
+    assert forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
+
+
+def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
+    assert {room for room, below in ALLOWED.items() if "app" in below} == {"server", "web", "stdio", "cli"}
+    assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
+    seeing_both = {room for room, below in ALLOWED.items() if {"responses", "store"} <= below}
+    assert seeing_both == {"advance", "follow", "runner", "pgqueue", "engine", "app"}
+
+
+def test_the_table_has_no_circle():
+    below = {room: set(rooms) for room, rooms in ALLOWED.items()}
+    while below:
+        bottom = {room for room, rooms in below.items() if not rooms & below.keys()}
+        assert bottom, f"a circle among {sorted(below)}"
+        below = {room: rooms for room, rooms in below.items() if room not in bottom}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("agent_jobs.job", "from agent_jobs.store import Store"),
+        ("agent_jobs.job", "import time"),
+        ("agent_jobs.render", "from asyncio import sleep"),
+        ("agent_jobs.request", "import anyio"),
+        ("agent_jobs.store.sqlite", "from agent_jobs.responses import refusal"),
+        ("agent_jobs.responses", "import agent_jobs.job"),
+        ("agent_jobs.responses", "def later():\n    from agent_jobs import job"),
+        ("agent_jobs.responses", "from . import store"),
+        ("agent_jobs.responses", "from .store.sqlite import SQLiteStore"),
+        ("agent_jobs.server", "from agent_jobs.store import Store"),
+        ("agent_jobs.engine", "from agent_jobs.app import open_app"),
+        ("agent_jobs.engine", "import httpx2"),
+        ("agent_jobs.emulator.wire", "from agent_jobs.errors import AgentJobsError"),
+        ("agent_jobs.emulator.wire", "from ..job import Status"),
+        ("agent_jobs.emulator.wire", "import agent_jobs"),
+        ("agent_jobs.app", "from agent_jobs.emulator import running"),
+        ("agent_jobs.__main__", "import click"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, source: str):
+    assert len(forbidden(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("agent_jobs.store.sqlite", "from agent_jobs.store.holder import Holder\nfrom .holder import Holder"),
+        ("agent_jobs.emulator.wire", "from .run import Run\nimport starlette.requests"),
+        ("agent_jobs.server", "from agent_jobs import __version__, render\nimport json"),
+        ("agent_jobs.cli.demo", "from agent_jobs.emulator import running"),
+        ("agent_jobs.advance", "from agent_jobs.responses import ResponsesClient\nimport anyio, time"),
+    ],
+)
+def test_an_allowed_import_is_not(module: str, source: str):
+    assert forbidden(source, module) == []

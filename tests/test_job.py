@@ -1,0 +1,664 @@
+"""A job as a value: tables of what follows what, and properties that hold whatever upstream sends."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_jobs.job import (
+    HOLLOW_LOOKS,
+    NEXT,
+    RETRYABLE,
+    TERMINAL,
+    Failure,
+    Job,
+    Output,
+    Status,
+    Turn,
+    Usage,
+    activity_of,
+    text_of,
+)
+
+NOW = 1_800_000_000.0
+PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = NEXT
+COMPLETED, INCOMPLETE, FAILED = Status.COMPLETED, Status.INCOMPLETE, Status.FAILED
+CANCELLED, EXPIRED = Status.CANCELLED, Status.EXPIRED
+
+Verb = Callable[[Job, dict[str, Any]], Job]
+
+
+def a_turn(**changes: Any) -> Turn:
+    return replace(Turn(number=1, request={}, request_id="r", base_url="https://up/v1"), **changes)
+
+
+def a_job(status: Status = IN_PROGRESS, *, turn: Turn | None = None, **changes: Any) -> Job:
+    """A job of this status; it has an id once its status says that upstream named one."""
+    named = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
+    job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or named)
+    return replace(job, finished_at=NOW if job.terminal else None, **changes)
+
+
+def unconfirmed() -> Job:
+    return a_job(FAILED, turn=a_turn(), error=Failure("start_unconfirmed", "nobody knows"))
+
+
+def message(text: str, **more: Any) -> dict[str, Any]:
+    return {"type": "message", "content": [{"type": "output_text", "text": text}], **more}
+
+
+def a_response(status: Any = "completed", **more: Any) -> dict[str, Any]:
+    return {"id": "resp_1", "status": status, "output": [message("done")], "usage": {"input_tokens": 1}, **more}
+
+
+def by_a_look(job: Job, response: dict[str, Any]) -> Job:
+    return job.observe(response, NOW)
+
+
+def by_an_event(job: Job, response: dict[str, Any]) -> Job:
+    return job.apply({"type": "response.whatever", "response": response}, NOW)
+
+
+both_ways = pytest.mark.parametrize("verb", [by_a_look, by_an_event])
+
+
+def test_the_table_leads_from_pending_to_every_status_and_out_of_no_end():
+    assert {COMPLETED, INCOMPLETE, FAILED, CANCELLED, EXPIRED} == TERMINAL
+    assert {PENDING, *(status for later in NEXT.values() for status in later)} == set(Status)
+    assert all(status not in later for status, later in NEXT.items())
+    assert {before for before, later in NEXT.items() if PENDING in later} == {STARTING}
+    assert {before for before, later in NEXT.items() if QUEUED in later} == {STARTING}
+    assert all(FAILED in later and CANCELLED in later for later in NEXT.values())
+    assert EXPIRED not in NEXT[PENDING] | NEXT[STARTING]
+
+
+SAID = ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled", "brand_new", None]
+STANDS = {
+    PENDING: [QUEUED, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
+    STARTING: [QUEUED, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
+    QUEUED: [QUEUED, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
+    IN_PROGRESS: [IN_PROGRESS, IN_PROGRESS, COMPLETED, INCOMPLETE, FAILED, CANCELLED, IN_PROGRESS, IN_PROGRESS],
+    **{end: [end] * len(SAID) for end in TERMINAL},
+}
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("before", "said", "after"),
+    [(before, said, after) for before, row in STANDS.items() for said, after in zip(SAID, row, strict=True)],
+)
+def test_the_status_in_the_body_moves_the_job_where_the_table_allows(
+    verb: Verb, before: Status, said: str | None, after: Status
+):
+    job = verb(a_job(before), a_response(said))
+    assert job.status is after
+    assert job.finished_at == (NOW if after in TERMINAL else None)
+    assert job.turn.response_id == "resp_1"
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "after"),
+    [
+        ("response.failed", "cancelled", CANCELLED),
+        ("response.completed", "failed", FAILED),
+        ("response.completed", "in_progress", IN_PROGRESS),
+        ("response.created", "completed", COMPLETED),
+        ("response.completed", None, IN_PROGRESS),
+        ("a.new.event", "incomplete", INCOMPLETE),
+    ],
+)
+def test_the_status_in_the_body_beats_the_name_of_the_event(name: str, said: str | None, after: Status):
+    assert a_job(QUEUED).apply({"type": name, "response": a_response(said)}, NOW).status is after
+
+
+@pytest.mark.parametrize("name", ["response.completed", "response.failed", "error", "keepalive", "response.new"])
+def test_an_event_without_a_response_moves_only_the_cursor(name: str):
+    before = a_job(QUEUED)
+    after = before.apply({"type": name, "sequence_number": 7, "error": {"code": "server_error"}}, NOW)
+    assert after == replace(before, turn=replace(before.turn, sequence_number=7))
+
+
+@pytest.mark.parametrize(
+    ("cursor", "number", "taken"),
+    [(None, 0, 0), (3, 4, 4), (3, 9, 9), (3, 3, None), (3, 2, None), (3, 0, None)],
+)
+def test_an_event_counts_once_and_in_order(cursor: int | None, number: int, taken: int | None):
+    before = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=cursor))
+    after = before.apply({"sequence_number": number, "response": a_response()}, NOW)
+    if taken is None:
+        assert after == before
+    else:
+        assert (after.status, after.turn.sequence_number) == (COMPLETED, taken)
+
+
+@pytest.mark.parametrize("number", [None, True, 4.0, "4", [4], {}])
+def test_an_event_without_a_usable_number_is_taken_in_and_leaves_the_cursor(number: Any):
+    before = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=3))
+    after = before.apply({"sequence_number": number, "response": a_response()}, NOW)
+    assert (after.status, after.turn.sequence_number) == (COMPLETED, 3)
+
+
+@pytest.mark.parametrize("said", ["completed", "incomplete", "failed", "cancelled"])
+def test_once_a_cancel_was_requested_only_a_look_ends_the_job(said: str):
+    before = a_job(STARTING, cancel_requested_at=NOW)
+    told = before.apply({"sequence_number": 5, "response": a_response(said)}, NOW)
+    assert not told.terminal
+    assert (told.turn.response_id, told.turn.sequence_number, told.output) == ("resp_1", 5, None)
+    assert told.observe(a_response(said), NOW).status == said
+
+
+def test_an_output_that_a_cancelled_run_brought_is_kept():
+    job = a_job(cancel_requested_at=NOW).observe(a_response("cancelled"), NOW)
+    assert (job.status, job.output and job.output.text) == (CANCELLED, "done")
+
+
+@both_ways
+@pytest.mark.parametrize("output", [[], None])
+def test_a_completed_without_output_and_usage_is_not_believed_at_once(verb: Verb, output: Any):
+    job = verb(a_job(STARTING), a_response(output=output, usage=None))
+    assert (job.status, job.turn.response_id) == (QUEUED, "resp_1")
+
+
+def test_a_hollow_completed_is_believed_after_three_more_looks():
+    job, hollow = a_job(), a_response(output=[], usage=None)
+    for _ in range(HOLLOW_LOOKS):
+        job = job.observe(hollow, NOW)
+        assert job.status is IN_PROGRESS
+    job = job.observe(hollow, NOW)
+    assert (job.status, job.output) == (COMPLETED, None)
+
+
+def test_a_look_that_shows_the_job_running_begins_the_count_of_hollow_ones_anew():
+    job, hollow = a_job(), a_response(output=[], usage=None)
+    for response in [hollow] * HOLLOW_LOOKS + [a_response("in_progress")] + [hollow] * HOLLOW_LOOKS:
+        job = job.observe(response, NOW)
+        assert job.status is IN_PROGRESS
+
+
+@both_ways
+@pytest.mark.parametrize("full", [{"usage": None}, {"output": []}])
+def test_a_completed_with_output_or_usage_is_believed_at_once(verb: Verb, full: dict[str, Any]):
+    assert verb(a_job(), a_response(**full)).status is COMPLETED
+
+
+LOOKS_AT_NOTHING = [
+    ("often and long enough", [(0, "missed"), (20, "missed"), (40, "missed"), (60, "missed")], EXPIRED),
+    ("often, but not for long", [(second, "missed") for second in range(60)], IN_PROGRESS),
+    ("long, but not often", [(0, "missed"), (100, "missed"), (200, "missed")], IN_PROGRESS),
+    ("a 200 between", [(0, "missed"), (20, "missed"), (40, "missed"), (50, "seen"), (60, "missed")], IN_PROGRESS),
+    ("long enough only before the 200", [(0, "missed"), (90, "seen"), *[(91 + s, "missed") for s in range(9)]],
+     IN_PROGRESS),
+    ("again after a 200", [(0, "missed"), (9, "seen"), *[(10 + 20 * n, "missed") for n in range(4)]], EXPIRED),
+    ("a 500 between", [(0, "missed"), (10, "unreached"), (20, "missed"), (40, "missed"), (60, "missed")], EXPIRED),
+    ("only 500s", [(20 * n, "unreached") for n in range(99)], IN_PROGRESS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("looks", "after"), [row[1:] for row in LOOKS_AT_NOTHING], ids=[r[0] for r in LOOKS_AT_NOTHING]
+)
+def test_a_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list[tuple[float, str]], after: Status):
+    job = a_job()
+    for second, look in looks:
+        now = NOW + second
+        if look == "missed":
+            job = job.missed(now)
+        elif look == "seen":
+            job = job.observe(a_response("in_progress"), now)
+        else:
+            job = job.unreached("no answer", now)
+        assert job.turn.looked_at == now
+    assert job.status is after
+    assert job.turn.looks == len(looks)
+    if after is EXPIRED:
+        assert job.finished_at == NOW + looks[-1][0]
+        assert job.error is not None
+        assert job.error.code == "expired"
+
+
+def test_a_look_without_an_answer_is_told_and_ends_nothing():
+    job = a_job(QUEUED).unreached("cannot look: HTTP 502", NOW)
+    assert (job.status, job.activity, job.turn.looks) == (QUEUED, "cannot look: HTTP 502", 1)
+    assert job.observe(a_response("queued", output=[]), NOW).activity == ""
+
+
+@pytest.mark.parametrize(
+    ("job", "after"),
+    [
+        (unconfirmed(), QUEUED),
+        (a_job(PENDING), QUEUED),
+        (a_job(STARTING), QUEUED),
+        *((a_job(status, turn=a_turn()), status) for status in Status if status not in (PENDING, STARTING)),
+        (a_job(FAILED, turn=a_turn(), error=Failure("server_error", "")), FAILED),
+        (a_job(CANCELLED, turn=a_turn(), error=Failure("start_unconfirmed", "")), CANCELLED),
+    ],
+)
+def test_an_id_is_taken_in_every_status_and_reopens_only_an_unconfirmed_start(job: Job, after: Status):
+    found = job.found("resp_9")
+    assert (found.turn.response_id, found.status) == ("resp_9", after)
+    assert found.terminal == (found.finished_at is not None)
+    if after is QUEUED:
+        assert found.error is None
+
+
+@pytest.mark.parametrize("job", [unconfirmed(), *(a_job(status, turn=a_turn()) for status in Status)])
+@pytest.mark.parametrize("nonsense", [None, "", 7, True, ["resp_9"], {"id": "resp_9"}])
+def test_an_id_that_is_no_text_is_no_id(job: Job, nonsense: Any):
+    assert job.found(nonsense) == job
+
+
+@both_ways
+def test_the_first_id_stays(verb: Verb):
+    job = a_job(QUEUED, turn=a_turn(response_id="resp_first"))
+    assert verb(job, a_response("in_progress", id="resp_other")).turn.response_id == "resp_first"
+
+
+@both_ways
+def test_an_unconfirmed_start_whose_id_turns_up_goes_on_to_its_result(verb: Verb):
+    job = verb(unconfirmed(), a_response())
+    assert (job.status, job.error, job.output and job.output.text) == (COMPLETED, None, "done")
+
+
+VERBS: dict[str, Callable[[Job], Job]] = {
+    "sent": lambda job: job.sent(NOW),
+    "unsent": lambda job: job.unsent("no connection"),
+    "failed": lambda job: job.failed("upstream_rejected", "no", NOW),
+    "cancelled": lambda job: job.cancelled(NOW),
+    "unreached": lambda job: job.unreached("no answer", NOW),
+    "progressed": lambda job: job.progressed(9, "writing", "so far"),
+    "unfollowed": lambda job: job.unfollowed(),
+    "missed": lambda job: replace(job, turn=replace(job.turn, missing=3, missing_since=NOW - 60)).missed(NOW),
+}
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_keeps_to_the_table(verb: str, status: Status):
+    after = VERBS[verb](a_job(status)).status
+    assert after is status or after in NEXT.get(status, ())
+
+
+def test_a_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_accepted():
+    sent = a_job(PENDING, activity="cannot connect; trying again").sent(NOW)
+    assert (sent.status, sent.turn.attempt, sent.turn.sent_at, sent.activity) == (STARTING, 1, NOW, "")
+    back = sent.unsent("busy; trying again")
+    assert (back.status, back.activity) == (PENDING, "busy; trying again")
+    assert back.sent(NOW + 9).turn.attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "told", "after"), [(None, -1, None), (None, 0, 0), (4, 9, 9), (4, 3, 4), (4, -1, 4)]
+)
+def test_what_a_stream_told_moves_the_cursor_only_forward(before: int | None, told: int, after: int | None):
+    job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, detached=2))
+    job = job.progressed(told, "", "so far")
+    assert (job.turn.sequence_number, job.turn.partial, job.turn.detached) == (after, "so far", 0)
+    assert (job.observed_by, job.activity) == ("following", "1 search")
+    assert job.progressed(told, "writing", "").activity == "writing"
+
+
+@pytest.mark.parametrize("end", sorted(TERMINAL))
+def test_a_stream_tells_nothing_more_of_a_job_that_is_over(end: Status):
+    assert a_job(end).progressed(9, "writing", "so far") == a_job(end)
+
+
+@pytest.mark.parametrize(
+    ("changes", "turn", "worth_a_try"),
+    [
+        ({}, {}, True),
+        ({"status": QUEUED}, {}, True),
+        ({"status": INPUT_REQUIRED}, {}, False),
+        ({"status": COMPLETED}, {}, False),
+        ({}, {"sent_at": NOW - 240}, True),
+        ({}, {"sent_at": NOW - 300}, False),
+        ({}, {"sent_at": None}, False),
+        ({}, {"sequence_number": None}, True),
+        ({}, {"sequence_number": None, "partial": "so far"}, False),
+        ({}, {"detached": 2}, True),
+        ({}, {"detached": 3}, False),
+    ],
+)
+def test_a_stream_is_attached_to_again_while_upstream_lets_one_and_it_brings_something(
+    changes: dict[str, Any], turn: dict[str, Any], worth_a_try: bool
+):
+    followed = {"response_id": "resp_1", "sequence_number": 4, "sent_at": NOW - 60, "detached": 0}
+    job = replace(a_job(turn=a_turn(**{**followed, **turn})), **changes)
+    assert job.followable(NOW) is worth_a_try
+
+
+def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
+    job = a_job(turn=a_turn(response_id="resp_1", sequence_number=4, sent_at=NOW))
+    for _ in range(2):
+        job = job.unfollowed()
+        assert job.followable(NOW)
+    assert job.progressed(5, "", "").unfollowed().unfollowed().followable(NOW), "an event begins the count anew"
+    assert not job.unfollowed().followable(NOW)
+    assert not a_job(turn=job.turn).unfollowed(for_good=True).followable(NOW)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (a_response("failed", error={"code": "server_error", "message": "oops"}), ("server_error", "oops")),
+        (a_response("failed", error={"code": 503, "message": "oops"}), ("503", "oops")),
+        (a_response("failed", error={"code": None, "message": None}), ("failed", "Upstream gave no reason.")),
+        (a_response("failed", error="oops"), ("failed", "Upstream gave no reason.")),
+        (a_response("failed"), ("failed", "Upstream gave no reason.")),
+        (a_response("incomplete", incomplete_details={"reason": "max_output_tokens"}),
+         ("max_output_tokens", "The output was cut short.")),
+        (a_response("incomplete", incomplete_details=None), ("incomplete", "The output was cut short.")),
+        (a_response("completed", error={"code": "x", "message": "y"}), None),
+        (a_response("cancelled", error={"code": "x", "message": "y"}), None),
+    ],
+)  # fmt: skip
+def test_an_end_says_why_as_far_as_upstream_did(end: dict[str, Any], reason: tuple[str, str] | None):
+    error = a_job().observe(end, NOW).error
+    assert error == (Failure(*reason) if reason else None)
+
+
+@both_ways
+@pytest.mark.parametrize("end", ["completed", "incomplete", "failed", "cancelled"])
+def test_every_end_keeps_the_output_and_the_usage_it_brought(verb: Verb, end: str):
+    response = a_response(end)
+    job = verb(a_job(), response)
+    assert (job.output, job.usage) == (Output("done", response), Usage(input_tokens=1))
+
+
+def test_a_running_response_has_no_output_yet_but_tells_what_it_does():
+    job = a_job().observe(a_response("in_progress", output=[{"type": "reasoning"}]), NOW)
+    assert (job.output, job.activity) == (None, "reasoning")
+
+
+@pytest.mark.parametrize("code", ["server_error", "rate_limit_exceeded", "upstream_rejected", "start_unconfirmed", ""])
+def test_only_upstreams_own_troubles_make_a_failure_retryable(code: str):
+    assert Failure(code, "").retryable is (code in RETRYABLE)
+    assert "start_unconfirmed" not in RETRYABLE
+
+
+REFUSAL = {"type": "refusal", "refusal": "I cannot help with that."}
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ([], ""),
+        ([message("one")], "one"),
+        ([message("one"), message("two")], "one\n\ntwo"),
+        ([message("one"), message(""), message("two")], "one\n\ntwo"),
+        ([message("thinking", phase="commentary"), message("answer", phase="final_answer")], "answer"),
+        ([message("a", phase="final_answer"), message("b", phase="final_answer")], "a\n\nb"),
+        ([message("only this", phase="commentary")], "only this"),
+        ([message("no phase"), message("new", phase="brand_new")], "no phase\n\nnew"),
+        ([{"type": "reasoning", "summary": [{"text": "hidden"}]}, message("shown")], "shown"),
+        ([{"type": "message", "content": [REFUSAL]}], "I cannot help with that."),
+        ([{"type": "message", "content": [{"text": "a"}, REFUSAL]}], "aI cannot help with that."),
+        ([{"type": "message", "content": [{"type": "refusal", "text": None, "refusal": "no"}]}], "no"),
+        ([{"type": "message", "content": [{"text": "a"}, {"text": 7}, {"type": "new"}, {"text": "b"}]}], "ab"),
+        ([{"type": "message", "content": "not a list"}, {"type": "message"}, {}], ""),
+    ],
+)
+def test_the_text_to_show(items: list[dict[str, Any]], text: str):
+    assert text_of([*items]) == text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        ([], ""),
+        (["message"], "writing"),
+        (["web_search_call", "reasoning"], "1 search; reasoning"),
+        (["web_search_call"] * 3 + ["reasoning", "message"], "3 searches; writing"),
+        (["message", "web_search_call"], "1 search"),
+        (["file_search_call", "web_search_call", "file_search_call"], "1 search; 2 file searches"),
+        (["code_interpreter_call"], "1 code run"),
+        (["image_generation_call"] * 2, "2 images"),
+        (["mcp_call", "function_call"], "1 tool call; 1 function call"),
+        (["brand_new", None, ["web_search_call"]], ""),
+    ],
+)
+def test_the_activity_is_told_in_a_few_words(kinds: list[Any], words: str):
+    assert activity_of([{"type": kind} for kind in kinds]) == words
+
+
+FULL = {
+    "input_tokens": 10,
+    "input_tokens_details": {"cached_tokens": 4},
+    "output_tokens": 20,
+    "output_tokens_details": {"reasoning_tokens": 15},
+    "total_tokens": 30,
+}
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        (FULL, Usage(input_tokens=10, cached_tokens=4, output_tokens=20, reasoning_tokens=15)),
+        ({"output_tokens": 5}, Usage(output_tokens=5)),
+        ({**FULL, "input_tokens_details": None, "output_tokens_details": []}, Usage(input_tokens=10, output_tokens=20)),
+        ({"input_tokens": -1, "output_tokens": "5"}, Usage()),
+        ({"input_tokens": None, "output_tokens": 1.5}, Usage()),
+        ({"input_tokens": True}, Usage()),
+        (None, None),
+        ({}, None),
+        ([], None),
+        ("12", None),
+    ],
+)
+def test_the_usage_is_what_upstream_counted(usage: object, read: Usage | None):
+    assert Usage.of(usage) == read
+
+
+@pytest.mark.parametrize(
+    ("age_s", "ms"),
+    [(-60, 2_000), (0, 2_000), (19, 2_000), (30, 3_000), (95, 10_000), (300, 30_000), (86_400, 30_000)],
+)
+def test_the_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
+    assert a_job().next_poll_ms(NOW + age_s) == ms
+
+
+def looks_during(seconds: float, *, watched: bool) -> list[float]:
+    """When a job that keeps running is looked at in the time after its start."""
+    job = a_job(watched_until=NOW + seconds + 60 if watched else 0.0)
+    looks: list[float] = []
+    second = job.next_look_s(NOW)
+    while second <= seconds:
+        looks.append(second)
+        job = job.observe(a_response("in_progress"), NOW + second)
+        second += job.next_look_s(NOW + second)
+    return looks
+
+
+def test_ten_unwatched_minutes_cost_at_most_25_looks_and_begin_within_a_second():
+    looks = looks_during(600, watched=False)
+    assert looks[0] <= 1
+    assert len(looks) <= 25
+
+
+def test_a_watched_job_is_looked_at_every_five_seconds_after_a_quicker_beginning():
+    looks = looks_during(600, watched=True)
+    assert looks[0] <= 1
+    assert len(looks) <= 600 / 5 + 3
+    gaps = [later - earlier for earlier, later in pairwise(looks)]
+    assert gaps == sorted(gaps)
+    assert min(gaps) >= 1
+    assert max(gaps) == 5
+
+
+def test_an_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_least():
+    looks = looks_during(3 * 3600, watched=False)
+    gaps = [later - earlier for earlier, later in pairwise(looks)]
+    assert gaps == sorted(gaps)
+    assert max(gap for gap, look in zip(gaps, looks, strict=False) if look <= 1_800) == 30
+    assert max(gaps) == 60
+
+
+@pytest.mark.parametrize("looks", [0, 1, 5, 40, 100_000])
+def test_a_job_that_somebody_begins_to_watch_is_looked_at_within_five_seconds(looks: int):
+    job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", looks=looks))
+    assert 1 <= job.next_look_s(NOW) <= 5
+    assert job.next_look_s(NOW + 60) == min(30, 2**looks)
+
+
+WRONG: list[Any] = [None, True, 0, -7, 2**80, 1.5, "", "nonsense", [], [[]], [None], {}, {"id": []}, {"status": {}}]
+
+
+@both_ways
+@pytest.mark.parametrize("field", ["id", "status", "output", "usage", "error", "incomplete_details"])
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+def test_a_field_of_the_wrong_type_counts_as_missing(verb: Verb, field: str, wrong: Any):
+    for end in ("in_progress", "incomplete", "failed"):
+        job = verb(a_job(STARTING), {**a_response(end), field: wrong})
+        expected = IN_PROGRESS if field == "status" else Status(end)
+        assert job.status is expected
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+def test_a_response_of_the_wrong_type_counts_as_missing(wrong: Any):
+    job = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=3))
+    after = job.apply({"type": wrong, "sequence_number": 4, "response": wrong}, NOW)
+    assert after.status in (QUEUED, IN_PROGRESS)
+    assert after.turn.sequence_number == 4
+
+
+# Whatever comes in, in whatever order.
+
+texts = st.text(st.characters(exclude_categories=()), max_size=8)
+anything: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def often(*usual: Any) -> st.SearchStrategy[Any]:
+    """One of the usual values, and now and then anything at all."""
+    return st.one_of(st.sampled_from(usual), st.sampled_from(usual), st.sampled_from(usual), anything)
+
+
+items = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": often("message", "reasoning", "web_search_call", "brand_new"),
+        "phase": often("final_answer", "commentary"),
+        "content": often([], [{"type": "output_text", "text": "hi"}], [REFUSAL], [{"text": None}]),
+    },
+)
+responses = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": often("resp_1", "resp_2", ""),
+        "status": often("queued", "in_progress", "completed", "incomplete", "failed", "cancelled", "brand_new"),
+        "output": st.lists(items | anything, max_size=3) | anything,
+        "usage": often(None, FULL),
+        "error": often(None, {"code": "server_error", "message": "oops"}),
+        "incomplete_details": often(None, {"reason": "max_output_tokens"}),
+        "background": often(True, False),
+    },
+)
+events = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": often("response.created", "response.completed", "response.failed", "error", "brand.new"),
+        "sequence_number": st.integers(-1, 9) | anything,
+        "response": responses | anything,
+    },
+)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "apply": events,
+    "observe": responses,
+    "found": often("resp_1", "resp_2"),
+    "progressed": st.integers(-1, 9),
+    "unfollowed": st.none(),
+    "missed": st.none(),
+    "unreached": st.none(),
+}
+verbs = st.sampled_from(["apply", "observe", *VALUES])  # what upstream says comes more often
+steps = st.lists(
+    st.tuples(st.floats(0, 40), verbs.flatmap(lambda verb: st.tuples(st.just(verb), VALUES[verb]))), max_size=12
+)
+jobs = [unconfirmed(), *map(a_job, Status), a_job(IN_PROGRESS, turn=a_turn())]
+beginnings = st.sampled_from([replace(job, cancel_requested_at=at) for job in jobs for at in (None, NOW)])
+
+
+def taken_in(job: Job, now: float, verb: str, value: Any) -> Job:
+    match verb:
+        case "apply":
+            return job.apply(value, now)
+        case "observe":
+            return job.observe(value, now)
+        case "missed":
+            return job.missed(now)
+        case "found":
+            return job.found(value)
+        case "progressed":
+            return job.progressed(value, "writing", "so far")
+        case "unfollowed":
+            return job.unfollowed()
+        case _:
+            return job.unreached("no answer", now)
+
+
+def allowed(before: Job, after: Job) -> bool:
+    """Whether the table knows the way; an id that turned up opens what had none and then counts as queued."""
+    learnt = before.turn.response_id is None and after.turn.response_id is not None
+    opened = learnt and (before.unconfirmed or before.status is PENDING)
+    start = QUEUED if opened else before.status
+    return after.status is start or after.status in NEXT.get(start, ())
+
+
+@settings(max_examples=400, deadline=None)
+@given(beginnings, steps)
+def test_whatever_comes_in_a_job_keeps_its_end_its_cursor_and_its_id(
+    job: Job, steps: list[tuple[float, tuple[str, Any]]]
+):
+    now = NOW
+    for passed, (verb, value) in steps:
+        now += passed
+        before, job = job, taken_in(job, now, verb, value)
+        assert allowed(before, job), (before.status, job.status)
+        if before.terminal and not (before.unconfirmed and before.turn.response_id is None):
+            assert outcome(job) == outcome(before)
+        assert before.turn.response_id in (None, job.turn.response_id)
+        assert before.turn.sequence_number is None or (job.turn.sequence_number or 0) >= before.turn.sequence_number
+        assert job.terminal == (job.finished_at is not None)
+        assert job.terminal or job.error is None
+        assert isinstance(job.activity, str)
+        assert (job.id, job.created_at, job.turn.number) == (before.id, before.created_at, before.turn.number)
+        assert job.next_look_s(now) > 0
+
+
+def outcome(job: Job) -> tuple[Any, ...]:
+    return job.status, job.finished_at, job.error, job.usage, job.output
+
+
+COURSE: list[dict[str, Any]] = [
+    {"type": "response.created", "sequence_number": 0, "response": a_response("queued", output=[], usage=None)},
+    {"type": "response.queued", "sequence_number": 1, "response": a_response("queued", output=[], usage=None)},
+    {"type": "keepalive", "sequence_number": 2},
+    {"type": "response.in_progress", "sequence_number": 3, "response": a_response("in_progress", output=[])},
+    {"type": "response.output_text.delta", "sequence_number": 4, "delta": "do"},
+    {"type": "response.output_text.delta", "sequence_number": 5, "delta": "ne"},
+    {"type": "response.completed", "sequence_number": 6, "response": a_response()},
+]
+
+
+@given(st.lists(st.sampled_from(COURSE), max_size=20))
+def test_whatever_is_lost_doubled_or_late_on_the_way_the_last_look_brings_the_same_end(events: list[dict[str, Any]]):
+    job = a_job(STARTING)
+    for event in events:
+        job = job.apply(event, NOW)
+    job = job.observe(a_response(), NOW)
+    assert (job.status, job.output, job.usage) == (COMPLETED, Output("done", a_response()), Usage(input_tokens=1))
+    assert (job.turn.response_id, job.finished_at, job.error) == ("resp_1", NOW, None)
+
+
+@given(beginnings, events, st.floats(0, 100))
+def test_an_event_that_comes_again_changes_nothing(job: Job, event: dict[str, Any], later: float):
+    number = event.get("sequence_number")
+    once = job.apply(event, NOW)
+    if isinstance(number, int) and not isinstance(number, bool):
+        assert once.apply(event, NOW + later) == once

@@ -1,0 +1,314 @@
+"""What an HTTP refusal means to the caller, and how an endpoint is addressed."""
+
+import json
+import re
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote
+
+import httpx2
+import pytest
+
+from agent_jobs.errors import (
+    AccountError,
+    BusyError,
+    MissingError,
+    RefusedError,
+    UnclearError,
+    UpstreamError,
+)
+from agent_jobs.responses import RETRY_AFTER_MAX_S, Endpoint, ResponsesClient, refusal, retry_after_s
+
+CREATE = httpx2.URL("https://up.example/v1/responses?api-version=preview")
+LOOK = httpx2.URL("https://up.example/v1/responses/resp_1")
+CANCEL = httpx2.URL("https://up.example/v1/responses/resp_1/cancel")
+
+
+def envelope(message: str = "no", **error: Any) -> str:
+    return json.dumps({"error": {"message": message, "type": "invalid_request_error", **error}})
+
+
+# What a POST /responses that was refused means.
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "kind", "code"),
+    [
+        (400, {}, envelope(code="context_length_exceeded"), RefusedError, "context_length_exceeded"),
+        (400, {}, envelope(code=None), RefusedError, "invalid_request_error"),
+        (400, {}, envelope("The id resp_1 is unknown", code="previous_response_not_found"), RefusedError,
+         "previous_response_not_found"),
+        (409, {}, envelope(), RefusedError, "invalid_request_error"),
+        (413, {}, "<html>too large</html>", RefusedError, ""),
+        (422, {}, '{"detail":"no"}', RefusedError, ""),
+        (401, {}, envelope(code="invalid_api_key"), AccountError, "invalid_api_key"),
+        (401, {}, "", AccountError, ""),
+        (403, {}, "<html>Forbidden</html>", AccountError, ""),
+        (404, {}, envelope(code="model_not_found"), RefusedError, "model_not_found"),
+        (429, {}, envelope(code="rate_limit_exceeded"), BusyError, "rate_limit_exceeded"),
+        (429, {}, envelope(type="rate_limit_error", code="slow_down"), BusyError, "slow_down"),
+        (429, {}, "", BusyError, ""),
+        (429, {"x-should-retry": "true"}, envelope(code="rate_limit_exceeded"), BusyError, "rate_limit_exceeded"),
+        (429, {"x-should-retry": "false"}, envelope(code="rate_limit_exceeded"), AccountError, "rate_limit_exceeded"),
+        (429, {}, envelope(type="insufficient_quota", code=None), AccountError, "insufficient_quota"),
+        (429, {}, envelope(type="insufficient_quota", code="insufficient_quota"), AccountError, "insufficient_quota"),
+        (429, {}, envelope(type="insufficient_quota", code="brand_new"), AccountError, "brand_new"),
+        (429, {}, envelope(type="tokens", code="credit_balance_exhausted"), AccountError, "credit_balance_exhausted"),
+        (429, {}, envelope(code="organization_spend_limit_exceeded"), AccountError,
+         "organization_spend_limit_exceeded"),
+        (429, {}, envelope(code="project_spend_limit_exceeded"), AccountError, "project_spend_limit_exceeded"),
+        (429, {"x-should-retry": "true"}, envelope(type="insufficient_quota"), AccountError, "insufficient_quota"),
+        (503, {}, envelope(code="server_is_overloaded"), BusyError, "server_is_overloaded"),
+        (503, {}, "", UnclearError, ""),
+        (503, {}, "upstream connect error or disconnect/reset before headers", UnclearError, ""),
+        (503, {}, "<html><h1>503 Service Unavailable</h1></html>", UnclearError, ""),
+        (503, {}, "[]", UnclearError, ""),
+        (503, {}, "{}", UnclearError, ""),
+        (503, {}, '{"message":"Service Unavailable"}', UnclearError, ""),  # Amazon's gateway, after passing it on
+        (500, {}, envelope(type="server_error", code=None), UnclearError, "server_error"),
+        (500, {"x-should-retry": "true"}, envelope(code="server_error"), UnclearError, "server_error"),
+        (502, {}, "<html>Bad gateway</html>", UnclearError, ""),
+        (504, {}, "", UnclearError, ""),
+        (520, {}, "", UnclearError, ""),
+        (408, {}, "", UnclearError, ""),
+        (425, {}, "", UnclearError, ""),
+        (302, {"location": "https://login.example/"}, "", RefusedError, ""),
+        (307, {}, "", RefusedError, ""),
+    ],
+)  # fmt: skip
+def test_a_refused_create_says_what_can_be_done_about_it(
+    status: int, headers: dict[str, str], body: str, kind: type[UpstreamError], code: str
+):
+    error = refusal(status, headers, body, url=CREATE, creating=True)
+    assert (type(error), error.code, error.status) == (kind, code, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, ""),
+        (404, "404 page not found"),
+        (404, "<html>Not Found</html>"),
+        (404, '{"detail":"Not Found"}'),
+        (404, envelope("Invalid URL (POST /responses)", code=None)),
+        (405, ""),
+        (405, '{"detail":"Method Not Allowed"}'),
+    ],
+)
+def test_a_wrong_address_is_told_as_such_without_its_query(status: int, body: str):
+    error = refusal(status, {}, body, url=CREATE, creating=True)
+    assert (type(error), error.code) == (RefusedError, "no_such_endpoint")
+    assert str(error) == "there is no Responses API at https://up.example/v1/responses"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Vector store with id ['vs_1'] not found.", "Conversation with id 'conv_1' not found.", "Prompt pmpt_1 not found"],
+)
+def test_a_404_about_something_in_the_request_is_not_taken_for_a_wrong_address(words: str):
+    error = refusal(404, {}, envelope(words, code=None), url=CREATE, creating=True)
+    assert (type(error), str(error)) == (RefusedError, words)
+    assert error.code != "no_such_endpoint"
+
+
+# What a GET, cancel or DELETE that was refused means.
+
+
+@pytest.mark.parametrize("url", [LOOK, CANCEL])
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, envelope("Response with id 'resp_1' not found."), MissingError),
+        (404, "", MissingError),
+        (404, '{"detail":"Not Found"}', MissingError),
+        (400, envelope("Response with id 'resp_1' not found."), MissingError),
+        (400, '{"detail":"unknown response resp_1"}', MissingError),
+        (400, "no such response: resp_1", MissingError),
+        (400, envelope("Cannot cancel a completed response."), RefusedError),
+        (400, envelope("This response cannot be streamed", param="stream"), RefusedError),
+        (400, envelope(), RefusedError),
+        (401, envelope(code="invalid_api_key"), AccountError),
+        (403, envelope("resp_1 belongs to another project"), AccountError),
+        (409, envelope(), RefusedError),
+        (410, "", RefusedError),
+        (429, envelope(code="rate_limit_exceeded"), BusyError),
+        (500, envelope("resp_1 not found"), UnclearError),
+        (503, "", UnclearError),
+    ],
+)
+def test_a_refused_look_says_whether_the_response_is_missing(
+    url: httpx2.URL, status: int, body: str, kind: type[UpstreamError]
+):
+    assert type(refusal(status, {}, body, url=url)) is kind
+
+
+# What is read of a refusal.
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ('{"error":{"message":"no","type":"t","code":"c"}}', "c", "no"),
+        ('{"error":{"message":"no","type":"t","code":null}}', "t", "no"),
+        ('{"error":{"message":"no","type":"t","code":1301}}', "1301", "no"),
+        ('{"error":{"message":"no","code":0}}', "", "no"),
+        ('{"error":"no"}', "", "no"),
+        ('{"error":null}', "", "HTTP 400"),
+        ('{"error":["no"]}', "", "HTTP 400"),
+        ('{"error":{"message":null}}', "", "HTTP 400"),
+        ('{"detail":"no"}', "", "no"),
+        ('{"detail":{"message":"no","code":"c"}}', "c", "no"),
+        ('{"message":"no"}', "", "no"),
+        ("no", "", "no"),
+        ("  no,\n  really\tnot  ", "", "no, really not"),
+        ("<!doctype html><p>no</p>", "", "HTTP 400"),
+        ("", "", "HTTP 400"),
+        ("\x00\ufffd", "", "\x00\ufffd"),
+    ],
+)
+def test_the_code_and_the_words_are_found_in_every_shape_of_body(body: str, code: str, message: str):
+    error = refusal(400, {}, body, url=CREATE, creating=True)
+    assert (error.code, str(error)) == (code, message)
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"error":' * 100_000, "9" * 10_000, '{"error":{"code":1e999}}'])
+def test_a_body_that_no_parser_survives_is_only_a_refusal(body: str):
+    assert isinstance(refusal(500, {}, body, url=CREATE, creating=True), UnclearError)
+
+
+def test_words_are_cut_and_the_headers_that_matter_are_kept():
+    headers = httpx2.Headers({"X-Request-Id": "req_1", "Retry-After": "7"})
+    error = refusal(429, headers, envelope("x" * 9000), url=CREATE, creating=True)
+    assert (len(str(error)), error.request_id, error.retry_after_s) == (500, "req_1", 7.0)
+
+
+def test_a_redirect_names_where_to():
+    assert "https://login.example/" in str(refusal(302, {"location": "https://login.example/"}, "", url=CREATE))
+
+
+@pytest.mark.parametrize("url", ["https://user:s3cret@up.example/v1/responses", CREATE.copy_with(query=b"key=s3cret")])
+def test_an_address_is_told_without_what_may_be_secret_in_it(url: httpx2.URL | str):
+    error = refusal(404, {}, "", url=httpx2.URL(url), creating=True)
+    assert "up.example/v1/responses" in str(error)
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "200", "retry-after": "7"}, 0.2),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+        ({"retry-after": "86400"}, RETRY_AFTER_MAX_S),
+        ({"retry-after": "1e300"}, RETRY_AFTER_MAX_S),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+    ],
+)
+def test_how_long_to_wait_is_read_where_it_is_a_number(headers: dict[str, str], seconds: float | None):
+    assert retry_after_s(headers) == seconds
+    assert refusal(429, headers, "").retry_after_s == seconds
+
+
+# Where an endpoint stands.
+
+AZURE = "https://r.openai.azure.com"
+
+
+@pytest.mark.parametrize(
+    ("written", "base", "responses"),
+    [
+        ("https://api.openai.com", "https://api.openai.com/v1", "https://api.openai.com/v1/responses"),
+        ("https://api.openai.com/", "https://api.openai.com/v1", "https://api.openai.com/v1/responses"),
+        ("https://api.openai.com/v1", "https://api.openai.com/v1", "https://api.openai.com/v1/responses"),
+        ("https://api.openai.com/v1/", "https://api.openai.com/v1", "https://api.openai.com/v1/responses"),
+        ("https://eu.api.openai.com/v1", "https://eu.api.openai.com/v1", "https://eu.api.openai.com/v1/responses"),
+        (AZURE, f"{AZURE}/openai/v1", f"{AZURE}/openai/v1/responses"),
+        (f"{AZURE}/openai/", f"{AZURE}/openai/v1", f"{AZURE}/openai/v1/responses"),
+        (f"{AZURE}/openai/v1/", f"{AZURE}/openai/v1", f"{AZURE}/openai/v1/responses"),
+        (f"{AZURE}/openai/v1?api-version=preview", f"{AZURE}/openai/v1?api-version=preview",
+         f"{AZURE}/openai/v1/responses?api-version=preview"),
+        (f"{AZURE}?api-version=preview", f"{AZURE}/openai/v1?api-version=preview",
+         f"{AZURE}/openai/v1/responses?api-version=preview"),
+        ("http://localhost:8000", "http://localhost:8000", "http://localhost:8000/responses"),
+        ("http://localhost:8000/v1/", "http://localhost:8000/v1", "http://localhost:8000/v1/responses"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1", "http://[::1]:8000/v1/responses"),
+        ("https://gw.example/a/b/", "https://gw.example/a/b", "https://gw.example/a/b/responses"),
+        ("https://gw.example/v1?a=b%20c&d=%2F", "https://gw.example/v1?a=b%20c&d=%2F",
+         "https://gw.example/v1/responses?a=b%20c&d=%2F"),
+        ("https://gw.example/to%2Fopenai/v1", "https://gw.example/to%2Fopenai/v1",
+         "https://gw.example/to%2Fopenai/v1/responses"),
+        ("https://gw.example/100%25/v1", "https://gw.example/100%25/v1", "https://gw.example/100%25/v1/responses"),
+        ("https://gw.example/caf\u00e9/v1", "https://gw.example/caf%C3%A9/v1",
+         "https://gw.example/caf%C3%A9/v1/responses"),
+    ],
+)  # fmt: skip
+def test_a_base_url_is_completed_where_it_is_known_and_kept_where_not(written: str, base: str, responses: str):
+    endpoint = Endpoint.of(written, "sk-1")
+    assert endpoint.base_url == base
+    assert str(endpoint.url("/responses")) == responses
+    assert Endpoint.of(base, "sk-1") == endpoint, "what was stored is read as the same endpoint"
+
+
+BEARER, API_KEY = {"Authorization": "Bearer sk-1"}, {"api-key": "sk-1"}
+
+
+@pytest.mark.parametrize(
+    ("base", "auth", "headers"),
+    [
+        ("https://api.openai.com/v1", "auto", BEARER),
+        ("https://api.openai.com/v1", "api-key", API_KEY),
+        (AZURE, "auto", API_KEY),
+        (AZURE, "bearer", BEARER),
+        ("https://r.services.ai.azure.com/openai/v1", "auto", API_KEY),
+        ("https://r.cognitiveservices.azure.com/openai/v1", "auto", API_KEY),
+        ("https://R.OpenAI.Azure.com/openai/v1", "auto", API_KEY),
+        ("https://openai.azure.com.evil.example/v1", "auto", BEARER),
+        ("http://localhost:8000/v1", "auto", BEARER),
+    ],
+)
+def test_the_key_goes_into_the_header_that_the_endpoint_reads(base: str, auth: str, headers: dict[str, str]):
+    assert Endpoint.of(base, "sk-1", auth=auth).headers == headers
+
+
+def test_organization_and_project_are_sent_only_if_they_are_set():
+    named = Endpoint.of("https://api.openai.com", "sk-1", organization="org-1", project="proj_1")
+    assert named.headers == {**BEARER, "OpenAI-Organization": "org-1", "OpenAI-Project": "proj_1"}
+    assert Endpoint.of("https://api.openai.com", "sk-1", organization="", project=None).headers == BEARER
+
+
+def test_the_key_stands_in_no_address():
+    endpoint = Endpoint.of("https://api.openai.com", "sk-1")
+    assert "sk-1" not in endpoint.base_url
+    assert "sk-1" not in str(endpoint.url("/responses"))
+
+
+@pytest.mark.parametrize(
+    "response_id",
+    ["resp_1", "..", ".", "../models", "a/b", "a/../../files", "a?b=c", "a#b", "%2e%2e", "%2F", "a\\b", "é 🎈", "a\nb"],
+)
+async def test_an_id_from_upstream_cannot_name_another_path(response_id: str):
+    """Whether such an id is asked for or refused: no request goes anywhere but below /responses/, with the query."""
+    paths: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        paths.append(request.url.raw_path.decode())
+        return httpx2.Response(404)
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+        client = ResponsesClient(Endpoint.of("https://gw.example/v1?k=v", "sk-1"), http, http, 1.0)
+        for call in (client.retrieve, client.cancel, client.delete):
+            with suppress(UpstreamError):
+                await call(response_id)
+    for path in paths:
+        found = re.fullmatch(r"/v1/responses/([^/?#]+)(/cancel)?\?k=v", path)
+        assert found, path
+        assert unquote(found[1]) == response_id

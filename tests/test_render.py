@@ -1,0 +1,275 @@
+"""What a model reads of a job: small answers, nothing unknown, and pages that put together are the output."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
+from agent_jobs.render import OUTPUT_BYTES, dumps, ended, output, page, shown, started
+
+NOW = 1_800_000_000.0
+ID = "job_7k2m9x4q1d3f"
+
+
+def a_job(status: Status = Status.IN_PROGRESS, *, response_id: str | None = "resp_1", **changes: Any) -> Job:
+    turn = Turn(number=1, request={"input": "PROMPT"}, request_id="REQUEST", base_url="URL", response_id=response_id)
+    return replace(Job(id=ID, title="TITLE", status=status, created_at=NOW, turn=turn), **changes)
+
+
+def completed(text: str) -> Job:
+    return a_job(Status.COMPLETED, output=Output(text, {"secret": "RESPONSE"}))
+
+
+def size(answer: object) -> int:
+    return len(dumps(answer).encode())
+
+
+# A job that goes on.
+
+
+def test_a_start_says_the_ids_and_how_to_go_on():
+    assert started(a_job(Status.QUEUED, response_id="resp_abc"), NOW) == {
+        "job_id": ID,
+        "response_id": "resp_abc",
+        "status": "queued",
+        "next_poll_ms": 2000,
+        "next": f"agent_poll job_id={ID}",
+    }
+
+
+def test_a_start_without_an_id_yet_says_so_by_leaving_it_out():
+    assert "response_id" not in started(a_job(Status.STARTING, response_id=None), NOW)
+
+
+def test_a_running_job_tells_its_age_and_what_it_does():
+    assert shown(a_job(activity="12 searches; writing"), NOW + 95) == {
+        "job_id": ID,
+        "status": "in_progress",
+        "elapsed_s": 95,
+        "activity": "12 searches; writing",
+        "next_poll_ms": 10000,
+        "next": f"agent_poll job_id={ID}",
+    }
+
+
+def test_a_cancel_that_is_not_confirmed_says_so():
+    assert shown(a_job(cancel_requested_at=NOW), NOW)["cancel_requested"] is True
+    assert "cancel_requested" not in shown(a_job(), NOW)
+
+
+def test_only_a_job_that_nobody_follows_says_how_it_is_observed():
+    assert shown(a_job(observed_by="polling"), NOW)["observed_by"] == "polling"
+    assert "observed_by" not in shown(a_job(observed_by="following"), NOW)
+
+
+def test_advice_comes_only_when_it_is_asked_for():
+    assert "advice" not in shown(a_job(), NOW)
+    assert "End your turn" in shown(a_job(), NOW, advise=True)["advice"]
+
+
+def test_a_clock_that_was_set_back_shows_no_age():
+    assert "elapsed_s" not in shown(a_job(), NOW - 60)
+
+
+def test_an_activity_that_is_too_long_is_cut_and_marked():
+    activity = shown(a_job(activity="cannot look: " + "very " * 100), NOW)["activity"]
+    assert activity.startswith("cannot look: very ")
+    assert activity.endswith("…")
+
+
+def test_an_id_that_nobody_would_read_is_left_out():
+    assert "response_id" not in started(a_job(response_id="resp_" + "x" * 421), NOW)
+
+
+ids = st.integers(1, 120).map(lambda length: "resp_" + "x" * length) | st.text(max_size=120) | st.none()
+running_jobs = st.builds(
+    a_job,
+    st.sampled_from([status for status in Status if status not in TERMINAL]),
+    response_id=ids,
+    activity=st.text(max_size=400) | st.just("cannot look: the connection to api.openai.com broke (ReadTimeout)"),
+    cancel_requested_at=st.sampled_from([None, NOW]),
+    observed_by=st.sampled_from(["", "following", "polling"]),
+)
+ages = st.floats(-1e4, 30 * 24 * 3600)
+
+
+@settings(max_examples=300)
+@given(running_jobs, ages)
+def test_a_job_that_goes_on_is_told_in_few_bytes(job: Job, age_s: float):
+    now = NOW + age_s
+    assert size(started(job, now)) <= 240
+    assert size(shown(job, now)) <= (240 if job.observed_by == "polling" else 200)
+    assert size(shown(job, now, advise=True)) <= 400
+
+
+@given(running_jobs, ages)
+def test_an_answer_holds_nothing_unknown_and_always_says_how_to_go_on(job: Job, age_s: float):
+    for answer in (started(job, NOW + age_s), shown(job, NOW + age_s), shown(job, NOW + age_s, advise=True)):
+        assert json.loads(dumps(answer)) == answer
+        assert not [name for name, value in answer.items() if value in (None, "")]
+        assert (answer["job_id"], answer["status"]) == (ID, job.status)
+        assert answer["next"] == f"agent_poll job_id={ID}"
+        assert answer["next_poll_ms"] == job.next_poll_ms(NOW + age_s)
+
+
+# A job that is over.
+
+
+def test_a_result_is_told_whole():
+    job = completed("The answer.")
+    answer = {"job_id": ID, "status": "completed", "output": "The answer."}
+    assert ended(job) == shown(job, NOW) == started(job, NOW) == answer
+
+
+@pytest.mark.parametrize("job", [completed(""), a_job(Status.COMPLETED)])
+def test_a_result_without_a_text_is_an_empty_one(job: Job):
+    assert ended(job) == {"job_id": ID, "status": "completed", "output": ""}
+
+
+def test_what_was_cancelled_says_no_more_than_that():
+    assert ended(a_job(Status.CANCELLED)) == {"job_id": ID, "status": "cancelled"}
+
+
+@pytest.mark.parametrize("status", [Status.CANCELLED, Status.INCOMPLETE, Status.FAILED])
+def test_an_output_that_came_all_the_same_is_shown(status: Status):
+    error = None if status is Status.CANCELLED else Failure("max_output_tokens", "cut")
+    assert ended(a_job(status, error=error, output=Output("half", {})))["output"] == "half"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (Status.FAILED, "start_unconfirmed", f"metadata job_id={ID}"),
+        (Status.FAILED, "server_error", "agent_start again in 60 s"),
+        (Status.FAILED, "rate_limit_exceeded", "agent_start again in 60 s"),
+        (Status.FAILED, "no_such_endpoint", "OPENAI_BASE_URL"),
+        (Status.FAILED, "invalid_api_key", "OPENAI_API_KEY"),
+        (Status.FAILED, "insufficient_quota", "add credit"),
+        (Status.FAILED, "model_not_found", "another model"),
+        (Status.FAILED, "context_length_exceeded", "change the request"),
+        (Status.EXPIRED, "expired", "agent_start again"),
+        (Status.INCOMPLETE, "max_output_tokens", "higher options.max_output_tokens"),
+        (Status.INCOMPLETE, "content_filter", "what came is in output"),
+    ],
+)
+def test_every_failure_says_what_to_do_next(status: Status, code: str, hint: str):
+    answer = ended(a_job(status, error=Failure(code, "why")))
+    assert (answer["error"]["code"], answer["error"]["message"]) == (code, "why")
+    assert hint in answer["next"]
+    assert answer["error"].get("retryable") is (True if code in RETRYABLE else None)
+    assert "{" not in answer["next"]
+
+
+def test_who_does_not_know_whether_it_runs_is_not_told_to_start_it_again_at_once():
+    answer = ended(a_job(Status.FAILED, error=Failure("start_unconfirmed", "why")))
+    assert not answer["next"].startswith("agent_start")
+    assert "retryable" not in answer["error"]
+
+
+def test_a_long_message_is_cut():
+    assert len(ended(a_job(Status.FAILED, error=Failure("code", "m" * 10_000)))["error"]["message"]) == 300
+
+
+@given(
+    st.sampled_from(sorted(TERMINAL)),
+    st.builds(Failure, st.text(), st.text()) | st.none(),
+    st.builds(Output, st.text() | st.text(min_size=1).map(lambda text: text * 9_000), st.just({})) | st.none(),
+)
+def test_an_answer_about_an_end_echoes_nothing_and_holds_one_page_at_most(
+    status: Status, error: Failure | None, brought: Output | None
+):
+    answer = ended(a_job(status, error=error, output=brought))
+    assert json.loads(dumps(answer)) == answer
+    assert size(answer.get("output", "")) <= 24 * 1024
+    assert not [name for name, value in answer.items() if value is None]
+    told = dumps({name: value for name, value in answer.items() if name not in ("output", "error")})
+    assert not re.search("PROMPT|TITLE|REQUEST|URL|RESPONSE", told)
+
+
+# Pages.
+
+SENTENCE = "Lorem ipsum dolor sit amet, consectetur adipiscing elit. "
+TEXTS = {
+    "one long line": "x",
+    "lines": SENTENCE + "\n",
+    "paragraphs": SENTENCE * 5 + "\n\n",
+    "emoji": "👩‍🚀🇩🇪",
+    "CJK": "長い仕事は普通です。",
+    "right to left": "שלום \u202eעולם\u202c العربية ",
+    "quotes and newlines": '"\\\n',
+    "newlines": "\n",
+    "control characters": "\x00\x1f\x7f",
+    "all sorts": 'a"é\n🎈\u2028\ufeff長\t\\n',
+}
+
+
+@pytest.mark.parametrize("characters", [61_000, 1_000_000])
+@pytest.mark.parametrize("pattern", TEXTS.values(), ids=TEXTS)
+def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, characters: int):
+    text = (pattern * (characters // len(pattern) + 1))[:characters]
+    job, offset, parts = completed(text), 0, list[str]()
+    answer = ended(job)
+    while True:
+        parts.append(answer["output"])
+        assert parts[-1]
+        assert size(parts[-1]) <= OUTPUT_BYTES <= 24 * 1024
+        if "next" not in answer:
+            break
+        assert answer["bytes"] == len(text.encode())
+        assert answer["next"].startswith(f"agent_result job_id={ID} offset=")
+        offset += len(parts[-1].encode())
+        assert answer["next"].endswith(f"={offset}")
+        answer = output(job, offset)
+    assert "".join(parts) == text
+    assert len(parts) <= 2 + 2 * size(text) / OUTPUT_BYTES, "a page is at least half full"
+
+
+def test_a_page_ends_with_a_paragraph_or_a_line_where_one_ends_in_its_second_half():
+    def cut(text: str) -> str:
+        return page(text + "z" * 200, 0, 102)[0]
+
+    assert cut("x" * 60 + "\n\n" + "y" * 20 + "\n" + "y" * 10) == "x" * 60 + "\n\n"
+    assert cut("x" * 20 + "\n\n" + "y" * 40 + "\n" + "y" * 10) == "x" * 20 + "\n\n" + "y" * 40 + "\n"
+    assert len(cut("x" * 42 + "\n\n" + "y" * 20)) > 90
+
+
+def test_a_text_that_fits_is_not_cut_at_its_lines():
+    assert page("one\n\ntwo\nthree", 0, 100) == ("one\n\ntwo\nthree", None)
+
+
+MIXED = 'a"é\n\n長🎈\x00👩‍🚀\u202eש'
+
+
+@pytest.mark.parametrize("limit", [8, 13, 40, 1000])
+@pytest.mark.parametrize("offset", range(-2, len(MIXED.encode()) + 3))
+def test_a_page_from_the_middle_of_a_character_begins_with_that_character(offset: int, limit: int):
+    starts = [len(MIXED[:count].encode()) for count in range(len(MIXED) + 1)]
+    start = max([start for start in starts if start <= offset], default=0)
+    part, after = page(MIXED, offset, limit)
+    assert MIXED.encode()[start:].startswith(part.encode())
+    assert size(part) <= limit
+    assert after == (None if start + len(part.encode()) == len(MIXED.encode()) else start + len(part.encode()))
+    assert bool(part) == (start < len(MIXED.encode()))
+
+
+@given(st.text(st.sampled_from('a"\\\n\x00é長🎈') | st.characters(exclude_categories=["Cs"])), st.integers(8, 60))
+def test_pages_of_any_text_and_any_size_put_together_are_the_text(text: str, limit: int):
+    parts, offset = list[str](), 0
+    while offset is not None:
+        part, offset = page(text, offset, limit)
+        assert size(part) <= limit
+        assert part or not text
+        parts.append(part)
+    assert "".join(parts) == text
+
+
+@pytest.mark.parametrize("offset", [0, 5, 10**12, -1])
+def test_beyond_the_end_and_in_nothing_there_is_nothing(offset: int):
+    assert output(completed(""), offset) == {"output": ""}
+    assert output(completed("ab"), max(offset, 2)) == {"output": ""}
+    assert output(a_job(Status.CANCELLED), offset) == {"output": ""}

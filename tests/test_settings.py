@@ -1,0 +1,140 @@
+"""What the environment may say, and what is answered when it says something unusable."""
+
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_jobs.errors import ConfigError
+from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, Settings
+
+SECRET = "sk-proj-very-secret"
+
+
+def test_an_empty_environment_is_enough():
+    assert Settings.from_env({}) == Settings()
+    assert Settings().base_url == DEFAULT_BASE_URL
+    assert Settings().api_key is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("OPENAI_BASE_URL", "http://localhost:8080/v1/", "base_url", "http://localhost:8080/v1/"),
+        ("OPENAI_BASE_URL", "https://[::1]:8443/v1", "base_url", "https://[::1]:8443/v1"),
+        ("OPENAI_BASE_URL", "HTTPS://Example.com", "base_url", "HTTPS://Example.com"),
+        ("OPENAI_BASE_URL", "https://r.openai.azure.com/openai/v1?api-version=preview", "base_url",
+         "https://r.openai.azure.com/openai/v1?api-version=preview"),
+        ("OPENAI_ORG_ID", "org-1", "organization", "org-1"),
+        ("OPENAI_PROJECT_ID", "proj_1", "project", "proj_1"),
+        ("AGENT_JOBS_AUTH", "api-key", "auth", "api-key"),
+        ("AGENT_JOBS_AUTH", "Bearer", "auth", "bearer"),
+        ("AGENT_JOBS_MODEL", "gpt-x", "model", "gpt-x"),
+        ("AGENT_JOBS_DATA_DIR", "/tmp/jobs", "data_dir", Path("/tmp/jobs")),
+        ("AGENT_JOBS_DATA_DIR", "~/jobs", "data_dir", Path.home() / "jobs"),
+        ("AGENT_JOBS_MAX_WAIT_S", "1", "max_wait_s", 1.0),
+        ("AGENT_JOBS_MAX_WAIT_S", "3600", "max_wait_s", 3600.0),
+        ("AGENT_JOBS_MAX_WAIT_S", "55.5", "max_wait_s", 55.5),
+        ("AGENT_JOBS_START_TIMEOUT_S", "900", "start_timeout_s", 900.0),
+        ("AGENT_JOBS_LOG_LEVEL", "DEBUG", "log_level", "debug"),
+        ("AGENT_JOBS_FOLLOW", "never", "follow", 0),
+        ("AGENT_JOBS_FOLLOW", "Auto", "follow", Settings().follow),
+        ("AGENT_JOBS_FOLLOW", "0", "follow", 0),
+        ("AGENT_JOBS_FOLLOW", "12", "follow", 12),
+    ],
+)  # fmt: skip
+def test_each_variable_sets_one_thing(name: str, text: str, field: str, value: Any):
+    for written in (text, f"  {text}\n"):
+        settings = Settings.from_env({name: written, "UNRELATED": "x"})
+        assert getattr(settings, field) == value
+        others = [other for other in Settings.__slots__ if other != field]
+        assert [getattr(settings, other) for other in others] == [getattr(Settings(), other) for other in others]
+
+
+NAMES = [
+    "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "AGENT_JOBS_AUTH", "AGENT_JOBS_MODEL",
+    "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_MAX_WAIT_S", "AGENT_JOBS_START_TIMEOUT_S", "AGENT_JOBS_LOG_LEVEL",
+    "AGENT_JOBS_FOLLOW",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("empty", ["", "   ", "\t\n"])
+def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
+    assert Settings.from_env(dict.fromkeys(NAMES, empty)) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        *(("OPENAI_BASE_URL", url, DEFAULT_BASE_URL) for url in (
+            "api.openai.com/v1", "ftp://api.openai.com", "https://", "https://:443/v1", "https:///v1", "/v1", "v1",
+            "https://host:99999/v1", "https://host:0/v1", "https://host:port/v1", "https://[::1/v1", "mailto:a@b.c",
+        )),
+        *(("AGENT_JOBS_AUTH", text, ", ".join(AUTH_STYLES)) for text in ("basic", "api_key", "none")),
+        *(("AGENT_JOBS_LOG_LEVEL", text, ", ".join(LOG_LEVELS)) for text in ("loud", "0")),
+        *(("AGENT_JOBS_MAX_WAIT_S", text, "1 to 3600") for text in (
+            "0", "0.5", "-1", "3600.1", "nan", "inf", "-inf", "soon", "1 s", "1,5", "0x10",
+        )),
+        *(("AGENT_JOBS_START_TIMEOUT_S", text, "1 to 900") for text in ("0", "901", "nan", "two")),
+        *(("AGENT_JOBS_FOLLOW", text, "auto, never") for text in ("all", "-1", "1.5", "2 streams", "²", "9" * 5000)),
+        ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(name: str, text: str, hint: str):
+    with pytest.raises(ConfigError) as refusal:
+        Settings.from_env({name: text})
+    assert name in str(refusal.value)
+    assert hint in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", ["sk-caf\u00e9", "sk-\u200bpasted", "\ufeffsk-1", "sk-1\nsk-2", "sk-\x00", "sk-\udcff"])
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+def test_what_cannot_stand_in_a_header_is_refused_by_its_name_and_never_echoed(name: str, key: str):
+    """The client could not be opened with it, and its own complaint names no setting."""
+    with pytest.raises(ConfigError) as refusal:
+        Settings.from_env({name: key})
+    assert name in str(refusal.value)
+    assert key not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_BASE_URL", "AGENT_JOBS_AUTH", "AGENT_JOBS_LOG_LEVEL", "AGENT_JOBS_MAX_WAIT_S"]
+)
+def test_a_secret_in_the_wrong_variable_is_not_echoed(name: str):
+    with pytest.raises(ConfigError) as refusal:
+        Settings.from_env({name: SECRET})
+    assert SECRET not in str(refusal.value)
+
+
+def test_the_key_shows_only_to_who_asks_for_it():
+    settings = Settings.from_env({"OPENAI_API_KEY": f" {SECRET}\n"})
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == SECRET
+    assert SECRET not in f"{settings} {settings!r} {settings.api_key}"
+
+
+def test_settings_do_not_change():
+    settings = Settings()
+    with pytest.raises(FrozenInstanceError):
+        settings.model = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_without_a_folder_the_users_own_is_taken():
+    assert Settings(data_dir=Path("/somewhere")).data_path() == Path("/somewhere")
+    own = Settings().data_path()
+    assert own.is_absolute()
+    assert own.name == "agent-jobs"
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text()))
+def test_whatever_the_environment_says_it_is_read_or_refused(environ: Mapping[str, str]):
+    before = dict(environ)
+    try:
+        Settings.from_env(environ)
+    except ConfigError as refusal:
+        assert any(name in str(refusal) for name in NAMES)
+    assert environ == before

@@ -1,0 +1,886 @@
+"""What every store promises: one contract, written against the `Store` protocol, run over each kind of store."""
+
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import Process
+from anyio.lowlevel import checkpoint
+
+from agent_jobs.errors import StoreError
+from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.store import Event, Store, open_store
+
+NOW = 1_800_000_000.0
+HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
+PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = NEXT
+COMPLETED, FAILED, CANCELLED, EXPIRED = Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database that any number of stores, here and in other processes, can open."""
+
+    open: Callable[[], AbstractAsyncContextManager[Store]]
+    expression: str  #: opens it in a program that has imported what PROGRAM imports
+
+
+def sqlite(folder: Path) -> Database:
+    return Database(lambda: open_store(folder, busy_timeout_s=30), f"open_store(Path({str(folder)!r}))")
+
+
+@pytest.fixture(params=[sqlite], ids=["sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return request.param(tmp_path / "data")
+
+
+@pytest.fixture
+async def store(database: Database) -> AsyncGenerator[Store]:
+    async with database.open() as store:
+        yield store
+
+
+@pytest.fixture
+async def other(database: Database, store: Store) -> AsyncGenerator[Store]:
+    """A second store on the same database, as another process would have it."""
+    async with database.open() as other:
+        yield other
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import anyio
+from agent_jobs.job import *
+from agent_jobs.store import open_store
+
+def a_job(job_id):
+    turn = Turn(number=1, request={{}}, request_id="r", base_url={base_url!r})
+    return Job(id=job_id, title="t", status=Status.PENDING, created_at={now}, turn=turn)
+
+async def main():
+    async with {expression} as store:
+{body}
+
+anyio.run(main)
+"""
+
+
+@asynccontextmanager
+async def process(database: Database, *body: str) -> AsyncGenerator[Process]:
+    """Another process with the database open, that has printed its first line; it is dead afterwards."""
+    lines = "\n".join(f"        {line}" for line in body)
+    program = PROGRAM.format(base_url=HERE, now=NOW, expression=database.expression, body=lines)
+    async with await anyio.open_process([sys.executable, "-c", program], stderr=None) as process:
+        assert process.stdout is not None
+        try:
+            with anyio.fail_after(20):
+                await process.stdout.receive()
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+def a_job(job_id: str = "job_1", **changes: Any) -> Job:
+    turn = Turn(number=1, request={"input": "hi"}, request_id=f"r-{job_id}", base_url=HERE)
+    return replace(Job(id=job_id, title="t", status=PENDING, created_at=NOW, turn=turn), **changes)
+
+
+def at(job: Job, status: Status, **changes: Any) -> Job:
+    return replace(job, status=status, finished_at=NOW if status in TERMINAL else None, **changes)
+
+
+def there(job: Job | None) -> Job:
+    assert job is not None
+    return job
+
+
+async def row(store: Store, job_id: str = "job_1") -> Job:
+    return there(await store.get(job_id))
+
+
+async def standing(store: Store, status: Status, *, job_id: str = "job_1", named: bool = True) -> Job:
+    """A job of this store that stands at a status, with the response id resp_1 or without one."""
+    job = a_job(job_id)
+    await store.add(job)
+    if status is not PENDING:
+        assert await store.begin(job.sent(NOW))
+        if named and status is not STARTING:
+            await store.attach(job_id, 1, "resp_1", NOW)
+        if status is not STARTING and (status is not QUEUED or not named):
+            assert await store.save(at(await row(store, job_id), status))
+    return await row(store, job_id)
+
+
+async def unconfirmed(store: Store) -> Job:
+    """A job whose POST was sent and whose id nobody learnt."""
+    job = await standing(store, STARTING)
+    assert await store.save(job.failed("start_unconfirmed", "nobody knows", NOW))
+    return await row(store)
+
+
+# Jobs are written down and read.
+
+
+async def test_a_job_is_read_back_as_it_was_written(store: Store, other: Store):
+    job = a_job(title="Überschrift 🎈", created_at=1_800_000_000.123)
+    request = {"input": 'a "quoted"\nline', "tools": [{"type": "web_search"}], "n": 1.5, "none": None, "emoji": "👩‍🚀"}
+    job = replace(job, turn=replace(job.turn, request=request))
+    await store.add(job)
+    assert replace(await row(store), revision=0) == job
+    assert await row(other) == await row(store)
+    assert await store.output(job.id) is None
+
+
+async def test_a_job_that_does_not_exist_is_none_everywhere(store: Store):
+    nobody = a_job("job_nobody")
+    assert await store.get("job_nobody") is None
+    assert await store.output("job_nobody") is None
+    assert await store.newest(5) == []
+    assert await store.begin(nobody.sent(NOW)) is False
+    assert await store.attach("job_nobody", 1, "resp_1", NOW) is None
+    assert await store.save(nobody, held=False) is None
+    assert await store.request_cancel("job_nobody", NOW) is None
+    assert await store.claim_cancel("job_nobody", NOW, 30) is False
+    await store.forget_cancel("job_nobody")
+    await store.watch("job_nobody", NOW, NOW + 60)
+    await store.schedule("job_nobody", NOW, 1)
+    assert await store.next_at(HERE) is None
+    with anyio.fail_after(5):
+        await store.changed("job_nobody", 0)
+    assert await store.newest(5) == []
+
+
+async def test_the_newest_jobs_come_first(store: Store, other: Store):
+    for number in (2, 4, 1, 3):
+        await store.add(a_job(f"job_{number}", created_at=NOW + number))
+    assert [job.id for job in await other.newest(3)] == ["job_4", "job_3", "job_2"]
+    assert len(await store.newest(9)) == 4
+
+
+async def test_an_id_is_given_once(store: Store, other: Store):
+    before = await standing(store, IN_PROGRESS)
+    with pytest.raises(StoreError):
+        await other.add(a_job(title="another"))
+    assert await row(store) == before
+
+
+async def test_a_new_job_is_due_to_nobody_because_its_process_advances_it_now(store: Store, other: Store):
+    await store.add(a_job())
+    for process in (store, other):
+        assert await process.next_at(HERE) is None
+        assert await process.due(NOW + 1e6, HERE) == []
+
+
+# The right to POST.
+
+
+async def test_only_one_begins_a_pending_job(store: Store, other: Store):
+    await store.add(a_job())
+    won: list[Store] = []
+
+    async def begin(process: Store) -> None:
+        if await process.begin(a_job().sent(NOW + 7)):
+            won.append(process)
+
+    async with anyio.create_task_group() as tasks:
+        for process in (other, store, other, store):
+            tasks.start_soon(begin, process)
+    assert won == [store]
+    job = await row(store)
+    assert (job.status, job.turn.attempt, job.turn.sent_at) == (STARTING, 1, NOW + 7)
+
+
+async def test_a_begin_that_is_refused_leaves_no_trace(store: Store, other: Store):
+    await store.add(a_job())
+    before = await row(store)
+    assert not await other.begin(a_job().sent(NOW))
+    assert await row(store) == before
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status not in (PENDING, EXPIRED)])
+async def test_a_job_that_is_not_pending_cannot_be_begun(store: Store, status: Status):
+    before = await standing(store, status, named=False)
+    assert not await store.begin(before.sent(NOW + 9))
+    assert await row(store) == before
+
+
+async def test_a_cancel_takes_the_right_to_post_away(store: Store, other: Store):
+    await store.add(a_job())
+    await other.request_cancel("job_1", NOW)
+    assert not await store.begin(a_job().sent(NOW))
+    assert (await row(store)).status is CANCELLED
+
+
+async def test_a_post_that_was_provably_not_accepted_may_be_begun_again(store: Store):
+    job = await standing(store, STARTING)
+    back = there(await store.save(job.unsent("busy; trying again")))
+    assert (back.status, back.activity, back.turn.attempt) == (PENDING, "busy; trying again", 1)
+    assert await store.begin(back.sent(NOW + 9))
+    again = await row(store)
+    assert (again.status, again.turn.attempt, again.turn.sent_at, again.activity) == (STARTING, 2, NOW + 9, "")
+
+
+# The response id.
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not EXPIRED])
+async def test_an_id_is_kept_in_every_status(store: Store, other: Store, status: Status):
+    before = await standing(store, status, named=False)
+    job = there(await other.attach("job_1", 1, "resp_9", NOW + 9))
+    assert job == await row(store)
+    assert job.turn.response_id == "resp_9"
+    assert job.status is (QUEUED if status in (PENDING, STARTING) else status)
+    assert job.finished_at == before.finished_at
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status not in (PENDING, STARTING)])
+async def test_the_first_id_stays(store: Store, other: Store, status: Status):
+    before = await standing(store, status)
+    job = there(await other.attach("job_1", 1, "resp_9", NOW + 9))
+    assert (job.turn.response_id, job.status) == ("resp_1", before.status)
+
+
+async def test_an_id_reopens_an_unconfirmed_start_for_whoever_comes_first(store: Store, other: Store):
+    await unconfirmed(store)
+    job = there(await other.attach("job_1", 1, "resp_9", NOW + 9))
+    assert (job.status, job.error, job.finished_at, job.turn.response_id) == (QUEUED, None, None, "resp_9")
+    assert await store.next_at(HERE) == NOW + 9
+    assert await other.due(NOW + 9, HERE) == ["job_1"]
+
+
+async def test_an_id_reopens_no_other_failure(store: Store):
+    job = await standing(store, STARTING)
+    await store.save(job.failed("upstream_rejected", "no", NOW))
+    again = there(await store.attach("job_1", 1, "resp_9", NOW + 9))
+    assert (again.status, again.error) == (FAILED, Failure("upstream_rejected", "no"))
+
+
+async def test_an_id_brings_back_a_cancel_that_waited_for_it(store: Store, other: Store):
+    await standing(store, STARTING)
+    await other.request_cancel("job_1", NOW + 3)
+    job = there(await store.attach("job_1", 1, "resp_1", NOW + 9))
+    assert job.cancel_requested_at == NOW + 3
+
+
+# What a look or an event changed.
+
+
+@pytest.mark.parametrize("before", Status)
+async def test_a_status_is_written_only_where_the_table_leads(store: Store, before: Status):
+    """Progress within a status that is no end is written too; an end is written once."""
+    for after in Status:
+        job = await standing(store, before, job_id=f"job_{after}")
+        saved = await store.save(at(job, after, activity="new"), held=False)
+        if after in NEXT.get(before, ()) or (after is before and before not in TERMINAL):
+            assert saved is not None, after
+            assert saved == await row(store, job.id)
+            assert (saved.status, saved.activity) == (after, "new")
+        else:
+            assert saved is None, after
+            assert await row(store, job.id) == job
+
+
+async def test_what_a_look_changed_is_written(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    seen = replace(
+        job,
+        activity="3 searches",
+        observed_by="following",
+        usage=Usage(input_tokens=1, cached_tokens=2, output_tokens=3, reasoning_tokens=4),
+        turn=replace(
+            job.turn,
+            sequence_number=8,
+            looks=5,
+            looked_at=NOW + 5,
+            missing=2,
+            missing_since=NOW + 1,
+            hollow=1,
+            detached=2,
+            partial="so far",
+        ),
+    )
+    saved = there(await store.save(seen))
+    assert replace(saved, revision=job.revision) == seen
+    assert await row(other) == saved
+
+
+async def test_what_a_process_does_not_hold_it_saves_only_if_it_says_so(store: Store, other: Store):
+    job = await standing(store, QUEUED)
+    assert await other.save(at(job, IN_PROGRESS)) is None
+    assert await row(store) == job
+    saved = there(await other.save(at(job, IN_PROGRESS), held=False))
+    assert saved.status is IN_PROGRESS
+    assert await store.save(at(saved, COMPLETED)) is not None, "the holder still holds it"
+
+
+async def test_a_stale_job_erases_nothing_that_others_wrote_meanwhile(store: Store, other: Store):
+    stale = await standing(store, STARTING)
+    await other.attach("job_1", 1, "resp_1", NOW)
+    await other.request_cancel("job_1", NOW + 3)
+    await other.watch("job_1", NOW, NOW + 60)
+    saved = there(await store.save(at(stale, IN_PROGRESS, activity="writing")))
+    assert (saved.status, saved.activity) == (IN_PROGRESS, "writing")
+    assert (saved.cancel_requested_at, saved.watched_until) == (NOW + 3, NOW + 60)
+    assert (saved.turn.response_id, saved.turn.attempt, saved.turn.sent_at) == ("resp_1", 1, NOW)
+
+
+@pytest.mark.parametrize(
+    ("there", "saved", "kept"), [(None, None, None), (None, 4, 4), (4, None, 4), (4, 3, 4), (4, 9, 9)]
+)
+async def test_the_cursor_never_falls(store: Store, there: int | None, saved: int | None, kept: int | None):
+    job = await standing(store, IN_PROGRESS)
+    for number in (there, saved):
+        await store.save(replace(job, turn=replace(job.turn, sequence_number=number)))
+    assert (await row(store)).turn.sequence_number == kept
+
+
+async def test_a_cursor_beyond_all_reason_does_not_lose_the_event_that_brought_it(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    response = {"id": "resp_1", "status": "completed", "output": [{"type": "message", "content": [{"text": "done"}]}]}
+    saved = there(await store.save(job.apply({"sequence_number": 2**80, "response": response}, NOW)))
+    assert saved.status is COMPLETED
+
+
+@pytest.mark.parametrize("first", TERMINAL)
+async def test_an_end_is_written_once_with_its_output(store: Store, first: Status):
+    job = await standing(store, QUEUED)
+    end = at(job, first, error=Failure("code", "why"), usage=Usage(output_tokens=3), output=Output("out", {"a": 1}))
+    assert await store.save(end)
+    written = await row(store)
+    assert (written.status, written.error, written.usage) == (first, Failure("code", "why"), Usage(output_tokens=3))
+    for second in Status:
+        late = at(job, second, error=Failure("late", ""), output=Output("late", {}))
+        assert await store.save(late, held=False) is None
+        assert await store.save(late) is None
+    assert await row(store) == written
+    assert await store.output("job_1") == Output("out", {"a": 1})
+
+
+async def test_of_two_ends_at_once_one_is_written_whole(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    won: list[str] = []
+
+    async def end(process: Store, name: str, status: Status) -> None:
+        last = at(job, status, error=Failure(name, ""), output=Output(name, {}))
+        if await process.save(last, held=False):
+            won.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(end, store, "first", COMPLETED)
+        tasks.start_soon(end, other, "second", CANCELLED)
+        tasks.start_soon(end, store, "third", FAILED)
+    [name] = won
+    assert (await row(store)).error == Failure(name, "")
+    assert await other.output("job_1") == Output(name, {})
+
+
+async def test_a_job_that_ended_is_held_by_nobody_and_never_due(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    await store.schedule("job_1", NOW, 5)
+    await store.save(at(job, COMPLETED))
+    await store.schedule("job_1", NOW, 1)
+    await store.watch("job_1", NOW, NOW + 60)
+    await store.release(NOW)
+    for process in (store, other):
+        assert await process.next_at(HERE) is None
+        assert await process.due(NOW + 1e6, HERE) == []
+
+
+async def test_a_save_that_is_refused_writes_no_output(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    assert await other.save(at(job, COMPLETED, output=Output("x", {}))) is None
+    assert await store.output("job_1") is None
+
+
+OUTPUTS = {
+    "nothing": "",
+    "5 MB": "0123456789abcdef" * 327_680,
+    "5 MB of emoji": "👩‍🚀" * 480_000,
+    "control characters": "".join(map(chr, range(32))) + "\x7f\x85\u2028\u2029\ufeff\ufffe\x00",
+    "right to left": "שלום \u202eعالم\u202c",
+    "quotes": "'\"\\`;-- DROP TABLE job" * 50,
+}
+
+
+@pytest.mark.parametrize("text", OUTPUTS.values(), ids=OUTPUTS)
+async def test_an_output_comes_back_as_it_was(store: Store, other: Store, text: str):
+    job = await standing(store, IN_PROGRESS)
+    output = Output(text, {"output": [{"text": text, "n": 1.25, "none": None, "deep": [[{"": []}]]}]})
+    assert await store.save(at(job, COMPLETED, output=output))
+    assert await other.output("job_1") == output
+
+
+HALF = "cut \ud83d emoji"  # valid in JSON, where a server cut a text by UTF-16 units
+
+
+async def test_half_a_surrogate_pair_does_not_lose_a_result(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    output = Output(HALF, {"output": [{"text": HALF}]})
+    there(await store.save(at(job, COMPLETED, output=output, activity=HALF, error=Failure(HALF, HALF))))
+    kept = await store.output("job_1")
+    assert kept is not None
+    assert kept.text.startswith("cut ")
+    assert kept.text.encode().endswith(b" emoji")
+
+
+async def test_half_a_surrogate_pair_in_a_prompt_is_no_crash(store: Store):
+    job = a_job(title=HALF)
+    await store.add(replace(job, turn=replace(job.turn, request={"input": HALF})))
+    assert (await row(store)).title.encode().endswith(b" emoji")
+
+
+# What happened, for people.
+
+
+async def test_what_happened_to_a_job_is_told_in_the_order_of_time(store: Store, other: Store):
+    await standing(store, STARTING)
+    await standing(store, STARTING, job_id="job_2")
+    await store.record("job_1", NOW + 2, "looked", "HTTP 502")
+    await other.record("job_1", NOW + 1, "sent")
+    await store.record("job_2", NOW, "sent", "🎈")
+    assert await store.events("job_1") == [Event(NOW + 1, "sent", ""), Event(NOW + 2, "looked", "HTTP 502")]
+    assert await other.events("job_2") == [Event(NOW, "sent", "🎈")]
+    assert await store.events("job_3") == []
+
+
+# Cancels.
+
+
+@pytest.mark.parametrize("status", Status)
+async def test_a_cancel_ends_a_pending_job_marks_a_running_one_and_leaves_an_ended_one(
+    store: Store, other: Store, status: Status
+):
+    before = await standing(store, status)
+    job = there(await other.request_cancel("job_1", NOW + 3))
+    assert job == await row(store)
+    if status is PENDING:
+        assert (job.status, job.finished_at, job.error) == (CANCELLED, NOW + 3, None)
+        assert await store.next_at(HERE) is None
+        assert await store.due(NOW + 1e6, HERE) == []
+    elif status in TERMINAL:
+        assert job == before
+    else:
+        assert (job.status, job.cancel_requested_at, job.finished_at) == (status, NOW + 3, None)
+        again = there(await store.request_cancel("job_1", NOW + 9))
+        assert again.cancel_requested_at == NOW + 3
+
+
+async def test_a_cancel_is_sent_by_one_caller_at_a_time(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    won: list[Store] = []
+
+    async def claim(process: Store) -> None:
+        if await process.claim_cancel("job_1", NOW, 30):
+            won.append(process)
+
+    async with anyio.create_task_group() as tasks:
+        for process in (store, other, store, other):
+            tasks.start_soon(claim, process)
+    assert len(won) == 1
+    assert not await store.claim_cancel("job_1", NOW + 29, 30)
+    assert await other.claim_cancel("job_1", NOW + 30, 30)
+    assert not await store.claim_cancel("job_1", NOW + 31, 30)
+
+
+async def test_a_cancel_that_did_not_arrive_may_be_sent_by_whoever_comes_next(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    assert await store.claim_cancel("job_1", NOW, 30)
+    await store.forget_cancel("job_1")
+    assert await other.claim_cancel("job_1", NOW + 1, 30)
+
+
+# When a job is due, and to whom.
+
+
+@pytest.mark.parametrize(
+    ("after_s", "not_before_s", "watched", "due_s"),
+    [
+        (0, 0, False, 0),
+        (30, 0, False, 30),
+        (30, 0, True, 5),
+        (3, 0, True, 3),
+        (30, 20, False, 30),
+        (30, 20, True, 20),
+        (3, 20, False, 20),
+        (3, 20, True, 20),
+    ],
+)
+async def test_a_job_comes_back_when_it_said_or_sooner_if_watched_but_never_before_upstream_allows(
+    store: Store, after_s: float, not_before_s: float, watched: bool, due_s: float
+):
+    await standing(store, IN_PROGRESS)
+    await store.watch("job_1", NOW, NOW + 60 if watched else NOW)
+    await store.schedule("job_1", NOW, after_s, not_before_s)
+    assert await store.next_at(HERE) == NOW + due_s
+    if due_s:
+        assert await store.due(NOW + due_s - 0.001, HERE) == []
+    assert await store.due(NOW + due_s, HERE) == ["job_1"]
+
+
+async def test_a_new_schedule_forgets_what_upstream_asked_before(store: Store):
+    await standing(store, IN_PROGRESS)
+    await store.schedule("job_1", NOW, 3, 500)
+    await store.schedule("job_1", NOW, 3)
+    assert await store.next_at(HERE) == NOW + 3
+
+
+@pytest.mark.parametrize(
+    ("looked_s", "not_before_s", "at_s", "due_s"),
+    [
+        (-60, 0, 10, 10),  # the first look was long ago: now
+        (9.5, 0, 10, 10.5),  # one second between looks
+        (-60, 25, 10, 25),  # upstream asked for more time
+        (29.9, 0, 29.95, 30),  # never later than it was to be anyhow
+        (-60, 0, 40, 30),  # it was due already
+    ],
+)
+async def test_a_watcher_pulls_the_next_look_nearer(
+    store: Store, other: Store, looked_s: float, not_before_s: float, at_s: float, due_s: float
+):
+    job = await standing(store, IN_PROGRESS)
+    await store.save(replace(job, turn=replace(job.turn, looked_at=NOW + looked_s)))
+    await store.schedule("job_1", NOW, 30, not_before_s)
+    await other.watch("job_1", NOW + at_s, NOW + at_s + 60)
+    assert await store.next_at(HERE) == NOW + due_s
+
+
+async def test_a_watcher_does_not_make_due_what_is_being_advanced(store: Store):
+    await standing(store, IN_PROGRESS)
+    await store.watch("job_1", NOW, NOW + 60)
+    assert await store.next_at(HERE) is None
+    assert (await row(store)).watched_until == NOW + 60
+
+
+async def test_the_watcher_who_stays_longest_counts(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    await store.watch("job_1", NOW, NOW + 60)
+    await other.watch("job_1", NOW, NOW + 10)
+    assert (await row(store)).watched_until == NOW + 60
+
+
+async def test_a_due_job_is_claimed_once_until_it_is_scheduled_again(store: Store):
+    await standing(store, IN_PROGRESS)
+    await store.schedule("job_1", NOW, 1)
+    assert await store.due(NOW + 1, HERE) == ["job_1"]
+    assert await store.due(NOW + 1e6, HERE) == []
+    assert await store.next_at(HERE) is None
+
+
+async def test_a_job_that_another_process_holds_is_not_due_here(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    await store.schedule("job_1", NOW, 1)
+    assert await other.next_at(HERE) is None
+    assert await other.due(NOW + 1e6, HERE) == []
+    assert await store.next_at(HERE) == NOW + 1
+
+
+async def test_a_process_that_does_not_hold_a_job_cannot_schedule_it(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    await other.schedule("job_1", NOW, 1)
+    assert await store.next_at(HERE) is None
+
+
+async def test_a_job_at_another_endpoint_is_not_due_here(store: Store):
+    await standing(store, IN_PROGRESS)
+    await store.schedule("job_1", NOW, 1)
+    assert await store.next_at(ELSEWHERE) is None
+    assert await store.due(NOW + 1, ELSEWHERE) == []
+    assert await store.due(NOW + 1, HERE) == ["job_1"]
+
+
+async def test_the_first_of_several_due_jobs_decides_when_to_look(store: Store):
+    for number in (3, 1, 2):
+        await standing(store, IN_PROGRESS, job_id=f"job_{number}")
+        await store.schedule(f"job_{number}", NOW, number)
+    assert await store.next_at(HERE) == NOW + 1
+    assert sorted(await store.due(NOW + 2, HERE)) == ["job_1", "job_2"]
+    assert await store.next_at(HERE) == NOW + 3
+
+
+async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(database: Database, store: Store):
+    for number in range(8):
+        await standing(store, IN_PROGRESS, job_id=f"job_{number}")
+        await store.schedule(f"job_{number}", NOW, 30, 30)
+    claimed: list[str] = []
+
+    async def claim(process: Store) -> None:
+        claimed.extend(await process.due(NOW, HERE))
+
+    async with database.open() as second, database.open() as third:
+        await standing(second, IN_PROGRESS, job_id="job_of_second")
+        await store.release(NOW)
+        async with anyio.create_task_group() as tasks:
+            for process in (second, third, store):
+                tasks.start_soon(claim, process)
+        assert sorted(claimed) == [f"job_{number}" for number in range(8)]
+
+
+async def test_a_released_job_can_be_saved_only_by_who_claims_it(store: Store, other: Store):
+    job = await standing(store, QUEUED)
+    await store.release(NOW)
+    assert await store.save(at(job, IN_PROGRESS)) is None
+    assert await other.due(NOW, HERE) == ["job_1"]
+    assert await other.save(at(job, IN_PROGRESS)) is not None
+
+
+# The death of a process.
+
+
+async def test_a_job_is_taken_over_once_its_process_is_dead_and_not_before(database: Database, store: Store):
+    body = [
+        'await store.add(a_job("job_pending"))',
+        'await store.add(a_job("job_over"))',
+        'await store.request_cancel("job_over", 1.0)',
+        'await store.add(a_job("job_sent"))',
+        f'assert await store.begin(a_job("job_sent").sent({NOW}))',
+        'await store.add(a_job("job_running"))',
+        f'assert await store.begin(a_job("job_running").sent({NOW}))',
+        f'await store.attach("job_running", 1, "resp_7", {NOW})',
+        f'await store.schedule("job_running", {NOW}, 3600.0)',
+        'print("written", flush=True)',
+        "await anyio.sleep_forever()",
+    ]
+    async with process(database, *body) as victim:
+        assert await store.take_over(NOW) == 0
+        assert await store.due(NOW + 1e6, HERE) == []
+        victim.kill()
+        await victim.wait()
+    assert await store.take_over(NOW + 5) == 3
+    assert await store.take_over(NOW + 5) == 0
+    assert await store.next_at(HERE) == NOW + 5
+    assert sorted(await store.due(NOW + 5, HERE)) == ["job_pending", "job_running", "job_sent"]
+    running = await row(store, "job_running")
+    assert (running.status, running.turn.response_id) == (QUEUED, "resp_7")
+    assert (await row(store, "job_sent")).status is STARTING
+    assert (await row(store, "job_over")).status is CANCELLED
+    assert await store.begin((await row(store, "job_pending")).sent(NOW + 5)), "a pending job may still be sent"
+
+
+async def test_a_living_store_in_the_same_process_is_not_taken_over(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    assert await other.take_over(NOW) == 0
+    assert await store.take_over(NOW) == 0
+    assert await other.due(NOW + 1e6, HERE) == []
+
+
+async def test_a_store_that_was_closed_without_releasing_counts_as_dead(database: Database, store: Store):
+    async with database.open() as gone:
+        await standing(gone, IN_PROGRESS)
+    assert await store.take_over(NOW) == 1
+    assert await store.due(NOW, HERE) == ["job_1"]
+
+
+async def test_the_jobs_of_the_dead_are_freed_by_one_of_the_living(database: Database, store: Store, other: Store):
+    async with database.open() as gone:
+        for number in range(5):
+            await standing(gone, IN_PROGRESS, job_id=f"job_{number}")
+    freed: list[int] = []
+
+    async def take_over(process: Store) -> None:
+        freed.append(await process.take_over(NOW))
+
+    async with anyio.create_task_group() as tasks:
+        for process in (store, other, store, other):
+            tasks.start_soon(take_over, process)
+    assert sum(freed) == 5
+
+
+# Waiting for a change.
+
+
+@asynccontextmanager
+async def woken(store: Store, job: Job) -> AsyncGenerator[anyio.Event]:
+    """An event that is set once `changed` has returned; by the end of the block it must have."""
+    returned = anyio.Event()
+
+    async def wait() -> None:
+        await store.changed(job.id, job.revision)
+        returned.set()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            for _ in range(10):
+                await store.get(job.id)  # questions are answered in order, so the waiter has asked its own by now
+            assert not returned.is_set()
+            yield returned
+
+
+OWN: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
+    "save": lambda store, job: store.save(replace(job, activity="new")),
+    "attach": lambda store, job: store.attach(job.id, 1, "resp_1", NOW),
+    "request_cancel": lambda store, job: store.request_cancel(job.id, NOW),
+}
+
+
+@pytest.mark.parametrize("write", OWN)
+async def test_a_waiter_wakes_for_a_write_of_its_own_store(store: Store, write: str):
+    job = await standing(store, STARTING)
+    async with woken(store, job):
+        await OWN[write](store, job)
+
+
+async def test_a_waiter_wakes_when_its_own_store_begins_the_job(store: Store):
+    await store.add(a_job())
+    job = await row(store)
+    async with woken(store, job):
+        assert await store.begin(job.sent(NOW))
+
+
+FREEING: dict[str, Callable[[Store], Awaitable[object]]] = {
+    "release": lambda store: store.release(NOW),
+    "take_over": lambda store: store.take_over(NOW),
+}
+
+
+@pytest.mark.parametrize("freeing", FREEING)
+async def test_a_waiter_sees_the_revision_that_freeing_a_job_gave_it(database: Database, store: Store, freeing: str):
+    """A store may leave the revision as it is, for nothing that a reader sees has changed; then a save wakes."""
+    async with database.open() as gone:
+        job = await standing(store if freeing == "release" else gone, IN_PROGRESS)
+    async with woken(store, job):
+        await FREEING[freeing](store)
+        if (await row(store)).revision == job.revision:
+            await store.save(job, held=False)
+
+
+async def test_a_waiter_wakes_for_a_write_through_another_connection(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    async with woken(store, job):
+        await other.request_cancel(job.id, NOW)
+
+
+async def test_a_waiter_wakes_for_a_write_of_another_process(database: Database, store: Store):
+    job = await standing(store, IN_PROGRESS)
+    body = ['print("ready", flush=True)', "sys.stdin.readline()", f'await store.request_cancel("job_1", {NOW})']
+    async with process(database, *body) as neighbour, woken(store, job):
+        assert neighbour.stdin is not None
+        await neighbour.stdin.send(b"now\n")
+    assert (await row(store)).cancel_requested_at == NOW
+
+
+async def test_every_waiter_wakes(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    async with woken(store, job), woken(store, job), woken(other, job):
+        await store.save(replace(job, activity="new"))
+
+
+async def test_a_waiter_sleeps_on_while_other_jobs_change(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    async with woken(store, job) as returned:
+        for process, name in ((store, "job_2"), (other, "job_3")):
+            await process.add(a_job(name))
+            await process.request_cancel(name, NOW)
+        for _ in range(50):
+            await store.get("job_1")
+        assert not returned.is_set()
+        await store.save(replace(job, activity="new"))
+
+
+async def test_who_knows_an_old_revision_does_not_wait(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    assert await store.save(replace(job, activity="new"))
+    with anyio.fail_after(5):
+        await store.changed(job.id, job.revision)
+
+
+async def test_every_change_that_a_reader_can_see_has_its_own_revision(store: Store, other: Store):
+    job = a_job().sent(NOW)
+    changes: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.begin(job),
+        lambda: store.attach("job_1", 1, "resp_1", NOW),
+        lambda: store.save(at(job, IN_PROGRESS)),
+        lambda: store.save(at(job, IN_PROGRESS, activity="writing")),
+        lambda: other.request_cancel("job_1", NOW),
+        lambda: other.save(at(job, CANCELLED), held=False),
+    ]
+    await store.add(a_job())
+    revisions = [(await row(store)).revision]
+    for change in changes:
+        assert await change()
+        revisions.append((await row(store)).revision)
+    assert revisions == sorted(set(revisions))
+
+
+# Many at once.
+
+
+async def test_many_writers_on_several_stores_get_in_one_another_s_way_only_by_waiting(database: Database):
+    async def work(process: Store, name: str) -> None:
+        job = await standing(process, IN_PROGRESS, job_id=name)
+        for number in range(10):
+            saved = await process.save(replace(job, turn=replace(job.turn, sequence_number=number)))
+            assert saved is not None
+            assert saved.turn.sequence_number == number
+        assert await process.save(at(job, COMPLETED, output=Output(name, {})))
+
+    names = [f"job_{number}" for number in range(12)]
+    async with database.open() as first, database.open() as second, database.open() as third:
+        async with anyio.create_task_group() as tasks:
+            for name, process in zip(names, [first, second, third] * 4, strict=True):
+                tasks.start_soon(work, process, name)
+        assert {job.id for job in await first.newest(99) if job.status is COMPLETED} == set(names)
+        assert [output.text for name in names if (output := await third.output(name))] == names
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_nothing_acknowledged(
+    database: Database, store: Store, seed: int
+):
+    """Several tasks share a store and are cancelled after a random number of turns of the loop."""
+    random = Random(seed)
+    acknowledged: dict[str, Job] = {}
+
+    async def work(name: str, turns: int) -> None:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cancel, scope, turns)
+                await write(name)
+                scope.cancel()
+
+    async def cancel(scope: anyio.CancelScope, turns: int) -> None:
+        for _ in range(turns):
+            await checkpoint()
+        scope.cancel()
+
+    async def write(name: str) -> None:
+        job = acknowledged[name] = a_job(name)
+        await store.add(job)
+        acknowledged[name] = job = job.sent(NOW)
+        assert await store.begin(job)
+        job = await store.attach(name, 1, "resp_" + name, NOW) or job
+        acknowledged[name] = job
+        for number in range(40):
+            seen = at(job, IN_PROGRESS, turn=replace(job.turn, sequence_number=number))
+            acknowledged[name] = job = await store.save(seen) or job
+            await store.schedule(name, NOW, 5)
+            await store.watch(name, NOW, NOW + 60)
+            await store.due(NOW + 9, HERE)
+        end = at(job, COMPLETED, output=Output(name, {}))
+        acknowledged[name] = await store.save(end) or job
+
+    with anyio.fail_after(50):
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(work, f"job_{number}", random.choice([3, 30, 300, 3_000, 30_000]))
+        async with database.open() as witness:
+            assert await witness.request_cancel("job_of_nobody", NOW) is None, "no lock was left"
+            for name, known in acknowledged.items():
+                found = await witness.get(name)
+                if found is None:
+                    assert known == a_job(name), "it was cancelled before it was written"
+                    continue
+                assert found.revision >= known.revision
+                assert found.turn.response_id or not known.turn.response_id
+                assert (found.turn.sequence_number or 0) >= (known.turn.sequence_number or 0)
+                assert not known.terminal or known.status is found.status
+                assert (await witness.output(name) is None) == (not found.terminal)
+        await store.add(a_job("job_after"))
