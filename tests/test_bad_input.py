@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
-from conftest import hosting
+from hosts import hosting
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "misspelt argument": ("agent_start", {"promt": "hi"}, "did you mean 'prompt'?"),

@@ -7,7 +7,7 @@ import pytest
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
-from conftest import hosting
+from hosts import hosting
 
 
 def counters(upstream: RunningServer) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from agent_jobs.settings import Settings
-from conftest import hosting
+from hosts import hosting
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -12,7 +12,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.render import dumps
 from agent_jobs.settings import Settings
-from conftest import eventually, hosting, scripted
+from hosts import eventually, hosting, scripted
 from processes import MODERN, Server, serving
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]

@@ -14,7 +14,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.render import dumps
 from agent_jobs.settings import Settings
-from conftest import SPEED, eventually, hosting, scripted
+from hosts import SPEED, eventually, hosting, scripted
 
 
 def size(answer: dict[str, Any]) -> int:

@@ -1,0 +1,82 @@
+"""A host on the tools: a real MCP client in this process, and the app behind it."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from mcp import Client
+from mcp_types import CallToolResult, TextContent
+
+from agent_jobs.app import App, open_app
+from agent_jobs.clock import fast_clock
+from agent_jobs.server import build_server
+from agent_jobs.settings import Settings
+
+#: Ours and the emulator's seconds that pass in a real one.
+SPEED = 10.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host's model: calls tools and reads what it gets."""
+
+    app: App
+    client: Client
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The answer of a call that must not be refused."""
+        result = await self.client.call_tool(tool, arguments)
+        assert not result.is_error, result
+        return read(result)
+
+    async def refused(self, tool: str, **arguments: Any) -> str:
+        """The sentence of a call that must be refused."""
+        result = await self.client.call_tool(tool, arguments)
+        assert result.is_error, result
+        return read(result)["error"]["message"]
+
+    async def start(
+        self, prompt: str = "hello", *, emulate: dict[str, Any] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Start a job whose upstream run is scripted."""
+        return await self.call("agent_start", prompt=scripted(prompt, emulate), **{"wait_s": 0, **more})
+
+    async def end(self, job_id: str) -> dict[str, Any]:
+        """Poll as the answers say until the job ended."""
+        with anyio.fail_after(30):
+            while True:
+                answer = await self.call("agent_poll", job_id=job_id)
+                if "next_poll_ms" not in answer:
+                    return answer
+
+
+def read(result: CallToolResult) -> dict[str, Any]:
+    """An answer, which must say the same in its text and in its structure."""
+    [content] = result.content
+    assert isinstance(content, TextContent)
+    assert json.loads(content.text) == result.structured_content
+    return json.loads(content.text)
+
+
+def scripted(prompt: str, emulate: dict[str, Any] | None) -> str:
+    return prompt if emulate is None else f"{prompt} [emulate {json.dumps(emulate)}]"
+
+
+@asynccontextmanager
+async def hosting(settings: Settings, *, speed: float = SPEED, **client: Any) -> AsyncGenerator[Host]:
+    """A process of ours, as its host sees it."""
+    async with (
+        open_app(settings, fast_clock(speed)) as app,
+        Client(build_server(app.engine, max_wait_s=settings.max_wait_s), **client) as mcp,
+    ):
+        yield Host(app, mcp)
+
+
+async def eventually(fact: Callable[[], bool], limit_s: float = 10.0) -> None:
+    """Wait for a fact of another thread or process."""
+    with anyio.fail_after(limit_s):
+        while not fact():  # noqa: ASYNC110  # another thread or process sets no event of ours
+            await anyio.sleep(0.01)
