@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import anyio
@@ -17,6 +18,8 @@ from agent_jobs.settings import Settings
 
 #: Ours and the emulator's seconds that pass in a real one.
 SPEED = 10.0
+#: The same work is not started twice unasked.
+WORK = count(1)
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,12 @@ class Host:
         return read(result)["error"]["message"]
 
     async def start(
-        self, prompt: str = "hello", *, emulate: dict[str, Any] | None = None, **more: Any
+        self, prompt: str | None = None, *, emulate: dict[str, Any] | None = None, **more: Any
     ) -> dict[str, Any]:
         """Start a job whose upstream run is scripted."""
-        return await self.call("agent_start", prompt=scripted(prompt, emulate), **{"wait_s": 0, **more})
+        return await self.call(
+            "agent_start", prompt=scripted(prompt or f"work {next(WORK)}", emulate), **{"wait_s": 0, **more}
+        )
 
     async def end(self, job_id: str) -> dict[str, Any]:
         """Poll as the answers say until the job ended."""

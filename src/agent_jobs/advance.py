@@ -5,13 +5,15 @@ A step may be cut off anywhere by the death of the process. What another process
 
 import logging
 import random
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import cast
 
 import anyio
 
+from agent_jobs import request
 from agent_jobs.clock import Clock
 from agent_jobs.errors import (
     AccountError,
@@ -24,8 +26,8 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.follow import Follower
-from agent_jobs.job import JSON, Job, Status
-from agent_jobs.responses import ResponsesClient
+from agent_jobs.job import JSON, Job, Mode, Status
+from agent_jobs.responses import ANSWERED_JSON, ResponsesClient
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -37,9 +39,21 @@ BIRTH_GRACE_S = 1.5
 RELAUNCH_MIN_S, RELAUNCH_MAX_S = 2.0, 60.0
 #: A stream that lives may still miss the end, so a followed job is looked at all the same, seldom.
 FAR_LOOK_S = 290.0
-FOLLOW_AUTO = 200
 CANCEL_AGAIN_S, CANCEL_RETRY_S = 30.0, 5.0
+#: Nothing was sent in so long: the work is not wanted any more.
+PENDING_MAX_S = 7 * 86_400.0
+#: Past its limit a run that cannot be asked about is asked about so often, and so long.
+OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
+#: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
+PAUSE_S = 60.0
+#: A job of a key that this process lacks is left to others for so long.
+LET_GO_S = 60.0
+#: What an endpoint taught is kept for a day.
+MODE_KEPT_S = 86_400.0
+#: What to try where an endpoint refuses a way of sending.
+LESSER: Mapping[Mode, Mode] = {"background_stream": "background", "background": "foreground"}
+WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 #: What is wrong with an account, where upstream's code tells a person what to mend.
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
 
@@ -57,24 +71,53 @@ class After:
     not_before_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """As many jobs run as may: somebody comes back to this one when a slot is free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much is done at once, and how long a run may take.
+
+    Args:
+        follow: Streams that this process reads at once.
+        concurrent: Runs upstream at once, over all processes on the database.
+        job_timeout_s: Seconds from the first byte of a POST until the run is cancelled.
+        mode: How to send, whatever the endpoint teaches; None lets it teach.
+    """
+
+    follow: int = 200
+    concurrent: int = 10
+    job_timeout_s: float = 10_800.0
+    mode: Mode | None = None
+
+
 class Advancer:
     """The steps of jobs at one endpoint."""
 
-    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, *, follow: int = FOLLOW_AUTO) -> None:
+    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, limits: Limits) -> None:
         self._store = store
         self._client = client
         self._clock = clock
-        self._follower = Follower(store, clock, follow)
+        self._limits = limits
+        self._follower = Follower(store, clock, limits.follow)
         self._births: set[anyio.CancelScope] = set()
+        self._paused: tuple[float, str] | None = None
 
-    async def advance(self, job_id: str) -> Done | After:
+    @property
+    def paused(self) -> str | None:
+        """Why nothing new should be sent with this key just now; None when it may be tried."""
+        return self._paused[1] if self._paused is not None and self._clock.now() < self._paused[0] else None
+
+    async def advance(self, job_id: str) -> Done | After | Parked:
         """Take the one step that the job's row asks for: launch, cancel or look."""
         job = await self._store.get(job_id)
         if job is None or job.terminal:
             return Done()
         if job.turn.response_id is None:
             return await (self._launch(job) if job.status is Status.PENDING else self._orphaned(job))
-        if job.cancel_requested_at is not None:
+        if job.cancel_requested_at is not None or job.turn.timed_out_at is not None:
             return await self.cancel(job)
         return await self._look(job)
 
@@ -91,18 +134,31 @@ class Advancer:
             except UpstreamError as error:
                 await self._store.forget_cancel(job.id)
                 await self._store.save(job.unreached(f"cannot cancel: {error}", self._clock.now()), held=False)
-                return After(error.retry_after_s or CANCEL_RETRY_S)
+                return await self._overdue(job) or After(error.retry_after_s or CANCEL_RETRY_S)
         return await self._look(job, held=False)
+
+    async def purge(self, before: float) -> int:
+        """Forget jobs that ended long ago, here and upstream; returns how many."""
+        purged = await self._store.purge(before)
+        for job in purged:
+            if job.turn.response_id is not None and job.turn.base_url == self._client.endpoint.base_url:
+                with suppress(UpstreamError):
+                    await self._client.delete(job.turn.response_id)
+        return len(purged)
 
     def hurry(self) -> None:
         """Give the ids that are on their way a last moment to arrive."""
         for birth in self._births:
             birth.deadline = min(birth.deadline, anyio.current_time() + BIRTH_GRACE_S)
 
-    async def _launch(self, job: Job) -> Done | After:
+    async def _launch(self, job: Job) -> Done | After | Parked:
         """Send the POST, if this caller wins the right to, and stay until the response has an id."""
+        now = self._clock.now()
         if job.cancel_requested_at is not None:
-            await self._store.save(job.cancelled(self._clock.now()))
+            await self._store.save(job.cancelled(now))
+            return Done()
+        if now - job.created_at > PENDING_MAX_S:
+            await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
             return Done()
         # Not to be cancelled between the first byte and the id: the run would be paid and lost.
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:
@@ -112,14 +168,17 @@ class Advancer:
             except (UnsentError, BusyError) as error:
                 return await self._relaunch(job, error)
             except AccountError as error:
+                self._pause(error)
                 code = error.code if error.code in ACCOUNT_CODES else "account_refused"
                 await self._fail(job, code, str(error))
             except RefusedError as error:
+                if await self._taught(job, error):
+                    return After(0)
                 await self._fail(job, error.code or "upstream_rejected", str(error))
             except UnclearError as error:
                 await self._fail(job, "start_unconfirmed", str(error))
             except _NotOursError:
-                pass
+                return Parked()  # parks nothing but a job that is still pending and ours
             finally:
                 self._births.discard(birth)
             return Done()
@@ -131,10 +190,12 @@ class Advancer:
         async def before_sending() -> None:
             nonlocal job
             job = job.sent(self._clock.now())
-            if not await self._store.begin(job):
+            if not await self._store.begin(job, self._limits.concurrent):
                 raise _NotOursError
 
-        create = self._client.create(job.turn.request, request_id=job.turn.request_id, before_sending=before_sending)
+        job = replace(job, turn=replace(job.turn, mode=await self._mode(job)))
+        body = request.sent_as(job.turn.request, job.turn.mode)
+        create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
                 job = job.apply(event, self._clock.now())
@@ -145,11 +206,37 @@ class Advancer:
                 birth.shield, birth.deadline = False, float("inf")
                 if job.terminal or cancelling:
                     return After(0)
+                if event.get("type") == ANSWERED_JSON:
+                    return await self._poll(job)
                 in_background = _in_background(event)
                 if self._follower.has_room or not in_background:
                     return await self._follow(job, events, in_background=in_background)
                 return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
+
+    async def _mode(self, job: Job) -> Mode:
+        """How to send this turn: as a person said, else as its endpoint taught us, else in the best way."""
+        if self._limits.mode is not None:
+            return self._limits.mode
+        since = self._clock.now() - MODE_KEPT_S
+        taught = await self._store.mode(job.turn.base_url, str(job.turn.request.get("model")), since)
+        return taught or ("background" if self._client.endpoint.azure else "background_stream")
+
+    async def _taught(self, job: Job, error: RefusedError) -> bool:
+        """Whether a refusal names the way of sending and there is a lesser one, which is kept and tried next."""
+        mode = await self._mode(job)
+        named = WAY_OF_SENDING.search(f"{error.param} {error}".lower())
+        lesser = LESSER.get(mode)
+        if self._limits.mode is not None or lesser is None or not named:
+            return False
+        model, now = str(job.turn.request.get("model")), self._clock.now()
+        await self._store.learn(job.turn.base_url, model, lesser, now, str(error))
+        await self._store.record(job.id, now, lesser, str(error))
+        return await self._store.save(job.unsent("")) is not None
+
+    def _pause(self, error: AccountError) -> None:
+        """Send nothing new for a while: every job would fail the same way."""
+        self._paused = (self._clock.now() + PAUSE_S, str(error))
 
     async def _born(self, job: Job, response_id: str) -> bool:
         """Write the id down before anybody is told of it; returns whether a cancel waited for it."""
@@ -171,7 +258,7 @@ class Advancer:
         await self._store.record(job.id, self._clock.now(), "following")
         if in_background:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
-            await self._store.schedule(job.id, self._clock.now(), FAR_LOOK_S, FAR_LOOK_S)
+            await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         job = await self._follower.follow(job, events)
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
@@ -205,12 +292,20 @@ class Advancer:
     async def _look(self, job: Job, *, held: bool = True) -> Done | After:
         """GET the response and take in what it says; no failure of a look ends a job."""
         now, not_before_s = self._clock.now(), 0.0
+        ours = job.turn.fingerprint in ("", self._client.endpoint.fingerprint)
         try:
             look = await self._client.retrieve(job.turn.response_id or "")
+            self._paused = None
             now, not_before_s = self._clock.now(), look.poll_after_s or 0.0
             seen = job.observe(look.response, now)
-        except MissingError:
-            seen = job.missed(now)
+        except (MissingError, AccountError) as error:
+            if not ours:
+                # Another key's response: whoever has that key can see it.
+                await self._store.let_go(job.id, now + LET_GO_S)
+                return Done()
+            if isinstance(error, AccountError):
+                self._pause(error)
+            seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
         except UpstreamError as error:
             not_before_s = error.retry_after_s or 0.0
             seen = job.unreached(f"cannot look: {error}", now)
@@ -219,12 +314,39 @@ class Advancer:
             self._follower.leave(job.id)
             logger.info("%s: %s", job.id, "is somebody else's" if saved is None else f"ended, {saved.status}")
             return Done()
+        if (overdue := await self._overdue(saved)) is not None:
+            return overdue
         if self._follower.follows(job.id):
-            return After(FAR_LOOK_S, FAR_LOOK_S)
+            return After(*[self._far_look_s(saved)] * 2)
         if held and self._follower.has_room and saved.followable(now):
             events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
             return await self._follow(saved, events)
         return After(saved.next_look_s(now) * random.uniform(1.0, 1.1), not_before_s)
+
+    def _far_look_s(self, job: Job) -> float:
+        """When to look at a followed job: seldom, but not after its deadline."""
+        return min(FAR_LOOK_S, max(1.0, -job.overdue_s(self._clock.now(), self._limits.job_timeout_s)))
+
+    async def _overdue(self, job: Job) -> Done | After | None:
+        """What is due for a run past its limit, which was just looked at: have it cancelled, or give it up at last.
+
+        A deadline ends spending, never collecting: what upstream cannot be asked about is asked about for a day more.
+        """
+        now = self._clock.now()
+        overdue_s = job.overdue_s(now, self._limits.job_timeout_s)
+        if overdue_s < 0 or job.cancel_requested_at is not None:
+            return None
+        if overdue_s > COLLECT_S:
+            await self._fail(
+                job, "deadline_exceeded", "its time limit passed, and upstream could not be asked about it"
+            )
+            return Done()
+        if job.turn.timed_out_at is None:
+            self._follower.leave(job.id)
+            await self._store.save(job.timed_out(now))
+            await self._store.record(job.id, now, "deadline")
+            return After(0)
+        return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
 
 
 class _NotOursError(Exception):

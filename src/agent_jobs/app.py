@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup
 
-from agent_jobs.advance import Advancer
+from agent_jobs.advance import Advancer, Limits
 from agent_jobs.clock import Clock
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
@@ -85,10 +85,26 @@ class App:
             project=settings.project,
         )
         client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
-        self._advancer = Advancer(store, client, self._clock, follow=settings.follow)
-        runner = Runner(store, self._advancer, self._clock, endpoint.base_url, self._tasks)
+        concurrent = settings.max_concurrent
+        limits = Limits(
+            follow=settings.follow,
+            concurrent=concurrent,
+            job_timeout_s=settings.job_timeout_s,
+            mode=None if settings.mode == "auto" else settings.mode,
+        )
+        self._advancer = Advancer(store, client, self._clock, limits)
+        runner = Runner(
+            store,
+            self._advancer,
+            self._clock,
+            self._tasks,
+            endpoint=endpoint,
+            concurrent=concurrent,
+            retention_s=settings.retention_days * 86_400,
+        )
         self._tasks.start_soon(runner.run)
-        return Engine(store, Upstream(endpoint.base_url, runner), self._clock, settings.model)
+        self._tasks.start_soon(runner.purge)
+        return Engine(store, Upstream(endpoint, self._advancer, runner), self._clock, settings.model)
 
     async def _release(self, store: Store) -> None:
         """Leave the jobs to whoever comes next, at once."""

@@ -1,14 +1,16 @@
 """The verbs that the faces call. Each one is bounded in time and safe to cancel."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import choice
 from uuid import uuid4
 
 from agent_jobs import request
+from agent_jobs.advance import Advancer
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError
-from agent_jobs.job import JSON, Job, Status, Turn
+from agent_jobs.job import JSON, WAITING, Job, Status, Turn
+from agent_jobs.responses import Endpoint
 from agent_jobs.runner import Runner
 from agent_jobs.store import Event, Store
 
@@ -25,8 +27,17 @@ ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
 class Upstream:
     """The endpoint this process works with, and who runs its jobs."""
 
-    base_url: str
+    endpoint: Endpoint
+    advancer: Advancer
     runner: Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job that answers for a start, and whether it was there before."""
+
+    job: Job
+    duplicate: bool
 
 
 class Engine:
@@ -57,34 +68,52 @@ class Engine:
         effort: str | None = None,
         web_search: bool = False,
         options: JSON | None = None,
+        priority: int = 0,
         wait_s: float = 0.0,
-    ) -> Job:
+    ) -> Started:
         """Write a job down, have it launched, and wait until upstream named its id or `wait_s` for its end.
+
+        Work that was asked for before is not started again, while the job that does it goes on, or its result was
+        handed to nobody yet, or its start is unconfirmed: that job answers. `options.allow_duplicate` starts another,
+        `options.key` makes one job for each key.
 
         Raises:
             RequestError: Nothing was started; the sentence says what to change.
             ConfigError: Nothing was started; a person must change a setting.
             StoreError: Nothing was started.
         """
-        upstream = self._working()
+        upstream, began = self._working(), self._clock.now()
+        if upstream.advancer.paused is not None:
+            raise ConfigError(f"Upstream refuses this key: {upstream.advancer.paused} Ask the user; try again in 60 s.")
         job_id = "job_" + "".join(choice(ID_LETTERS) for _ in range(ID_LENGTH))
         body = request.build(
             prompt, job_id=job_id, model=model or self._model, effort=effort, web_search=web_search, options=options
         )
-        turn = Turn(number=1, request=body, request_id=str(uuid4()), base_url=upstream.base_url)
+        turn = Turn(
+            number=1,
+            request=body,
+            request_id=str(uuid4()),
+            base_url=upstream.endpoint.base_url,
+            fingerprint=upstream.endpoint.fingerprint,
+        )
         job = Job(
             id=job_id,
             title=request.title_of(prompt),
             status=Status.PENDING,
             created_at=self._clock.now(),
             turn=turn,
+            request_hash=request.hash_of(body),
+            key=request.key_of(options),
+            priority=priority,
         )
-        await self._store.add(job)
-        upstream.runner.launch(job.id)
+        existing = await self._store.add(job, allow_duplicate=bool((options or {}).get("allow_duplicate")))
+        if existing is None:
+            upstream.runner.launch(job.id)
+        job = existing or job
         job = await self._until(job, lambda job: job.turn.response_id is not None or bool(job.activity), ID_WAIT_S)
         if wait_s > 0 and not job.terminal:
-            job = await self._watched(job, wait_s - (self._clock.now() - job.created_at))
-        return job
+            job = await self._watched(job, wait_s - (self._clock.now() - began))
+        return Started(await self._placed(job), duplicate=existing is not None)
 
     async def poll(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """The job as it stands, once it ended or after `wait_s`; its output with it when it ended.
@@ -93,7 +122,12 @@ class Engine:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
         job = await self._existing(job_id)
-        return job if job.terminal else await self._watched(job, wait_s)
+        return job if job.terminal else await self._placed(await self._watched(job, wait_s))
+
+    async def delivered(self, job: Job) -> None:
+        """Take note that the job's result was handed to a host."""
+        if job.terminal and job.delivered_at is None:
+            await self._store.deliver(job.id, self._clock.now())
 
     async def cancel(self, job_id: str) -> Job:
         """Have upstream stop the job, and wait a moment for it to say so.
@@ -105,7 +139,7 @@ class Engine:
             return job
         upstream = self._working()
         job = await self._store.request_cancel(job_id, self._clock.now()) or job
-        if not job.terminal and job.turn.response_id is not None and job.turn.base_url == upstream.base_url:
+        if not job.terminal and job.turn.response_id is not None and job.turn.base_url == upstream.endpoint.base_url:
             upstream.runner.cancel(job)
         return job if job.terminal else await self._watched(job, CANCEL_WAIT_S)
 
@@ -126,6 +160,10 @@ class Engine:
         job = await self._store.get(job_id)
         if job is not None:
             return job
+        purged = await self._store.tombstone(job_id)
+        if purged is not None:
+            days = round((self._clock.now() - purged.finished_at) / 86_400)
+            raise JobNotFoundError(f"{job_id} ended {purged.status} {days} days ago and was purged; start it again.")
         newest = [f"{job.id} ({job.title[:30]})" for job in await self._store.newest(3)]
         hint = f"The newest are {', '.join(newest)}." if newest else "There are no jobs yet; agent_start makes one."
         raise JobNotFoundError(f"There is no job {job_id[:40]!r}. {hint}")
@@ -137,6 +175,12 @@ class Engine:
         if isinstance(self._upstream, Upstream):
             self._upstream.runner.wake()
         return await self._until(job, lambda job: job.status is Status.INPUT_REQUIRED, wait_s)
+
+    async def _placed(self, job: Job) -> Job:
+        """The job; where it waits for a slot, with how many go before it."""
+        if job.status is not Status.PENDING or job.activity != WAITING:
+            return job
+        return replace(job, activity=f"{WAITING}, {await self._store.ahead(job)} ahead")
 
     async def _until(self, job: Job, arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """The job once it has ended or arrived somewhere, or as it stands after `wait_s`."""

@@ -43,6 +43,7 @@ class UpstreamError(AgentJobsError):
     Args:
         message: One sentence in upstream's words where it gave any.
         code: Upstream's `error.code` (or `error.type`) as text, for instance `model_not_found`.
+        param: The parameter that upstream names.
         status: The HTTP status, None when there was no answer.
         request_id: Upstream's `x-request-id`, for its support.
         retry_after_s: How long upstream asked to wait.
@@ -53,12 +54,14 @@ class UpstreamError(AgentJobsError):
         message: str,
         *,
         code: str = "",
+        param: str = "",
         status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
+        self.param = param
         self.status = status
         self.request_id = request_id
         self.retry_after_s = retry_after_s

@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any, Literal, Self, cast
 
 JSON = Mapping[str, Any]
+#: How a turn is sent: in the background with a stream, in the background without one, or held open by this process.
+Mode = Literal["background_stream", "background", "foreground"]
 
 
 class Status(StrEnum):
@@ -30,6 +32,7 @@ class Status(StrEnum):
 _ENDS = {Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED}
 
 #: What may follow what. `apply` and `observe` obey it, and the store guards each write with the same table.
+#: Only an id that is found may do more: see `Job.found`.
 NEXT: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.STARTING, Status.CANCELLED, Status.FAILED}),
     # Back to pending: upstream provably did not accept the POST.
@@ -40,8 +43,14 @@ NEXT: Mapping[Status, frozenset[Status]] = {
 }
 TERMINAL = frozenset(Status) - NEXT.keys()
 
+#: What a pending job does while as many run as may.
+WAITING = "waiting for a free slot"
+#: Said of a run that our own deadline stopped.
+DEADLINE = "It ran longer than its time limit and was cancelled; what came until then is in the output."
 #: Failures after which the same request may well succeed.
-RETRYABLE = frozenset({"server_error", "rate_limit_exceeded", "server_is_overloaded", "vector_store_timeout"})
+RETRYABLE = frozenset(
+    {"server_error", "rate_limit_exceeded", "server_is_overloaded", "vector_store_timeout", "interrupted"}
+)
 
 #: A `completed` without output and usage is looked at this often again before it is believed (LiteLLM #36275).
 HOLLOW_LOOKS = 3
@@ -109,6 +118,8 @@ class Turn:
     request: JSON  #: the body of POST /responses
     request_id: str  #: sent as X-Client-Request-Id
     base_url: str  #: where the response lives; only a process that talks to it may look
+    fingerprint: str = ""  #: of the key that creates it; only its owner's "not found" counts
+    mode: Mode = "background_stream"
     attempt: int = 0  #: POSTs of which a byte was sent
     sent_at: float | None = None  #: first byte of the latest POST, epoch seconds
     response_id: str | None = None  #: the first one we were told; gateways change it from GET to GET
@@ -119,6 +130,7 @@ class Turn:
     missing_since: float | None = None
     hollow: int = 0  #: looks that saw `completed` with nothing in it
     detached: int = 0  #: attachments to its stream in a row that brought no event
+    timed_out_at: float | None = None  #: our own deadline had it cancelled
     partial: str = ""  #: the tail of what the model has written so far
 
 
@@ -131,6 +143,10 @@ class Job:
     status: Status
     created_at: float
     turn: Turn
+    request_hash: str = ""  #: what was asked for, without the job's own id
+    key: str | None = None  #: the caller's own: one job for each
+    priority: int = 0
+    delivered_at: float | None = None
     finished_at: float | None = None
     activity: str = ""
     error: Failure | None = None
@@ -157,15 +173,13 @@ class Job:
         The status in the event's response counts, not the event's name: one server ends a cancelled stream with
         `response.failed` around `"status": "cancelled"`. Only a GET finalises what is hollow or being cancelled.
         """
+        response = _mapping(event.get("response"))
+        job = self.found(response.get("id"))  # whatever its number is
         number = _number(event.get("sequence_number"))
         if number is not None:
-            if self.turn.sequence_number is not None and number <= self.turn.sequence_number:
-                return self
-            job = replace(self, turn=replace(self.turn, sequence_number=number))
-        else:
-            job = self
-        response = _mapping(event.get("response"))
-        job = job.found(response.get("id"))
+            if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
+                return job
+            job = replace(job, turn=replace(job.turn, sequence_number=number))
         if _ended(response) and (job.cancel_requested_at is not None or _hollow(response)):
             return job
         return job._absorb(response, now) if response else job
@@ -186,6 +200,9 @@ class Job:
             self.turn, looks=self.turn.looks + 1, looked_at=now, missing=self.turn.missing + 1, missing_since=since
         )
         job = replace(self, turn=turn)
+        if turn.mode == "foreground":
+            held = "The process that held its connection ended, and upstream runs nothing without one."
+            return job.failed("interrupted", held, now)
         if turn.missing < MISSING_LOOKS or now - since < MISSING_S:
             return job
         lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
@@ -244,12 +261,21 @@ class Job:
         young = self.turn.sent_at is not None and now - self.turn.sent_at < ATTACH_S
         # Without a cursor upstream tells all from the start, which is right only where nothing was taken in yet.
         resumable = self.turn.sequence_number is not None or not self.turn.partial
+        resumable = resumable and self.turn.mode == "background_stream"
         return (
             young
             and resumable
             and self.turn.detached < DETACHED_MAX
             and self.status in (Status.QUEUED, Status.IN_PROGRESS)
         )
+
+    def overdue_s(self, now: float, limit_s: float) -> float:
+        """How long the run has been past its limit, which counts from the first byte of the POST; below 0 before."""
+        return -limit_s if self.turn.sent_at is None else now - self.turn.sent_at - limit_s
+
+    def timed_out(self, now: float) -> "Job":
+        """Our deadline has come: the run is to be cancelled, and its end will be a failure that says so."""
+        return replace(self, turn=replace(self.turn, timed_out_at=now))
 
     def next_poll_ms(self, now: float) -> int:
         """When a poll that does not wait is next worthwhile: a tenth of the job's age, 2 to 30 s."""
@@ -278,6 +304,8 @@ class Job:
                     usage=Usage.of(response.get("usage")) or job.usage,
                     output=Output(text, response) if items else job.output,
                 )
+                if end == "cancelled" and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
+                    return known.failed("deadline_exceeded", DEADLINE, now)
                 return known._ended_as(Status(end), now, _failure(response, end))
             case _:
                 return job._to(Status.IN_PROGRESS)

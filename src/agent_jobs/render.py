@@ -11,7 +11,7 @@ from agent_jobs.job import Failure, Job, Status
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 #: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
 OUTPUT_BYTES = 24_000
-MESSAGE_CHARS = 300
+CODE_CHARS, MESSAGE_CHARS = 60, 300
 
 ADVICE = (
     "Long work is normal and nothing is lost. End your turn now, tell the user this job_id, and poll when they ask."
@@ -19,8 +19,9 @@ ADVICE = (
 #: What to do after a failure, by its code; the others are a matter of the request.
 _NEXT = {
     "start_unconfirmed": "it may be running and billed: look for metadata job_id={id} in the provider's dashboard "
-    "before you start it again",
+    "before you start it again with options.allow_duplicate",
     "expired": "agent_start again",
+    "deadline_exceeded": "agent_start again with a narrower prompt, or ask the user to raise AGENT_JOBS_JOB_TIMEOUT_S",
     "no_such_endpoint": "ask the user to set OPENAI_BASE_URL to the API's address, which usually ends in /v1",
     "invalid_api_key": "ask the user to set a valid OPENAI_API_KEY, then agent_start again",
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",
@@ -30,11 +31,12 @@ _NEXT = {
 }
 
 
-def started(job: Job, now: float) -> dict[str, Any]:
+def started(job: Job, now: float, *, duplicate: bool = False) -> dict[str, Any]:
     """The answer to a start: the ids, and how to go on. At most START_BYTES while nothing ended."""
+    again = {"duplicate": True} if duplicate else {}
     if job.terminal:
-        return shown(job, now)
-    answer = {"job_id": job.id, "response_id": job.turn.response_id, **_going_on(job, now)}
+        return shown(job, now) | again
+    answer = {"job_id": job.id, **again, "response_id": job.turn.response_id, **_going_on(job, now)}
     answer = _fitting(_compact(answer), START_BYTES)
     if len(dumps(answer).encode()) > START_BYTES:
         del answer["response_id"]  # some gateways give ids of 421 characters, which nobody reads
@@ -102,6 +104,7 @@ def _going_on(job: Job, now: float) -> dict[str, Any]:
         "cancel_requested": True if job.cancel_requested_at is not None else None,
         "elapsed_s": max(0, round(now - job.created_at)) or None,
         "activity": job.activity,
+        "lasts": "while this server runs" if job.turn.mode == "foreground" else None,
         "observed_by": job.observed_by if job.observed_by == "polling" else None,
         "next_poll_ms": job.next_poll_ms(now),
         "next": f"agent_poll job_id={job.id}",
@@ -109,7 +112,7 @@ def _going_on(job: Job, now: float) -> dict[str, Any]:
 
 
 def _error(error: Failure) -> dict[str, Any]:
-    shown: dict[str, Any] = {"code": error.code, "message": error.message[:MESSAGE_CHARS]}
+    shown: dict[str, Any] = {"code": error.code[:CODE_CHARS], "message": error.message[:MESSAGE_CHARS]}
     return shown | {"retryable": True} if error.retryable else shown
 
 

@@ -1,5 +1,6 @@
 """What the caller asked for, as the body of POST /responses. Pure, but for reading our own data file once."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -7,11 +8,15 @@ from importlib import resources
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
+from agent_jobs.job import Mode
 
 JSON = Mapping[str, Any]
 
 #: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+#: Options that speak to us and not to upstream.
+OURS = ("allow_duplicate", "key")
+KEY_CHARS = 200
 TITLE_CHARS = 80
 #: The API's limits on metadata, one pair of which is ours.
 METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 15, 64, 512
@@ -51,16 +56,44 @@ def build(
         body["tools"] = [{"type": "web_search"}]
         body["include"] = ["web_search_call.action.sources"]
     for name, value in (options or {}).items():
-        add = _OPTIONS[one_of("options", name, _OPTIONS)]
+        if name in OURS:
+            continue
+        add = _OPTIONS[one_of("options", name, (*_OPTIONS, *OURS))]
         add(body, name, value)
     # Half a surrogate pair cannot be sent.
     return json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def sent_as(body: JSON, mode: Mode) -> JSON:
+    """The body as an endpoint takes it: in the background with a stream, without one, or held open."""
+    dropped = {
+        "background_stream": (),
+        "background": ("stream", "stream_options"),
+        # Who runs nothing in the background stores nothing either, and some refuse to be asked.
+        "foreground": ("background", "store", "stream_options"),
+    }[mode]
+    return {name: value for name, value in body.items() if name not in dropped}
+
+
+def hash_of(body: JSON) -> str:
+    """What the same work hashes to, whatever job it is asked for in."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "job_id"}
+    canonical = json.dumps({**body, "metadata": metadata}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def title_of(prompt: str) -> str:
     """The first line of a prompt, short enough for a list."""
     line = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1] + "…"
+
+
+def key_of(options: JSON | None) -> str | None:
+    """The caller's own key for the job, under which it exists once."""
+    key = (options or {}).get("key")
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_CHARS):
+        raise RequestError(f"options.key takes a text of at most {KEY_CHARS} characters.")
+    return key
 
 
 def one_of(name: str, value: str, allowed: Iterable[str]) -> str:

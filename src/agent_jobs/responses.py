@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ from agent_jobs.errors import (
 
 JSON = Mapping[str, Any]
 
+#: The type of the one event in which an answer comes that is no stream.
+ANSWERED_JSON = "response"
 #: The last event carries the whole response, and httpx2 stops at 1 MiB.
 MAX_EVENT_BYTES = 64 * 2**20
 #: Three keepalives of 30 s: a stream that is silent longer is dead.
@@ -56,6 +59,7 @@ class Endpoint:
 
     base_url: str
     headers: Mapping[str, str]
+    fingerprint: str = ""  #: of the key: tells two keys apart and tells nothing else
 
     @classmethod
     def of(
@@ -67,7 +71,7 @@ class Endpoint:
         also stand at their root. A query (`?api-version=preview`) is kept on every call.
         """
         url = httpx2.URL(base_url)
-        azure = url.host.endswith((".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"))
+        azure = _azure(url)
         path = _raw(url).rstrip("/") or ("/openai/v1" if azure else "/v1" if url.host == "api.openai.com" else "")
         if azure and path == "/openai":
             path = "/openai/v1"
@@ -75,7 +79,13 @@ class Endpoint:
         headers = {"api-key": key} if by_key else {"Authorization": f"Bearer {key}"}
         named = {"OpenAI-Organization": organization, "OpenAI-Project": project}
         headers |= {name: value for name, value in named.items() if value}
-        return cls(str(url.copy_with(raw_path=path.encode() + (b"?" + url.query if url.query else b""))), headers)
+        whole = url.copy_with(raw_path=path.encode() + (b"?" + url.query if url.query else b""))
+        return cls(str(whole), headers, blake2b(key.encode(), digest_size=8, salt=b"agent-jobs").hexdigest())
+
+    @property
+    def azure(self) -> bool:
+        """Whether this is Azure, where background mode with streaming is a known issue."""
+        return _azure(httpx2.URL(self.base_url))
 
     def url(self, path: str) -> httpx2.URL:
         """The address of a path below the base, the base's query kept."""
@@ -242,6 +252,7 @@ def refusal(
             code, message = "no_such_endpoint", f"there is no Responses API at {_bare(url)}"
     details: dict[str, Any] = {
         "code": code,
+        "param": str(error.get("param") or ""),
         "status": status,
         "request_id": headers.get("x-request-id"),
         "retry_after_s": retry_after_s(headers),
@@ -254,7 +265,7 @@ def refusal(
     if status == 503 and envelope:
         # Without an envelope it may come from a balancer, after the request was passed on.
         return BusyError(message, **details)
-    if status >= 500 or status in (408, 425):
+    if (status >= 500 and status != 501) or status in (408, 425):
         return UnclearError(message, **details)
     if 300 <= status < 400:
         return RefusedError(f"upstream redirects to {headers.get('location', 'elsewhere')}", **details)
@@ -279,7 +290,7 @@ async def _events(source: httpx2.EventSource, *, creating: bool = False) -> Asyn
         raise refusal(answer.status_code, answer.headers, answer.text, url=answer.request.url, creating=creating)
     if _content_type(answer) != "text/event-stream":
         await answer.aread()
-        yield {"type": "response", "response": _object(answer)}
+        yield {"type": ANSWERED_JSON, "response": _object(answer)}
         return
     answer.encoding = "utf-8-sig"  # SSE is always UTF-8, and httpx2's parser leaves a byte order mark standing
     async for sse in source:
@@ -319,6 +330,9 @@ def _error_body(body: str) -> tuple[JSON, bool]:
             return cast(JSON, told), name == "error"
         if isinstance(told, str):
             return {"message": told}, False
+        if isinstance(told, list):  # FastAPI's findings
+            found = [cast(JSON, each).get("msg") for each in cast("list[object]", told) if isinstance(each, dict)]
+            return {"message": "; ".join(str(words) for words in found if words)}, False
     return {}, False
 
 
@@ -330,6 +344,10 @@ def _broken(error: Exception, endpoint: Endpoint, *, sent: bool) -> UpstreamErro
     if not sent:
         return UnsentError(f"cannot connect to {host} ({error or type(error).__name__})", code="unreachable")
     return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
+
+
+def _azure(url: httpx2.URL) -> bool:
+    return url.host.endswith((".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"))
 
 
 def _raw(url: httpx2.URL) -> str:

@@ -5,10 +5,11 @@ import logging
 import anyio
 from anyio.abc import TaskGroup
 
-from agent_jobs.advance import Advancer, After, Done
+from agent_jobs.advance import Advancer, After, Done, Parked
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
-from agent_jobs.job import Job
+from agent_jobs.job import WAITING, Job
+from agent_jobs.responses import Endpoint
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -18,16 +19,29 @@ TICK_S = 0.8
 STORE_RETRY_S = 1.0
 #: A step that crashed is a defect of ours; the job itself goes on upstream.
 CRASH_RETRY_S = 30.0
+PURGE_EVERY_S = 3600.0
 
 
 class Runner:
     """Runs `Advancer.advance` for the jobs of one endpoint until its task group is cancelled."""
 
-    def __init__(self, store: Store, advancer: Advancer, clock: Clock, base_url: str, tasks: TaskGroup) -> None:
+    def __init__(
+        self,
+        store: Store,
+        advancer: Advancer,
+        clock: Clock,
+        tasks: TaskGroup,
+        *,
+        endpoint: Endpoint,
+        concurrent: int,
+        retention_s: float,
+    ) -> None:
         self._store = store
         self._advancer = advancer
         self._clock = clock
-        self._base_url = base_url
+        self._identity = (endpoint.base_url, endpoint.fingerprint)
+        self._retention_s = retention_s
+        self._concurrent = concurrent
         self._tasks = tasks
         self._woken = anyio.Event()
 
@@ -44,6 +58,16 @@ class Runner:
             with anyio.move_on_after(wait_s):
                 await woken.wait()
 
+    async def purge(self) -> None:
+        """Forget what is older than its retention, now and every hour."""
+        while True:
+            try:
+                while await self._advancer.purge(self._clock.now() - self._retention_s):
+                    pass
+            except StoreError as error:
+                logger.warning("cannot purge: %s", error)
+            await self._clock.sleep(PURGE_EVERY_S)
+
     def wake(self) -> None:
         """Somebody pulled a job nearer: look at the due times now."""
         self._woken.set()
@@ -58,11 +82,13 @@ class Runner:
 
     async def _sweep(self) -> float:
         """Start a step for each job that is due; returns how long nothing more will be, in real seconds."""
-        next_at = await self._store.next_at(self._base_url)
+        for job_id in await self._store.unpark(self._identity[0], self._concurrent):
+            self._tasks.start_soon(self._advance, job_id)
+        next_at = await self._store.next_at(*self._identity)
         if next_at is not None and next_at <= self._clock.now():
-            for job_id in await self._store.due(self._clock.now(), self._base_url):
+            for job_id in await self._store.due(self._clock.now(), *self._identity):
                 self._tasks.start_soon(self._advance, job_id)
-            next_at = await self._store.next_at(self._base_url)
+            next_at = await self._store.next_at(*self._identity)
         return TICK_S if next_at is None else max(0.0, next_at - self._clock.now()) / self._clock.speed
 
     async def _advance(self, job_id: str) -> None:
@@ -76,15 +102,18 @@ class Runner:
             outcome = After(CRASH_RETRY_S)
         await self._come_back(job_id, outcome)
 
-    async def _come_back(self, job_id: str, outcome: Done | After) -> None:
+    async def _come_back(self, job_id: str, outcome: Done | After | Parked) -> None:
         """Write down when the job is next due; a database that does not take it is asked until it does."""
-        while isinstance(outcome, After):
+        while not isinstance(outcome, Done):
             try:
+                if isinstance(outcome, Parked):
+                    return await self._store.park(job_id, WAITING)
                 await self._store.schedule(job_id, self._clock.now(), outcome.s, outcome.not_before_s)
                 return self.wake()
             except StoreError as error:
                 logger.warning("%s: %s", job_id, error)
                 await self._clock.sleep(STORE_RETRY_S)
+        self.wake()  # a slot may be free
 
     async def _cancel(self, job: Job) -> None:
         try:

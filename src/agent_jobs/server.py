@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import anyio
 from mcp.server import MCPServer
@@ -59,9 +59,11 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float =
         options: Annotated[
             dict[str, Any] | None,
             Field(
-                description="instructions, verbosity, max_output_tokens, max_tool_calls, service_tier, metadata, tools"
+                description="instructions, verbosity, max_output_tokens, max_tool_calls, service_tier, metadata, "
+                "tools, key, allow_duplicate"
             ),
         ] = None,
+        priority: Literal["normal", "high"] = "normal",
     ) -> Answer:
         """Start long work in the background; answers with a job_id within seconds. Costs money: never start the same
         work twice. Then agent_poll.
@@ -73,11 +75,13 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float =
             effort=effort,
             web_search=web_search,
             options=options,
+            priority=int(priority == "high"),
             wait_s=min(wait_s, max_wait_s),
         )
-        job = await _telling(ctx, starting, wait_s)
-        pace.answered(job, jobs.now(), waited=False)
-        return render.started(job, jobs.now())
+        started = await _telling(ctx, starting, wait_s)
+        pace.answered(started.job, jobs.now(), waited=False)
+        await jobs.delivered(started.job)
+        return render.started(started.job, jobs.now(), duplicate=started.duplicate)
 
     async def agent_poll(
         ctx: Context,
@@ -91,6 +95,7 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float =
         wait_s = min(pace.held(job_id, wait_s, jobs.now()), max_wait_s)
         job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s), wait_s)
         advise = pace.answered(job, jobs.now(), waited=wait_s > 0)
+        await jobs.delivered(job)
         return render.shown(job, jobs.now(), advise=advise)
 
     async def agent_result(job_id: str, offset: Annotated[int, Field(ge=0)] = 0) -> Answer:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.job import Mode
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 AUTH_STYLES = ("auto", "bearer", "api-key")
@@ -28,6 +30,10 @@ class Settings:
     max_wait_s: float = 45.0
     start_timeout_s: float = 120.0
     follow: int = 200
+    max_concurrent: int = 10
+    job_timeout_s: float = 10_800.0
+    mode: Mode | Literal["auto"] = "auto"
+    retention_days: float = 30.0
     log_level: str = "warning"
 
     @classmethod
@@ -49,6 +55,10 @@ class Settings:
             data_dir=_folder(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_seconds(env, "AGENT_JOBS_MAX_WAIT_S", 45.0, 1.0, 3600.0),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
+            max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
+            job_timeout_s=_seconds(env, "AGENT_JOBS_JOB_TIMEOUT_S", 10_800.0, 1.0, 7 * 86_400.0),
+            mode=cast("Mode", _one_of(env, "AGENT_JOBS_MODE", ("auto", *get_args(Mode)), "auto")),
+            retention_days=_seconds(env, "AGENT_JOBS_RETENTION_DAYS", 30.0, 1.0, 3650.0, unit="days"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
         )
@@ -90,13 +100,15 @@ def _url(env: Mapping[str, str], name: str, default: str) -> str:
     return url
 
 
-def _seconds(env: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+def _seconds(
+    env: Mapping[str, str], name: str, default: float, least: float, most: float, unit: str = "seconds"
+) -> float:
     try:
         seconds = float(env.get(name, default))
     except ValueError:
         seconds = -1.0
     if not least <= seconds <= most:
-        raise ConfigError(f"{name} takes seconds from {least:g} to {most:g}; without it {default:g} are used.")
+        raise ConfigError(f"{name} takes {unit} from {least:g} to {most:g}; without it {default:g} are used.")
     return seconds
 
 
@@ -104,8 +116,16 @@ def _follow(env: Mapping[str, str], name: str, default: int) -> int:
     value = env.get(name, "auto").lower()
     if value in ("auto", "never"):
         return default if value == "auto" else 0
-    if not (value.isascii() and value.isdecimal() and len(value) <= 4):
-        raise ConfigError(f"{name} takes auto, never, or how many streams to read at once, up to 9999.")
+    try:
+        return _whole(env, name, default, least=0)
+    except ConfigError:
+        raise ConfigError(f"{name} takes auto, never, or how many streams to read at once, up to 9999.") from None
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, least: int = 1) -> int:
+    value = env.get(name, str(default))
+    if not (value.isascii() and value.isdecimal() and least <= int(value[:5]) <= 9999):
+        raise ConfigError(f"{name} takes a whole number from {least} to 9999; without it {default} is used.")
     return int(value)
 
 

@@ -34,9 +34,9 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return result.structured_content
 
 
-async def start(client: Client) -> str:
+async def start(client: Client, number: int) -> str:
     with anyio.fail_after(5):
-        answer = await call(client, "agent_start", prompt="Write the words.", wait_s=0)
+        answer = await call(client, "agent_start", prompt=f"Write the words, {number}.", wait_s=0)
     assert answer["response_id"]
     return answer["job_id"]
 
@@ -50,7 +50,7 @@ def kill_server(folder: Path) -> None:
 async def test_a_job_runs_to_its_end_another_is_cancelled_and_one_outlives_its_killed_server(tmp_path: Path) -> None:
     with upstream(seconds=SECONDS, tokens=TOKENS) as peer:
         async with host(peer, tmp_path) as client:
-            whole, cancelled, killed = [await start(client) for _ in range(3)]
+            whole, cancelled, killed = [await start(client, number) for number in range(3)]
             answer = await call(client, "agent_poll", job_id=whole, wait_s=2)
             assert answer["status"] == "in_progress"
             assert (await call(client, "agent_cancel", job_id=cancelled))["status"] == "cancelled"

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent_jobs.job import Job, Output
+from agent_jobs.job import Job, Mode, Output
+
+#: More runs at once than anybody has.
+NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +21,26 @@ class Event:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """How a job ended that was purged since."""
+
+    status: str
+    finished_at: float
+
+
 class Store(Protocol):
     """What the engine needs of a store. Each method is one change or one question, atomic and durable.
 
     Every method raises StoreError when the database does not do it; nothing of it has happened then.
     """
 
-    async def add(self, job: Job) -> None:
-        """Write down a new job with its turn, held by this process, which advances it now."""
+    async def add(self, job: Job, *, allow_duplicate: bool = False) -> Job | None:
+        """Write down a new job with its turn, held by this process, which advances it now.
+
+        Returns None; or, and then nothing was written, the job that answers for the same work: one of the same key,
+        or of the same request that goes on, whose result nobody was handed yet, or whose start is unconfirmed.
+        """
         ...
 
     async def get(self, job_id: str) -> Job | None:
@@ -40,8 +55,11 @@ class Store(Protocol):
         """The jobs that were started last, newest first."""
         ...
 
-    async def begin(self, job: Job) -> bool:
-        """Move pending to starting, for its holder and while nobody cancelled it: the only right to POST."""
+    async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
+        """Move pending to starting, for its holder, while nobody cancelled it and fewer than `limit` run.
+
+        That is the only right to POST.
+        """
         ...
 
     async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
@@ -79,11 +97,50 @@ class Store(Protocol):
         """Have its holder advance the job after so many seconds, sooner if watched, never before `not_before_s`."""
         ...
 
-    async def due(self, now: float, base_url: str) -> list[str]:
-        """Claim the jobs at this endpoint that are due and not held by another process."""
+    async def let_go(self, job_id: str, at: float) -> None:
+        """Free a job for another process, due again at this time."""
         ...
 
-    async def next_at(self, base_url: str) -> float | None:
+    async def due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
+        """Claim the jobs at this endpoint that are due and not held by another process.
+
+        A job of another key is left for half a minute to a process that has that key.
+        """
+        ...
+
+    async def mode(self, base_url: str, model: str, since: float) -> Mode | None:
+        """What an endpoint taught us to send for a model, if it did after this time."""
+        ...
+
+    async def learn(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
+        """Keep what an endpoint taught us, with the answer that did."""
+        ...
+
+    async def purge(self, before: float) -> list[Job]:
+        """Forget the jobs that ended before this time but for a tombstone, a few at a time; returns them."""
+        ...
+
+    async def tombstone(self, job_id: str) -> Tombstone | None:
+        """What is left of a purged job."""
+        ...
+
+    async def park(self, job_id: str, activity: str) -> None:
+        """Let go of a pending job until there is a slot for it."""
+        ...
+
+    async def unpark(self, base_url: str, limit: int) -> list[str]:
+        """Claim as many parked jobs as there are free slots, by priority and age."""
+        ...
+
+    async def ahead(self, job: Job) -> int:
+        """How many pending jobs go before this one."""
+        ...
+
+    async def deliver(self, job_id: str, now: float) -> None:
+        """Note that the job's result was handed to a host."""
+        ...
+
+    async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
         """When the next job at this endpoint is due here."""
         ...
 

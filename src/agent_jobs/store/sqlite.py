@@ -19,18 +19,28 @@ import aiosqlite
 import anyio
 
 from agent_jobs.errors import StoreError
-from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
-from agent_jobs.store import Event
+from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
+from agent_jobs.store import NO_LIMIT, Event, Tombstone
 from agent_jobs.store.holder import Holder
 
 #: How often a waiter looks whether another process wrote.
 OTHERS_S = 0.2
+PURGED_AT_ONCE = 50
 
 _JOB = """SELECT job.*, turn.*, output.text FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
 #: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
-_MINE = """next_at IS NOT NULL AND (holder IS NULL OR holder = :me)
-           AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND number = job.turn AND base_url = :base_url)"""
+_MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
+           AND turn.base_url = :base_url"""
+#: A job of another key is left to a process that has that key for so long.
+_WHEN = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE 30 END"
+#: The job that answers for a start of the same work: one that goes on, a result that nobody was handed yet, or a
+#: start that may be running unknown to us. A caller's own key decides alone, and for ever.
+_SAME = """CASE WHEN :key IS NOT NULL THEN job.key = :key
+                ELSE NOT :allow_duplicate AND :request_hash <> '' AND job.request_hash = :request_hash AND (
+                    job.status NOT IN ('completed', 'incomplete', 'failed', 'cancelled', 'expired')
+                    OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
+                    OR job.error_code = 'start_unconfirmed') END"""
 _OPEN = "({})".format(", ".join(f"'{status}'" for status in NEXT))
 
 
@@ -75,27 +85,39 @@ class SQLiteStore:
         self._lock = anyio.Lock()
         self._stirred: dict[str, anyio.Event] = {}
 
-    async def add(self, job: Job) -> None:
+    async def add(self, job: Job, *, allow_duplicate: bool = False) -> Job | None:
+        added: list[sqlite3.Row] = []
         async with self._changing(job.id):
-            await self._execute(
-                """INSERT INTO job (id, title, status, created_at, turn, holder)
-                   VALUES (:id, :title, :status, :created_at, :turn, :me)""",
+            added = await self._execute(
+                f"""INSERT INTO job (id, title, status, created_at, turn, holder, request_hash, key, priority)
+                    SELECT :id, :title, :status, :created_at, :turn, :me, :request_hash, :key, :priority
+                    WHERE NOT EXISTS (SELECT 1 FROM job WHERE {_SAME}) RETURNING id""",
+                **_same(job, allow_duplicate),
                 id=job.id,
                 title=job.title,
                 status=job.status,
-                created_at=job.created_at,
                 turn=job.turn.number,
                 me=self._holder.name,
+                priority=job.priority,
             )
+            if not added:
+                raise _SomeoneWasFirst
             await self._execute(
-                """INSERT INTO turn (job_id, number, request, request_id, base_url)
-                   VALUES (:job_id, :number, :request, :request_id, :base_url)""",
+                """INSERT INTO turn (job_id, number, request, request_id, base_url, fingerprint)
+                   VALUES (:job_id, :number, :request, :request_id, :base_url, :fingerprint)""",
                 job_id=job.id,
                 number=job.turn.number,
                 request=_dumps(job.turn.request),
                 request_id=job.turn.request_id,
                 base_url=job.turn.base_url,
+                fingerprint=job.turn.fingerprint,
             )
+        if added:
+            return None
+        rows = await self._fetch(
+            f"{_JOB} WHERE {_SAME} ORDER BY job.created_at DESC LIMIT 1", **_same(job, allow_duplicate)
+        )
+        return _job(rows[0])
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._fetch(f"{_JOB} WHERE job.id = :id", id=job_id)
@@ -111,20 +133,24 @@ class SQLiteStore:
         rows = await self._fetch(f"{_JOB} ORDER BY job.created_at DESC LIMIT :limit", limit=limit)
         return [_job(row) for row in rows]
 
-    async def begin(self, job: Job) -> bool:
+    async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
         async with self._changing(job.id):
             won = await self._execute(
                 """UPDATE job SET status = 'starting', activity = '', revision = revision + 1
                    WHERE id = :id AND status = 'pending' AND holder = :me AND cancel_requested_at IS NULL
+                     AND (SELECT COUNT(*) FROM job WHERE status IN ('starting', 'queued', 'in_progress')) < :limit
                    RETURNING id""",
                 id=job.id,
                 me=self._holder.name,
+                limit=limit,
             )
             await self._execute(
-                "UPDATE turn SET attempt = :attempt, sent_at = :sent_at WHERE job_id = :id AND number = :number",
+                """UPDATE turn SET attempt = :attempt, sent_at = :sent_at, mode = :mode
+                   WHERE job_id = :id AND number = :number""",
                 id=job.id,
                 number=job.turn.number,
                 attempt=job.turn.attempt,
+                mode=job.turn.mode,
                 sent_at=job.turn.sent_at,
             )
             if not won:
@@ -175,6 +201,7 @@ class SQLiteStore:
             await self._execute(
                 """UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
                           missing_since = :missing_since, hollow = :hollow, detached = :detached, partial = :partial,
+                          timed_out_at = :timed_out_at, mode = :mode,
                           sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
                                                 COALESCE(:sequence_number, sequence_number))
                    WHERE job_id = :id AND number = :number""",
@@ -248,21 +275,120 @@ class SQLiteStore:
                 not_before=now + not_before_s,
             )
 
-    async def due(self, now: float, base_url: str) -> list[str]:
+    async def let_go(self, job_id: str, at: float) -> None:
+        async with self._changing(job_id):
+            await self._execute(
+                f"""UPDATE job SET holder = NULL, next_at = :at, not_before = :at
+                    WHERE id = :id AND holder = :me AND status IN {_OPEN}""",
+                id=job_id,
+                me=self._holder.name,
+                at=at,
+            )
+
+    async def due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
         async with self._changing():
             rows = await self._execute(
-                f"UPDATE job SET holder = :me, next_at = NULL WHERE next_at <= :now AND {_MINE} RETURNING id",
+                f"""UPDATE job SET holder = :me, next_at = NULL
+                    WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_MINE} AND {_WHEN} <= :now)
+                    RETURNING id""",
                 now=now,
                 me=self._holder.name,
                 base_url=base_url,
+                fingerprint=fingerprint,
             )
         return [row["id"] for row in rows]
 
-    async def next_at(self, base_url: str) -> float | None:
+    async def mode(self, base_url: str, model: str, since: float) -> Mode | None:
         rows = await self._fetch(
-            f"SELECT MIN(next_at) AS next_at FROM job WHERE {_MINE}", me=self._holder.name, base_url=base_url
+            "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
+            base_url=base_url,
+            model=model,
+            since=since,
         )
-        return rows[0]["next_at"]
+        return rows[0]["mode"] if rows else None
+
+    async def learn(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
+        async with self._changing():
+            await self._execute(
+                """INSERT INTO mode (base_url, model, mode, learned_at, answer)
+                   VALUES (:base_url, :model, :mode, :now, :answer)
+                   ON CONFLICT DO UPDATE SET mode = excluded.mode, learned_at = excluded.learned_at,
+                                             answer = excluded.answer""",
+                base_url=base_url,
+                model=model,
+                mode=mode,
+                now=now,
+                answer=answer,
+            )
+
+    async def purge(self, before: float) -> list[Job]:
+        old = f"job.finished_at < :before AND job.status NOT IN {_OPEN}"
+        rows = await self._fetch(f"{_JOB} WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+        for row in rows:
+            async with self._changing(row["id"]):
+                await self._execute(
+                    f"""INSERT INTO tombstone (job_id, status, finished_at)
+                        SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT DO NOTHING""",
+                    id=row["id"],
+                    before=before,
+                )
+                await self._execute(f"DELETE FROM job WHERE id = :id AND {old}", id=row["id"], before=before)
+        return [_job(row) for row in rows]
+
+    async def tombstone(self, job_id: str) -> Tombstone | None:
+        rows = await self._fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
+        return Tombstone(rows[0]["status"], rows[0]["finished_at"]) if rows else None
+
+    async def park(self, job_id: str, activity: str) -> None:
+        async with self._changing(job_id):
+            await self._execute(
+                """UPDATE job SET holder = NULL, next_at = NULL, activity = :activity, revision = revision + 1
+                   WHERE id = :id AND status = 'pending' AND holder = :me""",
+                id=job_id,
+                me=self._holder.name,
+                activity=activity,
+            )
+
+    async def unpark(self, base_url: str, limit: int) -> list[str]:
+        async with self._changing():
+            rows = await self._execute(
+                """UPDATE job SET holder = :me WHERE id IN (
+                       SELECT id FROM job
+                       WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL
+                         AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
+                       ORDER BY priority DESC, created_at
+                       LIMIT MAX(0, :limit - (SELECT COUNT(*) FROM job
+                                              WHERE status IN ('starting', 'queued', 'in_progress'))))
+                   RETURNING id""",
+                me=self._holder.name,
+                base_url=base_url,
+                limit=limit,
+            )
+        return [row["id"] for row in rows]
+
+    async def ahead(self, job: Job) -> int:
+        rows = await self._fetch(
+            """SELECT COUNT(*) AS n FROM job WHERE status = 'pending'
+               AND (priority > :priority OR priority = :priority AND created_at < :created_at)""",
+            priority=job.priority,
+            created_at=job.created_at,
+        )
+        return rows[0]["n"]
+
+    async def deliver(self, job_id: str, now: float) -> None:
+        async with self._changing():
+            await self._execute(
+                "UPDATE job SET delivered_at = :now WHERE id = :id AND delivered_at IS NULL", id=job_id, now=now
+            )
+
+    async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
+        rows = await self._fetch(
+            f"SELECT MIN({_WHEN}) AS at FROM job, turn WHERE next_at IS NOT NULL AND {_MINE}",
+            me=self._holder.name,
+            base_url=base_url,
+            fingerprint=fingerprint,
+        )
+        return rows[0]["at"]
 
     async def take_over(self, now: float) -> int:
         others = await self._fetch(
@@ -438,6 +564,10 @@ def _job(row: sqlite3.Row) -> Job:
         error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
         usage=Usage(**json.loads(row["usage"])) if row["usage"] is not None else None,
         output=Output(row["text"]) if row["text"] is not None else None,
+        request_hash=row["request_hash"],
+        key=row["key"],
+        priority=row["priority"],
+        delivered_at=row["delivered_at"],
         cancel_requested_at=row["cancel_requested_at"],
         watched_until=row["watched_until"],
         revision=row["revision"],
@@ -449,9 +579,22 @@ def _job(row: sqlite3.Row) -> Job:
     )
 
 
+def _same(job: Job, allow_duplicate: bool) -> dict[str, Any]:
+    """What `_SAME` compares."""
+    return {
+        "key": job.key,
+        "request_hash": job.request_hash,
+        "allow_duplicate": allow_duplicate,
+        "created_at": job.created_at,
+    }
+
+
 _TURN_COLUMNS = (
     "request_id",
     "base_url",
+    "fingerprint",
+    "mode",
+    "timed_out_at",
     "attempt",
     "sent_at",
     "response_id",
@@ -483,7 +626,18 @@ def _turn_columns(job: Job) -> dict[str, Any]:
     return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
 
 
-_SAVED_OF_TURN = ("looks", "looked_at", "missing", "missing_since", "hollow", "detached", "partial", "sequence_number")
+_SAVED_OF_TURN = (
+    "looks",
+    "looked_at",
+    "missing",
+    "missing_since",
+    "hollow",
+    "detached",
+    "partial",
+    "timed_out_at",
+    "mode",
+    "sequence_number",
+)
 
 
 def _dumps(value: Any) -> str:

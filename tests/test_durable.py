@@ -1,0 +1,259 @@
+"""Limits, duplicates, deadlines, ways of sending, keys and retention: what keeps spending and results in order."""
+
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.settings import Settings
+from hosts import eventually, hosting
+
+DAY_S = 86_400
+
+
+def counters(upstream: RunningServer) -> dict[str, Any]:
+    return upstream.emulator.counters()
+
+
+def statuses(upstream: RunningServer) -> list[str]:
+    return [entry["status"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
+
+
+# Duplicates.
+
+
+async def test_the_same_work_is_not_started_twice_while_it_goes_on(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(settings) as host:
+        first = await host.start("same", emulate={"end": "never"})
+        again = await host.start("same", emulate={"end": "never"})
+        other = await host.start("same", emulate={"end": "never"}, options={"allow_duplicate": True})
+        assert again["job_id"] == first["job_id"]
+        assert again["duplicate"] is True
+        assert other["job_id"] != first["job_id"]
+        assert "duplicate" not in other
+    assert counters(upstream)["creates"] == 2
+
+
+async def test_twenty_starts_of_one_request_at_once_make_one_job(settings: Settings, upstream: RunningServer) -> None:
+    answers: list[dict[str, Any]] = []
+
+    async def start() -> None:
+        answers.append(await host.start("same", emulate={"duration_s": 1, "text": "once"}))
+
+    async with hosting(settings) as host:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(start)
+        assert len({answer["job_id"] for answer in answers}) == 1
+        assert (await host.end(answers[0]["job_id"]))["output"] == "once"
+    assert counters(upstream)["creates"] == 1
+
+
+async def test_a_result_that_nobody_was_handed_answers_the_next_start_and_costs_nothing(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        first = await host.start("same", emulate={"duration_s": 1, "text": "paid once"})
+        await eventually(lambda: statuses(upstream) == ["completed"])
+        with anyio.fail_after(10):
+            while "output" not in (again := await host.start("same", emulate={"duration_s": 1, "text": "paid once"})):
+                pass
+        assert again["job_id"] == first["job_id"]
+        assert again["output"] == "paid once"
+        assert counters(upstream)["creates"] == 1
+        new = await host.start("same", emulate={"duration_s": 1, "text": "paid once"})
+        assert new["job_id"] != first["job_id"], "it was handed over, so it is asked for anew"
+
+
+async def test_an_unconfirmed_start_answers_for_the_same_work(settings: Settings, upstream: RunningServer) -> None:
+    upstream.queue_fault(on="create", drop="after_accept")
+    async with hosting(settings) as host:
+        first = await host.start("same", emulate={"duration_s": 1}, wait_s=5)
+        again = await host.start("same", emulate={"duration_s": 1}, wait_s=5)
+    assert first["status"] == "failed"
+    assert again["job_id"] == first["job_id"]
+    assert "allow_duplicate" in again["next"]
+    assert counters(upstream)["creates"] == 1
+
+
+async def test_a_key_makes_one_job_whatever_is_asked_for_under_it(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(settings) as host:
+        first = await host.start("one thing", emulate={"duration_s": 1}, options={"key": "monday"})
+        await host.end(first["job_id"])
+        again = await host.start("another", options={"key": "monday", "allow_duplicate": True})
+        assert again["job_id"] == first["job_id"]
+        assert "at most 200" in await host.refused("agent_start", prompt="x", options={"key": ""})
+    assert counters(upstream)["creates"] == 1
+
+
+# Slots.
+
+
+async def test_no_more_run_than_may_and_the_others_follow_by_priority_and_age(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(replace(settings, max_concurrent=1)) as host:
+        first = await host.start("first", emulate={"end": "never"})
+        normal = await host.start("normal", emulate={"duration_s": 1})
+        high = await host.start("high", emulate={"duration_s": 1}, priority="high")
+        assert normal["status"] == "pending"
+        assert high["activity"] == "waiting for a free slot, 0 ahead"
+        answer = await host.call("agent_poll", job_id=normal["job_id"], wait_s=3)
+        assert answer["activity"] == "waiting for a free slot, 1 ahead"
+        assert counters(upstream)["creates"] == 1
+        await host.call("agent_cancel", job_id=first["job_id"])
+        for waiting in (high, normal):
+            assert (await host.end(waiting["job_id"]))["status"] == "completed"
+    created = [e["metadata"]["job_id"] for e in upstream.emulator.log() if e["entry"] == "response"]
+    assert created == [first["job_id"], high["job_id"], normal["job_id"]]
+
+
+async def test_the_limit_holds_over_two_servers(settings: Settings, upstream: RunningServer) -> None:
+    limited = replace(settings, max_concurrent=2)
+    async with hosting(limited) as one, hosting(limited) as other:
+        started = [await host.start(emulate={"duration_s": 3}) for host in (one, other) * 3]
+        assert [answer["status"] for answer in started].count("pending") == 4
+        for answer in started:
+            assert (await one.end(answer["job_id"]))["status"] == "completed"
+    assert counters(upstream)["creates"] == 6
+
+
+async def test_a_job_that_waits_for_a_slot_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(replace(settings, max_concurrent=1)) as host:
+        await host.start(emulate={"end": "never"})
+        waiting = await host.start()
+        assert (await host.call("agent_cancel", job_id=waiting["job_id"]))["status"] == "cancelled"
+    assert counters(upstream)["creates"] == 1
+
+
+# Deadlines.
+
+
+@pytest.mark.parametrize("follow", [0, 200])
+async def test_a_run_past_its_limit_is_cancelled_and_what_came_is_kept(
+    settings: Settings, upstream: RunningServer, follow: int
+) -> None:
+    async with hosting(replace(settings, job_timeout_s=8, follow=follow)) as host:
+        answer = await host.end((await host.start(emulate={"duration_s": 40, "length": 2000}))["job_id"])
+    assert answer["status"] == "failed"
+    assert answer["error"]["code"] == "deadline_exceeded"
+    assert answer["output"].startswith("This is an emulated answer")
+    assert statuses(upstream) == ["cancelled"]
+
+
+async def test_a_run_that_ended_in_time_is_kept_however_late_that_is_seen(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="retrieve", status=503, times=16)
+    async with hosting(replace(settings, job_timeout_s=60, follow=0), speed=100) as host:
+        answer = await host.end((await host.start(emulate={"duration_s": 2, "text": "in time"}))["job_id"])
+    assert answer["output"] == "in time"
+
+
+async def test_a_run_that_cannot_be_asked_about_ends_a_day_after_its_limit(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="retrieve", status=503, times=-1)
+    upstream.queue_fault(on="cancel", status=503, times=-1)
+    async with hosting(replace(settings, job_timeout_s=5, follow=0, max_wait_s=3600), speed=20_000) as host:
+        started = await host.start(emulate={"end": "never"})
+        with anyio.fail_after(30):
+            while "next_poll_ms" in (answer := await host.call("agent_poll", job_id=started["job_id"], wait_s=3600)):
+                pass
+    assert answer["error"]["code"] == "deadline_exceeded"
+
+
+# Ways of sending.
+
+
+async def test_an_endpoint_that_refuses_the_stream_is_sent_to_without_one(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", refuse_background_stream=True, times=-1)
+    async with hosting(settings) as host:
+        for text in ("learnt", "known"):
+            started = await host.start(emulate={"duration_s": 1, "text": text}, wait_s=0)
+            assert (await host.end(started["job_id"]))["output"] == text
+    assert counters(upstream)["creates"] == 3, "one refusal taught it"
+
+
+async def test_an_endpoint_without_background_mode_is_held_open(settings: Settings, upstream: RunningServer) -> None:
+    upstream.queue_fault(on="create", refuse_background=True, times=2)
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"duration_s": 6, "text": "held"})
+        answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=3)
+        assert answer["lasts"] == "while this server runs"
+        assert (await host.end(started["job_id"]))["output"] == "held"
+
+
+async def test_a_job_held_open_says_so_when_its_server_ended(settings: Settings) -> None:
+    held = replace(settings, mode="foreground")
+    async with hosting(held) as host:
+        started = await host.start(emulate={"duration_s": 60})
+        assert started["lasts"] == "while this server runs"
+    async with hosting(held) as host:
+        answer = await host.end(started["job_id"])
+    assert answer["error"]["code"] == "interrupted"
+    assert answer["error"]["retryable"] is True
+
+
+async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings, upstream: RunningServer) -> None:
+    upstream.queue_fault(on="create", refuse_background_stream=True, times=-1)
+    async with hosting(replace(settings, mode="background_stream")) as host:
+        answer = await host.start(wait_s=5)
+    assert answer["status"] == "failed"
+    assert counters(upstream)["creates"] == 1
+
+
+# Keys.
+
+
+async def test_a_refused_key_pauses_new_work_until_it_may_be_tried_again(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", status=401)
+    async with hosting(settings) as host:
+        assert (await host.start(wait_s=5))["status"] == "failed"
+        assert "Upstream refuses this key" in await host.refused("agent_start", prompt="at once")
+        assert counters(upstream)["creates"] == 1
+        with anyio.fail_after(20):
+            while (await host.client.call_tool("agent_start", {"prompt": "later"})).is_error:  # noqa: ASYNC110
+                await anyio.sleep(0.1)
+
+
+async def test_a_process_with_another_key_neither_expires_nor_fails_a_job(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"duration_s": 3, "text": "mine"})
+    upstream.queue_fault(on="retrieve", status=404, times=6)
+    upstream.queue_fault(on="stream", status=404, times=6)
+    async with hosting(replace(settings, api_key=SecretStr("another")), speed=200) as stranger:
+        answer = await stranger.call("agent_poll", job_id=started["job_id"], wait_s=45)
+        assert answer["status"] in ("queued", "in_progress")
+        await eventually(lambda: counters(upstream)["retrieves"] >= 2)
+        answer = await stranger.call("agent_poll", job_id=started["job_id"], wait_s=45)
+        assert answer["status"] in ("queued", "in_progress")
+    httpx2.delete(f"{upstream.url}/_emulator/faults")
+    async with hosting(settings) as host:
+        assert (await host.end(started["job_id"]))["output"] == "mine"
+
+
+# Retention.
+
+
+async def test_old_jobs_are_purged_here_and_upstream_and_leave_a_tombstone(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        old = await host.start(emulate={"duration_s": 1})
+        await host.end(old["job_id"])
+    async with hosting(replace(settings, retention_days=1), speed=DAY_S) as host:
+        await eventually(lambda: counters(upstream)["deletes"] == 1)
+        sentence = await host.refused("agent_poll", job_id=old["job_id"])
+    assert "ended completed" in sentence
+    assert "was purged" in sentence
