@@ -209,6 +209,22 @@ async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings,
     assert counters(upstream)["creates"] == 1
 
 
+# Resubmitting.
+
+
+async def test_a_person_may_choose_to_have_an_unconfirmed_start_sent_once_more(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", drop="after_accept", times=-1, match="never again")
+    upstream.queue_fault(on="create", drop="after_accept")
+    async with hosting(replace(settings, resubmit="once")) as host:
+        lucky = await host.start("try again", emulate={"duration_s": 1, "text": "at the second try"})
+        assert (await host.end(lucky["job_id"]))["output"] == "at the second try"
+        unlucky = await host.start("never again")
+        assert (await host.end(unlucky["job_id"]))["error"]["code"] == "start_unconfirmed"
+    assert sorted(counters(upstream)["creates_by_request_id"].values()) == [2, 2]
+
+
 # Keys.
 
 

@@ -84,12 +84,14 @@ class Limits:
         follow: Streams that this process reads at once.
         concurrent: Runs upstream at once, over all processes on the database.
         job_timeout_s: Seconds from the first byte of a POST until the run is cancelled.
+        resubmit: Send a POST a second time after an answer that leaves open whether it was accepted. May cost twice.
         mode: How to send, whatever the endpoint teaches; None lets it teach.
     """
 
     follow: int = 200
     concurrent: int = 10
     job_timeout_s: float = 10_800.0
+    resubmit: bool = False
     mode: Mode | None = None
 
 
@@ -176,7 +178,7 @@ class Advancer:
                     return After(0)
                 await self._fail(job, error.code or "upstream_rejected", str(error))
             except UnclearError as error:
-                await self._fail(job, "start_unconfirmed", str(error))
+                return await self._unconfirmed(job, str(error))
             except _NotOursError:
                 return Parked()  # parks nothing but a job that is still pending and ours
             finally:
@@ -280,9 +282,18 @@ class Advancer:
         wait_s = max(wait_s, error.retry_after_s or 0.0)
         return After(wait_s, wait_s)
 
-    async def _orphaned(self, job: Job) -> Done:
+    async def _orphaned(self, job: Job) -> Done | After:
         """The first byte of the POST left, and nobody listens for its id any more."""
-        await self._fail(job, "start_unconfirmed", "the process that sent it ended before upstream named an id")
+        return await self._unconfirmed(job, "the process that sent it ended before upstream named an id")
+
+    async def _unconfirmed(self, job: Job, why: str) -> Done | After:
+        """Nobody knows whether upstream accepted the POST: it is not sent again, unless a person chose that risk."""
+        row = await self._store.get(job.id) or job
+        if self._limits.resubmit and row.turn.attempt < 2 and row.cancel_requested_at is None:
+            await self._store.record(job.id, self._clock.now(), "resubmitted", why)
+            await self._store.save(row.unsent(f"{why}; trying once more"))
+            return After(RELAUNCH_MIN_S)
+        await self._fail(job, "start_unconfirmed", why)
         return Done()
 
     async def _fail(self, job: Job, code: str, why: str) -> None:

@@ -90,6 +90,7 @@ class App:
             follow=settings.follow,
             concurrent=concurrent,
             job_timeout_s=settings.job_timeout_s,
+            resubmit=settings.resubmit == "once",
             mode=None if settings.mode == "auto" else settings.mode,
         )
         self._advancer = Advancer(store, client, self._clock, limits)

@@ -33,6 +33,7 @@ class Settings:
     max_concurrent: int = 10
     job_timeout_s: float = 10_800.0
     mode: Mode | Literal["auto"] = "auto"
+    resubmit: str = "never"
     retention_days: float = 30.0
     log_level: str = "warning"
 
@@ -58,6 +59,7 @@ class Settings:
             max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
             job_timeout_s=_seconds(env, "AGENT_JOBS_JOB_TIMEOUT_S", 10_800.0, 1.0, 7 * 86_400.0),
             mode=cast("Mode", _one_of(env, "AGENT_JOBS_MODE", ("auto", *get_args(Mode)), "auto")),
+            resubmit=_one_of(env, "AGENT_JOBS_RESUBMIT", ("never", "once"), "never"),
             retention_days=_seconds(env, "AGENT_JOBS_RETENTION_DAYS", 30.0, 1.0, 3650.0, unit="days"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
