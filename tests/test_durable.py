@@ -201,6 +201,21 @@ async def test_a_job_held_open_says_so_when_its_server_ended(settings: Settings)
     assert answer["error"]["retryable"] is True
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["by its server", "by another server"])
+async def test_a_job_held_open_is_cancelled_by_closing_its_connection(
+    settings: Settings, upstream: RunningServer, elsewhere: bool
+) -> None:
+    held = replace(settings, mode="foreground")
+    async with hosting(held) as host, hosting(held) as other:
+        started = await host.start(emulate={"duration_s": 60})
+        asked = other if elsewhere else host
+        answer = await asked.call("agent_cancel", job_id=started["job_id"])
+        answer = answer if answer["status"] == "cancelled" else await asked.end(started["job_id"])
+        assert answer["status"] == "cancelled"
+        address, key = f"{settings.base_url}/responses/{started['response_id']}", {"Authorization": "Bearer test"}
+        await eventually(lambda: httpx2.get(address, headers=key).status_code == 404)
+
+
 async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", refuse_background_stream=True, times=-1)
     async with hosting(replace(settings, mode="background_stream")) as host:

@@ -119,7 +119,8 @@ class Advancer:
             return Done()
         if job.turn.response_id is None:
             return await (self._launch(job) if job.status is Status.PENDING else self._orphaned(job))
-        if job.cancel_requested_at is not None or job.turn.timed_out_at is not None:
+        stopping = job.cancel_requested_at is not None or job.turn.timed_out_at is not None
+        if stopping and job.turn.mode != "foreground":
             return await self.cancel(job)
         return await self._look(job)
 
@@ -128,6 +129,9 @@ class Advancer:
         response_id = job.turn.response_id
         if response_id is None:
             return Done()  # its launcher sees the request as soon as there is an id
+        if job.turn.mode == "foreground":
+            self._follower.leave(job.id)  # its run ends with its connection; the process that holds it sees the request
+            return Done()
         if await self._store.claim_cancel(job.id, self._clock.now(), CANCEL_AGAIN_S):
             try:
                 await self._client.cancel(response_id)
@@ -265,6 +269,9 @@ class Advancer:
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
+        row = await self._store.get(job.id)
+        if not in_background and row is not None and row.cancel_requested_at is not None:
+            await self._store.save(job.cancelled(self._clock.now()))
         return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
 
     async def _poll(self, job: Job, after_s: float | None = None) -> After:

@@ -91,7 +91,8 @@ class Follower:
         """Write the job down; returns whether it is still ours to follow."""
         job = reading.written()
         try:
-            return await self._store.save(job) is not None
+            saved = await self._store.save(job)
+            return saved is not None and not (job.turn.mode == "foreground" and saved.cancel_requested_at is not None)
         except StoreError as error:
             if job.terminal:
                 raise

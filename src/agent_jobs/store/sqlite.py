@@ -9,9 +9,8 @@ a transaction; the worker thread is no daemon, so it is closed on every path.
 import json
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from agent_jobs.errors import StoreError
 from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
 from agent_jobs.store import NO_LIMIT, Event, Tombstone
 from agent_jobs.store.holder import Holder
+from agent_jobs.store.schema import migrate, write_ahead
 
 #: How often a waiter looks whether another process wrote.
 OTHERS_S = 0.2
@@ -57,9 +57,9 @@ async def open_sqlite(folder: Path, busy_timeout_s: float) -> AsyncGenerator["SQ
             # A connect that is cancelled leaves its thread behind, and a migration a transaction.
             with anyio.CancelScope(shield=True):
                 await db
-                await _migrate(db, path)
+                await migrate(db, path)
             db.row_factory = sqlite3.Row
-            await _write_ahead(db, busy_timeout_s)
+            await write_ahead(db, busy_timeout_s)
             await db.execute_fetchall("PRAGMA synchronous = FULL")
             await db.execute_fetchall("PRAGMA foreign_keys = ON")
         yield SQLiteStore(db, holder, folder)
@@ -469,61 +469,6 @@ class SQLiteStore:
 
 class _SomeoneWasFirst(Exception):
     """Leaves a change unmade; zero rows is a normal answer."""
-
-
-async def _migrate(db: aiosqlite.Connection, path: Path) -> None:
-    """Apply the numbered SQL files that this database has not seen, all or none."""
-    scripts = sorted(entry.name for entry in resources.files("agent_jobs.store").joinpath("migrations").iterdir())
-    newest = int(scripts[-1].partition("_")[0])
-    if await _version(db) == newest:
-        return
-    await db.execute_fetchall("BEGIN IMMEDIATE")
-    try:
-        version = await _version(db)
-        if version > newest:
-            raise StoreError(
-                f"{path} was written by a newer agent-jobs (schema {version}, this one knows {newest}): "
-                "update agent-jobs, or set AGENT_JOBS_DATA_DIR to another folder."
-            )
-        for script in scripts[version:]:
-            for statement in _statements(
-                resources.files("agent_jobs.store").joinpath("migrations", script).read_text()
-            ):
-                await db.execute_fetchall(statement)
-        await db.execute_fetchall(f"PRAGMA user_version = {newest}")
-        await db.execute_fetchall("COMMIT")
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            if db.in_transaction:
-                await db.execute_fetchall("ROLLBACK")
-        raise
-
-
-async def _write_ahead(db: aiosqlite.Connection, timeout_s: float) -> None:
-    """Switch to WAL, which SQLite refuses at once, without its busy timeout, while another process does the same."""
-    give_up_at = anyio.current_time() + timeout_s
-    while True:
-        try:
-            await db.execute_fetchall("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or anyio.current_time() > give_up_at:
-                raise
-        await anyio.sleep(0.02)
-
-
-async def _version(db: aiosqlite.Connection) -> int:
-    return next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script: `executescript` would commit the transaction that they belong in."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 @contextmanager
