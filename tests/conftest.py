@@ -25,4 +25,4 @@ def upstream() -> Iterator[RunningServer]:
 
 @pytest.fixture
 def settings(tmp_path: Path, upstream: RunningServer) -> Settings:
-    return Settings(api_key=SecretStr("sk-test"), base_url=upstream.base_url, data_dir=tmp_path / "data")
+    return Settings(api_key=SecretStr("sk-secret"), base_url=upstream.base_url, data_dir=tmp_path / "data")
