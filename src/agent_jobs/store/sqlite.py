@@ -497,6 +497,22 @@ def _before(status: Status) -> str:
     return "({})".format(", ".join(f"'{s}'" for s in (before if status in TERMINAL else [*before, status])))
 
 
+#: What `apply` and `observe` own of a turn, and so what `save` writes.
+_SAVED_OF_TURN = (
+    "looks",
+    "looked_at",
+    "missing",
+    "missing_since",
+    "hollow",
+    "detached",
+    "partial",
+    "timed_out_at",
+    "mode",
+    "sequence_number",
+)
+_READ_OF_TURN = (*_SAVED_OF_TURN, "request_id", "base_url", "fingerprint", "attempt", "sent_at", "response_id")
+
+
 def _job(row: sqlite3.Row) -> Job:
     return Job(
         id=row["id"],
@@ -519,7 +535,7 @@ def _job(row: sqlite3.Row) -> Job:
         turn=Turn(
             number=row["number"],
             request=json.loads(row["request"]),
-            **{name: row[name] for name in _TURN_COLUMNS},
+            **{name: row[name] for name in _READ_OF_TURN},
         ),
     )
 
@@ -532,26 +548,6 @@ def _same(job: Job, allow_duplicate: bool) -> dict[str, Any]:
         "allow_duplicate": allow_duplicate,
         "created_at": job.created_at,
     }
-
-
-_TURN_COLUMNS = (
-    "request_id",
-    "base_url",
-    "fingerprint",
-    "mode",
-    "timed_out_at",
-    "attempt",
-    "sent_at",
-    "response_id",
-    "sequence_number",
-    "looks",
-    "looked_at",
-    "missing",
-    "missing_since",
-    "hollow",
-    "detached",
-    "partial",
-)
 
 
 def _job_columns(job: Job) -> dict[str, Any]:
@@ -569,20 +565,6 @@ def _job_columns(job: Job) -> dict[str, Any]:
 
 def _turn_columns(job: Job) -> dict[str, Any]:
     return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
-
-
-_SAVED_OF_TURN = (
-    "looks",
-    "looked_at",
-    "missing",
-    "missing_since",
-    "hollow",
-    "detached",
-    "partial",
-    "timed_out_at",
-    "mode",
-    "sequence_number",
-)
 
 
 def _dumps(value: Any) -> str:
