@@ -55,6 +55,8 @@ class Runner:
                 wait_s = min(wait_s, await self._sweep())
             except StoreError as error:
                 logger.warning("cannot read the jobs: %s", error)
+            except Exception:
+                logger.exception("the loop failed; it goes on")
             with anyio.move_on_after(wait_s):
                 await woken.wait()
 
@@ -64,8 +66,8 @@ class Runner:
             try:
                 while await self._advancer.purge(self._clock.now() - self._retention_s):
                     pass
-            except StoreError as error:
-                logger.warning("cannot purge: %s", error)
+            except Exception:
+                logger.exception("cannot purge; an hour later it is tried again")
             await self._clock.sleep(PURGE_EVERY_S)
 
     def wake(self) -> None:
@@ -118,5 +120,5 @@ class Runner:
     async def _cancel(self, job: Job) -> None:
         try:
             await self._advancer.cancel(job)
-        except StoreError as error:
-            logger.warning("%s: %s", job.id, error)
+        except Exception:  # the holder sees the request at its next look
+            logger.exception("%s: its cancel was not sent from here", job.id)

@@ -476,6 +476,8 @@ def _told(folder: Path) -> Generator[None]:
     """Turn what SQLite and the file system raise into one sentence that says what to do."""
     try:
         yield
+    except sqlite3.ProgrammingError:
+        raise  # a defect of ours: no folder is to blame
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"{_advice(error, folder)} ({error})") from error
 
