@@ -130,13 +130,17 @@ class ResponsesClient:
             UnclearError: Accepted or not, nobody knows; never send it again.
         """
         sent = False
+        timeouts: dict[str, float] = {}
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:
-            nonlocal sent
+            nonlocal sent, timeouts
             # A proxy's CONNECT announces its headers too.
             if name == "http11.send_request_headers.started" and info["request"].method == b"POST":
                 await before_sending()
-                sent = True
+                sent, timeouts = True, info["request"].extensions["timeout"]
+            elif name == "http11.receive_response_headers.complete" and sent:
+                # httpcore reads the limit anew for the body: what was patient with a start is strict with a stream.
+                timeouts["read"] = STREAM_IDLE_S
 
         try:
             async with self._once.sse(
