@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
+from agent_jobs import responses
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import eventually, hosting
@@ -199,6 +200,37 @@ async def test_a_job_held_open_says_so_when_its_server_ended(settings: Settings)
         answer = await host.end(started["job_id"])
     assert answer["error"]["code"] == "interrupted"
     assert answer["error"]["retryable"] is True
+
+
+async def test_an_endpoint_that_ignores_background_is_found_out_and_its_run_can_be_stopped(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never", "faults": [{"ignore_background": True}]})
+        answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=3)
+        assert answer["lasts"] == "while this server runs"
+        answer = await host.call("agent_cancel", job_id=started["job_id"])
+        assert answer["status"] == "cancelled"
+        address, key = f"{settings.base_url}/responses/{started['response_id']}", {"Authorization": "Bearer test"}
+        await eventually(lambda: httpx2.get(address, headers=key).status_code == 404)
+
+
+async def test_a_run_that_is_held_open_may_be_silent_for_long(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responses, "STREAM_IDLE_S", 0.3)
+    async with hosting(replace(settings, mode="foreground", start_timeout_s=1)) as host:
+        started = await host.start(emulate={"duration_s": 20, "reasoning": 0, "text": "after a pause"})
+        assert (await host.end(started["job_id"]))["output"] == "after a pause"
+
+
+async def test_upstream_cannot_ask_for_so_long_a_wait_that_a_result_could_be_gone(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="retrieve", status=503, headers={"retry-after": "3600"})
+    async with hosting(replace(settings, follow=0), speed=50) as host:
+        started = await host.start(emulate={"duration_s": 2, "text": "still there"})
+        assert (await host.end(started["job_id"]))["output"] == "still there"
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["by its server", "by another server"])

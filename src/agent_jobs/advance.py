@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import cast
 
 import anyio
 
@@ -27,7 +26,7 @@ from agent_jobs.errors import (
 )
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
-from agent_jobs.responses import ANSWERED_JSON, ResponsesClient
+from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, in_background
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -45,6 +44,8 @@ PENDING_MAX_S = 7 * 86_400.0
 #: Past its limit a run that cannot be asked about is asked about so often, and so long.
 OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
+#: Upstream may ask not to be looked at, but not for so long that a result could be gone.
+ASKED_TO_WAIT_MAX_S = 120.0
 #: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
 PAUSE_S = 60.0
 #: A job of a key that this process lacks is left to others for so long.
@@ -207,6 +208,8 @@ class Advancer:
                 job = job.apply(event, self._clock.now())
                 if job.turn.response_id is None:
                     continue
+                if in_background(event) is False:
+                    job = replace(job, turn=replace(job.turn, mode="foreground"))
                 cancelling = await self._born(job, job.turn.response_id)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, float("inf")
@@ -214,9 +217,8 @@ class Advancer:
                     return After(0)
                 if event.get("type") == ANSWERED_JSON:
                     return await self._poll(job)
-                in_background = _in_background(event)
-                if self._follower.has_room or not in_background:
-                    return await self._follow(job, events, in_background=in_background)
+                if self._follower.has_room or in_background(event) is not True:
+                    return await self._follow(job, events)
                 return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
 
@@ -255,14 +257,15 @@ class Advancer:
                 logger.error("%s: cannot write down its response id %s: %s", job.id, response_id, error)
                 await self._clock.sleep(STORE_RETRY_S)
         logger.info("%s: is response %s", job.id, response_id)
-        if job.status is not Status.QUEUED:
+        if job.status is not Status.QUEUED or job.turn.mode == "foreground":
             await self._store.save(job)
         return row is not None and row.cancel_requested_at is not None
 
-    async def _follow(self, job: Job, events: AsyncGenerator[JSON], *, in_background: bool = True) -> After:
+    async def _follow(self, job: Job, events: AsyncGenerator[JSON]) -> After:
         """Read the job's stream; what it leaves open, a GET decides."""
+        held = job.turn.mode == "foreground"
         await self._store.record(job.id, self._clock.now(), "following")
-        if in_background:
+        if not held:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         job = await self._follower.follow(job, events)
@@ -270,7 +273,7 @@ class Advancer:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
         row = await self._store.get(job.id)
-        if not in_background and row is not None and row.cancel_requested_at is not None:
+        if held and row is not None and row.cancel_requested_at is not None:
             await self._store.save(job.cancelled(self._clock.now()))
         return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
 
@@ -314,7 +317,7 @@ class Advancer:
         try:
             look = await self._client.retrieve(job.turn.response_id or "")
             self._paused = None
-            now, not_before_s = self._clock.now(), look.poll_after_s or 0.0
+            now, not_before_s = self._clock.now(), min(look.poll_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
             seen = job.observe(look.response, now)
         except (MissingError, AccountError) as error:
             if not ours:
@@ -325,7 +328,7 @@ class Advancer:
                 self._pause(error)
             seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
         except UpstreamError as error:
-            not_before_s = error.retry_after_s or 0.0
+            not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
             seen = job.unreached(f"cannot look: {error}", now)
         saved = await self._store.save(seen, held=held)
         if saved is None or saved.terminal:
@@ -369,9 +372,3 @@ class Advancer:
 
 class _NotOursError(Exception):
     """Somebody cancelled the job or took it before its POST began."""
-
-
-def _in_background(event: JSON) -> bool:
-    """Whether upstream says that the run goes on without this connection; some accept `background` and ignore it."""
-    response = event.get("response")
-    return isinstance(response, dict) and cast(JSON, response).get("background") is True

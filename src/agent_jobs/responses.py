@@ -35,6 +35,8 @@ ANSWERED_JSON = "response"
 MAX_EVENT_BYTES = 64 * 2**20
 #: Three keepalives of 30 s: a stream that is silent longer is dead.
 STREAM_IDLE_S = 90.0
+#: A run that lives by its connection is not given up for a pause: not every server sends keepalives.
+HELD_IDLE_S = 900.0
 CONNECT_S, LOOK_READ_S, LOOK_TOTAL_S = 10.0, 30.0, 120.0
 RETRY_AFTER_MAX_S = 3600.0
 #: What servers say of a path they do not serve, where a missing model or conversation would be named.
@@ -139,8 +141,7 @@ class ResponsesClient:
                 await before_sending()
                 sent, timeouts = True, info["request"].extensions["timeout"]
             elif name == "http11.receive_response_headers.complete" and sent:
-                # httpcore reads the limit anew for the body: what was patient with a start is strict with a stream.
-                timeouts["read"] = STREAM_IDLE_S
+                timeouts.pop("read", None)  # the body has a limit of its own
 
         try:
             async with self._once.sse(
@@ -152,7 +153,9 @@ class ResponsesClient:
                 extensions={"trace": trace},
                 max_event_size=MAX_EVENT_BYTES,
             ) as source:
+                limited = source.response.stream = _Limited(source.response.stream, self._start_timeout_s)
                 async for event in _events(source, creating=True):
+                    limited.limit_s = STREAM_IDLE_S if in_background(event) is not False else HELD_IDLE_S
                     yield event
         except httpx2.TransportError as error:
             raise _broken(error, self.endpoint, sent=sent) from error
@@ -221,6 +224,39 @@ class ResponsesClient:
         if not answer.is_success:
             raise refusal(answer.status_code, answer.headers, answer.text, url=url)
         return answer
+
+
+class _Limited(httpx2.AsyncByteStream):
+    """A body whose next piece must come within a limit, which may change on the way."""
+
+    def __init__(self, stream: object, limit_s: float) -> None:
+        self._stream = cast(httpx2.AsyncByteStream, stream)
+        self.limit_s = limit_s
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        pieces = aiter(self._stream)
+        while True:
+            try:
+                with anyio.fail_after(self.limit_s):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise httpx2.ReadTimeout("silent") from None
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def in_background(event: JSON) -> bool | None:
+    """Whether upstream says that the run goes on without this connection; None where it says nothing.
+
+    Some accept `background` and ignore it.
+    """
+    response = event.get("response")
+    said = cast(JSON, response).get("background") if isinstance(response, dict) else None
+    return said if isinstance(said, bool) else None
 
 
 @asynccontextmanager
