@@ -4,40 +4,57 @@ import argparse
 import os
 import platform
 from collections import Counter
+from statistics import median
 
 import anyio
 
-from bench import figures
+from bench import figures, following
 from bench.modules import new_modules
 from bench.peers import upstream
 
-#: Rounds of spawns, starts and polls.
-FULL, QUICK = (30, 200, 600), (2, 10, 50)
-COLUMNS = "{:<44} {:>9} {:>9} {:>7}  {:<9} {:<5} {:>6}"
+PARTS = ("startup", "calls", "following", "modules")
+COLUMNS = "{:<44} {:<4} {:>9} {:>9} {:>7}  {:<9} {:<5} {:>6}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean little")
-    spawns, starts, polls = QUICK if parser.parse_args().quick else FULL
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; without any, all")
+    arguments = parser.parse_args()
+    parts, quick = arguments.parts or PARTS, arguments.quick
+    if unknown := set(parts).difference(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}")
 
     print(_machine())
-    print(COLUMNS.format("p50, measured in turns", "ours ms", "beside ms", "ratio", "target", "", "rounds"))
-    _show(figures.startup(spawns))
-    with upstream() as base_url:
-        for kind in ("in memory", "stdio"):
-            _show(anyio.run(figures.calls, kind, base_url, starts, polls))
+    print(COLUMNS.format("p50, measured in turns", "", "ours", "beside", "ratio", "target", "", "rounds"))
+    if "startup" in parts:
+        _show(figures.startup(2 if quick else 30))
+    if "calls" in parts:
+        with upstream() as base_url:
+            for kind in ("in memory", "stdio"):
+                _show(anyio.run(figures.calls, kind, base_url, *((10, 50) if quick else (200, 600))))
+    if "following" in parts:
+        with upstream("bench.streams") as base_url:
+            _show(anyio.run(following.cpu, base_url, *((1, 2_000, 25) if quick else (9, 20_000, 250))))
+            _show(following.memory(base_url, *((1, 100) if quick else (3, 200))))
+            _show(anyio.run(following.ends, base_url, 3 if quick else 20))
+    if "modules" in parts:
+        _show_modules()
+    print(f"\nload at the end {os.getloadavg()[0]:.2f}")
+
+
+def _show_modules() -> None:
     print("\nModules beyond `import mcp.server` and our own, by when they are first there:")
     for moment, modules in new_modules().items():
         packages = Counter(module.partition(".")[0] for module in modules)
         named = " ".join(package if count == 1 else f"{package}({count})" for package, count in packages.items())
         print(f"{moment:>12} {len(modules):3}  {named}")
-    print(f"\nload at the end {os.getloadavg()[0]:.2f}")
 
 
 def _show(measured: list[figures.Figure]) -> None:
     for figure in measured:
-        row = (figure.what, f"{figure.p50:.2f}", f"{figure.p50 / figure.ratio:.2f}", f"{figure.ratio:.2f}x")
+        beside = (f"{median(figure.beside):.2f}", f"{figure.ratio:.2f}x") if figure.beside else ("", "")
+        row = (figure.what, figure.unit, f"{figure.p50:.2f}", *beside)
         print(COLUMNS.format(*row, figure.target, figure.verdict, len(figure.ours)), flush=True)
 
 

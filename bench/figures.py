@@ -1,4 +1,4 @@
-"""The three figures: each measures ours and what it is compared with in turns, in one run."""
+"""The figures of a spawn, a start and a poll: each measures ours and what it is compared with in turns, in one run."""
 
 import json
 import tempfile
@@ -29,13 +29,14 @@ OURS, MINIMAL = ("-m", "agent_jobs"), ("-m", "bench.peers", "minimal")
 
 @dataclass
 class Figure:
-    """Times of ours and of what stands beside it, in milliseconds, and how much of them is allowed."""
+    """What was measured of ours and of what stands beside it, if anything does, and how much of it is allowed."""
 
     what: str
     target: str
     limit: Callable[["Figure"], bool] | None = None
     ours: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
+    unit: str = "ms"
 
     @property
     def p50(self) -> float:
@@ -54,11 +55,11 @@ def startup(rounds: int) -> list[Figure]:
     """From the spawn to the answer to `initialize`, against a minimal MCPServer."""
     figure = Figure("spawn -> initialize answered", "<= 1.10x", lambda figure: figure.ratio <= 1.10)
     with tempfile.TemporaryDirectory() as folder:
-        env = _settings(folder)
+        env = settings(folder)
         both = [(OURS, env, figure.ours), (MINIMAL, {}, figure.beside)]
         for number in range(rounds + 1):
-            for arguments, settings, times in both if number % 2 else reversed(both):
-                server = StdioServer(*arguments, **settings)
+            for arguments, variables, times in both if number % 2 else reversed(both):
+                server = StdioServer(*arguments, **variables)
                 server.close()
                 if number:  # the first one wrote bytecode and made the database
                     times.append((server.initialized_ns - server.spawned_ns) / 1e6)
@@ -68,7 +69,7 @@ def startup(rounds: int) -> list[Figure]:
 async def calls(kind: str, base_url: str, starts: int, polls: int) -> list[Figure]:
     """Starts against a naive httpx2 program, then polls of a finished job against a no-op, over one kind of wire."""
     with tempfile.TemporaryDirectory() as folder:
-        async with _ours(kind, _settings(folder, base_url)) as call:
+        async with ours(kind, settings(folder, base_url)) as call:
             figures, job_id = await _starts(kind, call, base_url, starts)
             answer, _ = await call("agent_poll", {"job_id": job_id, "wait_s": 0})
             async with _minimal(kind, json.dumps(answer, separators=(",", ":"))) as noop:
@@ -128,7 +129,7 @@ async def _polls(kind: str, call: Call, noop: Call, job_id: str, rounds: int) ->
     return figure
 
 
-def _settings(folder: str, base_url: str = "http://127.0.0.1:9/v1") -> dict[str, str]:
+def settings(folder: str, base_url: str = "http://127.0.0.1:9/v1") -> dict[str, str]:
     return {
         "OPENAI_API_KEY": "bench",
         "OPENAI_BASE_URL": base_url,
@@ -138,7 +139,7 @@ def _settings(folder: str, base_url: str = "http://127.0.0.1:9/v1") -> dict[str,
 
 
 @asynccontextmanager
-async def _ours(kind: str, env: dict[str, str]) -> AsyncGenerator[Call]:
+async def ours(kind: str, env: dict[str, str]) -> AsyncGenerator[Call]:
     if kind == "stdio":
         async with _over_stdio(StdioServer(*OURS, **env)) as call:
             yield call

@@ -54,6 +54,10 @@ class StdioServer:
                 return answer["result"], arrived_ns
         raise RuntimeError(f"{self._process.args} ended without an answer to {method}")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def close(self) -> None:
         """Close its stdin and wait for its end."""
         assert self._process.stdin is not None
@@ -67,10 +71,10 @@ class StdioServer:
 
 
 @contextmanager
-def upstream() -> Generator[str]:
-    """Run the upstream in a process of its own; yields its base URL."""
+def upstream(module: str = "bench.peers") -> Generator[str]:
+    """Run an upstream in a process of its own; yields its base URL."""
     with subprocess.Popen(
-        [sys.executable, "-m", "bench.peers", "upstream"], cwd=ROOT, env=environment(), stdout=subprocess.PIPE
+        [sys.executable, "-m", module], cwd=ROOT, env=environment(), stdout=subprocess.PIPE
     ) as process:
         try:
             assert process.stdout is not None

@@ -206,11 +206,11 @@ class Advancer:
         async with aclosing(create) as events:
             async for event in events:
                 job = job.apply(event, self._clock.now())
-                if job.turn.response_id is None:
+                if (response_id := job.turn.response_id) is None:
                     continue
                 if in_background(event) is False:
                     job = replace(job, turn=replace(job.turn, mode="foreground"))
-                cancelling = await self._born(job, job.turn.response_id)
+                cancelling = await self._born(job, response_id)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, float("inf")
                 if job.terminal or cancelling:

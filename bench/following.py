@@ -1,0 +1,202 @@
+"""The follower's figures: what an event costs, what a followed job holds, and how soon an end is told."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import httpx2
+
+from agent_jobs.clock import Clock
+from agent_jobs.follow import Follower
+from agent_jobs.job import Job, Status, Turn
+from agent_jobs.responses import Endpoint, ResponsesClient, open_client
+from agent_jobs.store import Store, open_store
+from bench.figures import OURS, Call, Figure, ours, settings
+from bench.peers import ROOT, StdioServer, environment
+from bench.streams import PACE_HZ, run_id
+
+#: What the bare reader is allowed too.
+MAX_EVENT_BYTES = 64 * 2**20
+#: So many streams at once in the paced figure: each costs its share of wake-ups.
+PACED_STREAMS = 20
+FEW_DELTAS = 20
+#: Looks that are watched are 1 to 5 s apart; a run this long meets the longest distance.
+POLLED_FROM_MS, POLLED_TO_MS = 16_000, 26_000
+FOLLOWED_FROM_MS, FOLLOWED_TO_MS = 500, 3_000
+
+#: Reads one stream to its end; and makes ready to.
+Read = Callable[[], Awaitable[None]]
+Prepare = Callable[[str], Awaitable[Read]]
+
+
+async def cpu(base_url: str, rounds: int, burst: int, paced: int) -> list[Figure]:
+    """CPU of this process per 1,000 events: all at once, and at the pace of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        endpoint = Endpoint.of(base_url, "bench")
+        async with (
+            open_store(Path(folder)) as store,
+            open_client(endpoint) as client,
+            httpx2.AsyncClient(verify=False, timeout=None, limits=httpx2.Limits(max_connections=None)) as naive,
+        ):
+            follow, read = _follow(store, client), _bare(naive, base_url)
+            at_once = Figure("CPU of 1,000 events, in a burst", "<= 1.3x", lambda figure: figure.ratio <= 1.3)
+            await _in_turns(at_once, follow, read, rounds, run_id("burst", burst), 1)
+            in_time = Figure(f"CPU of 1,000 events, {PACE_HZ} a second each", "<= 1.3x", at_once.limit)
+            await _in_turns(in_time, follow, read, (rounds + 1) // 2, run_id("paced", paced), PACED_STREAMS)
+            return [at_once, in_time]
+
+
+async def _in_turns(figure: Figure, follow: Prepare, read: Prepare, rounds: int, run: str, streams: int) -> None:
+    both = [(follow, figure.ours), (read, figure.beside)]
+    deltas = int(run.split("_")[2])
+    for number in range(rounds + 1):
+        for prepare, times in both if number % 2 else reversed(both):
+            readers = [await prepare(run) for _ in range(streams)]
+            began = time.process_time()
+            async with anyio.create_task_group() as tasks:
+                for reader in readers:
+                    tasks.start_soon(reader)
+            if number:
+                times.append((time.process_time() - began) * 1e6 / (streams * deltas))
+
+
+def _follow(store: Store, client: ResponsesClient) -> Prepare:
+    """Our reader: a job of its own for each stream, written down as one that upstream runs."""
+    clock = Clock()
+    follower = Follower(store, clock, 1000)
+
+    async def prepare(run: str) -> Read:
+        turn = Turn(number=1, request={}, request_id=str(uuid4()), base_url=client.endpoint.base_url)
+        job = Job(id=f"job_{uuid4().hex}", title="", status=Status.PENDING, created_at=clock.now(), turn=turn)
+        await store.add(job, allow_duplicate=True)
+        job = job.sent(clock.now()).found(run)
+        await store.begin(job)
+        await store.attach(job.id, 1, run, clock.now())
+
+        async def follow() -> None:
+            followed = await follower.follow(job, client.stream(run))
+            assert followed.status is Status.COMPLETED, followed
+
+        return follow
+
+    return prepare
+
+
+def _bare(client: httpx2.AsyncClient, base_url: str) -> Prepare:
+    """What anybody would write."""
+
+    async def prepare(run: str) -> Read:
+        url = f"{base_url}/responses/{run}?stream=true"
+
+        async def read() -> None:
+            kind = ""
+            async with client.sse(url, max_event_size=MAX_EVENT_BYTES) as source:
+                async for sse in source:
+                    kind = json.loads(sse.data)["type"]
+            assert kind == "response.completed"
+
+        return read
+
+    return prepare
+
+
+def memory(base_url: str, rounds: int, jobs: int) -> list[Figure]:
+    """What the server's process grows by with each job that it follows, against a process of bare httpx2 streams."""
+    figure = Figure("memory of a followed job", "<= 64 KiB", lambda figure: figure.p50 <= 64, unit="KiB")
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            many = {"AGENT_JOBS_FOLLOW": "9999", "AGENT_JOBS_MAX_CONCURRENT": "9999"}
+            server = StdioServer(*OURS, **(settings(folder, base_url) | many))
+            try:
+                figure.ours.append(_growth(server.pid, partial(_started, server), jobs))
+            finally:
+                server.close()
+        with _bare_streams(base_url) as (pid, open_streams):
+            figure.beside.append(_growth(pid, open_streams, jobs))
+    return [figure]
+
+
+def _growth(pid: int, hold: Callable[[int, int], None], count: int) -> float:
+    """KiB per stream that a process grows by, the first ones not counted: they load and fill what all share."""
+    warm_up = max(10, count // 10)
+    hold(0, warm_up)
+    before = _rss_kib(pid)
+    hold(warm_up, warm_up + count)
+    return max(1, _rss_kib(pid) - before) / count
+
+
+def _started(server: StdioServer, first: int, last: int) -> None:
+    for number in range(first, last):
+        arguments = {"prompt": f"bench idle {FEW_DELTAS} as number {number}", "wait_s": 0}
+        result, _ = server.ask("tools/call", {"name": "agent_start", "arguments": arguments})
+        assert result["structuredContent"]["status"] == "queued", result
+    time.sleep(2)  # the first progress of each is written after at most a second
+
+
+@contextmanager
+def _bare_streams(base_url: str) -> Generator[tuple[int, Callable[[int, int], None]]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.streams", "bare", base_url, str(FEW_DELTAS)],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+
+        def hold(first: int, last: int) -> None:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(b"%d\n" % (last - first))
+            process.stdin.flush()
+            assert process.stdout.readline(), "the bare reader ended"
+
+        try:
+            yield process.pid, hold
+        finally:
+            process.kill()
+
+
+def _rss_kib(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+async def ends(base_url: str, jobs: int) -> list[Figure]:
+    """From the moment a run is over upstream to the answer of an `agent_poll` that waits for it."""
+    figures: list[Figure] = []
+    for what, follow, from_ms, to_ms, limit_ms in (
+        ("followed", "auto", FOLLOWED_FROM_MS, FOLLOWED_TO_MS, 300),
+        ("polled", "never", POLLED_FROM_MS, POLLED_TO_MS, 5_000),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            env = settings(folder, base_url) | {"AGENT_JOBS_FOLLOW": follow}
+            async with ours("in memory", env) as call:
+                lengths = [from_ms + (to_ms - from_ms) * number // jobs for number in range(jobs)]
+                times = await asyncio.gather(*[_told_after(call, length) for length in lengths])
+        allowed = f"<= {limit_ms / 1e3:g} s"
+        for name, told in (("p50", times), ("max", [max(times)])):
+            figure = Figure(f"end upstream -> agent_poll, {what}, {name}", allowed, _at_most(limit_ms))
+            figure.ours += told
+            figures.append(figure)
+    return figures
+
+
+def _at_most(limit: float) -> Callable[[Figure], bool]:
+    return lambda figure: figure.p50 <= limit
+
+
+async def _told_after(call: Call, length_ms: int) -> float:
+    started, _ = await call("agent_start", {"prompt": f"bench ends {length_ms}", "wait_s": 0})
+    answer, arrived_ns = await call("agent_poll", {"job_id": started["job_id"], "wait_s": 45})
+    assert answer["status"] == "completed", answer
+    return (arrived_ns - int(answer["output"])) / 1e6
