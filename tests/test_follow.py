@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
@@ -126,6 +127,18 @@ async def test_a_cancel_of_a_followed_job_is_confirmed_by_a_look(settings: Setti
         started = await host.start(emulate=script)
         assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
     assert counters(upstream)["cancels"] == 1
+
+
+async def test_a_cancel_of_a_followed_job_that_fails_is_soon_sent_again(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="cancel", status=503)
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never"})
+        await host.call("agent_cancel", job_id=started["job_id"])
+        with anyio.fail_after(10):
+            assert (await host.end(started["job_id"]))["status"] == "cancelled"
+    assert counters(upstream)["cancels"] == 2
 
 
 async def test_what_happened_to_a_job_is_written_down_for_people(settings: Settings) -> None:

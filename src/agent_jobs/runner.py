@@ -119,6 +119,8 @@ class Runner:
 
     async def _cancel(self, job: Job) -> None:
         try:
-            await self._advancer.cancel(job)
+            # The holder of a followed job looks seldom, so who was asked to cancel stays until it is over.
+            while isinstance(outcome := await self._advancer.cancel(job), After):
+                await self._clock.sleep(outcome.s)
         except Exception:  # the holder sees the request at its next look
             logger.exception("%s: its cancel was not sent from here", job.id)
