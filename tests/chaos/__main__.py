@@ -1,0 +1,45 @@
+"""The command line of a chaos run; `scripts/chaos` calls it."""
+
+import json
+import logging
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import anyio
+import click
+
+from .drive import run
+from .judge import judge
+from .plan import Options
+from .table import lines
+
+_DEFAULT = Options()
+
+
+@click.command()
+@click.option("--seed", default=_DEFAULT.seed, show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), default=_DEFAULT.jobs, show_default=True)
+@click.option("--kills", type=click.IntRange(min=0), default=_DEFAULT.kills, show_default=True)
+@click.option("--speed", type=click.FloatRange(1, 60), default=_DEFAULT.speed, show_default=True)
+@click.option("--in-flight", type=click.IntRange(min=1), default=_DEFAULT.in_flight, show_default=True)
+@click.option("--keep", type=click.Path(path_type=Path), help="Leave database, logs and record in this folder.")
+def main(seed: int, jobs: int, kills: int, speed: float, in_flight: int, keep: Path | None) -> None:
+    """Run jobs through servers that are killed, against an upstream with every fault; exit 1 if one is lost."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of answers to servers that were killed
+    options = Options(seed=seed, jobs=jobs, kills=kills, speed=speed, in_flight=in_flight)
+    with tempfile.TemporaryDirectory() as folder:
+        if keep is not None:
+            keep.mkdir(parents=True)
+        record = anyio.run(run, options, keep or Path(folder))
+    if keep is not None:
+        (keep / "record.json").write_text(json.dumps(asdict(record), default=str))
+    judgement = judge(record)
+    for line in lines(record, judgement):
+        click.echo(line)
+    sys.exit(bool(judgement.violations))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The run itself: jobs are started, cancelled and polled through servers that die; what was lost is adopted."""
+
+import re
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count, islice
+from pathlib import Path
+
+import anyio
+from pydantic import SecretStr
+
+from agent_jobs.app import open_app
+from agent_jobs.emulator import Emulator, running
+from agent_jobs.engine import Engine
+from agent_jobs.job import Job
+from agent_jobs.settings import Settings
+
+from .faults import START_TIMEOUT_S, Json
+from .plan import Options, Plan, bursts, kills, plans
+from .story import End, GivenUpError, Story
+from .windows import KEY, KilledError, RefusalError, Window, opened
+from .witness import Birth, Death, Witness
+
+#: Of the jobs in flight so many per cent may run upstream at once: some wait for a slot.
+SLOTS_PERCENT = 75
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """All that was seen of a run."""
+
+    options: Options
+    stories: list[Story]
+    deaths: list[Death]
+    births: dict[str, list[Birth]]
+    log: list[Json] = field(default_factory=list[Json])  #: upstream's
+    rows: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])  #: title, status by job id
+    complaints: list[str] = field(default_factory=list[str])
+    closed_at: float = 0.0  #: when the servers had ended; later requests adopt
+    slowest_start_s: float = 0.0  #: beyond what it was told to wait
+    duration_s: float = 0.0
+
+
+async def run(options: Options, folder: Path) -> Record:
+    """One run in a folder of its own; ends by itself within its limit."""
+    began = time.monotonic()
+    stories = [Story(plan) for plan in plans(options)]
+    witness = Witness(kills(options), options.jobs)
+    record = Record(options=options, stories=stories, deaths=witness.deaths, births=witness.births)
+    emulator = Emulator(options.speed)
+    emulator.queue_faults(fault for story in stories for fault in _create_faults(story.plan))
+    emulator.app.add_middleware(witness.middleware)
+    with running(emulator=emulator) as upstream:
+        with anyio.move_on_after(options.limit_s):
+            await _live(record, witness, _windows(options, folder, upstream.base_url))
+            await _collect(record, emulator, folder, upstream.base_url)
+        record.log = emulator.log()
+    record.complaints += _crashes(folder)
+    record.duration_s = time.monotonic() - began
+    return record
+
+
+def _create_faults(plan: Plan) -> list[Json]:
+    """What the job's POSTs meet, one after the other."""
+    return [{**post.fault, "on": "create", "match": f"{plan.key}:"} for post in plan.posts]
+
+
+def _windows(options: Options, folder: Path, base_url: str) -> list[Window]:
+    """Two windows on one database; one follows only a few of its jobs, so that the others are looked at."""
+    common = {
+        "AGENT_JOBS_START_TIMEOUT_S": f"{START_TIMEOUT_S / options.speed:g}",
+        "AGENT_JOBS_MAX_CONCURRENT": f"{options.in_flight * SLOTS_PERCENT // 100}",
+    }
+    few = {"AGENT_JOBS_FOLLOW": f"{options.in_flight // 5}"}
+    return [Window("a", folder, base_url, common), Window("b", folder, base_url, common | few)]
+
+
+async def _live(record: Record, witness: Witness, windows: list[Window]) -> None:
+    """All jobs from their start to their end, as many at once as may be."""
+    witness.windows |= {window.name: window for window in windows}
+    hosts = _Hosts(record, witness, windows)
+    slots = anyio.Semaphore(record.options.in_flight)
+    left = iter(record.stories)
+    try:
+        async with opened(*windows), anyio.create_task_group() as tasks:
+            for size in bursts(record.options):
+                if not (burst := list(islice(left, size))):
+                    break
+                for _ in burst:
+                    await slots.acquire()
+                for story in burst:
+                    tasks.start_soon(hosts.live, story, slots)
+    finally:
+        record.closed_at = time.time()
+        record.complaints += [complaint for window in windows for complaint in window.complaints]
+
+
+class _Hosts:
+    """What the hosts do with their jobs, through whichever server there is."""
+
+    def __init__(self, record: Record, witness: Witness, windows: list[Window]) -> None:
+        self._record = record
+        self._witness = witness
+        self._windows = windows
+        self._turns = count()
+        self._ended = anyio.Event()
+
+    async def live(self, story: Story, slots: anyio.Semaphore) -> None:
+        """Start the job, poll it, cancel it if that is planned, and read its end."""
+        plan = story.plan
+        try:
+            answer = await self._start(story)
+            polls = 0
+            while story.hear(answer):
+                if polls == plan.cancel_after:
+                    story.cancelled = True
+                    answer = await self._ask(story, "agent_cancel")
+                else:
+                    answer = await self._ask(story, "agent_poll", wait_s=plan.poll_s)
+                polls += 1
+            story.end = End(
+                answer["status"], answer.get("error", {}).get("code", ""), await self._output(story, answer)
+            )
+        except GivenUpError:
+            pass  # a job without an end tells the judge why
+        finally:
+            self._witness.progress += 1
+            self._ended.set()
+            self._ended = anyio.Event()
+            slots.release()
+
+    async def _start(self, story: Story) -> Json:
+        """Start the job; a host that got no answer asks for the same work again."""
+        self._witness.progress += 1
+        plan = story.plan
+        arguments: Json = {"prompt": plan.prompt, "wait_s": plan.wait_s, "options": {"key": plan.key}}
+        arguments |= {"model": plan.model} if plan.model else {}
+        for attempt in count(plan.window):
+            window = self._windows[attempt % len(self._windows)]
+            try:
+                asked = await window.ask("agent_start", **arguments)
+                began = time.monotonic()
+                self._witness.saw(window.name, "start", 0)
+                answer = await asked.answer()
+                over_s = time.monotonic() - began - plan.wait_s
+                self._record.slowest_start_s = max(self._record.slowest_start_s, over_s)
+                return answer
+            except KilledError:
+                story.lost_starts += 1
+            except RefusalError as refusal:
+                await self._refused(story, refusal)
+        raise AssertionError("count() ends")
+
+    async def _output(self, story: Story, answer: Json) -> str:
+        """The whole output, page by page."""
+        output: str = answer.get("output", "")
+        while len(output.encode()) < answer.get("bytes", 0):
+            page = await self._ask(story, "agent_result", offset=len(output.encode()))
+            output += page["output"]
+        return output
+
+    async def _ask(self, story: Story, tool: str, **arguments: float) -> Json:
+        while True:
+            window = self._windows[next(self._turns) % len(self._windows)]
+            try:
+                return await window.call(tool, job_id=story.job_id, **arguments)
+            except KilledError:
+                continue  # asking again costs nothing
+            except RefusalError as refusal:
+                await self._refused(story, refusal)
+
+    async def _refused(self, story: Story, refusal: RefusalError) -> None:
+        """Give the servers a moment: they may have paused for a key that was refused, or the database is locked."""
+        story.refuse(refusal)
+        with anyio.move_on_after(1):
+            await self._ended.wait()
+
+
+async def _collect(record: Record, emulator: Emulator, folder: Path, base_url: str) -> None:
+    """Read how the jobs stand in the database, and give those their response back whose id was lost."""
+    with closing(sqlite3.connect(folder / "jobs.db")) as db:
+        record.rows = {
+            job_id: (title, status) for job_id, title, status in db.execute("SELECT id, title, status FROM job")
+        }
+    settings = Settings(api_key=SecretStr(KEY), base_url=base_url, data_dir=folder)
+    responses = {entry["metadata"]["job_id"]: entry for entry in emulator.log() if entry["entry"] == "response"}
+    async with open_app(settings) as app, anyio.create_task_group() as tasks:
+        engine = await app.engine()
+        for story in record.stories:
+            if story.job_id not in record.rows:
+                continue
+            job = await engine.poll(story.job_id)
+            story.stored = _end_of(job)
+            if job.unconfirmed and adoptable(responses.get(job.id)):
+                tasks.start_soon(_adopt, engine, story, responses[job.id])
+
+
+def adoptable(response: Json | None) -> bool:
+    """Whether upstream can still be asked for a response; a foreground run dies with its connection."""
+    return response is not None and (response["background"] or response["status"] != "in_progress")
+
+
+async def _adopt(engine: Engine, story: Story, response: Json) -> None:
+    """Do what a person does who found the response in the provider's dashboard."""
+    job = await engine.adopt(story.job_id, response["id"])
+    if not response["ended"]:
+        job = await engine.cancel(job.id)
+    while not job.terminal:
+        job = await engine.poll(job.id, wait_s=30)
+    story.adopted = _end_of(job)
+
+
+def _end_of(job: Job) -> End:
+    return End(job.status, job.error.code if job.error else "", job.output.text if job.output else "")
+
+
+def _crashes(folder: Path) -> list[str]:
+    """What the servers logged that no upstream should be able to cause."""
+    logs = [*folder.glob("agent-jobs.log*"), *folder.glob("stderr-*.txt")]
+    text = "\n".join(log.read_text() for log in sorted(logs))
+    return [f"logged: {found[0]}" for found in re.finditer(r"^.*ERROR .*(?:\nTraceback(?:\n .*)*\n.*)?", text, re.M)]

@@ -1,0 +1,212 @@
+"""Host windows: each keeps a server process, starts another when it was killed, and calls its tools."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+Json = dict[str, Any]
+
+KEY = "sk-chaos"
+MAX_LINE = 4 * 2**20
+#: A server that was told to end, or that was just started, gets so long.
+PATIENCE_S = 20.0
+#: No host waits longer for the answer of a tool.
+HOST_WAIT_S = 60.0
+
+
+class KilledError(Exception):
+    """The server died before it answered; what it did is not known."""
+
+
+class RefusalError(Exception):
+    """The tool refused in words."""
+
+    def __init__(self, error: Json) -> None:
+        super().__init__(error["message"])
+        self.code: str = error["code"]
+
+
+class Window:
+    """One host window on the shared database. Its calls may come from many tasks at once."""
+
+    def __init__(self, name: str, data_dir: Path, base_url: str, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.complaints: list[str] = []
+        self._data_dir = data_dir
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
+        ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
+        # The project goes along with each request: by it the upstream sees which server sent it.
+        self._environment = {**kept, **ours, **environment, "OPENAI_PROJECT_ID": name}
+        self._process: Process | None = None
+        self._pid: int | None = None
+        self._closing = False
+        self._up, self._gone = anyio.Event(), anyio.Event()
+        self._numbers = count(1)
+        self._asked: dict[int, Asked] = {}
+
+    async def call(self, tool: str, **arguments: Any) -> Json:
+        """The structured answer of a tool, once a server is there to ask.
+
+        Raises:
+            KilledError: The server died before it answered.
+            RefusalError: The tool refused.
+        """
+        return await (await self.ask(tool, **arguments)).answer()
+
+    async def ask(self, tool: str, **arguments: Any) -> "Asked":
+        """Write the call of a tool to the server; its answer is waited for apart."""
+        await self._up.wait()
+        return await self._request("tools/call", {"name": tool, "arguments": arguments})
+
+    def kill(self) -> bool:
+        """SIGKILL the server, from any thread; returns whether there was one."""
+        pid, self._pid = self._pid, None
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        return pid is not None
+
+    async def serve(self) -> None:
+        """Keep a server running until closed."""
+        while not self._closing:
+            async with await self._spawn() as process:
+                self._process, self._pid = process, process.pid
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._open)
+                    await self._listen(process)
+                    tasks.cancel_scope.cancel()
+                self._ended(await process.wait())
+
+    async def close(self) -> None:
+        """Close the server's stdin, as a host does that ends, and wait for its end."""
+        with anyio.move_on_after(PATIENCE_S):
+            await self._up.wait()
+            self._closing = True
+            assert self._process is not None and self._process.stdin is not None
+            await self._process.stdin.aclose()
+            await self._gone.wait()
+            return
+        self.complaints.append(f"server {self.name} did not end when its stdin did")
+
+    async def _spawn(self) -> Process:
+        with (self._data_dir / f"stderr-{self.name}.txt").open("ab") as stderr:
+            return await anyio.open_process(
+                [sys.executable, "-m", "agent_jobs"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=self._environment,
+            )
+
+    async def _open(self) -> None:
+        client = {"name": "chaos", "version": "1"}
+        opening = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+        try:
+            with anyio.fail_after(PATIENCE_S):
+                await (await self._request("initialize", opening)).result()
+                await self._send({"method": "notifications/initialized"})
+        except KilledError:
+            return
+        self._up.set()
+
+    async def _listen(self, process: Process) -> None:
+        """Hand out the answers until the server ends."""
+        assert process.stdout is not None
+        lines = BufferedByteReceiveStream(process.stdout)
+        while True:
+            try:
+                line = await lines.receive_until(b"\n", MAX_LINE)
+            except (anyio.EndOfStream, anyio.IncompleteRead):
+                return
+            try:
+                message: Json = json.loads(line)
+            except ValueError:
+                self.complaints.append(f"server {self.name} wrote {line[:80]!r} to stdout")
+                continue
+            if asked := self._asked.pop(message.get("id", 0), None):
+                asked.hear(message)
+
+    def _ended(self, status: int) -> None:
+        """The server is gone: nobody who waits for it will be answered."""
+        killed, self._pid = self._pid is None, None
+        if self._up.is_set():
+            self._up = anyio.Event()
+        if not killed and (status != 0 or not self._closing):
+            self.complaints.append(f"server {self.name} ended by itself with status {status}")
+        for asked in self._asked.values():
+            asked.hear(None)
+        self._asked.clear()
+        if self._closing:
+            self._gone.set()
+
+    async def _request(self, method: str, params: Json) -> "Asked":
+        number = next(self._numbers)
+        asked = self._asked[number] = Asked(f"{method} {params.get('arguments', '')}"[:120], self.complaints)
+        await self._send({"id": number, "method": method, "params": params})
+        return asked
+
+    async def _send(self, message: Json) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            await self._process.stdin.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise KilledError from None
+
+
+class Asked:
+    """A question to a server, which may die before it answers."""
+
+    def __init__(self, question: str, complaints: list[str]) -> None:
+        self._question = question
+        self._complaints = complaints
+        self._heard = anyio.Event()
+        self._message: Json | None = None
+
+    def hear(self, message: Json | None) -> None:
+        """Take in the answer, or that there will be none."""
+        self._message = message
+        self._heard.set()
+
+    async def result(self) -> Json:
+        """What the server answered."""
+        with anyio.move_on_after(HOST_WAIT_S):
+            await self._heard.wait()
+        if not self._heard.is_set():
+            self._complaints.append(f"no answer within {HOST_WAIT_S:g} s to {self._question}")
+        if self._message is None:
+            raise KilledError
+        return self._message["result"]
+
+    async def answer(self) -> Json:
+        """The structured answer of the tool that was asked."""
+        result = await self.result()
+        answer: Json = result["structuredContent"]
+        if result.get("isError"):
+            raise RefusalError(answer["error"])
+        return answer
+
+
+@asynccontextmanager
+async def opened(*windows: Window) -> AsyncGenerator[None]:
+    """Windows with a server each: closed in order at the end, killed if the run broke off."""
+    async with anyio.create_task_group() as tasks:
+        for window in windows:
+            tasks.start_soon(window.serve)
+        try:
+            yield
+            for window in windows:
+                await window.close()
+        finally:
+            for window in windows:
+                window.kill()
+            tasks.cancel_scope.cancel()
