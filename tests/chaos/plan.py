@@ -116,7 +116,7 @@ def _plan(key: str, pick: Random) -> Plan:
         posts=tuple(Post(*post) for post in (*busy, *posts)),
         model=f"emulated-{key}" if teaches else None,
         wait_s=pick.choice((0, 0, 2, 5)),
-        poll_s=pick.choice((1, 3, 5, 20)),
+        poll_s=pick.choice((1, 3) if cancelled else (1, 3, 5, 20)),
         cancel_after=pick.choice((0, 0, 1, 2)) if cancelled else None,
     )
 

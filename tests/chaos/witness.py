@@ -12,7 +12,7 @@ from .plan import Kill
 from .windows import Window
 
 #: A kill whose moment did not come while so many per cent of all jobs started or ended takes any other.
-PATIENCE_PERCENT = 5
+PATIENCE_PERCENT = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,20 @@
+"""A short chaos run: servers that are killed, an upstream with every fault, and no job lost, wrong or paid twice."""
+
+from pathlib import Path
+
+import pytest
+
+from chaos.drive import run
+from chaos.judge import judge
+from chaos.plan import Options
+from chaos.table import lines
+
+#: Such that no job has a fault whose cure takes us a minute by design, like a foreground run that dies.
+OPTIONS = Options(seed=7, jobs=60, kills=4, in_flight=20, limit_s=45)
+
+
+@pytest.mark.timeout(90)
+async def test_jobs_through_servers_that_are_killed_end_as_upstream_says(tmp_path: Path) -> None:
+    record = await run(OPTIONS, tmp_path)
+    judgement = judge(record)
+    assert not judgement.violations, "\n".join(lines(record, judgement))
