@@ -10,42 +10,48 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "errors", "request", "render"}
-ENGINE_ROOM = {"responses", "store", "job", "errors", "clock"}
+PURE = {"job", "group", "errors", "request", "thread", "render"}
+ENGINE_ROOM = {"responses", "store", "job", "group", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
 #: The rooms, from the lowest to the highest; `""` is the package itself, where only the version stands.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     "job": set(),
+    "group": {"job"},
     "errors": set(),
     "clock": set(),
     "settings": {"job", "errors"},
     "request": {"job", "errors"},
-    "render": {"job"},
+    "thread": {"job"},
+    "render": {"job", "group"},
     "files": {"errors"},
     "responses": {"errors"},
-    "store": {"job", "errors"},
+    "store": {"job", "group", "errors"},
     "toolbox": {"errors"},
     "pricing": {"job", "errors"},
-    "advance": {*ENGINE_ROOM, "follow", "request", "toolbox", "pricing"},
+    "advance": {*ENGINE_ROOM, "follow", "request", "thread", "toolbox", "pricing"},
     "follow": ENGINE_ROOM,
     "runner": {*ENGINE_ROOM, "advance", "follow"},
     "pgqueue": {*ENGINE_ROOM, "advance", "follow"},
-    "engine": {*ENGINE_ROOM, "advance", "follow", "runner", "request", "files", "toolbox", "pricing"},
+    "intake": {*ENGINE_ROOM, "request", "thread", "files", "pricing"},
+    "engine": {*ENGINE_ROOM, "advance", "follow", "runner", "intake"},
     "app": {
         *ENGINE_ROOM,
         "advance",
         "follow",
         "runner",
         "pgqueue",
+        "intake",
         "engine",
         "files",
         "toolbox",
         "pricing",
         "settings",
     },
-    "server": FACE | {""},
+    "pace": set(),
+    "tooling": {"errors", "render", "request"},
+    "server": FACE | {"", "intake", "pace", "tooling"},
     "web": FACE | {""},
     "stdio": FACE | {"", "server"},
     "cli": FACE | {"", "server", "web", "stdio", "emulator"},
@@ -60,9 +66,9 @@ OUTSIDE: dict[str, set[str]] = {
     "httpx2": {"responses", "toolbox"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
-    "mcp": {"server", "stdio", "cli", "toolbox"},
-    "mcp_types": {"server", "cli", "toolbox"},
-    "pydantic": {"settings", "app", "server"},
+    "mcp": {"server", "tooling", "stdio", "cli", "toolbox"},
+    "mcp_types": {"server", "tooling", "cli", "toolbox"},
+    "pydantic": {"settings", "app", "server", "tooling"},
     "platformdirs": {"settings"},
     "click": {"cli"},
     "starlette": {"emulator", "web"},
@@ -123,7 +129,7 @@ def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
     assert {room for room, below in ALLOWED.items() if "app" in below} == {"server", "web", "stdio", "cli"}
     assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
     seeing_both = {room for room, below in ALLOWED.items() if {"responses", "store"} <= below}
-    assert seeing_both == {"advance", "follow", "runner", "pgqueue", "engine", "app"}
+    assert seeing_both == {"advance", "follow", "runner", "pgqueue", "intake", "engine", "app"}
 
 
 def test_the_table_has_no_circle():

@@ -14,6 +14,7 @@ from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import StoreError
+from agent_jobs.group import Group
 from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
 from agent_jobs.store import Event, Store, open_store
 
@@ -143,7 +144,7 @@ async def test_a_job_that_does_not_exist_is_none_everywhere(store: Store):
     nobody = a_job("job_nobody")
     assert await store.get("job_nobody") is None
     assert await store.output("job_nobody") is None
-    assert await store.newest(5) == []
+    assert await store.find(Group(), 5) == []
     assert await store.begin(nobody.sent(NOW)) is False
     assert await store.attach("job_nobody", 1, "resp_1", NOW) is None
     assert await store.save(nobody, held=False) is None
@@ -155,14 +156,14 @@ async def test_a_job_that_does_not_exist_is_none_everywhere(store: Store):
     assert await store.next_at(HERE) is None
     with anyio.fail_after(5):
         await store.changed("job_nobody", 0)
-    assert await store.newest(5) == []
+    assert await store.find(Group(), 5) == []
 
 
 async def test_the_newest_jobs_come_first(store: Store, other: Store):
     for number in (2, 4, 1, 3):
         await store.add(a_job(f"job_{number}", created_at=NOW + number))
-    assert [job.id for job in await other.newest(3)] == ["job_4", "job_3", "job_2"]
-    assert len(await store.newest(9)) == 4
+    assert [job.id for job in await other.find(Group(), 3)] == ["job_4", "job_3", "job_2"]
+    assert len(await store.find(Group(), 9)) == 4
 
 
 async def test_an_id_is_given_once(store: Store, other: Store):
@@ -827,7 +828,7 @@ async def test_many_writers_on_several_stores_get_in_one_another_s_way_only_by_w
         async with anyio.create_task_group() as tasks:
             for name, process in zip(names, [first, second, third] * 4, strict=True):
                 tasks.start_soon(work, process, name)
-        assert {job.id for job in await first.newest(99) if job.status is COMPLETED} == set(names)
+        assert {job.id for job in await first.find(Group(), 99) if job.status is COMPLETED} == set(names)
         assert [output.text for name in names if (output := await third.output(name))] == names
 
 

@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from agent_jobs.errors import StoreError
+from agent_jobs.group import Group
 from agent_jobs.job import Output, Status
 from agent_jobs.store import open_store
 from agent_jobs.store.holder import Holder
@@ -161,7 +162,7 @@ async def test_several_processes_may_open_a_new_database_at_the_same_moment(tmp_
             for number in range(6):
                 tasks.start_soon(use, tmp_path / str(attempt), number)
         async with open_store(tmp_path / str(attempt)) as store:
-            assert len(await store.newest(9)) == 6
+            assert len(await store.find(Group(), 9)) == 6
 
 
 # What cannot be used is told in words.
@@ -224,7 +225,7 @@ async def test_a_database_that_is_damaged_inside_is_told(folder: Path):
     file(folder).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     with pytest.raises(StoreError, match=r"jobs\.db is damaged: move it away"):
         async with open_store(folder) as store:
-            await store.newest(99)
+            await store.find(Group(), 99)
 
 
 HOLD = """
@@ -370,7 +371,7 @@ async def test_on_a_full_disk_a_change_is_not_written_at_all_and_can_be_repeated
     async with open_store(folder) as store:
         assert (await row(store)).status is Status.COMPLETED
         assert there_is(await store.output("job_1")).text == "x" * 5_000_000
-        assert [job.id for job in await store.newest(9)] == ["job_1"]
+        assert [job.id for job in await store.find(Group(), 9)] == ["job_1"]
 
 
 def there_is(output: Output | None) -> Output:
@@ -416,7 +417,7 @@ async def by_cancelling_at_every_point():
 
 async def leave_open(number):
     async with open_store(folder / str(number)) as store:
-        await store.newest(1)
+        await store.find(Group(), 1)
         await anyio.sleep_forever()
 
 anyio.run(globals()[sys.argv[2]])

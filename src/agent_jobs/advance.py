@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from agent_jobs import request
+from agent_jobs import request, thread
 from agent_jobs.clock import Clock
 from agent_jobs.errors import (
     AccountError,
@@ -171,7 +171,7 @@ class Advancer:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:
             self._births.add(birth)
             try:
-                return await self._create(job, birth)
+                return await self._create(await self._prepared(job), birth)
             except (UnsentError, BusyError) as error:
                 return await self._relaunch(job, error)
             except AccountError as error:
@@ -179,7 +179,7 @@ class Advancer:
                 code = error.code if error.code in ACCOUNT_CODES else "account_refused"
                 await self._fail(job, code, str(error))
             except RefusedError as error:
-                if await self._taught(job, error):
+                if await self._taught(job, error) or await self._retold(job, error):
                     return After(0)
                 await self._fail(job, error.code or "upstream_rejected", str(error))
             except UnclearError as error:
@@ -241,6 +241,32 @@ class Advancer:
         await self._store.learn(job.turn.base_url, model, lesser, now, str(error))
         await self._store.record(job.id, now, lesser, str(error))
         return await self._store.save(job.unsent("")) is not None
+
+    async def _retold(self, job: Job, error: RefusedError) -> bool:
+        """Whether upstream forgot what the job goes on from, and its request now tells all of it again."""
+        if job.previous_job_id is None or not thread.forgotten(error.code, error.param):
+            return False
+        exchanges = await self._store.thread(job.previous_job_id)
+        if not exchanges or await self._store.save(job.unsent("")) is None:
+            return False
+        body = thread.continued(job.turn.request, {}, exchanges)
+        await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
+        return await self._store.rewrite(replace(job, context="rebuilt", turn=replace(job.turn, request=body)))
+
+    async def _prepared(self, job: Job) -> Job:
+        """The job once all that its request names is upstream. Doing that twice costs nothing."""
+        body = job.turn.request
+        try:
+            if body.get("conversation") is True:
+                body = {**body, "conversation": await self._client.create_conversation()}
+        except UnclearError as error:
+            raise UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s) from error
+        if body is job.turn.request:
+            return job
+        job = replace(job, turn=replace(job.turn, request=body))
+        if not await self._store.rewrite(job):
+            raise _NotOursError
+        return job
 
     def _pause(self, error: AccountError) -> None:
         """Send nothing new for a while: every job would fail the same way."""

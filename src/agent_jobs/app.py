@@ -11,6 +11,7 @@ from agent_jobs.advance import Advancer, Limits
 from agent_jobs.clock import Clock
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
+from agent_jobs.intake import Intake
 from agent_jobs.responses import Endpoint, open_client
 from agent_jobs.runner import Runner
 from agent_jobs.settings import Settings
@@ -76,7 +77,7 @@ class App:
         store = await stack.enter_async_context(open_store(settings.data_path()))
         stack.push_async_callback(self._release, store)
         if settings.api_key is None:
-            return Engine(store, ConfigError(NO_KEY), self._clock, settings.model)
+            return Engine(store, ConfigError(NO_KEY), self._clock, self._tasks)
         endpoint = Endpoint.of(
             settings.base_url,
             settings.api_key.get_secret_value(),
@@ -105,7 +106,8 @@ class App:
         )
         self._tasks.start_soon(runner.run)
         self._tasks.start_soon(runner.purge)
-        return Engine(store, Upstream(endpoint, self._advancer, runner), self._clock, settings.model)
+        intake = Intake(store, endpoint, self._clock, settings.model)
+        return Engine(store, Upstream(endpoint, self._advancer, runner, intake), self._clock, self._tasks)
 
     async def _release(self, store: Store) -> None:
         """Leave the jobs to whoever comes next, at once."""

@@ -1,26 +1,35 @@
 """The verbs that the faces call. Each one is bounded in time and safe to cancel."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from secrets import choice
-from uuid import uuid4
 
-from agent_jobs import request
+from anyio.abc import TaskGroup
+
 from agent_jobs.advance import Advancer
 from agent_jobs.clock import Clock
-from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError
-from agent_jobs.job import JSON, WAITING, Job, Status, Turn
+from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
+from agent_jobs.group import Gathered, Group, Listed
+from agent_jobs.intake import Intake, Order
+from agent_jobs.job import WAITING, Job, Status
 from agent_jobs.responses import Endpoint
 from agent_jobs.runner import Runner
 from agent_jobs.store import Event, Store
+
+logger = logging.getLogger(__name__)
 
 #: A start waits so long for upstream to name an id; the launch itself goes on.
 ID_WAIT_S = 5.0
 CANCEL_WAIT_S = 10.0
 #: A poll counts as watching for so long after it.
 WATCHED_S = 60.0
-#: No vowels and no look-alikes: ids are read aloud, and should spell nothing.
-ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
+#: What is to be done after an end, like writing files, is waited for so long.
+SETTLE_WAIT_S = 3.0
+#: An end that nobody was told of for so long is news no more; agent_list still shows it.
+UNTOLD_S = 7 * 86_400.0
+#: Jobs that are asked about together at most.
+GATHERED_MAX = 1_000
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +39,12 @@ class Upstream:
     endpoint: Endpoint
     advancer: Advancer
     runner: Runner
+    intake: Intake
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The job that answers for a start, and whether it was there before."""
+    """The job that answers for a prompt, and whether it was there before."""
 
     job: Job
     duplicate: bool
@@ -47,35 +57,25 @@ class Engine:
         store: Where the jobs are kept.
         upstream: Who works on them; or, as an error, why nothing can be sent from here. Jobs can be read even so.
         clock: The time.
-        model: What to ask for where the caller names no model; None takes the one in data/.
+        tasks: Where what no caller need wait for is done.
     """
 
-    def __init__(self, store: Store, upstream: Upstream | ConfigError, clock: Clock, model: str | None = None) -> None:
+    def __init__(self, store: Store, upstream: Upstream | ConfigError, clock: Clock, tasks: TaskGroup) -> None:
         self._store = store
         self._upstream = upstream
         self._clock = clock
-        self._model = model
+        self._tasks = tasks
 
     def now(self) -> float:
         """The engine's time in epoch seconds, by which answers tell ages."""
         return self._clock.now()
 
-    async def start(
-        self,
-        prompt: str,
-        *,
-        model: str | None = None,
-        effort: str | None = None,
-        web_search: bool = False,
-        options: JSON | None = None,
-        priority: int = 0,
-        wait_s: float = 0.0,
-    ) -> Started:
-        """Write a job down, have it launched, and wait until upstream named its id or `wait_s` for its end.
+    async def start(self, order: Order, *, wait_s: float = 0.0) -> list[Started]:
+        """Write the jobs down, have them launched, and wait until upstream named their ids or `wait_s` for their end.
 
         Work that was asked for before is not started again, while the job that does it goes on, or its result was
         handed to nobody yet, or its start is unconfirmed: that job answers. `options.allow_duplicate` starts another,
-        `options.key` makes one job for each key.
+        `options.key` makes one job for each key. Of several prompts all are started or none.
 
         Raises:
             RequestError: Nothing was started; the sentence says what to change.
@@ -85,35 +85,19 @@ class Engine:
         upstream, began = self._working(), self._clock.now()
         if upstream.advancer.paused is not None:
             raise ConfigError(f"Upstream refuses this key: {upstream.advancer.paused} Ask the user; try again in 60 s.")
-        job_id = "job_" + "".join(choice(ID_LETTERS) for _ in range(ID_LENGTH))
-        body = request.build(
-            prompt, job_id=job_id, model=model or self._model, effort=effort, web_search=web_search, options=options
-        )
-        turn = Turn(
-            number=1,
-            request=body,
-            request_id=str(uuid4()),
-            base_url=upstream.endpoint.base_url,
-            fingerprint=upstream.endpoint.fingerprint,
-        )
-        job = Job(
-            id=job_id,
-            title=request.title_of(prompt),
-            status=Status.PENDING,
-            created_at=self._clock.now(),
-            turn=turn,
-            request_hash=request.hash_of(body),
-            key=request.key_of(options),
-            priority=priority,
-        )
-        existing = await self._store.add(job, allow_duplicate=bool((options or {}).get("allow_duplicate")))
-        if existing is None:
-            upstream.runner.launch(job.id)
-        job = existing or job
-        job = await self._until(job, lambda job: job.turn.response_id is not None or bool(job.activity), ID_WAIT_S)
-        if wait_s > 0 and not job.terminal:
-            job = await self._watched(job, wait_s - (self._clock.now() - began))
-        return Started(await self._placed(job), duplicate=existing is not None)
+        if order.previous_job_id is not None:
+            await self._existing(order.previous_job_id)
+        jobs = await upstream.intake.jobs(order)
+        answering = await self._store.add(*jobs, allow_duplicate=bool(order.options.get("allow_duplicate")))
+        for job, existing in zip(jobs, answering, strict=True):
+            if existing is None:
+                upstream.runner.launch(job.id)
+        started: list[Started] = []
+        for job, existing in zip(jobs, answering, strict=True):
+            now = await self._until(existing or job, _arrived, began + ID_WAIT_S - self._clock.now())
+            now = now if now.terminal or wait_s <= 0 else await self._watched(now, began + wait_s - self._clock.now())
+            started.append(Started(await self._placed(now), duplicate=existing is not None))
+        return started
 
     async def poll(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """The job as it stands, once it ended or after `wait_s`; its output with it when it ended.
@@ -122,26 +106,70 @@ class Engine:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
         job = await self._existing(job_id)
-        return job if job.terminal else await self._placed(await self._watched(job, wait_s))
+        return await self._settled(job if job.terminal else await self._watched(job, wait_s))
 
-    async def delivered(self, job: Job) -> None:
-        """Take note that the job's result was handed to a host."""
-        if job.terminal and job.delivered_at is None:
-            await self._store.deliver(job.id, self._clock.now())
+    async def gather(self, group: Group, *, wait_s: float = 0.0) -> Gathered:
+        """How the jobs of a group stand, once one ended that nobody was told of, or after `wait_s`.
 
-    async def cancel(self, job_id: str) -> Job:
-        """Have upstream stop the job, and wait a moment for it to say so.
+        Raises:
+            JobNotFoundError: One of the jobs or the batch does not exist.
+        """
+        for job_id in group.job_ids:
+            await self._existing(job_id)
+        if group.active:
+            group = replace(group, since=self._clock.now() - UNTOLD_S)
+        gathered = await self._gathered(group)
+        if group.batch and not (gathered.done or gathered.running or gathered.delivered):
+            raise JobNotFoundError(f"There is no batch {group.batch[:40]!r}: agent_list shows what there is.")
+        if wait_s > 0:
+            now = self._clock.now()
+            for job in gathered.running:
+                await self._store.watch(job.id, now, now + wait_s + WATCHED_S)
+            self._wake()
+        with self._clock.limit(wait_s):
+            while gathered.running and not gathered.done:
+                mark = await self._store.mark()
+                gathered = await self._gathered(group)
+                if gathered.running and not gathered.done:
+                    await self._store.moved(mark)
+        return gathered
 
-        Returns the job as upstream left it; while it is not terminal, the cancel is delivered later.
+    async def result(self, job_id: str) -> Job:
+        """The job with all that its response brought.
+
+        Raises:
+            JobNotFoundError: There is no such job.
         """
         job = await self._existing(job_id)
-        if job.terminal:
-            return job
-        upstream = self._working()
-        job = await self._store.request_cancel(job_id, self._clock.now()) or job
-        if not job.terminal and job.turn.response_id is not None and job.turn.base_url == upstream.endpoint.base_url:
-            upstream.runner.cancel(job)
-        return job if job.terminal else await self._watched(job, CANCEL_WAIT_S)
+        return replace(job, output=await self._store.output(job_id) or job.output)
+
+    async def find(self, group: Group, limit: int) -> Listed:
+        """The newest jobs of a group, how many there are in each status, and what today's jobs cost so far."""
+        now = self._clock.now()
+        return Listed(
+            await self._store.find(group, limit),
+            await self._store.counts(group),
+            await self._store.spent(now - now % DAY_S),
+        )
+
+    def delivered(self, *jobs: Job) -> None:
+        """Have it noted, once the caller is done, that the ends of these jobs were handed to a host."""
+        ended = [job.id for job in jobs if job.terminal and job.delivered_at is None]
+        if ended:
+            self._tasks.start_soon(self._deliver, ended)
+
+    async def cancel(self, group: Group) -> list[Job]:
+        """Have upstream stop the jobs of a group, and wait a moment for it to say so.
+
+        Returns the jobs as upstream left them; where one is not terminal, its cancel is delivered later.
+        """
+        for job_id in group.job_ids:
+            await self._existing(job_id)
+        jobs = await self._store.find(group, GATHERED_MAX)
+        for job in jobs:
+            await self._cancel(job)
+        began = self._clock.now()
+        return [await self._stopped(job, began + CANCEL_WAIT_S - self._clock.now()) for job in jobs]
 
     async def adopt(self, job_id: str, response_id: str) -> Job:
         """Give a job the response id that was found elsewhere, so that its result is collected after all."""
@@ -162,19 +190,48 @@ class Engine:
             return job
         purged = await self._store.tombstone(job_id)
         if purged is not None:
-            days = round((self._clock.now() - purged.finished_at) / 86_400)
+            days = round((self._clock.now() - purged.finished_at) / DAY_S)
             raise JobNotFoundError(f"{job_id} ended {purged.status} {days} days ago and was purged; start it again.")
-        newest = [f"{job.id} ({job.title[:30]})" for job in await self._store.newest(3)]
+        newest = [f"{job.id} ({job.title[:30]})" for job in await self._store.find(Group(), 3)]
         hint = f"The newest are {', '.join(newest)}." if newest else "There are no jobs yet; agent_start makes one."
         raise JobNotFoundError(f"There is no job {job_id[:40]!r}. {hint}")
+
+    async def _gathered(self, group: Group) -> Gathered:
+        jobs = await self._store.find(group, GATHERED_MAX)
+        open_jobs = [job for job in jobs if not job.terminal or job.unsettled]
+        asking = [job for job in open_jobs if job.status is Status.INPUT_REQUIRED]
+        ended = [job for job in jobs if job.terminal and not job.unsettled]
+        fresh = sorted((job for job in ended if job.delivered_at is None), key=lambda job: job.finished_at or 0.0)
+        return Gathered([*fresh, *asking], [job for job in open_jobs if job not in asking], len(ended) - len(fresh))
 
     async def _watched(self, job: Job, wait_s: float) -> Job:
         """Wait for the job's end with upstream looked at often; a wait that runs out is no error."""
         now = self._clock.now()
         await self._store.watch(job.id, now, now + max(0.0, wait_s) + WATCHED_S)
-        if isinstance(self._upstream, Upstream):
-            self._upstream.runner.wake()
-        return await self._until(job, lambda job: job.status is Status.INPUT_REQUIRED, wait_s)
+        self._wake()
+        return await self._placed(await self._until(job, lambda job: job.status is Status.INPUT_REQUIRED, wait_s))
+
+    async def _settled(self, job: Job) -> Job:
+        """The job; where something follows its end, once that is done or was waited for long enough."""
+        if not (job.terminal and job.unsettled and isinstance(self._upstream, Upstream)):
+            return job
+        with self._clock.limit(SETTLE_WAIT_S):
+            while job.unsettled:
+                await self._store.changed(job.id, job.revision)
+                job = await self._store.get(job.id) or job
+        return job
+
+    async def _cancel(self, job: Job) -> None:
+        if job.terminal:
+            return
+        upstream = self._working()
+        job = await self._store.request_cancel(job.id, self._clock.now()) or job
+        if not job.terminal and job.turn.response_id is not None and job.turn.base_url == upstream.endpoint.base_url:
+            upstream.runner.cancel(job)
+
+    async def _stopped(self, job: Job, wait_s: float) -> Job:
+        job = await self._store.get(job.id) or job
+        return job if job.terminal else await self._watched(job, wait_s)
 
     async def _placed(self, job: Job) -> Job:
         """The job; where it waits for a slot, with how many go before it."""
@@ -190,7 +247,22 @@ class Engine:
                 job = await self._store.get(job.id) or job
         return job
 
+    async def _deliver(self, job_ids: list[str]) -> None:
+        try:
+            await self._store.deliver(job_ids, self._clock.now())
+        except StoreError as error:
+            logger.warning("cannot note that results were handed out: %s", error)
+
+    def _wake(self) -> None:
+        if isinstance(self._upstream, Upstream):
+            self._upstream.runner.wake()
+
     def _working(self) -> Upstream:
         if isinstance(self._upstream, ConfigError):
             raise self._upstream
         return self._upstream
+
+
+def _arrived(job: Job) -> bool:
+    """Upstream named an id, or there is something to tell instead."""
+    return job.turn.response_id is not None or bool(job.activity)

@@ -5,7 +5,8 @@ Every message is one sentence for the reader of a tool answer: what is wrong and
 AgentJobsError
 ├── ConfigError             a setting must be changed by the person who runs the server
 ├── RequestError            the arguments of this call must be changed
-│   └── JobNotFoundError    ask for a job that exists
+│   ├── JobNotFoundError    ask for a job that exists
+│   └── BudgetError         the day's budget does not allow it: wait, or raise the budget
 ├── StoreError              the database does not take or give data; nothing was spent
 └── UpstreamError           the Responses API
     ├── UnsentError         nothing left this machine: repeat freely
@@ -31,6 +32,10 @@ class RequestError(AgentJobsError):
 
 class JobNotFoundError(RequestError):
     """There is no job of that id."""
+
+
+class BudgetError(RequestError):
+    """What this may cost is not left of the day's budget; nothing was started."""
 
 
 class StoreError(AgentJobsError):

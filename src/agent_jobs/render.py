@@ -4,14 +4,19 @@ What a model reads it pays for on every later turn, so the sizes are part of the
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from agent_jobs.job import Failure, Job, Status
+from agent_jobs.group import Gathered, Group, Listed
+from agent_jobs.job import POLL_MIN_MS, Failure, Job, Status
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 #: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
 OUTPUT_BYTES = 24_000
 CODE_CHARS, MESSAGE_CHARS = 60, 300
+#: Of a title in a row; job ids that are repeated to the model at most.
+ROW_CHARS, FEW = 40, 8
 
 ADVICE = (
     "Long work is normal and nothing is lost. End your turn now, tell the user this job_id, and poll when they ask."
@@ -51,6 +56,100 @@ def shown(job: Job, now: float, *, advise: bool = False) -> dict[str, Any]:
     if advise:
         return _fitting(_compact(answer | {"advice": ADVICE}), ADVICE_BYTES)
     return _fitting(_compact(answer), RUNNING_BYTES if job.observed_by != "polling" else START_BYTES)
+
+
+def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
+    """The answer to a start of several jobs: how to ask for them together. At most ADVICE_BYTES."""
+    batches = {job.batch for job in jobs}
+    # Jobs that were there before may be of another batch, or of none.
+    together = Group(batch=batches.pop()) if len(batches) == 1 else Group(job_ids=tuple(job.id for job in jobs))
+    answer = _compact(
+        {
+            "batch": together.batch,
+            "jobs": len(jobs),
+            "duplicates": duplicates or None,
+            "job_ids": [job.id for job in jobs],
+            "next_poll_ms": POLL_MIN_MS,
+            "next": f"agent_poll {asked(together)}",
+        }
+    )
+    if together.batch and len(dumps(answer).encode()) > ADVICE_BYTES:
+        answer |= {"next": f"{answer['next']}; agent_list batch={together.batch} tells the job_ids"}
+        del answer["job_ids"]
+    return answer
+
+
+def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) -> tuple[dict[str, Any], list[Job]]:
+    """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit ADVICE_BYTES.
+
+    One that ended alone comes with its output, if that fits; the others by their titles.
+    """
+    running = len(told.running)
+    poll = f"agent_poll {asked(group)}".strip()
+    if not told.done:
+        waiting: dict[str, Any] = {"running": running, "delivered": told.delivered or None}
+        if running:
+            hint = min(job.next_poll_ms(now) for job in told.running)
+            waiting |= {"next_poll_ms": hint, "next": poll, "advice": ADVICE if advise else None}
+        else:
+            waiting |= {"next": f"all were told before: agent_list {asked(group)}".strip()}
+        return _compact(waiting), []
+    if len(told.done) == 1 and "next" not in (alone := shown(told.done[0], now)):
+        return _compact({"done": [alone], "running": running, "next": poll if running else None}), told.done
+    left = len(told.done)
+    rows: list[dict[str, Any]] = []
+    while True:
+        more = left - len(rows)
+        answer = _compact(
+            {
+                "done": rows,
+                "more": more or None,
+                "running": running,
+                "next": f"agent_result for each{f'; {poll}' if running or more else ''}",
+            }
+        )
+        if not more:
+            return answer, told.done
+        row = _row(told.done[len(rows)])
+        if rows and len(dumps({**answer, "done": [*rows, row]}).encode()) > ADVICE_BYTES:
+            return answer, told.done[: len(rows)]
+        rows.append(row)
+
+
+def listed(found: Listed, now: float) -> dict[str, Any]:
+    """The answer to a search: a row for each job, how many there are in each status, and what today cost so far."""
+    rows = [
+        _compact(
+            {
+                **_row(job),
+                "batch": job.batch,
+                "age_s": max(0, round(now - job.created_at)),
+                "cost_usd": job.cost_usd,
+                "undelivered": True if job.terminal and job.delivered_at is None else None,
+            }
+        )
+        for job in found.jobs
+    ]
+    more = sum(found.counts.values()) - len(rows)
+    return _compact({"jobs": rows, "more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)})
+
+
+def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
+    """The answer to a cancel of several jobs."""
+    counts = Counter(str(job.status) for job in jobs)
+    still = any(not job.terminal for job in jobs)
+    return _compact({"counts": counts, "next": f"agent_poll {asked(group)}" if still else None})
+
+
+def asked(group: Group) -> str:
+    """The arguments by which a group of jobs is asked for."""
+    if group.batch:
+        return f"batch={group.batch}"
+    if len(group.job_ids) > FEW:
+        return "with the same job_ids"
+    if len(group.job_ids) == 1:
+        return f"job_id={group.job_ids[0]}"
+    return f"job_ids={dumps(group.job_ids)}" if group.job_ids else ""
 
 
 def ended(job: Job) -> dict[str, Any]:
@@ -96,6 +195,23 @@ def page(text: str, offset: int, limit: int) -> tuple[str, int | None]:
 def dumps(answer: object) -> str:
     """Compact JSON as it goes to the host."""
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+
+
+def _row(job: Job) -> dict[str, Any]:
+    """A job in a few words."""
+    return _compact(
+        {
+            "job_id": job.id,
+            "status": job.status,
+            "title": job.title if len(job.title) <= ROW_CHARS else job.title[: ROW_CHARS - 1] + "…",
+            "bytes": job.output_bytes or None,
+        }
+    )
+
+
+def _usd(usd: float) -> float:
+    """As exact as anybody needs: to a hundredth of a cent, small sums to two digits."""
+    return float(f"{usd:.2g}") if usd < 0.01 else round(usd, 4)
 
 
 def _going_on(job: Job, now: float) -> dict[str, Any]:

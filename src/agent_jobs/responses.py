@@ -202,6 +202,15 @@ class ResponsesClient:
             if error.status not in (400, 409) or isinstance(error, MissingError | AccountError):
                 raise
 
+    async def create_conversation(self) -> str:
+        """Open a conversation upstream and return its id.
+
+        Raises:
+            UpstreamError: As `retrieve`; asking again leaves an empty conversation behind at worst.
+        """
+        answer = await self._call("POST", self.endpoint.url("/conversations"), json={})
+        return str(_object(answer)["id"])
+
     async def delete(self, response_id: str) -> None:
         """Have upstream forget the response; one that it does not know is as good as deleted."""
         try:
@@ -215,10 +224,10 @@ class ResponsesClient:
         name = name if name.strip(".") else name.replace(".", "%2E")
         return self.endpoint.url(f"/responses/{name}{action}")
 
-    async def _call(self, method: str, url: httpx2.URL) -> httpx2.Response:
+    async def _call(self, method: str, url: httpx2.URL, **content: Any) -> httpx2.Response:
         try:
             with anyio.fail_after(LOOK_TOTAL_S):
-                answer = await self._kept.request(method, url)
+                answer = await self._kept.request(method, url, **content)
         except (httpx2.TransportError, TimeoutError) as error:
             raise _broken(error, self.endpoint, sent=True) from error
         if not answer.is_success:
@@ -300,6 +309,8 @@ def refusal(
     again = headers.get("x-should-retry")
     if status in (401, 403) or (status == 429 and {code, kind} & QUOTA_CODES):
         return AccountError(message, **details)
+    if code == "conversation_locked":
+        return BusyError(message, **details)  # another response of it runs
     if status == 429:
         return AccountError(message, **details) if again == "false" else BusyError(message, **details)
     if status == 503 and envelope:

@@ -1,25 +1,25 @@
 """The MCP face: the tools, their arguments and their answers."""
 
-import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, TypeVar, cast
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import Field, ValidationError
+from mcp_types import ToolAnnotations
+from pydantic import Field
 
 from agent_jobs import __version__, render
 from agent_jobs.engine import Engine
-from agent_jobs.errors import AgentJobsError, ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.job import Job
+from agent_jobs.errors import AgentJobsError, RequestError
+from agent_jobs.group import Group
+from agent_jobs.intake import Order
+from agent_jobs.job import TERMINAL, Job, Status
+from agent_jobs.pace import Pace, wait_cap_s
 from agent_jobs.request import EFFORTS, one_of
+from agent_jobs.tooling import Answer, JobTool
 
-logger = logging.getLogger(__name__)
-
-Answer = dict[str, Any]
 T = TypeVar("T")
 
 INSTRUCTIONS = (
@@ -31,31 +31,54 @@ INSTRUCTIONS = (
     "The job sees only its prompt: put all context in it."
 )
 PROGRESS_S = 10.0
-#: So many waits without an end, and the model is told that it may leave; models lose patience after about five.
-BARREN_WAITS = 6
-#: Jobs whose pace is remembered; older ones are forgotten first.
-PACED_JOBS = 256
+START_WAIT_S = 5.0
+LISTED, LISTED_MAX = 20, 100
+DAY_S = 86_400.0
 
 
-def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float = 45.0) -> MCPServer:
+def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None) -> MCPServer:
     """The MCP server over an engine that may still be opening.
 
     Args:
         engine: Gives the engine or raises why there is none; called by every tool call.
-        max_wait_s: No tool call waits longer: hosts cut at 60 s.
+        max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
     """
-    pace = _Pace()
+    tools = _Tools(engine, max_wait_s)
+    return MCPServer(
+        "agent-jobs",
+        version=__version__,
+        instructions=INSTRUCTIONS,
+        log_level="WARNING",
+        tools=[
+            JobTool.of(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
+            JobTool.of(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
+            JobTool.of(tools.agent_result, ToolAnnotations(read_only_hint=True)),
+            JobTool.of(tools.agent_list, ToolAnnotations(read_only_hint=True)),
+            JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
+        ],
+    )
+
+
+class _Tools:
+    """The tools: each parses, makes one call of the engine, and renders."""
+
+    def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None) -> None:
+        self._engine = engine
+        self._max_wait_s = max_wait_s
+        self._pace = Pace()
 
     async def agent_start(
+        self,
         ctx: Context,
-        prompt: Annotated[str, Field(description="The whole task: the job sees nothing else")],
+        prompt: Annotated[str | None, Field(description="The whole task: the job sees nothing else")] = None,
+        prompts: Annotated[list[str] | None, Field(description="Or up to 20 tasks, a job each")] = None,
         model: str | None = None,
-        effort: Annotated[
-            str | None,
-            Field(json_schema_extra={"enum": [*EFFORTS]}),
-        ] = None,
-        web_search: bool = False,
-        wait_s: Annotated[float, Field(ge=0, description="Wait so long for the result")] = 5,
+        effort: Annotated[str | None, Field(json_schema_extra={"enum": [*EFFORTS]})] = None,
+        web_search: bool | None = None,
+        previous_job_id: Annotated[str | None, Field(description="Go on from this ended job")] = None,
+        batch: Annotated[str | None, Field(description="Name to poll jobs together by")] = None,
+        priority: Literal["normal", "high"] = "normal",
+        wait_s: Annotated[float | None, Field(ge=0, description="Wait so long for the result")] = None,
         options: Annotated[
             dict[str, Any] | None,
             Field(
@@ -63,120 +86,131 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float =
                 "tools, key, allow_duplicate"
             ),
         ] = None,
-        priority: Literal["normal", "high"] = "normal",
     ) -> Answer:
         """Start long work in the background; answers with a job_id within seconds. Costs money: never start the same
         work twice. Then agent_poll.
         """
-        jobs = await engine()
-        starting = jobs.start(
-            prompt,
+        if (prompt is None) == (prompts is None):
+            raise RequestError("Give either prompt, or prompts for several jobs.")
+        order = Order(
+            prompts=[prompt] if prompt is not None else prompts or [],
             model=model,
             effort=effort,
             web_search=web_search,
-            options=options,
+            previous_job_id=previous_job_id,
+            batch=batch or "",
             priority=int(priority == "high"),
-            wait_s=min(wait_s, max_wait_s),
+            options=options or {},
         )
-        started = await _telling(ctx, starting, wait_s)
-        pace.answered(started.job, jobs.now(), waited=False)
-        await jobs.delivered(started.job)
-        return render.started(started.job, jobs.now(), duplicate=started.duplicate)
+        jobs = await self._engine()
+        wait_s = self._wait_s(ctx, wait_s, START_WAIT_S if prompt is not None else 0.0)
+        started = await _telling(ctx, jobs.start(order, wait_s=wait_s), wait_s)
+        if prompt is None:
+            return render.started_together([one.job for one in started], sum(one.duplicate for one in started))
+        [one] = started
+        self._answered(jobs, one.job, waited=False)
+        return render.started(one.job, jobs.now(), duplicate=one.duplicate)
 
     async def agent_poll(
+        self,
         ctx: Context,
-        job_id: str,
-        wait_s: Annotated[float, Field(ge=0)] = 45,
+        job_id: str | None = None,
+        job_ids: list[str] | None = None,
+        batch: str | None = None,
+        wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
     ) -> Answer:
-        """Wait until the job ends (the server does the waiting) and get its output. Still in_progress? Call again:
-        that is no error.
+        """Wait until a job ends (the server does the waiting) and get its output. Still in_progress? Call again: that
+        is no error. Without arguments: any of your jobs.
         """
-        jobs = await engine()
-        wait_s = min(pace.held(job_id, wait_s, jobs.now()), max_wait_s)
+        jobs = await self._engine()
+        group = _group(job_id, job_ids, batch)
+        cap_s = self._wait_s(ctx, None, float("inf"))
+        asked = render.asked(group)
+        wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
+        if job_id is None:
+            return await self._gathered(ctx, jobs, group, wait_s)
         job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s), wait_s)
-        advise = pace.answered(job, jobs.now(), waited=wait_s > 0)
-        await jobs.delivered(job)
-        return render.shown(job, jobs.now(), advise=advise)
+        return render.shown(job, jobs.now(), advise=self._answered(jobs, job, waited=wait_s > 0))
 
-    async def agent_result(job_id: str, offset: Annotated[int, Field(ge=0)] = 0) -> Answer:
+    async def agent_result(self, job_id: str, offset: Annotated[int, Field(ge=0)] = 0) -> Answer:
         """Read on in an output that did not fit one answer."""
-        job = await (await engine()).poll(job_id)
+        jobs = await self._engine()
+        job = await jobs.poll(job_id)
         if not job.terminal:
             raise RequestError(f"{job_id} is still {job.status}: agent_poll it until it ends.")
+        jobs.delivered(job)
         return {"job_id": job.id, "offset": offset, **render.output(job, offset)}
 
-    async def agent_cancel(job_id: str) -> Answer:
-        """Stop a job, upstream too, so that it costs no more."""
-        jobs = await engine()
-        return render.shown(await jobs.cancel(job_id), jobs.now())
+    async def agent_list(
+        self,
+        status: Annotated[str | None, Field(description="or open")] = None,
+        batch: str | None = None,
+        query: Annotated[str | None, Field(description="In the title")] = None,
+        days: Annotated[float | None, Field(gt=0)] = None,
+        limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = LISTED,
+    ) -> Answer:
+        """Find jobs, newest first, with counts and today's cost."""
+        jobs = await self._engine()
+        since = 0.0 if days is None else jobs.now() - days * DAY_S
+        group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
+        return render.listed(await jobs.find(group, limit), jobs.now())
 
-    return MCPServer(
-        "agent-jobs",
-        version=__version__,
-        instructions=INSTRUCTIONS,
-        log_level="WARNING",
-        tools=[
-            _JobTool.of(agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
-            _JobTool.of(agent_poll, ToolAnnotations(read_only_hint=True)),
-            _JobTool.of(agent_result, ToolAnnotations(read_only_hint=True)),
-            _JobTool.of(agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
-        ],
-    )
+    async def agent_cancel(
+        self, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
+    ) -> Answer:
+        """Stop jobs, upstream too, so that they cost no more."""
+        group = _group(job_id, job_ids, batch)
+        if group.active:
+            raise RequestError("Say which: job_id, job_ids or batch.")
+        jobs = await self._engine()
+        stopped = await jobs.cancel(group)
+        jobs.delivered(*stopped)
+        return render.shown(stopped[0], jobs.now()) if job_id is not None else render.stopped(stopped, group)
 
+    async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
+        gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)
+        asked = render.asked(group)
+        done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
+        advise = not done and wait_s > 0 and self._pace.barren(asked)
+        answer, told = render.gathered(replace(gathered, done=done), group, jobs.now(), advise=advise)
+        if done or not gathered.running:
+            self._pace.over(asked)
+        else:
+            self._pace.hint(asked, answer["next_poll_ms"], jobs.now())
+        jobs.delivered(*told)
+        return answer
 
-class _JobTool(Tool):
-    """A tool that answers with a mapping, as compact JSON and as structured content, and refuses in sentences."""
-
-    @classmethod
-    def of(cls, fn: Callable[..., Awaitable[Answer]], annotations: ToolAnnotations) -> "_JobTool":
-        description = " ".join((fn.__doc__ or "").split())
-        tool = cls.from_function(fn, description=description, annotations=annotations, structured_output=False)
-        tool.parameters = _lean(tool.parameters)
-        return cast(_JobTool, tool)
-
-    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> CallToolResult:
-        """Check the arguments, run the tool, and put its answer or its refusal into words."""
-        try:
-            for name in arguments:  # the SDK would drop what it does not know
-                one_of(self.name, name, self.parameters["properties"])
-            values = self.fn_metadata.validate_arguments(arguments)
-            if self.context_kwarg is not None:
-                values[self.context_kwarg] = context
-            return _result(await self.fn(**values))
-        except ValidationError as error:
-            return _refused(RequestError(_sentence(error)))
-        except AgentJobsError as error:
-            return _refused(error)
-        except Exception:
-            logger.exception("%s failed", self.name)
-            return _refused(AgentJobsError("agent-jobs failed; its log says why. Jobs go on: agent_poll finds them."))
-
-
-class _Pace:
-    """How a model polls: what was hinted to it last, and how often it waited for nothing."""
-
-    def __init__(self) -> None:
-        self._hinted: dict[str, tuple[float, float]] = {}
-        self._barren: dict[str, int] = {}
-
-    def held(self, job_id: str, wait_s: float, now: float) -> float:
-        """How long to wait for a poll: one that comes in the first half of its hint is held until the hint."""
-        at, hint_s = self._hinted.get(job_id, (0.0, 0.0))
-        left_s = at + hint_s - now
-        return max(wait_s, left_s) if left_s > hint_s / 2 else wait_s
-
-    def answered(self, job: Job, now: float, *, waited: bool) -> bool:
-        """Take note of an answer; returns whether it is time to advise the model to leave."""
-        barren = self._barren.pop(job.id, 0) + waited
-        self._hinted.pop(job.id, None)
+    def _answered(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
+        """Take note of what a model was told of one job; returns whether to advise it to leave."""
+        asked = render.asked(Group(job_ids=(job.id,)))
         if job.terminal:
+            self._pace.over(asked)
+            jobs.delivered(job)
             return False
-        self._barren[job.id] = barren
-        self._hinted[job.id] = (now, job.next_poll_ms(now) / 1000)
-        for remembered in (self._barren, self._hinted):
-            if len(remembered) > PACED_JOBS:
-                del remembered[next(iter(remembered))]
-        return barren >= BARREN_WAITS
+        self._pace.hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
+        return waited and self._pace.barren(asked)
+
+    def _wait_s(self, ctx: Context, wait_s: float | None, otherwise: float) -> float:
+        """How long a call may wait: as asked, but not longer than its host does."""
+        client = ctx.session.client_params
+        cap_s = self._max_wait_s or wait_cap_s(client.client_info.name if client else "")
+        return min(otherwise if wait_s is None else wait_s, cap_s)
+
+
+def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> Group:
+    """The jobs that a call is about: one, several, a batch; or those in which something goes on."""
+    if sum(given is not None for given in (job_id, job_ids, batch)) > 1:
+        raise RequestError("Give one of job_id, job_ids and batch.")
+    ids = (job_id,) if job_id is not None else tuple(job_ids or ())
+    return Group(job_ids=ids, batch=batch or "", active=not (ids or batch))
+
+
+def _statuses(status: str | None) -> frozenset[Status]:
+    if status is None:
+        return frozenset()
+    if status == "open":
+        return frozenset(Status) - TERMINAL
+    return frozenset({Status(one_of("status", status, [*Status, "open"]))})
 
 
 async def _telling(ctx: Context, work: Awaitable[T], wait_s: float) -> T:
@@ -202,48 +236,3 @@ async def _telling(ctx: Context, work: Awaitable[T], wait_s: float) -> T:
             tasks.cancel_scope.cancel()
     assert refusal is not None
     raise refusal
-
-
-def _result(answer: Answer) -> CallToolResult:
-    # Some hosts read only the text, some only the structure: both carry the same.
-    return CallToolResult(content=[TextContent(type="text", text=render.dumps(answer))], structured_content=answer)
-
-
-_CODES: dict[type[AgentJobsError], str] = {
-    JobNotFoundError: "job_not_found",
-    RequestError: "bad_request",
-    ConfigError: "config",
-    StoreError: "storage",
-}
-
-
-def _refused(error: AgentJobsError) -> CallToolResult:
-    result = _result({"error": {"code": _CODES.get(type(error), "internal"), "message": str(error)}})
-    result.is_error = True
-    return result
-
-
-def _sentence(error: ValidationError) -> str:
-    """Pydantic's findings without its links and without the rejected values, which are the user's."""
-    findings = [f"{'.'.join(map(str, found['loc']))}: {found['msg'].lower()}" for found in error.errors()]
-    return f"Change the arguments and call again: {'; '.join(findings)}."
-
-
-def _lean(schema: Any) -> Any:
-    """A JSON schema without what no model needs: titles, null alternatives and null defaults."""
-    if isinstance(schema, list):
-        return [_lean(item) for item in cast("list[Any]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    lean: dict[str, Any] = {}
-    for name, value in cast("dict[str, Any]", schema).items():
-        if name == "properties":
-            lean[name] = {key: _lean(each) for key, each in value.items()}
-        elif name == "anyOf":
-            kept = [_lean(each) for each in value if each != {"type": "null"}]
-            lean |= kept[0] if len(kept) == 1 else {name: kept}
-        elif name != "title" and not (name == "default" and value is None):
-            lean[name] = _lean(value)
-    if lean.get("additionalProperties") is True:
-        del lean["additionalProperties"]
-    return lean

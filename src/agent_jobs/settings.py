@@ -27,7 +27,7 @@ class Settings:
     auth: str = "auto"
     model: str | None = None
     data_dir: Path | None = None
-    max_wait_s: float = 45.0
+    max_wait_s: float | None = None
     start_timeout_s: float = 120.0
     follow: int = 200
     max_concurrent: int = 10
@@ -54,7 +54,7 @@ class Settings:
             auth=_one_of(env, "AGENT_JOBS_AUTH", AUTH_STYLES, "auto"),
             model=env.get("AGENT_JOBS_MODEL"),
             data_dir=_folder(env, "AGENT_JOBS_DATA_DIR"),
-            max_wait_s=_seconds(env, "AGENT_JOBS_MAX_WAIT_S", 45.0, 1.0, 3600.0),
+            max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
             max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
             job_timeout_s=_seconds(env, "AGENT_JOBS_JOB_TIMEOUT_S", 10_800.0, 1.0, 7 * 86_400.0),
@@ -112,6 +112,10 @@ def _seconds(
     if not least <= seconds <= most:
         raise ConfigError(f"{name} takes {unit} from {least:g} to {most:g}; without it {default:g} are used.")
     return seconds
+
+
+def _max_wait_s(env: Mapping[str, str], name: str) -> float | None:
+    return _seconds(env, name, 45.0, 1.0, 3600.0) if name in env else None
 
 
 def _follow(env: Mapping[str, str], name: str, default: int) -> int:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from agent_jobs.app import open_app
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.engine import Engine
+from agent_jobs.group import Group
 from agent_jobs.job import Job
 from agent_jobs.settings import Settings
 
@@ -206,7 +207,7 @@ async def _adopt(engine: Engine, story: Story, response: Json) -> None:
     """Do what a person does who found the response in the provider's dashboard."""
     job = await engine.adopt(story.job_id, response["id"])
     if not response["ended"]:
-        job = await engine.cancel(job.id)
+        [job] = await engine.cancel(Group(job_ids=(job.id,)))
     while not job.terminal:
         job = await engine.poll(job.id, wait_s=30)
     story.adopted = _end_of(job)

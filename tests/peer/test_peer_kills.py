@@ -17,6 +17,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from environment import Peer, upstream
 
+from agent_jobs.group import Group
 from agent_jobs.job import Job
 from agent_jobs.store import open_store
 
@@ -125,13 +126,13 @@ async def sent(prompt: str, folder: Path) -> None:
     """Wait until the first byte of this prompt's POST is about to leave."""
     async with open_store(folder / "data") as store:
         with anyio.fail_after(ANSWER_S):
-            while not any(job.title == prompt and job.turn.sent_at for job in await store.newest(1)):
+            while not any(job.title == prompt and job.turn.sent_at for job in await store.find(Group(), 1)):
                 pass
 
 
 async def stored(folder: Path) -> list[Job]:
     async with open_store(folder / "data") as store:
-        return await store.newest(KILLS + 1)
+        return await store.find(Group(), KILLS + 1)
 
 
 @pytest.mark.timeout(120)

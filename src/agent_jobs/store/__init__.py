@@ -1,13 +1,16 @@
 """Where jobs are kept: what the engine asks of a store, and how one is opened."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent_jobs.job import Job, Mode, Output
+from agent_jobs.group import Group
+from agent_jobs.job import JSON, Job, Mode, Output, Status
 
+#: How many changes this process has seen of its own, and of the others'.
+Mark = tuple[int, int]
 #: More runs at once than anybody has.
 NO_LIMIT = 2**31
 
@@ -29,17 +32,40 @@ class Tombstone:
     finished_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent on the jobs started since a moment; a job counts with its cost, until then with its bound."""
+
+    usd: float
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that goes to the provider with a job."""
+
+    name: str
+    data: bytes
+    file_id: str | None = None  #: the provider's, once it is there
+
+
 class Store(Protocol):
     """What the engine needs of a store. Each method is one change or one question, atomic and durable.
 
     Every method raises StoreError when the database does not do it; nothing of it has happened then.
     """
 
-    async def add(self, job: Job, *, allow_duplicate: bool = False) -> Job | None:
-        """Write down a new job with its turn, held by this process, which advances it now.
+    async def add(
+        self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
+    ) -> list[Job | None]:
+        """Write down new jobs with their turns, all or none, held by this process, which advances them now.
 
-        Returns None; or, and then nothing was written, the job that answers for the same work: one of the same key,
-        or of the same request that goes on, whose result nobody was handed yet, or whose start is unconfirmed.
+        Returns for each None; or, and then it was not written, the job that answers for the same work: one of the
+        same key, or of the same request that goes on, whose result nobody was handed yet, or whose start is
+        unconfirmed.
+
+        Raises:
+            BudgetError: What the jobs may cost at most is not left of the budget.
         """
         ...
 
@@ -51,8 +77,39 @@ class Store(Protocol):
         """What the job's current turn brought, once it has ended, with the response object."""
         ...
 
-    async def newest(self, limit: int) -> list[Job]:
-        """The jobs that were started last, newest first."""
+    async def find(self, group: Group, limit: int) -> list[Job]:
+        """The jobs of a group that were started last, newest first, without their outputs."""
+        ...
+
+    async def counts(self, group: Group) -> dict[Status, int]:
+        """How many jobs of a group stand where."""
+        ...
+
+    async def spent(self, since: float) -> float:
+        """What the jobs started since then cost, in USD; those that still run count with what they may cost."""
+        ...
+
+    async def thread(self, job_id: str) -> list[tuple[JSON, JSON]]:
+        """Requests and responses of a job and of those it goes on from, oldest first.
+
+        Empty where one of them is gone: what is left would mean something else.
+        """
+        ...
+
+    async def uploads(self, job_id: str) -> list[Upload]:
+        """The files that go to the provider with a job."""
+        ...
+
+    async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
+        """Keep the id that the provider gave a file, so that it is removed there at the end."""
+        ...
+
+    async def rewrite(self, job: Job) -> bool:
+        """Write a pending job's request anew, with how its context came into it; False when someone was first."""
+        ...
+
+    async def settle(self, job_id: str, result_path: str = "") -> None:
+        """All was done that follows the job's end."""
         ...
 
     async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
@@ -136,8 +193,8 @@ class Store(Protocol):
         """How many pending jobs go before this one."""
         ...
 
-    async def deliver(self, job_id: str, now: float) -> None:
-        """Note that the job's result was handed to a host."""
+    async def deliver(self, job_ids: Sequence[str], now: float) -> None:
+        """Note that the jobs' ends were handed to a host."""
         ...
 
     async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
@@ -162,6 +219,14 @@ class Store(Protocol):
 
     async def changed(self, job_id: str, revision: int) -> None:
         """Return once the job has another revision than this one, written by any process."""
+        ...
+
+    async def mark(self) -> Mark:
+        """How far the jobs have moved, for `moved`."""
+        ...
+
+    async def moved(self, mark: Mark) -> None:
+        """Return once any job changed since this mark, written by any process."""
         ...
 
 

@@ -9,7 +9,7 @@ a transaction; the worker thread is no daemon, so it is closed on every path.
 import json
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import aiosqlite
 import anyio
 
-from agent_jobs.errors import StoreError
-from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
-from agent_jobs.store import NO_LIMIT, Event, Tombstone
+from agent_jobs.errors import BudgetError, StoreError
+from agent_jobs.group import Group
+from agent_jobs.job import JSON, NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
+from agent_jobs.store import NO_LIMIT, Budget, Event, Mark, Tombstone, Upload
 from agent_jobs.store.holder import Holder
 from agent_jobs.store.schema import migrate, write_ahead
 
@@ -27,8 +28,11 @@ from agent_jobs.store.schema import migrate, write_ahead
 OTHERS_S = 0.2
 PURGED_AT_ONCE = 50
 
-_JOB = """SELECT job.*, turn.*, output.text FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+_JOB = """SELECT job.*, turn.*, output.text, output.bytes FROM job
+          JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
+#: The same without what may be large; of two columns of a name the first counts.
+_HEAD = _JOB.replace("job.*, turn.*, output.text", "'{}' AS request, NULL AS text, job.*, turn.*", 1)
 #: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
 _MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
@@ -41,6 +45,8 @@ _SAME = """CASE WHEN :key IS NOT NULL THEN job.key = :key
                     job.status NOT IN ('completed', 'incomplete', 'failed', 'cancelled', 'expired')
                     OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
                     OR job.error_code = 'start_unconfirmed') END"""
+#: Something lies at the provider that is to be removed.
+_UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id AND file_id IS NOT NULL)"
 _OPEN = "({})".format(", ".join(f"'{status}'" for status in NEXT))
 
 
@@ -84,40 +90,62 @@ class SQLiteStore:
         self._folder = folder
         self._lock = anyio.Lock()
         self._stirred: dict[str, anyio.Event] = {}
+        self._any_stirred = anyio.Event()
+        self._changes = 0  #: committed by this process
 
-    async def add(self, job: Job, *, allow_duplicate: bool = False) -> Job | None:
-        added: list[sqlite3.Row] = []
-        async with self._changing(job.id):
-            added = await self._execute(
-                f"""INSERT INTO job (id, title, status, created_at, turn, holder, request_hash, key, priority)
-                    SELECT :id, :title, :status, :created_at, :turn, :me, :request_hash, :key, :priority
-                    WHERE NOT EXISTS (SELECT 1 FROM job WHERE {_SAME}) RETURNING id""",
-                **_same(job, allow_duplicate),
-                id=job.id,
-                title=job.title,
-                status=job.status,
-                turn=job.turn.number,
-                me=self._holder.name,
-                priority=job.priority,
-            )
-            if not added:
-                raise _SomeoneWasFirst
-            await self._execute(
-                """INSERT INTO turn (job_id, number, request, request_id, base_url, fingerprint)
-                   VALUES (:job_id, :number, :request, :request_id, :base_url, :fingerprint)""",
-                job_id=job.id,
-                number=job.turn.number,
-                request=_dumps(job.turn.request),
-                request_id=job.turn.request_id,
-                base_url=job.turn.base_url,
-                fingerprint=job.turn.fingerprint,
-            )
-        if added:
-            return None
-        rows = await self._fetch(
-            f"{_JOB} WHERE {_SAME} ORDER BY job.created_at DESC LIMIT 1", **_same(job, allow_duplicate)
+    async def add(
+        self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
+    ) -> list[Job | None]:
+        existing: list[Job | None] = []
+        async with self._changing():
+            existing += [await self._add(job, allow_duplicate, uploads) for job in jobs]
+            if budget is not None and None in existing:
+                spent = await self._spent(budget.since)
+                if spent > budget.usd:
+                    raise BudgetError(
+                        f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD "
+                        "would be spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
+                        "AGENT_JOBS_DAILY_BUDGET_USD."
+                    )
+        return existing
+
+    async def _add(self, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]) -> Job | None:
+        """Inside a change: write a job down, or read the one that answers for it."""
+        columns = {name: getattr(job, name) for name in _ADDED_TO_JOB}
+        added = await self._execute(
+            f"""INSERT INTO job (turn, holder, {", ".join(columns)})
+                SELECT :turn, :me, {", ".join(f":{name}" for name in columns)}
+                WHERE NOT EXISTS (SELECT 1 FROM job WHERE {_SAME}) RETURNING id""",
+            **columns,
+            allow_duplicate=allow_duplicate,
+            turn=job.turn.number,
+            me=self._holder.name,
         )
-        return _job(rows[0])
+        if not added:
+            rows = await self._execute(
+                f"{_JOB} WHERE {_SAME} ORDER BY job.created_at DESC LIMIT 1",
+                **{name: columns[name] for name in ("key", "request_hash", "created_at")},
+                allow_duplicate=allow_duplicate,
+            )
+            return _job(rows[0])
+        await self._execute(
+            """INSERT INTO turn (job_id, number, request, request_id, base_url, fingerprint)
+               VALUES (:job_id, :number, :request, :request_id, :base_url, :fingerprint)""",
+            job_id=job.id,
+            number=job.turn.number,
+            request=_dumps(job.turn.request),
+            request_id=job.turn.request_id,
+            base_url=job.turn.base_url,
+            fingerprint=job.turn.fingerprint,
+        )
+        for upload in uploads:
+            await self._execute(
+                "INSERT INTO upload (job_id, name, data) VALUES (:id, :name, :data)",
+                id=job.id,
+                name=upload.name,
+                data=upload.data,
+            )
+        return None
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._fetch(f"{_JOB} WHERE job.id = :id", id=job_id)
@@ -129,9 +157,71 @@ class SQLiteStore:
         )
         return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
 
-    async def newest(self, limit: int) -> list[Job]:
-        rows = await self._fetch(f"{_JOB} ORDER BY job.created_at DESC LIMIT :limit", limit=limit)
+    async def find(self, group: Group, limit: int) -> list[Job]:
+        where, values = _of_group(group)
+        rows = await self._fetch(
+            f"{_HEAD} WHERE {where} ORDER BY job.created_at DESC, job.id LIMIT :limit", **values, limit=limit
+        )
         return [_job(row) for row in rows]
+
+    async def counts(self, group: Group) -> dict[Status, int]:
+        where, values = _of_group(group)
+        rows = await self._fetch(f"SELECT status, COUNT(*) AS n FROM job WHERE {where} GROUP BY status", **values)
+        return {Status(row["status"]): row["n"] for row in rows}
+
+    async def spent(self, since: float) -> float:
+        with _told(self._folder):
+            async with self._lock:
+                return await self._spent(since)
+
+    async def thread(self, job_id: str) -> list[tuple[JSON, JSON]]:
+        rows = await self._fetch(
+            """WITH RECURSIVE thread (id, previous, depth) AS (
+                   SELECT id, CASE context WHEN 'rebuilt' THEN NULL ELSE previous_job_id END, 0
+                   FROM job WHERE id = :id
+                   UNION ALL
+                   SELECT thread.previous, CASE context WHEN 'rebuilt' THEN NULL ELSE previous_job_id END, depth + 1
+                   FROM thread LEFT JOIN job ON job.id = thread.previous WHERE thread.previous IS NOT NULL)
+               SELECT turn.request, output.response FROM thread LEFT JOIN turn ON turn.job_id = thread.id
+               LEFT JOIN output ON output.job_id = thread.id AND output.turn = turn.number
+               ORDER BY depth DESC, turn.number""",
+            id=job_id,
+        )
+        if any(row["request"] is None or row["response"] is None for row in rows):
+            return []
+        return [(json.loads(row["request"]), json.loads(row["response"])) for row in rows]
+
+    async def uploads(self, job_id: str) -> list[Upload]:
+        rows = await self._fetch("SELECT name, data, file_id FROM upload WHERE job_id = :id ORDER BY name", id=job_id)
+        return [Upload(**row) for row in rows]
+
+    async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
+        async with self._changing():
+            await self._execute(
+                "UPDATE upload SET file_id = :file_id, data = x'' WHERE job_id = :id AND name = :name",
+                id=job_id,
+                name=name,
+                file_id=file_id,
+            )
+
+    async def rewrite(self, job: Job) -> bool:
+        async with self._changing(job.id):
+            won = await self._execute(
+                """UPDATE job SET context = :context, revision = revision + 1
+                   WHERE id = :id AND status = 'pending' AND holder = :me RETURNING id""",
+                id=job.id,
+                context=job.context,
+                me=self._holder.name,
+            )
+            await self._execute(
+                "UPDATE turn SET request = :request WHERE job_id = :id AND number = :number",
+                id=job.id,
+                number=job.turn.number,
+                request=_dumps(job.turn.request),
+            )
+            if not won:
+                raise _SomeoneWasFirst
+        return bool(won)
 
     async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
         async with self._changing(job.id):
@@ -168,7 +258,8 @@ class SQLiteStore:
             )
             await self._execute(
                 """UPDATE job SET status = 'queued', activity = '', error_code = NULL, error_message = NULL,
-                                  finished_at = NULL, revision = revision + 1,
+                                  finished_at = NULL, unsettled = 0, delivered_at = NULL,
+                                  revision = revision + 1,
                                   next_at = CASE WHEN holder IS NULL THEN :now ELSE next_at END
                    WHERE id = :id AND (status IN ('pending', 'starting')
                                        OR (status = 'failed' AND error_code = 'start_unconfirmed'))""",
@@ -185,8 +276,10 @@ class SQLiteStore:
                     f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
                                observed_by = :observed_by, usage = :usage,
                                error_code = :error_code, error_message = :error_message,
+                               cost_usd = COALESCE(:cost_usd, cost_usd), unsettled = :unsettled,
                                holder = CASE WHEN :ended THEN NULL ELSE holder END,
-                               next_at = CASE WHEN :ended THEN NULL ELSE next_at END,
+                               next_at = CASE WHEN :ended AND :unsettled THEN :finished_at
+                                              WHEN :ended THEN NULL ELSE next_at END,
                                revision = revision + 1
                         WHERE id = :id AND status IN {_before(job.status)} AND (holder = :me OR NOT :held)
                         RETURNING id""",
@@ -209,11 +302,14 @@ class SQLiteStore:
             )
             if job.output is not None and job.output.response is not None:
                 await self._execute(
-                    """INSERT INTO output (job_id, turn, text, response) VALUES (:id, :turn, :text, :response)
-                       ON CONFLICT DO UPDATE SET text = excluded.text, response = excluded.response""",
+                    """INSERT INTO output (job_id, turn, text, bytes, response)
+                       VALUES (:id, :turn, :text, :bytes, :response)
+                       ON CONFLICT DO UPDATE SET text = excluded.text, bytes = excluded.bytes,
+                                                 response = excluded.response""",
                     id=job.id,
                     turn=job.turn.number,
                     text=job.output.text,
+                    bytes=len(job.output.text.encode("utf-8", "replace")),
                     response=_dumps(job.output.response),
                 )
         return await self.get(job.id) if saved else None
@@ -223,7 +319,9 @@ class SQLiteStore:
             await self._execute(
                 f"""UPDATE job SET cancel_requested_at = COALESCE(cancel_requested_at, :now),
                            finished_at = CASE status WHEN 'pending' THEN :now ELSE finished_at END,
-                           next_at = CASE status WHEN 'pending' THEN NULL ELSE next_at END,
+                           cost_usd = CASE status WHEN 'pending' THEN 0 ELSE cost_usd END,
+                           unsettled = status = 'pending' AND {_UPLOADED},
+                           next_at = CASE WHEN status <> 'pending' THEN next_at WHEN {_UPLOADED} THEN :now END,
                            holder = CASE status WHEN 'pending' THEN NULL ELSE holder END,
                            status = CASE status WHEN 'pending' THEN 'cancelled' ELSE status END,
                            activity = CASE status WHEN 'pending' THEN '' ELSE activity END,
@@ -267,7 +365,7 @@ class SQLiteStore:
             await self._execute(
                 f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
                            CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
-                    WHERE id = :id AND holder = :me AND status IN {_OPEN}""",
+                    WHERE id = :id AND holder = :me AND (status IN {_OPEN} OR unsettled)""",
                 id=job_id,
                 me=self._holder.name,
                 now=now,
@@ -375,10 +473,24 @@ class SQLiteStore:
         )
         return rows[0]["n"]
 
-    async def deliver(self, job_id: str, now: float) -> None:
+    async def deliver(self, job_ids: Sequence[str], now: float) -> None:
         async with self._changing():
             await self._execute(
-                "UPDATE job SET delivered_at = :now WHERE id = :id AND delivered_at IS NULL", id=job_id, now=now
+                f"""UPDATE job SET delivered_at = :now
+                    WHERE id IN (SELECT value FROM json_each(:ids)) AND delivered_at IS NULL
+                      AND status NOT IN {_OPEN}""",
+                ids=json.dumps(list(job_ids)),
+                now=now,
+            )
+
+    async def settle(self, job_id: str, result_path: str = "") -> None:
+        async with self._changing(job_id):
+            await self._execute(
+                f"""UPDATE job SET unsettled = 0, result_path = :result_path, holder = NULL, next_at = NULL,
+                           revision = revision + 1
+                    WHERE id = :id AND status NOT IN {_OPEN}""",
+                id=job_id,
+                result_path=result_path,
             )
 
     async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
@@ -424,11 +536,25 @@ class SQLiteStore:
                 with anyio.move_on_after(OTHERS_S):
                     await stirred.wait()
 
+    async def mark(self) -> Mark:
+        return self._changes, await self._data_version()
+
+    async def moved(self, mark: Mark) -> None:
+        while mark == await self.mark():
+            with anyio.move_on_after(OTHERS_S):
+                await self._any_stirred.wait()
+
+    async def _spent(self, since: float) -> float:
+        rows = await self._execute(
+            "SELECT SUM(COALESCE(cost_usd, reserved_usd, 0.0)) AS usd FROM job WHERE created_at >= :since", since=since
+        )
+        return rows[0]["usd"] or 0.0
+
     async def _free(self, holder: str, now: float) -> int:
         async with self._changing():
             rows = await self._execute(
                 f"""UPDATE job SET holder = NULL, next_at = :now
-                    WHERE holder = :holder AND status IN {_OPEN} RETURNING id""",
+                    WHERE holder = :holder AND (status IN {_OPEN} OR unsettled) RETURNING id""",
                 holder=holder,
                 now=now,
             )
@@ -448,6 +574,14 @@ class SQLiteStore:
         whole = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in values.items()}
         return list(await self._db.execute_fetchall(sql, whole))
 
+    def _stir(self, job_id: str) -> None:
+        """Wake who waits for this job, and who waits for any."""
+        if stirred := self._stirred.pop(job_id, None):
+            stirred.set()
+        self._changes += 1
+        self._any_stirred.set()
+        self._any_stirred = anyio.Event()
+
     @asynccontextmanager
     async def _changing(self, job_id: str | None = None) -> AsyncGenerator[None]:
         """All statements inside are written or none; waiters for the job wake after the commit."""
@@ -463,8 +597,8 @@ class SQLiteStore:
                         await self._execute("ROLLBACK")
                     if not isinstance(error, _SomeoneWasFirst):
                         raise
-        if job_id is not None and (stirred := self._stirred.pop(job_id, None)):
-            stirred.set()
+        if job_id is not None:
+            self._stir(job_id)
 
 
 class _SomeoneWasFirst(Exception):
@@ -513,27 +647,44 @@ _SAVED_OF_TURN = (
     "sequence_number",
 )
 _READ_OF_TURN = (*_SAVED_OF_TURN, "request_id", "base_url", "fingerprint", "attempt", "sent_at", "response_id")
+#: What a job is started with.
+_ADDED_TO_JOB = (
+    "id",
+    "title",
+    "status",
+    "created_at",
+    "request_hash",
+    "key",
+    "priority",
+    "batch",
+    "previous_job_id",
+    "context",
+    "timeout_s",
+    "reserved_usd",
+)
+_READ_OF_JOB = (
+    *(name for name in _ADDED_TO_JOB if name != "status"),
+    "finished_at",
+    "activity",
+    "observed_by",
+    "cost_usd",
+    "delivered_at",
+    "result_path",
+    "cancel_requested_at",
+    "watched_until",
+    "revision",
+)
 
 
 def _job(row: sqlite3.Row) -> Job:
     return Job(
-        id=row["id"],
-        title=row["title"],
         status=Status(row["status"]),
-        created_at=row["created_at"],
-        finished_at=row["finished_at"],
-        activity=row["activity"],
-        observed_by=row["observed_by"],
         error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
         usage=Usage(**json.loads(row["usage"])) if row["usage"] is not None else None,
         output=Output(row["text"]) if row["text"] is not None else None,
-        request_hash=row["request_hash"],
-        key=row["key"],
-        priority=row["priority"],
-        delivered_at=row["delivered_at"],
-        cancel_requested_at=row["cancel_requested_at"],
-        watched_until=row["watched_until"],
-        revision=row["revision"],
+        output_bytes=row["bytes"] or 0,
+        unsettled=bool(row["unsettled"]),
+        **{name: row[name] for name in _READ_OF_JOB},
         turn=Turn(
             number=row["number"],
             request=json.loads(row["request"]),
@@ -542,14 +693,25 @@ def _job(row: sqlite3.Row) -> Job:
     )
 
 
-def _same(job: Job, allow_duplicate: bool) -> dict[str, Any]:
-    """What `_SAME` compares."""
-    return {
-        "key": job.key,
-        "request_hash": job.request_hash,
-        "allow_duplicate": allow_duplicate,
-        "created_at": job.created_at,
+def _of_group(group: Group) -> tuple[str, dict[str, Any]]:
+    """The WHERE that picks a group, and its values; built of what was asked, so that an index can serve it."""
+    clauses = {
+        "job.id IN (SELECT value FROM json_each(:ids))": group.job_ids,
+        "job.batch = :batch": group.batch,
+        "job.status IN (SELECT value FROM json_each(:statuses))": group.statuses,
+        "job.title LIKE :words ESCAPE '\\'": group.words,
+        "job.created_at >= :since": group.since and not group.active,
+        f"(job.status IN {_OPEN} OR job.delivered_at IS NULL AND job.finished_at >= :since)": group.active,
     }
+    escaped = group.words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    values = {
+        "ids": json.dumps(group.job_ids),
+        "batch": group.batch,
+        "statuses": json.dumps(sorted(group.statuses)),
+        "words": f"%{escaped}%",
+        "since": group.since,
+    }
+    return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
 
 
 def _job_columns(job: Job) -> dict[str, Any]:
@@ -561,6 +723,8 @@ def _job_columns(job: Job) -> dict[str, Any]:
         "observed_by": job.observed_by,
         "error_code": job.error.code if job.error else None,
         "error_message": job.error.message if job.error else None,
+        "cost_usd": job.cost_usd,
+        "unsettled": job.unsettled,
         "usage": _dumps({name: getattr(job.usage, name) for name in Usage.__slots__}) if job.usage else None,
     }
 

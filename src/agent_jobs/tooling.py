@@ -1,0 +1,99 @@
+"""A tool of ours: answers with a mapping, refuses in sentences, and costs few tokens in the list of tools."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import ValidationError
+
+from agent_jobs import render
+from agent_jobs.errors import (
+    AgentJobsError,
+    BudgetError,
+    ConfigError,
+    JobNotFoundError,
+    RequestError,
+    StoreError,
+)
+from agent_jobs.request import one_of
+
+logger = logging.getLogger(__name__)
+
+Answer = dict[str, Any]
+
+
+class JobTool(Tool):
+    """A tool that answers with a mapping, as compact JSON and as structured content, and refuses in sentences."""
+
+    @classmethod
+    def of(cls, fn: Callable[..., Awaitable[Answer]], annotations: ToolAnnotations) -> "JobTool":
+        """The tool around a function, whose docstring is the prompt that tells a model how to use it."""
+        description = " ".join((fn.__doc__ or "").split())
+        tool = cls.from_function(fn, description=description, annotations=annotations, structured_output=False)
+        tool.parameters = _lean(tool.parameters)
+        return cast(JobTool, tool)
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> CallToolResult:
+        """Check the arguments, run the tool, and put its answer or its refusal into words."""
+        try:
+            for name in arguments:  # the SDK would drop what it does not know
+                one_of(self.name, name, self.parameters["properties"])
+            values = self.fn_metadata.validate_arguments(arguments)
+            if self.context_kwarg is not None:
+                values[self.context_kwarg] = context
+            return _result(await self.fn(**values))
+        except ValidationError as error:
+            return _refused(RequestError(_sentence(error)))
+        except AgentJobsError as error:
+            return _refused(error)
+        except Exception:
+            logger.exception("%s failed", self.name)
+            return _refused(AgentJobsError("agent-jobs failed; its log says why. Jobs go on: agent_poll finds them."))
+
+
+def _result(answer: Answer) -> CallToolResult:
+    # Some hosts read only the text, some only the structure: both carry the same.
+    return CallToolResult(content=[TextContent(type="text", text=render.dumps(answer))], structured_content=answer)
+
+
+_CODES: dict[type[AgentJobsError], str] = {
+    JobNotFoundError: "job_not_found",
+    BudgetError: "budget_exceeded",
+    RequestError: "bad_request",
+    ConfigError: "config",
+    StoreError: "storage",
+}
+
+
+def _refused(error: AgentJobsError) -> CallToolResult:
+    result = _result({"error": {"code": _CODES.get(type(error), "internal"), "message": str(error)}})
+    result.is_error = True
+    return result
+
+
+def _sentence(error: ValidationError) -> str:
+    """Pydantic's findings without its links and without the rejected values, which are the user's."""
+    findings = [f"{'.'.join(map(str, found['loc']))}: {found['msg'].lower()}" for found in error.errors()]
+    return f"Change the arguments and call again: {'; '.join(findings)}."
+
+
+def _lean(schema: Any) -> Any:
+    """A JSON schema without what no model needs: titles, null alternatives and null defaults."""
+    if isinstance(schema, list):
+        return [_lean(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    lean: dict[str, Any] = {}
+    for name, value in cast("dict[str, Any]", schema).items():
+        if name == "properties":
+            lean[name] = {key: _lean(each) for key, each in value.items()}
+        elif name == "anyOf":
+            kept = [_lean(each) for each in value if each != {"type": "null"}]
+            lean |= kept[0] if len(kept) == 1 else {name: kept}
+        elif name != "title" and not (name == "default" and value is None):
+            lean[name] = _lean(value)
+    if lean.get("additionalProperties") is True:
+        del lean["additionalProperties"]
+    return lean
