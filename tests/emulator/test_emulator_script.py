@@ -25,7 +25,7 @@ scripts = st.builds(
 def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script, asked: str) -> None:
     text = answer_text(script, {"input": asked})
     assert len(text) == script.length and text == answer_text(script, {"input": asked})
-    steps = timeline(script, "resp_1", text, [], unknown=False)
+    steps = timeline(script, "resp_1", text)
     deltas = "".join(step.event["delta"] for step in steps if step.event["type"] == "response.output_text.delta")
     assert deltas == ("I will look into this." if script.phase else "") + text
     times = [step.at_s for step in steps]
@@ -34,7 +34,7 @@ def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script,
 
 @given(scripts)
 def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
-    steps = timeline(script, "resp_1", answer_text(script, {"input": "x"}), [], unknown=True)
+    steps = timeline(script, "resp_1", answer_text(script, {"input": "x"}), unknown=True)
     opened = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.added"]
     done = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.done"]
     assert opened == done == list(range(len(opened)))
@@ -43,7 +43,7 @@ def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
 def test_five_million_characters_come_in_forty_deltas() -> None:
     script = Script(length=5_000_000)
     text = answer_text(script, {"input": "x"})
-    steps = timeline(script, "resp_1", text, [], unknown=False)
+    steps = timeline(script, "resp_1", text)
     assert len(text) == 5_000_000
     assert sum(step.event["type"] == "response.output_text.delta" for step in steps) == 40
 
