@@ -196,6 +196,14 @@ def test_a_sample_fits_its_schema(client: Client, schema: Json) -> None:
     assert json.loads(text_of(body)) == value and body["text"]["format"] == form
 
 
+def test_an_incomplete_structured_answer_is_cut_in_its_middle(client: Client) -> None:
+    form = {"type": "json_schema", "name": "thing", "schema": SCHEMAS["bounds"]}
+    body = ended(client, {"end": "incomplete"}, text={"format": form})
+    assert json.dumps(sample(SCHEMAS["bounds"])).startswith(text_of(body)) and text_of(body)
+    with pytest.raises(ValueError):
+        json.loads(text_of(body))
+
+
 def test_json_object_gives_an_object(client: Client) -> None:
     asked = {"format": {"type": "json_object"}}
     assert isinstance(json.loads(text_of(client.post("Give me JSON.", text=asked).json())), dict)

@@ -62,6 +62,6 @@ def _input_files(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for index, item in enumerate(_input(body)):
         for field in ("content", "output"):
             parts = item.get(field)
-            for at, part in enumerate(cast("list[Json]", parts) if isinstance(parts, list) else []):
-                if part.get("file_id"):
-                    yield f"input[{index}].{field}[{at}].file_id", part["file_id"]
+            for at, part in enumerate(cast("list[Any]", parts) if isinstance(parts, list) else []):
+                if isinstance(part, dict) and "file_id" in part:
+                    yield f"input[{index}].{field}[{at}].file_id", str(cast("Json", part)["file_id"])

@@ -43,7 +43,7 @@ def check_format(body: Json) -> None:
         if not given.get(name):
             where = f"text.format.{name}"
             _refuse(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
-    if not re.fullmatch("[a-zA-Z0-9_-]{1,64}", given["name"]):
+    if not re.fullmatch("[a-zA-Z0-9_-]{1,64}", str(given["name"])):
         message = (
             "Invalid 'text.format.name': string does not match pattern. Expected a string that matches the pattern"
         )
