@@ -1,7 +1,8 @@
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 
 import pytest
 from emulator_client import Client
+from openai import AsyncOpenAI
 
 from agent_jobs.emulator import RunningServer, running
 
@@ -27,3 +28,9 @@ def server(session_server: RunningServer) -> RunningServer:
 def client(server: RunningServer) -> Generator[Client]:
     with Client(server) as client:
         yield client
+
+
+@pytest.fixture
+async def sdk(server: RunningServer) -> AsyncGenerator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=server.base_url, api_key="sk-test", max_retries=0) as sdk:
+        yield sdk

@@ -1,4 +1,6 @@
 import json
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,9 @@ from hypothesis import strategies as st
 from agent_jobs.emulator.faults import Fault, FaultQueue, combined
 from agent_jobs.emulator.script import Script, answer_text, question, read_request
 from agent_jobs.emulator.timeline import timeline
+from agent_jobs.emulator.tool_items import Container
+
+DOCS = Path(__file__).parents[2] / "docs" / "emulator.md"
 
 scripts = st.builds(
     Script,
@@ -15,17 +20,21 @@ scripts = st.builds(
     length=st.integers(0, 3000),
     reasoning=st.integers(0, 3),
     searches=st.integers(0, 3),
+    images=st.integers(0, 2),
+    mcp_calls=st.integers(0, 2),
+    container_files=st.just(({"filename": "a.txt", "text": "a"},)),
     phase=st.booleans(),
     chunk=st.none() | st.integers(1, 500),
     end=st.sampled_from(["completed", "incomplete"]),
 )
+BOX = Container("cntr_1", [("cfile_1", "a.txt")])
 
 
 @given(scripts, st.text())
 def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script, asked: str) -> None:
     text = answer_text(script, {"input": asked})
     assert len(text) == script.length and text == answer_text(script, {"input": asked})
-    steps = timeline(script, "resp_1", text, [], unknown=False)
+    steps = timeline(script, "resp_1", text)
     deltas = "".join(step.event["delta"] for step in steps if step.event["type"] == "response.output_text.delta")
     assert deltas == ("I will look into this." if script.phase else "") + text
     times = [step.at_s for step in steps]
@@ -34,7 +43,7 @@ def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script,
 
 @given(scripts)
 def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
-    steps = timeline(script, "resp_1", answer_text(script, {"input": "x"}), [], unknown=True)
+    steps = timeline(script, "resp_1", answer_text(script, {"input": "x"}), container=BOX, unknown=True)
     opened = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.added"]
     done = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.done"]
     assert opened == done == list(range(len(opened)))
@@ -43,7 +52,7 @@ def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
 def test_five_million_characters_come_in_forty_deltas() -> None:
     script = Script(length=5_000_000)
     text = answer_text(script, {"input": "x"})
-    steps = timeline(script, "resp_1", text, [], unknown=False)
+    steps = timeline(script, "resp_1", text)
     assert len(text) == 5_000_000
     assert sum(step.event["type"] == "response.output_text.delta" for step in steps) == 40
 
@@ -96,7 +105,17 @@ def test_a_web_search_tool_brings_two_searches() -> None:
 
 @pytest.mark.parametrize(
     "directive",
-    ['{"lenght": 3}', '{"length": -1}', '{"length": "3"}', '{"end": "maybe"}', "[]", "{", '{"reasoning": true}'],
+    [
+        '{"lenght": 3}',
+        '{"images": 1.5}',
+        '{"container_files": [{"filename": "a"}]}',
+        '{"length": -1}',
+        '{"length": "3"}',
+        '{"end": "maybe"}',
+        "[]",
+        "{",
+        '{"reasoning": true}',
+    ],
 )
 def test_a_wrong_directive_is_a_value_error(directive: str) -> None:
     with pytest.raises(ValueError):
@@ -136,3 +155,9 @@ def test_of_two_faults_the_later_wins_where_they_meet() -> None:
 def test_a_wrong_fault_is_a_value_error(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         Fault.read(given)
+
+
+@pytest.mark.parametrize("kind", [Script, Fault])
+def test_the_docs_name_everything_that_can_be_asked_for(kind: type[Any]) -> None:
+    named = DOCS.read_text()
+    assert [field.name for field in fields(kind) if f"`{field.name}`" not in named] == []

@@ -1,5 +1,4 @@
 import json
-from collections.abc import AsyncGenerator
 from typing import Any, get_args
 
 import anyio
@@ -26,13 +25,24 @@ EVENTS = {get_args(kind.model_fields["type"].annotation)[0]: kind for kind in _C
 TOOLS: list[Any] = [
     {"type": "web_search"},
     {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}},
-    {"type": "mcp", "server_label": "docs", "server_url": "https://example.com", "authorization": "secret"},
+    {
+        "type": "mcp",
+        "server_label": "docs",
+        "server_url": "https://example.com",
+        "authorization": "secret",
+        "require_approval": "never",
+    },
+    {"type": "code_interpreter", "container": {"type": "auto"}},
+    {"type": "image_generation", "partial_images": 2},
 ]
 SCRIPTS: dict[str, Json] = {
     "message": {"reasoning": 2, "searches": 2, "phase": True},
     "function calls": {"function_calls": [{"name": "lookup", "arguments": {"q": "x"}}, {"name": "lookup"}]},
     "approval": {"mcp_approval": True},
-    "refusal": {"end": "refusal"},
+    "code": {"container_files": [{"filename": "a.csv", "text": "a,b"}, {"filename": "b.csv", "text": ""}]},
+    "images": {"images": 2, "image_px": 3},
+    "mcp calls": {"mcp_calls": 2},
+    "refusal": {"refuse": True},
     "failed": {"end": "failed", "error_code": "server_error"},
     "incomplete": {"end": "incomplete"},
     "incomplete and empty": {"end": "incomplete", "length": 0},
@@ -44,16 +54,11 @@ def check_event(event: Json) -> None:
     EVENTS[event["type"]].model_validate(event, strict=True)
 
 
-@pytest.fixture
-async def sdk(server: RunningServer) -> AsyncGenerator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=server.base_url, api_key="sk-test", max_retries=0) as sdk:
-        yield sdk
-
-
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_every_event_and_body_has_the_shape_of_the_sdk(client: Client, script: Json) -> None:
-    include = ["web_search_call.action.sources", "reasoning.encrypted_content"]
-    events = client.stream(emulate=script, tools=TOOLS, include=include, instructions="Be brief.")
+    include = ["web_search_call.action.sources", "reasoning.encrypted_content", "code_interpreter_call.outputs"]
+    asked: Json = {"tools": TOOLS, "include": include, "reasoning": {"summary": "auto"}}
+    events = client.stream(emulate=script, **asked, instructions="Be brief.")
     for event in events:
         check_event(event)
     body = client.ended(events[0]["response"]["id"])

@@ -404,16 +404,6 @@ def test_a_run_that_never_ends_stays_in_progress(client: Client) -> None:
     assert client.cancel(response_id).json()["status"] == "cancelled"
 
 
-def test_searches_leave_calls_and_citations(client: Client) -> None:
-    body = client.stream(emulate={"searches": 3}, include=["web_search_call.action.sources"])[-1]["response"]
-    calls = [item for item in body["output"] if item["type"] == "web_search_call"]
-    assert len(calls) == 3 and all(call["action"]["queries"] and call["action"]["sources"] for call in calls)
-    assert body["tool_usage"]["web_search"]["num_requests"] == 3
-    part = body["output"][-1]["content"][0]
-    assert [note["type"] for note in part["annotations"]] == ["url_citation"] * 3
-    assert all(0 <= note["start_index"] < note["end_index"] <= len(part["text"]) for note in part["annotations"])
-
-
 def test_a_phased_answer_has_a_commentary_and_a_final_message(client: Client) -> None:
     body = client.stream(emulate={"phase": True, "text": "Done."})[-1]["response"]
     messages = [item for item in body["output"] if item["type"] == "message"]

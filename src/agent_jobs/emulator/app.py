@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,11 +16,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from .containers import Containers
 from .conversations import Conversations, conversation_id
 from .errors import ApiError, no_key, unknown_response, unstreamable, wrong_key
 from .faults import Fault, FaultQueue, combined
+from .files import Files
 from .items import check_outputs, input_items
 from .models import Models
+from .references import check_files, check_items
 from .run import Clock, Run, count_tokens
 from .script import Script, read_request
 from .validate import check_create, check_mode, part_of
@@ -32,7 +35,10 @@ Json = dict[str, Any]
 Handler = Callable[[Exchange], Awaitable[None]]
 
 _THIRTY_DAYS_S = 30 * 86_400.0
-_PLURALS = {"create": "creates", "retrieve": "retrieves", "stream": "streams", "cancel": "cancels", "delete": "deletes"}
+_PLURALS = {
+    "create": "creates", "retrieve": "retrieves", "stream": "streams", "cancel": "cancels", "delete": "deletes",
+    "upload": "uploads", "delete_file": "file_deletes",
+}  # fmt: skip
 
 
 class Emulator:
@@ -46,6 +52,7 @@ class Emulator:
         strict_store: bool = False,
         resume_window_s: float = 300.0,
         retention_s: float = 600.0,
+        container_idle_s: float = 1200.0,
     ) -> None:
         self._clock = Clock(time_scale)
         self._models = Models(models)
@@ -57,11 +64,13 @@ class Emulator:
         self._requests: list[Json] = []
         self._queued = FaultQueue()
         self._conversations = Conversations()
+        self._files = Files(self._clock)
+        self._containers = Containers(self._files, self._clock, container_idle_s)
         self._tasks: TaskGroup | None = None
         self.app = Starlette(routes=[*self._api_routes(), *self._admin_routes()], lifespan=self._lifespan)
 
     def counters(self) -> Json:
-        """Count the requests, by operation and by X-Client-Request-Id."""
+        """Count the requests, by operation and by X-Client-Request-Id, and the uploads that nobody deleted."""
         requests = list(self._requests)
         operations = Counter(entry["operation"] for entry in requests)
         counts: Json = {plural: operations.pop(name, 0) for name, plural in _PLURALS.items()}
@@ -71,22 +80,38 @@ class Emulator:
             "accepted_by_request_id": [entry for entry in creates if entry["response_id"]],
         }.items():
             counts[name] = dict(Counter(entry["client_request_id"] for entry in entries if entry["client_request_id"]))
-        return counts | {"accepted": len(self._created)} | operations
+        return counts | {"accepted": len(self._created), "files_left": self._files.left()} | operations
 
     def log(self) -> list[Json]:
-        """Give every request in order, then every response that was created."""
+        """Give every request in order, then every file that was uploaded, then every response that was created."""
         requests = [{"entry": "request", **entry} for entry in list(self._requests)]
-        return requests + [_result(run) for run in list(self._created)]
+        return requests + self._files.log() + [_result(run) for run in list(self._created)]
 
     def queue_faults(self, given: Iterable[Mapping[str, Any]]) -> None:
         """Queue faults for coming requests."""
         self._queued.add([Fault.read(fault) for fault in given])
 
+    def forget(
+        self, *, response_id: str | None = None, conversation_id: str | None = None, container_id: str | None = None
+    ) -> None:
+        """Lose what upstream has, as it does by itself after days or minutes; the log still tells of it.
+
+        Raises:
+            ApiError: Upstream has no such thing.
+        """
+        if response_id is not None:
+            self._forget(self._find(response_id))
+        if conversation_id is not None:
+            self._conversations.forget(conversation_id)
+        if container_id is not None:
+            self._containers.forget(container_id)
+
     def reset(self) -> None:
-        """Forget all responses, conversations, faults and requests."""
+        """Forget all responses, conversations, files, faults and requests."""
         for run in list(self._runs.values()):
             self._forget(run)
-        for kept in (self._created, self._requests, self._queued, self._conversations):
+        stores = (self._conversations, self._files, self._containers)
+        for kept in (self._created, self._requests, self._queued, *stores):
             kept.clear()
 
     @asynccontextmanager
@@ -97,7 +122,7 @@ class Emulator:
             tasks.cancel_scope.cancel()
 
     def _api_routes(self) -> list[Route]:
-        talks = self._conversations
+        talks, files, boxes = self._conversations, self._files, self._containers
         table: list[tuple[str, str, str, Handler]] = [
             ("POST", "/responses", "create", self._create),
             ("POST", "/responses/input_tokens", "input_tokens", self._count_tokens),
@@ -109,9 +134,22 @@ class Emulator:
             ("GET", "/models/{model_id}", "models", self._retrieve_model),
             ("POST", "/conversations", "conversations", talks.create),
             ("GET", "/conversations/{conversation_id}", "conversations", talks.retrieve),
+            ("POST", "/conversations/{conversation_id}", "conversations", talks.update),
             ("DELETE", "/conversations/{conversation_id}", "conversations", talks.delete),
             ("GET", "/conversations/{conversation_id}/items", "conversations", talks.list_items),
             ("POST", "/conversations/{conversation_id}/items", "conversations", talks.add_items),
+            ("GET", "/conversations/{conversation_id}/items/{item_id}", "conversations", talks.retrieve_item),
+            ("DELETE", "/conversations/{conversation_id}/items/{item_id}", "conversations", talks.delete_item),
+            ("POST", "/files", "upload", files.upload),
+            ("GET", "/files", "files", files.listing),
+            ("GET", "/files/{file_id}", "files", files.retrieve),
+            ("DELETE", "/files/{file_id}", "delete_file", files.delete),
+            ("GET", "/files/{file_id}/content", "download", files.download),
+            ("GET", "/containers/{container_id}", "containers", boxes.retrieve),
+            ("DELETE", "/containers/{container_id}", "containers", boxes.delete),
+            ("GET", "/containers/{container_id}/files", "containers", boxes.list_files),
+            ("GET", "/containers/{container_id}/files/{file_id}", "containers", boxes.retrieve_file),
+            ("GET", "/containers/{container_id}/files/{file_id}/content", "download", boxes.download),
         ]
         return [
             Route(prefix + path, _Endpoint(operation, handle, self._exchange), methods=[method])
@@ -125,6 +163,7 @@ class Emulator:
             Route("/_emulator/faults", self._delete_faults, methods=["DELETE"]),
             Route("/_emulator/counters", self._get_counters),
             Route("/_emulator/log", self._get_log),
+            Route("/_emulator/forget", self._post_forget, methods=["POST"]),
             Route("/_emulator/reset", self._post_reset, methods=["POST"]),
             Route("/{path:path}", _Endpoint("unknown", _no_such_path, self._exchange)),
         ]
@@ -136,6 +175,7 @@ class Emulator:
             "at": time.time(),
             "operation": operation,
             "response_id": request.path_params.get("response_id"),
+            "file_id": request.path_params.get("file_id"),
             "client_request_id": request.headers.get("x-client-request-id"),
             "status": None,
             "job_id": None,
@@ -164,7 +204,7 @@ class Emulator:
     def _meet(self, exchange: Exchange) -> Fault:
         """Find the faults a request meets: those queued, those it brings, those its response was created with."""
         operation, response_id = exchange.entry["operation"], exchange.entry["response_id"] or ""
-        text = exchange.raw.decode(errors="replace") + response_id
+        text = exchange.raw.decode(errors="replace") + " ".join(exchange.request.path_params.values())
         lasting = Fault()
         if operation == "create":
             script, body = self._read(exchange)
@@ -192,6 +232,9 @@ class Emulator:
         script, body = self._read(exchange)
         check_mode(body, no_background=fault.refuse_background, no_background_stream=fault.refuse_background_stream)
         self._models.check(body)
+        check_items(body, self._stored_item_ids)
+        check_files(body, self._files.unknown)
+        self._containers.check(body)
         check_outputs(self._items_before(body), body.get("input"))
         run = self._accept(exchange, script, body)
         try:
@@ -206,7 +249,8 @@ class Emulator:
                 self._forget(run)
 
     def _accept(self, exchange: Exchange, script: Script, body: Json) -> Run:
-        run = Run(f"resp_{secrets.token_hex(24)}", body, script, exchange.fault, self._clock)
+        container = self._containers.open(body, script.container_files)
+        run = Run(f"resp_{secrets.token_hex(24)}", body, script, exchange.fault, self._clock, container)
         run.brought = exchange.brought
         run.client_request_id = exchange.entry["client_request_id"]
         exchange.entry["response_id"] = run.id
@@ -238,6 +282,12 @@ class Emulator:
                 ) from None
         conversation = conversation_id(body)
         return self._conversations.items(conversation) if conversation else []
+
+    def _stored_item_ids(self) -> Iterator[str]:
+        yield from self._conversations.item_ids()
+        for run in self._runs.values():
+            if run.body.get("store") is not False and not self._expired(run):
+                yield from (item["id"] for item in run.output)
 
     def _find(self, response_id: str, fault: Fault | None = None) -> Run:
         run = self._runs.get(response_id)
@@ -340,6 +390,15 @@ class Emulator:
 
     async def _get_log(self, request: Request) -> JSONResponse:
         return JSONResponse(self.log())
+
+    async def _post_forget(self, request: Request) -> JSONResponse:
+        try:
+            self.forget(**await request.json())
+        except ApiError as error:
+            return JSONResponse(error.body(), status_code=error.status)
+        except TypeError:
+            return JSONResponse(ApiError(400, "Give a response_id, conversation_id or container_id.").body(), 400)
+        return JSONResponse({"forgotten": True})
 
     async def _post_reset(self, request: Request) -> JSONResponse:
         self.reset()

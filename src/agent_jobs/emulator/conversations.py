@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 from .errors import ApiError
@@ -12,6 +13,8 @@ from .wire import Exchange
 __all__ = ["Conversations", "conversation_id"]
 
 Json = dict[str, Any]
+
+_MOST = 20  # items added in one request
 
 
 def conversation_id(body: Json) -> str | None:
@@ -33,6 +36,15 @@ class Conversations:
         self._cards.clear()
         self._items.clear()
         self._holders.clear()
+
+    def forget(self, id: str) -> None:
+        """Lose a conversation with its items."""
+        self._find(id)
+        del self._cards[id], self._items[id]
+
+    def item_ids(self) -> Iterator[str]:
+        """Give the ids of all items."""
+        return (item["id"] for items in self._items.values() for item in items)
 
     def items(self, id: str) -> list[Json]:
         """Give a conversation's items, unless a response is running on it."""
@@ -66,18 +78,24 @@ class Conversations:
             "created_at": int(time.time()),
             "metadata": body.get("metadata", {}),
         }
+        self._items[id] = _added(body, id)
         self._cards[id] = card
-        self._items[id] = input_items(body.get("items"), id)
         await exchange.json(card)
 
     async def retrieve(self, exchange: Exchange) -> None:
         """Answer GET /conversations/{id}."""
         await exchange.json(self._find(_named(exchange)))
 
+    async def update(self, exchange: Exchange) -> None:
+        """Answer POST /conversations/{id}."""
+        card = self._find(_named(exchange))
+        card["metadata"] = exchange.body().get("metadata", {})
+        await exchange.json(card)
+
     async def delete(self, exchange: Exchange) -> None:
         """Answer DELETE /conversations/{id}."""
-        id = self._find(_named(exchange))["id"]
-        del self._cards[id], self._items[id]
+        id = _named(exchange)
+        self.forget(id)
         await exchange.json({"id": id, "object": "conversation.deleted", "deleted": True})
 
     async def list_items(self, exchange: Exchange) -> None:
@@ -88,9 +106,26 @@ class Conversations:
     async def add_items(self, exchange: Exchange) -> None:
         """Answer POST /conversations/{id}/items."""
         id = self._find(_named(exchange))["id"]
-        added = input_items(exchange.body().get("items"), f"{id}:{len(self._items[id])}")
+        added = _added(exchange.body(), f"{id}:{len(self._items[id])}")
         self._items[id] += added
         await exchange.json(page(added, limit=100, order="asc", after=None))
+
+    async def retrieve_item(self, exchange: Exchange) -> None:
+        """Answer GET /conversations/{id}/items/{item_id}."""
+        await exchange.json(self._item(exchange))
+
+    async def delete_item(self, exchange: Exchange) -> None:
+        """Answer DELETE /conversations/{id}/items/{item_id}; what it gives is the conversation."""
+        card = self._find(_named(exchange))
+        self._items[card["id"]].remove(self._item(exchange))
+        await exchange.json(card)
+
+    def _item(self, exchange: Exchange) -> Json:
+        id, item_id = self._find(_named(exchange))["id"], exchange.request.path_params["item_id"]
+        found = next((item for item in self._items[id] if item["id"] == item_id), None)
+        if found is None:
+            raise ApiError(404, f"Conversation item with id '{item_id}' not found.")
+        return found
 
     def _find(self, id: str) -> Json:
         if id not in self._cards:
@@ -100,3 +135,14 @@ class Conversations:
 
 def _named(exchange: Exchange) -> str:
     return exchange.request.path_params["conversation_id"]
+
+
+def _added(body: Json, owner_id: str) -> list[Json]:
+    given = cast("list[Json]", body.get("items") or [])
+    if len(given) > _MOST:
+        message = (
+            f"Invalid 'items': array too long. Expected an array with maximum length {_MOST}, but got an array with"
+            f" length {len(given)} instead."
+        )
+        raise ApiError(400, message, param="items", code="array_above_max_length")
+    return input_items(given, owner_id)

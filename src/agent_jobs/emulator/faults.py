@@ -6,7 +6,19 @@ from typing import Any, Literal, cast, get_args
 
 __all__ = ["Fault", "FaultQueue", "combined"]
 
-Operation = Literal["create", "retrieve", "stream", "cancel", "delete", "any"]
+Operation = Literal[
+    "create",
+    "retrieve",
+    "stream",
+    "cancel",
+    "delete",
+    "upload",
+    "files",
+    "delete_file",
+    "containers",
+    "download",
+    "any",
+]
 Drop = Literal["before_headers", "after_accept", "before_created", "after_events", "after_terminal_open"]
 
 # Taken when a response is created, these stay with it for its later requests.

@@ -20,10 +20,10 @@ def input_items(given: Any, owner_id: str) -> list[Json]:
     return [_stored(item, f"{owner_id}:in:{index}") for index, item in enumerate(cast("list[Json]", given or []))]
 
 
-def page(items: Sequence[Json], *, limit: int, order: str, after: str | None) -> Json:
+def page(items: Sequence[Json], *, limit: int, order: str, after: str | None, most: int = 100) -> Json:
     """Give one page of a list."""
-    if not 1 <= limit <= 100:
-        side, sign, edge = ("below minimum", ">=", 1) if limit < 1 else ("above maximum", "<=", 100)
+    if not 1 <= limit <= most:
+        side, sign, edge = ("below minimum", ">=", 1) if limit < 1 else ("above maximum", "<=", most)
         message = f"Invalid 'limit': integer {side} value. Expected a value {sign} {edge}, but got {limit} instead."
         raise ApiError(400, message, param="limit", code=f"integer_{side[:9].replace(' ', '_')}_value")
     if order not in ("asc", "desc"):

@@ -1,29 +1,34 @@
-"""The models the emulator knows."""
+"""The models the emulator knows, and what each of them refuses."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .errors import ApiError
-from .validate import EFFORTS, check_model
+from .validate import EFFORTS, check_settings, part_of
 
 __all__ = ["Models"]
 
 Json = dict[str, Any]
 
 _CREATED = 1_760_000_000
+_DEPRECATIONS = "https://platform.openai.com/docs/deprecations"
 
 
 @dataclass(frozen=True)
 class _Model:
     id: str
     efforts: tuple[str, ...] = EFFORTS
-    sampling: bool = False
+    sampling: Literal["never", "without effort", "always"] = "never"
     shutdown_date: str | None = None
 
     def card(self) -> Json:
         card: Json = {"id": self.id, "object": "model", "created": _CREATED, "owned_by": "openai"}
         return card | {"shutdown_date": self.shutdown_date} if self.shutdown_date else card
+
+    def samples(self, effort: str | None) -> bool:
+        """Tell whether it takes sampling parameters."""
+        return self.sampling == "always" or (self.sampling == "without effort" and effort == "none")
 
 
 _FROM_LOW = EFFORTS[EFFORTS.index("low") :]
@@ -32,29 +37,41 @@ _CURRENT = (
     _Model("gpt-6.2-sol", _FROM_LOW),
     _Model("gpt-6.2-astra", _FROM_LOW),
     _Model("gpt-6.1-sol", _FROM_NONE),
-    _Model("gpt-6-luna", _FROM_NONE),
+    _Model("gpt-6.1-terra", _FROM_NONE),
+    _Model("gpt-6-astra", _FROM_LOW),
+    _Model("gpt-6-sol", _FROM_NONE, "without effort"),
+    _Model("gpt-6-luna", _FROM_NONE, "without effort"),
     _Model("gpt-5.6-sol", _FROM_NONE, shutdown_date="2027-06-30"),
+    _Model("gpt-5", ("minimal", "low", "medium", "high"), shutdown_date="2026-12-11"),
 )
+_RETIRED = ("o3-deep-research", "o4-mini-deep-research")
 
 
 class Models:
     """A list of models, plus every name that starts with "emulated"."""
 
     def __init__(self, more: Iterable[str] = ()) -> None:
-        added = [_Model(name, sampling=True) for name in more]
+        added = [_Model(name, sampling="always") for name in more]
         self._known = {model.id: model for model in (*_CURRENT, *added)}
 
     def find(self, model_id: str) -> _Model | None:
         """Give a known model."""
         if model_id.startswith("emulated"):
-            return _Model(model_id, sampling=True)
+            return _Model(model_id, sampling="always")
         return self._known.get(model_id)
 
     def check(self, body: Json) -> None:
         """Raise what OpenAI answers when the model does not exist or does not take a setting."""
-        model = self.find(body["model"])
-        found = model or _Model(body["model"])
-        check_model(body, known=model is not None, efforts=found.efforts, sampling=found.sampling)
+        model_id = body["model"]
+        model = self.find(model_id)
+        if model_id in _RETIRED:
+            message = f"The model `{model_id}` has been deprecated, learn more here: {_DEPRECATIONS}"
+            raise ApiError(404, message, code="model_not_found")
+        if model is None:
+            message = f"The requested model '{model_id}' does not exist."
+            raise ApiError(400, message, param="model", code="model_not_found")
+        sampling = model.samples(part_of(body, "reasoning").get("effort"))
+        check_settings(body, efforts=model.efforts, sampling=sampling)
 
     def listing(self) -> Json:
         """Give the answer to GET /models."""

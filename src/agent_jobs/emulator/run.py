@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -11,7 +11,8 @@ import anyio.lowlevel
 
 from .faults import Fault, FaultQueue
 from .script import Script, answer_text
-from .timeline import timeline
+from .timeline import Asked, timeline
+from .tool_items import Container
 
 __all__ = ["KEEPALIVE_S", "TERMINAL", "Clock", "Run"]
 
@@ -67,7 +68,15 @@ class Clock:
 class Run:
     """A response from its creation to its end, whoever watches."""
 
-    def __init__(self, response_id: str, body: Json, script: Script, fault: Fault, clock: Clock) -> None:
+    def __init__(
+        self,
+        response_id: str,
+        body: Json,
+        script: Script,
+        fault: Fault,
+        clock: Clock,
+        container: Container | None = None,
+    ) -> None:
         self.id = response_id
         self.body = body
         self.fault = fault
@@ -83,8 +92,8 @@ class Run:
         self._clock = clock
         self._script = script
         text = answer_text(script, body)
-        include: Collection[str] = body.get("include") or ()
-        self._steps = deque(timeline(script, response_id, text, include, unknown=fault.unknown_events))
+        steps = timeline(script, response_id, text, Asked.of(body), container, unknown=fault.unknown_events)
+        self._steps = deque(steps)
         self._base = _echo(body, response_id) | {"background": self.background}
         self._ending: Json = {}
         self._input_tokens = count_tokens(body)
@@ -191,7 +200,7 @@ class Run:
             self._ending["incomplete_details"] = {"reason": script.reason}
         if self.fault.error_event:
             self._emit(_error_event(script, nested=self.fault.error_event == "nested"))
-        self._ending |= {"usage": self._usage(), "tool_usage": _tool_usage(script.searches)}
+        self._ending |= {"usage": self._usage(), "tool_usage": _tool_usage(script)}
         status = _STATUS.get(script.end, script.end)
         if status == "completed":
             self._ending["completed_at"] = int(time.time())
@@ -225,7 +234,8 @@ class Run:
         mine = [event for event in self._events if event.get("output_index") == index]
         if not mine:
             return
-        item = mine[0]["item"] | {"status": "incomplete"}
+        opened = mine[0]["item"]
+        item = opened | {"status": "failed" if opened["type"] == "image_generation_call" else "incomplete"}
         text = "".join(event["delta"] for event in mine if event["type"] == "response.output_text.delta")
         if text:
             part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -287,7 +297,8 @@ def _error_event(script: Script, *, nested: bool) -> Json:
     return {"type": "error", "error": {"type": "server_error", **error}} if nested else {"type": "error", **error}
 
 
-def _tool_usage(searches: int) -> Json:
+def _tool_usage(script: Script) -> Json:
+    drawn = 100 * script.images
     split = {"image_tokens": 0, "text_tokens": 0}
-    images: Json = {"input_tokens": 0, "input_tokens_details": split, "output_tokens": 0, "total_tokens": 0}
-    return {"image_gen": images, "web_search": {"num_requests": searches}}
+    images: Json = {"input_tokens": 0, "input_tokens_details": split, "output_tokens": drawn, "total_tokens": drawn}
+    return {"image_gen": images, "web_search": {"num_requests": script.searches}}

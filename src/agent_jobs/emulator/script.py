@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
+from .structured import sample_text
+
 __all__ = ["Script", "answer_text", "question", "read_request"]
 
 Json = dict[str, Any]
 
 _MARK = "[emulate "
 _ENDS = ("completed", "failed", "incomplete", "refusal", "never")
-_NUMBERS = ("duration_s", "queued_s", "length", "reasoning", "searches")
+_TIMES = ("duration_s", "queued_s")
+_COUNTS = ("length", "reasoning", "searches", "images", "image_px", "mcp_calls")
+_CALLS = ("function_calls", "mcp_approval", "mcp_calls")
 _WEB_SEARCH = "web_search"
 _DEFAULT_CALL: Json = {"server_label": "emulated", "name": "lookup", "arguments": "{}"}
 
@@ -39,6 +43,10 @@ class Script:
     searches: int = 0
     function_calls: tuple[Json, ...] = ()
     mcp_approval: Json | None = None
+    mcp_calls: int = 0
+    container_files: tuple[Json, ...] = ()
+    images: int = 0
+    image_px: int = 8
     end: str = "completed"
     error_code: str = "server_error"
     error_message: str = "An error occurred while processing your request. You can retry your request."
@@ -54,7 +62,7 @@ def read_request(body: Json) -> tuple[Script, Json]:
     lasting = _from_metadata(body.get("metadata"))
     if _answers_tools(body):
         # The same metadata comes with every turn: a turn that brings the outputs must not ask for them again.
-        lasting = {key: value for key, value in lasting.items() if key not in ("function_calls", "mcp_approval")}
+        lasting = {key: value for key, value in lasting.items() if key not in _CALLS}
     found: list[Json] = []
 
     def without(text: str) -> str:
@@ -63,7 +71,7 @@ def read_request(body: Json) -> tuple[Script, Json]:
         return rest
 
     clean = _map_user_text(body, without)
-    directive = lasting
+    directive = dict(lasting)
     for part in found:
         directive = directive | part
     if "searches" not in directive and any(
@@ -86,9 +94,12 @@ def question(body: Json) -> str:
 
 
 def answer_text(script: Script, body: Json) -> str:
-    """Give the text of the answer: the same for the same input, exactly as long as asked."""
+    """Give the text of the answer: the same for the same input, exactly as long as asked or as a format wants it."""
     if script.text is not None:
         return script.text
+    structured = sample_text(body)
+    if structured is not None:
+        return structured[: len(structured) // 2] if script.end == "incomplete" else structured
     outputs = [f"{item.get('call_id')}: {_plain(item.get('output'))[:80]}" for item in _tool_outputs(body)]
     about = f"the outputs of {'; '.join(outputs)}" if outputs else question(body)[:80]
     intro = f"This is an emulated answer to: {about}.\n\n"
@@ -112,18 +123,23 @@ def _sentence(pick: random.Random) -> str:
 
 
 def _script(directive: Json) -> Script:
+    if directive.pop("refuse", False):
+        directive["end"] = "refusal"
     unknown = sorted(directive.keys() - {known.name for known in fields(Script)})
     if unknown:
         raise ValueError(f"unknown keys: {', '.join(unknown)}")
-    for name in _NUMBERS:
+    for name in (*_TIMES, *_COUNTS):
         value = directive.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ValueError(f"{name} is a number from 0")
+        kind = int if name in _COUNTS else int | float
+        if isinstance(value, bool) or not isinstance(value, kind) or value < 0:
+            raise ValueError(f"{name} is a {'whole ' if name in _COUNTS else ''}number from 0")
     if directive.get("end", "completed") not in _ENDS:
         raise ValueError(f"end is one of {', '.join(_ENDS)}")
     values = dict(directive)
-    for name in ("function_calls", "faults"):
+    for name in ("function_calls", "container_files", "faults"):
         values[name] = tuple(values.get(name) or ())
+    if any(sorted(file) != ["filename", "text"] for file in values["container_files"]):
+        raise ValueError('container_files is a list of {"filename": ..., "text": ...}')
     approval = values.get("mcp_approval")
     if approval is not None:
         values["mcp_approval"] = (

@@ -36,6 +36,10 @@ class RunningServer:
         """Queue a fault, as POST /_emulator/faults does."""
         self.portal.call(self.emulator.queue_faults, [fields])
 
+    def forget(self, **ids: str) -> None:
+        """Lose a response, conversation or container, as POST /_emulator/forget does."""
+        self.portal.call(lambda: self.emulator.forget(**ids))
+
     def reset(self) -> None:
         """Forget everything, as POST /_emulator/reset does."""
         self.portal.call(self.emulator.reset)

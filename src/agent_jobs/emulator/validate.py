@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 from .errors import ApiError
+from .structured import check_format, check_schema
 
-__all__ = ["EFFORTS", "check_create", "check_mode"]
+__all__ = ["EFFORTS", "check_create", "check_mode", "check_settings", "part_of"]
 
 Json = Mapping[str, Any]
 
@@ -17,6 +18,19 @@ _TOOLS = (
     "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11", "file_search",
     "code_interpreter", "mcp", "image_generation", "shell", "local_shell", "apply_patch", "computer",
     "computer_use_preview",
+)  # fmt: skip
+_REQUIRED = {
+    "function": "name",
+    "custom": "name",
+    "code_interpreter": "container",
+    "file_search": "vector_store_ids",
+    "mcp": "server_label",
+}
+_SERVERS = ("server_url", "connector_id", "tunnel_id")
+_INCLUDES = (
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
+    "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
+    "reasoning.encrypted_content", "message.output_text.logprobs",
 )  # fmt: skip
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -84,8 +98,10 @@ def check_create(body: Json, *, strict_store: bool = False) -> None:
     _check_types(body)
     _check_numbers_and_choices(body)
     _check_metadata(body.get("metadata") or {})
+    _check_includes(body.get("include") or [])
     _check_tools(body.get("tools") or [])
     _check_input(body)
+    _check_format(body)
     if body.get("stream_options") is not None and not body.get("stream"):
         _refuse("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     if body.get("previous_response_id") and body.get("conversation"):
@@ -107,11 +123,9 @@ def check_mode(body: Json, *, no_background: bool, no_background_stream: bool) -
         _refuse("Streaming is not supported together with 'background'.", "stream", "unsupported_parameter")
 
 
-def check_model(body: Json, *, known: bool, efforts: Collection[str], sampling: bool) -> None:
-    """Raise when the model does not exist or does not take what the body asks of it."""
+def check_settings(body: Json, *, efforts: Collection[str], sampling: bool) -> None:
+    """Raise when the model does not take what the body asks of it."""
     model = body["model"]
-    if not known:
-        _refuse(f"The requested model '{model}' does not exist.", "model", "model_not_found")
     effort = part_of(body, "reasoning").get("effort")
     if effort is not None and effort not in efforts:
         _refuse(
@@ -120,7 +134,7 @@ def check_model(body: Json, *, known: bool, efforts: Collection[str], sampling: 
             "reasoning.effort",
             "unsupported_value",
         )
-    for name in ("temperature", "top_p"):
+    for name in ("temperature", "top_p", "top_logprobs"):
         if body.get(name) is not None and not sampling:
             message = f"Unsupported parameter: '{name}' is not supported with this model."
             _refuse(message, name, "unsupported_parameter")
@@ -195,8 +209,36 @@ def _check_tools(tools: Sequence[Any]) -> None:
         if kind not in _TOOLS:
             message = f"Invalid value: '{kind}'. Supported values are: {_listed(_TOOLS)}."
             _refuse(message, f"{where}.type", "invalid_value")
-        if kind == "function" and not tool.get("name"):
-            _refuse(f"Missing required parameter: '{where}.name'.", f"{where}.name", "missing_required_parameter")
+        _check_tool(where, tool)
+
+
+def _check_tool(where: str, tool: Json) -> None:
+    required = _REQUIRED.get(tool["type"])
+    if required and not tool.get(required):
+        _refuse(
+            f"Missing required parameter: '{where}.{required}'.", f"{where}.{required}", "missing_required_parameter"
+        )
+    if tool["type"] == "mcp" and not any(tool.get(name) for name in _SERVERS):
+        one_of = ", ".join(f"'{name}'" for name in _SERVERS)
+        _refuse(f"Missing required parameter: one of {one_of} must be provided.", where, "missing_required_parameter")
+    if tool["type"] == "function" and tool.get("strict"):
+        where = f"{where}.parameters"
+        given, what = tool.get("parameters"), f"function '{tool['name']}'"
+        check_schema(given, what, where, "invalid_function_parameters", strict=True)
+
+
+def _check_includes(include: Sequence[Any]) -> None:
+    for index, value in enumerate(include):
+        if value not in _INCLUDES:
+            message = f"Invalid value: '{value}'. Supported values are: {_listed(_INCLUDES)}."
+            _refuse(message, f"include[{index}]", "invalid_value")
+
+
+def _check_format(body: Json) -> None:
+    given = part_of(body, "text").get("format")
+    if given is not None:
+        _check_object("text.format", given)
+        check_format(body)
 
 
 def _check_input(body: Json) -> None:

@@ -79,10 +79,11 @@ class Exchange:
             message = f"Invalid type for '{name}': expected an integer, but got a string instead."
             raise ApiError(400, message, param=name, code="invalid_type") from None
 
-    def page(self, items: list[Json]) -> Json:
+    def page(self, items: list[Json], *, most: int = 100) -> Json:
         """Give the page of a list that the query string asks for."""
         query = self.request.query_params
-        return page(items, limit=self.number("limit", 20), order=query.get("order", "desc"), after=query.get("after"))
+        limit = self.number("limit", 20 if most == 100 else most)
+        return page(items, limit=limit, most=most, order=query.get("order", "desc"), after=query.get("after"))
 
     async def json(self, payload: Mapping[str, Any]) -> None:
         """Answer with JSON."""
@@ -90,6 +91,12 @@ class Exchange:
             return await self.refuse()
         payload = lean(payload) if self.fault.missing_fields and "output" in payload else payload
         await self._answer(self.fault.status or 200, "application/json", _dumps(payload).encode())
+
+    async def binary(self, content: bytes) -> None:
+        """Answer with the content of a file."""
+        if self.fault.after_accept:
+            return await self.refuse()
+        await self._answer(self.fault.status or 200, "application/octet-stream", content)
 
     async def error(self, error: ApiError) -> None:
         """Answer with an error."""

@@ -1,0 +1,172 @@
+"""Output items of tools: searches, code, images, calls to MCP servers and to functions. Pure."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from .beats import Beat, item, pieces, progress
+from .picture import png_base64
+
+__all__ = ["Container", "Source", "approval", "code", "function_call", "hologram", "image", "mcp_call", "mcp_tools"]
+
+Json = dict[str, Any]
+
+_MCP_TOOLS = ("lookup",)
+_SUMMED = '{"rows": 3}\n'
+
+
+@dataclass(frozen=True)
+class Container:
+    """Where a response ran its code, and the (id, name) of each file that the code wrote."""
+
+    id: str
+    files: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A page that searches find and texts cite."""
+
+    number: int
+
+    @property
+    def url(self) -> str:
+        """Give the page's own address."""
+        return f"https://example.com/emulated/{self.number + 1}"
+
+    def citation(self, start: int, end: int) -> Json:
+        """Cite the page from a span of the text, with the mark that OpenAI leaves in the address."""
+        title = f"Emulated source {self.number + 1}"
+        where = {"start_index": start, "end_index": end}
+        return {"type": "url_citation", **where, "title": title, "url": f"{self.url}?utm_source=openai"}
+
+
+def search(index: int, item_id: str, number: int, include: Collection[str]) -> list[Beat]:
+    """Search the web; each search finds a page of its own and one that the next finds too."""
+    query = f"emulated query {number + 1}"
+    action: Json = {"type": "search", "query": query, "queries": [query]}
+    if "web_search_call.action.sources" in include:
+        action["sources"] = [{"type": "url", "url": Source(found).url} for found in (number, number + 1)]
+    opening: Json = {"id": item_id, "type": "web_search_call", "status": "in_progress", "action": action}
+    inner = progress("web_search_call", _where(index, item_id), "in_progress", "searching", "completed")
+    return item(index, opening, inner, opening | {"status": "completed"})
+
+
+def code(index: int, item_id: str, container: Container, include: Collection[str]) -> list[Beat]:
+    """Run code that writes the container's files."""
+    names = [name for _, name in container.files]
+    source = "".join(f"table.to_csv({f'/mnt/data/{name}'!r})\n" for name in names) + "print(summary)\n"
+    logs = [{"type": "logs", "logs": _SUMMED}] if "code_interpreter_call.outputs" in include else None
+    opening: Json = {"id": item_id, "type": "code_interpreter_call", "status": "in_progress"}
+    opening |= {"container_id": container.id, "code": "", "outputs": None}
+    where, kind = _where(index, item_id), "response.code_interpreter_call"
+    inner = [
+        Beat({"type": f"{kind}.in_progress", **where}),
+        *[Beat({"type": f"{kind}_code.delta", **where, "delta": piece}, 1) for piece in pieces(source, count=3)],
+        Beat({"type": f"{kind}_code.done", **where, "code": source}),
+        *progress("code_interpreter_call", where, "interpreting", "completed"),
+    ]
+    return item(index, opening, inner, opening | {"status": "completed", "code": source, "outputs": logs})
+
+
+def image(index: int, item_id: str, side_px: int, partial: int) -> list[Beat]:
+    """Draw an image, showing it unfinished so many times before."""
+    picture = png_base64(side_px, item_id)
+    looks: Json = {"background": "opaque", "output_format": "png", "quality": "high", "size": "1024x1024"}
+    opening: Json = {"id": item_id, "type": "image_generation_call", "status": "in_progress", "result": None}
+    where, kind = _where(index, item_id), "response.image_generation_call"
+    inner = [
+        *progress("image_generation_call", where, "in_progress", "generating", weight=0),
+        *[
+            Beat({"type": f"{kind}.partial_image", **where, "partial_image_index": at, "partial_image_b64": picture}, 1)
+            for at in range(partial)
+        ],
+        Beat({"type": f"{kind}.completed", **where}, 2),
+    ]
+    drawn = {"status": "completed", "result": picture, "revised_prompt": "An emulated picture.", **looks}
+    return item(index, opening, inner, opening | drawn)
+
+
+def mcp_tools(index: int, item_id: str, tool: Json) -> list[Beat]:
+    """List the tools of a remote MCP server."""
+    schema = {"type": "object", "properties": {"query": {"type": "string"}}}
+    tools = [
+        {"name": name, "description": "Emulated.", "input_schema": schema, "annotations": {"read_only": True}}
+        for name in allowed(tool)
+    ]
+    opening: Json = {"id": item_id, "type": "mcp_list_tools", "server_label": tool["server_label"], "tools": []}
+    inner = progress("mcp_list_tools", _where(index, item_id), "in_progress", "completed", weight=1)
+    return item(index, opening, inner, opening | {"tools": tools, "error": None})
+
+
+def mcp_call(index: int, item_id: str, tool: Json, name: str) -> list[Beat]:
+    """Call a tool of a remote MCP server."""
+    arguments = json.dumps({"query": "emulated"})
+    opening: Json = {"id": item_id, "type": "mcp_call", "status": "in_progress", "server_label": tool["server_label"]}
+    opening |= {"name": name, "arguments": "", "output": None, "error": None, "approval_request_id": None}
+    where = _where(index, item_id)
+    inner = [
+        Beat({"type": "response.mcp_call.in_progress", **where}),
+        *[Beat({"type": "response.mcp_call_arguments.delta", **where, "delta": piece}) for piece in pieces(arguments)],
+        Beat({"type": "response.mcp_call_arguments.done", **where, "arguments": arguments}),
+        Beat({"type": "response.mcp_call.completed", **where}, 2),
+    ]
+    done = {"status": "completed", "arguments": arguments, "output": f"The emulated output of {name}."}
+    return item(index, opening, inner, opening | done)
+
+
+def allowed(tool: Json) -> Sequence[str]:
+    """Give the names of a server's tools that the request allows."""
+    return _names(tool.get("allowed_tools")) or _MCP_TOOLS
+
+
+def unasked(tool: Json, name: str) -> bool:
+    """Tell whether a server's tool may be called without an approval."""
+    given: Any = tool.get("require_approval")
+    if isinstance(given, dict):
+        return name in _names(cast("Json", given).get("never"))
+    return given == "never"
+
+
+def approval(index: int, item_id: str, call: Json) -> list[Beat]:
+    """Ask whether a tool of an MCP server may be called."""
+    asked = {"id": item_id, "type": "mcp_approval_request", **call}
+    return item(index, asked, [], asked)
+
+
+def function_call(index: int, item_id: str, call: Json) -> list[Beat]:
+    """Call a function of the client."""
+    given = call.get("arguments", {})
+    arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    done: Json = {
+        "id": item_id,
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call.get("call_id") or item_id.replace("fc_", "call_")[:29],
+        "name": call.get("name", "emulated_function"),
+        "arguments": arguments,
+    }
+    where, kind = _where(index, item_id), "response.function_call_arguments"
+    inner = [
+        *[Beat({"type": f"{kind}.delta", **where, "delta": piece}, 1) for piece in pieces(arguments, count=3)],
+        Beat({"type": f"{kind}.done", **where, "name": done["name"], "arguments": arguments}),
+    ]
+    return item(index, done | {"status": "in_progress", "arguments": ""}, inner, done)
+
+
+def hologram(index: int, item_id: str) -> list[Beat]:
+    """Stand for an item and events that no client knows yet."""
+    done = {"id": item_id, "type": "hologram_call", "status": "completed", "shape": {"sides": 5}}
+    inner = [Beat({"type": "response.hologram_call.rendering", **_where(index, item_id)}, 1)]
+    return item(index, done | {"status": "in_progress"}, inner, done)
+
+
+def _where(index: int, item_id: str) -> Json:
+    return {"item_id": item_id, "output_index": index}
+
+
+def _names(given: Any) -> Sequence[str]:
+    if isinstance(given, dict):
+        given = cast("Json", given).get("tool_names")
+    return cast("Sequence[str]", given or ())
