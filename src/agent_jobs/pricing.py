@@ -219,7 +219,10 @@ class Prices:
         if names := _hosted(body):
             calls = _count(body.get("max_tool_calls"))
             if not calls:
-                raise RequestError(f"{', '.join(names)} may be called without end: set options.max_tool_calls.")
+                called = ", ".join(names)
+                raise RequestError(
+                    f"{called} may be called without end, so the cost has no bound: set options.max_tool_calls."
+                )
             tools = [self._tool(name, host) or _unknown(f"what a call of {name} costs") for name in names]
             context = context or _unknown(f"how many tokens {model!r} reads at most (context_tokens)")
             brought = max(context if tool.tokens is None else tool.tokens for tool in tools)
@@ -309,7 +312,7 @@ def _row(where: str, value: object) -> Row:
             context_tokens=_tokens(where, keys, "context_tokens"),
         ),
         tiers={_tier(name): _needed(f"{where}.tiers", tiers, name) for name in tiers},
-        long_over=_tokens(f"{where}.long", long, "over"),
+        long_over=_tokens(f"{where}.long", long, "over", needed=bool(long)),
         long_input=_needed(f"{where}.long", long, "input") if long else 1.0,
         long_output=_needed(f"{where}.long", long, "output") if long else 1.0,
     )
@@ -347,8 +350,10 @@ def _needed(where: str, keys: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _tokens(where: str, keys: Mapping[str, Any], name: str) -> int | None:
+def _tokens(where: str, keys: Mapping[str, Any], name: str, *, needed: bool = False) -> int | None:
     value = keys.get(name)
+    if needed and value is None:
+        raise ConfigError(f"{SETTING}: {where} lacks {name!r}, a number of tokens.")
     if value is not None and not _count(value):
         raise ConfigError(f"{SETTING}: {where}.{name} takes a whole number of tokens above 0.")
     return value
