@@ -216,20 +216,16 @@ class Prices:
         tokens = _input_tokens(body, history_tokens)
         standard = self._rates(model, tier, 0, at, host) or _unknown(f"what {model!r} costs in the {tier} tier")
         context = standard.context_tokens
+        tokens, calls_usd = min(tokens, context or tokens), 0.0
         if names := _hosted(body):
             calls = _count(body.get("max_tool_calls"))
             if not calls:
-                called = ", ".join(names)
-                raise RequestError(
-                    f"{called} may be called without end, so the cost has no bound: set options.max_tool_calls."
-                )
-            tools = [self._tool(name, host) or _unknown(f"what a call of {name} costs") for name in names]
+                unending = f"{', '.join(names)} may be called without end, so the cost has no bound"
+                raise RequestError(f"{unending}: set options.max_tool_calls.")
             context = context or _unknown(f"how many tokens {model!r} reads at most (context_tokens)")
-            brought = max(context if tool.tokens is None else tool.tokens for tool in tools)
-            tokens = (calls + 1) * min(context, tokens + output + (calls + 1) * brought)
-            calls_usd = calls * max(tool.call_usd for tool in tools)
-        else:
-            tokens, calls_usd = min(tokens, context or tokens), 0.0
+            tool = self._dearest(names, host, context)
+            tokens = (calls + 1) * min(context, tokens + output + (calls + 1) * (tool.tokens or context))
+            calls_usd = calls * tool.call_usd
         rates = self._rates(model, tier, tokens, at, host) or standard
         if rates.cache_write is None:
             _unknown(f"what {model!r} takes for cache writes (cache_write)")
@@ -245,6 +241,14 @@ class Prices:
             return listed
         row = self.built_in.row(model)
         return row.at(tier, input_tokens) if row else None
+
+    def _dearest(self, names: Iterable[str], host: Host, context_tokens: int) -> Tool:
+        """A tool as dear as any of these, which brings as much as any of them."""
+        tools = [self._tool(name, host) or _unknown(f"what a call of {name} costs") for name in names]
+        return Tool(
+            call_usd=max(tool.call_usd for tool in tools),
+            tokens=max(tool.tokens or context_tokens for tool in tools),
+        )
 
     def _tool(self, name: str, host: Host) -> Tool | None:
         return self.own.tools.get(name) or (self.built_in.tools.get(name) if host == "openai" else None)
