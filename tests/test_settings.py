@@ -45,6 +45,9 @@ def test_an_empty_environment_is_enough():
         ("AGENT_JOBS_FOLLOW", "Auto", "follow", Settings().follow),
         ("AGENT_JOBS_FOLLOW", "0", "follow", 0),
         ("AGENT_JOBS_FOLLOW", "12", "follow", 12),
+        ("AGENT_JOBS_PRICES", "~/prices.toml", "prices", Path.home() / "prices.toml"),
+        ("AGENT_JOBS_DAILY_BUDGET_USD", "20", "daily_budget_usd", 20.0),
+        ("AGENT_JOBS_DAILY_BUDGET_USD", "0.5", "daily_budget_usd", 0.5),
     ],
 )  # fmt: skip
 def test_each_variable_sets_one_thing(name: str, text: str, field: str, value: Any):
@@ -58,7 +61,7 @@ def test_each_variable_sets_one_thing(name: str, text: str, field: str, value: A
 NAMES = [
     "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "AGENT_JOBS_AUTH", "AGENT_JOBS_MODEL",
     "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_MAX_WAIT_S", "AGENT_JOBS_START_TIMEOUT_S", "AGENT_JOBS_LOG_LEVEL",
-    "AGENT_JOBS_FOLLOW",
+    "AGENT_JOBS_FOLLOW", "AGENT_JOBS_PRICES", "AGENT_JOBS_DAILY_BUDGET_USD",
 ]  # fmt: skip
 
 
@@ -81,7 +84,11 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         )),
         *(("AGENT_JOBS_START_TIMEOUT_S", text, "1 to 900") for text in ("0", "901", "nan", "two")),
         *(("AGENT_JOBS_FOLLOW", text, "auto, never") for text in ("all", "-1", "1.5", "2 streams", "²", "9" * 5000)),
+        *(("AGENT_JOBS_DAILY_BUDGET_USD", text, "above 0") for text in (
+            "0", "-1", "nan", "inf", "$20", "20 USD", "1,5",
+        )),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
+        ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(name: str, text: str, hint: str):
@@ -102,7 +109,14 @@ def test_what_cannot_stand_in_a_header_is_refused_by_its_name_and_never_echoed(n
 
 
 @pytest.mark.parametrize(
-    "name", ["OPENAI_BASE_URL", "AGENT_JOBS_AUTH", "AGENT_JOBS_LOG_LEVEL", "AGENT_JOBS_MAX_WAIT_S"]
+    "name",
+    [
+        "OPENAI_BASE_URL",
+        "AGENT_JOBS_AUTH",
+        "AGENT_JOBS_LOG_LEVEL",
+        "AGENT_JOBS_MAX_WAIT_S",
+        "AGENT_JOBS_DAILY_BUDGET_USD",
+    ],
 )
 def test_a_secret_in_the_wrong_variable_is_not_echoed(name: str):
     with pytest.raises(ConfigError) as refusal:

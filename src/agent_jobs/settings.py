@@ -35,6 +35,8 @@ class Settings:
     mode: Mode | Literal["auto"] = "auto"
     resubmit: str = "never"
     retention_days: float = 30.0
+    prices: Path | None = None
+    daily_budget_usd: float | None = None
     log_level: str = "warning"
 
     @classmethod
@@ -53,7 +55,7 @@ class Settings:
             project=_header(env, "OPENAI_PROJECT_ID"),
             auth=_one_of(env, "AGENT_JOBS_AUTH", AUTH_STYLES, "auto"),
             model=env.get("AGENT_JOBS_MODEL"),
-            data_dir=_folder(env, "AGENT_JOBS_DATA_DIR"),
+            data_dir=_path(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
             max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
@@ -61,6 +63,8 @@ class Settings:
             mode=cast("Mode", _one_of(env, "AGENT_JOBS_MODE", ("auto", *get_args(Mode)), "auto")),
             resubmit=_one_of(env, "AGENT_JOBS_RESUBMIT", ("never", "once"), "never"),
             retention_days=_seconds(env, "AGENT_JOBS_RETENTION_DAYS", 30.0, 1.0, 3650.0, unit="days"),
+            prices=_path(env, "AGENT_JOBS_PRICES"),
+            daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
         )
@@ -83,7 +87,7 @@ def _header(env: Mapping[str, str], name: str) -> str | None:
     return value
 
 
-def _folder(env: Mapping[str, str], name: str) -> Path | None:
+def _path(env: Mapping[str, str], name: str) -> Path | None:
     try:
         return Path(env[name]).expanduser() if name in env else None
     except RuntimeError:
@@ -116,6 +120,18 @@ def _seconds(
 
 def _max_wait_s(env: Mapping[str, str], name: str) -> float | None:
     return _seconds(env, name, 45.0, 1.0, 3600.0) if name in env else None
+
+
+def _dollars(env: Mapping[str, str], name: str) -> float | None:
+    if name not in env:
+        return None
+    try:
+        usd = float(env[name])
+    except ValueError:
+        usd = 0.0
+    if not 0.0 < usd < 1e9:
+        raise ConfigError(f"{name} takes an amount in USD above 0, such as 20; without it there is no budget.")
+    return usd
 
 
 def _follow(env: Mapping[str, str], name: str, default: int) -> int:
