@@ -10,7 +10,7 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "errors", "request", "render"}
+PURE = {"job", "errors", "request", "content", "render"}
 ENGINE_ROOM = {"responses", "store", "job", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "settings": {"job", "errors"},
     "request": {"job", "errors"},
-    "render": {"job"},
+    "content": {"job"},
+    "render": {"job", "content"},
     "files": {"errors"},
     "responses": {"errors"},
     "store": {"job", "errors"},
