@@ -10,7 +10,7 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "group", "errors", "request", "thread", "render"}
+PURE = {"job", "group", "errors", "request", "thread", "content", "render"}
 ENGINE_ROOM = {"responses", "store", "job", "group", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
@@ -24,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"job", "errors"},
     "request": {"job", "errors"},
     "thread": {"job"},
-    "render": {"job", "group"},
+    "content": {"job"},
+    "render": {"job", "group", "content"},
     "files": {"errors"},
     "responses": {"errors"},
     "store": {"job", "group", "errors"},

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
-from agent_jobs.render import OUTPUT_BYTES, dumps, ended, output, page, shown, started
+from agent_jobs.render import OUTPUT_BYTES, dumps, ended, output, shown, started
 
 NOW = 1_800_000_000.0
 ID = "job_7k2m9x4q1d3f"
@@ -227,45 +227,6 @@ def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, chara
         answer = output(job, offset)
     assert "".join(parts) == text
     assert len(parts) <= 2 + 2 * size(text) / OUTPUT_BYTES, "a page is at least half full"
-
-
-def test_a_page_ends_with_a_paragraph_or_a_line_where_one_ends_in_its_second_half():
-    def cut(text: str) -> str:
-        return page(text + "z" * 200, 0, 102)[0]
-
-    assert cut("x" * 60 + "\n\n" + "y" * 20 + "\n" + "y" * 10) == "x" * 60 + "\n\n"
-    assert cut("x" * 20 + "\n\n" + "y" * 40 + "\n" + "y" * 10) == "x" * 20 + "\n\n" + "y" * 40 + "\n"
-    assert len(cut("x" * 42 + "\n\n" + "y" * 20)) > 90
-
-
-def test_a_text_that_fits_is_not_cut_at_its_lines():
-    assert page("one\n\ntwo\nthree", 0, 100) == ("one\n\ntwo\nthree", None)
-
-
-MIXED = 'a"é\n\n長🎈\x00👩‍🚀\u202eש'
-
-
-@pytest.mark.parametrize("limit", [8, 13, 40, 1000])
-@pytest.mark.parametrize("offset", range(-2, len(MIXED.encode()) + 3))
-def test_a_page_from_the_middle_of_a_character_begins_with_that_character(offset: int, limit: int):
-    starts = [len(MIXED[:count].encode()) for count in range(len(MIXED) + 1)]
-    start = max([start for start in starts if start <= offset], default=0)
-    part, after = page(MIXED, offset, limit)
-    assert MIXED.encode()[start:].startswith(part.encode())
-    assert size(part) <= limit
-    assert after == (None if start + len(part.encode()) == len(MIXED.encode()) else start + len(part.encode()))
-    assert bool(part) == (start < len(MIXED.encode()))
-
-
-@given(st.text(st.sampled_from('a"\\\n\x00é長🎈') | st.characters(exclude_categories=["Cs"])), st.integers(8, 60))
-def test_pages_of_any_text_and_any_size_put_together_are_the_text(text: str, limit: int):
-    parts, offset = list[str](), 0
-    while offset is not None:
-        part, offset = page(text, offset, limit)
-        assert size(part) <= limit
-        assert part or not text
-        parts.append(part)
-    assert "".join(parts) == text
 
 
 @pytest.mark.parametrize("offset", [0, 5, 10**12, -1])

@@ -91,14 +91,14 @@ class Usage:
     @classmethod
     def of(cls, usage: object) -> Self | None:
         """Read `response.usage`; None while upstream has not counted."""
-        counted = _mapping(usage)
+        counted = mapping_of(usage)
         if not counted:
             return None
         return cls(
             input_tokens=_number(counted.get("input_tokens")) or 0,
-            cached_tokens=_number(_mapping(counted.get("input_tokens_details")).get("cached_tokens")) or 0,
+            cached_tokens=_number(mapping_of(counted.get("input_tokens_details")).get("cached_tokens")) or 0,
             output_tokens=_number(counted.get("output_tokens")) or 0,
-            reasoning_tokens=_number(_mapping(counted.get("output_tokens_details")).get("reasoning_tokens")) or 0,
+            reasoning_tokens=_number(mapping_of(counted.get("output_tokens_details")).get("reasoning_tokens")) or 0,
         )
 
 
@@ -182,7 +182,7 @@ class Job:
         The status in the event's response counts, not the event's name: one server ends a cancelled stream with
         `response.failed` around `"status": "cancelled"`. Only a GET finalises what is hollow or being cancelled.
         """
-        response = _mapping(event.get("response"))
+        response = mapping_of(event.get("response"))
         job = self.found(response.get("id"))  # whatever its number is
         number = _number(event.get("sequence_number"))
         if number is not None:
@@ -301,7 +301,7 @@ class Job:
         """Move on as the response's own status says; an unknown or missing status counts as running."""
         if self.terminal:
             return self
-        items = _items(response.get("output"))
+        items = items_of(response.get("output"))
         job = replace(self, activity=activity_of(items) or self.activity)
         match response.get("status"):
             case "queued":
@@ -331,8 +331,22 @@ def text_of(items: list[JSON]) -> str:
     """The text to show of a response's output: the final answer where phases are marked, refusals included."""
     messages = [item for item in items if item.get("type") == "message"]
     final = [message for message in messages if message.get("phase") == "final_answer"]
-    texts = ["".join(_part_text(part) for part in _items(message.get("content"))) for message in final or messages]
+    texts = ["".join(_part_text(part) for part in items_of(message.get("content"))) for message in final or messages]
     return "\n\n".join(text for text in texts if text)
+
+
+def mapping_of(value: object) -> JSON:
+    """The object that upstream should have sent here; empty for anything else."""
+    return cast(JSON, value) if isinstance(value, dict) else {}
+
+
+def items_of(value: object) -> list[JSON]:
+    """The objects in a list that upstream should have sent here; what is something else is left out."""
+    return (
+        [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
+        if isinstance(value, list)
+        else []
+    )
 
 
 #: How the items of a running response are told in a few words, in this order.
@@ -361,7 +375,7 @@ def _singular(word: str) -> str:
 
 def _failure(response: JSON, end: str) -> Failure | None:
     """The reason of an end that is not `completed`, from wherever upstream wrote it."""
-    error, details = _mapping(response.get("error")), _mapping(response.get("incomplete_details"))
+    error, details = mapping_of(response.get("error")), mapping_of(response.get("incomplete_details"))
     if end == "failed":
         code, message = error.get("code"), error.get("message")
         return Failure(str(code or "failed"), str(message or "Upstream gave no reason."))
@@ -381,18 +395,6 @@ def _hollow(response: JSON) -> bool:
 def _part_text(part: JSON) -> str:
     texts = [text for text in (part.get("text"), part.get("refusal")) if isinstance(text, str)]
     return texts[0] if texts else ""
-
-
-def _mapping(value: object) -> JSON:
-    return cast(JSON, value) if isinstance(value, dict) else {}
-
-
-def _items(value: object) -> list[JSON]:
-    return (
-        [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
-        if isinstance(value, list)
-        else []
-    )
 
 
 def _number(value: object) -> int | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from agent_jobs.content import page
 from agent_jobs.group import Gathered, Group, Listed
 from agent_jobs.job import POLL_MIN_MS, Failure, Job, Status
 
@@ -168,28 +169,8 @@ def output(job: Job, offset: int) -> dict[str, Any]:
     part, after = page(text, offset, OUTPUT_BYTES)
     shown: dict[str, Any] = {"output": part}
     if after is not None:
-        shown |= {"bytes": len(text.encode()), "next": f"agent_result job_id={job.id} offset={after}"}
+        shown |= {"bytes": len(text.encode("utf-8", "replace")), "next": f"agent_result job_id={job.id} offset={after}"}
     return shown
-
-
-def page(text: str, offset: int, limit: int) -> tuple[str, int | None]:
-    """The text from a byte offset that takes at most `limit` bytes as JSON, and the offset after it or None at the end.
-
-    Pages are cut at the end of a paragraph or a line where there is one in their second half, never inside a
-    character, and put together they are the text.
-    """
-    data = text.encode()
-    offset = min(max(0, offset), len(data))
-    while offset < len(data) and data[offset] & 0xC0 == 0x80:
-        offset -= 1
-    part = data[offset : offset + limit].decode(errors="ignore")
-    while (size := len(dumps(part).encode())) > limit:
-        part = part[: min(len(part) - 1, len(part) * limit // size)]
-    if offset + len(part.encode()) < len(data):
-        ends = (part.rfind("\n\n") + 2, part.rfind("\n") + 1)
-        part = part[: next((end for end in ends if end > len(part) // 2), len(part))]
-    after = offset + len(part.encode())
-    return part, after if after < len(data) else None
 
 
 def dumps(answer: object) -> str:

@@ -1,0 +1,488 @@
+"""What a response holds, for readers: its text by pages, its outline, sources, items, files and reasoning.
+
+Nothing here waits, does I/O or raises: upstream may leave a field out, send null or another type for it, and write half
+a surrogate pair. Base64 and encrypted content are never told, only how much there was. Offsets and sizes are bytes of
+UTF-8, and `output` is always the `output` of a response, as upstream sent it.
+"""
+
+import base64
+import json
+import math
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Literal, cast
+from urllib.parse import SplitResult, quote, urlsplit
+
+from agent_jobs.job import JSON, Job, Usage, items_of, mapping_of
+
+Entry = dict[str, Any]
+
+#: What one entry may take of each free text in it.
+LINE_CHARS, TITLE_CHARS, URL_CHARS, NAME_CHARS = 160, 120, 2_000, 80
+FACT_CHARS = 600  # ids among them: some gateways' have 421 characters
+HEADINGS = 1_000
+REQUEST_BYTES = 4_000
+#: Nobody's JSON is deeper, and what is could not be written again.
+DEPTH = 40
+#: So much without a space or a dot is neither language nor an id.
+BLOB_CHARS = 500
+
+# Text.
+
+#: Where a page may end, the best first: behind a paragraph, a line, a sentence, a word.
+_ENDS = (("\n\n",), ("\n",), (". ", "! ", "? ", "。", "！", "？", "؟ ", "۔ ", "। "), (" ", "\t", "\u3000"))
+#: Characters that are shown as one are rarely longer; where they are, a page may end within.
+_CLUSTER_CHARS = 64
+_JOINER = "\u200d"
+
+
+def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
+    """The text from a byte offset that takes at most `limit_bytes` as JSON, and the offset after it or None at the end.
+
+    Pages end behind a paragraph, else a line, a sentence or a word that ends in their second half; otherwise between
+    two characters, and not between those that are shown as one. Put together they are the text. An offset within a
+    character counts as its beginning. Any character fits 8 bytes, and a lower limit counts as that.
+    """
+    data, limit_bytes = text.encode("utf-8", "replace"), max(8, limit_bytes)
+    offset = min(max(0, offset), len(data))
+    while offset < len(data) and data[offset] & 0xC0 == 0x80:
+        offset -= 1
+    ahead = data[offset : offset + limit_bytes + 4].decode(errors="ignore")
+    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: _size(ahead[:count]))
+    if fits == len(ahead):
+        return ahead, None
+    part = ahead[: _end(ahead, fits)]
+    return part, offset + len(part.encode())
+
+
+def page_of(entries: list[Entry], offset: int, limit_bytes: int) -> tuple[list[Entry], int | None]:
+    """The entries from an index on that take at most `limit_bytes` as JSON, one at least, and the index after them."""
+    start = after = min(max(0, offset), len(entries))
+    size = 2
+    while after < len(entries):
+        size += _size(entries[after]) + 1
+        if size > limit_bytes and after > start:
+            return entries[start:after], after
+        after += 1
+    return entries[start:], None
+
+
+def outline(text: str) -> list[Entry]:
+    """The Markdown headings of a text that stand outside code, each with the byte offset of its line.
+
+    At most HEADINGS of them, like `{"offset": 120, "level": 2, "title": "Costs"}`; only those marked by `#`.
+    """
+    return list(islice(_headings(text), HEADINGS))
+
+
+def _end(ahead: str, fits: int) -> int:
+    """Where to cut a text of which the first `fits` characters fit a page."""
+    for ends in _ENDS:
+        at = max((found + len(end) for end in ends if (found := ahead.rfind(end, 0, fits)) >= 0), default=0)
+        if fits // 2 < at <= fits and not _joined(ahead, at):
+            return at
+    cluster = range(fits, max(0, fits - _CLUSTER_CHARS), -1)
+    return next((at for at in cluster if not _joined(ahead, at)), fits)
+
+
+def _joined(text: str, at: int) -> bool:
+    """Whether a cut before this character would part what is shown as one (the common rules of UAX #29)."""
+    before, after = text[at - 1], text[at]
+    if after < "\u0300":
+        return before == "\r" and after == "\n"
+    if _is_flag_half(after) and _is_flag_half(before):
+        run = next((length for length in range(1, at) if not _is_flag_half(text[at - 1 - length])), at)
+        return run % 2 == 1
+    return (
+        before == _JOINER
+        or after in ("\u200c", _JOINER)
+        or unicodedata.category(after).startswith("M")
+        or "\u1160" <= after <= "\u11ff"  # the vowels and endings of a Korean syllable
+        or "\U0001f3fb" <= after <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= after <= "\U000e007f"  # the letters of a regional flag
+    )
+
+
+def _is_flag_half(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
+
+
+#: A line that opens or closes code, or one that is a heading. In lists code is indented as deep as they are.
+_MARKED = re.compile(
+    r"^(?P<indent>[ \t]*)(?:(?P<fence>`{3,}|~{3,})(?P<info>.*)|(?P<marks>#{1,6})[ \t]+(?P<title>.*))$", re.M
+)
+
+
+def _headings(text: str) -> Iterator[Entry]:
+    fence, read, offset = "", 0, 0
+    for line in _MARKED.finditer(text):
+        if mark := line["fence"]:
+            if not fence:
+                fence = mark if "`" not in line["info"] else ""
+            elif mark.startswith(fence) and not line["info"].strip():
+                fence = ""
+        elif not fence and len(line["indent"].expandtabs(4)) <= 3 and (title := _heading_title(line["title"])):
+            offset += len(text[read : line.start()].encode("utf-8", "replace"))
+            read = line.start()
+            yield {"offset": offset, "level": len(line["marks"]), "title": title}
+
+
+def _heading_title(title: str) -> str:
+    bare = title.strip().rstrip("#")
+    return _line(bare if not bare or bare[-1] in " \t" else title, TITLE_CHARS)
+
+
+# Items.
+
+
+def sources(output: object) -> list[Entry]:
+    """What the text cites and the searches found, each once: the cited ones first, in the order of their citation.
+
+    Like `{"url": "https://...", "title": "...", "cited": 2}`, or with `file_id` and `filename` (and `container_id`) for
+    a file. `cited` counts the citations. URLs are told without tracking parameters and compared without fragment.
+    """
+    found: dict[str, Entry] = {}
+    for annotation in _annotations(output):
+        if annotation.get("type") != "file_path":
+            _add_source(found, annotation, cited=1)
+    for item in items_of(output):
+        for source in items_of(mapping_of(item.get("action")).get("sources")):
+            _add_source(found, source, cited=0)
+    return list(found.values())
+
+
+def items(output: object) -> list[Entry]:
+    """A compact entry for each output item: its type, its status, and what it did, each text cut to one line."""
+    return [_told(item) for item in items_of(output)]
+
+
+def reasoning(output: object) -> str:
+    """The summaries of the model's reasoning, or its reasoning itself from a server that shows it; else empty."""
+    texts: list[str] = []
+    for item in items_of(output):
+        if item.get("type") == "reasoning":
+            parts = items_of(item.get("summary")) or items_of(item.get("content"))
+            texts += [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    return _clean("\n\n".join(text for text in texts if text))
+
+
+def files(output: object) -> list[Entry]:
+    """What a response made besides text, as descriptors.
+
+    An image is `{"type": "image", "id": "ig_...", "media_type": "image/png", "bytes": 5120}`, or has a `url` where
+    upstream keeps it; what the code interpreter wrote is a `container_file` or `file` with its ids and its name.
+    """
+    images: list[Entry] = []
+    for item in items_of(output):
+        if (data := image_data(item)) is not None:
+            media_type = _MEDIA_TYPES.get(str(item.get("output_format")), "image/png")
+            images.append(
+                _facts({"type": "image", "id": item.get("id"), "media_type": media_type}) | {"bytes": len(data)}
+            )
+        images += [
+            _code_image(each["url"]) for each in items_of(item.get("outputs")) if isinstance(each.get("url"), str)
+        ]
+    named: dict[str, Entry] = {}
+    for annotation in _annotations(output):
+        if kind := _FILES.get(str(annotation.get("type"))):
+            names = {name: annotation.get(name) for name in _FILE_NAMES}
+            named.setdefault(str(names), _facts({"type": kind, **names}))
+    return [*images, *named.values()]
+
+
+_FILES = {"container_file_citation": "container_file", "file_path": "file"}
+_FILE_NAMES = ("container_id", "file_id", "filename")
+_MEDIA_TYPES = {"webp": "image/webp", "jpeg": "image/jpeg", "gif": "image/gif", "svg": "image/svg+xml"}
+
+
+def image_data(item: JSON) -> bytes | None:
+    """The picture in an image_generation_call; None where there is none or it is not base64."""
+    result = item.get("result")
+    if item.get("type") != "image_generation_call" or not isinstance(result, str) or not result:
+        return None
+    try:
+        return base64.b64decode("".join(result.rpartition(",")[2].split()), validate=True) or None
+    except ValueError:
+        return None
+
+
+def _annotations(output: object) -> Iterator[JSON]:
+    for item in items_of(output):
+        for part in items_of(item.get("content")):
+            yield from items_of(part.get("annotations"))
+
+
+def _add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> None:
+    url, file_id = source.get("url"), source.get("file_id")
+    if isinstance(url, str) and url.strip() and not url.lstrip().lower().startswith("data:"):
+        key, shown = _normalised(_clean(url.strip()))
+        named = {"url": _cut(shown, URL_CHARS), "title": _line(source.get("title"), TITLE_CHARS)}
+    elif isinstance(file_id, str) and file_id:
+        key = _clean(file_id)
+        named = _facts({name: source.get(name) for name in _FILE_NAMES})
+    else:
+        return
+    entry = found.setdefault(key, {**{name: value for name, value in named.items() if value}, "cited": 0})
+    if named.get("title") and "title" not in entry:
+        entry["title"] = named["title"]
+    entry["cited"] += cited
+
+
+#: Parameters that say who sent the reader and not what is read.
+_TRACKING = re.compile(r"(?:utm_\w+|gclid|dclid|fbclid|msclkid|srsltid|igshid|mc_[ce]id)(?:=|$)", re.I)
+_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _normalised(url: str) -> tuple[str, str]:
+    """What equal addresses have in common, and how this one is shown."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url, url
+    query = "&".join(pair for pair in parts.query.split("&") if not _TRACKING.match(pair))
+    shown = parts._replace(query=query)
+    route = parts.fragment if parts.fragment[:1] in ("/", "!") else ""  # the page of a page that is a program
+    host = parts.netloc.lower().removesuffix(_PORTS.get(parts.scheme, ""))
+    key = SplitResult(parts.scheme, host, parts.path or "/", query, route)
+    return key.geturl(), shown.geturl()
+
+
+#: Fields that say what an item did, and the names they are told by; the last one that is there wins.
+_TOLD = {
+    "status": "status",
+    "phase": "phase",
+    "server_label": "server",
+    "name": "name",
+    "action": "action",
+    "query": "query",
+    "queries": "query",
+    "url": "url",
+    "pattern": "pattern",
+    "path": "path",
+    "command": "command",
+    "commands": "command",
+    "code": "code",
+    "arguments": "arguments",
+    "input": "input",
+    "revised_prompt": "prompt",
+    "content": "text",
+    "summary": "text",
+    "output": "output",
+    "outputs": "output",
+    "error": "error",
+}
+_COUNTED = ("sources", "results", "tools", "actions")
+#: Where a nested value keeps its words.
+_SAYING = ("message", "content", "text", "refusal", "stdout", "stderr", "logs")
+
+
+def _told(item: JSON) -> Entry:
+    action = mapping_of(item.get("action")) or mapping_of(item.get("operation"))
+    facts = {**item, **action, "action": action.get("type") or item.get("action")}
+    if isinstance(item.get("arguments"), dict):
+        facts["arguments"] = json.dumps(without_blobs(item["arguments"]), ensure_ascii=False)
+    if item.get("type") == "program_output":  # elsewhere a result is an image
+        facts["output"] = item.get("result")
+    told = {"type": _line(item.get("type"), NAME_CHARS) or "unknown"}
+    counts = {name: len(cast("list[Any]", facts[name])) for name in _COUNTED if isinstance(facts.get(name), list)}
+    words = {label: line for name, label in _TOLD.items() if (line := _line(_words(facts.get(name)), LINE_CHARS))}
+    return told | words | {name: count for name, count in counts.items() if count}
+
+
+def _words(value: object, depth: int = 4) -> str:
+    """The words in a text, a list of texts, or an object that keeps them under a name we know."""
+    if isinstance(value, str) or not depth:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        words = [_words(each, depth - 1) for each in cast("list[object]", value)]
+        return "; ".join(each for each in words if each)
+    facts = mapping_of(value)
+    words = [_words(facts.get(name), depth - 1) for name in _SAYING]
+    return " ".join(each for each in words if each)
+
+
+def _code_image(url: str) -> Entry:
+    if not url.lstrip().lower().startswith("data:"):
+        return {"type": "image", "url": _cut(_clean(url), URL_CHARS)}
+    head, _, data = url.partition(",")
+    media_type = head.partition(":")[2].partition(";")[0]
+    return _facts({"type": "image", "media_type": media_type}) | {"bytes": len(data.rstrip("=")) * 3 // 4}
+
+
+# Whole responses, requests and jobs.
+
+#: Fields that hold nothing a reader could read.
+_BLOBS = {"encrypted_content", "partial_image_b64", "b64_json", "file_data"}
+#: Two patterns: either begins with what can be searched for fast, their union does not.
+_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,[\w+/=%-]*", re.ASCII)
+_BASE64 = re.compile(rf"(?<![\w+/-])[\w+/-]{{{BLOB_CHARS},}}=*", re.ASCII)
+
+
+def without_blobs(response: JSON) -> dict[str, Any]:
+    """The response with a note of its size, like `[5120 bytes not shown]`, for whatever is base64 or encrypted."""
+    return _bare(response, DEPTH)
+
+
+def shown_request(body: JSON) -> dict[str, Any]:
+    """A request as a reader may see it, in at most REQUEST_BYTES of JSON.
+
+    Of secrets only the `${NAME}` is left that stands for them, or `***`; of addresses the host; of prompts and files
+    how long they are. What is too long after that is a note of its size.
+    """
+    shown = {_line(name, NAME_CHARS): _shown(name, value, "plain", DEPTH) for name, value in body.items()}
+    sizes = {name: _size({name: value}) for name, value in shown.items()}
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if sum(sizes.values()) <= REQUEST_BYTES:
+            break
+        shown[name] = f"[{sizes[name]} bytes]"
+        sizes[name] = _size({name: shown[name]})
+    return shown if sum(sizes.values()) <= REQUEST_BYTES else {"fields": len(body)}
+
+
+def markdown(job: Job) -> str:
+    """The Markdown file of a job: what it is in front (as YAML), its text unchanged, and its sources behind."""
+    response = (job.output.response if job.output else None) or {}
+    facts = {
+        "title": job.title,
+        "job_id": job.id,
+        "status": job.status,
+        "error": f"{job.error.code}: {job.error.message}" if job.error else None,
+        "model": response.get("model") or job.turn.request.get("model"),
+        "response_id": job.turn.response_id,
+        "started": _time(job.created_at),
+        "finished": _time(job.finished_at),
+        "tokens": _tokens(job.usage),
+    }
+    front = [f"{name}: {json.dumps(line, ensure_ascii=False)}" for name, line in _facts(facts).items()]
+    text = job.output.text if job.output else ""
+    cited = [f"{number}. {_link(source)}" for number, source in enumerate(sources(response.get("output")), 1)]
+    parts = ["\n".join(["---", *front, "---"]), text, "\n".join(["## Sources", "", *cited]) if cited else ""]
+    return _clean("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _bare(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return _without_base64(value)
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, dict | list) and not depth:
+        return _DEEPER
+    if isinstance(value, list):
+        return [_bare(each, depth - 1) for each in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    facts = cast("dict[str, Any]", value)
+    blobs = _BLOBS | {"result"} if facts.get("type") == "image_generation_call" else _BLOBS
+    return {
+        _clean(name): _note(each) if name in blobs and isinstance(each, str) and each else _bare(each, depth - 1)
+        for name, each in facts.items()
+    }
+
+
+_DEEPER = "[nested too deep]"
+_SECRET = re.compile(
+    r"headers?$|authorization|cookie|credential|secret|passw|api[_-]?key|^token$|(access|auth|bearer|refresh)[_-]?token",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(r"\$\{\w+\}")
+_PROMPTS = {"input", "instructions", "variables"}
+#: What is no prompt within one.
+_LABELS = {"type", "role", "status", "phase", "detail", "id", "call_id", "file_id", "filename", "name"}
+
+
+def _shown(name: str, value: Any, how: Literal["plain", "sized", "masked"], depth: int) -> Any:
+    """A value of a request without what its name says is a secret, a prompt or an address."""
+    if _SECRET.search(name):
+        how = "masked"
+    elif name in _PROMPTS and how == "plain":
+        how = "sized"
+    if isinstance(value, dict | list) and not depth:
+        return _DEEPER
+    if isinstance(value, dict):
+        facts = cast("dict[str, Any]", value)
+        return {_line(key, NAME_CHARS): _shown(key, each, how, depth - 1) for key, each in facts.items()}
+    if isinstance(value, list):
+        return [_shown("", each, how, depth - 1) for each in cast("list[Any]", value)]
+    if how == "masked" and value is not None and not isinstance(value, bool):
+        return " ".join(_PLACEHOLDER.findall(str(value))) or "***"
+    if not isinstance(value, str):
+        return _finite(value) if isinstance(value, float) else value
+    if how == "sized" and name not in _LABELS:
+        return f"[{len(value.encode('utf-8', 'replace'))} bytes]"
+    return _host(value) if name.endswith("url") else _line(value, LINE_CHARS)
+
+
+def _host(url: str) -> str:
+    """The scheme and host of an address: keys hide in all that follows."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    return _line(f"{parts.scheme}://{parts.hostname}/…", TITLE_CHARS) if parts.hostname else "***"
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _tokens(usage: Usage | None) -> str | None:
+    if usage is None:
+        return None
+    read = f"{usage.input_tokens} in ({usage.cached_tokens} cached)"
+    return f"{read}, {usage.output_tokens} out ({usage.reasoning_tokens} reasoning)"
+
+
+def _link(source: Entry) -> str:
+    url = source.get("url", "")
+    title = re.sub(
+        r"([\\`*_\[\]<>])", r"\\\1", source.get("title") or source.get("filename") or url or source["file_id"]
+    )
+    if not url.startswith(("http://", "https://")):
+        return title
+    target = re.sub(r"[\s<>\\\x00-\x1f]", lambda found: quote(found[0]), url)
+    return f"[{title}](<{target}>)"
+
+
+# Small texts.
+
+
+def _facts(values: JSON) -> Entry:
+    """The texts among these values, each as one line."""
+    return {name: line for name, value in values.items() if (line := _line(value, FACT_CHARS))}
+
+
+def _line(value: object, chars: int) -> str:
+    """A text as one line without base64, cut and marked where it is longer; empty for what is no text."""
+    line = " ".join(_without_base64(value).split()) if isinstance(value, str) else ""
+    return _cut(line, chars)
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 1] + "…"
+
+
+def _note(hidden: str) -> str:
+    return f"[{len(hidden)} bytes not shown]"
+
+
+def _without_base64(text: str) -> str:
+    for pattern in (_DATA_URI, _BASE64):
+        text = pattern.sub(lambda found: _note(found[0]), text)
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
+    """The text as it can be written: half a surrogate pair cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))

@@ -1,0 +1,783 @@
+"""What readers are told of a response: the same bytes by pages, and never an exception, a secret or base64."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from openai.types.responses import (
+    Response,
+    ResponseCodeInterpreterToolCall,
+    ResponseCompactionItem,
+    ResponseFileSearchToolCall,
+    ResponseFunctionShellToolCall,
+    ResponseFunctionToolCall,
+    ResponseFunctionWebSearch,
+    ResponseOutputItem,
+    ResponseOutputMessage,
+    ResponseOutputRefusal,
+    ResponseOutputText,
+    ResponseReasoningItem,
+    ResponseToolSearchCall,
+    ResponseUsage,
+)
+from openai.types.responses.mcp_tool_call_error import HTTPError
+from openai.types.responses.response_code_interpreter_tool_call import OutputImage, OutputLogs
+from openai.types.responses.response_file_search_tool_call import Result
+from openai.types.responses.response_function_shell_tool_call import Action
+from openai.types.responses.response_function_web_search import (
+    ActionFind,
+    ActionOpenPage,
+    ActionSearch,
+    ActionSearchSource,
+)
+from openai.types.responses.response_output_item import (
+    ImageGenerationCall,
+    LocalShellCall,
+    LocalShellCallAction,
+    McpApprovalRequest,
+    McpCall,
+    McpListTools,
+    McpListToolsTool,
+    ProgramOutput,
+)
+from openai.types.responses.response_output_text import (
+    Annotation,
+    AnnotationContainerFileCitation,
+    AnnotationFileCitation,
+    AnnotationFilePath,
+    AnnotationURLCitation,
+)
+from openai.types.responses.response_reasoning_item import Content, Summary
+from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
+
+from agent_jobs import content
+from agent_jobs.content import (
+    files,
+    image_data,
+    items,
+    markdown,
+    outline,
+    page,
+    page_of,
+    reasoning,
+    shown_request,
+    sources,
+    without_blobs,
+)
+from agent_jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
+
+NOW = 1_800_000_000.0
+PICTURE = b"\x89PNG" + bytes(range(256)) * 8
+BASE64 = base64.b64encode(PICTURE).decode()
+
+
+def size(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def pages_of(text: str, limit_bytes: int) -> list[str]:
+    parts, offset = list[str](), 0
+    while offset is not None:
+        part, offset = page(text, offset, limit_bytes)
+        assert size(part) <= limit_bytes
+        assert part or not text
+        parts.append(part)
+    assert "".join(parts).encode() == text.encode()
+    return parts
+
+
+# Pages.
+
+#: Each is shown as one character.
+CLUSTERS = [
+    "👩\u200d👩\u200d👧\u200d👦",
+    "👩🏽\u200d🚀",
+    "🇩🇪",
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "1\ufe0f\u20e3",
+    "e\u0301\u0323",
+    "ש\u05c1\u05b8",
+    "\u1112\u1161\u11ab",
+    "\r\n",
+]
+PIECES = ["\n", "\n\n", " ", ". ", '"', "\\", "\x00", "長い。", "é", "🎈", "של\u202e", "ال", "word", *CLUSTERS]
+texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=400).map("".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts, st.integers(200, 5_000))
+@example("", 200)
+@example("\n" * 1_000, 200)
+@example("\u0301" * 1_000, 200)
+@example("🇩🇪" * 500 + "🇩", 200)
+def test_pages_of_any_text_and_any_size_put_together_are_the_text(text: str, limit_bytes: int):
+    pages_of(text, limit_bytes)
+
+
+@given(texts, st.integers(-5, 60))
+def test_the_smallest_pages_still_get_on(text: str, limit_bytes: int):
+    pages_of(text, max(8, limit_bytes))
+    assert page(text, 3, min(8, limit_bytes)) == page(text, 3, 8)
+
+
+@pytest.mark.parametrize("characters", [0, 61_000, 1_000_000])
+@pytest.mark.parametrize("piece", [*PIECES, "Lorem ipsum dolor sit amet. "])
+def test_long_texts_are_read_in_pages_that_are_at_least_half_full(piece: str, characters: int):
+    text = (piece * (characters // len(piece) + 1))[:characters]
+    limit_bytes = 24_000
+    assert len(pages_of(text, limit_bytes)) <= 2 + 2 * size(text) / limit_bytes
+
+
+@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=ascii)
+def test_what_is_shown_as_one_character_is_not_parted(cluster: str, shift: int):
+    parts = pages_of("x" * shift + cluster * 200, 202)
+    assert len(parts) > 2
+    assert re.fullmatch(f"x*(?:{cluster})*", parts[0])
+    assert all(re.fullmatch(f"(?:{cluster})+", part) for part in parts[1:])
+
+
+def test_a_heap_of_marks_longer_than_any_letter_is_parted_all_the_same():
+    assert len(pages_of("e" + "\u0301" * 10_000, 200)) < 120
+
+
+def test_a_page_ends_with_a_paragraph_a_line_a_sentence_or_a_word_where_one_ends_in_its_second_half():
+    def cut(text: str) -> str:
+        return page(text + "z" * 200, 0, 102)[0]
+
+    assert cut("x" * 60 + "\n\n" + "y" * 20 + "\n" + "y" * 10) == "x" * 60 + "\n\n"
+    assert cut("x" * 20 + "\n\n" + "y" * 40 + "\n" + "y" * 10) == "x" * 20 + "\n\n" + "y" * 40 + "\n"
+    assert cut("x" * 20 + "\n\n" + "y" * 40 + ". " + "y" * 10 + " y") == "x" * 20 + "\n\n" + "y" * 40 + ". "
+    assert cut("長" * 25 + "。" + "長" * 5) == "長" * 25 + "。"
+    assert cut("x" * 20 + ". " + "y" * 40 + " " + "y" * 10) == "x" * 20 + ". " + "y" * 40 + " "
+    assert len(cut("x" * 42 + "\n\n" + "y" * 20)) > 90
+
+
+def test_a_text_that_fits_is_not_cut_at_its_lines():
+    assert page("one\n\ntwo\nthree", 0, 100) == ("one\n\ntwo\nthree", None)
+
+
+MIXED = 'a"é\n\n長🎈\x00👩‍🚀\u202eש'
+
+
+@pytest.mark.parametrize("limit_bytes", [8, 13, 40, 1000])
+@pytest.mark.parametrize("offset", range(-2, len(MIXED.encode()) + 3))
+def test_a_page_from_the_middle_of_a_character_begins_with_that_character(offset: int, limit_bytes: int):
+    starts = [len(MIXED[:count].encode()) for count in range(len(MIXED) + 1)]
+    start = max([start for start in starts if start <= offset], default=0)
+    part, after = page(MIXED, offset, limit_bytes)
+    assert MIXED.encode()[start:].startswith(part.encode())
+    assert size(part) <= limit_bytes
+    assert after == (None if start + len(part.encode()) == len(MIXED.encode()) else start + len(part.encode()))
+    assert bool(part) == (start < len(MIXED.encode()))
+
+
+def test_half_a_surrogate_pair_is_told_as_a_question_mark():
+    assert page("a\ud83d\nb", 0, 100) == ("a?\nb", None)
+    assert outline("a\ud83d\n# b\udc00") == [{"offset": 3, "level": 1, "title": "b?"}]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.text(max_size=30)), max_size=40), st.integers(10, 300))
+def test_entries_are_read_in_pages_too(entries: list[dict[str, Any]], limit_bytes: int):
+    read, offset = list[dict[str, Any]](), 0
+    while offset is not None:
+        part, offset = page_of(entries, offset, limit_bytes)
+        assert len(part) <= 1 or size(part) <= limit_bytes
+        assert part or not entries
+        read += part
+    assert read == entries
+    assert page_of(entries, len(entries) + 7, limit_bytes) == ([], None)
+
+
+# Outline.
+
+
+def test_the_outline_is_of_headings_outside_code_and_its_offsets_are_where_they_begin():
+    text = "\n".join(
+        [
+            "Vorwort über 長い",
+            "# Ergebnis ##",
+            "#no heading",
+            "```python",
+            "# a comment",
+            "~~~",
+            "````",
+            "   ## Kosten 🎈 #1",
+            "1. in a list",
+            "    ~~~~ sh",
+            "    # a comment",
+            "~~~",
+            "# a comment",
+            "    ~~~~",
+            "    # code by its indent",
+            "```inline``` # no heading",
+            "####### too deep",
+            "###",
+            "###### Ende\r",
+            "```",
+            "# never closed",
+        ]
+    )
+    found = outline(text)
+    assert [(entry["level"], entry["title"]) for entry in found] == [(1, "Ergebnis"), (2, "Kosten 🎈 #1"), (6, "Ende")]
+    for entry in found:
+        assert page(text, entry["offset"], 1_000)[0].lstrip(" #").startswith(entry["title"])
+
+
+def test_an_outline_is_bounded():
+    found = outline(("# " + "long " * 1_000 + "\n") * 2_000)
+    assert len(found) == content.HEADINGS
+    assert max(len(entry["title"]) for entry in found) == content.TITLE_CHARS
+    assert size(page_of(found, 0, 4_000)[0]) <= 4_000
+
+
+@given(st.text(st.sampled_from("#`~ \t\r\nab長")))
+def test_an_outline_of_any_text_points_at_lines_that_begin_with_its_headings(text: str):
+    for entry in outline(text):
+        line = text.encode()[entry["offset"] :].decode().lstrip()
+        assert line.startswith("#" * entry["level"] + " ") or line.startswith("#" * entry["level"] + "\t")
+        assert entry["title"]
+
+
+@pytest.mark.parametrize("text", ["#" * 10**6, "# " + " #" * 10**6, " " * 10**6, "```" * 10**6, "# a\n" * 250_000])
+def test_a_hostile_text_is_outlined_in_a_moment(text: str):
+    outline(text)  # a pattern that went back and forth would run into the timeout of the tests
+
+
+# What came, in the contract's own types.
+
+
+def a_response(*output: ResponseOutputItem, **fields: Any) -> dict[str, Any]:
+    response = Response(
+        id="resp_1",
+        created_at=NOW,
+        model="gpt-6.1-sol",
+        object="response",
+        status="completed",
+        output=[*output],
+        parallel_tool_calls=True,
+        tool_choice="auto",
+        tools=[],
+        **fields,
+    )
+    return response.to_dict(mode="json")
+
+
+def cited(url: str, title: str) -> AnnotationURLCitation:
+    return AnnotationURLCitation(type="url_citation", url=url, title=title, start_index=0, end_index=1)
+
+
+def a_message(text: str, *annotations: Annotation, phase: Any = None) -> ResponseOutputMessage:
+    said = ResponseOutputText(type="output_text", text=text, annotations=[*annotations])
+    return ResponseOutputMessage(
+        id="msg_1", type="message", role="assistant", status="completed", content=[said], phase=phase
+    )
+
+
+def a_search(query: str, *urls: str) -> ResponseFunctionWebSearch:
+    found = [ActionSearchSource(type="url", url=url) for url in urls]
+    action = ActionSearch(type="search", query=query, queries=[query, query + " costs"], sources=found)
+    return ResponseFunctionWebSearch(id="ws_1", type="web_search_call", status="completed", action=action)
+
+
+IMAGE = ImageGenerationCall(
+    id="ig_1",
+    type="image_generation_call",
+    status="completed",
+    result=BASE64,
+    output_format="webp",
+    revised_prompt="A cat.",
+)
+CODE = ResponseCodeInterpreterToolCall(
+    id="ci_1",
+    type="code_interpreter_call",
+    status="completed",
+    container_id="cntr_1",
+    code="print(40 + 2)\nplot()",
+    outputs=[
+        OutputLogs(type="logs", logs="42\n"),
+        OutputImage(type="image", url="https://files.example/plot.png"),
+        OutputImage(type="image", url="data:image/png;base64," + BASE64),
+    ],
+)
+WROTE = AnnotationContainerFileCitation(
+    type="container_file_citation",
+    container_id="cntr_1",
+    file_id="cfile_1",
+    filename="t.csv",
+    start_index=0,
+    end_index=1,
+)
+NOTES = AnnotationFileCitation(type="file_citation", file_id="file_1", filename="notes.pdf", index=3)
+THOUGHT = ResponseReasoningItem(
+    id="rs_1",
+    type="reasoning",
+    summary=[Summary(type="summary_text", text="**Plan**"), Summary(type="summary_text", text="Look it up.")],
+    encrypted_content="gAAAAAB" + "x" * 100,
+)
+
+
+def output_of(*output: ResponseOutputItem) -> list[dict[str, Any]]:
+    return a_response(*output)["output"]
+
+
+def test_sources_are_told_once_the_cited_ones_first_without_who_sent_the_reader():
+    output = output_of(
+        a_search("tea", "https://seen.example/?utm_source=openai", "https://B.example:443/x", "https://a.example/?q=1"),
+        a_message(
+            "text",
+            cited("https://a.example/?q=1&utm_source=openai#:~:text=tea", "About tea"),
+            NOTES,
+            cited("https://b.example/x?utm_source=openai", ""),
+            cited("https://a.example?q=1", "The same"),
+            WROTE,
+            AnnotationFilePath(type="file_path", file_id="file_2", index=1),
+            cited("https://b.example/X", "Another"),
+            cited("https://b.example/x", "Late title"),
+        ),
+    )
+    assert sources(output) == [
+        {"url": "https://a.example/?q=1#:~:text=tea", "title": "About tea", "cited": 2},
+        {"file_id": "file_1", "filename": "notes.pdf", "cited": 1},
+        {"url": "https://b.example/x", "title": "Late title", "cited": 2},
+        {"container_id": "cntr_1", "file_id": "cfile_1", "filename": "t.csv", "cited": 1},
+        {"url": "https://b.example/X", "title": "Another", "cited": 1},
+        {"url": "https://seen.example/", "cited": 0},
+    ]
+
+
+@pytest.mark.parametrize("url", ["https://[broken", "https://app.example/#/a", "not a url", "https://x.example/?a=&b"])
+def test_an_address_of_any_kind_is_a_source_as_it_stands(url: str):
+    other = "https://app.example/#/b"
+    assert [source["url"] for source in sources(output_of(a_search("q", url, url, other)))] == [url, other]
+
+
+def test_an_address_that_is_a_picture_is_none():
+    assert sources(output_of(a_search("q", "data:image/png;base64," + BASE64))) == []
+
+
+def test_each_item_says_in_one_entry_what_it_did():
+    mcp = McpCall(
+        id="mcp_1",
+        type="mcp_call",
+        server_label="wiki",
+        name="search",
+        arguments='{"q": "tea"}',
+        output=json.dumps({"data": BASE64}),
+        status="completed",
+    )
+    failed = HTTPError(type="http_error", code=502, message="Bad gateway")
+    output = output_of(
+        THOUGHT,
+        a_search("tea", "https://a.example", "https://b.example"),
+        ResponseFunctionWebSearch(
+            id="ws_2",
+            type="web_search_call",
+            status="failed",
+            action=ActionOpenPage(type="open_page", url="https://a.example"),
+        ),
+        ResponseFunctionWebSearch(
+            id="ws_3",
+            type="web_search_call",
+            status="completed",
+            action=ActionFind(type="find_in_page", url="https://a.example", pattern="price"),
+        ),
+        ResponseFileSearchToolCall(
+            id="fs_1",
+            type="file_search_call",
+            status="completed",
+            queries=["tea", "cup"],
+            results=[Result(file_id="file_1", text="t")],
+        ),
+        CODE,
+        IMAGE,
+        mcp,
+        mcp.model_copy(update={"output": None, "error": failed, "status": "failed"}),
+        McpListTools(
+            id="l", type="mcp_list_tools", server_label="wiki", tools=[McpListToolsTool(name="a", input_schema={})]
+        ),
+        McpApprovalRequest(
+            id="mcpr_1", type="mcp_approval_request", server_label="wiki", name="delete", arguments="{}"
+        ),
+        ResponseFunctionToolCall(
+            type="function_call", call_id="call_1", name="f", arguments='{"text": "' + "word " * 99 + '"}'
+        ),
+        ResponseToolSearchCall(
+            id="ts_1",
+            type="tool_search_call",
+            execution="server",
+            status="completed",
+            arguments={"q": "tea", "nan": float("inf")},
+        ),
+        LocalShellCall(
+            id="ls_1",
+            type="local_shell_call",
+            call_id="c",
+            status="completed",
+            action=LocalShellCallAction(type="exec", command=["ls", "-l"], env={"KEY": "SECRET"}),
+        ),
+        ResponseFunctionShellToolCall(
+            id="sh_1",
+            type="shell_call",
+            call_id="c",
+            status="in_progress",
+            action=Action(commands=["make", "make test"]),
+        ),
+        ProgramOutput(id="po_1", type="program_output", call_id="c", result="5 rows", status="completed"),
+        ResponseCompactionItem(id="cmp_1", type="compaction", encrypted_content="gAAAAAB"),
+        a_message("First line.\n\nSecond line.", phase="final_answer"),
+    )
+    told = items(output)
+    assert told.pop(11) == {
+        "type": "function_call",
+        "name": "f",
+        "arguments": ('{"text": "' + "word " * 99)[: content.LINE_CHARS - 1] + "…",
+    }
+    assert told == [
+        {"type": "reasoning", "text": "**Plan**; Look it up."},
+        {
+            "type": "web_search_call",
+            "status": "completed",
+            "action": "search",
+            "query": "tea; tea costs",
+            "sources": 2,
+        },
+        {"type": "web_search_call", "status": "failed", "action": "open_page", "url": "https://a.example"},
+        {
+            "type": "web_search_call",
+            "status": "completed",
+            "action": "find_in_page",
+            "url": "https://a.example",
+            "pattern": "price",
+        },
+        {"type": "file_search_call", "status": "completed", "query": "tea; cup", "results": 1},
+        {
+            "type": "code_interpreter_call",
+            "status": "completed",
+            "code": "print(40 + 2) plot()",
+            "output": "42",
+        },
+        {"type": "image_generation_call", "status": "completed", "prompt": "A cat."},
+        {
+            "type": "mcp_call",
+            "status": "completed",
+            "server": "wiki",
+            "name": "search",
+            "arguments": '{"q": "tea"}',
+            "output": f'{{"data": "[{len(BASE64)} bytes not shown]"}}',
+        },
+        {
+            "type": "mcp_call",
+            "status": "failed",
+            "server": "wiki",
+            "name": "search",
+            "arguments": '{"q": "tea"}',
+            "error": "Bad gateway",
+        },
+        {"type": "mcp_list_tools", "server": "wiki", "tools": 1},
+        {"type": "mcp_approval_request", "server": "wiki", "name": "delete", "arguments": "{}"},
+        {"type": "tool_search_call", "status": "completed", "arguments": '{"q": "tea", "nan": null}'},
+        {"type": "local_shell_call", "status": "completed", "action": "exec", "command": "ls; -l"},
+        {"type": "shell_call", "status": "in_progress", "command": "make; make test"},
+        {"type": "program_output", "status": "completed", "output": "5 rows"},
+        {"type": "compaction"},
+        {
+            "type": "message",
+            "status": "completed",
+            "phase": "final_answer",
+            "text": "First line. Second line.",
+        },
+    ]
+
+
+def test_an_item_of_a_kind_we_do_not_know_is_told_by_what_we_know_of_it():
+    assert items([{"type": "dream_call", "name": "n", "output": {"text": "t"}}, {}, "no item", None]) == [
+        {"type": "dream_call", "name": "n", "output": "t"},
+        {"type": "unknown"},
+    ]
+
+
+def test_a_refusal_is_told():
+    refusal = ResponseOutputRefusal(type="refusal", refusal="No.")
+    message = ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[refusal])
+    assert items(output_of(message)) == [{"type": "message", "status": "completed", "text": "No."}]
+
+
+def test_the_reasoning_is_its_summaries_and_where_there_are_none_what_the_server_shows():
+    plain = ResponseReasoningItem(
+        id="rs", type="reasoning", summary=[], content=[Content(type="reasoning_text", text="Hm.")]
+    )
+    assert reasoning(output_of(THOUGHT, a_message("text"), plain)) == "**Plan**\n\nLook it up.\n\nHm."
+    assert reasoning(output_of(a_message("text"))) == ""
+
+
+def test_files_are_told_by_descriptors_and_a_picture_is_saved_byte_for_byte():
+    output = output_of(IMAGE, CODE, a_message("t", WROTE, NOTES, WROTE, AnnotationFilePath(
+        type="file_path", file_id="file_2", index=1)))  # fmt: skip
+    assert files(output) == [
+        {"type": "image", "id": "ig_1", "media_type": "image/webp", "bytes": len(PICTURE)},
+        {"type": "image", "url": "https://files.example/plot.png"},
+        {"type": "image", "media_type": "image/png", "bytes": len(PICTURE)},
+        {"type": "container_file", "container_id": "cntr_1", "file_id": "cfile_1", "filename": "t.csv"},
+        {"type": "file", "file_id": "file_2"},
+    ]
+    assert [image_data(item) for item in output] == [PICTURE, None, None]
+
+
+@pytest.mark.parametrize("result", ["data:image/png;base64," + BASE64, BASE64[:80] + "\n" + BASE64[80:]])
+def test_a_picture_is_read_however_the_server_wraps_it(result: str):
+    assert image_data({"type": "image_generation_call", "result": result}) == PICTURE
+
+
+@pytest.mark.parametrize("result", [None, "", 7, ["x"], "no base64!", "長", "\ud83d", "AAAAA"])
+def test_what_is_no_picture_is_none(result: Any):
+    item = {"type": "image_generation_call", "result": result}
+    assert image_data(item) is None
+    assert files([item]) == []
+
+
+def test_a_response_without_blobs_is_the_response_with_notes_of_their_sizes():
+    text = "An answer with `code` and https://a.example/" + "path/" * 30
+    response = a_response(THOUGHT, IMAGE, CODE, a_message(text), metadata={"job_id": "job_1"})
+    response["id"] = "resp_" + "x" * 421
+    bare = without_blobs(response)
+    assert BASE64[:60] not in json.dumps(bare)
+    assert "gAAAA" not in json.dumps(bare)
+    assert bare["output"][0]["encrypted_content"] == "[107 bytes not shown]"
+    assert bare["output"][1]["result"] == f"[{len(BASE64)} bytes not shown]"
+    assert text_of(items_of(bare["output"])) == text
+    response["output"][0]["encrypted_content"] = bare["output"][0]["encrypted_content"]
+    response["output"][1]["result"] = bare["output"][1]["result"]
+    response["output"][2]["outputs"][2]["url"] = bare["output"][2]["outputs"][2]["url"]
+    assert bare == response
+
+
+# Anything at all.
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)
+#: Every name and every kind that the module looks for, so that wrong types meet every line of it.
+NAMES = [
+    *("type", "id", "status", "content", "summary", "text", "refusal", "annotations", "url", "title", "file_id"),
+    *("filename", "container_id", "action", "operation", "sources", "query", "queries", "results", "output", "outputs"),
+    *("result", "output_format", "encrypted_content", "arguments", "name", "error", "message", "logs", "command"),
+    *("input", "instructions", "tools", "headers", "authorization", "server_url", "model", "usage", "variables"),
+]
+KINDS = [
+    *("message", "reasoning", "web_search_call", "image_generation_call", "code_interpreter_call", "mcp_call"),
+    *("url_citation", "file_citation", "container_file_citation", "file_path", "search", "program_output", "image"),
+]
+
+
+def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    named = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), inner, max_size=6)
+    return named | st.tuples(named, st.sampled_from(KINDS)).map(lambda both: {**both[0], "type": both[1]})
+
+
+values: st.SearchStrategy[Any] = st.recursive(
+    scalars | st.sampled_from(["https://a.example/?utm_source=x", "http://[", "data:image/png;base64,AAAA", BASE64]),
+    lambda inner: st.lists(inner, max_size=4) | objects(inner),
+    max_leaves=12,
+)
+
+
+def told_of(value: Any) -> list[Any]:
+    """Everything this module tells of a value in the place of an output, an item, a response and a request."""
+    body = mapping_of(value) or {"output": value}
+    answers: list[Any] = []
+    for output in (value, [value], body.get("output")):
+        answers += [sources(output), items(output), reasoning(output), files(output)]
+    answers += [without_blobs(body), shown_request(body)]
+    answers.append(markdown(a_job(output=Output("text", body))))
+    return answers
+
+
+@settings(deadline=None)
+@given(values)
+def test_whatever_json_came_it_is_told_without_an_exception_in_json_that_can_be_sent(value: Any):
+    for answer in told_of(value):
+        json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
+        assert BASE64 not in json.dumps(answer)
+
+
+def widened(value: Any) -> Any:
+    """The same JSON with much behind each of its texts but the kinds."""
+    if isinstance(value, str):
+        return value if value in KINDS else value + " 長い" * 2_000
+    if isinstance(value, list):
+        return [widened(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return {name: widened(each) for name, each in mapping_of(value).items()} or value
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(values, max_size=3))
+def test_an_entry_is_bounded_and_a_request_is_too(output: list[Any]):
+    wide = widened(output)
+    for entries in (sources(wide), items(wide), files(wide)):
+        assert all(size(entry) <= 7_000 for entry in entries)
+    assert size(shown_request({f"field {number}": value for number, value in enumerate(wide * 20)})) <= 4_000
+
+
+@pytest.mark.parametrize("name", ["", "content"])
+def test_what_is_nested_too_deep_is_cut_and_not_followed(name: str):
+    value: Any = "bottom"
+    for _ in range(5_000):
+        value = {name: value, "type": "message"} if name else [value]
+    for answer in told_of({"output": [value], "arguments": value, "tools": value}):
+        json.dumps(answer)
+
+
+@pytest.mark.parametrize("text", ["data:" * 200_000, "data:a/b" + ";x" * 300_000, ("x" * 499 + " ") * 2_000])
+def test_a_hostile_text_is_searched_for_base64_in_a_moment(text: str):
+    assert without_blobs({"text": text}) == {"text": text}  # else the timeout of the tests
+
+
+# Requests.
+
+
+def test_of_a_request_the_prompt_the_files_and_the_secrets_are_not_shown():
+    body = {
+        "model": "gpt-6.1-sol",
+        "background": True,
+        "instructions": "Be PROMPT.",
+        "input": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "PROMPT " * 100},
+                    {"type": "input_file", "filename": "a.pdf", "file_data": "data:x;base64,PROMPT"},
+                    {"type": "input_image", "image_url": "https://a.example/PROMPT"},
+                ],
+            }
+        ],
+        "max_output_tokens": 32_000,
+        "prompt_cache_key": "team",
+        "metadata": {"job_id": "job_1"},
+        "tools": [
+            {"type": "web_search"},
+            {
+                "type": "mcp",
+                "server_label": "wiki",
+                "server_url": "https://user:SECRET@wiki.example/SECRET/mcp?key=SECRET",
+                "authorization": "${WIKI_TOKEN}",
+                "headers": {"X-Api-Key": "SECRET", "Authorization": "Bearer ${WIKI_TOKEN}", "X-Pin": 1234},
+                "require_approval": "never",
+            },
+            {"type": "mcp", "server_label": "b", "server_url": "SECRET", "authorization": "SECRET"},
+            {"type": "code_interpreter", "container": {"network_policy": {"domain_secrets": [{"value": "SECRET"}]}}},
+        ],
+    }
+    shown = shown_request(body)
+    assert "SECRET" not in json.dumps(shown)
+    assert "PROMPT" not in json.dumps(shown)
+    assert shown == {
+        "model": "gpt-6.1-sol",
+        "background": True,
+        "instructions": "[10 bytes]",
+        "input": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "[700 bytes]"},
+                    {"type": "input_file", "filename": "a.pdf", "file_data": "[20 bytes]"},
+                    {"type": "input_image", "image_url": "[24 bytes]"},
+                ],
+            }
+        ],
+        "max_output_tokens": 32_000,
+        "prompt_cache_key": "team",
+        "metadata": {"job_id": "job_1"},
+        "tools": [
+            {"type": "web_search"},
+            {
+                "type": "mcp",
+                "server_label": "wiki",
+                "server_url": "https://wiki.example/…",
+                "authorization": "${WIKI_TOKEN}",
+                "headers": {"X-Api-Key": "***", "Authorization": "${WIKI_TOKEN}", "X-Pin": "***"},
+                "require_approval": "never",
+            },
+            {"type": "mcp", "server_label": "b", "server_url": "***", "authorization": "***"},
+            {"type": "code_interpreter", "container": {"network_policy": {"domain_secrets": [{"value": "***"}]}}},
+        ],
+    }
+
+
+def test_a_prompt_is_told_by_its_size_in_bytes():
+    assert shown_request({"input": "長い"}) == {"input": "[6 bytes]"}
+
+
+def test_a_request_that_is_too_long_loses_its_longest_fields():
+    body = {"model": "m", "text": {"format": {"schema": {f"field {number}": "x" for number in range(500)}}}}
+    shown = shown_request(body)
+    assert shown["model"] == "m"
+    assert re.fullmatch(r"\[\d+ bytes\]", shown["text"])
+    assert shown_request({f"field {number}": number for number in range(5_000)}) == {"fields": 5_000}
+
+
+# Files.
+
+
+def a_job(text: str = "text", **changes: Any) -> Job:
+    turn = Turn(number=1, request={"model": "asked"}, request_id="r", base_url="u", response_id="resp_1")
+    job = Job(id="job_1", title="Tea", status=Status.COMPLETED, created_at=NOW, turn=turn, output=Output(text))
+    return replace(job, **changes)
+
+
+def test_the_file_of_a_result_tells_what_it_is_then_the_text_then_its_sources():
+    text = '# Tea\n\nIt is "hot". 🫖\n'
+    usage = ResponseUsage(
+        input_tokens=1_200,
+        input_tokens_details=InputTokensDetails(cached_tokens=200, cache_write_tokens=0),
+        output_tokens=900,
+        output_tokens_details=OutputTokensDetails(reasoning_tokens=700),
+        total_tokens=2_100,
+    )
+    response = a_response(
+        a_search("tea", "https://seen.example/a b>"),
+        a_message(text, cited("https://a.example/?utm_source=openai", "On [tea]\nand <b>cups"), NOTES),
+        usage=usage,
+    )
+    job = a_job(finished_at=NOW + 95, usage=Usage.of(response["usage"]), output=Output(text, response))
+    assert markdown(job) == (
+        "---\n"
+        'title: "Tea"\n'
+        'job_id: "job_1"\n'
+        'status: "completed"\n'
+        'model: "gpt-6.1-sol"\n'
+        'response_id: "resp_1"\n'
+        'started: "2027-01-15T08:00:00+00:00"\n'
+        'finished: "2027-01-15T08:01:35+00:00"\n'
+        'tokens: "1200 in (200 cached), 900 out (700 reasoning)"\n'
+        "---\n"
+        "\n"
+        f"{text}"
+        "\n"
+        "\n"
+        "## Sources\n"
+        "\n"
+        "1. [On \\[tea\\] and \\<b\\>cups](<https://a.example/>)\n"
+        "2. notes.pdf\n"
+        "3. [https://seen.example/a b\\>](<https://seen.example/a%20b%3E>)\n"
+    )
+
+
+def test_a_title_cannot_end_what_stands_in_front():
+    told = markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
+    assert told.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
+    assert 'error: "code: two lines"' in told.splitlines()
+
+
+@pytest.mark.parametrize("job", [a_job(""), a_job(output=None, finished_at=None)])
+def test_a_job_without_a_text_has_a_file_too(job: Job):
+    assert markdown(job).endswith("\n---\n")
+    assert 'model: "asked"' in markdown(job)
+
+
+@given(texts)
+def test_the_text_stands_in_its_file_unchanged(text: str):
+    assert markdown(a_job(text)).endswith(f"---\n\n{text}\n" if text else "---\n")
