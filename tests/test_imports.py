@@ -10,9 +10,11 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "errors", "request", "render"}
+#: What a caller asked for, checked: `request` is the door to the others.
+ASKING = {"request", "options", "presets", "hosted", "structured", "models", "checks"}
+PURE = {"job", "errors", "render", *ASKING}
 ENGINE_ROOM = {"responses", "store", "job", "errors", "clock"}
-FACE = {"app", "engine", "settings", "clock", *PURE}
+FACE = {"app", "engine", "settings", "clock", "job", "errors", "request", "presets", "render"}
 
 #: The rooms, from the lowest to the highest; `""` is the package itself, where only the version stands.
 ALLOWED: dict[str, set[str]] = {
@@ -21,7 +23,13 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
     "settings": {"job", "errors"},
-    "request": {"job", "errors"},
+    "checks": {"errors"},
+    "models": {"errors"},
+    "hosted": {"job", "errors", "checks", "models"},
+    "structured": {"job", "errors", "checks"},
+    "options": {"job", "errors", "checks", "hosted", "structured"},
+    "presets": {"job", "errors", "checks", "options"},
+    "request": {"job", "errors", *ASKING} - {"request"},
     "render": {"job"},
     "files": {"errors"},
     "responses": {"errors"},
@@ -32,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "follow": ENGINE_ROOM,
     "runner": {*ENGINE_ROOM, "advance", "follow"},
     "pgqueue": {*ENGINE_ROOM, "advance", "follow"},
-    "engine": {*ENGINE_ROOM, "advance", "follow", "runner", "request", "files", "toolbox", "pricing"},
+    "engine": {*ENGINE_ROOM, "advance", "follow", "runner", "request", "presets", "files", "toolbox", "pricing"},
     "app": {
         *ENGINE_ROOM,
         "advance",
@@ -40,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
         "runner",
         "pgqueue",
         "engine",
+        "presets",
         "files",
         "toolbox",
         "pricing",
@@ -62,6 +71,8 @@ OUTSIDE: dict[str, set[str]] = {
     "sqlite3": {"store"},
     "mcp": {"server", "stdio", "cli", "toolbox"},
     "mcp_types": {"server", "cli", "toolbox"},
+    "jsonschema": {"structured"},
+    "referencing": {"structured"},
     "pydantic": {"settings", "app", "server"},
     "platformdirs": {"settings"},
     "click": {"cli"},

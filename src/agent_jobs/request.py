@@ -1,49 +1,113 @@
-"""What the caller asked for, as the body of POST /responses. Pure, but for reading our own data file once."""
+"""What the caller asked for, as the body of POST /responses. Pure: the one door to options, presets and models."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from importlib import resources
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from agent_jobs.checks import one_of
 from agent_jobs.errors import RequestError
-from agent_jobs.job import Mode
+from agent_jobs.hosted import INCLUDED, Secret, resolved
+from agent_jobs.job import JSON, Mode
+from agent_jobs.models import check_model, models, obituary
+from agent_jobs.options import (
+    INCLUDES,
+    NAMES,
+    allow_duplicate_of,
+    apply_options,
+    conversation_of,
+    dry_run_of,
+    key_of,
+    max_cost_of,
+    timeout_of,
+)
+from agent_jobs.presets import EFFORTS, Preset, our_presets
+from agent_jobs.structured import mismatch
 
-JSON = Mapping[str, Any]
+__all__ = [
+    "EFFORTS",
+    "Secret",
+    "allow_duplicate_of",
+    "build",
+    "conversation_of",
+    "dry_run_of",
+    "hash_of",
+    "key_of",
+    "max_cost_of",
+    "mismatch",
+    "models",
+    "one_of",
+    "options_with",
+    "resolved",
+    "sent_as",
+    "sentence_for",
+    "timeout_of",
+    "title_of",
+]
 
-#: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-#: Options that speak to us and not to upstream.
-OURS = ("allow_duplicate", "key")
-KEY_CHARS = 200
 TITLE_CHARS = 80
-#: The API's limits on metadata, one pair of which is ours.
-METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 15, 64, 512
+#: The caller's names for upstream's parameters where they differ, the longest first.
+_ARGUMENTS = {
+    "reasoning.effort": "effort",
+    "reasoning.summary": "options.reasoning_summary",
+    "reasoning.mode": "options.reasoning_mode",
+    "reasoning": "effort",
+    "text.verbosity": "options.verbosity",
+    "text": "options.json_schema",
+    "model": "model",
+    "previous_response_id": "previous_job_id",
+}
+#: The first part of our message is the prompt, the others are what was attached to it.
+_ATTACHED = re.compile(r"input\[\d+\]\.content\[[1-9]")
+_ITEM = re.compile(r"(tools|include)\[(\d{1,3})\]")
+#: What web_search puts into the body.
+_SEARCH: JSON = {"type": "web_search"}
+_SEARCHING = ([_SEARCH], [INCLUDED["web_search"]])
 
 
 def build(
     prompt: str,
     *,
     job_id: str,
+    preset: str | None = None,
+    presets: Mapping[str, Preset] | None = None,
     model: str | None = None,
+    default_model: str | None = None,
     effort: str | None = None,
-    web_search: bool = False,
+    web_search: bool | None = None,
     options: JSON | None = None,
+    attachments: Sequence[JSON] = (),
+    openai: bool = True,
 ) -> JSON:
     """The body for a prompt and its options.
 
     `store` is always said: where it is left out, some projects forget a background response after ten minutes.
     `metadata.job_id` is what a person finds in the provider's dashboard when an id got lost.
 
+    Args:
+        prompt: The task.
+        job_id: Ours.
+        preset: What stands in for arguments that are left out.
+        presets: Those there are; None means ours.
+        model: The caller's choice, before the preset's, `default_model` and the one in data/.
+        default_model: The user's choice.
+        effort: A value of EFFORTS.
+        web_search: None leaves it to the preset.
+        options: By the allow-list in `options`. A null takes an option of the preset away.
+        attachments: Content parts (`input_text`, `input_image`, `input_file`) that come beside the prompt.
+        openai: Whether the endpoint is OpenAI's, so that what is known of its models holds.
+
     Raises:
         RequestError: Something cannot be asked for; the sentence names what can.
     """
     if not prompt.strip():
         raise RequestError("prompt is empty: say what the job is to do.")
+    chosen = _preset(preset, presets)
+    effort = chosen.effort if effort is None else effort
     body: dict[str, Any] = {
-        "model": model or models()["default"],
-        "input": prompt,
+        "model": model or chosen.model or default_model or models()["default"],
+        "input": _input(prompt, attachments),
         "background": True,
         "stream": True,
         "store": True,
@@ -52,16 +116,20 @@ def build(
     }
     if effort is not None:
         body["reasoning"] = {"effort": one_of("effort", effort, EFFORTS)}
-    if web_search:
-        body["tools"] = [{"type": "web_search"}]
-        body["include"] = ["web_search_call.action.sources"]
-    for name, value in (options or {}).items():
-        if name in OURS:
-            continue
-        add = _OPTIONS[one_of("options", name, (*_OPTIONS, *OURS))]
-        add(body, name, value)
-    # Half a surrogate pair cannot be sent.
-    return json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+    try:
+        apply_options(body, _merged(chosen, options), openai=openai)
+        _add_tools(body, search=bool(chosen.web_search if web_search is None else web_search))
+        if openai:
+            check_model(body["model"], effort, [name for name in ("temperature", "top_p") if name in body])
+        # Half a surrogate pair cannot be sent.
+        return json.loads(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
+    except (TypeError, ValueError, RecursionError):
+        raise RequestError("options hold something that JSON cannot: use texts, numbers, lists and objects.") from None
+
+
+def options_with(preset: str | None, options: JSON | None, presets: Mapping[str, Preset] | None = None) -> JSON:
+    """The options that hold for a start: the caller's over the preset's. For `timeout_of` and the like."""
+    return _merged(_preset(preset, presets), options)
 
 
 def sent_as(body: JSON, mode: Mode) -> JSON:
@@ -88,85 +156,55 @@ def title_of(prompt: str) -> str:
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1] + "…"
 
 
-def key_of(options: JSON | None) -> str | None:
-    """The caller's own key for the job, under which it exists once."""
-    key = (options or {}).get("key")
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_CHARS):
-        raise RequestError(f"options.key takes a text of at most {KEY_CHARS} characters.")
-    return key
+def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
+    """What upstream refused, with the argument of ours that has to change; its own words where it names none."""
+    argument = _argument(param, body)
+    if error_code == "model_not_found" or argument == "model":
+        return " ".join(filter(None, [f"Change model: {message}", obituary(str(body.get("model")))]))
+    return f"Change {argument}: {message}" if argument else message
 
 
-def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
-    """The value, if it is allowed; otherwise a sentence that names the nearest one, or all."""
-    names = list(allowed)
-    if value in names:
-        return value
-    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
-
-    near = difflib.get_close_matches(value, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}."
-    raise RequestError(f"{name} does not take {value[:40]!r}: {hint}")
+def _preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
+    if name is None:
+        return Preset(description="", prompt="")
+    known = our_presets() if presets is None else presets
+    return known[one_of("preset", name, known)]
 
 
-@cache
-def models() -> Mapping[str, Any]:
-    """What data/models.toml says."""
-    import tomllib  # not needed to answer `initialize`
-
-    return tomllib.loads(resources.files("agent_jobs").joinpath("data", "models.toml").read_text())
+def _merged(preset: Preset, options: JSON | None) -> JSON:
+    merged = {**preset.options, **(options or {})}
+    return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
 
 
-def _number(least: int) -> Callable[[dict[str, Any], str, Any], None]:
-    def add(body: dict[str, Any], name: str, value: Any) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise RequestError(f"options.{name} takes a whole number of at least {least}.")
-        body[name] = value
-
-    return add
+def _input(prompt: str, attachments: Sequence[JSON]) -> str | list[JSON]:
+    if not attachments:
+        return prompt
+    return [{"role": "user", "content": [{"type": "input_text", "text": prompt}, *attachments]}]
 
 
-def _text(body: dict[str, Any], name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise RequestError(f"options.{name} takes a text.")
-    body[name] = value
+def _add_tools(body: dict[str, Any], *, search: bool) -> None:
+    """Let it search, unless a search of the caller's own is there, and have each tool say what it found."""
+    tools = body.get("tools", [])
+    if search and not any(tool["type"].startswith("web_search") for tool in tools):
+        tools = body["tools"] = [_SEARCH, *tools]
+    kinds = [tool["type"] for tool in tools]
+    asked = {
+        *body.get("include", []),
+        *(what for kind, what in INCLUDED.items() if any(k.startswith(kind) for k in kinds)),
+    }
+    if asked:
+        body["include"] = [what for what in INCLUDES if what in asked]
 
 
-def _verbosity(body: dict[str, Any], name: str, value: Any) -> None:
-    body["text"] = {"verbosity": one_of(f"options.{name}", str(value), ("low", "medium", "high"))}
-
-
-def _metadata(body: dict[str, Any], name: str, value: Any) -> None:
-    pairs = cast("dict[Any, Any]", value) if isinstance(value, dict) else {None: None}
-    fits = len(pairs) <= METADATA_PAIRS and all(
-        isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
-        and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
-        for key, text in pairs.items()
-    )  # fmt: skip
-    if not fits:
-        raise RequestError(
-            f"options.{name} takes up to {METADATA_PAIRS} texts of {METADATA_VALUE_CHARS} characters by name; "
-            "job_id is ours."
-        )
-    body["metadata"] = {**pairs, **body["metadata"]}
-
-
-def _tools(body: dict[str, Any], name: str, value: Any) -> None:
-    tools = cast("list[Any]", value) if isinstance(value, list) else [None]
-    for tool in tools:
-        kind = cast(JSON, tool).get("type") if isinstance(tool, dict) else None
-        if kind in ("function", "custom"):
-            raise RequestError(f"options.{name} cannot take {kind} tools yet: nobody here would answer their calls.")
-        if not isinstance(kind, str):
-            raise RequestError(f'options.{name} takes a list of hosted tools like {{"type":"code_interpreter"}}.')
-    body["tools"] = [*body.get("tools", []), *tools]
-
-
-_OPTIONS: Mapping[str, Callable[[dict[str, Any], str, Any], None]] = {
-    "instructions": _text,
-    "max_output_tokens": _number(16),
-    "max_tool_calls": _number(1),
-    "metadata": _metadata,
-    "service_tier": _text,
-    "tools": _tools,
-    "verbosity": _verbosity,
-}
+def _argument(param: str, body: JSON) -> str | None:
+    """The caller's name for the parameter that upstream names, such as `tools[0].filters`."""
+    for theirs, ours in _ARGUMENTS.items():
+        if param == theirs or param.startswith((f"{theirs}.", f"{theirs}[")):
+            return ours
+    if param == "input" or param.startswith("input["):
+        return "files" if _ATTACHED.match(param) else "prompt"
+    item = _ITEM.match(param)
+    if item and cast("list[Any]", body.get(item[1]) or [])[int(item[2]) :][:1] in _SEARCHING:
+        return "web_search"
+    top = re.split(r"[.\[]", param)[0]
+    return f"options.{top}" if top in NAMES else None
