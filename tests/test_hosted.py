@@ -33,6 +33,7 @@ def body_with(*tools: dict[str, Any], openai: bool = True) -> Any:
         ({"type": "web_search", "user_location": {"city": "Bern"}},
          {"user_location": {"type": "approximate", "city": "Bern"}}),
         ({"type": "web_search_2025_08_26", "external_web_access": False}, {}),
+        ({"type": "web_search", "filters": {"of_next_year": ["example.org"]}}, {}),
         ({"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": 50}, {}),
         ({"type": "code_interpreter"}, {"container": {"type": "auto"}}),
         ({"type": "code_interpreter", "container": "cntr_1"}, {}),

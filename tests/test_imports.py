@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"job", "errors"},
     "checks": {"errors"},
     "models": {"errors"},
-    "hosted": {"job", "errors", "checks", "models"},
+    "hosted": {"job", "errors", "checks"},
     "structured": {"job", "errors", "checks"},
     "options": {"job", "errors", "checks", "hosted", "structured"},
     "presets": {"job", "errors", "checks", "options"},

@@ -1,6 +1,7 @@
 """What a caller may ask for, and the body of POST /responses that it becomes."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -10,13 +11,19 @@ from hypothesis import strategies as st
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import RequestError
+from agent_jobs.job import JSON
 from agent_jobs.options import NAMES
 from agent_jobs.presets import Preset, our_presets
 from agent_jobs.request import (
     EFFORTS,
     TITLE_CHARS,
+    allow_duplicate_of,
     build,
+    conversation_of,
+    dry_run_of,
     hash_of,
+    key_of,
+    max_cost_of,
     models,
     one_of,
     options_with,
@@ -304,6 +311,32 @@ def test_what_a_preset_says_to_us_is_heard_and_the_caller_is_heard_first() -> No
     assert timeout_of(None) is None
 
 
+OURS: list[tuple[Any, Any]] = [
+    (allow_duplicate_of, True),
+    (conversation_of, True),
+    (conversation_of, "conv_1"),
+    (dry_run_of, True),
+    (key_of, "monday"),
+    (max_cost_of, 0.5),
+    (timeout_of, 60),
+]
+
+
+@pytest.mark.parametrize(("asked_of", "value"), OURS)
+def test_what_speaks_to_us_is_read_on_its_own(asked_of: Callable[[JSON | None], Any], value: Any) -> None:
+    name = asked_of.__name__.removesuffix("_of")
+    name = {"timeout": "timeout_s", "max_cost": "max_cost_usd"}.get(name, name)
+    assert asked_of({name: value, "verbosity": "low"}) == value
+    for nothing in (None, {}, {name: None}):
+        assert not asked_of(nothing)
+    with pytest.raises(RequestError, match=f"options.{name} takes"):
+        asked_of({name: []})
+
+
+def test_no_conversation_is_none() -> None:
+    assert conversation_of({"conversation": False}) is None
+
+
 SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"options": {"key": "monday", "allow_duplicate": True, "timeout_s": 60, "max_cost_usd": 1}}),
     ({"preset": "think", "effort": "low"}, {"preset": "think", "effort": "low", "options": {"dry_run": True}}),
@@ -398,9 +431,17 @@ def test_whatever_upstream_names_its_words_are_told(param: str) -> None:
     assert sentence_for("", param, "Its words.", body).endswith("Its words.")
 
 
-@pytest.mark.parametrize("preset", our_presets())
-def test_every_preset_is_taken_upstream(preset: str, upstream: RunningServer) -> None:
-    body = sent_as(build("x", job_id="job_1", preset=preset), "background")
+TAKEN: list[dict[str, Any]] = [
+    *({"preset": preset} for preset in our_presets()),
+    {"attachments": [{"type": "input_file", "file_id": "file-1"}]},
+    {"options": {"json_schema": {"type": "object"}, "verbosity": "low", "include": [SEARCH["include"][0]]}},
+    {"web_search": True, "effort": "max", "options": {"tools": [PYTHON], "reasoning_mode": "pro", "timeout_s": 60}},
+]
+
+
+@pytest.mark.parametrize("asked", TAKEN)
+def test_what_is_built_is_taken_upstream(asked: dict[str, Any], upstream: RunningServer) -> None:
+    body = sent_as(build("x", job_id="job_1", **asked), "background")
     with httpx2.Client(trust_env=False) as http:
         answer = http.post(
             f"{upstream.base_url}/responses", json=dict(body), headers={"Authorization": "Bearer sk-secret"}

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from agent_jobs import checks
 from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON
-from agent_jobs.models import check_model
 
 #: Tools whose calls a client has to answer.
 CLIENT_TOOLS = ("function", "custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
@@ -35,7 +34,7 @@ class Secret(Protocol):
         ...
 
 
-def checked_tools(name: str, value: Any, *, openai: bool = True) -> list[JSON]:
+def checked_tools(name: str, value: Any) -> list[JSON]:
     """The tools as they are sent, with what they need and do without.
 
     A type that is not known here passes, for the API grows; a literal secret passes nowhere.
@@ -44,7 +43,7 @@ def checked_tools(name: str, value: Any, *, openai: bool = True) -> list[JSON]:
         RequestError: A tool cannot be used; the sentence names it and the field.
     """
     tools = cast("list[Any]", value) if isinstance(value, list) else [None]
-    return [_checked(name, tool, openai) for tool in tools]
+    return [_checked(name, tool) for tool in tools]
 
 
 def resolved(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
@@ -75,7 +74,7 @@ def resolved(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
     return {**body, "tools": _with_secrets(tools, replaced)} if tools else body
 
 
-def _checked(name: str, tool: Any, openai: bool) -> JSON:
+def _checked(name: str, tool: Any) -> JSON:
     kind = cast(JSON, tool).get("type") if isinstance(tool, dict) else None
     if not isinstance(kind, str):
         raise RequestError(f'{name} takes a list of hosted tools like {{"type":"code_interpreter"}}.')
@@ -85,10 +84,7 @@ def _checked(name: str, tool: Any, openai: bool) -> JSON:
     _with_secrets(tool, _parts)
     where = f"{name} {kind[:40]}"
     check = _CHECKS.get("web_search" if kind.startswith("web_search") else kind)
-    tool = {**tool, **check(where, tool)} if check else tool
-    if openai and kind == "image_generation" and "model" in tool:
-        check_model(checks.text(f"{where}.model", tool["model"]))
-    return tool
+    return {**tool, **check(where, tool)} if check else tool
 
 
 def _web_search(where: str, tool: JSON) -> JSON:
@@ -123,6 +119,8 @@ def _code_interpreter(where: str, tool: JSON) -> JSON:
 
 
 def _image_generation(where: str, tool: JSON) -> JSON:
+    if "model" in tool:
+        checks.text(f"{where}.model", tool["model"])
     if "output_format" in tool:
         checks.one_of(f"{where}.output_format", tool["output_format"], IMAGE_FORMATS)
     if "quality" in tool:

@@ -30,7 +30,7 @@ INCLUDES = (
 )
 
 
-def apply_options(body: dict[str, Any], options: JSON, *, openai: bool) -> None:
+def apply_options(body: dict[str, Any], options: JSON) -> None:
     """Write the options that upstream gets into a body, and check those that are ours.
 
     Raises:
@@ -39,8 +39,6 @@ def apply_options(body: dict[str, Any], options: JSON, *, openai: bool) -> None:
     for name, value in options.items():
         if checks.one_of("options", name, (*_OPTIONS, *_OURS)) in _OURS:
             _ours(options, name)
-        elif name == "tools":
-            body["tools"] = checked_tools("options.tools", value, openai=openai)
         else:
             _OPTIONS[name](body, f"options.{name}", value)
 

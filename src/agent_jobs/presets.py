@@ -121,8 +121,7 @@ def _options(name: str, value: Any) -> JSON:
     if "key" in options:
         raise RequestError("options.key belongs to one job and not to a preset.")
     scratch: dict[str, Any] = {"metadata": {}}
-    # Whose models these are is known at a start.
-    apply_options(scratch, options, openai=False)
+    apply_options(scratch, options)
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError):

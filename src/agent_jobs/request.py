@@ -117,10 +117,10 @@ def build(
     if effort is not None:
         body["reasoning"] = {"effort": one_of("effort", effort, EFFORTS)}
     try:
-        apply_options(body, _merged(chosen, options), openai=openai)
+        apply_options(body, _merged(chosen, options))
         _add_tools(body, search=bool(chosen.web_search if web_search is None else web_search))
         if openai:
-            check_model(body["model"], effort, [name for name in ("temperature", "top_p") if name in body])
+            _check_models(body)
         # Half a surrogate pair cannot be sent.
         return json.loads(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
     except (TypeError, ValueError, RecursionError):
@@ -194,6 +194,14 @@ def _add_tools(body: dict[str, Any], *, search: bool) -> None:
     }
     if asked:
         body["include"] = [what for what in INCLUDES if what in asked]
+
+
+def _check_models(body: JSON) -> None:
+    effort = cast(JSON, body.get("reasoning") or {}).get("effort")
+    check_model(body["model"], effort, [name for name in ("temperature", "top_p") if name in body])
+    for tool in body.get("tools", []):
+        if tool["type"] == "image_generation" and "model" in tool:
+            check_model(tool["model"])
 
 
 def _argument(param: str, body: JSON) -> str | None:
