@@ -1,13 +1,37 @@
 """What a caller may ask for, and the body of POST /responses that it becomes."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import RequestError
-from agent_jobs.request import EFFORTS, TITLE_CHARS, build, models, one_of, title_of
+from agent_jobs.job import JSON
+from agent_jobs.request import (
+    EFFORTS,
+    TITLE_CHARS,
+    allow_duplicate_of,
+    build,
+    conversation_of,
+    dry_run_of,
+    hash_of,
+    key_of,
+    max_cost_of,
+    models,
+    one_of,
+    options_with,
+    sent_as,
+    sentence_for,
+    timeout_of,
+    title_of,
+)
+from agent_jobs.request.options import NAMES
+from agent_jobs.request.presets import Preset, our_presets
 
 PLAIN: dict[str, Any] = {
     "model": models()["default"],
@@ -20,6 +44,16 @@ PLAIN: dict[str, Any] = {
 }
 SEARCH: dict[str, Any] = {"tools": [{"type": "web_search"}], "include": ["web_search_call.action.sources"]}
 PYTHON = {"type": "code_interpreter", "container": {"type": "auto"}}
+PYTHON_TOO: dict[str, Any] = {"tools": [PYTHON], "include": ["code_interpreter_call.outputs"]}
+FIELDS = [
+    "filters", "search_context_size", "user_location", "vector_store_ids", "max_num_results", "container", "model",
+    "output_format", "server_url", "connector_id", "headers", "authorization", "require_approval", "domain_secrets",
+]  # fmt: skip
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,18 +72,72 @@ PYTHON = {"type": "code_interpreter", "container": {"type": "auto"}}
         ({"options": {"verbosity": "low"}}, {"text": {"verbosity": "low"}}),
         ({"options": {"metadata": {"team": "a"}}}, {"metadata": {"team": "a", "job_id": "job_1"}}),
         ({"options": {"metadata": {}}}, {}),
-        ({"options": {"tools": [PYTHON]}}, {"tools": [PYTHON]}),
+        ({"options": {"temperature": 0.5}, "model": "local"}, {"temperature": 0.5, "model": "local"}),
+        ({"options": {"top_p": 1}, "model": "local"}, {"top_p": 1, "model": "local"}),
+        ({"options": {"reasoning_summary": "auto"}}, {"reasoning": {"summary": "auto"}}),
+        ({"options": {"reasoning_mode": "pro"}}, {"reasoning": {"mode": "pro"}}),
+        (
+            {"effort": "max", "options": {"reasoning_mode": "pro", "reasoning_summary": "concise"}},
+            {"reasoning": {"effort": "max", "mode": "pro", "summary": "concise"}},
+        ),
+        (
+            {"options": {"json_schema": {"type": "object"}, "verbosity": "high"}},
+            {
+                "text": {
+                    "format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": False},
+                    "verbosity": "high",
+                }
+            },
+        ),
+        ({"options": {"include": ["reasoning.encrypted_content"]}}, {"include": ["reasoning.encrypted_content"]}),
+        (
+            {"web_search": True, "options": {"include": ["file_search_call.results", SEARCH["include"][0]]}},
+            {**SEARCH, "include": [*SEARCH["include"], "file_search_call.results"]},
+        ),
+        ({"options": {"tools": [{"type": "web_search_preview"}]}},
+         {**SEARCH, "tools": [{"type": "web_search_preview"}]}),
+        ({"web_search": True, "options": {"tools": [{"type": "web_search", "search_context_size": "low"}]}},
+         {**SEARCH, "tools": [{"type": "web_search", "search_context_size": "low"}]}),
+        ({"options": {"tools": [PYTHON]}}, PYTHON_TOO),
         ({"options": {"tools": []}}, {"tools": []}),
-        ({"web_search": True, "options": {"tools": [PYTHON]}}, {**SEARCH, "tools": [*SEARCH["tools"], PYTHON]}),
+        (
+            {"web_search": True, "options": {"tools": [PYTHON]}},
+            {"tools": [*SEARCH["tools"], PYTHON], "include": [*SEARCH["include"], *PYTHON_TOO["include"]]},
+        ),
+        (
+            {"attachments": [{"type": "input_file", "file_id": "file-1"}]},
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "input_text", "text": "Say hi"},
+                            {"type": "input_file", "file_id": "file-1"},
+                        ],
+                    }
+                ]
+            },
+        ),
+        *(
+            ({"options": {name: value}}, {})
+            for name, value in {
+                "allow_duplicate": True,
+                "conversation": "conv_1",
+                "dry_run": True,
+                "key": "monday",
+                "max_cost_usd": 0.5,
+                "timeout_s": 60,
+            }.items()
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_is_asked_for_stands_in_the_body(asked: dict[str, Any], more: dict[str, Any]):
     assert build("Say hi", job_id="job_1", **asked) == {**PLAIN, **more}
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_every_effort_that_the_data_names_can_be_asked_for(effort: str):
-    assert build("x", job_id="job_1", effort=effort)["reasoning"] == {"effort": effort}
+    assert build("x", job_id="job_1", model="local", effort=effort)["reasoning"] == {"effort": effort}
 
 
 def pairs(count: int, key: int = 3, value: int = 3) -> dict[str, str]:
@@ -66,7 +154,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"effort": "HIGH"}, "effort does not take 'HIGH'"),
     ({"effort": ""}, "use one of none, minimal, low"),
     ({"options": {"max_output_token": 99}}, "did you mean 'max_output_tokens'?"),
-    ({"options": {"zzz": 1}}, "use one of instructions, max_output_tokens"),
+    ({"options": {"zzz": 1}}, "use one of instructions, include, json_schema, max_output_tokens"),
     ({"options": {"background": False}}, "options does not take 'background'"),
     ({"options": {"store": False}}, "options does not take 'store'"),
     ({"options": {"input": "other"}}, "options does not take 'input'"),
@@ -78,7 +166,29 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"options": {"max_tool_calls": True}}, "a whole number"),
     ({"options": {"instructions": ""}}, "options.instructions takes a text."),
     ({"options": {"instructions": ["a"]}}, "options.instructions takes a text."),
-    ({"options": {"service_tier": None}}, "options.service_tier takes a text."),
+    ({"options": {"service_tier": None}}, "use one of auto, default, flex"),
+    ({"options": {"service_tier": "flexi"}}, "did you mean 'flex'?"),
+    ({"options": {"reasoning_summary": "detail"}}, "did you mean 'detailed'?"),
+    ({"options": {"reasoning_mode": "deep"}}, "use one of standard, pro"),
+    ({"options": {"temperature": 2.1}, "model": "local"}, "options.temperature takes a number from 0 to 2."),
+    ({"options": {"top_p": float("nan")}, "model": "local"}, "options.top_p takes a number from 0 to 1."),
+    ({"options": {"include": []}}, "options.include takes a list of at least one text."),
+    ({"options": {"include": ["web_search_call.sources"]}}, "did you mean 'web_search_call.action.sources'?"),
+    ({"options": {"allow_duplicate": "yes"}}, "options.allow_duplicate takes true or false."),
+    ({"options": {"dry_run": 1}}, "options.dry_run takes true or false."),
+    ({"options": {"conversation": "resp_1"}}, "begins with conv_"),
+    ({"options": {"conversation": 1}}, "true for a new conversation"),
+    ({"options": {"key": ""}}, "options.key takes a text of at most 200 characters."),
+    ({"options": {"key": "k" * 201}}, "at most 200"),
+    ({"options": {"max_cost_usd": 0}}, "options.max_cost_usd takes an amount of US dollars above 0."),
+    ({"options": {"max_cost_usd": float("inf")}}, "above 0"),
+    ({"options": {"max_cost_usd": True}}, "options.max_cost_usd takes a number"),
+    ({"options": {"timeout_s": 0.5}}, "options.timeout_s takes a number from 1 to 604800."),
+    ({"options": {"timeout_s": 604_801}}, "from 1 to 604800"),
+    ({"options": {"tools": [{"type": "shell", "x": float("nan")}]}}, "something that JSON cannot"),
+    ({"options": {"tools": [{"type": "shell", "x": {1, 2}}]}}, "something that JSON cannot"),
+    ({"preset": "thnik"}, "preset does not take 'thnik': did you mean 'think'?"),
+    ({"preset": ""}, "use one of deep_research, think, review, quick."),
     ({"options": {"verbosity": "hihg"}}, "options.verbosity does not take 'hihg': did you mean 'high'?"),
     ({"options": {"verbosity": None}}, "use one of low, medium, high"),
     ({"options": {"metadata": pairs(16)}}, "up to 15 texts of 512 characters"),
@@ -104,7 +214,7 @@ def test_what_cannot_be_asked_for_is_refused_with_what_can(asked: dict[str, Any]
     with pytest.raises(RequestError) as refusal:
         build("Say hi", job_id="job_1", **asked)
     assert hint in str(refusal.value)
-    assert len(str(refusal.value)) < 250
+    assert len(str(refusal.value)) < 310
 
 
 @pytest.mark.parametrize("prompt", ["", " ", "\n\t \n", "\u3000"])
@@ -157,3 +267,183 @@ def test_any_prompt_goes_out_as_it_came_under_a_short_title_of_one_line(prompt: 
     assert 0 < len(title) <= TITLE_CHARS
     assert title == title.strip()
     assert len(title.splitlines()) == 1
+
+
+def test_a_preset_stands_in_for_what_the_caller_leaves_out() -> None:
+    body = build("Why is the sky blue?", job_id="job_1", preset="deep_research")
+    assert body["reasoning"] == {"effort": "high", "summary": "auto"}
+    assert (body["tools"], body["include"]) == (SEARCH["tools"], SEARCH["include"])
+    assert "source" in body["instructions"]
+    assert body["input"] == "Why is the sky blue?"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "value"),
+    [
+        ({"effort": "low"}, "reasoning", {"effort": "low", "summary": "auto"}),
+        ({"web_search": False}, "tools", None),
+        ({"web_search": False}, "include", None),
+        ({"model": "gpt-x"}, "model", "gpt-x"),
+        ({"options": {"instructions": "Be brief."}}, "instructions", "Be brief."),
+        ({"options": {"reasoning_summary": None}}, "reasoning", {"effort": "high"}),
+        ({"options": {"instructions": None}}, "instructions", None),
+    ],
+)
+def test_the_callers_own_words_beat_the_presets(asked: dict[str, Any], name: str, value: Any) -> None:
+    assert build("x", job_id="job_1", preset="deep_research", **asked).get(name) == value
+
+
+def test_the_model_is_the_callers_else_the_presets_else_the_users_else_ours() -> None:
+    presets = {"own": Preset(description="", prompt="{task}", model="preset")}
+    asked: dict[str, Any] = {"job_id": "job_1", "presets": presets}
+    assert build("x", **asked, preset="own", default_model="user", model="caller")["model"] == "caller"
+    assert build("x", **asked, preset="own", default_model="user")["model"] == "preset"
+    assert build("x", **asked, default_model="user")["model"] == "user"
+    assert build("x", **asked)["model"] == models()["default"]
+
+
+def test_what_a_preset_says_to_us_is_heard_and_the_caller_is_heard_first() -> None:
+    presets = {"own": Preset(description="", prompt="{task}", options={"timeout_s": 60})}
+    assert timeout_of(options_with("own", None, presets)) == 60
+    assert timeout_of(options_with("own", {"timeout_s": 90}, presets)) == 90
+    assert timeout_of(options_with("own", {"timeout_s": None}, presets)) is None
+    assert timeout_of(options_with(None, {"timeout_s": 90}, presets)) == 90
+    assert timeout_of(None) is None
+
+
+OURS: list[tuple[Any, Any]] = [
+    (allow_duplicate_of, True),
+    (conversation_of, True),
+    (conversation_of, "conv_1"),
+    (dry_run_of, True),
+    (key_of, "monday"),
+    (max_cost_of, 0.5),
+    (timeout_of, 60),
+]
+
+
+@pytest.mark.parametrize(("asked_of", "value"), OURS)
+def test_what_speaks_to_us_is_read_on_its_own(asked_of: Callable[[JSON | None], Any], value: Any) -> None:
+    name = asked_of.__name__.removesuffix("_of")
+    name = {"timeout": "timeout_s", "max_cost": "max_cost_usd"}.get(name, name)
+    assert asked_of({name: value, "verbosity": "low"}) == value
+    for nothing in (None, {}, {name: None}):
+        assert not asked_of(nothing)
+    with pytest.raises(RequestError, match=f"options.{name} takes"):
+        asked_of({name: []})
+
+
+def test_no_conversation_is_none() -> None:
+    assert conversation_of({"conversation": False}) is None
+
+
+SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"options": {"key": "monday", "allow_duplicate": True, "timeout_s": 60, "max_cost_usd": 1}}),
+    ({"preset": "think", "effort": "low"}, {"preset": "think", "effort": "low", "options": {"dry_run": True}}),
+    ({"options": {"verbosity": "low"}, "effort": "low"}, {"preset": "quick"}),
+    ({"model": models()["default"]}, {}),
+]
+OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"preset": "think"}),
+    ({"preset": "think"}, {"preset": "review"}),
+    ({}, {"attachments": [{"type": "input_file", "file_id": "a"}]}),
+    *(({"attachments": [{"type": "input_file", "file_id": a}]}, {"attachments": [{"type": "input_file", "file_id": b}]})
+      for a, b in [("a", "b")]),
+    ({"options": {"metadata": {"team": "a"}}}, {"options": {"metadata": {"team": "b"}}}),
+    ({"options": {"json_schema": {"type": "object"}}}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_the_same_work_has_the_same_hash_in_whatever_job(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert hash_of(build("x", job_id="job_1", **one)) == hash_of(build("x", job_id="job_2", **other))
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER)
+def test_other_work_has_another_hash(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert hash_of(build("x", job_id="job_1", **one)) != hash_of(build("x", job_id="job_1", **other))
+
+
+@given(st.dictionaries(st.sampled_from(NAMES) | st.text(), ANY_JSON, max_size=5), st.none() | st.text())
+def test_whatever_options_say_a_body_or_a_refusal_comes_of_it(options: dict[str, Any], preset: str | None) -> None:
+    try:
+        body = build("x", job_id="job_1", options=options, preset=preset)
+    except RequestError as refusal:
+        assert str(refusal)
+    else:
+        assert json.loads(json.dumps(body, allow_nan=False)) == body
+
+
+@given(st.sampled_from(["web_search", "file_search", "code_interpreter", "image_generation", "mcp", "later"]),
+       st.dictionaries(st.sampled_from(FIELDS), ANY_JSON, max_size=4))  # fmt: skip
+def test_whatever_a_tool_says_a_body_or_a_refusal_comes_of_it(kind: str, fields: dict[str, Any]) -> None:
+    tool = {"type": kind, "server_label": "s", "require_approval": "never", "vector_store_ids": ["vs"], **fields}
+    try:
+        build("x", job_id="job_1", options={"tools": [tool]})
+    except RequestError as refusal:
+        assert str(refusal)
+
+
+def test_options_that_are_nested_without_end_are_refused() -> None:
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    for options in ({"tools": [{"type": "later", "x": deep}]}, {"json_schema": {"type": "object", "properties": deep}}):
+        with pytest.raises(RequestError, match="JSON cannot"):
+            build("x", job_id="job_1", options=options)
+
+
+REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"effort": "max"}, "unsupported_value", "reasoning.effort", "Change effort: No."),
+    ({}, "", "reasoning.summary", "Change options.reasoning_summary: No."),
+    ({}, "", "reasoning", "Change effort: No."),
+    ({}, "", "text.format.schema", "Change options.json_schema: No."),
+    ({}, "", "text.verbosity", "Change options.verbosity: No."),
+    ({}, "", "max_output_tokens", "Change options.max_output_tokens: No."),
+    ({}, "", "metadata.team", "Change options.metadata: No."),
+    ({}, "", "input", "Change prompt: No."),
+    ({"attachments": [{}]}, "", "input[0].content[0].text", "Change prompt: No."),
+    ({"attachments": [{}]}, "", "input[0].content[1].file_id", "Change files: No."),
+    ({"web_search": True}, "", "tools[0].filters", "Change web_search: No."),
+    ({"web_search": True}, "", "include[0]", "Change web_search: No."),
+    ({"options": {"tools": [PYTHON]}}, "", "tools[0].container", "Change options.tools: No."),
+    ({"options": {"tools": [PYTHON]}}, "", "tools[7].container", "Change options.tools: No."),
+    ({"options": {"tools": [PYTHON]}}, "", "include[0]", "Change options.include: No."),
+    ({}, "", "tools", "Change options.tools: No."),
+    ({}, "", "model", "Change model: No."),
+    ({"model": "gpt-x"}, "model_not_found", "", "Change model: No."),
+    ({"model": "gpt-5-mini"}, "model_not_found", "model",
+     "Change model: No. gpt-5-mini was to be shut down on 2026-12-11: use gpt-6.1-terra."),
+    *(({}, "", param, "No.") for param in ("", "background", "stream", "store", "zzz", "tool", "inputs", "textual")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "code", "param", "sentence"), REFUSALS)
+def test_a_refusal_names_the_argument_that_has_to_change(
+    asked: dict[str, Any], code: str, param: str, sentence: str
+) -> None:
+    assert sentence_for(code, param, "No.", build("x", job_id="job_1", **asked)) == sentence
+
+
+@given(st.text() | st.from_regex(r"(tools|include|input)[\[\].0-9a-z]{0,12}"))
+def test_whatever_upstream_names_its_words_are_told(param: str) -> None:
+    body = build("x", job_id="job_1", web_search=True)
+    assert sentence_for("", param, "Its words.", body).endswith("Its words.")
+
+
+TAKEN: list[dict[str, Any]] = [
+    *({"preset": preset} for preset in our_presets()),
+    {"attachments": [{"type": "input_file", "file_id": "file-1"}]},
+    {"options": {"json_schema": {"type": "object"}, "verbosity": "low", "include": [SEARCH["include"][0]]}},
+    {"web_search": True, "effort": "max", "options": {"tools": [PYTHON], "reasoning_mode": "pro", "timeout_s": 60}},
+]
+
+
+@pytest.mark.parametrize("asked", TAKEN)
+def test_what_is_built_is_taken_upstream(asked: dict[str, Any], upstream: RunningServer) -> None:
+    body = sent_as(build("x", job_id="job_1", **asked), "background")
+    with httpx2.Client(trust_env=False) as http:
+        answer = http.post(
+            f"{upstream.base_url}/responses", json=dict(body), headers={"Authorization": "Bearer sk-secret"}
+        )
+    assert answer.status_code == 200, answer.text

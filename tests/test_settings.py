@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, Settings
@@ -34,6 +35,8 @@ def test_an_empty_environment_is_enough():
         ("AGENT_JOBS_AUTH", "api-key", "auth", "api-key"),
         ("AGENT_JOBS_AUTH", "Bearer", "auth", "bearer"),
         ("AGENT_JOBS_MODEL", "gpt-x", "model", "gpt-x"),
+        ("AGENT_JOBS_PRESETS", "~/presets.toml", "presets", Path.home() / "presets.toml"),
+        ("AGENT_JOBS_SECRETS", "GONE, _2,", "secrets", {"GONE": SecretStr(""), "_2": SecretStr("")}),
         ("AGENT_JOBS_DATA_DIR", "/tmp/jobs", "data_dir", Path("/tmp/jobs")),
         ("AGENT_JOBS_DATA_DIR", "~/jobs", "data_dir", Path.home() / "jobs"),
         ("AGENT_JOBS_MAX_WAIT_S", "1", "max_wait_s", 1.0),
@@ -61,7 +64,7 @@ def test_each_variable_sets_one_thing(name: str, text: str, field: str, value: A
 NAMES = [
     "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "AGENT_JOBS_AUTH", "AGENT_JOBS_MODEL",
     "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_MAX_WAIT_S", "AGENT_JOBS_START_TIMEOUT_S", "AGENT_JOBS_LOG_LEVEL",
-    "AGENT_JOBS_FOLLOW", "AGENT_JOBS_PRICES", "AGENT_JOBS_DAILY_BUDGET_USD",
+    "AGENT_JOBS_FOLLOW", "AGENT_JOBS_PRICES", "AGENT_JOBS_DAILY_BUDGET_USD", "AGENT_JOBS_PRESETS", "AGENT_JOBS_SECRETS",
 ]  # fmt: skip
 
 
@@ -87,6 +90,8 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         *(("AGENT_JOBS_DAILY_BUDGET_USD", text, "above 0") for text in (
             "0", "-1", "nan", "inf", "$20", "20 USD", "1,5",
         )),
+        *(("AGENT_JOBS_SECRETS", text, "never their values") for text in ("1A", "A B", "A;B", "$A", "A=b", "\u00c4")),
+        ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
     ],
@@ -116,6 +121,7 @@ def test_what_cannot_stand_in_a_header_is_refused_by_its_name_and_never_echoed(n
         "AGENT_JOBS_LOG_LEVEL",
         "AGENT_JOBS_MAX_WAIT_S",
         "AGENT_JOBS_DAILY_BUDGET_USD",
+        "AGENT_JOBS_SECRETS",
     ],
 )
 def test_a_secret_in_the_wrong_variable_is_not_echoed(name: str):
@@ -129,6 +135,21 @@ def test_the_key_shows_only_to_who_asks_for_it():
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == SECRET
     assert SECRET not in f"{settings} {settings!r} {settings.api_key}"
+
+
+def test_the_secrets_that_the_user_names_are_read_and_show_only_to_who_asks():
+    settings = Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN,GONE", "TOKEN": f" {SECRET} ", "OTHER": "x"})
+    assert {name: secret.get_secret_value() for name, secret in settings.secrets.items()} == {
+        "TOKEN": SECRET,
+        "GONE": "",
+    }
+    assert SECRET not in f"{settings} {settings!r}"
+
+
+def test_a_secret_that_no_header_can_carry_is_refused_by_its_name():
+    with pytest.raises(ConfigError, match="TOKEN") as refusal:
+        Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN", "TOKEN": "caf\u00e9"})
+    assert "caf" not in str(refusal.value)
 
 
 def test_settings_do_not_change():

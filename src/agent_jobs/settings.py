@@ -1,7 +1,8 @@
 """What the environment says, read once and handed down as values."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ class Settings:
     project: str | None = None
     auth: str = "auto"
     model: str | None = None
+    presets: Path | None = None
+    secrets: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr])
     data_dir: Path | None = None
     max_wait_s: float | None = None
     start_timeout_s: float = 120.0
@@ -55,6 +58,8 @@ class Settings:
             project=_header(env, "OPENAI_PROJECT_ID"),
             auth=_one_of(env, "AGENT_JOBS_AUTH", AUTH_STYLES, "auto"),
             model=env.get("AGENT_JOBS_MODEL"),
+            presets=_path(env, "AGENT_JOBS_PRESETS"),
+            secrets=_secrets(env, "AGENT_JOBS_SECRETS"),
             data_dir=_path(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
@@ -85,6 +90,14 @@ def _header(env: Mapping[str, str], name: str) -> str | None:
             f"{name} holds characters that no header can carry: copy it again, without what is around it."
         )
     return value
+
+
+def _secrets(env: Mapping[str, str], name: str) -> Mapping[str, SecretStr]:
+    """The secrets that are named; one whose variable is not set is empty, and missed where it is used."""
+    named = [each.strip() for each in env.get(name, "").split(",") if each.strip()]
+    if not all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", each) for each in named):
+        raise ConfigError(f"{name} takes the names of environment variables, with commas between; never their values.")
+    return {each: SecretStr(_header(env, each) or "") for each in named}
 
 
 def _path(env: Mapping[str, str], name: str) -> Path | None:

@@ -1,0 +1,163 @@
+"""The rest of the API by an allow-list: what `options` takes, and what of it speaks to us and not to upstream. Pure."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+from agent_jobs.errors import RequestError
+from agent_jobs.job import JSON
+from agent_jobs.request import checks
+from agent_jobs.request.hosted import checked_tools
+from agent_jobs.request.structured import format_of
+
+KEY_CHARS = 200
+#: The API's limits on metadata, one pair of which is ours.
+METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 15, 64, 512
+TIMEOUT_MAX_S = 7 * 86_400.0
+VERBOSITIES = ("low", "medium", "high")
+SUMMARIES = ("auto", "concise", "detailed")
+REASONING_MODES = ("standard", "pro")
+SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
+INCLUDES = (
+    "web_search_call.action.sources",
+    "web_search_call.results",
+    "file_search_call.results",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "message.input_image.image_url",
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+)
+
+
+def apply_options(body: dict[str, Any], options: JSON) -> None:
+    """Write the options that upstream gets into a body, and check those that are ours.
+
+    Raises:
+        RequestError: An option is not allowed or its value is not; the sentence names what is.
+    """
+    for name, value in options.items():
+        if checks.one_of("options", name, (*_OPTIONS, *_OURS)) in _OURS:
+            _ours(options, name)
+        else:
+            _OPTIONS[name](body, f"options.{name}", value)
+
+
+def key_of(options: JSON | None) -> str | None:
+    """The caller's own key for the job, under which it exists once."""
+    return _ours(options, "key")
+
+
+def timeout_of(options: JSON | None) -> float | None:
+    """The job's own time limit in seconds, counted as AGENT_JOBS_JOB_TIMEOUT_S is."""
+    return _ours(options, "timeout_s")
+
+
+def max_cost_of(options: JSON | None) -> float | None:
+    """What the job may cost at most, in US dollars."""
+    return _ours(options, "max_cost_usd")
+
+
+def conversation_of(options: JSON | None) -> Literal[True] | str | None:
+    """The conversation that the job belongs to: an id, True for a new one, None for none."""
+    return _ours(options, "conversation") or None
+
+
+def dry_run_of(options: JSON | None) -> bool:
+    """Whether nothing is to be sent, only to be said what would be."""
+    return bool(_ours(options, "dry_run"))
+
+
+def allow_duplicate_of(options: JSON | None) -> bool:
+    """Whether the job is to be started though the same one exists."""
+    return bool(_ours(options, "allow_duplicate"))
+
+
+def _ours(options: JSON | None, name: str) -> Any:
+    value = (options or {}).get(name)
+    return None if value is None else _OURS[name](f"options.{name}", value)
+
+
+def _key(name: str, value: Any) -> str:
+    if not (isinstance(value, str) and 0 < len(value) <= KEY_CHARS):
+        raise RequestError(f"{name} takes a text of at most {KEY_CHARS} characters.")
+    return value
+
+
+def _conversation(name: str, value: Any) -> bool | str:
+    if not isinstance(value, bool) and not (isinstance(value, str) and value.startswith("conv_")):
+        raise RequestError(f"{name} takes true for a new conversation, or the id of one, which begins with conv_.")
+    return value
+
+
+def _cost(name: str, value: Any) -> float:
+    if checks.number(name, value, 0, math.inf) == 0 or math.isinf(value):
+        raise RequestError(f"{name} takes an amount of US dollars above 0.")
+    return value
+
+
+#: Options that speak to us.
+_OURS: Mapping[str, Callable[[str, Any], Any]] = {
+    "allow_duplicate": checks.flag,
+    "conversation": _conversation,
+    "dry_run": checks.flag,
+    "key": _key,
+    "max_cost_usd": _cost,
+    "timeout_s": lambda name, value: checks.number(name, value, 1, TIMEOUT_MAX_S),
+}
+
+_Add = Callable[[dict[str, Any], str, Any], None]
+
+
+def _put(at: tuple[str, ...], checked: Callable[[str, Any], Any]) -> _Add:
+    """An option that stands in the body as it is, once checked."""
+
+    def add(body: dict[str, Any], name: str, value: Any) -> None:
+        for part in at[:-1]:
+            body = body.setdefault(part, {})
+        body[at[-1]] = checked(name, value)
+
+    return add
+
+
+def _choice(allowed: tuple[str, ...]) -> Callable[[str, Any], str]:
+    return lambda name, value: checks.one_of(name, value, allowed)
+
+
+def _include(body: dict[str, Any], name: str, value: Any) -> None:
+    for each in checks.texts(name, value):
+        body.setdefault("include", []).append(checks.one_of(name, each, INCLUDES))
+
+
+def _metadata(body: dict[str, Any], name: str, value: Any) -> None:
+    pairs = cast("dict[Any, Any]", value) if isinstance(value, dict) else {None: None}
+    fits = len(pairs) <= METADATA_PAIRS and all(
+        isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
+        and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
+        for key, text in pairs.items()
+    )  # fmt: skip
+    if not fits:
+        raise RequestError(
+            f"{name} takes up to {METADATA_PAIRS} texts of {METADATA_VALUE_CHARS} characters by name; job_id is ours."
+        )
+    body["metadata"] = {**pairs, **body["metadata"]}
+
+
+#: Options that upstream gets.
+_OPTIONS: Mapping[str, _Add] = {
+    "instructions": _put(("instructions",), checks.text),
+    "include": _include,
+    "json_schema": _put(("text", "format"), format_of),
+    "max_output_tokens": _put(("max_output_tokens",), lambda name, value: checks.whole(name, value, 16)),
+    "max_tool_calls": _put(("max_tool_calls",), lambda name, value: checks.whole(name, value, 1)),
+    "metadata": _metadata,
+    "reasoning_mode": _put(("reasoning", "mode"), _choice(REASONING_MODES)),
+    "reasoning_summary": _put(("reasoning", "summary"), _choice(SUMMARIES)),
+    "service_tier": _put(("service_tier",), _choice(SERVICE_TIERS)),
+    "temperature": _put(("temperature",), lambda name, value: checks.number(name, value, 0, 2)),
+    "tools": _put(("tools",), checked_tools),
+    "top_p": _put(("top_p",), lambda name, value: checks.number(name, value, 0, 1)),
+    "verbosity": _put(("text", "verbosity"), _choice(VERBOSITIES)),
+}
+#: All names that `options` takes.
+NAMES = (*_OPTIONS, *_OURS)

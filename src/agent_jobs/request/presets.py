@@ -1,0 +1,139 @@
+"""Requests by name: ours from data/presets.toml, and those of the user's own file, both read once."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from agent_jobs.errors import ConfigError, RequestError
+from agent_jobs.job import JSON
+from agent_jobs.request import checks
+from agent_jobs.request.options import apply_options
+
+SETTING = "AGENT_JOBS_PRESETS"
+#: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+#: What a host's model reads for a preset that has no prompt of its own.
+PROMPT = (
+    'Call agent_start with preset="{name}" and a prompt that holds all that the job needs to know, for it sees nothing '
+    "else. Tell me the job_id, agent_poll until it ends, and give me the result.\n\n{task}"
+)
+#: A name must do as a slash command of every host.
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A request by name.
+
+    Args:
+        description: One line for a list.
+        prompt: What a host's model reads when a person calls it, with `{task}` in the place of what they wrote.
+        model: As `agent_start` takes it, as are the following; None leaves it to the caller.
+    """
+
+    description: str
+    prompt: str
+    model: str | None = None
+    effort: str | None = None
+    web_search: bool | None = None
+    options: JSON = field(default_factory=lambda: MappingProxyType({}))
+
+    def asking(self, task: str) -> str:
+        """The prompt for a task."""
+        return self.prompt.replace("{task}", task)
+
+
+@cache
+def our_presets() -> Mapping[str, Preset]:
+    """The presets that come with the program."""
+    written = resources.files("agent_jobs").joinpath("data", "presets.toml").read_text("utf-8")
+    return _read(written, "data/presets.toml", {})
+
+
+def load_presets(path: Path | None) -> Mapping[str, Preset]:
+    """Our presets and the user's; one of ours that the user names changes in what theirs says.
+
+    Raises:
+        ConfigError: The file cannot be read or used; the message names it and the key.
+    """
+    if path is None:
+        return our_presets()
+    try:
+        written = path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no UTF-8 text"
+        raise ConfigError(f"{SETTING}: cannot read {path}: {why}.") from None
+    return MappingProxyType({**our_presets(), **_read(written, str(path), our_presets())})
+
+
+def _read(written: str, source: str, known: Mapping[str, Preset]) -> Mapping[str, Preset]:
+    import tomllib  # not needed to answer `initialize`
+
+    try:
+        tables = tomllib.loads(written)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{SETTING}: {source} is not TOML: {error}.") from None
+    presets: dict[str, Preset] = {}
+    for name, table in tables.items():
+        try:
+            presets[name] = _preset(name, table, known.get(name))
+        except RequestError as error:
+            raise ConfigError(f"{SETTING}: {source}: [{name[:40]}] {error}") from None
+    return MappingProxyType(presets)
+
+
+def _preset(name: str, table: Any, base: Preset | None) -> Preset:
+    """A preset of one table, over the one that it changes.
+
+    Raises:
+        RequestError: A key or its value is not allowed.
+    """
+    if not _NAME.fullmatch(name):
+        raise RequestError("a preset's name takes up to 40 lower-case letters, digits, _ and -.")
+    if not isinstance(table, dict):
+        raise RequestError(f"a preset is a table: write [{name}] and its keys below it.")
+    given: dict[str, Any] = {}
+    for key, value in cast("dict[str, Any]", table).items():
+        given[key] = _FIELDS[checks.one_of("a preset", key, _FIELDS)](key, value)
+    if base is not None:
+        given["options"] = MappingProxyType({**base.options, **given.get("options", {})})
+        return replace(base, **given)
+    if "description" not in given:
+        raise RequestError("description is missing: say in one line what the preset is for.")
+    given.setdefault("prompt", PROMPT.replace("{name}", name))
+    return Preset(**given)
+
+
+def _prompt(name: str, value: Any) -> str:
+    if "{task}" not in checks.text(name, value):
+        raise RequestError("prompt needs {task} where the person's own words go.")
+    return value.strip()
+
+
+def _options(name: str, value: Any) -> JSON:
+    options = checks.mapping(name, value, '{ verbosity = "low" }')
+    if "key" in options:
+        raise RequestError("options.key belongs to one job and not to a preset.")
+    scratch: dict[str, Any] = {"metadata": {}}
+    apply_options(scratch, options)
+    try:
+        json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError):
+        raise RequestError("options hold something that JSON cannot, such as a date: write it as a text.") from None
+    return MappingProxyType(dict(options))
+
+
+_FIELDS: Mapping[str, Callable[[str, Any], Any]] = {
+    "description": checks.text,
+    "prompt": _prompt,
+    "model": checks.text,
+    "effort": lambda name, value: checks.one_of(name, value, EFFORTS),
+    "web_search": checks.flag,
+    "options": _options,
+}

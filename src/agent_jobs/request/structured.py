@@ -1,0 +1,126 @@
+"""Answers as JSON of a given form: what is asked of upstream, and whether the answer keeps to it. Pure."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from agent_jobs.errors import RequestError
+from agent_jobs.job import JSON
+from agent_jobs.request import checks
+
+EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
+#: What a schema may stand in, beside its name.
+WRAPPING = frozenset({"name", "schema", "strict", "description"})
+#: Keywords that the API does not take in a strict schema.
+NOT_STRICT = frozenset(
+    {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"}
+)
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def format_of(name: str, value: Any) -> JSON:
+    """The `text.format` for a JSON schema, or for a `{name, schema, strict, description}` around one.
+
+    Strict where the schema keeps to the API's rules for that, unless the caller says otherwise.
+
+    Raises:
+        RequestError: It is no object schema, or said to be strict and is not.
+    """
+    given = checks.mapping(name, value, EXAMPLE)
+    wrapped = "schema" in given and given.keys() <= WRAPPING
+    asked: JSON = given if wrapped else {"schema": given}
+    schema = checks.mapping(name, asked["schema"], EXAMPLE)
+    if schema.get("type") != "object":
+        raise RequestError(f"{name} takes the JSON schema of an object, like {EXAMPLE}.")
+    label = asked.get("name", "answer")
+    if not isinstance(label, str) or not _NAME.fullmatch(label):
+        raise RequestError(f"{name}.name takes up to 64 letters, digits, _ and -.")
+    fits = _is_strict(schema)
+    strict = checks.flag(f"{name}.strict", asked.get("strict", fits))
+    if strict and not fits:
+        raise RequestError(
+            f"{name} is not strict: give every object additionalProperties false and list all its properties in "
+            "required, or leave strict out."
+        )
+    described = (
+        {"description": checks.text(f"{name}.description", asked["description"])} if "description" in asked else {}
+    )
+    return {"type": "json_schema", "name": label, "schema": schema, "strict": strict, **described}
+
+
+def mismatch(text: str, body: JSON) -> str | None:
+    """Why a complete answer is not the JSON that its body asked for; None when it is, or when none was asked for."""
+    asked: JSON = cast(JSON, body.get("text") or {}).get("format") or {}
+    if asked.get("type") != "json_schema":
+        return None
+    try:
+        answer = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return "The output is not JSON, though options.json_schema asked for it."
+    return _violation(answer, asked["schema"])
+
+
+def _violation(answer: Any, schema: JSON) -> str | None:
+    # It takes 0.2 s to import, and mcp brings it.
+    from jsonschema import exceptions, validators
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    validator: Any = validators.validator_for(cast("dict[str, Any]", schema), default=validators.Draft202012Validator)
+    try:
+        validator.check_schema(schema)
+        # An empty registry: a schema's $ref must never make this program fetch something.
+        error = next(validator(schema, registry=cast("Any", Registry)()).iter_errors(answer), None)
+    except (exceptions.SchemaError, exceptions.UnknownType, Unresolvable, re.error, RecursionError):
+        return "The output is JSON, but options.json_schema is no schema that it can be checked against."
+    if error is None:
+        return None
+    # Without the offending value, which may be the whole output.
+    return f"The output does not satisfy options.json_schema: {error.json_path} breaks {error.validator!r}."
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_strict(schema: JSON) -> bool:
+    """Whether every object in a schema is closed and requires all it has, with no keyword that strict refuses."""
+    return all(
+        not NOT_STRICT & part.keys()
+        and bool({"type", "anyOf", "$ref", "enum", "const"} & part.keys())
+        and (not _is_object(part) or _is_closed(part))
+        for part in _parts(schema)
+    )
+
+
+def _is_object(part: JSON) -> bool:
+    kind = part.get("type")
+    return kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in part
+
+
+def _is_closed(part: JSON) -> bool:
+    properties, required = part.get("properties", {}), part.get("required", [])
+    return (
+        part.get("additionalProperties") is False
+        and isinstance(properties, dict)
+        and isinstance(required, list)
+        and all(name in required for name in cast(JSON, properties))
+    )
+
+
+def _parts(schema: JSON) -> Iterator[JSON]:
+    """A schema and all the schemas in it."""
+    yield schema
+    for keyword, value in schema.items():
+        if keyword in ("properties", "$defs", "definitions") and isinstance(value, dict):
+            inner = list(cast("dict[str, Any]", value).values())
+        elif keyword in ("anyOf", "prefixItems") and isinstance(value, list):
+            inner = cast("list[Any]", value)
+        elif keyword == "items":
+            inner = [value]
+        else:
+            continue
+        for each in inner:
+            # `true` and what is no schema at all are none that strict takes.
+            yield from _parts(cast(JSON, each)) if isinstance(each, Mapping) else iter([cast(JSON, {})])

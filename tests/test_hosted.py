@@ -1,0 +1,178 @@
+"""Hosted tools: what they need, and how a secret gets into them."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from agent_jobs.errors import RequestError
+from agent_jobs.request import build, resolved
+from agent_jobs.request.hosted import CLIENT_TOOLS
+from agent_jobs.settings import Settings
+
+MCP: dict[str, Any] = {
+    "type": "mcp",
+    "server_label": "tracker",
+    "server_url": "https://tracker.example.org/mcp",
+    "require_approval": "never",
+}
+SECRET = "very-secret"
+SECRETS = {"TOKEN": SecretStr(SECRET), "UNSET": SecretStr("")}
+
+
+def body_with(*tools: dict[str, Any], openai: bool = True) -> Any:
+    return build("x", job_id="job_1", options={"tools": [*tools]}, openai=openai)
+
+
+@pytest.mark.parametrize(
+    ("tool", "more"),
+    [
+        ({"type": "web_search"}, {}),
+        ({"type": "web_search", "filters": {"allowed_domains": ["example.org"]}, "search_context_size": "low"}, {}),
+        ({"type": "web_search", "user_location": {"city": "Bern"}},
+         {"user_location": {"type": "approximate", "city": "Bern"}}),
+        ({"type": "web_search_2025_08_26", "external_web_access": False}, {}),
+        ({"type": "web_search", "filters": {"of_next_year": ["example.org"]}}, {}),
+        ({"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": 50}, {}),
+        ({"type": "code_interpreter"}, {"container": {"type": "auto"}}),
+        ({"type": "code_interpreter", "container": "cntr_1"}, {}),
+        ({"type": "code_interpreter", "container": {"file_ids": ["file-1"]}},
+         {"container": {"type": "auto", "file_ids": ["file-1"]}}),
+        ({"type": "image_generation", "output_format": "webp", "quality": "high", "model": "gpt-image-2"}, {}),
+        (MCP, {}),
+        ({"type": "mcp", "server_label": "mail", "connector_id": "connector_gmail", "require_approval": "never",
+          "authorization": "${TOKEN}", "allowed_tools": ["read"]}, {}),
+        ({"type": "of_next_year", "anything": {"goes": [1, None]}}, {}),
+    ],
+)  # fmt: skip
+def test_a_tool_goes_out_as_it_came_but_for_what_it_needs(tool: dict[str, Any], more: dict[str, Any]) -> None:
+    before = json.dumps(tool)
+    assert body_with(tool)["tools"] == [{**tool, **more}]
+    assert json.dumps(tool) == before
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"type": "web_search", "search_context_size": "hihg"}, "web_search.search_context_size does not take 'hihg'"),
+    ({"type": "web_search", "filters": ["example.org"]}, "web_search.filters takes an object like"),
+    ({"type": "web_search", "filters": {"allowed_domains": []}}, "web_search.filters.allowed_domains takes a list"),
+    ({"type": "web_search", "filters": {"allowed_domains": ["https://example.org"]}}, "takes bare domains"),
+    ({"type": "web_search", "user_location": "Bern"}, "web_search.user_location takes an object"),
+    ({"type": "file_search"}, "file_search.vector_store_ids takes a list of at least one text."),
+    ({"type": "file_search", "vector_store_ids": "vs_1"}, "file_search.vector_store_ids takes a list"),
+    ({"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": 51}, "from 1 to 50"),
+    ({"type": "code_interpreter", "container": 7}, "code_interpreter.container takes"),
+    ({"type": "code_interpreter", "container": ""}, "code_interpreter.container takes"),
+    ({"type": "image_generation", "output_format": "bmp"}, "image_generation.output_format does not take 'bmp'"),
+    ({"type": "image_generation", "quality": "hihg"}, "image_generation.quality"),
+    ({"type": "image_generation", "model": 3}, "image_generation.model takes a text."),
+    ({"type": "image_generation", "model": "gpt-image-1"}, "shut down on 2026-10-23: use gpt-image-2.6-sunburst."),
+    ({**MCP, "server_label": " "}, "mcp.server_label takes a text."),
+    ({**MCP, "server_url": "tracker.example.org"}, "mcp.server_url takes a web address"),
+    ({**MCP, "server_url": "https://[::1/mcp"}, "mcp.server_url takes a web address"),
+    ({**MCP, "connector_id": "connector_gmail"}, "mcp needs exactly one of server_url, connector_id, tunnel_id."),
+    ({"type": "mcp", "server_label": "x", "require_approval": "never"}, "mcp needs exactly one of"),
+    ({**MCP, "headers": "${TOKEN}"}, "mcp.headers takes an object"),
+    ({**MCP, "require_approval": "always"}, "nobody here could approve a call yet"),
+    ({**MCP, "require_approval": {"never": {"tool_names": ["read"]}}}, "nobody here could approve a call yet"),
+    ({name: MCP[name] for name in MCP if name != "require_approval"}, 'mcp.require_approval must be "never"'),
+    *(({"type": kind}, f"cannot take {kind} tools yet") for kind in CLIENT_TOOLS),
+]
+
+
+@pytest.mark.parametrize(("tool", "hint"), REFUSED)
+def test_a_tool_that_cannot_be_used_is_refused_by_its_name_and_field(tool: dict[str, Any], hint: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        body_with({"type": "code_interpreter"}, tool)
+    assert hint in str(refusal.value)
+    assert str(refusal.value).startswith("options.tools") or "shut down" in hint
+    assert len(str(refusal.value)) < 250
+
+
+def test_an_image_model_of_that_name_may_live_on_elsewhere() -> None:
+    tool = {"type": "image_generation", "model": "gpt-image-1"}
+    assert body_with(tool, openai=False)["tools"] == [tool]
+
+
+CARRYING: list[dict[str, Any]] = [
+    {**MCP, "authorization": "{}"},
+    {**MCP, "headers": {"Authorization": "{}"}},
+    {**MCP, "headers": {"X-Api-Key": "{}"}},
+    {**MCP, "Authorization": "{}"},
+    {"type": "later", "servers": [{"auth": {"headers": {"X-Key": ["{}"]}}}]},
+    {"type": "code_interpreter", "container": {"type": "auto", "network_policy": {"type": "allowlist",
+     "allowed_domains": ["example.org"], "domain_secrets": [{"domain": "example.org", "name": "KEY", "value": "{}"}]}}},
+]  # fmt: skip
+
+
+def put(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(tool).replace('"{}"', json.dumps(secret)))
+
+
+@pytest.mark.parametrize(
+    "literal", [SECRET, f"Bearer {SECRET}", f"{SECRET} ${{TOKEN}}", "${TOKEN}s", "${}", "${1}", "", 7]
+)
+@pytest.mark.parametrize("tool", CARRYING)
+def test_a_literal_secret_is_refused_and_not_echoed(tool: dict[str, Any], literal: Any) -> None:
+    with pytest.raises(RequestError) as refusal:
+        body_with(put(tool, literal))
+    assert "AGENT_JOBS_SECRETS" in str(refusal.value)
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", [f"https://user:{SECRET}@example.org/mcp", f"https://{SECRET}@example.org/mcp"])
+def test_a_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
+    with pytest.raises(RequestError, match="secrets by name only") as refusal:
+        body_with({**MCP, "server_url": url})
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize("scheme", ["", "Bearer ", "Basic ", "Token ", "ApiKey "])
+@pytest.mark.parametrize("tool", CARRYING)
+def test_a_named_secret_is_put_in_on_the_way_out_and_only_there(tool: dict[str, Any], scheme: str) -> None:
+    body = body_with(put(tool, scheme + "${TOKEN}"))
+    sent = resolved(body, SECRETS)
+    assert SECRET not in json.dumps(body)
+    assert sent == body_with(put(tool, scheme + "${TOKEN}")) | {"tools": [put_in(body["tools"][0])]}
+    assert json.dumps(sent).count(SECRET) == 1
+
+
+def put_in(tool: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(tool).replace("${TOKEN}", SECRET))
+
+
+def test_a_name_stays_a_name_where_no_secret_belongs() -> None:
+    tools = [{**MCP, "server_description": "${TOKEN}"}, {"type": "later", "url": "https://example.org/${TOKEN}"}]
+    body = build("${TOKEN}", job_id="job_1", options={"tools": tools, "instructions": "${TOKEN}"})
+    assert resolved(body, SECRETS) == body
+
+
+def test_a_body_without_tools_goes_out_as_it_is() -> None:
+    body = build("x", job_id="job_1")
+    assert resolved(body, {}) == body
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("OPENAI_API_KEY", "ask the user to add OPENAI_API_KEY to AGENT_JOBS_SECRETS."),
+        ("token", "ask the user to add token to AGENT_JOBS_SECRETS."),
+        ("UNSET", "ask the user to put UNSET into the env of this server's entry."),
+    ],
+)
+def test_a_secret_that_may_not_be_read_or_is_not_there_is_refused_by_its_name(name: str, sentence: str) -> None:
+    body = body_with({**MCP, "authorization": f"${{{name}}}"})
+    with pytest.raises(RequestError) as refusal:
+        resolved(body, SECRETS)
+    assert sentence in str(refusal.value)
+    assert SECRET not in str(refusal.value)
+
+
+def test_the_users_list_is_what_may_be_read() -> None:
+    settings = Settings.from_env({"AGENT_JOBS_SECRETS": "TOKEN", "TOKEN": SECRET, "OTHER": "x"})
+    assert resolved(body_with({**MCP, "authorization": "${TOKEN}"}), settings.secrets)["tools"][0] == {
+        **MCP,
+        "authorization": SECRET,
+    }
+    with pytest.raises(RequestError):
+        resolved(body_with({**MCP, "authorization": "${OTHER}"}), settings.secrets)

@@ -1,0 +1,126 @@
+"""Requests by name: those that come with the program, and those of the user's own file."""
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from agent_jobs.errors import ConfigError
+from agent_jobs.request import build
+from agent_jobs.request.presets import Preset, load_presets, our_presets
+
+OWN = """
+[deep_research]
+model = "gpt-6.2-astra"
+
+[deep_research.options]
+reasoning_summary = "concise"
+max_tool_calls = 40
+
+[notes-2]
+description = "Release notes"
+web_search = false
+effort = "medium"
+options = { verbosity = "low", metadata = { team = "a" } }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "presets.toml"
+
+
+def test_without_a_file_there_are_ours():
+    presets = load_presets(None)
+    assert [*presets] == ["deep_research", "think", "review", "quick"]
+    assert presets is our_presets()
+
+
+@pytest.mark.parametrize("name", our_presets())
+def test_each_of_ours_has_a_line_for_a_list_and_a_prompt_that_calls_it(name: str):
+    preset = our_presets()[name]
+    assert 0 < len(preset.description) <= 80
+    assert "\n" not in preset.description
+    asked = preset.asking("Why {is} the {task}?")
+    assert f'preset="{name}"' in asked
+    assert asked.endswith("\n\nWhy {is} the {task}?")
+    assert preset.model is None
+
+
+def test_the_users_file_adds_presets_and_changes_ours_in_what_it_says(file: Path):
+    file.write_text(OWN)
+    presets, ours = load_presets(file), our_presets()["deep_research"]
+    assert [*presets] == [*our_presets(), "notes-2"]
+    assert presets["think"] == our_presets()["think"]
+    changed = presets["deep_research"]
+    assert (changed.model, changed.effort, changed.web_search) == ("gpt-6.2-astra", ours.effort, True)
+    assert (changed.description, changed.prompt) == (ours.description, ours.prompt)
+    assert changed.options == {**ours.options, "reasoning_summary": "concise", "max_tool_calls": 40}
+    body = build("x", job_id="job_1", preset="notes-2", presets=presets)
+    assert (body["reasoning"], body["text"]) == ({"effort": "medium"}, {"verbosity": "low"})
+    assert body["metadata"] == {"team": "a", "job_id": "job_1"}
+
+
+def test_a_preset_without_a_prompt_gets_one(file: Path):
+    file.write_text('[own]\ndescription = "Mine"')
+    asked = load_presets(file)["own"].asking("Do it.")
+    assert 'agent_start with preset="own"' in asked
+    assert asked.endswith("Do it.")
+
+
+def test_an_empty_file_changes_nothing(file: Path):
+    file.write_text("# later\n")
+    assert load_presets(file) == our_presets()
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("[own", "is not TOML"),
+        ("own = 1", "[own] a preset is a table"),
+        ("[Own]\ndescription = 'x'", "[Own] a preset's name takes"),
+        ("['a b']\ndescription = 'x'", "[a b] a preset's name takes"),
+        ("[own]\neffort = 'low'", "[own] description is missing"),
+        ("[own]\ndescription = ''", "[own] description takes a text."),
+        ("[think]\nefort = 'low'", "[think] a preset does not take 'efort': did you mean 'effort'?"),
+        ("[think]\neffort = 'hihg'", "[think] effort does not take 'hihg': did you mean 'high'?"),
+        ("[think]\nmodel = 6", "[think] model takes a text."),
+        ("[think]\nweb_search = 'yes'", "[think] web_search takes true or false."),
+        ("[think]\nprompt = 'Think.'", "[think] prompt needs {task}"),
+        ("[think]\noptions = 'low'", "[think] options takes an object"),
+        ("[think.options]\nverbosty = 'low'", "[think] options does not take 'verbosty': did you mean 'verbosity'?"),
+        ("[think.options]\nmax_output_tokens = 3", "[think] options.max_output_tokens takes a whole number"),
+        ("[think.options]\ntools = [{ type = 'mcp' }]", "[think] options.tools mcp.server_label takes a text."),
+        ("[think.options]\ntools = [{ type = 'later', on = 2026-11-20 }]", "[think] options hold something that JSON"),
+        ("[think.options]\ntools = [{ type = 'later', n = inf }]", "[think] options hold something that JSON"),
+        ("[think.options]\nmetadata = { on = 2026-11-20 }", "[think] options.metadata takes"),
+        ("[think.options]\nkey = 'one'", "[think] options.key belongs to one job"),
+        ("[think.options]\ntimeout_s = 0", "[think] options.timeout_s takes a number"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_its_path_and_the_key(file: Path, written: str, hint: str):
+    file.write_text(written)
+    with pytest.raises(ConfigError) as refusal:
+        load_presets(file)
+    assert str(refusal.value).startswith(f"AGENT_JOBS_PRESETS: {file}")
+    assert hint in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_or_is_no_text_is_refused_with_its_path(file: Path, tmp_path: Path):
+    for path, hint in ((file, "No such file"), (tmp_path, "s a directory")):
+        with pytest.raises(ConfigError, match=hint) as refusal:
+            load_presets(path)
+        assert str(path) in str(refusal.value)
+    file.write_bytes(b"\xff\xfe[own]")
+    with pytest.raises(ConfigError, match="no UTF-8 text"):
+        load_presets(file)
+
+
+def test_presets_do_not_change():
+    preset = our_presets()["think"]
+    with pytest.raises(FrozenInstanceError):
+        preset.effort = "low"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(TypeError):
+        preset.options["verbosity"] = "high"  # pyright: ignore[reportIndexIssue]
+    with pytest.raises(TypeError):
+        our_presets()["own"] = Preset(description="", prompt="")  # pyright: ignore[reportIndexIssue]

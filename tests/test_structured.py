@@ -1,0 +1,155 @@
+"""Structured output: what is asked of upstream, and what is said of the answer."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_jobs.errors import RequestError
+from agent_jobs.request import build, mismatch
+
+OPEN: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+CLOSED: dict[str, Any] = {**OPEN, "additionalProperties": False}
+
+
+def body_with(schema: Any) -> Any:
+    return build("x", job_id="job_1", options={"json_schema": schema})
+
+
+def object_of(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+STRICT: list[dict[str, Any]] = [
+    CLOSED,
+    object_of(),
+    object_of(a=CLOSED, b={"type": "array", "items": CLOSED}),
+    object_of(a={"anyOf": [CLOSED, {"type": "null"}]}),
+    object_of(a={"enum": ["x", "y"]}, b={"const": 1}, c={"type": ["string", "null"]}),
+    {**object_of(a={"$ref": "#/$defs/A"}), "$defs": {"A": CLOSED}},
+]
+NOT_STRICT: list[dict[str, Any]] = [
+    OPEN,
+    {"type": "object"},
+    {**CLOSED, "required": []},
+    {**CLOSED, "additionalProperties": True},
+    object_of(a=OPEN),
+    object_of(a={"type": "array", "items": OPEN}),
+    object_of(a={"anyOf": [OPEN]}),
+    object_of(a={"properties": {}}),
+    object_of(a={}),
+    object_of(a=True),
+    {**object_of(a={"$ref": "#/$defs/A"}), "$defs": {"A": OPEN}},
+    {**CLOSED, "allOf": [{}]},
+    {**CLOSED, "patternProperties": {}},
+    {**CLOSED, "required": "n"},
+    {**CLOSED, "properties": []},
+]
+
+
+@pytest.mark.parametrize(("schema", "strict"), [*((s, True) for s in STRICT), *((s, False) for s in NOT_STRICT)])
+def test_strict_is_asked_for_where_the_schema_keeps_to_its_rules(schema: dict[str, Any], strict: bool) -> None:
+    expected = {"type": "json_schema", "name": "answer", "schema": schema, "strict": strict}
+    assert body_with(schema)["text"] == {"format": expected}
+
+
+def test_a_schema_may_come_with_its_name() -> None:
+    asked = {"name": "lakes-1", "schema": CLOSED, "strict": False, "description": "Lakes."}
+    assert body_with(asked)["text"]["format"] == {"type": "json_schema", **asked}
+
+
+def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
+    schema = object_of(schema={"type": "string"})
+    assert body_with(schema)["text"]["format"]["schema"] == schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "hint"),
+    [
+        ("{}", "options.json_schema takes an object like"),
+        ([], "options.json_schema takes an object like"),
+        ({}, "takes the JSON schema of an object"),
+        ({"type": "array"}, "takes the JSON schema of an object"),
+        ({"type": ["object"]}, "takes the JSON schema of an object"),
+        ({"schema": {"type": "string"}}, "takes the JSON schema of an object"),
+        ({"schema": "object"}, "options.json_schema takes an object like"),
+        ({"schema": CLOSED, "name": "a b"}, "up to 64 letters"),
+        ({"schema": CLOSED, "name": "a" * 65}, "up to 64 letters"),
+        ({"schema": CLOSED, "name": 1}, "up to 64 letters"),
+        ({"schema": CLOSED, "strict": "yes"}, "options.json_schema.strict takes true or false."),
+        ({"schema": OPEN, "strict": True}, "options.json_schema is not strict: give every object"),
+        ({"schema": CLOSED, "description": 1}, "options.json_schema.description takes a text."),
+    ],
+)
+def test_what_is_no_schema_is_refused(schema: Any, hint: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        body_with(schema)
+    assert hint in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}'])
+def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
+    assert mismatch(text, body_with(OPEN)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "not JSON"),
+        ("Here it is: {}", "not JSON"),
+        ('```json\n{"n":1}\n```', "not JSON"),
+        ('{"n":1', "not JSON"),
+        ('{"n":NaN}', "not JSON"),
+        ('{"n":' + "9" * 5000 + "}", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("{}", "$ breaks 'required'"),
+        ("[]", "$ breaks 'type'"),
+        ('{"n":"secret words"}', "$.n breaks 'type'"),
+        ('{"n":1,"more":1}', "$ breaks 'additionalProperties'"),
+    ],
+)
+def test_an_answer_that_does_not_is_told_in_a_sentence_without_its_words(text: str, sentence: str) -> None:
+    said = mismatch(text, body_with(CLOSED))
+    assert said is not None
+    assert sentence in said
+    assert "secret words" not in said
+    assert len(said) < 200
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"n": {"type": "strnig"}}},
+        {"type": "object", "properties": {"n": {"$ref": "#/$defs/none"}}},
+        {"type": "object", "properties": {"n": {"$ref": "http://127.0.0.1:9/schema.json"}}},
+        {"type": "object", "properties": {"n": {"pattern": "("}}},
+        {"type": "object", "$ref": "#"},
+        {"type": "object", "required": 7},
+    ],
+)
+def test_a_schema_that_cannot_be_checked_against_is_said_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
+    said = mismatch('{"n":"x"}', body_with(schema))
+    assert said == "The output is JSON, but options.json_schema is no schema that it can be checked against."
+
+
+def test_where_no_schema_was_asked_for_any_text_will_do() -> None:
+    assert mismatch("Hello", build("x", job_id="job_1", options={"verbosity": "low"})) is None
+    assert mismatch("Hello", build("x", job_id="job_1")) is None
+
+
+@given(st.text())
+def test_any_text_is_judged(text: str) -> None:
+    said = mismatch(text, body_with(CLOSED))
+    assert said is None or said.startswith("The output")
+
+
+def test_what_only_some_requests_need_is_not_imported_for_all() -> None:
+    script = (
+        "import sys; before = {*sys.modules}; import agent_jobs.request;"
+        "print({'jsonschema', 'tomllib', 'difflib'} & (sys.modules.keys() - before))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
