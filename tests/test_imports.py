@@ -64,6 +64,7 @@ OUTSIDE: dict[str, set[str]] = {
     "mcp_types": {"server", "cli", "toolbox"},
     "pydantic": {"settings", "app", "server"},
     "platformdirs": {"settings"},
+    "pathspec": {"files"},
     "click": {"cli"},
     "starlette": {"emulator", "web"},
     "uvicorn": {"emulator", "web", "cli"},

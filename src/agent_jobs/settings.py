@@ -1,5 +1,6 @@
 """What the environment says, read once and handed down as values."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Settings:
     auth: str = "auto"
     model: str | None = None
     data_dir: Path | None = None
+    file_roots: tuple[Path, ...] = ()
     max_wait_s: float = 45.0
     start_timeout_s: float = 120.0
     follow: int = 200
@@ -54,6 +56,7 @@ class Settings:
             auth=_one_of(env, "AGENT_JOBS_AUTH", AUTH_STYLES, "auto"),
             model=env.get("AGENT_JOBS_MODEL"),
             data_dir=_folder(env, "AGENT_JOBS_DATA_DIR"),
+            file_roots=_folders(env, "AGENT_JOBS_FILE_ROOTS"),
             max_wait_s=_seconds(env, "AGENT_JOBS_MAX_WAIT_S", 45.0, 1.0, 3600.0),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
             max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
@@ -88,6 +91,25 @@ def _folder(env: Mapping[str, str], name: str) -> Path | None:
         return Path(env[name]).expanduser() if name in env else None
     except RuntimeError:
         raise ConfigError(f"{name} begins with a home folder that does not exist: write the whole path.") from None
+
+
+def _folders(env: Mapping[str, str], name: str) -> tuple[Path, ...]:
+    """Absolute folders that exist, each once, in their order."""
+    written = [part.strip() for part in env.get(name, "").split(os.pathsep) if part.strip()]
+    folders = [folder for part in written if (folder := _folder({name: part}, name))]
+    for folder in folders:
+        if not folder.is_absolute():
+            raise ConfigError(f"{name} takes folders from / on, with {os.pathsep!r} between them: one is not absolute.")
+        if not _is_folder(folder):
+            raise ConfigError(f"{name} names {folder}, which is no folder: set it to folders that exist.")
+    return tuple(dict.fromkeys(folders))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # for instance a name that is too long, or holds a NUL character
+        return False
 
 
 def _url(env: Mapping[str, str], name: str, default: str) -> str:
