@@ -100,16 +100,9 @@ def _folders(env: Mapping[str, str], name: str) -> tuple[Path, ...]:
     for folder in folders:
         if not folder.is_absolute():
             raise ConfigError(f"{name} takes folders from / on, with {os.pathsep!r} between them: one is not absolute.")
-        if not _is_folder(folder):
+        if not os.path.isdir(folder):
             raise ConfigError(f"{name} names {folder}, which is no folder: set it to folders that exist.")
     return tuple(dict.fromkeys(folders))
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # for instance a name that is too long, or holds a NUL character
-        return False
 
 
 def _url(env: Mapping[str, str], name: str, default: str) -> str:

@@ -169,7 +169,7 @@ def _take(pattern: str, roots: Sequence[Root], tray: _Tray) -> None:
     left_out: Counter[str] = Counter()
     taken = False
     for root, names in there:
-        if root.real.joinpath(*names).is_dir():
+        if _is_folder(root, names):
             taken |= _take_glob(root, names, ("**",), left_out, tray)
         else:
             tray.add(root, names, named=True)
@@ -185,7 +185,7 @@ def _take(pattern: str, roots: Sequence[Root], tray: _Tray) -> None:
 def _take_glob(root: Root, start: Names, glob: Names, left_out: Counter[str], tray: _Tray) -> bool:
     """Add what a glob matches below a folder; False when there is nothing."""
     taken = False
-    for names in sorted(root.walk(start, glob, left_out, tray.budget)) if root.real.joinpath(*start).is_dir() else ():
+    for names in sorted(root.walk(start, glob, left_out, tray.budget)) if _is_folder(root, start) else ():
         try:
             tray.add(root, names, named=False)
         except UnfitError as unfit:
@@ -227,6 +227,10 @@ def _real(root: Root, names: Names) -> Names:
 
 def _exists(root: Root, names: Names) -> bool:
     return os.path.lexists(root.real.joinpath(*names))
+
+
+def _is_folder(root: Root, names: Names) -> bool:
+    return os.path.isdir(root.real.joinpath(*names))
 
 
 def _is_glob(name: str) -> bool:
@@ -271,7 +275,7 @@ def _reached(root: Root, names: Names) -> tuple[Names, str]:
     folder: Names = ()
     for name in names[:-1]:
         deeper = root.real_names((*folder, name))
-        if not root.real.joinpath(*deeper).is_dir():
+        if not _is_folder(root, deeper):
             return folder, name
         folder = deeper
     return folder, names[-1] if names else ""

@@ -14,12 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, cast
 
 from agent_jobs.errors import ConfigError, RequestError
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
 
 #: The names of a path below its root, one by one.
 Names = tuple[str, ...]
@@ -88,7 +85,7 @@ class Root:
             ConfigError: The folder is not there.
         """
         real = Path(os.path.realpath(folder))
-        if not real.is_dir():
+        if not os.path.isdir(real):
             raise ConfigError(
                 f"AGENT_JOBS_FILE_ROOTS names {folder}, which is no folder: set it to folders that exist."
             )
@@ -109,7 +106,10 @@ class Root:
         Raises:
             UnfitError: A link leads out of the root; whether there is something, is not told.
         """
-        real = Path(os.path.realpath(self.real.joinpath(*names)))
+        try:
+            real = Path(os.path.realpath(self.real.joinpath(*names)))
+        except OSError as error:  # a link that is gone between two looks at it
+            raise unreadable(names, error) from None
         if not real.is_relative_to(self.real):
             raise UnfitError(
                 f"{shown(names)} leaves {self.written} by a link: name a file that lies below it.",
@@ -198,12 +198,31 @@ class Root:
             os.close(folder)
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a .gitignore: pathspec knows what it says, git's own order decides what that means."""
+
+    expression: re.Pattern[str]
+    ignores: bool
+    #: `x/**` speaks of what is in x, and x is told from it only by the slash that ends a folder's path.
+    inside: bool
+
+    def speaks_of(self, path: str, *, folder: bool) -> bool:
+        """Whether this entry itself matches, and not only a folder that it lies in."""
+        path += "/" if folder and not self.inside else ""
+        # pathspec matches a folder with all below it; its one group is the slash behind the name that matched.
+        return any(
+            found.lastindex is None or found.end(found.lastindex) == len(path)
+            for found in self.expression.finditer(path)
+        )
+
+
 class Ignored:
     """What the .gitignore files from the root down leave out; those above the root are not ours to read."""
 
     def __init__(self, root: Root, start: Names) -> None:
         self._root = root
-        self._rules: dict[Names, GitIgnoreSpec | None] = {}
+        self._rules: dict[Names, list[Rule]] = {}
         # As with ripgrep: who names an ignored folder wants what is in it.
         self._first = 0
         self._first = len(start) if self.covers(start, folder=True) else 0
@@ -213,24 +232,24 @@ class Ignored:
         return any(self(names[:depth], folder=folder or depth < len(names)) for depth in range(1, len(names) + 1))
 
     def __call__(self, names: Names, *, folder: bool) -> bool:
-        """Whether a rule ignores this entry; the deepest file that speaks of it decides, as in git."""
+        """Whether a rule ignores this entry: the last one that speaks of it in the deepest file decides, as in git."""
         for depth in reversed(range(self._first, len(names))):
-            if (rules := self._of(names[:depth])) is not None:
-                ignored = rules.check_file("/".join(names[depth:]) + ("/" if folder else "")).include
-                if ignored is not None:
-                    return ignored
+            path = "/".join(names[depth:])
+            for rule in self._of(names[:depth]):
+                if rule.speaks_of(path, folder=folder):
+                    return rule.ignores
         return False
 
-    def _of(self, folder: Names) -> "GitIgnoreSpec | None":
+    def _of(self, folder: Names) -> list[Rule]:
         if folder not in self._rules:
             self._rules[folder] = self._read((*folder, ".gitignore"))
         return self._rules[folder]
 
-    def _read(self, names: Names) -> "GitIgnoreSpec | None":
+    def _read(self, names: Names) -> list[Rule]:
         path = self._root.real.joinpath(*names)
         # Like git, which takes no rules from a link.
-        if path.is_symlink() or not path.is_file():
-            return None
+        if os.path.islink(path) or not os.path.isfile(path):
+            return []
         with self._root.opened(names) as file:
             text = file.read(GITIGNORE_BYTES + 1)
         if len(text) > GITIGNORE_BYTES:
@@ -270,7 +289,7 @@ def unreadable(names: Names, error: OSError) -> UnfitError:
 
 def shown(names: Names) -> str:
     """The names as a person or a model reads them: nothing in them can end a line or hide."""
-    text = "/".join(names).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    text = "/".join(names).encode("utf-8", "replace").decode()
     return "".join(char if char.isprintable() else "?" for char in text) or "."
 
 
@@ -302,20 +321,28 @@ def _after(glob: Names, places: set[int]) -> set[int]:
     return reached
 
 
-def _rules(lines: Sequence[str]) -> "GitIgnoreSpec":
+def _rules(lines: Sequence[str]) -> list[Rule]:
+    """The rules that the lines hold, the last one first."""
     from pathspec import GitIgnoreSpec  # not needed to answer `initialize`
 
-    rules = list(GitIgnoreSpec([]).patterns)
-    for line in lines:
+    rules: list[Rule] = []
+    for line in map(_tamed, lines):
         try:
-            rules.extend(GitIgnoreSpec.from_lines([_tamed(line.removesuffix("\r"))]).patterns)
+            found = GitIgnoreSpec.from_lines([line]).patterns
         except (ValueError, re.error):
             continue  # a rule that is none: git passes over it, too
-    return GitIgnoreSpec(rules)
+        for rule in found:
+            expression = cast("re.Pattern[str] | None", rule.regex)
+            if expression is not None and rule.include is not None:
+                rules.append(Rule(expression, rule.include, line.endswith("/**")))
+    return rules[::-1]
 
 
 def _tamed(line: str) -> str:
     """A rule that a hostile repository cannot make us think about for ever: cut to a wider one, never to a narrower."""
+    line = line.removesuffix("\r")
+    if line.endswith("**/"):
+        line += "*/"  # the same folders, said so that each is matched by its own name
     stars = [star.start() for star in re.finditer(r"\*+", line)]
     in_name = Counter(line.count("/", 0, star) for star in stars)
     if len(stars) <= IGNORE_STARS and max(in_name.values(), default=0) <= IGNORE_STARS_IN_NAME:
