@@ -306,6 +306,7 @@ def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(
 
 def test_more_files_than_a_job_takes_are_refused(tmp_path: Path):
     grow(tmp_path, {f"{number}.txt": INSIDE for number in range(files.MAX_FILES)})
+    (tmp_path / "binary").write_bytes(b"\0")
     assert len(files.gather(["*"], [tmp_path])) == files.MAX_FILES
     (tmp_path / "more.txt").touch()
     assert str(files.MAX_FILES) in refusal(["*"], tmp_path)
@@ -427,6 +428,9 @@ WEBP = {
         *((data, "image/webp", 4) for data in WEBP.values()),
         (JPEG[:6] + b"\0", "image/jpeg", 1536),
         (png(1, 1)[:12], "image/png", 1536),
+        (b"\xff\xd8\xff\xda", "image/jpeg", 1536),
+        (b"\xff\xd8\xff\xe0\x00\x02no frame", "image/jpeg", 1536),
+        (b"RIFF\0\0\0\0WEBPANIM", "image/webp", 1536),
     ],
 )
 def test_an_image_is_known_by_its_content_told_by_its_name_and_counted_by_its_patches(
@@ -458,6 +462,7 @@ def test_the_parts_are_what_the_api_takes(tmp_path: Path):
     assert [part["type"] for part in parts] == ["input_text", "input_text", "input_image", "input_file"]
     assert files.described(found)[0] == {"name": "a.txt", "bytes": 6, "kind": "text"}
     assert [one["kind"] for one in files.described(found)] == ["text", "image", "pdf", "data"]
+    assert files.estimate_tokens(found[-1:]) == 0
 
 
 @pytest.mark.parametrize(("text", "least", "most"), [("word " * 800, 800, 1100), ("你好世界" * 250, 900, 1100)])

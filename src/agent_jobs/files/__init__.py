@@ -105,12 +105,13 @@ class _Tray:
         path = root.real.joinpath(*names)
         if path in self._taken:
             return
-        if len(self._taken) == MAX_FILES:
-            raise RequestError(f"files are more than {MAX_FILES}, the most that a job takes: name fewer.")
         try:
-            self._taken[path] = root, self._read(root, names, named=named)
+            attachment = self._read(root, names, named=named)
         except OSError as error:
             raise unreadable(names, error) from None
+        if len(self._taken) == MAX_FILES:
+            raise RequestError(f"files are more than {MAX_FILES}, the most that a job takes: name fewer.")
+        self._taken[path] = root, attachment
 
     def attachments(self) -> list[Attachment]:
         """All that was taken, those of the same name under different roots told apart by the root's own name."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from agent_jobs.errors import ConfigError, RequestError
 
@@ -328,13 +328,10 @@ def _rules(lines: Sequence[str]) -> list[Rule]:
     rules: list[Rule] = []
     for line in map(_tamed, lines):
         try:
-            found = GitIgnoreSpec.from_lines([line]).patterns
+            found = cast("list[Any]", list(GitIgnoreSpec.from_lines([line]).patterns))
         except (ValueError, re.error):
             continue  # a rule that is none: git passes over it, too
-        for rule in found:
-            expression = cast("re.Pattern[str] | None", rule.regex)
-            if expression is not None and rule.include is not None:
-                rules.append(Rule(expression, rule.include, line.endswith("/**")))
+        rules += [Rule(one.regex, one.include, line.endswith("/**")) for one in found if one.include is not None]
     return rules[::-1]
 
 
