@@ -75,6 +75,7 @@ OUTSIDE: dict[str, set[str]] = {
     "referencing": {"request"},
     "platformdirs": {"settings"},
     "genai_prices": {"pricing"},
+    "pathspec": {"files"},
     "click": {"cli"},
     "starlette": {"emulator", "web"},
     "uvicorn": {"emulator", "web", "cli"},

@@ -59,7 +59,9 @@ def test_nothing_names_a_model_that_has_been_shut_down() -> None:
     named |= {name for row in models()["family"] for name in row["names"]}
     named |= {preset.model for preset in our_presets().values() if preset.model}
     texts = [ROOT / "README.md", ROOT / ".env.example", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.py")]
-    texts += [path for path in ROOT.glob("src/**/*") if path.suffix in (".py", ".toml") and path.name != "models.toml"]
+    # The emulator knows the models that a provider refuses, whether it has them still or not.
+    ours = (path for path in ROOT.glob("src/**/*") if path.suffix in (".py", ".toml") and "emulator" not in path.parts)
+    texts += [path for path in ours if path.name != "models.toml"]
     for path in texts:
         named |= set(re.findall(r"[\w.-]*\w", path.read_text()))
     assert models()["default"] in named

@@ -433,7 +433,7 @@ def test_whatever_upstream_names_its_words_are_told(param: str) -> None:
 
 TAKEN: list[dict[str, Any]] = [
     *({"preset": preset} for preset in our_presets()),
-    {"attachments": [{"type": "input_file", "file_id": "file-1"}]},
+    {"attachments": [{"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}]},
     {"options": {"json_schema": {"type": "object"}, "verbosity": "low", "include": [SEARCH["include"][0]]}},
     {"web_search": True, "effort": "max", "options": {"tools": [PYTHON], "reasoning_mode": "pro", "timeout_s": 60}},
 ]

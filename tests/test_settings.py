@@ -1,5 +1,6 @@
 """What the environment may say, and what is answered when it says something unusable."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -39,6 +40,8 @@ def test_an_empty_environment_is_enough():
         ("AGENT_JOBS_SECRETS", "GONE, _2,", "secrets", {"GONE": SecretStr(""), "_2": SecretStr("")}),
         ("AGENT_JOBS_DATA_DIR", "/tmp/jobs", "data_dir", Path("/tmp/jobs")),
         ("AGENT_JOBS_DATA_DIR", "~/jobs", "data_dir", Path.home() / "jobs"),
+        ("AGENT_JOBS_FILE_ROOTS", "/", "file_roots", (Path("/"),)),
+        ("AGENT_JOBS_FILE_ROOTS", f"~{os.pathsep} / {os.pathsep}{os.pathsep}/", "file_roots", (Path.home(), Path("/"))),
         ("AGENT_JOBS_MAX_WAIT_S", "1", "max_wait_s", 1.0),
         ("AGENT_JOBS_MAX_WAIT_S", "3600", "max_wait_s", 3600.0),
         ("AGENT_JOBS_MAX_WAIT_S", "55.5", "max_wait_s", 55.5),
@@ -65,6 +68,7 @@ NAMES = [
     "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "AGENT_JOBS_AUTH", "AGENT_JOBS_MODEL",
     "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_MAX_WAIT_S", "AGENT_JOBS_START_TIMEOUT_S", "AGENT_JOBS_LOG_LEVEL",
     "AGENT_JOBS_FOLLOW", "AGENT_JOBS_PRICES", "AGENT_JOBS_DAILY_BUDGET_USD", "AGENT_JOBS_PRESETS", "AGENT_JOBS_SECRETS",
+    "AGENT_JOBS_FILE_ROOTS",
 ]  # fmt: skip
 
 
@@ -94,6 +98,11 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
+        ("AGENT_JOBS_FILE_ROOTS", "~nobody-of-this-name/jobs", ""),
+        *(("AGENT_JOBS_FILE_ROOTS", text, "absolute") for text in ("src", "./src", "..", f"/{os.pathsep}src")),
+        *(("AGENT_JOBS_FILE_ROOTS", text, "exist") for text in (
+            "/no/such/folder", __file__, "/dev/null", "/\0", "/" + "x" * 5000, f"/{os.pathsep}/no/such/folder",
+        )),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(name: str, text: str, hint: str):
@@ -122,6 +131,7 @@ def test_what_cannot_stand_in_a_header_is_refused_by_its_name_and_never_echoed(n
         "AGENT_JOBS_MAX_WAIT_S",
         "AGENT_JOBS_DAILY_BUDGET_USD",
         "AGENT_JOBS_SECRETS",
+        "AGENT_JOBS_FILE_ROOTS",
     ],
 )
 def test_a_secret_in_the_wrong_variable_is_not_echoed(name: str):

@@ -1,5 +1,6 @@
 """What the environment says, read once and handed down as values."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Settings:
     secrets: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr])
     data_dir: Path | None = None
     max_wait_s: float | None = None
+    file_roots: tuple[Path, ...] = ()
     start_timeout_s: float = 120.0
     follow: int = 200
     max_concurrent: int = 10
@@ -62,6 +64,7 @@ class Settings:
             secrets=_secrets(env, "AGENT_JOBS_SECRETS"),
             data_dir=_path(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
+            file_roots=_folders(env, "AGENT_JOBS_FILE_ROOTS"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
             max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
             job_timeout_s=_seconds(env, "AGENT_JOBS_JOB_TIMEOUT_S", 10_800.0, 1.0, 7 * 86_400.0),
@@ -105,6 +108,18 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
         return Path(env[name]).expanduser() if name in env else None
     except RuntimeError:
         raise ConfigError(f"{name} begins with a home folder that does not exist: write the whole path.") from None
+
+
+def _folders(env: Mapping[str, str], name: str) -> tuple[Path, ...]:
+    """Absolute folders that exist, each once, in their order."""
+    written = [part.strip() for part in env.get(name, "").split(os.pathsep) if part.strip()]
+    folders = [folder for part in written if (folder := _path({name: part}, name))]
+    for folder in folders:
+        if not folder.is_absolute():
+            raise ConfigError(f"{name} takes folders from / on, with {os.pathsep!r} between them: one is not absolute.")
+        if not os.path.isdir(folder):
+            raise ConfigError(f"{name} names {folder}, which is no folder: set it to folders that exist.")
+    return tuple(dict.fromkeys(folders))
 
 
 def _url(env: Mapping[str, str], name: str, default: str) -> str:

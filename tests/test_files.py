@@ -1,0 +1,660 @@
+"""What a caller may attach to a job, and that nothing else leaves the machine: real files, links, pipes and devices."""
+
+import base64
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.responses import ResponseInputMessageContentListParam
+from pydantic import TypeAdapter
+
+from agent_jobs import files
+from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
+from agent_jobs.files import root as rooms
+from agent_jobs.files.root import Root, UnfitError
+
+INSIDE, OUTSIDE = b"inside", b"outside"
+
+
+def grow(top: Path, tree: dict[str, bytes | str]) -> Path:
+    """Write files by their relative paths; a text is where a link points."""
+    for name, content in tree.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(content) if isinstance(content, str) else path.write_bytes(content)
+    return top
+
+
+def names(patterns: Sequence[str], *roots: Path, upload: bool = False) -> list[str]:
+    return [attachment.name for attachment in files.gather(patterns, roots, upload=upload)]
+
+
+def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
+    """The one sentence that it is refused with."""
+    with pytest.raises(RequestError) as refused:
+        files.gather(patterns, roots, upload=upload)
+    sentence = str(refused.value)
+    assert sentence.endswith((".", "?"))
+    assert "\n" not in sentence
+    return sentence
+
+
+def sparse(path: Path, size_bytes: int, head: bytes = b"") -> Path:
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(size_bytes)
+    return path
+
+
+# --- what is taken
+
+
+def test_without_a_root_nothing_can_be_attached_and_the_setting_is_named(tmp_path: Path):
+    grow(tmp_path, {"a.txt": INSIDE})
+    assert "AGENT_JOBS_FILE_ROOTS" in refusal([str(tmp_path / "a.txt")])
+    assert files.gather([], []) == []
+
+
+def test_a_file_is_named_relative_to_its_root_or_absolutely_or_from_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    grow(tmp_path, {"src/a.py": INSIDE})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for pattern in ("src/a.py", "./src/a.py", "src//a.py", str(tmp_path / "src/a.py"), "~/src/a.py", "~/src/*.py"):
+        [attachment] = files.gather([pattern], [tmp_path])
+        assert attachment == files.Attachment("src/a.py", "text", "text/plain", INSIDE)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.py", ["a.py"]),
+        ("**/*.py", ["a.py", "src/b.py", "src/deep/c.py"]),
+        ("**", ["[id].tsx", "a.py", "src/b.md", "src/b.py", "src/deep/c.py"]),
+        (".", ["[id].tsx", "a.py", "src/b.md", "src/b.py", "src/deep/c.py"]),
+        ("src", ["src/b.md", "src/b.py", "src/deep/c.py"]),
+        ("src/", ["src/b.md", "src/b.py", "src/deep/c.py"]),
+        ("src/**", ["src/b.md", "src/b.py", "src/deep/c.py"]),
+        ("src/*", ["src/b.md", "src/b.py"]),
+        ("src/**/c.py", ["src/deep/c.py"]),
+        ("**/deep/**/*.py", ["src/deep/c.py"]),
+        ("s*/?.[mp][dy]", ["src/b.md", "src/b.py"]),
+        ("src/*.{md,rs}", ["src/b.md"]),
+        ("{src/{deep,none}/c,a}.py", ["src/deep/c.py", "a.py"]),
+        ("src/{b,none}.md", ["src/b.md"]),
+        ("[id].tsx", ["[id].tsx"]),
+        (".github/*", [".github/ci.yml"]),
+        (".github", [".github/ci.yml"]),
+        (".*/*.yml", [".github/ci.yml"]),
+    ],
+)
+def test_patterns_match_as_in_a_shell(tmp_path: Path, pattern: str, found: list[str]):
+    tree = ["a.py", "src/b.py", "src/b.md", "src/deep/c.py", "[id].tsx", ".github/ci.yml", ".hidden/x.py", "src/.x.py"]
+    grow(tmp_path, dict.fromkeys(tree, INSIDE))
+    assert names([pattern], tmp_path) == found
+
+
+def test_each_file_comes_once_in_the_order_of_the_patterns(tmp_path: Path):
+    grow(tmp_path, {"b.py": INSIDE, "a.py": INSIDE, "c.md": INSIDE, "link.py": "a.py"})
+    assert names(["c.md", "*.py", "a.py", "**", "link.py", str(tmp_path / "b.py")], tmp_path) == [
+        "c.md",
+        "a.py",
+        "b.py",
+    ]
+
+
+def test_a_relative_path_is_looked_for_below_every_root_and_equal_names_are_told_apart(tmp_path: Path):
+    one, two = grow(tmp_path / "one", {"a.txt": b"1", "b.txt": b"b"}), grow(tmp_path / "two", {"a.txt": b"2"})
+    found = files.gather(["a.txt", "b.txt"], [one, two])
+    assert [(attachment.name, attachment.data) for attachment in found] == [
+        ("one/a.txt", b"1"),
+        ("two/a.txt", b"2"),
+        ("b.txt", b"b"),
+    ]
+    assert names(["**"], tmp_path, one) == ["one/a.txt", "one/b.txt", "two/a.txt"]
+
+
+# --- what is not
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["../secret", "src/../../secret", "src/../a.txt", "/etc/passwd", "/", "/*", "/**/passwd", "/dev/zero", "/dev/stdin",
+     "/proc/self/environ", "~/x", "{.,}{.,}/secret", "{/etc/passwd,../secret}", "**/../secret", ".."],
+)  # fmt: skip
+def test_no_path_leads_out_of_the_roots(tmp_path: Path, pattern: str):
+    inside = grow(tmp_path, {"root/a.txt": INSIDE, "root/src/b.txt": INSIDE, "secret": OUTSIDE}) / "root"
+    assert re.search("lies outside|without", refusal([pattern], inside))
+
+
+def test_a_path_out_of_the_roots_is_refused_the_same_whether_it_exists_or_not(tmp_path: Path):
+    inside = grow(tmp_path, {"root/a.txt": INSIDE, "root/out": "..", "secret": OUTSIDE}) / "root"
+    for way in (f"{tmp_path}/", "out/", "../"):
+        there, not_there = refusal([f"{way}secret"], inside), refusal([f"{way}sesame"], inside)
+        assert there.replace("secret", "sesame") == not_there
+
+
+@pytest.mark.parametrize("pattern", ["file", "folder", "folder/secret", "folder/*", "far", "chain", "deep/er"])
+def test_a_link_that_leaves_the_root_is_refused_by_name_and_left_out_of_globs(tmp_path: Path, pattern: str):
+    inside = grow(
+        tmp_path,
+        {
+            "secret": OUTSIDE, "away/secret": OUTSIDE, "root/a.txt": INSIDE, "root/file": "../secret",
+            "root/folder": "../away", "root/far": "/etc/passwd", "root/chain": "file", "root/deep/er": "../chain",
+        },
+    ) / "root"  # fmt: skip
+    assert "leaves" in refusal([pattern], inside)
+    assert names(["**"], inside) == ["a.txt"]
+
+
+def test_links_that_stay_inside_are_followed_and_the_file_keeps_its_own_name(tmp_path: Path):
+    grow(tmp_path, {"docs/a.md": INSIDE, "latest": "docs", "readme.md": "docs/a.md", "loop": "loop", "self": "."})
+    for pattern in ("readme.md", "latest/a.md", "latest", "latest/*.md", "*.md", "self/self/docs/a.md", "**"):
+        assert names([pattern], tmp_path) == ["docs/a.md"]
+    refusal(["loop"], tmp_path)
+
+
+def test_a_root_may_itself_be_a_link(tmp_path: Path):
+    grow(tmp_path, {"real/a.txt": INSIDE, "root": "real"})
+    for pattern in ("a.txt", str(tmp_path / "root/a.txt"), str(tmp_path / "real/a.txt"), "*"):
+        assert names([pattern], tmp_path / "root") == ["a.txt"]
+
+
+@pytest.mark.timeout(20)
+def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    grow(tmp_path, {"a.txt": INSIDE, "link": "pipe"})
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)  # a socket's path may have 108 characters
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        for name in ("pipe", "socket", "link"):
+            assert "regular file" in refusal([name], tmp_path)
+        assert names(["**"], tmp_path) == ["a.txt"]
+    for name in ("zero", "null", "random", "tty"):
+        assert "regular file" in refusal([name], Path("/dev"))
+        assert "regular file" in refusal([f"/dev/{name}"], Path("/dev"))
+    # It leads to whatever this process reads from.
+    assert re.search("leaves|regular file", refusal(["stdin"], Path("/dev")))
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path):
+    """What stands between looking and opening: the open itself must not block either."""
+    os.mkfifo(tmp_path / "pipe")
+    descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]
+    os.close(descriptor)
+
+
+def test_a_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp_path: Path):
+    inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/folder": "../away", "root/file": "../away/a.txt"}) / "root"
+    for looked_at in (("folder", "a.txt"), ("file",)):
+        with pytest.raises(UnfitError), Root.of(inside).opened(looked_at):
+            pass
+
+
+def test_whoever_swaps_folders_for_links_meanwhile_gets_nothing_from_outside(tmp_path: Path):
+    inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/in/a.txt": INSIDE, "root/out": "../away"}) / "root"
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for old, new in (("in", "x"), ("out", "in"), ("in", "out"), ("x", "in")):
+                os.rename(inside / old, inside / new)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        for pattern in ("in/a.txt", "in/*", "*/a.txt") * 200:
+            try:
+                assert {attachment.data for attachment in files.gather([pattern], [inside])} == {INSIDE}
+            except RequestError:
+                continue
+    finally:
+        done.set()
+        swapping.join()
+
+
+def test_a_root_that_is_gone_is_told_to_who_set_it(tmp_path: Path):
+    with pytest.raises(ConfigError, match="AGENT_JOBS_FILE_ROOTS"):
+        files.gather(["a.txt"], [tmp_path / "gone"])
+
+
+@contextmanager
+def unprivileged() -> Generator[Path]:
+    """A folder that everybody may enter, and for root the eyes of somebody else: to root nothing is unreadable."""
+    top = Path(tempfile.mkdtemp())
+    top.chmod(0o755)
+    am_root = os.geteuid() == 0
+    try:
+        yield top
+    finally:
+        if am_root:
+            os.seteuid(0)
+        for path in [top, *top.rglob("*")]:
+            path.chmod(0o755)
+        shutil.rmtree(top)
+
+
+def test_what_may_not_be_read_is_refused_by_name_and_left_out_of_globs():
+    import pathspec  # before the right to read it may be gone
+
+    assert pathspec
+    with unprivileged() as top:
+        grow(top, {"a.txt": INSIDE, "locked.txt": OUTSIDE, "closed/b.txt": OUTSIDE})
+        (top / "locked.txt").chmod(0)
+        (top / "closed").chmod(0)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        assert "Permission denied" in refusal(["locked.txt"], top)
+        assert refusal(["closed/b.txt"], top)
+        assert "1 unreadable" in refusal(["closed"], top)
+        assert names(["**"], top) == ["a.txt"]
+        assert "1 unreadable" in refusal(["lock*"], top)
+
+
+# --- limits
+
+
+@pytest.mark.parametrize(
+    ("name", "size_bytes", "head", "told"),
+    [
+        ("huge.txt", 2**30, b"", ["huge.txt", "1.0 GiB", "32.0 MiB"]),
+        ("log.txt", 4 * 2**20 + 1, b"x" * 9000, ["log.txt", "4.0 MiB", "text"]),
+        ("a.png", 21 * 2**20, b"\x89PNG\r\n\x1a\n", ["a.png", "21.0 MiB", "20.0 MiB", "image"]),
+        ("a.pdf", 33 * 2**20, b"%PDF-1.7", ["a.pdf", "33.0 MiB", "32.0 MiB"]),
+    ],
+)
+def test_a_file_that_is_too_large_is_refused_by_its_size(
+    tmp_path: Path, name: str, size_bytes: int, head: bytes, told: list[str]
+):
+    sparse(tmp_path / name, size_bytes, head)
+    for part in told:
+        assert part in refusal([name], tmp_path)
+
+
+def test_a_large_binary_in_a_glob_is_left_out_and_a_large_text_refused(tmp_path: Path):
+    grow(tmp_path, {"a.txt": INSIDE})
+    sparse(tmp_path / "disk.img", 2**30)
+    assert names(["*"], tmp_path) == ["a.txt"]
+    (tmp_path / "log.txt").write_bytes(b"x" * (4 * 2**20 + 1))
+    assert "log.txt" in refusal(["*"], tmp_path)
+
+
+def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(tmp_path: Path):
+    for number in range(2):
+        sparse(tmp_path / f"{number}.pdf", 17 * 2**20, b"%PDF-1.7")
+    assert names(["0.pdf"], tmp_path) == ["0.pdf"]
+    assert refusal(["*.pdf"], tmp_path).startswith("1.pdf has 17.0 MiB, which is more than the 15.0 MiB")
+
+
+def test_more_files_than_a_job_takes_are_refused(tmp_path: Path):
+    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(files.MAX_FILES)})
+    (tmp_path / "binary").write_bytes(b"\0")
+    assert len(files.gather(["*"], [tmp_path])) == files.MAX_FILES
+    (tmp_path / "more.txt").touch()
+    assert str(files.MAX_FILES) in refusal(["*"], tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("WALK_ENTRIES", 5), ("WALK_S", -1.0)])
+def test_a_pattern_that_looks_too_far_around_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+):
+    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(6)})
+    monkeypatch.setattr(rooms, limit, value)
+    assert "further down" in refusal(["*"], tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="this system has no /proc")
+def test_a_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest.MonkeyPatch):
+    [attachment] = files.gather(["version"], [Path("/proc")])
+    assert attachment.data == Path("/proc/version").read_bytes()
+    monkeypatch.setattr(files, "HEAD_BYTES", 5)
+    monkeypatch.setattr(files, "LIMIT_BYTES", {**files.LIMIT_BYTES, "text": 10})
+    assert "10 bytes" in refusal(["version"], Path("/proc"))
+
+
+# --- what it is
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x7fELF\x00\x01", b"PK\x03\x04\x00", b"a\0b", b"\x01\x80", b"\xff\xfe\x00", b"x" * 9000 + b"\0"]
+)
+def test_a_binary_is_refused_by_name_left_out_of_globs_and_taken_as_data_for_the_code_interpreter(
+    tmp_path: Path, data: bytes
+):
+    grow(tmp_path, {"a.txt": INSIDE, "thing": data})
+    assert "binary" in refusal(["thing"], tmp_path)
+    assert "1 binary" in refusal(["th*"], tmp_path)
+    assert names(["*"], tmp_path) == ["a.txt"]
+    assert names(["*"], tmp_path, upload=True) == ["a.txt"]
+    [attachment] = files.gather(["thing"], [tmp_path], upload=True)
+    assert (attachment.kind, attachment.data) == ("data", data)
+
+
+def test_tables_and_archives_are_data_where_they_are_uploaded_and_else_what_they_hold(tmp_path: Path):
+    grow(
+        tmp_path, {"t.csv": b"a,b\n", "t.xlsx": b"PK\x03\x04\0", "t.parquet": b"PAR1\0", "t.py": b"1", "t.zip": b"PK\0"}
+    )
+    assert {one.name: one.kind for one in files.gather(["*"], [tmp_path], upload=True)} == {
+        "t.csv": "data", "t.parquet": "data", "t.py": "text", "t.xlsx": "data", "t.zip": "data",
+    }  # fmt: skip
+    assert {one.name: one.kind for one in files.gather(["*"], [tmp_path])} == {"t.csv": "text", "t.py": "text"}
+    sparse(tmp_path / "t.zip", 65 * 2**20)
+    assert "64.0 MiB" in refusal(["t.zip"], tmp_path, upload=True)
+    for number in range(3):
+        sparse(tmp_path / f"{number}.zip", 50 * 2**20)
+    assert refusal(["[0-2].zip"], tmp_path, upload=True).startswith("2.zip has 50.0 MiB")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", ""),
+        ("grüße 你好".encode(), "grüße 你好"),
+        (b"\xef\xbb\xbfbom", "bom"),
+        ("grüße".encode("utf-16"), "grüße"),
+        (b"\xfe\xff" + "grüße".encode("utf-16-be"), "grüße"),
+        ("grüße".encode("utf-32"), "grüße"),
+        (b"gr\xfc\xdfe", "grüße"),
+        (b"\x1b[31mred\r\n", "\x1b[31mred\r"),
+    ],
+)
+def test_text_is_decoded(tmp_path: Path, data: bytes, told: str):
+    (tmp_path / "a.txt").write_bytes(data)
+    [part] = files.parts(files.gather(["a.txt"], [tmp_path]))
+    guessed = ' encoding="guessed: latin-1"' if data == b"gr\xfc\xdfe" else ""
+    assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{told}\n</file>'}
+
+
+@given(st.text(st.sampled_from("</file-23>FILE\n "), max_size=60))
+def test_no_text_can_end_its_own_fence(text: str):
+    one = files.Attachment("a.txt", "text", "text/plain", text.encode())
+    fenced = files.parts([one])[0]["text"]
+    tag = re.match(r"<([\w-]+) ", fenced)
+    assert tag
+    assert fenced.lower().count(f"</{tag[1]}>") == 1
+    assert fenced.endswith(f"\n</{tag[1]}>")
+
+
+def test_a_name_cannot_break_out_of_its_line(tmp_path: Path):
+    grow(tmp_path, {'a">\n<file>\x1b\u202e.txt': INSIDE, os.fsdecode(b"b\xff.txt"): INSIDE})
+    found = files.gather(["*"], [tmp_path])
+    assert [attachment.name for attachment in found] == ['a">?<file>??.txt', "b?.txt"]
+    assert [part["text"] for part in files.parts(found)] == [
+        "<file name='a\"&gt;?&lt;file&gt;??.txt'>\ninside\n</file>",
+        '<file name="b?.txt">\ninside\n</file>',
+    ]
+
+
+def png(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+JPEG = b"\xff\xd8\xff\xe0\x00\x04\0\0\xff\xc4\x00\x03\0\xff\xc2\x00\x0b\x08" + struct.pack(">HH", 64, 33) + b"\0" * 6
+GIF = b"GIF89a" + struct.pack("<HH", 33, 64) + b"\0\0\0"
+WEBP = {
+    "VP8 ": b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 33, 64),
+    "VP8L": b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + struct.pack("<I", 32 | 63 << 14),
+    "VP8X": b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\x20\0\0\x3f\0\0",
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "tokens"),
+    [
+        (png(33, 64), "image/png", 4),
+        (png(1024, 1024), "image/png", 1024),
+        (JPEG, "image/jpeg", 4),
+        (GIF, "image/gif", 4),
+        *((data, "image/webp", 4) for data in WEBP.values()),
+        (JPEG[:6] + b"\0", "image/jpeg", 1536),
+        (png(1, 1)[:12], "image/png", 1536),
+        (b"\xff\xd8\xff\xda", "image/jpeg", 1536),
+        (b"\xff\xd8\xff\xe0\x00\x02no frame", "image/jpeg", 1536),
+        (b"RIFF\0\0\0\0WEBPANIM", "image/webp", 1536),
+    ],
+)
+def test_an_image_is_known_by_its_content_told_by_its_name_and_counted_by_its_patches(
+    tmp_path: Path, data: bytes, media_type: str, tokens: int
+):
+    (tmp_path / "shot.bin").write_bytes(data)
+    found = files.gather(["shot.bin"], [tmp_path])
+    named, image = files.parts(found)
+    assert named == {"type": "input_text", "text": '<image name="shot.bin"/>'}
+    assert image["image_url"] == f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    assert files.estimate_tokens(found) == tokens
+
+
+def test_a_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
+    pages = b"%PDF-1.7\n/Type /Pages /Type /Page /Type/Page\0"
+    grow(tmp_path, {"a.pdf": pages, "b.pdf": b"\n\n%PDF-1.5\0" + b"x" * 60_000})
+    first, second = files.gather(["a.pdf", "b.pdf"], [tmp_path])
+    data = base64.b64encode(pages).decode()
+    assert files.parts([first]) == [
+        {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"}
+    ]
+    assert [files.estimate_tokens([one]) for one in (first, second)] == [3000, 3000]
+
+
+def test_the_parts_are_what_the_api_takes(tmp_path: Path):
+    grow(tmp_path, {"a.txt": INSIDE, "b.png": png(1, 1), "c.pdf": b"%PDF-1.7", "d.csv": b"1,2"})
+    found = files.gather(["*"], [tmp_path], upload=True)
+    parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(files.parts(found))
+    assert [part["type"] for part in parts] == ["input_text", "input_text", "input_image", "input_file"]
+    assert files.described(found)[0] == {"name": "a.txt", "bytes": 6, "kind": "text"}
+    assert [one["kind"] for one in files.described(found)] == ["text", "image", "pdf", "data"]
+    assert files.estimate_tokens(found[-1:]) == 0
+
+
+@pytest.mark.parametrize(("text", "least", "most"), [("word " * 800, 800, 1100), ("你好世界" * 250, 900, 1100)])
+def test_tokens_are_estimated_for_latin_and_for_chinese_text(text: str, least: int, most: int):
+    assert least <= files.estimate_tokens([files.Attachment("a", "text", "text/plain", text.encode())]) <= most
+
+
+# --- what is left out
+
+
+SECRETS = [".env", ".ENV", ".env.local", "app/.env.production", "id_rsa", "keys/id_ed25519", "server.pem", "a.key",
+           ".netrc", ".npmrc", ".ssh/config", ".aws/credentials", "terraform.tfstate", ".git/config",
+           "sub/.git/HEAD"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_what_keeps_secrets_by_its_name_is_refused_and_left_out(tmp_path: Path, name: str):
+    grow(tmp_path, {"a.txt": INSIDE, name: OUTSIDE, "innocent.txt": name, ".env.example": b"KEY="})
+    for pattern in (name, str(tmp_path / name), "innocent.txt"):
+        assert "not attached" in refusal([pattern], tmp_path)
+    every = ["**", "**/.*", ".*/**", "**/.*/**", "**/.git/*", ".example", ".env.ex*"]
+    for pattern in every:
+        try:
+            assert all(one.data != OUTSIDE for one in files.gather([pattern], [tmp_path]))
+        except RequestError:
+            continue
+    assert names(["**"], tmp_path) == ["a.txt"]
+    assert names([".env.example"], tmp_path) == [".env.example"]
+
+
+def test_a_private_key_is_known_by_its_first_line_and_a_text_about_keys_is_none(tmp_path: Path):
+    key = b"-----BEGIN OPENSSH PRIVATE KEY-----\nx"
+    grow(tmp_path, {"deploy": key, "about.md": b"A key starts with\n" + key, "id_rsa.pub": INSIDE})
+    assert "not attached" in refusal(["deploy"], tmp_path)
+    assert names(["*"], tmp_path) == ["about.md", "id_rsa.pub"]
+
+
+def test_nested_gitignore_files_hold_for_globs_and_not_for_what_is_named(tmp_path: Path):
+    grow(
+        tmp_path,
+        {
+            ".gitignore": b"\xef\xbb\xbf*.log\r\n/build/\nnode_modules\n!\n[z-a]\n", "a.log": INSIDE, "a.txt": INSIDE,
+            "build/x.txt": INSIDE, "sub/build/y.txt": INSIDE, "sub/.gitignore": b"!keep.log\nz.txt\n",
+            "sub/keep.log": INSIDE, "sub/other.log": INSIDE, "sub/z.txt": INSIDE, "z.txt": INSIDE,
+            "node_modules/p/i.js": INSIDE, "node_modules/p/.gitignore": b"j.js", "node_modules/p/j.js": INSIDE,
+            "hidden.txt": "a.log", "linked.txt": "build/x.txt",
+        },
+    )  # fmt: skip
+    assert names(["**"], tmp_path) == ["a.txt", "sub/build/y.txt", "sub/keep.log", "z.txt"]
+    assert names(["sub"], tmp_path) == ["sub/build/y.txt", "sub/keep.log"]
+    assert "ignored by .gitignore" in refusal(["*.log"], tmp_path)
+    assert names(["a.log", "build/x.txt", "sub/z.txt"], tmp_path) == ["a.log", "build/x.txt", "sub/z.txt"]
+    assert names(["node_modules"], tmp_path) == ["node_modules/p/i.js"]
+    assert names(["node_modules/p/*.js"], tmp_path) == ["node_modules/p/i.js"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, partial(os.symlink, "/etc/passwd")])
+def test_a_gitignore_that_is_no_file_has_no_rules(tmp_path: Path, make: Callable[[Path], None]):
+    grow(tmp_path, {"a.txt": INSIDE})
+    make(tmp_path / ".gitignore")
+    assert names(["*"], tmp_path) == ["a.txt"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "rule",
+    ["*a" * 30 + "b", "a*" * 30 + "b", "**/a/" * 20 + "b", "[a]*" * 20 + "b", "\\a*" * 20 + "b", "!" + "*a" * 30],
+)
+def test_a_hostile_gitignore_costs_no_time(tmp_path: Path, rule: str):
+    grow(tmp_path, {".gitignore": b"nothing\n" + rule.encode(), "a" * 250: INSIDE, "c.txt": INSIDE, "a/a/a/a": INSIDE})
+    assert names(["c.txt"], tmp_path) == ["c.txt"]
+    try:
+        assert "c.txt" in names(["**"], tmp_path)
+    except RequestError as refused:
+        assert "ignored" in str(refused)
+
+
+def test_a_gitignore_without_end_is_refused(tmp_path: Path):
+    grow(tmp_path, {".gitignore": b"#" * 1_000_001, "a.txt": INSIDE})
+    assert ".gitignore" in refusal(["*"], tmp_path)
+
+
+RULES = st.builds(
+    lambda *parts: "".join(parts),
+    st.sampled_from(["", "", "", "!"]),
+    st.sampled_from(["", "/", "**/"]),
+    st.sampled_from(["a", "b", "c", "*", "a*", "?", "[ab]", "a/b", "b/*", "a/**", "**/c", "a/**/c"]),
+    st.sampled_from(["", "", "/"]),
+)
+TREES = st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join), min_size=1, max_size=8)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here to compare with")
+@settings(deadline=None, max_examples=60)
+@given(TREES, st.lists(RULES, max_size=4), st.lists(RULES, max_size=3))
+def test_globs_leave_out_what_git_leaves_out(tree: set[str], rules: list[str], deeper: list[str]):
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder)
+        leaves = [name for name in tree if not any(other.startswith(f"{name}/") for other in tree)]
+        grow(top, dict.fromkeys(leaves, INSIDE))
+        (top / ".gitignore").write_text("\n".join(rules))
+        if (top / "a").is_dir():
+            (top / "a/.gitignore").write_text("\n".join(deeper))
+        isolated = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        subprocess.run(["git", "init", "-q"], cwd=top, env=isolated, check=True)
+        listed = subprocess.run(
+            ["git", "ls-files", "--others", "--exclude-standard"],
+            cwd=top,
+            env=isolated,
+            check=True,
+            capture_output=True,
+        ).stdout.decode()
+        expected = [name for name in sorted(listed.split()) if not name.endswith(".gitignore")]
+        try:
+            found = names(["**"], top)
+        except RequestError:
+            found = []
+        assert sorted(found) == expected
+
+
+# --- whatever is asked
+
+
+@pytest.fixture(scope="module")
+def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root full of ways out of it."""
+    top = tmp_path_factory.mktemp("trap")
+    return grow(
+        top,
+        {
+            "secret": OUTSIDE, "away/secret": OUTSIDE, "away/in/a": OUTSIDE, "rootless/secret": OUTSIDE,
+            "root/a": INSIDE, "root/in/a": INSIDE, "root/in/up": "../..", "root/up": "..", "root/out": "../away",
+            "root/secret": "../secret", "root/top": "/", "root/abs": str(top), "root/back": "../root",
+            "root/loop": "loop", "root/home": "~", "root/in/.env": OUTSIDE, "root/.git/config": OUTSIDE,
+        },
+    )  # fmt: skip
+
+
+STEPS = ["..", ".", "", "a", "in", "up", "out", "top", "abs", "back", "loop", "secret", "away", "root", "rootless", "*",
+         "**", "?*", "[a-z]*", "[!a]*", "{..,up}", "{a,secret}", "{.,}{.,}", "{/,x}", "{../,in/}", ".*", ".env", ".git",
+         "config", "~", "\\..", "%2e%2e", "．．", "in/../up"]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.sampled_from(["", "/", "TOP/", "TOP/root/", "TOP/root/../", "TOP/rootless/", "~/", "//", "./"]),
+    st.lists(st.sampled_from(STEPS), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, steps: list[str], upload: bool):
+    pattern = start.replace("TOP", str(trap)) + "/".join(steps)
+    try:
+        found = files.gather([pattern], [trap / "root"], upload=upload)
+    except RequestError as refused:
+        assert "\n" not in str(refused)
+    else:
+        assert {attachment.data for attachment in found} == {INSIDE}
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=300), min_size=1, max_size=2))
+def test_whatever_the_pattern_says_it_is_answered_in_a_sentence(trap: Path, patterns: list[str]):
+    try:
+        found = files.gather(patterns, [trap / "root"])
+    except AgentJobsError as refused:
+        assert str(refused).isprintable()
+    else:
+        assert {attachment.data for attachment in found} == {INSIDE}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("src/mian.py", "did you mean 'src/main.py'"),
+        ("scr/main.py", "did you mean 'src'"),
+        ("src/*.rs", "src holds main.py, test.py."),
+        ("empty", "nothing"),
+        ("empty/*.py", "nothing that can be attached"),
+        ("{" + ",".join(map(str, range(65))) + "}", "64 patterns"),
+        ("{a,b}" * 7, "64 patterns"),
+        ("x" * 5000, "nothing matches"),
+    ],
+)
+def test_a_pattern_that_brings_nothing_is_refused_with_the_nearest_name(tmp_path: Path, pattern: str, hint: str):
+    grow(tmp_path, {"src/main.py": INSIDE, "src/test.py": INSIDE, "src/.env": OUTSIDE, "src/id_rsa": OUTSIDE})
+    (tmp_path / "empty").mkdir()
+    answer = refusal([pattern], tmp_path)
+    assert hint in answer
+    assert len(answer) < 600
+    assert "id_rsa" not in answer
+
+
+def test_the_rules_of_git_are_not_loaded_before_they_are_needed():
+    code = "import sys, agent_jobs.files; assert 'pathspec' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
