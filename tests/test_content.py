@@ -140,6 +140,7 @@ def test_what_is_shown_as_one_character_is_not_parted(cluster: str, shift: int):
     assert len(parts) > 2
     assert re.fullmatch(f"x*(?:{cluster})*", parts[0])
     assert all(re.fullmatch(f"(?:{cluster})+", part) for part in parts[1:])
+    assert all(size(part) > 150 for part in parts[:-1])
 
 
 def test_a_heap_of_marks_longer_than_any_letter_is_parted_all_the_same():
