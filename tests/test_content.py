@@ -140,6 +140,7 @@ def test_what_is_shown_as_one_character_is_not_parted(cluster: str, shift: int):
     assert len(parts) > 2
     assert re.fullmatch(f"x*(?:{cluster})*", parts[0])
     assert all(re.fullmatch(f"(?:{cluster})+", part) for part in parts[1:])
+    assert all(size(part) > 150 for part in parts[:-1])
 
 
 def test_a_heap_of_marks_longer_than_any_letter_is_parted_all_the_same():
@@ -153,6 +154,7 @@ def test_a_page_ends_with_a_paragraph_a_line_a_sentence_or_a_word_where_one_ends
     assert cut("x" * 60 + "\n\n" + "y" * 20 + "\n" + "y" * 10) == "x" * 60 + "\n\n"
     assert cut("x" * 20 + "\n\n" + "y" * 40 + "\n" + "y" * 10) == "x" * 20 + "\n\n" + "y" * 40 + "\n"
     assert cut("x" * 20 + "\n\n" + "y" * 40 + ". " + "y" * 10 + " y") == "x" * 20 + "\n\n" + "y" * 40 + ". "
+    assert cut("x" * 60 + "\r\n\r\n" + "y" * 10 + "\r\n") == "x" * 60 + "\r\n\r\n"
     assert cut("長" * 25 + "。" + "長" * 5) == "長" * 25 + "。"
     assert cut("x" * 20 + ". " + "y" * 40 + " " + "y" * 10) == "x" * 20 + ". " + "y" * 40 + " "
     assert len(cut("x" * 42 + "\n\n" + "y" * 20)) > 90
@@ -214,6 +216,9 @@ def test_the_outline_is_of_headings_outside_code_and_its_offsets_are_where_they_
             "~~~",
             "# a comment",
             "    ~~~~",
+            "~~~ `js`",
+            "# a comment",
+            "~~~",
             "    # code by its indent",
             "```inline``` # no heading",
             "####### too deep",
@@ -557,6 +562,12 @@ def test_a_response_without_blobs_is_the_response_with_notes_of_their_sizes():
     assert bare == response
 
 
+def test_a_secret_that_a_server_echoes_is_not_told():
+    tool = {"type": "mcp", "server_url": "https://a.example", "headers": {"X-Key": "SECRET"}, "authorization": "SECRET"}
+    masked = {**tool, "headers": {"X-Key": "***"}, "authorization": "***"}
+    assert without_blobs({"id": "resp_1", "tools": [tool]}) == {"id": "resp_1", "tools": [masked]}
+
+
 # Anything at all.
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)
@@ -622,12 +633,13 @@ def test_an_entry_is_bounded_and_a_request_is_too(output: list[Any]):
     assert size(shown_request({f"field {number}": value for number, value in enumerate(wide * 20)})) <= 4_000
 
 
-@pytest.mark.parametrize("name", ["", "content"])
-def test_what_is_nested_too_deep_is_cut_and_not_followed(name: str):
-    value: Any = "bottom"
-    for _ in range(5_000):
-        value = {name: value, "type": "message"} if name else [value]
-    for answer in told_of({"output": [value], "arguments": value, "tools": value}):
+@pytest.mark.parametrize("wrap", ["list", *KINDS])
+def test_what_is_nested_too_deep_is_cut_and_not_followed(wrap: str):
+    deep: Any = "bottom"
+    for _ in range(2_000):
+        deep = [deep] if wrap == "list" else {"content": deep, "type": wrap}
+    output: list[Any] = [{"type": kind, name: deep} for kind in KINDS for name in NAMES]
+    for answer in told_of({"output": [*output, {"content": [{"annotations": output}]}], **dict.fromkeys(NAMES, deep)}):
         json.dumps(answer)
 
 

@@ -34,7 +34,7 @@ BLOB_CHARS = 500
 # Text.
 
 #: Where a page may end, the best first: behind a paragraph, a line, a sentence, a word.
-_ENDS = (("\n\n",), ("\n",), (". ", "! ", "? ", "。", "！", "？", "؟ ", "۔ ", "। "), (" ", "\t", "\u3000"))
+_ENDS = (("\n\n", "\r\n\r\n"), ("\n",), (". ", "! ", "? ", "。", "！", "？", "؟ ", "۔ ", "। "), (" ", "\t", "\u3000"))
 #: Characters that are shown as one are rarely longer; where they are, a page may end within.
 _CLUSTER_CHARS = 64
 _JOINER = "\u200d"
@@ -122,7 +122,7 @@ def _headings(text: str) -> Iterator[Entry]:
     for line in _MARKED.finditer(text):
         if mark := line["fence"]:
             if not fence:
-                fence = mark if "`" not in line["info"] else ""
+                fence = "" if mark[0] == "`" and "`" in line["info"] else mark  # code within a line
             elif mark.startswith(fence) and not line["info"].strip():
                 fence = ""
         elif not fence and len(line["indent"].expandtabs(4)) <= 3 and (title := _heading_title(line["title"])):
@@ -166,7 +166,7 @@ def reasoning(output: object) -> str:
     for item in items_of(output):
         if item.get("type") == "reasoning":
             parts = items_of(item.get("summary")) or items_of(item.get("content"))
-            texts += [part["text"] for part in parts if isinstance(part.get("text"), str)]
+            texts += [_text(part.get("text")) for part in parts]
     return _clean("\n\n".join(text for text in texts if text))
 
 
@@ -179,18 +179,16 @@ def files(output: object) -> list[Entry]:
     images: list[Entry] = []
     for item in items_of(output):
         if (data := image_data(item)) is not None:
-            media_type = _MEDIA_TYPES.get(str(item.get("output_format")), "image/png")
-            images.append(
-                _facts({"type": "image", "id": item.get("id"), "media_type": media_type}) | {"bytes": len(data)}
-            )
-        images += [
-            _code_image(each["url"]) for each in items_of(item.get("outputs")) if isinstance(each.get("url"), str)
-        ]
+            media_type = _MEDIA_TYPES.get(_text(item.get("output_format")), "image/png")
+            image = _facts({"type": "image", "id": item.get("id"), "media_type": media_type})
+            images.append(image | {"bytes": len(data)})
+        images += [_code_image(url) for each in items_of(item.get("outputs")) if (url := _text(each.get("url")))]
     named: dict[str, Entry] = {}
     for annotation in _annotations(output):
-        if kind := _FILES.get(str(annotation.get("type"))):
-            names = {name: annotation.get(name) for name in _FILE_NAMES}
-            named.setdefault(str(names), _facts({"type": kind, **names}))
+        kind = _FILES.get(_text(annotation.get("type")))
+        names = _facts({name: annotation.get(name) for name in _FILE_NAMES})
+        if kind and names:
+            named[str(names)] = {"type": kind, **names}
     return [*images, *named.values()]
 
 
@@ -201,9 +199,7 @@ _MEDIA_TYPES = {"webp": "image/webp", "jpeg": "image/jpeg", "gif": "image/gif", 
 
 def image_data(item: JSON) -> bytes | None:
     """The picture in an image_generation_call; None where there is none or it is not base64."""
-    result = item.get("result")
-    if item.get("type") != "image_generation_call" or not isinstance(result, str) or not result:
-        return None
+    result = _text(item.get("result")) if item.get("type") == "image_generation_call" else ""
     try:
         return base64.b64decode("".join(result.rpartition(",")[2].split()), validate=True) or None
     except ValueError:
@@ -217,18 +213,16 @@ def _annotations(output: object) -> Iterator[JSON]:
 
 
 def _add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> None:
-    url, file_id = source.get("url"), source.get("file_id")
-    if isinstance(url, str) and url.strip() and not url.lstrip().lower().startswith("data:"):
-        key, shown = _normalised(_clean(url.strip()))
-        named = {"url": _cut(shown, URL_CHARS), "title": _line(source.get("title"), TITLE_CHARS)}
-    elif isinstance(file_id, str) and file_id:
-        key = _clean(file_id)
-        named = _facts({name: source.get(name) for name in _FILE_NAMES})
+    url = _clean(_text(source.get("url")).strip())
+    if url and not _is_data(url):
+        key, shown = _normalised(url)
+        entry = found.setdefault(key, {"url": _cut(shown, URL_CHARS), "cited": 0})
+    elif file := _facts({name: source.get(name) for name in _FILE_NAMES}):
+        entry = found.setdefault(str(file), {**file, "cited": 0})
     else:
         return
-    entry = found.setdefault(key, {**{name: value for name, value in named.items() if value}, "cited": 0})
-    if named.get("title") and "title" not in entry:
-        entry["title"] = named["title"]
+    if title := _line(source.get("title"), TITLE_CHARS):
+        entry.setdefault("title", title)
     entry["cited"] += cited
 
 
@@ -296,7 +290,7 @@ def _told(item: JSON) -> Entry:
 def _words(value: object, depth: int = 4) -> str:
     """The words in a text, a list of texts, or an object that keeps them under a name we know."""
     if isinstance(value, str) or not depth:
-        return value if isinstance(value, str) else ""
+        return _text(value)
     if isinstance(value, list):
         words = [_words(each, depth - 1) for each in cast("list[object]", value)]
         return "; ".join(each for each in words if each)
@@ -306,7 +300,7 @@ def _words(value: object, depth: int = 4) -> str:
 
 
 def _code_image(url: str) -> Entry:
-    if not url.lstrip().lower().startswith("data:"):
+    if not _is_data(url):
         return {"type": "image", "url": _cut(_clean(url), URL_CHARS)}
     head, _, data = url.partition(",")
     media_type = head.partition(":")[2].partition(";")[0]
@@ -323,7 +317,10 @@ _BASE64 = re.compile(rf"(?<![\w+/-])[\w+/-]{{{BLOB_CHARS},}}=*", re.ASCII)
 
 
 def without_blobs(response: JSON) -> dict[str, Any]:
-    """The response with a note of its size, like `[5120 bytes not shown]`, for whatever is base64 or encrypted."""
+    """The response with a note of its size, like `[5120 bytes not shown]`, for whatever is base64 or encrypted.
+
+    Secrets of tools, which some servers echo, are masked as in `shown_request`.
+    """
     return _bare(response, DEPTH)
 
 
@@ -377,10 +374,13 @@ def _bare(value: Any, depth: int) -> Any:
         return value
     facts = cast("dict[str, Any]", value)
     blobs = _BLOBS | {"result"} if facts.get("type") == "image_generation_call" else _BLOBS
-    return {
-        _clean(name): _note(each) if name in blobs and isinstance(each, str) and each else _bare(each, depth - 1)
-        for name, each in facts.items()
-    }
+    return {_clean(name): _bare_field(name, each, blobs, depth - 1) for name, each in facts.items()}
+
+
+def _bare_field(name: str, value: Any, blobs: set[str], depth: int) -> Any:
+    if name in blobs and _text(value):
+        return _note(value)
+    return _shown(name, value, "masked", depth) if _SECRET.search(name) else _bare(value, depth)
 
 
 _DEEPER = "[nested too deep]"
@@ -408,7 +408,7 @@ def _shown(name: str, value: Any, how: Literal["plain", "sized", "masked"], dept
     if isinstance(value, list):
         return [_shown("", each, how, depth - 1) for each in cast("list[Any]", value)]
     if how == "masked" and value is not None and not isinstance(value, bool):
-        return " ".join(_PLACEHOLDER.findall(str(value))) or "***"
+        return " ".join(_PLACEHOLDER.findall(_text(value))) or "***"
     if not isinstance(value, str):
         return _finite(value) if isinstance(value, float) else value
     if how == "sized" and name not in _LABELS:
@@ -438,9 +438,8 @@ def _tokens(usage: Usage | None) -> str | None:
 
 def _link(source: Entry) -> str:
     url = source.get("url", "")
-    title = re.sub(
-        r"([\\`*_\[\]<>])", r"\\\1", source.get("title") or source.get("filename") or url or source["file_id"]
-    )
+    name = next(source[field] for field in ("title", "filename", "url", "file_id", "container_id") if field in source)
+    title = re.sub(r"([\\`*_\[\]<>])", r"\\\1", name)
     if not url.startswith(("http://", "https://")):
         return title
     target = re.sub(r"[\s<>\\\x00-\x1f]", lambda found: quote(found[0]), url)
@@ -450,6 +449,14 @@ def _link(source: Entry) -> str:
 # Small texts.
 
 
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _is_data(url: str) -> bool:
+    return url.lstrip()[:5].lower() == "data:"
+
+
 def _facts(values: JSON) -> Entry:
     """The texts among these values, each as one line."""
     return {name: line for name, value in values.items() if (line := _line(value, FACT_CHARS))}
@@ -457,8 +464,7 @@ def _facts(values: JSON) -> Entry:
 
 def _line(value: object, chars: int) -> str:
     """A text as one line without base64, cut and marked where it is longer; empty for what is no text."""
-    line = " ".join(_without_base64(value).split()) if isinstance(value, str) else ""
-    return _cut(line, chars)
+    return _cut(" ".join(_without_base64(_text(value)).split()), chars)
 
 
 def _cut(text: str, chars: int) -> str:
