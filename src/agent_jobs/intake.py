@@ -1,103 +1,195 @@
-"""An order becomes jobs: its request, what it goes on from, its files, and what it may cost."""
+"""An order becomes jobs: its request, its files, what it goes on from, and what it may cost. Nothing is sent here."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from secrets import choice
 from typing import Any
 from uuid import uuid4
 
-from agent_jobs import request, thread
+import anyio
+
+from agent_jobs import files, request, thread
 from agent_jobs.clock import Clock
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import AgentJobsError, RequestError
+from agent_jobs.files import Attachment
 from agent_jobs.job import JSON, Job, Status, Turn
+from agent_jobs.pricing import Prices, day_start
+from agent_jobs.request import Preset, Secret
 from agent_jobs.responses import Endpoint
-from agent_jobs.store import Store
+from agent_jobs.store import Budget, Store, Upload
 
 #: Jobs that one call starts at most.
-BATCH_MAX = 20
-BATCH_CHARS = 60
+BATCH_MAX, BATCH_CHARS = 20, 60
 #: No vowels and no look-alikes: ids are read aloud, and should spell nothing.
 ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
 #: What a follow-up keeps of the request before it, unless it says otherwise: upstream carries none of it over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")
+#: In text that is no code, so many bytes are a token.
+TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a caller asks for: the same for each prompt, a job for each."""
+    """What a caller asks for: the same for each prompt, a job for each. See `request.build` for the arguments."""
 
     prompts: Sequence[str]
+    preset: str | None = None
     model: str | None = None
     effort: str | None = None
     web_search: bool | None = None
+    files: Sequence[str] = ()
     previous_job_id: str | None = None
     batch: str = ""
     priority: int = 0
     options: JSON = field(default_factory=dict[str, Any])
 
 
-class Intake:
-    """Makes jobs for one endpoint; nothing is written down here.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the user set for new jobs.
 
     Args:
-        model: What to ask for where the caller names no model; None takes the one in data/.
+        prices: What models cost.
+        presets: Requests by name.
+        model: What to ask for where neither the caller nor a preset names a model; None takes the one in data/.
+        secrets: What may stand in a request as `${NAME}`.
+        file_roots: The folders below which files may be read.
+        budget_usd: What may be spent on the jobs of a day (UTC).
     """
 
-    def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, model: str | None) -> None:
+    prices: Prices
+    presets: Mapping[str, Preset]
+    model: str | None = None
+    secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
+    file_roots: Sequence[Path] = ()
+    budget_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """The jobs of an order, and what is to be written down with them."""
+
+    jobs: list[Job]
+    uploads: list[Upload]
+    budget: Budget | None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an order would send and cost."""
+
+    jobs: int
+    model: str
+    files: list[dict[str, Any]]
+    input_tokens: int  #: roughly, of one job, without what it goes on from
+    cost_bound_usd: float | None  #: of all jobs
+    unbounded: str  #: why there is no bound
+
+
+class Intake:
+    """Makes jobs for one endpoint by the user's terms."""
+
+    def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, terms: Terms) -> None:
         self._store = store
         self._endpoint = endpoint
         self._clock = clock
-        self._model = model
+        self._terms = terms
 
-    async def jobs(self, order: Order) -> list[Job]:
-        """A job for each prompt, not yet written down.
+    async def jobs(self, order: Order) -> Intended:
+        """The jobs of an order, not yet written down.
 
         Raises:
             RequestError: Something cannot be asked for; the sentence says what can.
+            ConfigError: A person must change a setting first.
         """
-        if not 0 < len(order.prompts) <= BATCH_MAX:
-            raise RequestError(f"prompts takes 1 to {BATCH_MAX} texts: start the others in another call.")
-        if len(order.batch) > BATCH_CHARS:
-            raise RequestError(f"batch takes a name of at most {BATCH_CHARS} characters.")
-        if len(order.prompts) > 1 and order.options.get("key") is not None:
-            raise RequestError("options.key names one job: start jobs with keys one by one.")
+        _check(order)
+        options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id)
+        attached = await self._attached(order)
+        uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
-        seen = Counter[str]()
-        jobs: list[Job] = []
-        for prompt in order.prompts:
-            job = self._job(order, prompt, batch, previous)
-            # The same prompt ten times in one call is ten jobs; the same call again is the same ten.
-            again = seen[job.request_hash]
-            seen[job.request_hash] += 1
-            jobs.append(replace(job, request_hash=f"{job.request_hash}+{again}") if again else job)
-        return jobs
+        jobs = [self._job(order, prompt, batch, options, previous, attached) for prompt in order.prompts]
+        if uploads:
+            salt = _digest(uploads)
+            jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
+        jobs = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
+        budget = self._terms.budget_usd
+        return Intended(
+            jobs,
+            [Upload(one.name, one.data) for one in uploads],
+            None if budget is None else Budget(budget, day_start(self._clock.now())),
+        )
 
-    def _job(self, order: Order, prompt: str, batch: str, previous: "_Previous") -> Job:
+    async def estimate(self, order: Order) -> Estimate:
+        """What the order would send and cost; nothing is written down.
+
+        Raises:
+            RequestError, ConfigError: As `jobs`, but for a missing bound or price.
+        """
+        _check(order)
+        options = request.options_with(order.preset, order.options, self._terms.presets)
+        previous = await self._previous(order.previous_job_id)
+        attached = await self._attached(order)
+        job, *others = [self._job(order, prompt, "", options, previous, attached) for prompt in order.prompts]
+        bound, unbounded = None, ""
+        try:
+            bound = await self._bound_usd(job, previous) * (1 + len(others))
+        except AgentJobsError as error:
+            unbounded = str(error)
+        prompt_tokens = max(len(prompt.encode("utf-8", "replace")) for prompt in order.prompts) // TOKEN_BYTES
+        return Estimate(
+            jobs=1 + len(others),
+            model=str(job.turn.request["model"]),
+            files=files.described(attached),
+            input_tokens=prompt_tokens + files.estimate_tokens(attached),
+            cost_bound_usd=bound,
+            unbounded=unbounded,
+        )
+
+    def _job(
+        self,
+        order: Order,
+        prompt: str,
+        batch: str,
+        options: JSON,
+        previous: "_Previous",
+        attached: Sequence[Attachment],
+    ) -> Job:
         job_id = _new_id("job")
-        model = order.model or previous.request.get("model") or self._model
         body = request.build(
             prompt,
             job_id=job_id,
-            model=model,
+            preset=order.preset,
+            presets=self._terms.presets,
+            model=order.model or (None if order.preset else previous.request.get("model")),
+            default_model=self._terms.model,
             effort=order.effort,
-            web_search=bool(order.web_search),
+            web_search=order.web_search,
             options=order.options,
+            attachments=files.parts(attached),
+            openai=self._endpoint.openai,
         )
         body = {**{name: previous.request[name] for name in INHERITED if name in previous.request}, **body}
-        body = thread.continued(body, previous.link, previous.exchanges)
+        conversation = request.conversation_of(options)
+        link = {"conversation": conversation} if conversation else previous.link
+        body = thread.continued(body, link, previous.exchanges)
+        request.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
         return Job(
             id=job_id,
             title=request.title_of(prompt),
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=request.hash_of(body),
-            key=request.key_of(order.options),
+            key=request.key_of(options),
             priority=order.priority,
             batch=batch,
             previous_job_id=order.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
+            timeout_s=request.timeout_of(options),
             turn=Turn(
                 number=1,
                 request=body,
@@ -107,23 +199,59 @@ class Intake:
             ),
         )
 
+    async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> Job:
+        """The job with the most that it may cost, where anybody asked for that."""
+        most = request.max_cost_of(options)
+        if most is None and self._terms.budget_usd is None:
+            return job
+        bound = await self._bound_usd(job, previous)
+        if most is not None and bound > most:
+            raise RequestError(
+                f"This could cost up to {bound:.2f} USD, over options.max_cost_usd: lower options.max_output_tokens or "
+                "options.max_tool_calls, or allow more."
+            )
+        return replace(job, reserved_usd=bound)
+
+    async def _bound_usd(self, job: Job, previous: "_Previous") -> float:
+        bound = partial(
+            self._terms.prices.bound_usd,
+            job.turn.request,
+            at=job.created_at,
+            provider_url=self._endpoint.base_url,
+            history_tokens=previous.tokens,
+        )
+        return await anyio.to_thread.run_sync(bound)  # the price list takes a moment to load
+
+    async def _attached(self, order: Order) -> list[Attachment]:
+        if not order.files:
+            return []
+        runs_code = any(
+            tool["type"] == "code_interpreter"
+            for tool in request.options_with(order.preset, order.options, self._terms.presets).get("tools") or []
+        )
+        gather = partial(files.gather, list(order.files), self._terms.file_roots, upload=runs_code)
+        return await anyio.to_thread.run_sync(gather)
+
     async def _previous(self, job_id: str | None) -> "_Previous":
         """What the new jobs go on from, in the cheapest way that upstream still knows."""
         if job_id is None:
             return _Previous()
         job = await self._store.get(job_id)
         if job is None or not job.terminal:
-            raise RequestError(f"{job_id} is still running: agent_poll it until it ends, then go on from it.")
+            raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
+        tokens = job.usage.input_tokens + job.usage.output_tokens if job.usage else None
+        before = _Previous(job.turn.request, tokens=tokens)
         conversation = job.turn.request.get("conversation")
         here = job.turn.base_url == self._endpoint.base_url and job.turn.fingerprint in ("", self._endpoint.fingerprint)
         if here and isinstance(conversation, str):
-            return _Previous(job.turn.request, {"conversation": conversation})
+            return replace(before, link={"conversation": conversation})
         kept = job.turn.mode != "foreground" and job.status in (Status.COMPLETED, Status.INCOMPLETE)
         if here and kept and job.turn.response_id is not None:
-            return _Previous(job.turn.request, {"previous_response_id": job.turn.response_id})
-        if job.output is None:
+            return replace(before, link={"previous_response_id": job.turn.response_id})
+        exchanges = await self._store.thread(job_id)
+        if not exchanges:
             raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
-        return _Previous(job.turn.request, exchanges=await self._store.thread(job_id))
+        return replace(before, exchanges=exchanges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +261,34 @@ class _Previous:
     request: JSON = field(default_factory=dict[str, Any])
     link: JSON = field(default_factory=dict[str, Any])  #: the parameter by which upstream finds it
     exchanges: Sequence[tuple[JSON, JSON]] = ()  #: or all that was said, where upstream does not know it
+    tokens: int | None = None  #: how much was read and written for it
+
+
+def _check(order: Order) -> None:
+    if not 0 < len(order.prompts) <= BATCH_MAX:
+        raise RequestError(f"prompts takes 1 to {BATCH_MAX} texts: start the others in another call.")
+    if len(order.batch) > BATCH_CHARS:
+        raise RequestError(f"batch takes a name of at most {BATCH_CHARS} characters.")
+    if len(order.prompts) > 1 and order.options.get("key") is not None:
+        raise RequestError("options.key names one job: start jobs with keys one by one.")
+
+
+def _told_apart(jobs: Sequence[Job]) -> list[Job]:
+    """The same prompt ten times in one call is ten jobs; the same call again is the same ten."""
+    seen = Counter[str]()
+    apart: list[Job] = []
+    for job in jobs:
+        again = seen[job.request_hash]
+        seen[job.request_hash] += 1
+        apart.append(replace(job, request_hash=f"{job.request_hash}+{again}") if again else job)
+    return apart
+
+
+def _digest(uploads: Sequence[Attachment]) -> str:
+    digest = hashlib.sha256()
+    for one in uploads:
+        digest.update(one.name.encode() + b"\0" + hashlib.sha256(one.data).digest())
+    return digest.hexdigest()
 
 
 def _new_id(kind: str) -> str:

@@ -85,6 +85,11 @@ class Endpoint:
         return cls(str(whole), headers, blake2b(key.encode(), digest_size=8, salt=b"agent-jobs").hexdigest())
 
     @property
+    def openai(self) -> bool:
+        """Whether this is OpenAI itself, so that what is known of its models holds."""
+        return httpx2.URL(self.base_url).host.endswith(".openai.com")
+
+    @property
     def azure(self) -> bool:
         """Whether this is Azure, where background mode with streaming is a known issue."""
         return _azure(httpx2.URL(self.base_url))
@@ -211,18 +216,39 @@ class ResponsesClient:
         answer = await self._call("POST", self.endpoint.url("/conversations"), json={})
         return str(_object(answer)["id"])
 
+    async def upload(self, name: str, data: bytes) -> str:
+        """Hand a file to upstream and return its id there.
+
+        Raises:
+            UpstreamError: As `retrieve`; asking again leaves a file behind at worst.
+        """
+        answer = await self._call(
+            "POST", self.endpoint.url("/files"), data={"purpose": "user_data"}, files={"file": (name, data)}
+        )
+        return str(_object(answer)["id"])
+
+    async def delete_file(self, file_id: str) -> None:
+        """Have upstream forget a file; one that it does not know is as good as deleted."""
+        await self._forget(self.endpoint.url(f"/files/{_named(file_id)}"))
+
+    async def container_file(self, container_id: str, file_id: str) -> bytes:
+        """What a run of the code interpreter wrote into a file."""
+        path = f"/containers/{_named(container_id)}/files/{_named(file_id)}/content"
+        return (await self._call("GET", self.endpoint.url(path))).content
+
     async def delete(self, response_id: str) -> None:
         """Have upstream forget the response; one that it does not know is as good as deleted."""
+        await self._forget(self._response_url(response_id))
+
+    async def _forget(self, url: httpx2.URL) -> None:
         try:
-            await self._call("DELETE", self._response_url(response_id))
-        except MissingError:
-            return
+            await self._call("DELETE", url)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
 
     def _response_url(self, response_id: str, action: str = "") -> httpx2.URL:
-        # An id comes from upstream: it must not be able to name another path.
-        name = quote(response_id, safe="")
-        name = name if name.strip(".") else name.replace(".", "%2E")
-        return self.endpoint.url(f"/responses/{name}{action}")
+        return self.endpoint.url(f"/responses/{_named(response_id)}{action}")
 
     async def _call(self, method: str, url: httpx2.URL, **content: Any) -> httpx2.Response:
         try:
@@ -399,6 +425,12 @@ def _broken(error: Exception, endpoint: Endpoint, *, sent: bool) -> UpstreamErro
 
 def _azure(url: httpx2.URL) -> bool:
     return url.host.endswith((".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"))
+
+
+def _named(upstream_id: str) -> str:
+    """An id as a part of a path. It comes from upstream, and must not be able to name another path."""
+    name = quote(upstream_id, safe="")
+    return name if name.strip(".") else name.replace(".", "%2E")
 
 
 def _raw(url: httpx2.URL) -> str:

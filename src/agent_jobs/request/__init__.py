@@ -22,11 +22,12 @@ from agent_jobs.request.options import (
     max_cost_of,
     timeout_of,
 )
-from agent_jobs.request.presets import EFFORTS, Preset, our_presets
+from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.structured import mismatch
 
 __all__ = [
     "EFFORTS",
+    "Preset",
     "Secret",
     "allow_duplicate_of",
     "build",
@@ -34,6 +35,7 @@ __all__ = [
     "dry_run_of",
     "hash_of",
     "key_of",
+    "load_presets",
     "max_cost_of",
     "mismatch",
     "models",
