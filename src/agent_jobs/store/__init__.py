@@ -65,6 +65,8 @@ class Store(Protocol):
     async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
         """Keep a turn's response id, whatever the job's status; the first id stays.
 
+        It re-opens a job that ended because nobody knew its id, or because nobody could look at it.
+
         Returns the job as it now stands, with a cancel that was requested meanwhile; None if there is no such job.
         """
         ...
@@ -118,6 +120,13 @@ class Store(Protocol):
 
     async def purge(self, before: float) -> list[Job]:
         """Forget the jobs that ended before this time but for a tombstone, a few at a time; returns them."""
+        ...
+
+    async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
+        """Claim the jobs at other endpoints than this one that no process holds and that were sent so long ago.
+
+        Where nothing was ever sent, when they were made counts.
+        """
         ...
 
     async def tombstone(self, job_id: str) -> Tombstone | None:

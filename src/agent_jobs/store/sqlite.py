@@ -170,8 +170,8 @@ class SQLiteStore:
                 """UPDATE job SET status = 'queued', activity = '', error_code = NULL, error_message = NULL,
                                   finished_at = NULL, revision = revision + 1,
                                   next_at = CASE WHEN holder IS NULL THEN :now ELSE next_at END
-                   WHERE id = :id AND (status IN ('pending', 'starting')
-                                       OR (status = 'failed' AND error_code = 'start_unconfirmed'))""",
+                   WHERE id = :id AND (status IN ('pending', 'starting') OR (
+                       status = 'failed' AND error_code IN ('start_unconfirmed', 'endpoint_lost')))""",
                 id=job_id,
                 now=now,
             )
@@ -334,6 +334,22 @@ class SQLiteStore:
                 )
                 await self._execute(f"DELETE FROM job WHERE id = :id AND {old}", id=row["id"], before=before)
         return [_job(row) for row in rows]
+
+    async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
+        async with self._changing():
+            rows = await self._execute(
+                f"""UPDATE job SET holder = :me, next_at = NULL
+                    WHERE holder IS NULL AND status IN {_OPEN} AND EXISTS (
+                        SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
+                        AND turn.base_url <> :base_url
+                        AND (sent_at < :sent_before OR sent_at IS NULL AND created_at < :created_before))
+                    RETURNING id""",
+                me=self._holder.name,
+                base_url=base_url,
+                sent_before=sent_before,
+                created_before=created_before,
+            )
+        return [row["id"] for row in rows]
 
     async def tombstone(self, job_id: str) -> Tombstone | None:
         rows = await self._fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
