@@ -694,6 +694,21 @@ async def test_a_living_store_in_the_same_process_is_not_taken_over(store: Store
     assert await other.due(NOW + 1e6, HERE) == []
 
 
+async def test_a_job_that_was_freed_by_a_clock_an_hour_ahead_is_due_at_once(database: Database, store: Store):
+    async with database.open() as gone:
+        await standing(gone, IN_PROGRESS)
+        await gone.release(NOW + 3600)
+    assert await store.take_over(NOW) == 0, "nobody is dead"
+    assert await store.next_at(HERE) == NOW
+
+
+async def test_a_job_that_was_let_go_for_a_minute_stays_so(store: Store):
+    await standing(store, IN_PROGRESS)
+    await store.let_go("job_1", NOW + 60)
+    await store.take_over(NOW)
+    assert await store.next_at(HERE) == NOW + 60
+
+
 async def test_a_store_that_was_closed_without_releasing_counts_as_dead(database: Database, store: Store):
     async with database.open() as gone:
         await standing(gone, IN_PROGRESS)

@@ -154,7 +154,10 @@ class Store(Protocol):
         ...
 
     async def take_over(self, now: float) -> int:
-        """Free the jobs whose holder is dead, due at once; returns how many."""
+        """Free the jobs whose holder is dead, due at once; returns how many.
+
+        Free jobs that are due far ahead, by the clock of a process that disagreed with ours, are due at once too.
+        """
         ...
 
     async def release(self, now: float) -> None:

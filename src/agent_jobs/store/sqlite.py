@@ -26,6 +26,8 @@ from agent_jobs.store.schema import migrate, write_ahead
 #: How often a waiter looks whether another process wrote.
 OTHERS_S = 0.2
 PURGED_AT_ONCE = 50
+#: A job that nobody holds is never due later than this from now, as clocks go that agree.
+FREE_AHEAD_S = 120.0
 
 _JOB = """SELECT job.*, turn.*, output.text FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
@@ -407,6 +409,12 @@ class SQLiteStore:
         return rows[0]["at"]
 
     async def take_over(self, now: float) -> int:
+        # The process that freed a job may have had another time.
+        await self._fetch(
+            "UPDATE job SET next_at = :now WHERE holder IS NULL AND next_at > :now + :ahead_s RETURNING id",
+            now=now,
+            ahead_s=FREE_AHEAD_S,
+        )
         others = await self._fetch(
             "SELECT DISTINCT holder FROM job WHERE holder IS NOT NULL AND holder <> :me", me=self._holder.name
         )
