@@ -107,6 +107,7 @@ class Advancer:
         self._limits = limits
         self._follower = Follower(store, clock, limits.follow)
         self._births: set[anyio.CancelScope] = set()
+        self._hurried = False
         self._paused: tuple[float, str] | None = None
 
     @property
@@ -168,6 +169,7 @@ class Advancer:
 
     def hurry(self) -> None:
         """Give the ids that are on their way a last moment to arrive."""
+        self._hurried = True
         for birth in self._births:
             birth.deadline = min(birth.deadline, anyio.current_time() + BIRTH_GRACE_S)
 
@@ -223,6 +225,8 @@ class Advancer:
                     continue
                 if in_background(event) is False:
                     job = replace(job, turn=replace(job.turn, mode="foreground"))
+                if not self._hurried:
+                    birth.deadline = inf  # an id is not given up while this process lives
                 cancelling = await self._born(job, response_id)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, inf
@@ -264,7 +268,9 @@ class Advancer:
         while True:
             try:
                 row = await self._store.attach(job.id, job.turn.number, response_id, self._clock.now())
-                break
+                if row is not None:
+                    break
+                await self._write_anew(job)  # its row went with a database that could not be read any more
             except StoreError as error:
                 # The log is the last place that can keep a paid run findable.
                 logger.error("%s: cannot write down its response id %s: %s", job.id, response_id, error)
@@ -272,7 +278,13 @@ class Advancer:
         logger.info("%s: is response %s", job.id, response_id)
         if job.status is not Status.QUEUED or job.turn.mode == "foreground":
             await self._store.save(job)
-        return row is not None and row.cancel_requested_at is not None
+        return row.cancel_requested_at is not None
+
+    async def _write_anew(self, job: Job) -> None:
+        """Write down a job that was sent, in a database that does not know it."""
+        unsent = replace(job, status=Status.PENDING, key=None, turn=replace(job.turn, response_id=None))
+        await self._store.add(unsent, allow_duplicate=True)
+        await self._store.begin(job)
 
     async def _follow(self, job: Job, events: AsyncGenerator[JSON]) -> After:
         """Read the job's stream; what it leaves open, a GET decides."""
