@@ -12,7 +12,7 @@ from mcp import Client
 from mcp_types import CallToolResult, TextContent
 
 from agent_jobs.app import App, open_app
-from agent_jobs.clock import fast_clock
+from agent_jobs.clock import Clock, fast_clock
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings
 
@@ -71,10 +71,12 @@ def scripted(prompt: str, emulate: dict[str, Any] | None) -> str:
 
 
 @asynccontextmanager
-async def hosting(settings: Settings, *, speed: float = SPEED, **client: Any) -> AsyncGenerator[Host]:
+async def hosting(
+    settings: Settings, *, speed: float = SPEED, clock: Clock | None = None, **client: Any
+) -> AsyncGenerator[Host]:
     """A process of ours, as its host sees it."""
     async with (
-        open_app(settings, fast_clock(speed)) as app,
+        open_app(settings, clock or fast_clock(speed)) as app,
         Client(build_server(app.engine, max_wait_s=settings.max_wait_s), **client) as mcp,
     ):
         yield Host(app, mcp)

@@ -9,9 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from agent_jobs import responses
+from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
-from hosts import eventually, hosting
+from hosts import SPEED, eventually, hosting
 
 DAY_S = 86_400
 
@@ -168,6 +169,27 @@ async def test_a_run_that_cannot_be_asked_about_ends_a_day_after_its_limit(
     assert answer["error"]["code"] == "deadline_exceeded"
 
 
+async def test_a_run_held_open_past_its_limit_is_let_go_and_all_that_it_wrote_is_kept(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(replace(settings, job_timeout_s=12, mode="foreground")) as host:
+        started = await host.start(emulate={"duration_s": 20, "reasoning": 0, "length": 12_000})
+        answer = await host.end(started["job_id"])
+        [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+        await eventually(lambda: upstream_forgot(settings, started["response_id"]))
+    assert answer["error"]["code"] == "deadline_exceeded"
+    assert answer["output"].startswith("This is an emulated answer")
+    assert 2_000 < len(answer["output"]) < 12_000
+    assert run["status"] != "completed"
+
+
+async def test_a_silent_run_held_open_past_its_limit_ends_without_an_output(settings: Settings) -> None:
+    async with hosting(replace(settings, job_timeout_s=5, mode="foreground")) as host:
+        answer = await host.end((await host.start(emulate={"duration_s": 200, "reasoning": 0}))["job_id"])
+    assert answer["error"]["code"] == "deadline_exceeded"
+    assert "output" not in answer
+
+
 # Ways of sending.
 
 
@@ -211,8 +233,7 @@ async def test_an_endpoint_that_ignores_background_is_found_out_and_its_run_can_
         assert answer["lasts"] == "while this server runs"
         answer = await host.call("agent_cancel", job_id=started["job_id"])
         assert answer["status"] == "cancelled"
-        address, key = f"{settings.base_url}/responses/{started['response_id']}", {"Authorization": "Bearer test"}
-        await eventually(lambda: httpx2.get(address, headers=key).status_code == 404)
+        await eventually(lambda: upstream_forgot(settings, started["response_id"]))
 
 
 async def test_a_run_that_is_held_open_may_be_silent_for_long(
@@ -244,8 +265,7 @@ async def test_a_job_held_open_is_cancelled_by_closing_its_connection(
         answer = await asked.call("agent_cancel", job_id=started["job_id"])
         answer = answer if answer["status"] == "cancelled" else await asked.end(started["job_id"])
         assert answer["status"] == "cancelled"
-        address, key = f"{settings.base_url}/responses/{started['response_id']}", {"Authorization": "Bearer test"}
-        await eventually(lambda: httpx2.get(address, headers=key).status_code == 404)
+        await eventually(lambda: upstream_forgot(settings, started["response_id"]))
 
 
 async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings, upstream: RunningServer) -> None:
@@ -254,6 +274,12 @@ async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings,
         answer = await host.start(wait_s=5)
     assert answer["status"] == "failed"
     assert counters(upstream)["creates"] == 1
+
+
+def upstream_forgot(settings: Settings, response_id: str) -> bool:
+    """Whether a run that was held open is gone, as upstream has it when its connection closes."""
+    address, key = f"{settings.base_url}/responses/{response_id}", {"Authorization": "Bearer test"}
+    return httpx2.get(address, headers=key).status_code == 404
 
 
 # Resubmitting.
@@ -304,6 +330,50 @@ async def test_a_process_with_another_key_neither_expires_nor_fails_a_job(
     httpx2.delete(f"{upstream.url}/_emulator/faults")
     async with hosting(settings) as host:
         assert (await host.end(started["job_id"]))["output"] == "mine"
+
+
+# Endpoints that nobody works with any more.
+
+
+async def test_a_job_at_an_endpoint_that_no_server_came_back_to_ends_and_its_result_can_still_be_had(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    with running(time_scale=SPEED) as moved:
+        async with hosting(settings) as host:
+            started = await host.start(emulate={"duration_s": 1, "text": "left behind"})
+        elsewhere = replace(settings, base_url=moved.base_url, job_timeout_s=60)
+        async with hosting(elsewhere, speed=DAY_S) as host:
+            answer = await host.end(started["job_id"])
+            assert answer["error"]["code"] == "endpoint_lost"
+            assert settings.base_url in answer["error"]["message"]
+            assert started["response_id"] in answer["error"]["message"]
+            assert "OPENAI_BASE_URL" in answer["next"]
+    assert counters(upstream)["cancels"] == 0
+    async with hosting(settings) as host:
+        await (await host.app.engine()).adopt(started["job_id"], started["response_id"])
+        assert (await host.end(started["job_id"]))["output"] == "left behind"
+
+
+async def test_a_job_that_was_never_sent_to_a_lost_endpoint_says_that_nothing_was_sent(settings: Settings) -> None:
+    async with hosting(replace(settings, base_url="http://127.0.0.1:9/v1?secret=1")) as host:
+        started = await host.start()
+    async with hosting(settings, speed=2 * DAY_S) as host:
+        answer = await host.end(started["job_id"])
+    assert answer["error"]["code"] == "endpoint_lost"
+    assert "nothing was sent" in answer["error"]["message"]
+    assert "secret" not in answer["error"]["message"]
+
+
+async def test_a_job_of_a_key_that_never_came_back_ends(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never"})
+    upstream.queue_fault(on="retrieve", status=404, times=-1)
+    upstream.queue_fault(on="stream", status=404, times=-1)
+    stranger = replace(settings, api_key=SecretStr("another"), job_timeout_s=60, follow=0)
+    async with hosting(stranger, speed=DAY_S / 2) as host:
+        answer = await host.end(started["job_id"])
+    assert answer["error"]["code"] == "endpoint_lost"
+    assert "key" in answer["error"]["message"]
 
 
 # Retention.

@@ -127,6 +127,21 @@ async def unconfirmed(store: Store) -> Job:
     return await row(store)
 
 
+async def test_a_lost_job_is_claimed_once_by_a_process_of_another_endpoint(database: Database, store: Store):
+    long_ago, never = NOW + 1, 0.0
+    async with database.open() as gone:
+        await standing(gone, IN_PROGRESS)
+        await standing(gone, PENDING, job_id="job_2")
+        await standing(gone, COMPLETED, job_id="job_3")
+        assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == [], "it is held"
+        await gone.release(NOW)
+    assert await store.claim_lost(HERE, sent_before=long_ago, created_before=long_ago) == []
+    assert await store.claim_lost(ELSEWHERE, sent_before=never, created_before=never) == []
+    assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=never) == ["job_1"]
+    assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == ["job_2"]
+    assert await store.save((await row(store)).failed("endpoint_lost", "nobody came", NOW))
+
+
 # Jobs are written down and read.
 
 
@@ -254,6 +269,14 @@ async def test_an_id_reopens_an_unconfirmed_start_for_whoever_comes_first(store:
     job = there(await other.attach("job_1", 1, "resp_9", NOW + 9))
     assert (job.status, job.error, job.finished_at, job.turn.response_id) == (QUEUED, None, None, "resp_9")
     assert await store.next_at(HERE) == NOW + 9
+    assert await other.due(NOW + 9, HERE) == ["job_1"]
+
+
+async def test_an_id_reopens_a_job_that_nobody_could_look_at(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    await store.save(job.failed("endpoint_lost", "nobody came", NOW))
+    again = there(await other.attach("job_1", 1, "resp_1", NOW + 9))
+    assert (again.status, again.error, again.finished_at) == (QUEUED, None, None)
     assert await other.due(NOW + 9, HERE) == ["job_1"]
 
 
@@ -670,6 +693,21 @@ async def test_a_living_store_in_the_same_process_is_not_taken_over(store: Store
     assert await other.take_over(NOW) == 0
     assert await store.take_over(NOW) == 0
     assert await other.due(NOW + 1e6, HERE) == []
+
+
+async def test_a_job_that_was_freed_by_a_clock_an_hour_ahead_is_due_at_once(database: Database, store: Store):
+    async with database.open() as gone:
+        await standing(gone, IN_PROGRESS)
+        await gone.release(NOW + 3600)
+    assert await store.take_over(NOW) == 0, "nobody is dead"
+    assert await store.next_at(HERE) == NOW
+
+
+async def test_a_job_that_was_let_go_for_a_minute_stays_so(store: Store):
+    await standing(store, IN_PROGRESS)
+    await store.let_go("job_1", NOW + 60)
+    await store.take_over(NOW)
+    assert await store.next_at(HERE) == NOW + 60
 
 
 async def test_a_store_that_was_closed_without_releasing_counts_as_dead(database: Database, store: Store):

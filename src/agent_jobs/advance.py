@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from math import inf
 
 import anyio
 
@@ -26,7 +27,7 @@ from agent_jobs.errors import (
 )
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
-from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, in_background
+from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Advancer:
         self._limits = limits
         self._follower = Follower(store, clock, limits.follow)
         self._births: set[anyio.CancelScope] = set()
+        self._hurried = False
         self._paused: tuple[float, str] | None = None
 
     @property
@@ -153,8 +155,21 @@ class Advancer:
                     await self._client.delete(job.turn.response_id)
         return len(purged)
 
+    async def give_up_lost(self) -> None:
+        """End the jobs at other endpoints that no process came to work on, for a day past their limit."""
+        now = self._clock.now()
+        sent_before = now - self._limits.job_timeout_s - COLLECT_S
+        base_url = self._client.endpoint.base_url
+        for job_id in await self._store.claim_lost(
+            base_url, sent_before=sent_before, created_before=now - PENDING_MAX_S
+        ):
+            job = await self._store.get(job_id)
+            if job is not None:
+                await self._give_up(job, "no server ran")
+
     def hurry(self) -> None:
         """Give the ids that are on their way a last moment to arrive."""
+        self._hurried = True
         for birth in self._births:
             birth.deadline = min(birth.deadline, anyio.current_time() + BIRTH_GRACE_S)
 
@@ -210,9 +225,11 @@ class Advancer:
                     continue
                 if in_background(event) is False:
                     job = replace(job, turn=replace(job.turn, mode="foreground"))
+                if not self._hurried:
+                    birth.deadline = inf  # an id is not given up while this process lives
                 cancelling = await self._born(job, response_id)
                 self._births.discard(birth)
-                birth.shield, birth.deadline = False, float("inf")
+                birth.shield, birth.deadline = False, inf
                 if job.terminal or cancelling:
                     return After(0)
                 if event.get("type") == ANSWERED_JSON:
@@ -277,7 +294,9 @@ class Advancer:
         while True:
             try:
                 row = await self._store.attach(job.id, job.turn.number, response_id, self._clock.now())
-                break
+                if row is not None:
+                    break
+                await self._write_anew(job)  # its row went with a database that could not be read any more
             except StoreError as error:
                 # The log is the last place that can keep a paid run findable.
                 logger.error("%s: cannot write down its response id %s: %s", job.id, response_id, error)
@@ -285,7 +304,13 @@ class Advancer:
         logger.info("%s: is response %s", job.id, response_id)
         if job.status is not Status.QUEUED or job.turn.mode == "foreground":
             await self._store.save(job)
-        return row is not None and row.cancel_requested_at is not None
+        return row.cancel_requested_at is not None
+
+    async def _write_anew(self, job: Job) -> None:
+        """Write down a job that was sent, in a database that does not know it."""
+        unsent = replace(job, status=Status.PENDING, key=None, turn=replace(job.turn, response_id=None))
+        await self._store.add(unsent, allow_duplicate=True)
+        await self._store.begin(job)
 
     async def _follow(self, job: Job, events: AsyncGenerator[JSON]) -> After:
         """Read the job's stream; what it leaves open, a GET decides."""
@@ -294,13 +319,18 @@ class Advancer:
         if not held:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
-        job = await self._follower.follow(job, events)
+        overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
+        job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf)
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
         row = await self._store.get(job.id)
         if held and row is not None and row.cancel_requested_at is not None:
             await self._store.save(job.cancelled(self._clock.now()))
+            return After(0)
+        if held and job.turn.timed_out_at is not None:
+            await self._store.save(job.overran(self._clock.now()))
+            return After(0)
         return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
 
     async def _poll(self, job: Job, after_s: float | None = None) -> After:
@@ -332,6 +362,18 @@ class Advancer:
         await self._fail(job, "start_unconfirmed", why)
         return Done()
 
+    async def _give_up(self, job: Job, why: str) -> None:
+        """End a job that nobody could work on, with how its result may yet be had."""
+        where = f"{why} with OPENAI_BASE_URL={bare(job.turn.base_url)}"
+        if job.status is Status.PENDING:
+            await self._fail(job, "endpoint_lost", f"{where} for a week; nothing was sent")
+        elif job.turn.response_id is None:
+            await self._fail(job, "start_unconfirmed", f"its process ended before upstream named an id, and {where}")
+        else:
+            await self._fail(
+                job, "endpoint_lost", f"{where} until a day past its limit; there {job.turn.response_id} may be read"
+            )
+
     async def _fail(self, job: Job, code: str, why: str) -> None:
         logger.info("%s: failed, %s", job.id, code)
         await self._store.save(job.failed(code, why, self._clock.now()))
@@ -348,7 +390,10 @@ class Advancer:
         except (MissingError, AccountError) as error:
             if not ours:
                 # Another key's response: whoever has that key can see it.
-                await self._store.let_go(job.id, now + LET_GO_S)
+                if job.overdue_s(now, self._limits.job_timeout_s) > COLLECT_S:
+                    await self._give_up(job, "no server with its key ran")
+                else:
+                    await self._store.let_go(job.id, now + LET_GO_S)
                 return Done()
             if isinstance(error, AccountError):
                 self._pause(error)

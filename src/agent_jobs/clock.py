@@ -1,10 +1,29 @@
 """The time, as everything above the pure core sees it."""
 
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
+
+
+def unset(speed: float = 1.0) -> Callable[[], float]:
+    """Wall time as it is now, carried on by a clock that nobody sets and that goes on while the machine sleeps.
+
+    Deadlines and due times are wall times, because other processes read them: without this, a wall clock that is set
+    an hour forward would end paid runs, and one that is set back would leave them unobserved for an hour.
+    """
+    started, began = time.time(), _steady()
+    return lambda: started + (_steady() - began) * speed
+
+
+def _steady() -> float:
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "darwin":  # pragma: no cover
+        return time.clock_gettime(time.CLOCK_MONOTONIC)  # Python's own monotonic stands still in sleep there
+    return time.monotonic()  # pragma: no cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +31,7 @@ class Clock:
     """Wall time in epoch seconds and waiting; `speed` 60 lets a minute pass in a second."""
 
     speed: float = 1.0
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = field(default_factory=unset)
 
     async def sleep(self, seconds: float) -> None:
         """Wait for so many seconds of this clock."""
@@ -25,6 +44,4 @@ class Clock:
 
 def fast_clock(speed: float) -> Clock:
     """A clock that starts now and runs `speed` times as fast."""
-    started = time.time()
-    began = time.monotonic()
-    return Clock(speed, lambda: started + (time.monotonic() - began) * speed)
+    return Clock(speed, unset(speed))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import anyio
 
@@ -19,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Progress is written at most so often for a job; ends and changes of status at once.
 WRITE_S = 1.0
-#: The tail that is kept of what the model writes while it does.
-PARTIAL_CHARS = 2_000
+#: The tail that is kept of what the model writes while it does. A run that is held open has no other copy.
+PARTIAL_CHARS, HELD_PARTIAL_CHARS = 2_000, 200_000
 
 
 class Follower:
@@ -50,13 +51,13 @@ class Follower:
         if job_id in self._scopes:
             self._scopes[job_id].cancel()
 
-    async def follow(self, job: Job, events: AsyncGenerator[JSON]) -> Job:
-        """Read events and write down what they show, until the job ends or the stream does.
+    async def follow(self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf) -> Job:
+        """Read events and write down what they show, until the job ends, the stream does or the time is over.
 
         Returns the job as last known; where it is not terminal, only a GET says how it stands.
         """
         reading = _Reading(job)
-        with anyio.CancelScope() as scope:
+        with self._clock.limit(limit_s) as limit, anyio.CancelScope() as scope:
             self._scopes[job.id] = scope
             try:
                 async with aclosing(events):
@@ -68,6 +69,8 @@ class Follower:
                 logger.info("%s: its stream broke: %s", job.id, error)
             finally:
                 del self._scopes[job.id]
+        if limit.cancelled_caught:
+            return reading.written().timed_out(self._clock.now())
         return reading.written() if reading.job.terminal or reading.heard else reading.job.unfollowed()
 
     async def _read(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
@@ -127,7 +130,8 @@ class _Reading:
 
     def written(self) -> Job:
         """The job with all that was told; what was told becomes a part of it."""
-        partial = (self.job.turn.partial + "".join(self.words))[-PARTIAL_CHARS:]
+        limit = HELD_PARTIAL_CHARS if self.job.turn.mode == "foreground" else PARTIAL_CHARS
+        partial = (self.job.turn.partial + "".join(self.words))[-limit:]
         self.words.clear()
         self.job = self.job.progressed(self.cursor, activity_of(self.items), partial)
         return self.job

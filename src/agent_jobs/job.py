@@ -286,6 +286,11 @@ class Job:
         """Our deadline has come: the run is to be cancelled, and its end will be a failure that says so."""
         return replace(self, turn=replace(self.turn, timed_out_at=now))
 
+    def overran(self, now: float) -> "Job":
+        """End a run that was held open until its limit: it stopped with its connection, and no more will come."""
+        output = Output(self.turn.partial, {}) if self.turn.partial else self.output
+        return replace(self, output=output).failed("deadline_exceeded", DEADLINE, now)
+
     def next_poll_ms(self, now: float) -> int:
         """When a poll that does not wait is next worthwhile: a tenth of the job's age, 2 to 30 s."""
         return min(POLL_MAX_MS, max(POLL_MIN_MS, round((now - self.created_at) / 10) * 1000))

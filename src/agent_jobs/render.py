@@ -28,6 +28,7 @@ _NEXT = {
     "before you start it again with options.allow_duplicate",
     "expired": "agent_start again",
     "deadline_exceeded": "agent_start again with a narrower prompt, or ask the user to raise AGENT_JOBS_JOB_TIMEOUT_S",
+    "endpoint_lost": "ask the user to start agent-jobs with that OPENAI_BASE_URL and its key and adopt the response",
     "no_such_endpoint": "ask the user to set OPENAI_BASE_URL to the API's address, which usually ends in /v1",
     "invalid_api_key": "ask the user to set a valid OPENAI_API_KEY, then agent_start again",
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",

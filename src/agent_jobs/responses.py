@@ -324,7 +324,7 @@ def refusal(
         if "model" in f"{code} {words}".lower():
             code = "model_not_found"  # vLLM gives the status as the code
         elif _parsed(body) is None or words in NO_ROUTE or words.startswith("Invalid URL"):
-            code, message = "no_such_endpoint", f"there is no Responses API at {_bare(url)}"
+            code, message = "no_such_endpoint", f"there is no Responses API at {bare(url)}"
     details: dict[str, Any] = {
         "code": code,
         "param": str(error.get("param") or ""),
@@ -350,6 +350,11 @@ def refusal(
     if not creating and named and (status == 404 or (status == 400 and named in words)):
         return MissingError(message, **details)
     return RefusedError(message, **details)
+
+
+def bare(url: httpx2.URL | str | None) -> str:
+    """An address without what may be secret in it."""
+    return str(httpx2.URL(url).copy_with(query=None, userinfo=b"")) if url is not None else "upstream"
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -384,7 +389,7 @@ def _object(answer: httpx2.Response) -> JSON:
     if response is None or not response.get("id"):
         kind = _content_type(answer) or "nothing"
         raise UnclearError(
-            f"{_bare(answer.request.url)} answered {kind}, which is no response object",
+            f"{bare(answer.request.url)} answered {kind}, which is no response object",
             code="not_a_responses_api",
             status=answer.status_code,
         )
@@ -436,11 +441,6 @@ def _named(upstream_id: str) -> str:
 def _raw(url: httpx2.URL) -> str:
     """The path as it goes over the wire, escapes and all."""
     return url.raw_path.partition(b"?")[0].decode()
-
-
-def _bare(url: httpx2.URL | None) -> str:
-    """An address without what may be secret in it."""
-    return str(url.copy_with(query=None, userinfo=b"")) if url is not None else "upstream"
 
 
 def _id_in(url: httpx2.URL | None) -> str:

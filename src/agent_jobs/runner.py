@@ -61,14 +61,17 @@ class Runner:
                 await woken.wait()
 
     async def purge(self) -> None:
-        """Forget what is older than its retention, now and every hour."""
+        """Forget what is older than its retention, now and every hour; give up what nobody works on any more."""
         while True:
             try:
                 while await self._advancer.purge(self._clock.now() - self._retention_s):
                     pass
+                # Not at once: the server of another endpoint may start a moment after this one.
+                await self._clock.sleep(PURGE_EVERY_S)
+                await self._advancer.give_up_lost()
             except Exception:
                 logger.exception("cannot purge; an hour later it is tried again")
-            await self._clock.sleep(PURGE_EVERY_S)
+                await self._clock.sleep(PURGE_EVERY_S)
 
     def wake(self) -> None:
         """Somebody pulled a job nearer: look at the due times now."""

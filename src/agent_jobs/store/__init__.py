@@ -122,6 +122,8 @@ class Store(Protocol):
     async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
         """Keep a turn's response id, whatever the job's status; the first id stays.
 
+        It re-opens a job that ended because nobody knew its id, or because nobody could look at it.
+
         Returns the job as it now stands, with a cancel that was requested meanwhile; None if there is no such job.
         """
         ...
@@ -177,6 +179,13 @@ class Store(Protocol):
         """Forget the jobs that ended before this time but for a tombstone, a few at a time; returns them."""
         ...
 
+    async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
+        """Claim the jobs at other endpoints than this one that no process holds and that were sent so long ago.
+
+        Where nothing was ever sent, when they were made counts.
+        """
+        ...
+
     async def tombstone(self, job_id: str) -> Tombstone | None:
         """What is left of a purged job."""
         ...
@@ -202,7 +211,10 @@ class Store(Protocol):
         ...
 
     async def take_over(self, now: float) -> int:
-        """Free the jobs whose holder is dead, due at once; returns how many."""
+        """Free the jobs whose holder is dead, due at once; returns how many.
+
+        Free jobs that are due far ahead, by the clock of a process that disagreed with ours, are due at once too.
+        """
         ...
 
     async def release(self, now: float) -> None:

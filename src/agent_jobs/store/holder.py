@@ -42,6 +42,16 @@ class Holder:
         self._path(name).unlink(missing_ok=True)
         return True
 
+    def stay(self) -> None:
+        """Take our lock anew if its file was removed: without it we would count as dead."""
+        if self._path(self.name).exists():
+            return
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
+        _lock(descriptor)
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+
     def close(self) -> None:
         """Give the lock up, as death would."""
         self._path(self.name).unlink(missing_ok=True)

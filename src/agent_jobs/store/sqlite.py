@@ -7,6 +7,7 @@ a transaction; the worker thread is no daemon, so it is closed on every path.
 """
 
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Generator, Sequence
@@ -22,11 +23,18 @@ from agent_jobs.group import Group
 from agent_jobs.job import JSON, NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
 from agent_jobs.store import NO_LIMIT, Budget, Event, Mark, Tombstone, Upload
 from agent_jobs.store.holder import Holder
+from agent_jobs.store.moved import carry_over, check_database, identity
 from agent_jobs.store.schema import migrate, write_ahead
+
+logger = logging.getLogger(__name__)
 
 #: How often a waiter looks whether another process wrote.
 OTHERS_S = 0.2
 PURGED_AT_ONCE = 50
+#: A job that nobody holds is never due later than this from now, as clocks go that agree.
+FREE_AHEAD_S = 120.0
+#: How often to try to go on in another file.
+SETTLE_AGAIN_S = 1.0
 
 _JOB = """SELECT job.*, turn.*, output.text, output.bytes FROM job
           JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
@@ -53,41 +61,72 @@ _OPEN = "({})".format(", ".join(f"'{status}'" for status in NEXT))
 @asynccontextmanager
 async def open_sqlite(folder: Path, busy_timeout_s: float) -> AsyncGenerator["SQLiteStore"]:
     """Open `jobs.db` in this folder, bring its schema up to date, and hold a lock as this process."""
-    path = folder / "jobs.db"
     with _told(folder):
-        _make(path)
+        _make(folder / "jobs.db")
         holder = Holder(folder / "run")
-    db = aiosqlite.connect(path, isolation_level=None, timeout=busy_timeout_s)
     try:
         with _told(folder):
-            # A connect that is cancelled leaves its thread behind, and a migration a transaction.
+            store = SQLiteStore(await _connect(folder / "jobs.db", busy_timeout_s), holder, folder, busy_timeout_s)
+        try:
+            yield store
+        finally:
             with anyio.CancelScope(shield=True):
-                await db
-                await migrate(db, path)
-            db.row_factory = sqlite3.Row
-            await write_ahead(db, busy_timeout_s)
-            await db.execute_fetchall("PRAGMA synchronous = FULL")
-            await db.execute_fetchall("PRAGMA foreign_keys = ON")
-        yield SQLiteStore(db, holder, folder)
+                await store.close()
     finally:
+        holder.close()
+
+
+async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
+    """A connection to this file, which is made if need be and has the schema of this version then."""
+    _make(path)
+    db = aiosqlite.connect(path, isolation_level=None, timeout=busy_timeout_s)
+    try:
+        # A connect that is cancelled leaves its thread behind, and a migration a transaction.
+        with anyio.CancelScope(shield=True):
+            await db
+            await migrate(db, path)
+        db.row_factory = sqlite3.Row
+        await write_ahead(db, busy_timeout_s)
+        await db.execute_fetchall("PRAGMA synchronous = FULL")
+        await db.execute_fetchall("PRAGMA foreign_keys = ON")
+        await db.execute_fetchall("SELECT 1 FROM job LIMIT 1")  # now its log stands beside it
+    except BaseException:
         with anyio.CancelScope(shield=True):
             await db.close()
-        holder.close()
+        raise
+    return db
 
 
 def _make(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        # What is left of a database that was removed, perhaps while another server has it open, must not be taken for
+        # ours: SQLite would empty the one's log and write it into the other.
+        for beside in _beside(path):
+            beside.unlink(missing_ok=True)
     # SQLite gives its -wal and -shm files the mode of the database.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _beside(path: Path) -> list[Path]:
+    """The log of a database and the index of its log."""
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
 
 
 class SQLiteStore:
     """See `Store` for what each method promises."""
 
-    def __init__(self, db: aiosqlite.Connection, holder: Holder, folder: Path) -> None:
+    def __init__(self, db: aiosqlite.Connection, holder: Holder, folder: Path, busy_timeout_s: float) -> None:
         self._db = db
         self._holder = holder
         self._folder = folder
+        self._path = folder / "jobs.db"
+        self._busy_timeout_s = busy_timeout_s
+        self._file, *self._log = self._identities()
+        #: Why our file is not where it was, and no other can take its jobs; and when to try that again.
+        self._adrift: StoreError | None = None
+        self._settle_at = 0.0
+        self._log_left = False
         self._lock = anyio.Lock()
         self._stirred: dict[str, anyio.Event] = {}
         self._any_stirred = anyio.Event()
@@ -97,7 +136,7 @@ class SQLiteStore:
         self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
     ) -> list[Job | None]:
         existing: list[Job | None] = []
-        async with self._changing():
+        async with self._changing(spending=True):
             existing += [await self._add(job, allow_duplicate, uploads) for job in jobs]
             if budget is not None and None in existing:
                 spent = await self._spent(budget.since)
@@ -127,7 +166,7 @@ class SQLiteStore:
                 **{name: columns[name] for name in ("key", "request_hash", "created_at")},
                 allow_duplicate=allow_duplicate,
             )
-            return _job(rows[0])
+            return self._job(rows[0])
         await self._execute(
             """INSERT INTO turn (job_id, number, request, request_id, base_url, fingerprint)
                VALUES (:job_id, :number, :request, :request_id, :base_url, :fingerprint)""",
@@ -149,7 +188,7 @@ class SQLiteStore:
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._fetch(f"{_JOB} WHERE job.id = :id", id=job_id)
-        return _job(rows[0]) if rows else None
+        return self._job(rows[0]) if rows else None
 
     async def output(self, job_id: str) -> Output | None:
         rows = await self._fetch(
@@ -162,7 +201,7 @@ class SQLiteStore:
         rows = await self._fetch(
             f"{_HEAD} WHERE {where} ORDER BY job.created_at DESC, job.id LIMIT :limit", **values, limit=limit
         )
-        return [_job(row) for row in rows]
+        return [self._job(row) for row in rows]
 
     async def counts(self, group: Group) -> dict[Status, int]:
         where, values = _of_group(group)
@@ -224,7 +263,7 @@ class SQLiteStore:
         return bool(won)
 
     async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
-        async with self._changing(job.id):
+        async with self._changing(job.id, spending=True):
             won = await self._execute(
                 """UPDATE job SET status = 'starting', activity = '', revision = revision + 1
                    WHERE id = :id AND status = 'pending' AND holder = :me AND cancel_requested_at IS NULL
@@ -261,8 +300,8 @@ class SQLiteStore:
                                   finished_at = NULL, unsettled = 0, delivered_at = NULL,
                                   revision = revision + 1,
                                   next_at = CASE WHEN holder IS NULL THEN :now ELSE next_at END
-                   WHERE id = :id AND (status IN ('pending', 'starting')
-                                       OR (status = 'failed' AND error_code = 'start_unconfirmed'))""",
+                   WHERE id = :id AND (status IN ('pending', 'starting') OR (
+                       status = 'failed' AND error_code IN ('start_unconfirmed', 'endpoint_lost')))""",
                 id=job_id,
                 now=now,
             )
@@ -431,7 +470,23 @@ class SQLiteStore:
                     before=before,
                 )
                 await self._execute(f"DELETE FROM job WHERE id = :id AND {old}", id=row["id"], before=before)
-        return [_job(row) for row in rows]
+        return [self._job(row) for row in rows]
+
+    async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
+        async with self._changing():
+            rows = await self._execute(
+                f"""UPDATE job SET holder = :me, next_at = NULL
+                    WHERE holder IS NULL AND status IN {_OPEN} AND EXISTS (
+                        SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
+                        AND turn.base_url <> :base_url
+                        AND (sent_at < :sent_before OR sent_at IS NULL AND created_at < :created_before))
+                    RETURNING id""",
+                me=self._holder.name,
+                base_url=base_url,
+                sent_before=sent_before,
+                created_before=created_before,
+            )
+        return [row["id"] for row in rows]
 
     async def tombstone(self, job_id: str) -> Tombstone | None:
         rows = await self._fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
@@ -503,6 +558,12 @@ class SQLiteStore:
         return rows[0]["at"]
 
     async def take_over(self, now: float) -> int:
+        # The process that freed a job may have had another time.
+        await self._fetch(
+            "UPDATE job SET next_at = :now WHERE holder IS NULL AND next_at > :now + :ahead_s RETURNING id",
+            now=now,
+            ahead_s=FREE_AHEAD_S,
+        )
         others = await self._fetch(
             "SELECT DISTINCT holder FROM job WHERE holder IS NOT NULL AND holder <> :me", me=self._holder.name
         )
@@ -550,6 +611,12 @@ class SQLiteStore:
         )
         return rows[0]["usd"] or 0.0
 
+    def _job(self, row: sqlite3.Row) -> Job:
+        try:
+            return _job(row)
+        except (ValueError, TypeError) as error:  # SQLite checks the shape of a page, not what stands in it
+            raise StoreError(f"{_damaged(self._folder)} ({error})") from error
+
     async def _free(self, holder: str, now: float) -> int:
         async with self._changing():
             rows = await self._execute(
@@ -559,6 +626,57 @@ class SQLiteStore:
                 now=now,
             )
         return len(rows)
+
+    async def close(self) -> None:
+        """Close the database; nothing else may be called then."""
+        await self._db.close()
+
+    async def _settle(self) -> None:
+        """Where our file was removed or replaced, go on in the one that stands there now, with all our jobs."""
+        there = identity(self._path)
+        if there is not None and there == self._file:
+            if not self._log_left:  # else it came back without its log: closing it puts the two together
+                self._adrift = None
+            return
+        if anyio.current_time() < self._settle_at:
+            return
+        self._settle_at = anyio.current_time() + SETTLE_AGAIN_S
+        try:
+            with _told(self._folder):
+                check_database(self._path)
+                self._leave_log()
+                self._holder.stay()
+                await self._move()
+        except StoreError as error:
+            known = self._adrift is not None
+            self._adrift = StoreError(
+                f"{self._path} was removed or replaced; jobs that run go on, new ones wait: {error}"
+            )
+            if not known:
+                logger.error("%s", self._adrift)
+
+    async def _move(self) -> None:
+        db = await _connect(self._path, self._busy_timeout_s)
+        try:
+            await carry_over(self._db, self._path, self._holder.name)
+        except BaseException:
+            await db.close()
+            raise
+        left, self._db = self._db, db
+        self._file, *self._log = self._identities()
+        self._adrift, self._log_left = None, False
+        await left.close()
+        logger.warning("%s was removed or replaced; its jobs were written into the file that is there now", self._path)
+
+    def _leave_log(self) -> None:
+        """Take our log away from the place where it would be taken for that of another file; we have it open."""
+        for path, ours in zip(_beside(self._path), self._log, strict=True):
+            if ours is not None and identity(path) == ours:
+                path.unlink()
+                self._log_left = True
+
+    def _identities(self) -> list[tuple[int, int] | None]:
+        return [identity(path) for path in (self._path, *_beside(self._path))]
 
     async def _data_version(self) -> int:
         """A number that moves when another connection commits; this connection's own writes do not move it."""
@@ -583,10 +701,13 @@ class SQLiteStore:
         self._any_stirred = anyio.Event()
 
     @asynccontextmanager
-    async def _changing(self, job_id: str | None = None) -> AsyncGenerator[None]:
+    async def _changing(self, job_id: str | None = None, *, spending: bool = False) -> AsyncGenerator[None]:
         """All statements inside are written or none; waiters for the job wake after the commit."""
         with _told(self._folder), anyio.CancelScope(shield=True):
             async with self._lock:
+                await self._settle()
+                if spending and self._adrift is not None:
+                    raise self._adrift  # what is written here now goes when this process goes
                 await self._execute("BEGIN IMMEDIATE")
                 try:
                     yield
@@ -623,8 +744,12 @@ def _advice(error: Exception, folder: Path) -> str:
     if "full" in words or "No space" in words:
         return f"The disk of {folder} is full: free some space, then try again; no job is lost"
     if "malformed" in words or "not a database" in words:
-        return f"{folder / 'jobs.db'} is damaged: move it away, or set AGENT_JOBS_DATA_DIR to another folder"
+        return _damaged(folder)
     return f"The database in {folder} cannot be used: make the folder writable or set AGENT_JOBS_DATA_DIR to another"
+
+
+def _damaged(folder: Path) -> str:
+    return f"{folder / 'jobs.db'} is damaged: move it away, or set AGENT_JOBS_DATA_DIR to another folder"
 
 
 def _before(status: Status) -> str:
