@@ -70,10 +70,14 @@ async def _in_turns(figure: Figure, follow: Prepare, read: Prepare, rounds: int,
                 times.append((time.process_time() - began) * 1e6 / (streams * deltas))
 
 
+async def _as_it_is(job: Job) -> Job:
+    return job
+
+
 def _follow(store: Store, client: ResponsesClient) -> Prepare:
     """Our reader: a job of its own for each stream, written down as one that upstream runs."""
     clock = Clock()
-    follower = Follower(store, clock, 1000)
+    follower = Follower(store, clock, 1000, _as_it_is)
 
     async def prepare(run: str) -> Read:
         turn = Turn(number=1, request={}, request_id=str(uuid4()), base_url=client.endpoint.base_url)

@@ -146,5 +146,5 @@ async def test_what_happened_to_a_job_is_written_down_for_people(settings: Setti
         started = await host.start(emulate={"duration_s": 1})
         await host.end(started["job_id"])
         engine = await host.app.engine()
-        kinds = [event.kind for event in await engine.events(started["job_id"])]
+        kinds = [event.kind for event in (await engine.result(started["job_id"])).events]
     assert kinds[0] == "polling"

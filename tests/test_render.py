@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
-from agent_jobs.render import OUTPUT_BYTES, dumps, ended, output, shown, started
+from agent_jobs.render import OUTPUT_BYTES, dumps, ended, output_of, shown, started
 
 NOW = 1_800_000_000.0
 ID = "job_7k2m9x4q1d3f"
@@ -224,13 +224,13 @@ def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, chara
         assert answer["next"].startswith(f"agent_result job_id={ID} offset=")
         offset += len(parts[-1].encode())
         assert answer["next"].endswith(f"={offset}")
-        answer = output(job, offset)
+        answer = output_of(job, offset)
     assert "".join(parts) == text
     assert len(parts) <= 2 + 2 * size(text) / OUTPUT_BYTES, "a page is at least half full"
 
 
 @pytest.mark.parametrize("offset", [0, 5, 10**12, -1])
 def test_beyond_the_end_and_in_nothing_there_is_nothing(offset: int):
-    assert output(completed(""), offset) == {"output": ""}
-    assert output(completed("ab"), max(offset, 2)) == {"output": ""}
-    assert output(a_job(Status.CANCELLED), offset) == {"output": ""}
+    assert output_of(completed(""), offset) == {"output": ""}
+    assert output_of(completed("ab"), max(offset, 2)) == {"output": ""}
+    assert output_of(a_job(Status.CANCELLED), offset) == {"output": ""}

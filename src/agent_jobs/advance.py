@@ -20,6 +20,7 @@ from agent_jobs.errors import (
     BusyError,
     MissingError,
     RefusedError,
+    RequestError,
     StoreError,
     UnclearError,
     UnsentError,
@@ -28,6 +29,7 @@ from agent_jobs.errors import (
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
+from agent_jobs.settle import Settler
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ ASKED_TO_WAIT_MAX_S = 120.0
 PAUSE_S = 60.0
 #: A job of a key that this process lacks is left to others for so long.
 LET_GO_S = 60.0
+#: What follows a job's end is tried again so often, and so long.
+SETTLE_AGAIN_S, SETTLE_MAX_S = 30.0, 86_400.0
 #: What an endpoint taught is kept for a day.
 MODE_KEPT_S = 86_400.0
 #: What to try where an endpoint refuses a way of sending.
@@ -100,12 +104,22 @@ class Limits:
 class Advancer:
     """The steps of jobs at one endpoint."""
 
-    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        store: Store,
+        client: ResponsesClient,
+        clock: Clock,
+        limits: Limits,
+        settler: Settler,
+        secrets: Mapping[str, request.Secret],
+    ) -> None:
         self._store = store
         self._client = client
         self._clock = clock
         self._limits = limits
-        self._follower = Follower(store, clock, limits.follow)
+        self._settler = settler
+        self._secrets = secrets
+        self._follower = Follower(store, clock, limits.follow, settler.closed)
         self._births: set[anyio.CancelScope] = set()
         self._hurried = False
         self._paused: tuple[float, str] | None = None
@@ -119,7 +133,7 @@ class Advancer:
         """Take the one step that the job's row asks for: launch, cancel or look."""
         job = await self._store.get(job_id)
         if job is None or job.terminal:
-            return Done()
+            return Done() if job is None or not job.unsettled else await self._settle(job)
         if job.turn.response_id is None:
             return await (self._launch(job) if job.status is Status.PENDING else self._orphaned(job))
         stopping = job.cancel_requested_at is not None or job.turn.timed_out_at is not None
@@ -173,11 +187,23 @@ class Advancer:
         for birth in self._births:
             birth.deadline = min(birth.deadline, anyio.current_time() + BIRTH_GRACE_S)
 
+    async def _settle(self, job: Job) -> Done | After:
+        """Do what follows the end, and try again where that failed, for a day."""
+        try:
+            await self._settler.settle(job)
+        except (UpstreamError, OSError) as error:
+            lost = isinstance(error, RefusedError) and not isinstance(error, AccountError)
+            if not lost and self._clock.now() - (job.finished_at or 0.0) < SETTLE_MAX_S:
+                logger.warning("%s: cannot settle it yet: %s", job.id, error)
+                return After(SETTLE_AGAIN_S)
+            await self._settler.give_up(job, str(error))
+        return Done()
+
     async def _launch(self, job: Job) -> Done | After | Parked:
         """Send the POST, if this caller wins the right to, and stay until the response has an id."""
         now = self._clock.now()
         if job.cancel_requested_at is not None:
-            await self._store.save(job.cancelled(now))
+            await self._save(job.cancelled(now))
             return Done()
         if now - job.created_at > PENDING_MAX_S:
             await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
@@ -196,7 +222,10 @@ class Advancer:
             except RefusedError as error:
                 if await self._taught(job, error) or await self._retold(job, error):
                     return After(0)
-                await self._fail(job, error.code or "upstream_rejected", str(error))
+                why = request.sentence_for(error.code, error.param, str(error), job.turn.request)
+                await self._fail(job, error.code or "upstream_rejected", why)
+            except RequestError as error:
+                await self._fail(job, "missing_secret", str(error))
             except UnclearError as error:
                 return await self._unconfirmed(job, str(error))
             except _NotOursError:
@@ -216,7 +245,7 @@ class Advancer:
                 raise _NotOursError
 
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job)))
-        body = request.sent_as(job.turn.request, job.turn.mode)
+        body = request.sent_as(request.resolved(job.turn.request, self._secrets), job.turn.mode)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -276,14 +305,27 @@ class Advancer:
         try:
             if body.get("conversation") is True:
                 body = {**body, "conversation": await self._client.create_conversation()}
+            if file_ids := await self._uploaded(job):
+                body = request.with_files(body, file_ids)
         except UnclearError as error:
             raise UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s) from error
-        if body is job.turn.request:
+        if body == job.turn.request:
             return job
         job = replace(job, turn=replace(job.turn, request=body))
         if not await self._store.rewrite(job):
             raise _NotOursError
         return job
+
+    async def _uploaded(self, job: Job) -> list[str]:
+        """The provider's ids of the files that go with the job, those that are not there yet handed over first."""
+        file_ids: list[str] = []
+        for upload in await self._store.uploads(job.id):
+            file_id = upload.file_id
+            if file_id is None:
+                file_id = await self._client.upload(upload.name, upload.data)
+                await self._store.uploaded(job.id, upload.name, file_id)
+            file_ids.append(file_id)
+        return file_ids
 
     def _pause(self, error: AccountError) -> None:
         """Send nothing new for a while: every job would fail the same way."""
@@ -303,7 +345,7 @@ class Advancer:
                 await self._clock.sleep(STORE_RETRY_S)
         logger.info("%s: is response %s", job.id, response_id)
         if job.status is not Status.QUEUED or job.turn.mode == "foreground":
-            await self._store.save(job)
+            await self._save(job)
         return row.cancel_requested_at is not None
 
     async def _write_anew(self, job: Job) -> None:
@@ -326,10 +368,10 @@ class Advancer:
             return After(0)
         row = await self._store.get(job.id)
         if held and row is not None and row.cancel_requested_at is not None:
-            await self._store.save(job.cancelled(self._clock.now()))
+            await self._save(job.cancelled(self._clock.now()))
             return After(0)
         if held and job.turn.timed_out_at is not None:
-            await self._store.save(job.overran(self._clock.now()))
+            await self._save(job.overran(self._clock.now()))
             return After(0)
         return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
 
@@ -374,9 +416,13 @@ class Advancer:
                 job, "endpoint_lost", f"{where} until a day past its limit; there {job.turn.response_id} may be read"
             )
 
+    async def _save(self, job: Job, *, held: bool = True) -> Job | None:
+        """Write down what may be the job's end, with what it cost."""
+        return await self._store.save(await self._settler.closed(job), held=held)
+
     async def _fail(self, job: Job, code: str, why: str) -> None:
         logger.info("%s: failed, %s", job.id, code)
-        await self._store.save(job.failed(code, why, self._clock.now()))
+        await self._save(job.failed(code, why, self._clock.now()))
 
     async def _look(self, job: Job, *, held: bool = True) -> Done | After:
         """GET the response and take in what it says; no failure of a look ends a job."""
@@ -401,7 +447,7 @@ class Advancer:
         except UpstreamError as error:
             not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
             seen = job.unreached(f"cannot look: {error}", now)
-        saved = await self._store.save(seen, held=held)
+        saved = await self._save(seen, held=held)
         if saved is None or saved.terminal:
             self._follower.leave(job.id)
             logger.info("%s: %s", job.id, "is somebody else's" if saved is None else f"ended, {saved.status}")

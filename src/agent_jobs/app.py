@@ -11,10 +11,13 @@ from agent_jobs.advance import Advancer, Limits
 from agent_jobs.clock import Clock
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
-from agent_jobs.intake import Intake
-from agent_jobs.responses import Endpoint, open_client
+from agent_jobs.intake import Intake, Terms
+from agent_jobs.pricing import Prices
+from agent_jobs.request import load_presets
+from agent_jobs.responses import Endpoint, ResponsesClient, open_client
 from agent_jobs.runner import Runner
 from agent_jobs.settings import Settings
+from agent_jobs.settle import Settler
 from agent_jobs.store import Store, open_store
 
 logger = logging.getLogger(__name__)
@@ -85,29 +88,42 @@ class App:
             organization=settings.organization,
             project=settings.project,
         )
+        terms = Terms(
+            prices=Prices.load(settings.prices),
+            presets=load_presets(settings.presets),
+            model=settings.model,
+            secrets=settings.secrets,
+            file_roots=settings.file_roots,
+            budget_usd=settings.daily_budget_usd,
+        )
         client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
-        concurrent = settings.max_concurrent
+        runner = self._working(settings, store, client, terms)
+        self._tasks.start_soon(runner.run)
+        self._tasks.start_soon(runner.purge)
+        intake = Intake(store, endpoint, self._clock, terms)
+        return Engine(store, Upstream(endpoint, runner, intake), self._clock, self._tasks)
+
+    def _working(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
+        """Who works on the jobs."""
         limits = Limits(
             follow=settings.follow,
-            concurrent=concurrent,
+            concurrent=settings.max_concurrent,
             job_timeout_s=settings.job_timeout_s,
             resubmit=settings.resubmit == "once",
             mode=None if settings.mode == "auto" else settings.mode,
         )
-        self._advancer = Advancer(store, client, self._clock, limits)
-        runner = Runner(
+        made = settings.result_dir or settings.data_path() / "made"
+        settler = Settler(store, client, self._clock, terms.prices, results=settings.result_dir, made=made)
+        self._advancer = Advancer(store, client, self._clock, limits, settler, terms.secrets)
+        return Runner(
             store,
             self._advancer,
             self._clock,
             self._tasks,
-            endpoint=endpoint,
-            concurrent=concurrent,
+            endpoint=client.endpoint,
+            concurrent=settings.max_concurrent,
             retention_s=settings.retention_days * 86_400,
         )
-        self._tasks.start_soon(runner.run)
-        self._tasks.start_soon(runner.purge)
-        intake = Intake(store, endpoint, self._clock, settings.model)
-        return Engine(store, Upstream(endpoint, self._advancer, runner, intake), self._clock, self._tasks)
 
     async def _release(self, store: Store) -> None:
         """Leave the jobs to whoever comes next, at once."""

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 
 from anyio.abc import TaskGroup
 
-from agent_jobs.advance import Advancer
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.group import Gathered, Group, Listed
+from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
 from agent_jobs.intake import Intake, Order
 from agent_jobs.job import WAITING, Job, Status
 from agent_jobs.responses import Endpoint
 from agent_jobs.runner import Runner
-from agent_jobs.store import Event, Store
+from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ class Upstream:
     """The endpoint this process works with, and who runs its jobs."""
 
     endpoint: Endpoint
-    advancer: Advancer
     runner: Runner
     intake: Intake
 
@@ -83,21 +81,36 @@ class Engine:
             StoreError: Nothing was started.
         """
         upstream, began = self._working(), self._clock.now()
-        if upstream.advancer.paused is not None:
-            raise ConfigError(f"Upstream refuses this key: {upstream.advancer.paused} Ask the user; try again in 60 s.")
+        if (why := upstream.runner.paused) is not None:
+            raise ConfigError(f"Upstream refuses this key: {why} Ask the user; try again in 60 s.")
         if order.previous_job_id is not None:
             await self._existing(order.previous_job_id)
-        jobs = await upstream.intake.jobs(order)
-        answering = await self._store.add(*jobs, allow_duplicate=bool(order.options.get("allow_duplicate")))
-        for job, existing in zip(jobs, answering, strict=True):
+        asked = await upstream.intake.jobs(order)
+        answering = await self._store.add(
+            *asked.jobs,
+            allow_duplicate=bool(order.options.get("allow_duplicate")),
+            budget=asked.budget,
+            uploads=asked.uploads,
+        )
+        for job, existing in zip(asked.jobs, answering, strict=True):
             if existing is None:
                 upstream.runner.launch(job.id)
         started: list[Started] = []
-        for job, existing in zip(jobs, answering, strict=True):
+        for job, existing in zip(asked.jobs, answering, strict=True):
             now = await self._until(existing or job, _arrived, began + ID_WAIT_S - self._clock.now())
             now = now if now.terminal or wait_s <= 0 else await self._watched(now, began + wait_s - self._clock.now())
             started.append(Started(await self._placed(now), duplicate=existing is not None))
         return started
+
+    async def estimate(self, order: Order) -> Estimate:
+        """What an order would send and may cost; nothing is started.
+
+        Raises:
+            RequestError, ConfigError: As `start`.
+        """
+        if order.previous_job_id is not None:
+            await self._existing(order.previous_job_id)
+        return await self._working().intake.estimate(order)
 
     async def poll(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """The job as it stands, once it ended or after `wait_s`; its output with it when it ended.
@@ -134,14 +147,15 @@ class Engine:
                     await self._store.moved(mark)
         return gathered
 
-    async def result(self, job_id: str) -> Job:
-        """The job with all that its response brought.
+    async def result(self, job_id: str) -> Result:
+        """All that is kept of a job.
 
         Raises:
             JobNotFoundError: There is no such job.
         """
-        job = await self._existing(job_id)
-        return replace(job, output=await self._store.output(job_id) or job.output)
+        job = await self._settled(await self._existing(job_id))
+        whole = replace(job, output=await self._store.output(job_id) or job.output)
+        return Result(whole, await self._store.events(job_id), await self._store.made(job_id))
 
     async def find(self, group: Group, limit: int) -> Listed:
         """The newest jobs of a group, how many there are in each status, and what today's jobs cost so far."""
@@ -179,10 +193,6 @@ class Engine:
         await self._store.attach(job_id, job.turn.number, response_id, self._clock.now())
         self._working().runner.wake()
         return await self._existing(job_id)
-
-    async def events(self, job_id: str) -> list[Event]:
-        """What happened to a job, for people, oldest first."""
-        return await self._store.events((await self._existing(job_id)).id)
 
     async def _existing(self, job_id: str) -> Job:
         job = await self._store.get(job_id)

@@ -4,7 +4,7 @@ Nothing depends on it. Whatever a stream does, looks go on underneath, and a job
 """
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -29,12 +29,14 @@ class Follower:
 
     Args:
         limit: How many at once; the jobs beyond it are looked at.
+        closed: Puts to an ended job what is written down with its end.
     """
 
-    def __init__(self, store: Store, clock: Clock, limit: int) -> None:
+    def __init__(self, store: Store, clock: Clock, limit: int, closed: Callable[[Job], Awaitable[Job]]) -> None:
         self._store = store
         self._clock = clock
         self._limit = limit
+        self._closed = closed
         self._scopes: dict[str, anyio.CancelScope] = {}
 
     @property
@@ -92,7 +94,7 @@ class Follower:
 
     async def _write(self, reading: "_Reading") -> bool:
         """Write the job down; returns whether it is still ours to follow."""
-        job = reading.written()
+        job = await self._closed(reading.written())
         try:
             saved = await self._store.save(job)
             return saved is not None and not (job.turn.mode == "foreground" and saved.cancel_requested_at is not None)

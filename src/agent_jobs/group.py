@@ -1,6 +1,7 @@
-"""Several jobs at once: which are meant, and how they stand. Pure."""
+"""What is asked about jobs, and what is known of them: several at once, or all of one. Pure."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from agent_jobs.job import Job, Status
 
@@ -33,3 +34,42 @@ class Listed:
     jobs: list[Job]
     counts: dict[Status, int]
     today_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job."""
+
+    at: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that a job's run made, as it was written here."""
+
+    name: str
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All that is kept of a job: its output with the whole response, what happened, the files that it made."""
+
+    job: Job
+    events: list[Event]
+    made: list[Made]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an order would send and cost."""
+
+    jobs: int
+    model: str
+    files: list[dict[str, Any]]
+    input_tokens: int  #: roughly, of one job, without what it goes on from
+    cost_bound_usd: float | None  #: of all jobs
+    unbounded: str  #: why there is no bound

@@ -16,7 +16,8 @@ from agent_jobs import files, request, thread
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.files import Attachment
-from agent_jobs.job import JSON, Job, Status, Turn
+from agent_jobs.group import Estimate
+from agent_jobs.job import JSON, Job, Status, Turn, items_of
 from agent_jobs.pricing import Prices, day_start
 from agent_jobs.request import Preset, Secret
 from agent_jobs.responses import Endpoint
@@ -78,18 +79,6 @@ class Intended:
     budget: Budget | None
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What an order would send and cost."""
-
-    jobs: int
-    model: str
-    files: list[dict[str, Any]]
-    input_tokens: int  #: roughly, of one job, without what it goes on from
-    cost_bound_usd: float | None  #: of all jobs
-    unbounded: str  #: why there is no bound
-
-
 class Intake:
     """Makes jobs for one endpoint by the user's terms."""
 
@@ -109,7 +98,7 @@ class Intake:
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order)
+        attached = await self._attached(order, options)
         uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
         jobs = [self._job(order, prompt, batch, options, previous, attached) for prompt in order.prompts]
@@ -133,7 +122,7 @@ class Intake:
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order)
+        attached = await self._attached(order, options)
         job, *others = [self._job(order, prompt, "", options, previous, attached) for prompt in order.prompts]
         bound, unbounded = None, ""
         try:
@@ -222,13 +211,10 @@ class Intake:
         )
         return await anyio.to_thread.run_sync(bound)  # the price list takes a moment to load
 
-    async def _attached(self, order: Order) -> list[Attachment]:
+    async def _attached(self, order: Order, options: JSON) -> list[Attachment]:
         if not order.files:
             return []
-        runs_code = any(
-            tool["type"] == "code_interpreter"
-            for tool in request.options_with(order.preset, order.options, self._terms.presets).get("tools") or []
-        )
+        runs_code = any(tool.get("type") == "code_interpreter" for tool in items_of(options.get("tools")))
         gather = partial(files.gather, list(order.files), self._terms.file_roots, upload=runs_code)
         return await anyio.to_thread.run_sync(gather)
 

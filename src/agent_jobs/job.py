@@ -279,7 +279,11 @@ class Job:
         )
 
     def overdue_s(self, now: float, limit_s: float) -> float:
-        """How long the run has been past its limit, which counts from the first byte of the POST; below 0 before."""
+        """How long the run has been past its limit, which counts from the first byte of the POST; below 0 before.
+
+        The job's own limit, where it has one, goes before the one that is given.
+        """
+        limit_s = limit_s if self.timeout_s is None else self.timeout_s
         return -limit_s if self.turn.sent_at is None else now - self.turn.sent_at - limit_s
 
     def timed_out(self, now: float) -> "Job":

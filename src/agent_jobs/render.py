@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from agent_jobs.content import page
-from agent_jobs.group import Gathered, Group, Listed
-from agent_jobs.job import POLL_MIN_MS, Failure, Job, Status
+from agent_jobs import content
+from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
+from agent_jobs.job import POLL_MIN_MS, Failure, Job, Status, Usage
+from agent_jobs.request import mismatch
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 #: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
@@ -18,6 +19,8 @@ OUTPUT_BYTES = 24_000
 CODE_CHARS, MESSAGE_CHARS = 60, 300
 #: Of a title in a row; job ids that are repeated to the model at most.
 ROW_CHARS, FEW = 40, 8
+#: What happened last to a job is told so often.
+EVENTS = 40
 
 ADVICE = (
     "Long work is normal and nothing is lost. End your turn now, tell the user this job_id, and poll when they ask."
@@ -126,14 +129,14 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
                 **_row(job),
                 "batch": job.batch,
                 "age_s": max(0, round(now - job.created_at)),
-                "cost_usd": job.cost_usd,
+                "cost_usd": None if job.cost_usd is None else _usd(job.cost_usd),
                 "undelivered": True if job.terminal and job.delivered_at is None else None,
             }
         )
         for job in found.jobs
     ]
     more = sum(found.counts.values()) - len(rows)
-    return _compact({"jobs": rows, "more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)})
+    return {"jobs": rows} | _compact({"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)})
 
 
 def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
@@ -141,6 +144,50 @@ def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
     counts = Counter(str(job.status) for job in jobs)
     still = any(not job.terminal for job in jobs)
     return _compact({"counts": counts, "next": f"agent_poll {asked(group)}" if still else None})
+
+
+def estimated(estimate: Estimate) -> dict[str, Any]:
+    """The answer to a dry run: what would be sent, and what it may cost."""
+    return _compact(
+        {
+            "dry_run": True,
+            "jobs": estimate.jobs if estimate.jobs > 1 else None,
+            "model": estimate.model,
+            "files": estimate.files or None,
+            "input_tokens": estimate.input_tokens,
+            "cost_bound_usd": None if estimate.cost_bound_usd is None else _usd(estimate.cost_bound_usd),
+            "unbounded": estimate.unbounded,
+        }
+    )
+
+
+def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, Any]:
+    """One part of a job's result: a page of a text or of a list, and where the next one starts."""
+    job = result.job
+    output = job.output.response.get("output") if job.output and job.output.response else None
+    shown: Any
+    after: int | None = None
+    match name:
+        case "outline":
+            shown, after = content.page_of(content.outline(_text(job)), offset, limit_bytes)
+        case "sources":
+            shown, after = content.page_of(content.sources(output), offset, limit_bytes)
+        case "items":
+            shown, after = content.page_of(content.items(output), offset, limit_bytes)
+        case "files":
+            shown = _files(result, output)
+        case "reasoning":
+            shown, after = content.page(content.reasoning(output), offset, limit_bytes)
+        case "usage":
+            shown = _usage(job)
+        case "meta":
+            shown = _meta(result)
+        case "partial":
+            shown, after = content.page(_text(job) or job.turn.partial, offset, limit_bytes)
+        case _:
+            return _compact({"job_id": job.id, "offset": offset or None}) | output_of(job, offset, limit_bytes)
+    more = f"agent_result job_id={job.id} part={name} offset={after}" if after is not None else None
+    return _compact({"job_id": job.id, name: shown, "next": more}) | {name: shown}
 
 
 def asked(group: Group) -> str:
@@ -160,14 +207,20 @@ def ended(job: Job) -> dict[str, Any]:
     if job.error is not None:
         answer |= {"error": _error(job.error), "next": _next(job, job.error)}
     if job.output is not None or job.status is Status.COMPLETED:
-        answer |= output(job, 0)
-    return answer
+        answer |= output_of(job, 0)
+    told = {
+        "invalid": mismatch(_text(job), job.turn.request) if job.status is Status.COMPLETED else None,
+        "cost_usd": _usd(job.cost_usd) if job.cost_usd else None,
+        "context": job.context,
+        "result_path": job.result_path,
+    }
+    return answer | _compact(told)
 
 
-def output(job: Job, offset: int) -> dict[str, Any]:
+def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:
     """One page of a job's output from a byte offset, and where the next one starts."""
-    text = job.output.text if job.output else ""
-    part, after = page(text, offset, OUTPUT_BYTES)
+    text = _text(job)
+    part, after = content.page(text, offset, limit_bytes)
     shown: dict[str, Any] = {"output": part}
     if after is not None:
         shown |= {"bytes": len(text.encode("utf-8", "replace")), "next": f"agent_result job_id={job.id} offset={after}"}
@@ -177,6 +230,46 @@ def output(job: Job, offset: int) -> dict[str, Any]:
 def dumps(answer: object) -> str:
     """Compact JSON as it goes to the host."""
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+
+
+def _text(job: Job) -> str:
+    return job.output.text if job.output else ""
+
+
+def _usage(job: Job) -> dict[str, Any]:
+    counted = {name: getattr(job.usage, name) for name in Usage.__slots__} if job.usage else {}
+    return counted | _compact({"cost_usd": None if job.cost_usd is None else _usd(job.cost_usd)})
+
+
+def _meta(result: Result) -> dict[str, Any]:
+    """What is known of a job beside its output: ids, how it was sent, what happened, and its request."""
+    job = result.job
+    return _compact(
+        {
+            "title": job.title,
+            "status": job.status,
+            "batch": job.batch,
+            "previous_job_id": job.previous_job_id,
+            "context": job.context,
+            "response_id": job.turn.response_id,
+            "request_id": job.turn.request_id,
+            "mode": job.turn.mode,
+            "attempts": job.turn.attempt,
+            "looks": job.turn.looks,
+            "created_at": round(job.created_at),
+            "finished_at": round(job.finished_at) if job.finished_at else None,
+            "result_path": job.result_path,
+            "events": [f"{round(event.at)} {event.kind} {event.text}".strip() for event in result.events[-EVENTS:]],
+            "request": content.shown_request(job.turn.request),
+        }
+    )
+
+
+def _files(result: Result, output: object) -> list[dict[str, Any]]:
+    """What the run made: where it was written, or what is known of it."""
+    if result.made:
+        return [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in result.made]
+    return content.files(output)
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class Runner:
                 logger.exception("cannot purge; an hour later it is tried again")
                 await self._clock.sleep(PURGE_EVERY_S)
 
+    @property
+    def paused(self) -> str | None:
+        """Why nothing new should be sent just now; None when it may be tried."""
+        return self._advancer.paused
+
     def wake(self) -> None:
         """Somebody pulled a job nearer: look at the due times now."""
         self._woken.set()

@@ -17,7 +17,7 @@ from agent_jobs.group import Group
 from agent_jobs.intake import Order
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
-from agent_jobs.request import EFFORTS, one_of
+from agent_jobs.request import EFFORTS, dry_run_of, one_of
 from agent_jobs.tooling import Answer, JobTool
 
 T = TypeVar("T")
@@ -72,9 +72,11 @@ class _Tools:
         ctx: Context,
         prompt: Annotated[str | None, Field(description="The whole task: the job sees nothing else")] = None,
         prompts: Annotated[list[str] | None, Field(description="Or up to 20 tasks, a job each")] = None,
+        preset: Annotated[str | None, Field(description="deep_research, think, review, quick")] = None,
         model: str | None = None,
         effort: Annotated[str | None, Field(json_schema_extra={"enum": [*EFFORTS]})] = None,
         web_search: bool | None = None,
+        files: Annotated[list[str] | None, Field(description="Paths or globs to attach")] = None,
         previous_job_id: Annotated[str | None, Field(description="Go on from this ended job")] = None,
         batch: Annotated[str | None, Field(description="Name to poll jobs together by")] = None,
         priority: Literal["normal", "high"] = "normal",
@@ -82,8 +84,8 @@ class _Tools:
         options: Annotated[
             dict[str, Any] | None,
             Field(
-                description="instructions, verbosity, max_output_tokens, max_tool_calls, service_tier, metadata, "
-                "tools, key, allow_duplicate"
+                description="instructions, json_schema, tools, max_output_tokens, max_tool_calls, verbosity, "
+                "reasoning_summary, service_tier, timeout_s, max_cost_usd, dry_run, conversation, key, allow_duplicate"
             ),
         ] = None,
     ) -> Answer:
@@ -94,15 +96,19 @@ class _Tools:
             raise RequestError("Give either prompt, or prompts for several jobs.")
         order = Order(
             prompts=[prompt] if prompt is not None else prompts or [],
+            preset=preset,
             model=model,
             effort=effort,
             web_search=web_search,
+            files=files or (),
             previous_job_id=previous_job_id,
             batch=batch or "",
             priority=int(priority == "high"),
             options=options or {},
         )
         jobs = await self._engine()
+        if dry_run_of(order.options):
+            return render.estimated(await jobs.estimate(order))
         wait_s = self._wait_s(ctx, wait_s, START_WAIT_S if prompt is not None else 0.0)
         started = await _telling(ctx, jobs.start(order, wait_s=wait_s), wait_s)
         if prompt is None:
@@ -132,14 +138,21 @@ class _Tools:
         job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s), wait_s)
         return render.shown(job, jobs.now(), advise=self._answered(jobs, job, waited=wait_s > 0))
 
-    async def agent_result(self, job_id: str, offset: Annotated[int, Field(ge=0)] = 0) -> Answer:
-        """Read on in an output that did not fit one answer."""
+    async def agent_result(
+        self,
+        job_id: str,
+        part: Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"] = "text",
+        offset: Annotated[int, Field(ge=0)] = 0,
+        max_bytes: Annotated[int, Field(ge=500, le=100_000)] = render.OUTPUT_BYTES,
+    ) -> Answer:
+        """Read an output by pages, its outline or its sources."""
         jobs = await self._engine()
-        job = await jobs.poll(job_id)
-        if not job.terminal:
-            raise RequestError(f"{job_id} is still {job.status}: agent_poll it until it ends.")
-        jobs.delivered(job)
-        return {"job_id": job.id, "offset": offset, **render.output(job, offset)}
+        result = await jobs.result(job_id)
+        if not result.job.terminal and part != "partial":
+            raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
+        if part == "text":
+            jobs.delivered(result.job)
+        return render.part(result, part, offset, max_bytes)
 
     async def agent_list(
         self,

@@ -33,6 +33,7 @@ class Settings:
     data_dir: Path | None = None
     max_wait_s: float | None = None
     file_roots: tuple[Path, ...] = ()
+    result_dir: Path | None = None
     start_timeout_s: float = 120.0
     follow: int = 200
     max_concurrent: int = 10
@@ -65,6 +66,7 @@ class Settings:
             data_dir=_path(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
             file_roots=_folders(env, "AGENT_JOBS_FILE_ROOTS"),
+            result_dir=_path(env, "AGENT_JOBS_RESULT_DIR"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
             max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
             job_timeout_s=_seconds(env, "AGENT_JOBS_JOB_TIMEOUT_S", 10_800.0, 1.0, 7 * 86_400.0),

@@ -46,6 +46,7 @@ __all__ = [
     "sentence_for",
     "timeout_of",
     "title_of",
+    "with_files",
 ]
 
 TITLE_CHARS = 80
@@ -145,6 +146,12 @@ def sent_as(body: JSON, mode: Mode) -> JSON:
     return {name: value for name, value in body.items() if name not in dropped}
 
 
+def with_files(body: JSON, file_ids: Sequence[str]) -> JSON:
+    """The body with files that its code interpreter can open."""
+    tools = [_with_files(tool, file_ids) for tool in body.get("tools", [])]
+    return {**body, "tools": tools}
+
+
 def hash_of(body: JSON) -> str:
     """What the same work hashes to, whatever job it is asked for in."""
     metadata = {name: value for name, value in body["metadata"].items() if name != "job_id"}
@@ -171,6 +178,14 @@ def _preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
         return Preset(description="", prompt="")
     known = our_presets() if presets is None else presets
     return known[one_of("preset", name, known)]
+
+
+def _with_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
+    container = tool.get("container")
+    if tool["type"] != "code_interpreter" or not isinstance(container, dict):
+        return tool
+    before = [each for each in cast(JSON, container).get("file_ids", []) if each not in file_ids]
+    return {**tool, "container": {**container, "file_ids": [*before, *file_ids]}}
 
 
 def _merged(preset: Preset, options: JSON | None) -> JSON:

@@ -6,22 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent_jobs.group import Group
+from agent_jobs.group import Event, Group, Made
 from agent_jobs.job import JSON, Job, Mode, Output, Status
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
 #: More runs at once than anybody has.
 NO_LIMIT = 2**31
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a job."""
-
-    at: float
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +99,12 @@ class Store(Protocol):
         """Write a pending job's request anew, with how its context came into it; False when someone was first."""
         ...
 
-    async def settle(self, job_id: str, result_path: str = "") -> None:
-        """All was done that follows the job's end."""
+    async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
+        """All was done that follows the job's end; its uploads are gone."""
+        ...
+
+    async def made(self, job_id: str) -> list[Made]:
+        """The files that a job's run made."""
         ...
 
     async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:

@@ -21,7 +21,7 @@ import anyio
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.group import Group
 from agent_jobs.job import JSON, NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
-from agent_jobs.store import NO_LIMIT, Budget, Event, Mark, Tombstone, Upload
+from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
 from agent_jobs.store.holder import Holder
 from agent_jobs.store.moved import carry_over, check_database, identity
 from agent_jobs.store.schema import migrate, write_ahead
@@ -538,7 +538,7 @@ class SQLiteStore:
                 now=now,
             )
 
-    async def settle(self, job_id: str, result_path: str = "") -> None:
+    async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
         async with self._changing(job_id):
             await self._execute(
                 f"""UPDATE job SET unsettled = 0, result_path = :result_path, holder = NULL, next_at = NULL,
@@ -547,6 +547,19 @@ class SQLiteStore:
                 id=job_id,
                 result_path=result_path,
             )
+            await self._execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
+            for file in made:
+                await self._execute(
+                    "INSERT OR REPLACE INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)",
+                    id=job_id,
+                    name=file.name,
+                    path=file.path,
+                    bytes=file.bytes,
+                )
+
+    async def made(self, job_id: str) -> list[Made]:
+        rows = await self._fetch("SELECT name, path, bytes FROM made WHERE job_id = :id ORDER BY name", id=job_id)
+        return [Made(**row) for row in rows]
 
     async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
         rows = await self._fetch(

@@ -26,5 +26,14 @@ CREATE TABLE upload (
     PRIMARY KEY (job_id, name)
 ) STRICT, WITHOUT ROWID;
 
+-- Files that a run made, as they were written here.
+CREATE TABLE made (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    path TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (job_id, name)
+) STRICT, WITHOUT ROWID;
+
 -- What ended and was handed to nobody yet.
 CREATE INDEX job_untold ON job (finished_at) WHERE delivered_at IS NULL AND finished_at IS NOT NULL;
