@@ -112,6 +112,20 @@ async def test_servers_that_share_a_database_go_on_sharing_the_new_one_and_pay_n
     assert (len(posts), set(posts.values())) == (10, {1})
 
 
+async def test_a_server_that_starts_where_the_database_was_just_removed_takes_nothing_from_the_one_that_runs(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as one:
+        running = await one.start(emulate={"duration_s": 8, "text": "ran on"})
+        delete(folder_of(settings))
+        async with hosting(settings) as other:
+            new = await other.start(emulate={"duration_s": 1, "text": "new"})
+            assert (await one.end(running["job_id"]))["output"] == "ran on"
+            assert (await other.end(running["job_id"]))["output"] == "ran on"
+            assert (await one.end(new["job_id"]))["output"] == "new"
+    assert upstream.emulator.counters()["creates"] == 2
+
+
 async def test_while_no_database_can_stand_there_nothing_new_is_started_and_what_runs_goes_on(
     settings: Settings, upstream: RunningServer
 ) -> None:

@@ -18,7 +18,7 @@ from agent_jobs.job import Output, Status
 from agent_jobs.store import open_store
 from agent_jobs.store.holder import Holder
 from agent_jobs.store.sqlite import open_sqlite
-from test_store import NOW, a_job, at, row, standing, there
+from test_store import NOW, a_job, at, process, row, sqlite, standing, there
 
 MIGRATIONS = resources.files("agent_jobs.store").joinpath("migrations")
 SCRIPTS = [entry.read_text() for entry in sorted(MIGRATIONS.iterdir(), key=lambda entry: entry.name)]
@@ -89,6 +89,19 @@ async def test_a_store_that_was_closed_leaves_only_the_database(folder: Path):
     async with open_store(folder) as store:
         await store.add(a_job())
     assert everything(folder).keys() == {"jobs.db"}
+
+
+async def test_who_opens_anew_what_was_removed_takes_nothing_from_who_has_it_open(folder: Path):
+    async with open_store(folder) as store:
+        await store.add(a_job("job_old"))
+        file(folder).unlink()
+        body = ['await store.add(a_job("job_new"))', 'print("written", flush=True)', "await anyio.sleep_forever()"]
+        async with process(sqlite(folder), *body):
+            assert [job.id for job in await store.find(Group(), 9)] == ["job_old"], "the removed file is still whole"
+            await store.record("job_old", NOW, "polling")  # any write notices
+            assert {job.id for job in await store.find(Group(), 9)} == {"job_old", "job_new"}
+    async with open_store(folder) as after:
+        assert {job.id for job in await after.find(Group(), 9)} == {"job_old", "job_new"}
 
 
 async def test_what_one_opening_wrote_the_next_one_reads(folder: Path):

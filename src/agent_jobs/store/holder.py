@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -10,11 +12,29 @@ if sys.platform == "win32":  # pragma: no cover
 
     def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    @contextmanager
+    def alone(folder: Path) -> Generator[bool]:
+        """Windows lets nobody remove what is open, so nothing has to be done alone there."""
+        yield False
 else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @contextmanager
+    def alone(folder: Path) -> Generator[bool]:
+        """Whether we are the only process in here for this folder; some file systems lock no folders."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            locked = False
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                locked = True
+            yield locked
+        finally:
+            os.close(descriptor)
 
 
 class Holder:

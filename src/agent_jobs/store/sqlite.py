@@ -22,7 +22,7 @@ from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.group import Group
 from agent_jobs.job import JSON, NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
 from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
-from agent_jobs.store.holder import Holder
+from agent_jobs.store.holder import Holder, alone
 from agent_jobs.store.moved import carry_over, check_database, identity
 from agent_jobs.store.schema import migrate, write_ahead
 
@@ -99,13 +99,14 @@ async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
 
 def _make(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        # What is left of a database that was removed, perhaps while another server has it open, must not be taken for
-        # ours: SQLite would empty the one's log and write it into the other.
-        for beside in _beside(path):
-            beside.unlink(missing_ok=True)
-    # SQLite gives its -wal and -shm files the mode of the database.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with alone(path.parent) as ours:
+        if ours and not path.exists():
+            # What is left of a database that was removed, perhaps while another server has it open, must not be taken
+            # for ours: SQLite would empty the one's log and write it into the other.
+            for beside in _beside(path):
+                beside.unlink(missing_ok=True)
+        # SQLite gives its -wal and -shm files the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _beside(path: Path) -> list[Path]:
