@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner": {*ENGINE_ROOM, "advance", "follow"},
     "pgqueue": {*ENGINE_ROOM, "advance", "follow"},
     "intake": {*ENGINE_ROOM, "request", "thread", "files", "pricing"},
-    "engine": {*ENGINE_ROOM, "advance", "follow", "runner", "intake"},
+    "engine": {*ENGINE_ROOM, "advance", "follow", "runner", "intake", "request"},
     "app": {
         *ENGINE_ROOM,
         "advance",

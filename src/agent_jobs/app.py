@@ -79,8 +79,9 @@ class App:
             raise settings
         store = await stack.enter_async_context(open_store(settings.data_path()))
         stack.push_async_callback(self._release, store)
+        presets = load_presets(settings.presets)
         if settings.api_key is None:
-            return Engine(store, ConfigError(NO_KEY), self._clock, self._tasks)
+            return Engine(store, ConfigError(NO_KEY), self._clock, self._tasks, presets)
         endpoint = Endpoint.of(
             settings.base_url,
             settings.api_key.get_secret_value(),
@@ -90,7 +91,7 @@ class App:
         )
         terms = Terms(
             prices=Prices.load(settings.prices),
-            presets=load_presets(settings.presets),
+            presets=presets,
             model=settings.model,
             secrets=settings.secrets,
             file_roots=settings.file_roots,
@@ -101,7 +102,7 @@ class App:
         self._tasks.start_soon(runner.run)
         self._tasks.start_soon(runner.purge)
         intake = Intake(store, endpoint, self._clock, terms)
-        return Engine(store, Upstream(endpoint, runner, intake), self._clock, self._tasks)
+        return Engine(store, Upstream(endpoint, runner, intake), self._clock, self._tasks, presets)
 
     def _working(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
         """Who works on the jobs."""

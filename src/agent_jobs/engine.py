@@ -1,7 +1,7 @@
 """The verbs that the faces call. Each one is bounded in time and safe to cancel."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from anyio.abc import TaskGroup
@@ -11,6 +11,7 @@ from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, Store
 from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
 from agent_jobs.intake import Intake, Order
 from agent_jobs.job import WAITING, Job, Status
+from agent_jobs.request import Preset
 from agent_jobs.responses import Endpoint
 from agent_jobs.runner import Runner
 from agent_jobs.store import Store
@@ -56,9 +57,18 @@ class Engine:
         upstream: Who works on them; or, as an error, why nothing can be sent from here. Jobs can be read even so.
         clock: The time.
         tasks: Where what no caller need wait for is done.
+        presets: Requests by name.
     """
 
-    def __init__(self, store: Store, upstream: Upstream | ConfigError, clock: Clock, tasks: TaskGroup) -> None:
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream | ConfigError,
+        clock: Clock,
+        tasks: TaskGroup,
+        presets: Mapping[str, Preset],
+    ) -> None:
+        self.presets = presets
         self._store = store
         self._upstream = upstream
         self._clock = clock

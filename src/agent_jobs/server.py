@@ -1,13 +1,22 @@
 """The MCP face: the tools, their arguments and their answers."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp_types import ToolAnnotations
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    GetPromptResult,
+    Prompt,
+    PromptArgument,
+    PromptMessage,
+    TextContent,
+    ToolAnnotations,
+)
 from pydantic import Field
 
 from agent_jobs import __version__, render
@@ -17,7 +26,7 @@ from agent_jobs.group import Group
 from agent_jobs.intake import Order
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
-from agent_jobs.request import EFFORTS, dry_run_of, one_of
+from agent_jobs.request import EFFORTS, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
 T = TypeVar("T")
@@ -44,12 +53,9 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float |
         max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
     """
     tools = _Tools(engine, max_wait_s)
-    return MCPServer(
-        "agent-jobs",
-        version=__version__,
-        instructions=INSTRUCTIONS,
-        log_level="WARNING",
-        tools=[
+    server = _Server(
+        engine,
+        [
             JobTool.of(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
             JobTool.of(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
             JobTool.of(tools.agent_result, ToolAnnotations(read_only_hint=True)),
@@ -57,6 +63,46 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float |
             JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
     )
+    server.resource("job://{job_id}", mime_type="application/json", description="How a job stands")(tools.job)
+    server.resource("job://{job_id}/result", mime_type="text/markdown", description="A job's whole output")(tools.text)
+    return server
+
+
+class _Server(MCPServer):
+    """Ours, with the user's presets as prompts: hosts show them as commands."""
+
+    def __init__(self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool]) -> None:
+        super().__init__(
+            "agent-jobs", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING", tools=[*tools]
+        )
+        self._engine = engine
+
+    async def list_prompts(self) -> list[Prompt]:
+        """The presets, each with the task as its one argument."""
+        task = PromptArgument(name="task", description="What the job is to do", required=True)
+        return [
+            Prompt(name=name, description=preset.description, arguments=[task])
+            for name, preset in (await self._presets()).items()
+        ]
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context | None = None
+    ) -> GetPromptResult:
+        """What asks a host's model to start a job by this preset."""
+        presets = await self._presets()
+        task = (arguments or {}).get("task")
+        if name not in presets or not isinstance(task, str) or not task.strip():
+            raise MCPError(INVALID_PARAMS, f"Prompts are {', '.join(presets)}; each takes a task.")
+        text = TextContent(type="text", text=presets[name].asking(task))
+        return GetPromptResult(
+            description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
+        )
+
+    async def _presets(self) -> Mapping[str, Preset]:
+        try:
+            return (await self._engine()).presets
+        except AgentJobsError:  # the tools say what is wrong
+            return our_presets()
 
 
 class _Tools:
@@ -179,6 +225,16 @@ class _Tools:
         stopped = await jobs.cancel(group)
         jobs.delivered(*stopped)
         return render.shown(stopped[0], jobs.now()) if job_id is not None else render.stopped(stopped, group)
+
+    async def job(self, job_id: str) -> str:
+        """A job as a poll that does not wait would tell of it."""
+        jobs = await self._engine()
+        return render.dumps(render.shown((await jobs.result(job_id)).job, jobs.now()))
+
+    async def text(self, job_id: str) -> str:
+        """A job's whole output."""
+        output = (await (await self._engine()).result(job_id)).job.output
+        return output.text if output else ""
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
         gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)

@@ -41,6 +41,7 @@ __all__ = [
     "models",
     "one_of",
     "options_with",
+    "our_presets",
     "resolved",
     "sent_as",
     "sentence_for",
