@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from anyio import to_thread
-from pydantic import SecretStr
 
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings import SecretStr, Settings
 from hosts import hosting
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
-from pydantic import SecretStr, TypeAdapter
+from pydantic import TypeAdapter
 
 from agent_jobs.request import build, resolved, sent_as
 from agent_jobs.request.options import NAMES
 from agent_jobs.request.presets import load_presets, our_presets
+from agent_jobs.settings import SecretStr
 
 PAGE = (Path(__file__).parents[1] / "docs/requests.md").read_text()
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.S)]

@@ -6,12 +6,11 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from pydantic import SecretStr
 
 from agent_jobs import responses
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.settings import Settings
+from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED, eventually, hosting
 
 DAY_S = 86_400

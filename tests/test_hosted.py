@@ -4,12 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from agent_jobs.errors import RequestError
 from agent_jobs.request import build, resolved
 from agent_jobs.request.hosted import CLIENT_TOOLS
-from agent_jobs.settings import Settings
+from agent_jobs.settings import SecretStr, Settings
 
 MCP: dict[str, Any] = {
     "type": "mcp",

@@ -1,40 +1,57 @@
 """The one place that joins store, client, engine and runner."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 from anyio.abc import TaskGroup
 
-from agent_jobs.advance import Advancer, Limits
 from agent_jobs.clock import Clock
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
-from agent_jobs.intake import Intake, Terms
-from agent_jobs.pricing import Prices
-from agent_jobs.request import load_presets
-from agent_jobs.responses import Endpoint, ResponsesClient, open_client
-from agent_jobs.runner import Runner
 from agent_jobs.settings import Settings
-from agent_jobs.settle import Settler
 from agent_jobs.store import Store, open_store
+
+if TYPE_CHECKING:  # imported where jobs are sent
+    from agent_jobs.advance import Advancer
+    from agent_jobs.intake import Terms
+    from agent_jobs.responses import ResponsesClient
+    from agent_jobs.runner import Runner
 
 logger = logging.getLogger(__name__)
 
 NO_KEY = "No API key is set: ask the user to put OPENAI_API_KEY into the env of this server's entry and restart it."
+READS = "This process only reads jobs."
+
+#: What a process does: work on all jobs of its endpoint, act on those that it is told to, or only read.
+Role = Literal["works", "acts", "reads"]
 
 
 class App:
     """An engine that opens in the background; see `open_app`."""
 
-    def __init__(self, settings: Settings | ConfigError, clock: Clock, tasks: TaskGroup, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        settings: Settings | ConfigError,
+        clock: Clock,
+        tasks: TaskGroup,
+        stack: AsyncExitStack,
+        role: Role,
+        what: str,
+    ) -> None:
         self._settings = settings
+        self._role = role
+        self._what = what
         self._clock = clock
         self._tasks = tasks
         self._stack = stack
         self._opening: _Opening | None = None
         self._advancer: Advancer | None = None
+        self._runner: Runner | None = None
 
     async def engine(self) -> Engine:
         """The engine, once it is open; an opening that failed is tried again by the next caller.
@@ -49,19 +66,25 @@ class App:
             raise opening.error or StoreError("agent-jobs could not be opened; its log says why.")
         return opening.engine
 
-    def open(self) -> "_Opening":
+    def open(self) -> _Opening:
         """Begin to open, unless that is under way or done."""
         if self._opening is None or self._opening.failed:
             self._opening = _Opening()
             self._tasks.start_soon(self._open, self._opening)
         return self._opening
 
+    def work(self) -> None:
+        """Have an open engine that only acts work from now on."""
+        if self._runner is not None:
+            self._tasks.start_soon(self._runner.run, self._what)
+            self._tasks.start_soon(self._runner.purge)
+
     def hurry(self) -> None:
         """The process ends: ids that are on their way get a last moment."""
         if self._advancer is not None:
             self._advancer.hurry()
 
-    async def _open(self, opening: "_Opening") -> None:
+    async def _open(self, opening: _Opening) -> None:
         try:
             async with AsyncExitStack() as stack:
                 opening.engine = await self._assembled(stack)
@@ -79,9 +102,21 @@ class App:
             raise settings
         store = await stack.enter_async_context(open_store(settings.data_path()))
         stack.push_async_callback(self._release, store)
+        if self._role == "reads":
+            return Engine(store, ConfigError(READS), self._clock, self._tasks, {}, settings.warnings)
+        return await self._sending(settings, store, stack)
+
+    async def _sending(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
+        """An engine that talks to upstream."""
+        from agent_jobs.intake import Intake, Terms
+        from agent_jobs.pricing import Prices
+        from agent_jobs.request import load_presets
+        from agent_jobs.responses import Endpoint, open_client
+
         presets = load_presets(settings.presets)
         if settings.api_key is None:
-            return Engine(store, ConfigError(NO_KEY), self._clock, self._tasks, presets)
+            missing = ConfigError(" ".join((NO_KEY, *settings.warnings)))
+            return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
         endpoint = Endpoint.of(
             settings.base_url,
             settings.api_key.get_secret_value(),
@@ -98,14 +133,18 @@ class App:
             budget_usd=settings.daily_budget_usd,
         )
         client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
-        runner = self._working(settings, store, client, terms)
-        self._tasks.start_soon(runner.run)
-        self._tasks.start_soon(runner.purge)
-        intake = Intake(store, endpoint, self._clock, terms)
-        return Engine(store, Upstream(endpoint, runner, intake), self._clock, self._tasks, presets)
+        runner = self._runner = self._running(settings, store, client, terms)
+        if self._role == "works":
+            self.work()
+        upstream = Upstream(client, runner, Intake(store, endpoint, self._clock, terms))
+        return Engine(store, upstream, self._clock, self._tasks, presets, settings.warnings)
 
-    def _working(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
+    def _running(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
         """Who works on the jobs."""
+        from agent_jobs.advance import Advancer, Limits
+        from agent_jobs.runner import Runner
+        from agent_jobs.settle import Settler
+
         limits = Limits(
             follow=settings.follow,
             concurrent=settings.max_concurrent,
@@ -148,13 +187,21 @@ class _Opening:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings | ConfigError, clock: Clock | None = None) -> AsyncGenerator[App]:
+async def open_app(
+    settings: Settings | ConfigError, clock: Clock | None = None, *, role: Role = "works", what: str = "server"
+) -> AsyncGenerator[App]:
     """An app whose engine opens while the caller already goes on, and which is closed in order at the end.
 
     Enter it outside of any scope that a signal cancels: its last writes need the loop.
+
+    Args:
+        settings: What the user set, or why it cannot be used.
+        clock: The time.
+        role: What this process does.
+        what: How others are told of it while it works.
     """
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-        app = App(settings, clock or Clock(), tasks, stack)
+        app = App(settings, clock or Clock(), tasks, stack, role, what)
         app.open()
         try:
             yield app

@@ -1,20 +1,25 @@
 """The verbs that the faces call. Each one is bounded in time and safe to cancel."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
-from agent_jobs.intake import Intake, Order
-from agent_jobs.job import WAITING, Job, Status
-from agent_jobs.request import Preset
-from agent_jobs.responses import Endpoint
-from agent_jobs.runner import Runner
+from agent_jobs.group import Database, Estimate, Gathered, Group, Listed, Result, Watcher
+from agent_jobs.job import JSON, WAITING, Job, Mode, Status
 from agent_jobs.store import Store
+
+if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
+    from agent_jobs.intake import Intake, Order
+    from agent_jobs.request import Preset
+    from agent_jobs.responses import ResponsesClient
+    from agent_jobs.runner import Runner
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +35,15 @@ UNTOLD_S = 7 * 86_400.0
 #: Jobs that are asked about together at most.
 GATHERED_MAX = 1_000
 DAY_S = 86_400.0
+#: Ids that are named where a beginning of one fits several.
+FITTING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """The endpoint this process works with, and who runs its jobs."""
 
-    endpoint: Endpoint
+    client: ResponsesClient
     runner: Runner
     intake: Intake
 
@@ -58,6 +65,7 @@ class Engine:
         clock: The time.
         tasks: Where what no caller need wait for is done.
         presets: Requests by name.
+        warnings: What the user should set otherwise, though jobs go on without it.
     """
 
     def __init__(
@@ -67,12 +75,14 @@ class Engine:
         clock: Clock,
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self.presets = presets
         self._store = store
         self._upstream = upstream
         self._clock = clock
         self._tasks = tasks
+        self._warnings = warnings
 
     def now(self) -> float:
         """The engine's time in epoch seconds, by which answers tell ages."""
@@ -174,13 +184,66 @@ class Engine:
             await self._store.find(group, limit),
             await self._store.counts(group),
             await self._store.spent(now - now % DAY_S),
+            self._warnings,
         )
+
+    async def identify(self, text: str) -> str:
+        """The id of the job that a person means: the whole id or the beginning of one, with or without `job_`.
+
+        Raises:
+            JobNotFoundError: No id begins so.
+            RequestError: Several do; the sentence names some.
+        """
+        for prefix in dict.fromkeys((text, f"job_{text.removeprefix('job_')}")):
+            ids = await self._store.ids(prefix, FITTING) if prefix else []
+            if len(ids) == 1 or prefix in ids:
+                return prefix if prefix in ids else ids[0]
+            if ids:
+                raise RequestError(f"{text!r} fits several jobs: write more of {', '.join(ids)}.")
+        return (await self._existing(text)).id
+
+    async def database(self) -> Database:
+        """Where the jobs are kept, and which other processes work on them."""
+        return await self._store.about()
+
+    async def watched(self) -> list[Watcher]:
+        """The other living processes that work on the jobs of this endpoint."""
+        base_url = self._working().client.endpoint.base_url
+        return [one for one in (await self._store.about()).watchers if one.base_url == base_url]
+
+    async def model(self, name: str) -> JSON:
+        """What upstream says of a model, asked with the key.
+
+        Raises:
+            ConfigError: Nothing can be asked from here.
+            UpstreamError: It cannot be asked, refuses the key, or does not know the model.
+        """
+        return await self._working().client.model(name)
+
+    async def mode(self, model: str) -> Mode | None:
+        """How jobs of a model have to be sent, where the endpoint taught it in the last day."""
+        base_url = self._working().client.endpoint.base_url
+        return await self._store.mode(base_url, model, self._clock.now() - DAY_S)
+
+    async def prune(self, older_than_s: float) -> int:
+        """Forget the jobs that ended so long ago, here and upstream; returns how many.
+
+        Raises:
+            ConfigError: Nothing can be asked of upstream from here.
+        """
+        return await self._working().runner.forget(self._clock.now() - older_than_s)
 
     def delivered(self, *jobs: Job) -> None:
         """Have it noted, once the caller is done, that the ends of these jobs were handed to a host."""
-        ended = [job.id for job in jobs if job.terminal and job.delivered_at is None]
-        if ended:
-            self._tasks.start_soon(self._deliver, ended)
+        if any(_news(job) for job in jobs):
+            self._tasks.start_soon(self.deliver, *jobs)
+
+    async def deliver(self, *jobs: Job) -> None:
+        """Note that the ends of these jobs were handed to whoever asked for them."""
+        try:
+            await self._store.deliver([job.id for job in jobs if _news(job)], self._clock.now())
+        except StoreError as error:
+            logger.warning("cannot note that results were handed out: %s", error)
 
     async def cancel(self, group: Group) -> list[Job]:
         """Have upstream stop the jobs of a group, and wait a moment for it to say so.
@@ -246,7 +309,11 @@ class Engine:
             return
         upstream = self._working()
         job = await self._store.request_cancel(job.id, self._clock.now()) or job
-        if not job.terminal and job.turn.response_id is not None and job.turn.base_url == upstream.endpoint.base_url:
+        if (
+            not job.terminal
+            and job.turn.response_id is not None
+            and job.turn.base_url == upstream.client.endpoint.base_url
+        ):
             upstream.runner.cancel(job)
 
     async def _stopped(self, job: Job, wait_s: float) -> Job:
@@ -267,12 +334,6 @@ class Engine:
                 job = await self._store.get(job.id) or job
         return job
 
-    async def _deliver(self, job_ids: list[str]) -> None:
-        try:
-            await self._store.deliver(job_ids, self._clock.now())
-        except StoreError as error:
-            logger.warning("cannot note that results were handed out: %s", error)
-
     def _wake(self) -> None:
         if isinstance(self._upstream, Upstream):
             self._upstream.runner.wake()
@@ -286,3 +347,8 @@ class Engine:
 def _arrived(job: Job) -> bool:
     """Upstream named an id, or there is something to tell instead."""
     return job.turn.response_id is not None or bool(job.activity)
+
+
+def _news(job: Job) -> bool:
+    """Whether the job ended and nobody was handed its end."""
+    return job.terminal and job.delivered_at is None

@@ -34,6 +34,7 @@ class Listed:
     jobs: list[Job]
     counts: dict[Status, int]
     today_usd: float
+    warnings: tuple[str, ...] = ()  #: what the user should set otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,26 @@ class Made:
     name: str
     path: str
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """A living process that works on the jobs of an endpoint."""
+
+    pid: int
+    what: str  #: its command, such as `server` or `watch`
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the jobs are kept, and who else works on them."""
+
+    path: str
+    schema: int
+    journal: str  #: SQLite's journal_mode
+    bytes: int  #: with its log
+    watchers: tuple[Watcher, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,8 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
         for job in found.jobs
     ]
     more = sum(found.counts.values()) - len(rows)
-    return {"jobs": rows} | _compact({"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)})
+    counted = {"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)}
+    return {"jobs": rows} | _compact(counted | {"warnings": list(found.warnings) or None})
 
 
 def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:

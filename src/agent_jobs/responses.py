@@ -207,6 +207,15 @@ class ResponsesClient:
             if error.status not in (400, 409) or isinstance(error, MissingError | AccountError):
                 raise
 
+    async def model(self, name: str) -> JSON:
+        """What upstream says of a model: the cheapest question that needs the key.
+
+        Raises:
+            AccountError: The key may not ask.
+            UpstreamError: As `retrieve`; a model that is not known is a RefusedError of status 404.
+        """
+        return _object(await self._call("GET", self.endpoint.url(f"/models/{_named(name)}")))
+
     async def create_conversation(self) -> str:
         """Open a conversation upstream and return its id.
 

@@ -1,6 +1,7 @@
 """Who advances a job, and when: one loop over the store's due times, in one task group."""
 
 import logging
+from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskGroup
@@ -45,8 +46,10 @@ class Runner:
         self._tasks = tasks
         self._woken = anyio.Event()
 
-    async def run(self) -> None:
-        """Advance whatever is due, take over what the dead left, for ever."""
+    async def run(self, what: str) -> None:
+        """Advance whatever is due, take over what the dead left, for ever; others are told what this process is."""
+        with suppress(StoreError):
+            await self._store.announce(what, self._identity[0])
         while True:
             woken = self._woken = anyio.Event()
             wait_s = TICK_S
@@ -64,14 +67,20 @@ class Runner:
         """Forget what is older than its retention, now and every hour; give up what nobody works on any more."""
         while True:
             try:
-                while await self._advancer.purge(self._clock.now() - self._retention_s):
-                    pass
+                await self.forget(self._clock.now() - self._retention_s)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._advancer.give_up_lost()
             except Exception:
                 logger.exception("cannot purge; an hour later it is tried again")
                 await self._clock.sleep(PURGE_EVERY_S)
+
+    async def forget(self, before: float) -> int:
+        """Forget the jobs that ended before this time, here and upstream; returns how many."""
+        forgotten = 0
+        while purged := await self._advancer.purge(before):
+            forgotten += purged
+        return forgotten
 
     @property
     def paused(self) -> str | None:

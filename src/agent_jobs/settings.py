@@ -8,14 +8,63 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from agent_jobs.errors import ConfigError
 from agent_jobs.job import Mode
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 AUTH_STYLES = ("auto", "bearer", "api-key")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+PREFIX = "AGENT_JOBS_"
+#: Each variable, and what it sets.
+VARIABLES: Mapping[str, str] = {
+    "OPENAI_API_KEY": "api_key",
+    "OPENAI_BASE_URL": "base_url",
+    "OPENAI_ORG_ID": "organization",
+    "OPENAI_PROJECT_ID": "project",
+    "AGENT_JOBS_AUTH": "auth",
+    "AGENT_JOBS_MODEL": "model",
+    "AGENT_JOBS_PRESETS": "presets",
+    "AGENT_JOBS_SECRETS": "secrets",
+    "AGENT_JOBS_DATA_DIR": "data_dir",
+    "AGENT_JOBS_FILE_ROOTS": "file_roots",
+    "AGENT_JOBS_RESULT_DIR": "result_dir",
+    "AGENT_JOBS_MAX_WAIT_S": "max_wait_s",
+    "AGENT_JOBS_START_TIMEOUT_S": "start_timeout_s",
+    "AGENT_JOBS_FOLLOW": "follow",
+    "AGENT_JOBS_MAX_CONCURRENT": "max_concurrent",
+    "AGENT_JOBS_JOB_TIMEOUT_S": "job_timeout_s",
+    "AGENT_JOBS_MODE": "mode",
+    "AGENT_JOBS_RESUBMIT": "resubmit",
+    "AGENT_JOBS_RETENTION_DAYS": "retention_days",
+    "AGENT_JOBS_PRICES": "prices",
+    "AGENT_JOBS_DAILY_BUDGET_USD": "daily_budget_usd",
+    "AGENT_JOBS_LOG_LEVEL": "log_level",
+}
+
+
+class SecretStr:
+    """A text that shows only to who asks for it; as pydantic's, whose import a terminal would wait for."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_secret_value(self) -> str:
+        """The text itself."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretStr) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "SecretStr('**********')" if self._text else "SecretStr('')"
+
+    __str__ = __repr__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +93,7 @@ class Settings:
     prices: Path | None = None
     daily_budget_usd: float | None = None
     log_level: str = "warning"
+    warnings: tuple[str, ...] = ()  #: of what was set: a sentence for each thing that is not as it was meant
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -77,7 +127,21 @@ class Settings:
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
+            warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR")),
         )
+
+    @classmethod
+    def forgiving(cls, environ: Mapping[str, str]) -> "tuple[Settings, list[str]]":
+        """What is left of the settings without what cannot be used, and a sentence for each thing that cannot."""
+        env, refused = dict(environ), list[str]()
+        while True:
+            try:
+                return cls.from_env(env), refused
+            except ConfigError as error:
+                refused.append(str(error))
+                named = [name for name in env if re.search(rf"\b{re.escape(name)}\b", refused[-1])]
+                for name in named or list(env):
+                    del env[name]
 
     def data_path(self) -> Path:
         """The folder of the database, the locks and the log."""
@@ -86,6 +150,30 @@ class Settings:
         import platformdirs  # not needed to answer `initialize`
 
         return Path(platformdirs.user_data_dir("agent-jobs", appauthor=False))
+
+
+def _unknown(env: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable of our prefix that sets nothing."""
+    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in VARIABLES)
+    if not unknown:
+        return []
+    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
+
+    ours = [name for name in VARIABLES if name.startswith(PREFIX)]
+    near = [difflib.get_close_matches(name, ours, n=1) for name in unknown]
+    return [
+        f"{name} is no setting and changes nothing: {f'did you mean {meant[0]}?' if meant else 'remove it.'}"
+        for name, meant in zip(unknown, near, strict=True)
+    ]
+
+
+def _unwritable(env: Mapping[str, str], name: str) -> list[str]:
+    """A sentence where files cannot be written below the folder that a variable names."""
+    folder = _path(env, name)
+    standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None) if folder else None
+    if standing is None or (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
+        return []
+    return [f"{name} names {folder}, where nothing can be written: make {standing} a folder that is writable."]
 
 
 def _header(env: Mapping[str, str], name: str) -> str | None:

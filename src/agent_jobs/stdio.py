@@ -35,6 +35,8 @@ def serve() -> None:
     except ConfigError as error:
         settings = error
     _log_to_stderr(settings.log_level if isinstance(settings, Settings) else "warning")
+    for warning in settings.warnings if isinstance(settings, Settings) else ():
+        logger.warning("%s", warning)
     anyio.run(_serve, settings)
 
 

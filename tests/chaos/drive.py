@@ -9,14 +9,13 @@ from itertools import count, islice
 from pathlib import Path
 
 import anyio
-from pydantic import SecretStr
 
 from agent_jobs.app import open_app
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.engine import Engine
 from agent_jobs.group import Group
 from agent_jobs.job import Job
-from agent_jobs.settings import Settings
+from agent_jobs.settings import SecretStr, Settings
 
 from .faults import START_TIMEOUT_S, Json
 from .plan import Options, Plan, bursts, kills, plans

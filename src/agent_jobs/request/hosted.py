@@ -27,7 +27,7 @@ _SECRET_FIELDS = frozenset({"authorization", "headers"})
 
 
 class Secret(Protocol):
-    """A text that shows only to who asks for it, such as pydantic's SecretStr."""
+    """A text that shows only to who asks for it, such as a setting's SecretStr."""
 
     def get_secret_value(self) -> str:
         """The text itself."""

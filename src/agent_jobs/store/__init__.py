@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent_jobs.group import Event, Group, Made
+from agent_jobs.group import Database, Event, Group, Made
 from agent_jobs.job import JSON, Job, Mode, Output, Status
 
 #: How many changes this process has seen of its own, and of the others'.
@@ -70,6 +70,10 @@ class Store(Protocol):
 
     async def find(self, group: Group, limit: int) -> list[Job]:
         """The jobs of a group that were started last, newest first, without their outputs."""
+        ...
+
+    async def ids(self, prefix: str, limit: int) -> list[str]:
+        """The ids that begin so, in their order."""
         ...
 
     async def counts(self, group: Group) -> dict[Status, int]:
@@ -214,6 +218,14 @@ class Store(Protocol):
 
     async def release(self, now: float) -> None:
         """Free the jobs that this process holds, due at once, for whoever comes next."""
+        ...
+
+    async def announce(self, what: str, base_url: str) -> None:
+        """Let other processes know that this one works on the jobs of an endpoint, as long as it lives."""
+        ...
+
+    async def about(self) -> Database:
+        """Where the jobs are kept, and which other living processes work on them."""
         ...
 
     async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:

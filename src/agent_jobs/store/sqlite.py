@@ -19,7 +19,7 @@ import aiosqlite
 import anyio
 
 from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.group import Group
+from agent_jobs.group import Database, Group, Watcher
 from agent_jobs.job import JSON, NEXT, TERMINAL, Failure, Job, Mode, Output, Status, Turn, Usage
 from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
 from agent_jobs.store.holder import Holder, alone
@@ -203,6 +203,14 @@ class SQLiteStore:
             f"{_HEAD} WHERE {where} ORDER BY job.created_at DESC, job.id LIMIT :limit", **values, limit=limit
         )
         return [self._job(row) for row in rows]
+
+    async def ids(self, prefix: str, limit: int) -> list[str]:
+        rows = await self._fetch(
+            "SELECT id FROM job WHERE id >= :prefix AND id < :prefix || char(1114111) ORDER BY id LIMIT :limit",
+            prefix=prefix,
+            limit=limit,
+        )
+        return [row["id"] for row in rows]
 
     async def counts(self, group: Group) -> dict[Status, int]:
         where, values = _of_group(group)
@@ -585,6 +593,22 @@ class SQLiteStore:
 
     async def release(self, now: float) -> None:
         await self._free(self._holder.name, now)
+
+    async def announce(self, what: str, base_url: str) -> None:
+        with _told(self._folder):
+            self._holder.tell({"what": what, "base_url": base_url})
+
+    async def about(self) -> Database:
+        schema = (await self._fetch("PRAGMA user_version"))[0][0]
+        journal = (await self._fetch("PRAGMA journal_mode"))[0][0]
+        with _told(self._folder):
+            size = sum(path.stat().st_size for path in (self._path, *_beside(self._path)) if path.exists())
+            others = self._holder.others().items()
+        watchers = tuple(
+            Watcher(int(name.partition("-")[0]), str(said.get("what")), str(said.get("base_url")))
+            for name, said in others
+        )
+        return Database(str(self._path), schema, journal, size, watchers)
 
     async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:
         async with self._changing():
