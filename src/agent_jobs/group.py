@@ -1,9 +1,12 @@
 """What is asked about jobs, and what is known of them: several at once, or all of one. Pure."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from agent_jobs.job import Job, Status
+
+#: What can be read of a job's result.
+Part = Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

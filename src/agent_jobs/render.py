@@ -9,6 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_jobs import content
+from agent_jobs.errors import (
+    AgentJobsError,
+    BudgetError,
+    ConfigError,
+    JobNotFoundError,
+    RequestError,
+    StoreError,
+)
 from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
 from agent_jobs.job import POLL_MIN_MS, Failure, Job, Status, Usage
 from agent_jobs.request import mismatch
@@ -38,6 +46,14 @@ _NEXT = {
     "insufficient_quota": "ask the user to add credit at the provider, then agent_start again",
     "model_not_found": "agent_start with another model",
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
+}
+
+_CODES: dict[type[AgentJobsError], str] = {
+    JobNotFoundError: "job_not_found",
+    BudgetError: "budget_exceeded",
+    RequestError: "bad_request",
+    ConfigError: "config",
+    StoreError: "storage",
 }
 
 
@@ -226,6 +242,11 @@ def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[st
     if after is not None:
         shown |= {"bytes": len(text.encode("utf-8", "replace")), "next": f"agent_result job_id={job.id} offset={after}"}
     return shown
+
+
+def refused(error: AgentJobsError) -> dict[str, Any]:
+    """The answer where nothing was done."""
+    return {"error": {"code": _CODES.get(type(error), "internal"), "message": str(error)}}
 
 
 def dumps(answer: object) -> str:

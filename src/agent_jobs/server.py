@@ -22,7 +22,7 @@ from pydantic import Field
 from agent_jobs import __version__, render
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.group import Group
+from agent_jobs.group import Group, Part
 from agent_jobs.intake import Order
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
@@ -187,7 +187,7 @@ class _Tools:
     async def agent_result(
         self,
         job_id: str,
-        part: Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"] = "text",
+        part: Part = "text",
         offset: Annotated[int, Field(ge=0)] = 0,
         max_bytes: Annotated[int, Field(ge=500, le=100_000)] = render.OUTPUT_BYTES,
     ) -> Answer:

@@ -9,14 +9,7 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import ValidationError
 
 from agent_jobs import render
-from agent_jobs.errors import (
-    AgentJobsError,
-    BudgetError,
-    ConfigError,
-    JobNotFoundError,
-    RequestError,
-    StoreError,
-)
+from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.request import one_of
 
 logger = logging.getLogger(__name__)
@@ -58,17 +51,8 @@ def _result(answer: Answer) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=render.dumps(answer))], structured_content=answer)
 
 
-_CODES: dict[type[AgentJobsError], str] = {
-    JobNotFoundError: "job_not_found",
-    BudgetError: "budget_exceeded",
-    RequestError: "bad_request",
-    ConfigError: "config",
-    StoreError: "storage",
-}
-
-
 def _refused(error: AgentJobsError) -> CallToolResult:
-    result = _result({"error": {"code": _CODES.get(type(error), "internal"), "message": str(error)}})
+    result = _result(render.refused(error))
     result.is_error = True
     return result
 

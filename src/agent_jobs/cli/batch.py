@@ -1,0 +1,231 @@
+"""`agent-jobs batch`: a job for each line of a file, as often as it takes and each line once."""
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+import anyio
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.session import Exit, Session, call, json_option
+from agent_jobs.intake import Order
+from agent_jobs.job import Job, Status
+
+#: What a line may say beside its prompt: the fields of an order that may differ from line to line.
+FIELDS = ("preset", "model", "effort", "web_search", "files", "options")
+WAIT_S = 60.0
+RESULTS = "results.jsonl"
+#: Ends that another try may mend. Of an unconfirmed start nobody knows that it ended.
+MENDABLE = (Status.FAILED, Status.INCOMPLETE, Status.CANCELLED, Status.EXPIRED)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of the file."""
+
+    line: int
+    key: str  #: under which its job exists once
+    asked: Mapping[str, Any]
+
+
+@dataclass
+class Results:
+    """The file of results, a line for each task that is over; appended to, whoever was killed before."""
+
+    file: IO[str]
+    done: dict[str, dict[str, Any]]
+    statuses: Counter[str] = field(default_factory=Counter[str])
+    usd: float = 0.0
+
+    def add(self, task: Task, job: Job) -> None:
+        """Write a result down."""
+        row: dict[str, Any] = {"line": task.line, "key": task.key, "job_id": job.id, "status": str(job.status)}
+        row |= {"output": job.output.text} if job.output else {}
+        row |= {"error": {"code": job.error.code, "message": job.error.message}} if job.error else {}
+        row |= {"cost_usd": job.cost_usd} if job.cost_usd is not None else {}
+        # Half a surrogate pair of a model's stays an escape.
+        written = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        self.file.write(written + "\n")
+        self.file.flush()
+        self.count(row)
+
+    def count(self, row: Mapping[str, Any]) -> None:
+        """Take a result into the sums."""
+        self.statuses[row["status"]] += 1
+        self.usd += row.get("cost_usd") or 0.0
+
+
+@click.command("batch")
+@click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the results.")
+@click.option("--name", help="The batch's name.  [default: the file's]")
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=10, show_default=True, help="Jobs at once.")
+@click.option("--retry", is_flag=True, help="Start lines anew whose results are failures.")
+@json_option
+def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, retry: bool, as_json: bool) -> None:
+    """Run a job for each line of a file.
+
+    A JSON line for each result is written into OUT/results.jsonl.
+
+    A line is a JSON object with a prompt (and preset, model, effort, web_search, files, options), or a JSON string.
+    Run the same command again after anything that stopped it: what is done is not done again, what runs is waited
+    for. A line is known by the batch's name and what stands in it, so lines may be added and moved.
+
+    AGENT_JOBS_MAX_CONCURRENT limits the runs upstream as well. Exit status: 0 all completed, otherwise that of the
+    worst result: 3 failed or expired, 4 incomplete, 5 cancelled.
+    """
+    name = name or tasks.stem
+    wanted = list(read_tasks(tasks, name))
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / RESULTS
+    with path.open("a+", encoding="utf-8", newline="\n") as file:
+        results = Results(file, _done(file))
+        if retry:
+            wanted = [_again(task, results.done) for task in wanted]
+        left = [task for task in wanted if task.key not in results.done]
+        for task in wanted:
+            if task.key in results.done:
+                results.count(results.done[task.key])
+
+        async def work(session: Session) -> None:
+            session.detached = f"Left: what was started goes on upstream. The same command goes on with {name!r}."
+            with _bar(len(wanted), len(wanted) - len(left), as_json=as_json) as advance:
+                await _work(session, name, left, concurrency, results, advance)
+
+        roots = tuple({tasks.resolve().parent, Path.cwd()}) if any(task.asked.get("files") for task in left) else ()
+        if left:
+            call(work, role="works", what="batch", roots=roots)
+    told = {"batch": name, "results": str(path), "counts": results.statuses, "cost_usd": round(results.usd, 6)}
+    counted = ", ".join(f"{count} {status}" for status, count in results.statuses.items())
+    click.echo(json.dumps(told) if as_json else f"{path}: {counted}; {terminal.usd(results.usd)}")
+    worst = {Status.FAILED: Exit.FAILED, Status.EXPIRED: Exit.FAILED, Status.INCOMPLETE: Exit.INCOMPLETE}
+    ends = [worst.get(Status(each), Exit.CANCELLED) for each in results.statuses if each != Status.COMPLETED]
+    raise SystemExit(min(ends, default=Exit.DONE))
+
+
+def read_tasks(path: Path, name: str) -> Iterator[Task]:
+    """The tasks of a file.
+
+    Raises:
+        click.ClickException: A line is none; the message gives its number.
+    """
+    seen = Counter[str]()
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        asked = _asked(line, number)
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
+        seen[digest] += 1
+        # The same line twice is two jobs.
+        yield Task(number, f"{name[:100]}/{digest}/{seen[digest]}", asked)
+
+
+def _asked(line: str, number: int) -> Mapping[str, Any]:
+    try:
+        asked: Any = json.loads(line)
+    except ValueError:
+        asked = None
+    asked = {"prompt": asked} if isinstance(asked, str) else asked
+    told = cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
+    if not isinstance(told.get("prompt"), str):
+        raise click.ClickException(f'Line {number} is no JSON object with a prompt, such as {{"prompt": "..."}}.')
+    if not isinstance(told.get("options", {}), dict):
+        raise click.ClickException(f"Line {number}: options takes an object.")
+    for field_name in told:
+        if field_name not in ("prompt", *FIELDS):
+            raise click.ClickException(f"Line {number}: {field_name!r} is none of prompt, {', '.join(FIELDS)}.")
+    return told
+
+
+def _done(file: IO[str]) -> dict[str, dict[str, Any]]:
+    """The results that stand there, by key; a line that was cut off by a kill is taken away."""
+    file.seek(0)
+    done: dict[str, dict[str, Any]] = {}
+    whole = 0
+    for line in file:
+        if not line.endswith("\n"):
+            break
+        whole += len(line.encode("utf-8"))
+        row = json.loads(line)
+        done[row["key"]] = {name: row.get(name) for name in ("status", "cost_usd", "job_id", "error")}
+    file.truncate(whole)
+    file.seek(0, 2)
+    return done
+
+
+def _again(task: Task, done: Mapping[str, dict[str, Any]]) -> Task:
+    """The task under a new key, as long as its result is one that another try may mend."""
+    while (row := done.get(task.key)) and row["status"] in MENDABLE:
+        if (row["error"] or {}).get("code") == "start_unconfirmed":
+            break
+        task = Task(task.line, f"{task.key}+", task.asked)
+    return task
+
+
+async def _work(
+    session: Session, name: str, left: list[Task], concurrency: int, results: Results, advance: Any
+) -> None:
+    """Work off the tasks, so many at once; what refuses one of them ends all of it."""
+    tasks = iter(left)
+
+    async def worker() -> None:
+        for task in tasks:  # shared: each takes the next
+            job = await _job(session, name, task)
+            results.add(task, job)
+            await session.engine.deliver(job)
+            advance(results)
+
+    refusals: list[Exception] = []
+
+    async def guarded(scope: anyio.CancelScope) -> None:
+        try:
+            await worker()
+        except Exception as error:  # would leave the group as a group
+            refusals.append(error)
+            scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(concurrency, len(left))):
+            group.start_soon(guarded, group.cancel_scope)
+    if refusals:
+        raise refusals[0]
+
+
+async def _job(session: Session, name: str, task: Task) -> Job:
+    """The task's job, at its end: a new one or the one that exists."""
+    asked = {each: task.asked[each] for each in FIELDS if each in task.asked}
+    options = {**asked.pop("options", {}), "key": task.key}
+    order = Order(prompts=[task.asked["prompt"]], batch=name[:60], options=options, **asked)
+    [started] = await session.engine.start(order)
+    job = started.job
+    while not job.terminal:
+        job = await session.engine.poll(job.id, wait_s=WAIT_S)
+        if job.status is Status.INPUT_REQUIRED:
+            [job] = await session.engine.cancel(_only(job))  # nobody is there to answer
+    return await session.engine.poll(job.id)
+
+
+def _only(job: Job) -> Any:
+    from agent_jobs.group import Group
+
+    return Group(job_ids=(job.id,))
+
+
+def _nothing(results: Results) -> None:
+    pass
+
+
+def _bar(total: int, done: int, *, as_json: bool) -> AbstractContextManager[Any]:
+    """A progress bar on a terminal, where it is written over; elsewhere nothing is."""
+    if as_json or not terminal.live(sys.stderr):
+        return nullcontext(_nothing)
+    from agent_jobs.cli.bar import bar
+
+    return bar(total, done)

@@ -1,0 +1,94 @@
+"""`agent-jobs config`: what is in force, where it comes from, and what in it is wrong."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.session import Exit, Session, call, json_option
+from agent_jobs.settings import VARIABLES, SecretStr, Settings
+
+
+def masked(secret: SecretStr | None) -> str | None:
+    """The last four characters of a secret, where that gives little away."""
+    if secret is None:
+        return None
+    text = secret.get_secret_value()
+    return f"...{text[-4:]}" if len(text) >= 16 else "(set)" if text else "(empty)"
+
+
+def mistakes(settings: Settings, refused: list[str]) -> list[str]:
+    """What is wrong with the settings, in the words in which the tools tell it."""
+
+    async def opened(session: Session) -> None:
+        pass
+
+    found = [*refused, *settings.warnings]
+    try:
+        call(opened, role="acts" if settings.api_key else "reads", settings=settings)
+    except click.ClickException as error:
+        found.append(error.message)
+    return found
+
+
+@click.command("config")
+@json_option
+def config_command(as_json: bool) -> None:
+    """Show what is set, and where it comes from.
+
+    Of secrets only the end is shown.
+
+    Exit status: 0 all of it can be used, 1 something cannot, or is not as it was meant.
+    """
+    settings, refused = Settings.forgiving(os.environ)
+    wrong = mistakes(settings, refused)
+    rows = {name: (_shown(settings, field), _origin(name)) for name, field in VARIABLES.items()}
+    if as_json:
+        from agent_jobs import render
+
+        told = {name: {"value": value, "from": origin} for name, (value, origin) in rows.items()}
+        click.echo(render.dumps({"settings": told, "mistakes": wrong}))
+    else:
+        width = max(len(name) for name in rows)
+        for name, (value, origin) in rows.items():
+            written = "" if value is None else str(value)
+            click.echo(f"{name:<{width}}  {origin:<11}  {terminal.line(written)}".rstrip())
+        for sentence in wrong:
+            click.echo(f"\n{terminal.line(sentence)}", err=True)
+    raise SystemExit(Exit.REFUSED if wrong else Exit.DONE)
+
+
+def _origin(name: str) -> str:
+    return "environment" if os.environ.get(name, "").strip() else "default"
+
+
+def _shown(settings: Settings, field: str) -> Any:
+    value = getattr(settings, field)
+    match field:
+        case "data_dir":
+            value = settings.data_path()
+        case "model" if value is None:
+            from agent_jobs.request import models
+
+            value = models()["default"]
+        case "secrets":
+            return ", ".join(f"{name} {masked(secret)}" for name, secret in value.items()) or None
+        case "file_roots":
+            return os.pathsep.join(map(str, value)) or None
+        case "base_url":
+            return _bare(value)
+        case _:
+            pass
+    if isinstance(value, SecretStr):
+        return masked(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _bare(url: str) -> str:
+    """An address without a password that may stand in it."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

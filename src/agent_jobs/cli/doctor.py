@@ -1,0 +1,236 @@
+"""`agent-jobs doctor`: everything that has to be right, looked at; what is wrong comes with its remedy."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from agent_jobs import __version__
+from agent_jobs.app import NO_KEY
+from agent_jobs.cli import terminal
+from agent_jobs.cli.config import masked
+from agent_jobs.cli.session import Exit, Session, call, json_option
+from agent_jobs.engine import GATHERED_MAX, Engine
+from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError
+from agent_jobs.group import Group, Watcher
+from agent_jobs.job import TERMINAL, Job, Status
+from agent_jobs.request import models
+from agent_jobs.settings import Settings
+
+#: What an app that was started from a desktop finds programs in.
+DESKTOP_PATH = {"darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
+LINUX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: A model that is shut down sooner is told of.
+SOON_DAYS = 60
+#: A running job that nobody looked at for so long is stuck: an unwatched one is looked at every 60 s, a followed one
+#: every 290 s.
+STUCK_S = 600.0
+NAMED = 3
+State = Literal["ok", "warning", "problem"]
+MARKS: dict[State, tuple[str, str]] = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "problem": ("X", "red")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; what to do about it, where something is to be done."""
+
+    what: str
+    state: State
+    text: str
+    fix: str = ""
+
+
+@click.command("doctor")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Look at what has to be right, and tell what is not.
+
+    Asks upstream one thing (what it says of the model) and starts no job. Exit status: 0 nothing is wrong, 1 there is
+    a problem; warnings change nothing.
+    """
+    findings: list[Finding] = []
+    for finding in _findings():
+        findings.append(finding)
+        if not as_json:
+            _tell(finding)
+    if as_json:
+        from agent_jobs import render
+
+        rows = [{name: text for name, text in vars(finding).items() if text} for finding in findings]
+        click.echo(render.dumps({"version": __version__, "findings": rows}))
+    raise SystemExit(Exit.REFUSED if any(finding.state == "problem" for finding in findings) else Exit.DONE)
+
+
+def _tell(finding: Finding) -> None:
+    mark, colour = MARKS[finding.state]
+    mark = click.style(f"{mark:<2}", fg=colour) if terminal.colourful(sys.stdout) else f"{mark:<2}"
+    width = (terminal.columns() or 10_000) - 15
+    lines = [*_wrapped(finding.text, width), *(f"-> {each}" if not n else f"   {each}" for n, each in
+             enumerate(_wrapped(finding.fix, width - 3) if finding.fix else []))]  # fmt: skip
+    for number, each in enumerate(lines):
+        click.echo(f"{mark} {finding.what:<10}  {each}" if number == 0 else f"{' ' * 15}{each}")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(terminal.line(text), max(20, width), break_long_words=False, break_on_hyphens=False)
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding("version", "ok", f"agent-jobs {__version__}")
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield _uvx()
+    settings, refused = Settings.forgiving(os.environ)
+    for sentence in refused:
+        yield Finding("settings", "problem", sentence)
+    for sentence in settings.warnings:
+        yield Finding("settings", "warning", sentence)
+    if not refused and not settings.warnings:
+        yield Finding("settings", "ok", "what is set can be used; agent-jobs config shows it")
+    yield _key(settings)
+    try:
+        yield from call(_engine_findings(settings), role="acts", settings=replace(settings, log_level="error"))
+    except click.ClickException as error:
+        yield Finding("database", "problem", error.message)
+    yield from _self_test()
+
+
+def _uvx() -> Finding:
+    found = shutil.which("uvx")
+    if found is None:
+        fix = "install uv (https://docs.astral.sh/uv/), or start agent-jobs by its own path in your host's entry"
+        return Finding("uvx", "warning", "uvx is not on the PATH", fix)
+    found = str(Path(found).absolute())
+    path = DESKTOP_PATH.get(sys.platform, LINUX_PATH if sys.platform != "win32" else os.environ.get("PATH", ""))
+    if shutil.which("uvx", path=path):
+        return Finding("uvx", "ok", f"{found}, which apps started from a desktop find too")
+    return Finding(
+        "uvx", "warning", f"{found}, which apps started from a desktop do not find",
+        f'write "command": "{found}" into the host\'s entry',
+    )  # fmt: skip
+
+
+def _key(settings: Settings) -> Finding:
+    if settings.api_key is None:
+        return Finding("key", "problem", NO_KEY)
+    return Finding("key", "ok", f"a key is set, {masked(settings.api_key)}")
+
+
+def _engine_findings(settings: Settings) -> Any:
+    """The work that looks at upstream, database and jobs."""
+
+    async def look(session: Session) -> list[Finding]:
+        engine = session.engine
+        findings: list[Finding] = []
+        if settings.api_key is not None:
+            findings += await _upstream(engine, settings)
+        database = await engine.database()
+        mode = oct(os.stat(database.path).st_mode & 0o777)[2:]
+        others = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in database.watchers)
+        text = (
+            f"{database.path}, {terminal.size(database.bytes)}, schema {database.schema}, {database.journal}, mode "
+            f"{mode}; worked on by {others or 'nobody just now'}"
+        )
+        safe = mode == "600" or sys.platform == "win32"
+        fix = "" if safe else f"others can read it: chmod 600 {database.path}"
+        findings.append(Finding("database", "ok" if safe else "warning", text, fix))
+        return [*findings, *await _jobs(engine, database.watchers)]
+
+    return look
+
+
+async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
+    """One GET, which needs the key and names the model."""
+    name = settings.model or models()["default"]
+    where = f"{settings.base_url.partition('?')[0]}"
+    try:
+        answer = await engine.model(name)
+    except AccountError as error:
+        return [Finding("upstream", "problem", f"{where} refuses the key: {error}", "set a valid OPENAI_API_KEY")]
+    except RefusedError as error:
+        if error.status in (400, 404) and "model" in f"{error.code} {error}":
+            fix = f"set AGENT_JOBS_MODEL to one that {where} has"
+            known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
+            return [known, Finding("model", "problem", f"{name}: {error}", fix)]
+        text = f"{where} answers, but does not say what models it has ({error}); the key is not tested"
+        return [Finding("upstream", "warning", text, "start a job to see")]
+    except ConfigError as error:
+        return [Finding("settings", "problem", str(error))]
+    except AgentJobsError as error:
+        fix = "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
+        return [Finding("upstream", "problem", f"{where}: {error}", fix)]
+    known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
+    return [known, _model(name, answer.get("shutdown_date"), engine.now())]
+
+
+async def _mode(engine: Engine, model: str) -> str:
+    taught = await engine.mode(model)
+    return f"; it taught us to send jobs as {taught}" if taught else ""
+
+
+def _model(name: str, shutdown: object, now: float) -> Finding:
+    try:
+        days = (date.fromisoformat(str(shutdown)) - date.fromtimestamp(now)).days if shutdown else None
+    except ValueError:
+        days = None
+    if days is None or days > SOON_DAYS:
+        return Finding("model", "ok", f"{name} is there" + (f" until {shutdown}" if days else ""))
+    text = f"{name} is shut down on {shutdown}, in {days} days" if days >= 0 else f"{name} was shut down on {shutdown}"
+    return Finding("model", "warning", text, f"set AGENT_JOBS_MODEL to another, such as {models()['default']}")
+
+
+async def _jobs(engine: Engine, watchers: tuple[Watcher, ...]) -> list[Finding]:
+    """What goes on, and what of it does not go on as it should."""
+    now, open_statuses = engine.now(), frozenset(Status) - TERMINAL
+    running = await engine.find(Group(statuses=open_statuses), GATHERED_MAX)
+    counts = (await engine.find(Group(), 1)).counts
+    total = f"{sum(counts.values())} jobs, {sum(running.counts.values())} of them open"
+    findings: list[Finding] = []
+    places = {one.base_url for one in watchers}
+    alone = [job for job in running.jobs if job.turn.base_url not in places]
+    if alone:
+        fix = f"start a host with agent-jobs, or agent-jobs watch --all, with OPENAI_BASE_URL={alone[0].turn.base_url}"
+        findings.append(Finding("jobs", "warning", f"nobody works on {_few(alone)}", fix))
+    stuck = [job for job in running.jobs if job not in alone and _stuck(job, now)]
+    if stuck:
+        fix = "end the process that holds them, and another goes on: the database line names it"
+        findings.append(Finding("jobs", "warning", f"nobody has looked for 10 minutes at {_few(stuck)}", fix))
+    failed = await engine.find(Group(statuses=frozenset({Status.FAILED})), GATHERED_MAX)
+    if unconfirmed := [job for job in failed.jobs if job.unconfirmed]:
+        fix = "look for their metadata job_id in the provider's dashboard, then agent-jobs adopt JOB RESPONSE_ID"
+        text = f"nobody knows whether upstream accepted {_few(unconfirmed)}; they may be billed"
+        findings.append(Finding("jobs", "warning", text, fix))
+    return findings or [Finding("jobs", "ok", total)]
+
+
+def _stuck(job: Job, now: float) -> bool:
+    """Whether a job that upstream has was not looked at for longer than looks are ever apart."""
+    seen = max(job.turn.looked_at or 0.0, job.turn.sent_at or 0.0)
+    return job.status in (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS) and now - seen > STUCK_S
+
+
+def _few(jobs: list[Job]) -> str:
+    more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
+    return ", ".join(job.id for job in jobs[:NAMED]) + more
+
+
+def _self_test() -> Iterator[Finding]:
+    """Two servers of our own, asked as old and as new hosts ask."""
+    from agent_jobs.cli.selftest import MODERN, OLD, SelfTestError, tools_in
+
+    for version in (OLD, MODERN):
+        try:
+            tools = tools_in(version)
+        except SelfTestError as error:
+            fix = "run agent-jobs serve < /dev/null and see what it says"
+            yield Finding("self-test", "problem", f"protocol {version}: {error}", fix)
+        else:
+            yield Finding("self-test", "ok", f"protocol {version}: the server lists {len(tools)} tools over stdio")

@@ -1,0 +1,235 @@
+"""The commands about jobs that exist: list, show, result, cancel, adopt, prune."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
+from agent_jobs.group import Group, Listed, Part, Result
+from agent_jobs.job import TERMINAL, Job, Status
+
+DAY_S = 86_400.0
+#: A part is never cut here: nobody pays for what a terminal reads.
+WHOLE_BYTES = 2**40
+
+
+@click.command("list")
+@click.option("--status", type=click.Choice([*map(str, Status), "open"]), help="Only those in this status.")
+@click.option("--batch", default="", help="Only those of this batch.")
+@click.option("--query", default="", help="Only those with this in the title.")
+@click.option("--days", type=click.FloatRange(0, min_open=True), help="Only those started in so many days.")
+@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="So many.")
+@json_option
+def list_command(status: str | None, batch: str, query: str, days: float | None, limit: int, as_json: bool) -> None:
+    """List jobs, newest first.
+
+    A follow-up stands below what it goes on from, if that is in the list too.
+    """
+    statuses = frozenset(Status) - TERMINAL if status == "open" else frozenset({Status(status)} if status else ())
+    since = time.time() - days * DAY_S if days else 0.0
+    group = Group(batch=batch, statuses=statuses, words=query, since=since)
+
+    async def find(session: Session) -> tuple[Listed, float]:
+        return await session.engine.find(group, limit), session.engine.now()
+
+    found, now = call(find)
+    click.echo(_json(found, now) if as_json else _table(found, now))
+
+
+@click.command("show")
+@click.argument("job_id", metavar="ID", type=JobId())
+@json_option
+def show_command(job_id: str, as_json: bool) -> None:
+    """Show what is known of a job.
+
+    How it stands, its ids, what it cost, what happened to it, and its request.
+    """
+    result, now = _result(job_id)
+    from agent_jobs import render
+
+    job = result.job
+    known = {name: value for name, value in render.shown(job, now).items() if name not in _NOT_SHOWN}
+    known |= render.part(result, "meta", 0, WHOLE_BYTES)["meta"]
+    known |= {"usage": render.part(result, "usage", 0, WHOLE_BYTES)["usage"]} if job.usage else {}
+    if as_json:
+        return click.echo(render.dumps(known))
+    request, events = known.pop("request"), known.pop("events", [])
+    rows = [(name, value if isinstance(value, str) else render.dumps(value)) for name, value in known.items()]
+    times = [time.strftime("%H:%M:%S", time.localtime(event.at)) for event in result.events][-len(events) :]
+    rows += [("events", "\n".join(f"{at} {text.partition(' ')[2]}" for at, text in zip(times, events, strict=False)))]
+    return click.echo(terminal.pairs([*rows, ("request", render.dumps(request))]))
+
+
+_NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
+
+
+@click.command("result")
+@click.argument("job_id", metavar="ID", type=JobId())
+@click.option("--part", type=click.Choice(get_args(Part)), default="text", show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it into this file.")
+@json_option
+def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:
+    """Print what a job brought: its text, or a part.
+
+    Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 it goes on and there is no result yet.
+    """
+    result, _ = _result(job_id)
+    job = result.job
+    if not job.terminal and part != "partial":
+        click.echo(f"{job.id} is {job.status}: agent-jobs watch {job.id}", err=True)
+        raise SystemExit(Exit.RUNNING)
+    from agent_jobs import render
+
+    answer = render.part(result, part, 0, WHOLE_BYTES)
+    shown = answer["output" if part == "text" else part]
+    text = render.dumps(answer) if as_json else shown if isinstance(shown, str) else render.dumps(shown)
+    if out is not None:
+        out.write_bytes(text.encode("utf-8", "replace"))
+        click.echo(f"{out}: {out.stat().st_size} bytes", err=True)
+    else:
+        write(text)
+    if job.error is not None:
+        click.echo(f"{job.status}: {terminal.line(job.error.message)}", err=True)
+    raise SystemExit(exit_of(job))
+
+
+@click.command("cancel")
+@click.argument("job_ids", metavar="[ID]...", type=JobId(), nargs=-1)
+@click.option("--batch", default="", help="All that run of this batch.")
+@json_option
+def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
+    """Stop jobs, upstream too.
+
+    Exit status: 0 all are over, 6 one is not confirmed yet; its cancel is delivered later.
+    """
+    if bool(job_ids) == bool(batch):
+        raise click.UsageError("Say which: IDs, or --batch.")
+
+    async def cancel(session: Session) -> list[Job]:
+        ids = tuple([await session.engine.identify(job_id) for job_id in job_ids])
+        return await session.engine.cancel(Group(job_ids=ids, batch=batch))
+
+    jobs = call(cancel, role="acts")
+    from agent_jobs import render
+
+    if as_json:
+        click.echo(render.dumps({job.id: job.status for job in jobs}))
+    else:
+        for job in jobs:
+            click.echo(f"{job.id}  {job.status}" + ("" if job.terminal else "  (cancel requested)"))
+    raise SystemExit(Exit.DONE if all(job.terminal for job in jobs) else Exit.RUNNING)
+
+
+@click.command("adopt")
+@click.argument("job_id", metavar="JOB", type=JobId())
+@click.argument("response_id")
+@json_option
+def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
+    """Give a job the response id found elsewhere.
+
+    Such as in the provider's dashboard, for a job whose start is unconfirmed; its result is collected then.
+    """
+
+    async def adopt(session: Session) -> tuple[Job, bool]:
+        job = await session.engine.adopt(await session.engine.identify(job_id), response_id)
+        return job, bool(await session.engine.watched())
+
+    job, watched = call(adopt, role="acts")
+    if as_json:
+        from agent_jobs import render
+
+        return click.echo(render.dumps({"job_id": job.id, "status": job.status, "response_id": job.turn.response_id}))
+    click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
+    return None if watched else click.echo(f"Nobody collects it yet: agent-jobs watch {job.id}", err=True)
+
+
+@click.command("prune")
+@click.option("--days", type=click.FloatRange(0), help="Ended so many days ago.  [default: AGENT_JOBS_RETENTION_DAYS]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def prune_command(days: float | None, yes: bool, as_json: bool) -> None:
+    """Forget old jobs, here and at the provider."""
+    settings = read_settings()
+    days = settings.retention_days if days is None else days
+    if not yes:
+        click.confirm(f"Forget all jobs that ended {days:g} days ago or earlier, also at the provider?", abort=True)
+
+    async def prune(session: Session) -> int:
+        return await session.engine.prune(days * DAY_S)
+
+    forgotten = call(prune, role="acts", settings=replace(settings, warnings=()))
+    click.echo(f'{{"forgotten":{forgotten}}}' if as_json else f"{forgotten} jobs were forgotten.")
+
+
+def write(text: str) -> None:
+    """A result on stdout: as it is into a pipe, without control characters on a terminal."""
+    shown = terminal.plain(text) if sys.stdout.isatty() else text
+    click.echo(shown.encode("utf-8", "replace"), nl=not shown.endswith("\n"))
+
+
+def _result(job_id: str) -> tuple[Result, float]:
+    async def read(session: Session) -> tuple[Result, float]:
+        return await session.engine.result(await session.engine.identify(job_id)), session.engine.now()
+
+    return call(read)
+
+
+def _json(found: Listed, now: float) -> str:
+    from agent_jobs import render
+
+    answer = render.listed(found, now)
+    for row, job in zip(answer["jobs"], found.jobs, strict=True):
+        tokens = job.usage and job.usage.input_tokens + job.usage.output_tokens
+        more = {"tokens": tokens, "previous_job_id": job.previous_job_id, "title": job.title}
+        row |= {name: value for name, value in more.items() if value is not None}
+    return render.dumps(answer)
+
+
+#: Columns and their widths; what is left is the title's.
+_WIDTHS = {"ID": 16, "STATUS": 14, "AGE": 4, "TOKENS": 6, "COST": 7}
+
+
+def _table(found: Listed, now: float) -> str:
+    columns, colours = terminal.columns(), terminal.colourful(sys.stdout)
+    title_width = max(12, (columns or 10_000) - sum(_WIDTHS.values()) - 2 * len(_WIDTHS))
+    heads = [terminal.fit(name, width) for name, width in _WIDTHS.items()]
+    lines = ["  ".join([*heads[:2], *(head.strip().rjust(len(head)) for head in heads[2:]), "TITLE"])]
+    for job, depth in _tree(found.jobs):
+        title = "  " * (depth - 1) + "└ " * bool(depth) + terminal.line(job.title)
+        figures = (terminal.age(now - job.created_at), terminal.tokens(job), terminal.usd(job.cost_usd))
+        lines.append(
+            "  ".join(
+                [
+                    terminal.fit(job.id, 16),
+                    terminal.styled(job, 14, colours),
+                    *(text.rjust(width) for text, width in zip(figures, (4, 6, 7), strict=True)),
+                    terminal.fit(title, title_width).rstrip(),
+                ]
+            )
+        )
+    return "\n".join([*lines, "", *_summary(found)]) if found.jobs else "There are no such jobs."
+
+
+def _summary(found: Listed) -> Iterator[str]:
+    counted = ", ".join(f"{count} {status}" for status, count in found.counts.items())
+    more = sum(found.counts.values()) - len(found.jobs)
+    yield f"{counted}; today {terminal.usd(found.today_usd)}" + (f"; {more} more: -n {more + 20}" if more else "")
+
+
+def _tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
+    """The jobs and how deep they stand: each below the one that it goes on from, if that is among them."""
+    known = {job.id for job in jobs}
+    below: dict[str | None, list[Job]] = {}
+    for job in jobs:
+        below.setdefault(job.previous_job_id if job.previous_job_id in known else None, []).append(job)
+    stack = [(job, 0) for job in reversed(below.get(None, []))]
+    while stack:
+        job, depth = stack.pop()
+        yield job, depth
+        stack += [(child, depth + 1) for child in below.get(job.id, [])]

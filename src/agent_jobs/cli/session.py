@@ -1,0 +1,185 @@
+"""How a command comes to an engine, and how it leaves: exit statuses, signals, refusals."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import click
+from click.shell_completion import CompletionItem
+
+from agent_jobs.app import App, Role, open_app
+from agent_jobs.engine import Engine
+from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.group import Group
+from agent_jobs.job import Job, Status
+from agent_jobs.settings import Settings
+
+T = TypeVar("T")
+
+
+class Exit(IntEnum):
+    """What the exit status of a command tells."""
+
+    DONE = 0
+    REFUSED = 1  #: nothing was done; the sentence on stderr says what to change
+    USAGE = 2  #: click's
+    FAILED = 3  #: the job failed or expired
+    INCOMPLETE = 4
+    CANCELLED = 5
+    RUNNING = 6  #: the job goes on
+    INTERRUPTED = 130  #: Ctrl-C; the job goes on
+
+
+_EXITS = {
+    Status.COMPLETED: Exit.DONE,
+    Status.INCOMPLETE: Exit.INCOMPLETE,
+    Status.FAILED: Exit.FAILED,
+    Status.EXPIRED: Exit.FAILED,
+    Status.CANCELLED: Exit.CANCELLED,
+}
+
+
+def exit_of(*jobs: Job) -> Exit:
+    """The exit status for jobs: of the worst one, where going on is worse than any end."""
+    return max((_EXITS.get(job.status, Exit.RUNNING) for job in jobs), default=Exit.DONE)
+
+
+@dataclass
+class Session:
+    """A command's time with an engine. Mutable: what to say when it is interrupted becomes known on the way."""
+
+    app: App
+    engine: Engine
+    detached: str = ""
+
+
+def read_settings() -> Settings:
+    """The settings of this environment; what in them is not as it was meant is told on stderr."""
+    try:
+        settings = Settings.from_env(os.environ)
+    except ConfigError as error:
+        raise refusal(error) from None
+    for warning in settings.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return settings
+
+
+def call(
+    work: Callable[[Session], Awaitable[T]],
+    *,
+    role: Role = "reads",
+    what: str = "",
+    settings: Settings | None = None,
+    roots: tuple[Path, ...] = (),
+) -> T:
+    """Open the engine, run a command's work with it, and close in order; Ctrl-C ends the work and not its jobs.
+
+    Args:
+        work: The command.
+        role: What this process does meanwhile.
+        what: How others are told of it while it works on jobs.
+        settings: Already read.
+        roots: Folders that the command line itself named.
+
+    Raises:
+        click.ClickException: It was refused, or interrupted.
+    """
+    settings = settings or read_settings()
+    settings = replace(settings, file_roots=(*settings.file_roots, *roots))
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return anyio.run(_called, work, settings, role, what)
+    except AgentJobsError as error:
+        raise refusal(error) from None
+
+
+def refusal(error: AgentJobsError) -> click.ClickException:
+    """An error of ours as the command line tells it."""
+    context = click.get_current_context(silent=True)
+    return _Refusal(error, as_json=bool(context and context.params.get("as_json")))
+
+
+class _Refusal(click.ClickException):
+    def __init__(self, error: AgentJobsError, *, as_json: bool) -> None:
+        super().__init__(str(error))
+        self._error = error
+        self._as_json = as_json
+
+    def show(self, file: Any = None) -> None:
+        if not self._as_json:
+            return super().show(file)
+        from agent_jobs import render
+
+        return click.echo(render.dumps(render.refused(self._error)))
+
+
+class Interrupted(click.ClickException):
+    """Somebody pressed Ctrl-C."""
+
+    exit_code = Exit.INTERRUPTED
+
+    def show(self, file: Any = None) -> None:
+        """Say how to come back."""
+        click.echo(self.message or "Interrupted.", err=True)
+
+
+async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str) -> T:
+    answers: list[T] = []
+    failure: Exception = Interrupted("")
+    # The app is entered outside of what a signal cancels: its last writes need the loop.
+    async with open_app(settings, role=role, what=what) as app:
+        try:
+            session = Session(app, await app.engine())
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_interrupt, tasks.cancel_scope)
+                    try:
+                        answers.append(await work(session))
+                    except Exception as error:  # would leave the groups as a group
+                        failure = error
+                    tasks.cancel_scope.cancel()
+            finally:
+                if isinstance(failure, Interrupted):
+                    failure = Interrupted(session.detached)
+        except AgentJobsError as error:
+            failure = error
+    if not answers:
+        raise failure
+    return answers[0]
+
+
+async def _interrupt(scope: anyio.CancelScope) -> None:
+    if sys.platform == "win32":  # pragma: no cover
+        return  # the event loop there has no signal receiver; Ctrl-C ends it the hard way
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+class JobId(click.ParamType[str]):
+    """A job's id or the beginning of one, completed from the newest jobs."""
+
+    name = "id"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The newest jobs whose ids begin so, with their titles."""
+
+        async def newest(session: Session) -> list[Job]:
+            return (await session.engine.find(Group(), 50)).jobs
+
+        try:
+            jobs = call(newest)
+        except click.ClickException:
+            return []
+        wanted = (incomplete, f"job_{incomplete}")
+        return [CompletionItem(job.id, help=job.title) for job in jobs if job.id.startswith(wanted)]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")

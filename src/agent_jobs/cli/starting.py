@@ -1,0 +1,192 @@
+"""The commands that start jobs: run and start."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.jobs import write
+from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
+from agent_jobs.cli.watch import display, follow
+from agent_jobs.engine import Started
+from agent_jobs.group import Estimate, Watcher
+from agent_jobs.job import WAITING, Job, Status
+
+#: A POST is waited for so long before a process leaves: until upstream names the id, the run would be lost with it.
+BIRTH_S = 900.0
+
+
+def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What can be asked for, as `agent_start` takes it."""
+    for option in reversed(
+        (
+            click.argument("prompt"),
+            click.option("--preset", help="deep_research, think, review, quick, or one of yours."),
+            click.option("--model", help="Instead of the preset's and AGENT_JOBS_MODEL."),
+            click.option("--effort", help="How hard it thinks."),
+            click.option("--web-search/--no-web-search", default=None, help="Let it search."),
+            click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
+            click.option("--previous", metavar="ID", type=JobId(), help="Go on from this ended job."),
+            click.option("--batch", default="", help="A name to find jobs together by."),
+            click.option("--high", is_flag=True, help="Goes before others that wait for a slot."),
+            click.option(
+                "--option", "options", multiple=True, metavar="NAME=JSON", help="Any other option; repeatable."
+            ),
+            json_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("run")
+@order_options
+def run_command(as_json: bool, **asked: Any) -> None:
+    """Start a job, wait for its end and print the answer. PROMPT - reads stdin.
+
+    The same work is not started twice: a job that does it already is waited for. Ctrl-C leaves the job running.
+    Exit status: 0 completed, 1 nothing was started, 3 failed or expired, 4 incomplete, 5 cancelled.
+    """
+    order, roots = _order(asked)
+
+    async def run(session: Session) -> "Estimate | Job":
+        if order.options.get("dry_run"):
+            return await session.engine.estimate(order)
+        [started] = await session.engine.start(order)
+        session.detached = _left(started.job)
+        with display(sys.stderr, one=True) as shown:
+            await follow(session.engine, [started.job.id], shown)
+        job = await session.engine.poll(started.job.id)
+        await session.engine.deliver(job)
+        return job
+
+    ended = call(run, role="works", what="run", roots=roots)
+    _tell_end(ended, as_json=as_json)
+
+
+@click.command("start")
+@order_options
+@click.option("--detach", is_flag=True, help="Leave as soon as upstream named the response, whoever watches.")
+def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
+    """Start a job and print its id. PROMPT - reads stdin.
+
+    Where no other process works on the jobs, it stays until the end, so that the result is collected; Ctrl-C leaves
+    the job running. Exit status: 0 it was started, 1 nothing was.
+    """
+    order, roots = _order(asked)
+
+    async def start(session: Session) -> "Estimate | None":
+        if order.options.get("dry_run"):
+            return await session.engine.estimate(order)
+        [started] = await session.engine.start(order)
+        job = started.job
+        session.detached = _left(job)
+        watchers = await session.engine.watched()
+        _tell_start(started, watchers, session.engine.now(), as_json=as_json)
+        if detach or watchers or job.terminal:
+            await _born(session, job)
+            return None
+        click.echo(f"No other process works on it: staying until its end. Ctrl-C leaves it. {_back(job)}", err=True)
+        session.app.work()
+        with display(sys.stderr, one=True) as shown:
+            await follow(session.engine, [job.id], shown)
+        return None
+
+    estimate = call(start, role="acts", what="start", roots=roots)
+    if estimate is not None:
+        _tell_end(estimate, as_json=as_json)
+
+
+def _order(asked: dict[str, Any]) -> "tuple[Any, tuple[Path, ...]]":
+    """What the command line asks for, and the folders that it opens by naming files."""
+    from agent_jobs.intake import Order
+
+    prompt = sys.stdin.read() if asked["prompt"] == "-" else asked["prompt"]
+    files = [Path.cwd() / Path(each).expanduser() for each in asked["files"]]
+    order = Order(
+        prompts=[prompt],
+        preset=asked["preset"],
+        model=asked["model"],
+        effort=asked["effort"],
+        web_search=asked["web_search"],
+        files=[str(file) for file in files],
+        previous_job_id=asked["previous"],
+        batch=asked["batch"],
+        priority=int(asked["high"]),
+        options=dict(_option(each) for each in asked["options"]),
+    )
+    return order, tuple(dict.fromkeys(_standing(file) for file in files))
+
+
+def _option(written: str) -> tuple[str, Any]:
+    name, equals, value = written.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{written!r} is not NAME=JSON, such as max_output_tokens=2000.")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value  # a word needs no quotes
+
+
+def _standing(file: Path) -> Path:
+    """The nearest folder above a file or pattern that is there."""
+    return next(folder for folder in file.parents if folder.is_dir() and not set("*?[{") & set(str(folder)))
+
+
+def _tell_start(started: Started, watchers: list[Watcher], now: float, *, as_json: bool) -> None:
+    from agent_jobs import render
+
+    job = started.job
+    if as_json:
+        told = render.started(job, now, duplicate=started.duplicate)
+        return click.echo(render.dumps(told | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
+    click.echo(job.id)
+    if started.duplicate:
+        click.echo(f"It does this work already: it is {job.status}.", err=True)
+    if watchers:
+        who = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in watchers)
+        click.echo(f"Watched by {who}. {_back(job)}", err=True)
+    return None
+
+
+async def _born(session: Session, job: Job) -> None:
+    """Stay until the job's POST is over, one way or the other."""
+    deadline = session.engine.now() + BIRTH_S
+    while session.engine.now() < deadline and not job.terminal and job.turn.response_id is None:
+        if job.status is Status.PENDING and (job.activity.startswith(WAITING) or job.activity):
+            click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
+            return
+        job = await session.engine.poll(job.id, wait_s=1.0)
+
+
+def _tell_end(ended: "Estimate | Job", *, as_json: bool) -> None:
+    """The answer, or why there is none; leaves with the exit status that tells."""
+    from agent_jobs import render
+
+    if isinstance(ended, Estimate):
+        return click.echo(render.dumps(render.estimated(ended)))
+    if as_json:
+        text = {"output": ended.output.text} if ended.output else {}
+        click.echo(render.dumps(render.ended(ended) | text))
+        raise SystemExit(exit_of(ended))
+    if ended.output:
+        write(ended.output.text)
+    count = terminal.tokens(ended)
+    told = [ended.id, str(ended.status), terminal.usd(ended.cost_usd), f"{count} tokens" if count else ""]
+    click.echo("  ".join(filter(None, told)), err=True)
+    if ended.error is not None:
+        click.echo(f"{ended.error.code}: {terminal.line(ended.error.message)}", err=True)
+    raise SystemExit(exit_of(ended))
+
+
+def _left(job: Job) -> str:
+    held = job.turn.mode == "foreground"
+    return f"Left {job.id}: {'it ends with this process.' if held else f'it goes on upstream. {_back(job)}'}"
+
+
+def _back(job: Job) -> str:
+    return f"agent-jobs watch {job.id[:10]} comes back to it."

@@ -1,0 +1,192 @@
+"""`agent-jobs watch`: how jobs go on, until they end or the watcher leaves."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
+from agent_jobs.engine import GATHERED_MAX, Engine
+from agent_jobs.group import Group
+from agent_jobs.job import Job, Status
+
+#: How often elapsed times move on; where many jobs are watched, each look at them is a write for each.
+REFRESH_S, REFRESH_MANY_S, MANY = 1.0, 5.0, 20
+#: Of what the model writes while it does.
+PARTIAL_LINES = 6
+
+
+class Display(Protocol):
+    """Shows how jobs stand, again and again."""
+
+    def show(self, jobs: Sequence[Job], now: float) -> None:
+        """Take the place of what was shown before, or add what is new."""
+        ...
+
+
+@click.command("watch")
+@click.argument("job_ids", metavar="[ID]...", type=JobId(), nargs=-1)
+@click.option("--all", "all_jobs", is_flag=True, help="All that go on; without IDs that is meant anyway.")
+@json_option
+def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> None:
+    """Watch jobs until they end; Ctrl-C leaves them.
+
+    It shows what they do, for how long, and what one that is alone writes; they go on when you leave.
+
+    While it runs this process also works on the jobs that no other process works on.
+    Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 a job asks for something,
+    130 left by Ctrl-C. Of several jobs the worst counts.
+    """
+    if job_ids and all_jobs:
+        raise click.UsageError("Give IDs, or --all.")
+
+    async def watch(session: Session) -> list[Job]:
+        engine = session.engine
+        ids = [await engine.identify(job_id) for job_id in job_ids]
+        if not ids:
+            ids = [job.id for job in (await engine.find(Group(active=True, since=engine.now()), GATHERED_MAX)).jobs]
+        if not ids:
+            return []
+        back = f"agent-jobs watch {' '.join(one[:10] for one in ids)}" if job_ids else "agent-jobs watch --all"
+        session.detached = f"Left: {'they go' if len(ids) > 1 else 'it goes'} on upstream. {back} comes back."
+        with Records() if as_json else display(sys.stdout, one=len(ids) == 1) as shown:
+            return await follow(engine, ids, shown)
+
+    jobs = call(watch, role="works", what="watch")
+    if not jobs and not as_json:
+        click.echo("Nothing goes on: agent-jobs list shows what there is.")
+    elif len(jobs) == 1 and not as_json:
+        click.echo(f"agent-jobs result {jobs[0].id[:10]} shows what it brought.", err=True)
+    raise SystemExit(exit_of(*jobs))
+
+
+async def follow(engine: Engine, job_ids: Sequence[str], shown: Display) -> list[Job]:
+    """Show the jobs until none of them goes on by itself; returns them as they stand then."""
+    group = Group(job_ids=tuple(job_ids))
+    while True:
+        jobs = sorted((await engine.find(group, len(job_ids))).jobs, key=lambda job: (job.created_at, job.id))
+        shown.show(jobs, engine.now())
+        running = tuple(job.id for job in jobs if not job.terminal and job.status is not Status.INPUT_REQUIRED)
+        if not running:
+            return jobs
+        await engine.gather(Group(job_ids=running), wait_s=REFRESH_S if len(running) < MANY else REFRESH_MANY_S)
+
+
+def display(stream: IO[Any], *, one: bool) -> AbstractContextManager[Display]:
+    """What suits a stream: written over in place on a terminal, line by line elsewhere."""
+    return Panel(stream, one=one) if terminal.live(stream) else Lines(stream)
+
+
+class _Shown:
+    """Something to be entered and left."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        pass
+
+
+class Lines(_Shown):
+    """A line for each change of what a job does; nothing for the time that goes by."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+        self._told: dict[str, str] = {}
+
+    def show(self, jobs: Sequence[Job], now: float) -> None:
+        """Write a line for each job that changed."""
+        for job in jobs:
+            what = "  ".join(filter(None, (job.status, terminal.line(job.activity), _end(job))))
+            if self._told.get(job.id) != what:
+                self._told[job.id] = what
+                since = terminal.elapsed((job.finished_at or now) - job.created_at)
+                click.echo(f"{job.id}  {since:>7}  {what}", file=self._stream)
+                self._stream.flush()
+
+
+class Records(_Shown):
+    """A JSON object in a line for each change of a job."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Any] = {}
+
+    def show(self, jobs: Sequence[Job], now: float) -> None:
+        """Write an object for each job that changed."""
+        from agent_jobs import render
+
+        for job in jobs:
+            if self._told.get(job.id) != (what := (job.status, job.activity, job.output_bytes)):
+                self._told[job.id] = what
+                shown = render.shown(job, now)
+                click.echo(render.dumps({key: shown[key] for key in shown if key not in ("output", "next")}))
+                sys.stdout.flush()
+
+
+class Panel:
+    """A few lines on a terminal that are written over: each job, and what one that is alone writes."""
+
+    def __init__(self, stream: IO[Any], *, one: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._live = Live(console=console, auto_refresh=False, transient=stream is sys.stderr)
+        self._one = one
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._live.stop()
+
+    def show(self, jobs: Sequence[Job], now: float) -> None:
+        """Write over what stood there."""
+        from rich.text import Text
+
+        room = max(1, self._live.console.height - 2)
+        # What goes on is never pushed out by what is over.
+        first = sorted(jobs, key=lambda job: job.terminal)[:room]
+        lines = [self._line(job, now) for job in jobs if job in first]
+        if len(jobs) > len(first):
+            lines.append(Text(f"and {len(jobs) - len(first)} more", style="dim"))
+        if self._one and jobs and not jobs[0].terminal:
+            lines += self._partial(jobs[0], room - 1)
+        shown = Text("\n").join(lines)
+        shown.no_wrap, shown.overflow = True, "ellipsis"
+        self._live.update(shown, refresh=True)
+
+    def _line(self, job: Job, now: float) -> Any:
+        from rich.text import Text
+
+        text = Text(f"{job.id}  ", no_wrap=True)
+        text.append(f"{job.status:<12}", style=terminal.COLOURS.get(job.status, "cyan"))
+        text.append(f"{terminal.elapsed((job.finished_at or now) - job.created_at):>7}  ")
+        doing = _end(job) if job.terminal else terminal.line(job.activity)
+        text.append(doing or "waiting for upstream" if not job.terminal else doing, style="bold")
+        text.append(f"  {terminal.line(job.title)}", style="dim")
+        text.truncate(self._live.console.width, overflow="ellipsis")
+        return text
+
+    def _partial(self, job: Job, room: int) -> list[Any]:
+        """The last lines of what it writes."""
+        from rich.text import Text
+
+        written = Text(terminal.plain(job.turn.partial).expandtabs(4), style="dim")
+        wrapped = written.wrap(self._live.console, self._live.console.width)
+        return list(wrapped[-min(PARTIAL_LINES, max(0, room)) :]) if room > 0 and job.turn.partial else []
+
+
+def _end(job: Job) -> str:
+    """How a job ended, in figures or in its failure's words."""
+    if not job.terminal:
+        return ""
+    figures = [terminal.size(job.output_bytes) if job.output_bytes else "", terminal.usd(job.cost_usd)]
+    count = terminal.tokens(job)
+    why = f"{job.error.code}: {terminal.line(job.error.message)}" if job.error else ""
+    return ", ".join(filter(None, (*figures, f"{count} tokens" if count else "", why)))
