@@ -1,10 +1,7 @@
 """The command line. What a command needs is imported when it runs."""
 
 import json
-import shutil
-from importlib import import_module, metadata
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from importlib import import_module
 
 import click
 
@@ -22,6 +19,8 @@ Put it into your host:
 
 def configuration() -> str:
     """The entry for hosts that take `mcpServers`, as it works on this machine."""
+    import shutil
+
     # A host that was started from a desktop does not have the shell's PATH.
     entry = {
         "command": shutil.which("uvx") or "uvx",
@@ -33,6 +32,10 @@ def configuration() -> str:
 
 def _source() -> list[str]:
     """Where uvx finds this program, if it was not installed from the package index."""
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     try:
         origin = json.loads(metadata.distribution("agent-jobs").read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:

@@ -22,7 +22,7 @@ from agent_jobs.job import Job, Status
 FIELDS = ("preset", "model", "effort", "web_search", "files", "options")
 WAIT_S = 60.0
 RESULTS = "results.jsonl"
-#: Ends that another try may mend. Of an unconfirmed start nobody knows that it ended.
+#: Ends that another try may mend.
 MENDABLE = (Status.FAILED, Status.INCOMPLETE, Status.CANCELLED, Status.EXPIRED)
 
 
@@ -85,8 +85,9 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
     wanted = list(read_tasks(tasks, name))
     out.mkdir(parents=True, exist_ok=True)
     path = out / RESULTS
-    with path.open("a+", encoding="utf-8", newline="\n") as file:
-        results = Results(file, _done(file))
+    done = _done(path)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        results = Results(file, done)
         if retry:
             wanted = [_again(task, results.done) for task in wanted]
         left = [task for task in wanted if task.key not in results.done]
@@ -117,7 +118,7 @@ def read_tasks(path: Path, name: str) -> Iterator[Task]:
         click.ClickException: A line is none; the message gives its number.
     """
     seen = Counter[str]()
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         asked = _asked(line, number)
@@ -133,7 +134,7 @@ def _asked(line: str, number: int) -> Mapping[str, Any]:
     except ValueError:
         asked = None
     asked = {"prompt": asked} if isinstance(asked, str) else asked
-    told = cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
+    told = cast("dict[str, Any]", asked if isinstance(asked, dict) else {})
     if not isinstance(told.get("prompt"), str):
         raise click.ClickException(f'Line {number} is no JSON object with a prompt, such as {{"prompt": "..."}}.')
     if not isinstance(told.get("options", {}), dict):
@@ -144,27 +145,23 @@ def _asked(line: str, number: int) -> Mapping[str, Any]:
     return told
 
 
-def _done(file: IO[str]) -> dict[str, dict[str, Any]]:
-    """The results that stand there, by key; a line that was cut off by a kill is taken away."""
-    file.seek(0)
-    done: dict[str, dict[str, Any]] = {}
-    whole = 0
-    for line in file:
-        if not line.endswith("\n"):
-            break
-        whole += len(line.encode("utf-8"))
-        row = json.loads(line)
-        done[row["key"]] = {name: row.get(name) for name in ("status", "cost_usd", "job_id", "error")}
-    file.truncate(whole)
-    file.seek(0, 2)
-    return done
+def _done(path: Path) -> dict[str, dict[str, Any]]:
+    """The results that stand there, by key; what a kill cut off is taken away, and what is not known yet."""
+    # Not splitlines: it takes more for line ends than JSON does.
+    *lines, cut_off = path.read_text("utf-8").split("\n") if path.exists() else [""]
+    read: list[tuple[str, dict[str, Any]]] = [(line, json.loads(line)) for line in lines]
+    # An unconfirmed start may have been adopted since; its job is asked again.
+    kept = [(line, row) for line, row in read if row.get("error", {}).get("code") != "start_unconfirmed"]
+    if cut_off or len(kept) < len(lines):
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(f"{line}\n" for line, _ in kept), "utf-8", newline="\n")
+        part.replace(path)
+    return {row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")} for _, row in kept}
 
 
 def _again(task: Task, done: Mapping[str, dict[str, Any]]) -> Task:
     """The task under a new key, as long as its result is one that another try may mend."""
     while (row := done.get(task.key)) and row["status"] in MENDABLE:
-        if (row["error"] or {}).get("code") == "start_unconfirmed":
-            break
         task = Task(task.line, f"{task.key}+", task.asked)
     return task
 

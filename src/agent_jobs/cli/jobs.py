@@ -60,9 +60,10 @@ def show_command(job_id: str, as_json: bool) -> None:
     if as_json:
         return click.echo(render.dumps(known))
     request, events = known.pop("request"), known.pop("events", [])
+    known |= {name: _time(known[name]) for name in ("created_at", "finished_at") if name in known}
     rows = [(name, value if isinstance(value, str) else render.dumps(value)) for name, value in known.items()]
-    times = [time.strftime("%H:%M:%S", time.localtime(event.at)) for event in result.events][-len(events) :]
-    rows += [("events", "\n".join(f"{at} {text.partition(' ')[2]}" for at, text in zip(times, events, strict=False)))]
+    parts = [event.partition(" ") for event in events]
+    rows += [("events", "\n".join(f"{_time(float(at))} {text}" for at, _, text in parts))]
     return click.echo(terminal.pairs([*rows, ("request", render.dumps(request))]))
 
 
@@ -180,6 +181,10 @@ def _result(job_id: str) -> tuple[Result, float]:
     return call(read)
 
 
+def _time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
 def _json(found: Listed, now: float) -> str:
     from agent_jobs import render
 
@@ -218,8 +223,9 @@ def _table(found: Listed, now: float) -> str:
 
 def _summary(found: Listed) -> Iterator[str]:
     counted = ", ".join(f"{count} {status}" for status, count in found.counts.items())
-    more = sum(found.counts.values()) - len(found.jobs)
-    yield f"{counted}; today {terminal.usd(found.today_usd)}" + (f"; {more} more: -n {more + 20}" if more else "")
+    total = sum(found.counts.values())
+    more = f"; {total - len(found.jobs)} more: -n {total}" if total > len(found.jobs) else ""
+    yield f"{counted}; today {terminal.usd(found.today_usd)}{more}"
 
 
 def _tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:

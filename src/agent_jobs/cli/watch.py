@@ -167,8 +167,8 @@ class Panel:
         text = Text(f"{job.id}  ", no_wrap=True)
         text.append(f"{job.status:<12}", style=terminal.COLOURS.get(job.status, "cyan"))
         text.append(f"{terminal.elapsed((job.finished_at or now) - job.created_at):>7}  ")
-        doing = _end(job) if job.terminal else terminal.line(job.activity)
-        text.append(doing or "waiting for upstream" if not job.terminal else doing, style="bold")
+        going = "working" if job.status is Status.IN_PROGRESS else "waiting for upstream"
+        text.append(_end(job) if job.terminal else terminal.line(job.activity) or going, style="bold")
         text.append(f"  {terminal.line(job.title)}", style="dim")
         text.truncate(self._live.console.width, overflow="ellipsis")
         return text

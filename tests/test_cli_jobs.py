@@ -1,0 +1,270 @@
+"""Jobs from the terminal: started, found, read, stopped, on the database that the server has too."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from agent_jobs.emulator import running
+from agent_jobs.emulator.serve import RunningServer
+from hosts import scripted
+from processes import serving
+from terminals import COMMAND, Terminal
+
+WORK = "Compare three caches"
+LONG = {"duration_s": 300}
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def listed(terminal: Terminal, *arguments: str) -> list[dict[str, Any]]:
+    return json.loads(terminal.pipe("list", "--json", *arguments).stdout)["jobs"]
+
+
+def test_run_prints_the_answer_and_nothing_else_on_stdout(terminal: Terminal):
+    ran = terminal.pipe("run", scripted(WORK, {"text": "Take the second.\n", "searches": 2}), "--web-search")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "Take the second.\n"
+    assert "completed" in ran.stderr
+
+
+def test_run_reads_a_prompt_from_stdin_and_options_by_name(terminal: Terminal, upstream: RunningServer):
+    ran = terminal.pipe(
+        "run", "-", "--model", "emulated-1", "--effort", "low", "--option", "max_output_tokens=500",
+        "--option", "verbosity=low", "--json", stdin=scripted("From a pipe", {"text": "Yes."}),
+    )  # fmt: skip
+    answer = json.loads(ran.stdout)
+    assert answer["status"] == "completed"
+    assert answer["output"] == "Yes."
+    [job] = listed(terminal)
+    request = json.loads(terminal.pipe("show", job["job_id"], "--json").stdout)["request"]
+    assert request["max_output_tokens"] == 500
+    assert request["text"] == {"verbosity": "low"}
+    assert request["model"] == "emulated-1"
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [({"end": "failed"}, 3), ({"end": "incomplete"}, 4), ({"end": "completed"}, 0)]
+)
+def test_the_exit_status_tells_how_the_job_ended(terminal: Terminal, script: dict[str, Any], status: int):
+    assert terminal.pipe("run", scripted(WORK, script)).returncode == status
+    [job] = listed(terminal)
+    assert terminal.pipe("result", job["job_id"]).returncode == status
+    assert terminal.pipe("watch", job["job_id"]).returncode == status
+
+
+def test_what_is_refused_starts_nothing_and_says_what_to_change(terminal: Terminal):
+    refused = terminal.pipe("run", WORK, "--option", "max_tokens=5")
+    assert refused.returncode == 1
+    assert "max_output_tokens" in refused.stderr
+    assert refused.stdout == ""
+    told = json.loads(terminal.pipe("run", WORK, "--preset", "deep", "--json").stdout)
+    assert told["error"]["code"] == "bad_request"
+    assert terminal.pipe("run", WORK, "--option", "verbosity").returncode == 2
+    assert listed(terminal) == []
+
+
+def test_a_dry_run_says_what_it_would_cost_and_starts_nothing(terminal: Terminal):
+    told = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
+    assert told["dry_run"] is True
+    assert listed(terminal) == []
+
+
+def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
+    (terminal.folder.parent / "notes.txt").write_text("a note")
+    ran = terminal.pipe("run", WORK, "--file", "notes.txt")
+    assert ran.returncode == 0, ran.stderr
+    [job] = listed(terminal)
+    request = json.loads(terminal.pipe("show", job["job_id"], "--json").stdout)["request"]
+    assert len(request["input"][0]["content"]) == 2
+
+
+def test_a_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
+    (terminal.folder.parent / ".env").write_text("KEY=1")
+    assert terminal.pipe("run", WORK, "--file", ".env").returncode == 1
+
+
+def test_host_and_terminal_see_the_same_jobs(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url) as server:
+        server.initialize()
+        theirs = server.call("agent_start", prompt=scripted("From the host", LONG), wait_s=0)["job_id"]
+        started = terminal.pipe("start", scripted("From the terminal", LONG))
+        assert started.returncode == 0
+        ours = started.stdout.strip()
+        assert f"Watched by agent-jobs server (pid {server.process.pid})" in started.stderr
+        assert {row["job_id"] for row in server.call("agent_list")["jobs"]} == {ours, theirs}
+        cancelled = terminal.pipe("cancel", theirs, ours[:10])
+        assert cancelled.returncode == 0
+        assert cancelled.stdout.splitlines() == [f"{theirs}  cancelled", f"{ours}  cancelled"]
+        assert server.call("agent_poll", job_id=theirs)["status"] == "cancelled"
+
+
+def test_start_says_who_watches_in_json_too(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url) as server:
+        server.initialize()
+        server.call("agent_list")
+        told = json.loads(terminal.pipe("start", scripted(WORK, LONG), "--json").stdout)
+        assert told["watched_by"] == [{"what": "server", "pid": server.process.pid}]
+
+
+def test_a_server_of_another_endpoint_watches_nothing_of_ours(terminal: Terminal):
+    with running() as elsewhere, serving(terminal.folder, elsewhere.base_url) as server:
+        server.initialize()
+        server.call("agent_list")
+        started = terminal.pipe("start", WORK)
+        assert "No other process works on it" in started.stderr
+        assert started.returncode == 0
+    assert [row["status"] for row in listed(terminal)] == ["completed"]
+
+
+def test_start_detached_leaves_once_upstream_named_the_response(terminal: Terminal, upstream: RunningServer):
+    started = terminal.pipe(
+        "start", "--detach", scripted(WORK, {**LONG, "faults": [{"on": "create", "delay_created_s": 60}]})
+    )
+    job_id = started.stdout.strip()
+    shown = json.loads(terminal.pipe("show", job_id, "--json").stdout)
+    assert shown["response_id"].startswith("resp_")
+    assert shown["status"] in ("queued", "in_progress")
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+def test_the_same_work_is_not_started_twice(terminal: Terminal, upstream: RunningServer):
+    first = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout
+    again = terminal.pipe("start", "--detach", scripted(WORK, LONG))
+    assert again.stdout == first
+    assert "already" in again.stderr
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+def test_an_id_may_be_written_by_its_beginning(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    [job] = listed(terminal)
+    for written in (job["job_id"], job["job_id"][:9], job["job_id"].removeprefix("job_")[:5]):
+        assert json.loads(terminal.pipe("show", written, "--json").stdout)["title"] == WORK
+
+
+def test_a_beginning_of_several_ids_names_them_and_one_of_none_names_the_newest(terminal: Terminal):
+    for number in range(2):
+        terminal.pipe("run", f"{WORK} {number}")
+    ids = sorted(row["job_id"] for row in listed(terminal))
+    several = terminal.pipe("result", "job_")
+    assert several.returncode == 1
+    assert ", ".join(ids) in several.stderr
+    unknown = terminal.pipe("show", "job_aeiou")
+    assert unknown.returncode == 1
+    assert all(job_id in unknown.stderr for job_id in ids)
+
+
+def test_a_result_that_is_not_there_yet_is_told_by_the_status(terminal: Terminal):
+    job_id = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
+    early = terminal.pipe("result", job_id)
+    assert early.returncode == 6
+    assert early.stdout == ""
+    assert f"agent-jobs watch {job_id}" in early.stderr
+
+
+def test_a_result_goes_whole_into_a_file_or_a_pipe_byte_for_byte(terminal: Terminal):
+    text = "# Ünï\n\x1b[31m" + "x" * 90_000 + " end"
+    terminal.pipe("run", scripted(WORK, {"text": text}))
+    [job] = listed(terminal)
+    assert terminal.pipe("result", job["job_id"]).stdout == text + "\n"
+    out = terminal.folder.parent / "answer.md"
+    assert terminal.pipe("result", job["job_id"], "--out", str(out)).stdout == ""
+    assert out.read_text() == text
+    outline = json.loads(terminal.pipe("result", job["job_id"], "--part", "outline").stdout)
+    assert "Ünï" in json.dumps(outline, ensure_ascii=False)
+
+
+def test_a_model_cannot_steer_the_terminal(terminal: Terminal):
+    terminal.pipe("run", scripted("\x1b]0;title\x07 Steer", {"text": "a\x1b[2Jb\x07\tc\n"}))
+    [job] = listed(terminal)
+    shown = terminal.show("result", job["job_id"])
+    assert "\x1b" not in shown.raw
+    assert "a[2Jb\tc" in shown.raw
+    assert "\x1b]" not in terminal.show("list").raw
+    assert "\x1b" not in terminal.show("show", job["job_id"]).raw
+
+
+def test_a_follow_up_stands_below_what_it_goes_on_from(terminal: Terminal):
+    terminal.pipe("run", "The first question")
+    [first] = listed(terminal)
+    terminal.pipe("run", "And the second", "--previous", first["job_id"][:10])
+    terminal.pipe("run", "Something else")
+    titles = [line[56:] for line in terminal.pipe("list").stdout.splitlines()[1:4]]
+    assert [title.strip() for title in titles] == ["Something else", "The first question", "└ And the second"]
+    newest = next(row for row in listed(terminal) if row["title"] == "And the second")
+    assert newest["previous_job_id"] == first["job_id"]
+    assert newest["tokens"] > 0
+
+
+def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: RunningServer):
+    fault = {"on": "create", "drop": True, "after_accept": True, "status": 500, "body": "{}"}
+    httpx2.post(f"{upstream.url}/_emulator/faults", json=fault).raise_for_status()
+    ran = terminal.pipe("run", WORK)
+    assert ran.returncode == 3
+    assert "start_unconfirmed" in ran.stderr
+    [job] = listed(terminal)
+    [response] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    adopted = terminal.pipe("adopt", job["job_id"], response["id"])
+    assert adopted.returncode == 0, adopted.stderr
+    assert "agent-jobs watch" in adopted.stderr
+    assert terminal.pipe("watch", job["job_id"]).returncode == 0
+    assert terminal.pipe("result", job["job_id"]).stdout
+
+
+def test_prune_forgets_here_and_upstream_after_it_asked(terminal: Terminal, upstream: RunningServer):
+    terminal.pipe("run", WORK)
+    assert terminal.pipe("prune", "--days", "0", stdin="n\n").returncode == 1
+    assert len(listed(terminal)) == 1
+    assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were forgotten.\n"
+    assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout) == {"forgotten": 1}
+    assert listed(terminal) == []
+    assert upstream.emulator.counters()["deletes"] == 1
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_list_fits_the_terminal(terminal: Terminal, columns: int):
+    terminal.pipe("run", "A title that is a good deal longer than eighty columns leave room for, 東京 too, and on")
+    shown = terminal.show("list", columns=columns)
+    assert shown.returncode == 0
+    assert shown.width <= columns
+    assert shown.colours
+    assert ("…" in shown.text) == (columns == 80)
+
+
+def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    assert not terminal.show("list", NO_COLOR="1").colours
+    assert not terminal.show("list", TERM="dumb").colours
+    assert "\x1b" not in terminal.pipe("list").stdout
+
+
+def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    traced = terminal.pipe("list", PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
+    assert "aiosqlite" in imported
+    assert not imported & {"mcp", "mcp_types", "httpx2", "pydantic", "rich", "starlette", "genai_prices"}
+
+
+def test_a_shell_completes_ids_with_titles(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    [job] = listed(terminal)
+    assert "_AGENT_JOBS_COMPLETE" in terminal.pipe("completion", "bash").stdout
+    asked = {"_AGENT_JOBS_COMPLETE": "zsh_complete", "COMP_WORDS": "agent-jobs show ", "COMP_CWORD": "2"}
+    assert terminal.pipe(**asked).stdout.splitlines() == ["plain", job["job_id"], WORK]
+
+
+def test_serve_is_the_server(terminal: Terminal):
+    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"})
+    served = subprocess.run(
+        [*COMMAND, "serve"], input=asked + "\n", capture_output=True, text=True, timeout=40,
+        check=False, env=terminal.environment(),
+    )  # fmt: skip
+    assert json.loads(served.stdout.splitlines()[0])["id"] == 1
