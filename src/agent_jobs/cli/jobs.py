@@ -113,8 +113,9 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
         raise click.UsageError("Say which: IDs, or --batch.")
 
     async def cancel(session: Session) -> list[Job]:
-        ids = tuple([await session.engine.identify(job_id) for job_id in job_ids])
-        return await session.engine.cancel(Group(job_ids=ids, batch=batch))
+        ids = [await session.engine.identify(job_id) for job_id in job_ids]
+        jobs = await session.engine.cancel(Group(job_ids=tuple(ids), batch=batch))
+        return sorted(jobs, key=lambda job: ids.index(job.id)) if ids else jobs
 
     jobs = call(cancel, role="acts")
     from agent_jobs import render

@@ -3,8 +3,9 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +15,10 @@ from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.cli.watch import display, follow
 from agent_jobs.engine import Started
 from agent_jobs.group import Estimate, Watcher
-from agent_jobs.job import WAITING, Job, Status
+from agent_jobs.job import Job, Status
+
+if TYPE_CHECKING:  # imported once a job is asked for
+    from agent_jobs.intake import Order
 
 #: A POST is waited for so long before a process leaves: until upstream names the id, the run would be lost with it.
 BIRTH_S = 900.0
@@ -51,9 +55,10 @@ def run_command(as_json: bool, **asked: Any) -> None:
     The same work is not started twice: a job that does it already is waited for. Ctrl-C leaves the job running.
     Exit status: 0 completed, 1 nothing was started, 3 failed or expired, 4 incomplete, 5 cancelled.
     """
-    order, roots = _order(asked)
+    asked_for, roots = _order(asked)
 
     async def run(session: Session) -> "Estimate | Job":
+        order = await _meant(session, asked_for)
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
         [started] = await session.engine.start(order)
@@ -77,9 +82,10 @@ def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
     Where no other process works on the jobs, it stays until the end, so that the result is collected; Ctrl-C leaves
     the job running. Exit status: 0 it was started, 1 nothing was.
     """
-    order, roots = _order(asked)
+    asked_for, roots = _order(asked)
 
     async def start(session: Session) -> "Estimate | None":
+        order = await _meant(session, asked_for)
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
         [started] = await session.engine.start(order)
@@ -101,7 +107,7 @@ def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
         _tell_end(estimate, as_json=as_json)
 
 
-def _order(asked: dict[str, Any]) -> "tuple[Any, tuple[Path, ...]]":
+def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
     """What the command line asks for, and the folders that it opens by naming files."""
     from agent_jobs.intake import Order
 
@@ -120,6 +126,13 @@ def _order(asked: dict[str, Any]) -> "tuple[Any, tuple[Path, ...]]":
         options=dict(_option(each) for each in asked["options"]),
     )
     return order, tuple(dict.fromkeys(_standing(file) for file in files))
+
+
+async def _meant(session: Session, order: "Order") -> "Order":
+    """The order with the whole id of the job that it goes on from."""
+    if order.previous_job_id is None:
+        return order
+    return replace(order, previous_job_id=await session.engine.identify(order.previous_job_id))
 
 
 def _option(written: str) -> tuple[str, Any]:
@@ -157,7 +170,7 @@ async def _born(session: Session, job: Job) -> None:
     """Stay until the job's POST is over, one way or the other."""
     deadline = session.engine.now() + BIRTH_S
     while session.engine.now() < deadline and not job.terminal and job.turn.response_id is None:
-        if job.status is Status.PENDING and (job.activity.startswith(WAITING) or job.activity):
+        if job.status is Status.PENDING and job.activity:
             click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
             return
         job = await session.engine.poll(job.id, wait_s=1.0)
