@@ -89,4 +89,4 @@ class Shown:
 
     @property
     def colours(self) -> bool:
-        return re.search(r"\x1b\[[0-9;]*[1-9][0-9;]*m", self.raw) is not None
+        return re.search(r"\x1b\[(?:\d+;)*[349][0-7]m", self.raw) is not None

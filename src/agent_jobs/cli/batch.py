@@ -96,7 +96,7 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
                 results.count(results.done[task.key])
 
         async def work(session: Session) -> None:
-            session.detached = f"Left: what was started goes on upstream. The same command goes on with {name!r}."
+            session.detached = "Left: what was started goes on upstream; the same command comes back to it."
             with _bar(len(wanted), len(wanted) - len(left), as_json=as_json) as advance:
                 await _work(session, name, left, concurrency, results, advance)
 

@@ -189,4 +189,4 @@ def _end(job: Job) -> str:
     figures = [terminal.size(job.output_bytes) if job.output_bytes else "", terminal.usd(job.cost_usd)]
     count = terminal.tokens(job)
     why = f"{job.error.code}: {terminal.line(job.error.message)}" if job.error else ""
-    return ", ".join(filter(None, (*figures, f"{count} tokens" if count else "", why)))
+    return ", ".join(filter(None, (why, *figures, f"{count} tokens" if count else "")))

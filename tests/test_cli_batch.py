@@ -1,0 +1,159 @@
+"""A file of prompts worked off from the terminal, through kills."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_jobs.emulator import running
+from agent_jobs.emulator.serve import RunningServer
+from hosts import scripted
+from terminals import COMMAND, LIMIT_S, Terminal
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def written(terminal: Terminal, *lines: Any) -> Path:
+    path = terminal.folder.parent / "tasks.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def batch(terminal: Terminal, tasks: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return terminal.pipe("batch", str(tasks), "--out", "out", *more, **environment)
+
+
+def results(terminal: Terminal) -> list[dict[str, Any]]:
+    path = terminal.folder.parent / "out" / "results.jsonl"
+    return [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
+
+
+def asked(upstream: RunningServer) -> Counter[str]:
+    """How often upstream was asked for each task."""
+    texts = [entry.get("text") or "" for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    return Counter(found[0] for text in texts if (found := re.search(r"Task \d+\b", text)))
+
+
+def test_two_hundred_prompts_survive_two_kills_and_none_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    began = time.monotonic()
+    with running(time_scale=10) as upstream:
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
+        tasks = written(terminal, *({"prompt": scripted(f"Task {n}", {"duration_s": 10})} for n in range(200)))
+        command = [*COMMAND, "batch", str(tasks), "--out", str(tmp_path / "out"), "--concurrency", "40"]
+        for kill_at in (50, 110):
+            with subprocess.Popen(command, env=terminal.environment(AGENT_JOBS_MAX_CONCURRENT="40")) as process:
+                until = time.monotonic() + LIMIT_S
+                while len(results(terminal)) < kill_at and time.monotonic() < until:
+                    os.sched_yield()
+                process.send_signal(signal.SIGKILL)
+            assert kill_at <= len(results(terminal)) < 200
+        last = batch(terminal, tasks, "--concurrency", "40", "--json", AGENT_JOBS_MAX_CONCURRENT="40")
+        counters = upstream.emulator.counters()
+        times = asked(upstream)
+    rows = results(terminal)
+    assert sorted(row["line"] for row in rows) == list(range(1, 201))
+    assert len({row["job_id"] for row in rows}) == 200
+    assert set(counters["creates_by_request_id"].values()) == {1}
+    assert max(times.values()) == 1
+    # A kill between the first byte of a POST and the response's id leaves what only upstream knows.
+    unconfirmed = [row for row in rows if row["status"] == "failed"]
+    assert all(row["error"]["code"] == "start_unconfirmed" for row in unconfirmed)
+    assert all(f"Task {row['line'] - 1}" in row["output"] for row in rows if row not in unconfirmed)
+    assert len(unconfirmed) <= 80
+    assert last.returncode == (3 if unconfirmed else 0)
+    assert json.loads(last.stdout)["counts"]["completed"] == 200 - len(unconfirmed)
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n200 prompts, killed twice: {time.monotonic() - began:.1f} s, peak memory {peak_mib:.0f} MiB, "
+            f"{counters['creates']} POSTs, {len(unconfirmed)} unconfirmed\n"
+        )
+
+
+def test_lines_may_be_texts_or_objects_and_the_same_line_twice_is_two_jobs(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, "Task 1", "Task 1", {"prompt": "Task 2", "options": {"verbosity": "low"}})
+    assert batch(terminal, tasks, "--name", "night").returncode == 0
+    assert [row["status"] for row in results(terminal)] == ["completed"] * 3
+    assert asked(upstream) == {"Task 1": 2, "Task 2": 1}
+    found = json.loads(terminal.pipe("list", "--batch", "night", "--json").stdout)
+    assert found["counts"] == {"completed": 3}
+
+
+def test_lines_that_are_added_or_moved_cost_nothing_again(terminal: Terminal, upstream: RunningServer):
+    batch(terminal, written(terminal, "Task 1", "Task 2"))
+    assert batch(terminal, written(terminal, "Task 3", "Task 2", "Task 1")).returncode == 0
+    assert asked(upstream) == {"Task 1": 1, "Task 2": 1, "Task 3": 1}
+    assert len(results(terminal)) == 3
+
+
+def test_a_result_that_a_kill_cut_off_is_written_whole(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, "Task 1", "Task 2 \u2028 on one line")
+    batch(terminal, tasks)
+    path = terminal.folder.parent / "out" / "results.jsonl"
+    path.write_text(path.read_text()[:-20])
+    assert batch(terminal, tasks).returncode == 0
+    assert len(results(terminal)) == 2
+    assert upstream.emulator.counters()["creates"] == 2
+
+
+def test_failures_are_tried_again_only_when_that_is_asked_for(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, scripted("Task 1", {"end": "failed"}), "Task 2")
+    assert batch(terminal, tasks).returncode == 3
+    assert batch(terminal, tasks).returncode == 3
+    assert upstream.emulator.counters()["creates"] == 2
+    assert batch(terminal, tasks, "--retry").returncode == 3
+    assert upstream.emulator.counters()["creates"] == 3
+    assert [row["status"] for row in results(terminal)].count("failed") == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("not json", "Line 2"),
+        ("[1]", "Line 2"),
+        ('{"promt": "x"}', "Line 2"),
+        ('{"prompt": "x", "modle": "y"}', "'modle'"),
+        ('{"prompt": "x", "options": []}', "options"),
+    ],
+)
+def test_a_line_that_is_no_task_is_named_before_anything_is_started(
+    terminal: Terminal, upstream: RunningServer, line: str, hint: str
+):
+    tasks = written(terminal, "Task 1")
+    tasks.write_text(tasks.read_text() + line + "\n")
+    refused = batch(terminal, tasks)
+    assert refused.returncode == 1
+    assert hint in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
+    refused = batch(terminal, written(terminal, {"prompt": "Task 1", "effort": "enormous"}))
+    assert refused.returncode == 1
+    assert "effort" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
+    with running(time_scale=5) as upstream:
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
+        tasks = written(terminal, *(scripted(f"Task {n}", {"duration_s": 5 + 20 * (n > 5)}) for n in range(12)))
+        left = terminal.show("batch", str(tasks), "--out", "out", stop=lambda seen: "6/12" in seen)
+        assert left.returncode == 130
+        assert left.width <= 80
+        assert "the same command comes back" in left.text
+        assert batch(terminal, tasks).returncode == 0
+        assert upstream.emulator.counters()["creates"] == 12
+    assert len(results(terminal)) == 12

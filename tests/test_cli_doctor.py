@@ -1,0 +1,191 @@
+"""What is wrong is found, named in the same words wherever one looks, and comes with its remedy."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_jobs.cli.terminal import cells
+from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.settings import VARIABLES
+from hosts import scripted
+from processes import serving
+from terminals import Terminal
+
+KEY = "sk-secret-0123456789"
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield listener.getsockname()[1]
+
+
+def doctor(terminal: Terminal, **environment: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """The exit status, and the findings by what was looked at."""
+    shown = terminal.pipe("doctor", "--json", **environment)
+    findings: dict[str, list[dict[str, str]]] = {}
+    for finding in json.loads(shown.stdout)["findings"]:
+        findings.setdefault(finding["what"], []).append(finding)
+    return shown.returncode, findings
+
+
+def config(terminal: Terminal, **environment: str) -> tuple[int, dict[str, Any]]:
+    shown = terminal.pipe("config", "--json", **environment)
+    return shown.returncode, json.loads(shown.stdout)
+
+
+def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningServer):
+    status, findings = doctor(terminal)
+    assert status == 0
+    states = {what: {finding["state"] for finding in found} for what, found in findings.items() if what != "uvx"}
+    assert states == {
+        what: {"ok"}
+        for what in ("version", "python", "settings", "key", "upstream", "model", "database", "jobs", "self-test")
+    }
+    assert [f"protocol {version}" in finding["text"] for version, finding in zip(
+        ("2025-11-25", "2026-07-28"), findings["self-test"], strict=True)] == [True, True]  # fmt: skip
+    assert findings["key"][0]["text"].endswith("...6789")
+    assert KEY not in json.dumps(findings)
+    counters = upstream.emulator.counters()
+    assert counters["creates"] + counters["retrieves"] == 0
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_it_fits_the_terminal(terminal: Terminal, columns: int):
+    shown = terminal.show("doctor", columns=columns, PATH="/nowhere")
+    # A path stays whole, to be copied.
+    assert all(cells(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+    assert shown.colours
+    assert "uvx is not on the PATH" in shown.text
+    assert not terminal.show("doctor", NO_COLOR="1").colours
+
+
+def test_uvx_that_only_a_shell_finds_is_named_by_its_path(terminal: Terminal, tmp_path: Path):
+    uvx = tmp_path / "uvx"
+    uvx.write_text("#!/bin/sh\n")
+    uvx.chmod(0o755)
+    [finding] = doctor(terminal, PATH=str(tmp_path))[1]["uvx"]
+    assert finding["state"] == "warning"
+    assert str(uvx) in finding["fix"]
+
+
+MISTAKES = {
+    "a variable that is none": ({"AGENT_JOBS_LOGLEVEL": "debug"}, "did you mean AGENT_JOBS_LOG_LEVEL?"),
+    "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT takes"),
+    "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
+    "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
+    "results where nothing can be written": ({"AGENT_JOBS_RESULT_DIR": "/dev/null/out"}, "AGENT_JOBS_RESULT_DIR names"),
+}
+
+
+@pytest.mark.parametrize(("environment", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
+    terminal: Terminal, upstream: RunningServer, environment: dict[str, str], words: str
+):
+    _, findings = doctor(terminal, **environment)
+    [by_doctor] = {f["text"] for found in findings.values() for f in found if words in f["text"]}
+    status, shown = config(terminal, **environment)
+    assert status == 1
+    assert by_doctor in shown["mistakes"]
+    with serving(terminal.folder, upstream.base_url, **environment) as server:
+        server.initialize()
+        said = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
+        assert json.dumps(by_doctor)[1:-1] in said
+
+
+def test_every_mistake_is_named_at_once_and_the_rest_stays_in_force(terminal: Terminal):
+    status, shown = config(
+        terminal, AGENT_JOBS_FOLLOW="all", AGENT_JOBS_MODE="fast", AGENT_JOBS_TYPO="1", AGENT_JOBS_MODEL="gpt-x",
+        AGENT_JOBS_SECRETS="TOKEN", TOKEN="caf\u00e9",
+    )  # fmt: skip
+    assert status == 1
+    named = [sentence.split()[0] for sentence in shown["mistakes"]]
+    assert sorted(named) == ["AGENT_JOBS_FOLLOW", "AGENT_JOBS_MODE", "AGENT_JOBS_TYPO", "TOKEN"]
+    assert shown["settings"]["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "environment"}
+    assert shown["settings"]["AGENT_JOBS_MODE"]["value"] == "auto"
+
+
+def test_config_shows_every_setting_and_no_secret(terminal: Terminal):
+    environment = {
+        "OPENAI_BASE_URL": "https://user:password@api.example.com/v1",
+        "AGENT_JOBS_SECRETS": "TOKEN,SHORT,GONE",
+        "TOKEN": "t" * 20 + "abcd",
+        "SHORT": "hunter2",
+    }
+    shown = terminal.pipe("config", **environment).stdout
+    assert [line.split()[0] for line in shown.splitlines()] == list(VARIABLES)
+    for secret in (KEY, "password", "tttt", "hunter2"):
+        assert secret not in shown
+    assert "TOKEN ...abcd, SHORT (set), GONE (empty)" in shown
+    assert config(terminal)[0] == 0
+
+
+def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal: Terminal, closed_port: int):
+    status, findings = doctor(terminal, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
+    assert status == 1
+    assert "OPENAI_BASE_URL" in findings["upstream"][0]["fix"]
+    status, findings = doctor(terminal, OPENAI_API_KEY="invalid")
+    assert status == 1
+    assert "refuses the key" in findings["upstream"][0]["text"]
+
+
+def test_models_that_are_not_there_or_soon_will_not_be_are_told(terminal: Terminal):
+    status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-nowhere")
+    assert status == 1
+    assert findings["upstream"][0]["state"] == "ok"
+    assert findings["model"][0]["state"] == "problem"
+    [finding] = doctor(terminal, AGENT_JOBS_MODEL="gpt-5")[1]["model"]
+    assert "2026-12-11" in finding["text"]
+    assert finding["state"] == "warning"
+
+
+def test_jobs_that_nobody_works_on_are_found_and_those_of_a_living_server_are_not(
+    terminal: Terminal, upstream: RunningServer
+):
+    job_id = terminal.pipe("start", "--detach", scripted("Long", {"duration_s": 3000})).stdout.strip()
+    [finding] = doctor(terminal)[1]["jobs"]
+    assert job_id in finding["text"]
+    assert "agent-jobs watch --all" in finding["fix"]
+    with serving(terminal.folder, upstream.base_url) as server:
+        server.initialize()
+        server.call("agent_list")
+        _, findings = doctor(terminal)
+    assert [finding["state"] for finding in findings["jobs"]] == ["ok"]
+    assert f"agent-jobs server (pid {server.process.pid})" in findings["database"][0]["text"]
+
+
+def test_a_start_that_nobody_can_confirm_is_found(terminal: Terminal):
+    script = {"faults": [{"on": "create", "status": 500, "after_accept": True}]}
+    terminal.pipe("run", scripted("Lost", script))
+    [finding] = doctor(terminal)[1]["jobs"]
+    assert "agent-jobs adopt" in finding["fix"]
+
+
+def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal: Terminal):
+    status, findings = doctor(terminal, OPENAI_API_KEY="")
+    assert status == 1
+    assert findings["key"][0]["text"].startswith("No API key is set")
+    assert "upstream" not in findings
+    assert findings["database"][0]["state"] == "ok"
+
+
+def test_a_database_of_a_newer_version_is_left_alone(terminal: Terminal):
+    import sqlite3
+
+    terminal.pipe("list")
+    with sqlite3.connect(terminal.folder / "jobs.db") as db:
+        db.execute("PRAGMA user_version = 999")
+    db.close()
+    status, findings = doctor(terminal)
+    assert status == 1
+    assert "newer" in findings["database"][0]["text"]

@@ -1,0 +1,121 @@
+"""Jobs watched from the terminal, and left."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent_jobs.emulator import running
+from agent_jobs.emulator.serve import RunningServer
+from hosts import scripted
+from processes import serving
+from terminals import Terminal
+
+WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
+LONG = {"duration_s": 3000}
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def started(terminal: Terminal, prompt: str) -> str:
+    return terminal.pipe("start", "--detach", prompt).stdout.strip()
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_a_terminal_shows_a_job_in_place_as_wide_as_it_is(tmp_path: Path, columns: int):
+    with running(time_scale=2) as upstream:
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
+        script = {"duration_s": 12, "searches": 2, "text": "Words over words, 東京 among them. " * 40}
+        job_id = started(terminal, scripted(WORK, script))
+        shown = terminal.show("watch", job_id, columns=columns)
+    assert shown.returncode == 0
+    assert shown.width <= columns
+    assert shown.colours
+    assert "2 searches; writing" in shown.text
+    assert "Words over words" in shown.text
+    assert f"{job_id}  completed" in shown.text
+    assert f"agent-jobs result {job_id[:10]}" in shown.text
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(terminal: Terminal, upstream: RunningServer):
+    job_id = started(terminal, scripted(WORK, LONG))
+    left = terminal.show("watch", job_id, stop=lambda seen: "in_progress" in seen)
+    assert left.returncode == 130
+    assert f"agent-jobs watch {job_id[:10]} comes back" in left.text
+    assert upstream.emulator.counters()["cancels"] == 0
+    assert terminal.pipe("cancel", job_id).returncode == 0
+    assert terminal.show("watch", job_id).returncode == 5
+
+
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: str):
+    left = terminal.show(command, scripted(WORK, LONG), stop=lambda seen: "in_progress" in seen)
+    assert left.returncode == 130
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    assert f"Left {job['job_id']}: it goes on upstream. agent-jobs watch {job['job_id'][:10]}" in left.text
+    assert job["status"] == "in_progress"
+
+
+def test_run_shows_progress_beside_its_answer(terminal: Terminal):
+    shown = terminal.show("run", scripted("Ask", {"duration_s": 20, "text": "The answer."}))
+    assert shown.returncode == 0
+    assert "in_progress" in shown.text
+    assert "The answer.\n" in shown.text
+
+
+def test_without_colours_and_without_a_cursor_it_goes_on_line_by_line(terminal: Terminal):
+    job_id = started(terminal, scripted(WORK, {"duration_s": 10, "searches": 1}))
+    assert not terminal.show("watch", job_id, NO_COLOR="1").colours
+    dumb = terminal.show("watch", job_id, TERM="dumb")
+    assert "\x1b" not in dumb.raw
+    piped = terminal.pipe("watch", job_id)
+    assert piped.stdout.splitlines()[-1].startswith(job_id)
+    assert "\x1b" not in piped.stdout + piped.stderr
+
+
+def test_every_change_is_one_json_object(terminal: Terminal):
+    job_id = started(terminal, scripted(WORK, {"duration_s": 20, "searches": 1}))
+    told = [json.loads(line) for line in terminal.pipe("watch", job_id, "--json").stdout.splitlines()]
+    assert {row["job_id"] for row in told} == {job_id}
+    assert [row["status"] for row in told][-1] == "completed"
+    assert len(told) == len({(row["status"], row.get("activity")) for row in told})
+
+
+def test_watching_all_waits_for_all_and_the_worst_end_counts(terminal: Terminal):
+    good = started(terminal, scripted("Good", {"duration_s": 15}))
+    bad = started(terminal, scripted("Bad", {"duration_s": 10, "end": "failed", "error_message": "No luck."}))
+    shown = terminal.show("watch")
+    assert shown.returncode == 3
+    assert f"{good}  completed" in shown.text
+    assert "No luck." in shown.text
+    assert bad in shown.text
+    assert "Nothing goes on" in terminal.pipe("watch", "--all").stdout
+
+
+def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal):
+    done = [{"prompt": f"Task {number}"} for number in range(30)]
+    tasks = terminal.folder.parent / "tasks.jsonl"
+    tasks.write_text("\n".join(map(json.dumps, done)))
+    terminal.pipe("batch", str(tasks), "--out", str(terminal.folder.parent / "out"), "--concurrency", "30")
+    ids = [job["job_id"] for job in json.loads(terminal.pipe("list", "-n", "30", "--json").stdout)["jobs"]]
+    running_id = started(terminal, scripted("Goes on", {"duration_s": 20}))
+    shown = terminal.show("watch", running_id, *ids)
+    assert "and 9 more" in shown.text
+    assert f"{running_id}  in_progress" in shown.text
+
+
+def test_a_watcher_works_on_what_a_dead_server_left(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url) as server:
+        server.initialize()
+        job_id = server.call("agent_start", prompt=scripted(WORK, {"duration_s": 20, "text": "Safe."}), wait_s=0)[
+            "job_id"
+        ]
+    assert terminal.pipe("watch", job_id).returncode == 0
+    assert terminal.pipe("result", job_id).stdout == "Safe.\n"
+
+
+def test_ids_and_all_exclude_each_other(terminal: Terminal):
+    assert terminal.pipe("watch", "job_1", "--all").returncode == 2
