@@ -79,8 +79,8 @@ class Shown:
 
     @property
     def text(self) -> str:
-        """Without what moves the cursor and colours."""
-        return ESCAPES.sub("", self.raw).replace("\r\n", "\n").replace("\r", "\n")
+        """Without what moves the cursor and colours, and without the keys that were pressed."""
+        return ESCAPES.sub("", self.raw).replace("^C", "").replace("\r\n", "\n").replace("\r", "\n")
 
     @property
     def width(self) -> int:

@@ -161,6 +161,37 @@ def test_a_secret_that_no_header_can_carry_is_refused_by_its_name():
     assert "caf" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("AGENT_JOBS_LOGLEVEL", "did you mean AGENT_JOBS_LOG_LEVEL?"),
+        ("AGENT_JOBS_MAX_CONCURENT", "did you mean AGENT_JOBS_MAX_CONCURRENT?"),
+        ("AGENT_JOBS_ZZZZZZZZZZZZZZZZZZ", "remove it"),
+    ],
+)
+def test_a_variable_of_our_prefix_that_is_none_stops_nothing_and_names_the_nearest(name: str, hint: str):
+    settings = Settings.from_env({name: SECRET, "AGENT_JOBS_MODEL": "gpt-x"})
+    assert settings.model == "gpt-x"
+    [warning] = settings.warnings
+    assert warning.startswith(f"{name} is no setting")
+    assert hint in warning
+    assert SECRET not in warning
+
+
+def test_a_result_folder_that_cannot_be_written_is_told_and_one_that_can_be_made_is_not(tmp_path: Path):
+    (tmp_path / "file").touch()
+    [warning] = Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "file" / "out")}).warnings
+    assert str(tmp_path / "file") in warning
+    assert Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "new" / "out")}).warnings == ()
+
+
+def test_what_is_left_without_the_mistakes_is_in_force():
+    environ = {"AGENT_JOBS_FOLLOW": "all", "AGENT_JOBS_AUTH": "none", "AGENT_JOBS_MODEL": "gpt-x"}
+    settings, refused = Settings.forgiving({**environ, "AGENT_JOBS_SECRETS": "T", "T": "\u00e9"})
+    assert [sentence.split()[0] for sentence in refused] == ["AGENT_JOBS_AUTH", "T", "AGENT_JOBS_FOLLOW"]
+    assert settings == Settings(model="gpt-x", secrets={"T": SecretStr("")})
+
+
 def test_settings_do_not_change():
     settings = Settings()
     with pytest.raises(FrozenInstanceError):

@@ -923,3 +923,40 @@ async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_n
                 assert not known.terminal or known.status is found.status
                 assert (await witness.output(name) is None) == (not found.terminal)
         await store.add(a_job("job_after"))
+
+
+async def test_ids_are_found_by_their_beginning_in_their_order(store: Store, other: Store):
+    await store.add(*(a_job(name) for name in ("job_b2", "job_b1", "job_c", "job_%")))
+    assert await other.ids("job_b", 10) == ["job_b1", "job_b2"]
+    assert await other.ids("job_b", 2) == ["job_b1", "job_b2"]
+    assert await other.ids("job_c", 10) == ["job_c"]
+    assert await other.ids("job_%", 10) == ["job_%"]
+    assert await other.ids("job_d", 10) == []
+    assert len(await other.ids("", 10)) == 4
+
+
+async def test_who_works_on_jobs_is_known_to_the_others_as_long_as_it_lives(database: Database, store: Store):
+    assert (await store.about()).watchers == ()
+    async with process(
+        database, f"await store.announce('server', {HERE!r})", "print(1, flush=True)", "await anyio.sleep_forever()"
+    ) as victim:
+        [watcher] = (await store.about()).watchers
+        assert (watcher.pid, watcher.what, watcher.base_url) == (victim.pid, "server", HERE)
+        victim.kill()
+        await victim.wait()
+        assert (await store.about()).watchers == ()
+
+
+async def test_a_process_that_only_reads_is_no_watcher_and_nobody_is_its_own(store: Store, other: Store):
+    await store.announce("watch", HERE)
+    assert (await store.about()).watchers == ()
+    [watcher] = (await other.about()).watchers
+    assert watcher.what == "watch"
+
+
+async def test_a_store_tells_where_it_is_and_how_large(store: Store):
+    about = await store.about()
+    assert about.path.endswith("jobs.db")
+    assert about.bytes > 0
+    assert about.journal == "wal"
+    assert about.schema > 0

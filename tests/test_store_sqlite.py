@@ -494,3 +494,22 @@ def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
     assert me.dead(name)
     assert everything(tmp_path).keys() == {f"{me.name}.lock"}
     me.close()
+
+
+def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is_left_alone(tmp_path: Path):
+    me, neighbour = Holder(tmp_path / "run"), Holder(tmp_path / "run")
+    try:
+        assert me.others() == {}
+        neighbour.tell({"what": "server"})
+        assert me.others() == {neighbour.name: {"what": "server"}}
+        (tmp_path / "run" / f"{neighbour.name}.lock").unlink()
+        neighbour.stay()
+        assert me.others() == {neighbour.name: {"what": "server"}}
+        starting = tmp_path / "run" / "4711-abc.lock"
+        starting.touch()
+        (tmp_path / "run" / "4712-abc.lock").write_text("\nno json")
+        assert me.others().keys() == {neighbour.name}
+        assert starting.exists(), "its process may be about to lock it"
+    finally:
+        neighbour.close()
+        me.close()
