@@ -1,23 +1,27 @@
 """The MCP face: the tools, their arguments and their answers."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from mcp.server import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     GetPromptResult,
+    InputRequiredResult,
     Prompt,
     PromptArgument,
     PromptMessage,
     TextContent,
     ToolAnnotations,
 )
-from pydantic import Field
+from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__, render
 from agent_jobs.engine import Engine
@@ -97,6 +101,19 @@ class _Server(MCPServer):
         return GetPromptResult(
             description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
         )
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """A resource, or our sentence that says why there is none; the SDK would log it, titles and all."""
+        try:
+            return await super().read_resource(uri, context)
+        except UnexpectedResourceError as error:
+            cause = error.__cause__
+            if not isinstance(cause, AgentJobsError):
+                raise
+            code = INVALID_PARAMS if isinstance(cause, RequestError) else INTERNAL_ERROR
+            raise MCPError(code, str(cause)) from None
 
     async def _presets(self) -> Mapping[str, Preset]:
         try:
