@@ -122,7 +122,7 @@ def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) 
 
 
 def listed(found: Listed, now: float) -> dict[str, Any]:
-    """The answer to a search: a row for each job, how many there are in each status, and what today cost so far."""
+    """The answer to a search: a row for each job, how many there are in each status, and what today cost, if known."""
     rows = [
         _compact(
             {
@@ -136,7 +136,9 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
         for job in found.jobs
     ]
     more = sum(found.counts.values()) - len(rows)
-    return {"jobs": rows} | _compact({"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)})
+    return {"jobs": rows} | _compact(
+        {"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd) or None}
+    )
 
 
 def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
