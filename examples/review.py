@@ -13,8 +13,6 @@ from start_and_poll import ended, whole
 from tools import connected
 
 TASK = "Review the attached files: what is wrong, what is missing, and what would you change first?"
-
-
 HERE, ITSELF = os.path.split(os.path.abspath(__file__))
 
 
