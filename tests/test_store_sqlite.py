@@ -322,7 +322,7 @@ async def test_a_database_that_another_program_reads_before_it_is_ours_is_told_a
 
 async def test_a_database_that_may_not_grow_is_told_and_works_again_afterwards(folder: Path):
     async with open_sqlite(folder, 5) as store:
-        db = store._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
+        db = store._db._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
         job = await standing(store, Status.IN_PROGRESS)
         [[pages]] = await db.execute_fetchall("PRAGMA page_count")
         await db.execute_fetchall(f"PRAGMA max_page_count = {pages + 5}")

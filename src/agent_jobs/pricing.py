@@ -275,15 +275,6 @@ def day_start(now: float) -> float:
     return now - now % DAY_S
 
 
-def over_budget(bound_usd: float, left_usd: float, budget_usd: float) -> str:
-    """The sentence for a start that the day's budget cannot cover."""
-    return (
-        f"This start can cost up to ${bound_usd:.2f}, and of the ${budget_usd:.2f} for today (UTC) "
-        f"${max(0.0, left_usd):.2f} are left: lower options.max_output_tokens or options.max_tool_calls, wait for "
-        "running jobs to end, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
-    )
-
-
 def parse(text: str) -> Table:
     """A price table from TOML.
 

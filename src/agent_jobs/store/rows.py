@@ -1,0 +1,125 @@
+"""A job as rows of the database, and back."""
+
+import json
+import sqlite3
+from typing import Any
+
+from agent_jobs.group import Group
+from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
+
+#: The statuses in which something may still happen, as an SQL list.
+OPEN = "({})".format(", ".join(f"'{status}'" for status in NEXT))
+#: What `apply` and `observe` own of a turn, and so what `save` writes.
+_SAVED_OF_TURN = (
+    "looks",
+    "looked_at",
+    "missing",
+    "missing_since",
+    "hollow",
+    "detached",
+    "partial",
+    "timed_out_at",
+    "mode",
+    "sequence_number",
+)
+_READ_OF_TURN = (*_SAVED_OF_TURN, "request_id", "base_url", "fingerprint", "attempt", "sent_at", "response_id")
+#: What a job is started with.
+ADDED_TO_JOB = (
+    "id",
+    "title",
+    "status",
+    "created_at",
+    "request_hash",
+    "key",
+    "priority",
+    "batch",
+    "previous_job_id",
+    "context",
+    "timeout_s",
+    "reserved_usd",
+)
+_READ_OF_JOB = (
+    *(name for name in ADDED_TO_JOB if name != "status"),
+    "finished_at",
+    "activity",
+    "observed_by",
+    "cost_usd",
+    "delivered_at",
+    "result_path",
+    "cancel_requested_at",
+    "watched_until",
+    "revision",
+)
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """The job in a row of job, turn and output."""
+    return Job(
+        status=Status(row["status"]),
+        error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
+        usage=Usage(**json.loads(row["usage"])) if row["usage"] is not None else None,
+        output=Output(row["text"]) if row["text"] is not None else None,
+        output_bytes=row["bytes"] or 0,
+        unsettled=bool(row["unsettled"]),
+        **{name: row[name] for name in _READ_OF_JOB},
+        turn=Turn(
+            number=row["number"],
+            request=json.loads(row["request"]),
+            **{name: row[name] for name in _READ_OF_TURN},
+        ),
+    )
+
+
+def where(group: Group) -> tuple[str, dict[str, Any]]:
+    """The WHERE that picks a group, and its values; built of what was asked, so that an index can serve it."""
+    clauses = {
+        "job.id IN (SELECT value FROM json_each(:ids))": group.job_ids,
+        "job.batch = :batch": group.batch,
+        "job.status IN (SELECT value FROM json_each(:statuses))": group.statuses,
+        "job.title LIKE :words ESCAPE '\\'": group.words,
+        "job.created_at >= :since": group.since and not group.active,
+        f"(job.status IN {OPEN} OR job.delivered_at IS NULL AND job.finished_at >= :since)": group.active,
+    }
+    escaped = group.words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    values = {
+        "ids": json.dumps(group.job_ids),
+        "batch": group.batch,
+        "statuses": json.dumps(sorted(group.statuses)),
+        "words": f"%{escaped}%",
+        "since": group.since,
+    }
+    return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
+
+
+def job_columns(job: Job) -> dict[str, Any]:
+    """What `save` writes of a job."""
+    return {
+        "id": job.id,
+        "status": job.status,
+        "finished_at": job.finished_at,
+        "activity": job.activity,
+        "observed_by": job.observed_by,
+        "error_code": job.error.code if job.error else None,
+        "error_message": job.error.message if job.error else None,
+        "cost_usd": job.cost_usd,
+        "unsettled": job.unsettled,
+        "usage": dumps({name: getattr(job.usage, name) for name in Usage.__slots__}) if job.usage else None,
+    }
+
+
+def turn_columns(job: Job) -> dict[str, Any]:
+    """What `save` writes of a turn."""
+    return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON that SQLite takes."""
+    # Half a surrogate pair stays what it was in JSON: an escape.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def before(status: Status) -> str:
+    """The statuses from which this one may be written, as an SQL list; the end of a job is written once."""
+    earlier_ones = [earlier for earlier, later in NEXT.items() if status in later]
+    return "({})".format(", ".join(f"'{s}'" for s in (earlier_ones if status in TERMINAL else [*earlier_ones, status])))
