@@ -13,7 +13,7 @@ from typing import Any
 
 from mcp.client.stdio import StdioServerParameters
 
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 MODERN = "2026-07-28"
 
 
