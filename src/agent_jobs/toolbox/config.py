@@ -60,8 +60,10 @@ class ServerConfig:
 
     def approval_of(self, tool: str) -> Approval:
         """What the user wants to be asked about a tool."""
-        default: Approval = "ask"
-        return next((approval for glob, approval in self.approval if fnmatchcase(tool, glob)), default)
+        for glob, approval in self.approval:
+            if fnmatchcase(tool, glob):
+                return approval
+        return "ask"
 
     def resolved(self, environ: Mapping[str, str]) -> tuple["ServerConfig", frozenset[str]]:
         """The server with each `${NAME}` and `${NAME:-default}` replaced, and the texts in it that are secret.
