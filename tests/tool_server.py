@@ -27,7 +27,7 @@ TOOLS = [
     tool("echo", annotations=READ_ONLY),
     tool("write"),
     tool("put", annotations={"idempotentHint": True, "readOnlyHint": False}),
-    *map(tool, ("ask", "cancelled", "crash", "env", "fail", "flood", "hang", "huge", "image", "odd", "pid", "stderr")),
+    *map(tool, ("ask", "crash", "env", "fail", "flood", "hang", "huge", "image", "odd", "pid", "seen", "stderr")),
 ]
 BAD_SCHEMAS: list[Any] = [
     {"type": "object", "properties": {"a": {"type": "str"}, "b": {"type": "array"}}},
@@ -64,7 +64,7 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> dict[str, Any] | 
     if name == "stderr":
         flood(sys.stderr, end="")
     if name == "huge":
-        sys.stdout.write('{"jsonrpc": "2.0", "id": %d, "result": "' % number)
+        sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {number}, "result": "')
         flood(sys.stdout, end='"}\n')
         return None
     if name == "odd":
@@ -85,7 +85,7 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> dict[str, Any] | 
     said = {
         "env": lambda: os.environ.get(arguments.get("name", ""), "(not set)"),
         "pid": lambda: str(os.getpid()),
-        "cancelled": lambda: " ".join(SEEN),
+        "seen": lambda: " ".join(SEEN),
     }
     return text(said[name]() if name in said else arguments.get("text", "") * arguments.get("times", 1))
 
