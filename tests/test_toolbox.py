@@ -243,7 +243,7 @@ async def test_a_server_that_crashes_in_a_call_is_started_again_for_the_next(tmp
         first = await call(box, "one__pid")
         crashed = await call(box, "one__crash")
         assert crashed.failed
-        assert "Tool server one ended: it ended with status 7, its last words: cannot go on with" in crashed.output
+        assert "Tool server one ended: it ended with status 7; its last words: cannot go on with" in crashed.output
         second = await call(box, "one__pid")
     assert not second.failed
     assert first.output != second.output
@@ -431,9 +431,23 @@ async def test_a_server_behind_a_url_gets_its_headers_and_its_answers_have_a_lim
         async with opened(tmp_path, {"TOKEN": TOKEN}, web=entry) as box:
             assert [f["name"] for f in await box.functions(["web"])] == ["web__huge", "web__sure", "web__who"]
             assert await call(box, "web__who") == Called("[secret] 2026-07-28")
-            assert "longer than" in str((huge := await call(box, "web__huge")).output) or huge.failed
+            huge = await call(box, "web__huge")
+            assert huge.failed
+            assert "longer than 16 MiB" in huge.output
             assert (await call(box, "web__sure")).failed
             assert await call(box, "web__who") == Called("[secret] 2026-07-28")
+
+
+async def test_a_server_that_was_started_again_is_found_again(tmp_path: Path, listener: socket.socket):
+    address = listener.getsockname()
+    async with opened(tmp_path, web={"url": f"http://127.0.0.1:{address[1]}/mcp"}) as box:
+        async with serving(listener, json_response=True):
+            assert not (await call(box, "web__who")).failed
+        listener.close()
+        assert "web ended: All connection attempts failed" in (await call(box, "web__who")).output
+        with socket.create_server(address) as again:
+            async with serving(again, json_response=True):
+                assert not (await call(box, "web__who")).failed
 
 
 async def test_a_server_that_is_not_there_or_refuses_is_named_with_the_reason(tmp_path: Path, listener: socket.socket):

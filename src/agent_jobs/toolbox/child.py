@@ -49,13 +49,13 @@ class Child:
     def last_words(self) -> str:
         """How it ended and the last line of its stderr, as far as there is either."""
         status = self._process.returncode if self._process is not None else None
-        ending = {
-            "it printed only what is no protocol": self._too_noisy,
-            f"it ended with status {status}": not self._too_noisy and status is not None,
-        }
-        words = [text for text, holds in ending.items() if holds]
-        line = next((line for line in reversed(self._stderr) if line.strip()), "")
-        return ", ".join(words + ([f"its last words: {line.strip()}"] if line else []))
+        line = next((line.strip() for line in reversed(self._stderr) if line.strip()), "")
+        words = [
+            "it printed only what is no protocol" if self._too_noisy else "",
+            f"it ended with status {status}" if status is not None and not self._too_noisy else "",
+            f"its last words: {line}" if line else "",
+        ]
+        return "; ".join(filter(None, words))
 
     def transport(self) -> Transport:
         """Start it and speak with it; at the end it and all that it started in its group are stopped.

@@ -169,7 +169,7 @@ class Connection:
             raise self._error(f"did not {doing} in a form that the protocol knows", run, _finding(error)) from None
 
     def _error(self, what: str, run: "_Run | None" = None, why: str = "") -> ToolServerError:
-        words = ", ".join(filter(None, (why, run.last_words() if run is not None else "")))
+        words = "; ".join(filter(None, (why, run.last_words() if run is not None else "")))
         words = " ".join((run.mask(words) if run is not None else words).split())[:WORDS_CHARS].rstrip(". ")
         return ToolServerError(f"Tool server {self.config.name} {what}{': ' if words else ''}{words}.")
 
