@@ -58,7 +58,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path):
-    async with opened(tmp_path, one=bad(allow=["e*"], deny=["env"]), two=bad(allow=["write"])) as box:
+    async with opened(tmp_path, one=bad(allow=["ec*", "env"], deny=["env"]), two=bad(allow=["write"])) as box:
         assert await box.functions(["one", "two"]) == [
             {
                 "type": "function",
@@ -236,6 +236,34 @@ async def test_a_flood_is_read_and_forgotten(tmp_path: Path, tool: str, sign: st
         assert called.failed == bool(sign)
         assert await call(box, "one__echo", text="x") == Called("x")
     assert peak < 50_000_000
+
+
+async def test_a_server_that_only_prints_is_given_up_and_started_again(tmp_path: Path):
+    async with opened(tmp_path, one=bad(allow=["endless", "echo"])) as box:
+        called = await call(box, "one__endless")
+        assert called == Called("Tool server one ended: it printed only what is no protocol.", failed=True)
+        assert await call(box, "one__echo", text="x") == Called("x")
+
+
+async def test_a_server_that_does_not_read_holds_nobody_up(tmp_path: Path):
+    async with opened(tmp_path, one=bad(timeout_s=1)) as box:
+        assert (await call(box, "one__deaf")).failed
+        with anyio.fail_after(4):
+            called = await call(box, "one__echo", text="x" * 1_000_000)
+        assert called == Called("Tool server one did not answer echo within 1 s.", failed=True)
+
+
+async def test_several_jobs_share_one_run_of_a_server(tmp_path: Path):
+    pids: set[object] = set()
+
+    async def job(box: Toolbox) -> None:
+        await box.functions(["one"])
+        pids.add((await call(box, "one__pid")).output)
+
+    async with opened(tmp_path, one=bad()) as box, anyio.create_task_group() as jobs:
+        for _ in range(8):
+            jobs.start_soon(job, box)
+    assert len(pids) == 1
 
 
 async def test_a_server_that_crashes_in_a_call_is_started_again_for_the_next(tmp_path: Path):
