@@ -58,7 +58,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path):
-    async with opened(tmp_path, one=bad(allow=["e*"], deny=["env"]), two=bad(allow=["write"])) as box:
+    async with opened(tmp_path, one=bad(allow=["ec*", "env"], deny=["env"]), two=bad(allow=["write"])) as box:
         assert await box.functions(["one", "two"]) == [
             {
                 "type": "function",
@@ -238,15 +238,46 @@ async def test_a_flood_is_read_and_forgotten(tmp_path: Path, tool: str, sign: st
     assert peak < 50_000_000
 
 
+async def test_a_server_that_only_prints_is_given_up_and_started_again(tmp_path: Path):
+    async with opened(tmp_path, one=bad(allow=["endless", "echo"])) as box:
+        called = await call(box, "one__endless")
+        assert called == Called("Tool server one ended: it printed only what is no protocol.", failed=True)
+        assert await call(box, "one__echo", text="x") == Called("x")
+
+
+async def test_a_server_that_does_not_read_holds_nobody_up(tmp_path: Path):
+    async with opened(tmp_path, one=bad(timeout_s=1)) as box:
+        assert (await call(box, "one__deaf")).failed
+        with anyio.fail_after(4):
+            called = await call(box, "one__echo", text="x" * 1_000_000)
+        assert called == Called("Tool server one did not answer echo within 1 s.", failed=True)
+
+
+async def test_several_jobs_share_one_run_of_a_server(tmp_path: Path):
+    pids: set[object] = set()
+
+    async def job(box: Toolbox) -> None:
+        await box.functions(["one"])
+        pids.add((await call(box, "one__pid")).output)
+
+    async with opened(tmp_path, one=bad()) as box, anyio.create_task_group() as jobs:
+        for _ in range(8):
+            jobs.start_soon(job, box)
+    assert len(pids) == 1
+
+
 async def test_a_server_that_crashes_in_a_call_is_started_again_for_the_next(tmp_path: Path):
+    """At once, as long as it answers between its crashes."""
+    pids: set[object] = set()
     async with opened(tmp_path, one=bad()) as box:
-        first = await call(box, "one__pid")
-        crashed = await call(box, "one__crash")
-        assert crashed.failed
-        assert "Tool server one ended: it ended with status 7; its last words: cannot go on with" in crashed.output
-        second = await call(box, "one__pid")
-    assert not second.failed
-    assert first.output != second.output
+        for _ in range(3):
+            pids.add((await call(box, "one__pid")).output)
+            crashed = await call(box, "one__crash")
+            assert crashed.failed
+            assert "Tool server one ended: it ended with status 7; its last words: cannot go on" in crashed.output
+        pids.add((await call(box, "one__pid")).output)
+    assert len(pids) == 4
+    assert all(str(pid).isdecimal() for pid in pids)
 
 
 async def test_a_server_that_cannot_start_is_named_with_its_last_words(tmp_path: Path):

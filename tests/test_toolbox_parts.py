@@ -22,9 +22,10 @@ from mcp_types import (
 )
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.toolbox.config import ServerConfig, load_toolbox
-from agent_jobs.toolbox.functions import function_name, function_of, prefix_of
-from agent_jobs.toolbox.output import called_of
+from agent_jobs.toolbox.child import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
+from agent_jobs.toolbox.config import KEYS, ServerConfig, load_toolbox
+from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, function_name, function_of, prefix_of
+from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, called_of
 from agent_jobs.toolbox.schema import fitted, is_strict
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -293,3 +294,38 @@ def test_only_so_many_images_are_sent():
 )
 def test_what_only_says_that_it_is_an_image_is_not_sent(data: str, mime: str):
     assert f"[{mime} of" in called(ImageContent(type="image", data=data, mime_type=mime))
+
+
+# docs/agent-loop.md
+
+PAGE = (Path(__file__).parents[1] / "docs/agent-loop.md").read_text()
+
+
+def test_the_file_of_the_documentation_is_read_as_it_says(tmp_path: Path):
+    (written,) = re.findall(r"```json\n(.*?)```", PAGE, re.S)
+    servers = load(tmp_path, written)
+    git, tracker = servers["git"], servers["tracker"]
+    assert [git.approval_of(tool) for tool in ("git_add", "git_commit", "git_log")] == ["never", "always", "ask"]
+    assert [git.allows(tool) for tool in ("git_log", "git_reset")] == [True, False]
+    assert [tracker.allows(tool) for tool in ("get_issue", "delete_issue")] == [True, False]
+    settled, secrets = tracker.resolved({"TRACKER_TOKEN": "very-secret"})
+    assert settled.headers == {"Authorization": "Bearer very-secret"}
+    assert "very-secret" in secrets
+    with pytest.raises(ConfigError, match="TRACKER_TOKEN"):
+        tracker.resolved({})
+
+
+def test_every_key_stands_in_its_table_and_no_other():
+    table = PAGE.partition("| key | |\n|---|---|\n")[2].partition("\n\n")[0]
+    named = [key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(KEYS)
+
+
+def test_the_limits_are_those_of_the_program():
+    assert f"{TEXT_CHARS:,} characters of a call" in PAGE
+    assert f"up to {MAX_IMAGES} and" in PAGE
+    assert f"| {MESSAGE_BYTES >> 20} MiB;" in PAGE
+    assert f"{NOISE_BYTES >> 20} MiB between" in PAGE
+    assert f"{MAX_FUNCTIONS} functions" in PAGE
+    assert f"{DESCRIPTION_CHARS:,} characters" in PAGE
+    assert sum(STOP_STEPS_S) < 2

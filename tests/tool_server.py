@@ -27,7 +27,25 @@ TOOLS = [
     tool("echo", annotations=READ_ONLY),
     tool("write"),
     tool("put", annotations={"idempotentHint": True, "readOnlyHint": False}),
-    *map(tool, ("ask", "crash", "env", "fail", "flood", "hang", "huge", "image", "odd", "pid", "seen", "stderr")),
+    *map(
+        tool,
+        (
+            "ask",
+            "crash",
+            "deaf",
+            "endless",
+            "env",
+            "fail",
+            "flood",
+            "hang",
+            "huge",
+            "image",
+            "odd",
+            "pid",
+            "seen",
+            "stderr",
+        ),
+    ),
 ]
 BAD_SCHEMAS: list[Any] = [
     {"type": "object", "properties": {"a": {"type": "str"}, "b": {"type": "array"}}},
@@ -56,6 +74,11 @@ def text(value: str) -> dict[str, Any]:
 def call(number: Any, name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     if name == "hang":
         return None
+    if name == "deaf":
+        time.sleep(600)
+    if name == "endless":
+        while True:
+            flood(sys.stdout)
     if name == "crash":
         print(f"cannot go on with {os.environ.get('TOKEN', '')}", file=sys.stderr, flush=True)
         os._exit(7)

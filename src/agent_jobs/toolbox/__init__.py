@@ -128,11 +128,11 @@ class Toolbox:
         """
         try:
             given = _arguments(arguments)
+            found = await self._found(name, names)
+            if found is None:
+                return Called(f"There is no function {name[:80]}.", failed=True)
+            connection, tool = found
             async with self._slots:
-                found = await self._found(name, names)
-                if found is None:
-                    return Called(f"There is no function {name[:80]}.", failed=True)
-                connection, tool = found
                 return await connection.call(tool.name, given)
         except (ConfigError, RequestError, ToolServerError) as error:
             return Called(str(error), failed=True)

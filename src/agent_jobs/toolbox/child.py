@@ -25,7 +25,7 @@ MESSAGE_BYTES = 16 * 2**20
 NOISE_BYTES = 256 * 2**20
 STDERR_LINES, STDERR_LINE_CHARS = 20, 400
 #: How long each step of stopping may take: closing stdin, SIGTERM, SIGKILL.
-STOP_STEPS_S = (0.5, 0.5, 0.3)
+STOP_STEPS_S = (0.4, 0.4, 0.3)
 
 _HEAD_BYTES = 256
 _ANSWER = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
@@ -72,7 +72,8 @@ class Child:
         )
         assert process.stdin and process.stdout and process.stderr
         heard, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-        outgoing, said = anyio.create_memory_object_stream[SessionMessage](0)
+        # Room for a cancel to a server that does not read: whoever cancels must not wait for it.
+        outgoing, said = anyio.create_memory_object_stream[SessionMessage](64)
         try:
             async with anyio.create_task_group() as tasks, incoming, outgoing:
                 tasks.start_soon(self._hear, process.stdout, heard)

@@ -150,9 +150,9 @@ def _server(name: str, entry: Any) -> ServerConfig | None:
         raise _WrongError('a server is an object like {"command": "uvx", "args": ["mcp-server-time"]}.')
     given = cast("dict[str, Any]", entry)
     for key in given.keys() - IGNORED:
-        if key not in _KEYS:
-            raise _WrongError(f"there is no key {key[:40]!r}: {nearest(key, [*_KEYS])}")
-    read = {key: _KEYS[key](key, value) for key, value in given.items() if key in _KEYS}
+        if key not in KEYS:
+            raise _WrongError(f"there is no key {key[:40]!r}: {nearest(key, [*KEYS])}")
+    read = {key: KEYS[key](key, value) for key, value in given.items() if key in KEYS}
     if read.pop("disabled", False):
         return None
     kind = read.pop("type", None)
@@ -241,7 +241,7 @@ def _approval(key: str, value: Any) -> Sequence[tuple[str, Approval]]:
     return tuple(pairs.items())
 
 
-_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
+KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "type": _kind,
     "command": _text,
     "args": _texts,
