@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 MODERN = "2026-07-28"
 
 
