@@ -51,6 +51,8 @@ def test_an_empty_environment_is_enough():
         ("AGENT_JOBS_FOLLOW", "Auto", "follow", Settings().follow),
         ("AGENT_JOBS_FOLLOW", "0", "follow", 0),
         ("AGENT_JOBS_FOLLOW", "12", "follow", 12),
+        ("AGENT_JOBS_TOOLBOX", "~/tools.json", "toolbox", Path.home() / "tools.json"),
+        ("AGENT_JOBS_TOOL_CONCURRENCY", "1", "tool_concurrency", 1),
         ("AGENT_JOBS_PRICES", "~/prices.toml", "prices", Path.home() / "prices.toml"),
         ("AGENT_JOBS_DAILY_BUDGET_USD", "20", "daily_budget_usd", 20.0),
         ("AGENT_JOBS_DAILY_BUDGET_USD", "0.5", "daily_budget_usd", 0.5),
@@ -68,7 +70,7 @@ NAMES = [
     "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "AGENT_JOBS_AUTH", "AGENT_JOBS_MODEL",
     "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_MAX_WAIT_S", "AGENT_JOBS_START_TIMEOUT_S", "AGENT_JOBS_LOG_LEVEL",
     "AGENT_JOBS_FOLLOW", "AGENT_JOBS_PRICES", "AGENT_JOBS_DAILY_BUDGET_USD", "AGENT_JOBS_PRESETS", "AGENT_JOBS_SECRETS",
-    "AGENT_JOBS_FILE_ROOTS",
+    "AGENT_JOBS_FILE_ROOTS", "AGENT_JOBS_TOOLBOX", "AGENT_JOBS_TOOL_CONCURRENCY",
 ]  # fmt: skip
 
 
@@ -98,6 +100,8 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
+        ("AGENT_JOBS_TOOLBOX", "~nobody-of-this-name/tools.json", "whole path"),
+        *(("AGENT_JOBS_TOOL_CONCURRENCY", text, "1 to 9999") for text in ("0", "-1", "many", "1.5")),
         ("AGENT_JOBS_FILE_ROOTS", "~nobody-of-this-name/jobs", ""),
         *(("AGENT_JOBS_FILE_ROOTS", text, "absolute") for text in ("src", "./src", "..", f"/{os.pathsep}src")),
         *(("AGENT_JOBS_FILE_ROOTS", text, "exist") for text in (

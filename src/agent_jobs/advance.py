@@ -28,8 +28,10 @@ from agent_jobs.errors import (
 )
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
+from agent_jobs.loop import Loop
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
+from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -64,24 +66,6 @@ WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nothing is left to do for this job, here."""
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """Come back after so many seconds, sooner if somebody watches, but never before `not_before_s`."""
-
-    s: float
-    not_before_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """As many jobs run as may: somebody comes back to this one when a slot is free."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much is done at once, and how long a run may take.
@@ -111,6 +95,7 @@ class Advancer:
         clock: Clock,
         limits: Limits,
         settler: Settler,
+        loop: Loop,
         secrets: Mapping[str, request.Secret],
     ) -> None:
         self._store = store
@@ -118,6 +103,7 @@ class Advancer:
         self._clock = clock
         self._limits = limits
         self._settler = settler
+        self._loop = loop
         self._secrets = secrets
         self._follower = Follower(store, clock, limits.follow, settler.closed)
         self._births: set[anyio.CancelScope] = set()
@@ -134,8 +120,10 @@ class Advancer:
         job = await self._store.get(job_id)
         if job is None or job.terminal:
             return Done() if job is None or not job.unsettled else await self._settle(job)
+        if job.turn.acting:
+            return await self._loop.act(job)
         if job.turn.response_id is None:
-            return await (self._launch(job) if job.status is Status.PENDING else self._orphaned(job))
+            return await (self._launch(job) if job.unsent_turn else self._orphaned(job))
         stopping = job.cancel_requested_at is not None or job.turn.timed_out_at is not None
         if stopping and job.turn.mode != "foreground":
             return await self.cancel(job)
@@ -144,7 +132,7 @@ class Advancer:
     async def cancel(self, job: Job) -> Done | After:
         """Have upstream stop, and read how the response stands after it. Takes no claim on the job."""
         response_id = job.turn.response_id
-        if response_id is None:
+        if response_id is None or job.turn.acting:
             return Done()  # its launcher sees the request as soon as there is an id
         if job.turn.mode == "foreground":
             self._follower.leave(job.id)  # its run ends with its connection; the process that holds it sees the request
@@ -205,7 +193,7 @@ class Advancer:
         if job.cancel_requested_at is not None:
             await self._save(job.cancelled(now))
             return Done()
-        if now - job.created_at > PENDING_MAX_S:
+        if job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
             await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
             return Done()
         # Not to be cancelled between the first byte and the id: the run would be paid and lost.
@@ -229,7 +217,8 @@ class Advancer:
             except UnclearError as error:
                 return await self._unconfirmed(job, str(error))
             except _NotOursError:
-                return Parked()  # parks nothing but a job that is still pending and ours
+                # Parks nothing but a job that is still pending and ours; a later turn has its slot.
+                return Parked() if job.turn.number == 1 else After(CANCEL_RETRY_S)
             finally:
                 self._births.discard(birth)
             return Done()
@@ -290,14 +279,16 @@ class Advancer:
 
     async def _retold(self, job: Job, error: RefusedError) -> bool:
         """Whether upstream forgot what the job goes on from, and its request now tells all of it again."""
-        if job.previous_job_id is None or not thread.forgotten(error.code, error.param):
+        if not thread.forgotten(error.code, error.param):
             return False
-        exchanges = await self._store.thread(job.previous_job_id)
+        exchanges = await self._store.thread(job.id, before_turn=job.turn.number)
         if not exchanges or await self._store.save(job.unsent("")) is None:
             return False
         body = thread.continued(job.turn.request, {}, exchanges)
         await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=replace(job.turn, request=body)))
+        return await self._store.rewrite(
+            replace(job, context="rebuilt", turn=replace(job.turn, request=body, rebuilt=True))
+        )
 
     async def _prepared(self, job: Job) -> Job:
         """The job once all that its request names is upstream. Doing that twice costs nothing."""
@@ -363,6 +354,8 @@ class Advancer:
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
         job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf)
+        if job.turn.acting:
+            return After(0)
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
@@ -452,6 +445,8 @@ class Advancer:
             self._follower.leave(job.id)
             logger.info("%s: %s", job.id, "is somebody else's" if saved is None else f"ended, {saved.status}")
             return Done()
+        if saved.turn.acting:
+            return After(0)
         if (overdue := await self._overdue(saved)) is not None:
             return overdue
         if self._follower.follows(job.id):

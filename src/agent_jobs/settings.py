@@ -41,6 +41,10 @@ class Settings:
     mode: Mode | Literal["auto"] = "auto"
     resubmit: str = "never"
     retention_days: float = 30.0
+    toolbox: Path | None = None
+    tool_concurrency: int = 4
+    approvals: str = "ask"
+    input_timeout_s: float = 604_800.0
     prices: Path | None = None
     daily_budget_usd: float | None = None
     log_level: str = "warning"
@@ -73,6 +77,10 @@ class Settings:
             mode=cast("Mode", _one_of(env, "AGENT_JOBS_MODE", ("auto", *get_args(Mode)), "auto")),
             resubmit=_one_of(env, "AGENT_JOBS_RESUBMIT", ("never", "once"), "never"),
             retention_days=_seconds(env, "AGENT_JOBS_RETENTION_DAYS", 30.0, 1.0, 3650.0, unit="days"),
+            toolbox=_path(env, "AGENT_JOBS_TOOLBOX"),
+            tool_concurrency=_whole(env, "AGENT_JOBS_TOOL_CONCURRENCY", 4),
+            approvals=_one_of(env, "AGENT_JOBS_APPROVALS", ("ask", "model"), "ask"),
+            input_timeout_s=_seconds(env, "AGENT_JOBS_INPUT_TIMEOUT_S", 604_800.0, 10.0, 2_592_000.0),
             prices=_path(env, "AGENT_JOBS_PRICES"),
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),

@@ -44,7 +44,7 @@ async def _serve(settings: Settings | ConfigError) -> None:
         tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
-            server = build_server(app.engine, max_wait_s=settings.max_wait_s)
+            server = build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model")
         else:
             server = build_server(app.engine)
         low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way to run on streams

@@ -21,6 +21,7 @@ from agent_jobs.request.options import (
     key_of,
     max_cost_of,
     timeout_of,
+    toolbox_of,
 )
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.structured import mismatch
@@ -47,6 +48,7 @@ __all__ = [
     "sentence_for",
     "timeout_of",
     "title_of",
+    "toolbox_of",
     "with_files",
 ]
 
