@@ -1,6 +1,7 @@
 """The command line. Each command lives in a module of its own that is imported when it runs."""
 
 import json
+import os
 import shutil
 from importlib import metadata
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.request import url2pathname
 import click
 
 from agent_jobs import __version__
+from agent_jobs.errors import ConfigError
 
 ABOUT = """\
 agent-jobs is an MCP server: a host such as Claude Desktop, Claude Code, Cursor, VS Code or Codex starts it and
@@ -43,12 +45,20 @@ def _source() -> list[str]:
 
 @click.group(invoke_without_command=True)
 @click.version_option(__version__, prog_name="agent-jobs")
+@click.option("--env-file", metavar="PATH", help="A file of NAME=VALUE lines; what the environment sets stays.")
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, env_file: str | None) -> None:
     """Run long work as OpenAI background responses, for hosts that speak MCP.
 
     Without a command and with a host on stdin this is the MCP server.
     """
+    if env_file is not None:
+        from agent_jobs.settings import with_env_file
+
+        try:
+            os.environ.update(with_env_file(os.environ, env_file))
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from None
     if context.invoked_subcommand is None:
         click.echo(ABOUT + configuration())
 
