@@ -97,9 +97,9 @@ def run_install(
 
     variables = install.variables(env)
     if print_only:
-        install.show(HOSTS[host], variables, as_json=as_json)
+        install.show(HOSTS[host], install.here(), variables, as_json=as_json)
     else:
-        install.install(HOSTS[host], variables, scope, dry_run=dry_run, as_json=as_json)
+        install.install(HOSTS[host], install.here(), variables, scope, dry_run=dry_run, as_json=as_json)
 
 
 @cli.command("uninstall")
@@ -116,4 +116,4 @@ def run_uninstall(host: str, dry_run: bool, scope: Literal["user", "project"], a
     from agent_jobs.cli import install
     from agent_jobs.hosts import HOSTS
 
-    install.uninstall(HOSTS[host], scope, dry_run=dry_run, as_json=as_json)
+    install.uninstall(HOSTS[host], install.here(), scope, dry_run=dry_run, as_json=as_json)

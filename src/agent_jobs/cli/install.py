@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ MASK = "********"
 SHOWN_CHARS = 400
 
 
-def install(host: Host, environment: Mapping[str, str], scope: Scope, *, dry_run: bool, as_json: bool) -> None:
+def install(
+    host: Host, machine: Machine, environment: Mapping[str, str], scope: Scope, *, dry_run: bool, as_json: bool
+) -> None:
     """Put our entry into the host's file; say what was done and what comes next."""
-    machine = here()
     try:
         _check(host, environment)
         before = read(locate(host, machine, scope))
@@ -41,10 +42,10 @@ def install(host: Host, environment: Mapping[str, str], scope: Scope, *, dry_run
     _tell(report | {"next": [*_key_advice(host, entry, machine), host.after]}, as_json=as_json)
 
 
-def uninstall(host: Host, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
+def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
     """Take our entry out of the host's file; jobs, database and key file stay."""
     try:
-        before = read(locate(host, here(), scope))
+        before = read(locate(host, machine, scope))
         text = _told_of(before, lambda: uninstalled(host, before.text))
         report = _write(host, before, text, "removed", dry_run=dry_run)
     except AgentJobsError as error:
@@ -52,13 +53,13 @@ def uninstall(host: Host, scope: Scope, *, dry_run: bool, as_json: bool) -> None
     _tell(report | {"next": [f"Start {host.title} again."]}, as_json=as_json)
 
 
-def show(host: Host, environment: Mapping[str, str], *, as_json: bool) -> None:
+def show(host: Host, machine: Machine, environment: Mapping[str, str], *, as_json: bool) -> None:
     """Print what the host's file would hold if it had nothing but our entry."""
     try:
         _check(host, environment)
     except AgentJobsError as error:
         raise click.ClickException(str(error)) from None
-    entry = fragment(host, launch(here()), environment)
+    entry = fragment(host, launch(machine), environment)
     if as_json:
         _print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
         return
@@ -96,7 +97,7 @@ def _check(host: Host, environment: Mapping[str, str]) -> None:
         )
 
 
-def _told_of(before: Read, change: Any) -> str:
+def _told_of(before: Read, change: Callable[[], str]) -> str:
     """What the change gives; its refusals begin with the file that they speak of."""
     try:
         return change()

@@ -166,7 +166,7 @@ def _insert(text: str, node: Node, key: "str | Item", value: Any) -> str:
         return f"{text[:at]}{missing}{space}{name}{_written(value, None, '', text)}{trailing}{text[at:]}"
     inner = _margin(text, node.members[-1].start) if node.members else margin + _unit(text)
     tail = max(len(text[:close].rstrip(WHITE)), last)  # comments behind the last member stay with it
-    rest = text[tail:close] if "\n" in text[tail:close] else newline + margin
+    rest = text[tail:close] if node.members or "\n" in text[tail:close] else newline + margin
     member = f"{newline}{inner}{name}{_written(value, _unit(text), inner, text)}{trailing}"
     return f"{text[:last]}{missing}{text[last:tail]}{member}{rest}{text[close:]}"
 
@@ -193,7 +193,8 @@ def _cut(text: str, holder: Node, member: Member) -> str:
     if line >= 0 and rest and not text[line:start].strip():
         start, end = line - (text[line - 1] == "\r"), rest.end()
     elif index:
-        start = len(text[:start].rstrip(" \t"))
+        alone = before is not None and "/" not in text[before:start]  # a comment would swallow what follows
+        start = len(text[:start].rstrip(WHITE if alone else " \t"))
     else:
         end = len(text) - len(text[end:].lstrip(" \t"))
     kept = text[:start] if before is None else text[:before] + text[before + 1 : start]

@@ -36,8 +36,11 @@ def uninstalled(host: Host, text: str) -> str:
     Raises:
         ConfigError: As `installed`.
     """
+    entry = entry_in(host, text)
+    if entry is None:
+        return text
     changes: dict[Path, Any] = {host.path: None}
-    if question := input_of(entry_in(host, text)):
+    if question := input_of(entry):
         changes["inputs", Item(question["id"])] = None
     return _changed(host, text, changes)
 
@@ -73,7 +76,7 @@ def _differing(path: tuple[str, ...], old: Any, new: Any) -> Iterator[tuple[Path
     if not (_is_object(old) and _is_object(new)):
         yield path, new
         return
-    for key in old.keys() - new.keys():
+    for key in sorted(old.keys() - new.keys()):
         yield (*path, key), None
     for key, value in new.items():
         if key not in old or not _same(old[key], value):
@@ -173,7 +176,7 @@ def _toml(text: str, changes: Changes) -> str:
     return new.replace("\r\n", "\n").replace("\n", "\r\n") if only_crlf else new
 
 
-def _set_toml(holder: Any, path: Path, value: Any) -> None:
+def _set_toml(holder: Any, path: tuple[Any, ...], value: Any) -> None:
     import tomlkit
     from tomlkit.items import InlineTable
 
