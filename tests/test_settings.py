@@ -227,10 +227,17 @@ def test_a_key_file_that_cannot_be_read_is_refused_by_its_name(path: str):
         Settings.from_env({"AGENT_JOBS_API_KEY_FILE": path, "OPENAI_API_KEY": SECRET})
 
 
-@pytest.mark.parametrize("reference", ["${OPENAI_API_KEY}", "${env:OPENAI_API_KEY}", "${input:openai-key}"])
-def test_a_reference_that_the_host_left_as_it_was_is_told_apart_from_a_key(reference: str):
+@pytest.mark.parametrize("reference", ["${OPENAI_API_KEY:-}", "${env:OPENAI_API_KEY}", "${user_config.openai_api_key}"])
+def test_a_reference_that_the_host_left_as_it_was_is_told_apart_from_a_key(reference: str, tmp_path: Path):
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is still a reference"):
         Settings.from_env({"OPENAI_API_KEY": reference})
+    by_file = {"OPENAI_API_KEY": reference, "AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, b"sk-file"))}
+    assert Settings.from_env(by_file).api_key == SecretStr("sk-file")
+
+
+def test_a_field_of_a_bundle_that_was_left_empty_counts_as_not_set():
+    """Claude Desktop hands the placeholder of an optional field on as it stands (linkedin-mcp-server#678)."""
+    assert Settings.from_env({name: " ${user_config.x} " for name in NAMES if name != "OPENAI_API_KEY"}) == Settings()
 
 
 def test_an_env_file_adds_what_the_environment_leaves_open(tmp_path: Path):

@@ -18,6 +18,7 @@ AUTH_STYLES = ("auto", "bearer", "api-key")
 #: Longer than any key, so that the path of something else is found out soon.
 KEY_FILE_CHARS = 8192
 ENV_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>[^\0]*?)\s*")
+UNFILLED = re.compile(r"\$\{[^{}]*\}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -50,12 +51,12 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read the settings from environment variables; an empty one counts as not set.
+        """Read the settings from environment variables; one that is empty or was not filled in counts as not set.
 
         Raises:
             ConfigError: A value cannot be used; the message names the variable and what it takes.
         """
-        env = {name: value.strip() for name, value in environ.items() if value.strip()}
+        env = {name: value.strip() for name, value in environ.items() if value.strip() and not _unfilled(name, value)}
         key_file = _path(env, "AGENT_JOBS_API_KEY_FILE")
         key = _key_from(key_file) if key_file else _key(env, "OPENAI_API_KEY")
         return cls(
@@ -137,10 +138,14 @@ def _key_from(path: Path) -> str:
     return line
 
 
+def _unfilled(name: str, value: str) -> bool:
+    """Whether a host handed a reference on as it stands: Claude Desktop does for a field that was left empty."""
+    return name != "OPENAI_API_KEY" and UNFILLED.fullmatch(value.strip()) is not None
+
+
 def _key(env: Mapping[str, str], name: str) -> str | None:
     key = _header(env, name)
-    if key is not None and key.startswith("${"):
-        # Some hosts hand the reference on as it stands when the variable behind it is not set.
+    if key is not None and UNFILLED.fullmatch(key):
         raise ConfigError(
             f"{name} is still a reference that the host did not fill in: set the variable where the host is started, "
             "or use AGENT_JOBS_API_KEY_FILE."
