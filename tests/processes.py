@@ -88,12 +88,12 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
+def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
     ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
     with subprocess.Popen(
-        [sys.executable, "-m", "agent_jobs"],
+        [sys.executable, "-m", "agent_jobs", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
