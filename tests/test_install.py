@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -282,7 +283,7 @@ def test_secrets_of_others_are_not_shown_either(home: Path, run: Run):
     secrets = {
         "GITHUB_TOKEN": "secret-1", "api_key": "secret-2", "Authorization": "Bearer secret-3",
         "x": "sk-secret-4-abcdefg",
-        "url": "https://h/?t=ghp_secret5abcdefghi",
+        "url": "https://h/?t=ghp_secret5abcdefghi", "args": ["--token=secret-6", "https://me:secret-7@h/"],
     }  # fmt: skip
     file = home / ".cursor/mcp.json"
     replace(read(file), json.dumps({"mcpServers": {"other": {"env": secrets}}}))
@@ -545,6 +546,23 @@ def test_any_json_object_survives(host: str, data: st.DataObject, indent: int | 
         assert without == text, "not a byte of what was there changed"
 
 
+TRIVIA = st.lists(st.sampled_from([" ", "\n", "\r\n", "\t", "// c\n", "/* c */", "/*\n c */"]), max_size=2).map("".join)
+
+
+@given(st.sampled_from(JSON_HOSTS), st.data())
+def test_comments_survive_wherever_they_stand(host: str, data: st.DataObject):
+    [container] = HOSTS[host].keys
+    document = {"a": 1, container: data.draw(st.sampled_from([{}, {"x": {"command": "y"}}, {"x": [1], "y": "// no"}]))}
+    tokens = re.findall(r'"[^"]*"|[\w.]+|[{}\[\]:,]', json.dumps(document))
+    text = "".join(data.draw(TRIVIA) + token for token in tokens) + data.draw(TRIVIA)
+    with_ours = installed(HOSTS[host], text, UVX, {})
+    assert entry_in(HOSTS[host], with_ours) is not None
+    without = uninstalled(HOSTS[host], with_ours)
+    assert entry_in(HOSTS[host], without) is None
+    comments = re.compile(r"// c|/\*\s*c \*/")
+    assert comments.findall(with_ours) == comments.findall(without) == comments.findall(text)
+
+
 TOML_NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6) | st.sampled_from(
     ["mcp_servers", "env"]
 )
@@ -596,3 +614,18 @@ def test_a_version_from_the_package_index_is_pinned(tmp_path: Path, monkeypatch:
     (tmp_path / "uvx").chmod(0o755)
     monkeypatch.setattr("agent_jobs.hosts.launch._source", lambda: None)
     assert launch(machine("linux", tmp_path, PATH=str(tmp_path))).args == (f"agent-jobs@{__version__}",)
+
+
+def test_an_env_file_counts_for_every_command(home: Path, tmp_path: Path):
+    file = tmp_path / "my.env"
+    file.write_text(f"CODEX_HOME={tmp_path / 'codex'}\n")
+    command = [sys.executable, "-m", "agent_jobs", "--env-file"]
+    done = subprocess.run([*command, file, "install", "codex"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "codex/config.toml").is_file()
+    assert folder_of(home) == {}
+    gone = subprocess.run(
+        [*command, tmp_path / "gone", "install", "codex"], capture_output=True, text=True, check=False
+    )
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert "gone" in gone.stderr

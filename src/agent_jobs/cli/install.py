@@ -18,11 +18,17 @@ from agent_jobs.hosts.launch import launch
 from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
 
 SECRET_VALUE = re.compile(
-    r"""(?P<name>["']?[\w.-]*(?:key|token|secret|passw|auth|cookie|credential)[\w.-]*["']?\s*[:=]\s*)
+    r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential)[\w.-]*["']?\s*[:=]\s*)
         (?P<quote>["'])(?!\$|~|/)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
     re.I | re.X,
 )
-SECRET_FORM = re.compile(r"\b(?:sk|pk|gh[pousr]|github_pat|glpat|xox[abp])[-_][\w-]{8,}|(?<=Bearer )[^\s\"'$]+")
+#: Keys by their beginning, what follows `Bearer` or `token=`, and name and password of an address.
+SECRET_FORM = re.compile(
+    r"""\b(?:sk|pk|gh[pousr]|github_pat|glpat|xox[abp])[-_][\w-]{8,}
+      | (?:(?<=bearer\ )|(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=))(?!\$)[^\s"'&]+
+      | (?<=://)[^\s"'/@]+(?=@)""",
+    re.I | re.X,
+)
 MASK = "********"
 SHOWN_CHARS = 400
 
@@ -90,7 +96,8 @@ def masked(text: str) -> str:
 
 
 def _check(host: Host, environment: Mapping[str, str]) -> None:
-    if KEY in environment and not host.writes_secret(KEY) and not environment[KEY].startswith("$"):
+    reference = host.secret is not None and environment.get(KEY, "").startswith("$")
+    if KEY in environment and host.hands_key_over and not reference:
         raise RequestError(
             f"{host.title} hands the key over by itself, so it is not written into its file: leave {KEY} out, or "
             f"name a file that holds it with --env {KEY_FILE}=PATH."

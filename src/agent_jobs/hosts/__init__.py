@@ -121,9 +121,10 @@ class Host:
             variables |= {KEY: self.secret} if self.secret else {KEY_FILE: KEY_PATH}
         return {**entry, self.env: variables} if variables else entry
 
-    def writes_secret(self, name: str) -> bool:
-        """Whether the value of this variable may be written into the host's file: only where nothing else is."""
-        return name != KEY or (self.secret is None and self.forwards is None)
+    @property
+    def hands_key_over(self) -> bool:
+        """Whether the host has a way of its own for the key, so that it need not be written down."""
+        return self.secret is not None or self.forwards is not None
 
 
 def input_of(entry: Entry | None) -> Entry | None:

@@ -4,6 +4,7 @@ import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -36,16 +37,11 @@ def locate(host: Host, machine: Machine, scope: Scope) -> Path:
         return machine.folder / host.project
     if host.user is None:
         raise ConfigError(f"{host.title} is not written to from here: use --print, and put that into {host.where}.")
-    for place in host.user(machine):
-        if place.only_if is None:
-            return place.path
-        found = _spelled_out(place)
-        if len(found) > 1:
-            names = " and ".join(map(str, found))
-            raise ConfigError(f"{host.title} may read {names}: use --print, and put that into the right one.")
-        if found:
-            return found[0]
-    raise ConfigError(f"{host.title} was not found here: use --print.")
+    found = next(paths for place in host.user(machine) if (paths := _spelled_out(place)))
+    if len(found) > 1:
+        names = " and ".join(map(str, found))
+        raise ConfigError(f"{host.title} may read {names}: use --print, and put that into the right one.")
+    return found[0]
 
 
 def read(path: Path) -> Read:
@@ -92,8 +88,9 @@ def replace(before: Read, text: str) -> Path | None:
 
 
 def _spelled_out(place: Place) -> list[Path]:
-    """The paths that a place with a * in it stands for here; one whose file exists goes before all others."""
-    assert place.only_if is not None
+    """The paths that a place stands for here; where a * names several, one whose file exists goes before them."""
+    if place.only_if is None:
+        return [place.path]
     rest = place.path.relative_to(place.only_if)
     pattern = place.only_if.relative_to(place.only_if.anchor)
     found = [folder / rest for folder in sorted(Path(place.only_if.anchor).glob(str(pattern)))]
@@ -117,12 +114,9 @@ def _backed_up(target: Path, before: Read) -> Path | None:
     if before.raw is None:
         return None
     mode = target.stat().st_mode & 0o7777
-    for number in range(1, 10_000):
-        backup = target.with_name(f"{target.name}.bak-{number}")
-        with suppress(FileExistsError):
-            descriptor = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(before.raw)
-            os.chmod(backup, mode)
-            return backup
-    raise ConfigError(f"There are 9,999 backups of {target}: delete some.")
+    numbered = (target.with_name(f"{target.name}.bak-{number}") for number in count(1))
+    backup = next(path for path in numbered if not os.path.lexists(path))
+    with os.fdopen(os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(before.raw)
+    os.chmod(backup, mode)
+    return backup
