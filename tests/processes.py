@@ -90,10 +90,10 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
+def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
     with subprocess.Popen(
-        [sys.executable, "-m", "agent_jobs"],
+        [sys.executable, "-m", "agent_jobs", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

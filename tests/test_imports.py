@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "responses": {"errors"},
     "store": {"job", "group", "errors"},
     "toolbox": {"", "errors"},
+    "hosts": {"", "errors"},
     "pricing": {"job", "errors"},
     "settle": {*ENGINE_ROOM, "content", "pricing"},
     "steps": set(),
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": FACE | {"", "intake", "pace", "tooling"},
     "web": FACE | {""},
     "stdio": FACE | {"", "server"},
-    "cli": FACE | {"", "server", "web", "stdio", "emulator"},
+    "cli": FACE | {"", "hosts", "server", "web", "stdio", "emulator"},
     "__main__": {"stdio", "cli"},
     "emulator": set(),
 }
@@ -82,6 +83,7 @@ OUTSIDE: dict[str, set[str]] = {
     "genai_prices": {"pricing"},
     "pathspec": {"files"},
     "click": {"cli"},
+    "tomlkit": {"hosts"},
     "starlette": {"emulator", "web"},
     "uvicorn": {"emulator", "web", "cli"},
 }  # fmt: skip
