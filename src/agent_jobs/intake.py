@@ -98,7 +98,7 @@ class Intake:
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order, options)
+        attached = await self._attached(order, options, previous)
         uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
         jobs = [self._job(order, prompt, batch, options, previous, attached) for prompt in order.prompts]
@@ -122,7 +122,7 @@ class Intake:
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order, options)
+        attached = await self._attached(order, options, previous)
         job, *others = [self._job(order, prompt, "", options, previous, attached) for prompt in order.prompts]
         bound, unbounded = None, ""
         try:
@@ -211,10 +211,14 @@ class Intake:
         )
         return await anyio.to_thread.run_sync(bound)  # the price list takes a moment to load
 
-    async def _attached(self, order: Order, options: JSON) -> list[Attachment]:
+    async def _attached(self, order: Order, options: JSON, previous: "_Previous") -> list[Attachment]:
         if not order.files:
             return []
-        runs_code = any(tool.get("type") == "code_interpreter" for tool in items_of(options.get("tools")))
+        tools = items_of(options.get("tools", previous.request.get("tools")))
+        # A container that the caller names is not ours to fill.
+        runs_code = any(
+            tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str) for tool in tools
+        )
         gather = partial(files.gather, list(order.files), self._terms.file_roots, upload=runs_code)
         return await anyio.to_thread.run_sync(gather)
 

@@ -35,8 +35,8 @@ _SAME = """CASE WHEN :key IS NOT NULL THEN job.key = :key
                     OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
                     OR job.error_code = 'start_unconfirmed') END"""
 _SPENT = "SELECT SUM(COALESCE(cost_usd, reserved_usd, 0.0)) AS usd FROM job WHERE created_at >= :since"
-#: Something lies at the provider that is to be removed.
-_UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id AND file_id IS NOT NULL)"
+#: Files go with it, which are to be removed: here, and those that are there already at the provider.
+_UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id)"
 
 
 @asynccontextmanager
@@ -157,12 +157,18 @@ class SQLiteStore:
         return [Upload(**row) for row in rows]
 
     async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
-        async with self._db.changing():
+        async with self._db.changing(job_id):
             await self._db.execute(
-                "UPDATE upload SET file_id = :file_id, data = x'' WHERE job_id = :id AND name = :name",
+                """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, x'', :file_id FROM job
+                   WHERE id = :id ON CONFLICT DO UPDATE SET file_id = excluded.file_id, data = excluded.data""",
                 id=job_id,
                 name=name,
                 file_id=file_id,
+            )
+            await self._db.execute(
+                f"""UPDATE job SET unsettled = 1, next_at = finished_at, revision = revision + 1
+                    WHERE id = :id AND status NOT IN {OPEN}""",
+                id=job_id,
             )
 
     async def rewrite(self, job: Job) -> bool:
