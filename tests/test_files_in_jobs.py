@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +114,10 @@ def upwards(root: Path) -> str:
     return "../secret.txt"
 
 
+def nothing(root: Path) -> str:
+    return "nothing-*.txt"
+
+
 def key(root: Path) -> str:
     (root / ".env").write_text("OPENAI_API_KEY=sk-1")
     return ".env"
@@ -129,7 +133,7 @@ def key(root: Path) -> str:
         (folder_not_to_be_entered, "loop"),
         (upwards, "without '..'"),
         (key, ".env"),
-        (lambda root: "nothing-*.txt", "nothing matches"),
+        (nothing, "nothing matches"),
     ],
 )
 async def test_what_may_not_be_attached_is_refused_in_one_sentence_and_nothing_starts(
@@ -352,8 +356,17 @@ def test_what_a_killed_server_had_uploaded_is_used_by_the_next(tmp_path: Path, r
 # What a run makes.
 
 
+def read(folder: Path) -> dict[str, bytes]:
+    """What the files of a folder hold."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def beside(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 @contextmanager
-def read_only(folder: Path) -> Iterator[None]:
+def read_only(folder: Path) -> Generator[None]:
     """A folder that nobody can write to, not even root: a file stands in its place."""
     folder.write_text("in the way")
     yield
@@ -386,33 +399,29 @@ async def test_images_and_files_of_a_run_are_written_and_listed(
         )
     below = tmp_path / "results" if with_folder else tmp_path / "data" / "made"
     assert len(files) == 3
-    for file in files:
-        path = Path(file["path"])
-        assert path.parent == below / answer["job_id"]
-        assert path.name == file["name"]
-        assert path.stat().st_size == file["bytes"]
-    contents = {Path(file["path"]).suffix: Path(file["path"]).read_bytes() for file in files}
-    assert contents[".csv"] == b"a,b\n"
-    assert contents[".png"].startswith(b"\x89PNG")
+    contents = read(below / answer["job_id"])
+    assert contents.keys() == {file["name"] for file in files} == {Path(file["path"]).name for file in files}
+    assert {Path(file["path"]).parent for file in files} == {below / answer["job_id"]}
+    assert all(len(contents[file["name"]]) == file["bytes"] for file in files)
+    assert contents.pop("table.csv") == b"a,b\n"
+    assert all(image.startswith(b"\x89PNG") for image in contents.values())
 
 
 async def test_names_that_upstream_gives_stay_in_the_jobs_folder_and_apart(settings: Settings, tmp_path: Path) -> None:
     names = [
-        "../../x", "/etc/passwd", "", "..", ".", "a" * 300 + ".csv", "a" * 300 + ".csv", "nul\0name.csv", "A.txt", "a.txt",
-        "..\\..\\w.txt", "😀.txt", "𝔘" * 200 + ".txt", "a b.txt",
+        "../../x", "/etc/passwd", "", "..", ".", "a" * 300 + ".csv", "a" * 300 + ".csv", "nul\0name.csv", "A.txt",
+        "a.txt", "..\\..\\w.txt", "😀.txt", "𝔘" * 200 + ".txt", "a b.txt",
         "a/b.txt", "a/c/b.txt",
     ]  # fmt: skip
     given = [{"filename": name, "text": f"content {number}"} for number, name in enumerate(names)]
-    before = set(tmp_path.iterdir())
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
         answer, files = await made(host, container_files=given)
     folder = tmp_path / "results" / answer["job_id"]
-    written = [path.read_text() for path in folder.iterdir()]
-    assert sorted(written) == sorted(file["text"] for file in given)
+    assert sorted(read(folder).values()) == sorted(file["text"].encode() for file in given)
     assert {Path(file["path"]).parent for file in files} == {folder}
     assert len({file["name"].casefold() for file in files}) == len(names)
     assert sum(file["name"].endswith(".csv") for file in files) == 3
-    assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"results", "data"}
+    assert beside(tmp_path) == {"results", "data", "root"}
 
 
 async def test_a_list_of_many_files_is_read_by_pages(settings: Settings) -> None:
@@ -474,7 +483,7 @@ async def test_a_container_that_is_gone_takes_nothing_else_with_it(
         answer = await host.end(started["job_id"])
         files = (await host.call("agent_result", job_id=started["job_id"], part="files"))["files"]
         meta = (await host.call("agent_result", job_id=started["job_id"], part="meta"))["meta"]
-    assert Path(answer["result_path"]).is_file()
+    assert Path(answer["result_path"]).name in read(tmp_path / "results")
     assert [Path(file["path"]).suffix for file in files] == [".png"]
     assert any(" unsettled " in event for event in meta["events"])
     assert counted(upstream) == (1, 1, 0)
