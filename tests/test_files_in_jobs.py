@@ -14,6 +14,7 @@ import pytest
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.render import dumps
 from agent_jobs.settings import Settings
 from hosts import SPEED, Host, eventually, hosting
 from processes import serving
@@ -178,6 +179,19 @@ async def test_the_same_start_is_the_same_job_until_a_file_changes(settings: Set
             ids.append(again["job_id"])
     assert ids[0] == ids[1] != ids[2]
     assert ids[3] == ids[4] != ids[5]
+
+
+async def test_a_dry_run_of_many_files_tells_as_many_as_fit_and_sends_none(
+    settings: Settings, upstream: RunningServer, root: Path
+) -> None:
+    for number in range(200):
+        (root / f"{number:03}.csv").write_text(f"{number}\n")
+    async with hosting(settings) as host:
+        answer = await host.call("agent_start", prompt="x", files=["*.csv"], options={**CODE, "dry_run": True})
+    assert len(dumps(answer).encode()) <= 4_500
+    assert len(answer["files"]) + answer["more_files"] == 200
+    assert answer["files"][0] == {"name": "000.csv", "bytes": 2, "kind": "data"}
+    assert operations(upstream) == []
 
 
 # What is uploaded for the code interpreter.

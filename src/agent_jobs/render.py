@@ -17,6 +17,7 @@ START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 #: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
 OUTPUT_BYTES = 24_000
 CODE_CHARS, MESSAGE_CHARS = 60, 300
+DRY_RUN_BYTES = 4_000
 #: Of a title in a row; job ids that are repeated to the model at most.
 ROW_CHARS, FEW = 40, 8
 #: What happened last to a job is told so often.
@@ -148,13 +149,15 @@ def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
 
 
 def estimated(estimate: Estimate) -> dict[str, Any]:
-    """The answer to a dry run: what would be sent, and what it may cost."""
+    """The answer to a dry run: what would be sent, and what it may cost. As many files as fit DRY_RUN_BYTES."""
+    files, shown = content.page_of(estimate.files, 0, DRY_RUN_BYTES)
     return _compact(
         {
             "dry_run": True,
             "jobs": estimate.jobs if estimate.jobs > 1 else None,
             "model": estimate.model,
-            "files": estimate.files or None,
+            "files": files or None,
+            "more_files": len(estimate.files) - shown if shown is not None else None,
             "input_tokens": estimate.input_tokens,
             "cost_bound_usd": None if estimate.cost_bound_usd is None else _usd(estimate.cost_bound_usd),
             "unbounded": estimate.unbounded,
