@@ -254,6 +254,10 @@ async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(sett
     assert not [name for name in written if name.startswith(".")], "no half-written file is left"
 
 
+def below(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*")]
+
+
 def on_disk(folder: Path) -> dict[str, str]:
     return {path.name: path.read_bytes().decode() for path in folder.iterdir() if path.is_file()}
 
@@ -269,7 +273,7 @@ async def test_without_a_result_folder_no_result_is_written(settings: Settings, 
     async with hosting(settings) as host:
         answer = await done(host)
     assert "result_path" not in answer
-    assert not [name for name in on_disk(tmp_path / "data") if name.endswith(".md")]
+    assert not [name for name in below(tmp_path) if name.endswith(".md")]
 
 
 # Structured output.
