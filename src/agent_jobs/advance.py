@@ -6,7 +6,7 @@ A step may be cut off anywhere by the death of the process. What another process
 import logging
 import random
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -55,8 +55,8 @@ ASKED_TO_WAIT_MAX_S = 120.0
 PAUSE_S = 60.0
 #: A job of a key that this process lacks is left to others for so long.
 LET_GO_S = 60.0
-#: What follows a job's end is tried again so often, and so long.
-SETTLE_AGAIN_S, SETTLE_MAX_S = 30.0, 86_400.0
+#: What follows a job's end is tried again so often.
+SETTLE_AGAIN_S = 30.0
 #: What an endpoint taught is kept for a day.
 MODE_KEPT_S = 86_400.0
 #: What to try where an endpoint refuses a way of sending.
@@ -119,7 +119,8 @@ class Advancer:
         """Take the one step that the job's row asks for: launch, cancel or look."""
         job = await self._store.get(job_id)
         if job is None or job.terminal:
-            return Done() if job is None or not job.unsettled else await self._settle(job)
+            settled = job is None or not job.unsettled or await self._settler.settle(job)
+            return Done() if settled else After(SETTLE_AGAIN_S)
         if job.turn.acting:
             return await self._loop.act(job)
         if job.turn.response_id is None:
@@ -175,18 +176,6 @@ class Advancer:
         for birth in self._births:
             birth.deadline = min(birth.deadline, anyio.current_time() + BIRTH_GRACE_S)
 
-    async def _settle(self, job: Job) -> Done | After:
-        """Do what follows the end, and try again where that failed, for a day."""
-        try:
-            await self._settler.settle(job)
-        except (UpstreamError, OSError) as error:
-            lost = isinstance(error, RefusedError) and not isinstance(error, AccountError)
-            if not lost and self._clock.now() - (job.finished_at or 0.0) < SETTLE_MAX_S:
-                logger.warning("%s: cannot settle it yet: %s", job.id, error)
-                return After(SETTLE_AGAIN_S)
-            await self._settler.give_up(job, str(error))
-        return Done()
-
     async def _launch(self, job: Job) -> Done | After | Parked:
         """Send the POST, if this caller wins the right to, and stay until the response has an id."""
         now = self._clock.now()
@@ -200,7 +189,8 @@ class Advancer:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:
             self._births.add(birth)
             try:
-                return await self._create(await self._prepared(job), birth)
+                job = await self._in_conversation(job)
+                return await self._create(job, await self._uploaded(job), birth)
             except (UnsentError, BusyError) as error:
                 return await self._relaunch(job, error)
             except AccountError as error:
@@ -224,7 +214,7 @@ class Advancer:
             return Done()
         return After(0)  # the limit ended it: the row says whether anything was sent
 
-    async def _create(self, job: Job, birth: anyio.CancelScope) -> Done | After:
+    async def _create(self, job: Job, file_ids: Sequence[str], birth: anyio.CancelScope) -> Done | After:
         """POST, write the id down, and read on: for speed, or because the run would end with the connection."""
 
         async def before_sending() -> None:
@@ -234,7 +224,9 @@ class Advancer:
                 raise _NotOursError
 
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job)))
-        body = request.sent_as(request.resolved(job.turn.request, self._secrets), job.turn.mode)
+        # Neither secrets nor what is removed after the job belong into what is kept.
+        body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
+        body = request.sent_as(body, job.turn.mode)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -290,18 +282,14 @@ class Advancer:
             replace(job, context="rebuilt", turn=replace(job.turn, request=body, rebuilt=True))
         )
 
-    async def _prepared(self, job: Job) -> Job:
-        """The job once all that its request names is upstream. Doing that twice costs nothing."""
-        body = job.turn.request
-        try:
-            if body.get("conversation") is True:
-                body = {**body, "conversation": await self._client.create_conversation()}
-            if file_ids := await self._uploaded(job):
-                body = request.with_files(body, file_ids)
-        except UnclearError as error:
-            raise UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s) from error
-        if body == job.turn.request:
+    async def _in_conversation(self, job: Job) -> Job:
+        """The job with a conversation of its own, if it asked for one."""
+        if job.turn.request.get("conversation") is not True:
             return job
+        try:
+            body = {**job.turn.request, "conversation": await self._client.create_conversation()}
+        except UnclearError as error:
+            raise _unsent(error) from error
         job = replace(job, turn=replace(job.turn, request=body))
         if not await self._store.rewrite(job):
             raise _NotOursError
@@ -313,7 +301,10 @@ class Advancer:
         for upload in await self._store.uploads(job.id):
             file_id = upload.file_id
             if file_id is None:
-                file_id = await self._client.upload(upload.name, upload.data)
+                try:
+                    file_id = await self._client.upload(upload.name, upload.data)
+                except UnclearError as error:
+                    raise _unsent(error) from error
                 await self._store.uploaded(job.id, upload.name, file_id)
             file_ids.append(file_id)
         return file_ids
@@ -480,6 +471,11 @@ class Advancer:
             await self._store.record(job.id, now, "deadline")
             return After(0)
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+
+
+def _unsent(error: UnclearError) -> UnsentError:
+    """What goes before the POST may be done twice."""
+    return UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s)
 
 
 class _NotOursError(Exception):

@@ -104,7 +104,10 @@ class App:
             budget_usd=settings.daily_budget_usd,
             toolbox=self._toolbox(settings),
         )
-        client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
+        secrets = [each.get_secret_value() for each in (settings.api_key, *settings.secrets.values())]
+        client = await stack.enter_async_context(
+            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=secrets)
+        )
         runner = self._working(settings, store, client, terms)
         self._tasks.start_soon(runner.run)
         self._tasks.start_soon(runner.purge)

@@ -4,12 +4,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.group import Estimate, Gathered, Group, Listed, Reply, Result
+from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Reply, Result
 from agent_jobs.intake import Intake, Order
 from agent_jobs.job import WAITING, Call, Job, Status
 from agent_jobs.loop import DENIED
@@ -156,7 +157,9 @@ class Engine:
                 mark = await self._store.mark()
                 gathered = await self._gathered(group)
                 if gathered.running and not gathered.done:
-                    await self._store.moved(mark)
+                    settling = any(job.terminal for job in gathered.running)
+                    with self._clock.limit(SETTLE_WAIT_S if settling else inf):
+                        await self._store.moved(mark)
         return gathered
 
     async def result(self, job_id: str) -> Result:
@@ -247,9 +250,11 @@ class Engine:
 
     async def _gathered(self, group: Group) -> Gathered:
         jobs = await self._store.find(group, GATHERED_MAX)
-        open_jobs = [job for job in jobs if not job.terminal or job.unsettled]
+        now = self._clock.now()
+        settling = [job for job in jobs if job.unsettled and now - (job.finished_at or now) < SETTLE_WAIT_S]
+        open_jobs = [job for job in jobs if not job.terminal or job in settling]
         asking = [job for job in open_jobs if job.status is Status.INPUT_REQUIRED]
-        ended = [job for job in jobs if job.terminal and not job.unsettled]
+        ended = [job for job in jobs if job.terminal and job not in settling]
         fresh = sorted((job for job in ended if job.delivered_at is None), key=lambda job: job.finished_at or 0.0)
         return Gathered([*fresh, *asking], [job for job in open_jobs if job not in asking], len(ended) - len(fresh))
 
@@ -264,6 +269,8 @@ class Engine:
         """The job; where something follows its end, once that is done or was waited for long enough."""
         if not (job.terminal and job.unsettled and isinstance(self._upstream, Upstream)):
             return job
+        if any(event.kind == UNSETTLED for event in await self._store.events(job.id)):
+            return job  # it failed before and may fail for hours
         with self._clock.limit(SETTLE_WAIT_S):
             while job.unsettled:
                 await self._store.changed(job.id, job.revision)

@@ -37,6 +37,10 @@ class Listed:
     today_usd: float
 
 
+#: The kind of the event that something which follows a job's end failed.
+UNSETTLED = "unsettled"
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a job."""

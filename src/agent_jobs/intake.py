@@ -103,7 +103,7 @@ class Intake:
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order, options)
+        attached = await self._attached(order, options, previous)
         functions = await self._functions(options)
         uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
@@ -128,7 +128,7 @@ class Intake:
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order, options)
+        attached = await self._attached(order, options, previous)
         functions = await self._functions(options)
         job, *others = [
             self._job(order, prompt, "", options, previous, attached, functions) for prompt in order.prompts
@@ -234,10 +234,14 @@ class Intake:
         )
         return await anyio.to_thread.run_sync(bound)  # the price list takes a moment to load
 
-    async def _attached(self, order: Order, options: JSON) -> list[Attachment]:
+    async def _attached(self, order: Order, options: JSON, previous: "_Previous") -> list[Attachment]:
         if not order.files:
             return []
-        runs_code = any(tool.get("type") == "code_interpreter" for tool in items_of(options.get("tools")))
+        tools = items_of(options.get("tools", previous.request.get("tools")))
+        # A container that the caller names is not ours to fill.
+        runs_code = any(
+            tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str) for tool in tools
+        )
         gather = partial(files.gather, list(order.files), self._terms.file_roots, upload=runs_code)
         return await anyio.to_thread.run_sync(gather)
 

@@ -17,6 +17,7 @@ START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 #: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
 OUTPUT_BYTES = 24_000
 CODE_CHARS, MESSAGE_CHARS = 60, 300
+DRY_RUN_BYTES = 4_000
 #: Of a title in a row; job ids that are repeated to the model at most.
 ROW_CHARS, FEW = 40, 8
 #: Of what a call was asked with, before somebody approves it.
@@ -35,6 +36,7 @@ _NEXT = {
     "deadline_exceeded": "agent_start again with a narrower prompt, or ask the user to raise AGENT_JOBS_JOB_TIMEOUT_S",
     "endpoint_lost": "ask the user to start agent-jobs with that OPENAI_BASE_URL and its key and adopt the response",
     "no_such_endpoint": "ask the user to set OPENAI_BASE_URL to the API's address, which usually ends in /v1",
+    "missing_secret": "ask the user to do that and restart the server, then agent_start again",
     "invalid_api_key": "ask the user to set a valid OPENAI_API_KEY, then agent_start again",
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",
     "insufficient_quota": "ask the user to add credit at the provider, then agent_start again",
@@ -154,13 +156,15 @@ def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
 
 
 def estimated(estimate: Estimate) -> dict[str, Any]:
-    """The answer to a dry run: what would be sent, and what it may cost."""
+    """The answer to a dry run: what would be sent, and what it may cost. As many files as fit DRY_RUN_BYTES."""
+    files, shown = content.page_of(estimate.files, 0, DRY_RUN_BYTES)
     return _compact(
         {
             "dry_run": True,
             "jobs": estimate.jobs if estimate.jobs > 1 else None,
             "model": estimate.model,
-            "files": estimate.files or None,
+            "files": files or None,
+            "more_files": len(estimate.files) - shown if shown is not None else None,
             "input_tokens": estimate.input_tokens,
             "cost_bound_usd": None if estimate.cost_bound_usd is None else _usd(estimate.cost_bound_usd),
             "unbounded": estimate.unbounded,
@@ -182,13 +186,13 @@ def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, 
         case "items":
             shown, after = content.page_of([*_calls(result), *content.items(output)], offset, limit_bytes)
         case "files":
-            shown = _files(result, output)
+            shown, after = content.page_of(_files(result, output), offset, limit_bytes)
         case "reasoning":
             shown, after = content.page(content.reasoning(output), offset, limit_bytes)
         case "usage":
             shown = _usage(job)
         case "meta":
-            shown = _meta(result)
+            shown = _meta(result, limit_bytes)
         case "partial":
             shown, after = content.page(_text(job) or job.turn.partial, offset, limit_bytes)
         case _:
@@ -268,10 +272,14 @@ def _usage(job: Job) -> dict[str, Any]:
     return counted | _compact({"cost_usd": None if job.cost_usd is None else _usd(job.cost_usd)})
 
 
-def _meta(result: Result) -> dict[str, Any]:
-    """What is known of a job beside its output: ids, how it was sent, what happened, and its request."""
+def _meta(result: Result, limit_bytes: int) -> dict[str, Any]:
+    """What is known of a job beside its output: ids, how it was sent, what happened, and its request.
+
+    Where that is too long, the first events are left out, and then the request.
+    """
     job = result.job
-    return _compact(
+    events = [f"{round(event.at)} {event.kind} {event.text}".strip() for event in result.events[-EVENTS:]]
+    meta = _compact(
         {
             "title": job.title,
             "status": job.status,
@@ -286,10 +294,15 @@ def _meta(result: Result) -> dict[str, Any]:
             "created_at": round(job.created_at),
             "finished_at": round(job.finished_at) if job.finished_at else None,
             "result_path": job.result_path,
-            "events": [f"{round(event.at)} {event.kind} {event.text}".strip() for event in result.events[-EVENTS:]],
+            "events": events,
             "request": content.shown_request(job.turn.request),
         }
     )
+    while len(dumps(meta).encode("utf-8", "replace")) > limit_bytes and events:
+        del events[0]
+    if len(dumps(meta).encode("utf-8", "replace")) > limit_bytes:
+        del meta["request"]
+    return meta
 
 
 def _calls(result: Result) -> list[dict[str, Any]]:

@@ -151,8 +151,9 @@ def sent_as(body: JSON, mode: Mode) -> JSON:
 
 def with_files(body: JSON, file_ids: Sequence[str]) -> JSON:
     """The body with files that its code interpreter can open."""
-    tools = [_with_files(tool, file_ids) for tool in body.get("tools", [])]
-    return {**body, "tools": tools}
+    if not file_ids:
+        return body
+    return {**body, "tools": [_with_files(tool, file_ids) for tool in body.get("tools", [])]}
 
 
 def hash_of(body: JSON) -> str:

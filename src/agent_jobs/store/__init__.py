@@ -92,7 +92,7 @@ class Store(Protocol):
         ...
 
     async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
-        """Keep the id that the provider gave a file, so that it is removed there at the end."""
+        """Keep the id that the provider gave a file, so that it is removed there at the end, also where that came."""
         ...
 
     async def rewrite(self, job: Job) -> bool:

@@ -51,8 +51,8 @@ _SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0
              FROM job WHERE created_at >= :since"""
 #: Where nothing runs upstream, so that a cancel ends the job.
 _IDLE = "('pending', 'input_required')"
-#: Something lies at the provider that is to be removed.
-_UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id AND file_id IS NOT NULL)"
+#: Files go with it, which are to be removed: here, and those that are there already at the provider.
+_UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id)"
 
 
 @asynccontextmanager
@@ -185,12 +185,18 @@ class SQLiteStore:
         return [Upload(**row) for row in rows]
 
     async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
-        async with self._db.changing():
+        async with self._db.changing(job_id):
             await self._db.execute(
-                "UPDATE upload SET file_id = :file_id, data = x'' WHERE job_id = :id AND name = :name",
+                """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, x'', :file_id FROM job
+                   WHERE id = :id ON CONFLICT DO UPDATE SET file_id = excluded.file_id, data = excluded.data""",
                 id=job_id,
                 name=name,
                 file_id=file_id,
+            )
+            await self._db.execute(
+                f"""UPDATE job SET unsettled = 1, next_at = finished_at, revision = revision + 1
+                    WHERE id = :id AND status NOT IN {OPEN}""",
+                id=job_id,
             )
 
     async def rewrite(self, job: Job) -> bool:
