@@ -212,7 +212,7 @@ class Advancer:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:
             self._births.add(birth)
             try:
-                return await self._create(await self._prepared(job), birth)
+                return await self._create(*await self._prepared(job), birth)
             except (UnsentError, BusyError) as error:
                 return await self._relaunch(job, error)
             except AccountError as error:
@@ -235,7 +235,7 @@ class Advancer:
             return Done()
         return After(0)  # the limit ended it: the row says whether anything was sent
 
-    async def _create(self, job: Job, birth: anyio.CancelScope) -> Done | After:
+    async def _create(self, job: Job, body: JSON, birth: anyio.CancelScope) -> Done | After:
         """POST, write the id down, and read on: for speed, or because the run would end with the connection."""
 
         async def before_sending() -> None:
@@ -245,7 +245,7 @@ class Advancer:
                 raise _NotOursError
 
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job)))
-        body = request.sent_as(request.resolved(job.turn.request, self._secrets), job.turn.mode)
+        body = request.sent_as(request.resolved(body, self._secrets), job.turn.mode)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -289,32 +289,35 @@ class Advancer:
         return await self._store.save(job.unsent("")) is not None
 
     async def _retold(self, job: Job, error: RefusedError) -> bool:
-        """Whether upstream forgot what the job goes on from, and its request now tells all of it again."""
-        if job.previous_job_id is None or not thread.forgotten(error.code, error.param):
-            return False
-        exchanges = await self._store.thread(job.previous_job_id)
-        if not exchanges or await self._store.save(job.unsent("")) is None:
-            return False
-        body = thread.continued(job.turn.request, {}, exchanges)
-        await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=replace(job.turn, request=body)))
-
-    async def _prepared(self, job: Job) -> Job:
-        """The job once all that its request names is upstream. Doing that twice costs nothing."""
+        """Whether upstream cannot read what the job goes on from, and its request now tells it in another way."""
         body = job.turn.request
+        if job.previous_job_id is None:
+            return False
+        if thread.unreadable(error.code, error.param):
+            retold = thread.without_reasoning(body)
+        elif not job.context and thread.forgotten(body, error.code, error.param, str(error)):
+            exchanges = await self._store.thread(job.previous_job_id)
+            retold = thread.continued(body, {}, exchanges) if exchanges else body
+        else:
+            return False
+        if retold == body or await self._store.save(job.unsent("")) is None:
+            return False
+        await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
+        return await self._store.rewrite(replace(job, context="rebuilt", turn=replace(job.turn, request=retold)))
+
+    async def _prepared(self, job: Job) -> tuple[Job, JSON]:
+        """The job once all that it needs is upstream, and its request with that. Doing it twice costs nothing."""
         try:
-            if body.get("conversation") is True:
-                body = {**body, "conversation": await self._client.create_conversation()}
-            if file_ids := await self._uploaded(job):
-                body = request.with_files(body, file_ids)
+            if job.turn.request.get("conversation") is True:
+                body = {**job.turn.request, "conversation": await self._client.create_conversation()}
+                job = replace(job, turn=replace(job.turn, request=body))
+                if not await self._store.rewrite(job):
+                    raise _NotOursError
+            # Not written down: the files are gone at the end, and what goes on from this job must not name them.
+            file_ids = await self._uploaded(job)
         except UnclearError as error:
             raise UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s) from error
-        if body == job.turn.request:
-            return job
-        job = replace(job, turn=replace(job.turn, request=body))
-        if not await self._store.rewrite(job):
-            raise _NotOursError
-        return job
+        return job, request.with_files(job.turn.request, file_ids) if file_ids else job.turn.request
 
     async def _uploaded(self, job: Job) -> list[str]:
         """The provider's ids of the files that go with the job, those that are not there yet handed over first."""

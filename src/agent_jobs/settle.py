@@ -13,7 +13,7 @@ import anyio
 
 from agent_jobs import content
 from agent_jobs.clock import Clock
-from agent_jobs.job import Job, items_of, mapping_of
+from agent_jobs.job import Job, items_of
 from agent_jobs.pricing import Prices
 from agent_jobs.responses import ResponsesClient
 from agent_jobs.store import Made, Store
@@ -46,7 +46,8 @@ class Settler:
         if not job.terminal:
             return job
         try:
-            left = bool(self._results and job.output) or bool(content.files(_output(job))) or _uploaded(job)
+            left = bool(self._results and job.output) or bool(content.files(_output(job)))
+            left = left or bool(await self._store.uploads(job.id))
             return replace(job, cost_usd=await self._cost_usd(job), unsettled=left)
         except Exception:  # a paid result must not wait for what is only told about it
             logger.exception("%s: its cost could not be worked out", job.id)
@@ -114,12 +115,6 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _output(job: Job) -> object:
     return job.output.response.get("output") if job.output and job.output.response else None
-
-
-def _uploaded(job: Job) -> bool:
-    """Whether the job's code had files of ours."""
-    tools = items_of(job.turn.request.get("tools"))
-    return any(mapping_of(tool.get("container")).get("file_ids") for tool in tools)
 
 
 def _image(job: Job, image_id: object) -> bytes | None:
