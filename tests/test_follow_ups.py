@@ -58,8 +58,11 @@ class Now:
     def __init__(self) -> None:
         self._now, self._ahead_s = unset(SPEED), 0.0
 
+    def __call__(self) -> float:
+        return self._now() + self._ahead_s
+
     def clock(self) -> Clock:
-        return Clock(SPEED, lambda: self._now() + self._ahead_s)
+        return Clock(SPEED, self)
 
     def pass_s(self, seconds: float) -> None:
         self._ahead_s += seconds

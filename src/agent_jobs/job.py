@@ -160,6 +160,7 @@ class Job:
     error: Failure | None = None
     usage: Usage | None = None
     output: Output | None = None
+    counted: JSON | None = None  #: the response object of an end without output, for its price; not kept
     output_bytes: int = 0  #: of the text in UTF-8, also where it was not read
     cancel_requested_at: float | None = None
     observed_by: Literal["", "following", "polling"] = ""
@@ -321,6 +322,7 @@ class Job:
                     job,
                     usage=Usage.of(response.get("usage")) or job.usage,
                     output=Output(text, response) if items else job.output,
+                    counted=None if items else response,
                 )
                 if end == "cancelled" and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
                     return known.failed("deadline_exceeded", DEADLINE, now)

@@ -81,7 +81,7 @@ class Settler:
     async def _cost_usd(self, job: Job) -> float | None:
         if job.turn.response_id is None and not job.unconfirmed:
             return 0.0  # nothing was accepted
-        response = job.output.response if job.output else None
+        response = job.output.response if job.output else job.counted
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
