@@ -54,6 +54,10 @@ class Server:
         assert "error" not in message, message
         return message["result"]
 
+    def answered(self, number: int) -> bool:
+        """Whether a request that was sent was answered before the latest one that was asked for."""
+        return number in self._answered
+
     def send(self, method: str, params: dict[str, Any] | None = None) -> int:
         """Send a request without waiting for its answer."""
         self._next_id += 1

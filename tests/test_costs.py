@@ -6,15 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.pricing import DAY_S, day_start
 from agent_jobs.settings import Settings
-from hosts import Host, eventually, hosting, scripted
+from hosts import Host, hosting, scripted
 from processes import Server, serving
-from test_follow_ups import KEY, Now, answered, sent
+from test_follow_ups import Now, answered, sent
 from test_many import all_done
 from test_tools import creates, runs
 

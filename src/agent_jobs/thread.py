@@ -1,7 +1,7 @@
 """What a follow-up goes on from, as upstream takes it: by its id, or said again item by item. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from agent_jobs.job import JSON, items_of
 
