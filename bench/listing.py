@@ -133,8 +133,12 @@ def fill(path: Path, jobs: int, now: float) -> None:
             db.execute(f"INSERT INTO job ({names}) VALUES ({', '.join(':' + name for name in job)})", job)
             length = LONG_CHARS if number >= jobs - LONG else 100
             db.execute(
-                "INSERT INTO turn (job_id, number, request, request_id, base_url) VALUES (?, 1, ?, ?, ?)",
-                (job["id"], json.dumps({"input": "x" * length}), str(uuid4()), HERE),
+                "INSERT INTO turn (job_id, number, request_id, base_url) VALUES (?, 1, ?, ?)",
+                (job["id"], str(uuid4()), HERE),
+            )
+            db.execute(
+                "INSERT INTO request (job_id, turn, body) VALUES (?, 1, ?)",
+                (job["id"], json.dumps({"input": "x" * length})),
             )
             if not going_on:
                 output = "y" * length

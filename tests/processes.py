@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ANSWER_S = 20.0
+from mcp.client.stdio import StdioServerParameters
+
+ANSWER_S = 60.0
 MODERN = "2026-07-28"
 
 
@@ -98,19 +100,30 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
+def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
-    ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
     with subprocess.Popen(
-        [sys.executable, "-m", "agent_jobs"],
+        [sys.executable, "-m", "agent_jobs", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**kept, **ours, **environment},
+        env=_environment(data_dir, base_url) | environment,
     ) as process:
         try:
             yield Server(process)
         finally:
             process.kill()
+
+
+def parameters(data_dir: Path, base_url: str) -> StdioServerParameters:
+    """By which the SDK's client starts the same server."""
+    return StdioServerParameters(
+        command=sys.executable, args=["-m", "agent_jobs"], env=_environment(data_dir, base_url)
+    )
+
+
+def _environment(data_dir: Path, base_url: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
+    ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
+    return kept | ours

@@ -399,6 +399,7 @@ import sys
 from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
+from agent_jobs.group import Group
 from agent_jobs.store import open_store
 
 folder = Path(sys.argv[1])

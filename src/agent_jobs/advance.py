@@ -6,7 +6,7 @@ A step may be cut off anywhere by the death of the process. What another process
 import logging
 import random
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -28,8 +28,10 @@ from agent_jobs.errors import (
 )
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
+from agent_jobs.loop import Loop
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
+from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -64,24 +66,6 @@ WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nothing is left to do for this job, here."""
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """Come back after so many seconds, sooner if somebody watches, but never before `not_before_s`."""
-
-    s: float
-    not_before_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """As many jobs run as may: somebody comes back to this one when a slot is free."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much is done at once, and how long a run may take.
@@ -111,6 +95,7 @@ class Advancer:
         clock: Clock,
         limits: Limits,
         settler: Settler,
+        loop: Loop,
         secrets: Mapping[str, request.Secret],
     ) -> None:
         self._store = store
@@ -118,6 +103,7 @@ class Advancer:
         self._clock = clock
         self._limits = limits
         self._settler = settler
+        self._loop = loop
         self._secrets = secrets
         self._follower = Follower(store, clock, limits.follow, settler.closed)
         self._births: set[anyio.CancelScope] = set()
@@ -134,8 +120,10 @@ class Advancer:
         job = await self._store.get(job_id)
         if job is None or job.terminal:
             return Done() if job is None or not job.unsettled else await self._settle(job)
+        if job.turn.acting:
+            return await self._loop.act(job)
         if job.turn.response_id is None:
-            return await (self._launch(job) if job.status is Status.PENDING else self._orphaned(job))
+            return await (self._launch(job) if job.unsent_turn else self._orphaned(job))
         stopping = job.cancel_requested_at is not None or job.turn.timed_out_at is not None
         if stopping and job.turn.mode != "foreground":
             return await self.cancel(job)
@@ -144,7 +132,7 @@ class Advancer:
     async def cancel(self, job: Job) -> Done | After:
         """Have upstream stop, and read how the response stands after it. Takes no claim on the job."""
         response_id = job.turn.response_id
-        if response_id is None:
+        if response_id is None or job.turn.acting:
             return Done()  # its launcher sees the request as soon as there is an id
         if job.turn.mode == "foreground":
             self._follower.leave(job.id)  # its run ends with its connection; the process that holds it sees the request
@@ -205,14 +193,15 @@ class Advancer:
         if job.cancel_requested_at is not None:
             await self._save(job.cancelled(now))
             return Done()
-        if now - job.created_at > PENDING_MAX_S:
+        if job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
             await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
             return Done()
         # Not to be cancelled between the first byte and the id: the run would be paid and lost.
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:
             self._births.add(birth)
             try:
-                return await self._create(*await self._prepared(job), birth)
+                job = await self._in_conversation(job)
+                return await self._create(job, await self._uploaded(job), birth)
             except (UnsentError, BusyError) as error:
                 return await self._relaunch(job, error)
             except AccountError as error:
@@ -229,13 +218,14 @@ class Advancer:
             except UnclearError as error:
                 return await self._unconfirmed(job, str(error))
             except _NotOursError:
-                return Parked()  # parks nothing but a job that is still pending and ours
+                # Parks nothing but a job that is still pending and ours; a later turn has its slot.
+                return Parked() if job.turn.number == 1 else After(CANCEL_RETRY_S)
             finally:
                 self._births.discard(birth)
             return Done()
         return After(0)  # the limit ended it: the row says whether anything was sent
 
-    async def _create(self, job: Job, body: JSON, birth: anyio.CancelScope) -> Done | After:
+    async def _create(self, job: Job, file_ids: Sequence[str], birth: anyio.CancelScope) -> Done | After:
         """POST, write the id down, and read on: for speed, or because the run would end with the connection."""
 
         async def before_sending() -> None:
@@ -245,7 +235,9 @@ class Advancer:
                 raise _NotOursError
 
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job)))
-        body = request.sent_as(request.resolved(body, self._secrets), job.turn.mode)
+        # Neither secrets nor what is removed after the job belong into what is kept.
+        body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
+        body = request.sent_as(body, job.turn.mode)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -290,34 +282,30 @@ class Advancer:
 
     async def _retold(self, job: Job, error: RefusedError) -> bool:
         """Whether upstream cannot read what the job goes on from, and its request now tells it in another way."""
-        body = job.turn.request
-        if job.previous_job_id is None:
-            return False
+        body, turn = job.turn.request, job.turn
         if thread.unreadable(error.code, error.param):
-            retold = thread.without_reasoning(body)
-        elif not job.context and thread.forgotten(body, error.code, error.param, str(error)):
-            exchanges = await self._store.thread(job.previous_job_id)
-            retold = thread.continued(body, {}, exchanges) if exchanges else body
-        else:
-            return False
-        if retold == body or await self._store.save(job.unsent("")) is None:
+            turn = replace(turn, request=thread.without_reasoning(body))
+        elif not turn.rebuilt and thread.forgotten(body, error.code, error.param, str(error)):
+            exchanges = await self._store.thread(job.id, before_turn=turn.number)
+            if exchanges:
+                turn = replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
+        if turn.request == body or await self._store.save(job.unsent("")) is None:
             return False
         await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=replace(job.turn, request=retold)))
+        return await self._store.rewrite(replace(job, context="rebuilt", turn=turn))
 
-    async def _prepared(self, job: Job) -> tuple[Job, JSON]:
-        """The job once all that it needs is upstream, and its request with that. Doing it twice costs nothing."""
+    async def _in_conversation(self, job: Job) -> Job:
+        """The job with a conversation of its own, if it asked for one."""
+        if job.turn.request.get("conversation") is not True:
+            return job
         try:
-            if job.turn.request.get("conversation") is True:
-                body = {**job.turn.request, "conversation": await self._client.create_conversation()}
-                job = replace(job, turn=replace(job.turn, request=body))
-                if not await self._store.rewrite(job):
-                    raise _NotOursError
-            # Not written down: the files are gone at the end, and what goes on from this job must not name them.
-            file_ids = await self._uploaded(job)
+            body = {**job.turn.request, "conversation": await self._client.create_conversation()}
         except UnclearError as error:
-            raise UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s) from error
-        return job, request.with_files(job.turn.request, file_ids) if file_ids else job.turn.request
+            raise _unsent(error) from error
+        job = replace(job, turn=replace(job.turn, request=body))
+        if not await self._store.rewrite(job):
+            raise _NotOursError
+        return job
 
     async def _uploaded(self, job: Job) -> list[str]:
         """The provider's ids of the files that go with the job, those that are not there yet handed over first."""
@@ -325,7 +313,10 @@ class Advancer:
         for upload in await self._store.uploads(job.id):
             file_id = upload.file_id
             if file_id is None:
-                file_id = await self._client.upload(upload.name, upload.data)
+                try:
+                    file_id = await self._client.upload(upload.name, upload.data)
+                except UnclearError as error:
+                    raise _unsent(error) from error
                 await self._store.uploaded(job.id, upload.name, file_id)
             file_ids.append(file_id)
         return file_ids
@@ -366,6 +357,8 @@ class Advancer:
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
         job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf)
+        if job.turn.acting:
+            return After(0)
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
@@ -455,6 +448,8 @@ class Advancer:
             self._follower.leave(job.id)
             logger.info("%s: %s", job.id, "is somebody else's" if saved is None else f"ended, {saved.status}")
             return Done()
+        if saved.turn.acting:
+            return After(0)
         if (overdue := await self._overdue(saved)) is not None:
             return overdue
         if self._follower.follows(job.id):
@@ -488,6 +483,11 @@ class Advancer:
             await self._store.record(job.id, now, "deadline")
             return After(0)
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+
+
+def _unsent(error: UnclearError) -> UnsentError:
+    """What goes before the POST may be done twice."""
+    return UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s)
 
 
 class _NotOursError(Exception):

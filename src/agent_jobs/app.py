@@ -1,8 +1,10 @@
 """The one place that joins store, client, engine and runner."""
 
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,6 +14,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.intake import Intake, Terms
+from agent_jobs.loop import Bounds, Loop
 from agent_jobs.pricing import Prices
 from agent_jobs.request import load_presets
 from agent_jobs.responses import Endpoint, ResponsesClient, open_client
@@ -19,6 +22,9 @@ from agent_jobs.runner import Runner
 from agent_jobs.settings import Settings
 from agent_jobs.settle import Settler
 from agent_jobs.store import Store, open_store
+
+if TYPE_CHECKING:
+    from agent_jobs.toolbox import Toolbox
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +102,7 @@ class App:
             secrets=settings.secrets,
             file_roots=settings.file_roots,
             budget_usd=settings.daily_budget_usd,
+            toolbox=self._toolbox(settings),
         )
         client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
         runner = self._working(settings, store, client, terms)
@@ -103,6 +110,15 @@ class App:
         self._tasks.start_soon(runner.purge)
         intake = Intake(store, endpoint, self._clock, terms)
         return Engine(store, Upstream(endpoint, runner, intake), self._clock, self._tasks, presets)
+
+    def _toolbox(self, settings: Settings) -> "Toolbox | None":
+        """The user's tool servers; none of them is started yet."""
+        if settings.toolbox is None:
+            return None
+        from agent_jobs.toolbox import Toolbox, load_toolbox  # brings the MCP client along
+
+        servers = load_toolbox(settings.toolbox)
+        return Toolbox(servers, os.environ, self._tasks, concurrency=settings.tool_concurrency)
 
     def _working(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
         """Who works on the jobs."""
@@ -115,7 +131,8 @@ class App:
         )
         made = settings.result_dir or settings.data_path() / "made"
         settler = Settler(store, client, self._clock, terms.prices, results=settings.result_dir, made=made)
-        self._advancer = Advancer(store, client, self._clock, limits, settler, terms.secrets)
+        loop = Loop(store, self._clock, settler, terms.toolbox, Bounds(input_timeout_s=settings.input_timeout_s))
+        self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)
         return Runner(
             store,
             self._advancer,

@@ -1,5 +1,6 @@
 """The verbs that the faces call. Each one is bounded in time and safe to cancel."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,9 +9,10 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
+from agent_jobs.group import Estimate, Gathered, Group, Listed, Reply, Result
 from agent_jobs.intake import Intake, Order
-from agent_jobs.job import WAITING, Job, Status
+from agent_jobs.job import WAITING, Call, Job, Status
+from agent_jobs.loop import DENIED
 from agent_jobs.request import Preset
 from agent_jobs.responses import Endpoint
 from agent_jobs.runner import Runner
@@ -165,7 +167,12 @@ class Engine:
         """
         job = await self._settled(await self._existing(job_id))
         whole = replace(job, output=await self._store.output(job_id) or job.output)
-        return Result(whole, await self._store.events(job_id), await self._store.made(job_id))
+        return Result(
+            whole,
+            await self._store.events(job_id),
+            await self._store.made(job_id),
+            await self._store.calls(job_id),
+        )
 
     async def find(self, group: Group, limit: int) -> Listed:
         """The newest jobs of a group, how many there are in each status, and what today's jobs cost so far."""
@@ -194,6 +201,28 @@ class Engine:
             await self._cancel(job)
         began = self._clock.now()
         return [await self._stopped(job, began + CANCEL_WAIT_S - self._clock.now()) for job in jobs]
+
+    async def asked(self, job: Job) -> list[Call]:
+        """What a job that waits asks for."""
+        if job.status is not Status.INPUT_REQUIRED:
+            return []
+        calls = await self._store.calls(job.id, job.turn.number)
+        return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
+
+    async def reply(self, job_id: str, reply: Reply) -> Job:
+        """Answer what a waiting job asks for; it goes on once all is answered.
+
+        Raises:
+            RequestError: The job does not wait, or an answer fits nothing that it asks for; nothing was changed.
+        """
+        job = await self._existing(job_id)
+        asked = {call.id: call for call in await self.asked(job)}
+        if not asked:
+            raise RequestError(f"{job_id} is {job.status} and asks for nothing: agent_poll it.")
+        if not await self._store.reply(job, _answers(asked, reply), self._clock.now()):
+            raise RequestError(f"{job_id} was answered by somebody else meanwhile: agent_poll it.")
+        self._wake()
+        return await self._existing(job_id)
 
     async def adopt(self, job_id: str, response_id: str) -> Job:
         """Give a job the response id that was found elsewhere, so that its result is collected after all."""
@@ -286,3 +315,44 @@ class Engine:
 def _arrived(job: Job) -> bool:
     """Upstream named an id, or there is something to tell instead."""
     return job.turn.response_id is not None or bool(job.activity)
+
+
+def _answers(asked: Mapping[str, Call], reply: Reply) -> list[Call]:
+    """The calls as they stand once answered.
+
+    Raises:
+        RequestError: An answer fits no call.
+    """
+    given = [*reply.outputs, *reply.approve, *reply.deny]
+    for call_id in given:
+        if call_id not in asked:
+            raise RequestError(f"The job does not ask for {call_id[:60]!r}: it asks for {', '.join(asked)}.")
+        if given.count(call_id) > 1:
+            raise RequestError(f"{call_id[:60]!r} is answered twice: answer each call once.")
+    answers: list[Call] = []
+    for call in asked.values():
+        if call.id in reply.outputs:
+            if call.needs != "output":
+                raise RequestError(f"{call.id} waits for approve or deny, not for an output.")
+            answers.append(replace(call, state="done", output=_text(reply.outputs[call.id])))
+        elif call.id in reply.approve:
+            if call.needs != "approval":
+                raise RequestError(f"{call.id} waits for an output, not for an approval.")
+            approved = call.kind == "approval"
+            answers.append(replace(call, state="done" if approved else "approved", output=True if approved else None))
+        elif call.id in reply.deny:
+            answers.append(_denied(call, DENIED))
+        elif reply.message:
+            answers.append(_denied(call, f"Not done. The user says: {reply.message}"))
+    if not answers:
+        raise RequestError(f"Answer with outputs, approve, deny or message; it asks for {', '.join(asked)}.")
+    return answers
+
+
+def _denied(call: Call, why: str) -> Call:
+    return replace(call, state="done", output=False if call.kind == "approval" else why)
+
+
+def _text(output: object) -> str:
+    """An output as upstream takes it: text as it is, anything else as JSON."""
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

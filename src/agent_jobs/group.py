@@ -1,9 +1,10 @@
 """What is asked about jobs, and what is known of them: several at once, or all of one. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent_jobs.job import Job, Status
+from agent_jobs.job import Call, Job, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Result:
     job: Job
     events: list[Event]
     made: list[Made]
+    calls: list[Call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +75,13 @@ class Estimate:
     input_tokens: int  #: roughly, of one job, without what it goes on from
     cost_bound_usd: float | None  #: of all jobs
     unbounded: str  #: why there is no bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What somebody answers to a job that asks."""
+
+    outputs: Mapping[str, object] = field(default_factory=dict[str, object])  #: of functions, by call_id
+    approve: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    message: str = ""  #: instead of what is not answered otherwise

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from secrets import choice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
@@ -22,6 +22,9 @@ from agent_jobs.pricing import Prices, day_start
 from agent_jobs.request import Preset, Secret
 from agent_jobs.responses import Endpoint
 from agent_jobs.store import Budget, Store, Upload
+
+if TYPE_CHECKING:
+    from agent_jobs.toolbox import Toolbox
 
 #: Jobs that one call starts at most.
 BATCH_MAX, BATCH_CHARS = 20, 60
@@ -60,6 +63,7 @@ class Terms:
         secrets: What may stand in a request as `${NAME}`.
         file_roots: The folders below which files may be read.
         budget_usd: What may be spent on the jobs of a day (UTC).
+        toolbox: The user's own tool servers.
     """
 
     prices: Prices
@@ -68,6 +72,7 @@ class Terms:
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     file_roots: Sequence[Path] = ()
     budget_usd: float | None = None
+    toolbox: "Toolbox | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +104,10 @@ class Intake:
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options)
+        functions = await self._functions(options)
         uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
-        jobs = [self._job(order, prompt, batch, options, previous, attached) for prompt in order.prompts]
+        jobs = [self._job(order, prompt, batch, options, previous, attached, functions) for prompt in order.prompts]
         if uploads:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
@@ -123,7 +129,10 @@ class Intake:
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options)
-        job, *others = [self._job(order, prompt, "", options, previous, attached) for prompt in order.prompts]
+        functions = await self._functions(options)
+        job, *others = [
+            self._job(order, prompt, "", options, previous, attached, functions) for prompt in order.prompts
+        ]
         bound, unbounded = None, ""
         try:
             bound = await self._bound_usd(job, previous) * (1 + len(others))
@@ -147,6 +156,7 @@ class Intake:
         options: JSON,
         previous: "_Previous",
         attached: Sequence[Attachment],
+        functions: Sequence[JSON],
     ) -> Job:
         job_id = _new_id("job")
         body = request.build(
@@ -163,6 +173,9 @@ class Intake:
             openai=self._endpoint.openai,
         )
         body = {**_inherited(previous.request, order.web_search), **body}
+        if functions:
+            others = [tool for tool in items_of(body.get("tools")) if tool not in functions]
+            body = {**body, "tools": [*others, *functions]}
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = thread.continued(body, link, previous.exchanges)
@@ -179,14 +192,26 @@ class Intake:
             previous_job_id=order.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
             timeout_s=request.timeout_of(options),
+            max_cost_usd=request.max_cost_of(options),
+            toolbox=previous.toolbox if (named := request.toolbox_of(options)) is None else named,
             turn=Turn(
                 number=1,
                 request=body,
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
+                rebuilt=bool(previous.exchanges),
             ),
         )
+
+    async def _functions(self, options: JSON) -> Sequence[JSON]:
+        """The functions of the user's own tool servers that the caller named."""
+        names = request.toolbox_of(options)
+        if not names:
+            return ()
+        if self._terms.toolbox is None:
+            raise RequestError("There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX.")
+        return await self._terms.toolbox.functions(names)
 
     async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> Job:
         """The job with the most that it may cost, where anybody asked for that."""
@@ -226,8 +251,9 @@ class Intake:
         if job is None or not job.terminal:
             raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
         tokens = job.usage.input_tokens + job.usage.output_tokens if job.usage else None
+        before = _Previous(job.turn.request, toolbox=job.toolbox)
         if link := self._link(job, conversation):
-            return _Previous(job.turn.request, link=link, tokens=tokens)
+            return replace(before, link=link, tokens=tokens)
         output = await self._store.output(job_id)
         if output is None or not thread.tells(output.response or {}):
             raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
@@ -237,7 +263,7 @@ class Intake:
                 f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
                 "with what matters of it in the prompt."
             )
-        return _Previous(job.turn.request, exchanges=exchanges)
+        return replace(before, exchanges=exchanges)
 
     def _link(self, job: Job, conversation: bool | str | None) -> JSON:
         """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""
@@ -260,6 +286,7 @@ class _Previous:
     link: JSON = field(default_factory=dict[str, Any])  #: the parameter by which upstream finds it
     exchanges: Sequence[tuple[JSON, JSON]] = ()  #: or all that was said, where upstream does not know it
     tokens: int | None = None  #: how much was read and written for it
+    toolbox: Sequence[str] = ()
 
 
 def _inherited(before: JSON, web_search: bool | None) -> JSON:

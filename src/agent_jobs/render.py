@@ -10,7 +10,7 @@ from typing import Any
 
 from agent_jobs import content
 from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
-from agent_jobs.job import POLL_MIN_MS, Failure, Job, Status, Usage
+from agent_jobs.job import POLL_MIN_MS, Call, Failure, Job, Status, Usage
 from agent_jobs.request import mismatch
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
@@ -19,6 +19,8 @@ OUTPUT_BYTES = 24_000
 CODE_CHARS, MESSAGE_CHARS = 60, 300
 #: Of a title in a row; job ids that are repeated to the model at most.
 ROW_CHARS, FEW = 40, 8
+#: Of what a call was asked with, before somebody approves it.
+ARGUMENT_CHARS = 2_000
 #: What happened last to a job is told so often.
 EVENTS = 40
 
@@ -37,6 +39,9 @@ _NEXT = {
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",
     "insufficient_quota": "ask the user to add credit at the provider, then agent_start again",
     "model_not_found": "agent_start with another model",
+    "max_turns": "agent_start again with a narrower prompt or other tools",
+    "max_tool_calls": "agent_start again with a higher options.max_tool_calls or a narrower prompt",
+    "budget_exceeded": "agent_start again with a higher options.max_cost_usd",
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
@@ -122,7 +127,7 @@ def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) 
 
 
 def listed(found: Listed, now: float) -> dict[str, Any]:
-    """The answer to a search: a row for each job, how many there are in each status, and what today cost so far."""
+    """The answer to a search: a row for each job, how many there are in each status, and what today cost, if known."""
     rows = [
         _compact(
             {
@@ -136,7 +141,9 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
         for job in found.jobs
     ]
     more = sum(found.counts.values()) - len(rows)
-    return {"jobs": rows} | _compact({"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)})
+    return {"jobs": rows} | _compact(
+        {"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd) or None}
+    )
 
 
 def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
@@ -173,7 +180,7 @@ def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, 
         case "sources":
             shown, after = content.page_of(content.sources(output), offset, limit_bytes)
         case "items":
-            shown, after = content.page_of(content.items(output), offset, limit_bytes)
+            shown, after = content.page_of([*_calls(result), *content.items(output)], offset, limit_bytes)
         case "files":
             shown = _files(result, output)
         case "reasoning":
@@ -199,6 +206,26 @@ def asked(group: Group) -> str:
     if len(group.job_ids) == 1:
         return f"job_id={group.job_ids[0]}"
     return f"job_ids={dumps(group.job_ids)}" if group.job_ids else ""
+
+
+def asking(job: Job, calls: Sequence[Call], *, may_approve: bool) -> dict[str, Any]:
+    """The answer to a poll of a job that waits for one: what it needs, and how to give it."""
+    needs = [
+        {"call_id": call.id, "name": call.name, "arguments": _short(call.arguments)}
+        | ({"approval": True} if call.needs == "approval" else {})
+        for call in calls
+    ]
+    approvals = any(call.needs == "approval" for call in calls)
+    how = ["outputs=[{call_id,output}]"] * any(call.needs == "output" for call in calls)
+    how += (["approve=[...] or deny=[...]"] if may_approve else ["deny=[...]"]) * approvals
+    hint = {"person": f"only the user may approve: agent-jobs reply {job.id}"} if approvals and not may_approve else {}
+    return {
+        "job_id": job.id,
+        "status": job.status,
+        "needs": needs,
+        **hint,
+        "next": f"agent_reply job_id={job.id} {' '.join(how)}",
+    }
 
 
 def ended(job: Job) -> dict[str, Any]:
@@ -265,11 +292,36 @@ def _meta(result: Result) -> dict[str, Any]:
     )
 
 
+def _calls(result: Result) -> list[dict[str, Any]]:
+    """What the job's turns asked for, and the answers."""
+    return [
+        _compact(
+            {
+                "type": "call",
+                "name": call.name,
+                "arguments": _line(call.arguments),
+                "state": call.state,
+                "output": None if call.output is None else _line(str(call.output)),
+            }
+        )
+        for call in result.calls
+    ]
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 1] + "…"
+
+
 def _files(result: Result, output: object) -> list[dict[str, Any]]:
     """What the run made: where it was written, or what is known of it."""
     if result.made:
         return [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in result.made]
     return content.files(output)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= ARGUMENT_CHARS else text[: ARGUMENT_CHARS - 1] + "…"
 
 
 def _row(job: Job) -> dict[str, Any]:
@@ -294,7 +346,7 @@ def _going_on(job: Job, now: float) -> dict[str, Any]:
         "status": job.status,
         "cancel_requested": True if job.cancel_requested_at is not None else None,
         "elapsed_s": max(0, round(now - job.created_at)) or None,
-        "activity": job.activity,
+        "activity": "; ".join(filter(None, [f"turn {job.turn.number}" * (job.turn.number > 1), job.activity])),
         "lasts": "while this server runs" if job.turn.mode == "foreground" else None,
         "observed_by": job.observed_by if job.observed_by == "polling" else None,
         "next_poll_ms": job.next_poll_ms(now),

@@ -20,6 +20,7 @@ import httpx2
 from agent_jobs.errors import (
     AccountError,
     BusyError,
+    ConfigError,
     MissingError,
     RefusedError,
     UnclearError,
@@ -296,19 +297,28 @@ def in_background(event: JSON) -> bool | None:
 
 @asynccontextmanager
 async def open_client(endpoint: Endpoint, *, start_timeout_s: float = 120.0) -> AsyncGenerator[ResponsesClient]:
-    """A client of one endpoint; proxies and CA settings come from the environment as httpx2 reads them."""
+    """A client of one endpoint; proxies and CA settings come from the environment as httpx2 reads them.
+
+    Raises:
+        ConfigError: The environment names certificates or a proxy that cannot be used.
+    """
     # Building a TLS context takes ~40 ms; one serves both, made aside from the event loop.
-    verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
+    try:
+        verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
+    except OSError:  # a bad PEM file is one too
+        raise ConfigError("SSL_CERT_FILE takes a PEM file with certificates, SSL_CERT_DIR a folder of them.") from None
     timeout = httpx2.Timeout(LOOK_READ_S, connect=CONNECT_S, pool=None)
     # A kept connection may be closed by the other side just as a POST leaves, and nobody knows if it arrived.
     unkept = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-    async with AsyncExitStack() as stack:
-        once, kept = [
-            await stack.enter_async_context(
-                httpx2.AsyncClient(verify=verify, headers=endpoint.headers, timeout=timeout, limits=limits)
-            )
+    try:
+        clients = [
+            httpx2.AsyncClient(verify=verify, headers=endpoint.headers, timeout=timeout, limits=limits)
             for limits in (unkept, httpx2.Limits(max_connections=None, max_keepalive_connections=20))
         ]
+    except (ValueError, ImportError, httpx2.InvalidURL):
+        raise ConfigError("HTTPS_PROXY and ALL_PROXY take an address such as http://HOST:PORT; no SOCKS.") from None
+    async with AsyncExitStack() as stack:
+        once, kept = [await stack.enter_async_context(client) for client in clients]
         yield ResponsesClient(endpoint, once, kept, start_timeout_s)
 
 

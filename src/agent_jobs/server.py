@@ -1,28 +1,32 @@
 """The MCP face: the tools, their arguments and their answers."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from mcp.server import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     GetPromptResult,
+    InputRequiredResult,
     Prompt,
     PromptArgument,
     PromptMessage,
     TextContent,
     ToolAnnotations,
 )
-from pydantic import Field
+from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__, render
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.group import Group
+from agent_jobs.group import Group, Reply
 from agent_jobs.intake import Order
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
@@ -45,14 +49,17 @@ LISTED, LISTED_MAX = 20, 100
 DAY_S = 86_400.0
 
 
-def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None) -> MCPServer:
+def build_server(
+    engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None, may_approve: bool = False
+) -> MCPServer:
     """The MCP server over an engine that may still be opening.
 
     Args:
         engine: Gives the engine or raises why there is none; called by every tool call.
         max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
+        may_approve: Whether the host's model may approve calls; otherwise a person does.
     """
-    tools = _Tools(engine, max_wait_s)
+    tools = _Tools(engine, max_wait_s, may_approve=may_approve)
     server = _Server(
         engine,
         [
@@ -60,6 +67,7 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float |
             JobTool.of(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
             JobTool.of(tools.agent_result, ToolAnnotations(read_only_hint=True)),
             JobTool.of(tools.agent_list, ToolAnnotations(read_only_hint=True)),
+            JobTool.of(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
             JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
     )
@@ -98,6 +106,19 @@ class _Server(MCPServer):
             description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
         )
 
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """A resource, or our sentence that says why there is none; the SDK would log it, titles and all."""
+        try:
+            return await super().read_resource(uri, context)
+        except UnexpectedResourceError as error:
+            cause = error.__cause__
+            if not isinstance(cause, AgentJobsError):
+                raise
+            code = INVALID_PARAMS if isinstance(cause, RequestError) else INTERNAL_ERROR
+            raise MCPError(code, str(cause)) from None
+
     async def _presets(self) -> Mapping[str, Preset]:
         try:
             return (await self._engine()).presets
@@ -108,9 +129,10 @@ class _Server(MCPServer):
 class _Tools:
     """The tools: each parses, makes one call of the engine, and renders."""
 
-    def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None) -> None:
+    def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None, *, may_approve: bool) -> None:
         self._engine = engine
         self._max_wait_s = max_wait_s
+        self._may_approve = may_approve
         self._pace = Pace()
 
     async def agent_start(
@@ -182,7 +204,7 @@ class _Tools:
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
         job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s), wait_s)
-        return render.shown(job, jobs.now(), advise=self._answered(jobs, job, waited=wait_s > 0))
+        return await self._shown(jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
 
     async def agent_result(
         self,
@@ -214,6 +236,29 @@ class _Tools:
         group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
         return render.listed(await jobs.find(group, limit), jobs.now())
 
+    async def agent_reply(
+        self,
+        job_id: str,
+        outputs: Annotated[
+            list[dict[str, Any]] | None, Field(description="[{call_id, output}] of functions you ran")
+        ] = None,
+        approve: Annotated[list[str] | None, Field(description="call_ids, only as the user said")] = None,
+        deny: list[str] | None = None,
+        message: Annotated[str | None, Field(description="To the job, instead")] = None,
+    ) -> Answer:
+        """Answer a job whose status is input_required; then agent_poll."""
+        if approve and not self._may_approve:
+            raise RequestError(
+                "Only the user may approve: ask them to run `agent-jobs reply " + job_id + "` in a terminal, or to set "
+                "AGENT_JOBS_APPROVALS=model. You may deny."
+            )
+        jobs = await self._engine()
+        reply = Reply(
+            outputs=_outputs(outputs or []), approve=tuple(approve or ()), deny=tuple(deny or ()), message=message or ""
+        )
+        job = await jobs.reply(job_id, reply)
+        return await self._shown(jobs, job)
+
     async def agent_cancel(
         self, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
     ) -> Answer:
@@ -235,6 +280,11 @@ class _Tools:
         """A job's whole output."""
         output = (await (await self._engine()).result(job_id)).job.output
         return output.text if output else ""
+
+    async def _shown(self, jobs: Engine, job: Job, *, advise: bool = False) -> Answer:
+        if calls := await jobs.asked(job):
+            return render.asking(job, calls, may_approve=self._may_approve)
+        return render.shown(job, jobs.now(), advise=advise)
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
         gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)
@@ -272,6 +322,18 @@ def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> 
         raise RequestError("Give one of job_id, job_ids and batch.")
     ids = (job_id,) if job_id is not None else tuple(job_ids or ())
     return Group(job_ids=ids, batch=batch or "", active=not (ids or batch))
+
+
+def _outputs(given: Sequence[dict[str, Any]]) -> dict[str, object]:
+    outputs: dict[str, object] = {}
+    for each in given:
+        call_id = each.get("call_id")
+        if not isinstance(call_id, str) or "output" not in each:
+            raise RequestError('outputs takes [{"call_id":"call_...","output":"..."}].')
+        if call_id in outputs:
+            raise RequestError(f"{call_id[:60]!r} is answered twice: answer each call once.")
+        outputs[call_id] = each["output"]
+    return outputs
 
 
 def _statuses(status: str | None) -> frozenset[Status]:

@@ -43,12 +43,13 @@ class Settler:
 
     async def closed(self, job: Job) -> Job:
         """An ended job with its cost, and marked where something is left to do for it."""
-        if not job.terminal:
+        if not (job.terminal or job.turn.acting):
             return job
         try:
-            left = bool(self._results and job.output) or bool(content.files(_output(job)))
-            left = left or bool(await self._store.uploads(job.id))
-            return replace(job, cost_usd=await self._cost_usd(job), unsettled=left)
+            # A run that may go on unknown to us may still need its files.
+            uploaded = not job.unconfirmed and bool(await self._store.uploads(job.id))
+            left = uploaded or bool(self._results and job.output) or bool(content.files(_output(job)))
+            return replace(job, cost_usd=await self._cost_usd(job), unsettled=left and job.terminal)
         except Exception:  # a paid result must not wait for what is only told about it
             logger.exception("%s: its cost could not be worked out", job.id)
             return job
@@ -79,13 +80,18 @@ class Settler:
         await self._store.settle(job.id)
 
     async def _cost_usd(self, job: Job) -> float | None:
+        """What all turns cost; unknown if one's is."""
+        if job.turn.number > 1 and job.cost_before_usd is None:
+            return None
+        before = job.cost_before_usd or 0.0
         if job.turn.response_id is None and not job.unconfirmed:
-            return 0.0  # nothing was accepted
+            return before  # nothing of this turn was accepted
         response = job.output.response if job.output else job.counted
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
-        return await anyio.to_thread.run_sync(price)  # the price list takes a moment to load
+        cost = await anyio.to_thread.run_sync(price)  # the price list takes a moment to load
+        return None if cost is None else before + cost
 
     async def _save(self, job: Job, number: int, file: content.Entry) -> Made | None:
         """Write one file that the run made; None for one that is not ours to fetch."""

@@ -1,6 +1,6 @@
 """What a follow-up goes on from, as upstream takes it: by its id, or said again item by item. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import cast
 
 from agent_jobs.job import JSON, items_of
@@ -22,7 +22,8 @@ def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = (
     """
     if not exchanges:
         return {**body, **link}
-    said = [item for request, response in exchanges for item in (*_asked(request), *_answered(response))]
+    answers = {_answers(item) for request in (*(request for request, _ in exchanges), body) for item in _asked(request)}
+    said = [item for request, response in exchanges for item in (*_asked(request), *_answered(response, answers))]
     kept = {name: value for name, value in body.items() if name not in LINKS}
     # Nothing of this thread may be known upstream by the next time either.
     include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
@@ -59,11 +60,19 @@ def _asked(request: JSON) -> Iterable[JSON]:
     return [{"role": "user", "content": given}]
 
 
-def _answered(response: JSON) -> Iterable[JSON]:
-    """A response's output as input: without the ids of what upstream may have forgotten, and what only they explain."""
+def _answers(item: JSON) -> object:
+    """What an item of an input answers: a call, a request for an approval, or nothing."""
+    return item.get("call_id") or item.get("approval_request_id")
+
+
+def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]:
+    """A response's output as input: without the ids of what upstream may have forgotten, and what only they explain.
+
+    Calls stay where their answers are told too: one without the other is refused.
+    """
     leading: list[JSON] = []  # reasoning, which is refused without what it led to
     for item in items_of(response.get("output")):
-        told = _told(item)
+        told = _told(item, answers)
         if told is None:
             leading.clear()
         elif told["type"] == "reasoning":
@@ -73,7 +82,7 @@ def _answered(response: JSON) -> Iterable[JSON]:
             leading.clear()
 
 
-def _told(item: JSON) -> JSON | None:
+def _told(item: JSON, answers: Container[object]) -> JSON | None:
     """An item of an output as one of an input; None for what a hosted tool did, which the next message tells."""
     match dict(item):
         case {"type": "message", "content": [_, *_] as content, **rest}:
@@ -86,6 +95,10 @@ def _told(item: JSON) -> JSON | None:
             }
         case {"type": "reasoning", "encrypted_content": str() as encrypted, **rest} if encrypted:
             return {"type": "reasoning", "summary": rest.get("summary") or [], "encrypted_content": encrypted}
+        case {"type": "mcp_approval_request", "id": str() as approval_id} as whole if approval_id in answers:
+            return {name: value for name, value in whole.items() if name != "status"}
+        case {"type": "function_call" | "custom_tool_call", "call_id": call_id} if call_id not in answers:
+            return None
         case {"type": "function_call" | "custom_tool_call" | "compaction"} as whole:
             return {name: value for name, value in whole.items() if name not in ("id", "status")}
         case _:

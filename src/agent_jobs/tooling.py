@@ -16,6 +16,7 @@ from agent_jobs.errors import (
     JobNotFoundError,
     RequestError,
     StoreError,
+    ToolServerError,
 )
 from agent_jobs.request import one_of
 
@@ -64,6 +65,7 @@ _CODES: dict[type[AgentJobsError], str] = {
     RequestError: "bad_request",
     ConfigError: "config",
     StoreError: "storage",
+    ToolServerError: "tool_server",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent_jobs.group import Event, Group, Made
-from agent_jobs.job import JSON, Job, Mode, Output, Status
+from agent_jobs.job import JSON, Call, Job, Mode, Output, Status
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -80,8 +80,8 @@ class Store(Protocol):
         """What the jobs started since then cost, in USD; those that still run count with what they may cost."""
         ...
 
-    async def thread(self, job_id: str) -> list[tuple[JSON, JSON]]:
-        """Requests and responses of a job and of those it goes on from, oldest first.
+    async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
+        """Requests and responses of a job's turns and of the jobs it goes on from, oldest first.
 
         Empty where one of them is gone: what is left would mean something else.
         """
@@ -97,6 +97,25 @@ class Store(Protocol):
 
     async def rewrite(self, job: Job) -> bool:
         """Write a pending job's request anew, with how its context came into it; False when someone was first."""
+        ...
+
+    async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
+        """What a turn asks for, or all turns of a job, in their order."""
+        ...
+
+    async def set_call(self, job: Job, call: Call, *before: str) -> bool:
+        """Write down how a call stands, for the job's holder, if it stood in one of these states before."""
+        ...
+
+    async def reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+        """Answer calls that a waiting job asks for, all or none; the job is due once nothing is waited for.
+
+        False when one of them was answered before, or the job does not wait any more.
+        """
+        ...
+
+    async def go_on(self, job: Job) -> bool:
+        """Begin the job's next turn, for its holder; False when it was begun or cancelled before."""
         ...
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:

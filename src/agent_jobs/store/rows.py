@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent_jobs.group import Group
-from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
 
 
 def _listed(statuses: Iterable[Status]) -> str:
@@ -27,11 +27,19 @@ _SAVED_OF_TURN = (
     "partial",
     "timed_out_at",
     "mode",
+    "sent_at",
+    "acting",
+    "asked_at",
     "sequence_number",
 )
-_READ_OF_TURN = (*_SAVED_OF_TURN, "request_id", "base_url", "fingerprint", "attempt", "sent_at", "response_id")
-#: What is read of a turn but its request, as an SQL list.
-READ_OF_TURN = ", ".join(f"turn.{name}" for name in ("number", *_READ_OF_TURN))
+_READ_OF_TURN = (
+    *(name for name in _SAVED_OF_TURN if name != "acting"),
+    "request_id",
+    "base_url",
+    "fingerprint",
+    "attempt",
+    "response_id",
+)
 #: What a job is started with.
 ADDED_TO_JOB = (
     "id",
@@ -46,6 +54,7 @@ ADDED_TO_JOB = (
     "context",
     "timeout_s",
     "reserved_usd",
+    "max_cost_usd",
 )
 _READ_OF_JOB = (
     *(name for name in ADDED_TO_JOB if name != "status"),
@@ -53,6 +62,7 @@ _READ_OF_JOB = (
     "activity",
     "observed_by",
     "cost_usd",
+    "cost_before_usd",
     "delivered_at",
     "result_path",
     "cancel_requested_at",
@@ -66,7 +76,9 @@ def job_of(row: sqlite3.Row) -> Job:
     return Job(
         status=Status(row["status"]),
         error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
-        usage=Usage(**json.loads(row["usage"])) if row["usage"] is not None else None,
+        usage=_usage(row["usage"]),
+        usage_before=_usage(row["usage_before"]),
+        toolbox=tuple(json.loads(row["toolbox"])),
         output=Output(row["text"]) if row["text"] is not None else None,
         output_bytes=row["bytes"] or 0,
         unsettled=bool(row["unsettled"]),
@@ -74,9 +86,33 @@ def job_of(row: sqlite3.Row) -> Job:
         turn=Turn(
             number=row["number"],
             request=json.loads(row["request"]),
+            acting=bool(row["acting"]),
+            rebuilt=bool(row["rebuilt"]),
             **{name: row[name] for name in _READ_OF_TURN},
         ),
     )
+
+
+def call_of(row: sqlite3.Row) -> Call:
+    """What a turn asks for, in a row of call."""
+    return Call(
+        id=row["id"],
+        kind=row["kind"],
+        name=row["name"],
+        arguments=row["arguments"],
+        needs=row["needs"],
+        state=row["state"],
+        output=None if row["output"] is None else json.loads(row["output"]),
+    )
+
+
+def _usage(text: str | None) -> Usage | None:
+    return None if text is None else Usage(**json.loads(text))
+
+
+def usage_json(usage: Usage | None) -> str | None:
+    """A usage as it is stored."""
+    return None if usage is None else dumps({name: getattr(usage, name) for name in Usage.__slots__})
 
 
 def where(group: Group) -> tuple[str, dict[str, Any]]:
@@ -112,7 +148,7 @@ def job_columns(job: Job) -> dict[str, Any]:
         "error_message": job.error.message if job.error else None,
         "cost_usd": job.cost_usd,
         "unsettled": job.unsettled,
-        "usage": dumps({name: getattr(job.usage, name) for name in Usage.__slots__}) if job.usage else None,
+        "usage": usage_json(job.usage),
     }
 
 

@@ -8,18 +8,19 @@ from pathlib import Path
 
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.group import Group
-from agent_jobs.job import JSON, Job, Mode, Output, Status
+from agent_jobs.job import JSON, Call, Job, Mode, Output, Status, calls_of, items_of
 from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
 from agent_jobs.store.database import Database, SomeoneWasFirst, damaged, open_database
 from agent_jobs.store.rows import (
     ADDED_TO_JOB,
     OPEN,
-    READ_OF_TURN,
     before,
+    call_of,
     dumps,
     job_columns,
     job_of,
     turn_columns,
+    usage_json,
     where,
 )
 
@@ -27,11 +28,14 @@ PURGED_AT_ONCE = 50
 #: A job that nobody holds is never due later than this from now, as clocks go that agree.
 FREE_AHEAD_S = 120.0
 
-_JOB = """SELECT job.*, turn.*, output.text, output.bytes FROM job
+_JOB = """SELECT job.*, turn.*, request.body AS request, output.text, output.bytes FROM job
           JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+          JOIN request ON request.job_id = job.id AND request.turn = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
-#: The same without what may be large.
-_HEAD = _JOB.replace("turn.*, output.text", f"{READ_OF_TURN}, '{{}}' AS request, NULL AS text", 1)
+#: The same without what may be large, none of which is read for it.
+_HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text, output.bytes FROM job
+           JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+           LEFT JOIN output INDEXED BY output_size ON output.job_id = job.id AND output.turn = job.turn"""
 #: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
 _MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
@@ -44,7 +48,12 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND (
                      job.status IN {OPEN}
                      OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
                      OR job.error_code = 'start_unconfirmed')"""
-_SPENT = "SELECT SUM(COALESCE(cost_usd, reserved_usd, 0.0)) AS usd FROM job WHERE created_at >= :since"
+#: What a job costs, or may cost as long as its cost may grow.
+_SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
+                            ELSE COALESCE(cost_usd, reserved_usd, 0.0) END) AS usd
+             FROM job WHERE created_at >= :since"""
+#: Where nothing runs upstream, so that a cancel ends the job.
+_IDLE = "('pending', 'input_required')"
 #: Something lies at the provider that is to be removed.
 _UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id AND file_id IS NOT NULL)"
 
@@ -84,10 +93,11 @@ class SQLiteStore:
         columns = {name: getattr(job, name) for name in ADDED_TO_JOB}
         same = _SAME_KEY if job.key is not None else _SAME_WORK if job.request_hash and not allow_duplicate else "FALSE"
         added = await self._db.execute(
-            f"""INSERT INTO job (turn, holder, {", ".join(columns)})
-                SELECT :turn, :me, {", ".join(f":{name}" for name in columns)}
+            f"""INSERT INTO job (turn, holder, toolbox, {", ".join(columns)})
+                SELECT :turn, :me, :toolbox, {", ".join(f":{name}" for name in columns)}
                 WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id""",
             **columns,
+            toolbox=dumps(list(job.toolbox)),
             turn=job.turn.number,
             me=self._db.holder.name,
         )
@@ -97,16 +107,7 @@ class SQLiteStore:
                 **{name: columns[name] for name in ("key", "request_hash", "created_at")},
             )
             return self._job(rows[0])
-        await self._db.execute(
-            """INSERT INTO turn (job_id, number, request, request_id, base_url, fingerprint)
-               VALUES (:job_id, :number, :request, :request_id, :base_url, :fingerprint)""",
-            job_id=job.id,
-            number=job.turn.number,
-            request=dumps(job.turn.request),
-            request_id=job.turn.request_id,
-            base_url=job.turn.base_url,
-            fingerprint=job.turn.fingerprint,
-        )
+        await self._add_turn(job)
         for upload in uploads:
             await self._db.execute(
                 "INSERT INTO upload (job_id, name, data) VALUES (:id, :name, :data)",
@@ -115,6 +116,25 @@ class SQLiteStore:
                 data=upload.data,
             )
         return None
+
+    async def _add_turn(self, job: Job) -> None:
+        await self._db.execute(
+            """INSERT INTO turn (job_id, number, request_id, base_url, fingerprint, mode, rebuilt)
+               VALUES (:job_id, :number, :request_id, :base_url, :fingerprint, :mode, :rebuilt)""",
+            job_id=job.id,
+            number=job.turn.number,
+            request_id=job.turn.request_id,
+            base_url=job.turn.base_url,
+            fingerprint=job.turn.fingerprint,
+            mode=job.turn.mode,
+            rebuilt=job.turn.rebuilt,
+        )
+        await self._db.execute(
+            "INSERT INTO request (job_id, turn, body) VALUES (:job_id, :turn, :body)",
+            job_id=job.id,
+            turn=job.turn.number,
+            body=dumps(job.turn.request),
+        )
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._db.fetch(f"{_JOB} WHERE job.id = :id", id=job_id)
@@ -150,22 +170,30 @@ class SQLiteStore:
         rows = await self._db.fetch(_SPENT, since=since)
         return rows[0]["usd"] or 0.0
 
-    async def thread(self, job_id: str) -> list[tuple[JSON, JSON]]:
+    async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
         rows = await self._db.fetch(
             """WITH RECURSIVE thread (id, previous, depth) AS (
-                   SELECT id, CASE context WHEN 'rebuilt' THEN NULL ELSE previous_job_id END, 0
-                   FROM job WHERE id = :id
+                   SELECT id, previous_job_id, 0 FROM job WHERE id = :id
                    UNION ALL
-                   SELECT thread.previous, CASE context WHEN 'rebuilt' THEN NULL ELSE previous_job_id END, depth + 1
+                   SELECT thread.previous, job.previous_job_id, depth + 1
                    FROM thread LEFT JOIN job ON job.id = thread.previous WHERE thread.previous IS NOT NULL)
-               SELECT turn.request, output.response FROM thread LEFT JOIN turn ON turn.job_id = thread.id
+               SELECT request.body AS request, turn.rebuilt, output.response FROM thread
+               LEFT JOIN turn ON turn.job_id = thread.id
+               LEFT JOIN request ON request.job_id = thread.id AND request.turn = turn.number
                LEFT JOIN output ON output.job_id = thread.id AND output.turn = turn.number
-               ORDER BY depth DESC, turn.number""",
+               WHERE depth > 0 OR :before IS NULL OR turn.number < :before
+               ORDER BY depth, turn.number DESC""",
             id=job_id,
+            before=before_turn,
         )
-        if any(row["request"] is None or row["response"] is None for row in rows):
-            return []
-        return [(json.loads(row["request"]), json.loads(row["response"])) for row in rows]
+        exchanges: list[tuple[JSON, JSON]] = []
+        for row in rows:
+            if row["request"] is None or row["response"] is None:
+                return []
+            exchanges.insert(0, (json.loads(row["request"]), json.loads(row["response"])))
+            if row["rebuilt"]:
+                break  # it tells all that was said before it
+        return exchanges
 
     async def uploads(self, job_id: str) -> list[Upload]:
         rows = await self._db.fetch(
@@ -186,16 +214,22 @@ class SQLiteStore:
         async with self._db.changing(job.id):
             won = await self._db.execute(
                 """UPDATE job SET context = :context, revision = revision + 1
-                   WHERE id = :id AND status = 'pending' AND holder = :me RETURNING id""",
+                   WHERE id = :id AND (status = 'pending' OR turn > 1) AND holder = :me RETURNING id""",
                 id=job.id,
                 context=job.context,
                 me=self._db.holder.name,
             )
             await self._db.execute(
-                "UPDATE turn SET request = :request WHERE job_id = :id AND number = :number",
+                "UPDATE turn SET rebuilt = :rebuilt WHERE job_id = :id AND number = :number",
                 id=job.id,
                 number=job.turn.number,
-                request=dumps(job.turn.request),
+                rebuilt=job.turn.rebuilt,
+            )
+            await self._db.execute(
+                "UPDATE request SET body = :body WHERE job_id = :id AND turn = :number",
+                id=job.id,
+                number=job.turn.number,
+                body=dumps(job.turn.request),
             )
             if not won:
                 raise SomeoneWasFirst
@@ -203,27 +237,34 @@ class SQLiteStore:
 
     async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
         async with self._db.changing(job.id, spending=True):
+            # A job in a later turn has its slot already, and shows in_progress.
             won = await self._db.execute(
-                """UPDATE job SET status = 'starting', activity = '', revision = revision + 1
-                   WHERE id = :id AND status = 'pending' AND holder = :me AND cancel_requested_at IS NULL
-                     AND (SELECT COUNT(*) FROM job WHERE status IN ('starting', 'queued', 'in_progress')) < :limit
+                """UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
+                                  revision = revision + 1
+                   WHERE id = :id AND turn = :number AND holder = :me AND cancel_requested_at IS NULL
+                     AND (turn > 1 AND status = 'in_progress'
+                          OR status = 'pending' AND (SELECT COUNT(*) FROM job
+                                 WHERE status IN ('starting', 'queued', 'in_progress')) < :limit)
                    RETURNING id""",
                 id=job.id,
+                number=job.turn.number,
                 me=self._db.holder.name,
                 limit=limit,
             )
-            await self._db.execute(
+            begun = await self._db.execute(
                 """UPDATE turn SET attempt = :attempt, sent_at = :sent_at, mode = :mode
-                   WHERE job_id = :id AND number = :number""",
+                   WHERE job_id = :id AND number = :number AND response_id IS NULL AND (number = 1 OR sent_at IS NULL)
+                   RETURNING number""",
                 id=job.id,
                 number=job.turn.number,
                 attempt=job.turn.attempt,
                 mode=job.turn.mode,
                 sent_at=job.turn.sent_at,
             )
-            if not won:
+            if not (won and begun):
                 raise SomeoneWasFirst
-        return bool(won)
+            return True
+        return False
 
     async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
         async with self._db.changing(job_id):
@@ -272,7 +313,8 @@ class SQLiteStore:
             await self._db.execute(
                 """UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
                           missing_since = :missing_since, hollow = :hollow, detached = :detached, partial = :partial,
-                          timed_out_at = :timed_out_at, mode = :mode,
+                          timed_out_at = :timed_out_at, mode = :mode, sent_at = :sent_at, acting = :acting,
+                          asked_at = :asked_at,
                           sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
                                                 COALESCE(:sequence_number, sequence_number))
                    WHERE job_id = :id AND number = :number""",
@@ -290,19 +332,113 @@ class SQLiteStore:
                     bytes=len(job.output.text.encode("utf-8", "replace")),
                     response=dumps(job.output.response),
                 )
+            if job.turn.acting and job.output is not None and job.output.response is not None:
+                await self._ask(job, calls_of(items_of(job.output.response.get("output"))))
         return await self.get(job.id) if saved else None
+
+    async def _ask(self, job: Job, calls: Sequence[Call]) -> None:
+        """Inside a change: write down what a turn asks for."""
+        for position, call in enumerate(calls):
+            await self._db.execute(
+                """INSERT INTO call (job_id, turn, id, kind, name, arguments, needs, state, position)
+                   VALUES (:job_id, :turn, :id, :kind, :name, :arguments, :needs, :state, :position)
+                   ON CONFLICT DO NOTHING""",
+                job_id=job.id,
+                turn=job.turn.number,
+                id=call.id,
+                kind=call.kind,
+                name=call.name,
+                arguments=call.arguments,
+                needs=call.needs,
+                state=call.state,
+                position=position,
+            )
+
+    async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
+        rows = await self._db.fetch(
+            """SELECT id, kind, name, arguments, needs, state, output FROM call
+               WHERE job_id = :id AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position""",
+            id=job_id,
+            turn=turn,
+        )
+        return [call_of(row) for row in rows]
+
+    async def set_call(self, job: Job, call: Call, *before: str) -> bool:
+        won: list[sqlite3.Row] = []
+        async with self._db.changing(job.id):
+            won = await self._db.execute(
+                """UPDATE call SET needs = :needs, state = :state, output = :output
+                   WHERE job_id = :job_id AND turn = :turn AND id = :id
+                     AND state IN (SELECT value FROM json_each(:before))
+                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me) RETURNING id""",
+                job_id=job.id,
+                turn=job.turn.number,
+                id=call.id,
+                needs=call.needs,
+                state=call.state,
+                output=None if call.output is None else dumps(call.output),
+                before=json.dumps(before),
+                me=self._db.holder.name,
+            )
+            await self._db.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
+        return bool(won)
+
+    async def reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+        async with self._db.changing(job.id):
+            for call in calls:
+                answered = await self._db.execute(
+                    """UPDATE call SET state = :state, output = :output
+                       WHERE job_id = :job_id AND turn = :turn AND id = :id AND state = 'open'
+                         AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND status = 'input_required')
+                       RETURNING id""",
+                    job_id=job.id,
+                    turn=job.turn.number,
+                    id=call.id,
+                    state=call.state,
+                    output=None if call.output is None else dumps(call.output),
+                )
+                if not answered:
+                    raise SomeoneWasFirst
+            await self._db.execute(
+                """UPDATE job SET status = 'in_progress', next_at = :now, not_before = 0, revision = revision + 1
+                   WHERE id = :id AND NOT EXISTS (SELECT 1 FROM call WHERE job_id = :id AND turn = job.turn
+                                                  AND state = 'open' AND needs <> 'run')""",
+                id=job.id,
+                now=now,
+            )
+            return True
+        return False
+
+    async def go_on(self, job: Job) -> bool:
+        async with self._db.changing(job.id):
+            won = await self._db.execute(
+                """UPDATE job SET turn = :number, status = 'in_progress', usage_before = :usage_before,
+                           cost_before_usd = :cost_before_usd, activity = '', revision = revision + 1
+                   WHERE id = :id AND turn = :number - 1 AND status = 'in_progress' AND holder = :me
+                     AND cancel_requested_at IS NULL RETURNING id""",
+                id=job.id,
+                number=job.turn.number,
+                usage_before=usage_json(job.usage_before),
+                cost_before_usd=job.cost_before_usd,
+                me=self._db.holder.name,
+            )
+            if not won:
+                raise SomeoneWasFirst
+            await self._add_turn(job)
+            return True
+        return False
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
         async with self._db.changing(job_id):
             await self._db.execute(
                 f"""UPDATE job SET cancel_requested_at = COALESCE(cancel_requested_at, :now),
-                           finished_at = CASE status WHEN 'pending' THEN :now ELSE finished_at END,
+                           finished_at = CASE WHEN status IN {_IDLE} THEN :now ELSE finished_at END,
                            cost_usd = CASE status WHEN 'pending' THEN 0 ELSE cost_usd END,
-                           unsettled = status = 'pending' AND {_UPLOADED},
-                           next_at = CASE WHEN status <> 'pending' THEN next_at WHEN {_UPLOADED} THEN :now END,
-                           holder = CASE status WHEN 'pending' THEN NULL ELSE holder END,
-                           status = CASE status WHEN 'pending' THEN 'cancelled' ELSE status END,
-                           activity = CASE status WHEN 'pending' THEN '' ELSE activity END,
+                           unsettled = status IN {_IDLE} AND {_UPLOADED},
+                           next_at = CASE WHEN status NOT IN {_IDLE} THEN next_at WHEN {_UPLOADED} THEN :now END,
+                           holder = CASE WHEN status IN {_IDLE} THEN NULL ELSE holder END,
+                           status = CASE WHEN status IN {_IDLE} THEN 'cancelled' ELSE status END,
+                           activity = CASE WHEN status IN {_IDLE} THEN '' ELSE activity END,
                            revision = revision + 1
                     WHERE id = :id AND status IN {OPEN}""",
                 id=job_id,

@@ -24,3 +24,13 @@ END;
 
 -- The size of an output stands behind the output itself, all of which would be read for it.
 CREATE INDEX output_size ON output (job_id, turn, bytes);
+
+-- Apart from the turn, which is read at every look and written at every progress, because it may hold files.
+CREATE TABLE request (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL,
+    body TEXT NOT NULL,                         -- JSON, of POST /responses
+    PRIMARY KEY (job_id, turn)
+) STRICT;
+INSERT INTO request (job_id, turn, body) SELECT job_id, number, request FROM turn;
+ALTER TABLE turn DROP COLUMN request;
