@@ -33,9 +33,9 @@ _JOB = """SELECT job.*, turn.*, request.body AS request, output.text, output.byt
           JOIN request ON request.job_id = job.id AND request.turn = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
 #: The same without what may be large, none of which is read for it.
-_HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text, output.bytes FROM job
-           JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
-           LEFT JOIN output INDEXED BY output_size ON output.job_id = job.id AND output.turn = job.turn"""
+_HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text,
+                  (SELECT bytes FROM output INDEXED BY output_size WHERE job_id = job.id AND turn = job.turn) AS bytes
+           FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
 #: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
 _MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
