@@ -23,6 +23,7 @@ class Server:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._answered: dict[int, dict[str, Any]] = {}
         self._next_id = 0
         self._modern = False
         threading.Thread(target=self._read, daemon=True).start()
@@ -42,13 +43,22 @@ class Server:
         return self.request("tools/call", {"name": tool, "arguments": arguments})["structuredContent"]
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        number = self.send(method, params)
-        while True:
+        return self.answer(self.send(method, params))
+
+    def answer(self, number: int) -> dict[str, Any]:
+        """The result of a request that was sent, whatever is answered before it."""
+        while number not in self._answered:
             message = self._answers.get(timeout=ANSWER_S)
             assert message is not None, f"the server ended: {self.stderr()}"
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
+            if "id" in message:
+                self._answered[message["id"]] = message
+        message = self._answered.pop(number)
+        assert "error" not in message, message
+        return message["result"]
+
+    def answered(self, number: int) -> bool:
+        """Whether a request that was sent was answered before the latest one that was asked for."""
+        return number in self._answered
 
     def send(self, method: str, params: dict[str, Any] | None = None) -> int:
         """Send a request without waiting for its answer."""

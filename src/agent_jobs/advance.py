@@ -270,17 +270,18 @@ class Advancer:
         return await self._store.save(job.unsent("")) is not None
 
     async def _retold(self, job: Job, error: RefusedError) -> bool:
-        """Whether upstream forgot what the job goes on from, and its request now tells all of it again."""
-        if not thread.forgotten(error.code, error.param):
+        """Whether upstream cannot read what the job goes on from, and its request now tells it in another way."""
+        body, turn = job.turn.request, job.turn
+        if thread.unreadable(error.code, error.param):
+            turn = replace(turn, request=thread.without_reasoning(body))
+        elif not turn.rebuilt and thread.forgotten(body, error.code, error.param, str(error)):
+            exchanges = await self._store.thread(job.id, before_turn=turn.number)
+            if exchanges:
+                turn = replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
+        if turn.request == body or await self._store.save(job.unsent("")) is None:
             return False
-        exchanges = await self._store.thread(job.id, before_turn=job.turn.number)
-        if not exchanges or await self._store.save(job.unsent("")) is None:
-            return False
-        body = thread.continued(job.turn.request, {}, exchanges)
         await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(
-            replace(job, context="rebuilt", turn=replace(job.turn, request=body, rebuilt=True))
-        )
+        return await self._store.rewrite(replace(job, context="rebuilt", turn=turn))
 
     async def _in_conversation(self, job: Job) -> Job:
         """The job with a conversation of its own, if it asked for one."""

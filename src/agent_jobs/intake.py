@@ -102,7 +102,7 @@ class Intake:
         """
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id)
+        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options)
         uploads = [one for one in attached if one.kind == "data"]
@@ -127,7 +127,7 @@ class Intake:
         """
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id)
+        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options)
         job, *others = [
@@ -164,17 +164,18 @@ class Intake:
             job_id=job_id,
             preset=order.preset,
             presets=self._terms.presets,
-            model=order.model or (None if order.preset else previous.request.get("model")),
-            default_model=self._terms.model,
+            model=order.model,
+            default_model=previous.request.get("model") or self._terms.model,
             effort=order.effort,
             web_search=order.web_search,
             options=order.options,
             attachments=files.parts(attached),
             openai=self._endpoint.openai,
         )
-        body = {**{name: previous.request[name] for name in INHERITED if name in previous.request}, **body}
+        body = {**_inherited(previous.request, order.web_search), **body}
         if functions:
-            body = {**body, "tools": [*items_of(body.get("tools")), *functions]}
+            others = [tool for tool in items_of(body.get("tools")) if tool not in functions]
+            body = {**body, "tools": [*others, *functions]}
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = thread.continued(body, link, previous.exchanges)
@@ -199,6 +200,7 @@ class Intake:
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
+                rebuilt=bool(previous.exchanges),
             ),
         )
 
@@ -245,26 +247,39 @@ class Intake:
         gather = partial(files.gather, list(order.files), self._terms.file_roots, upload=runs_code)
         return await anyio.to_thread.run_sync(gather)
 
-    async def _previous(self, job_id: str | None) -> "_Previous":
-        """What the new jobs go on from, in the cheapest way that upstream still knows."""
+    async def _previous(self, job_id: str | None, conversation: bool | str | None) -> "_Previous":
+        """What the new jobs, in this conversation, go on from, in the cheapest way that upstream still knows."""
         if job_id is None:
             return _Previous()
         job = await self._store.get(job_id)
         if job is None or not job.terminal:
             raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
         tokens = job.usage.input_tokens + job.usage.output_tokens if job.usage else None
-        before = _Previous(job.turn.request, tokens=tokens, toolbox=job.toolbox)
-        conversation = job.turn.request.get("conversation")
-        here = job.turn.base_url == self._endpoint.base_url and job.turn.fingerprint in ("", self._endpoint.fingerprint)
-        if here and isinstance(conversation, str):
-            return replace(before, link={"conversation": conversation})
-        kept = job.turn.mode != "foreground" and job.status in (Status.COMPLETED, Status.INCOMPLETE)
-        if here and kept and job.turn.response_id is not None:
-            return replace(before, link={"previous_response_id": job.turn.response_id})
+        before = _Previous(job.turn.request, toolbox=job.toolbox)
+        if link := self._link(job, conversation):
+            return replace(before, link=link, tokens=tokens)
+        output = await self._store.output(job_id)
+        if output is None or not thread.tells(output.response or {}):
+            raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
         exchanges = await self._store.thread(job_id)
         if not exchanges:
-            raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
+            raise RequestError(
+                f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
+                "with what matters of it in the prompt."
+            )
         return replace(before, exchanges=exchanges)
+
+    def _link(self, job: Job, conversation: bool | str | None) -> JSON:
+        """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""
+        here = job.turn.base_url == self._endpoint.base_url and job.turn.fingerprint in ("", self._endpoint.fingerprint)
+        if not here or job.turn.mode == "foreground":
+            return {}
+        if (own := job.turn.request.get("conversation")) is not None:
+            # Nothing is added to a conversation but what was completed.
+            there = job.status is Status.COMPLETED and conversation in (None, own)
+            return {"conversation": own} if there else {}
+        kept = job.status in (Status.COMPLETED, Status.INCOMPLETE) and job.turn.response_id is not None
+        return {"previous_response_id": job.turn.response_id} if kept and conversation is None else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +291,14 @@ class _Previous:
     exchanges: Sequence[tuple[JSON, JSON]] = ()  #: or all that was said, where upstream does not know it
     tokens: int | None = None  #: how much was read and written for it
     toolbox: Sequence[str] = ()
+
+
+def _inherited(before: JSON, web_search: bool | None) -> JSON:
+    """What holds of the request before this one until it says otherwise."""
+    kept = {name: before[name] for name in INHERITED if name in before}
+    if web_search is False and "tools" in kept:
+        kept["tools"] = [tool for tool in items_of(kept["tools"]) if not str(tool["type"]).startswith("web_search")]
+    return kept
 
 
 def _check(order: Order) -> None:

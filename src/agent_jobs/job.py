@@ -186,6 +186,7 @@ class Job:
     max_cost_usd: float | None = None
     toolbox: Sequence[str] = ()  #: which tools of the user's servers it may call
     output: Output | None = None
+    counted: JSON | None = None  #: the response object of an end without output, for its price; not kept
     output_bytes: int = 0  #: of the text in UTF-8, also where it was not read
     cancel_requested_at: float | None = None
     observed_by: Literal["", "following", "polling"] = ""
@@ -357,6 +358,7 @@ class Job:
                     job,
                     usage=used.plus(job.usage_before) if (used := Usage.of(response.get("usage"))) else job.usage,
                     output=Output(text, response) if items else job.output,
+                    counted=None if items else response,
                 )
                 if end == "completed" and calls_of(items):
                     return known._asking(now)

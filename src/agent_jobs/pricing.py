@@ -38,8 +38,8 @@ _SNAPSHOT = re.compile(r"-20\d\d-?\d\d-?\d\d$")
 _CLIENT_TOOLS = frozenset({"function", "custom", "custom_tool", "local_shell", "apply_patch", "computer"})
 #: Input whose tokens are at most its bytes; files, images and references are not.
 _TEXT_TYPES = frozenset(
-    {"message", "input_text", "output_text", "summary_text", "refusal", "function_call", "function_call_output",
-     "custom_tool_call", "custom_tool_call_output", "mcp_approval_response"}
+    {"message", "reasoning", "input_text", "output_text", "summary_text", "refusal", "function_call",
+     "function_call_output", "custom_tool_call", "custom_tool_call_output", "mcp_approval_response"}
 )  # fmt: skip
 #: Price keys of genai-prices that a count of text tokens answers; audio and images are counted apart.
 _TEXT_PRICES = frozenset(

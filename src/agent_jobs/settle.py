@@ -107,7 +107,7 @@ class Settler:
         before = job.cost_before_usd or 0.0
         if job.turn.response_id is None and not job.unconfirmed:
             return before  # nothing of this turn was accepted
-        response = job.output.response if job.output else None
+        response = job.output.response if job.output else job.counted
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)

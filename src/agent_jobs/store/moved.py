@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 _PARTS = {
     "job": "id",
     "turn": "job_id",
+    "request": "job_id",
     "output": "job_id",
     "event": "job_id",
     "upload": "job_id",

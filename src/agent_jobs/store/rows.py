@@ -2,13 +2,20 @@
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
 from agent_jobs.group import Group
 from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
 
+
+def _listed(statuses: Iterable[Status]) -> str:
+    """Statuses as an SQL list."""
+    return "({})".format(", ".join(f"'{status}'" for status in statuses))
+
+
 #: The statuses in which something may still happen, as an SQL list.
-OPEN = "({})".format(", ".join(f"'{status}'" for status in NEXT))
+OPEN = _listed(NEXT)
 #: What `apply` and `observe` own of a turn, and so what `save` writes.
 _SAVED_OF_TURN = (
     "looks",
@@ -112,8 +119,9 @@ def where(group: Group) -> tuple[str, dict[str, Any]]:
     """The WHERE that picks a group, and its values; built of what was asked, so that an index can serve it."""
     clauses = {
         "job.id IN (SELECT value FROM json_each(:ids))": group.job_ids,
-        "job.batch = :batch": group.batch,
-        "job.status IN (SELECT value FROM json_each(:statuses))": group.statuses,
+        # The second half lets the index of those that have a batch serve it.
+        "job.batch = :batch AND job.batch <> ''": group.batch,
+        f"job.status IN {_listed(group.statuses)}": group.statuses,
         "job.title LIKE :words ESCAPE '\\'": group.words,
         "job.created_at >= :since": group.since and not group.active,
         f"(job.status IN {OPEN} OR job.delivered_at IS NULL AND job.finished_at >= :since)": group.active,
@@ -122,7 +130,6 @@ def where(group: Group) -> tuple[str, dict[str, Any]]:
     values = {
         "ids": json.dumps(group.job_ids),
         "batch": group.batch,
-        "statuses": json.dumps(sorted(group.statuses)),
         "words": f"%{escaped}%",
         "since": group.since,
     }
@@ -160,4 +167,4 @@ def dumps(value: Any) -> str:
 def before(status: Status) -> str:
     """The statuses from which this one may be written, as an SQL list; the end of a job is written once."""
     earlier_ones = [earlier for earlier, later in NEXT.items() if status in later]
-    return "({})".format(", ".join(f"'{s}'" for s in (earlier_ones if status in TERMINAL else [*earlier_ones, status])))
+    return _listed(earlier_ones if status in TERMINAL else [*earlier_ones, status])

@@ -28,23 +28,26 @@ PURGED_AT_ONCE = 50
 #: A job that nobody holds is never due later than this from now, as clocks go that agree.
 FREE_AHEAD_S = 120.0
 
-_JOB = """SELECT job.*, turn.*, output.text, output.bytes FROM job
+_JOB = """SELECT job.*, turn.*, request.body AS request, output.text, output.bytes FROM job
           JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+          JOIN request ON request.job_id = job.id AND request.turn = job.turn
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
-#: The same without what may be large; of two columns of a name the first counts.
-_HEAD = _JOB.replace("job.*, turn.*, output.text", "'{}' AS request, NULL AS text, job.*, turn.*", 1)
+#: The same without what may be large, none of which is read for it.
+_HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text,
+                  (SELECT bytes FROM output INDEXED BY output_size WHERE job_id = job.id AND turn = job.turn) AS bytes
+           FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
 #: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
 _MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
 #: A job of another key is left to a process that has that key for so long.
 _WHEN = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE 30 END"
-#: The job that answers for a start of the same work: one that goes on, a result that nobody was handed yet, or a
-#: start that may be running unknown to us. A caller's own key decides alone, and for ever.
-_SAME = """CASE WHEN :key IS NOT NULL THEN job.key = :key
-                ELSE NOT :allow_duplicate AND :request_hash <> '' AND job.request_hash = :request_hash AND (
-                    job.status NOT IN ('completed', 'incomplete', 'failed', 'cancelled', 'expired')
-                    OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
-                    OR job.error_code = 'start_unconfirmed') END"""
+#: Under a caller's own key there is one job, for ever. Without one, these answer for a start of the same work: a job
+#: that goes on, a result that nobody was handed yet, or a start that may be running unknown to us.
+_SAME_KEY = "job.key = :key"
+_SAME_WORK = f"""job.request_hash = :request_hash AND (
+                     job.status IN {OPEN}
+                     OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
+                     OR job.error_code = 'start_unconfirmed')"""
 #: What a job costs, or may cost as long as its cost may grow.
 _SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
                             ELSE COALESCE(cost_usd, reserved_usd, 0.0) END) AS usd
@@ -88,21 +91,20 @@ class SQLiteStore:
     async def _add(self, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]) -> Job | None:
         """Inside a change: write a job down, or read the one that answers for it."""
         columns = {name: getattr(job, name) for name in ADDED_TO_JOB}
+        same = _SAME_KEY if job.key is not None else _SAME_WORK if job.request_hash and not allow_duplicate else "FALSE"
         added = await self._db.execute(
             f"""INSERT INTO job (turn, holder, toolbox, {", ".join(columns)})
                 SELECT :turn, :me, :toolbox, {", ".join(f":{name}" for name in columns)}
-                WHERE NOT EXISTS (SELECT 1 FROM job WHERE {_SAME}) RETURNING id""",
+                WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id""",
             **columns,
-            allow_duplicate=allow_duplicate,
             toolbox=dumps(list(job.toolbox)),
             turn=job.turn.number,
             me=self._db.holder.name,
         )
         if not added:
             rows = await self._db.execute(
-                f"{_JOB} WHERE {_SAME} ORDER BY job.created_at DESC LIMIT 1",
+                f"{_JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1",
                 **{name: columns[name] for name in ("key", "request_hash", "created_at")},
-                allow_duplicate=allow_duplicate,
             )
             return self._job(rows[0])
         await self._add_turn(job)
@@ -117,16 +119,21 @@ class SQLiteStore:
 
     async def _add_turn(self, job: Job) -> None:
         await self._db.execute(
-            """INSERT INTO turn (job_id, number, request, request_id, base_url, fingerprint, mode, rebuilt)
-               VALUES (:job_id, :number, :request, :request_id, :base_url, :fingerprint, :mode, :rebuilt)""",
+            """INSERT INTO turn (job_id, number, request_id, base_url, fingerprint, mode, rebuilt)
+               VALUES (:job_id, :number, :request_id, :base_url, :fingerprint, :mode, :rebuilt)""",
             job_id=job.id,
             number=job.turn.number,
-            request=dumps(job.turn.request),
             request_id=job.turn.request_id,
             base_url=job.turn.base_url,
             fingerprint=job.turn.fingerprint,
             mode=job.turn.mode,
             rebuilt=job.turn.rebuilt,
+        )
+        await self._db.execute(
+            "INSERT INTO request (job_id, turn, body) VALUES (:job_id, :turn, :body)",
+            job_id=job.id,
+            turn=job.turn.number,
+            body=dumps(job.turn.request),
         )
 
     async def get(self, job_id: str) -> Job | None:
@@ -147,9 +154,17 @@ class SQLiteStore:
         return [self._job(row) for row in rows]
 
     async def counts(self, group: Group) -> dict[Status, int]:
-        clauses, values = where(group)
-        rows = await self._db.fetch(f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY status", **values)
-        return {Status(row["status"]): row["n"] for row in rows}
+        if group == Group(statuses=group.statuses):
+            rows = await self._db.fetch("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
+        else:
+            clauses, values = where(group)
+            rows = await self._db.fetch(
+                # With the sign no index over the statuses is taken, which would have all jobs read.
+                f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status",
+                **values,
+            )
+        counts = {Status(row["status"]): row["n"] for row in rows}
+        return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
 
     async def spent(self, since: float) -> float:
         rows = await self._db.fetch(_SPENT, since=since)
@@ -162,7 +177,9 @@ class SQLiteStore:
                    UNION ALL
                    SELECT thread.previous, job.previous_job_id, depth + 1
                    FROM thread LEFT JOIN job ON job.id = thread.previous WHERE thread.previous IS NOT NULL)
-               SELECT turn.request, turn.rebuilt, output.response FROM thread LEFT JOIN turn ON turn.job_id = thread.id
+               SELECT request.body AS request, turn.rebuilt, output.response FROM thread
+               LEFT JOIN turn ON turn.job_id = thread.id
+               LEFT JOIN request ON request.job_id = thread.id AND request.turn = turn.number
                LEFT JOIN output ON output.job_id = thread.id AND output.turn = turn.number
                WHERE depth > 0 OR :before IS NULL OR turn.number < :before
                ORDER BY depth, turn.number DESC""",
@@ -209,11 +226,16 @@ class SQLiteStore:
                 me=self._db.holder.name,
             )
             await self._db.execute(
-                "UPDATE turn SET request = :request, rebuilt = :rebuilt WHERE job_id = :id AND number = :number",
+                "UPDATE turn SET rebuilt = :rebuilt WHERE job_id = :id AND number = :number",
                 id=job.id,
                 number=job.turn.number,
-                request=dumps(job.turn.request),
                 rebuilt=job.turn.rebuilt,
+            )
+            await self._db.execute(
+                "UPDATE request SET body = :body WHERE job_id = :id AND turn = :number",
+                id=job.id,
+                number=job.turn.number,
+                body=dumps(job.turn.request),
             )
             if not won:
                 raise SomeoneWasFirst
@@ -622,7 +644,8 @@ class SQLiteStore:
 
     async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
         rows = await self._db.fetch(
-            f"SELECT MIN({_WHEN}) AS at FROM job, turn WHERE next_at IS NOT NULL AND {_MINE}",
+            # CROSS: the few jobs that are due at some time are to be read first, not all turns.
+            f"SELECT MIN({_WHEN}) AS at FROM job CROSS JOIN turn WHERE next_at IS NOT NULL AND {_MINE}",
             me=self._db.holder.name,
             base_url=base_url,
             fingerprint=fingerprint,
