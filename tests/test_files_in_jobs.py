@@ -296,6 +296,7 @@ async def test_a_start_that_nobody_can_confirm_keeps_its_files_until_it_is_adopt
             emulate={"duration_s": 5, "text": "paid for"}, files=["sums.csv"], options=CODE, wait_s=5
         )
         assert started["error"]["code"] == "start_unconfirmed"
+        await host.call("agent_poll", job_id=started["job_id"])  # which waits for what follows an end
         assert counted(upstream) == (1, 0, 1)
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
         await (await host.app.engine()).adopt(started["job_id"], run["id"])

@@ -181,7 +181,11 @@ async def test_usage_is_what_upstream_counted_and_empty_where_it_did_not(setting
     assert nothing == {}
 
 
-async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(settings: Settings) -> None:
+async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    words = "No stream in the background here. " * 14
+    upstream.queue_fault(on="create", status=400, body={"error": {"message": words, "param": "stream"}})
     async with hosting(settings) as host:
         started = await host.start(
             "a private question", emulate={"duration_s": 1}, batch="mine", options={"instructions": "Be private." * 50}
@@ -193,7 +197,8 @@ async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(setti
     assert meta["batch"] == "mine"
     assert meta["request"]["instructions"] == "[550 bytes]"
     assert "private question" not in dumps(meta["request"])
-    assert any(event.endswith("following") for event in meta["events"])
+    assert meta["mode"] == "background"
+    assert any("No stream in the background here." in event for event in meta["events"])
     assert size(small) <= 500 + ENVELOPE_BYTES
     assert small["meta"]["response_id"] == started["response_id"]
 

@@ -125,7 +125,7 @@ class ResponsesClient:
         once: httpx2.AsyncClient,
         kept: httpx2.AsyncClient,
         start_timeout_s: float,
-        secrets: Sequence[str],
+        secrets: Sequence[str] = (),
     ) -> None:
         self.endpoint = endpoint
         self._once = once  # a connection per call

@@ -84,7 +84,7 @@ class Settler:
         made = [await tried(self._save(whole, name, file)) for name, file in _named(content.files(_output(whole)))]
         path = await tried(self._write_result(whole))
         for upload in await self._store.uploads(job.id):
-            if upload.file_id is not None and not job.unconfirmed:
+            if upload.file_id is not None:
                 await tried(self._client.delete_file(upload.file_id))
         if failures:
             await self._tell(job, "; ".join(map(str, failures)))
