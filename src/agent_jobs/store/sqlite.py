@@ -51,6 +51,9 @@ _SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0
              FROM job WHERE created_at >= :since"""
 #: Where nothing runs upstream, so that a cancel ends the job.
 _IDLE = "('pending', 'input_required')"
+#: The turn asks for what was not answered yet.
+_ASKS = """EXISTS (SELECT 1 FROM call WHERE job_id = job.id AND turn = job.turn
+                   AND state = 'open' AND needs <> 'run')"""
 #: Something lies at the provider that is to be removed.
 _UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id AND file_id IS NOT NULL)"
 
@@ -279,6 +282,7 @@ class SQLiteStore:
                                               WHEN :ended THEN NULL ELSE next_at END,
                                revision = revision + 1
                         WHERE id = :id AND status IN {before(job.status)} AND (holder = :me OR NOT :held)
+                          AND (:status <> 'input_required' OR {_ASKS})
                         RETURNING id""",
                     **job_columns(job),
                     ended=job.terminal,
@@ -378,9 +382,8 @@ class SQLiteStore:
                 if not answered:
                     raise SomeoneWasFirst
             await self._db.execute(
-                """UPDATE job SET status = 'in_progress', next_at = :now, not_before = 0, revision = revision + 1
-                   WHERE id = :id AND NOT EXISTS (SELECT 1 FROM call WHERE job_id = :id AND turn = job.turn
-                                                  AND state = 'open' AND needs <> 'run')""",
+                f"""UPDATE job SET status = 'in_progress', next_at = :now, not_before = 0, revision = revision + 1
+                    WHERE id = :id AND NOT {_ASKS}""",
                 id=job.id,
                 now=now,
             )
