@@ -174,7 +174,9 @@ class Intake:
         )
         body = {**{name: previous.request[name] for name in INHERITED if name in previous.request}, **body}
         if functions:
-            body = {**body, "tools": [*items_of(body.get("tools")), *functions]}
+            named = {function["name"] for function in functions}
+            kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
+            body = {**body, "tools": [*kept, *functions]}
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = thread.continued(body, link, previous.exchanges)

@@ -8,6 +8,7 @@ way is repeated only where its tool says that this does no harm; else the model 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -40,10 +41,12 @@ class Bounds:
 
     Args:
         turns: Upstream runs of one job.
+        job_timeout_s: How long a turn may take, its calls included, unless somebody is asked.
         input_timeout_s: How long an answer is waited for.
     """
 
     turns: int = 20
+    job_timeout_s: float = 10_800.0
     input_timeout_s: float = 7 * 86_400.0
 
 
@@ -86,7 +89,7 @@ class Loop:
         if why := self._beyond(job, await self._store.calls(job.id)):
             return await self._end(job.failed(*why, now))
         if not await self._run(job, [call for call in calls if _runnable(call)]):
-            return After(0)  # to be cancelled
+            return After(0)  # to be ended
         calls = await self._store.calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
             return await self._go_on(job, calls)
@@ -134,6 +137,10 @@ class Loop:
             return _done(call, f"There is no function {call.name[:80]}.")
         return replace(call, needs="approval" if policy.asks else "run")
 
+    def _left_s(self, job: Job) -> float:
+        """How long the turn's calls may still take; a person may take longer."""
+        return inf if job.turn.asked_at is not None else -job.overdue_s(self._clock.now(), self._bounds.job_timeout_s)
+
     def _beyond(self, job: Job, calls: Sequence[Call]) -> tuple[str, str] | None:
         """The code and the sentence where the job may not go on."""
         if job.turn.number >= self._bounds.turns:
@@ -143,10 +150,12 @@ class Loop:
             return "max_tool_calls", f"It asked for {len(calls)} calls, and options.max_tool_calls allows {most}."
         if job.max_cost_usd is not None and (job.cost_usd or 0.0) >= job.max_cost_usd:
             return "budget_exceeded", f"It cost {job.cost_usd:.2f} USD, and options.max_cost_usd is reached."
+        if self._left_s(job) <= 0:
+            return "deadline_exceeded", "Its calls took longer than its time limit."
         return None
 
     async def _run(self, job: Job, calls: Sequence[Call]) -> bool:
-        """Run calls side by side; False when a cancel came meanwhile and stopped them."""
+        """Run calls side by side; False when a cancel or the time limit stopped them."""
         if not calls:
             return True
         await self._store.save(replace(job, activity=_told(calls)))
@@ -155,7 +164,8 @@ class Loop:
 
             async def stop() -> None:
                 nonlocal stopped
-                await self._cancel_of(job)
+                with self._clock.limit(self._left_s(job)):
+                    await self._cancel_of(job)
                 stopped = True
                 running.cancel_scope.cancel()
 
