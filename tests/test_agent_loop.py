@@ -3,17 +3,15 @@
 import json
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
-from hosts import Host, eventually, hosting, read, scripted
+from hosts import Host, eventually, hosting, scripted
 
 HERE = Path(__file__).parent
 #: What an emulated turn is said to have used: a dollar's worth.
@@ -226,5 +224,3 @@ async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
     async with hosting(ours, speed=60) as host:
         assert (await host.end(job_id))["output"] == "the end"
     assert lines(log) == ["begin read 1", "end read 1"]
-
-

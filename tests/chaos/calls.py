@@ -65,7 +65,7 @@ def runs(folder: Path, *, seed: int, kills: int) -> Iterator[Run]:
     pick = random.Random(f"calls {seed}")
     with running(time_scale=SPEED) as upstream:
         while kills > 0:
-            run = _run(folder, upstream.base_url, pick, min(kills, pick.randint(1, 8)))
+            run = _run(folder, upstream.base_url, pick, kills)
             kills -= run.kills
             yield run.judged()
 
@@ -76,8 +76,9 @@ def _run(folder: Path, base_url: str, pick: random.Random, kills: int) -> Run:
     log.touch()
     entry = {"command": sys.executable, "args": ["-S", str(LEDGER), str(log)], "approval": "never"}
     (home / "tools.json").write_text(json.dumps({"mcpServers": {"ledger": entry}}))
-    prompt = f"work [emulate {json.dumps(_script(pick))}]"
-    killed, job_id = 0, ""
+    script = _script(pick)
+    prompt = f"work [emulate {json.dumps(script)}]"
+    killed, job_id, calls = 0, "", sum(len(turn.get("function_calls", ())) for turn in script["turns"])
     while True:
         # A POST whose answer died with its process is sent again: a turn that nobody reads calls nothing.
         ours = {"AGENT_JOBS_TOOLBOX": str(home / "tools.json"), "AGENT_JOBS_RESUBMIT": "once"}
@@ -85,7 +86,7 @@ def _run(folder: Path, base_url: str, pick: random.Random, kills: int) -> Run:
             server.initialize()
             if not job_id:
                 job_id = server.call("agent_start", prompt=prompt, options={"toolbox": ["ledger"]}, wait_s=0)["job_id"]
-            if killed < kills:
+            if killed < kills and len(_lines(log, "begin")) < calls:
                 killed += _lived(server, log, pick)
                 continue
             return _ended(server, job_id, log, killed)
@@ -94,7 +95,7 @@ def _run(folder: Path, base_url: str, pick: random.Random, kills: int) -> Run:
 def _script(pick: random.Random) -> Json:
     """Turns with calls side by side, some of which take a while."""
     number, turns = 0, list[Json]()
-    for _ in range(pick.randint(3, 5)):
+    for _ in range(pick.randint(4, 8)):
         calls: list[Json] = []
         for _ in range(pick.randint(1, 4)):
             number += 1
@@ -121,14 +122,18 @@ def _ended(server: Server, job_id: str, log: Path, kills: int) -> Run:
     end = server.call("agent_poll", job_id=job_id, wait_s=10)
     while "next_poll_ms" in end and time.monotonic() < give_up_at:
         end = server.call("agent_poll", job_id=job_id, wait_s=10)
-    found = [line.partition(" ") for line in log.read_text().splitlines()]
     return Run(
         end,
-        Counter(call for what, _, call in found if what == "begin"),
-        Counter(call for what, _, call in found if what == "end"),
+        _lines(log, "begin"),
+        _lines(log, "end"),
         _told(server, job_id) if "next_poll_ms" not in end else {},
         kills,
     )
+
+
+def _lines(log: Path, what: str) -> Counter[str]:
+    """How often the tool server wrote that of each call."""
+    return Counter(line.removeprefix(f"{what} ") for line in log.read_text().splitlines() if line.startswith(what))
 
 
 def _told(server: Server, job_id: str) -> dict[str, str]:
