@@ -282,9 +282,10 @@ class SQLiteStore:
                                               WHEN :ended THEN NULL ELSE next_at END,
                                revision = revision + 1
                         WHERE id = :id AND status IN {before(job.status)} AND (holder = :me OR NOT :held)
-                          AND (:status <> 'input_required' OR {_ASKS})
+                          AND (:status <> 'input_required' OR :asked_at IS NULL OR {_ASKS})
                         RETURNING id""",
                     **job_columns(job),
+                    asked_at=job.turn.asked_at,
                     ended=job.terminal,
                     me=self._db.holder.name,
                     held=held,
