@@ -52,7 +52,9 @@ def answer(message: dict[str, Any]) -> None:
     elif method == "tools/list":
         say(id=number, result={"tools": TOOLS})
     elif method == "tools/call":
-        threading.Thread(target=call, args=(number, params["name"], params["arguments"]), daemon=True).start()
+        given = params["arguments"]
+        # A call that ends by itself does so even where nobody is left to hear of it.
+        threading.Thread(target=call, args=(number, params["name"], given), daemon="hang" in given).start()
     elif method == "notifications/cancelled" and params["requestId"] in STOPS:
         STOPS[params["requestId"]].set()
     elif number is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
@@ -201,6 +202,46 @@ async def test_whatever_a_tool_server_does_the_job_goes_on_and_the_model_is_told
         assert told in first and second == "well"
 
 
+@pytest.mark.parametrize("broken", [False, True], ids=["its server is there", "its server does not start"])
+async def test_of_a_call_that_a_process_left_the_model_is_told_that_nobody_knows(
+    settings: Settings, log: Path, broken: bool
+) -> None:
+    async with hosting(given(settings, ledger=ledger(log))) as host:
+        job_id = await started(host, calling([call("ledger__write", n=1, hang=True)]))
+        await eventually(lambda: lines(log) == ["begin write 1"])
+    entry = {"command": "/no/such/program"} if broken else ledger(log)
+    async with hosting(given(settings, ledger=entry)) as host:
+        assert (await host.end(job_id))["output"] == "the end"
+        assert [told[:35] for told in await outputs(host, job_id)] == ["The outcome of this call is unknown"]
+    assert "end write 1" not in lines(log) and lines(log).count("begin write 1") == 1
+
+
+async def test_a_reading_call_that_a_process_left_is_made_again(settings: Settings, log: Path) -> None:
+    async with hosting(given(settings, ledger=ledger(log))) as host:
+        job_id = await started(host, calling([call("ledger__read", n=1, seconds=2)]))
+        await eventually(lambda: lines(log) == ["begin read 1"])
+    async with hosting(given(settings, ledger=ledger(log))) as host:
+        assert (await host.end(job_id))["output"] == "the end"
+        assert await outputs(host, job_id) == ["read 1"]
+    assert lines(log).count("begin read 1") == 2
+
+
+async def test_a_reply_is_acted_on_at_once_however_often_the_job_is_polled(settings: Settings, log: Path) -> None:
+    servers = {"ledger": ledger(log, approval="always")}
+    settings = replace(given(settings, **servers), approvals="model")
+    async with hosting(settings) as host:
+        job_id = await started(host, calling([call("ledger__write", n=1)], [call("ledger__write", n=2)]))
+        for n in (1, 2):
+            answer = await host.end(job_id)
+            assert answer["status"] == "input_required" and len(lines(log)) == 2 * (n - 1)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(host.client.call_tool, "agent_poll", {"job_id": job_id, "wait_s": 1})
+                await host.call("agent_reply", job_id=job_id, approve=[answer["needs"][0]["call_id"]])
+        assert (await host.end(job_id))["output"] == "the end"
+    assert lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
+
+
 async def test_more_tools_than_the_api_takes_are_refused_and_the_server_goes_on(settings: Settings) -> None:
     async with hosting(given(settings, bad=bad("many"))) as host:
         sentence = await host.refused(
@@ -210,17 +251,17 @@ async def test_more_tools_than_the_api_takes_are_refused_and_the_server_goes_on(
         assert (await host.start(emulate={"text": "x"}))["job_id"]
 
 
+@pytest.mark.parametrize("lacking", [{}, {"other": bad()}], ids=["no servers", "other servers"])
 async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
-    settings: Settings, log: Path, upstream: RunningServer
+    settings: Settings, log: Path, lacking: dict[str, Any]
 ) -> None:
-    ours, others = given(settings, ledger=ledger(log)), given(settings, other=bad())
+    ours = given(settings, ledger=ledger(log))
     async with hosting(ours) as host:
-        job_id = await started(host, calling([call("ledger__read", n=1, seconds=2)], duration_s=2))
-    for lacking in (settings, others):
-        async with hosting(lacking) as host:
-            answer = await host.call("agent_poll", job_id=job_id, wait_s=30)
-            assert answer["status"] == "in_progress", answer
+        job_id = await started(host, calling([call("ledger__write", n=1)], duration_s=2))
+    async with hosting(given(settings, **lacking) if lacking else settings) as host:
+        answer = await host.call("agent_poll", job_id=job_id, wait_s=15)
+        assert (answer["status"], answer.get("needs")) == ("in_progress", None)
     assert lines(log) == []
     async with hosting(ours, speed=60) as host:
         assert (await host.end(job_id))["output"] == "the end"
-    assert lines(log) == ["begin read 1", "end read 1"]
+    assert lines(log) == ["begin write 1", "end write 1"]

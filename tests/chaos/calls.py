@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 SPEED = 20.0
 LEDGER = Path(__file__).resolve().parents[1] / "ledger.py"
-#: A kill comes so long after a line of the tool server, or after a start, at most: calls take up to half of it.
+#: A kill comes so long after a line of the tool server, or after a start, at most: calls take up to so long.
 AFTER_S = 0.3
 LIMIT_S = 60.0
 
@@ -99,7 +99,7 @@ def _script(pick: random.Random) -> Json:
         calls: list[Json] = []
         for _ in range(pick.randint(1, 4)):
             number += 1
-            seconds = pick.choice((0, 0, AFTER_S / 6, AFTER_S / 2))
+            seconds = pick.choice((0, AFTER_S / 2, AFTER_S))
             name = pick.choice(("write", "write", "read"))
             calls.append({"name": f"ledger__{name}", "arguments": {"n": number, "seconds": seconds}})
         turns.append({"function_calls": calls})
