@@ -134,7 +134,8 @@ class App:
         )
         made = settings.result_dir or settings.data_path() / "made"
         settler = Settler(store, client, self._clock, terms.prices, results=settings.result_dir, made=made)
-        loop = Loop(store, self._clock, settler, terms.toolbox, Bounds(input_timeout_s=settings.input_timeout_s))
+        bounds = Bounds(job_timeout_s=settings.job_timeout_s, input_timeout_s=settings.input_timeout_s)
+        loop = Loop(store, self._clock, settler, terms.toolbox, bounds)
         self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)
         return Runner(
             store,

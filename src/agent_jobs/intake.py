@@ -174,8 +174,9 @@ class Intake:
         )
         body = {**_inherited(previous.request, order.web_search), **body}
         if functions:
-            others = [tool for tool in items_of(body.get("tools")) if tool not in functions]
-            body = {**body, "tools": [*others, *functions]}
+            named = {function["name"] for function in functions}
+            kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
+            body = {**body, "tools": [*kept, *functions]}
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = thread.continued(body, link, previous.exchanges)

@@ -8,6 +8,7 @@ way is repeated only where its tool says that this does no harm; else the model 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ import anyio
 
 from agent_jobs import thread
 from agent_jobs.clock import Clock
-from agent_jobs.errors import AgentJobsError
+from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.job import JSON, Call, Job, Status
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 #: A job whose tool servers this process lacks is left to others for so long.
 LET_GO_S = 60.0
+AGAIN_S = 1.0
 UNKNOWN = (
     "The outcome of this call is unknown: the process that made it ended before it was answered. "
     "Look whether it took effect before you repeat it."
@@ -39,10 +41,12 @@ class Bounds:
 
     Args:
         turns: Upstream runs of one job.
+        job_timeout_s: How long a turn may take, its calls included, unless somebody is asked.
         input_timeout_s: How long an answer is waited for.
     """
 
     turns: int = 20
+    job_timeout_s: float = 10_800.0
     input_timeout_s: float = 7 * 86_400.0
 
 
@@ -59,30 +63,52 @@ class Loop:
         self._settler = settler
         self._toolbox = toolbox
         self._bounds = bounds
+        self._acting: set[str] = set()
 
     async def act(self, job: Job) -> Done | After:
         """Run what can be run here, ask for what cannot, and begin the next turn once all is answered."""
+        if job.id in self._acting:
+            return After(AGAIN_S)  # a reply came meanwhile: a call that is under way here was not left by the dead
+        self._acting.add(job.id)
+        try:
+            return await self._act(job)
+        finally:
+            self._acting.discard(job.id)
+
+    async def _act(self, job: Job) -> Done | After:
         now = self._clock.now()
         if job.cancel_requested_at is not None:
             return await self._end(job.cancelled(now))
         asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
         if asked_at is not None and now - asked_at > self._bounds.input_timeout_s:
             return await self._end(job.failed("deadline_exceeded", "Nobody answered what it asked for.", now))
-        if job.toolbox and self._toolbox is None:
+        if not self._has_servers_of(job):
             await self._store.let_go(job.id, now + LET_GO_S)
             return Done()
         calls = await self._known(job)
         if why := self._beyond(job, await self._store.calls(job.id)):
             return await self._end(job.failed(*why, now))
         if not await self._run(job, [call for call in calls if _runnable(call)]):
-            return After(0)  # to be cancelled
+            return After(0)  # to be ended
         calls = await self._store.calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
             return await self._go_on(job, calls)
         if any(call.needs in ("approval", "output") and call.state == "open" for call in calls):
-            await self._store.save(job.waiting(now))
-            return After(self._bounds.input_timeout_s)
+            # In this order: a reply pulls the job to now, and may come at any moment after it is asked for.
+            await self._store.schedule(job.id, now, self._bounds.input_timeout_s)
+            return Done() if await self._store.save(job.waiting(now)) else After(0)
         return After(0)
+
+    def _has_servers_of(self, job: Job) -> bool:
+        """Whether the servers that the job was given are this process's too."""
+        if not job.toolbox:
+            return True
+        try:
+            if self._toolbox is not None:
+                self._toolbox.check(job.toolbox)
+        except RequestError:
+            return False
+        return self._toolbox is not None
 
     async def _known(self, job: Job) -> list[Call]:
         """The turn's calls, each with what it needs, those that a dead process left under way dealt with."""
@@ -99,16 +125,21 @@ class Loop:
             return call
         if self._toolbox is None or not self._toolbox.knows(call.name):
             return replace(call, needs="output")
+        left = call.state == "running"
         try:
             policy = await self._toolbox.policy(call.name, job.toolbox)
         except AgentJobsError as error:
-            return _done(call, str(error))
+            return _done(call, UNKNOWN if left else str(error))
+        if left:
+            harmless = policy is not None and (policy.read_only or policy.idempotent)
+            return replace(call, state="approved") if harmless else _done(call, UNKNOWN)
         if policy is None:
             return _done(call, f"There is no function {call.name[:80]}.")
-        if call.state == "running":
-            harmless = policy.read_only or policy.idempotent
-            return replace(call, state="approved") if harmless else _done(call, UNKNOWN)
         return replace(call, needs="approval" if policy.asks else "run")
+
+    def _left_s(self, job: Job) -> float:
+        """How long the turn's calls may still take; a person may take longer."""
+        return inf if job.turn.asked_at is not None else -job.overdue_s(self._clock.now(), self._bounds.job_timeout_s)
 
     def _beyond(self, job: Job, calls: Sequence[Call]) -> tuple[str, str] | None:
         """The code and the sentence where the job may not go on."""
@@ -119,10 +150,12 @@ class Loop:
             return "max_tool_calls", f"It asked for {len(calls)} calls, and options.max_tool_calls allows {most}."
         if job.max_cost_usd is not None and (job.cost_usd or 0.0) >= job.max_cost_usd:
             return "budget_exceeded", f"It cost {job.cost_usd:.2f} USD, and options.max_cost_usd is reached."
+        if self._left_s(job) <= 0:
+            return "deadline_exceeded", "Its calls took longer than its time limit."
         return None
 
     async def _run(self, job: Job, calls: Sequence[Call]) -> bool:
-        """Run calls side by side; False when a cancel came meanwhile and stopped them."""
+        """Run calls side by side; False when a cancel or the time limit stopped them."""
         if not calls:
             return True
         await self._store.save(replace(job, activity=_told(calls)))
@@ -131,7 +164,8 @@ class Loop:
 
             async def stop() -> None:
                 nonlocal stopped
-                await self._cancel_of(job)
+                with self._clock.limit(self._left_s(job)):
+                    await self._cancel_of(job)
                 stopped = True
                 running.cancel_scope.cancel()
 
@@ -170,7 +204,8 @@ class Loop:
             exchanges = await self._store.thread(job.id)
             body, rebuilt = dict(thread.continued(body, {}, exchanges)), True
         going_on = job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
-        return After(0) if await self._store.go_on(going_on) else Done()
+        await self._store.go_on(going_on)
+        return After(0)  # where it was not begun, it is to be cancelled
 
     async def _end(self, job: Job) -> Done:
         await self._store.save(await self._settler.closed(job))

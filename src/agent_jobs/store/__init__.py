@@ -145,8 +145,8 @@ class Store(Protocol):
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
         """Write what `apply` and `observe` own, if the job may still go there; its output in the same change.
 
-        Returns the job as it now stands, None when someone was first: its end is written, or, with `held`,
-        another process holds it.
+        Returns the job as it now stands, None when someone was first: its end is written, what it would wait for
+        was answered, or, with `held`, another process holds it.
         """
         ...
 

@@ -54,6 +54,9 @@ _SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0
              FROM job WHERE created_at >= :since"""
 #: Where nothing runs upstream, so that a cancel ends the job.
 _IDLE = "('pending', 'input_required')"
+#: The turn asks for what was not answered yet.
+_ASKS = """EXISTS (SELECT 1 FROM call WHERE job_id = job.id AND turn = job.turn
+                   AND state = 'open' AND needs <> 'run')"""
 #: Files go with it, which are to be removed: here, and those that are there already at the provider.
 _UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id)"
 
@@ -307,8 +310,10 @@ class SQLiteStore:
                                               WHEN :ended THEN NULL ELSE next_at END,
                                revision = revision + 1
                         WHERE id = :id AND status IN {before(job.status)} AND (holder = :me OR NOT :held)
+                          AND (:status <> 'input_required' OR :asked_at IS NULL OR {_ASKS})
                         RETURNING id""",
                     **job_columns(job),
+                    asked_at=job.turn.asked_at,
                     ended=job.terminal,
                     me=self._db.holder.name,
                     held=held,
@@ -406,9 +411,8 @@ class SQLiteStore:
                 if not answered:
                     raise SomeoneWasFirst
             await self._db.execute(
-                """UPDATE job SET status = 'in_progress', next_at = :now, not_before = 0, revision = revision + 1
-                   WHERE id = :id AND NOT EXISTS (SELECT 1 FROM call WHERE job_id = :id AND turn = job.turn
-                                                  AND state = 'open' AND needs <> 'run')""",
+                f"""UPDATE job SET status = 'in_progress', next_at = :now, not_before = 0, revision = revision + 1
+                    WHERE id = :id AND NOT {_ASKS}""",
                 id=job.id,
                 now=now,
             )
