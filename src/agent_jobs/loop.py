@@ -66,7 +66,7 @@ class Loop:
         if job.cancel_requested_at is not None:
             return await self._end(job.cancelled(now))
         asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
-        if asked_at is not None and now - asked_at > self._bounds.input_timeout_s:
+        if asked_at is not None and now - asked_at >= self._bounds.input_timeout_s:
             return await self._end(job.failed("deadline_exceeded", "Nobody answered what it asked for.", now))
         if job.toolbox and self._toolbox is None:
             await self._store.let_go(job.id, now + LET_GO_S)
@@ -79,10 +79,8 @@ class Loop:
         calls = await self._store.calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
             return await self._go_on(job, calls)
-        if any(call.needs in ("approval", "output") and call.state == "open" for call in calls):
-            await self._store.save(job.waiting(now))
-            return After(self._bounds.input_timeout_s)
-        return After(0)
+        # Answers may come at any time, so whether somebody is still waited for is asked of the store.
+        return Done() if await self._store.wait(job, now, self._bounds.input_timeout_s) else After(0)
 
     async def _known(self, job: Job) -> list[Call]:
         """The turn's calls, each with what it needs, those that a dead process left under way dealt with."""
@@ -160,7 +158,7 @@ class Loop:
             await self._store.changed(job.id, row.revision)
             row = await self._store.get(job.id)
 
-    async def _go_on(self, job: Job, calls: Sequence[Call]) -> Done | After:
+    async def _go_on(self, job: Job, calls: Sequence[Call]) -> After:
         """Begin the next turn with the answers."""
         answers = [_answer(call) for call in calls]
         body, rebuilt = {**job.turn.request, "input": answers}, False
@@ -170,7 +168,8 @@ class Loop:
             exchanges = await self._store.thread(job.id)
             body, rebuilt = dict(thread.continued(body, {}, exchanges)), True
         going_on = job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
-        return After(0) if await self._store.go_on(going_on) else Done()
+        await self._store.go_on(going_on)  # or a cancel came first, which the next step sees
+        return After(0)
 
     async def _end(self, job: Job) -> Done:
         await self._store.save(await self._settler.closed(job))
@@ -188,7 +187,8 @@ def _done(call: Call, output: object) -> Call:
 def _answer(call: Call) -> JSON:
     """What goes upstream for a call."""
     if call.kind == "approval":
-        return {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": bool(call.output)}
+        answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
+        return answer if call.output is True else {**answer, "reason": str(call.output)}
     return {"type": "function_call_output", "call_id": call.id, "output": call.output}
 
 
