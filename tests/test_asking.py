@@ -11,14 +11,15 @@ from typing import Any, Literal
 import anyio
 import httpx2
 import pytest
+from mcp import Client
 from mcp.client import ClientRequestContext
-from mcp_types import ElicitRequestParams, ElicitResult
+from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.render import ASKING_BYTES
 from agent_jobs.settings import Settings
-from hosts import Host, hosting, scripted
-from processes import serving
+from hosts import Host, hosting, read, scripted
+from processes import parameters, serving
 from test_tools import size
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["before 2026-07-28", "2026-07-28"])
@@ -55,7 +56,11 @@ def answers(upstream: RunningServer) -> list[dict[str, Any]]:
 
 def script(**emulate: Any) -> dict[str, Any]:
     """The arguments of a start whose run ends by asking."""
-    function = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+    function: dict[str, Any] = {
+        "type": "function",
+        "name": "lookup",
+        "parameters": {"type": "object", "properties": {}},
+    }
     shop = {"type": "mcp", "server_label": "shop", "server_url": "https://shop.example/mcp"}
     tools = [shop if "mcp_approval" in emulate else function]
     return {"emulate": {"duration_s": 0.2, **emulate}, "options": {"tools": tools}}
@@ -213,6 +218,33 @@ async def test_what_a_dialog_shows_is_bounded_and_cannot_be_dressed_up(settings:
     assert f"characters are not shown: agent_result job_id={told['job_id']} part=items" in question
 
 
+@ERAS
+async def test_a_dialog_works_over_pipes(tmp_path: Path, upstream: RunningServer, mode: str) -> None:
+    person = Person()
+    over = Client(parameters(tmp_path, upstream.base_url), mode=mode, elicitation_callback=person.asked)
+    async with over as client:
+        arguments = script(mcp_approval=REMOTE)
+        prompt = scripted("ask", arguments["emulate"])
+        started = read(await client.call_tool("agent_start", {"prompt": prompt, "options": arguments["options"]}))
+        answer = read(await client.call_tool("agent_poll", {"job_id": started["job_id"]}))
+    assert (answer["status"], len(person.seen)) == ("completed", 1)
+
+
+async def test_an_answer_counts_also_where_the_server_was_started_anew_since_it_asked(settings: Settings) -> None:
+    person = Person()
+    async with hosting(settings, elicitation_callback=person.asked) as host:
+        poll = {"job_id": (await host.start(**script(mcp_approval=REMOTE)))["job_id"]}
+        asked = await host.client.session.call_tool("agent_poll", poll, allow_input_required=True)
+    assert isinstance(asked, InputRequiredResult)
+    said = {key: ElicitResult(action="accept", content={}) for key in asked.input_requests or {}}
+    async with hosting(settings, elicitation_callback=person.asked) as host:
+        answer = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**said}))
+        assert answer["status"] == "completed"
+        again = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**said}))
+        assert again["note"].startswith("The user's answer changed nothing:")
+    assert person.seen == []
+
+
 # The host's model, by agent_reply
 
 
@@ -320,7 +352,10 @@ async def test_of_many_answers_at_once_the_first_counts(settings: Settings) -> N
 async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_neither(
     settings: Settings, tmp_path: Path
 ) -> None:
-    calls = [{"name": "one__hang", "arguments": {}}, {"name": "one__write", "arguments": {"text": "written"}}]
+    calls: list[dict[str, Any]] = [
+        {"name": "one__hang", "arguments": {}},
+        {"name": "one__write", "arguments": {"text": "written"}},
+    ]
     async with hosting(replace(toolbox(settings, tmp_path), approvals="model")) as host:
         started = await host.start(emulate={"duration_s": 0.2, "function_calls": calls}, options={"toolbox": ["one"]})
         job_id = started["job_id"]
