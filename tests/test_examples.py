@@ -16,8 +16,9 @@ SHOWN = {
     "research": "[2] Emulated source 2 https://example.com/emulated/2",
     "review": "tokens, wrote",
     "structured": "emulated unit",
+    "git_report": "It made 1 calls of this machine's tools; the first: git__log",
 }
-SHARED = {"tools"}
+SHARED = {"tools", "git_server"}
 
 
 def test_every_example_is_run() -> None:

@@ -481,7 +481,8 @@ async def waiting(store: Store, *calls: str) -> Job:
     job = await acting(store, *calls)
     for call in await store.calls(job.id):
         assert await store.set_call(job, replace(call, needs="output"), "open")
-    return there(await store.save(job.waiting(NOW)))
+    assert await store.wait(job, NOW, 600.0)
+    return await row(store)
 
 
 async def states(store: Store) -> list[str]:
@@ -532,7 +533,7 @@ async def test_a_reply_answers_all_or_nothing_and_wakes_the_job_once_nothing_is_
     job = await waiting(store, "a", "b")
     a, b = [replace(call, state="done", output="1") for call in await store.calls(job.id)]
     assert await other.reply(job, [a], NOW + 1)
-    assert ((await row(store)).status, await store.next_at(HERE)) == (INPUT_REQUIRED, None)
+    assert ((await row(store)).status, await store.next_at(HERE)) == (INPUT_REQUIRED, NOW + 1)
     assert not await other.reply(job, [b, a], NOW + 2)
     assert await states(store) == ["done", "open"]
     assert await other.reply(job, [b], NOW + 3)
@@ -544,7 +545,7 @@ async def test_a_job_that_was_answered_meanwhile_does_not_wait_any_more(store: S
     job = await waiting(store, "a")
     [call] = await store.calls(job.id)
     assert await other.reply(job, [replace(call, state="done", output="1")], NOW + 1)
-    assert await store.save(job.waiting(NOW + 2)) is None
+    assert not await store.wait(job, NOW + 2, 600.0)
     assert (await row(store)).status is IN_PROGRESS
 
 

@@ -35,6 +35,10 @@ GATHERED_MAX = 1_000
 DAY_S = 86_400.0
 
 
+def _asks(job: Job) -> bool:
+    return job.status is Status.INPUT_REQUIRED
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """The endpoint this process works with, and who runs its jobs."""
@@ -76,6 +80,7 @@ class Engine:
         self._upstream = upstream
         self._clock = clock
         self._tasks = tasks
+        self._told: dict[str, int] = {}  #: of jobs that ask, in which revision a caller of this process was told
 
     def now(self) -> float:
         """The engine's time in epoch seconds, by which answers tell ages."""
@@ -125,17 +130,21 @@ class Engine:
             await self._existing(order.previous_job_id)
         return await self._working().intake.estimate(order)
 
-    async def poll(self, job_id: str, *, wait_s: float = 0.0) -> Job:
-        """The job as it stands, once it ended or after `wait_s`; its output with it when it ended.
+    async def poll(self, job_id: str, *, wait_s: float = 0.0, anew: bool = False) -> Job:
+        """The job as it stands, once it ended or asks, or after `wait_s`; its output with it when it ended.
+
+        With `anew`, what callers of this process were told that it asks is waited on, until something of it changes.
 
         Raises:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
         job = await self._existing(job_id)
-        return await self._settled(job if job.terminal else await self._watched(job, wait_s))
+        if job.terminal:
+            return await self._settled(job)
+        return await self._settled(await self._watched(job, wait_s, self._asks_anew if anew else _asks))
 
     async def gather(self, group: Group, *, wait_s: float = 0.0) -> Gathered:
-        """How the jobs of a group stand, once one ended that nobody was told of, or after `wait_s`.
+        """How the jobs of a group stand, once one ended or asks that nobody was told of, or after `wait_s`.
 
         Raises:
             JobNotFoundError: One of the jobs or the batch does not exist.
@@ -145,18 +154,18 @@ class Engine:
         if group.active:
             group = replace(group, since=self._clock.now() - UNTOLD_S)
         gathered = await self._gathered(group)
-        if group.batch and not (gathered.done or gathered.running or gathered.delivered):
+        if group.batch and not (gathered.done or gathered.going_on or gathered.delivered):
             raise JobNotFoundError(f"There is no batch {group.batch[:40]!r}: agent_list shows what there is.")
         if wait_s > 0:
             now = self._clock.now()
-            for job in gathered.running:
+            for job in [*gathered.running, *gathered.asking]:
                 await self._store.watch(job.id, now, now + wait_s + WATCHED_S)
             self._wake()
         with self._clock.limit(wait_s):
-            while gathered.running and not gathered.done:
+            while gathered.going_on and not gathered.done:
                 mark = await self._store.mark()
                 gathered = await self._gathered(group)
-                if gathered.running and not gathered.done:
+                if gathered.going_on and not gathered.done:
                     settling = any(job.terminal for job in gathered.running)
                     with self._clock.limit(SETTLE_WAIT_S if settling else inf):
                         await self._store.moved(mark)
@@ -187,7 +196,11 @@ class Engine:
         )
 
     def delivered(self, *jobs: Job) -> None:
-        """Have it noted, once the caller is done, that the ends of these jobs were handed to a host."""
+        """Have it noted, once the caller is done, that the ends of these jobs were handed to a host.
+
+        What jobs ask is noted for this process alone: every host's model should hear of it.
+        """
+        self._told |= {job.id: job.revision for job in jobs if _asks(job)}
         ended = [job.id for job in jobs if job.terminal and job.delivered_at is None]
         if ended:
             self._tasks.start_soon(self._deliver, ended)
@@ -207,7 +220,7 @@ class Engine:
 
     async def asked(self, job: Job) -> list[Call]:
         """What a job that waits asks for."""
-        if job.status is not Status.INPUT_REQUIRED:
+        if not _asks(job):
             return []
         calls = await self._store.calls(job.id, job.turn.number)
         return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
@@ -222,10 +235,23 @@ class Engine:
         asked = {call.id: call for call in await self.asked(job)}
         if not asked:
             raise RequestError(f"{job_id} is {job.status} and asks for nothing: agent_poll it.")
-        if not await self._store.reply(job, _answers(asked, reply), self._clock.now()):
+        current = reply.turn in (None, job.turn.number)
+        if not current or not await self._store.reply(job, _answers(asked, reply), self._clock.now()):
             raise RequestError(f"{job_id} was answered by somebody else meanwhile: agent_poll it.")
         self._wake()
         return await self._existing(job_id)
+
+    async def answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
+        """Return once the job does not ask for this call any more, or after `wait_s`.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        with self._clock.limit(wait_s):
+            job = await self._existing(job_id)
+            while any(call.id == call_id for call in await self.asked(job)):
+                await self._store.changed(job.id, job.revision)
+                job = await self._existing(job_id)
 
     async def adopt(self, job_id: str, response_id: str) -> Job:
         """Give a job the response id that was found elsewhere, so that its result is collected after all."""
@@ -253,17 +279,28 @@ class Engine:
         now = self._clock.now()
         settling = [job for job in jobs if job.unsettled and now - (job.finished_at or now) < SETTLE_WAIT_S]
         open_jobs = [job for job in jobs if not job.terminal or job in settling]
-        asking = [job for job in open_jobs if job.status is Status.INPUT_REQUIRED]
+        for job in jobs:
+            if not _asks(job):
+                self._told.pop(job.id, None)
+        anew = [job for job in open_jobs if self._asks_anew(job)]
         ended = [job for job in jobs if job.terminal and job not in settling]
         fresh = sorted((job for job in ended if job.delivered_at is None), key=lambda job: job.finished_at or 0.0)
-        return Gathered([*fresh, *asking], [job for job in open_jobs if job not in asking], len(ended) - len(fresh))
+        return Gathered(
+            [*fresh, *anew],
+            [job for job in open_jobs if not _asks(job)],
+            [job for job in open_jobs if _asks(job) and job not in anew],
+            len(ended) - len(fresh),
+        )
 
-    async def _watched(self, job: Job, wait_s: float) -> Job:
+    def _asks_anew(self, job: Job) -> bool:
+        return _asks(job) and self._told.get(job.id) != job.revision
+
+    async def _watched(self, job: Job, wait_s: float, arrived: Callable[[Job], bool] = _asks) -> Job:
         """Wait for the job's end with upstream looked at often; a wait that runs out is no error."""
         now = self._clock.now()
         await self._store.watch(job.id, now, now + max(0.0, wait_s) + WATCHED_S)
         self._wake()
-        return await self._placed(await self._until(job, lambda job: job.status is Status.INPUT_REQUIRED, wait_s))
+        return await self._placed(await self._until(job, arrived, wait_s))
 
     async def _settled(self, job: Job) -> Job:
         """The job; where something follows its end, once that is done or was waited for long enough."""
@@ -357,7 +394,7 @@ def _answers(asked: Mapping[str, Call], reply: Reply) -> list[Call]:
 
 
 def _denied(call: Call, why: str) -> Call:
-    return replace(call, state="done", output=False if call.kind == "approval" else why)
+    return replace(call, state="done", output=why)
 
 
 def _text(output: object) -> str:

@@ -23,9 +23,15 @@ class Group:
 class Gathered:
     """How the jobs of a group stand; none with its output."""
 
-    done: list[Job]  #: over, or waiting for an answer, and handed to nobody yet; what ended first comes first
+    done: list[Job]  #: over and handed to nobody yet, what ended first comes first; then what asks and was not told
     running: list[Job]
+    asking: list[Job]  #: what waits for an answer, and was told
     delivered: int  #: how many were handed out before
+
+    @property
+    def going_on(self) -> bool:
+        """Whether something may still come."""
+        return bool(self.running or self.asking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +95,4 @@ class Reply:
     approve: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     message: str = ""  #: instead of what is not answered otherwise
+    turn: int | None = None  #: whose calls are meant, where it was asked a while ago; None: those of now

@@ -376,11 +376,6 @@ class Job:
             return self.failed("deadline_exceeded", DEADLINE, now)
         return replace(self._to(Status.IN_PROGRESS), turn=replace(self.turn, acting=True), activity="")
 
-    def waiting(self, now: float) -> "Job":
-        """Somebody has to answer before the job can go on."""
-        asked_at = now if self.turn.asked_at is None else self.turn.asked_at
-        return replace(self._to(Status.INPUT_REQUIRED), turn=replace(self.turn, asked_at=asked_at), activity="")
-
     def next_turn(self, request: JSON, request_id: str, *, rebuilt: bool = False) -> "Job":
         """The job with another turn, not yet sent, for which all that the last one asked for is there."""
         turn = Turn(

@@ -80,7 +80,7 @@ class Loop:
         if job.cancel_requested_at is not None:
             return await self._end(job.cancelled(now))
         asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
-        if asked_at is not None and now - asked_at > self._bounds.input_timeout_s:
+        if asked_at is not None and now - asked_at >= self._bounds.input_timeout_s:
             return await self._end(job.failed("deadline_exceeded", "Nobody answered what it asked for.", now))
         if not self._has_servers_of(job):
             await self._store.let_go(job.id, now + LET_GO_S)
@@ -93,11 +93,8 @@ class Loop:
         calls = await self._store.calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
             return await self._go_on(job, calls)
-        if any(call.needs in ("approval", "output") and call.state == "open" for call in calls):
-            # In this order: a reply pulls the job to now, and may come at any moment after it is asked for.
-            await self._store.schedule(job.id, now, self._bounds.input_timeout_s)
-            return Done() if await self._store.save(job.waiting(now)) else After(0)
-        return After(0)
+        # Answers may come at any time, so whether somebody is still waited for is asked of the store.
+        return Done() if await self._store.wait(job, now, self._bounds.input_timeout_s) else After(0)
 
     def _has_servers_of(self, job: Job) -> bool:
         """Whether the servers that the job was given are this process's too."""
@@ -194,7 +191,7 @@ class Loop:
             await self._store.changed(job.id, row.revision)
             row = await self._store.get(job.id)
 
-    async def _go_on(self, job: Job, calls: Sequence[Call]) -> Done | After:
+    async def _go_on(self, job: Job, calls: Sequence[Call]) -> After:
         """Begin the next turn with the answers."""
         answers = [_answer(call) for call in calls]
         body, rebuilt = {**job.turn.request, "input": answers}, False
@@ -204,8 +201,8 @@ class Loop:
             exchanges = await self._store.thread(job.id)
             body, rebuilt = dict(thread.continued(body, {}, exchanges)), True
         going_on = job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
-        await self._store.go_on(going_on)
-        return After(0)  # where it was not begun, it is to be cancelled
+        await self._store.go_on(going_on)  # or a cancel came first, which the next step sees
+        return After(0)
 
     async def _end(self, job: Job) -> Done:
         await self._store.save(await self._settler.closed(job))
@@ -223,7 +220,8 @@ def _done(call: Call, output: object) -> Call:
 def _answer(call: Call) -> JSON:
     """What goes upstream for a call."""
     if call.kind == "approval":
-        return {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": bool(call.output)}
+        answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
+        return answer if call.output is True else {**answer, "reason": str(call.output)}
     return {"type": "function_call_output", "call_id": call.id, "output": call.output}
 
 

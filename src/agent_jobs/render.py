@@ -20,8 +20,10 @@ CODE_CHARS, MESSAGE_CHARS = 60, 300
 DRY_RUN_BYTES = 4_000
 #: Of a title in a row; job ids that are repeated to the model at most.
 ROW_CHARS, FEW = 40, 8
-#: Of what a call was asked with, before somebody approves it.
-ARGUMENT_CHARS = 2_000
+#: Of what a call was asked with, as far as it fits; of its name; calls that are told of at once.
+ARGUMENT_CHARS, ARGUMENT_CHARS_LEAST, NAME_CHARS, CALLS = 2_000, 120, 80, 20
+#: All that a waiting job needs, unless one call's id alone takes it.
+ASKING_BYTES = 8_000
 #: What happened last to a job is told so often.
 EVENTS = 40
 
@@ -98,34 +100,39 @@ def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) 
     """
     running = len(told.running)
     poll = f"agent_poll {asked(group)}".strip()
+    asks = len(told.asking) or None
     if not told.done:
-        waiting: dict[str, Any] = {"running": running, "delivered": told.delivered or None}
-        if running:
-            hint = min(job.next_poll_ms(now) for job in told.running)
-            waiting |= {"next_poll_ms": hint, "next": poll, "advice": ADVICE if advise else None}
+        waiting: dict[str, Any] = {"running": running, "input_required": asks, "delivered": told.delivered or None}
+        if told.going_on:
+            hint = min(job.next_poll_ms(now) for job in [*told.running, *told.asking])
+            then = poll if running else "agent_list status=input_required, then agent_poll each"
+            waiting |= {"next_poll_ms": hint, "next": then, "advice": ADVICE if advise else None}
         else:
             waiting |= {"next": f"all were told before: agent_list {asked(group)}".strip()}
         return _compact(waiting), []
     if len(told.done) == 1 and "next" not in (alone := shown(told.done[0], now)):
-        return _compact({"done": [alone], "running": running, "next": poll if running else None}), told.done
-    left = len(told.done)
-    rows: list[dict[str, Any]] = []
-    while True:
-        more = left - len(rows)
-        answer = _compact(
-            {
-                "done": rows,
-                "more": more or None,
-                "running": running,
-                "next": f"agent_result for each{f'; {poll}' if running or more else ''}",
-            }
-        )
-        if not more:
-            return answer, told.done
-        row = _row(told.done[len(rows)])
-        if rows and len(dumps({**answer, "done": [*rows, row]}).encode()) > ADVICE_BYTES:
-            return answer, told.done[: len(rows)]
-        rows.append(row)
+        going_on = {"running": running, "input_required": asks, "next": poll if running else None}
+        return _compact({"done": [alone], **going_on}), told.done
+
+    def of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        more = len(told.done) - len(rows)
+        then = "; ".join([*_each(rows), *[poll] * bool(running or more)])
+        return _compact({"done": rows, "more": more or None, "running": running, "input_required": asks, "next": then})
+
+    rows = [_row(told.done[0])]
+    for job in told.done[1:]:
+        if len(dumps(of([*rows, _row(job)])).encode()) > ADVICE_BYTES:
+            break
+        rows.append(_row(job))
+    return of(rows), told.done[: len(rows)]
+
+
+def _each(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What to do with each of these rows."""
+    asking = [row["status"] == Status.INPUT_REQUIRED for row in rows]
+    if not any(asking):
+        return ["agent_result for each"]
+    return ["agent_result for each that ended"] * (not all(asking)) + ["agent_poll each that is input_required"]
 
 
 def listed(found: Listed, now: float) -> dict[str, Any]:
@@ -212,24 +219,30 @@ def asked(group: Group) -> str:
     return f"job_ids={dumps(group.job_ids)}" if group.job_ids else ""
 
 
-def asking(job: Job, calls: Sequence[Call], *, may_approve: bool) -> dict[str, Any]:
-    """The answer to a poll of a job that waits for one: what it needs, and how to give it."""
-    needs = [
-        {"call_id": call.id, "name": call.name, "arguments": _short(call.arguments)}
-        | ({"approval": True} if call.needs == "approval" else {})
-        for call in calls
-    ]
-    approvals = any(call.needs == "approval" for call in calls)
-    how = ["outputs=[{call_id,output}]"] * any(call.needs == "output" for call in calls)
-    how += (["approve=[...] or deny=[...]"] if may_approve else ["deny=[...]"]) * approvals
-    hint = {"person": f"only the user may approve: agent-jobs reply {job.id}"} if approvals and not may_approve else {}
-    return {
-        "job_id": job.id,
-        "status": job.status,
-        "needs": needs,
-        **hint,
-        "next": f"agent_reply job_id={job.id} {' '.join(how)}",
-    }
+def asking(
+    job: Job, calls: Sequence[Call], *, may_approve: bool, dialog: bool = False, note: str = ""
+) -> dict[str, Any]:
+    """The answer to a poll of a job that waits for one: what it needs, and how to give it. At most ASKING_BYTES.
+
+    `dialog` says that a poll asks the user directly; the note, what became of an answer that was given before.
+    """
+    count, chars = min(len(calls), CALLS), ARGUMENT_CHARS
+    while True:
+        answer = _asking(job, calls, count, chars, may_approve=may_approve, dialog=dialog) | _compact({"note": note})
+        if len(dumps(answer).encode("utf-8", "replace")) <= ASKING_BYTES or (count, chars) == (1, ARGUMENT_CHARS_LEAST):
+            return answer
+        if chars > ARGUMENT_CHARS_LEAST:
+            chars = max(ARGUMENT_CHARS_LEAST, chars // 2)
+        else:
+            count -= 1
+
+
+def question(job: Job, call: Call) -> str:
+    """What a person reads before they let a job make a call, without characters that could dress it up."""
+    return (
+        f"The job {_plain(job.title, ROW_CHARS)} ({job.id}) asks to call {_plain(call.name, NAME_CHARS)} with:\n"
+        f"{_ends(call.arguments, job)}\nAccept to let it, decline to refuse."
+    )
 
 
 def ended(job: Job) -> dict[str, Any]:
@@ -306,19 +319,19 @@ def _meta(result: Result, limit_bytes: int) -> dict[str, Any]:
 
 
 def _calls(result: Result) -> list[dict[str, Any]]:
-    """What the job's turns asked for, and the answers."""
-    return [
-        _compact(
-            {
-                "type": "call",
-                "name": call.name,
-                "arguments": _line(call.arguments),
-                "state": call.state,
-                "output": None if call.output is None else _line(str(call.output)),
-            }
-        )
-        for call in result.calls
-    ]
+    """What the job's turns asked for, and the answers; what is not answered yet as a whole, in pieces if it is long."""
+    entries: list[dict[str, Any]] = []
+    for call in result.calls:
+        entry = {"type": "call", "name": call.name, "state": call.state}
+        if call.state == "open":
+            pieces = range(0, max(1, len(call.arguments)), ARGUMENT_CHARS)
+            entries += [
+                {**entry, "call_id": call.id, "arguments": call.arguments[at : at + ARGUMENT_CHARS]} for at in pieces
+            ]
+        else:
+            output = None if call.output is None else _line(str(call.output))
+            entries.append(_compact({**entry, "arguments": _line(call.arguments), "output": output}))
+    return entries
 
 
 def _line(text: str) -> str:
@@ -333,8 +346,52 @@ def _files(result: Result, output: object) -> list[dict[str, Any]]:
     return content.files(output)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= ARGUMENT_CHARS else text[: ARGUMENT_CHARS - 1] + "…"
+def _asking(
+    job: Job, calls: Sequence[Call], count: int, chars: int, *, may_approve: bool, dialog: bool
+) -> dict[str, Any]:
+    """What a waiting job needs: so many of its calls, so much of their arguments."""
+    needs = [
+        {"call_id": call.id, "name": call.name[:NAME_CHARS], "arguments": call.arguments[:chars]}
+        | ({"cut": len(call.arguments) - chars} if len(call.arguments) > chars else {})
+        | ({"approval": True} if call.needs == "approval" else {})
+        for call in calls[:count]
+    ]
+    cut = count < len(calls) or any("cut" in call for call in needs)
+    kinds = {call.needs for call in calls}
+    reply, poll = f"agent_reply job_id={job.id}", f"agent_poll job_id={job.id}"
+    how = ["outputs=[{call_id,output}]"] * ("output" in kinds)
+    how += ["approve=[...] or deny=[...]"] * ("approval" in kinds and may_approve)
+    user = None
+    if "approval" in kinds and not may_approve:
+        ask = f"{poll} asks them" if dialog else f"tell them to run `agent-jobs reply {job.id}` in a terminal"
+        user = f"only the user may approve: {ask}. What they refuse: {reply} deny=[...]"
+    return _compact(
+        {
+            "job_id": job.id,
+            "status": job.status,
+            "needs": needs,
+            "more": len(calls) - count or None,
+            "whole": f"agent_result job_id={job.id} part=items" if cut else None,
+            "user": user,
+            "next": f"{reply} {' '.join(how)}" if how else f"{poll} once they did",
+        }
+    )
+
+
+def _plain(text: str, limit: int) -> str:
+    """A text on one line, with what is no visible character written as an escape."""
+    seen = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+    return seen if len(seen) <= limit else f"{seen[: limit - 1]}…"
+
+
+def _ends(arguments: str, job: Job) -> str:
+    """The beginning and the end of arguments, and how much is missing between."""
+    seen = _plain(arguments, len(arguments) * 10)
+    if len(seen) <= ARGUMENT_CHARS:
+        return seen
+    head, tail = ARGUMENT_CHARS * 3 // 4, ARGUMENT_CHARS // 4
+    missing = f"[{len(seen) - head - tail} characters are not shown: agent_result job_id={job.id} part=items]"
+    return f"{seen[:head]}\n{missing}\n{seen[-tail:]}"
 
 
 def _row(job: Job) -> dict[str, Any]:

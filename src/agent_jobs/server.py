@@ -24,6 +24,7 @@ from mcp_types import (
 from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__, render
+from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.group import Group, Reply
@@ -192,9 +193,9 @@ class _Tools:
         job_ids: list[str] | None = None,
         batch: str | None = None,
         wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
-    ) -> Answer:
+    ) -> Answer | InputRequiredResult:
         """Wait until a job ends (the server does the waiting) and get its output. Still in_progress? Call again: that
-        is no error. Without arguments: any of your jobs.
+        is no error. input_required? Do what `next` says. Without arguments: any of your jobs.
         """
         jobs = await self._engine()
         group = _group(job_id, job_ids, batch)
@@ -203,8 +204,16 @@ class _Tools:
         wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
-        job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s), wait_s)
-        return await self._shown(jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
+        dialog = can_ask(ctx) and not self._may_approve
+        if not dialog:
+            job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s, anew=True), wait_s)
+            return await self._shown(jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
+        found = await _telling(ctx, polled(ctx, jobs, job_id, wait_s, cap_s), cap_s)
+        if isinstance(found, InputRequiredResult):
+            return found
+        job, note = found
+        advise = self._answered(jobs, job, waited=wait_s > 0)
+        return await self._shown(jobs, job, advise=advise, dialog=True, note=note)
 
     async def agent_result(
         self,
@@ -216,7 +225,8 @@ class _Tools:
         """Read an output by pages, its outline or its sources."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
-        if not result.job.terminal and part != "partial":
+        asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
+        if not (result.job.terminal or part == "partial" or asks):
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
             jobs.delivered(result.job)
@@ -238,26 +248,33 @@ class _Tools:
 
     async def agent_reply(
         self,
+        ctx: Context,
         job_id: str,
         outputs: Annotated[
-            list[dict[str, Any]] | None, Field(description="[{call_id, output}] of functions you ran")
+            list[dict[str, Any]] | None, Field(description="[{call_id, output}]: what your functions gave")
         ] = None,
-        approve: Annotated[list[str] | None, Field(description="call_ids, only as the user said")] = None,
-        deny: list[str] | None = None,
-        message: Annotated[str | None, Field(description="To the job, instead")] = None,
+        approve: Annotated[
+            list[str] | None, Field(description="call_ids that the user allowed, never on your own")
+        ] = None,
+        deny: Annotated[list[str] | None, Field(description="call_ids not to be done")] = None,
+        message: Annotated[
+            str | None, Field(description="For the job, in place of the answers you do not give")
+        ] = None,
     ) -> Answer:
-        """Answer a job whose status is input_required; then agent_poll."""
-        if approve and not self._may_approve:
-            raise RequestError(
-                "Only the user may approve: ask them to run `agent-jobs reply " + job_id + "` in a terminal, or to set "
-                "AGENT_JOBS_APPROVALS=model. You may deny."
-            )
+        """Answer the `needs` of a job whose status is input_required, at once or one by one; it goes on when all are
+        answered. Then agent_poll.
+        """
         jobs = await self._engine()
+        if approve and not self._may_approve:
+            await jobs.poll(job_id)  # or there is no such job
+            ask = "agent_poll asks them" if can_ask(ctx) else f"they run `agent-jobs reply {job_id}` in a terminal"
+            raise RequestError(f"Only the user may approve: {ask}, or set AGENT_JOBS_APPROVALS=model. You may deny.")
         reply = Reply(
             outputs=_outputs(outputs or []), approve=tuple(approve or ()), deny=tuple(deny or ()), message=message or ""
         )
         job = await jobs.reply(job_id, reply)
-        return await self._shown(jobs, job)
+        jobs.delivered(job)
+        return await self._shown(jobs, job, dialog=can_ask(ctx))
 
     async def agent_cancel(
         self, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
@@ -281,10 +298,12 @@ class _Tools:
         output = (await (await self._engine()).result(job_id)).job.output
         return output.text if output else ""
 
-    async def _shown(self, jobs: Engine, job: Job, *, advise: bool = False) -> Answer:
+    async def _shown(
+        self, jobs: Engine, job: Job, *, advise: bool = False, dialog: bool = False, note: str = ""
+    ) -> Answer:
         if calls := await jobs.asked(job):
-            return render.asking(job, calls, may_approve=self._may_approve)
-        return render.shown(job, jobs.now(), advise=advise)
+            return render.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
+        return render.shown(job, jobs.now(), advise=advise) | ({"note": note} if note else {})
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
         gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)
@@ -292,7 +311,7 @@ class _Tools:
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
         advise = not done and wait_s > 0 and self._pace.barren(asked)
         answer, told = render.gathered(replace(gathered, done=done), group, jobs.now(), advise=advise)
-        if done or not gathered.running:
+        if done or not gathered.going_on:
             self._pace.over(asked)
         else:
             self._pace.hint(asked, answer["next_poll_ms"], jobs.now())
@@ -302,9 +321,9 @@ class _Tools:
     def _answered(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
         """Take note of what a model was told of one job; returns whether to advise it to leave."""
         asked = render.asked(Group(job_ids=(job.id,)))
-        if job.terminal:
+        jobs.delivered(job)
+        if job.terminal or job.status is Status.INPUT_REQUIRED:
             self._pace.over(asked)
-            jobs.delivered(job)
             return False
         self._pace.hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
         return waited and self._pace.barren(asked)

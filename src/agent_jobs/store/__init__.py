@@ -107,6 +107,13 @@ class Store(Protocol):
         """Write down how a call stands, for the job's holder, if it stood in one of these states before."""
         ...
 
+    async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
+        """Have a job that this process holds wait for an answer, due again `timeout_s` after it asked.
+
+        False when nothing is waited for any more: all was answered meanwhile, or the job is to be cancelled.
+        """
+        ...
+
     async def reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
         """Answer calls that a waiting job asks for, all or none; the job is due once nothing is waited for.
 

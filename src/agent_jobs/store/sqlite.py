@@ -54,9 +54,9 @@ _SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0
              FROM job WHERE created_at >= :since"""
 #: Where nothing runs upstream, so that a cancel ends the job.
 _IDLE = "('pending', 'input_required')"
-#: The turn asks for what was not answered yet.
-_ASKS = """EXISTS (SELECT 1 FROM call WHERE job_id = job.id AND turn = job.turn
-                   AND state = 'open' AND needs <> 'run')"""
+#: Somebody has to answer before the job's turn can go on.
+_ASKING = """EXISTS (SELECT 1 FROM call WHERE call.job_id = job.id AND call.turn = job.turn
+                     AND call.state = 'open' AND call.needs IN ('approval', 'output'))"""
 #: Files go with it, which are to be removed: here, and those that are there already at the provider.
 _UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id)"
 
@@ -310,7 +310,7 @@ class SQLiteStore:
                                               WHEN :ended THEN NULL ELSE next_at END,
                                revision = revision + 1
                         WHERE id = :id AND status IN {before(job.status)} AND (holder = :me OR NOT :held)
-                          AND (:status <> 'input_required' OR :asked_at IS NULL OR {_ASKS})
+                          AND (:status <> 'input_required' OR :asked_at IS NULL OR {_ASKING})
                         RETURNING id""",
                     **job_columns(job),
                     asked_at=job.turn.asked_at,
@@ -394,6 +394,30 @@ class SQLiteStore:
             await self._db.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
         return bool(won)
 
+    async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
+        async with self._db.changing(job.id):
+            await self._db.execute(
+                "UPDATE turn SET asked_at = COALESCE(asked_at, :now) WHERE job_id = :id AND number = :number",
+                id=job.id,
+                number=job.turn.number,
+                now=now,
+            )
+            waits = await self._db.execute(
+                f"""UPDATE job SET revision = revision + (status <> 'input_required'), status = 'input_required',
+                           activity = '', not_before = 0,
+                           next_at = :timeout_s + (SELECT asked_at FROM turn WHERE job_id = :id AND number = job.turn)
+                    WHERE id = :id AND turn = :number AND status IN {before(Status.INPUT_REQUIRED)} AND holder = :me
+                      AND cancel_requested_at IS NULL AND {_ASKING} RETURNING id""",
+                id=job.id,
+                number=job.turn.number,
+                me=self._db.holder.name,
+                timeout_s=timeout_s,
+            )
+            if not waits:
+                raise SomeoneWasFirst
+            return True
+        return False
+
     async def reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
         async with self._db.changing(job.id):
             for call in calls:
@@ -410,9 +434,13 @@ class SQLiteStore:
                 )
                 if not answered:
                     raise SomeoneWasFirst
+            # A step that is under way, which has no due time, sees the answers at its end; another one beside it
+            # would take the calls that it runs for those of a dead process.
             await self._db.execute(
-                f"""UPDATE job SET status = 'in_progress', next_at = :now, not_before = 0, revision = revision + 1
-                    WHERE id = :id AND NOT {_ASKS}""",
+                f"""UPDATE job SET status = CASE WHEN {_ASKING} THEN status ELSE 'in_progress' END,
+                           next_at = CASE WHEN next_at IS NOT NULL THEN :now END, not_before = 0,
+                           revision = revision + 1
+                    WHERE id = :id""",
                 id=job.id,
                 now=now,
             )
@@ -424,8 +452,8 @@ class SQLiteStore:
             won = await self._db.execute(
                 """UPDATE job SET turn = :number, status = 'in_progress', usage_before = :usage_before,
                            cost_before_usd = :cost_before_usd, activity = '', revision = revision + 1
-                   WHERE id = :id AND turn = :number - 1 AND status = 'in_progress' AND holder = :me
-                     AND cancel_requested_at IS NULL RETURNING id""",
+                   WHERE id = :id AND turn = :number - 1 AND status IN ('in_progress', 'input_required')
+                     AND holder = :me AND cancel_requested_at IS NULL RETURNING id""",
                 id=job.id,
                 number=job.turn.number,
                 usage_before=usage_json(job.usage_before),
