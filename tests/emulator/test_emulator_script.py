@@ -98,7 +98,10 @@ def test_a_turn_that_brings_outputs_is_not_asked_for_them_again() -> None:
 
 
 def test_an_input_that_tells_all_again_is_at_the_turn_whose_outputs_it_does_not_have_yet() -> None:
-    directive = {"chunk": 5, "turns": [{"function_calls": [{}, {}]}, {"function_calls": [{}]}, {"text": "the end"}]}
+    directive: dict[str, Any] = {
+        "chunk": 5,
+        "turns": [{"function_calls": [{}, {}]}, {"function_calls": [{}]}, {"text": "the end"}],
+    }
     asked = {"role": "user", "content": f"go on [emulate {json.dumps(directive)}]"}
     output = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
     scripts = [read_request({"input": [asked, *[output] * outputs]})[0] for outputs in (0, 2, 3, 4)]
