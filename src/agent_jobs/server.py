@@ -39,6 +39,7 @@ T = TypeVar("T")
 INSTRUCTIONS = (
     "Hands long work (research, hard reasoning, reviews) to a model that works in the background for minutes or hours. "
     "agent_start, then agent_poll with the job_id until status is completed, incomplete, failed, cancelled or expired. "
+    "input_required: the job asks something; do what next says. "
     "agent_poll waits on the server, so just call it again; 'in_progress' is normal and no error. "
     "Never start the same work twice: each job costs money, and a job survives restarts. "
     "If it takes long, end your turn, tell the user the job_id, and poll later. "
@@ -153,7 +154,8 @@ class _Tools:
         options: Annotated[
             dict[str, Any] | None,
             Field(
-                description="instructions, json_schema, tools, max_output_tokens, max_tool_calls, verbosity, "
+                description="instructions, json_schema, tools, toolbox (the user's tool servers, by name), "
+                "max_output_tokens, max_tool_calls, verbosity, "
                 "reasoning_summary, service_tier, timeout_s, max_cost_usd, dry_run, conversation, key, allow_duplicate"
             ),
         ] = None,
@@ -222,7 +224,7 @@ class _Tools:
         offset: Annotated[int, Field(ge=0)] = 0,
         max_bytes: Annotated[int, Field(ge=500, le=100_000)] = render.OUTPUT_BYTES,
     ) -> Answer:
-        """Read an output by pages, its outline or its sources."""
+        """Read an output by pages, its outline, sources or files; items: what it did and what it asks, whole."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
         asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
@@ -234,13 +236,13 @@ class _Tools:
 
     async def agent_list(
         self,
-        status: Annotated[str | None, Field(description="or open")] = None,
+        status: Annotated[str | None, Field(description="or open: all that have not ended")] = None,
         batch: str | None = None,
         query: Annotated[str | None, Field(description="In the title")] = None,
         days: Annotated[float | None, Field(gt=0)] = None,
         limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = LISTED,
     ) -> Answer:
-        """Find jobs, newest first, with counts and today's cost."""
+        """Find jobs, newest first, with counts and today's cost. To wait for them use agent_poll."""
         jobs = await self._engine()
         since = 0.0 if days is None else jobs.now() - days * DAY_S
         group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
