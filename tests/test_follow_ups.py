@@ -27,9 +27,13 @@ KEY = {"Authorization": "Bearer test"}
 def sent(upstream: RunningServer, job_id: str) -> dict[str, Any]:
     """The job's response as upstream has it, which echoes what was asked for."""
     [run] = [run for run in runs(upstream) if run["metadata"]["job_id"] == job_id]
-    response = httpx2.get(f"{upstream.base_url}/responses/{run['id']}", headers=KEY).json()
+    response = sent_by_id(upstream, run["id"])
     items = httpx2.get(f"{upstream.base_url}/responses/{run['id']}/input_items?order=asc&limit=100", headers=KEY).json()
     return {**response, "input": items["data"]}
+
+
+def sent_by_id(upstream: RunningServer, response_id: str) -> dict[str, Any]:
+    return httpx2.get(f"{upstream.base_url}/responses/{response_id}", headers=KEY).json()
 
 
 def said(upstream: RunningServer, job_id: str) -> list[tuple[str, str]]:
@@ -372,6 +376,68 @@ async def test_a_chain_of_which_a_job_was_purged_cannot_be_told_again(
         sentence = await host.refused("agent_start", prompt="x", previous_job_id=second)
     assert "purged" in sentence
     assert accepted(upstream) == 3
+
+
+# Jobs of several turns.
+
+LOOKUP: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example.org/mcp"}
+
+
+async def asking(host: Host, script: dict[str, Any], tool: dict[str, Any]) -> str:
+    """A job whose model asked for something."""
+    options = {"tools": [tool], "include": ["reasoning.encrypted_content"]}
+    started = await host.start("one", emulate={"duration_s": 0.5, **script}, options=options)
+    assert (await host.end(started["job_id"]))["status"] == "input_required"
+    return started["job_id"]
+
+
+def forget_all(upstream: RunningServer) -> None:
+    for run in runs(upstream):
+        upstream.forget(response_id=run["id"])
+
+
+async def test_calls_are_told_again_with_their_answers(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(settings) as host:
+        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        [run] = runs(upstream)
+        [call] = [item for item in sent_by_id(upstream, run["id"])["output"] if item["type"] == "function_call"]
+        await host.call("agent_reply", job_id=first, outputs=[{"call_id": call["call_id"], "output": "42"}])
+        assert (await host.end(first))["status"] == "completed"
+        forget_all(upstream)
+        second = await answered(host, "two", previous_job_id=first)
+    assert kinds(upstream, second) == [
+        "message", "reasoning", "function_call", "function_call_output", "reasoning", "message", "message",
+    ]  # fmt: skip
+    assert [tool["name"] for tool in sent(upstream, second)["tools"]] == ["lookup"]
+
+
+async def test_a_call_that_nobody_answered_is_nothing_to_go_on_from(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        await host.call("agent_cancel", job_id=first)
+        sentence = await host.refused("agent_start", prompt="two", previous_job_id=first)
+    assert "ended cancelled without an output to go on from" in sentence
+    assert creates(upstream) == 1
+
+
+async def test_a_request_for_an_approval_is_told_again_with_its_answer(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        first = await asking(host, {"mcp_calls": 1}, {**TRACKER, "require_approval": "always"})
+        [run] = runs(upstream)
+        items = sent_by_id(upstream, run["id"])["output"]
+        [approval] = [item for item in items if item["type"] == "mcp_approval_request"]
+        await host.call("agent_reply", job_id=first, deny=[approval["id"]])
+        assert (await host.end(first))["status"] == "completed"
+        forget_all(upstream)
+        second = await answered(host, "two", previous_job_id=first)
+    told = [item for item in sent(upstream, second)["input"] if item["type"].startswith("mcp_approval")]
+    assert [item["type"] for item in told] == ["mcp_approval_request", "mcp_approval_response"]
+    assert told[0]["id"] == told[1]["approval_request_id"]
 
 
 # A process that is killed while it tells all again.

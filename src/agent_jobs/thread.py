@@ -73,9 +73,11 @@ def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]
     leading: list[JSON] = []  # reasoning, which is refused without what it led to
     for item in items_of(response.get("output")):
         told = _told(item, answers)
-        if told is None:
+        if told is None or told["type"] == "mcp_approval_request":  # if this is what it led to, nobody says
             leading.clear()
-        elif told["type"] == "reasoning":
+        if told is None:
+            continue
+        if told["type"] == "reasoning":
             leading.append(told)
         else:
             yield from (*leading, told)
