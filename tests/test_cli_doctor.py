@@ -82,6 +82,7 @@ def test_uvx_that_only_a_shell_finds_is_named_by_its_path(terminal: Terminal, tm
 MISTAKES = {
     "a variable that is none": ({"AGENT_JOBS_LOGLEVEL": "debug"}, "did you mean AGENT_JOBS_LOG_LEVEL?"),
     "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT takes"),
+    "a key file that is not there": ({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"}, "AGENT_JOBS_API_KEY_FILE names"),
     "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
     "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
     "results where nothing can be written": ({"AGENT_JOBS_RESULT_DIR": "/dev/null/out"}, "AGENT_JOBS_RESULT_DIR names"),
@@ -128,6 +129,24 @@ def test_config_shows_every_setting_and_no_secret(terminal: Terminal):
         assert secret not in shown
     assert "TOKEN ...abcd, SHORT (set), GONE (empty)" in shown
     assert config(terminal)[0] == 0
+
+
+def test_config_says_where_a_setting_comes_from(terminal: Terminal, tmp_path: Path):
+    (tmp_path / "env").write_text("AGENT_JOBS_MODEL=gpt-x\nAGENT_JOBS_FOLLOW=never\n")
+    (tmp_path / "key").write_text("sk-from-a-file-wxyz\n")
+    shown = terminal.pipe(
+        "--env-file",
+        str(tmp_path / "env"),
+        "config",
+        "--json",
+        AGENT_JOBS_FOLLOW="7",
+        AGENT_JOBS_API_KEY_FILE=str(tmp_path / "key"),
+    )
+    told = json.loads(shown.stdout)["settings"]
+    assert told["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "env file"}
+    assert told["AGENT_JOBS_FOLLOW"] == {"value": 7, "from": "environment"}
+    assert told["OPENAI_API_KEY"] == {"value": "...wxyz", "from": "key file"}
+    assert told["AGENT_JOBS_AUTH"] == {"value": "auto", "from": "default"}
 
 
 def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal: Terminal, closed_port: int):

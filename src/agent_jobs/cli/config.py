@@ -1,6 +1,7 @@
 """`agent-jobs config`: what is in force, where it comes from, and what in it is wrong."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option
-from agent_jobs.settings import VARIABLES, SecretStr, Settings
+from agent_jobs.settings import VARIABLES, SecretStr, Settings, with_env_file
 
 
 def masked(secret: SecretStr | None) -> str | None:
@@ -44,7 +45,8 @@ def config_command(as_json: bool) -> None:
     """
     settings, refused = Settings.forgiving(os.environ)
     wrong = mistakes(settings, refused)
-    rows = {name: (_shown(settings, field), _origin(name)) for name, field in VARIABLES.items()}
+    origins = _origins(settings)
+    rows = {name: (_shown(settings, field), next(origins)) for name, field in VARIABLES.items()}
     if as_json:
         from agent_jobs import render
 
@@ -60,8 +62,18 @@ def config_command(as_json: bool) -> None:
     raise SystemExit(Exit.REFUSED if wrong else Exit.DONE)
 
 
-def _origin(name: str) -> str:
-    return "environment" if os.environ.get(name, "").strip() else "default"
+def _origins(settings: Settings) -> Iterator[str]:
+    """Where each variable has its value from."""
+    env_file = click.get_current_context().find_root().params.get("env_file")
+    written = with_env_file({}, env_file) if env_file else {}
+    for name in VARIABLES:
+        value = os.environ.get(name, "")
+        if name == "OPENAI_API_KEY" and settings.api_key_file:
+            yield "key file"
+        elif not value.strip():
+            yield "default"
+        else:
+            yield "env file" if written.get(name) == value else "environment"
 
 
 def _shown(settings: Settings, field: str) -> Any:
