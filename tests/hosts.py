@@ -77,7 +77,10 @@ async def hosting(
     """A process of ours, as its host sees it."""
     async with (
         open_app(settings, clock or fast_clock(speed)) as app,
-        Client(build_server(app.engine, max_wait_s=settings.max_wait_s), **client) as mcp,
+        Client(
+            build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model"),
+            **client,
+        ) as mcp,
     ):
         yield Host(app, mcp)
 

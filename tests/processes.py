@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ANSWER_S = 20.0
+from mcp.client.stdio import StdioServerParameters
+
+ANSWER_S = 60.0
 MODERN = "2026-07-28"
 
 
@@ -21,6 +23,7 @@ class Server:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._answered: dict[int, dict[str, Any]] = {}
         self._next_id = 0
         self._modern = False
         threading.Thread(target=self._read, daemon=True).start()
@@ -40,13 +43,22 @@ class Server:
         return self.request("tools/call", {"name": tool, "arguments": arguments})["structuredContent"]
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        number = self.send(method, params)
-        while True:
+        return self.answer(self.send(method, params))
+
+    def answer(self, number: int) -> dict[str, Any]:
+        """The result of a request that was sent, whatever is answered before it."""
+        while number not in self._answered:
             message = self._answers.get(timeout=ANSWER_S)
             assert message is not None, f"the server ended: {self.stderr()}"
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
+            if "id" in message:
+                self._answered[message["id"]] = message
+        message = self._answered.pop(number)
+        assert "error" not in message, message
+        return message["result"]
+
+    def answered(self, number: int) -> bool:
+        """Whether a request that was sent was answered before the latest one that was asked for."""
+        return number in self._answered
 
     def send(self, method: str, params: dict[str, Any] | None = None) -> int:
         """Send a request without waiting for its answer."""
@@ -88,19 +100,30 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, base_url: str, **environment: str) -> Generator[Server]:
+def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
-    ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
     with subprocess.Popen(
-        [sys.executable, "-m", "agent_jobs"],
+        [sys.executable, "-m", "agent_jobs", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**kept, **ours, **environment},
+        env=_environment(data_dir, base_url) | environment,
     ) as process:
         try:
             yield Server(process)
         finally:
             process.kill()
+
+
+def parameters(data_dir: Path, base_url: str) -> StdioServerParameters:
+    """By which the SDK's client starts the same server."""
+    return StdioServerParameters(
+        command=sys.executable, args=["-m", "agent_jobs"], env=_environment(data_dir, base_url)
+    )
+
+
+def _environment(data_dir: Path, base_url: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
+    ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
+    return kept | ours

@@ -42,10 +42,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "empty prompt": ("agent_start", {"prompt": " \n"}, "prompt is empty"),
     "unknown effort": ("agent_start", {"prompt": "hi", "effort": "hihg"}, "did you mean 'high'?"),
     "unknown option": ("agent_start", {"prompt": "hi", "options": {"instruction": ""}}, "did you mean 'instructions'?"),
-    "function tool": (
+    "custom tool": (
         "agent_start",
-        {"prompt": "hi", "options": {"tools": [{"type": "function"}]}},
-        "function tools yet",
+        {"prompt": "hi", "options": {"tools": [{"type": "custom"}]}},
+        "custom tools yet",
     ),
     "no tool": ("agent_start", {"prompt": "hi", "options": {"tools": "web"}}, "list of hosted tools"),
     "few tokens": ("agent_start", {"prompt": "hi", "options": {"max_output_tokens": 3}}, "at least 16"),

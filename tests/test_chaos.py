@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.calls import runs
 from chaos.drive import run
 from chaos.judge import judge
 from chaos.plan import Options
@@ -18,3 +19,10 @@ async def test_jobs_through_servers_that_are_killed_end_as_upstream_says(tmp_pat
     record = await run(OPTIONS, tmp_path)
     judgement = judge(record)
     assert not judgement.violations, "\n".join(lines(record, judgement))
+
+
+@pytest.mark.timeout(120)
+def test_servers_that_are_killed_between_and_inside_calls_make_no_call_twice(tmp_path: Path) -> None:
+    lived = list(runs(tmp_path, seed=1, kills=10))
+    assert [violation for run in lived for violation in run.violations] == []
+    assert sum(run.kills for run in lived) == 10

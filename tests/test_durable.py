@@ -116,7 +116,7 @@ async def test_no_more_run_than_may_and_the_others_follow_by_priority_and_age(
 async def test_the_limit_holds_over_two_servers(settings: Settings, upstream: RunningServer) -> None:
     limited = replace(settings, max_concurrent=2)
     async with hosting(limited) as one, hosting(limited) as other:
-        started = [await host.start(emulate={"duration_s": 3}) for host in (one, other) * 3]
+        started = [await host.start(emulate={"duration_s": 15}) for host in (one, other) * 3]
         assert [answer["status"] for answer in started].count("pending") == 4
         for answer in started:
             assert (await one.end(answer["job_id"]))["status"] == "completed"

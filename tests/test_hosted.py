@@ -72,9 +72,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**MCP, "connector_id": "connector_gmail"}, "mcp needs exactly one of server_url, connector_id, tunnel_id."),
     ({"type": "mcp", "server_label": "x", "require_approval": "never"}, "mcp needs exactly one of"),
     ({**MCP, "headers": "${TOKEN}"}, "mcp.headers takes an object"),
-    ({**MCP, "require_approval": "always"}, "nobody here could approve a call yet"),
-    ({**MCP, "require_approval": {"never": {"tool_names": ["read"]}}}, "nobody here could approve a call yet"),
-    ({name: MCP[name] for name in MCP if name != "require_approval"}, 'mcp.require_approval must be "never"'),
+    ({**MCP, "require_approval": "sometimes"}, 'takes "always", "never"'),
+    ({"type": "function"}, "needs a name"),
+    ({"type": "function", "name": "a b"}, "needs a name"),
+    ({"type": "function", "name": "f", "parameters": []}, "function.parameters"),
     *(({"type": kind}, f"cannot take {kind} tools yet") for kind in CLIENT_TOOLS),
 ]
 

@@ -148,6 +148,7 @@ async def test_a_list_finds_jobs_by_status_batch_and_words_newest_first(settings
     assert len(found["days"]) == 3
     assert found["one"] == [second["job_id"]]
     assert len(open_jobs["jobs"]) == 2
+    assert "today_usd" not in listed, "no price is known of this endpoint, and 0 would be one"
 
 
 @pytest.mark.parametrize(

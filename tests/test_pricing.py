@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.job import Usage
-from agent_jobs.pricing import Prices, calls_of, day_start, over_budget
+from agent_jobs.pricing import Prices, calls_of, day_start
 
 AT = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
 OPENAI = "https://api.openai.com/v1"
@@ -366,12 +366,6 @@ def test_an_empty_table_changes_nothing(tmp_path: Path):
 def test_a_day_begins_at_midnight_utc():
     noon = datetime(2026, 11, 20, 12, 30, tzinfo=UTC).timestamp()
     assert day_start(noon) == AT == day_start(AT)
-
-
-def test_a_start_beyond_the_budget_is_told_how_much_is_left():
-    assert "up to $2.40" in over_budget(2.4, 1.0, 10.0)
-    assert "$10.00 for today (UTC) $1.00 are left" in over_budget(2.4, 1.0, 10.0)
-    assert "$0.00 are left" in over_budget(2.4, -0.5, 10.0)
 
 
 def test_the_library_is_imported_only_when_its_list_is_asked_for():

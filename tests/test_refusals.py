@@ -304,7 +304,7 @@ async def test_an_id_from_upstream_cannot_name_another_path(response_id: str):
         return httpx2.Response(404)
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
-        client = ResponsesClient(Endpoint.of("https://gw.example/v1?k=v", "sk-1"), http, http, 1.0)
+        client = ResponsesClient(Endpoint.of("https://gw.example/v1?k=v", "sk-1"), http, http, 1.0, ())
         for call in (client.retrieve, client.cancel, client.delete):
             with suppress(UpstreamError):
                 await call(response_id)

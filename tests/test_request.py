@@ -199,7 +199,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"options": {"metadata": {"job_id": "mine"}}}, "job_id is ours"),
     ({"options": {"metadata": [["a", "b"]]}}, "up to 15 texts"),
     ({"options": {"metadata": None}}, "up to 15 texts"),
-    ({"options": {"tools": [{"type": "function", "name": "f"}]}}, "cannot take function tools yet"),
+    ({"options": {"tools": [{"type": "custom", "name": "f"}]}}, "cannot take custom tools yet"),
     ({"options": {"tools": [PYTHON, {"type": "custom"}]}}, "cannot take custom tools yet"),
     ({"options": {"tools": ["web_search"]}}, 'hosted tools like {"type":"code_interpreter"}'),
     ({"options": {"tools": [{}]}}, "hosted tools"),

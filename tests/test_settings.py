@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, Settings
+from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, Settings, with_env_file
 
 SECRET = "sk-proj-very-secret"
 
@@ -50,6 +50,8 @@ def test_an_empty_environment_is_enough():
         ("AGENT_JOBS_FOLLOW", "Auto", "follow", Settings().follow),
         ("AGENT_JOBS_FOLLOW", "0", "follow", 0),
         ("AGENT_JOBS_FOLLOW", "12", "follow", 12),
+        ("AGENT_JOBS_TOOLBOX", "~/tools.json", "toolbox", Path.home() / "tools.json"),
+        ("AGENT_JOBS_TOOL_CONCURRENCY", "1", "tool_concurrency", 1),
         ("AGENT_JOBS_PRICES", "~/prices.toml", "prices", Path.home() / "prices.toml"),
         ("AGENT_JOBS_DAILY_BUDGET_USD", "20", "daily_budget_usd", 20.0),
         ("AGENT_JOBS_DAILY_BUDGET_USD", "0.5", "daily_budget_usd", 0.5),
@@ -67,7 +69,7 @@ NAMES = [
     "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "AGENT_JOBS_AUTH", "AGENT_JOBS_MODEL",
     "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_MAX_WAIT_S", "AGENT_JOBS_START_TIMEOUT_S", "AGENT_JOBS_LOG_LEVEL",
     "AGENT_JOBS_FOLLOW", "AGENT_JOBS_PRICES", "AGENT_JOBS_DAILY_BUDGET_USD", "AGENT_JOBS_PRESETS", "AGENT_JOBS_SECRETS",
-    "AGENT_JOBS_FILE_ROOTS",
+    "AGENT_JOBS_FILE_ROOTS", "AGENT_JOBS_TOOLBOX", "AGENT_JOBS_TOOL_CONCURRENCY", "AGENT_JOBS_API_KEY_FILE",
 ]  # fmt: skip
 
 
@@ -97,6 +99,8 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
+        ("AGENT_JOBS_TOOLBOX", "~nobody-of-this-name/tools.json", "whole path"),
+        *(("AGENT_JOBS_TOOL_CONCURRENCY", text, "1 to 9999") for text in ("0", "-1", "many", "1.5")),
         ("AGENT_JOBS_FILE_ROOTS", "~nobody-of-this-name/jobs", ""),
         *(("AGENT_JOBS_FILE_ROOTS", text, "absolute") for text in ("src", "./src", "..", f"/{os.pathsep}src")),
         *(("AGENT_JOBS_FILE_ROOTS", text, "exist") for text in (
@@ -213,3 +217,101 @@ def test_whatever_the_environment_says_it_is_read_or_refused(environ: Mapping[st
     except ConfigError as refusal:
         assert any(name in str(refusal) for name in NAMES)
     assert environ == before
+
+
+def key_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
+    file = folder / "openai-key"
+    file.write_bytes(content)
+    file.chmod(mode)
+    return file
+
+
+@pytest.mark.parametrize("content", [b"sk-file", b"  sk-file \nsk-older\n", b"\xef\xbb\xbfsk-file\r\n"])
+def test_the_key_comes_from_the_first_line_of_a_file_before_it_comes_from_the_environment(
+    tmp_path: Path, content: bytes
+):
+    file = key_file(tmp_path, content, mode=0o644)
+    settings = Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(file), "OPENAI_API_KEY": "sk-other"})
+    assert settings.api_key == SecretStr("sk-file")
+    assert settings.api_key_file == file
+    assert "sk-file" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"", "first line is empty"),
+        (b"\nsk-second-line", "first line is empty"),
+        (b"\xff\xfesk", "it is no text"),
+        ("sk-caf\u00e9".encode(), "no header can carry"),
+    ],
+)
+def test_a_key_file_that_holds_no_key_is_refused_by_its_name_and_never_echoed(
+    tmp_path: Path, content: bytes, hint: str
+):
+    with pytest.raises(ConfigError, match=hint) as refusal:
+        Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, content))})
+    assert "AGENT_JOBS_API_KEY_FILE" in str(refusal.value)
+    assert "sk-" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("path", ["/no/such/key", "/", "keys/openai", "~nobody-of-this-name/key", "/\0"])
+def test_a_key_file_that_cannot_be_read_is_refused_by_its_name(path: str):
+    with pytest.raises(ConfigError, match="AGENT_JOBS_API_KEY_FILE"):
+        Settings.from_env({"AGENT_JOBS_API_KEY_FILE": path, "OPENAI_API_KEY": SECRET})
+
+
+@pytest.mark.parametrize("reference", ["${OPENAI_API_KEY:-}", "${env:OPENAI_API_KEY}", "${user_config.openai_api_key}"])
+def test_a_reference_that_the_host_left_as_it_was_is_told_apart_from_a_key(reference: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is still a reference"):
+        Settings.from_env({"OPENAI_API_KEY": reference})
+    by_file = {"OPENAI_API_KEY": reference, "AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, b"sk-file"))}
+    assert Settings.from_env(by_file).api_key == SecretStr("sk-file")
+
+
+def test_a_field_of_a_bundle_that_was_left_empty_counts_as_not_set():
+    """Claude Desktop hands the placeholder of an optional field on as it stands (linkedin-mcp-server#678)."""
+    assert Settings.from_env({name: " ${user_config.x} " for name in NAMES if name != "OPENAI_API_KEY"}) == Settings()
+
+
+def test_an_env_file_adds_what_the_environment_leaves_open(tmp_path: Path):
+    file = tmp_path / "my.env"
+    file.write_bytes(
+        b"\xef\xbb\xbf# a comment\r\n\r\n  # another\r\nOPENAI_API_KEY=sk-file\r\nexport A = 1 2 # 3 \nB='x \"y\"'\n"
+        b'C="a=b"\nD=\nE="\nF=\'a" \nSET=file\nEMPTY=file\nTWICE=1\nTWICE=2\n'
+    )
+    environ = {"SET": "environment", "EMPTY": " ", "OTHER": "x"}
+    assert with_env_file(environ, str(file)) == {
+        "OPENAI_API_KEY": "sk-file",
+        "A": "1 2 # 3",
+        "B": 'x "y"',
+        "C": "a=b",
+        "D": "",
+        "E": '"',
+        "F": "'a\"",
+        "SET": "environment",
+        "EMPTY": "file",
+        "TWICE": "2",
+        "OTHER": "x",
+    }
+    assert environ == {"SET": "environment", "EMPTY": " ", "OTHER": "x"}
+
+
+@pytest.mark.parametrize(
+    "line", ["OPENAI_API_KEY sk-secret", "=sk-secret", "1A=sk-secret", "A-B=sk-secret", "A=\0sk-secret"]
+)
+def test_a_line_of_an_env_file_that_is_something_else_is_refused_by_its_number_and_never_echoed(
+    tmp_path: Path, line: str
+):
+    file = tmp_path / "my.env"
+    file.write_text(f"# mine\n{line}\n")
+    with pytest.raises(ConfigError, match="Line 2") as refusal:
+        with_env_file({}, str(file))
+    assert "sk-secret" not in str(refusal.value)
+
+
+def test_an_env_file_that_cannot_be_read_is_refused(tmp_path: Path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "gone", tmp_path, tmp_path / "binary"):
+        with pytest.raises(ConfigError, match="--env-file"):
+            with_env_file({}, str(path))

@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client, MCPError
+from mcp.client.stdio import stdio_client
+from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.render import dumps
 from agent_jobs.settings import Settings
-from hosts import eventually, hosting, scripted
-from processes import MODERN, Server, serving
+from hosts import eventually, hosting, read, scripted
+from processes import MODERN, Server, parameters, serving
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]
+#: How the SDK's client opens a connection of each era, and the version that it then speaks.
+ERAS = {"legacy": "2025-11-25", "auto": MODERN}
+TOOLS = ["agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"]
 
 
 def start(server: Server, emulate: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -31,14 +37,73 @@ def test_each_version_of_the_protocol_drives_a_job_to_its_end(
         assert version in (opened.get("protocolVersion"), *opened.get("supportedVersions", ()))
         assert opened["instructions"]
         tools = server.request("tools/list")["tools"]
-        assert len(dumps(tools).encode()) <= 2400
-        started = start(server, {"duration_s": 2, "text": "over stdio"})
-        answer = server.call("agent_poll", job_id=started["job_id"])
-        assert answer["output"] == "over stdio"
+        assert [tool["name"] for tool in tools] == TOOLS
+        assert len(dumps(tools).encode()) <= 4800
+        job_id = start(server, {"duration_s": 2, "text": "over stdio"})["job_id"]
+        assert server.call("agent_poll", job_id=job_id)["output"] == "over stdio"
+        assert server.call("agent_result", job_id=job_id, part="usage")["usage"]["output_tokens"] > 0
+        assert [row["job_id"] for row in server.call("agent_list")["jobs"]] == [job_id]
         cancelled = server.call("agent_cancel", job_id=start(server, {"end": "never"})["job_id"])
         assert cancelled["status"] == "cancelled"
+        assert "think" in [prompt["name"] for prompt in server.request("prompts/list")["prompts"]]
+        [message] = server.request("prompts/get", {"name": "think", "arguments": {"task": "TASK"}})["messages"]
+        assert "TASK" in message["content"]["text"]
+        [content] = server.request("resources/read", {"uri": f"job://{job_id}/result"})["contents"]
+        assert content["text"] == "over stdio"
         assert server.end() == 0
         assert server.stderr() == ""
+
+
+@pytest.mark.parametrize(("mode", "version"), ERAS.items())
+async def test_a_client_of_each_era_drives_every_tool_prompt_and_resource(
+    tmp_path: Path, upstream: RunningServer, mode: str, version: str
+) -> None:
+    async with Client(parameters(tmp_path, upstream.base_url), mode=mode) as client:
+
+        async def call(tool: str, **arguments: Any) -> dict[str, Any]:
+            return read(await client.call_tool(tool, arguments))
+
+        assert client.protocol_version == version
+        assert [tool.name for tool in (await client.list_tools()).tools] == TOOLS
+        started = await call("agent_start", prompt=scripted("hello", {"duration_s": 2, "text": "by a client"}))
+        job_id = started["job_id"]
+        assert await call("agent_poll", job_id=job_id) == {
+            "job_id": job_id, "status": "completed", "output": "by a client",
+        }  # fmt: skip
+        assert (await call("agent_result", job_id=job_id))["output"] == "by a client"
+        assert (await call("agent_list", status="completed"))["counts"] == {"completed": 1}
+        endless = await call("agent_start", prompts=[scripted("endless", {"end": "never"})] * 2)
+        assert (await call("agent_cancel", batch=endless["batch"]))["counts"] == {"cancelled": 2}
+
+        for prompt in (await client.list_prompts()).prompts:
+            [message] = (await client.get_prompt(prompt.name, {"task": "TASK"})).messages
+            assert isinstance(message.content, TextContent)
+            assert f'preset="{prompt.name}"' in message.content.text and "TASK" in message.content.text
+        templates = (await client.list_resource_templates()).resource_templates
+        texts = [await text_of(client, template.uri_template.format(job_id=job_id)) for template in templates]
+        assert texts == [dumps({"job_id": job_id, "status": "completed", "output": "by a client"}), "by a client"]
+
+
+async def text_of(client: Client, uri: str) -> str:
+    [content] = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    return content.text
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_resource_of_no_job_is_refused_in_the_words_of_the_tools_and_nothing_is_logged(
+    tmp_path: Path, upstream: RunningServer, mode: str
+) -> None:
+    with (tmp_path / "stderr").open("w+") as stderr:
+        transport = stdio_client(parameters(tmp_path / "data", upstream.base_url), errlog=stderr)
+        async with Client(transport, mode=mode) as client:
+            started = read(await client.call_tool("agent_start", {"prompt": "PROMPT-7", "wait_s": 0}))
+            for uri in ("job://job_none", "job://job_none/result"):
+                with pytest.raises(MCPError, match=rf"no job 'job_none'. The newest are {started['job_id']}"):
+                    await client.read_resource(uri)
+        stderr.seek(0)
+        assert stderr.read() == ""
+    assert "PROMPT-7" not in (tmp_path / "data" / "agent-jobs.log").read_text()
 
 
 ENDS: dict[str, Callable[[Server], int]] = {

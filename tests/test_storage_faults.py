@@ -241,5 +241,5 @@ async def test_a_row_that_holds_nonsense_is_told_as_damage(settings: Settings) -
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1})
         await host.end(started["job_id"])
-        await to_thread.run_sync(changed, folder_of(settings) / "jobs.db", "UPDATE turn SET request = 'no json'")
+        await to_thread.run_sync(changed, folder_of(settings) / "jobs.db", "UPDATE request SET body = 'no json'")
         assert "is damaged: move it away" in await host.refused("agent_poll", job_id=started["job_id"])

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import StoreError
 from agent_jobs.group import Group
-from agent_jobs.job import NEXT, TERMINAL, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
 from agent_jobs.store import Event, Store, open_store
 
 NOW = 1_800_000_000.0
@@ -461,6 +461,122 @@ async def test_half_a_surrogate_pair_in_a_prompt_is_no_crash(store: Store):
     assert (await row(store)).title.encode().endswith(b" emoji")
 
 
+# What a turn asks for.
+
+
+def asking(*calls: str) -> Output:
+    """The output of a turn that ended with these calls."""
+    items = [{"type": "function_call", "call_id": each, "name": f"box__{each}", "arguments": "{}"} for each in calls]
+    return Output("", {"status": "completed", "output": items})
+
+
+async def acting(store: Store, *calls: str) -> Job:
+    """A job of this store whose turn asked for calls."""
+    job = await standing(store, IN_PROGRESS)
+    return there(await store.save(replace(job, turn=replace(job.turn, acting=True), output=asking(*calls))))
+
+
+async def waiting(store: Store, *calls: str) -> Job:
+    """A job of this store that waits for the outputs of its calls."""
+    job = await acting(store, *calls)
+    for call in await store.calls(job.id):
+        assert await store.set_call(job, replace(call, needs="output"), "open")
+    assert await store.wait(job, NOW, 600.0)
+    return await row(store)
+
+
+async def states(store: Store) -> list[str]:
+    return [call.state for call in await store.calls("job_1")]
+
+
+async def test_the_calls_of_a_turn_are_written_with_it_and_read_in_their_order(store: Store, other: Store):
+    job = await acting(store, "b", "a")
+    asked = [Call(id=name, kind="function", name=f"box__{name}", arguments="{}") for name in ("b", "a")]
+    assert await other.calls(job.id) == await other.calls(job.id, 1) == asked
+    assert await other.calls(job.id, 2) == await other.calls("job_nobody") == []
+
+
+async def test_a_turn_that_is_written_again_does_not_ask_again(store: Store):
+    job = await acting(store, "a")
+    [call] = await store.calls(job.id)
+    assert await store.set_call(job, replace(call, state="done", output={"ö": [1, None]}), "open")
+    assert await store.save(replace(job, output=asking("a")))
+    assert [(call.state, call.output) for call in await store.calls(job.id)] == [("done", {"ö": [1, None]})]
+
+
+async def test_a_call_is_taken_by_one_who_knows_how_it_stood(store: Store):
+    job = await acting(store, "a")
+    [call] = await store.calls(job.id)
+    won: list[int] = []
+
+    async def take(number: int) -> None:
+        if await store.set_call(job, replace(call, state="running"), "open", "approved"):
+            won.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(take, number)
+    assert len(won) == 1
+    assert not await store.set_call(job, replace(call, state="done"), "open", "approved")
+    assert await states(store) == ["running"]
+
+
+async def test_a_process_that_does_not_hold_the_job_takes_no_call_and_begins_no_turn(store: Store, other: Store):
+    job = await acting(store, "a")
+    [call] = await store.calls(job.id)
+    assert not await other.set_call(job, replace(call, state="running"), "open")
+    assert not await other.go_on(job.next_turn({}, "r-2"))
+    assert (await states(store), (await row(store)).turn.number) == (["open"], 1)
+
+
+async def test_a_reply_answers_all_or_nothing_and_wakes_the_job_once_nothing_is_asked(store: Store, other: Store):
+    job = await waiting(store, "a", "b")
+    a, b = [replace(call, state="done", output="1") for call in await store.calls(job.id)]
+    assert await other.reply(job, [a], NOW + 1)
+    assert ((await row(store)).status, await store.next_at(HERE)) == (INPUT_REQUIRED, NOW + 1)
+    assert not await other.reply(job, [b, a], NOW + 2)
+    assert await states(store) == ["done", "open"]
+    assert await other.reply(job, [b], NOW + 3)
+    assert ((await row(store)).status, await store.next_at(HERE)) == (IN_PROGRESS, NOW + 3)
+    assert not await other.reply(job, [b], NOW + 4)
+
+
+async def test_a_job_that_was_answered_meanwhile_does_not_wait_any_more(store: Store, other: Store):
+    job = await waiting(store, "a")
+    [call] = await store.calls(job.id)
+    assert await other.reply(job, [replace(call, state="done", output="1")], NOW + 1)
+    assert not await store.wait(job, NOW + 2, 600.0)
+    assert (await row(store)).status is IN_PROGRESS
+
+
+async def test_a_reply_to_a_job_that_was_cancelled_changes_nothing(store: Store, other: Store):
+    job = await waiting(store, "a")
+    [call] = await store.calls(job.id)
+    assert there(await other.request_cancel(job.id, NOW)).status is CANCELLED
+    assert not await other.reply(job, [replace(call, state="done")], NOW + 1)
+    assert await states(store) == ["open"]
+
+
+async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store, other: Store):
+    job = replace(await acting(store, "a"), usage=Usage(input_tokens=5), cost_usd=0.25)
+    going_on = job.next_turn({"input": "outputs"}, "r-2", rebuilt=True)
+    assert await store.go_on(going_on)
+    assert not await store.go_on(going_on)
+    seen = await row(other)
+    assert (seen.turn.number, seen.turn.request, seen.turn.request_id) == (2, {"input": "outputs"}, "r-2")
+    assert (seen.turn.rebuilt, seen.turn.acting, seen.turn.response_id, seen.unsent_turn) == (True, False, None, True)
+    assert (seen.usage_before, seen.cost_before_usd) == (Usage(input_tokens=5), 0.25)
+    assert await store.begin(seen.sent(NOW + 9))
+    assert ((await row(other)).status, (await row(other)).turn.sent_at) == (IN_PROGRESS, NOW + 9)
+
+
+async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):
+    job = await acting(store, "a")
+    await other.request_cancel(job.id, NOW)
+    assert not await store.go_on(job.next_turn({}, "r-2"))
+    assert (await row(store)).turn.number == 1
+
+
 # What happened, for people.
 
 
@@ -479,13 +595,13 @@ async def test_what_happened_to_a_job_is_told_in_the_order_of_time(store: Store,
 
 
 @pytest.mark.parametrize("status", Status)
-async def test_a_cancel_ends_a_pending_job_marks_a_running_one_and_leaves_an_ended_one(
+async def test_a_cancel_ends_an_idle_job_marks_a_running_one_and_leaves_an_ended_one(
     store: Store, other: Store, status: Status
 ):
     before = await standing(store, status)
     job = there(await other.request_cancel("job_1", NOW + 3))
     assert job == await row(store)
-    if status is PENDING:
+    if status in (PENDING, INPUT_REQUIRED):  # nothing runs upstream
         assert (job.status, job.finished_at, job.error) == (CANCELLED, NOW + 3, None)
         assert await store.next_at(HERE) is None
         assert await store.due(NOW + 1e6, HERE) == []

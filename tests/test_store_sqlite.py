@@ -50,8 +50,7 @@ def made(folder: Path, *statements: str) -> Path:
     """A database that somebody else made in this folder."""
     folder.mkdir(parents=True)
     with closing(sqlite3.connect(file(folder))) as db:
-        for statement in statements:
-            db.execute(statement)
+        db.executescript(";\n".join(statements))
         db.commit()
     return folder
 
@@ -149,10 +148,9 @@ async def test_a_migration_that_fails_leaves_nothing_behind_and_can_be_repeated(
 
 @pytest.mark.parametrize("version", range(1, len(SCRIPTS)))
 async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_jobs(folder: Path, version: int):
-    older = [statement for script in SCRIPTS[:version] for statement in script.split(";\n")]
     made(
         folder,
-        *older,
+        *SCRIPTS[:version],
         f"PRAGMA user_version = {version}",
         "INSERT INTO job (id, title, status, created_at, turn) VALUES ('job_1', 't', 'queued', 7.5, 1)",
         "INSERT INTO turn (job_id, number, request, request_id, base_url) VALUES ('job_1', 1, '{}', 'r', 'u')",
@@ -322,7 +320,7 @@ async def test_a_database_that_another_program_reads_before_it_is_ours_is_told_a
 
 async def test_a_database_that_may_not_grow_is_told_and_works_again_afterwards(folder: Path):
     async with open_sqlite(folder, 5) as store:
-        db = store._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
+        db = store._db._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
         job = await standing(store, Status.IN_PROGRESS)
         [[pages]] = await db.execute_fetchall("PRAGMA page_count")
         await db.execute_fetchall(f"PRAGMA max_page_count = {pages + 5}")
@@ -399,6 +397,7 @@ import sys
 from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
+from agent_jobs.group import Group
 from agent_jobs.store import open_store
 
 folder = Path(sys.argv[1])

@@ -1,4 +1,4 @@
-"""`agent-jobs` without arguments is the stdio server; everything else is the command line, imported only then."""
+"""`agent-jobs` without a command is the stdio server; everything else is the command line, imported only then."""
 
 import os
 import sys
@@ -6,11 +6,18 @@ import sys
 
 def main() -> None:
     """Decide before anything is imported: a host waits for `initialize`."""
-    # A shell that asks what may follow gives no arguments either.
-    if len(sys.argv) == 1 and not sys.stdin.isatty() and "_AGENT_JOBS_COMPLETE" not in os.environ:
+    match sys.argv[1:]:
+        case []:
+            # A shell that asks what may follow gives no arguments either.
+            serving, env_file = "_AGENT_JOBS_COMPLETE" not in os.environ, None
+        case ["--env-file", env_file]:
+            serving = True
+        case _:
+            serving, env_file = False, None
+    if serving and not sys.stdin.isatty():
         from agent_jobs.stdio import serve
 
-        serve()
+        serve(env_file)
     else:
         from agent_jobs.cli import cli
 

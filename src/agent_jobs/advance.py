@@ -6,7 +6,7 @@ A step may be cut off anywhere by the death of the process. What another process
 import logging
 import random
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -28,8 +28,10 @@ from agent_jobs.errors import (
 )
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
+from agent_jobs.loop import Loop
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
+from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,8 @@ ASKED_TO_WAIT_MAX_S = 120.0
 PAUSE_S = 60.0
 #: A job of a key that this process lacks is left to others for so long.
 LET_GO_S = 60.0
-#: What follows a job's end is tried again so often, and so long.
-SETTLE_AGAIN_S, SETTLE_MAX_S = 30.0, 86_400.0
+#: What follows a job's end is tried again so often.
+SETTLE_AGAIN_S = 30.0
 #: What an endpoint taught is kept for a day.
 MODE_KEPT_S = 86_400.0
 #: What to try where an endpoint refuses a way of sending.
@@ -62,24 +64,6 @@ LESSER: Mapping[Mode, Mode] = {"background_stream": "background", "background": 
 WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 #: What is wrong with an account, where upstream's code tells a person what to mend.
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nothing is left to do for this job, here."""
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """Come back after so many seconds, sooner if somebody watches, but never before `not_before_s`."""
-
-    s: float
-    not_before_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """As many jobs run as may: somebody comes back to this one when a slot is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +95,7 @@ class Advancer:
         clock: Clock,
         limits: Limits,
         settler: Settler,
+        loop: Loop,
         secrets: Mapping[str, request.Secret],
     ) -> None:
         self._store = store
@@ -118,6 +103,7 @@ class Advancer:
         self._clock = clock
         self._limits = limits
         self._settler = settler
+        self._loop = loop
         self._secrets = secrets
         self._follower = Follower(store, clock, limits.follow, settler.closed)
         self._births: set[anyio.CancelScope] = set()
@@ -133,9 +119,12 @@ class Advancer:
         """Take the one step that the job's row asks for: launch, cancel or look."""
         job = await self._store.get(job_id)
         if job is None or job.terminal:
-            return Done() if job is None or not job.unsettled else await self._settle(job)
+            settled = job is None or not job.unsettled or await self._settler.settle(job)
+            return Done() if settled else After(SETTLE_AGAIN_S)
+        if job.turn.acting:
+            return await self._loop.act(job)
         if job.turn.response_id is None:
-            return await (self._launch(job) if job.status is Status.PENDING else self._orphaned(job))
+            return await (self._launch(job) if job.unsent_turn else self._orphaned(job))
         stopping = job.cancel_requested_at is not None or job.turn.timed_out_at is not None
         if stopping and job.turn.mode != "foreground":
             return await self.cancel(job)
@@ -144,7 +133,7 @@ class Advancer:
     async def cancel(self, job: Job) -> Done | After:
         """Have upstream stop, and read how the response stands after it. Takes no claim on the job."""
         response_id = job.turn.response_id
-        if response_id is None:
+        if response_id is None or job.turn.acting:
             return Done()  # its launcher sees the request as soon as there is an id
         if job.turn.mode == "foreground":
             self._follower.leave(job.id)  # its run ends with its connection; the process that holds it sees the request
@@ -187,32 +176,21 @@ class Advancer:
         for birth in self._births:
             birth.deadline = min(birth.deadline, anyio.current_time() + BIRTH_GRACE_S)
 
-    async def _settle(self, job: Job) -> Done | After:
-        """Do what follows the end, and try again where that failed, for a day."""
-        try:
-            await self._settler.settle(job)
-        except (UpstreamError, OSError) as error:
-            lost = isinstance(error, RefusedError) and not isinstance(error, AccountError)
-            if not lost and self._clock.now() - (job.finished_at or 0.0) < SETTLE_MAX_S:
-                logger.warning("%s: cannot settle it yet: %s", job.id, error)
-                return After(SETTLE_AGAIN_S)
-            await self._settler.give_up(job, str(error))
-        return Done()
-
     async def _launch(self, job: Job) -> Done | After | Parked:
         """Send the POST, if this caller wins the right to, and stay until the response has an id."""
         now = self._clock.now()
         if job.cancel_requested_at is not None:
             await self._save(job.cancelled(now))
             return Done()
-        if now - job.created_at > PENDING_MAX_S:
+        if job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
             await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
             return Done()
         # Not to be cancelled between the first byte and the id: the run would be paid and lost.
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:
             self._births.add(birth)
             try:
-                return await self._create(await self._prepared(job), birth)
+                job = await self._in_conversation(job)
+                return await self._create(job, await self._uploaded(job), birth)
             except (UnsentError, BusyError) as error:
                 return await self._relaunch(job, error)
             except AccountError as error:
@@ -229,13 +207,14 @@ class Advancer:
             except UnclearError as error:
                 return await self._unconfirmed(job, str(error))
             except _NotOursError:
-                return Parked()  # parks nothing but a job that is still pending and ours
+                # Parks nothing but a job that is still pending and ours; a later turn has its slot.
+                return Parked() if job.turn.number == 1 else After(CANCEL_RETRY_S)
             finally:
                 self._births.discard(birth)
             return Done()
         return After(0)  # the limit ended it: the row says whether anything was sent
 
-    async def _create(self, job: Job, birth: anyio.CancelScope) -> Done | After:
+    async def _create(self, job: Job, file_ids: Sequence[str], birth: anyio.CancelScope) -> Done | After:
         """POST, write the id down, and read on: for speed, or because the run would end with the connection."""
 
         async def before_sending() -> None:
@@ -245,7 +224,9 @@ class Advancer:
                 raise _NotOursError
 
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job)))
-        body = request.sent_as(request.resolved(job.turn.request, self._secrets), job.turn.mode)
+        # Neither secrets nor what is removed after the job belong into what is kept.
+        body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
+        body = request.sent_as(body, job.turn.mode)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -289,28 +270,27 @@ class Advancer:
         return await self._store.save(job.unsent("")) is not None
 
     async def _retold(self, job: Job, error: RefusedError) -> bool:
-        """Whether upstream forgot what the job goes on from, and its request now tells all of it again."""
-        if job.previous_job_id is None or not thread.forgotten(error.code, error.param):
+        """Whether upstream cannot read what the job goes on from, and its request now tells it in another way."""
+        body, turn = job.turn.request, job.turn
+        if thread.unreadable(error.code, error.param):
+            turn = replace(turn, request=thread.without_reasoning(body))
+        elif not turn.rebuilt and thread.forgotten(body, error.code, error.param, str(error)):
+            exchanges = await self._store.thread(job.id, before_turn=turn.number)
+            if exchanges:
+                turn = replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
+        if turn.request == body or await self._store.save(job.unsent("")) is None:
             return False
-        exchanges = await self._store.thread(job.previous_job_id)
-        if not exchanges or await self._store.save(job.unsent("")) is None:
-            return False
-        body = thread.continued(job.turn.request, {}, exchanges)
         await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=replace(job.turn, request=body)))
+        return await self._store.rewrite(replace(job, context="rebuilt", turn=turn))
 
-    async def _prepared(self, job: Job) -> Job:
-        """The job once all that its request names is upstream. Doing that twice costs nothing."""
-        body = job.turn.request
-        try:
-            if body.get("conversation") is True:
-                body = {**body, "conversation": await self._client.create_conversation()}
-            if file_ids := await self._uploaded(job):
-                body = request.with_files(body, file_ids)
-        except UnclearError as error:
-            raise UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s) from error
-        if body == job.turn.request:
+    async def _in_conversation(self, job: Job) -> Job:
+        """The job with a conversation of its own, if it asked for one."""
+        if job.turn.request.get("conversation") is not True:
             return job
+        try:
+            body = {**job.turn.request, "conversation": await self._client.create_conversation()}
+        except UnclearError as error:
+            raise _unsent(error) from error
         job = replace(job, turn=replace(job.turn, request=body))
         if not await self._store.rewrite(job):
             raise _NotOursError
@@ -322,7 +302,10 @@ class Advancer:
         for upload in await self._store.uploads(job.id):
             file_id = upload.file_id
             if file_id is None:
-                file_id = await self._client.upload(upload.name, upload.data)
+                try:
+                    file_id = await self._client.upload(upload.name, upload.data)
+                except UnclearError as error:
+                    raise _unsent(error) from error
                 await self._store.uploaded(job.id, upload.name, file_id)
             file_ids.append(file_id)
         return file_ids
@@ -363,6 +346,8 @@ class Advancer:
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
         job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf)
+        if job.turn.acting:
+            return After(0)
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
@@ -452,6 +437,8 @@ class Advancer:
             self._follower.leave(job.id)
             logger.info("%s: %s", job.id, "is somebody else's" if saved is None else f"ended, {saved.status}")
             return Done()
+        if saved.turn.acting:
+            return After(0)
         if (overdue := await self._overdue(saved)) is not None:
             return overdue
         if self._follower.follows(job.id):
@@ -485,6 +472,11 @@ class Advancer:
             await self._store.record(job.id, now, "deadline")
             return After(0)
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+
+
+def _unsent(error: UnclearError) -> UnsentError:
+    """What goes before the POST may be done twice."""
+    return UnsentError(str(error), code=error.code, retry_after_s=error.retry_after_s)
 
 
 class _NotOursError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.intake import Terms
     from agent_jobs.responses import ResponsesClient
     from agent_jobs.runner import Runner
+    from agent_jobs.toolbox import Toolbox
 
 logger = logging.getLogger(__name__)
 
@@ -131,17 +133,31 @@ class App:
             secrets=settings.secrets,
             file_roots=settings.file_roots,
             budget_usd=settings.daily_budget_usd,
+            toolbox=self._toolbox(settings),
         )
-        client = await stack.enter_async_context(open_client(endpoint, start_timeout_s=settings.start_timeout_s))
+        secrets = [each.get_secret_value() for each in (settings.api_key, *settings.secrets.values())]
+        client = await stack.enter_async_context(
+            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=secrets)
+        )
         runner = self._runner = self._running(settings, store, client, terms)
         if self._role == "works":
             self.work()
         upstream = Upstream(client, runner, Intake(store, endpoint, self._clock, terms))
         return Engine(store, upstream, self._clock, self._tasks, presets, settings.warnings)
 
+    def _toolbox(self, settings: Settings) -> Toolbox | None:
+        """The user's tool servers; none of them is started yet."""
+        if settings.toolbox is None:
+            return None
+        from agent_jobs.toolbox import Toolbox, load_toolbox  # brings the MCP client along
+
+        servers = load_toolbox(settings.toolbox)
+        return Toolbox(servers, os.environ, self._tasks, concurrency=settings.tool_concurrency)
+
     def _running(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
         """Who works on the jobs."""
         from agent_jobs.advance import Advancer, Limits
+        from agent_jobs.loop import Bounds, Loop
         from agent_jobs.runner import Runner
         from agent_jobs.settle import Settler
 
@@ -154,7 +170,9 @@ class App:
         )
         made = settings.result_dir or settings.data_path() / "made"
         settler = Settler(store, client, self._clock, terms.prices, results=settings.result_dir, made=made)
-        self._advancer = Advancer(store, client, self._clock, limits, settler, terms.secrets)
+        bounds = Bounds(job_timeout_s=settings.job_timeout_s, input_timeout_s=settings.input_timeout_s)
+        loop = Loop(store, self._clock, settler, terms.toolbox, bounds)
+        self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)
         return Runner(
             store,
             self._advancer,

@@ -324,6 +324,12 @@ def without_blobs(response: JSON) -> dict[str, Any]:
     return _bare(response, DEPTH)
 
 
+def without_secrets(response: JSON) -> JSON:
+    """The response with the secrets of its tools, which some servers echo, masked; all else as it came."""
+    tools = response.get("tools")
+    return {**response, "tools": _masked(tools, DEPTH)} if tools else response
+
+
 def shown_request(body: JSON) -> dict[str, Any]:
     """A request as a reader may see it, in at most REQUEST_BYTES of JSON.
 
@@ -388,6 +394,21 @@ _SECRET = re.compile(
     r"headers?$|authorization|cookie|credential|secret|passw|api[_-]?key|^token$|(access|auth|bearer|refresh)[_-]?token",
     re.IGNORECASE,
 )
+
+
+def _masked(value: Any, depth: int) -> Any:
+    if isinstance(value, dict | list) and not depth:
+        return _DEEPER
+    if isinstance(value, list):
+        return [_masked(each, depth - 1) for each in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _shown(name, each, "masked", depth - 1) if _SECRET.search(name) else _masked(each, depth - 1)
+        for name, each in cast("dict[str, Any]", value).items()
+    }
+
+
 _PLACEHOLDER = re.compile(r"\$\{\w+\}")
 _PROMPTS = {"input", "instructions", "variables"}
 #: What is no prompt within one.

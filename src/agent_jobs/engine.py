@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.group import Database, Estimate, Gathered, Group, Listed, Result, Watcher
-from agent_jobs.job import JSON, WAITING, Job, Mode, Status
+from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Reply, Result, Storage, Watcher
+from agent_jobs.job import JSON, WAITING, Call, Job, Mode, Status
 from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
@@ -37,6 +39,10 @@ GATHERED_MAX = 1_000
 DAY_S = 86_400.0
 #: Ids that are named where a beginning of one fits several.
 FITTING = 4
+
+
+def _asks(job: Job) -> bool:
+    return job.status is Status.INPUT_REQUIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Engine:
         self._clock = clock
         self._tasks = tasks
         self._warnings = warnings
+        self._told: dict[str, int] = {}  #: of jobs that ask, in which revision a caller of this process was told
 
     def now(self) -> float:
         """The engine's time in epoch seconds, by which answers tell ages."""
@@ -132,17 +139,21 @@ class Engine:
             await self._existing(order.previous_job_id)
         return await self._working().intake.estimate(order)
 
-    async def poll(self, job_id: str, *, wait_s: float = 0.0) -> Job:
-        """The job as it stands, once it ended or after `wait_s`; its output with it when it ended.
+    async def poll(self, job_id: str, *, wait_s: float = 0.0, anew: bool = False) -> Job:
+        """The job as it stands, once it ended or asks, or after `wait_s`; its output with it when it ended.
+
+        With `anew`, what callers of this process were told that it asks is waited on, until something of it changes.
 
         Raises:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
         job = await self._existing(job_id)
-        return await self._settled(job if job.terminal else await self._watched(job, wait_s))
+        if job.terminal:
+            return await self._settled(job)
+        return await self._settled(await self._watched(job, wait_s, self._asks_anew if anew else _asks))
 
     async def gather(self, group: Group, *, wait_s: float = 0.0) -> Gathered:
-        """How the jobs of a group stand, once one ended that nobody was told of, or after `wait_s`.
+        """How the jobs of a group stand, once one ended or asks that nobody was told of, or after `wait_s`.
 
         Raises:
             JobNotFoundError: One of the jobs or the batch does not exist.
@@ -152,19 +163,21 @@ class Engine:
         if group.active:
             group = replace(group, since=self._clock.now() - UNTOLD_S)
         gathered = await self._gathered(group)
-        if group.batch and not (gathered.done or gathered.running or gathered.delivered):
+        if group.batch and not (gathered.done or gathered.going_on or gathered.delivered):
             raise JobNotFoundError(f"There is no batch {group.batch[:40]!r}: agent_list shows what there is.")
         if wait_s > 0:
             now = self._clock.now()
-            for job in gathered.running:
+            for job in [*gathered.running, *gathered.asking]:
                 await self._store.watch(job.id, now, now + wait_s + WATCHED_S)
             self._wake()
         with self._clock.limit(wait_s):
-            while gathered.running and not gathered.done:
+            while gathered.going_on and not gathered.done:
                 mark = await self._store.mark()
                 gathered = await self._gathered(group)
-                if gathered.running and not gathered.done:
-                    await self._store.moved(mark)
+                if gathered.going_on and not gathered.done:
+                    settling = any(job.terminal for job in gathered.running)
+                    with self._clock.limit(SETTLE_WAIT_S if settling else inf):
+                        await self._store.moved(mark)
         return gathered
 
     async def result(self, job_id: str) -> Result:
@@ -175,7 +188,12 @@ class Engine:
         """
         job = await self._settled(await self._existing(job_id))
         whole = replace(job, output=await self._store.output(job_id) or job.output)
-        return Result(whole, await self._store.events(job_id), await self._store.made(job_id))
+        return Result(
+            whole,
+            await self._store.events(job_id),
+            await self._store.made(job_id),
+            await self._store.calls(job_id),
+        )
 
     async def find(self, group: Group, limit: int) -> Listed:
         """The newest jobs of a group, how many there are in each status, and what today's jobs cost so far."""
@@ -202,7 +220,7 @@ class Engine:
                 raise RequestError(f"{text!r} fits several jobs: write more of {', '.join(ids)}.")
         return (await self._existing(text)).id
 
-    async def database(self) -> Database:
+    async def database(self) -> Storage:
         """Where the jobs are kept, and which other processes work on them."""
         return await self._store.about()
 
@@ -234,7 +252,11 @@ class Engine:
         return await self._working().runner.forget(self._clock.now() - older_than_s)
 
     def delivered(self, *jobs: Job) -> None:
-        """Have it noted, once the caller is done, that the ends of these jobs were handed to a host."""
+        """Have it noted, once the caller is done, that the ends of these jobs were handed to a host.
+
+        What jobs ask is noted for this process alone: every host's model should hear of it.
+        """
+        self._told |= {job.id: job.revision for job in jobs if _asks(job)}
         if any(_news(job) for job in jobs):
             self._tasks.start_soon(self.deliver, *jobs)
 
@@ -257,6 +279,41 @@ class Engine:
             await self._cancel(job)
         began = self._clock.now()
         return [await self._stopped(job, began + CANCEL_WAIT_S - self._clock.now()) for job in jobs]
+
+    async def asked(self, job: Job) -> list[Call]:
+        """What a job that waits asks for."""
+        if not _asks(job):
+            return []
+        calls = await self._store.calls(job.id, job.turn.number)
+        return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
+
+    async def reply(self, job_id: str, reply: Reply) -> Job:
+        """Answer what a waiting job asks for; it goes on once all is answered.
+
+        Raises:
+            RequestError: The job does not wait, or an answer fits nothing that it asks for; nothing was changed.
+        """
+        job = await self._existing(job_id)
+        asked = {call.id: call for call in await self.asked(job)}
+        if not asked:
+            raise RequestError(f"{job_id} is {job.status} and asks for nothing: agent_poll it.")
+        current = reply.turn in (None, job.turn.number)
+        if not current or not await self._store.reply(job, _answers(asked, reply), self._clock.now()):
+            raise RequestError(f"{job_id} was answered by somebody else meanwhile: agent_poll it.")
+        self._wake()
+        return await self._existing(job_id)
+
+    async def answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
+        """Return once the job does not ask for this call any more, or after `wait_s`.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        with self._clock.limit(wait_s):
+            job = await self._existing(job_id)
+            while any(call.id == call_id for call in await self.asked(job)):
+                await self._store.changed(job.id, job.revision)
+                job = await self._existing(job_id)
 
     async def adopt(self, job_id: str, response_id: str) -> Job:
         """Give a job the response id that was found elsewhere, so that its result is collected after all."""
@@ -281,23 +338,38 @@ class Engine:
 
     async def _gathered(self, group: Group) -> Gathered:
         jobs = await self._store.find(group, GATHERED_MAX)
-        open_jobs = [job for job in jobs if not job.terminal or job.unsettled]
-        asking = [job for job in open_jobs if job.status is Status.INPUT_REQUIRED]
-        ended = [job for job in jobs if job.terminal and not job.unsettled]
+        now = self._clock.now()
+        settling = [job for job in jobs if job.unsettled and now - (job.finished_at or now) < SETTLE_WAIT_S]
+        open_jobs = [job for job in jobs if not job.terminal or job in settling]
+        for job in jobs:
+            if not _asks(job):
+                self._told.pop(job.id, None)
+        anew = [job for job in open_jobs if self._asks_anew(job)]
+        ended = [job for job in jobs if job.terminal and job not in settling]
         fresh = sorted((job for job in ended if job.delivered_at is None), key=lambda job: job.finished_at or 0.0)
-        return Gathered([*fresh, *asking], [job for job in open_jobs if job not in asking], len(ended) - len(fresh))
+        return Gathered(
+            [*fresh, *anew],
+            [job for job in open_jobs if not _asks(job)],
+            [job for job in open_jobs if _asks(job) and job not in anew],
+            len(ended) - len(fresh),
+        )
 
-    async def _watched(self, job: Job, wait_s: float) -> Job:
+    def _asks_anew(self, job: Job) -> bool:
+        return _asks(job) and self._told.get(job.id) != job.revision
+
+    async def _watched(self, job: Job, wait_s: float, arrived: Callable[[Job], bool] = _asks) -> Job:
         """Wait for the job's end with upstream looked at often; a wait that runs out is no error."""
         now = self._clock.now()
         await self._store.watch(job.id, now, now + max(0.0, wait_s) + WATCHED_S)
         self._wake()
-        return await self._placed(await self._until(job, lambda job: job.status is Status.INPUT_REQUIRED, wait_s))
+        return await self._placed(await self._until(job, arrived, wait_s))
 
     async def _settled(self, job: Job) -> Job:
         """The job; where something follows its end, once that is done or was waited for long enough."""
         if not (job.terminal and job.unsettled and isinstance(self._upstream, Upstream)):
             return job
+        if any(event.kind == UNSETTLED for event in await self._store.events(job.id)):
+            return job  # it failed before and may fail for hours
         with self._clock.limit(SETTLE_WAIT_S):
             while job.unsettled:
                 await self._store.changed(job.id, job.revision)
@@ -352,3 +424,46 @@ def _arrived(job: Job) -> bool:
 def _news(job: Job) -> bool:
     """Whether the job ended and nobody was handed its end."""
     return job.terminal and job.delivered_at is None
+
+
+def _answers(asked: Mapping[str, Call], reply: Reply) -> list[Call]:
+    """The calls as they stand once answered.
+
+    Raises:
+        RequestError: An answer fits no call.
+    """
+    from agent_jobs.loop import DENIED  # brings along what sends jobs
+
+    given = [*reply.outputs, *reply.approve, *reply.deny]
+    for call_id in given:
+        if call_id not in asked:
+            raise RequestError(f"The job does not ask for {call_id[:60]!r}: it asks for {', '.join(asked)}.")
+        if given.count(call_id) > 1:
+            raise RequestError(f"{call_id[:60]!r} is answered twice: answer each call once.")
+    answers: list[Call] = []
+    for call in asked.values():
+        if call.id in reply.outputs:
+            if call.needs != "output":
+                raise RequestError(f"{call.id} waits for approve or deny, not for an output.")
+            answers.append(replace(call, state="done", output=_text(reply.outputs[call.id])))
+        elif call.id in reply.approve:
+            if call.needs != "approval":
+                raise RequestError(f"{call.id} waits for an output, not for an approval.")
+            approved = call.kind == "approval"
+            answers.append(replace(call, state="done" if approved else "approved", output=True if approved else None))
+        elif call.id in reply.deny:
+            answers.append(_denied(call, DENIED))
+        elif reply.message:
+            answers.append(_denied(call, f"Not done. The user says: {reply.message}"))
+    if not answers:
+        raise RequestError(f"Answer with outputs, approve, deny or message; it asks for {', '.join(asked)}.")
+    return answers
+
+
+def _denied(call: Call, why: str) -> Call:
+    return replace(call, state="done", output=why)
+
+
+def _text(output: object) -> str:
+    """An output as upstream takes it: text as it is, anything else as JSON."""
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

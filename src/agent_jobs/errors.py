@@ -8,6 +8,7 @@ AgentJobsError
 │   ├── JobNotFoundError    ask for a job that exists
 │   └── BudgetError         the day's budget does not allow it: wait, or raise the budget
 ├── StoreError              the database does not take or give data; nothing was spent
+├── ToolServerError         one of the user's tool servers does not do as asked: do without it, or see to it
 └── UpstreamError           the Responses API
     ├── UnsentError         nothing left this machine: repeat freely
     ├── BusyError           refused for now and not accepted: repeat after `retry_after_s`
@@ -40,6 +41,10 @@ class BudgetError(RequestError):
 
 class StoreError(AgentJobsError):
     """The database does not take or give data."""
+
+
+class ToolServerError(AgentJobsError):
+    """One of the user's tool servers does not start, or does not answer."""
 
 
 class UpstreamError(AgentJobsError):

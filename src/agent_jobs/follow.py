@@ -89,7 +89,7 @@ class Follower:
             elif now - wrote_at < WRITE_S:
                 continue
             wrote_at = now
-            if not await self._write(reading) or reading.job.terminal:
+            if not await self._write(reading) or reading.job.terminal or reading.job.turn.acting:
                 return
 
     async def _write(self, reading: "_Reading") -> bool:
@@ -99,7 +99,7 @@ class Follower:
             saved = await self._store.save(job)
             return saved is not None and not (job.turn.mode == "foreground" and saved.cancel_requested_at is not None)
         except StoreError as error:
-            if job.terminal:
+            if job.terminal or job.turn.acting:
                 raise
             logger.warning("%s: its progress cannot be written: %s", job.id, error)
             return True

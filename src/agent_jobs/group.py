@@ -1,9 +1,10 @@
 """What is asked about jobs, and what is known of them: several at once, or all of one. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from agent_jobs.job import Job, Status
+from agent_jobs.job import Call, Job, Status
 
 #: What can be read of a job's result.
 Part = Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"]
@@ -25,9 +26,15 @@ class Group:
 class Gathered:
     """How the jobs of a group stand; none with its output."""
 
-    done: list[Job]  #: over, or waiting for an answer, and handed to nobody yet; what ended first comes first
+    done: list[Job]  #: over and handed to nobody yet, what ended first comes first; then what asks and was not told
     running: list[Job]
+    asking: list[Job]  #: what waits for an answer, and was told
     delivered: int  #: how many were handed out before
+
+    @property
+    def going_on(self) -> bool:
+        """Whether something may still come."""
+        return bool(self.running or self.asking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,10 @@ class Listed:
     counts: dict[Status, int]
     today_usd: float
     warnings: tuple[str, ...] = ()  #: what the user should set otherwise
+
+
+#: The kind of the event that something which follows a job's end failed.
+UNSETTLED = "unsettled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ class Watcher:
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class Storage:
     """Where the jobs are kept, and who else works on them."""
 
     path: str
@@ -85,6 +96,7 @@ class Result:
     job: Job
     events: list[Event]
     made: list[Made]
+    calls: list[Call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +109,14 @@ class Estimate:
     input_tokens: int  #: roughly, of one job, without what it goes on from
     cost_bound_usd: float | None  #: of all jobs
     unbounded: str  #: why there is no bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What somebody answers to a job that asks."""
+
+    outputs: Mapping[str, object] = field(default_factory=dict[str, object])  #: of functions, by call_id
+    approve: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    message: str = ""  #: instead of what is not answered otherwise
+    turn: int | None = None  #: whose calls are meant, where it was asked a while ago; None: those of now

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from secrets import choice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
@@ -22,6 +22,9 @@ from agent_jobs.pricing import Prices, day_start
 from agent_jobs.request import Preset, Secret
 from agent_jobs.responses import Endpoint
 from agent_jobs.store import Budget, Store, Upload
+
+if TYPE_CHECKING:
+    from agent_jobs.toolbox import Toolbox
 
 #: Jobs that one call starts at most.
 BATCH_MAX, BATCH_CHARS = 20, 60
@@ -60,6 +63,7 @@ class Terms:
         secrets: What may stand in a request as `${NAME}`.
         file_roots: The folders below which files may be read.
         budget_usd: What may be spent on the jobs of a day (UTC).
+        toolbox: The user's own tool servers.
     """
 
     prices: Prices
@@ -68,6 +72,7 @@ class Terms:
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     file_roots: Sequence[Path] = ()
     budget_usd: float | None = None
+    toolbox: "Toolbox | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,12 @@ class Intake:
         """
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order, options)
+        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
+        attached = await self._attached(order, options, previous)
+        functions = await self._functions(options)
         uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
-        jobs = [self._job(order, prompt, batch, options, previous, attached) for prompt in order.prompts]
+        jobs = [self._job(order, prompt, batch, options, previous, attached, functions) for prompt in order.prompts]
         if uploads:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
@@ -121,9 +127,12 @@ class Intake:
         """
         _check(order)
         options = request.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id)
-        attached = await self._attached(order, options)
-        job, *others = [self._job(order, prompt, "", options, previous, attached) for prompt in order.prompts]
+        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
+        attached = await self._attached(order, options, previous)
+        functions = await self._functions(options)
+        job, *others = [
+            self._job(order, prompt, "", options, previous, attached, functions) for prompt in order.prompts
+        ]
         bound, unbounded = None, ""
         try:
             bound = await self._bound_usd(job, previous) * (1 + len(others))
@@ -147,6 +156,7 @@ class Intake:
         options: JSON,
         previous: "_Previous",
         attached: Sequence[Attachment],
+        functions: Sequence[JSON],
     ) -> Job:
         job_id = _new_id("job")
         body = request.build(
@@ -154,15 +164,19 @@ class Intake:
             job_id=job_id,
             preset=order.preset,
             presets=self._terms.presets,
-            model=order.model or (None if order.preset else previous.request.get("model")),
-            default_model=self._terms.model,
+            model=order.model,
+            default_model=previous.request.get("model") or self._terms.model,
             effort=order.effort,
             web_search=order.web_search,
             options=order.options,
             attachments=files.parts(attached),
             openai=self._endpoint.openai,
         )
-        body = {**{name: previous.request[name] for name in INHERITED if name in previous.request}, **body}
+        body = {**_inherited(previous.request, order.web_search), **body}
+        if functions:
+            named = {function["name"] for function in functions}
+            kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
+            body = {**body, "tools": [*kept, *functions]}
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = thread.continued(body, link, previous.exchanges)
@@ -179,14 +193,26 @@ class Intake:
             previous_job_id=order.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
             timeout_s=request.timeout_of(options),
+            max_cost_usd=request.max_cost_of(options),
+            toolbox=previous.toolbox if (named := request.toolbox_of(options)) is None else named,
             turn=Turn(
                 number=1,
                 request=body,
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
+                rebuilt=bool(previous.exchanges),
             ),
         )
+
+    async def _functions(self, options: JSON) -> Sequence[JSON]:
+        """The functions of the user's own tool servers that the caller named."""
+        names = request.toolbox_of(options)
+        if not names:
+            return ()
+        if self._terms.toolbox is None:
+            raise RequestError("There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX.")
+        return await self._terms.toolbox.functions(names)
 
     async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> Job:
         """The job with the most that it may cost, where anybody asked for that."""
@@ -211,33 +237,50 @@ class Intake:
         )
         return await anyio.to_thread.run_sync(bound)  # the price list takes a moment to load
 
-    async def _attached(self, order: Order, options: JSON) -> list[Attachment]:
+    async def _attached(self, order: Order, options: JSON, previous: "_Previous") -> list[Attachment]:
         if not order.files:
             return []
-        runs_code = any(tool.get("type") == "code_interpreter" for tool in items_of(options.get("tools")))
+        tools = items_of(options.get("tools", previous.request.get("tools")))
+        # A container that the caller names is not ours to fill.
+        runs_code = any(
+            tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str) for tool in tools
+        )
         gather = partial(files.gather, list(order.files), self._terms.file_roots, upload=runs_code)
         return await anyio.to_thread.run_sync(gather)
 
-    async def _previous(self, job_id: str | None) -> "_Previous":
-        """What the new jobs go on from, in the cheapest way that upstream still knows."""
+    async def _previous(self, job_id: str | None, conversation: bool | str | None) -> "_Previous":
+        """What the new jobs, in this conversation, go on from, in the cheapest way that upstream still knows."""
         if job_id is None:
             return _Previous()
         job = await self._store.get(job_id)
         if job is None or not job.terminal:
             raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
         tokens = job.usage.input_tokens + job.usage.output_tokens if job.usage else None
-        before = _Previous(job.turn.request, tokens=tokens)
-        conversation = job.turn.request.get("conversation")
-        here = job.turn.base_url == self._endpoint.base_url and job.turn.fingerprint in ("", self._endpoint.fingerprint)
-        if here and isinstance(conversation, str):
-            return replace(before, link={"conversation": conversation})
-        kept = job.turn.mode != "foreground" and job.status in (Status.COMPLETED, Status.INCOMPLETE)
-        if here and kept and job.turn.response_id is not None:
-            return replace(before, link={"previous_response_id": job.turn.response_id})
+        before = _Previous(job.turn.request, toolbox=job.toolbox)
+        if link := self._link(job, conversation):
+            return replace(before, link=link, tokens=tokens)
+        output = await self._store.output(job_id)
+        if output is None or not thread.tells(output.response or {}):
+            raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
         exchanges = await self._store.thread(job_id)
         if not exchanges:
-            raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
+            raise RequestError(
+                f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
+                "with what matters of it in the prompt."
+            )
         return replace(before, exchanges=exchanges)
+
+    def _link(self, job: Job, conversation: bool | str | None) -> JSON:
+        """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""
+        here = job.turn.base_url == self._endpoint.base_url and job.turn.fingerprint in ("", self._endpoint.fingerprint)
+        if not here or job.turn.mode == "foreground":
+            return {}
+        if (own := job.turn.request.get("conversation")) is not None:
+            # Nothing is added to a conversation but what was completed.
+            there = job.status is Status.COMPLETED and conversation in (None, own)
+            return {"conversation": own} if there else {}
+        kept = job.status in (Status.COMPLETED, Status.INCOMPLETE) and job.turn.response_id is not None
+        return {"previous_response_id": job.turn.response_id} if kept and conversation is None else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +291,15 @@ class _Previous:
     link: JSON = field(default_factory=dict[str, Any])  #: the parameter by which upstream finds it
     exchanges: Sequence[tuple[JSON, JSON]] = ()  #: or all that was said, where upstream does not know it
     tokens: int | None = None  #: how much was read and written for it
+    toolbox: Sequence[str] = ()
+
+
+def _inherited(before: JSON, web_search: bool | None) -> JSON:
+    """What holds of the request before this one until it says otherwise."""
+    kept = {name: before[name] for name in INHERITED if name in before}
+    if web_search is False and "tools" in kept:
+        kept["tools"] = [tool for tool in items_of(kept["tools"]) if not str(tool["type"]).startswith("web_search")]
+    return kept
 
 
 def _check(order: Order) -> None:

@@ -4,7 +4,7 @@ Nothing here waits, reads a clock or does I/O. Time is an argument, a change is 
 that comes from upstream may be incomplete, wrongly typed or from a server that reads the contract differently.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal, Self, cast
@@ -101,6 +101,25 @@ class Usage:
             reasoning_tokens=_number(mapping_of(counted.get("output_tokens_details")).get("reasoning_tokens")) or 0,
         )
 
+    def plus(self, other: "Usage | None") -> "Usage":
+        """Both together."""
+        if other is None:
+            return self
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Something that a turn asks for before the job can go on."""
+
+    id: str  #: `call_id` of a function call, or the id of an approval request
+    kind: Literal["function", "approval"]  #: the second: of a call that upstream itself makes to an MCP server
+    name: str
+    arguments: str  #: JSON as the model wrote it
+    needs: Literal["", "run", "approval", "output"] = ""  #: what it waits for, once that was found out
+    state: Literal["open", "approved", "running", "done"] = "open"
+    output: object = None  #: what goes upstream as its answer
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -131,6 +150,9 @@ class Turn:
     hollow: int = 0  #: looks that saw `completed` with nothing in it
     detached: int = 0  #: attachments to its stream in a row that brought no event
     timed_out_at: float | None = None  #: our own deadline had it cancelled
+    acting: bool = False  #: it ended by asking for calls; the job goes on with another turn
+    rebuilt: bool = False  #: its request tells all that was said before it
+    asked_at: float | None = None  #: since when somebody is waited for
     partial: str = ""  #: the tail of what the model has written so far
 
 
@@ -158,8 +180,13 @@ class Job:
     finished_at: float | None = None
     activity: str = ""
     error: Failure | None = None
-    usage: Usage | None = None
+    usage: Usage | None = None  #: of all turns
+    usage_before: Usage | None = None  #: of the turns before this one
+    cost_before_usd: float | None = None
+    max_cost_usd: float | None = None
+    toolbox: Sequence[str] = ()  #: which tools of the user's servers it may call
     output: Output | None = None
+    counted: JSON | None = None  #: the response object of an end without output, for its price; not kept
     output_bytes: int = 0  #: of the text in UTF-8, also where it was not read
     cancel_requested_at: float | None = None
     observed_by: Literal["", "following", "polling"] = ""
@@ -170,6 +197,13 @@ class Job:
     def terminal(self) -> bool:
         """Whether nothing more will happen to this job, unless a lost id is found."""
         return self.status in TERMINAL
+
+    @property
+    def unsent_turn(self) -> bool:
+        """Whether the current turn's request may be sent."""
+        return self.status is Status.PENDING or (
+            self.turn.number > 1 and self.turn.sent_at is None and self.turn.response_id is None
+        )
 
     @property
     def unconfirmed(self) -> bool:
@@ -233,13 +267,16 @@ class Job:
 
     def sent(self, now: float) -> "Job":
         """The first byte of the POST is about to leave: from here on only upstream knows."""
-        if self.status is not Status.PENDING:
+        if not self.unsent_turn:
             return self
         turn = replace(self.turn, attempt=self.turn.attempt + 1, sent_at=now)
-        return replace(self, status=Status.STARTING, turn=turn, activity="")
+        status = Status.STARTING if self.turn.number == 1 else self.status
+        return replace(self, status=status, turn=turn, activity="")
 
     def unsent(self, reason: str) -> "Job":
         """Upstream provably did not accept the POST, so it may be repeated."""
+        if self.turn.response_id is None and self.turn.number > 1:
+            return replace(self, turn=replace(self.turn, sent_at=None), activity=reason)
         if self.status not in (Status.PENDING, Status.STARTING):
             return self
         return replace(self, status=Status.PENDING, activity=reason)
@@ -319,14 +356,45 @@ class Job:
                 text = text_of(items)
                 known = replace(
                     job,
-                    usage=Usage.of(response.get("usage")) or job.usage,
+                    usage=used.plus(job.usage_before) if (used := Usage.of(response.get("usage"))) else job.usage,
                     output=Output(text, response) if items else job.output,
+                    counted=None if items else response,
                 )
+                if end == "completed" and calls_of(items):
+                    return known._asking(now)
                 if end == "cancelled" and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
                     return known.failed("deadline_exceeded", DEADLINE, now)
                 return known._ended_as(Status(end), now, _failure(response, end))
             case _:
                 return job._to(Status.IN_PROGRESS)
+
+    def _asking(self, now: float) -> "Job":
+        """The turn ended by asking for calls: the job goes on with them, unless it is to stop."""
+        if self.cancel_requested_at is not None:
+            return self.cancelled(now)
+        if self.turn.timed_out_at is not None:
+            return self.failed("deadline_exceeded", DEADLINE, now)
+        return replace(self._to(Status.IN_PROGRESS), turn=replace(self.turn, acting=True), activity="")
+
+    def next_turn(self, request: JSON, request_id: str, *, rebuilt: bool = False) -> "Job":
+        """The job with another turn, not yet sent, for which all that the last one asked for is there."""
+        turn = Turn(
+            number=self.turn.number + 1,
+            request=request,
+            request_id=request_id,
+            base_url=self.turn.base_url,
+            fingerprint=self.turn.fingerprint,
+            mode=self.turn.mode,
+            rebuilt=rebuilt,
+        )
+        return replace(
+            self._to(Status.IN_PROGRESS),
+            turn=turn,
+            usage_before=self.usage,
+            cost_before_usd=self.cost_usd,
+            output=None,
+            activity="",
+        )
 
     def _to(self, status: Status) -> "Job":
         return replace(self, status=status) if status in NEXT.get(self.status, ()) else self
@@ -334,6 +402,31 @@ class Job:
     def _ended_as(self, status: Status, now: float, error: Failure | None) -> "Job":
         job = self._to(status)
         return replace(job, finished_at=now, error=error, activity="") if job is not self else self
+
+
+def calls_of(items: list[JSON]) -> list[Call]:
+    """What a response asks for: function calls without an output in it, and approvals of MCP calls."""
+    answered = {item.get("call_id") for item in items if str(item.get("type")).endswith("_call_output")}
+    calls: list[Call] = []
+    for item in items:
+        kind = item.get("type")
+        call_id = item.get("call_id") if kind == "function_call" else item.get("id")
+        if kind not in ("function_call", "mcp_approval_request") or not isinstance(call_id, str) or not call_id:
+            continue
+        if call_id not in answered:
+            name, arguments = str(item.get("name") or ""), item.get("arguments")
+            of_function = kind == "function_call"
+            server = "" if of_function else f"{item.get('server_label') or 'mcp'}/"
+            calls.append(
+                Call(
+                    id=call_id,
+                    kind="function" if of_function else "approval",
+                    name=f"{server}{name}",
+                    arguments=arguments if isinstance(arguments, str) else "{}",
+                    needs="" if of_function else "approval",
+                )
+            )
+    return calls
 
 
 def text_of(items: list[JSON]) -> str:

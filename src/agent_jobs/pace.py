@@ -8,7 +8,7 @@ T = TypeVar("T")
 #: How long a tool call may wait by the name that the client gives itself; hosts cut the others at 60 s.
 WAIT_CAPS_S: Mapping[str, float] = {"claude-code": 100.0, "codex": 240.0, "goose": 240.0, "gemini-cli": 540.0}
 WAIT_CAP_S = 45.0
-#: So many waits without an end, and the model is told that it may leave; models lose patience after about five.
+#: After each so many waits without an end the model is told that it may leave; models lose patience after about five.
 BARREN_WAITS = 6
 #: What is polled, as far as it is remembered; what was asked for longest ago is forgotten first.
 REMEMBERED = 256
@@ -41,7 +41,7 @@ class Pace:
         """Count a wait that brought nothing; returns whether it is time to advise the model to leave."""
         waits = self._barren.pop(asked, 0) + 1
         _remember(self._barren, asked, waits)
-        return waits >= BARREN_WAITS
+        return waits % BARREN_WAITS == 0
 
     def over(self, asked: str) -> None:
         """Something was brought: counting begins anew."""

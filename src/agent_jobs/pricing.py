@@ -38,8 +38,8 @@ _SNAPSHOT = re.compile(r"-20\d\d-?\d\d-?\d\d$")
 _CLIENT_TOOLS = frozenset({"function", "custom", "custom_tool", "local_shell", "apply_patch", "computer"})
 #: Input whose tokens are at most its bytes; files, images and references are not.
 _TEXT_TYPES = frozenset(
-    {"message", "input_text", "output_text", "summary_text", "refusal", "function_call", "function_call_output",
-     "custom_tool_call", "custom_tool_call_output", "mcp_approval_response"}
+    {"message", "reasoning", "input_text", "output_text", "summary_text", "refusal", "function_call",
+     "function_call_output", "custom_tool_call", "custom_tool_call_output", "mcp_approval_response"}
 )  # fmt: skip
 #: Price keys of genai-prices that a count of text tokens answers; audio and images are counted apart.
 _TEXT_PRICES = frozenset(
@@ -273,15 +273,6 @@ def calls_of(response: JSON) -> dict[str, int]:
 def day_start(now: float) -> float:
     """When the day of a budget began: midnight in UTC, epoch seconds."""
     return now - now % DAY_S
-
-
-def over_budget(bound_usd: float, left_usd: float, budget_usd: float) -> str:
-    """The sentence for a start that the day's budget cannot cover."""
-    return (
-        f"This start can cost up to ${bound_usd:.2f}, and of the ${budget_usd:.2f} for today (UTC) "
-        f"${max(0.0, left_usd):.2f} are left: lower options.max_output_tokens or options.max_tool_calls, wait for "
-        "running jobs to end, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
-    )
 
 
 def parse(text: str) -> Table:

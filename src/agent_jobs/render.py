@@ -16,17 +16,23 @@ from agent_jobs.errors import (
     JobNotFoundError,
     RequestError,
     StoreError,
+    ToolServerError,
 )
 from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
-from agent_jobs.job import POLL_MIN_MS, Failure, Job, Status, Usage
+from agent_jobs.job import POLL_MIN_MS, Call, Failure, Job, Status, Usage
 from agent_jobs.request import mismatch
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 #: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
 OUTPUT_BYTES = 24_000
 CODE_CHARS, MESSAGE_CHARS = 60, 300
+DRY_RUN_BYTES = 4_000
 #: Of a title in a row; job ids that are repeated to the model at most.
 ROW_CHARS, FEW = 40, 8
+#: Of what a call was asked with, as far as it fits; of its name; calls that are told of at once.
+ARGUMENT_CHARS, ARGUMENT_CHARS_LEAST, NAME_CHARS, CALLS = 2_000, 120, 80, 20
+#: All that a waiting job needs, unless one call's id alone takes it.
+ASKING_BYTES = 8_000
 #: What happened last to a job is told so often.
 EVENTS = 40
 
@@ -41,10 +47,14 @@ _NEXT = {
     "deadline_exceeded": "agent_start again with a narrower prompt, or ask the user to raise AGENT_JOBS_JOB_TIMEOUT_S",
     "endpoint_lost": "ask the user to start agent-jobs with that OPENAI_BASE_URL and its key and adopt the response",
     "no_such_endpoint": "ask the user to set OPENAI_BASE_URL to the API's address, which usually ends in /v1",
+    "missing_secret": "ask the user to do that and restart the server, then agent_start again",
     "invalid_api_key": "ask the user to set a valid OPENAI_API_KEY, then agent_start again",
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",
     "insufficient_quota": "ask the user to add credit at the provider, then agent_start again",
     "model_not_found": "agent_start with another model",
+    "max_turns": "agent_start again with a narrower prompt or other tools",
+    "max_tool_calls": "agent_start again with a higher options.max_tool_calls or a narrower prompt",
+    "budget_exceeded": "agent_start again with a higher options.max_cost_usd",
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
@@ -54,6 +64,7 @@ _CODES: dict[type[AgentJobsError], str] = {
     RequestError: "bad_request",
     ConfigError: "config",
     StoreError: "storage",
+    ToolServerError: "tool_server",
 }
 
 
@@ -107,38 +118,43 @@ def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) 
     """
     running = len(told.running)
     poll = f"agent_poll {asked(group)}".strip()
+    asks = len(told.asking) or None
     if not told.done:
-        waiting: dict[str, Any] = {"running": running, "delivered": told.delivered or None}
-        if running:
-            hint = min(job.next_poll_ms(now) for job in told.running)
-            waiting |= {"next_poll_ms": hint, "next": poll, "advice": ADVICE if advise else None}
+        waiting: dict[str, Any] = {"running": running, "input_required": asks, "delivered": told.delivered or None}
+        if told.going_on:
+            hint = min(job.next_poll_ms(now) for job in [*told.running, *told.asking])
+            then = poll if running else "agent_list status=input_required, then agent_poll each"
+            waiting |= {"next_poll_ms": hint, "next": then, "advice": ADVICE if advise else None}
         else:
             waiting |= {"next": f"all were told before: agent_list {asked(group)}".strip()}
         return _compact(waiting), []
     if len(told.done) == 1 and "next" not in (alone := shown(told.done[0], now)):
-        return _compact({"done": [alone], "running": running, "next": poll if running else None}), told.done
-    left = len(told.done)
-    rows: list[dict[str, Any]] = []
-    while True:
-        more = left - len(rows)
-        answer = _compact(
-            {
-                "done": rows,
-                "more": more or None,
-                "running": running,
-                "next": f"agent_result for each{f'; {poll}' if running or more else ''}",
-            }
-        )
-        if not more:
-            return answer, told.done
-        row = _row(told.done[len(rows)])
-        if rows and len(dumps({**answer, "done": [*rows, row]}).encode()) > ADVICE_BYTES:
-            return answer, told.done[: len(rows)]
-        rows.append(row)
+        going_on = {"running": running, "input_required": asks, "next": poll if running else None}
+        return _compact({"done": [alone], **going_on}), told.done
+
+    def of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        more = len(told.done) - len(rows)
+        then = "; ".join([*_each(rows), *[poll] * bool(running or more)])
+        return _compact({"done": rows, "more": more or None, "running": running, "input_required": asks, "next": then})
+
+    rows = [_row(told.done[0])]
+    for job in told.done[1:]:
+        if len(dumps(of([*rows, _row(job)])).encode()) > ADVICE_BYTES:
+            break
+        rows.append(_row(job))
+    return of(rows), told.done[: len(rows)]
+
+
+def _each(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What to do with each of these rows."""
+    asking = [row["status"] == Status.INPUT_REQUIRED for row in rows]
+    if not any(asking):
+        return ["agent_result for each"]
+    return ["agent_result for each that ended"] * (not all(asking)) + ["agent_poll each that is input_required"]
 
 
 def listed(found: Listed, now: float) -> dict[str, Any]:
-    """The answer to a search: a row for each job, how many there are in each status, and what today cost so far."""
+    """The answer to a search: a row for each job, how many there are in each status, and what today cost, if known."""
     rows = [
         _compact(
             {
@@ -152,8 +168,13 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
         for job in found.jobs
     ]
     more = sum(found.counts.values()) - len(rows)
-    counted = {"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd)}
-    return {"jobs": rows} | _compact(counted | {"warnings": list(found.warnings) or None})
+    known = {
+        "more": more or None,
+        "counts": found.counts,
+        "today_usd": _usd(found.today_usd) or None,
+        "warnings": list(found.warnings) or None,
+    }
+    return {"jobs": rows} | _compact(known)
 
 
 def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
@@ -164,13 +185,15 @@ def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
 
 
 def estimated(estimate: Estimate) -> dict[str, Any]:
-    """The answer to a dry run: what would be sent, and what it may cost."""
+    """The answer to a dry run: what would be sent, and what it may cost. As many files as fit DRY_RUN_BYTES."""
+    files, shown = content.page_of(estimate.files, 0, DRY_RUN_BYTES)
     return _compact(
         {
             "dry_run": True,
             "jobs": estimate.jobs if estimate.jobs > 1 else None,
             "model": estimate.model,
-            "files": estimate.files or None,
+            "files": files or None,
+            "more_files": len(estimate.files) - shown if shown is not None else None,
             "input_tokens": estimate.input_tokens,
             "cost_bound_usd": None if estimate.cost_bound_usd is None else _usd(estimate.cost_bound_usd),
             "unbounded": estimate.unbounded,
@@ -190,15 +213,15 @@ def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, 
         case "sources":
             shown, after = content.page_of(content.sources(output), offset, limit_bytes)
         case "items":
-            shown, after = content.page_of(content.items(output), offset, limit_bytes)
+            shown, after = content.page_of([*_calls(result), *content.items(output)], offset, limit_bytes)
         case "files":
-            shown = _files(result, output)
+            shown, after = content.page_of(_files(result, output), offset, limit_bytes)
         case "reasoning":
             shown, after = content.page(content.reasoning(output), offset, limit_bytes)
         case "usage":
             shown = _usage(job)
         case "meta":
-            shown = _meta(result)
+            shown = _meta(result, limit_bytes)
         case "partial":
             shown, after = content.page(_text(job) or job.turn.partial, offset, limit_bytes)
         case _:
@@ -216,6 +239,32 @@ def asked(group: Group) -> str:
     if len(group.job_ids) == 1:
         return f"job_id={group.job_ids[0]}"
     return f"job_ids={dumps(group.job_ids)}" if group.job_ids else ""
+
+
+def asking(
+    job: Job, calls: Sequence[Call], *, may_approve: bool, dialog: bool = False, note: str = ""
+) -> dict[str, Any]:
+    """The answer to a poll of a job that waits for one: what it needs, and how to give it. At most ASKING_BYTES.
+
+    `dialog` says that a poll asks the user directly; the note, what became of an answer that was given before.
+    """
+    count, chars = min(len(calls), CALLS), ARGUMENT_CHARS
+    while True:
+        answer = _asking(job, calls, count, chars, may_approve=may_approve, dialog=dialog) | _compact({"note": note})
+        if len(dumps(answer).encode("utf-8", "replace")) <= ASKING_BYTES or (count, chars) == (1, ARGUMENT_CHARS_LEAST):
+            return answer
+        if chars > ARGUMENT_CHARS_LEAST:
+            chars = max(ARGUMENT_CHARS_LEAST, chars // 2)
+        else:
+            count -= 1
+
+
+def question(job: Job, call: Call) -> str:
+    """What a person reads before they let a job make a call, without characters that could dress it up."""
+    return (
+        f"The job {_plain(job.title, ROW_CHARS)} ({job.id}) asks to call {_plain(call.name, NAME_CHARS)} with:\n"
+        f"{_ends(call.arguments, job)}\nAccept to let it, decline to refuse."
+    )
 
 
 def ended(job: Job) -> dict[str, Any]:
@@ -263,10 +312,14 @@ def _usage(job: Job) -> dict[str, Any]:
     return counted | _compact({"cost_usd": None if job.cost_usd is None else _usd(job.cost_usd)})
 
 
-def _meta(result: Result) -> dict[str, Any]:
-    """What is known of a job beside its output: ids, how it was sent, what happened, and its request."""
+def _meta(result: Result, limit_bytes: int) -> dict[str, Any]:
+    """What is known of a job beside its output: ids, how it was sent, what happened, and its request.
+
+    Where that is too long, the first events are left out, and then the request.
+    """
     job = result.job
-    return _compact(
+    events = [f"{round(event.at)} {event.kind} {event.text}".strip() for event in result.events[-EVENTS:]]
+    meta = _compact(
         {
             "title": job.title,
             "status": job.status,
@@ -281,10 +334,36 @@ def _meta(result: Result) -> dict[str, Any]:
             "created_at": round(job.created_at),
             "finished_at": round(job.finished_at) if job.finished_at else None,
             "result_path": job.result_path,
-            "events": [f"{round(event.at)} {event.kind} {event.text}".strip() for event in result.events[-EVENTS:]],
+            "events": events,
             "request": content.shown_request(job.turn.request),
         }
     )
+    while len(dumps(meta).encode("utf-8", "replace")) > limit_bytes and events:
+        del events[0]
+    if len(dumps(meta).encode("utf-8", "replace")) > limit_bytes:
+        del meta["request"]
+    return meta
+
+
+def _calls(result: Result) -> list[dict[str, Any]]:
+    """What the job's turns asked for, and the answers; what is not answered yet as a whole, in pieces if it is long."""
+    entries: list[dict[str, Any]] = []
+    for call in result.calls:
+        entry = {"type": "call", "name": call.name, "state": call.state}
+        if call.state == "open":
+            pieces = range(0, max(1, len(call.arguments)), ARGUMENT_CHARS)
+            entries += [
+                {**entry, "call_id": call.id, "arguments": call.arguments[at : at + ARGUMENT_CHARS]} for at in pieces
+            ]
+        else:
+            output = None if call.output is None else _line(str(call.output))
+            entries.append(_compact({**entry, "arguments": _line(call.arguments), "output": output}))
+    return entries
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 1] + "…"
 
 
 def _files(result: Result, output: object) -> list[dict[str, Any]]:
@@ -292,6 +371,54 @@ def _files(result: Result, output: object) -> list[dict[str, Any]]:
     if result.made:
         return [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in result.made]
     return content.files(output)
+
+
+def _asking(
+    job: Job, calls: Sequence[Call], count: int, chars: int, *, may_approve: bool, dialog: bool
+) -> dict[str, Any]:
+    """What a waiting job needs: so many of its calls, so much of their arguments."""
+    needs = [
+        {"call_id": call.id, "name": call.name[:NAME_CHARS], "arguments": call.arguments[:chars]}
+        | ({"cut": len(call.arguments) - chars} if len(call.arguments) > chars else {})
+        | ({"approval": True} if call.needs == "approval" else {})
+        for call in calls[:count]
+    ]
+    cut = count < len(calls) or any("cut" in call for call in needs)
+    kinds = {call.needs for call in calls}
+    reply, poll = f"agent_reply job_id={job.id}", f"agent_poll job_id={job.id}"
+    how = ["outputs=[{call_id,output}]"] * ("output" in kinds)
+    how += ["approve=[...] or deny=[...]"] * ("approval" in kinds and may_approve)
+    user = None
+    if "approval" in kinds and not may_approve:
+        ask = f"{poll} asks them" if dialog else f"tell them to run `agent-jobs reply {job.id}` in a terminal"
+        user = f"only the user may approve: {ask}. What they refuse: {reply} deny=[...]"
+    return _compact(
+        {
+            "job_id": job.id,
+            "status": job.status,
+            "needs": needs,
+            "more": len(calls) - count or None,
+            "whole": f"agent_result job_id={job.id} part=items" if cut else None,
+            "user": user,
+            "next": f"{reply} {' '.join(how)}" if how else f"{poll} once they did",
+        }
+    )
+
+
+def _plain(text: str, limit: int) -> str:
+    """A text on one line, with what is no visible character written as an escape."""
+    seen = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+    return seen if len(seen) <= limit else f"{seen[: limit - 1]}…"
+
+
+def _ends(arguments: str, job: Job) -> str:
+    """The beginning and the end of arguments, and how much is missing between."""
+    seen = _plain(arguments, len(arguments) * 10)
+    if len(seen) <= ARGUMENT_CHARS:
+        return seen
+    head, tail = ARGUMENT_CHARS * 3 // 4, ARGUMENT_CHARS // 4
+    missing = f"[{len(seen) - head - tail} characters are not shown: agent_result job_id={job.id} part=items]"
+    return f"{seen[:head]}\n{missing}\n{seen[-tail:]}"
 
 
 def _row(job: Job) -> dict[str, Any]:
@@ -316,7 +443,7 @@ def _going_on(job: Job, now: float) -> dict[str, Any]:
         "status": job.status,
         "cancel_requested": True if job.cancel_requested_at is not None else None,
         "elapsed_s": max(0, round(now - job.created_at)) or None,
-        "activity": job.activity,
+        "activity": "; ".join(filter(None, [f"turn {job.turn.number}" * (job.turn.number > 1), job.activity])),
         "lasts": "while this server runs" if job.turn.mode == "foreground" else None,
         "observed_by": job.observed_by if job.observed_by == "polling" else None,
         "next_poll_ms": job.next_poll_ms(now),

@@ -7,7 +7,7 @@ it is sent once, on a connection of its own, and the caller is asked before the 
 
 import json
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -20,6 +20,7 @@ import httpx2
 from agent_jobs.errors import (
     AccountError,
     BusyError,
+    ConfigError,
     MissingError,
     RefusedError,
     UnclearError,
@@ -38,6 +39,12 @@ STREAM_IDLE_S = 90.0
 #: A run that lives by its connection is not given up for a pause: not every server sends keepalives.
 HELD_IDLE_S = 900.0
 CONNECT_S, LOOK_READ_S, LOOK_TOTAL_S = 10.0, 30.0, 120.0
+#: 64 MiB over a slow line; a container's file takes no less.
+FILE_TOTAL_S = 600.0
+#: What nobody could remove, for its process died before it knew the id, upstream removes by itself (30 days at most).
+UPLOAD_KEPT = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "2592000"}
+#: A shorter text is no secret, and may well stand in any other.
+SECRET_CHARS = 8
 RETRY_AFTER_MAX_S = 3600.0
 #: What servers say of a path they do not serve, where a missing model or conversation would be named.
 NO_ROUTE = ("", "Not Found", "Method Not Allowed")
@@ -113,12 +120,18 @@ class ResponsesClient:
     """The five calls of the Responses API that a job needs. See `open_client`."""
 
     def __init__(
-        self, endpoint: Endpoint, once: httpx2.AsyncClient, kept: httpx2.AsyncClient, start_timeout_s: float
+        self,
+        endpoint: Endpoint,
+        once: httpx2.AsyncClient,
+        kept: httpx2.AsyncClient,
+        start_timeout_s: float,
+        secrets: Sequence[str] = (),
     ) -> None:
         self.endpoint = endpoint
         self._once = once  # a connection per call
         self._kept = kept  # connections are kept between calls
         self._start_timeout_s = start_timeout_s
+        self._secrets = secrets
 
     async def create(
         self, body: JSON, *, request_id: str, before_sending: Callable[[], Awaitable[None]]
@@ -159,7 +172,7 @@ class ResponsesClient:
                 max_event_size=MAX_EVENT_BYTES,
             ) as source:
                 limited = source.response.stream = _Limited(source.response.stream, self._start_timeout_s)
-                async for event in _events(source, creating=True):
+                async for event in self._events(source, creating=True):
                     limited.limit_s = STREAM_IDLE_S if in_background(event) is not False else HELD_IDLE_S
                     yield event
         except httpx2.TransportError as error:
@@ -176,7 +189,7 @@ class ResponsesClient:
                 timeout=httpx2.Timeout(STREAM_IDLE_S, connect=CONNECT_S),
                 max_event_size=MAX_EVENT_BYTES,
             ) as source:
-                async for event in _events(source):
+                async for event in self._events(source):
                     yield event
         except httpx2.TransportError as error:
             raise _broken(error, self.endpoint, sent=True) from error
@@ -231,9 +244,9 @@ class ResponsesClient:
         Raises:
             UpstreamError: As `retrieve`; asking again leaves a file behind at worst.
         """
-        answer = await self._call(
-            "POST", self.endpoint.url("/files"), data={"purpose": "user_data"}, files={"file": (name, data)}
-        )
+        fields = {"purpose": "user_data", **UPLOAD_KEPT}
+        url = self.endpoint.url("/files")
+        answer = await self._call("POST", url, total_s=FILE_TOTAL_S, data=fields, files={"file": (name, data)})
         return str(_object(answer)["id"])
 
     async def delete_file(self, file_id: str) -> None:
@@ -243,11 +256,30 @@ class ResponsesClient:
     async def container_file(self, container_id: str, file_id: str) -> bytes:
         """What a run of the code interpreter wrote into a file."""
         path = f"/containers/{_named(container_id)}/files/{_named(file_id)}/content"
-        return (await self._call("GET", self.endpoint.url(path))).content
+        return (await self._call("GET", self.endpoint.url(path), total_s=FILE_TOTAL_S)).content
 
     async def delete(self, response_id: str) -> None:
         """Have upstream forget the response; one that it does not know is as good as deleted."""
         await self._forget(self._response_url(response_id))
+
+    async def _events(self, source: httpx2.EventSource, *, creating: bool = False) -> AsyncGenerator[JSON]:
+        """The events of an answer, whatever form it took; nothing is expected because it was asked for."""
+        answer = source.response
+        if not answer.is_success:
+            await answer.aread()
+            words = self._without_secrets(answer.text)
+            raise refusal(answer.status_code, answer.headers, words, url=answer.request.url, creating=creating)
+        if _content_type(answer) != "text/event-stream":
+            await answer.aread()
+            yield {"type": ANSWERED_JSON, "response": _object(answer)}
+            return
+        answer.encoding = "utf-8-sig"  # SSE is always UTF-8, and httpx2's parser leaves a byte order mark standing
+        async for sse in source:
+            if sse.data == "[DONE]":
+                return
+            event = _parsed(sse.data)
+            if event is not None:
+                yield event
 
     async def _forget(self, url: httpx2.URL) -> None:
         try:
@@ -259,15 +291,23 @@ class ResponsesClient:
     def _response_url(self, response_id: str, action: str = "") -> httpx2.URL:
         return self.endpoint.url(f"/responses/{_named(response_id)}{action}")
 
-    async def _call(self, method: str, url: httpx2.URL, **content: Any) -> httpx2.Response:
+    async def _call(
+        self, method: str, url: httpx2.URL, *, total_s: float = LOOK_TOTAL_S, **content: Any
+    ) -> httpx2.Response:
         try:
-            with anyio.fail_after(LOOK_TOTAL_S):
+            with anyio.fail_after(total_s):
                 answer = await self._kept.request(method, url, **content)
         except (httpx2.TransportError, TimeoutError) as error:
             raise _broken(error, self.endpoint, sent=True) from error
         if not answer.is_success:
-            raise refusal(answer.status_code, answer.headers, answer.text, url=url)
+            raise refusal(answer.status_code, answer.headers, self._without_secrets(answer.text), url=url)
         return answer
+
+    def _without_secrets(self, words: str) -> str:
+        """An answer's words: some servers quote the header that they refuse."""
+        for secret in self._secrets:
+            words = words.replace(secret, "***")
+        return words
 
 
 class _Limited(httpx2.AsyncByteStream):
@@ -304,21 +344,38 @@ def in_background(event: JSON) -> bool | None:
 
 
 @asynccontextmanager
-async def open_client(endpoint: Endpoint, *, start_timeout_s: float = 120.0) -> AsyncGenerator[ResponsesClient]:
-    """A client of one endpoint; proxies and CA settings come from the environment as httpx2 reads them."""
+async def open_client(
+    endpoint: Endpoint, *, start_timeout_s: float = 120.0, secrets: Iterable[str] = ()
+) -> AsyncGenerator[ResponsesClient]:
+    """A client of one endpoint; proxies and CA settings come from the environment as httpx2 reads them.
+
+    Args:
+        endpoint: Where, and with which key.
+        start_timeout_s: How long a silent upstream is waited for at a create.
+        secrets: What no error may tell, should upstream say it.
+
+    Raises:
+        ConfigError: The environment names certificates or a proxy that cannot be used.
+    """
+    hidden = [each for each in secrets if len(each) >= SECRET_CHARS]
     # Building a TLS context takes ~40 ms; one serves both, made aside from the event loop.
-    verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
+    try:
+        verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
+    except OSError:  # a bad PEM file is one too
+        raise ConfigError("SSL_CERT_FILE takes a PEM file with certificates, SSL_CERT_DIR a folder of them.") from None
     timeout = httpx2.Timeout(LOOK_READ_S, connect=CONNECT_S, pool=None)
     # A kept connection may be closed by the other side just as a POST leaves, and nobody knows if it arrived.
     unkept = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-    async with AsyncExitStack() as stack:
-        once, kept = [
-            await stack.enter_async_context(
-                httpx2.AsyncClient(verify=verify, headers=endpoint.headers, timeout=timeout, limits=limits)
-            )
+    try:
+        clients = [
+            httpx2.AsyncClient(verify=verify, headers=endpoint.headers, timeout=timeout, limits=limits)
             for limits in (unkept, httpx2.Limits(max_connections=None, max_keepalive_connections=20))
         ]
-        yield ResponsesClient(endpoint, once, kept, start_timeout_s)
+    except (ValueError, ImportError, httpx2.InvalidURL):
+        raise ConfigError("HTTPS_PROXY and ALL_PROXY take an address such as http://HOST:PORT; no SOCKS.") from None
+    async with AsyncExitStack() as stack:
+        once, kept = [await stack.enter_async_context(client) for client in clients]
+        yield ResponsesClient(endpoint, once, kept, start_timeout_s, hidden)
 
 
 def refusal(
@@ -371,25 +428,6 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     in_ms = _number(headers.get("retry-after-ms"))
     seconds = in_ms / 1000 if in_ms is not None else _number(headers.get("retry-after"))
     return None if seconds is None else min(seconds, RETRY_AFTER_MAX_S)
-
-
-async def _events(source: httpx2.EventSource, *, creating: bool = False) -> AsyncGenerator[JSON]:
-    """The events of an answer, whatever form it took; nothing is expected because it was asked for."""
-    answer = source.response
-    if not answer.is_success:
-        await answer.aread()
-        raise refusal(answer.status_code, answer.headers, answer.text, url=answer.request.url, creating=creating)
-    if _content_type(answer) != "text/event-stream":
-        await answer.aread()
-        yield {"type": ANSWERED_JSON, "response": _object(answer)}
-        return
-    answer.encoding = "utf-8-sig"  # SSE is always UTF-8, and httpx2's parser leaves a byte order mark standing
-    async for sse in source:
-        if sse.data == "[DONE]":
-            return
-        event = _parsed(sse.data)
-        if event is not None:
-            yield event
 
 
 def _object(answer: httpx2.Response) -> JSON:

@@ -6,11 +6,12 @@ from contextlib import suppress
 import anyio
 from anyio.abc import TaskGroup
 
-from agent_jobs.advance import Advancer, After, Done, Parked
+from agent_jobs.advance import Advancer
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
 from agent_jobs.job import WAITING, Job
 from agent_jobs.responses import Endpoint
+from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)

@@ -1,28 +1,33 @@
 """The MCP face: the tools, their arguments and their answers."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from mcp.server import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     GetPromptResult,
+    InputRequiredResult,
     Prompt,
     PromptArgument,
     PromptMessage,
     TextContent,
     ToolAnnotations,
 )
-from pydantic import Field
+from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__, render
+from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.group import Group, Part
+from agent_jobs.group import Group, Part, Reply
 from agent_jobs.intake import Order
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
@@ -34,6 +39,7 @@ T = TypeVar("T")
 INSTRUCTIONS = (
     "Hands long work (research, hard reasoning, reviews) to a model that works in the background for minutes or hours. "
     "agent_start, then agent_poll with the job_id until status is completed, incomplete, failed, cancelled or expired. "
+    "input_required: the job asks something; do what next says. "
     "agent_poll waits on the server, so just call it again; 'in_progress' is normal and no error. "
     "Never start the same work twice: each job costs money, and a job survives restarts. "
     "If it takes long, end your turn, tell the user the job_id, and poll later. "
@@ -45,14 +51,17 @@ LISTED, LISTED_MAX = 20, 100
 DAY_S = 86_400.0
 
 
-def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None) -> MCPServer:
+def build_server(
+    engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None, may_approve: bool = False
+) -> MCPServer:
     """The MCP server over an engine that may still be opening.
 
     Args:
         engine: Gives the engine or raises why there is none; called by every tool call.
         max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
+        may_approve: Whether the host's model may approve calls; otherwise a person does.
     """
-    tools = _Tools(engine, max_wait_s)
+    tools = _Tools(engine, max_wait_s, may_approve=may_approve)
     server = _Server(
         engine,
         [
@@ -60,6 +69,7 @@ def build_server(engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float |
             JobTool.of(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
             JobTool.of(tools.agent_result, ToolAnnotations(read_only_hint=True)),
             JobTool.of(tools.agent_list, ToolAnnotations(read_only_hint=True)),
+            JobTool.of(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
             JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
     )
@@ -98,6 +108,19 @@ class _Server(MCPServer):
             description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
         )
 
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """A resource, or our sentence that says why there is none; the SDK would log it, titles and all."""
+        try:
+            return await super().read_resource(uri, context)
+        except UnexpectedResourceError as error:
+            cause = error.__cause__
+            if not isinstance(cause, AgentJobsError):
+                raise
+            code = INVALID_PARAMS if isinstance(cause, RequestError) else INTERNAL_ERROR
+            raise MCPError(code, str(cause)) from None
+
     async def _presets(self) -> Mapping[str, Preset]:
         try:
             return (await self._engine()).presets
@@ -108,9 +131,10 @@ class _Server(MCPServer):
 class _Tools:
     """The tools: each parses, makes one call of the engine, and renders."""
 
-    def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None) -> None:
+    def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None, *, may_approve: bool) -> None:
         self._engine = engine
         self._max_wait_s = max_wait_s
+        self._may_approve = may_approve
         self._pace = Pace()
 
     async def agent_start(
@@ -130,7 +154,8 @@ class _Tools:
         options: Annotated[
             dict[str, Any] | None,
             Field(
-                description="instructions, json_schema, tools, max_output_tokens, max_tool_calls, verbosity, "
+                description="instructions, json_schema, tools, toolbox (the user's tool servers, by name), "
+                "max_output_tokens, max_tool_calls, verbosity, "
                 "reasoning_summary, service_tier, timeout_s, max_cost_usd, dry_run, conversation, key, allow_duplicate"
             ),
         ] = None,
@@ -170,9 +195,9 @@ class _Tools:
         job_ids: list[str] | None = None,
         batch: str | None = None,
         wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
-    ) -> Answer:
+    ) -> Answer | InputRequiredResult:
         """Wait until a job ends (the server does the waiting) and get its output. Still in_progress? Call again: that
-        is no error. Without arguments: any of your jobs.
+        is no error. input_required? Do what `next` says. Without arguments: any of your jobs.
         """
         jobs = await self._engine()
         group = _group(job_id, job_ids, batch)
@@ -181,8 +206,16 @@ class _Tools:
         wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
-        job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s), wait_s)
-        return render.shown(job, jobs.now(), advise=self._answered(jobs, job, waited=wait_s > 0))
+        dialog = can_ask(ctx) and not self._may_approve
+        if not dialog:
+            job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s, anew=True), wait_s)
+            return await self._shown(jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
+        found = await _telling(ctx, polled(ctx, jobs, job_id, wait_s, cap_s), cap_s)
+        if isinstance(found, InputRequiredResult):
+            return found
+        job, note = found
+        advise = self._answered(jobs, job, waited=wait_s > 0)
+        return await self._shown(jobs, job, advise=advise, dialog=True, note=note)
 
     async def agent_result(
         self,
@@ -191,10 +224,11 @@ class _Tools:
         offset: Annotated[int, Field(ge=0)] = 0,
         max_bytes: Annotated[int, Field(ge=500, le=100_000)] = render.OUTPUT_BYTES,
     ) -> Answer:
-        """Read an output by pages, its outline or its sources."""
+        """Read an output by pages, its outline, sources or files; items: what it did and what it asks, whole."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
-        if not result.job.terminal and part != "partial":
+        asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
+        if not (result.job.terminal or part == "partial" or asks):
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
             jobs.delivered(result.job)
@@ -202,17 +236,47 @@ class _Tools:
 
     async def agent_list(
         self,
-        status: Annotated[str | None, Field(description="or open")] = None,
+        status: Annotated[str | None, Field(description="or open: all that have not ended")] = None,
         batch: str | None = None,
         query: Annotated[str | None, Field(description="In the title")] = None,
         days: Annotated[float | None, Field(gt=0)] = None,
         limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = LISTED,
     ) -> Answer:
-        """Find jobs, newest first, with counts and today's cost."""
+        """Find jobs, newest first, with counts and today's cost. To wait for them use agent_poll."""
         jobs = await self._engine()
         since = 0.0 if days is None else jobs.now() - days * DAY_S
         group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
         return render.listed(await jobs.find(group, limit), jobs.now())
+
+    async def agent_reply(
+        self,
+        ctx: Context,
+        job_id: str,
+        outputs: Annotated[
+            list[dict[str, Any]] | None, Field(description="[{call_id, output}]: what your functions gave")
+        ] = None,
+        approve: Annotated[
+            list[str] | None, Field(description="call_ids that the user allowed, never on your own")
+        ] = None,
+        deny: Annotated[list[str] | None, Field(description="call_ids not to be done")] = None,
+        message: Annotated[
+            str | None, Field(description="For the job, in place of the answers you do not give")
+        ] = None,
+    ) -> Answer:
+        """Answer the `needs` of a job whose status is input_required, at once or one by one; it goes on when all are
+        answered. Then agent_poll.
+        """
+        jobs = await self._engine()
+        if approve and not self._may_approve:
+            await jobs.poll(job_id)  # or there is no such job
+            ask = "agent_poll asks them" if can_ask(ctx) else f"they run `agent-jobs reply {job_id}` in a terminal"
+            raise RequestError(f"Only the user may approve: {ask}, or set AGENT_JOBS_APPROVALS=model. You may deny.")
+        reply = Reply(
+            outputs=_outputs(outputs or []), approve=tuple(approve or ()), deny=tuple(deny or ()), message=message or ""
+        )
+        job = await jobs.reply(job_id, reply)
+        jobs.delivered(job)
+        return await self._shown(jobs, job, dialog=can_ask(ctx))
 
     async def agent_cancel(
         self, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
@@ -236,13 +300,20 @@ class _Tools:
         output = (await (await self._engine()).result(job_id)).job.output
         return output.text if output else ""
 
+    async def _shown(
+        self, jobs: Engine, job: Job, *, advise: bool = False, dialog: bool = False, note: str = ""
+    ) -> Answer:
+        if calls := await jobs.asked(job):
+            return render.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
+        return render.shown(job, jobs.now(), advise=advise) | ({"note": note} if note else {})
+
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
         gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)
         asked = render.asked(group)
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
         advise = not done and wait_s > 0 and self._pace.barren(asked)
         answer, told = render.gathered(replace(gathered, done=done), group, jobs.now(), advise=advise)
-        if done or not gathered.running:
+        if done or not gathered.going_on:
             self._pace.over(asked)
         else:
             self._pace.hint(asked, answer["next_poll_ms"], jobs.now())
@@ -252,9 +323,9 @@ class _Tools:
     def _answered(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
         """Take note of what a model was told of one job; returns whether to advise it to leave."""
         asked = render.asked(Group(job_ids=(job.id,)))
-        if job.terminal:
+        jobs.delivered(job)
+        if job.terminal or job.status is Status.INPUT_REQUIRED:
             self._pace.over(asked)
-            jobs.delivered(job)
             return False
         self._pace.hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
         return waited and self._pace.barren(asked)
@@ -272,6 +343,18 @@ def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> 
         raise RequestError("Give one of job_id, job_ids and batch.")
     ids = (job_id,) if job_id is not None else tuple(job_ids or ())
     return Group(job_ids=ids, batch=batch or "", active=not (ids or batch))
+
+
+def _outputs(given: Sequence[dict[str, Any]]) -> dict[str, object]:
+    outputs: dict[str, object] = {}
+    for each in given:
+        call_id = each.get("call_id")
+        if not isinstance(call_id, str) or "output" not in each:
+            raise RequestError('outputs takes [{"call_id":"call_...","output":"..."}].')
+        if call_id in outputs:
+            raise RequestError(f"{call_id[:60]!r} is answered twice: answer each call once.")
+        outputs[call_id] = each["output"]
+    return outputs
 
 
 def _statuses(status: str | None) -> frozenset[Status]:

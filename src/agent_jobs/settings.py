@@ -13,12 +13,17 @@ from agent_jobs.job import Mode
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 AUTH_STYLES = ("auto", "bearer", "api-key")
+#: Longer than any key, so that the path of something else is found out soon.
+KEY_FILE_CHARS = 8192
+ENV_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>[^\0]*?)\s*")
+UNFILLED = re.compile(r"\$\{[^{}]*\}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 PREFIX = "AGENT_JOBS_"
 #: Each variable, and what it sets.
 VARIABLES: Mapping[str, str] = {
     "OPENAI_API_KEY": "api_key",
+    "AGENT_JOBS_API_KEY_FILE": "api_key_file",
     "OPENAI_BASE_URL": "base_url",
     "OPENAI_ORG_ID": "organization",
     "OPENAI_PROJECT_ID": "project",
@@ -37,6 +42,10 @@ VARIABLES: Mapping[str, str] = {
     "AGENT_JOBS_MODE": "mode",
     "AGENT_JOBS_RESUBMIT": "resubmit",
     "AGENT_JOBS_RETENTION_DAYS": "retention_days",
+    "AGENT_JOBS_TOOLBOX": "toolbox",
+    "AGENT_JOBS_TOOL_CONCURRENCY": "tool_concurrency",
+    "AGENT_JOBS_APPROVALS": "approvals",
+    "AGENT_JOBS_INPUT_TIMEOUT_S": "input_timeout_s",
     "AGENT_JOBS_PRICES": "prices",
     "AGENT_JOBS_DAILY_BUDGET_USD": "daily_budget_usd",
     "AGENT_JOBS_LOG_LEVEL": "log_level",
@@ -72,6 +81,7 @@ class Settings:
     """Everything a person can set. `None` means that the program chooses or does without."""
 
     api_key: SecretStr | None = None
+    api_key_file: Path | None = None
     base_url: str = DEFAULT_BASE_URL
     organization: str | None = None
     project: str | None = None
@@ -90,6 +100,10 @@ class Settings:
     mode: Mode | Literal["auto"] = "auto"
     resubmit: str = "never"
     retention_days: float = 30.0
+    toolbox: Path | None = None
+    tool_concurrency: int = 4
+    approvals: str = "ask"
+    input_timeout_s: float = 604_800.0
     prices: Path | None = None
     daily_budget_usd: float | None = None
     log_level: str = "warning"
@@ -97,15 +111,17 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read the settings from environment variables; an empty one counts as not set.
+        """Read the settings from environment variables; one that is empty or was not filled in counts as not set.
 
         Raises:
             ConfigError: A value cannot be used; the message names the variable and what it takes.
         """
-        env = {name: value.strip() for name, value in environ.items() if value.strip()}
-        key = _header(env, "OPENAI_API_KEY")
+        env = {name: value.strip() for name, value in environ.items() if value.strip() and not _unfilled(name, value)}
+        key_file = _path(env, "AGENT_JOBS_API_KEY_FILE")
+        key = _key_from(key_file) if key_file else _key(env, "OPENAI_API_KEY")
         return cls(
             api_key=SecretStr(key) if key else None,
+            api_key_file=key_file,
             base_url=_url(env, "OPENAI_BASE_URL", DEFAULT_BASE_URL),
             organization=_header(env, "OPENAI_ORG_ID"),
             project=_header(env, "OPENAI_PROJECT_ID"),
@@ -123,6 +139,10 @@ class Settings:
             mode=cast("Mode", _one_of(env, "AGENT_JOBS_MODE", ("auto", *get_args(Mode)), "auto")),
             resubmit=_one_of(env, "AGENT_JOBS_RESUBMIT", ("never", "once"), "never"),
             retention_days=_seconds(env, "AGENT_JOBS_RETENTION_DAYS", 30.0, 1.0, 3650.0, unit="days"),
+            toolbox=_path(env, "AGENT_JOBS_TOOLBOX"),
+            tool_concurrency=_whole(env, "AGENT_JOBS_TOOL_CONCURRENCY", 4),
+            approvals=_one_of(env, "AGENT_JOBS_APPROVALS", ("ask", "model"), "ask"),
+            input_timeout_s=_seconds(env, "AGENT_JOBS_INPUT_TIMEOUT_S", 604_800.0, 10.0, 2_592_000.0),
             prices=_path(env, "AGENT_JOBS_PRICES"),
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
@@ -174,6 +194,66 @@ def _unwritable(env: Mapping[str, str], name: str) -> list[str]:
     if standing is None or (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
         return []
     return [f"{name} names {folder}, where nothing can be written: make {standing} a folder that is writable."]
+
+
+def with_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
+    """The environment and what a file of NAME=VALUE lines adds to it; what is already set to something stays.
+
+    Empty lines and lines that begin with # say nothing, `export ` before a name is passed over, and one pair of
+    quotes around a value is taken off. Nothing is expanded or unescaped, and no value goes over several lines.
+
+    Raises:
+        ConfigError: The file cannot be read, or a line of it is something else; the message gives its number.
+    """
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except (OSError, ValueError):
+        raise ConfigError(f"The file of --env-file cannot be read as text: {path!r}; name one that exists.") from None
+    added: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        pair = ENV_LINE.fullmatch(line)
+        if pair is None:
+            raise ConfigError(f"Line {number} of {path!r} is not NAME=VALUE: correct it, or put # before it.")
+        value = pair["value"]
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        added[pair["name"]] = value[1:-1] if quoted else value
+    return added | {name: value for name, value in environ.items() if value.strip() or name not in added}
+
+
+def _key_from(path: Path) -> str:
+    """The first line of a file that the user named."""
+    name = "AGENT_JOBS_API_KEY_FILE"
+    if not path.is_absolute():
+        raise ConfigError(f"{name} takes a path from / or ~ on: a host starts this server in a folder of its own.")
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            line = file.readline(KEY_FILE_CHARS).strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
+        raise ConfigError(
+            f"{name} names {path}, which cannot be read ({reason}): put the key into that file."
+        ) from None
+    if not line:
+        raise ConfigError(f"{name} names {path}, whose first line is empty: put the key there.")
+    _header({name: line}, name)
+    return line
+
+
+def _unfilled(name: str, value: str) -> bool:
+    """Whether a host handed a reference on as it stands: Claude Desktop does for a field that was left empty."""
+    return name != "OPENAI_API_KEY" and UNFILLED.fullmatch(value.strip()) is not None
+
+
+def _key(env: Mapping[str, str], name: str) -> str | None:
+    key = _header(env, name)
+    if key is not None and UNFILLED.fullmatch(key):
+        raise ConfigError(
+            f"{name} is still a reference that the host did not fill in: set the variable where the host is started, "
+            "or use AGENT_JOBS_API_KEY_FILE."
+        )
+    return key
 
 
 def _header(env: Mapping[str, str], name: str) -> str | None:

@@ -4,23 +4,32 @@ import logging
 import os
 import re
 import unicodedata
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import anyio
 
 from agent_jobs import content
 from agent_jobs.clock import Clock
-from agent_jobs.job import Job, items_of, mapping_of
+from agent_jobs.errors import AccountError, RefusedError, UpstreamError
+from agent_jobs.group import UNSETTLED
+from agent_jobs.job import Job, items_of
 from agent_jobs.pricing import Prices
 from agent_jobs.responses import ResponsesClient
 from agent_jobs.store import Made, Store
 
 logger = logging.getLogger(__name__)
 
-NAME_CHARS = 60
+T = TypeVar("T")
+
+#: Of a name in UTF-8, so that with what stands around it any file system takes it (255 bytes).
+NAME_BYTES, SUFFIX_BYTES = 120, 16
+#: What failed is tried again so long.
+SETTLE_MAX_S = 86_400.0
 
 
 class Settler:
@@ -42,84 +51,109 @@ class Settler:
         self._made = made
 
     async def closed(self, job: Job) -> Job:
-        """An ended job with its cost, and marked where something is left to do for it."""
-        if not job.terminal:
+        """An ended job as it is kept: with its cost, without echoed secrets, marked where something is left to do."""
+        if not (job.terminal or job.turn.acting):
             return job
+        if job.output is not None and job.output.response:
+            job = replace(job, output=replace(job.output, response=content.without_secrets(job.output.response)))
+        # A run that may go on unknown to us may still need its files.
+        uploaded = not job.unconfirmed and bool(await self._store.uploads(job.id))
+        left = uploaded or bool(self._results and job.output) or bool(content.files(_output(job)))
+        job = replace(job, unsettled=left and job.terminal)
         try:
-            left = bool(self._results and job.output) or bool(content.files(_output(job))) or _uploaded(job)
-            return replace(job, cost_usd=await self._cost_usd(job), unsettled=left)
+            return replace(job, cost_usd=await self._cost_usd(job))
         except Exception:  # a paid result must not wait for what is only told about it
             logger.exception("%s: its cost could not be worked out", job.id)
             return job
 
-    async def settle(self, job: Job) -> None:
-        """Do what is left to do for an ended job. Doing it twice changes nothing.
+    async def settle(self, job: Job) -> bool:
+        """Do what is left to do for an ended job, each thing whatever becomes of the others.
 
-        Raises:
-            UpstreamError: What lies upstream cannot be read or removed just now.
-            OSError: A file cannot be written.
+        Returns False where something failed and is to be tried again; doing it all twice changes nothing.
         """
-        output = await self._store.output(job.id)
-        whole = replace(job, output=output or job.output)
-        made = [await self._save(whole, number, file) for number, file in enumerate(content.files(_output(whole)), 1)]
-        path = ""
-        if self._results is not None and whole.output is not None:
-            path = await self._write(self._results / _name(whole), content.markdown(whole).encode())
-        for upload in await self._store.uploads(job.id):
-            # A run that may go on unknown to us may still need them.
-            if upload.file_id is not None and not job.unconfirmed:
-                await self._client.delete_file(upload.file_id)
-        await self._store.settle(job.id, path, [each for each in made if each is not None])
+        failures: list[Exception] = []
 
-    async def give_up(self, job: Job, why: str) -> None:
-        """Stop trying: the result itself is safe in the store."""
-        logger.warning("%s: its files could not be dealt with: %s", job.id, why)
-        await self._store.record(job.id, self._clock.now(), "unsettled", why)
-        await self._store.settle(job.id)
+        async def tried(step: Awaitable[T]) -> T | None:
+            try:
+                return await step
+            except (UpstreamError, OSError) as error:
+                failures.append(error)
+                return None
+
+        whole = replace(job, output=await self._store.output(job.id) or job.output)
+        made = [await tried(self._save(whole, name, file)) for name, file in _named(content.files(_output(whole)))]
+        path = await tried(self._write_result(whole))
+        for upload in await self._store.uploads(job.id):
+            if upload.file_id is not None:
+                await tried(self._client.delete_file(upload.file_id))
+        if failures:
+            await self._tell(job, "; ".join(map(str, failures)))
+        if not all(map(_lost, failures)) and self._clock.now() - (job.finished_at or 0.0) < SETTLE_MAX_S:
+            return False
+        await self._store.settle(job.id, path or "", [each for each in made if each is not None])
+        return True
+
+    async def _tell(self, job: Job, why: str) -> None:
+        """Note for people what cannot be done, once for each reason. The result itself is safe in the store."""
+        told = {event.text for event in await self._store.events(job.id) if event.kind == UNSETTLED}
+        if why not in told:
+            logger.warning("%s: not all of its files can be dealt with: %s", job.id, why)
+            await self._store.record(job.id, self._clock.now(), UNSETTLED, why)
 
     async def _cost_usd(self, job: Job) -> float | None:
+        """What all turns cost; unknown if one's is."""
+        if job.turn.number > 1 and job.cost_before_usd is None:
+            return None
+        before = job.cost_before_usd or 0.0
         if job.turn.response_id is None and not job.unconfirmed:
-            return 0.0  # nothing was accepted
-        response = job.output.response if job.output else None
+            return before  # nothing of this turn was accepted
+        response = job.output.response if job.output else job.counted
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
-        return await anyio.to_thread.run_sync(price)  # the price list takes a moment to load
+        cost = await anyio.to_thread.run_sync(price)  # the price list takes a moment to load
+        return None if cost is None else before + cost
 
-    async def _save(self, job: Job, number: int, file: content.Entry) -> Made | None:
+    async def _write_result(self, job: Job) -> str:
+        if self._results is None or job.output is None:
+            return ""
+        return await self._write(self._results / _name(job), content.markdown(job).encode())
+
+    async def _save(self, job: Job, name: str, file: content.Entry) -> Made | None:
         """Write one file that the run made; None for one that is not ours to fetch."""
+        path = self._made / job.id / name
         if "container_id" in file:
-            data = await self._client.container_file(file["container_id"], file["file_id"])
+            # Another thing failed before: what is here is not fetched again, and its container may be gone by now.
+            there = await anyio.Path(path).is_file()
+            data = await (
+                anyio.Path(path).read_bytes()
+                if there
+                else self._client.container_file(file["container_id"], file["file_id"])
+            )
         else:
             data = _image(job, file.get("id"))
-        if data is None:
-            return None
-        suffix = "." + str(file.get("media_type", "image/png")).partition("/")[2]
-        # What upstream calls a file must not name another folder.
-        name = _safe(PurePosixPath(file.get("filename", "")).name) or f"{file['type']}-{number}{suffix}"
-        return Made(name, await self._write(self._made / job.id / name, data), len(data))
+        return None if data is None else Made(name, await self._write(path, data), len(data))
 
     async def _write(self, path: Path, data: bytes) -> str:
-        await anyio.to_thread.run_sync(_replace, path, data)
-        return str(path)
+        return await anyio.to_thread.run_sync(_replace, path, data)
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+def _replace(path: Path, data: bytes) -> str:
+    """Write a file whole or not at all; returns where it is."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_bytes(data)
     part.replace(path)
+    return str(path.absolute())
 
 
 def _output(job: Job) -> object:
     return job.output.response.get("output") if job.output and job.output.response else None
 
 
-def _uploaded(job: Job) -> bool:
-    """Whether the job's code had files of ours."""
-    tools = items_of(job.turn.request.get("tools"))
-    return any(mapping_of(tool.get("container")).get("file_ids") for tool in tools)
+def _lost(error: Exception) -> bool:
+    """Whether trying again is of no use."""
+    return isinstance(error, RefusedError) and not isinstance(error, AccountError)
 
 
 def _image(job: Job, image_id: object) -> bytes | None:
@@ -129,10 +163,29 @@ def _image(job: Job, image_id: object) -> bytes | None:
 def _name(job: Job) -> str:
     """The name of a result's file: its day, some words of its title, its id."""
     day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
-    return "-".join(part for part in (day, _safe(job.title).lower(), job.id) if part) + ".md"
+    return "-".join(part for part in (day, _safe(job.title.lower(), NAME_BYTES), job.id) if part) + ".md"
 
 
-def _safe(name: str) -> str:
+def _named(files: list[content.Entry]) -> list[tuple[str, content.Entry]]:
+    """The files with names of their own within one folder, whatever upstream calls them."""
+    named: dict[str, tuple[str, content.Entry]] = {}
+    for number, file in enumerate(files, 1):
+        # What upstream calls a file must not name another folder.
+        written = PurePosixPath(file.get("filename", "")).name
+        suffix = _safe(PurePosixPath(written).suffix, SUFFIX_BYTES) or _safe(
+            str(file.get("media_type", "")).partition("/")[2].partition("+")[0], SUFFIX_BYTES
+        )
+        stem = _safe(PurePosixPath(written).stem, NAME_BYTES) or f"{file['type']}-{number}"
+        end = f".{suffix}" if suffix else ""
+        # Some file systems do not tell A from a.
+        name = stem + end if (stem + end).casefold() not in named else f"{stem}-{number}{end}"
+        while name.casefold() in named:
+            name = f"_{name}"
+        named[name.casefold()] = (name, file)
+    return list(named.values())
+
+
+def _safe(name: str, limit_bytes: int) -> str:
     """A name that every file system takes: letters, digits, dots and dashes."""
-    plain = unicodedata.normalize("NFC", name)
-    return re.sub(r"[^\w.]+", "-", plain)[:NAME_CHARS].strip("-._")
+    plain = re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", name)).strip("-._")
+    return plain.encode()[:limit_bytes].decode(errors="ignore").strip("-._")

@@ -17,20 +17,23 @@ from mcp.server.stdio import stdio_server
 from agent_jobs.app import open_app
 from agent_jobs.errors import ConfigError
 from agent_jobs.server import build_server
-from agent_jobs.settings import Settings
+from agent_jobs.settings import Settings, with_env_file
 
 logger = logging.getLogger(__name__)
 
 LOG_BYTES, LOG_FILES = 2_000_000, 5
 
 
-def serve() -> None:
+def serve(env_file: str | None = None) -> None:
     """Serve MCP over stdio until the host closes stdin or sends SIGTERM or SIGINT.
 
+    The variables of `env_file` join the environment first, so that proxies and certificates may stand there too.
     Whatever is wrong with the settings or the machine, the server stays up and its tools say what to do: hosts do
     not start a server again that ended.
     """
     try:
+        if env_file is not None:
+            os.environ.update(with_env_file(os.environ, env_file))
         settings: Settings | ConfigError = Settings.from_env(os.environ)
     except ConfigError as error:
         settings = error
@@ -46,7 +49,7 @@ async def _serve(settings: Settings | ConfigError) -> None:
         tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
-            server = build_server(app.engine, max_wait_s=settings.max_wait_s)
+            server = build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model")
         else:
             server = build_server(app.engine)
         low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way to run on streams

@@ -1,9 +1,9 @@
 """What a follow-up goes on from, as upstream takes it: by its id, or said again item by item. Pure."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Container, Iterable, Sequence
+from typing import cast
 
-from agent_jobs.job import JSON
+from agent_jobs.job import JSON, items_of
 
 #: How a request names what went before it; only one of them may stand there.
 LINKS = ("previous_response_id", "conversation")
@@ -16,22 +16,40 @@ def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = (
     """The body with what went before it: a link that upstream knows, or all that was said, oldest first.
 
     Args:
-        body: A request that stands for itself.
-        link: `previous_response_id` or `conversation`.
-        exchanges: Requests and the responses to them, where upstream does not know them.
+        body: A request.
+        link: `previous_response_id` or `conversation`, in the place of the body's.
+        exchanges: Requests and the responses to them, where the link does not lead to them.
     """
     if not exchanges:
         return {**body, **link}
-    said = [item for request, response in exchanges for item in (*_asked(request), *_answered(response))]
+    answers = {_answers(item) for request in (*(request for request, _ in exchanges), body) for item in _asked(request)}
+    said = [item for request, response in exchanges for item in (*_asked(request), *_answered(response, answers))]
     kept = {name: value for name, value in body.items() if name not in LINKS}
     # Nothing of this thread may be known upstream by the next time either.
     include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
-    return {**kept, "input": [*said, *_asked(body)], "include": include}
+    return {**kept, **link, "input": [*said, *_asked(body)], "include": include}
 
 
-def forgotten(code: str, param: str) -> bool:
+def without_reasoning(body: JSON) -> JSON:
+    """The body without reasoning in its input."""
+    return {**body, "input": [item for item in _asked(body) if item.get("type") != "reasoning"]}
+
+
+def tells(response: JSON) -> bool:
+    """Whether anything in a response can be told again."""
+    return any(True for _ in _answered(response))
+
+
+def forgotten(body: JSON, code: str, param: str, words: str) -> bool:
     """Whether a refusal means that upstream does not know what the request goes on from."""
-    return code in FORGOTTEN_CODES or param in LINKS
+    # A conversation that is gone is told of in words only.
+    named = any(str(body[link]) in words for link in LINKS if link in body)
+    return named or code in FORGOTTEN_CODES or param in LINKS
+
+
+def unreadable(code: str, param: str) -> bool:
+    """Whether a refusal means that reasoning was encrypted for somebody else: another organization, another server."""
+    return "encrypted_content" in code or "encrypted_content" in param
 
 
 def _asked(request: JSON) -> Iterable[JSON]:
@@ -42,17 +60,55 @@ def _asked(request: JSON) -> Iterable[JSON]:
     return [{"role": "user", "content": given}]
 
 
-def _answered(response: JSON) -> Iterable[JSON]:
-    """A response's output as input: without the ids of what upstream may have forgotten, and what only they explain."""
-    output = response.get("output")
-    for item in cast("list[object]", output) if isinstance(output, list) else []:
-        match cast("dict[str, Any]", item) if isinstance(item, dict) else {}:
-            case {"type": "message", "content": content, **rest}:
-                phase = {"phase": rest["phase"]} if rest.get("phase") else {}
-                yield {"type": "message", "role": "assistant", "content": content, **phase}
-            case {"type": "reasoning", "encrypted_content": str() as encrypted, **rest} if encrypted:
-                yield {"type": "reasoning", "summary": rest.get("summary") or [], "encrypted_content": encrypted}
-            case {"type": "function_call" | "custom_tool_call" | "compaction", **rest} as whole:
-                yield {name: value for name, value in whole.items() if name not in ("id", "status")}
-            case _:
-                pass  # what a hosted tool did is told by the message that follows it
+def _answers(item: JSON) -> object:
+    """What an item of an input answers: a call, a request for an approval, or nothing."""
+    return item.get("call_id") or item.get("approval_request_id")
+
+
+def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]:
+    """A response's output as input: without the ids of what upstream may have forgotten, and what only they explain.
+
+    Calls stay where their answers are told too: one without the other is refused.
+    """
+    leading: list[JSON] = []  # reasoning, which is refused without what it led to
+    for item in items_of(response.get("output")):
+        told = _told(item, answers)
+        if told is None or told["type"] == "mcp_approval_request":  # if this is what it led to, nobody says
+            leading.clear()
+        if told is None:
+            continue
+        if told["type"] == "reasoning":
+            leading.append(told)
+        else:
+            yield from (*leading, told)
+            leading.clear()
+
+
+def _told(item: JSON, answers: Container[object]) -> JSON | None:
+    """An item of an output as one of an input; None for what a hosted tool did, which the next message tells."""
+    match dict(item):
+        case {"type": "message", "content": [_, *_] as content, **rest}:
+            phase = {"phase": rest["phase"]} if rest.get("phase") else {}
+            return {
+                "type": "message",
+                "role": "assistant",
+                "content": [_said(part) for part in items_of(content)],
+                **phase,
+            }
+        case {"type": "reasoning", "encrypted_content": str() as encrypted, **rest} if encrypted:
+            return {"type": "reasoning", "summary": rest.get("summary") or [], "encrypted_content": encrypted}
+        case {"type": "mcp_approval_request", "id": str() as approval_id} as whole if approval_id in answers:
+            return {name: value for name, value in whole.items() if name != "status"}
+        case {"type": "function_call" | "custom_tool_call", "call_id": call_id} if call_id not in answers:
+            return None
+        case {"type": "function_call" | "custom_tool_call" | "compaction"} as whole:
+            return {name: value for name, value in whole.items() if name not in ("id", "status")}
+        case _:
+            return None
+
+
+def _said(part: JSON) -> JSON:
+    """A part of a message without its citations, which may name files that are gone."""
+    if part.get("type") == "refusal":
+        return {"type": "refusal", "refusal": part.get("refusal")}
+    return {"type": "output_text", "text": part.get("text") or "", "annotations": []}

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import ValidationError
 
 from agent_jobs import render
@@ -21,22 +21,25 @@ class JobTool(Tool):
     """A tool that answers with a mapping, as compact JSON and as structured content, and refuses in sentences."""
 
     @classmethod
-    def of(cls, fn: Callable[..., Awaitable[Answer]], annotations: ToolAnnotations) -> "JobTool":
+    def of(cls, fn: Callable[..., Awaitable[Answer | InputRequiredResult]], annotations: ToolAnnotations) -> "JobTool":
         """The tool around a function, whose docstring is the prompt that tells a model how to use it."""
         description = " ".join((fn.__doc__ or "").split())
         tool = cls.from_function(fn, description=description, annotations=annotations, structured_output=False)
         tool.parameters = _lean(tool.parameters)
         return cast(JobTool, tool)
 
-    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> CallToolResult:
-        """Check the arguments, run the tool, and put its answer or its refusal into words."""
+    async def run(
+        self, arguments: dict[str, Any], context: Any, convert_result: bool = False
+    ) -> CallToolResult | InputRequiredResult:
+        """Check the arguments, run the tool, and put its answer or its refusal into words; a question goes as it is."""
         try:
             for name in arguments:  # the SDK would drop what it does not know
                 one_of(self.name, name, self.parameters["properties"])
             values = self.fn_metadata.validate_arguments(arguments)
             if self.context_kwarg is not None:
                 values[self.context_kwarg] = context
-            return _result(await self.fn(**values))
+            answer: Answer | InputRequiredResult = await self.fn(**values)
+            return answer if isinstance(answer, InputRequiredResult) else _result(answer)
         except ValidationError as error:
             return _refused(RequestError(_sentence(error)))
         except AgentJobsError as error:

@@ -97,6 +97,27 @@ def test_a_turn_that_brings_outputs_is_not_asked_for_them_again() -> None:
     assert "the outputs of call_1: 42" in answer_text(script, body)
 
 
+def test_an_input_that_tells_all_again_is_at_the_turn_whose_outputs_it_does_not_have_yet() -> None:
+    directive: dict[str, Any] = {
+        "chunk": 5,
+        "turns": [{"function_calls": [{}, {}]}, {"function_calls": [{}]}, {"text": "the end"}],
+    }
+    asked = {"role": "user", "content": f"go on [emulate {json.dumps(directive)}]"}
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
+    scripts = [read_request({"input": [asked, *[output] * outputs]})[0] for outputs in (0, 2, 3, 4)]
+    assert [len(script.function_calls) for script in scripts] == [2, 1, 0, 0]
+    assert [script.text for script in scripts] == [None, None, "the end", None]
+    assert [len(script.turns or ()) for script in scripts] == [2, 1, 0, 0]
+    assert {script.chunk for script in scripts} == {5}
+
+
+def test_a_text_that_is_said_again_does_not_ask_for_its_calls_again() -> None:
+    asked = {"role": "user", "content": '[emulate {"function_calls": [{"name": "lookup"}]}]'}
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
+    assert len(read_request({"input": [output, asked]})[0].function_calls) == 1
+    assert read_request({"input": [asked, output]})[0].function_calls == ()
+
+
 def test_a_web_search_tool_brings_two_searches() -> None:
     tools = [{"type": "web_search_preview"}]
     assert read_request({"input": "x", "tools": tools})[0].searches == 2
@@ -115,6 +136,10 @@ def test_a_web_search_tool_brings_two_searches() -> None:
         "[]",
         "{",
         '{"reasoning": true}',
+        '{"turns": {}}',
+        '{"turns": []}',
+        '{"turns": [{"turns": [{}]}]}',
+        '{"turns": [{}, {"lenght": 3}]}',
     ],
 )
 def test_a_wrong_directive_is_a_value_error(directive: str) -> None:

@@ -444,6 +444,23 @@ def test_calls_end_a_turn_and_their_outputs_begin_the_next(client: Client) -> No
     assert f"{calls[0]['call_id']}: 42" in text_of(second) and calls[1]["call_id"] in text_of(second)
 
 
+@pytest.mark.parametrize("link", ["previous_response_id", "conversation"])
+def test_each_turn_has_a_script_of_its_own(client: Client, link: str) -> None:
+    turns = [{"function_calls": [{"name": "a"}, {"name": "b"}]}, {"function_calls": [{"name": "c"}]}, {"text": "done"}]
+    named = {"conversation": client.http.post("/conversations", json={}).json()["id"]} if link == "conversation" else {}
+    response = client.ended(client.create(f"go on [emulate {json.dumps({'turns': turns})}]", **named)["id"])
+    called: list[list[str]] = []
+    while calls := [item for item in response["output"] if item["type"] == "function_call"]:
+        called.append([call["name"] for call in calls])
+        outputs = [{"type": "function_call_output", "call_id": call["call_id"], "output": "1"} for call in calls]
+        before = named or {"previous_response_id": response["id"]}
+        body = {"model": MODEL, "input": outputs, "background": True, "store": True, **before}
+        answer = client.http.post("/responses", json=body)
+        assert answer.status_code == 200, answer.text
+        response = client.ended(answer.json()["id"])
+    assert (called, text_of(response)) == ([["a", "b"], ["c"]], "done")
+
+
 def test_an_approval_request_ends_a_turn(client: Client) -> None:
     script = {"mcp_approval": {"server_label": "docs", "name": "write"}}
     first = client.stream(emulate=script)[-1]["response"]

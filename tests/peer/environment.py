@@ -31,11 +31,11 @@ class Peer:
 
 
 @functools.cache
-def interpreter() -> Path:
-    home = CACHE / f"peer-{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]}"
+def interpreter(requirements: Path = REQUIREMENTS) -> Path:
+    home = CACHE / f"peer-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
     python = python_of(home)
     if not python.exists():
-        build(home)
+        build(home, requirements)
     return python
 
 
@@ -43,11 +43,11 @@ def python_of(home: Path) -> Path:
     return home / "bin" / "python"
 
 
-def build(home: Path) -> None:
+def build(home: Path, requirements: Path) -> None:
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{home.name}.", dir=CACHE) as scratch:
         made = Path(scratch) / "environment"
-        for command in recipe(made):
+        for command in recipe(made, requirements):
             run(command)
         try:
             made.rename(home)
@@ -57,17 +57,17 @@ def build(home: Path) -> None:
                 raise
 
 
-def recipe(home: Path) -> list[list[str]]:
-    uv, python, requirements = os.environ.get("UV") or shutil.which("uv"), str(python_of(home)), str(REQUIREMENTS)
+def recipe(home: Path, requirements: Path) -> list[list[str]]:
+    uv, python = os.environ.get("UV") or shutil.which("uv"), str(python_of(home))
     if uv is None:
         return [
             [sys.executable, "-m", "venv", str(home)],
-            [python, "-m", "pip", "install", "--quiet", "-r", requirements],
+            [python, "-m", "pip", "install", "--quiet", "-r", str(requirements)],
         ]
     return [
         [uv, "venv", "--python", sys.executable, str(home)],
         # Compiled now, so that the first start does not pay for it inside READY_SECONDS.
-        [uv, "pip", "install", "--python", python, "--compile-bytecode", "-r", requirements],
+        [uv, "pip", "install", "--python", python, "--compile-bytecode", "-r", str(requirements)],
     ]
 
 

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 import uvicorn
 from azure.ai.agentserver.responses import (
     InMemoryResponseProvider,
+    ResponseEventStream,
     ResponsesAgentServerHost,
     ResponsesServerOptions,
     TextResponse,
@@ -37,6 +38,26 @@ async def words(tokens: int, seconds: float, stop: asyncio.Event) -> AsyncIterat
         return
 
 
+def calls_of(text: str) -> list[dict]:
+    """The functions that a prompt has called, as in "call [{...}]"."""
+    return json.loads(text.partition("call ")[2]) if text.startswith("call ") else []
+
+
+def outputs_of(items) -> list[str]:
+    return [str(item["output"]) for item in items if item.get("type") == "function_call_output"]
+
+
+def calling(stream: ResponseEventStream, calls: list[dict], outputs: list[str]):
+    """Call functions, or say what those that were called put out."""
+    yield stream.emit_created()
+    yield stream.emit_in_progress()
+    for number, call in enumerate(calls):
+        yield from stream.output_item_function_call(call["name"], f"call_{number}", json.dumps(call["arguments"]))
+    if not calls:
+        yield from stream.output_item_message(f"told: {'; '.join(outputs)}")
+    yield stream.emit_completed()
+
+
 def responses_app(seconds: float, tokens: int) -> ResponsesAgentServerHost:
     app = ResponsesAgentServerHost(
         store=InMemoryResponseProvider(),
@@ -47,7 +68,13 @@ def responses_app(seconds: float, tokens: int) -> ResponsesAgentServerHost:
 
     @app.response_handler
     async def count_words(request, context, cancellation_signal):
-        asked = dict(OVERRIDE.findall(await context.get_input_text()))
+        prompt = await context.get_input_text()
+        calls, outputs = calls_of(prompt), outputs_of(await context.get_input_items())
+        if calls or outputs:
+            for event in calling(ResponseEventStream(response_id=context.response_id, request=request), calls, outputs):
+                yield event
+            return
+        asked = dict(OVERRIDE.findall(prompt))
         text = words(int(asked.get("tokens", tokens)), float(asked.get("seconds", seconds)), cancellation_signal)
         async for event in TextResponse(context, request, text=text):
             # Stopped is not complete: without a last event of ours the package settles the status itself.

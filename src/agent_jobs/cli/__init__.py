@@ -1,47 +1,38 @@
 """The command line. What a command needs is imported when it runs."""
 
 import json
+import os
 from importlib import import_module
+from typing import Literal
 
 import click
 
 from agent_jobs import __version__
+from agent_jobs.errors import ConfigError
 
 ABOUT = """\
 agent-jobs is an MCP server: a host such as Claude Desktop, Claude Code, Cursor, VS Code or Codex starts it and
 talks to it over stdin and stdout. It hands long work to OpenAI background responses and brings the results back.
 
 See it work, without a key:   agent-jobs demo
-Put it into your host:
+Put it into your host:        agent-jobs install claude-desktop     (or another: agent-jobs install --help)
+By hand, in hosts that take "mcpServers":
 
 """
+
+#: The names of `agent_jobs.hosts.HOSTS`, which is imported only when one is asked for.
+WRITTEN = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
+PRINTED = ("gemini", "antigravity", "windsurf", "devin", "zed", "goose", "cline", "roo", "lm-studio")
 
 
 def configuration() -> str:
     """The entry for hosts that take `mcpServers`, as it works on this machine."""
-    import shutil
+    from agent_jobs.cli.install import here
+    from agent_jobs.hosts.launch import launch
 
-    # A host that was started from a desktop does not have the shell's PATH.
-    entry = {
-        "command": shutil.which("uvx") or "uvx",
-        "args": [*_source(), "agent-jobs"],
-        "env": {"OPENAI_API_KEY": "sk-..."},
-    }
+    start = launch(here())
+    entry = {"command": start.command, "args": list(start.args), "env": {"OPENAI_API_KEY": "sk-..."}}
     return json.dumps({"mcpServers": {"agent-jobs": entry}}, indent=2)
-
-
-def _source() -> list[str]:
-    """Where uvx finds this program, if it was not installed from the package index."""
-    from importlib import metadata
-    from urllib.parse import urlsplit
-    from urllib.request import url2pathname
-
-    try:
-        origin = json.loads(metadata.distribution("agent-jobs").read_text("direct_url.json") or "{}")
-    except metadata.PackageNotFoundError:
-        return []
-    url = urlsplit(str(origin.get("url", "")))
-    return ["--from", url2pathname(url.path)] if url.scheme == "file" else []
 
 
 #: A shell sets it when it asks what may follow.
@@ -54,6 +45,7 @@ COMMANDS = {
     "list": "jobs",
     "show": "jobs",
     "result": "jobs",
+    "reply": "jobs",
     "cancel": "jobs",
     "batch": "batch",
     "adopt": "jobs",
@@ -79,12 +71,20 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, invoke_without_command=True)
 @click.version_option(__version__, prog_name="agent-jobs")
+@click.option("--env-file", metavar="PATH", help="A file of NAME=VALUE lines; what the environment sets stays.")
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, env_file: str | None) -> None:
     """Run long work as OpenAI background responses, for hosts that speak MCP.
 
     Without a command and with a host on stdin this is the MCP server.
     """
+    if env_file is not None:
+        from agent_jobs.settings import with_env_file
+
+        try:
+            os.environ.update(with_env_file(os.environ, env_file))
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from None
     if context.invoked_subcommand is None:
         click.echo(ABOUT + configuration())
 
@@ -113,6 +113,51 @@ def run_demo(question: str) -> None:
     from agent_jobs.cli.demo import run
 
     raise SystemExit(run(question))
+
+
+@cli.command("install")
+@click.argument("host", type=click.Choice(WRITTEN + PRINTED), metavar="HOST")
+@click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; may be repeated.")
+@click.option("--scope", type=click.Choice(["user", "project"]), default="user", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
+def run_install(
+    host: str, print_only: bool, dry_run: bool, env: tuple[str, ...], scope: Literal["user", "project"], as_json: bool
+) -> None:
+    """Put this server into the configuration of HOST.
+
+    Written are claude-desktop, claude-code, cursor, vscode and codex. With --print also gemini, antigravity, windsurf,
+    devin, zed, goose, cline, roo and lm-studio.
+
+    The file is backed up beside itself; everything else in it stays as it is. The OpenAI key is left to what the host
+    has for secrets. Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
+    """
+    from agent_jobs.cli import install
+    from agent_jobs.hosts import HOSTS
+
+    variables = install.variables(env)
+    if print_only:
+        install.show(HOSTS[host], install.here(), variables, as_json=as_json)
+    else:
+        install.install(HOSTS[host], install.here(), variables, scope, dry_run=dry_run, as_json=as_json)
+
+
+@cli.command("uninstall")
+@click.argument("host", type=click.Choice(WRITTEN), metavar="HOST")
+@click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
+@click.option("--scope", type=click.Choice(["user", "project"]), default="user", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
+def run_uninstall(host: str, dry_run: bool, scope: Literal["user", "project"], as_json: bool) -> None:
+    """Take this server out of the configuration of HOST: claude-desktop, claude-code, cursor, vscode, codex.
+
+    Jobs, database and key stay. Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong
+    arguments.
+    """
+    from agent_jobs.cli import install
+    from agent_jobs.hosts import HOSTS
+
+    install.uninstall(HOSTS[host], install.here(), scope, dry_run=dry_run, as_json=as_json)
 
 
 @cli.command("serve")

@@ -44,7 +44,7 @@ def config_command(as_json: bool) -> None:
     """
     settings, refused = Settings.forgiving(os.environ)
     wrong = mistakes(settings, refused)
-    rows = {name: (_shown(settings, field), _origin(name)) for name, field in VARIABLES.items()}
+    rows = {name: (_shown(settings, field), _origin(name, settings)) for name, field in VARIABLES.items()}
     if as_json:
         from agent_jobs import render
 
@@ -60,7 +60,9 @@ def config_command(as_json: bool) -> None:
     raise SystemExit(Exit.REFUSED if wrong else Exit.DONE)
 
 
-def _origin(name: str) -> str:
+def _origin(name: str, settings: Settings) -> str:
+    if name == "OPENAI_API_KEY" and settings.api_key_file is not None:
+        return "key file"
     return "environment" if os.environ.get(name, "").strip() else "default"
 
 

@@ -220,7 +220,8 @@ class Emulator:
         body = exchange.body()
         check_create(body, strict_store=self._strict_store)
         try:
-            script, body = read_request(body)
+            before = self._run_before(body)
+            script, body = read_request(body, before.script.turns if before is not None else None)
             for fault in script.faults:
                 Fault.read(fault)
         except ValueError as error:
@@ -267,6 +268,12 @@ class Emulator:
         await run.play()
         if conversation:
             self._conversations.append(conversation, run)
+
+    def _run_before(self, body: Json) -> Run | None:
+        conversation = conversation_id(body)
+        if conversation:
+            return self._conversations.last(conversation)
+        return self._runs.get(str(body.get("previous_response_id")))
 
     def _items_before(self, body: Json) -> list[Json]:
         previous_id = body.get("previous_response_id")

@@ -63,6 +63,10 @@ class Conversations:
         """Keep others off a conversation while a response runs on it."""
         self._holders[id] = run
 
+    def last(self, id: str) -> Run | None:
+        """Give the response that ran on a conversation last."""
+        return self._holders.get(id)
+
     def append(self, id: str, run: Run) -> None:
         """Add what a completed response was asked and what it answered."""
         if id in self._items and run.status == "completed":

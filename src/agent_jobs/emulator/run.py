@@ -90,7 +90,7 @@ class Run:
         self.output: list[Json] = []
         self.empty_answers = 0
         self._clock = clock
-        self._script = script
+        self.script = script
         text = answer_text(script, body)
         steps = timeline(script, response_id, text, Asked.of(body), container, unknown=fault.unknown_events)
         self._steps = deque(steps)
@@ -111,8 +111,8 @@ class Run:
             while self._steps:
                 await self._silence_until(began_s + self._steps[0].at_s)
                 self._emit(self._steps.popleft().event)
-            await self._silence_until(began_s + self._script.duration_s)
-            if self._script.end == "never":
+            await self._silence_until(began_s + self.script.duration_s)
+            if self.script.end == "never":
                 await self._silence_until(math.inf)
             self._finish()
 
@@ -181,7 +181,7 @@ class Run:
         if self.background:
             self._emit_status("response.queued")
             stuck = self.fault.stuck_queued
-            await self._silence_until(math.inf if stuck else self._clock.now() + self._script.queued_s)
+            await self._silence_until(math.inf if stuck else self._clock.now() + self.script.queued_s)
             self.status = "in_progress"
         self._emit_status("response.in_progress")
 
@@ -192,7 +192,7 @@ class Run:
         await self._clock.sleep_until(at_s)
 
     def _finish(self) -> None:
-        script = self._script
+        script = self.script
         self._keep_open_item()
         if script.end == "failed":
             self._ending["error"] = {"code": script.error_code, "message": script.error_message}
@@ -243,10 +243,10 @@ class Run:
         self.output.append(item)
 
     def _usage(self) -> Json | None:
-        given = self._script.usage
+        given = self.script.usage
         if given is None:
             return None
-        reasoning = 64 * self._script.reasoning
+        reasoning = 64 * self.script.reasoning
         usage: Json = {
             "input_tokens": self._input_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},

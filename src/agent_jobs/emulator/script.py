@@ -3,7 +3,7 @@
 import json
 import random
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ _ENDS = ("completed", "failed", "incomplete", "refusal", "never")
 _TIMES = ("duration_s", "queued_s")
 _COUNTS = ("length", "reasoning", "searches", "images", "image_px", "mcp_calls")
 _CALLS = ("function_calls", "mcp_approval", "mcp_calls")
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
+_ANSWERS = (*_OUTPUTS, "mcp_approval_response")
 _WEB_SEARCH = "web_search"
 _DEFAULT_CALL: Json = {"server_label": "emulated", "name": "lookup", "arguments": "{}"}
 
@@ -55,10 +57,16 @@ class Script:
     chunk: int | None = None
     usage: Mapping[str, Any] | None = field(default_factory=dict[str, Any])
     faults: tuple[Json, ...] = ()
+    turns: tuple[Json, ...] | None = None  #: those that follow; None where there is nothing of the kind
 
 
-def read_request(body: Json) -> tuple[Script, Json]:
-    """Give the script a create body asks for, and the body without the directive in its text."""
+def read_request(body: Json, coming: Sequence[Json] | None = None) -> tuple[Script, Json]:
+    """Give the script a create body asks for, and the body without the directive in its text.
+
+    Args:
+        body: The request.
+        coming: The turns that were left after the response it goes on from, where that was one of several.
+    """
     lasting = _from_metadata(body.get("metadata"))
     if _answers_tools(body):
         # The same metadata comes with every turn: a turn that brings the outputs must not ask for them again.
@@ -74,11 +82,38 @@ def read_request(body: Json) -> tuple[Script, Json]:
     directive = dict(lasting)
     for part in found:
         directive = directive | part
+    answered = _answered(body)
+    turns = coming if coming is not None and _answers_tools(body) else _left(directive.get("turns"), answered)
+    if turns is None and answered:
+        # The text is said again: what it asked for was answered since.
+        directive = {key: value for key, value in directive.items() if key not in _CALLS}
+    directive = _turn({key: value for key, value in directive.items() if key != "turns"}, turns)
     if "searches" not in directive and any(
         _is_web_search(tool) for tool in cast("list[Json]", body.get("tools") or [])
     ):
         directive["searches"] = 2
     return _script(directive), clean
+
+
+def _left(turns: Any, answered: int) -> list[Json] | None:
+    """Give the turns that an input with so many answers leaves to come; None where there are none."""
+    if turns is None:
+        return None
+    each = list(cast("list[Json]", turns if isinstance(turns, list) else []))
+    if not each or any(not isinstance(turn, dict) or "turns" in turn for turn in cast("list[object]", each)):
+        raise ValueError("turns is a list of directives")
+    while each and answered > 0:
+        answered -= len(each[0].get("function_calls") or ()) or 1
+        each = each[1:]
+    return each
+
+
+def _turn(common: Json, turns: Sequence[Json] | None) -> Json:
+    """Give the directive of the turn that comes first, with those after it; after the last one nothing is called."""
+    if turns is None:
+        return common
+    first = turns[0] if turns else {}
+    return common | first | {"turns": tuple(common | turn for turn in turns[1:])}
 
 
 def question(body: Json) -> str:
@@ -136,6 +171,8 @@ def _script(directive: Json) -> Script:
     if directive.get("end", "completed") not in _ENDS:
         raise ValueError(f"end is one of {', '.join(_ENDS)}")
     values = dict(directive)
+    for turn in directive.get("turns") or ():
+        _script(dict(turn))
     for name in ("function_calls", "container_files", "faults"):
         values[name] = tuple(values.get(name) or ())
     if any(sorted(file) != ["filename", "text"] for file in values["container_files"]):
@@ -192,15 +229,23 @@ def _map_part(part: Json, change: Callable[[str], str]) -> Json:
 
 
 def _tool_outputs(body: Json) -> list[Json]:
-    given = body.get("input")
-    items = cast("list[Json]", given) if isinstance(given, list) else []
-    return [item for item in items if item.get("type") in ("function_call_output", "custom_tool_call_output")]
+    return [item for item in _items(body) if item.get("type") in _OUTPUTS]
 
 
 def _answers_tools(body: Json) -> bool:
+    return any(item.get("type") in _ANSWERS for item in _items(body))
+
+
+def _answered(body: Json) -> int:
+    """Count the answers that came since the user's last text, where an input tells all that was said."""
+    items = _items(body)
+    last = next((at for at in reversed(range(len(items))) if items[at].get("role") == "user"), None)
+    return 0 if last is None else sum(item.get("type") in _ANSWERS for item in items[last:])
+
+
+def _items(body: Json) -> list[Json]:
     given = body.get("input")
-    items = cast("list[Json]", given) if isinstance(given, list) else []
-    return bool(_tool_outputs(body)) or any(item.get("type") == "mcp_approval_response" for item in items)
+    return cast("list[Json]", given) if isinstance(given, list) else []
 
 
 def _is_web_search(tool: Json) -> bool:

@@ -116,12 +116,16 @@ class _Tray:
     def attachments(self) -> list[Attachment]:
         """All that was taken, those of the same name under different roots told apart by the root's own name."""
         counts = Counter(attachment.name for _, attachment in self._taken.values())
-        return [
-            replace(attachment, name=f"{shown((root.real.name,))}/{attachment.name}")
-            if counts[attachment.name] > 1
-            else attachment
-            for root, attachment in self._taken.values()
-        ]
+        named: dict[str, Attachment] = {}
+        for root, attachment in self._taken.values():
+            folder, name, number = shown((root.real.name,)), attachment.name, 1
+            if counts[name] > 1:
+                name = f"{folder}/{name}"
+            while name in named:  # roots may be of one name too
+                number += 1
+                name = f"{folder}-{number}/{attachment.name}"
+            named[name] = replace(attachment, name=name)
+        return list(named.values())
 
     def _read(self, root: Root, names: Names, *, named: bool) -> Attachment:
         with root.opened(names) as file:

@@ -21,6 +21,7 @@ from agent_jobs.request.options import (
     key_of,
     max_cost_of,
     timeout_of,
+    toolbox_of,
 )
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.structured import mismatch
@@ -47,6 +48,7 @@ __all__ = [
     "sentence_for",
     "timeout_of",
     "title_of",
+    "toolbox_of",
     "with_files",
 ]
 
@@ -149,8 +151,9 @@ def sent_as(body: JSON, mode: Mode) -> JSON:
 
 def with_files(body: JSON, file_ids: Sequence[str]) -> JSON:
     """The body with files that its code interpreter can open."""
-    tools = [_with_files(tool, file_ids) for tool in body.get("tools", [])]
-    return {**body, "tools": tools}
+    if not file_ids:
+        return body
+    return {**body, "tools": [_with_files(tool, file_ids) for tool in body.get("tools", [])]}
 
 
 def hash_of(body: JSON) -> str:

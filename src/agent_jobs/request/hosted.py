@@ -9,8 +9,8 @@ from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
 
-#: Tools whose calls a client has to answer.
-CLIENT_TOOLS = ("function", "custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
+#: Tools whose calls a client has to answer in ways that nobody here can; those of functions the caller does.
+CLIENT_TOOLS = ("custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
 #: What a tool's calls are asked to bring along, by the beginning of the tool's type.
 INCLUDED = {
     "web_search": "web_search_call.action.sources",
@@ -138,10 +138,18 @@ def _mcp(where: str, tool: JSON) -> JSON:
         _check_url(f"{where}.server_url", address)
     if "headers" in tool:
         checks.mapping(f"{where}.headers", tool["headers"], '{"Authorization":"Bearer ${NAME}"}')
-    if tool.get("require_approval") != "never":
-        raise RequestError(
-            f'{where}.require_approval must be "never", best with allowed_tools: nobody here could approve a call yet.'
-        )
+    approval = tool.get("require_approval", "always")
+    if approval not in ("never", "always") and not isinstance(approval, dict):
+        raise RequestError(f'{where}.require_approval takes "always", "never", or which tools need which.')
+    return {}
+
+
+def _function(where: str, tool: JSON) -> JSON:
+    name = tool.get("name")
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
+        raise RequestError(f"{where} needs a name of at most 64 letters, digits, _ and -.")
+    if "parameters" in tool:
+        checks.mapping(f"{where}.parameters", tool["parameters"], '{"type":"object","properties":{}}')
     return {}
 
 
@@ -163,6 +171,7 @@ _CHECKS: Mapping[str, Callable[[str, JSON], JSON]] = {
     "code_interpreter": _code_interpreter,
     "image_generation": _image_generation,
     "mcp": _mcp,
+    "function": _function,
 }
 
 

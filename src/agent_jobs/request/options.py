@@ -63,6 +63,11 @@ def conversation_of(options: JSON | None) -> Literal[True] | str | None:
     return _ours(options, "conversation") or None
 
 
+def toolbox_of(options: JSON | None) -> tuple[str, ...] | None:
+    """Which tools of the user's own servers the job may call; None where nothing was said."""
+    return _ours(options, "toolbox")
+
+
 def dry_run_of(options: JSON | None) -> bool:
     """Whether nothing is to be sent, only to be said what would be."""
     return bool(_ours(options, "dry_run"))
@@ -90,6 +95,10 @@ def _conversation(name: str, value: Any) -> bool | str:
     return value
 
 
+def _toolbox(name: str, value: Any) -> tuple[str, ...]:
+    return () if value == "none" else tuple(checks.texts(name, value))
+
+
 def _cost(name: str, value: Any) -> float:
     if checks.number(name, value, 0, math.inf) == 0 or math.isinf(value):
         raise RequestError(f"{name} takes an amount of US dollars above 0.")
@@ -103,6 +112,7 @@ _OURS: Mapping[str, Callable[[str, Any], Any]] = {
     "dry_run": checks.flag,
     "key": _key,
     "max_cost_usd": _cost,
+    "toolbox": _toolbox,
     "timeout_s": lambda name, value: checks.number(name, value, 1, TIMEOUT_MAX_S),
 }
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent_jobs.group import Database, Event, Group, Made
-from agent_jobs.job import JSON, Job, Mode, Output, Status
+from agent_jobs.group import Event, Group, Made, Storage
+from agent_jobs.job import JSON, Call, Job, Mode, Output, Status
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -84,8 +84,8 @@ class Store(Protocol):
         """What the jobs started since then cost, in USD; those that still run count with what they may cost."""
         ...
 
-    async def thread(self, job_id: str) -> list[tuple[JSON, JSON]]:
-        """Requests and responses of a job and of those it goes on from, oldest first.
+    async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
+        """Requests and responses of a job's turns and of the jobs it goes on from, oldest first.
 
         Empty where one of them is gone: what is left would mean something else.
         """
@@ -96,11 +96,37 @@ class Store(Protocol):
         ...
 
     async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
-        """Keep the id that the provider gave a file, so that it is removed there at the end."""
+        """Keep the id that the provider gave a file, so that it is removed there at the end, also where that came."""
         ...
 
     async def rewrite(self, job: Job) -> bool:
         """Write a pending job's request anew, with how its context came into it; False when someone was first."""
+        ...
+
+    async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
+        """What a turn asks for, or all turns of a job, in their order."""
+        ...
+
+    async def set_call(self, job: Job, call: Call, *before: str) -> bool:
+        """Write down how a call stands, for the job's holder, if it stood in one of these states before."""
+        ...
+
+    async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
+        """Have a job that this process holds wait for an answer, due again `timeout_s` after it asked.
+
+        False when nothing is waited for any more: all was answered meanwhile, or the job is to be cancelled.
+        """
+        ...
+
+    async def reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+        """Answer calls that a waiting job asks for, all or none; the job is due once nothing is waited for.
+
+        False when one of them was answered before, or the job does not wait any more.
+        """
+        ...
+
+    async def go_on(self, job: Job) -> bool:
+        """Begin the job's next turn, for its holder; False when it was begun or cancelled before."""
         ...
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
@@ -130,8 +156,8 @@ class Store(Protocol):
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
         """Write what `apply` and `observe` own, if the job may still go there; its output in the same change.
 
-        Returns the job as it now stands, None when someone was first: its end is written, or, with `held`,
-        another process holds it.
+        Returns the job as it now stands, None when someone was first: its end is written, what it would wait for
+        was answered, or, with `held`, another process holds it.
         """
         ...
 
@@ -224,7 +250,7 @@ class Store(Protocol):
         """Let other processes know that this one works on the jobs of an endpoint, as long as it lives."""
         ...
 
-    async def about(self) -> Database:
+    async def about(self) -> Storage:
         """Where the jobs are kept, and which other living processes work on them."""
         ...
 

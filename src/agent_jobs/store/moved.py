@@ -12,7 +12,16 @@ import aiosqlite
 logger = logging.getLogger(__name__)
 
 #: What belongs to a job, by the column that names it; a job's own row goes first.
-_PARTS = {"job": "id", "turn": "job_id", "output": "job_id", "event": "job_id", "upload": "job_id", "made": "job_id"}
+_PARTS = {
+    "job": "id",
+    "turn": "job_id",
+    "request": "job_id",
+    "output": "job_id",
+    "event": "job_id",
+    "upload": "job_id",
+    "made": "job_id",
+    "call": "job_id",
+}
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -1,0 +1,149 @@
+"""What is asked of a store with many jobs, whether a host lists them, waits for some or starts one more."""
+
+import json
+import random
+import sqlite3
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+from agent_jobs.group import Group
+from agent_jobs.job import NEXT, Job, Status, Turn
+from agent_jobs.store import Budget, Store, open_store
+from bench.figures import Figure
+
+HERE, DAY_S = "https://api.openai.com/v1", 86_400.0
+#: Jobs are kept for thirty days; so many of them go on, the others ended and were read, but for a few.
+DAYS, OPEN, UNREAD = 30, 10, 10
+#: The newest jobs have requests with files and outputs with many searches; of the others only a line is there.
+LONG, LONG_CHARS = 200, 400_000
+ENDS = ("completed",) * 17 + ("incomplete", "failed", "cancelled")
+
+Question = Callable[[Store, float], Awaitable[object]]
+
+
+def new_job(now: float, number: int) -> Job:
+    turn = Turn(number=1, request={"input": "x"}, request_id=str(uuid4()), base_url=HERE)
+    return Job(
+        id=f"job_n{number}_{uuid4().hex[:6]}",
+        title=f"one more {number}",
+        status=Status.PENDING,
+        created_at=now,
+        request_hash=f"new{number}",
+        reserved_usd=1e-6,
+        turn=turn,
+    )
+
+
+async def _start(store: Store, now: float) -> None:
+    job = new_job(now, random.randrange(10**9))
+    await store.add(job, budget=Budget(1e9, now - now % DAY_S))
+    await store.request_cancel(job.id, now)
+
+
+async def _key(store: Store, now: float) -> None:
+    assert [each and each.id for each in await store.add(replace(new_job(now, 0), key="key 7"))] == ["job_7"]
+
+
+async def _launch(store: Store, now: float) -> None:
+    job = replace(new_job(now, random.randrange(10**9)), reserved_usd=None)
+    await store.add(job)
+    assert not await store.begin(job.sent(now), limit=1)
+    await store.request_cancel(job.id, now)
+
+
+QUESTIONS: dict[str, Question] = {
+    "agent_list: the newest": lambda store, now: store.find(Group(), 20),
+    "agent_list: the counts": lambda store, now: store.counts(Group()),
+    "agent_list: what today cost": lambda store, now: store.spent(now - now % DAY_S),
+    "agent_list status=completed": lambda store, now: store.find(Group(statuses=frozenset({Status.COMPLETED})), 20),
+    "agent_list status=failed, counts": lambda store, now: store.counts(Group(statuses=frozenset({Status.FAILED}))),
+    "agent_list status=open": lambda store, now: store.find(Group(statuses=frozenset(NEXT)), 20),
+    "agent_list batch=": lambda store, now: store.find(Group(batch="batch 40"), 20),
+    "agent_list batch=, counts": lambda store, now: store.counts(Group(batch="batch 40")),
+    "agent_list days=1": lambda store, now: store.find(Group(since=now - DAY_S), 20),
+    "agent_list days=1, counts": lambda store, now: store.counts(Group(since=now - DAY_S)),
+    "agent_list query=, a common word": lambda store, now: store.find(Group(words="report"), 20),
+    "agent_list query=, counts": lambda store, now: store.counts(Group(words="report")),
+    "agent_poll of whatever goes on": lambda store, now: store.find(Group(active=True, since=now - 7 * DAY_S), 1000),
+    "agent_poll batch=": lambda store, now: store.find(Group(batch="batch 40"), 1000),
+    "agent_poll of one job": lambda store, now: store.get("job_99"),
+    "the loop: next_at": lambda store, now: store.next_at(HERE),
+    "the loop: due": lambda store, now: store.due(now - DAYS * DAY_S, HERE),
+    "the loop: take_over": lambda store, now: store.take_over(now),
+    "the loop: unpark": lambda store, now: store.unpark(HERE, 0),
+    "a start on a budget, and its cancel": _start,
+    "a start under a key that exists": _key,
+    "a launch without a free slot, start and cancel": _launch,
+    "how many wait before it": lambda store, now: store.ahead(new_job(now, 1)),
+}
+#: No target: a word is looked for in every title, and what is written waits for the disk.
+UNBOUNDED = ("query=", "a start on", "a launch")
+
+
+async def questions(jobs: int, rounds: int) -> list[Figure]:
+    """Milliseconds of each question to a store of so many jobs."""
+    with tempfile.TemporaryDirectory() as folder:
+        now = time.time()
+        async with open_store(Path(folder)):
+            pass
+        fill(Path(folder) / "jobs.db", jobs, now)
+        async with open_store(Path(folder)) as store:
+            return [await _asked(store, what, question, now, rounds) for what, question in QUESTIONS.items()]
+
+
+async def _asked(store: Store, what: str, question: Question, now: float, rounds: int) -> Figure:
+    bounded = not any(word in what for word in UNBOUNDED)
+    figure = Figure(what, "<= 1 ms" if bounded else "", (lambda figure: figure.p50 <= 1) if bounded else None)
+    for number in range(rounds + 2):
+        began = time.perf_counter()
+        await question(store, now)
+        if number >= 2:
+            figure.ours.append((time.perf_counter() - began) * 1e3)
+    return figure
+
+
+def fill(path: Path, jobs: int, now: float) -> None:
+    """Write down so many jobs, all but a few of which ended in the last thirty days."""
+    pick = random.Random(1)
+    with sqlite3.connect(path) as db:
+        for number in range(jobs):
+            age_s = (jobs - number) / jobs * DAYS * DAY_S
+            going_on, unread = number >= jobs - OPEN, jobs - OPEN - UNREAD <= number < jobs - OPEN
+            status = "pending" if going_on and number % 2 else "in_progress" if going_on else pick.choice(ENDS)
+            job = {
+                "id": f"job_{number}",
+                "title": f"{pick.choice(('report', 'review', 'question', 'study'))} about number {number}, " * 2,
+                "status": status,
+                "created_at": now - age_s,
+                "finished_at": None if going_on else now - age_s + 60,
+                "delivered_at": None if going_on or unread else now - age_s + 70,
+                "request_hash": uuid4().hex * 2,
+                "key": f"key {number}" if number % 10 == 7 else None,
+                "batch": f"batch {number // 10}" if number % 20 < 10 else "",
+                "cost_usd": None if going_on else 0.1,
+                "next_at": now + 60 if going_on and status != "pending" else None,
+                "turn": 1,
+                "usage": json.dumps({"input_tokens": 1, "output_tokens": 1}),
+            }
+            names = ", ".join(job)
+            db.execute(f"INSERT INTO job ({names}) VALUES ({', '.join(':' + name for name in job)})", job)
+            length = LONG_CHARS if number >= jobs - LONG else 100
+            db.execute(
+                "INSERT INTO turn (job_id, number, request_id, base_url) VALUES (?, 1, ?, ?)",
+                (job["id"], str(uuid4()), HERE),
+            )
+            db.execute(
+                "INSERT INTO request (job_id, turn, body) VALUES (?, 1, ?)",
+                (job["id"], json.dumps({"input": "x" * length})),
+            )
+            if not going_on:
+                output = "y" * length
+                db.execute(
+                    "INSERT INTO output (job_id, turn, text, response, bytes) VALUES (?, 1, ?, ?, ?)",
+                    (job["id"], output, output, len(output)),
+                )
+    db.close()

@@ -1,0 +1,45 @@
+"""What the examples share: agent-jobs over stdio, as a host starts it, and its tools as one function.
+
+They work on the real API where OPENAI_API_KEY is set, and otherwise on an emulated one that knows nothing.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+
+from agent_jobs.emulator import running
+
+Answer = dict[str, Any]
+#: A tool's name and its arguments; what the tool refuses ends the example.
+Call = Callable[..., Awaitable[Answer]]
+
+
+@asynccontextmanager
+async def connected(**environment: str) -> AsyncGenerator[Call]:
+    """The tools of a server that runs with these settings beside those of this process."""
+    with ExitStack() as stack:
+        if not os.environ.get("OPENAI_API_KEY"):
+            environment |= {
+                "OPENAI_API_KEY": "emulated",
+                "OPENAI_BASE_URL": stack.enter_context(running(time_scale=5)).base_url,
+                "AGENT_JOBS_DATA_DIR": stack.enter_context(tempfile.TemporaryDirectory()),
+                "NO_PROXY": "127.0.0.1",
+            }
+        server = StdioServerParameters(
+            command=sys.executable, args=["-m", "agent_jobs"], env={**os.environ, **environment}
+        )
+        async with Client(server) as host:
+
+            async def call(tool: str, **arguments: Any) -> Answer:
+                result = await host.call_tool(tool, arguments)
+                answer: Answer = result.structured_content or {}
+                assert not result.is_error, answer["error"]["message"]
+                return answer
+
+            yield call

@@ -1,0 +1,168 @@
+"""`agent-jobs install` and `uninstall`: our entry in a host's file, and what the person has to do then."""
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
+from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Host, Machine
+from agent_jobs.hosts.file import Read, Scope, locate, read, replace
+from agent_jobs.hosts.launch import launch
+from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
+
+SECRET_VALUE = re.compile(
+    r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential)[\w.-]*["']?\s*[:=]\s*)
+        (?P<quote>["'])(?!\$|~|/)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
+    re.I | re.X,
+)
+#: Keys by their beginning, what follows `Bearer` or `token=`, and name and password of an address.
+SECRET_FORM = re.compile(
+    r"""\b(?:sk|pk|gh[pousr]|github_pat|glpat|xox[abp])[-_][\w-]{8,}
+      | (?:(?<=bearer\ )|(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=))(?!\$)[^\s"'&]+
+      | (?<=://)[^\s"'/@]+(?=@)""",
+    re.I | re.X,
+)
+MASK = "********"
+SHOWN_CHARS = 400
+
+
+def install(
+    host: Host, machine: Machine, environment: Mapping[str, str], scope: Scope, *, dry_run: bool, as_json: bool
+) -> None:
+    """Put our entry into the host's file; say what was done and what comes next."""
+    try:
+        _check(host, environment)
+        before = read(locate(host, machine, scope))
+        text = _told_of(before, lambda: installed(host, before.text, launch(machine), environment))
+        entry = entry_in(host, text) or {}
+        report = _write(host, before, text, "installed", dry_run=dry_run)
+    except AgentJobsError as error:
+        raise click.ClickException(str(error)) from None
+    _tell(report | {"next": [*_key_advice(host, entry, machine), host.after]}, as_json=as_json)
+
+
+def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
+    """Take our entry out of the host's file; jobs, database and key file stay."""
+    try:
+        before = read(locate(host, machine, scope))
+        text = _told_of(before, lambda: uninstalled(host, before.text))
+        report = _write(host, before, text, "removed", dry_run=dry_run)
+    except AgentJobsError as error:
+        raise click.ClickException(str(error)) from None
+    _tell(report | {"next": [f"Start {host.title} again."]}, as_json=as_json)
+
+
+def show(host: Host, machine: Machine, environment: Mapping[str, str], *, as_json: bool) -> None:
+    """Print what the host's file would hold if it had nothing but our entry."""
+    try:
+        _check(host, environment)
+    except AgentJobsError as error:
+        raise click.ClickException(str(error)) from None
+    entry = fragment(host, launch(machine), environment)
+    if as_json:
+        _print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
+        return
+    click.echo(f"{host.title}: {host.where}", err=True)
+    click.echo(entry, nl=False)
+
+
+def variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE arguments as a mapping."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise click.UsageError("--env takes NAME=VALUE.")
+        found[name] = value
+    return found
+
+
+def here() -> Machine:
+    """The machine, person and folder of this process."""
+    return Machine(sys.platform, Path.home(), os.environ, Path.cwd())
+
+
+def masked(text: str) -> str:
+    """The text without what looks like a secret, of whomever it is."""
+    text = SECRET_VALUE.sub(rf"\g<name>\g<quote>{MASK}\g<quote>", text)
+    return SECRET_FORM.sub(MASK, text)
+
+
+def _check(host: Host, environment: Mapping[str, str]) -> None:
+    reference = host.secret is not None and environment.get(KEY, "").startswith("$")
+    if KEY in environment and host.hands_key_over and not reference:
+        raise RequestError(
+            f"{host.title} hands the key over by itself, so it is not written into its file: leave {KEY} out, or "
+            f"name a file that holds it with --env {KEY_FILE}=PATH."
+        )
+
+
+def _told_of(before: Read, change: Callable[[], str]) -> str:
+    """What the change gives; its refusals begin with the file that they speak of."""
+    try:
+        return change()
+    except ConfigError as error:
+        raise ConfigError(f"{before.path}: {error}") from None
+
+
+def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool) -> dict[str, Any]:
+    report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
+    if text == before.text:
+        return report | {"action": "unchanged"}
+    if dry_run:
+        return report | {"action": f"would be {done}", "diff": _diff(before, text)}
+    backup = replace(before, text)
+    return report | {"action": done} | ({"backup": str(backup)} if backup else {})
+
+
+def _diff(before: Read, text: str) -> str:
+    old, new = (masked(each).splitlines() for each in (before.text, text))
+    if old == new:
+        return "(only a secret changes)"
+    lines = difflib.unified_diff(old, new, str(before.path), str(before.path), n=1, lineterm="")
+    return "\n".join(
+        line if len(line) <= SHOWN_CHARS else f"{line[0]}(a line of {len(line):,} characters)" for line in lines
+    )
+
+
+def _key_advice(host: Host, entry: Mapping[str, Any], machine: Machine) -> list[str]:
+    """What is still to do about the key, if anything."""
+    env = entry.get(host.env, {})
+    if env.get(KEY_FILE) == KEY_PATH and not (machine.home / KEY_PATH[2:]).is_file():
+        return [f"Write your OpenAI key into {KEY_PATH}, alone on the first line, readable by you only."]
+    forwarded = env.get(KEY) == host.secret if host.secret else KEY in entry.get(host.forwards or "", ())
+    if forwarded and not host.asks:
+        return [
+            f"{host.title} hands on {KEY} of the environment it is started in. An app that is started from the desktop "
+            f"does not see what your shell sets: then run this again with --env {KEY_FILE}=PATH."
+        ]
+    return []
+
+
+def _tell(report: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(report)
+        return
+    action, file = report["action"], report["file"]
+    if action == "unchanged":
+        click.echo(f"Nothing to do in {file}.")
+        return
+    click.echo(f"{SERVER} {'was ' if ' ' not in action else ''}{action}: {file}")
+    if "backup" in report:
+        click.echo(f"As it was before: {report['backup']}")
+    if "diff" in report:
+        click.echo(report["diff"])
+        return
+    for step in report["next"]:
+        click.echo(f"Next: {step}")
+
+
+def _print_json(report: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(report, ensure_ascii=False))

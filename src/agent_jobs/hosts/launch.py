@@ -1,0 +1,50 @@
+"""The command with which a host starts this server on this machine."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from agent_jobs import __version__
+from agent_jobs.hosts import SERVER, Launch, Machine
+
+#: Where uv puts itself; apps that were started from a desktop, and some shells, have none of these on their PATH.
+UVX_FOLDERS = (".local/bin", ".cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")
+PINNED = Launch("uvx", (f"{SERVER}@{__version__}",))
+
+
+def launch(machine: Machine) -> Launch:
+    """Uvx by its absolute path, and the version that runs now; without uvx, the installation that runs now."""
+    found = _uvx(machine)
+    if found is None:
+        return Launch(sys.executable, ("-m", "agent_jobs"))
+    source = _source()
+    return Launch(found, ("--from", source, SERVER) if source else PINNED.args)
+
+
+def _uvx(machine: Machine) -> str | None:
+    name = "uvx.exe" if machine.platform == "win32" else "uvx"
+    folders = [*_beside_uv(machine.environ), *(machine.home / folder for folder in UVX_FOLDERS)]
+    path = os.pathsep.join([machine.environ.get("PATH", ""), *map(str, folders)])
+    found = shutil.which(name, path=path)
+    return os.path.abspath(found) if found else None
+
+
+def _beside_uv(environ: Mapping[str, str]) -> list[Path]:
+    """The folder of the uv that runs this, which says so itself."""
+    return [Path(environ["UV"]).parent] if environ.get("UV") else []
+
+
+def _source() -> str | None:
+    """The folder that uvx has to take this program from, if it was not installed from the package index."""
+    try:
+        origin = json.loads(metadata.distribution(SERVER).read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        return None
+    url = urlsplit(str(origin.get("url", "")))
+    return url2pathname(url.path) if url.scheme == "file" else None

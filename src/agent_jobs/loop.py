@@ -1,0 +1,231 @@
+"""The agent loop, one step: what a turn asks for is answered, by the user's tools or by whoever replies, and the job
+goes on with another turn.
+
+Each output is written down before anything follows from it. A process may die anywhere in here: a call that was under
+way is repeated only where its tool says that this does no harm; else the model is told that its outcome is unknown.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import anyio
+
+from agent_jobs import thread
+from agent_jobs.clock import Clock
+from agent_jobs.errors import AgentJobsError, RequestError
+from agent_jobs.job import JSON, Call, Job, Status
+from agent_jobs.settle import Settler
+from agent_jobs.steps import After, Done
+from agent_jobs.store import Store
+
+if TYPE_CHECKING:
+    from agent_jobs.toolbox import Toolbox
+
+#: A job whose tool servers this process lacks is left to others for so long.
+LET_GO_S = 60.0
+AGAIN_S = 1.0
+UNKNOWN = (
+    "The outcome of this call is unknown: the process that made it ended before it was answered. "
+    "Look whether it took effect before you repeat it."
+)
+DENIED = "The user denied this call."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long a job may go on by itself.
+
+    Args:
+        turns: Upstream runs of one job.
+        job_timeout_s: How long a turn may take, its calls included, unless somebody is asked.
+        input_timeout_s: How long an answer is waited for.
+    """
+
+    turns: int = 20
+    job_timeout_s: float = 10_800.0
+    input_timeout_s: float = 7 * 86_400.0
+
+
+class Loop:
+    """Acts for the jobs whose turn asked for calls.
+
+    Args:
+        toolbox: The user's tool servers; None where there are none.
+    """
+
+    def __init__(self, store: Store, clock: Clock, settler: Settler, toolbox: "Toolbox | None", bounds: Bounds) -> None:
+        self._store = store
+        self._clock = clock
+        self._settler = settler
+        self._toolbox = toolbox
+        self._bounds = bounds
+        self._acting: set[str] = set()
+
+    async def act(self, job: Job) -> Done | After:
+        """Run what can be run here, ask for what cannot, and begin the next turn once all is answered."""
+        if job.id in self._acting:
+            return After(AGAIN_S)  # a reply came meanwhile: a call that is under way here was not left by the dead
+        self._acting.add(job.id)
+        try:
+            return await self._act(job)
+        finally:
+            self._acting.discard(job.id)
+
+    async def _act(self, job: Job) -> Done | After:
+        now = self._clock.now()
+        if job.cancel_requested_at is not None:
+            return await self._end(job.cancelled(now))
+        asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
+        if asked_at is not None and now - asked_at >= self._bounds.input_timeout_s:
+            return await self._end(job.failed("deadline_exceeded", "Nobody answered what it asked for.", now))
+        if not self._has_servers_of(job):
+            await self._store.let_go(job.id, now + LET_GO_S)
+            return Done()
+        calls = await self._known(job)
+        if why := self._beyond(job, await self._store.calls(job.id)):
+            return await self._end(job.failed(*why, now))
+        if not await self._run(job, [call for call in calls if _runnable(call)]):
+            return After(0)  # to be ended
+        calls = await self._store.calls(job.id, job.turn.number)
+        if all(call.state == "done" for call in calls):
+            return await self._go_on(job, calls)
+        # Answers may come at any time, so whether somebody is still waited for is asked of the store.
+        return Done() if await self._store.wait(job, now, self._bounds.input_timeout_s) else After(0)
+
+    def _has_servers_of(self, job: Job) -> bool:
+        """Whether the servers that the job was given are this process's too."""
+        if not job.toolbox:
+            return True
+        try:
+            if self._toolbox is not None:
+                self._toolbox.check(job.toolbox)
+        except RequestError:
+            return False
+        return self._toolbox is not None
+
+    async def _known(self, job: Job) -> list[Call]:
+        """The turn's calls, each with what it needs, those that a dead process left under way dealt with."""
+        calls: list[Call] = []
+        for call in await self._store.calls(job.id, job.turn.number):
+            known = await self._found_out(job, call)
+            if known != call:
+                await self._store.set_call(job, known, call.state)
+            calls.append(known)
+        return calls
+
+    async def _found_out(self, job: Job, call: Call) -> Call:
+        if call.state == "done" or (call.needs and call.state != "running"):
+            return call
+        if self._toolbox is None or not self._toolbox.knows(call.name):
+            return replace(call, needs="output")
+        left = call.state == "running"
+        try:
+            policy = await self._toolbox.policy(call.name, job.toolbox)
+        except AgentJobsError as error:
+            return _done(call, UNKNOWN if left else str(error))
+        if left:
+            harmless = policy is not None and (policy.read_only or policy.idempotent)
+            return replace(call, state="approved") if harmless else _done(call, UNKNOWN)
+        if policy is None:
+            return _done(call, f"There is no function {call.name[:80]}.")
+        return replace(call, needs="approval" if policy.asks else "run")
+
+    def _left_s(self, job: Job) -> float:
+        """How long the turn's calls may still take; a person may take longer."""
+        return inf if job.turn.asked_at is not None else -job.overdue_s(self._clock.now(), self._bounds.job_timeout_s)
+
+    def _beyond(self, job: Job, calls: Sequence[Call]) -> tuple[str, str] | None:
+        """The code and the sentence where the job may not go on."""
+        if job.turn.number >= self._bounds.turns:
+            return "max_turns", f"It asked for calls in each of {job.turn.number} turns, as many as it may have."
+        most = job.turn.request.get("max_tool_calls")
+        if isinstance(most, int) and len(calls) > most:
+            return "max_tool_calls", f"It asked for {len(calls)} calls, and options.max_tool_calls allows {most}."
+        if job.max_cost_usd is not None and (job.cost_usd or 0.0) >= job.max_cost_usd:
+            return "budget_exceeded", f"It cost {job.cost_usd:.2f} USD, and options.max_cost_usd is reached."
+        if self._left_s(job) <= 0:
+            return "deadline_exceeded", "Its calls took longer than its time limit."
+        return None
+
+    async def _run(self, job: Job, calls: Sequence[Call]) -> bool:
+        """Run calls side by side; False when a cancel or the time limit stopped them."""
+        if not calls:
+            return True
+        await self._store.save(replace(job, activity=_told(calls)))
+        stopped = False
+        async with anyio.create_task_group() as tasks:
+
+            async def stop() -> None:
+                nonlocal stopped
+                with self._clock.limit(self._left_s(job)):
+                    await self._cancel_of(job)
+                stopped = True
+                running.cancel_scope.cancel()
+
+            tasks.start_soon(stop)
+            async with anyio.create_task_group() as running:
+                for call in calls:
+                    running.start_soon(self._call, job, call)
+            tasks.cancel_scope.cancel()
+        return not stopped
+
+    async def _call(self, job: Job, call: Call) -> None:
+        assert self._toolbox is not None
+        under_way = replace(call, state="running")
+        if not await self._store.set_call(job, under_way, "open", "approved"):
+            return
+        called = await self._toolbox.call(call.name, call.arguments, job.toolbox)
+        # What was called is not forgotten, even by who is to stop.
+        with anyio.CancelScope(shield=True):
+            await self._store.set_call(job, _done(under_way, called.output), "running")
+            await self._store.record(job.id, self._clock.now(), "call", f"{call.name}{' failed' * called.failed}")
+
+    async def _cancel_of(self, job: Job) -> None:
+        """Return once somebody wants the job to be cancelled."""
+        row: Job | None = job
+        while row is not None and row.cancel_requested_at is None:
+            await self._store.changed(job.id, row.revision)
+            row = await self._store.get(job.id)
+
+    async def _go_on(self, job: Job, calls: Sequence[Call]) -> After:
+        """Begin the next turn with the answers."""
+        answers = [_answer(call) for call in calls]
+        body, rebuilt = {**job.turn.request, "input": answers}, False
+        if "conversation" not in body and job.turn.mode != "foreground":
+            body = {**body, "previous_response_id": job.turn.response_id}
+        elif job.turn.mode == "foreground":
+            exchanges = await self._store.thread(job.id)
+            body, rebuilt = dict(thread.continued(body, {}, exchanges)), True
+        going_on = job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
+        await self._store.go_on(going_on)  # or a cancel came first, which the next step sees
+        return After(0)
+
+    async def _end(self, job: Job) -> Done:
+        await self._store.save(await self._settler.closed(job))
+        return Done()
+
+
+def _runnable(call: Call) -> bool:
+    return call.state == "approved" or (call.state == "open" and call.needs == "run")
+
+
+def _done(call: Call, output: object) -> Call:
+    return replace(call, state="done", output=output)
+
+
+def _answer(call: Call) -> JSON:
+    """What goes upstream for a call."""
+    if call.kind == "approval":
+        answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
+        return answer if call.output is True else {**answer, "reason": str(call.output)}
+    return {"type": "function_call_output", "call_id": call.id, "output": call.output}
+
+
+def _told(calls: Sequence[Call]) -> str:
+    """What is under way: `read_file x4; git_log`."""
+    counted = Counter(call.name.rpartition("__")[2] for call in calls)
+    return "; ".join(f"{name} x{count}" if count > 1 else name for name, count in counted.items())

@@ -1,0 +1,275 @@
+"""The connection to SQLite: one for this process, on one file that other processes write too.
+
+House rules, each learnt the hard way: every access takes the one lock, since a statement that lands inside another
+task's BEGIN...COMMIT shares its fate; rows are always fetched to the end, since an open cursor keeps the database
+locked; what must go together is shielded, since a task cancelled between BEGIN and COMMIT leaves the connection in
+a transaction; the worker thread is no daemon, so it is closed on every path.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import anyio
+
+from agent_jobs.errors import StoreError
+from agent_jobs.store import Mark
+from agent_jobs.store.holder import Holder, alone
+from agent_jobs.store.moved import carry_over, check_database, identity
+from agent_jobs.store.schema import migrate, write_ahead
+
+logger = logging.getLogger(__name__)
+
+#: How often a waiter looks whether another process wrote.
+OTHERS_S = 0.2
+#: How often to try to go on in another file.
+SETTLE_AGAIN_S = 1.0
+
+
+@asynccontextmanager
+async def open_database(folder: Path, busy_timeout_s: float) -> AsyncGenerator["Database"]:
+    """Open `jobs.db` in this folder, bring its schema up to date, and hold a lock as this process.
+
+    Raises:
+        StoreError: It cannot be opened; the sentence says what to do.
+    """
+    with told(folder):
+        _make(folder / "jobs.db")
+        holder = Holder(folder / "run")
+    try:
+        with told(folder):
+            database = Database(await _connect(folder / "jobs.db", busy_timeout_s), holder, folder, busy_timeout_s)
+        try:
+            yield database
+        finally:
+            with anyio.CancelScope(shield=True):
+                await database.close()
+    finally:
+        holder.close()
+
+
+class Database:
+    """Statements, changes of several statements, and who waits for them."""
+
+    def __init__(self, db: aiosqlite.Connection, holder: Holder, folder: Path, busy_timeout_s: float) -> None:
+        self._db = db
+        self.holder = holder
+        self._folder = folder
+        self.path = folder / "jobs.db"
+        self._busy_timeout_s = busy_timeout_s
+        self._file, *self._log = self._identities()
+        #: Why our file is not where it was, and no other can take its jobs; and when to try that again.
+        self._adrift: StoreError | None = None
+        self._settle_at = 0.0
+        self._log_left = False
+        self._lock = anyio.Lock()
+        self._stirred: dict[str, anyio.Event] = {}
+        self._any_stirred = anyio.Event()
+        self._changes = 0  #: committed by this process
+
+    async def fetch(self, sql: str, **values: Any) -> list[sqlite3.Row]:
+        """The rows of one statement of its own."""
+        with told(self._folder):
+            async with self._lock:
+                return await self.execute(sql, **values)
+
+    async def execute(self, sql: str, **values: Any) -> list[sqlite3.Row]:
+        """The rows of one statement inside a change."""
+        # SQLite takes only whole characters, and upstream may cut one in half.
+        whole = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in values.items()}
+        return list(await self._db.execute_fetchall(sql, whole))
+
+    @asynccontextmanager
+    async def changing(self, job_id: str | None = None, *, spending: bool = False) -> AsyncGenerator[None]:
+        """All statements inside are written or none; waiters for the job wake after the commit."""
+        with told(self._folder), anyio.CancelScope(shield=True):
+            async with self._lock:
+                await self._settle()
+                if spending and self._adrift is not None:
+                    raise self._adrift  # what is written here now goes when this process goes
+                await self.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    await self.execute("COMMIT")
+                except BaseException as error:
+                    # A failed COMMIT may have rolled back by itself.
+                    if self._db.in_transaction:
+                        await self.execute("ROLLBACK")
+                    if not isinstance(error, SomeoneWasFirst):
+                        raise
+        if job_id is not None:
+            self._stir(job_id)
+
+    async def changed(self, job_id: str, revision: int) -> None:
+        """See `Store.changed`."""
+        while True:
+            stirred = self._stirred.setdefault(job_id, anyio.Event())
+            version = await self._data_version()
+            rows = await self.fetch("SELECT revision FROM job WHERE id = :id", id=job_id)
+            if not rows or rows[0]["revision"] != revision:
+                return
+            while not stirred.is_set() and version == await self._data_version():
+                with anyio.move_on_after(OTHERS_S):
+                    await stirred.wait()
+
+    async def mark(self) -> Mark:
+        """See `Store.mark`."""
+        return self._changes, await self._data_version()
+
+    async def moved(self, mark: Mark) -> None:
+        """See `Store.moved`."""
+        while mark == await self.mark():
+            with anyio.move_on_after(OTHERS_S):
+                await self._any_stirred.wait()
+
+    def announce(self, said: Mapping[str, Any]) -> None:
+        """See `Store.announce`."""
+        with told(self._folder):
+            self.holder.tell(said)
+
+    def others(self) -> dict[str, Mapping[str, Any]]:
+        """The other living processes by name, and what they said of themselves."""
+        with told(self._folder):
+            return self.holder.others()
+
+    def size_bytes(self) -> int:
+        """The size of the file with its log."""
+        with told(self._folder):
+            return sum(path.stat().st_size for path in (self.path, *_beside(self.path)) if path.exists())
+
+    async def close(self) -> None:
+        """Close the database; nothing else may be called then."""
+        await self._db.close()
+
+    async def _settle(self) -> None:
+        """Where our file was removed or replaced, go on in the one that stands there now, with all our jobs."""
+        there = identity(self.path)
+        if there is not None and there == self._file:
+            if not self._log_left:  # else it came back without its log: closing it puts the two together
+                self._adrift = None
+            return
+        if anyio.current_time() < self._settle_at:
+            return
+        self._settle_at = anyio.current_time() + SETTLE_AGAIN_S
+        try:
+            with told(self._folder):
+                check_database(self.path)
+                self._leave_log()
+                self.holder.stay()
+                await self._move()
+        except StoreError as error:
+            known = self._adrift is not None
+            self._adrift = StoreError(
+                f"{self.path} was removed or replaced; jobs that run go on, new ones wait: {error}"
+            )
+            if not known:
+                logger.error("%s", self._adrift)
+
+    async def _move(self) -> None:
+        db = await _connect(self.path, self._busy_timeout_s)
+        try:
+            await carry_over(self._db, self.path, self.holder.name)
+        except BaseException:
+            await db.close()
+            raise
+        left, self._db = self._db, db
+        self._file, *self._log = self._identities()
+        self._adrift, self._log_left = None, False
+        await left.close()
+        logger.warning("%s was removed or replaced; its jobs were written into the file that is there now", self.path)
+
+    def _leave_log(self) -> None:
+        """Take our log away from the place where it would be taken for that of another file; we have it open."""
+        for path, ours in zip(_beside(self.path), self._log, strict=True):
+            if ours is not None and identity(path) == ours:
+                path.unlink()
+                self._log_left = True
+
+    def _identities(self) -> list[tuple[int, int] | None]:
+        return [identity(path) for path in (self.path, *_beside(self.path))]
+
+    async def _data_version(self) -> int:
+        """A number that moves when another connection commits; this connection's own writes do not move it."""
+        return (await self.fetch("PRAGMA data_version"))[0][0]
+
+    def _stir(self, job_id: str) -> None:
+        """Wake who waits for this job, and who waits for any."""
+        if stirred := self._stirred.pop(job_id, None):
+            stirred.set()
+        self._changes += 1
+        self._any_stirred.set()
+        self._any_stirred = anyio.Event()
+
+
+class SomeoneWasFirst(Exception):
+    """Leaves a change unmade; zero rows is a normal answer."""
+
+
+@contextmanager
+def told(folder: Path) -> Generator[None]:
+    """Turn what SQLite and the file system raise into one sentence that says what to do."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise  # a defect of ours: no folder is to blame
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"{_advice(error, folder)} ({error})") from error
+
+
+def _advice(error: Exception, folder: Path) -> str:
+    words = str(error)
+    if "locked" in words or "busy" in words:
+        return f"The database in {folder} is locked by another program: close it, then try again"
+    if "full" in words or "No space" in words:
+        return f"The disk of {folder} is full: free some space, then try again; no job is lost"
+    if "malformed" in words or "not a database" in words:
+        return damaged(folder)
+    return f"The database in {folder} cannot be used: make the folder writable or set AGENT_JOBS_DATA_DIR to another"
+
+
+def damaged(folder: Path) -> str:
+    """What to do about a database that holds nonsense."""
+    return f"{folder / 'jobs.db'} is damaged: move it away, or set AGENT_JOBS_DATA_DIR to another folder"
+
+
+async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
+    """A connection to this file, which is made if need be and has the schema of this version then."""
+    _make(path)
+    db = aiosqlite.connect(path, isolation_level=None, timeout=busy_timeout_s)
+    try:
+        # A connect that is cancelled leaves its thread behind, and a migration a transaction.
+        with anyio.CancelScope(shield=True):
+            await db
+            await migrate(db, path)
+        db.row_factory = sqlite3.Row
+        await write_ahead(db, busy_timeout_s)
+        await db.execute_fetchall("PRAGMA synchronous = FULL")
+        await db.execute_fetchall("PRAGMA foreign_keys = ON")
+        await db.execute_fetchall("SELECT 1 FROM job LIMIT 1")  # now its log stands beside it
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await db.close()
+        raise
+    return db
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with alone(path.parent) as ours:
+        if ours and not path.exists():
+            # What is left of a database that was removed, perhaps while another server has it open, must not be taken
+            # for ours: SQLite would empty the one's log and write it into the other.
+            for beside in _beside(path):
+                beside.unlink(missing_ok=True)
+        # SQLite gives its -wal and -shm files the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _beside(path: Path) -> list[Path]:
+    """The log of a database and the index of its log."""
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]

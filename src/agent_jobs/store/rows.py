@@ -1,0 +1,170 @@
+"""A job as rows of the database, and back."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from agent_jobs.group import Group
+from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
+
+
+def _listed(statuses: Iterable[Status]) -> str:
+    """Statuses as an SQL list."""
+    return "({})".format(", ".join(f"'{status}'" for status in statuses))
+
+
+#: The statuses in which something may still happen, as an SQL list.
+OPEN = _listed(NEXT)
+#: What `apply` and `observe` own of a turn, and so what `save` writes.
+_SAVED_OF_TURN = (
+    "looks",
+    "looked_at",
+    "missing",
+    "missing_since",
+    "hollow",
+    "detached",
+    "partial",
+    "timed_out_at",
+    "mode",
+    "sent_at",
+    "acting",
+    "asked_at",
+    "sequence_number",
+)
+_READ_OF_TURN = (
+    *(name for name in _SAVED_OF_TURN if name != "acting"),
+    "request_id",
+    "base_url",
+    "fingerprint",
+    "attempt",
+    "response_id",
+)
+#: What a job is started with.
+ADDED_TO_JOB = (
+    "id",
+    "title",
+    "status",
+    "created_at",
+    "request_hash",
+    "key",
+    "priority",
+    "batch",
+    "previous_job_id",
+    "context",
+    "timeout_s",
+    "reserved_usd",
+    "max_cost_usd",
+)
+_READ_OF_JOB = (
+    *(name for name in ADDED_TO_JOB if name != "status"),
+    "finished_at",
+    "activity",
+    "observed_by",
+    "cost_usd",
+    "cost_before_usd",
+    "delivered_at",
+    "result_path",
+    "cancel_requested_at",
+    "watched_until",
+    "revision",
+)
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """The job in a row of job, turn and output."""
+    return Job(
+        status=Status(row["status"]),
+        error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
+        usage=_usage(row["usage"]),
+        usage_before=_usage(row["usage_before"]),
+        toolbox=tuple(json.loads(row["toolbox"])),
+        output=Output(row["text"]) if row["text"] is not None else None,
+        output_bytes=row["bytes"] or 0,
+        unsettled=bool(row["unsettled"]),
+        **{name: row[name] for name in _READ_OF_JOB},
+        turn=Turn(
+            number=row["number"],
+            request=json.loads(row["request"]),
+            acting=bool(row["acting"]),
+            rebuilt=bool(row["rebuilt"]),
+            **{name: row[name] for name in _READ_OF_TURN},
+        ),
+    )
+
+
+def call_of(row: sqlite3.Row) -> Call:
+    """What a turn asks for, in a row of call."""
+    return Call(
+        id=row["id"],
+        kind=row["kind"],
+        name=row["name"],
+        arguments=row["arguments"],
+        needs=row["needs"],
+        state=row["state"],
+        output=None if row["output"] is None else json.loads(row["output"]),
+    )
+
+
+def _usage(text: str | None) -> Usage | None:
+    return None if text is None else Usage(**json.loads(text))
+
+
+def usage_json(usage: Usage | None) -> str | None:
+    """A usage as it is stored."""
+    return None if usage is None else dumps({name: getattr(usage, name) for name in Usage.__slots__})
+
+
+def where(group: Group) -> tuple[str, dict[str, Any]]:
+    """The WHERE that picks a group, and its values; built of what was asked, so that an index can serve it."""
+    clauses = {
+        "job.id IN (SELECT value FROM json_each(:ids))": group.job_ids,
+        # The second half lets the index of those that have a batch serve it.
+        "job.batch = :batch AND job.batch <> ''": group.batch,
+        f"job.status IN {_listed(group.statuses)}": group.statuses,
+        "job.title LIKE :words ESCAPE '\\'": group.words,
+        "job.created_at >= :since": group.since and not group.active,
+        f"(job.status IN {OPEN} OR job.delivered_at IS NULL AND job.finished_at >= :since)": group.active,
+    }
+    escaped = group.words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    values = {
+        "ids": json.dumps(group.job_ids),
+        "batch": group.batch,
+        "words": f"%{escaped}%",
+        "since": group.since,
+    }
+    return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
+
+
+def job_columns(job: Job) -> dict[str, Any]:
+    """What `save` writes of a job."""
+    return {
+        "id": job.id,
+        "status": job.status,
+        "finished_at": job.finished_at,
+        "activity": job.activity,
+        "observed_by": job.observed_by,
+        "error_code": job.error.code if job.error else None,
+        "error_message": job.error.message if job.error else None,
+        "cost_usd": job.cost_usd,
+        "unsettled": job.unsettled,
+        "usage": usage_json(job.usage),
+    }
+
+
+def turn_columns(job: Job) -> dict[str, Any]:
+    """What `save` writes of a turn."""
+    return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON that SQLite takes."""
+    # Half a surrogate pair stays what it was in JSON: an escape.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def before(status: Status) -> str:
+    """The statuses from which this one may be written, as an SQL list; the end of a job is written once."""
+    earlier_ones = [earlier for earlier, later in NEXT.items() if status in later]
+    return _listed(earlier_ones if status in TERMINAL else [*earlier_ones, status])

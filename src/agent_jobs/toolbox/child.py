@@ -1,0 +1,203 @@
+"""A tool server as a child process, which may print what it likes: all that is kept of it has a limit.
+
+The SDK's own stdio transport keeps a line of any length, passes stderr on, and takes up to four seconds to stop.
+"""
+
+import os
+import re
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.client import Transport
+from mcp.client.stdio import get_default_environment
+from mcp.shared.message import SessionMessage
+from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+
+#: One message, for instance an answer with images; what is longer is read and forgotten.
+MESSAGE_BYTES = 16 * 2**20
+#: What a server may print between two messages before it is given up.
+NOISE_BYTES = 256 * 2**20
+STDERR_LINES, STDERR_LINE_CHARS = 20, 400
+#: How long each step of stopping may take: closing stdin, SIGTERM, SIGKILL.
+STOP_STEPS_S = (0.4, 0.4, 0.3)
+
+_HEAD_BYTES = 256
+_ANSWER = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
+
+Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
+Heard = MemoryObjectSendStream[SessionMessage | Exception]
+
+
+class Child:
+    """One run of a stdio server; `gone` is set when it can say nothing any more."""
+
+    def __init__(self, command: str, args: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
+        self._command = [command, *args]
+        self._env = {**get_default_environment(), **env}
+        self._cwd = cwd
+        self._process: Process | None = None
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._too_noisy = False
+        self.gone = anyio.Event()
+
+    def last_words(self) -> str:
+        """How it ended and the last line of its stderr, as far as there is either."""
+        status = self._process.returncode if self._process is not None else None
+        line = next((line.strip() for line in reversed(self._stderr) if line.strip()), "")
+        words = [
+            "it printed only what is no protocol" if self._too_noisy else "",
+            f"it ended with status {status}" if status is not None and not self._too_noisy else "",
+            f"its last words: {line}" if line else "",
+        ]
+        return "; ".join(filter(None, words))
+
+    def transport(self) -> Transport:
+        """Start it and speak with it; at the end it and all that it started in its group are stopped.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        return self._streams()
+
+    @asynccontextmanager
+    async def _streams(self) -> AsyncGenerator[Streams]:
+        self._process = process = await anyio.open_process(
+            self._command, env=self._env, cwd=self._cwd, start_new_session=True
+        )
+        assert process.stdin and process.stdout and process.stderr
+        heard, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        # Room for a cancel to a server that does not read: whoever cancels must not wait for it.
+        outgoing, said = anyio.create_memory_object_stream[SessionMessage](64)
+        try:
+            async with anyio.create_task_group() as tasks, incoming, outgoing:
+                tasks.start_soon(self._hear, process.stdout, heard)
+                tasks.start_soon(self._say, process.stdin, said)
+                tasks.start_soon(self._note, process.stderr)
+                try:
+                    yield incoming, outgoing
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            heard.close()
+            said.close()
+            with anyio.CancelScope(shield=True):
+                await _stop(process)
+
+    async def _hear(self, stdout: ByteReceiveStream, heard: Heard) -> None:
+        noise, lines = 0, _Lines()
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with heard:
+                async for chunk in stdout:
+                    noise += len(chunk)
+                    for line, whole in lines.add(chunk):
+                        message = _message(line) if whole else _refusal(line)
+                        if message is not None:
+                            noise = 0
+                            await heard.send(message)
+                    if noise > NOISE_BYTES:
+                        self._too_noisy = True
+                        break
+        self.gone.set()
+
+    async def _say(self, stdin: ByteSendStream, said: MemoryObjectReceiveStream[SessionMessage]) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            async for item in said:
+                await stdin.send(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        said.close()
+
+    async def _note(self, stderr: ByteReceiveStream) -> None:
+        rest = ""
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async for chunk in stderr:
+                *lines, rest = (rest + chunk.decode(errors="replace")).split("\n")
+                self._stderr.extend(line[:STDERR_LINE_CHARS] for line in lines)
+                rest = rest[:STDERR_LINE_CHARS]
+        self._stderr.append(rest)
+
+
+class _Lines:
+    """The lines in a stream of bytes; of one that is too long only the beginning."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._whole = True
+
+    def add(self, chunk: bytes) -> Iterator[tuple[bytes, bool]]:
+        """The lines that end in this chunk, and whether they are whole."""
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._extend(end)
+            yield bytes(self._line), self._whole
+            self._line, self._whole = bytearray(), True
+        self._extend(rest)
+
+    def _extend(self, part: bytes) -> None:
+        if self._whole:
+            self._line += part
+        if len(self._line) > MESSAGE_BYTES:
+            self._line, self._whole = self._line[:_HEAD_BYTES], False
+
+
+def _message(line: bytes) -> SessionMessage | None:
+    try:
+        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+    except ValueError:
+        return None  # a greeting, a print that was forgotten
+
+
+def _refusal(head: bytes) -> SessionMessage | None:
+    """An error in the place of an answer that was too long, for whoever waits for it."""
+    answer = _ANSWER.match(head)
+    if answer is None:
+        return None
+    error = ErrorData(code=INTERNAL_ERROR, message=f"the answer was longer than {MESSAGE_BYTES >> 20} MiB")
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=int(answer[1]), error=error))
+
+
+async def _stop(process: Process) -> None:
+    """Ask a process to end, then make it and its group end; what left the group escapes."""
+    assert process.stdin
+    with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        await process.stdin.aclose()
+    for step_s, then in zip(STOP_STEPS_S, ("SIGTERM", "SIGKILL", None), strict=True):
+        with anyio.move_on_after(step_s):
+            while _lives(process):  # noqa: ASYNC110  # nothing tells of the end of a group
+                await anyio.sleep(0.01)
+            break
+        if then is not None:
+            _signal(process, then)
+    # A stranger that holds the pipes keeps asyncio's transport open, which warns when it is collected.
+    transport = getattr(getattr(process, "_process", None), "_transport", None)
+    if transport is not None:
+        with suppress(PermissionError):
+            transport.close()
+    with anyio.move_on_after(STOP_STEPS_S[-1]):
+        await process.aclose()
+
+
+def _lives(process: Process) -> bool:
+    if process.returncode is None:
+        return True
+    if sys.platform == "win32":  # pragma: no cover
+        return False
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # macOS says so of those that just died
+    return True
+
+
+def _signal(process: Process, name: str) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":  # pragma: no cover
+            process.kill()
+        else:
+            os.killpg(process.pid, getattr(signal, name))

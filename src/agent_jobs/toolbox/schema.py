@@ -1,0 +1,220 @@
+"""A tool's JSON schema as the API takes it, built from what is known and rightly typed. Pure.
+
+Tool servers offer whatever they like: draft 4, references to the web, `"type": "str"`. A schema that the API refuses
+fails the whole request, so a keyword that does not fit is left out: the tool server checks the arguments itself.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+Schema = dict[str, Any]
+
+#: Beyond these a schema is not kept: every function is resent with every turn.
+MAX_BYTES, MAX_DEPTH = 16_384, 16
+#: A function without a usable schema takes any object.
+OPEN: Schema = {"type": "object", "properties": {}}
+TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
+#: What every model takes in a strict schema, and how deep.
+STRICT = frozenset(
+    {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "description"}
+)
+STRICT_DEPTH = 5
+TEXT_CHARS = 1_024
+
+_LOCAL = re.compile(r"#/(\$defs|definitions)/([^/]+)")
+
+
+def fitted(schema: Mapping[str, Any]) -> Schema | None:
+    """The schema of an object that says what this one says, as far as the API takes it.
+
+    None when nothing of it can be kept: it is too deep or too large, or holds what is not JSON.
+    """
+    try:
+        root = _object(_schema(schema, 0))
+        for part in _parts(root):
+            if not _resolves(part.get("$ref", "#"), root):
+                del part["$ref"]
+        small = len(json.dumps(root, ensure_ascii=False, allow_nan=False).encode()) <= MAX_BYTES
+    except (_TooDeepError, RecursionError, ValueError):
+        return None
+    return root if small else None
+
+
+def is_strict(schema: Schema, depth: int = 0) -> bool:
+    """Whether the API would take this fitted schema as strict: every object closed and all of it required."""
+    if not schema.keys() <= STRICT or not {"type", "anyOf"} & schema.keys() or depth > STRICT_DEPTH:
+        return False
+    kind = schema.get("type")
+    if "object" in (kind if isinstance(kind, list) else [kind]):
+        closed = schema.get("additionalProperties") is False
+        if not closed or "required" not in schema or {*schema["required"]} != {*schema.get("properties", {})}:
+            return False
+    return all(is_strict(part, depth + 1) for part in _inner(schema))
+
+
+class _TooDeepError(Exception):
+    pass
+
+
+#: A value that is left out.
+_UNFIT: Any = object()
+_Fit = Callable[[Any, int], Any]
+
+
+def _schema(value: Any, depth: int) -> Schema:
+    """The keywords of a schema that are known and rightly typed; `true` and what is no schema allow anything."""
+    if depth > MAX_DEPTH:
+        raise _TooDeepError
+    if not isinstance(value, Mapping):
+        return {}
+    given = dict(cast("Mapping[str, Any]", value))
+    if isinstance(given.get("items"), list):  # a tuple, as drafts before 2020-12 wrote it
+        given |= {"prefixItems": given["items"], "items": {}}
+    found = {key: _KEYWORDS[key](each, depth + 1) for key, each in given.items() if key in _KEYWORDS}
+    kept = {key: each for key, each in found.items() if each is not _UNFIT}
+    if kept.get("type") == "array":
+        kept.setdefault("items", {})  # the API asks for them
+    return kept
+
+
+def _schemas(value: Any, depth: int) -> Any:
+    if not isinstance(value, dict):
+        return _UNFIT
+    return {name: _schema(each, depth) for name, each in cast("dict[str, Any]", value).items()}
+
+
+def _choices(value: Any, depth: int) -> Any:
+    return [_schema(each, depth) for each in cast("list[Any]", value)] if isinstance(value, list) and value else _UNFIT
+
+
+def _additional(value: Any, depth: int) -> Any:
+    return value if isinstance(value, bool) else _schema(value, depth)
+
+
+def _type(value: Any, _depth: int) -> Any:
+    kinds = cast("list[Any]", value) if isinstance(value, list) else [value]
+    if not kinds or not all(isinstance(kind, str) and kind in TYPES for kind in kinds):
+        return _UNFIT
+    return list(dict.fromkeys(kinds)) if isinstance(value, list) else value
+
+
+def _names(value: Any, _depth: int) -> Any:
+    if not isinstance(value, list):
+        return _UNFIT
+    return list(dict.fromkeys(each for each in cast("list[Any]", value) if isinstance(each, str)))
+
+
+def _text(value: Any, _depth: int) -> Any:
+    return value[:TEXT_CHARS] if isinstance(value, str) else _UNFIT
+
+
+def _pattern(value: Any, _depth: int) -> Any:
+    try:
+        re.compile(value)
+    except (re.error, TypeError, RecursionError, OverflowError):
+        return _UNFIT
+    return value
+
+
+def _number(value: Any, _depth: int) -> Any:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if fits else _UNFIT
+
+
+def _positive(value: Any, depth: int) -> Any:
+    return value if _number(value, depth) is not _UNFIT and value > 0 else _UNFIT
+
+
+def _count(value: Any, _depth: int) -> Any:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else _UNFIT
+
+
+def _flag(value: Any, _depth: int) -> Any:
+    return value if isinstance(value, bool) else _UNFIT
+
+
+def _values(value: Any, _depth: int) -> Any:
+    return cast("list[Any]", value) if isinstance(value, list) and value else _UNFIT
+
+
+def _anything(value: Any, _depth: int) -> Any:
+    return value
+
+
+_KEYWORDS: Mapping[str, _Fit] = {
+    "type": _type,
+    "description": _text,
+    "properties": _schemas,
+    "required": _names,
+    "additionalProperties": _additional,
+    "items": _schema,
+    "prefixItems": _choices,
+    "anyOf": _choices,
+    "oneOf": _choices,
+    "allOf": _choices,
+    "enum": _values,
+    "const": _anything,
+    "default": _anything,
+    "format": _text,
+    "pattern": _pattern,
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _number),
+    "multipleOf": _positive,
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), cast(_Fit, _count)
+    ),
+    "uniqueItems": _flag,
+    "$ref": _text,
+    "$defs": _schemas,
+    "definitions": _schemas,
+}
+
+
+def _object(root: Schema) -> Schema:
+    """The root as an object of its own: the API takes neither alternatives nor references in its place."""
+    properties: Schema = dict(root.get("properties", {}))
+    required: list[str] = list(root.get("required", []))
+    for always, branch in _branches(root):
+        for name, each in branch.get("properties", {}).items():
+            properties.setdefault(name, each)
+        required += branch.get("required", []) if always else []
+    dropped = {"type", "properties", "required", "anyOf", "oneOf", "allOf", "enum", "const", "default", "$ref"}
+    rest = {key: each for key, each in root.items() if key not in dropped}
+    named = {"required": list(dict.fromkeys(required))} if required or "required" in root else {}
+    return {"type": "object", "properties": properties, **named, **rest}
+
+
+def _branches(root: Schema) -> Iterator[tuple[bool, Schema]]:
+    """What the root stands for beside itself, and whether all of it holds."""
+    whole = [{"$ref": root["$ref"]}] if "$ref" in root else []
+    for always, branches in (
+        (True, whole + root.get("allOf", [])),
+        (False, root.get("anyOf", []) + root.get("oneOf", [])),
+    ):
+        for branch in branches:
+            local = _LOCAL.fullmatch(branch.get("$ref", ""))
+            yield always, root.get(local[1], {}).get(local[2], {}) if local else branch
+
+
+def _resolves(reference: str, root: Schema) -> bool:
+    local = _LOCAL.fullmatch(reference)
+    return reference == "#" or (local is not None and local[2] in root.get(local[1], {}))
+
+
+def _parts(schema: Schema) -> Iterator[Schema]:
+    """A fitted schema and all the schemas in it."""
+    yield schema
+    for part in _inner(schema):
+        yield from _parts(part)
+
+
+def _inner(schema: Schema) -> Iterator[Schema]:
+    for key in ("properties", "$defs", "definitions"):
+        yield from schema.get(key, {}).values()
+    for key in ("prefixItems", "anyOf", "oneOf", "allOf"):
+        yield from schema.get(key, [])
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield schema[key]

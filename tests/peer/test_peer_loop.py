@@ -1,0 +1,121 @@
+"""Jobs that call tools of servers which nobody here wrote, over several turns."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from environment import HERE, interpreter
+from environment import upstream as peer
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+
+from agent_jobs.emulator import running
+
+LEDGER = HERE.parent / "ledger.py"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    repository = tmp_path / "repository"
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)
+    (repository / "note.txt").write_text("a note")
+    for key in ("user.name", "user.email"):
+        subprocess.run(["git", "-C", str(repository), "config", key, "test@example.org"], check=True)
+    return repository
+
+
+@pytest.fixture
+def toolbox(tmp_path: Path, repository: Path) -> Path:
+    python = str(interpreter(HERE / "requirements-tools.txt"))
+    servers = {
+        "time": {"command": python, "args": ["-m", "mcp_server_time", "--local-timezone", "UTC"]},
+        "git": {"command": python, "args": ["-m", "mcp_server_git", "-r", str(repository)], "approval": "never"},
+        "ledger": {
+            "command": sys.executable,
+            "args": ["-S", str(LEDGER), str(tmp_path / "ledger")],
+            "approval": "never",
+        },
+    }
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps({"mcpServers": servers}))
+    return path
+
+
+@asynccontextmanager
+async def host(base_url: str, folder: Path, toolbox: Path) -> AsyncGenerator[Client]:
+    ours = {
+        "OPENAI_API_KEY": "peer",
+        "OPENAI_BASE_URL": base_url,
+        "AGENT_JOBS_DATA_DIR": str(folder / "data"),
+        "AGENT_JOBS_TOOLBOX": str(toolbox),
+        "HOME": str(folder),
+        "PATH": "/usr/bin:/bin",
+    }
+    server = StdioServerParameters(command=sys.executable, args=["-m", "agent_jobs"], env=ours)
+    async with Client(server) as client:
+        yield client
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result
+    assert result.structured_content is not None
+    return result.structured_content
+
+
+async def ended(client: Client, job_id: str) -> dict[str, Any]:
+    while "next_poll_ms" in (answer := await call(client, "agent_poll", job_id=job_id, wait_s=20)):
+        pass
+    return answer
+
+
+def log_of(repository: Path) -> str:
+    log = ["git", "-C", str(repository), "log", "--format=%s"]
+    return subprocess.run(log, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.timeout(180)
+async def test_a_job_commits_and_tells_the_time_with_two_real_servers(
+    tmp_path: Path, toolbox: Path, repository: Path
+) -> None:
+    where = {"repo_path": str(repository)}
+    turns = [
+        [("time__get_current_time", {"timezone": "Europe/Berlin"}), ("git__git_status", where)],
+        [("git__git_add", {**where, "files": ["note.txt"]})],
+        [("git__git_commit", {**where, "message": "by a job"})],
+        [("git__git_log", where), ("git__git_show", {**where, "revision": "nothing"})],
+    ]
+    scripted = [{"function_calls": [{"name": name, "arguments": given} for name, given in calls]} for calls in turns]
+    script = {"duration_s": 1, "turns": [*scripted, {"text": "the end"}]}
+    with running(time_scale=10) as emulator:
+        async with host(emulator.base_url, tmp_path, toolbox) as client:
+            prompt = f"commit [emulate {json.dumps(script)}]"
+            started = await call(client, "agent_start", prompt=prompt, options={"toolbox": ["git", "time"]}, wait_s=0)
+            answer = await ended(client, started["job_id"])
+            items = (await call(client, "agent_result", job_id=started["job_id"], part="items"))["items"]
+    assert (answer["status"], answer["output"]) == ("completed", "the end")
+    told = {item["name"]: item["output"] for item in items if "output" in item}
+    assert "Europe/Berlin" in told["time__get_current_time"]
+    assert "by a job" in told["git__git_log"]
+    assert "nothing" in told["git__git_show"], "what went wrong is told too"
+    assert log_of(repository) == "by a job\n"
+
+
+@pytest.mark.timeout(180)
+async def test_an_upstream_that_nobody_here_wrote_calls_functions(tmp_path: Path, toolbox: Path) -> None:
+    calls = [{"name": "ledger__write", "arguments": {"n": n}} for n in (1, 2)]
+    with peer(seconds=0.5, tokens=5) as there:
+        async with host(there.base_url, tmp_path, toolbox) as client:
+            prompt = f"call {json.dumps(calls)}"
+            started = await call(client, "agent_start", prompt=prompt, options={"toolbox": ["ledger"]}, wait_s=0)
+            answer = await ended(client, started["job_id"])
+        creates = there.counts()["creates"]
+    assert (answer["status"], answer["output"]) == ("completed", "told: write 1; write 2")
+    lines = (tmp_path / "ledger").read_text().splitlines()
+    assert sorted(lines) == ["begin write 1", "begin write 2", "end write 1", "end write 2"]
+    assert list(creates.values()) == [1, 1], "one POST for each turn"

@@ -1,0 +1,57 @@
+"""The toolbox with tool servers that nobody here wrote, in an environment of their own."""
+
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from environment import HERE, interpreter
+
+from agent_jobs.toolbox import Policy, Toolbox, load_toolbox
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    repository = tmp_path / "repository"
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)
+    (repository / "note.txt").write_text("a note")
+    for key in ("user.name", "user.email"):
+        subprocess.run(["git", "-C", str(repository), "config", key, "test@example.org"], check=True)
+    return repository
+
+
+@pytest.fixture
+async def box(tmp_path: Path, repository: Path) -> AsyncIterator[Toolbox]:
+    python = str(interpreter(HERE / "requirements-tools.txt"))
+    servers = {
+        "time": {"command": python, "args": ["-m", "mcp_server_time", "--local-timezone", "${ZONE:-UTC}"]},
+        "git": {"command": python, "args": ["-m", "mcp_server_git", "-r", "${REPOSITORY}"], "deny": ["git_reset"]},
+    }
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps({"mcpServers": servers}))
+    async with anyio.create_task_group() as tasks:
+        yield Toolbox(load_toolbox(path), {"REPOSITORY": str(repository)}, tasks)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_real_server_tells_the_time(box: Toolbox):
+    assert [f["name"] for f in await box.functions(["time"])] == ["time__convert_time", "time__get_current_time"]
+    assert await box.policy("time__get_current_time", ["time"]) == Policy(asks=False, read_only=True, idempotent=True)
+    called = await box.call("time__get_current_time", '{"timezone": "Europe/Berlin"}', ["time"])
+    assert json.loads(str(called.output))["timezone"] == "Europe/Berlin"
+    assert (await box.call("time__get_current_time", '{"timezone": "Nowhere"}', ["time"])).failed
+
+
+async def test_a_real_server_commits_to_git_only_when_asked_to(box: Toolbox, repository: Path):
+    offered = {f["name"] for f in await box.functions(["git"])}
+    assert {"git__git_commit", "git__git_log"} < offered
+    assert "git__git_reset" not in offered
+    asks = {name: await box.policy(f"git__git_{name}", ["git"]) for name in ("commit", "status")}
+    assert {name: policy and policy.asks for name, policy in asks.items()} == {"commit": True, "status": False}
+    where = {"repo_path": str(repository)}
+    assert not (await box.call("git__git_add", json.dumps({**where, "files": ["note.txt"]}), ["git"])).failed
+    assert not (await box.call("git__git_commit", json.dumps({**where, "message": "by a tool"}), ["git"])).failed
+    log = await box.call("git__git_log", json.dumps(where), ["git"])
+    assert "by a tool" in str(log.output)

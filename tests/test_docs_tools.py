@@ -1,0 +1,56 @@
+"""What docs/tools.md and docs/files.md say is so."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_jobs import files, settle
+from agent_jobs.files.attachment import DATA_TYPES
+from agent_jobs.render import ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES, RUNNING_BYTES, START_BYTES
+from agent_jobs.settings import Settings
+from hosts import hosting
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, FILES = (DOCS / "tools.md").read_text(), (DOCS / "files.md").read_text()
+ANSWERS = [line for block in re.findall(r"```\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+
+
+def section(heading: str) -> str:
+    return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+def named(heading: str, head: str) -> list[str]:
+    """The names in the first cells of a table, which begins with this head."""
+    table = section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
+    return [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+
+
+async def test_every_argument_of_every_tool_is_told_and_no_other(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        tools = {tool.name: tool.input_schema["properties"] for tool in (await host.client.list_tools()).tools}
+    for name, arguments in tools.items():
+        assert named(name, "argument |") == [*arguments], name
+    assert named("agent_result", "`part` | what comes") == tools["agent_result"]["part"]["enum"]
+    assert re.findall(r"^## (agent_\w+)$", PAGE, re.M) == [*tools]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_answer_is_json(answer: str) -> None:
+    shown: dict[str, Any] = json.loads(answer)
+    assert shown
+
+
+def test_the_sizes_are_those_that_are_kept() -> None:
+    told = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
+    assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= told
+
+
+def test_the_limits_of_files_are_those_that_are_kept() -> None:
+    told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
+    assert told == {*files.LIMIT_BYTES.values(), files.INLINE_BYTES, files.UPLOAD_BYTES}
+    assert f"{files.MAX_FILES} files" in FILES
+    assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
+    assert settle.SETTLE_MAX_S == 86_400

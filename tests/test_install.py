@@ -1,0 +1,631 @@
+"""`install` and `uninstall`: one entry in the right file of a host, and nothing else changed."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_jobs import __version__
+from agent_jobs.cli import PRINTED, WRITTEN, cli
+from agent_jobs.cli.install import masked
+from agent_jobs.errors import ConfigError
+from agent_jobs.hosts import HOSTS, KEY_PATH, Launch, Machine
+from agent_jobs.hosts.file import locate, read, replace
+from agent_jobs.hosts.launch import launch
+from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
+
+UVX = Launch("/opt/bin/uvx", ("agent-jobs@0.1.0",))
+JSON_HOSTS = ("claude-desktop", "claude-code", "cursor", "vscode")
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person without any configuration, in a project of theirs."""
+    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "APPDATA", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "home/project").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home/project")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    def run(*arguments: str, status: int = 0) -> Result:
+        result = CliRunner().invoke(cli, list(arguments))
+        assert result.exit_code == status, (result.output, result.exception)
+        return result
+
+    return run
+
+
+def machine(platform: str, home: Path, **environ: str) -> Machine:
+    return Machine(platform, home, environ, home / "project")
+
+
+def folder_of(home: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below, what is in it and its mode."""
+    return {
+        str(path.relative_to(home)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+        for path in home.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "platform", "file"),
+    [
+        ("claude-desktop", "darwin", "Library/Application Support/Claude/claude_desktop_config.json"),
+        ("claude-desktop", "win32", "AppData/Roaming/Claude/claude_desktop_config.json"),
+        ("claude-desktop", "linux", ".config/Claude/claude_desktop_config.json"),
+        *(("claude-code", platform, ".claude.json") for platform in ("darwin", "win32", "linux")),
+        *(("cursor", platform, ".cursor/mcp.json") for platform in ("darwin", "win32", "linux")),
+        ("vscode", "darwin", "Library/Application Support/Code/User/mcp.json"),
+        ("vscode", "win32", "AppData/Roaming/Code/User/mcp.json"),
+        ("vscode", "linux", ".config/Code/User/mcp.json"),
+        *(("codex", platform, ".codex/config.toml") for platform in ("darwin", "win32", "linux")),
+    ],
+)
+def test_each_host_has_its_file_on_each_system(home: Path, host: str, platform: str, file: str):
+    assert locate(HOSTS[host], machine(platform, home), "user") == home / file
+
+
+@pytest.mark.parametrize(
+    ("host", "platform", "variable", "file"),
+    [
+        ("claude-desktop", "win32", "APPDATA", "Claude/claude_desktop_config.json"),
+        ("vscode", "linux", "XDG_CONFIG_HOME", "Code/User/mcp.json"),
+        ("claude-code", "linux", "CLAUDE_CONFIG_DIR", ".claude.json"),
+        ("codex", "darwin", "CODEX_HOME", "config.toml"),
+    ],
+)
+def test_a_folder_that_the_environment_names_goes_before_the_usual_one(
+    home: Path, host: str, platform: str, variable: str, file: str
+):
+    moved = home / "moved"
+    assert locate(HOSTS[host], machine(platform, home, **{variable: str(moved)}), "user") == moved / file
+
+
+def test_claude_desktop_as_a_windows_package_reads_the_folder_of_the_package(home: Path):
+    desktop, here = HOSTS["claude-desktop"], machine("win32", home)
+    packages = home / "AppData/Local/Packages"
+    roaming = [packages / f"Claude_{name}/LocalCache/Roaming" for name in ("pzs8", "other")]
+    roaming[0].mkdir(parents=True)
+    found = locate(desktop, here, "user")
+    assert found == roaming[0] / "Claude/claude_desktop_config.json"
+    roaming[1].mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"Claude_other.*Claude_pzs8.*--print"):
+        locate(desktop, here, "user")
+    replace(read(found), "{}\n")
+    assert locate(desktop, here, "user") == found, "the one that is there is the one that is read"
+
+
+@pytest.mark.parametrize("host", [name for name in WRITTEN if name != "claude-desktop"])
+def test_a_project_has_a_file_of_its_own(home: Path, run: Run, host: str):
+    run("install", host, "--scope", "project")
+    assert [Path(name).parts[0] for name in folder_of(home)] == ["project"]
+    assert not folder_of(home / "project").keys() - {".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json",
+                                                     ".codex/config.toml"}  # fmt: skip
+
+
+def test_claude_desktop_has_none_for_a_project(run: Run):
+    assert "no file for a project" in run("install", "claude-desktop", "--scope", "project", status=1).output
+
+
+def test_the_command_names_the_hosts_that_there_are():
+    assert set(WRITTEN) == {name for name, host in HOSTS.items() if host.user}
+    assert set(PRINTED) == {name for name, host in HOSTS.items() if not host.user}
+
+
+@pytest.mark.parametrize("host", WRITTEN)
+def test_installing_writes_one_entry_once_and_uninstalling_takes_it_out(home: Path, run: Run, host: str):
+    assert "Next:" in run("install", host).stdout
+    [(name, (content, mode))] = folder_of(home).items()
+    assert mode == 0o600, "what may hold a secret is its owner's"
+    entry = entry_in(HOSTS[host], content.decode())
+    assert entry is not None
+    assert os.path.isabs(entry["command"])
+    assert "sk-" not in content.decode()
+
+    assert run("install", host).stdout == f"Nothing to do in {home / name}.\n"
+    assert folder_of(home) == {name: (content, mode)}, "neither written nor backed up"
+
+    run("uninstall", host)
+    after = folder_of(home)
+    assert after.pop(f"{name}.bak-1") == (content, mode)
+    assert entry_in(HOSTS[host], after[name][0].decode()) is None
+    assert run("uninstall", host).stdout == f"Nothing to do in {home / name}.\n"
+    assert folder_of(home).keys() == {name, f"{name}.bak-1"}
+
+
+def test_uninstalling_where_nothing_is_makes_nothing(home: Path, run: Run):
+    for host in WRITTEN:
+        run("uninstall", host)
+    assert folder_of(home) == {}
+
+
+@pytest.mark.parametrize("host", WRITTEN)
+def test_a_dry_run_shows_the_change_and_makes_none(home: Path, run: Run, host: str):
+    shown = run("install", host, "--dry-run").stdout
+    assert folder_of(home) == {}
+    run("install", host)
+    [(_, (content, _))] = folder_of(home).items()
+    assert [line[1:] for line in shown.splitlines() if re.match(r"\+(?!\+\+)", line)] == content.decode().splitlines()
+    before = folder_of(home)
+    assert "\n-" in run("uninstall", host, "--dry-run").stdout
+    assert folder_of(home) == before
+
+
+def test_json_says_what_was_done(home: Path, run: Run):
+    file = home / ".cursor/mcp.json"
+    done = json.loads(run("install", "cursor", "--json").stdout)
+    assert {name: done[name] for name in ("host", "file", "action")} == {
+        "host": "cursor", "file": str(file), "action": "installed",
+    }  # fmt: skip
+    assert any("start" in step.lower() for step in done["next"])
+    assert json.loads(run("install", "cursor", "--json").stdout)["action"] == "unchanged"
+    assert json.loads(run("uninstall", "cursor", "--dry-run", "--json").stdout)["action"] == "would be removed"
+    assert json.loads(run("uninstall", "cursor", "--json").stdout)["backup"] == f"{file}.bak-1"
+    printed = json.loads(run("install", "goose", "--print", "--json").stdout)
+    assert printed["format"] == "yaml"
+    assert "agent-jobs" in printed["entry"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_s_entry_can_be_printed_and_only_its_own_are_written(home: Path, run: Run, host: str):
+    printed = run("install", host, "--print")
+    assert HOSTS[host].where in printed.stderr
+    assert folder_of(home) == {}
+    if HOSTS[host].user is None:
+        assert "--print" in run("install", host, status=1).output
+    elif HOSTS[host].format != "yaml":
+        run("install", host)
+        [(content, _)] = folder_of(home).values()
+        assert content.decode() == printed.stdout
+
+
+def test_the_yaml_entry_says_what_its_host_reads():
+    assert fragment(HOSTS["goose"], UVX, {"A": 'x: "y"'}) == (
+        "extensions:\n"
+        "  agent-jobs:\n"
+        '    name: "agent-jobs"\n'
+        '    type: "stdio"\n'
+        "    enabled: true\n"
+        '    cmd: "/opt/bin/uvx"\n'
+        '    args: ["agent-jobs@0.1.0"]\n'
+        "    timeout: 300\n"
+        '    env_keys: ["OPENAI_API_KEY"]\n'
+        "    envs:\n"
+        '      A: "x: \\"y\\""\n'
+    )
+
+
+# --- the key ---
+
+
+@pytest.mark.parametrize("host", ["claude-code", "cursor", "vscode", "codex"])
+def test_a_host_with_a_way_of_its_own_is_never_given_the_key_to_write_down(home: Path, run: Run, host: str):
+    for arguments in ([], ["--dry-run"], ["--print"]):
+        refused = run("install", host, "--env", "OPENAI_API_KEY=sk-secret", *arguments, status=1).output
+        assert "AGENT_JOBS_API_KEY_FILE" in refused
+        assert "sk-secret" not in refused
+    assert folder_of(home) == {}
+
+
+def test_a_host_without_one_is_given_a_path_and_the_key_only_when_it_is_passed(home: Path, run: Run):
+    file = home / ".config/Claude/claude_desktop_config.json"
+    told = run("install", "claude-desktop").stdout
+    assert f"Write your OpenAI key into {KEY_PATH}" in told
+    assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"AGENT_JOBS_API_KEY_FILE": KEY_PATH}  # pyright: ignore[reportOptionalSubscript]
+    dry = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret", "--dry-run").stdout
+    assert "sk-secret" not in dry
+    assert '+        "OPENAI_API_KEY": "********"' in dry
+    told = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret").stdout
+    assert "sk-secret" not in told
+    assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"OPENAI_API_KEY": "sk-secret"}  # pyright: ignore[reportOptionalSubscript]
+
+
+def test_a_key_file_that_is_there_is_not_asked_for(home: Path, run: Run):
+    key = home / KEY_PATH.removeprefix("~/")
+    key.parent.mkdir(parents=True)
+    key.write_text("sk-secret\n")
+    assert "Write your OpenAI key" not in run("install", "claude-desktop").stdout
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_key_file_takes_the_place_of_the_host_s_way(host: str):
+    text = "" if HOSTS[host].format == "yaml" else installed(HOSTS[host], "", UVX, {})
+    passed = {"AGENT_JOBS_API_KEY_FILE": "/run/secrets/openai"}
+    for before in ("", text):
+        if HOSTS[host].format == "yaml":
+            after = fragment(HOSTS[host], UVX, passed)
+        else:
+            after = installed(HOSTS[host], before, UVX, passed)
+        assert "/run/secrets/openai" in after
+        assert "OPENAI_API_KEY" not in after
+        assert "promptString" not in after, "nobody is asked for what is not needed"
+
+
+def test_what_a_person_set_in_our_entry_stays_and_the_command_is_ours():
+    mine = {
+        "command": "uvx", "args": ["agent-jobs@0.0.1"], "disabled": True,
+        "env": {"OPENAI_API_KEY": "sk-mine", "AGENT_JOBS_MODEL": "m"},
+    }  # fmt: skip
+    text = json.dumps({"mcpServers": {"agent-jobs": mine}})
+    after = json.loads(installed(HOSTS["cursor"], text, UVX, {"AGENT_JOBS_MODEL": "n"}))
+    assert after["mcpServers"]["agent-jobs"] == {
+        "command": UVX.command, "args": list(UVX.args), "disabled": True,
+        "env": {"OPENAI_API_KEY": "sk-mine", "AGENT_JOBS_MODEL": "n"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ["A", "=1", "1A=1", "A-B=1", ""])
+def test_a_variable_is_name_and_value(run: Run, pair: str):
+    assert "NAME=VALUE" in run("install", "cursor", "--env", pair, status=2).output
+
+
+def test_secrets_of_others_are_not_shown_either(home: Path, run: Run):
+    secrets = {
+        "GITHUB_TOKEN": "secret-1", "api_key": "secret-2", "Authorization": "Bearer secret-3",
+        "x": "sk-secret-4-abcdefg",
+        "url": "https://h/?t=ghp_secret5abcdefghi", "args": ["--token=secret-6", "https://me:secret-7@h/"],
+    }  # fmt: skip
+    file = home / ".cursor/mcp.json"
+    replace(read(file), json.dumps({"mcpServers": {"other": {"env": secrets}}}))
+    shown = run("install", "cursor", "--dry-run").stdout
+    assert "GITHUB_TOKEN" in shown
+    assert "secret" not in shown.replace(str(home), "")
+
+
+@pytest.mark.parametrize("text", ['"A_KEY": "${A_KEY}"', 'TOKEN = "$TOKEN"', '"AGENT_JOBS_API_KEY_FILE": "~/key"'])
+def test_references_and_paths_are_no_secrets(text: str):
+    assert masked(text) == text
+
+
+# --- the file ---
+
+
+def test_mode_link_bom_and_line_ends_stay(home: Path, run: Run):
+    real = home / "dotfiles/cursor.json"
+    text = '\ufeff{\r\n\t"theme": "caf\u00e9",\r\n\t"mcpServers": {\r\n\t\t"other": {"command": "x"}\r\n\t}\r\n}\r\n'
+    replace(read(real), text)
+    real.chmod(0o640)
+    (home / ".cursor").mkdir()
+    (home / ".cursor/mcp.json").symlink_to(real)
+    run("install", "cursor")
+    assert (home / ".cursor/mcp.json").is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert real.with_name("cursor.json.bak-1").read_bytes() == text.encode()
+    assert stat.S_IMODE(real.with_name("cursor.json.bak-1").stat().st_mode) == 0o640
+    content = real.read_bytes()
+    assert content.startswith("\ufeff".encode())
+    assert content.count(b"\n") == content.count(b"\r\n") > text.count("\n")
+    run("uninstall", "cursor")
+    assert real.read_bytes() == text.encode()
+    assert sorted(path.name for path in real.parent.iterdir()) == [
+        "cursor.json", "cursor.json.bak-1", "cursor.json.bak-2",
+    ]  # fmt: skip
+
+
+def test_a_link_to_what_is_not_there_yet_is_followed(home: Path, run: Run):
+    (home / ".cursor").mkdir()
+    (home / ".cursor/mcp.json").symlink_to(home / "dotfiles/cursor.json")
+    run("install", "cursor")
+    assert (home / ".cursor/mcp.json").is_symlink()
+    assert (home / "dotfiles/cursor.json").is_file()
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"{}", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_as_good_as_none(home: Path, run: Run, content: bytes):
+    file = home / ".cursor/mcp.json"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    run("install", "cursor")
+    assert entry_in(HOSTS["cursor"], read(file).text)
+
+
+@pytest.mark.parametrize(
+    ("host", "content"),
+    [
+        *(("cursor", text) for text in (
+            b"{", b'{"a":}', b"{'a': 1}", b'{"a": 1} x', b"nonsense", b'{"a": 01}', b'{"a" 1}', b"{1: 2}",
+            b"[" * 100_000, b'{"a": "\n"}', b'{"a": NaN}', b'{"a": /* no end }', b'\xff\xfe{\x00}\x00', b"[]", b'"x"',
+            b'{"mcpServers": []}',
+            b'{"mcpServers": null}', b'{"mcpServers": {"agent-jobs": "x"}}',
+            b'{"mcpServers": {"agent-jobs": {"env": ["x"]}}}', b"{,}", b'{"a": 1,,}', b'{"a": 1 "b": 2}',
+        )),
+        ("vscode", b'{"inputs": {}}'),
+        *(("codex", text) for text in (
+            b"x", b"a = ", b"a = 1\na = 2", b"mcp_servers = 1", b"[[mcp_servers]]\nx = 1",
+            b"mcp_servers.agent-jobs = 1", b"\xff",
+        )),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_broken_gets_one_sentence_and_is_left_alone(home: Path, run: Run, host: str, content: bytes):
+    file = locate(HOSTS[host], machine(sys.platform, home), "user")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    before = folder_of(home)
+    said = run("install", host, status=1)
+    assert said.stdout == ""
+    assert said.stderr.count("\n") == 1
+    assert str(file) in said.stderr
+    assert folder_of(home) == before
+
+
+def test_a_folder_that_takes_no_files_gets_one_sentence(home: Path, run: Run):
+    (home / ".cursor").symlink_to("/proc/self/fd")
+    said = run("install", "cursor", status=1).stderr
+    assert "cannot be written" in said
+    assert said.count("\n") == 1
+
+
+def test_a_path_on_the_way_that_is_a_file_gets_one_sentence(home: Path, run: Run):
+    (home / ".cursor").write_text("x")
+    assert run("install", "cursor", status=1).stderr.count("\n") == 1
+    assert (home / ".cursor").read_text() == "x"
+
+
+def test_a_file_that_changed_since_it_was_read_is_not_overwritten(tmp_path: Path):
+    file = tmp_path / "mcp.json"
+    file.write_text("{}")
+    before = read(file)
+    file.write_text('{"new": 1}')
+    with pytest.raises(ConfigError, match="try again"):
+        replace(before, '{"ours": 1}')
+    assert file.read_text() == '{"new": 1}'
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+# --- everything else in the file ---
+
+COMMENTED = """\
+// mine
+{
+    "servers": { // all of them
+        /* the first */
+        "other": {
+            "command": "x", // why
+        },
+        // and nothing else
+    },
+    "inputs": [
+        { "id": "theirs", "type": "promptString" } // asks
+    ]
+    /* the end */
+}
+// really
+"""
+
+
+def test_comments_and_commas_of_a_person_stay_to_the_byte():
+    vscode = HOSTS["vscode"]
+    with_ours = installed(vscode, COMMENTED, UVX, {})
+    kept = iter(with_ours.splitlines())
+    assert all(
+        line.rstrip(",") in (each.rstrip(",") for each in kept) for line in COMMENTED.splitlines() if "asks" not in line
+    )
+    assert "// asks" in with_ours
+    assert installed(vscode, with_ours, UVX, {}) == with_ours
+    assert uninstalled(vscode, with_ours) == COMMENTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"mcpServers":{}}',
+        '{"mcpServers":{"a":{}},"z":1}',
+        '{"mcpServers":{"a":{},},"z":1,}',
+        '{ "mcpServers": { "a": 1 }, // c\n "b": 2 }',
+        '{\n  "mcpServers": {\n    "a": 1\n  }\n}',
+        '{"a": 1, // c\n "mcpServers": {"x": 1 // c\n}}',
+        '{\r\n"mcpServers": {\r\n"a": 1}}',
+        '{"mcpServers": {"a": "\\ud800 \\"agent-jobs\\" // \\u0041", "n": 1e5, "d": 1, "d": 2}}',
+    ],
+)
+def test_install_and_uninstall_give_the_same_text_whatever_its_layout(text: str):
+    with_ours = installed(HOSTS["cursor"], text, UVX, {})
+    assert entry_in(HOSTS["cursor"], with_ours)
+    assert uninstalled(HOSTS["cursor"], with_ours) == text
+
+
+def test_of_two_entries_of_one_name_the_last_counts_as_it_does_for_hosts():
+    text = '{"mcpServers": {"agent-jobs": {"a": 1}, "agent-jobs": {"b": 2}}}'
+    with_ours = installed(HOSTS["cursor"], text, UVX, {})
+    assert json.loads(with_ours)["mcpServers"]["agent-jobs"]["b"] == 2
+    with pytest.raises(ConfigError, match="by hand"):
+        uninstalled(HOSTS["cursor"], with_ours)
+
+
+CODEX = """\
+# mine
+model = "gpt-x"   # why
+
+[mcp_servers.other] # theirs
+command = "x"
+args = [
+  "a", # first
+]
+
+[mcp_servers.other.env]
+A = '1'
+
+[profiles.deep]
+model = "y"
+"""
+
+
+def test_toml_keeps_its_comments_and_order_to_the_byte():
+    with_ours = installed(HOSTS["codex"], CODEX, UVX, {})
+    assert [line for line in with_ours.splitlines() if line] == [
+        *[line for line in CODEX.splitlines() if line][:9],
+        "[mcp_servers.agent-jobs]",
+        'command = "/opt/bin/uvx"',
+        'args = ["agent-jobs@0.1.0"]',
+        'env_vars = ["OPENAI_API_KEY"]',
+        "startup_timeout_sec = 60",
+        "tool_timeout_sec = 300",
+        "[profiles.deep]",
+        'model = "y"',
+    ]
+    assert uninstalled(HOSTS["codex"], with_ours) == CODEX
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'mcp_servers = { other = { command = "x" } }\n',
+        "mcp_servers = {}\n",
+        'mcp_servers.other.command = "x"\n[a]\nb = 1\n',
+        '[mcp_servers]\nother = { command = "x" }\n',
+        '[mcp_servers.other]\r\ncommand = "x"\r\n[[b]]\r\nc = """1\r\n2"""\r\n',
+        '[mcp_servers."dotted.name"]\ncommand = "x"\n[b]\n[mcp_servers.later]\ncommand = "y"\n',
+        "a = [nan, inf, 1_000, 0x1F, 1979-05-27T07:32:00Z]\n",
+        'command = "x"',
+    ],
+)
+def test_toml_of_any_layout_keeps_what_it_says(text: str):
+    codex = HOSTS["codex"]
+    with_ours = installed(codex, text, UVX, {"A": "b"})
+    entry = entry_in(codex, with_ours)
+    assert entry is not None
+    assert entry["env"] == {"A": "b"}
+    assert installed(codex, with_ours, UVX, {}) == with_ours
+    assert plain(tomllib.loads(uninstalled(codex, with_ours))) == plain(tomllib.loads(text))
+
+
+def plain(document: dict[str, Any]) -> str:
+    """What a document says but for the table of servers, if that is empty."""
+    return repr({key: value for key, value in document.items() if key != "mcp_servers" or value})
+
+
+NAMES = st.text(max_size=8) | st.sampled_from(["mcpServers", "servers", "mcp_servers", "inputs", "id", "agent-jobs"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | NAMES
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
+)
+ENTRIES = st.dictionaries(NAMES.filter(lambda name: name != "agent-jobs"), VALUES, max_size=4)
+INPUTS = st.lists(
+    st.dictionaries(NAMES, VALUES, max_size=3).filter(lambda each: each.get("id") != "agent-jobs-openai-key")
+)
+
+
+@given(st.sampled_from(JSON_HOSTS), st.data(), st.sampled_from([None, 1, 2, "\t"]), st.booleans())
+def test_any_json_object_survives(host: str, data: st.DataObject, indent: int | str | None, ascii_only: bool):
+    [container] = HOSTS[host].keys
+    document = data.draw(st.dictionaries(NAMES, VALUES, max_size=4))
+    for name, strategy in {container: ENTRIES, "inputs": INPUTS}.items():
+        document.pop(name, None)
+        if data.draw(st.booleans()):
+            document[name] = data.draw(strategy)
+    text = json.dumps(document, indent=indent, ensure_ascii=ascii_only)
+    with_ours = installed(HOSTS[host], text, UVX, {})
+    assert entry_in(HOSTS[host], with_ours) is not None
+    assert installed(HOSTS[host], with_ours, UVX, {}) == with_ours
+    without = uninstalled(HOSTS[host], with_ours)
+    empty: dict[str, Any] = {container: {}}
+    if host == "vscode":
+        empty["inputs"] = []
+    assert json.loads(without) == empty | document
+    if empty.keys() <= document.keys() and (indent is None or all(document[name] for name in empty)):
+        assert without == text, "not a byte of what was there changed"
+
+
+TRIVIA = st.lists(st.sampled_from([" ", "\n", "\r\n", "\t", "// c\n", "/* c */", "/*\n c */"]), max_size=2).map("".join)
+
+
+@given(st.sampled_from(JSON_HOSTS), st.data())
+def test_comments_survive_wherever_they_stand(host: str, data: st.DataObject):
+    [container] = HOSTS[host].keys
+    document = {"a": 1, container: data.draw(st.sampled_from([{}, {"x": {"command": "y"}}, {"x": [1], "y": "// no"}]))}
+    tokens = re.findall(r'"[^"]*"|[\w.]+|[{}\[\]:,]', json.dumps(document))
+    text = "".join(data.draw(TRIVIA) + token for token in tokens) + data.draw(TRIVIA)
+    with_ours = installed(HOSTS[host], text, UVX, {})
+    assert entry_in(HOSTS[host], with_ours) is not None
+    without = uninstalled(HOSTS[host], with_ours)
+    assert entry_in(HOSTS[host], without) is None
+    comments = re.compile(r"// c|/\*\s*c \*/")
+    assert comments.findall(with_ours) == comments.findall(without) == comments.findall(text)
+
+
+TOML_NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6) | st.sampled_from(
+    ["mcp_servers", "env"]
+)
+TOML_VALUES = st.recursive(
+    st.booleans() | st.integers(-(2**60), 2**60) | TOML_NAMES | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TOML_NAMES, inner, max_size=3),
+)
+
+
+@given(st.dictionaries(TOML_NAMES, TOML_VALUES, max_size=4), st.dictionaries(TOML_NAMES, TOML_VALUES, max_size=3))
+def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str, Any]):
+    servers.pop("agent-jobs", None)
+    if servers:
+        document["mcp_servers"] = servers
+    else:
+        document.pop("mcp_servers", None)
+    text = tomlkit.dumps(document)
+    said = tomllib.loads(text)
+    codex = HOSTS["codex"]
+    try:
+        with_ours = installed(codex, text, UVX, {})
+    except ConfigError as refusal:
+        assert "by hand" in str(refusal), "what cannot be changed safely is refused, not damaged"
+        return
+    assert entry_in(codex, with_ours) is not None
+    assert installed(codex, with_ours, UVX, {}) == with_ours
+    assert plain(tomllib.loads(uninstalled(codex, with_ours))) == plain(said)
+
+
+# --- the command of the entry ---
+
+
+def test_the_entry_starts_uvx_by_its_absolute_path(tmp_path: Path):
+    for folder in (".local/bin", "bin", "uv"):
+        tool = tmp_path / folder / "uvx"
+        tool.parent.mkdir(parents=True)
+        tool.write_text("#!/bin/sh\n")
+        tool.chmod(0o755)
+    assert launch(machine("linux", tmp_path, PATH=str(tmp_path / "bin"))).command == str(tmp_path / "bin/uvx")
+    assert launch(machine("linux", tmp_path, PATH="", UV=str(tmp_path / "uv/uv"))).command == str(tmp_path / "uv/uvx")
+    shutil.rmtree(tmp_path / "uv")
+    assert launch(machine("linux", tmp_path, PATH="")).command == str(tmp_path / ".local/bin/uvx")
+    shutil.rmtree(tmp_path / ".local")
+    assert launch(machine("win32", tmp_path, PATH="")) == Launch(sys.executable, ("-m", "agent_jobs"))
+
+
+def test_a_version_from_the_package_index_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "uvx").write_text("")
+    (tmp_path / "uvx").chmod(0o755)
+    monkeypatch.setattr("agent_jobs.hosts.launch._source", lambda: None)
+    assert launch(machine("linux", tmp_path, PATH=str(tmp_path))).args == (f"agent-jobs@{__version__}",)
+
+
+def test_an_env_file_counts_for_every_command(home: Path, tmp_path: Path):
+    file = tmp_path / "my.env"
+    file.write_text(f"CODEX_HOME={tmp_path / 'codex'}\n")
+    command = [sys.executable, "-m", "agent_jobs", "--env-file"]
+    done = subprocess.run([*command, file, "install", "codex"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "codex/config.toml").is_file()
+    assert folder_of(home) == {}
+    gone = subprocess.run(
+        [*command, tmp_path / "gone", "install", "codex"], capture_output=True, text=True, check=False
+    )
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert "gone" in gone.stderr

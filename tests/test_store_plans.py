@@ -1,0 +1,134 @@
+"""What is asked of a store often, SQLite answers without reading all jobs: held by its plans, not by a clock."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_jobs.group import Group
+from agent_jobs.job import NEXT, Job, Status, Turn
+from agent_jobs.store import Budget, Store, open_store
+from agent_jobs.store.database import Database
+
+HERE = "http://here/v1"
+#: Short by itself.
+SHORT = {"SCAN tally", "SCAN CONSTANT ROW"}
+#: Read from its end until there are enough.
+NEWEST = "SCAN job USING INDEX job_newest"
+
+
+def a_job(**more: Any) -> Job:
+    turn = Turn(number=1, request={"input": "x"}, request_id="r", base_url=HERE)
+    return replace(Job(id="job_1", title="t", status=Status.PENDING, created_at=1.0, turn=turn), **more)
+
+
+def found(**asked: Any) -> Callable[[Store], Awaitable[object]]:
+    return lambda store: store.find(Group(**asked), 20)
+
+
+def counted(**asked: Any) -> Callable[[Store], Awaitable[object]]:
+    return lambda store: store.counts(Group(**asked))
+
+
+OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
+    "the newest": found(),
+    "all counted": counted(),
+    "those in a status": found(statuses=frozenset({Status.COMPLETED})),
+    "those in a status counted": counted(statuses=frozenset({Status.COMPLETED})),
+    "those that go on": found(statuses=frozenset(NEXT)),
+    "a batch": found(batch="b"),
+    "a batch counted": counted(batch="b"),
+    "some days": found(since=5.0),
+    "some days counted": counted(since=5.0),
+    "some jobs": found(job_ids=("job_1", "job_2")),
+    "what goes on or was told to nobody": found(active=True, since=5.0),
+    "what a day cost": lambda store: store.spent(5.0),
+    "one job": lambda store: store.get("job_1"),
+    "a start": lambda store: store.add(a_job(request_hash="h"), budget=Budget(5.0, 1.0)),
+    "a start under a key": lambda store: store.add(a_job(request_hash="h", key="k")),
+    "a start of the same work": lambda store: store.add(a_job(id="job_3", request_hash="same")),
+    "a start under the same key": lambda store: store.add(a_job(id="job_3", key="same")),
+    "a launch": lambda store: store.begin(a_job(id="job_0").sent(2.0), limit=5),
+    "what goes before it": lambda store: store.ahead(a_job()),
+    "what is due": lambda store: store.due(5.0, HERE),
+    "when the next is due": lambda store: store.next_at(HERE),
+    "what the dead left": lambda store: store.take_over(5.0),
+    "what a slot is free for": lambda store: store.unpark(HERE, 5),
+    "what was delivered": lambda store: store.deliver(["job_1"], 5.0),
+    "what went before": lambda store: store.thread("job_0"),
+}
+
+
+@pytest.mark.parametrize("what", OFTEN)
+async def test_what_is_asked_often_is_answered_from_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+    execute = Database.execute
+
+    async def noted(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
+        asked.append((sql, values))
+        return await execute(self, sql, **values)
+
+    async with open_store(tmp_path) as store:
+        await store.add(a_job(id="job_0", request_hash="same"))
+        await store.add(a_job(id="job_00", key="same"))
+        monkeypatch.setattr(Database, "execute", noted)
+        await OFTEN[what](store)
+        monkeypatch.undo()
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+        read = [(sql, values) for sql, values in asked if sql.split()[0] in ("SELECT", "UPDATE", "INSERT", "WITH")]
+        assert read
+        steps = [row[3] for sql, values in read for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    # A search by nothing reads all as well.
+    scans = {step for step in steps if step.startswith("SCAN") or (step.startswith("SEARCH") and "(" not in step)}
+    scans = {step for step in scans if not step.startswith(("SCAN json_each", "SCAN thread"))}
+    assert scans <= SHORT | ({NEWEST} if what == "the newest" else set())
+
+
+async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their pages are chained: what stands behind a report of megabytes is found by reading all of it."""
+    asked: list[str] = []
+    execute = Database.execute
+
+    async def noted(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
+        asked.append(sql)
+        return await execute(self, sql, **values)
+
+    async with open_store(tmp_path) as store:
+        monkeypatch.setattr(Database, "execute", noted)
+        await store.find(Group(), 20)
+        monkeypatch.undo()
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+        [sql] = asked
+        steps = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", {"limit": 20, "since": 0, "ids": "[]"})]
+    assert "SEARCH output USING COVERING INDEX output_size (job_id=? AND turn=?)" in steps
+    assert not any(step.startswith("SEARCH request") for step in steps)
+
+
+async def test_the_counts_are_right_whatever_becomes_of_the_jobs(tmp_path: Path) -> None:
+    async def told(store: Store) -> dict[Status, int]:
+        counts = await store.counts(Group())
+        assert counts == await store.counts(Group(since=0.5)), "counted one by one"
+        return counts
+
+    async with open_store(tmp_path) as store:
+        assert await told(store) == {}
+        jobs = [a_job(id=f"job_{number}") for number in range(4)]
+        await store.add(*jobs, allow_duplicate=True)
+        await store.begin(jobs[0].sent(2.0))
+        await store.attach("job_0", 1, "resp_0", 2.0)
+        await store.request_cancel("job_1", 2.0)
+        assert await told(store) == {Status.PENDING: 2, Status.QUEUED: 1, Status.CANCELLED: 1}
+        running = await store.get("job_0")
+        assert running is not None
+        await store.save(replace(running, status=Status.IN_PROGRESS))
+        await store.save(replace(running, status=Status.IN_PROGRESS))
+        await store.purge(5.0)
+        assert await told(store) == {Status.PENDING: 2, Status.IN_PROGRESS: 1}
+        assert await store.counts(Group(statuses=frozenset({Status.PENDING}))) == {Status.PENDING: 2}
+        assert await store.counts(Group(statuses=frozenset({Status.FAILED}))) == {}
