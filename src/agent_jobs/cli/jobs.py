@@ -144,7 +144,9 @@ def reply_command(
     if as_json:
         from agent_jobs import render
 
-        needs = [{"call_id": each.id, "needs": each.needs, "name": each.name} for each in asked]
+        needs = [
+            {"call_id": each.id, "needs": each.needs, "name": each.name, "arguments": each.arguments} for each in asked
+        ]
         click.echo(render.dumps({"job_id": job.id, "status": job.status, "needs": needs}))
     else:
         click.echo(f"{job.id}  {job.status}")
