@@ -196,8 +196,8 @@ def test_a_follow_up_stands_below_what_it_goes_on_from(terminal: Terminal):
     [first] = listed(terminal)
     terminal.pipe("run", "And the second", "--previous", first["job_id"][:10])
     terminal.pipe("run", "Something else")
-    titles = [line[56:] for line in terminal.pipe("list").stdout.splitlines()[1:4]]
-    assert [title.strip() for title in titles] == ["Something else", "The first question", "└ And the second"]
+    head, *rows = terminal.pipe("list").stdout.splitlines()[:4]
+    assert [row[head.index("TITLE") :] for row in rows] == ["Something else", "The first question", "└ And the second"]
     newest = next(row for row in listed(terminal) if row["title"] == "And the second")
     assert newest["previous_job_id"] == first["job_id"]
     assert newest["tokens"] > 0

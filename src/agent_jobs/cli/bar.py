@@ -28,7 +28,9 @@ def bar(total: int, done: int) -> Generator[Callable[["Results"], None]]:
 
         def advance(results: "Results") -> None:
             bad = sum(results.statuses.values()) - results.statuses["completed"]
-            told = ", ".join(filter(None, (terminal.usd(results.usd), f"{bad} not completed" if bad else "")))
+            told = ", ".join(
+                filter(None, (terminal.usd(results.usd) if results.usd else "", f"{bad} not completed" if bad else ""))
+            )
             progress.update(task, advance=1, description=told)
 
         yield advance

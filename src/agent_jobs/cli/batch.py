@@ -105,7 +105,11 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
             call(work, role="works", what="batch", roots=roots)
     told = {"batch": name, "results": str(path), "counts": results.statuses, "cost_usd": round(results.usd, 6)}
     counted = ", ".join(f"{count} {status}" for status, count in results.statuses.items())
-    click.echo(json.dumps(told) if as_json else f"{path}: {counted}; {terminal.usd(results.usd)}")
+    click.echo(
+        json.dumps(told)
+        if as_json
+        else f"{path}: {counted}" + (f"; {terminal.usd(results.usd)}" if results.usd else "")
+    )
     worst = {Status.FAILED: Exit.FAILED, Status.EXPIRED: Exit.FAILED, Status.INCOMPLETE: Exit.INCOMPLETE}
     ends = [worst.get(Status(each), Exit.CANCELLED) for each in results.statuses if each != Status.COMPLETED]
     raise SystemExit(min(ends, default=Exit.DONE))

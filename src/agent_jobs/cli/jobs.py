@@ -261,36 +261,47 @@ def _json(found: Listed, now: float) -> str:
     return render.dumps(answer)
 
 
-#: Columns and their widths; what is left is the title's.
-_WIDTHS = {"ID": 16, "STATUS": 14, "AGE": 4, "TOKENS": 6, "COST": 7}
-
-
 def _table(found: Listed, now: float) -> str:
-    columns, colours = terminal.columns(), terminal.colourful(sys.stdout)
-    title_width = max(12, (columns or 10_000) - sum(_WIDTHS.values()) - 2 * len(_WIDTHS))
-    heads = [terminal.fit(name, width) for name, width in _WIDTHS.items()]
-    lines = ["  ".join([*heads[:2], *(head.strip().rjust(len(head)) for head in heads[2:]), "TITLE"])]
-    for job, depth in _tree(found.jobs):
+    if not found.jobs:
+        return "There are no such jobs."
+    tree = list(_tree(found.jobs))
+    rows = [
+        {
+            "ID": job.id,
+            "STATUS": str(job.status),
+            "AGE": terminal.age(now - job.created_at),
+            "TOKENS": terminal.tokens(job),
+            "COST": terminal.usd(job.cost_usd),
+        }
+        for job, _ in tree
+    ]
+    # A column of nothing is room for the title.
+    widths = {
+        name: max(map(len, (name, *(row[name] for row in rows)))) for name in rows[0] if any(r[name] for r in rows)
+    }
+    room = max(12, (terminal.columns() or 10_000) - sum(widths.values()) - 2 * len(widths))
+    colours = terminal.colourful(sys.stdout)
+    lines = ["  ".join([*(_placed(name, name, width) for name, width in widths.items()), "TITLE"])]
+    for (job, depth), row in zip(tree, rows, strict=True):
+        cells = {name: _placed(name, row[name], width) for name, width in widths.items()}
+        if colours:
+            cells["STATUS"] = click.style(cells["STATUS"], fg=terminal.COLOURS.get(job.status, "cyan"))
         title = "  " * (depth - 1) + "└ " * bool(depth) + terminal.line(job.title)
-        figures = (terminal.age(now - job.created_at), terminal.tokens(job), terminal.usd(job.cost_usd))
-        lines.append(
-            "  ".join(
-                [
-                    terminal.fit(job.id, 16),
-                    terminal.styled(job, 14, colours),
-                    *(text.rjust(width) for text, width in zip(figures, (4, 6, 7), strict=True)),
-                    terminal.fit(title, title_width).rstrip(),
-                ]
-            )
-        )
-    return "\n".join([*lines, "", *_summary(found)]) if found.jobs else "There are no such jobs."
+        lines.append("  ".join([*cells.values(), terminal.fit(title, room).rstrip()]))
+    return "\n".join([*lines, "", *_summary(found)])
+
+
+def _placed(name: str, text: str, width: int) -> str:
+    """Words on the left of their column, figures on its right."""
+    return text.ljust(width) if name in ("ID", "STATUS") else text.rjust(width)
 
 
 def _summary(found: Listed) -> Iterator[str]:
     counted = ", ".join(f"{count} {status}" for status, count in found.counts.items())
     total = sum(found.counts.values())
     more = f"; {total - len(found.jobs)} more: -n {total}" if total > len(found.jobs) else ""
-    yield f"{counted}; today {terminal.usd(found.today_usd)}{more}"
+    today = f"; today {terminal.usd(found.today_usd)}" if found.today_usd else ""
+    yield f"{counted}{today}{more}"
 
 
 def _tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:

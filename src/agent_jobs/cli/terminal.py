@@ -7,8 +7,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO, Any
 
-import click
-
 from agent_jobs.job import Job, Status
 
 COLOURS = {
@@ -63,13 +61,6 @@ def fit(text: str, width: int) -> str:
             kept, used = kept + char, used + _cells(char)
         text = kept + "…"
     return text + " " * (width - cells(text))
-
-
-def styled(job: Job, width: int, colours: bool) -> str:
-    """A job's status, filled up."""
-    text = fit(str(job.status), width)
-    colour = COLOURS.get(job.status, "cyan")
-    return click.style(text, fg=colour) if colours else text
 
 
 def age(seconds: float) -> str:
