@@ -276,8 +276,8 @@ def test_serve_is_the_server(terminal: Terminal):
         assert process.wait(20) == 0
 
 
-FUNCTION = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
-SHOP = {"type": "mcp", "server_label": "shop", "server_url": "https://shop.example/mcp"}
+FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+SHOP: dict[str, Any] = {"type": "mcp", "server_label": "shop", "server_url": "https://shop.example/mcp"}
 BUY = {"server_label": "shop", "name": "buy", "arguments": '{"what": "a boat"}'}
 
 
@@ -305,6 +305,8 @@ def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal
 
 def test_outputs_of_functions_are_given_by_their_calls(terminal: Terminal):
     job_id, [call] = asking(terminal, FUNCTION, function_calls=[{"name": "lookup", "arguments": {}}])
+    assert f"agent-jobs reply {job_id[:10]}" in terminal.pipe("watch", job_id).stderr
+    assert f"agent-jobs reply {job_id}" in terminal.pipe("result", job_id).stderr
     refused = terminal.pipe("reply", job_id, "--output", "call_other=found", "--json")
     assert json.loads(refused.stdout)["error"]["code"] == "bad_request"
     assert terminal.pipe("reply", job_id, "--output", call["call_id"]).returncode == 2

@@ -83,7 +83,8 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     result, _ = _result(job_id)
     job = result.job
     if not job.terminal and part != "partial":
-        click.echo(f"{job.id} is {job.status}: agent-jobs watch {job.id}", err=True)
+        go_on = "reply" if job.status is Status.INPUT_REQUIRED else "watch"
+        click.echo(f"{job.id} is {job.status}: agent-jobs {go_on} {job.id}", err=True)
         raise SystemExit(Exit.RUNNING)
     from agent_jobs import render
 
