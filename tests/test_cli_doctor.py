@@ -132,17 +132,11 @@ def test_config_shows_every_setting_and_no_secret(terminal: Terminal):
 
 
 def test_config_says_where_a_setting_comes_from(terminal: Terminal, tmp_path: Path):
-    (tmp_path / "env").write_text("AGENT_JOBS_MODEL=gpt-x\nAGENT_JOBS_FOLLOW=never\n")
-    (tmp_path / "key").write_text("sk-from-a-file-wxyz\n")
-    shown = terminal.pipe(
-        "--env-file",
-        str(tmp_path / "env"),
-        "config",
-        "--json",
-        AGENT_JOBS_FOLLOW="7",
-        AGENT_JOBS_API_KEY_FILE=str(tmp_path / "key"),
-    )
-    told = json.loads(shown.stdout)["settings"]
+    env, key = tmp_path / "env", tmp_path / "key"
+    env.write_text("AGENT_JOBS_MODEL=gpt-x\nAGENT_JOBS_FOLLOW=never\n")
+    key.write_text("sk-from-a-file-wxyz\n")
+    more = {"AGENT_JOBS_FOLLOW": "7", "AGENT_JOBS_API_KEY_FILE": str(key)}
+    told = json.loads(terminal.pipe("--env-file", str(env), "config", "--json", **more).stdout)["settings"]
     assert told["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "env file"}
     assert told["AGENT_JOBS_FOLLOW"] == {"value": 7, "from": "environment"}
     assert told["OPENAI_API_KEY"] == {"value": "...wxyz", "from": "key file"}

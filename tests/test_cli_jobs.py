@@ -274,3 +274,42 @@ def test_serve_is_the_server(terminal: Terminal):
         assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "agent-jobs"
         process.stdin.close()
         assert process.wait(20) == 0
+
+
+FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+SHOP: dict[str, Any] = {"type": "mcp", "server_label": "shop", "server_url": "https://shop.example/mcp"}
+BUY = {"server_label": "shop", "name": "buy", "arguments": '{"what": "a boat"}'}
+
+
+def asking(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[str, list[dict[str, Any]]]:
+    """The id of a job that waits, and what it asks for."""
+    prompt = scripted(WORK, {"duration_s": 0.2, **emulate})
+    ran = terminal.pipe("run", prompt, "--option", f"tools={json.dumps([tool])}")
+    assert ran.returncode == 6, ran.stderr
+    [job] = listed(terminal, "--status", "input_required")
+    asked = terminal.pipe("reply", job["job_id"], "--json")
+    assert asked.returncode == 6
+    return job["job_id"], json.loads(asked.stdout)["needs"]
+
+
+@pytest.mark.parametrize("answer", ["--approve-all", "--approve", "--deny"])
+def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal, answer: str):
+    job_id, [call] = asking(terminal, SHOP, mcp_approval=BUY)
+    assert (call["needs"], call["name"], call["arguments"]) == ("approval", "shop/buy", BUY["arguments"])
+    assert f"buy {BUY['arguments']}" in terminal.pipe("reply", job_id).stdout
+    replied = terminal.pipe("reply", job_id[:12], answer, *([] if answer == "--approve-all" else [call["call_id"]]))
+    assert replied.returncode == 0, replied.stderr
+    assert f"agent-jobs watch {job_id}" in replied.stderr
+    assert terminal.pipe("watch", job_id).returncode == 0
+
+
+def test_outputs_of_functions_are_given_by_their_calls(terminal: Terminal):
+    job_id, [call] = asking(terminal, FUNCTION, function_calls=[{"name": "lookup", "arguments": {}}])
+    assert f"agent-jobs reply {job_id[:10]}" in terminal.pipe("watch", job_id).stderr
+    assert f"agent-jobs reply {job_id}" in terminal.pipe("result", job_id).stderr
+    refused = terminal.pipe("reply", job_id, "--output", "call_other=found", "--json")
+    assert json.loads(refused.stdout)["error"]["code"] == "bad_request"
+    assert terminal.pipe("reply", job_id, "--output", call["call_id"]).returncode == 2
+    assert terminal.pipe("reply", job_id, "--output", f"{call['call_id']}=a=b").returncode == 0
+    assert terminal.pipe("watch", job_id).returncode == 0
+    assert terminal.pipe("reply", job_id, "--message", "Go on").returncode == 1

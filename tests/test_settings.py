@@ -189,6 +189,12 @@ def test_a_result_folder_that_cannot_be_written_is_told_and_one_that_can_be_made
     assert Settings.from_env({"AGENT_JOBS_RESULT_DIR": str(tmp_path / "new" / "out")}).warnings == ()
 
 
+def test_a_variable_that_is_called_like_a_word_of_a_refusal_is_no_mistake():
+    settings, refused = Settings.forgiving({"AGENT_JOBS_SECRETS": "takes", "takes": "t", "AGENT_JOBS_FOLLOW": "all"})
+    assert len(refused) == 1
+    assert settings == Settings(secrets={"takes": SecretStr("t")})
+
+
 def test_what_is_left_without_the_mistakes_is_in_force():
     environ = {"AGENT_JOBS_FOLLOW": "all", "AGENT_JOBS_AUTH": "none", "AGENT_JOBS_MODEL": "gpt-x"}
     settings, refused = Settings.forgiving({**environ, "AGENT_JOBS_SECRETS": "T", "T": "\u00e9"})

@@ -101,8 +101,8 @@ async def test_a_result_whose_poll_was_cancelled_before_it_was_answered_is_told_
             engine = await host.app.engine()
             poll = engine.poll
 
-            async def cancelled_at_the_end(job_id: str, *, wait_s: float = 0.0) -> Any:
-                job = await poll(job_id, wait_s=wait_s)
+            async def cancelled_at_the_end(job_id: str, **more: Any) -> Any:
+                job = await poll(job_id, **more)
                 assert job.terminal
                 scope.cancel()
                 await anyio.sleep_forever()

@@ -432,7 +432,7 @@ def _answers(asked: Mapping[str, Call], reply: Reply) -> list[Call]:
     Raises:
         RequestError: An answer fits no call.
     """
-    from agent_jobs.loop import DENIED  # not for those who only read
+    from agent_jobs.loop import DENIED  # brings along what sends jobs
 
     given = [*reply.outputs, *reply.approve, *reply.deny]
     for call_id in given:

@@ -168,8 +168,13 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
         for job in found.jobs
     ]
     more = sum(found.counts.values()) - len(rows)
-    counted = {"more": more or None, "counts": found.counts, "today_usd": _usd(found.today_usd) or None}
-    return {"jobs": rows} | _compact(counted | {"warnings": list(found.warnings) or None})
+    known = {
+        "more": more or None,
+        "counts": found.counts,
+        "today_usd": _usd(found.today_usd) or None,
+        "warnings": list(found.warnings) or None,
+    }
+    return {"jobs": rows} | _compact(known)
 
 
 def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:

@@ -160,6 +160,7 @@ class Settings:
             except ConfigError as error:
                 refused.append(str(error))
                 named = [name for name in env if re.search(rf"\b{re.escape(name)}\b", refused[-1])]
+                # An unrelated variable may happen to be called like a word of the sentence.
                 for name in [name for name in named if name in VARIABLES] or named or list(env):
                     del env[name]
 
@@ -170,6 +171,30 @@ class Settings:
         import platformdirs  # not needed to answer `initialize`
 
         return Path(platformdirs.user_data_dir("agent-jobs", appauthor=False))
+
+
+def _unknown(env: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable of our prefix that sets nothing."""
+    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in VARIABLES)
+    if not unknown:
+        return []
+    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
+
+    ours = [name for name in VARIABLES if name.startswith(PREFIX)]
+    near = [difflib.get_close_matches(name, ours, n=1) for name in unknown]
+    return [
+        f"{name} is no setting and changes nothing: {f'did you mean {meant[0]}?' if meant else 'remove it.'}"
+        for name, meant in zip(unknown, near, strict=True)
+    ]
+
+
+def _unwritable(env: Mapping[str, str], name: str) -> list[str]:
+    """A sentence where files cannot be written below the folder that a variable names."""
+    folder = _path(env, name)
+    standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None) if folder else None
+    if standing is None or (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
+        return []
+    return [f"{name} names {folder}, where nothing can be written: make {standing} a folder that is writable."]
 
 
 def with_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
@@ -230,30 +255,6 @@ def _key(env: Mapping[str, str], name: str) -> str | None:
             "or use AGENT_JOBS_API_KEY_FILE."
         )
     return key
-
-
-def _unknown(env: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable of our prefix that sets nothing."""
-    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in VARIABLES)
-    if not unknown:
-        return []
-    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
-
-    ours = [name for name in VARIABLES if name.startswith(PREFIX)]
-    near = [difflib.get_close_matches(name, ours, n=1) for name in unknown]
-    return [
-        f"{name} is no setting and changes nothing: {f'did you mean {meant[0]}?' if meant else 'remove it.'}"
-        for name, meant in zip(unknown, near, strict=True)
-    ]
-
-
-def _unwritable(env: Mapping[str, str], name: str) -> list[str]:
-    """A sentence where files cannot be written below the folder that a variable names."""
-    folder = _path(env, name)
-    standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None) if folder else None
-    if standing is None or (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
-        return []
-    return [f"{name} names {folder}, where nothing can be written: make {standing} a folder that is writable."]
 
 
 def _header(env: Mapping[str, str], name: str) -> str | None:

@@ -45,6 +45,7 @@ COMMANDS = {
     "list": "jobs",
     "show": "jobs",
     "result": "jobs",
+    "reply": "jobs",
     "cancel": "jobs",
     "batch": "batch",
     "adopt": "jobs",
@@ -114,34 +115,6 @@ def run_demo(question: str) -> None:
     raise SystemExit(run(question))
 
 
-@cli.command("serve")
-def run_serve() -> None:
-    """Serve MCP on stdin and stdout.
-
-    As a host has it, which gives no command.
-    """
-    from agent_jobs.stdio import serve
-
-    serve()
-
-
-@cli.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def run_completion(shell: str) -> None:
-    """Print what a shell needs to complete job ids.
-
-    \b
-    bash:  eval "$(agent-jobs completion bash)"                        in ~/.bashrc
-    zsh:   eval "$(agent-jobs completion zsh)"                         in ~/.zshrc
-    fish:  agent-jobs completion fish > ~/.config/fish/completions/agent-jobs.fish
-    """  # noqa: D301
-    from click.shell_completion import get_completion_class
-
-    complete = get_completion_class(shell)
-    assert complete is not None
-    click.echo(complete(cli, {}, "agent-jobs", COMPLETING).source())
-
-
 @cli.command("install")
 @click.argument("host", type=click.Choice(WRITTEN + PRINTED), metavar="HOST")
 @click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
@@ -185,3 +158,31 @@ def run_uninstall(host: str, dry_run: bool, scope: Literal["user", "project"], a
     from agent_jobs.hosts import HOSTS
 
     install.uninstall(HOSTS[host], install.here(), scope, dry_run=dry_run, as_json=as_json)
+
+
+@cli.command("serve")
+def run_serve() -> None:
+    """Serve MCP on stdin and stdout.
+
+    As a host has it, which gives no command.
+    """
+    from agent_jobs.stdio import serve
+
+    serve()
+
+
+@cli.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def run_completion(shell: str) -> None:
+    """Print what a shell needs to complete job ids.
+
+    \b
+    bash:  eval "$(agent-jobs completion bash)"                        in ~/.bashrc
+    zsh:   eval "$(agent-jobs completion zsh)"                         in ~/.zshrc
+    fish:  agent-jobs completion fish > ~/.config/fish/completions/agent-jobs.fish
+    """  # noqa: D301
+    from click.shell_completion import get_completion_class
+
+    complete = get_completion_class(shell)
+    assert complete is not None
+    click.echo(complete(cli, {}, "agent-jobs", COMPLETING).source())

@@ -68,7 +68,7 @@ def _origins(settings: Settings) -> Iterator[str]:
     written = with_env_file({}, env_file) if env_file else {}
     for name in VARIABLES:
         value = os.environ.get(name, "")
-        if name == "OPENAI_API_KEY" and settings.api_key_file:
+        if name == "OPENAI_API_KEY" and settings.api_key_file is not None:
             yield "key file"
         elif not value.strip():
             yield "default"

@@ -11,8 +11,8 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
-from agent_jobs.group import Group, Listed, Part, Result
-from agent_jobs.job import TERMINAL, Job, Status
+from agent_jobs.group import Group, Listed, Part, Reply, Result
+from agent_jobs.job import TERMINAL, Call, Job, Status
 
 DAY_S = 86_400.0
 #: A part is never cut here: nobody pays for what a terminal reads.
@@ -83,7 +83,8 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     result, _ = _result(job_id)
     job = result.job
     if not job.terminal and part != "partial":
-        click.echo(f"{job.id} is {job.status}: agent-jobs watch {job.id}", err=True)
+        go_on = "reply" if job.status is Status.INPUT_REQUIRED else "watch"
+        click.echo(f"{job.id} is {job.status}: agent-jobs {go_on} {job.id}", err=True)
         raise SystemExit(Exit.RUNNING)
     from agent_jobs import render
 
@@ -98,6 +99,70 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     if job.error is not None:
         click.echo(f"{job.status}: {terminal.line(job.error.message)}", err=True)
     raise SystemExit(exit_of(job))
+
+
+@click.command("reply")
+@click.argument("job_id", metavar="JOB", type=JobId())
+@click.option("--approve", multiple=True, metavar="ID", help="Allow this call; may be repeated.")
+@click.option("--approve-all", is_flag=True, help="Allow all calls that wait for it.")
+@click.option("--deny", multiple=True, metavar="ID", help="Refuse this call; may be repeated.")
+@click.option("--output", "outputs", multiple=True, metavar="ID=TEXT", help="What this function gave; may be repeated.")
+@click.option("--message", default="", help="For the job, in place of the answers that are not given.")
+@json_option
+def reply_command(
+    job_id: str,
+    approve: tuple[str, ...],
+    approve_all: bool,
+    deny: tuple[str, ...],
+    outputs: tuple[str, ...],
+    message: str,
+    as_json: bool,
+) -> None:
+    """Answer what a job asks for; without answers, show it.
+
+    The job goes on once all is answered. Exit status: 0 nothing is asked any more, 6 something still is.
+    """
+    if approve and approve_all:
+        raise click.UsageError("Give --approve, or --approve-all.")
+    given = dict(_output(text) for text in outputs)
+    if len(given) < len(outputs):
+        raise click.UsageError("One --output for each ID.")
+
+    async def reply(session: Session) -> tuple[Job, list[Call], bool]:
+        engine = session.engine
+        job = await engine.poll(await engine.identify(job_id))
+        if approve_all or approve or deny or given or message:
+            allowed = approve
+            if approve_all:
+                waiting = [call.id for call in await engine.asked(job) if call.needs == "approval"]
+                allowed = tuple(call_id for call_id in waiting if call_id not in deny)
+            answers = Reply(outputs=given, approve=allowed, deny=deny, message=message, turn=job.turn.number)
+            job = await engine.reply(job.id, answers)
+        others = (await engine.database()).watchers
+        return job, await engine.asked(job), any(other.base_url == job.turn.base_url for other in others)
+
+    job, asked, watched = call(reply)
+    if as_json:
+        from agent_jobs import render
+
+        needs = [
+            {"call_id": each.id, "needs": each.needs, "name": each.name, "arguments": each.arguments} for each in asked
+        ]
+        click.echo(render.dumps({"job_id": job.id, "status": job.status, "needs": needs}))
+    else:
+        click.echo(f"{job.id}  {job.status}")
+        for each in asked:
+            click.echo(f"{each.id}  {each.needs}  {terminal.line(f'{each.name} {each.arguments}')}")
+        if not (asked or job.terminal or watched):
+            click.echo(f"Nobody goes on with it yet: agent-jobs watch {job.id}", err=True)
+    raise SystemExit(Exit.RUNNING if asked else Exit.DONE)
+
+
+def _output(text: str) -> tuple[str, str]:
+    call_id, equals, output = text.partition("=")
+    if not (call_id and equals):
+        raise click.UsageError(f"--output takes ID=TEXT, not {text[:60]!r}.")
+    return call_id, output
 
 
 @click.command("cancel")

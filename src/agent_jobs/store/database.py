@@ -60,7 +60,7 @@ class Database:
         self._db = db
         self.holder = holder
         self._folder = folder
-        self._path = folder / "jobs.db"
+        self.path = folder / "jobs.db"
         self._busy_timeout_s = busy_timeout_s
         self._file, *self._log = self._identities()
         #: Why our file is not where it was, and no other can take its jobs; and when to try that again.
@@ -127,25 +127,20 @@ class Database:
             with anyio.move_on_after(OTHERS_S):
                 await self._any_stirred.wait()
 
-    @property
-    def path(self) -> Path:
-        """Where the file stands."""
-        return self._path
-
-    def size_bytes(self) -> int:
-        """Of the file with its log."""
-        with told(self._folder):
-            return sum(path.stat().st_size for path in (self._path, *_beside(self._path)) if path.exists())
-
     def announce(self, said: Mapping[str, Any]) -> None:
-        """Let other processes read what this one does, as long as it lives."""
+        """See `Store.announce`."""
         with told(self._folder):
             self.holder.tell(said)
 
-    def announced(self) -> dict[str, Mapping[str, Any]]:
-        """What the other living processes announced, by their names."""
+    def others(self) -> dict[str, Mapping[str, Any]]:
+        """The other living processes by name, and what they said of themselves."""
         with told(self._folder):
             return self.holder.others()
+
+    def size_bytes(self) -> int:
+        """The size of the file with its log."""
+        with told(self._folder):
+            return sum(path.stat().st_size for path in (self.path, *_beside(self.path)) if path.exists())
 
     async def close(self) -> None:
         """Close the database; nothing else may be called then."""
@@ -153,7 +148,7 @@ class Database:
 
     async def _settle(self) -> None:
         """Where our file was removed or replaced, go on in the one that stands there now, with all our jobs."""
-        there = identity(self._path)
+        there = identity(self.path)
         if there is not None and there == self._file:
             if not self._log_left:  # else it came back without its log: closing it puts the two together
                 self._adrift = None
@@ -163,22 +158,22 @@ class Database:
         self._settle_at = anyio.current_time() + SETTLE_AGAIN_S
         try:
             with told(self._folder):
-                check_database(self._path)
+                check_database(self.path)
                 self._leave_log()
                 self.holder.stay()
                 await self._move()
         except StoreError as error:
             known = self._adrift is not None
             self._adrift = StoreError(
-                f"{self._path} was removed or replaced; jobs that run go on, new ones wait: {error}"
+                f"{self.path} was removed or replaced; jobs that run go on, new ones wait: {error}"
             )
             if not known:
                 logger.error("%s", self._adrift)
 
     async def _move(self) -> None:
-        db = await _connect(self._path, self._busy_timeout_s)
+        db = await _connect(self.path, self._busy_timeout_s)
         try:
-            await carry_over(self._db, self._path, self.holder.name)
+            await carry_over(self._db, self.path, self.holder.name)
         except BaseException:
             await db.close()
             raise
@@ -186,17 +181,17 @@ class Database:
         self._file, *self._log = self._identities()
         self._adrift, self._log_left = None, False
         await left.close()
-        logger.warning("%s was removed or replaced; its jobs were written into the file that is there now", self._path)
+        logger.warning("%s was removed or replaced; its jobs were written into the file that is there now", self.path)
 
     def _leave_log(self) -> None:
         """Take our log away from the place where it would be taken for that of another file; we have it open."""
-        for path, ours in zip(_beside(self._path), self._log, strict=True):
+        for path, ours in zip(_beside(self.path), self._log, strict=True):
             if ours is not None and identity(path) == ours:
                 path.unlink()
                 self._log_left = True
 
     def _identities(self) -> list[tuple[int, int] | None]:
-        return [identity(path) for path in (self._path, *_beside(self._path))]
+        return [identity(path) for path in (self.path, *_beside(self.path))]
 
     async def _data_version(self) -> int:
         """A number that moves when another connection commits; this connection's own writes do not move it."""

@@ -715,7 +715,7 @@ class SQLiteStore:
         journal = (await self._db.fetch("PRAGMA journal_mode"))[0][0]
         watchers = tuple(
             Watcher(int(name.partition("-")[0]), str(said.get("what")), str(said.get("base_url")))
-            for name, said in self._db.announced().items()
+            for name, said in self._db.others().items()
         )
         return Storage(str(self._db.path), schema, journal, self._db.size_bytes(), watchers)
 
