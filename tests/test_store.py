@@ -1,6 +1,7 @@
 """What every store promises: one contract, written against the `Store` protocol, run over each kind of store."""
 
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -179,6 +180,21 @@ async def test_the_newest_jobs_come_first(store: Store, other: Store):
         await store.add(a_job(f"job_{number}", created_at=NOW + number))
     assert [job.id for job in await other.find(Group(), 3)] == ["job_4", "job_3", "job_2"]
     assert len(await store.find(Group(), 9)) == 4
+
+
+async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Store):
+    jobs = [await standing(store, IN_PROGRESS, job_id=f"job_{number}") for number in range(30)]
+    async with anyio.create_task_group() as tasks:
+
+        async def end_all() -> None:
+            for job in jobs:
+                assert await other.save(at(job, COMPLETED), held=False)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(end_all)
+        while True:
+            listed = await store.listed(Group(), 99, 0.0)
+            assert Counter(job.status for job in listed.jobs) == listed.counts
 
 
 async def test_an_id_is_given_once(store: Store, other: Store):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent_jobs.group import Event, Group, Made, Storage
-from agent_jobs.job import JSON, Call, Job, Mode, Output, Status
+from agent_jobs.group import Event, Group, Listed, Made, Storage
+from agent_jobs.job import JSON, Call, Job, Mode, Output
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -72,16 +72,15 @@ class Store(Protocol):
         """The jobs of a group that were started last, newest first, without their outputs."""
         ...
 
+    async def listed(self, group: Group, limit: int, since: float) -> Listed:
+        """The same jobs, and how many of the group stand where, all at one moment.
+
+        Beside it stands what the jobs started since a time cost, in USD; those that run count with what they may cost.
+        """
+        ...
+
     async def ids(self, prefix: str, limit: int) -> list[str]:
         """The ids that begin so, in their order."""
-        ...
-
-    async def counts(self, group: Group) -> dict[Status, int]:
-        """How many jobs of a group stand where."""
-        ...
-
-    async def spent(self, since: float) -> float:
-        """What the jobs started since then cost, in USD; those that still run count with what they may cost."""
         ...
 
     async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:

@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.group import Group, Storage, Watcher
+from agent_jobs.group import Group, Listed, Storage, Watcher
 from agent_jobs.job import JSON, Call, Job, Mode, Output, Status, calls_of, items_of
 from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
 from agent_jobs.store.database import Database, SomeoneWasFirst, damaged, open_database
@@ -156,11 +157,28 @@ class SQLiteStore:
         return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
 
     async def find(self, group: Group, limit: int) -> list[Job]:
-        clauses, values = where(group)
-        rows = await self._db.fetch(
-            f"{_HEAD} WHERE {clauses} ORDER BY job.created_at DESC, job.id LIMIT :limit", **values, limit=limit
-        )
-        return [self._job(row) for row in rows]
+        sql, values = _newest(group, limit)
+        return [self._job(row) for row in await self._db.fetch(sql, **values)]
+
+    async def listed(self, group: Group, limit: int, since: float) -> Listed:
+        sql, values = _newest(group, limit)
+        async with self._db.reading():
+            jobs = [self._job(row) for row in await self._db.execute(sql, **values)]
+            spent = await self._db.execute(_SPENT, since=since)
+            return Listed(jobs, await self._counts(group), spent[0]["usd"] or 0.0)
+
+    async def _counts(self, group: Group) -> dict[Status, int]:
+        if group == Group(statuses=group.statuses):
+            rows = await self._db.execute("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
+        else:
+            clauses, values = where(group)
+            rows = await self._db.execute(
+                # With the sign no index over the statuses is taken, which would have all jobs read.
+                f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status",
+                **values,
+            )
+        counts = {Status(row["status"]): row["n"] for row in rows}
+        return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
 
     async def ids(self, prefix: str, limit: int) -> list[str]:
         rows = await self._db.fetch(
@@ -169,23 +187,6 @@ class SQLiteStore:
             limit=limit,
         )
         return [row["id"] for row in rows]
-
-    async def counts(self, group: Group) -> dict[Status, int]:
-        if group == Group(statuses=group.statuses):
-            rows = await self._db.fetch("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
-        else:
-            clauses, values = where(group)
-            rows = await self._db.fetch(
-                # With the sign no index over the statuses is taken, which would have all jobs read.
-                f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status",
-                **values,
-            )
-        counts = {Status(row["status"]): row["n"] for row in rows}
-        return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
-
-    async def spent(self, since: float) -> float:
-        rows = await self._db.fetch(_SPENT, since=since)
-        return rows[0]["usd"] or 0.0
 
     async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
         rows = await self._db.fetch(
@@ -786,3 +787,9 @@ class SQLiteStore:
             return job_of(row)
         except (ValueError, TypeError) as error:  # SQLite checks the shape of a page, not what stands in it
             raise StoreError(f"{damaged(self._folder)} ({error})") from error
+
+
+def _newest(group: Group, limit: int) -> tuple[str, dict[str, Any]]:
+    clauses, values = where(group)
+    order = "ORDER BY job.created_at DESC, job.id LIMIT :limit"
+    return f"{_HEAD} WHERE {clauses} {order}", {**values, "limit": limit}
