@@ -10,7 +10,7 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "group", "errors", "request", "thread", "content", "render"}
+PURE = {"job", "group", "errors", "request", "thread", "content", "paging", "render"}
 ENGINE_ROOM = {"responses", "store", "job", "group", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
@@ -24,8 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"job", "errors"},
     "request": {"job", "errors"},
     "thread": {"job"},
-    "content": {"job"},
-    "render": {"job", "group", "errors", "content", "request"},
+    "paging": set(),
+    "content": {"job", "paging"},
+    "render": {"job", "group", "errors", "content", "paging", "request"},
     "files": {"errors"},
     "responses": {"errors"},
     "store": {"job", "group", "errors"},
