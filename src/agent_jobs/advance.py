@@ -73,7 +73,8 @@ class Limits:
     Args:
         follow: Streams that this process reads at once.
         concurrent: Runs upstream at once, over all processes on the database.
-        job_timeout_s: Seconds from the first byte of a POST until the run is cancelled.
+        job_timeout_s: Seconds from the first byte of a job's first POST until its run is cancelled; those in which
+            somebody was waited for do not count.
         resubmit: Send a POST a second time after an answer that leaves open whether it was accepted. May cost twice.
         mode: How to send, whatever the endpoint teaches; None lets it teach.
     """
@@ -184,6 +185,9 @@ class Advancer:
             return Done()
         if job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
             await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
+            return Done()
+        if job.turn.number > 1 and job.overdue_s(now, self._limits.job_timeout_s) >= 0:
+            await self._fail(job, "deadline_exceeded", f"its time limit passed before turn {job.turn.number} was taken")
             return Done()
         # Not to be cancelled between the first byte and the id: the run would be paid and lost.
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:

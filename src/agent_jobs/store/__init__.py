@@ -25,7 +25,10 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be spent on the jobs started since a moment; a job counts with its cost, until then with its bound."""
+    """What may be spent on the jobs started in the day from a moment on.
+
+    A job counts with its cost, until its end with what it may cost at most.
+    """
 
     usd: float
     since: float
@@ -81,7 +84,7 @@ class Store(Protocol):
         ...
 
     async def spent(self, since: float) -> float:
-        """What the jobs started since then cost, in USD; those that still run count with what they may cost."""
+        """What the jobs started in the day from then on cost, in USD; those that still run, what they may cost."""
         ...
 
     async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
@@ -125,8 +128,12 @@ class Store(Protocol):
         """
         ...
 
-    async def go_on(self, job: Job) -> bool:
-        """Begin the job's next turn, for its holder; False when it was begun or cancelled before."""
+    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
+        """Begin the job's next turn, for its holder; False when it was begun or cancelled before.
+
+        Raises:
+            BudgetError: What the job may cost at most with it is not left of the budget; nothing was written.
+        """
         ...
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
