@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting, scripted
+from test_follow_ups import KEY
+from test_tools import runs
 
 HERE = Path(__file__).parent
 #: What an emulated turn is said to have used: a dollar's worth.
@@ -264,3 +267,16 @@ async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
     async with hosting(ours, speed=60) as host:
         assert (await host.end(job_id))["output"] == "the end"
     assert lines(log) == ["begin write 1", "end write 1"]
+
+
+async def test_a_purge_removes_the_responses_of_all_turns_whatever_becomes_of_one(
+    settings: Settings, host: Host, upstream: RunningServer
+) -> None:
+    await host.end(await started(host, calling(*[[call("ledger__read", n=n)] for n in range(3)])))
+    ids = [run["id"] for run in runs(upstream)]
+    upstream.forget(response_id=ids[0])
+    upstream.queue_fault(on="delete", status=500, match=ids[1])
+    async with hosting(replace(settings, retention_days=1), speed=86_400):
+        await eventually(lambda: upstream.emulator.counters()["deletes"] == 4)
+    there = [httpx2.get(f"{upstream.base_url}/responses/{each}", headers=KEY).status_code for each in ids]
+    assert there == [404, 200, 404, 404]

@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 
 import anyio
@@ -153,10 +154,10 @@ class Advancer:
     async def purge(self, before: float) -> int:
         """Forget jobs that ended long ago, here and upstream; returns how many."""
         purged = await self._store.purge(before)
-        for job in purged:
-            if job.turn.response_id is not None and job.turn.base_url == self._client.endpoint.base_url:
-                with suppress(UpstreamError):
-                    await self._client.delete(job.turn.response_id)
+        for place in chain.from_iterable(purged.values()):
+            if place.base_url == self._client.endpoint.base_url:
+                with suppress(UpstreamError):  # it may be gone there, and one that stays takes none along
+                    await self._client.delete(place.response_id)
         return len(purged)
 
     async def give_up_lost(self) -> None:

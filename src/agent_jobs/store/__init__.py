@@ -24,6 +24,14 @@ class Tombstone:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a response is."""
+
+    base_url: str
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """What may be spent on the jobs started in the day from a moment on.
 
@@ -207,8 +215,11 @@ class Store(Protocol):
         """Keep what an endpoint taught us, with the answer that did."""
         ...
 
-    async def purge(self, before: float) -> list[Job]:
-        """Forget the jobs that ended before this time but for a tombstone, a few at a time; returns them."""
+    async def purge(self, before: float) -> dict[str, list[Place]]:
+        """Forget the jobs that ended before this time but for a tombstone, a few at a time.
+
+        Returns the ids of those that are gone by this, each with where the responses of all its turns are.
+        """
         ...
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.group import Group, Storage, Watcher
 from agent_jobs.job import JSON, Call, Job, Mode, Output, Status, calls_of, items_of
-from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
+from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Place, Tombstone, Upload
 from agent_jobs.store.database import Database, SomeoneWasFirst, damaged, open_database
 from agent_jobs.store.rows import (
     ADDED_TO_JOB,
@@ -591,19 +591,28 @@ class SQLiteStore:
                 answer=answer,
             )
 
-    async def purge(self, before: float) -> list[Job]:
-        old = f"job.finished_at < :before AND job.status NOT IN {OPEN}"
-        rows = await self._db.fetch(f"{_JOB} WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+    async def purge(self, before: float) -> dict[str, list[Place]]:
+        old = f"finished_at < :before AND status NOT IN {OPEN}"
+        rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+        purged: dict[str, list[Place]] = {}
         for row in rows:
             async with self._db.changing(row["id"]):
+                places = await self._db.execute(
+                    """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
+                       ORDER BY number""",
+                    id=row["id"],
+                )
                 await self._db.execute(
                     f"""INSERT INTO tombstone (job_id, status, finished_at)
                         SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT DO NOTHING""",
                     id=row["id"],
                     before=before,
                 )
-                await self._db.execute(f"DELETE FROM job WHERE id = :id AND {old}", id=row["id"], before=before)
-        return [self._job(row) for row in rows]
+                if await self._db.execute(
+                    f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", **row, before=before
+                ):
+                    purged[row["id"]] = [Place(**place) for place in places]
+        return purged
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
         async with self._db.changing():
