@@ -14,7 +14,7 @@ import pytest
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting, scripted
-from test_follow_ups import KEY
+from test_follow_ups import KEY, sent_by_id
 from test_tools import runs
 
 HERE = Path(__file__).parent
@@ -151,6 +151,50 @@ async def test_a_follow_up_keeps_the_tools_and_may_name_others(host: Host, log: 
         second = await host.start(emulate=script, previous_job_id=first, options=options)
         assert (await host.end(second["job_id"]))["output"] == "the end"
     assert lines(log)[-4:] == ["begin write 2", "end write 2", "begin write 3", "end write 3"]
+
+
+SHOP: dict[str, Any] = {"type": "function", "name": "shop", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("options", "offered"),
+    [
+        ({}, ["code_interpreter", "ledger__read", "ledger__write"]),
+        ({"toolbox": ["ledger/read"]}, ["code_interpreter", "ledger__read"]),
+        ({"toolbox": "none"}, ["code_interpreter"]),
+        ({"tools": [SHOP]}, ["ledger__read", "ledger__write", "shop"]),
+        ({"tools": [SHOP], "toolbox": ["other/echo"]}, ["other__echo", "shop"]),
+    ],
+    ids=["nothing", "fewer", "none", "tools", "both"],
+)
+async def test_a_follow_up_offers_what_it_names_and_else_what_there_was(
+    settings: Settings, log: Path, upstream: RunningServer, options: dict[str, Any], offered: list[str]
+) -> None:
+    async with hosting(given(settings, ledger=ledger(log), other=bad())) as host:
+        first = await started(host, {"text": "one"}, tools=[{"type": "code_interpreter"}])
+        assert (await host.end(first))["output"] == "one"
+        script = calling([call(name)] if (name := "ledger__read") in offered else [])
+        second = await host.start(emulate=script, previous_job_id=first, options=options)
+        assert (await host.end(second["job_id"]))["status"] == "completed"
+    tools = sent_by_id(upstream, runs(upstream)[-1]["id"])["tools"]
+    assert sorted(tool.get("name", tool["type"]) for tool in tools) == offered
+
+
+async def test_a_follow_up_that_lacks_the_servers_of_its_job_says_so_and_may_do_without(
+    settings: Settings, host: Host, upstream: RunningServer
+) -> None:
+    first = await started(host, {"text": "one"})
+    await host.end(first)
+    async with hosting(settings) as other:
+        sentence = await other.refused("agent_start", prompt="two", previous_job_id=first)
+        assert sentence == (
+            "There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox none."
+        )
+        second = await other.start(emulate={}, previous_job_id=first, options={"toolbox": "none"})
+        assert (await other.end(second["job_id"]))["status"] == "completed"
+    assert sent_by_id(upstream, second["response_id"])["tools"] == []
+    async with hosting(given(settings, other=bad())) as other:
+        assert "no tool server 'ledger'" in await other.refused("agent_start", prompt="two", previous_job_id=first)
 
 
 async def test_a_turn_that_upstream_forgot_meanwhile_is_told_again(
