@@ -60,10 +60,10 @@ ALLOWED: dict[str, set[str]] = {
     "pace": set(),
     "tooling": {"errors", "render", "request"},
     "asking": {"engine", "errors", "group", "job", "render"},
-    "server": FACE | {"", "asking", "intake", "pace", "tooling"},
+    "server": FACE | {"", "asking", "pace", "tooling"},
     "web": FACE | {""},
     "stdio": FACE | {"", "server"},
-    "cli": FACE | {"", "hosts", "intake", "server", "web", "stdio", "emulator"},
+    "cli": FACE | {"", "hosts", "server", "web", "stdio", "emulator"},
     "__main__": {"stdio", "cli"},
     "emulator": set(),
 }

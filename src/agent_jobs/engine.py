@@ -18,8 +18,8 @@ from agent_jobs.job import JSON, WAITING, Call, Job, Mode, Status
 from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
-    from agent_jobs.intake import Intake, Order
-    from agent_jobs.request import Preset
+    from agent_jobs.intake import Intake
+    from agent_jobs.request import Order, Preset
     from agent_jobs.responses import ResponsesClient
     from agent_jobs.runner import Runner
 

@@ -176,6 +176,13 @@ class Store(Protocol):
         """
         ...
 
+    async def progress(self, job: Job) -> Job | None:
+        """Write how far the stream of a running job came, for its holder: cursor, activity, partial text.
+
+        Returns the job with a cancel that was requested meanwhile, None when someone was first.
+        """
+        ...
+
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
         """Note that the job is to be cancelled; a pending one is cancelled by that. None if there is no such job."""
         ...
