@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "pricing": {"job", "errors"},
     "settle": {*ENGINE_ROOM, "content", "pricing"},
     "steps": set(),
-    "loop": {*ENGINE_ROOM, "settle", "steps", "thread", "toolbox"},
+    "loop": {*ENGINE_ROOM, "pricing", "settle", "steps", "thread", "toolbox"},
     "advance": {*ENGINE_ROOM, "follow", "settle", "loop", "steps", "request", "thread"},
     "follow": ENGINE_ROOM,
     "runner": {*ENGINE_ROOM, "advance", "follow", "steps"},

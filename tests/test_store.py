@@ -14,10 +14,10 @@ import pytest
 from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
-from agent_jobs.errors import StoreError
+from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.group import Group
 from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
-from agent_jobs.store import Event, Store, open_store
+from agent_jobs.store import Budget, Event, Store, open_store
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -606,6 +606,34 @@ async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store
     assert (seen.usage_before, seen.cost_before_usd) == (Usage(input_tokens=5), 0.25)
     assert await store.begin(seen.sent(NOW + 9))
     assert ((await row(other)).status, (await row(other)).turn.sent_at) == (IN_PROGRESS, NOW + 9)
+
+
+async def test_a_job_runs_since_its_first_post_but_for_the_time_in_which_somebody_was_waited_for(
+    store: Store, other: Store
+):
+    job = await waiting(store, "a", "b")
+    a, b = [replace(call, state="done", output="1") for call in await store.calls(job.id)]
+    assert [job.overdue_s(NOW + later_s, 60.0) for later_s in (0.0, 900.0)] == [-60.0, -60.0]
+    assert await other.reply(job, [a], NOW + 500.0)
+    assert await store.wait(await row(store), NOW + 501.0, 600.0)
+    assert await other.reply(job, [b], NOW + 900.0)
+    assert (await row(store)).overdue_s(NOW + 950.0, 60.0) == -10.0
+    assert await store.go_on((await row(store)).next_turn({}, "r-2"))
+    assert await store.begin((await row(store)).sent(NOW + 950.0))
+    assert (await row(other)).overdue_s(NOW + 970.0, 60.0) == 10.0
+
+
+async def test_a_turn_that_the_budget_does_not_cover_is_not_begun(store: Store, other: Store):
+    await store.add(a_job("job_2", reserved_usd=1.0))
+    job = replace(await acting(store, "a"), cost_usd=0.5)
+    going_on = replace(job.next_turn({}, "r-2"), reserved_usd=1.5)
+    with pytest.raises(BudgetError, match=r"up to 2\.50 USD"):
+        await store.go_on(going_on, Budget(2.4, NOW - 1))
+    assert (await row(other)).turn.number == 1
+    assert await store.spent(NOW - 1) == 1.0
+    assert await store.go_on(going_on, Budget(2.5, NOW - 1))
+    assert (await row(other)).turn.number == 2
+    assert await store.spent(NOW - 1) == 2.5
 
 
 async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):

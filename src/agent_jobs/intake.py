@@ -86,7 +86,7 @@ class Intake:
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)
-        functions = await self._functions(options)
+        functions = await self._functions(options, previous)
         parts = files.parts(attached)
         uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
@@ -112,7 +112,7 @@ class Intake:
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)
-        functions = await self._functions(options)
+        functions = await self._functions(options, previous)
         parts = files.parts(attached)
         job, *others = [self._job(order, prompt, "", options, previous, parts, functions) for prompt in order.prompts]
         bound, unbounded = None, ""
@@ -154,7 +154,7 @@ class Intake:
             attachments=attached,
             openai=self._endpoint.openai,
         )
-        body = {**_inherited(previous.request, order.web_search), **body}
+        body = {**_inherited(previous, order.web_search), **body}
         if functions:
             named = {function["name"] for function in functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
@@ -187,13 +187,17 @@ class Intake:
             ),
         )
 
-    async def _functions(self, options: JSON) -> Sequence[JSON]:
-        """The functions of the user's own tool servers that the caller named."""
+    async def _functions(self, options: JSON, previous: "_Previous") -> Sequence[JSON]:
+        """The functions of the user's own tool servers that the caller named, else those of the job before."""
         names = request.toolbox_of(options)
-        if not names:
+        if not (previous.toolbox if names is None else names):
             return ()
         if self._terms.toolbox is None:
-            raise RequestError("There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX.")
+            without = ", or start it with options.toolbox none" if names is None else ""
+            raise RequestError(f"There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX{without}.")
+        if names is None:
+            self._terms.toolbox.check(previous.toolbox)
+            return previous.tools(of_toolbox=True)
         return await self._terms.toolbox.functions(names)
 
     async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> Job:
@@ -275,12 +279,23 @@ class _Previous:
     tokens: int | None = None  #: how much was read and written for it
     toolbox: Sequence[str] = ()
 
+    def tools(self, *, of_toolbox: bool) -> list[JSON]:
+        """The tools of its request: the functions of the user's own tool servers, or the others."""
+        tools = items_of(self.request.get("tools"))
+        if not self.toolbox:
+            return [] if of_toolbox else tools
+        from agent_jobs.toolbox import is_given  # brings the MCP client along
 
-def _inherited(before: JSON, web_search: bool | None) -> JSON:
-    """What holds of the request before this one until it says otherwise."""
-    kept = {name: before[name] for name in INHERITED if name in before}
-    if web_search is False and "tools" in kept:
-        kept["tools"] = [tool for tool in items_of(kept["tools"]) if not str(tool["type"]).startswith("web_search")]
+        return [tool for tool in tools if is_given(str(tool.get("name")), self.toolbox) is of_toolbox]
+
+
+def _inherited(before: _Previous, web_search: bool | None) -> JSON:
+    """What holds of the request before this one until it says otherwise, without what its toolbox brought."""
+    kept = {name: before.request[name] for name in INHERITED if name in before.request}
+    if "tools" in kept:
+        tools = before.tools(of_toolbox=False)
+        searches = [tool for tool in tools if str(tool["type"]).startswith("web_search")]
+        kept["tools"] = [tool for tool in tools if tool not in searches] if web_search is False else tools
     return kept
 
 

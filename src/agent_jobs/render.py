@@ -55,7 +55,8 @@ _NEXT = {
     "model_not_found": "agent_start with another model",
     "max_turns": "agent_start again with a narrower prompt or other tools",
     "max_tool_calls": "agent_start again with a higher options.max_tool_calls or a narrower prompt",
-    "budget_exceeded": "agent_start again with a higher options.max_cost_usd",
+    "budget_exceeded": "agent_start again once its limit is higher: options.max_cost_usd, or, set by the user, "
+    "AGENT_JOBS_DAILY_BUDGET_USD",
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
@@ -350,7 +351,9 @@ def _calls(result: Result) -> list[dict[str, Any]]:
     """What the job's turns asked for, and the answers; what is not answered yet as a whole, in pieces if it is long."""
     entries: list[dict[str, Any]] = []
     for call in result.calls:
-        entry = {"type": "call", "name": call.name, "state": call.state}
+        # Who made it was stopped, or died, before it heard of an answer.
+        state = "unknown" if call.state == "running" and result.job.terminal else call.state
+        entry = {"type": "call", "name": call.name, "state": state}
         if call.state == "open":
             pieces = range(0, max(1, len(call.arguments)), ARGUMENT_CHARS)
             entries += [

@@ -24,8 +24,19 @@ class Tombstone:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a response is."""
+
+    base_url: str
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be spent on the jobs started since a moment; a job counts with its cost, until then with its bound."""
+    """What may be spent on the jobs started in the day from a moment on.
+
+    A job counts with its cost, until its end with what it may cost at most.
+    """
 
     usd: float
     since: float
@@ -75,7 +86,7 @@ class Store(Protocol):
     async def listed(self, group: Group, limit: int, since: float) -> Listed:
         """The same jobs, and how many of the group stand where, all at one moment.
 
-        Beside it stands what the jobs started since a time cost, in USD; those that run count with what they may cost.
+        Beside it stands what the jobs started in the day from `since` on cost, in USD; those that run, what they may cost.
         """
         ...
 
@@ -124,8 +135,12 @@ class Store(Protocol):
         """
         ...
 
-    async def go_on(self, job: Job) -> bool:
-        """Begin the job's next turn, for its holder; False when it was begun or cancelled before."""
+    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
+        """Begin the job's next turn, for its holder; False when it was begun or cancelled before.
+
+        Raises:
+            BudgetError: What the job may cost at most with it is not left of the budget; nothing was written.
+        """
         ...
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
@@ -206,8 +221,11 @@ class Store(Protocol):
         """Keep what an endpoint taught us, with the answer that did."""
         ...
 
-    async def purge(self, before: float) -> list[Job]:
-        """Forget the jobs that ended before this time but for a tombstone, a few at a time; returns them."""
+    async def purge(self, before: float) -> dict[str, list[Place]]:
+        """Forget the jobs that ended before this time but for a tombstone, a few at a time.
+
+        Returns the ids of those that are gone by this, each with where the responses of all its turns are.
+        """
         ...
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.group import Group, Listed, Storage, Watcher
 from agent_jobs.job import JSON, Call, Job, Mode, Output, Status, calls_of, items_of
-from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
+from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Place, Tombstone, Upload
 from agent_jobs.store.database import Database, SomeoneWasFirst, damaged, open_database
 from agent_jobs.store.rows import (
     ADDED_TO_JOB,
@@ -50,10 +50,10 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND (
                      job.status IN {OPEN}
                      OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
                      OR job.error_code = 'start_unconfirmed')"""
-#: What a job costs, or may cost as long as its cost may grow.
+#: What the jobs of a day cost, or may cost as long as their cost may grow.
 _SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
-                            ELSE COALESCE(cost_usd, reserved_usd, 0.0) END) AS usd
-             FROM job WHERE created_at >= :since"""
+                            ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
+             FROM job WHERE created_at >= :since AND created_at < :since + 86400"""
 #: What takes a slot: it runs upstream, or may.
 _RUNNING = "('starting', 'queued', 'in_progress')"
 #: Where nothing runs upstream, so that a cancel ends the job.
@@ -89,14 +89,18 @@ class SQLiteStore:
         async with self._db.changing(spending=True):
             existing += [await self._add(job, allow_duplicate, uploads) for job in jobs]
             if budget is not None and None in existing:
-                spent = (await self._db.execute(_SPENT, since=budget.since))[0]["usd"] or 0.0
-                if spent > budget.usd:
-                    raise BudgetError(
-                        f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD "
-                        "would be spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
-                        "AGENT_JOBS_DAILY_BUDGET_USD."
-                    )
+                await self._keep_within(budget)
         return existing
+
+    async def _keep_within(self, budget: Budget) -> None:
+        """Inside a change: refuse it where more may be spent with it than the budget allows."""
+        spent = (await self._db.execute(_SPENT, since=budget.since))[0]["usd"] or 0.0
+        if spent > budget.usd:
+            raise BudgetError(
+                f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD would be "
+                "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
+                "AGENT_JOBS_DAILY_BUDGET_USD."
+            )
 
     async def _add(self, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]) -> Job | None:
         """Inside a change: write a job down, or read the one that answers for it."""
@@ -264,7 +268,7 @@ class SQLiteStore:
             # A job in a later turn has its slot already, and shows in_progress.
             won = await self._db.execute(
                 f"""UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
-                                  revision = revision + 1
+                                  running_since = :running_since, revision = revision + 1
                    WHERE id = :id AND turn = :number AND holder = :me AND cancel_requested_at IS NULL
                      AND (turn > 1 AND status = 'in_progress'
                           OR status = 'pending' AND (SELECT COUNT(*) FROM job
@@ -272,6 +276,7 @@ class SQLiteStore:
                    RETURNING id""",
                 id=job.id,
                 number=job.turn.number,
+                running_since=job.running_since,
                 me=self._db.holder.name,
                 limit=limit,
             )
@@ -319,7 +324,7 @@ class SQLiteStore:
                     f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
                                observed_by = :observed_by, usage = :usage,
                                error_code = :error_code, error_message = :error_message,
-                               cost_usd = COALESCE(:cost_usd, cost_usd), unsettled = :unsettled,
+                               cost_usd = :cost_usd, unsettled = :unsettled,
                                holder = CASE WHEN :ended THEN NULL ELSE holder END,
                                next_at = CASE WHEN :ended AND :unsettled THEN :finished_at
                                               WHEN :ended THEN NULL ELSE next_at END,
@@ -435,7 +440,8 @@ class SQLiteStore:
     async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
         async with self._db.changing(job.id):
             await self._db.execute(
-                "UPDATE turn SET asked_at = COALESCE(asked_at, :now) WHERE job_id = :id AND number = :number",
+                """UPDATE turn SET asked_at = :now WHERE job_id = :id AND number = :number
+                   AND (SELECT status FROM job WHERE id = :id) <> 'input_required'""",
                 id=job.id,
                 number=job.turn.number,
                 now=now,
@@ -476,6 +482,8 @@ class SQLiteStore:
             # would take the calls that it runs for those of a dead process.
             await self._db.execute(
                 f"""UPDATE job SET status = CASE WHEN {_ASKING} THEN status ELSE 'in_progress' END,
+                           running_since = CASE WHEN {_ASKING} THEN running_since ELSE running_since + :now - (
+                               SELECT asked_at FROM turn WHERE job_id = job.id AND number = job.turn) END,
                            next_at = CASE WHEN next_at IS NOT NULL THEN :now END, not_before = 0,
                            revision = revision + 1
                     WHERE id = :id""",
@@ -485,21 +493,25 @@ class SQLiteStore:
             return True
         return False
 
-    async def go_on(self, job: Job) -> bool:
+    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
         async with self._db.changing(job.id):
             won = await self._db.execute(
                 """UPDATE job SET turn = :number, status = 'in_progress', usage_before = :usage_before,
-                           cost_before_usd = :cost_before_usd, activity = '', revision = revision + 1
+                           cost_before_usd = :cost_before_usd, reserved_usd = :reserved_usd, activity = '',
+                           revision = revision + 1
                    WHERE id = :id AND turn = :number - 1 AND status IN ('in_progress', 'input_required')
                      AND holder = :me AND cancel_requested_at IS NULL RETURNING id""",
                 id=job.id,
                 number=job.turn.number,
                 usage_before=usage_json(job.usage_before),
                 cost_before_usd=job.cost_before_usd,
+                reserved_usd=job.reserved_usd,
                 me=self._db.holder.name,
             )
             if not won:
                 raise SomeoneWasFirst
+            if budget is not None:
+                await self._keep_within(budget)
             await self._add_turn(job)
             return True
         return False
@@ -609,19 +621,28 @@ class SQLiteStore:
                 answer=answer,
             )
 
-    async def purge(self, before: float) -> list[Job]:
-        old = f"job.finished_at < :before AND job.status NOT IN {OPEN}"
-        rows = await self._db.fetch(f"{_JOB} WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+    async def purge(self, before: float) -> dict[str, list[Place]]:
+        old = f"finished_at < :before AND status NOT IN {OPEN}"
+        rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+        purged: dict[str, list[Place]] = {}
         for row in rows:
             async with self._db.changing(row["id"]):
+                places = await self._db.execute(
+                    """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
+                       ORDER BY number""",
+                    id=row["id"],
+                )
                 await self._db.execute(
                     f"""INSERT INTO tombstone (job_id, status, finished_at)
                         SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT DO NOTHING""",
                     id=row["id"],
                     before=before,
                 )
-                await self._db.execute(f"DELETE FROM job WHERE id = :id AND {old}", id=row["id"], before=before)
-        return [self._job(row) for row in rows]
+                if await self._db.execute(
+                    f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", **row, before=before
+                ):
+                    purged[row["id"]] = [Place(**place) for place in places]
+        return purged
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
         async with self._db.changing():
