@@ -85,6 +85,12 @@ MISTAKES = {
     "a key file that is not there": ({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"}, "AGENT_JOBS_API_KEY_FILE names"),
     "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
     "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
+    "a command that cannot be found": (
+        {"AGENT_JOBS_ON_FINISH": "/no/such/command x"},
+        "AGENT_JOBS_ON_FINISH is not run",
+    ),
+    "a command that cannot be read": ({"AGENT_JOBS_ON_FINISH": "say 'it"}, "AGENT_JOBS_ON_FINISH is not run"),
+    "a command of nothing": ({"AGENT_JOBS_ON_FINISH": "''"}, "AGENT_JOBS_ON_FINISH is not run"),
     "results where nothing can be written": ({"AGENT_JOBS_RESULT_DIR": "/dev/null/out"}, "AGENT_JOBS_RESULT_DIR names"),
 }
 

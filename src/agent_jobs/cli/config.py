@@ -91,6 +91,8 @@ def _shown(settings: Settings, field: str) -> Any:
             return os.pathsep.join(map(str, value)) or None
         case "base_url":
             return _bare(value)
+        case "on_finish":  # arguments may be addresses with a secret in them
+            return " ".join([*value[:1], *["..."] * bool(value[1:])]) or None
         case _:
             pass
     if isinstance(value, SecretStr):

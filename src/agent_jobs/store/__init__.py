@@ -231,6 +231,14 @@ class Store(Protocol):
         """Note that the jobs' ends were handed to a host."""
         ...
 
+    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
+        """Claim a job that ended or asked after `since`: each end and each question goes to one caller, for ever.
+
+        Where something is still to be done after an end, that is left to be done until `settled_before`; and a
+        question to be answered until `asked_before`.
+        """
+        ...
+
     async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
         """When the next job at this endpoint is due here."""
         ...
