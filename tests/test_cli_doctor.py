@@ -50,7 +50,18 @@ def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningSe
     states = {what: {finding["state"] for finding in found} for what, found in findings.items() if what != "uvx"}
     assert states == {
         what: {"ok"}
-        for what in ("version", "python", "settings", "key", "upstream", "model", "database", "jobs", "self-test")
+        for what in (
+            "version",
+            "python",
+            "settings",
+            "key",
+            "host",
+            "upstream",
+            "model",
+            "database",
+            "jobs",
+            "self-test",
+        )
     }
     assert [f"protocol {version}" in finding["text"] for version, finding in zip(
         ("2025-11-25", "2026-07-28"), findings["self-test"], strict=True)] == [True, True]  # fmt: skip

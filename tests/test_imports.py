@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": FACE | {"", "asking", "intake", "pace", "tooling"},
     "web": FACE | {""},
     "stdio": FACE | {"", "server"},
-    "cli": FACE | {"", "hosts", "intake", "server", "web", "stdio", "emulator"},
+    "cli": FACE | {"", "hosts", "intake", "pace", "server", "web", "stdio", "emulator"},
     "__main__": {"stdio", "cli"},
     "emulator": set(),
 }
