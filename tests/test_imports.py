@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "hosts": {"", "errors"},
     "pricing": {"job", "errors"},
     "settle": {*ENGINE_ROOM, "content", "pricing"},
+    "notify": {"job", "group", "errors", "clock", "store", "render"},
     "steps": set(),
     "loop": {*ENGINE_ROOM, "pricing", "settle", "steps", "thread", "toolbox"},
     "advance": {*ENGINE_ROOM, "follow", "settle", "loop", "steps", "request", "thread"},
@@ -51,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "intake",
         "settle",
         "loop",
+        "notify",
         "engine",
         "request",
         "files",
@@ -64,15 +66,15 @@ ALLOWED: dict[str, set[str]] = {
     "server": FACE | {"", "asking", "pace", "tooling"},
     "web": FACE | {""},
     "stdio": FACE | {"", "server"},
-    "cli": FACE | {"", "hosts", "server", "web", "stdio", "emulator"},
+    "cli": FACE | {"", "hosts", "pace", "server", "web", "stdio", "emulator"},
     "__main__": {"stdio", "cli"},
     "emulator": set(),
 }
 
 #: Who may touch the outside world; what stands in no row is nobody's, and no pure room waits or does I/O.
 OUTSIDE: dict[str, set[str]] = {
-    "anyio": {"clock", "responses", "store", "settle", "loop", "advance", "follow", "runner", "intake", "engine", "app",
-              "asking", "server", "stdio", "cli", "web", "toolbox", "emulator"},
+    "anyio": {"clock", "responses", "store", "settle", "loop", "notify", "advance", "follow", "runner", "intake",
+              "engine", "app", "asking", "server", "stdio", "cli", "web", "toolbox", "emulator"},
     "httpx2": {"responses", "toolbox"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},

@@ -630,10 +630,10 @@ async def test_a_turn_that_the_budget_does_not_cover_is_not_begun(store: Store, 
     with pytest.raises(BudgetError, match=r"up to 2\.50 USD"):
         await store.go_on(going_on, Budget(2.4, NOW - 1))
     assert (await row(other)).turn.number == 1
-    assert await store.spent(NOW - 1) == 1.0
+    assert (await store.listed(Group(), 1, NOW - 1)).today_usd == 1.0
     assert await store.go_on(going_on, Budget(2.5, NOW - 1))
     assert (await row(other)).turn.number == 2
-    assert await store.spent(NOW - 1) == 2.5
+    assert (await store.listed(Group(), 1, NOW - 1)).today_usd == 2.5
 
 
 async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):
@@ -701,6 +701,77 @@ async def test_a_cancel_that_did_not_arrive_may_be_sent_by_whoever_comes_next(st
     assert await store.claim_cancel("job_1", NOW, 30)
     await store.forget_cancel("job_1")
     assert await other.claim_cancel("job_1", NOW + 1, 30)
+
+
+# What is news.
+
+
+async def news(store: Store, *, since: float = NOW - 600, settled_before: float = NOW, asked_before: float = NOW + 9):
+    return await store.claim_news(since, settled_before=settled_before, asked_before=asked_before)
+
+
+@pytest.mark.parametrize("end", sorted(TERMINAL))
+async def test_each_end_is_news_to_one_caller(store: Store, other: Store, end: Status):
+    running = await standing(store, IN_PROGRESS)
+    assert await news(store) is None
+    assert await store.save(at(running, end))
+    told: list[str | None] = []
+
+    async def ask(process: Store) -> None:
+        told.append(await news(process))
+
+    async with anyio.create_task_group() as tasks:
+        for process in (store, other, store, other):
+            tasks.start_soon(ask, process)
+    assert sorted(told, key=str) == [None, None, None, "job_1"]
+
+
+async def test_a_cancel_that_needs_no_look_is_news(store: Store, other: Store):
+    await store.add(a_job())
+    await other.request_cancel("job_1", NOW)
+    assert [await news(store), await news(other)] == ["job_1", None]
+
+
+async def test_an_end_is_no_news_once_it_is_old_or_while_something_is_to_be_done_after_it(store: Store):
+    running = await standing(store, IN_PROGRESS)
+    await store.save(replace(at(running, COMPLETED), unsettled=True))
+    assert await news(store) is None
+    assert await news(store, since=NOW, settled_before=NOW + 1) is None
+    assert await news(store, settled_before=NOW + 1) == "job_1"
+
+
+async def test_what_is_settled_is_news_at_once_and_the_older_comes_first(store: Store):
+    for job_id, finished_at in (("job_1", NOW), ("job_2", NOW - 5)):
+        job = await standing(store, IN_PROGRESS, job_id=job_id)
+        await store.save(replace(at(job, COMPLETED), finished_at=finished_at, unsettled=True))
+        await store.settle(job_id)
+    assert [await news(store), await news(store), await news(store)] == ["job_2", "job_1", None]
+
+
+async def test_each_question_is_news_once_unless_it_is_answered_and_so_is_the_end_after_it(store: Store):
+    job = await waiting(store, "a")
+    assert await news(store, asked_before=NOW) is None
+    assert [await news(store), await news(store)] == ["job_1", None]
+    [call] = await store.calls(job.id)
+    assert await store.reply(job, [replace(call, state="done", output="1")], NOW + 1)
+    assert await store.go_on(job.next_turn({}, "r-2"))
+    assert await store.begin((await row(store)).sent(NOW + 2))
+    await store.attach(job.id, 2, "resp_2", NOW + 2)
+    assert await news(store) is None
+    assert await store.save(replace(at(await row(store), COMPLETED), finished_at=NOW + 3))
+    assert [await news(store), await news(store)] == ["job_1", None]
+
+
+async def test_a_job_that_was_found_again_is_news_at_its_second_end(store: Store):
+    lost = replace(at(await standing(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
+    assert await store.save(lost)
+    assert await news(store) == "job_1"
+    found = there(await store.attach("job_1", 1, "resp_1", NOW + 1))
+    assert await news(store) is None
+    [due] = await store.due(NOW + 1, HERE)
+    assert due == found.id
+    assert await store.save(replace(at(found, FAILED), finished_at=NOW + 2))
+    assert [await news(store), await news(store)] == ["job_1", None]
 
 
 # When a job is due, and to whom.

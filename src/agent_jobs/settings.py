@@ -46,6 +46,7 @@ VARIABLES: Mapping[str, str] = {
     "AGENT_JOBS_TOOL_CONCURRENCY": "tool_concurrency",
     "AGENT_JOBS_APPROVALS": "approvals",
     "AGENT_JOBS_INPUT_TIMEOUT_S": "input_timeout_s",
+    "AGENT_JOBS_ON_FINISH": "on_finish",
     "AGENT_JOBS_PRICES": "prices",
     "AGENT_JOBS_DAILY_BUDGET_USD": "daily_budget_usd",
     "AGENT_JOBS_LOG_LEVEL": "log_level",
@@ -104,6 +105,7 @@ class Settings:
     tool_concurrency: int = 4
     approvals: str = "ask"
     input_timeout_s: float = 604_800.0
+    on_finish: tuple[str, ...] = ()
     prices: Path | None = None
     daily_budget_usd: float | None = None
     log_level: str = "warning"
@@ -118,6 +120,7 @@ class Settings:
         """
         env = {name: value.strip() for name, value in environ.items() if value.strip() and not _unfilled(name, value)}
         key_file = _path(env, "AGENT_JOBS_API_KEY_FILE")
+        on_finish, not_run = _command(env, "AGENT_JOBS_ON_FINISH")
         key = _key_from(key_file) if key_file else _key(env, "OPENAI_API_KEY")
         return cls(
             api_key=SecretStr(key) if key else None,
@@ -143,11 +146,12 @@ class Settings:
             tool_concurrency=_whole(env, "AGENT_JOBS_TOOL_CONCURRENCY", 4),
             approvals=_one_of(env, "AGENT_JOBS_APPROVALS", ("ask", "model"), "ask"),
             input_timeout_s=_seconds(env, "AGENT_JOBS_INPUT_TIMEOUT_S", 604_800.0, 10.0, 2_592_000.0),
+            on_finish=on_finish,
             prices=_path(env, "AGENT_JOBS_PRICES"),
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
-            warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR")),
+            warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR"), *not_run),
         )
 
     @classmethod
@@ -279,6 +283,28 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
         return Path(env[name]).expanduser() if name in env else None
     except RuntimeError:
         raise ConfigError(f"{name} begins with a home folder that does not exist: write the whole path.") from None
+
+
+def _command(env: Mapping[str, str], name: str) -> tuple[tuple[str, ...], list[str]]:
+    """A program and its arguments, or none and a sentence: that a job's end is told to nobody must not stop jobs."""
+    if name not in env:
+        return (), []
+    import shlex  # neither is needed where the variable is not set
+    import shutil
+
+    try:
+        program, *arguments = shlex.split(env[name])
+        program = os.path.expanduser(program)
+    except ValueError as error:
+        return (), [f"{name} is not run because of its quotes ({str(error).lower()}): write it as for a shell."]
+    # What stands there in place of a program may be an address with a secret in it: it is not shown.
+    if os.path.dirname(program) and not os.path.isabs(program):
+        why = "its program is neither a name nor a path from / or ~ on"
+    elif shutil.which(program, path=env.get("PATH")) is None:
+        why = "its first word is no program that can be found and run"
+    else:
+        return (program, *arguments), []
+    return (), [f"{name} is not run because {why}: begin it with the path of one."]
 
 
 def _folders(env: Mapping[str, str], name: str) -> tuple[Path, ...]:

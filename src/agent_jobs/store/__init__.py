@@ -86,7 +86,8 @@ class Store(Protocol):
     async def listed(self, group: Group, limit: int, since: float) -> Listed:
         """The same jobs, and how many of the group stand where, all at one moment.
 
-        Beside it stands what the jobs started in the day from `since` on cost, in USD; those that run, what they may cost.
+        Beside it stands what the jobs started in the day from `since` on cost, in USD; of those that run, what they
+        may cost.
         """
         ...
 
@@ -253,6 +254,14 @@ class Store(Protocol):
 
     async def deliver(self, job_ids: Sequence[str], now: float) -> None:
         """Note that the jobs' ends were handed to a host."""
+        ...
+
+    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
+        """Claim a job that ended or asked after `since`: each end and each question goes to one caller, for ever.
+
+        Where something is still to be done after an end, that is left to be done until `settled_before`; and a
+        question to be answered until `asked_before`.
+        """
         ...
 
     async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:

@@ -64,6 +64,15 @@ _CURSOR = """sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
 #: Somebody has to answer before the job's turn can go on.
 _ASKING = """EXISTS (SELECT 1 FROM call WHERE call.job_id = job.id AND call.turn = job.turn
                      AND call.state = 'open' AND call.needs IN ('approval', 'output'))"""
+#: What happened to a job that people wait for, and when: its end, or that it asks.
+_NEWS = """SELECT id, finished_at AS at FROM job
+           WHERE finished_at > :since AND noticed_at IS NOT finished_at
+             AND (NOT unsettled OR finished_at < :settled_before)
+           UNION ALL
+           SELECT id, asked_at FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+           WHERE status = 'input_required' AND asked_at > :since AND asked_at < :asked_before
+             AND noticed_at IS NOT asked_at
+           ORDER BY at LIMIT 1"""
 #: Files go with it, which are to be removed: here, and those that are there already at the provider.
 _UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id)"
 
@@ -709,6 +718,17 @@ class SQLiteStore:
                 ids=json.dumps(list(job_ids)),
                 now=now,
             )
+
+    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
+        asked = {"since": since, "settled_before": settled_before, "asked_before": asked_before}
+        if not await self._db.fetch(_NEWS, **asked):
+            return None  # as most often; a change would lock the database
+        claimed: list[sqlite3.Row] = []
+        async with self._db.changing():
+            claimed = await self._db.execute(_NEWS, **asked)
+            for row in claimed:
+                await self._db.execute("UPDATE job SET noticed_at = :at WHERE id = :id", **row)
+        return claimed[0]["id"] if claimed else None
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
         async with self._db.changing(job_id):
