@@ -37,9 +37,14 @@ class Scene:
 
 
 def captured(page: str) -> str:
-    """The page with what its lines show now."""
+    """The page with what its lines show now; a block that shows the same stays as it is."""
+
+    def block(found: re.Match[str]) -> str:
+        now = _block(here, found[1], found[2])
+        return found[0] if comparable(now) == comparable(found[0]) else now
+
     with machine() as here:
-        return BLOCK.sub(lambda found: _block(here, found[1], found[2]), page)
+        return BLOCK.sub(block, page)
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
@@ -90,7 +95,7 @@ OTHERWISE: Sequence[tuple[str, str]] = (
     (r"\b\d+(\.\d+)?( ?s| KiB| MiB)\b", r"N\2"),
     (r"(job_X +TIME +(queued|in_progress).*\n)+", "CHANGES\n"),
     (r'("elapsed_s"|"age_s"):\d+', r"\1:N"),
-    (r"\b\d+\.\d+\.\d+\b", "VERSION"),
+    (r"\b\d+\.\d+\.\d+\b|\bschema \d+", "VERSION"),
     (r"\w*…", "…"),
     (r"\s+", " "),
 )
@@ -148,6 +153,17 @@ def _own_presets(here: Machine) -> None:
     (here.home / "work/mine.toml").write_text('[release_notes]\ndescription = "Release notes"\nefort = "medium"\n')
 
 
+def _installed(here: Machine) -> None:
+    """The key is where the entries say, and they send jobs where this shell does."""
+    key = here.home / ".config/agent-jobs/openai-key"
+    key.parent.mkdir(parents=True)
+    key.write_text(f"{KEY}\n")
+    key.chmod(0o600)
+    for host in ("claude-desktop", "claude-code", "cursor", "vscode"):
+        installed = here.run(f"agent-jobs install {host} --env OPENAI_BASE_URL={here.upstream.base_url}")
+        assert installed.returncode == 0, installed.stderr
+
+
 def _one(here: Machine) -> None:
     """One job, which writes."""
     here.rest()
@@ -182,6 +198,7 @@ def _night(here: Machine) -> None:
 
 
 SCENES: dict[str, Scene] = {
+    "doctor-hosts": Scene(_installed),
     "first-run": Scene(_asking(CHECKPOINT, text=POINT)),
     "first-list": Scene(_hosted),
     "preset-mistake": Scene(_own_presets),

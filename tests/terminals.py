@@ -31,7 +31,8 @@ class Terminal:
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
         ours = {"OPENAI_API_KEY": "sk-secret-0123456789", "OPENAI_BASE_URL": self.base_url}
-        return {**kept, **ours, "AGENT_JOBS_DATA_DIR": str(self.folder), "TERM": "xterm", **more}
+        mine = {"AGENT_JOBS_DATA_DIR": str(self.folder), "HOME": str(self.folder.parent)}
+        return {**kept, **ours, **mine, "TERM": "xterm", **more}
 
     def pipe(self, *arguments: str, stdin: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
         """Run a command on pipes."""

@@ -2,15 +2,20 @@
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
+from mcp import Client
 
+from agent_jobs.app import open_app
 from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.settings import VARIABLES
+from agent_jobs.errors import ConfigError
+from agent_jobs.server import build_server
+from agent_jobs.settings import VARIABLES, Settings
 from hosts import scripted
 from processes import serving
 from terminals import Terminal
@@ -50,7 +55,18 @@ def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningSe
     states = {what: {finding["state"] for finding in found} for what, found in findings.items() if what != "uvx"}
     assert states == {
         what: {"ok"}
-        for what in ("version", "python", "settings", "key", "upstream", "model", "database", "jobs", "self-test")
+        for what in (
+            "version",
+            "python",
+            "settings",
+            "key",
+            "host",
+            "upstream",
+            "model",
+            "database",
+            "jobs",
+            "self-test",
+        )
     }
     assert [f"protocol {version}" in finding["text"] for version, finding in zip(
         ("2025-11-25", "2026-07-28"), findings["self-test"], strict=True)] == [True, True]  # fmt: skip
@@ -85,6 +101,8 @@ MISTAKES = {
     "a key file that is not there": ({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"}, "AGENT_JOBS_API_KEY_FILE names"),
     "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
     "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
+    "presets that are not there": ({"AGENT_JOBS_PRESETS": "/nowhere/presets.toml"}, "AGENT_JOBS_PRESETS"),
+    "a toolbox that is not there": ({"AGENT_JOBS_TOOLBOX": "/nowhere/tools.json"}, "AGENT_JOBS_TOOLBOX"),
     "results where nothing can be written": ({"AGENT_JOBS_RESULT_DIR": "/dev/null/out"}, "AGENT_JOBS_RESULT_DIR names"),
 }
 
@@ -102,6 +120,73 @@ def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
         server.initialize()
         said = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
         assert json.dumps(by_doctor)[1:-1] in said
+
+
+#: For each variable that can be set wrongly the ways in which it can.
+WRONG: Mapping[str, tuple[str, ...]] = {
+    "OPENAI_API_KEY": ("sk-caf\u00e9", "${OPENAI_API_KEY}", "sk-1\x7f"),
+    "AGENT_JOBS_API_KEY_FILE": ("/nowhere/key", "key", "/dev/null"),
+    "OPENAI_BASE_URL": ("api.openai.com/v1", "https://host:0/v1"),
+    "OPENAI_ORG_ID": ("org-\u00e9",),
+    "OPENAI_PROJECT_ID": ("proj-\u00e9",),
+    "AGENT_JOBS_AUTH": ("basic",),
+    "AGENT_JOBS_PRESETS": ("~nobody-of-this-name/presets.toml",),
+    "AGENT_JOBS_SECRETS": ("A=b", "CAFE"),
+    "AGENT_JOBS_DATA_DIR": ("~nobody-of-this-name/jobs",),
+    "AGENT_JOBS_FILE_ROOTS": ("src", "/no/such/folder", "~nobody-of-this-name"),
+    "AGENT_JOBS_RESULT_DIR": ("/dev/null/out", "~nobody-of-this-name/out"),
+    "AGENT_JOBS_MAX_WAIT_S": ("0", "soon"),
+    "AGENT_JOBS_START_TIMEOUT_S": ("901",),
+    "AGENT_JOBS_FOLLOW": ("all", "-1"),
+    "AGENT_JOBS_MAX_CONCURRENT": ("many", "0"),
+    "AGENT_JOBS_JOB_TIMEOUT_S": ("never",),
+    "AGENT_JOBS_MODE": ("fast",),
+    "AGENT_JOBS_RESUBMIT": ("twice",),
+    "AGENT_JOBS_RETENTION_DAYS": ("0",),
+    "AGENT_JOBS_TOOLBOX": ("~nobody-of-this-name/tools.json",),
+    "AGENT_JOBS_TOOL_CONCURRENCY": ("0",),
+    "AGENT_JOBS_APPROVALS": ("yes",),
+    "AGENT_JOBS_INPUT_TIMEOUT_S": ("1",),
+    "AGENT_JOBS_ON_FINISH": ("say 'it", "/no/such/command x", "./notify"),
+    "AGENT_JOBS_PRICES": ("~nobody-of-this-name/prices.toml",),
+    "AGENT_JOBS_DAILY_BUDGET_USD": ("0", "$20"),
+    "AGENT_JOBS_LOG_LEVEL": ("loud",),
+    "AGENT_JOBS_LOGLEVEL": ("debug",),
+    "AGENT_JOBS_": ("1",),
+}
+#: A secret that no header can carry, for those who name it.
+CAFE = {"CAFE": "caf\u00e9"}
+
+
+async def by_the_tools(environ: Mapping[str, str]) -> str:
+    """What the tools say in this environment, as the server over stdio has it."""
+    settings: Settings | ConfigError
+    try:
+        settings = Settings.from_env(environ)
+    except ConfigError as error:
+        settings = error
+    async with open_app(settings) as app, Client(build_server(app.engine)) as client:
+        answers = [await client.call_tool("agent_list"), await client.call_tool("agent_start", {"prompt": "x"})]
+    return json.dumps([answer.structured_content for answer in answers])
+
+
+def test_only_what_takes_anything_cannot_be_set_wrongly():
+    assert VARIABLES.keys() - WRONG.keys() == {"AGENT_JOBS_MODEL"}
+
+
+@pytest.mark.parametrize("number", range(max(map(len, WRONG.values()))))
+async def test_each_way_to_set_each_variable_wrongly_is_named_in_the_same_words(terminal: Terminal, number: int):
+    wrong = {name: values[number] for name, values in WRONG.items() if number < len(values)}
+    _, findings = await to_thread.run_sync(lambda: doctor(terminal, **wrong, **CAFE))
+    by_doctor = {finding["text"] for finding in findings["settings"]}
+    status, shown = await to_thread.run_sync(lambda: config(terminal, **wrong, **CAFE))
+    assert status == 1
+    assert by_doctor <= set(shown["mistakes"])
+    sound = {"OPENAI_API_KEY": KEY, "AGENT_JOBS_DATA_DIR": str(terminal.folder)}
+    for name, value in wrong.items():
+        named = "CAFE" if value == "CAFE" else name
+        [sentence] = [each for each in by_doctor if each.startswith(f"{named} ")]
+        assert json.dumps(sentence)[1:-1] in await by_the_tools({**sound, name: value, **CAFE})
 
 
 def test_every_mistake_is_named_at_once_and_the_rest_stays_in_force(terminal: Terminal):

@@ -33,7 +33,7 @@ def commands() -> list[str]:
     return list(dict.fromkeys(line.strip().partition("   ")[0] for line in lines if line.strip()))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def here() -> Generator[Machine]:
     with machine() as here:
         (here.home / "work/night.jsonl").write_text('"Summarise chapter 1"\n')

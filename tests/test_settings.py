@@ -52,6 +52,7 @@ def test_an_empty_environment_is_enough():
         ("AGENT_JOBS_FOLLOW", "12", "follow", 12),
         ("AGENT_JOBS_TOOLBOX", "~/tools.json", "toolbox", Path.home() / "tools.json"),
         ("AGENT_JOBS_TOOL_CONCURRENCY", "1", "tool_concurrency", 1),
+        ("AGENT_JOBS_ON_FINISH", "sh -c 'echo \"a b\"' x", "on_finish", ("sh", "-c", 'echo "a b"', "x")),
         ("AGENT_JOBS_PRICES", "~/prices.toml", "prices", Path.home() / "prices.toml"),
         ("AGENT_JOBS_DAILY_BUDGET_USD", "20", "daily_budget_usd", 20.0),
         ("AGENT_JOBS_DAILY_BUDGET_USD", "0.5", "daily_budget_usd", 0.5),
@@ -70,6 +71,7 @@ NAMES = [
     "AGENT_JOBS_DATA_DIR", "AGENT_JOBS_MAX_WAIT_S", "AGENT_JOBS_START_TIMEOUT_S", "AGENT_JOBS_LOG_LEVEL",
     "AGENT_JOBS_FOLLOW", "AGENT_JOBS_PRICES", "AGENT_JOBS_DAILY_BUDGET_USD", "AGENT_JOBS_PRESETS", "AGENT_JOBS_SECRETS",
     "AGENT_JOBS_FILE_ROOTS", "AGENT_JOBS_TOOLBOX", "AGENT_JOBS_TOOL_CONCURRENCY", "AGENT_JOBS_API_KEY_FILE",
+    "AGENT_JOBS_ON_FINISH",
 ]  # fmt: skip
 
 
@@ -113,6 +115,29 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(n
         Settings.from_env({name: text})
     assert name in str(refusal.value)
     assert hint in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("notify 'me", "quotes"),
+        ("''", "first word"),
+        ("no-such-program --secret", "first word"),
+        ("/no/such/program", "first word"),
+        ("/tmp", "first word"),
+        ("~nobody-of-this-name/notify", "from / or ~ on"),
+        ("./notify", "from / or ~ on"),
+        ("https://chat.example/hooks/t0ken", "from / or ~ on"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_told_and_stops_nothing(text: str, hint: str):
+    settings = Settings.from_env({"AGENT_JOBS_ON_FINISH": text})
+    assert settings.on_finish == ()
+    [warning] = settings.warnings
+    assert warning.startswith("AGENT_JOBS_ON_FINISH is not run because")
+    assert hint in warning
+    assert "secret" not in warning
+    assert "t0ken" not in warning
 
 
 @pytest.mark.parametrize("key", ["sk-caf\u00e9", "sk-\u200bpasted", "\ufeffsk-1", "sk-1\nsk-2", "sk-\x00", "sk-\udcff"])

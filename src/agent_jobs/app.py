@@ -20,6 +20,7 @@ from agent_jobs.store import Store, open_store
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.advance import Advancer
     from agent_jobs.intake import Terms
+    from agent_jobs.notify import Notifier
     from agent_jobs.responses import ResponsesClient
     from agent_jobs.runner import Runner
     from agent_jobs.toolbox import Toolbox
@@ -54,6 +55,7 @@ class App:
         self._opening: _Opening | None = None
         self._advancer: Advancer | None = None
         self._runner: Runner | None = None
+        self._notifier: Notifier | None = None
 
     async def engine(self) -> Engine:
         """The engine, once it is open; an opening that failed is tried again by the next caller.
@@ -80,6 +82,8 @@ class App:
         if self._runner is not None:
             self._tasks.start_soon(self._runner.run, self._what)
             self._tasks.start_soon(self._runner.purge)
+        if self._notifier is not None:
+            self._tasks.start_soon(self._notifier.run)
 
     def hurry(self) -> None:
         """The process ends: ids that are on their way get a last moment."""
@@ -139,6 +143,7 @@ class App:
         client = await stack.enter_async_context(
             open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=secrets)
         )
+        self._notifier = self._notifying(settings, store)
         runner = self._runner = self._running(settings, store, client, terms)
         if self._role == "works":
             self.work()
@@ -153,6 +158,22 @@ class App:
 
         servers = load_toolbox(settings.toolbox)
         return Toolbox(servers, os.environ, self._tasks, concurrency=settings.tool_concurrency)
+
+    def _notifying(self, settings: Settings, store: Store) -> Notifier | None:
+        """Who runs the user's command at a job's end, with an environment in which there is none of our secrets."""
+        if not settings.on_finish:
+            return None
+        from agent_jobs.notify import LIMIT_S, Command, Notifier
+
+        ours = [each for each in (settings.api_key, *settings.secrets.values()) if each is not None]
+        hidden = {each.get_secret_value() for each in ours} - {""}
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if name != "OPENAI_API_KEY" and name not in settings.secrets and value.strip() not in hidden
+        }
+        command = Command(settings.on_finish, environ, settings.data_path(), LIMIT_S / self._clock.speed)
+        return Notifier(store, self._clock, command)
 
     def _running(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
         """Who works on the jobs."""
@@ -170,8 +191,12 @@ class App:
         )
         made = settings.result_dir or settings.data_path() / "made"
         settler = Settler(store, client, self._clock, terms.prices, results=settings.result_dir, made=made)
-        bounds = Bounds(job_timeout_s=settings.job_timeout_s, input_timeout_s=settings.input_timeout_s)
-        loop = Loop(store, self._clock, settler, terms.toolbox, bounds)
+        bounds = Bounds(
+            job_timeout_s=settings.job_timeout_s,
+            input_timeout_s=settings.input_timeout_s,
+            budget_usd=settings.daily_budget_usd,
+        )
+        loop = Loop(store, self._clock, settler, terms.prices, terms.toolbox, bounds)
         self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)
         return Runner(
             store,

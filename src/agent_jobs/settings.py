@@ -132,10 +132,17 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
             "604800",
         ),
     },
+    "When a job ends": {
+        "AGENT_JOBS_ON_FINISH": Variable(
+            "on_finish", "a command as for a shell",
+            "A command that is run when a job ended or asks for something, with the job as JSON on its stdin.",
+            page="on-finish.md",
+        ),
+    },
     "Money": {
         "AGENT_JOBS_DAILY_BUDGET_USD": Variable(
             "daily_budget_usd", "an amount in USD above 0",
-            "What all starts of a day (UTC) may cost together; a start that could cost more is refused.",
+            "What all starts of a day (UTC) may cost together; what could cost more is not started.",
             page="cost.md#the-budget",
         ),
         "AGENT_JOBS_PRICES": Variable(
@@ -205,6 +212,7 @@ class Settings:
     tool_concurrency: int = 4
     approvals: str = "ask"
     input_timeout_s: float = 604_800.0
+    on_finish: tuple[str, ...] = ()
     prices: Path | None = None
     daily_budget_usd: float | None = None
     log_level: str = "warning"
@@ -219,6 +227,7 @@ class Settings:
         """
         env = {name: value.strip() for name, value in environ.items() if value.strip() and not _unfilled(name, value)}
         key_file = _path(env, "AGENT_JOBS_API_KEY_FILE")
+        on_finish, not_run = _command(env, "AGENT_JOBS_ON_FINISH")
         key = _key_from(key_file) if key_file else _key(env, "OPENAI_API_KEY")
         return cls(
             api_key=SecretStr(key) if key else None,
@@ -244,11 +253,12 @@ class Settings:
             tool_concurrency=_whole(env, "AGENT_JOBS_TOOL_CONCURRENCY", 4),
             approvals=_one_of(env, "AGENT_JOBS_APPROVALS", ("ask", "model"), "ask"),
             input_timeout_s=_seconds(env, "AGENT_JOBS_INPUT_TIMEOUT_S", 604_800.0, 10.0, 2_592_000.0),
+            on_finish=on_finish,
             prices=_path(env, "AGENT_JOBS_PRICES"),
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
-            warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR")),
+            warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR"), *not_run),
         )
 
     @classmethod
@@ -380,6 +390,28 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
         return Path(env[name]).expanduser() if name in env else None
     except RuntimeError:
         raise ConfigError(f"{name} begins with a home folder that does not exist: write the whole path.") from None
+
+
+def _command(env: Mapping[str, str], name: str) -> tuple[tuple[str, ...], list[str]]:
+    """A program and its arguments, or none and a sentence: that a job's end is told to nobody must not stop jobs."""
+    if name not in env:
+        return (), []
+    import shlex  # neither is needed where the variable is not set
+    import shutil
+
+    try:
+        program, *arguments = shlex.split(env[name])
+        program = os.path.expanduser(program)
+    except ValueError as error:
+        return (), [f"{name} is not run because of its quotes ({str(error).lower()}): write it as for a shell."]
+    # What stands there in place of a program may be an address with a secret in it: it is not shown.
+    if os.path.dirname(program) and not os.path.isabs(program):
+        why = "its program is neither a name nor a path from / or ~ on"
+    elif shutil.which(program, path=env.get("PATH")) is None:
+        why = "its first word is no program that can be found and run"
+    else:
+        return (program, *arguments), []
+    return (), [f"{name} is not run because {why}: begin it with the path of one."]
 
 
 def _folders(env: Mapping[str, str], name: str) -> tuple[Path, ...]:

@@ -112,7 +112,9 @@ def _shown(settings: Settings, field: str) -> Any:
         case "file_roots":
             return os.pathsep.join(map(str, value)) or None
         case "base_url":
-            return _bare(value)
+            return bare(value)
+        case "on_finish":  # arguments may be addresses with a secret in them
+            return " ".join([*value[:1], *["..."] * bool(value[1:])]) or None
         case _:
             pass
     if isinstance(value, SecretStr):
@@ -120,7 +122,7 @@ def _shown(settings: Settings, field: str) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _bare(url: str) -> str:
+def bare(url: str) -> str:
     """An address without a password that may stand in it."""
     from urllib.parse import urlsplit
 

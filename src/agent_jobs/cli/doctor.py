@@ -5,46 +5,35 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
-from agent_jobs.cli.config import masked
+from agent_jobs.cli.config import bare, masked
+from agent_jobs.cli.entries import host_findings
+from agent_jobs.cli.finding import Finding, tell
+from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Session, call, json_option
 from agent_jobs.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError
 from agent_jobs.group import Group, Watcher
+from agent_jobs.hosts.launch import desktop_path
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.request import models
 from agent_jobs.settings import Settings
 
-#: What an app that was started from a desktop finds programs in.
-DESKTOP_PATH = {"darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
-LINUX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: A model that is shut down sooner is told of.
 SOON_DAYS = 60
 #: A running job that nobody looked at for so long is stuck: an unwatched one is looked at every 60 s, a followed one
 #: every 290 s.
 STUCK_S = 600.0
 NAMED = 3
-State = Literal["ok", "warning", "problem"]
-MARKS: dict[State, tuple[str, str]] = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "problem": ("X", "red")}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; what to do about it, where something is to be done."""
-
-    what: str
-    state: State
-    text: str
-    fix: str = ""
 
 
 @click.command("doctor")
@@ -59,23 +48,13 @@ def doctor_command(as_json: bool) -> None:
     for finding in _findings():
         findings.append(finding)
         if not as_json:
-            _tell(finding)
+            tell(finding)
     if as_json:
         from agent_jobs import render
 
         rows = [{name: text for name, text in vars(finding).items() if text} for finding in findings]
         click.echo(render.dumps({"version": __version__, "findings": rows}))
     raise SystemExit(Exit.REFUSED if any(finding.state == "problem" for finding in findings) else Exit.DONE)
-
-
-def _tell(finding: Finding) -> None:
-    mark, colour = MARKS[finding.state]
-    mark = click.style(f"{mark:<2}", fg=colour) if terminal.colourful(sys.stdout) else f"{mark:<2}"
-    width = (terminal.columns() or 10_000) - 15
-    lines = [*terminal.wrapped(finding.text, width), *(f"-> {each}" if not n else f"   {each}" for n, each in
-             enumerate(terminal.wrapped(finding.fix, width - 3) if finding.fix else []))]  # fmt: skip
-    for number, each in enumerate(lines):
-        click.echo(f"{mark} {finding.what:<10}  {each}" if number == 0 else f"{' ' * 15}{each}")
 
 
 def _findings() -> Iterator[Finding]:
@@ -90,6 +69,7 @@ def _findings() -> Iterator[Finding]:
     if not refused and not settings.warnings:
         yield Finding("settings", "ok", "what is set can be used; agent-jobs config shows it")
     yield _key(settings)
+    yield from host_findings(here(), settings)
     try:
         yield from call(_engine_findings(settings), role="acts", settings=replace(settings, log_level="error"))
     except click.ClickException as error:
@@ -103,8 +83,7 @@ def _uvx() -> Finding:
         fix = "install uv (https://docs.astral.sh/uv/), or start agent-jobs by its own path in your host's entry"
         return Finding("uvx", "warning", "uvx is not on the PATH", fix)
     found = str(Path(found).absolute())
-    path = DESKTOP_PATH.get(sys.platform, LINUX_PATH if sys.platform != "win32" else os.environ.get("PATH", ""))
-    if shutil.which("uvx", path=path):
+    if shutil.which("uvx", path=desktop_path(here())):
         return Finding("uvx", "ok", f"{found}, which apps started from a desktop find too")
     return Finding(
         "uvx", "warning", f"{found}, which apps started from a desktop do not find",
@@ -144,7 +123,7 @@ def _engine_findings(settings: Settings) -> Any:
 async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
     """One GET, which needs the key and names the model."""
     name = settings.model or models()["default"]
-    where = f"{settings.base_url.partition('?')[0]}"
+    where = bare(settings.base_url).partition("?")[0]
     try:
         answer = await engine.model(name)
     except AccountError as error:

@@ -90,6 +90,12 @@ class Host:
     asks: bool = False
     #: The key of `first` that hands the key over, for hosts that forward variables by a list of names.
     forwards: str | None = None
+    #: Started from a desktop, where programs and variables of a shell are not seen.
+    desktop: bool = True
+    #: After how long the host gives a tool call up; None where it is not known to.
+    call_limit_s: float | None = 60.0
+    #: The key of an entry that sets another limit, and how long one of its unit is, in seconds.
+    call_limit_key: tuple[str, float] | None = None
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -176,6 +182,9 @@ _ALL = (
         after="Start a new session of Claude Code; /mcp shows the server.",
         user=_claude_code,
         project=".mcp.json",
+        desktop=False,
+        call_limit_s=None,  # it gives up after 28 hours
+        call_limit_key=("timeout", 0.001),
         secret="${OPENAI_API_KEY:-}",  # without the default Claude Code refuses the whole file when it is not set
         ours=_stdio,
     ),
@@ -196,6 +205,7 @@ _ALL = (
         keys=("servers",),
         user=lambda machine: (Place(machine.config / "Code/User/mcp.json"),),
         project=".vscode/mcp.json",
+        call_limit_s=None,
         secret=f"${{input:{INPUT}}}",
         asks=True,
         ours=_stdio,
@@ -209,6 +219,9 @@ _ALL = (
         keys=("mcp_servers",),
         user=_codex,
         project=".codex/config.toml",
+        desktop=False,
+        call_limit_s=300.0,
+        call_limit_key=("tool_timeout_sec", 1.0),
         # Earlier versions gave 10 s and 60 s; a first start downloads, and a poll waits up to 240 s.
         first={"env_vars": [KEY], "startup_timeout_sec": 60, "tool_timeout_sec": 300},
         forwards="env_vars",

@@ -15,6 +15,9 @@ from agent_jobs.hosts import SERVER, Launch, Machine
 
 #: Where uv puts itself; apps that were started from a desktop, and some shells, have none of these on their PATH.
 UVX_FOLDERS = (".local/bin", ".cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")
+#: What an app that was started from a desktop finds programs in.
+DESKTOP_PATHS = {"darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
+LINUX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PINNED = Launch("uvx", (f"{SERVER}@{__version__}",))
 
 
@@ -25,6 +28,13 @@ def launch(machine: Machine) -> Launch:
         return Launch(sys.executable, ("-m", "agent_jobs"))
     source = _source()
     return Launch(found, ("--from", source, SERVER) if source else PINNED.args)
+
+
+def desktop_path(machine: Machine) -> str:
+    """The PATH of an app that was started from a desktop."""
+    if machine.platform == "win32":
+        return machine.environ.get("PATH", "")
+    return DESKTOP_PATHS.get(machine.platform, LINUX_PATH)
 
 
 def _uvx(machine: Machine) -> str | None:

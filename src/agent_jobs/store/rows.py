@@ -66,6 +66,7 @@ _READ_OF_JOB = (
     "delivered_at",
     "result_path",
     "cancel_requested_at",
+    "running_since",
     "watched_until",
     "revision",
 )

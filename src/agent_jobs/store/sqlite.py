@@ -4,12 +4,14 @@ import json
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.group import Group, Storage, Watcher
+from agent_jobs.group import Group, Listed, Storage, Watcher
 from agent_jobs.job import JSON, Call, Job, Mode, Output, Status, calls_of, items_of
-from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
+from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Place, Tombstone, Upload
 from agent_jobs.store.database import Database, SomeoneWasFirst, damaged, open_database
 from agent_jobs.store.rows import (
     ADDED_TO_JOB,
@@ -48,15 +50,29 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND (
                      job.status IN {OPEN}
                      OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
                      OR job.error_code = 'start_unconfirmed')"""
-#: What a job costs, or may cost as long as its cost may grow.
+#: What the jobs of a day cost, or may cost as long as their cost may grow.
 _SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
-                            ELSE COALESCE(cost_usd, reserved_usd, 0.0) END) AS usd
-             FROM job WHERE created_at >= :since"""
+                            ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
+             FROM job WHERE created_at >= :since AND created_at < :since + 86400"""
+#: What takes a slot: it runs upstream, or may.
+_RUNNING = "('starting', 'queued', 'in_progress')"
 #: Where nothing runs upstream, so that a cancel ends the job.
 _IDLE = "('pending', 'input_required')"
+#: A cursor never falls.
+_CURSOR = """sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
+                                   COALESCE(:sequence_number, sequence_number))"""
 #: Somebody has to answer before the job's turn can go on.
 _ASKING = """EXISTS (SELECT 1 FROM call WHERE call.job_id = job.id AND call.turn = job.turn
                      AND call.state = 'open' AND call.needs IN ('approval', 'output'))"""
+#: What happened to a job that people wait for, and when: its end, or that it asks.
+_NEWS = """SELECT id, finished_at AS at FROM job
+           WHERE finished_at > :since AND noticed_at IS NOT finished_at
+             AND (NOT unsettled OR finished_at < :settled_before)
+           UNION ALL
+           SELECT id, asked_at FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+           WHERE status = 'input_required' AND asked_at > :since AND asked_at < :asked_before
+             AND noticed_at IS NOT asked_at
+           ORDER BY at LIMIT 1"""
 #: Files go with it, which are to be removed: here, and those that are there already at the provider.
 _UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id)"
 
@@ -82,14 +98,18 @@ class SQLiteStore:
         async with self._db.changing(spending=True):
             existing += [await self._add(job, allow_duplicate, uploads) for job in jobs]
             if budget is not None and None in existing:
-                spent = (await self._db.execute(_SPENT, since=budget.since))[0]["usd"] or 0.0
-                if spent > budget.usd:
-                    raise BudgetError(
-                        f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD "
-                        "would be spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
-                        "AGENT_JOBS_DAILY_BUDGET_USD."
-                    )
+                await self._keep_within(budget)
         return existing
+
+    async def _keep_within(self, budget: Budget) -> None:
+        """Inside a change: refuse it where more may be spent with it than the budget allows."""
+        spent = (await self._db.execute(_SPENT, since=budget.since))[0]["usd"] or 0.0
+        if spent > budget.usd:
+            raise BudgetError(
+                f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD would be "
+                "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
+                "AGENT_JOBS_DAILY_BUDGET_USD."
+            )
 
     async def _add(self, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]) -> Job | None:
         """Inside a change: write a job down, or read the one that answers for it."""
@@ -150,11 +170,28 @@ class SQLiteStore:
         return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
 
     async def find(self, group: Group, limit: int) -> list[Job]:
-        clauses, values = where(group)
-        rows = await self._db.fetch(
-            f"{_HEAD} WHERE {clauses} ORDER BY job.created_at DESC, job.id LIMIT :limit", **values, limit=limit
-        )
-        return [self._job(row) for row in rows]
+        sql, values = _newest(group, limit)
+        return [self._job(row) for row in await self._db.fetch(sql, **values)]
+
+    async def listed(self, group: Group, limit: int, since: float) -> Listed:
+        sql, values = _newest(group, limit)
+        async with self._db.reading():
+            jobs = [self._job(row) for row in await self._db.execute(sql, **values)]
+            spent = await self._db.execute(_SPENT, since=since)
+            return Listed(jobs, await self._counts(group), spent[0]["usd"] or 0.0)
+
+    async def _counts(self, group: Group) -> dict[Status, int]:
+        if group == Group(statuses=group.statuses):
+            rows = await self._db.execute("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
+        else:
+            clauses, values = where(group)
+            rows = await self._db.execute(
+                # With the sign no index over the statuses is taken, which would have all jobs read.
+                f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status",
+                **values,
+            )
+        counts = {Status(row["status"]): row["n"] for row in rows}
+        return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
 
     async def ids(self, prefix: str, limit: int) -> list[str]:
         rows = await self._db.fetch(
@@ -163,23 +200,6 @@ class SQLiteStore:
             limit=limit,
         )
         return [row["id"] for row in rows]
-
-    async def counts(self, group: Group) -> dict[Status, int]:
-        if group == Group(statuses=group.statuses):
-            rows = await self._db.fetch("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
-        else:
-            clauses, values = where(group)
-            rows = await self._db.fetch(
-                # With the sign no index over the statuses is taken, which would have all jobs read.
-                f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status",
-                **values,
-            )
-        counts = {Status(row["status"]): row["n"] for row in rows}
-        return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
-
-    async def spent(self, since: float) -> float:
-        rows = await self._db.fetch(_SPENT, since=since)
-        return rows[0]["usd"] or 0.0
 
     async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
         rows = await self._db.fetch(
@@ -256,15 +276,16 @@ class SQLiteStore:
         async with self._db.changing(job.id, spending=True):
             # A job in a later turn has its slot already, and shows in_progress.
             won = await self._db.execute(
-                """UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
-                                  revision = revision + 1
+                f"""UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
+                                  running_since = :running_since, revision = revision + 1
                    WHERE id = :id AND turn = :number AND holder = :me AND cancel_requested_at IS NULL
                      AND (turn > 1 AND status = 'in_progress'
                           OR status = 'pending' AND (SELECT COUNT(*) FROM job
-                                 WHERE status IN ('starting', 'queued', 'in_progress')) < :limit)
+                                 WHERE status IN {_RUNNING}) < :limit)
                    RETURNING id""",
                 id=job.id,
                 number=job.turn.number,
+                running_since=job.running_since,
                 me=self._db.holder.name,
                 limit=limit,
             )
@@ -312,7 +333,7 @@ class SQLiteStore:
                     f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
                                observed_by = :observed_by, usage = :usage,
                                error_code = :error_code, error_message = :error_message,
-                               cost_usd = COALESCE(:cost_usd, cost_usd), unsettled = :unsettled,
+                               cost_usd = :cost_usd, unsettled = :unsettled,
                                holder = CASE WHEN :ended THEN NULL ELSE holder END,
                                next_at = CASE WHEN :ended AND :unsettled THEN :finished_at
                                               WHEN :ended THEN NULL ELSE next_at END,
@@ -330,12 +351,10 @@ class SQLiteStore:
             if not saved:
                 raise SomeoneWasFirst
             await self._db.execute(
-                """UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
+                f"""UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
                           missing_since = :missing_since, hollow = :hollow, detached = :detached, partial = :partial,
                           timed_out_at = :timed_out_at, mode = :mode, sent_at = :sent_at, acting = :acting,
-                          asked_at = :asked_at,
-                          sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
-                                                COALESCE(:sequence_number, sequence_number))
+                          asked_at = :asked_at, {_CURSOR}
                    WHERE job_id = :id AND number = :number""",
                 **turn_columns(job),
             )
@@ -354,6 +373,31 @@ class SQLiteStore:
             if job.turn.acting and job.output is not None and job.output.response is not None:
                 await self._ask(job, calls_of(items_of(job.output.response.get("output"))))
         return await self.get(job.id) if saved else None
+
+    async def progress(self, job: Job) -> Job | None:
+        # Written every second for each of up to 200 jobs: it touches no index, and reads nothing back.
+        rows: list[sqlite3.Row] = []
+        async with self._db.changing(job.id):
+            rows = await self._db.execute(
+                f"""UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
+                    WHERE id = :id AND status IN {_RUNNING} AND holder = :me RETURNING cancel_requested_at""",
+                id=job.id,
+                activity=job.activity,
+                observed_by=job.observed_by,
+                me=self._db.holder.name,
+            )
+            if not rows:
+                raise SomeoneWasFirst
+            await self._db.execute(
+                f"""UPDATE turn SET partial = :partial, detached = :detached, {_CURSOR}
+                    WHERE job_id = :id AND number = :number""",
+                id=job.id,
+                number=job.turn.number,
+                partial=job.turn.partial,
+                detached=job.turn.detached,
+                sequence_number=job.turn.sequence_number,
+            )
+        return replace(job, cancel_requested_at=rows[0]["cancel_requested_at"]) if rows else None
 
     async def _ask(self, job: Job, calls: Sequence[Call]) -> None:
         """Inside a change: write down what a turn asks for."""
@@ -405,7 +449,8 @@ class SQLiteStore:
     async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
         async with self._db.changing(job.id):
             await self._db.execute(
-                "UPDATE turn SET asked_at = COALESCE(asked_at, :now) WHERE job_id = :id AND number = :number",
+                """UPDATE turn SET asked_at = :now WHERE job_id = :id AND number = :number
+                   AND (SELECT status FROM job WHERE id = :id) <> 'input_required'""",
                 id=job.id,
                 number=job.turn.number,
                 now=now,
@@ -446,6 +491,8 @@ class SQLiteStore:
             # would take the calls that it runs for those of a dead process.
             await self._db.execute(
                 f"""UPDATE job SET status = CASE WHEN {_ASKING} THEN status ELSE 'in_progress' END,
+                           running_since = CASE WHEN {_ASKING} THEN running_since ELSE running_since + :now - (
+                               SELECT asked_at FROM turn WHERE job_id = job.id AND number = job.turn) END,
                            next_at = CASE WHEN next_at IS NOT NULL THEN :now END, not_before = 0,
                            revision = revision + 1
                     WHERE id = :id""",
@@ -455,21 +502,25 @@ class SQLiteStore:
             return True
         return False
 
-    async def go_on(self, job: Job) -> bool:
+    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
         async with self._db.changing(job.id):
             won = await self._db.execute(
                 """UPDATE job SET turn = :number, status = 'in_progress', usage_before = :usage_before,
-                           cost_before_usd = :cost_before_usd, activity = '', revision = revision + 1
+                           cost_before_usd = :cost_before_usd, reserved_usd = :reserved_usd, activity = '',
+                           revision = revision + 1
                    WHERE id = :id AND turn = :number - 1 AND status IN ('in_progress', 'input_required')
                      AND holder = :me AND cancel_requested_at IS NULL RETURNING id""",
                 id=job.id,
                 number=job.turn.number,
                 usage_before=usage_json(job.usage_before),
                 cost_before_usd=job.cost_before_usd,
+                reserved_usd=job.reserved_usd,
                 me=self._db.holder.name,
             )
             if not won:
                 raise SomeoneWasFirst
+            if budget is not None:
+                await self._keep_within(budget)
             await self._add_turn(job)
             return True
         return False
@@ -579,19 +630,28 @@ class SQLiteStore:
                 answer=answer,
             )
 
-    async def purge(self, before: float) -> list[Job]:
-        old = f"job.finished_at < :before AND job.status NOT IN {OPEN}"
-        rows = await self._db.fetch(f"{_JOB} WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+    async def purge(self, before: float) -> dict[str, list[Place]]:
+        old = f"finished_at < :before AND status NOT IN {OPEN}"
+        rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+        purged: dict[str, list[Place]] = {}
         for row in rows:
             async with self._db.changing(row["id"]):
+                places = await self._db.execute(
+                    """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
+                       ORDER BY number""",
+                    id=row["id"],
+                )
                 await self._db.execute(
                     f"""INSERT INTO tombstone (job_id, status, finished_at)
                         SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT DO NOTHING""",
                     id=row["id"],
                     before=before,
                 )
-                await self._db.execute(f"DELETE FROM job WHERE id = :id AND {old}", id=row["id"], before=before)
-        return [self._job(row) for row in rows]
+                if await self._db.execute(
+                    f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", **row, before=before
+                ):
+                    purged[row["id"]] = [Place(**place) for place in places]
+        return purged
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
         async with self._db.changing():
@@ -626,13 +686,13 @@ class SQLiteStore:
     async def unpark(self, base_url: str, limit: int) -> list[str]:
         async with self._db.changing():
             rows = await self._db.execute(
-                """UPDATE job SET holder = :me WHERE id IN (
+                f"""UPDATE job SET holder = :me WHERE id IN (
                        SELECT id FROM job
                        WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL
                          AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
                        ORDER BY priority DESC, created_at
                        LIMIT MAX(0, :limit - (SELECT COUNT(*) FROM job
-                                              WHERE status IN ('starting', 'queued', 'in_progress'))))
+                                              WHERE status IN {_RUNNING})))
                    RETURNING id""",
                 me=self._db.holder.name,
                 base_url=base_url,
@@ -658,6 +718,17 @@ class SQLiteStore:
                 ids=json.dumps(list(job_ids)),
                 now=now,
             )
+
+    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
+        asked = {"since": since, "settled_before": settled_before, "asked_before": asked_before}
+        if not await self._db.fetch(_NEWS, **asked):
+            return None  # as most often; a change would lock the database
+        claimed: list[sqlite3.Row] = []
+        async with self._db.changing():
+            claimed = await self._db.execute(_NEWS, **asked)
+            for row in claimed:
+                await self._db.execute("UPDATE job SET noticed_at = :at WHERE id = :id", **row)
+        return claimed[0]["id"] if claimed else None
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
         async with self._db.changing(job_id):
@@ -757,3 +828,9 @@ class SQLiteStore:
             return job_of(row)
         except (ValueError, TypeError) as error:  # SQLite checks the shape of a page, not what stands in it
             raise StoreError(f"{damaged(self._folder)} ({error})") from error
+
+
+def _newest(group: Group, limit: int) -> tuple[str, dict[str, Any]]:
+    clauses, values = where(group)
+    order = "ORDER BY job.created_at DESC, job.id LIMIT :limit"
+    return f"{_HEAD} WHERE {clauses} {order}", {**values, "limit": limit}

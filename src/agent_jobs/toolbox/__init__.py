@@ -18,10 +18,10 @@ from pydantic_core import PydanticSerializationError, to_json
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
 from agent_jobs.toolbox.config import SETTING, ServerConfig, load_toolbox, matches, nearest
 from agent_jobs.toolbox.connection import Connection
-from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, prefix_of
+from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, is_given, prefix_of
 from agent_jobs.toolbox.output import Called
 
-__all__ = ["Called", "Policy", "ServerConfig", "Toolbox", "load_toolbox"]
+__all__ = ["Called", "Policy", "ServerConfig", "Toolbox", "is_given", "load_toolbox"]
 
 OPTION = "options.toolbox"
 
