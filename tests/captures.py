@@ -204,6 +204,7 @@ SCENES: dict[str, Scene] = {
     "preset-mistake": Scene(_own_presets),
     "unconfirmed": Scene(_asking(RECOVERY, faults=[{"on": "create", "status": 500, "after_accept": True}])),
     "run-moment": Scene(_asking(CHECKPOINT, **_still(POINT)), at="in the database.", moment=True),
+    "run-moment-160": Scene(_asking(RECOVERY, **_still(LOG, searches=3)), columns=160, at="That is all.", moment=True),
     "run": Scene(_asking(CHECKPOINT, text=POINT)),
     "start": Scene(_served),
     "watch": Scene(_one, at="That is all."),
