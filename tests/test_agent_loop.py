@@ -238,7 +238,7 @@ async def test_an_endpoint_that_holds_runs_open_serves_a_job_with_calls(host: Ho
 async def test_whatever_a_tool_server_does_the_job_goes_on_and_the_model_is_told(
     settings: Settings, flags: tuple[str, ...], tool: str, told: str
 ) -> None:
-    servers = {"bad": bad(*flags, timeout_s=1), "good": bad()}
+    servers = {"bad": bad(*flags, timeout_s=1 if tool == "hang" else 50), "good": bad()}
     script = calling([call(f"bad__{tool}", text="hallo"), call("good__echo", text="well")])
     async with hosting(given(settings, **servers)) as host:
         job = await host.start(emulate=script, options={"toolbox": [f"bad/{tool}", "good/echo"]})
