@@ -297,7 +297,8 @@ def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[st
 
 def refused(error: AgentJobsError) -> dict[str, Any]:
     """The answer where nothing was done."""
-    return {"error": {"code": _CODES.get(type(error), "internal"), "message": str(error)}}
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "internal")
+    return {"error": {"code": code, "message": str(error)}}
 
 
 def dumps(answer: object) -> str:
