@@ -238,7 +238,7 @@ async def test_an_endpoint_that_holds_runs_open_serves_a_job_with_calls(host: Ho
 async def test_whatever_a_tool_server_does_the_job_goes_on_and_the_model_is_told(
     settings: Settings, flags: tuple[str, ...], tool: str, told: str
 ) -> None:
-    servers = {"bad": bad(*flags, timeout_s=1), "good": bad()}
+    servers = {"bad": bad(*flags, timeout_s=1 if tool == "hang" else 50), "good": bad()}
     script = calling([call(f"bad__{tool}", text="hallo"), call("good__echo", text="well")])
     async with hosting(given(settings, **servers)) as host:
         job = await host.start(emulate=script, options={"toolbox": [f"bad/{tool}", "good/echo"]})
@@ -270,6 +270,57 @@ async def test_a_reading_call_that_a_process_left_is_made_again(settings: Settin
         assert (await host.end(job_id))["output"] == "the end"
         assert await outputs(host, job_id) == ["read 1"]
     assert lines(log).count("begin read 1") == 2
+
+
+async def test_a_call_that_had_to_wait_for_others_when_its_process_died_is_made_by_the_next(
+    settings: Settings, log: Path
+) -> None:
+    ours = replace(given(settings, ledger=ledger(log)), tool_concurrency=1)
+    async with hosting(ours) as host:
+        job_id = await started(host, calling([call("ledger__write", n=n, hang=True) for n in (1, 2)]))
+        await eventually(lambda: len(lines(log)) == 1)
+        begun = int(lines(log)[0].split()[-1])
+    async with hosting(ours) as host:
+        await eventually(lambda: f"begin write {3 - begun}" in lines(log))
+        await host.call("agent_cancel", job_id=job_id)
+        items = (await host.call("agent_result", job_id=job_id, part="items"))["items"]
+    assert lines(log).count(f"begin write {begun}") == 1
+    assert items[begun - 1]["output"].startswith("The outcome of this call is unknown")
+
+
+async def test_a_running_job_tells_its_turn_its_calls_and_what_upstream_did_in_it(host: Host, log: Path) -> None:
+    reading = [call("ledger__read", n=n, hang=True) for n in range(4)]
+    script = calling([call("ledger__write", n=0)], reading)
+    script["turns"][1]["searches"] = 2
+    job_id = await started(host, script)
+    await eventually(lambda: len(lines(log)) == 6)
+    assert (await host.call("agent_poll", job_id=job_id, wait_s=0))["activity"] == "turn 2; read x4; 2 searches"
+    await host.call("agent_cancel", job_id=job_id)
+
+
+async def test_an_image_of_a_tool_reaches_the_model_and_is_told_as_one(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(given(settings, bad=bad())) as host:
+        job = await host.start(emulate=calling([call("bad__image")]), options={"toolbox": ["bad"]})
+        assert (await host.end(job["job_id"]))["output"] == "the end"
+        [told] = await outputs(host, job["job_id"])
+    newest = f"{upstream.base_url}/responses/{runs(upstream)[-1]['id']}/input_items"
+    [output] = [item["output"] for item in httpx2.get(newest, headers=KEY).json()["data"] if "output" in item]
+    assert [part["type"] for part in output] == ["input_text", "input_image", "input_text"]
+    assert told.startswith("look: [image] [image/png of 12 bytes is left out")
+
+
+async def test_a_function_of_the_caller_is_its_own_though_a_server_that_the_job_was_not_given_has_such_names(
+    host: Host,
+) -> None:
+    script = calling([call("ledger__mine")])
+    options = {"toolbox": "none", "tools": [{**SHOP, "name": "ledger__mine"}]}
+    job = await host.start(emulate=script, options=options)
+    [asked] = (await host.end(job["job_id"]))["needs"]
+    outputs = [{"call_id": asked["call_id"], "output": "mine"}]
+    await host.call("agent_reply", job_id=job["job_id"], outputs=outputs)
+    assert (await host.end(job["job_id"]))["output"] == "the end"
 
 
 async def test_a_reply_is_acted_on_at_once_however_often_the_job_is_polled(settings: Settings, log: Path) -> None:

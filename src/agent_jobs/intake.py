@@ -284,9 +284,9 @@ class _Previous:
         tools = items_of(self.request.get("tools"))
         if not self.toolbox:
             return [] if of_toolbox else tools
-        from agent_jobs.toolbox import is_given  # brings the MCP client along
+        from agent_jobs.toolbox import Toolbox  # brings the MCP client along
 
-        return [tool for tool in tools if is_given(str(tool.get("name")), self.toolbox) is of_toolbox]
+        return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
 
 
 def _inherited(before: _Previous, web_search: bool | None) -> JSON:

@@ -18,7 +18,7 @@ import anyio
 from agent_jobs import thread
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
-from agent_jobs.job import JSON, Call, Job, Status, Usage
+from agent_jobs.job import JSON, Call, Job, Status, Usage, activity_of, items_of
 from agent_jobs.pricing import Prices, day_start
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done
@@ -139,7 +139,7 @@ class Loop:
     async def _found_out(self, job: Job, call: Call) -> Call:
         if call.state == "done" or (call.needs and call.state != "running"):
             return call
-        if self._toolbox is None or not self._toolbox.knows(call.name):
+        if self._toolbox is None or not self._toolbox.knows(call.name, job.toolbox):
             return replace(call, needs="output")
         left = call.state == "running"
         try:
@@ -179,7 +179,7 @@ class Loop:
         """Run calls side by side; False when a cancel or the time limit stopped them."""
         if not calls:
             return True
-        await self._store.save(replace(job, activity=_told(calls)))
+        await self._store.save(replace(job, activity="; ".join(filter(None, [_told(calls), await self._found(job)]))))
         stopped = False
         async with anyio.create_task_group() as tasks:
 
@@ -196,15 +196,28 @@ class Loop:
             tasks.cancel_scope.cancel()
         return not stopped
 
+    async def _found(self, job: Job) -> str:
+        """What upstream's own tools did in the turn, in a few words."""
+        turn = await self._store.output(job.id)
+        items = items_of(turn.response.get("output")) if turn and turn.response else []
+        own = ("function_call", "message", "reasoning")
+        return activity_of([item for item in items if item.get("type") not in own])
+
     async def _call(self, job: Job, call: Call) -> None:
         assert self._toolbox is not None
         under_way = replace(call, state="running")
-        if not await self._store.set_call(job, under_way, "open", "approved"):
+
+        async def before_calling() -> None:
+            if not await self._store.set_call(job, under_way, "open", "approved"):
+                raise _TakenError
+
+        try:
+            called = await self._toolbox.call(call.name, call.arguments, job.toolbox, before_calling)
+        except _TakenError:
             return
-        called = await self._toolbox.call(call.name, call.arguments, job.toolbox)
         # What was called is not forgotten, even by who is to stop.
         with anyio.CancelScope(shield=True):
-            await self._store.set_call(job, _done(under_way, called.output), "running")
+            await self._store.set_call(job, _done(under_way, called.output), "open", "approved", "running")
             await self._store.record(job.id, self._clock.now(), "call", f"{call.name}{' failed' * called.failed}")
 
     async def _over(self, job: Job) -> None:
@@ -268,6 +281,10 @@ class Loop:
     async def _end(self, job: Job) -> Done:
         await self._store.save(await self._settler.closed(job))
         return Done()
+
+
+class _TakenError(Exception):
+    """The call is not ours to make: another process holds the job by now."""
 
 
 def _runnable(call: Call) -> bool:

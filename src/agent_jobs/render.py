@@ -6,7 +6,7 @@ What a model reads it pays for on every later turn, so the sizes are part of the
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from agent_jobs import content
 from agent_jobs.errors import (
@@ -361,9 +361,17 @@ def _calls(result: Result) -> list[dict[str, Any]]:
                 {**entry, "call_id": call.id, "arguments": call.arguments[at : at + ARGUMENT_CHARS]} for at in pieces
             ]
         else:
-            output = None if call.output is None else _line(str(call.output))
+            output = None if call.output is None else _line(_said(call.output))
             entries.append(_compact({**entry, "arguments": _line(call.arguments), "output": output}))
     return entries
+
+
+def _said(output: object) -> str:
+    """An answer to a call in words: of its parts, those that are text."""
+    if not isinstance(output, list):
+        return str(output)
+    parts = cast("list[dict[str, Any]]", output)
+    return " ".join("[image]" if part["type"] == "input_image" else part["text"] for part in parts)
 
 
 def _line(text: str) -> str:

@@ -174,11 +174,13 @@ def run_serve() -> None:
 @cli.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def run_completion(shell: str) -> None:
-    """Print what a shell needs to complete job ids.
+    """Print what a shell needs to complete names.
+
+    Those of commands, options, hosts, presets and jobs.
 
     \b
-    bash:  eval "$(agent-jobs completion bash)"                        in ~/.bashrc
-    zsh:   eval "$(agent-jobs completion zsh)"                         in ~/.zshrc
+    bash:  eval "$(agent-jobs completion bash)"    in ~/.bashrc
+    zsh:   eval "$(agent-jobs completion zsh)"     in ~/.zshrc, after compinit
     fish:  agent-jobs completion fish > ~/.config/fish/completions/agent-jobs.fish
     """  # noqa: D301
     from click.shell_completion import get_completion_class

@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent_jobs.app import App, Role, open_app
+from agent_jobs.cli import terminal
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.group import Group
@@ -179,7 +180,7 @@ class JobId(click.ParamType[str]):
         except click.ClickException:
             return []
         wanted = (incomplete, f"job_{incomplete}")
-        return [CompletionItem(job.id, help=job.title) for job in jobs if job.id.startswith(wanted)]
+        return [CompletionItem(job.id, help=terminal.line(job.title)) for job in jobs if job.id.startswith(wanted)]
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")

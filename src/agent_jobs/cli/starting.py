@@ -1,6 +1,7 @@
 """The commands that start jobs: run and start."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.jobs import write
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.cli.watch import display, follow
 from agent_jobs.engine import Started
+from agent_jobs.errors import ConfigError
 from agent_jobs.group import Estimate, Watcher
 from agent_jobs.job import Job, Status
+from agent_jobs.settings import Settings
 
 if TYPE_CHECKING:  # imported once a job is asked for
     from agent_jobs.request import Order
@@ -24,12 +28,32 @@ if TYPE_CHECKING:  # imported once a job is asked for
 BIRTH_S = 900.0
 
 
+class PresetName(click.ParamType[str]):
+    """A preset's name, completed from ours and the user's own."""
+
+    name = "text"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that begin so, with what each is for."""
+        from agent_jobs.request import load_presets
+
+        try:
+            presets = load_presets(Settings.forgiving(os.environ)[0].presets)
+        except ConfigError:
+            presets = load_presets(None)
+        return [
+            CompletionItem(name, help=preset.description)
+            for name, preset in presets.items()
+            if name.startswith(incomplete)
+        ]
+
+
 def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What can be asked for, as `agent_start` takes it."""
     for option in reversed(
         (
             click.argument("prompt"),
-            click.option("--preset", help="deep_research, think, review, quick, or one of yours."),
+            click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
             click.option("--model", help="Instead of the preset's and AGENT_JOBS_MODEL."),
             click.option("--effort", help="How hard it thinks."),
             click.option("--web-search/--no-web-search", default=None, help="Let it search."),

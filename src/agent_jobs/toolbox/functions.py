@@ -36,7 +36,7 @@ def prefix_of(server: str) -> str:
 
 
 def is_given(name: str, names: Sequence[str]) -> bool:
-    """Whether a function of this name belongs to one of the servers that a job was given, also where it is not there.
+    """Whether a function of this name is of a server that a job was given.
 
     A server's name may have slashes in it, so what is before each of them may be one.
     """
