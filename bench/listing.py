@@ -55,19 +55,22 @@ async def _launch(store: Store, now: float) -> None:
     await store.request_cancel(job.id, now)
 
 
+async def _list(store: Store, now: float, group: Group) -> None:
+    await store.listed(group, 20, now - now % DAY_S)
+
+
 QUESTIONS: dict[str, Question] = {
-    "agent_list: the newest": lambda store, now: store.find(Group(), 20),
-    "agent_list: the counts": lambda store, now: store.counts(Group()),
-    "agent_list: what today cost": lambda store, now: store.spent(now - now % DAY_S),
-    "agent_list status=completed": lambda store, now: store.find(Group(statuses=frozenset({Status.COMPLETED})), 20),
-    "agent_list status=failed, counts": lambda store, now: store.counts(Group(statuses=frozenset({Status.FAILED}))),
-    "agent_list status=open": lambda store, now: store.find(Group(statuses=frozenset(NEXT)), 20),
-    "agent_list batch=": lambda store, now: store.find(Group(batch="batch 40"), 20),
-    "agent_list batch=, counts": lambda store, now: store.counts(Group(batch="batch 40")),
-    "agent_list days=1": lambda store, now: store.find(Group(since=now - DAY_S), 20),
-    "agent_list days=1, counts": lambda store, now: store.counts(Group(since=now - DAY_S)),
-    "agent_list query=, a common word": lambda store, now: store.find(Group(words="report"), 20),
-    "agent_list query=, counts": lambda store, now: store.counts(Group(words="report")),
+    "the newest": lambda store, now: store.find(Group(), 20),
+    "status=completed": lambda store, now: store.find(Group(statuses=frozenset({Status.COMPLETED})), 20),
+    "status=open": lambda store, now: store.find(Group(statuses=frozenset(NEXT)), 20),
+    "batch=": lambda store, now: store.find(Group(batch="batch 40"), 20),
+    "days=1": lambda store, now: store.find(Group(since=now - DAY_S), 20),
+    "query=, a common word": lambda store, now: store.find(Group(words="report"), 20),
+    "whole agent_list: with counts and costs": lambda store, now: _list(store, now, Group()),
+    "whole agent_list status=completed": lambda store, now: _list(
+        store, now, Group(statuses=frozenset({Status.COMPLETED}))
+    ),
+    "whole agent_list days=1": lambda store, now: _list(store, now, Group(since=now - DAY_S)),
     "agent_poll of whatever goes on": lambda store, now: store.find(Group(active=True, since=now - 7 * DAY_S), 1000),
     "agent_poll batch=": lambda store, now: store.find(Group(batch="batch 40"), 1000),
     "agent_poll of one job": lambda store, now: store.get("job_99"),
@@ -80,8 +83,8 @@ QUESTIONS: dict[str, Question] = {
     "a launch without a free slot, start and cancel": _launch,
     "how many wait before it": lambda store, now: store.ahead(new_job(now, 1)),
 }
-#: No target: a word is looked for in every title, and what is written waits for the disk.
-UNBOUNDED = ("query=", "a start on", "a launch")
+#: No target: a word is looked for in every title, what is written waits for the disk, and the whole is several queries.
+UNBOUNDED = ("query=", "a start on", "a launch", "whole")
 
 
 async def questions(jobs: int, rounds: int) -> list[Figure]:

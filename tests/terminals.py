@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,30 +45,39 @@ class Terminal:
         self, *arguments: str, columns: int = 80, stop: Callable[[str], bool] = lambda seen: False, **more: str
     ) -> "Shown":
         """Run a command on a terminal; Ctrl-C is pressed once `stop` holds of what was shown."""
-        process, master = pty.fork()
-        if process == 0:  # pragma: no cover
-            os.chdir(self.folder.parent)
-            os.execve(sys.executable, [*COMMAND, *arguments], self.environment(**more, COLUMNS="", LINES=""))
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        seen, until, stopped = b"", time.monotonic() + LIMIT_S, False
-        try:
-            while time.monotonic() < until:
-                if not stopped and stop(seen.decode("utf-8", "replace")):
-                    stopped = bool(os.write(master, b"\x03"))
-                if not select.select([master], [], [], 0.05)[0]:
-                    continue
-                try:
-                    read = os.read(master, 65536)
-                except OSError:  # it ended
-                    break
-                if not read:
-                    break
-                seen += read
-            else:
-                os.kill(process, 9)
-        finally:
-            os.close(master)
-        return Shown(seen.decode(), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        environment = self.environment(**more, COLUMNS="", LINES="")
+        return on_terminal([*COMMAND, *arguments], environment, self.folder.parent, columns, stop)
+
+
+def on_terminal(
+    command: list[str], environment: Mapping[str, str], folder: Path, columns: int, stop: Callable[[str], bool]
+) -> "Shown":
+    """Run a program in a folder on a terminal; Ctrl-C is pressed once `stop` holds of what was shown."""
+    process, master = pty.fork()
+    if process == 0:  # pragma: no cover
+        os.chdir(folder)
+        os.execve(command[0], command, environment)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    seen, until, stopped = b"", time.monotonic() + LIMIT_S, 0
+    try:
+        while time.monotonic() < until:
+            if not stopped and stop(seen.decode("utf-8", "replace")):
+                stopped = len(seen)
+                os.write(master, b"\x03")
+            if not select.select([master], [], [], 0.05)[0]:
+                continue
+            try:
+                read = os.read(master, 65536)
+            except OSError:  # it ended
+                break
+            if not read:
+                break
+            seen += read
+        else:
+            os.kill(process, 9)
+    finally:
+        os.close(master)
+    return Shown(seen.decode(), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), seen[:stopped].decode())
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ class Shown:
 
     raw: str
     returncode: int
+    stopped_at: str = ""  #: what had been written when Ctrl-C was pressed
 
     @property
     def text(self) -> str:
@@ -91,3 +101,33 @@ class Shown:
     @property
     def colours(self) -> bool:
         return re.search(r"\x1b\[(?:\d+;)*[349][0-7]m", self.raw) is not None
+
+
+CONTROL = re.compile(r"\x1b\[(?P<count>\d*)(?P<what>[AKJ])|\x1b\[[?\d;]*[mhl]|[\r\n]|[^\x1b\r\n]+")
+
+
+def screen(raw: str) -> str:
+    """What stands on a terminal, wide enough, after all that was written to it."""
+    lines, row, column = [""], 0, 0
+    for found in CONTROL.finditer(raw):
+        match found["what"] or found[0]:
+            case "A":
+                row = max(0, row - int(found["count"] or 1))
+            case "K":
+                assert found["count"] == "2", f"not known: {found[0]!r}"
+                lines[row] = ""
+            case "J":
+                del lines[row + 1 :]
+                lines[row] = lines[row][:column]
+            case "\r":
+                column = 0
+            case "\n":
+                row += 1
+                lines += [""] * (row == len(lines))
+            case text if not text.startswith("\x1b"):
+                line = lines[row].ljust(column)
+                lines[row], column = line[:column] + text + line[column + len(text) :], column + len(text)
+            case _:
+                pass  # colours and the cursor's look
+    assert "\x1b" not in "".join(lines)
+    return "\n".join(line.rstrip() for line in lines).rstrip("\n")

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting, scripted
+from test_follow_ups import KEY, sent_by_id
+from test_tools import runs
 
 HERE = Path(__file__).parent
 #: What an emulated turn is said to have used: a dollar's worth.
@@ -115,17 +118,16 @@ async def test_more_calls_than_allowed_are_not_made(host: Host, log: Path) -> No
 
 async def test_a_job_that_cost_as_much_as_it_may_calls_nothing_more(host: Host, log: Path) -> None:
     script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)], usage=USED)
-    options = {"toolbox": ["ledger"], "max_cost_usd": 1.5, "max_output_tokens": 100, "max_tool_calls": 9}
+    options = {"toolbox": ["ledger"], "max_cost_usd": 2.5, "max_output_tokens": 100, "max_tool_calls": 9}
     answer = await host.end((await host.start(model=MODEL, emulate=script, options=options))["job_id"])
     assert answer["error"]["code"] == "budget_exceeded"
-    assert "options.max_cost_usd is reached" in answer["error"]["message"]
     assert lines(log) == ["begin write 1", "end write 1"]
 
 
 async def test_the_time_limit_of_a_job_stops_a_call_that_is_under_way(host: Host, log: Path) -> None:
     answer = await host.end(await started(host, calling([call("ledger__write", n=1, hang=True)]), timeout_s=10))
     assert answer["error"]["code"] == "deadline_exceeded"
-    assert answer["error"]["message"] == "Its calls took longer than its time limit."
+    assert answer["error"]["message"].startswith("Its time limit passed while it called tools")
     await eventually(lambda: lines(log) == ["begin write 1", "cancelled write 1"])
 
 
@@ -149,6 +151,50 @@ async def test_a_follow_up_keeps_the_tools_and_may_name_others(host: Host, log: 
         second = await host.start(emulate=script, previous_job_id=first, options=options)
         assert (await host.end(second["job_id"]))["output"] == "the end"
     assert lines(log)[-4:] == ["begin write 2", "end write 2", "begin write 3", "end write 3"]
+
+
+SHOP: dict[str, Any] = {"type": "function", "name": "shop", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("options", "offered"),
+    [
+        ({}, ["code_interpreter", "ledger__read", "ledger__write"]),
+        ({"toolbox": ["ledger/read"]}, ["code_interpreter", "ledger__read"]),
+        ({"toolbox": "none"}, ["code_interpreter"]),
+        ({"tools": [SHOP]}, ["ledger__read", "ledger__write", "shop"]),
+        ({"tools": [SHOP], "toolbox": ["other/echo"]}, ["other__echo", "shop"]),
+    ],
+    ids=["nothing", "fewer", "none", "tools", "both"],
+)
+async def test_a_follow_up_offers_what_it_names_and_else_what_there_was(
+    settings: Settings, log: Path, upstream: RunningServer, options: dict[str, Any], offered: list[str]
+) -> None:
+    async with hosting(given(settings, ledger=ledger(log), other=bad())) as host:
+        first = await started(host, {"text": "one"}, tools=[{"type": "code_interpreter"}])
+        assert (await host.end(first))["output"] == "one"
+        script = calling([call(name)] if (name := "ledger__read") in offered else [])
+        second = await host.start(emulate=script, previous_job_id=first, options=options)
+        assert (await host.end(second["job_id"]))["status"] == "completed"
+    tools = sent_by_id(upstream, runs(upstream)[-1]["id"])["tools"]
+    assert sorted(tool.get("name", tool["type"]) for tool in tools) == offered
+
+
+async def test_a_follow_up_that_lacks_the_servers_of_its_job_says_so_and_may_do_without(
+    settings: Settings, host: Host, upstream: RunningServer
+) -> None:
+    first = await started(host, {"text": "one"})
+    await host.end(first)
+    async with hosting(settings) as other:
+        sentence = await other.refused("agent_start", prompt="two", previous_job_id=first)
+        assert sentence == (
+            "There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox none."
+        )
+        second = await other.start(emulate={}, previous_job_id=first, options={"toolbox": "none"})
+        assert (await other.end(second["job_id"]))["status"] == "completed"
+    assert sent_by_id(upstream, second["response_id"])["tools"] == []
+    async with hosting(given(settings, other=bad())) as other:
+        assert "no tool server 'ledger'" in await other.refused("agent_start", prompt="two", previous_job_id=first)
 
 
 async def test_a_turn_that_upstream_forgot_meanwhile_is_told_again(
@@ -192,7 +238,7 @@ async def test_an_endpoint_that_holds_runs_open_serves_a_job_with_calls(host: Ho
 async def test_whatever_a_tool_server_does_the_job_goes_on_and_the_model_is_told(
     settings: Settings, flags: tuple[str, ...], tool: str, told: str
 ) -> None:
-    servers = {"bad": bad(*flags, timeout_s=1), "good": bad()}
+    servers = {"bad": bad(*flags, timeout_s=1 if tool == "hang" else 50), "good": bad()}
     script = calling([call(f"bad__{tool}", text="hallo"), call("good__echo", text="well")])
     async with hosting(given(settings, **servers)) as host:
         job = await host.start(emulate=script, options={"toolbox": [f"bad/{tool}", "good/echo"]})
@@ -224,6 +270,57 @@ async def test_a_reading_call_that_a_process_left_is_made_again(settings: Settin
         assert (await host.end(job_id))["output"] == "the end"
         assert await outputs(host, job_id) == ["read 1"]
     assert lines(log).count("begin read 1") == 2
+
+
+async def test_a_call_that_had_to_wait_for_others_when_its_process_died_is_made_by_the_next(
+    settings: Settings, log: Path
+) -> None:
+    ours = replace(given(settings, ledger=ledger(log)), tool_concurrency=1)
+    async with hosting(ours) as host:
+        job_id = await started(host, calling([call("ledger__write", n=n, hang=True) for n in (1, 2)]))
+        await eventually(lambda: len(lines(log)) == 1)
+        begun = int(lines(log)[0].split()[-1])
+    async with hosting(ours) as host:
+        await eventually(lambda: f"begin write {3 - begun}" in lines(log))
+        await host.call("agent_cancel", job_id=job_id)
+        items = (await host.call("agent_result", job_id=job_id, part="items"))["items"]
+    assert lines(log).count(f"begin write {begun}") == 1
+    assert items[begun - 1]["output"].startswith("The outcome of this call is unknown")
+
+
+async def test_a_running_job_tells_its_turn_its_calls_and_what_upstream_did_in_it(host: Host, log: Path) -> None:
+    reading = [call("ledger__read", n=n, hang=True) for n in range(4)]
+    script = calling([call("ledger__write", n=0)], reading)
+    script["turns"][1]["searches"] = 2
+    job_id = await started(host, script)
+    await eventually(lambda: len(lines(log)) == 6)
+    assert (await host.call("agent_poll", job_id=job_id, wait_s=0))["activity"] == "turn 2; read x4; 2 searches"
+    await host.call("agent_cancel", job_id=job_id)
+
+
+async def test_an_image_of_a_tool_reaches_the_model_and_is_told_as_one(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(given(settings, bad=bad())) as host:
+        job = await host.start(emulate=calling([call("bad__image")]), options={"toolbox": ["bad"]})
+        assert (await host.end(job["job_id"]))["output"] == "the end"
+        [told] = await outputs(host, job["job_id"])
+    newest = f"{upstream.base_url}/responses/{runs(upstream)[-1]['id']}/input_items"
+    [output] = [item["output"] for item in httpx2.get(newest, headers=KEY).json()["data"] if "output" in item]
+    assert [part["type"] for part in output] == ["input_text", "input_image", "input_text"]
+    assert told.startswith("look: [image] [image/png of 12 bytes is left out")
+
+
+async def test_a_function_of_the_caller_is_its_own_though_a_server_that_the_job_was_not_given_has_such_names(
+    host: Host,
+) -> None:
+    script = calling([call("ledger__mine")])
+    options = {"toolbox": "none", "tools": [{**SHOP, "name": "ledger__mine"}]}
+    job = await host.start(emulate=script, options=options)
+    [asked] = (await host.end(job["job_id"]))["needs"]
+    outputs = [{"call_id": asked["call_id"], "output": "mine"}]
+    await host.call("agent_reply", job_id=job["job_id"], outputs=outputs)
+    assert (await host.end(job["job_id"]))["output"] == "the end"
 
 
 async def test_a_reply_is_acted_on_at_once_however_often_the_job_is_polled(settings: Settings, log: Path) -> None:
@@ -265,3 +362,16 @@ async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
     async with hosting(ours, speed=60) as host:
         assert (await host.end(job_id))["output"] == "the end"
     assert lines(log) == ["begin write 1", "end write 1"]
+
+
+async def test_a_purge_removes_the_responses_of_all_turns_whatever_becomes_of_one(
+    settings: Settings, host: Host, upstream: RunningServer
+) -> None:
+    await host.end(await started(host, calling(*[[call("ledger__read", n=n)] for n in range(3)])))
+    ids = [run["id"] for run in runs(upstream)]
+    upstream.forget(response_id=ids[0])
+    upstream.queue_fault(on="delete", status=500, match=ids[1])
+    async with hosting(replace(settings, retention_days=1), speed=86_400):
+        await eventually(lambda: upstream.emulator.counters()["deletes"] == 4)
+    there = [httpx2.get(f"{upstream.base_url}/responses/{each}", headers=KEY).status_code for each in ids]
+    assert there == [404, 200, 404, 404]

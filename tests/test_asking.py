@@ -399,6 +399,23 @@ async def test_a_question_that_nobody_answers_ends_the_job_in_time_whoever_looks
     assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
 
 
+@ERAS
+@pytest.mark.parametrize("dialogs", [True, False], ids=["dialogs", "no dialogs"])
+async def test_an_approval_that_nobody_gives_expires_and_a_late_one_changes_nothing(
+    settings: Settings, upstream: RunningServer, mode: str, dialogs: bool
+) -> None:
+    person: dict[str, Any] = {"elicitation_callback": Person("cancel").asked} if dialogs else {}
+    async with hosting(replace(settings, input_timeout_s=30.0), mode=mode, **person) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        with anyio.fail_after(20):
+            while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
+                pass
+        assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
+        late = await host.refused("agent_reply", job_id=told["job_id"], deny=[told["needs"][0]["call_id"]])
+        assert f"{told['job_id']} is failed and asks for nothing" in late
+    assert upstream.emulator.counters()["creates"] == 1
+
+
 async def test_a_job_that_waits_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=[LOOKUP])

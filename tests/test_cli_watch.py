@@ -101,8 +101,8 @@ def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal
     tasks.write_text("\n".join(map(json.dumps, done)))
     terminal.pipe("batch", str(tasks), "--out", str(terminal.folder.parent / "out"), "--concurrency", "30")
     ids = [job["job_id"] for job in json.loads(terminal.pipe("list", "-n", "30", "--json").stdout)["jobs"]]
-    running_id = started(terminal, scripted("Goes on", {"duration_s": 20}))
-    shown = terminal.show("watch", running_id, *ids)
+    running_id = started(terminal, scripted("Goes on", LONG))
+    shown = terminal.show("watch", running_id, *ids, stop=lambda seen: "9 more" in seen)
     assert "and 9 more" in shown.text
     assert f"{running_id}  in_progress" in shown.text
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import (
     Response,
@@ -62,141 +62,24 @@ from agent_jobs.content import (
     items,
     markdown,
     outline,
-    page,
-    page_of,
     reasoning,
     shown_request,
     sources,
     without_blobs,
 )
 from agent_jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
+from agent_jobs.paging import page, page_of, size
 
 NOW = 1_800_000_000.0
 PICTURE = b"\x89PNG" + bytes(range(256)) * 8
 BASE64 = base64.b64encode(PICTURE).decode()
 
 
-def size(value: object) -> int:
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
-
-
-def pages_of(text: str, limit_bytes: int) -> list[str]:
-    parts, offset = list[str](), 0
-    while offset is not None:
-        part, offset = page(text, offset, limit_bytes)
-        assert size(part) <= limit_bytes
-        assert part or not text
-        parts.append(part)
-    assert "".join(parts).encode() == text.encode()
-    return parts
-
-
-# Pages.
-
-#: Each is shown as one character.
-CLUSTERS = [
-    "👩\u200d👩\u200d👧\u200d👦",
-    "👩🏽\u200d🚀",
-    "🇩🇪",
-    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
-    "1\ufe0f\u20e3",
-    "e\u0301\u0323",
-    "ש\u05c1\u05b8",
-    "\u1112\u1161\u11ab",
-    "\r\n",
-]
-PIECES = ["\n", "\n\n", " ", ". ", '"', "\\", "\x00", "長い。", "é", "🎈", "של\u202e", "ال", "word", *CLUSTERS]
-texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=400).map("".join)
-
-
-@settings(max_examples=200, deadline=None)
-@given(texts, st.integers(200, 5_000))
-@example("", 200)
-@example("\n" * 1_000, 200)
-@example("\u0301" * 1_000, 200)
-@example("🇩🇪" * 500 + "🇩", 200)
-def test_pages_of_any_text_and_any_size_put_together_are_the_text(text: str, limit_bytes: int):
-    pages_of(text, limit_bytes)
-
-
-@given(texts, st.integers(-5, 60))
-def test_the_smallest_pages_still_get_on(text: str, limit_bytes: int):
-    pages_of(text, max(8, limit_bytes))
-    assert page(text, 3, min(8, limit_bytes)) == page(text, 3, 8)
-
-
-@pytest.mark.parametrize("characters", [0, 61_000, 1_000_000])
-@pytest.mark.parametrize("piece", [*PIECES, "Lorem ipsum dolor sit amet. "])
-def test_long_texts_are_read_in_pages_that_are_at_least_half_full(piece: str, characters: int):
-    text = (piece * (characters // len(piece) + 1))[:characters]
-    limit_bytes = 24_000
-    assert len(pages_of(text, limit_bytes)) <= 2 + 2 * size(text) / limit_bytes
-
-
-@pytest.mark.parametrize("shift", range(4))
-@pytest.mark.parametrize("cluster", CLUSTERS, ids=ascii)
-def test_what_is_shown_as_one_character_is_not_parted(cluster: str, shift: int):
-    parts = pages_of("x" * shift + cluster * 200, 202)
-    assert len(parts) > 2
-    assert re.fullmatch(f"x*(?:{cluster})*", parts[0])
-    assert all(re.fullmatch(f"(?:{cluster})+", part) for part in parts[1:])
-    assert all(size(part) > 150 for part in parts[:-1])
-
-
-def test_a_heap_of_marks_longer_than_any_letter_is_parted_all_the_same():
-    assert len(pages_of("e" + "\u0301" * 10_000, 200)) < 120
-
-
-def test_a_page_ends_with_a_paragraph_a_line_a_sentence_or_a_word_where_one_ends_in_its_second_half():
-    def cut(text: str) -> str:
-        return page(text + "z" * 200, 0, 102)[0]
-
-    assert cut("x" * 60 + "\n\n" + "y" * 20 + "\n" + "y" * 10) == "x" * 60 + "\n\n"
-    assert cut("x" * 20 + "\n\n" + "y" * 40 + "\n" + "y" * 10) == "x" * 20 + "\n\n" + "y" * 40 + "\n"
-    assert cut("x" * 20 + "\n\n" + "y" * 40 + ". " + "y" * 10 + " y") == "x" * 20 + "\n\n" + "y" * 40 + ". "
-    assert cut("x" * 60 + "\r\n\r\n" + "y" * 10 + "\r\n") == "x" * 60 + "\r\n\r\n"
-    assert cut("長" * 25 + "。" + "長" * 5) == "長" * 25 + "。"
-    assert cut("x" * 20 + ". " + "y" * 40 + " " + "y" * 10) == "x" * 20 + ". " + "y" * 40 + " "
-    assert len(cut("x" * 42 + "\n\n" + "y" * 20)) > 90
-
-
-def test_a_text_that_fits_is_not_cut_at_its_lines():
-    assert page("one\n\ntwo\nthree", 0, 100) == ("one\n\ntwo\nthree", None)
-
-
-MIXED = 'a"é\n\n長🎈\x00👩‍🚀\u202eש'
-
-
-@pytest.mark.parametrize("limit_bytes", [8, 13, 40, 1000])
-@pytest.mark.parametrize("offset", range(-2, len(MIXED.encode()) + 3))
-def test_a_page_from_the_middle_of_a_character_begins_with_that_character(offset: int, limit_bytes: int):
-    starts = [len(MIXED[:count].encode()) for count in range(len(MIXED) + 1)]
-    start = max([start for start in starts if start <= offset], default=0)
-    part, after = page(MIXED, offset, limit_bytes)
-    assert MIXED.encode()[start:].startswith(part.encode())
-    assert size(part) <= limit_bytes
-    assert after == (None if start + len(part.encode()) == len(MIXED.encode()) else start + len(part.encode()))
-    assert bool(part) == (start < len(MIXED.encode()))
-
-
-def test_half_a_surrogate_pair_is_told_as_a_question_mark():
-    assert page("a\ud83d\nb", 0, 100) == ("a?\nb", None)
-    assert outline("a\ud83d\n# b\udc00") == [{"offset": 3, "level": 1, "title": "b?"}]
-
-
-@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.text(max_size=30)), max_size=40), st.integers(10, 300))
-def test_entries_are_read_in_pages_too(entries: list[dict[str, Any]], limit_bytes: int):
-    read, offset = list[dict[str, Any]](), 0
-    while offset is not None:
-        part, offset = page_of(entries, offset, limit_bytes)
-        assert len(part) <= 1 or size(part) <= limit_bytes
-        assert part or not entries
-        read += part
-    assert read == entries
-    assert page_of(entries, len(entries) + 7, limit_bytes) == ([], None)
-
-
 # Outline.
+
+
+def test_half_a_surrogate_pair_in_a_heading_is_told_as_a_question_mark():
+    assert outline("a\ud83d\n# b\udc00") == [{"offset": 3, "level": 1, "title": "b?"}]
 
 
 def test_the_outline_is_of_headings_outside_code_and_its_offsets_are_where_they_begin():
@@ -790,6 +673,6 @@ def test_a_job_without_a_text_has_a_file_too(job: Job):
     assert 'model: "asked"' in markdown(job)
 
 
-@given(texts)
+@given(st.text())
 def test_the_text_stands_in_its_file_unchanged(text: str):
     assert markdown(a_job(text)).endswith(f"---\n\n{text}\n" if text else "---\n")

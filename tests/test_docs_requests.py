@@ -1,7 +1,8 @@
-"""What docs/requests.md says is so."""
+"""What docs/requests.md and docs/presets.md say is so."""
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from pydantic import TypeAdapter
 
 from agent_jobs.request import build, resolved, sent_as
 from agent_jobs.request.options import NAMES
-from agent_jobs.request.presets import load_presets, our_presets
+from agent_jobs.request.presets import Preset, load_presets, our_presets
 from agent_jobs.settings import SecretStr
 
-PAGE = (Path(__file__).parents[1] / "docs/requests.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, PRESETS = ((DOCS / name).read_text() for name in ("requests.md", "presets.md"))
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.S)]
 
 
@@ -37,14 +39,24 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 6
 
 
-def test_every_preset_and_every_option_stands_in_its_table_and_no_other() -> None:
-    assert [row[0].strip("`") for row in rows("Presets")[: len(our_presets())]] == [*our_presets()]
+def test_every_option_stands_in_its_table_and_no_other() -> None:
     named = [name for row in rows("Options") for name in re.findall(r"`(\w+)`", row[0])]
     assert sorted(named) == sorted(NAMES)
 
 
+def test_when_to_use_each_preset_is_said() -> None:
+    assert re.findall(r"^\* \*\*`(\w+)`\*\*", PRESETS, re.M) == [*our_presets()]
+    assert all(preset.model is None for preset in our_presets().values())
+
+
+def test_every_key_of_a_preset_stands_in_its_table() -> None:
+    table = PRESETS.partition("| key | |")[2].partition("\n\n")[0]
+    told = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
+    assert sorted(told) == sorted(field.name for field in fields(Preset))
+
+
 def test_the_users_presets_can_be_written_as_shown(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+    (block,) = re.findall(r"```toml\n(.*?)```", PRESETS, re.S)
     path = tmp_path / "presets.toml"
     path.write_text(block)
     presets = load_presets(path)

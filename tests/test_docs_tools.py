@@ -14,7 +14,8 @@ from agent_jobs.settings import Settings
 from hosts import hosting
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE, FILES = (DOCS / "tools.md").read_text(), (DOCS / "files.md").read_text()
+PAGE, _, SENT = (DOCS / "tools.md").read_text().partition("## As the host sees it")
+FILES = (DOCS / "files.md").read_text()
 ANSWERS = [line for block in re.findall(r"```\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
 
 
@@ -35,6 +36,14 @@ async def test_every_argument_of_every_tool_is_told_and_no_other(settings: Setti
         assert named(name, "argument |") == [*arguments], name
     assert named("agent_result", "`part` | what comes") == tools["agent_result"]["part"]["enum"]
     assert re.findall(r"^## (agent_\w+)$", PAGE, re.M) == [*tools]
+
+
+async def test_the_schemas_are_those_that_are_sent(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        sent = (await host.client.list_tools()).tools
+    shown = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", SENT, re.S)]
+    assert shown == [tool.input_schema for tool in sent]
+    assert all(f"> {tool.description}\n" in SENT for tool in sent)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

@@ -10,7 +10,7 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "group", "errors", "request", "thread", "content", "render"}
+PURE = {"job", "group", "errors", "request", "thread", "content", "paging", "render"}
 ENGINE_ROOM = {"responses", "store", "job", "group", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
@@ -24,8 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"job", "errors"},
     "request": {"job", "errors"},
     "thread": {"job"},
-    "content": {"job"},
-    "render": {"job", "group", "errors", "content", "request"},
+    "paging": set(),
+    "content": {"job", "paging"},
+    "render": {"job", "group", "errors", "content", "paging", "request"},
     "files": {"errors"},
     "responses": {"errors"},
     "store": {"job", "group", "errors"},
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "settle": {*ENGINE_ROOM, "content", "pricing"},
     "notify": {"job", "group", "errors", "clock", "store", "render"},
     "steps": set(),
-    "loop": {*ENGINE_ROOM, "settle", "steps", "thread", "toolbox"},
+    "loop": {*ENGINE_ROOM, "pricing", "settle", "steps", "thread", "toolbox"},
     "advance": {*ENGINE_ROOM, "follow", "settle", "loop", "steps", "request", "thread"},
     "follow": ENGINE_ROOM,
     "runner": {*ENGINE_ROOM, "advance", "follow", "steps"},
@@ -62,10 +63,10 @@ ALLOWED: dict[str, set[str]] = {
     "pace": set(),
     "tooling": {"errors", "render", "request"},
     "asking": {"engine", "errors", "group", "job", "render"},
-    "server": FACE | {"", "asking", "intake", "pace", "tooling"},
+    "server": FACE | {"", "asking", "pace", "tooling"},
     "web": FACE | {""},
     "stdio": FACE | {"", "server"},
-    "cli": FACE | {"", "hosts", "intake", "pace", "server", "web", "stdio", "emulator"},
+    "cli": FACE | {"", "hosts", "pace", "server", "web", "stdio", "emulator"},
     "__main__": {"stdio", "cli"},
     "emulator": set(),
 }

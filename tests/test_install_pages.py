@@ -35,13 +35,13 @@ def links() -> dict[str, dict[str, Any]]:
 
 def test_nothing_is_left_to_write_into_the_pages():
     check = subprocess.run(
-        [sys.executable, ROOT / "scripts/entries", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts/pages", "--check"], capture_output=True, text=True, check=False
     )
     assert (check.returncode, check.stderr) == (0, "")
 
 
 def test_a_page_that_went_stale_is_written_again():
-    script = runpy.run_path(str(ROOT / "scripts/entries"))
+    script = runpy.run_path(str(ROOT / "scripts/pages"))
     stale = PAGE.replace(f"agent-jobs@{__version__}", "agent-jobs@0.0.0")
     assert stale != PAGE
     assert script["written"](stale) == PAGE

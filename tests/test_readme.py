@@ -3,15 +3,13 @@
 import json
 import re
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
-from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings import Settings
 from hosts import hosting
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-EXAMPLE = (ROOT / ".env.example").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -43,16 +41,3 @@ async def test_the_tools_are_those_that_the_server_lists(settings: Settings) -> 
     async with hosting(settings) as host:
         listed = [tool.name for tool in (await host.client.list_tools()).tools]
     assert [row[0].strip("`") for row in table("The tools")] == listed
-
-
-def test_every_setting_is_told_with_its_default() -> None:
-    told = {name: row[1].strip("`") for row in table("Settings") for name in re.findall(r"`([A-Z_]+)`", row[0])}
-    example = dict(re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE, re.M))
-    assert told.keys() == example.keys()
-    assert [field.name for field in fields(Settings) if field.name not in VARIABLES.values()] == ["warnings"]
-    assert told.keys() == VARIABLES.keys()
-    from_example = Settings.from_env(example)
-    assert from_example == Settings.from_env({"AGENT_JOBS_MODEL": "gpt-6.1-sol"})
-    assert {name: value for name, value in told.items() if value and "`" not in value and " " not in value} == {
-        name: value for name, value in example.items() if value
-    }

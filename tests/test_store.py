@@ -1,6 +1,7 @@
 """What every store promises: one contract, written against the `Store` protocol, run over each kind of store."""
 
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,10 +14,10 @@ import pytest
 from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
-from agent_jobs.errors import StoreError
+from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.group import Group
 from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
-from agent_jobs.store import Event, Store, open_store
+from agent_jobs.store import Budget, Event, Store, open_store
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -181,6 +182,21 @@ async def test_the_newest_jobs_come_first(store: Store, other: Store):
     assert len(await store.find(Group(), 9)) == 4
 
 
+async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Store):
+    jobs = [await standing(store, IN_PROGRESS, job_id=f"job_{number}") for number in range(30)]
+    async with anyio.create_task_group() as tasks:
+
+        async def end_all() -> None:
+            for job in jobs:
+                assert await other.save(at(job, COMPLETED), held=False)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(end_all)
+        while True:
+            listed = await store.listed(Group(), 99, 0.0)
+            assert Counter(job.status for job in listed.jobs) == listed.counts
+
+
 async def test_an_id_is_given_once(store: Store, other: Store):
     before = await standing(store, IN_PROGRESS)
     with pytest.raises(StoreError):
@@ -334,6 +350,28 @@ async def test_what_a_look_changed_is_written(store: Store, other: Store):
     saved = there(await store.save(seen))
     assert replace(saved, revision=job.revision) == seen
     assert await row(other) == saved
+
+
+async def test_progress_writes_how_far_a_stream_came_and_tells_of_a_cancel(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    await other.request_cancel(job.id, NOW + 3)
+    told = job.progressed(8, "3 searches", "so far")
+    assert await store.progress(told) == replace(told, cancel_requested_at=NOW + 3)
+    written = await row(other)
+    assert (written.activity, written.observed_by, written.turn) == ("3 searches", "following", told.turn)
+    assert (written.status, written.cancel_requested_at) == (IN_PROGRESS, NOW + 3)
+    await store.progress(job.progressed(5, "", "late"))
+    assert (await row(other)).turn.sequence_number == 8, "a cursor never falls"
+
+
+@pytest.mark.parametrize("status", [PENDING, INPUT_REQUIRED, *TERMINAL])
+async def test_progress_is_its_holders_and_of_a_job_that_runs(store: Store, other: Store, status: Status):
+    running = await standing(store, IN_PROGRESS, job_id="job_2")
+    assert await other.progress(running.progressed(8, "writing", "so far")) is None
+    assert await row(store, "job_2") == running
+    job = await standing(store, status)
+    assert await store.progress(replace(job, activity="writing")) is None
+    assert await row(store) == job
 
 
 async def test_what_a_process_does_not_hold_it_saves_only_if_it_says_so(store: Store, other: Store):
@@ -568,6 +606,34 @@ async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store
     assert (seen.usage_before, seen.cost_before_usd) == (Usage(input_tokens=5), 0.25)
     assert await store.begin(seen.sent(NOW + 9))
     assert ((await row(other)).status, (await row(other)).turn.sent_at) == (IN_PROGRESS, NOW + 9)
+
+
+async def test_a_job_runs_since_its_first_post_but_for_the_time_in_which_somebody_was_waited_for(
+    store: Store, other: Store
+):
+    job = await waiting(store, "a", "b")
+    a, b = [replace(call, state="done", output="1") for call in await store.calls(job.id)]
+    assert [job.overdue_s(NOW + later_s, 60.0) for later_s in (0.0, 900.0)] == [-60.0, -60.0]
+    assert await other.reply(job, [a], NOW + 500.0)
+    assert await store.wait(await row(store), NOW + 501.0, 600.0)
+    assert await other.reply(job, [b], NOW + 900.0)
+    assert (await row(store)).overdue_s(NOW + 950.0, 60.0) == -10.0
+    assert await store.go_on((await row(store)).next_turn({}, "r-2"))
+    assert await store.begin((await row(store)).sent(NOW + 950.0))
+    assert (await row(other)).overdue_s(NOW + 970.0, 60.0) == 10.0
+
+
+async def test_a_turn_that_the_budget_does_not_cover_is_not_begun(store: Store, other: Store):
+    await store.add(a_job("job_2", reserved_usd=1.0))
+    job = replace(await acting(store, "a"), cost_usd=0.5)
+    going_on = replace(job.next_turn({}, "r-2"), reserved_usd=1.5)
+    with pytest.raises(BudgetError, match=r"up to 2\.50 USD"):
+        await store.go_on(going_on, Budget(2.4, NOW - 1))
+    assert (await row(other)).turn.number == 1
+    assert (await store.listed(Group(), 1, NOW - 1)).today_usd == 1.0
+    assert await store.go_on(going_on, Budget(2.5, NOW - 1))
+    assert (await row(other)).turn.number == 2
+    assert (await store.listed(Group(), 1, NOW - 1)).today_usd == 2.5
 
 
 async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):
@@ -1025,6 +1091,7 @@ async def test_every_change_that_a_reader_can_see_has_its_own_revision(store: St
         lambda: store.attach("job_1", 1, "resp_1", NOW),
         lambda: store.save(at(job, IN_PROGRESS)),
         lambda: store.save(at(job, IN_PROGRESS, activity="writing")),
+        lambda: store.progress(at(job, IN_PROGRESS, activity="thinking")),
         lambda: other.request_cancel("job_1", NOW),
         lambda: other.save(at(job, CANCELLED), held=False),
     ]

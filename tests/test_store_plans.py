@@ -30,23 +30,18 @@ def found(**asked: Any) -> Callable[[Store], Awaitable[object]]:
     return lambda store: store.find(Group(**asked), 20)
 
 
-def counted(**asked: Any) -> Callable[[Store], Awaitable[object]]:
-    return lambda store: store.counts(Group(**asked))
+def listed(**asked: Any) -> Callable[[Store], Awaitable[object]]:
+    return lambda store: store.listed(Group(**asked), 20, 5.0)
 
 
 OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
-    "the newest": found(),
-    "all counted": counted(),
-    "those in a status": found(statuses=frozenset({Status.COMPLETED})),
-    "those in a status counted": counted(statuses=frozenset({Status.COMPLETED})),
-    "those that go on": found(statuses=frozenset(NEXT)),
-    "a batch": found(batch="b"),
-    "a batch counted": counted(batch="b"),
-    "some days": found(since=5.0),
-    "some days counted": counted(since=5.0),
+    "the newest": listed(),
+    "those in a status": listed(statuses=frozenset({Status.COMPLETED})),
+    "those that go on": listed(statuses=frozenset(NEXT)),
+    "a batch": listed(batch="b"),
+    "some days": listed(since=5.0),
     "some jobs": found(job_ids=("job_1", "job_2")),
     "what goes on or was told to nobody": found(active=True, since=5.0),
-    "what a day cost": lambda store: store.spent(5.0),
     "one job": lambda store: store.get("job_1"),
     "a start": lambda store: store.add(a_job(request_hash="h"), budget=Budget(5.0, 1.0)),
     "a start under a key": lambda store: store.add(a_job(request_hash="h", key="k")),
@@ -113,8 +108,8 @@ async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatc
 
 async def test_the_counts_are_right_whatever_becomes_of_the_jobs(tmp_path: Path) -> None:
     async def told(store: Store) -> dict[Status, int]:
-        counts = await store.counts(Group())
-        assert counts == await store.counts(Group(since=0.5)), "counted one by one"
+        counts = (await store.listed(Group(), 1, 0.0)).counts
+        assert counts == (await store.listed(Group(since=0.5), 1, 0.0)).counts, "counted one by one"
         return counts
 
     async with open_store(tmp_path) as store:
@@ -131,5 +126,5 @@ async def test_the_counts_are_right_whatever_becomes_of_the_jobs(tmp_path: Path)
         await store.save(replace(running, status=Status.IN_PROGRESS))
         await store.purge(5.0)
         assert await told(store) == {Status.PENDING: 2, Status.IN_PROGRESS: 1}
-        assert await store.counts(Group(statuses=frozenset({Status.PENDING}))) == {Status.PENDING: 2}
-        assert await store.counts(Group(statuses=frozenset({Status.FAILED}))) == {}
+        assert (await store.listed(Group(statuses=frozenset({Status.PENDING})), 1, 0.0)).counts == {Status.PENDING: 2}
+        assert (await store.listed(Group(statuses=frozenset({Status.FAILED})), 1, 0.0)).counts == {}

@@ -150,14 +150,17 @@ async def test_a_migration_that_fails_leaves_nothing_behind_and_can_be_repeated(
 async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_jobs(folder: Path, version: int):
     made(
         folder,
-        *SCRIPTS[:version],
-        f"PRAGMA user_version = {version}",
+        SCRIPTS[0],
         "INSERT INTO job (id, title, status, created_at, turn) VALUES ('job_1', 't', 'queued', 7.5, 1)",
-        "INSERT INTO turn (job_id, number, request, request_id, base_url) VALUES ('job_1', 1, '{}', 'r', 'u')",
+        "INSERT INTO turn (job_id, number, request, request_id, base_url, sent_at) "
+        "VALUES ('job_1', 1, '{}', 'r', 'u', 8.5)",
+        *SCRIPTS[1:version],
+        f"PRAGMA user_version = {version}",
     )
     async with open_store(folder) as store:
         job = await row(store)
         assert (job.status, job.created_at, job.turn.base_url) == (Status.QUEUED, 7.5, "u")
+        assert job.overdue_s(18.5, 60.0) == -50.0
         assert await store.save(at(job, Status.COMPLETED, output=Output("x", {})), held=False)
 
 

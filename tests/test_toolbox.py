@@ -102,9 +102,11 @@ async def test_names_that_do_not_exist_are_refused_with_the_nearest_one(tmp_path
 
 async def test_a_function_is_known_by_its_name_before_its_server_runs(tmp_path: Path):
     async with opened(tmp_path, **{"one": bad(), "Brave Search": {"command": "/no/such/program"}}) as box:
-        assert box.knows("one__echo")
-        assert box.knows("Brave_Search__web_0123456789")
-        assert not box.knows("onetwo__echo")
+        names = ["one/e*", "Brave Search"]
+        assert box.knows("one__echo", names)
+        assert box.knows("Brave_Search__web_0123456789", names)
+        assert not box.knows("onetwo__echo", names)
+        assert not box.knows("one__echo", ["Brave Search"])
 
 
 async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: Path):

@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 
 import anyio
@@ -73,7 +74,8 @@ class Limits:
     Args:
         follow: Streams that this process reads at once.
         concurrent: Runs upstream at once, over all processes on the database.
-        job_timeout_s: Seconds from the first byte of a POST until the run is cancelled.
+        job_timeout_s: Seconds from the first byte of a job's first POST until its run is cancelled; those in which
+            somebody was waited for do not count.
         resubmit: Send a POST a second time after an answer that leaves open whether it was accepted. May cost twice.
         mode: How to send, whatever the endpoint teaches; None lets it teach.
     """
@@ -152,10 +154,10 @@ class Advancer:
     async def purge(self, before: float) -> int:
         """Forget jobs that ended long ago, here and upstream; returns how many."""
         purged = await self._store.purge(before)
-        for job in purged:
-            if job.turn.response_id is not None and job.turn.base_url == self._client.endpoint.base_url:
-                with suppress(UpstreamError):
-                    await self._client.delete(job.turn.response_id)
+        for place in chain.from_iterable(purged.values()):
+            if place.base_url == self._client.endpoint.base_url:
+                with suppress(UpstreamError):  # it may be gone there, and one that stays takes none along
+                    await self._client.delete(place.response_id)
         return len(purged)
 
     async def give_up_lost(self) -> None:
@@ -184,6 +186,9 @@ class Advancer:
             return Done()
         if job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
             await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
+            return Done()
+        if job.turn.number > 1 and job.overdue_s(now, self._limits.job_timeout_s) >= 0:
+            await self._fail(job, "deadline_exceeded", f"its time limit passed before turn {job.turn.number} was taken")
             return Done()
         # Not to be cancelled between the first byte and the id: the run would be paid and lost.
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:

@@ -191,8 +191,12 @@ class App:
         )
         made = settings.result_dir or settings.data_path() / "made"
         settler = Settler(store, client, self._clock, terms.prices, results=settings.result_dir, made=made)
-        bounds = Bounds(job_timeout_s=settings.job_timeout_s, input_timeout_s=settings.input_timeout_s)
-        loop = Loop(store, self._clock, settler, terms.toolbox, bounds)
+        bounds = Bounds(
+            job_timeout_s=settings.job_timeout_s,
+            input_timeout_s=settings.input_timeout_s,
+            budget_usd=settings.daily_budget_usd,
+        )
+        loop = Loop(store, self._clock, settler, terms.prices, terms.toolbox, bounds)
         self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)
         return Runner(
             store,

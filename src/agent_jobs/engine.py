@@ -18,8 +18,8 @@ from agent_jobs.job import JSON, WAITING, Call, Job, Mode, Status
 from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
-    from agent_jobs.intake import Intake, Order
-    from agent_jobs.request import Preset
+    from agent_jobs.intake import Intake
+    from agent_jobs.request import Order, Preset
     from agent_jobs.responses import ResponsesClient
     from agent_jobs.runner import Runner
 
@@ -198,12 +198,7 @@ class Engine:
     async def find(self, group: Group, limit: int) -> Listed:
         """The newest jobs of a group, how many there are in each status, and what today's jobs cost so far."""
         now = self._clock.now()
-        return Listed(
-            await self._store.find(group, limit),
-            await self._store.counts(group),
-            await self._store.spent(now - now % DAY_S),
-            self._warnings,
-        )
+        return replace(await self._store.listed(group, limit, now - now % DAY_S), warnings=self._warnings)
 
     async def identify(self, text: str) -> str:
         """The id of the job that a person means: the whole id or the beginning of one, with or without `job_`.

@@ -82,21 +82,28 @@ class Follower:
                 continue
             now = self._clock.now()
             if event.get("response"):
-                # A cancel may have been asked for by another process; then only a GET finalises.
-                row = await self._store.get(reading.job.id)
-                asked_at = row.cancel_requested_at if row else None
-                reading.job = replace(reading.job, cancel_requested_at=asked_at).apply(event, now)
-            elif now - wrote_at < WRITE_S:
+                before, reading.job = reading.job, await self._applied(reading.job, event, now)
+                reading.moved |= reading.job.status is not before.status or reading.job.turn.acting
+            if not reading.moved and now - wrote_at < WRITE_S:
                 continue
             wrote_at = now
             if not await self._write(reading) or reading.job.terminal or reading.job.turn.acting:
                 return
 
+    async def _applied(self, job: Job, event: JSON, now: float) -> Job:
+        applied = job.apply(event, now)
+        if applied.terminal or applied.turn.acting:
+            # A cancel may have been asked for by another process; then only a GET finalises.
+            row = await self._store.get(job.id)
+            applied = replace(job, cancel_requested_at=row.cancel_requested_at if row else None).apply(event, now)
+        return applied
+
     async def _write(self, reading: "_Reading") -> bool:
         """Write the job down; returns whether it is still ours to follow."""
         job = await self._closed(reading.written())
         try:
-            saved = await self._store.save(job)
+            saved = await (self._store.save(job) if reading.moved else self._store.progress(job))
+            reading.moved = False
             return saved is not None and not (job.turn.mode == "foreground" and saved.cancel_requested_at is not None)
         except StoreError as error:
             if job.terminal or job.turn.acting:
@@ -112,6 +119,7 @@ class _Reading:
     job: Job
     cursor: int = -1
     heard: bool = False
+    moved: bool = False  #: to where `progress` does not go
     items: list[JSON] = field(default_factory=list[JSON])
     words: list[str] = field(default_factory=list[str])
 

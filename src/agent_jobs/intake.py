@@ -19,37 +19,19 @@ from agent_jobs.files import Attachment
 from agent_jobs.group import Estimate
 from agent_jobs.job import JSON, Job, Status, Turn, items_of
 from agent_jobs.pricing import Prices, day_start
-from agent_jobs.request import Preset, Secret
+from agent_jobs.request import Order, Preset, Secret
 from agent_jobs.responses import Endpoint
 from agent_jobs.store import Budget, Store, Upload
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox import Toolbox
 
-#: Jobs that one call starts at most.
-BATCH_MAX, BATCH_CHARS = 20, 60
 #: No vowels and no look-alikes: ids are read aloud, and should spell nothing.
 ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
 #: What a follow-up keeps of the request before it, unless it says otherwise: upstream carries none of it over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")
 #: In text that is no code, so many bytes are a token.
 TOKEN_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a caller asks for: the same for each prompt, a job for each. See `request.build` for the arguments."""
-
-    prompts: Sequence[str]
-    preset: str | None = None
-    model: str | None = None
-    effort: str | None = None
-    web_search: bool | None = None
-    files: Sequence[str] = ()
-    previous_job_id: str | None = None
-    batch: str = ""
-    priority: int = 0
-    options: JSON = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +82,15 @@ class Intake:
             RequestError: Something cannot be asked for; the sentence says what can.
             ConfigError: A person must change a setting first.
         """
-        _check(order)
+        order.check()
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)
-        functions = await self._functions(options)
+        functions = await self._functions(options, previous)
+        parts = files.parts(attached)
         uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
-        jobs = [self._job(order, prompt, batch, options, previous, attached, functions) for prompt in order.prompts]
+        jobs = [self._job(order, prompt, batch, options, previous, parts, functions) for prompt in order.prompts]
         if uploads:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
@@ -125,14 +108,13 @@ class Intake:
         Raises:
             RequestError, ConfigError: As `jobs`, but for a missing bound or price.
         """
-        _check(order)
+        order.check()
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)
-        functions = await self._functions(options)
-        job, *others = [
-            self._job(order, prompt, "", options, previous, attached, functions) for prompt in order.prompts
-        ]
+        functions = await self._functions(options, previous)
+        parts = files.parts(attached)
+        job, *others = [self._job(order, prompt, "", options, previous, parts, functions) for prompt in order.prompts]
         bound, unbounded = None, ""
         try:
             bound = await self._bound_usd(job, previous) * (1 + len(others))
@@ -155,7 +137,7 @@ class Intake:
         batch: str,
         options: JSON,
         previous: "_Previous",
-        attached: Sequence[Attachment],
+        attached: Sequence[JSON],
         functions: Sequence[JSON],
     ) -> Job:
         job_id = _new_id("job")
@@ -169,10 +151,10 @@ class Intake:
             effort=order.effort,
             web_search=order.web_search,
             options=order.options,
-            attachments=files.parts(attached),
+            attachments=attached,
             openai=self._endpoint.openai,
         )
-        body = {**_inherited(previous.request, order.web_search), **body}
+        body = {**_inherited(previous, order.web_search), **body}
         if functions:
             named = {function["name"] for function in functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
@@ -205,13 +187,17 @@ class Intake:
             ),
         )
 
-    async def _functions(self, options: JSON) -> Sequence[JSON]:
-        """The functions of the user's own tool servers that the caller named."""
+    async def _functions(self, options: JSON, previous: "_Previous") -> Sequence[JSON]:
+        """The functions of the user's own tool servers that the caller named, else those of the job before."""
         names = request.toolbox_of(options)
-        if not names:
+        if not (previous.toolbox if names is None else names):
             return ()
         if self._terms.toolbox is None:
-            raise RequestError("There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX.")
+            without = ", or start it with options.toolbox none" if names is None else ""
+            raise RequestError(f"There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX{without}.")
+        if names is None:
+            self._terms.toolbox.check(previous.toolbox)
+            return previous.tools(of_toolbox=True)
         return await self._terms.toolbox.functions(names)
 
     async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> Job:
@@ -293,22 +279,24 @@ class _Previous:
     tokens: int | None = None  #: how much was read and written for it
     toolbox: Sequence[str] = ()
 
+    def tools(self, *, of_toolbox: bool) -> list[JSON]:
+        """The tools of its request: the functions of the user's own tool servers, or the others."""
+        tools = items_of(self.request.get("tools"))
+        if not self.toolbox:
+            return [] if of_toolbox else tools
+        from agent_jobs.toolbox import Toolbox  # brings the MCP client along
 
-def _inherited(before: JSON, web_search: bool | None) -> JSON:
-    """What holds of the request before this one until it says otherwise."""
-    kept = {name: before[name] for name in INHERITED if name in before}
-    if web_search is False and "tools" in kept:
-        kept["tools"] = [tool for tool in items_of(kept["tools"]) if not str(tool["type"]).startswith("web_search")]
+        return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
+
+
+def _inherited(before: _Previous, web_search: bool | None) -> JSON:
+    """What holds of the request before this one until it says otherwise, without what its toolbox brought."""
+    kept = {name: before.request[name] for name in INHERITED if name in before.request}
+    if "tools" in kept:
+        tools = before.tools(of_toolbox=False)
+        searches = [tool for tool in tools if str(tool["type"]).startswith("web_search")]
+        kept["tools"] = [tool for tool in tools if tool not in searches] if web_search is False else tools
     return kept
-
-
-def _check(order: Order) -> None:
-    if not 0 < len(order.prompts) <= BATCH_MAX:
-        raise RequestError(f"prompts takes 1 to {BATCH_MAX} texts: start the others in another call.")
-    if len(order.batch) > BATCH_CHARS:
-        raise RequestError(f"batch takes a name of at most {BATCH_CHARS} characters.")
-    if len(order.prompts) > 1 and order.options.get("key") is not None:
-        raise RequestError("options.key names one job: start jobs with keys one by one.")
 
 
 def _told_apart(jobs: Sequence[Job]) -> list[Job]:

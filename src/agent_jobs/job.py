@@ -171,7 +171,8 @@ class Job:
     batch: str = ""
     previous_job_id: str | None = None
     context: Literal["", "rebuilt"] = ""  #: how what went before came into this job's request
-    timeout_s: float | None = None  #: its own limit on the run; None takes the process's
+    timeout_s: float | None = None  #: its own limit on all its turns; None takes the process's
+    running_since: float | None = None  #: the first byte of its first POST, later by as long as somebody was waited for
     cost_usd: float | None = None  #: None while unknown
     reserved_usd: float | None = None  #: the most it may cost, held against the day's budget
     delivered_at: float | None = None
@@ -269,9 +270,8 @@ class Job:
         """The first byte of the POST is about to leave: from here on only upstream knows."""
         if not self.unsent_turn:
             return self
-        turn = replace(self.turn, attempt=self.turn.attempt + 1, sent_at=now)
-        status = Status.STARTING if self.turn.number == 1 else self.status
-        return replace(self, status=status, turn=turn, activity="")
+        job = replace(self, turn=replace(self.turn, attempt=self.turn.attempt + 1, sent_at=now), activity="")
+        return replace(job, status=Status.STARTING, running_since=now) if self.turn.number == 1 else job
 
     def unsent(self, reason: str) -> "Job":
         """Upstream provably did not accept the POST, so it may be repeated."""
@@ -316,12 +316,16 @@ class Job:
         )
 
     def overdue_s(self, now: float, limit_s: float) -> float:
-        """How long the run has been past its limit, which counts from the first byte of the POST; below 0 before.
+        """How long the job has been past its limit; below 0 before.
 
-        The job's own limit, where it has one, goes before the one that is given.
+        All its turns count from the first byte of the first POST, with their calls, but not what somebody is waited
+        for. The job's own limit, where it has one, goes before the one that is given.
         """
         limit_s = limit_s if self.timeout_s is None else self.timeout_s
-        return -limit_s if self.turn.sent_at is None else now - self.turn.sent_at - limit_s
+        if self.running_since is None:
+            return -limit_s
+        asked_at = self.turn.asked_at if self.status is Status.INPUT_REQUIRED else None
+        return (now if asked_at is None else asked_at) - self.running_since - limit_s
 
     def timed_out(self, now: float) -> "Job":
         """Our deadline has come: the run is to be cancelled, and its end will be a failure that says so."""

@@ -8,6 +8,7 @@ way is repeated only where its tool says that this does no harm; else the model 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -16,11 +17,12 @@ import anyio
 
 from agent_jobs import thread
 from agent_jobs.clock import Clock
-from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.job import JSON, Call, Job, Status
+from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
+from agent_jobs.job import JSON, Call, Job, Status, Usage, activity_of, items_of
+from agent_jobs.pricing import Prices, day_start
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done
-from agent_jobs.store import Store
+from agent_jobs.store import Budget, Store
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox import Toolbox
@@ -33,6 +35,9 @@ UNKNOWN = (
     "Look whether it took effect before you repeat it."
 )
 DENIED = "The user denied this call."
+OVERRAN = (
+    "Its time limit passed while it called tools, and calls under way were stopped; part=items tells of the others."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +46,15 @@ class Bounds:
 
     Args:
         turns: Upstream runs of one job.
-        job_timeout_s: How long a turn may take, its calls included, unless somebody is asked.
+        job_timeout_s: How long all its turns may take, their calls included, but not what somebody is waited for.
         input_timeout_s: How long an answer is waited for.
+        budget_usd: What may be spent on the jobs of a day (UTC); a job counts to the day on which it was started.
     """
 
     turns: int = 20
     job_timeout_s: float = 10_800.0
     input_timeout_s: float = 7 * 86_400.0
+    budget_usd: float | None = None
 
 
 class Loop:
@@ -57,10 +64,19 @@ class Loop:
         toolbox: The user's tool servers; None where there are none.
     """
 
-    def __init__(self, store: Store, clock: Clock, settler: Settler, toolbox: "Toolbox | None", bounds: Bounds) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settler: Settler,
+        prices: Prices,
+        toolbox: "Toolbox | None",
+        bounds: Bounds,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._settler = settler
+        self._prices = prices
         self._toolbox = toolbox
         self._bounds = bounds
         self._acting: set[str] = set()
@@ -82,11 +98,14 @@ class Loop:
         asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
         if asked_at is not None and now - asked_at >= self._bounds.input_timeout_s:
             return await self._end(job.failed("deadline_exceeded", "Nobody answered what it asked for.", now))
+        if self._left_s(job) <= 0:
+            return await self._end(job.failed("deadline_exceeded", OVERRAN, now))
         if not self._has_servers_of(job):
             await self._store.let_go(job.id, now + LET_GO_S)
             return Done()
         calls = await self._known(job)
-        if why := self._beyond(job, await self._store.calls(job.id)):
+        why = self._beyond(job, await self._store.calls(job.id)) or await self._unpaid(job)
+        if why:
             return await self._end(job.failed(*why, now))
         if not await self._run(job, [call for call in calls if _runnable(call)]):
             return After(0)  # to be ended
@@ -120,7 +139,7 @@ class Loop:
     async def _found_out(self, job: Job, call: Call) -> Call:
         if call.state == "done" or (call.needs and call.state != "running"):
             return call
-        if self._toolbox is None or not self._toolbox.knows(call.name):
+        if self._toolbox is None or not self._toolbox.knows(call.name, job.toolbox):
             return replace(call, needs="output")
         left = call.state == "running"
         try:
@@ -135,8 +154,9 @@ class Loop:
         return replace(call, needs="approval" if policy.asks else "run")
 
     def _left_s(self, job: Job) -> float:
-        """How long the turn's calls may still take; a person may take longer."""
-        return inf if job.turn.asked_at is not None else -job.overdue_s(self._clock.now(), self._bounds.job_timeout_s)
+        """How long the job's calls may still take; while somebody is waited for, its time stands still."""
+        asks = job.status is Status.INPUT_REQUIRED
+        return inf if asks else -job.overdue_s(self._clock.now(), self._bounds.job_timeout_s)
 
     def _beyond(self, job: Job, calls: Sequence[Call]) -> tuple[str, str] | None:
         """The code and the sentence where the job may not go on."""
@@ -145,24 +165,27 @@ class Loop:
         most = job.turn.request.get("max_tool_calls")
         if isinstance(most, int) and len(calls) > most:
             return "max_tool_calls", f"It asked for {len(calls)} calls, and options.max_tool_calls allows {most}."
-        if job.max_cost_usd is not None and (job.cost_usd or 0.0) >= job.max_cost_usd:
-            return "budget_exceeded", f"It cost {job.cost_usd:.2f} USD, and options.max_cost_usd is reached."
-        if self._left_s(job) <= 0:
-            return "deadline_exceeded", "Its calls took longer than its time limit."
+        return None
+
+    async def _unpaid(self, job: Job) -> tuple[str, str] | None:
+        """The code and the sentence where no answer could be read any more, however short: its call is not made."""
+        try:
+            await self._priced(await self._next(job, []))
+        except (RequestError, ConfigError) as error:
+            return _not_begun(job, error)
         return None
 
     async def _run(self, job: Job, calls: Sequence[Call]) -> bool:
         """Run calls side by side; False when a cancel or the time limit stopped them."""
         if not calls:
             return True
-        await self._store.save(replace(job, activity=_told(calls)))
+        await self._store.save(replace(job, activity="; ".join(filter(None, [_told(calls), await self._found(job)]))))
         stopped = False
         async with anyio.create_task_group() as tasks:
 
             async def stop() -> None:
                 nonlocal stopped
-                with self._clock.limit(self._left_s(job)):
-                    await self._cancel_of(job)
+                await self._over(job)
                 stopped = True
                 running.cancel_scope.cancel()
 
@@ -173,40 +196,95 @@ class Loop:
             tasks.cancel_scope.cancel()
         return not stopped
 
+    async def _found(self, job: Job) -> str:
+        """What upstream's own tools did in the turn, in a few words."""
+        turn = await self._store.output(job.id)
+        items = items_of(turn.response.get("output")) if turn and turn.response else []
+        own = ("function_call", "message", "reasoning")
+        return activity_of([item for item in items if item.get("type") not in own])
+
     async def _call(self, job: Job, call: Call) -> None:
         assert self._toolbox is not None
         under_way = replace(call, state="running")
-        if not await self._store.set_call(job, under_way, "open", "approved"):
+
+        async def before_calling() -> None:
+            if not await self._store.set_call(job, under_way, "open", "approved"):
+                raise _TakenError
+
+        try:
+            called = await self._toolbox.call(call.name, call.arguments, job.toolbox, before_calling)
+        except _TakenError:
             return
-        called = await self._toolbox.call(call.name, call.arguments, job.toolbox)
         # What was called is not forgotten, even by who is to stop.
         with anyio.CancelScope(shield=True):
-            await self._store.set_call(job, _done(under_way, called.output), "running")
+            await self._store.set_call(job, _done(under_way, called.output), "open", "approved", "running")
             await self._store.record(job.id, self._clock.now(), "call", f"{call.name}{' failed' * called.failed}")
 
-    async def _cancel_of(self, job: Job) -> None:
-        """Return once somebody wants the job to be cancelled."""
+    async def _over(self, job: Job) -> None:
+        """Return once somebody wants the job to be cancelled, or its time is over."""
         row: Job | None = job
-        while row is not None and row.cancel_requested_at is None:
-            await self._store.changed(job.id, row.revision)
+        while row is not None and row.cancel_requested_at is None and (left_s := self._left_s(row)) > 0:
+            with self._clock.limit(left_s):
+                await self._store.changed(job.id, row.revision)
             row = await self._store.get(job.id)
 
-    async def _go_on(self, job: Job, calls: Sequence[Call]) -> After:
-        """Begin the next turn with the answers."""
-        answers = [_answer(call) for call in calls]
+    async def _go_on(self, job: Job, calls: Sequence[Call]) -> Done | After:
+        """Begin the next turn with the answers, with what it may cost set aside."""
+        usd = self._bounds.budget_usd
+        # A job belongs to the day on which it was started, and so do its later turns.
+        budget = None if usd is None else Budget(usd, day_start(job.created_at))
+        try:
+            going_on = await self._priced(await self._next(job, [_answer(call) for call in calls]))
+            await self._store.go_on(going_on, budget)  # or a cancel came first, which the next step sees
+        except (RequestError, ConfigError) as error:
+            return await self._end(job.failed(*_not_begun(job, error), self._clock.now()))
+        return After(0)
+
+    async def _next(self, job: Job, answers: Sequence[JSON]) -> Job:
+        """The job with its next turn."""
         body, rebuilt = {**job.turn.request, "input": answers}, False
         if "conversation" not in body and job.turn.mode != "foreground":
             body = {**body, "previous_response_id": job.turn.response_id}
         elif job.turn.mode == "foreground":
             exchanges = await self._store.thread(job.id)
             body, rebuilt = dict(thread.continued(body, {}, exchanges)), True
-        going_on = job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
-        await self._store.go_on(going_on)  # or a cancel came first, which the next step sees
-        return After(0)
+        return job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
+
+    async def _priced(self, job: Job) -> Job:
+        """A job with its next turn, and the most that it may have cost after it, where anybody limits that.
+
+        Raises:
+            BudgetError: That is over options.max_cost_usd.
+            RequestError, ConfigError: It has no bound.
+        """
+        if job.max_cost_usd is None and self._bounds.budget_usd is None:
+            return job
+        so_far = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd
+        if so_far is None:
+            raise RequestError("What it cost so far is not known.")
+        before = await self._store.output(job.id)
+        used = Usage.of(before.response.get("usage")) if before and before.response else None
+        bound_usd = partial(
+            self._prices.bound_usd,
+            job.turn.request,
+            at=self._clock.now(),
+            provider_url=job.turn.base_url,
+            history_tokens=used.input_tokens + used.output_tokens if used else None,
+        )
+        most = so_far + await anyio.to_thread.run_sync(bound_usd)  # the price list takes a moment to load
+        if job.max_cost_usd is not None and most > job.max_cost_usd:
+            raise BudgetError(
+                f"It cost {so_far:.2f} USD so far and could cost {most:.2f} USD after it, over options.max_cost_usd."
+            )
+        return replace(job, reserved_usd=most)
 
     async def _end(self, job: Job) -> Done:
         await self._store.save(await self._settler.closed(job))
         return Done()
+
+
+class _TakenError(Exception):
+    """The call is not ours to make: another process holds the job by now."""
 
 
 def _runnable(call: Call) -> bool:
@@ -215,6 +293,11 @@ def _runnable(call: Call) -> bool:
 
 def _done(call: Call, output: object) -> Call:
     return replace(call, state="done", output=output)
+
+
+def _not_begun(job: Job, error: AgentJobsError) -> tuple[str, str]:
+    """The code and the sentence of a job whose next turn nothing covers."""
+    return "budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}"
 
 
 def _answer(call: Call) -> JSON:

@@ -6,7 +6,7 @@ What a model reads it pays for on every later turn, so the sizes are part of the
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from agent_jobs import content
 from agent_jobs.errors import (
@@ -20,6 +20,7 @@ from agent_jobs.errors import (
 )
 from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
 from agent_jobs.job import POLL_MIN_MS, Call, Failure, Job, Status, Usage
+from agent_jobs.paging import page, page_of
 from agent_jobs.request import mismatch
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
@@ -54,7 +55,8 @@ _NEXT = {
     "model_not_found": "agent_start with another model",
     "max_turns": "agent_start again with a narrower prompt or other tools",
     "max_tool_calls": "agent_start again with a higher options.max_tool_calls or a narrower prompt",
-    "budget_exceeded": "agent_start again with a higher options.max_cost_usd",
+    "budget_exceeded": "agent_start again once its limit is higher: options.max_cost_usd, or, set by the user, "
+    "AGENT_JOBS_DAILY_BUDGET_USD",
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
@@ -186,7 +188,7 @@ def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
 
 def estimated(estimate: Estimate) -> dict[str, Any]:
     """The answer to a dry run: what would be sent, and what it may cost. As many files as fit DRY_RUN_BYTES."""
-    files, shown = content.page_of(estimate.files, 0, DRY_RUN_BYTES)
+    files, shown = page_of(estimate.files, 0, DRY_RUN_BYTES)
     return _compact(
         {
             "dry_run": True,
@@ -209,21 +211,21 @@ def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, 
     after: int | None = None
     match name:
         case "outline":
-            shown, after = content.page_of(content.outline(_text(job)), offset, limit_bytes)
+            shown, after = page_of(content.outline(_text(job)), offset, limit_bytes)
         case "sources":
-            shown, after = content.page_of(content.sources(output), offset, limit_bytes)
+            shown, after = page_of(content.sources(output), offset, limit_bytes)
         case "items":
-            shown, after = content.page_of([*_calls(result), *content.items(output)], offset, limit_bytes)
+            shown, after = page_of([*_calls(result), *content.items(output)], offset, limit_bytes)
         case "files":
-            shown, after = content.page_of(_files(result, output), offset, limit_bytes)
+            shown, after = page_of(_files(result, output), offset, limit_bytes)
         case "reasoning":
-            shown, after = content.page(content.reasoning(output), offset, limit_bytes)
+            shown, after = page(content.reasoning(output), offset, limit_bytes)
         case "usage":
             shown = _usage(job)
         case "meta":
             shown = _meta(result, limit_bytes)
         case "partial":
-            shown, after = content.page(_text(job) or job.turn.partial, offset, limit_bytes)
+            shown, after = page(_text(job) or job.turn.partial, offset, limit_bytes)
         case _:
             return _compact({"job_id": job.id, "offset": offset or None}) | output_of(job, offset, limit_bytes)
     more = f"agent_result job_id={job.id} part={name} offset={after}" if after is not None else None
@@ -286,7 +288,7 @@ def ended(job: Job) -> dict[str, Any]:
 def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:
     """One page of a job's output from a byte offset, and where the next one starts."""
     text = _text(job)
-    part, after = content.page(text, offset, limit_bytes)
+    part, after = page(text, offset, limit_bytes)
     shown: dict[str, Any] = {"output": part}
     if after is not None:
         shown |= {"bytes": len(text.encode("utf-8", "replace")), "next": f"agent_result job_id={job.id} offset={after}"}
@@ -295,7 +297,8 @@ def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[st
 
 def refused(error: AgentJobsError) -> dict[str, Any]:
     """The answer where nothing was done."""
-    return {"error": {"code": _CODES.get(type(error), "internal"), "message": str(error)}}
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "internal")
+    return {"error": {"code": code, "message": str(error)}}
 
 
 def dumps(answer: object) -> str:
@@ -349,16 +352,26 @@ def _calls(result: Result) -> list[dict[str, Any]]:
     """What the job's turns asked for, and the answers; what is not answered yet as a whole, in pieces if it is long."""
     entries: list[dict[str, Any]] = []
     for call in result.calls:
-        entry = {"type": "call", "name": call.name, "state": call.state}
+        # Who made it was stopped, or died, before it heard of an answer.
+        state = "unknown" if call.state == "running" and result.job.terminal else call.state
+        entry = {"type": "call", "name": call.name, "state": state}
         if call.state == "open":
             pieces = range(0, max(1, len(call.arguments)), ARGUMENT_CHARS)
             entries += [
                 {**entry, "call_id": call.id, "arguments": call.arguments[at : at + ARGUMENT_CHARS]} for at in pieces
             ]
         else:
-            output = None if call.output is None else _line(str(call.output))
+            output = None if call.output is None else _line(_said(call.output))
             entries.append(_compact({**entry, "arguments": _line(call.arguments), "output": output}))
     return entries
+
+
+def _said(output: object) -> str:
+    """An answer to a call in words: of its parts, those that are text."""
+    if not isinstance(output, list):
+        return str(output)
+    parts = cast("list[dict[str, Any]]", output)
+    return " ".join("[image]" if part["type"] == "input_image" else part["text"] for part in parts)
 
 
 def _line(text: str) -> str:

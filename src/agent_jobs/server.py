@@ -28,10 +28,9 @@ from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.group import Group, Part, Reply
-from agent_jobs.intake import Order
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
-from agent_jobs.request import EFFORTS, Preset, dry_run_of, one_of, our_presets
+from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
 T = TypeVar("T")

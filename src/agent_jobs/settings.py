@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError
@@ -20,36 +20,143 @@ UNFILLED = re.compile(r"\$\{[^{}]*\}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 PREFIX = "AGENT_JOBS_"
-#: Each variable, and what it sets.
-VARIABLES: Mapping[str, str] = {
-    "OPENAI_API_KEY": "api_key",
-    "AGENT_JOBS_API_KEY_FILE": "api_key_file",
-    "OPENAI_BASE_URL": "base_url",
-    "OPENAI_ORG_ID": "organization",
-    "OPENAI_PROJECT_ID": "project",
-    "AGENT_JOBS_AUTH": "auth",
-    "AGENT_JOBS_MODEL": "model",
-    "AGENT_JOBS_PRESETS": "presets",
-    "AGENT_JOBS_SECRETS": "secrets",
-    "AGENT_JOBS_DATA_DIR": "data_dir",
-    "AGENT_JOBS_FILE_ROOTS": "file_roots",
-    "AGENT_JOBS_RESULT_DIR": "result_dir",
-    "AGENT_JOBS_MAX_WAIT_S": "max_wait_s",
-    "AGENT_JOBS_START_TIMEOUT_S": "start_timeout_s",
-    "AGENT_JOBS_FOLLOW": "follow",
-    "AGENT_JOBS_MAX_CONCURRENT": "max_concurrent",
-    "AGENT_JOBS_JOB_TIMEOUT_S": "job_timeout_s",
-    "AGENT_JOBS_MODE": "mode",
-    "AGENT_JOBS_RESUBMIT": "resubmit",
-    "AGENT_JOBS_RETENTION_DAYS": "retention_days",
-    "AGENT_JOBS_TOOLBOX": "toolbox",
-    "AGENT_JOBS_TOOL_CONCURRENCY": "tool_concurrency",
-    "AGENT_JOBS_APPROVALS": "approvals",
-    "AGENT_JOBS_INPUT_TIMEOUT_S": "input_timeout_s",
-    "AGENT_JOBS_ON_FINISH": "on_finish",
-    "AGENT_JOBS_PRICES": "prices",
-    "AGENT_JOBS_DAILY_BUDGET_USD": "daily_budget_usd",
-    "AGENT_JOBS_LOG_LEVEL": "log_level",
+
+
+class Variable(NamedTuple):
+    """One environment variable, in the words of `agent-jobs config --explain`, docs/settings.md and .env.example."""
+
+    field: str  #: of `Settings`
+    takes: str  #: as its refusal says it
+    about: str
+    default: str = ""  #: as it would be written; empty where the program chooses, or does without
+    page: str = ""  #: of docs/, where there is more
+
+
+_PATH = "a path"
+#: Each variable, by what it is about.
+SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
+    "The key and the endpoint": {
+        "OPENAI_API_KEY": Variable("api_key", "a text", "The key. Without it jobs can be read but not started."),
+        "AGENT_JOBS_API_KEY_FILE": Variable(
+            "api_key_file", "a path from / or ~ on",
+            "A file whose first line is the key; it goes before OPENAI_API_KEY.", page="install.md#the-key",
+        ),
+        "OPENAI_BASE_URL": Variable(
+            "base_url", "a web address",
+            "Where the Responses API stands: on Azure https://RESOURCE.openai.azure.com/openai/v1, elsewhere an "
+            "address that usually ends in /v1.", DEFAULT_BASE_URL,
+        ),
+        "OPENAI_ORG_ID": Variable("organization", "a text", "Sent as OpenAI-Organization."),
+        "OPENAI_PROJECT_ID": Variable("project", "a text", "Sent as OpenAI-Project."),
+        "AGENT_JOBS_AUTH": Variable(
+            "auth", f"one of {', '.join(AUTH_STYLES)}",
+            "The header that carries the key: Authorization (bearer) or api-key. auto takes api-key on Azure.", "auto",
+        ),
+        "AGENT_JOBS_MODE": Variable(
+            "mode", f"one of auto, {', '.join(get_args(Mode))}",
+            "How jobs are sent. auto finds out what the endpoint takes, and keeps it for a day.", "auto",
+        ),
+    },
+    "What a job asks for": {
+        "AGENT_JOBS_MODEL": Variable(
+            "model", "the name of a model", "The model where neither a start nor its preset names one."
+        ),
+        "AGENT_JOBS_PRESETS": Variable("presets", _PATH, "A TOML file with presets of your own.", page="presets.md"),
+        "AGENT_JOBS_FILE_ROOTS": Variable(
+            "file_roots", "folders from / on, with ':' between them",
+            "Folders whose files may be attached to jobs; without it none. On Windows ';' stands between them.",
+            page="files.md",
+        ),
+        "AGENT_JOBS_SECRETS": Variable(
+            "secrets", "the names of environment variables, with commas between",
+            "Variables that hosted tools may carry as ${NAME} in headers and authorization.",
+            page="requests.md#secrets",
+        ),
+    },
+    "Where things are kept": {
+        "AGENT_JOBS_DATA_DIR": Variable(
+            "data_dir", _PATH, "The folder of the database, the locks and the log; without it the user data folder."
+        ),
+        "AGENT_JOBS_RESULT_DIR": Variable(
+            "result_dir", _PATH,
+            "A folder where every finished result is also written as a Markdown file, with the files that a run made.",
+            page="files.md#what-a-run-makes",
+        ),
+        "AGENT_JOBS_RETENTION_DAYS": Variable(
+            "retention_days", "days from 1 to 3650", "Ended jobs are forgotten after so many days, upstream too.", "30"
+        ),
+    },
+    "Waiting and limits": {
+        "AGENT_JOBS_MAX_WAIT_S": Variable(
+            "max_wait_s", "seconds from 1 to 3600",
+            "The longest that a tool call waits. Without it by the host: 45 s, since most cut at 60 s; 100 s in Claude "
+            "Code, 240 s in Codex and Goose, 540 s in Gemini CLI.",
+        ),
+        "AGENT_JOBS_START_TIMEOUT_S": Variable(
+            "start_timeout_s", "seconds from 1 to 900",
+            "How long a silent upstream is waited for at the start of a job.", "120",
+        ),
+        "AGENT_JOBS_JOB_TIMEOUT_S": Variable(
+            "job_timeout_s", "seconds from 1 to 604800",
+            "A run that takes longer is cancelled, and what came is kept.", "10800",
+        ),
+        "AGENT_JOBS_MAX_CONCURRENT": Variable(
+            "max_concurrent", "a whole number from 1 to 9999",
+            "How many jobs run upstream at once, over all servers on one database; the others wait for a slot.", "10",
+        ),
+        "AGENT_JOBS_FOLLOW": Variable(
+            "follow", "auto, never, or how many streams to read at once, up to 9999",
+            "How many jobs are followed by their stream at once, which shows an end within a moment; the others are "
+            "looked at. auto is 200.", "auto",
+        ),
+        "AGENT_JOBS_RESUBMIT": Variable(
+            "resubmit", "one of never, once",
+            "once: a start that nobody can confirm is sent again; it may then cost twice.", "never",
+            page="reliability.md#what-is-not-promised",
+        ),
+    },
+    "Tools of your own": {
+        "AGENT_JOBS_TOOLBOX": Variable(
+            "toolbox", _PATH, "A file with MCP servers of your own whose tools jobs may use.", page="agent-loop.md"
+        ),
+        "AGENT_JOBS_TOOL_CONCURRENCY": Variable(
+            "tool_concurrency", "a whole number from 1 to 9999", "How many calls of such tools run at once.", "4"
+        ),
+        "AGENT_JOBS_APPROVALS": Variable(
+            "approvals", "one of ask, model",
+            "Who approves calls that change something: ask a person (a dialog of the host, or agent-jobs reply), or "
+            "the host's model by agent_reply.", "ask", page="agent-loop.md#who-answers",
+        ),
+        "AGENT_JOBS_INPUT_TIMEOUT_S": Variable(
+            "input_timeout_s", "seconds from 10 to 2592000", "How long a job waits for an answer before it fails.",
+            "604800",
+        ),
+    },
+    "When a job ends": {
+        "AGENT_JOBS_ON_FINISH": Variable(
+            "on_finish", "a command as for a shell",
+            "A command that is run when a job ended or asks for something, with the job as JSON on its stdin.",
+            page="on-finish.md",
+        ),
+    },
+    "Money": {
+        "AGENT_JOBS_DAILY_BUDGET_USD": Variable(
+            "daily_budget_usd", "an amount in USD above 0",
+            "What all starts of a day (UTC) may cost together; what could cost more is not started.",
+            page="cost.md#the-budget",
+        ),
+        "AGENT_JOBS_PRICES": Variable(
+            "prices", _PATH, "A price table of your own, a TOML file.", page="cost.md#your-price-table"
+        ),
+    },
+    "The log": {
+        "AGENT_JOBS_LOG_LEVEL": Variable(
+            "log_level", f"one of {', '.join(LOG_LEVELS)}", "What goes to stderr.", "warning"
+        ),
+    },
+}  # fmt: skip
+VARIABLES: Mapping[str, Variable] = {
+    name: variable for variables in SUBJECTS.values() for name, variable in variables.items()
 }
 
 
@@ -339,7 +446,7 @@ def _seconds(
     except ValueError:
         seconds = -1.0
     if not least <= seconds <= most:
-        raise ConfigError(f"{name} takes {unit} from {least:g} to {most:g}; without it {default:g} are used.")
+        raise ConfigError(f"{name} takes {unit} from {least:.10g} to {most:.10g}; without it {default:.10g} are used.")
     return seconds
 
 

@@ -64,7 +64,7 @@ class Settler:
             return replace(job, cost_usd=await self._cost_usd(job))
         except Exception:  # a paid result must not wait for what is only told about it
             logger.exception("%s: its cost could not be worked out", job.id)
-            return job
+            return replace(job, cost_usd=None)
 
     async def settle(self, job: Job) -> bool:
         """Do what is left to do for an ended job, each thing whatever becomes of the others.
@@ -102,12 +102,14 @@ class Settler:
 
     async def _cost_usd(self, job: Job) -> float | None:
         """What all turns cost; unknown if one's is."""
+        response = job.output.response if job.output else job.counted
+        if not response and job.turn.acting:
+            return job.cost_usd  # this turn's is in it since it ended
         if job.turn.number > 1 and job.cost_before_usd is None:
             return None
         before = job.cost_before_usd or 0.0
         if job.turn.response_id is None and not job.unconfirmed:
             return before  # nothing of this turn was accepted
-        response = job.output.response if job.output else job.counted
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)

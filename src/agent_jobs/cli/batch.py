@@ -15,8 +15,8 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option
-from agent_jobs.intake import Order
 from agent_jobs.job import Job, Status
+from agent_jobs.request import Order
 
 #: What a line may say beside its prompt: the fields of an order that may differ from line to line.
 FIELDS = ("preset", "model", "effort", "web_search", "files", "options")

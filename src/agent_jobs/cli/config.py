@@ -1,7 +1,7 @@
 """`agent-jobs config`: what is in force, where it comes from, and what in it is wrong."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option
-from agent_jobs.settings import VARIABLES, SecretStr, Settings, with_env_file
+from agent_jobs.settings import SUBJECTS, VARIABLES, SecretStr, Settings, Variable, with_env_file
 
 
 def masked(secret: SecretStr | None) -> str | None:
@@ -35,8 +35,9 @@ def mistakes(settings: Settings, refused: list[str]) -> list[str]:
 
 
 @click.command("config")
+@click.option("--explain", is_flag=True, help="Say what each setting does and takes.")
 @json_option
-def config_command(as_json: bool) -> None:
+def config_command(explain: bool, as_json: bool) -> None:
     """Show what is set, and where it comes from.
 
     Of secrets only the end is shown.
@@ -45,21 +46,42 @@ def config_command(as_json: bool) -> None:
     """
     settings, refused = Settings.forgiving(os.environ)
     wrong = mistakes(settings, refused)
-    origins = _origins(settings)
-    rows = {name: (_shown(settings, field), next(origins)) for name, field in VARIABLES.items()}
+    origins = dict(zip(VARIABLES, _origins(settings), strict=True))
+    rows = {name: (_shown(settings, variable.field), origins[name]) for name, variable in VARIABLES.items()}
     if as_json:
         from agent_jobs import render
 
         told = {name: {"value": value, "from": origin} for name, (value, origin) in rows.items()}
+        if explain:
+            told = {name: {**row, **_words(VARIABLES[name])} for name, row in told.items()}
         click.echo(render.dumps({"settings": told, "mistakes": wrong}))
     else:
         width = max(len(name) for name in rows)
-        for name, (value, origin) in rows.items():
-            written = "" if value is None else str(value)
-            click.echo(f"{name:<{width}}  {origin:<11}  {terminal.line(written)}".rstrip())
+        lines = {
+            name: f"{name:<{width}}  {origin:<11}  {terminal.line('' if value is None else str(value))}".rstrip()
+            for name, (value, origin) in rows.items()
+        }
+        click.echo("\n".join(_explained(lines) if explain else lines.values()))
         for sentence in wrong:
             click.echo(f"\n{terminal.line(sentence)}", err=True)
     raise SystemExit(Exit.REFUSED if wrong else Exit.DONE)
+
+
+def _words(variable: Variable) -> dict[str, str]:
+    """What can be said of a setting, for programs."""
+    more = {"docs": f"docs/{variable.page}"} if variable.page else {}
+    return {"about": variable.about, "takes": variable.takes, **more}
+
+
+def _explained(lines: Mapping[str, str]) -> Iterator[str]:
+    """Each setting's line by its subject, with what it does and takes below it."""
+    width = terminal.columns() or 100
+    for number, (subject, variables) in enumerate(SUBJECTS.items()):
+        yield f"{chr(10) * bool(number)}{subject}\n"
+        for name, variable in variables.items():
+            yield lines[name]
+            words = terminal.wrapped(f"{variable.about} Takes {variable.takes}.", width - 4)
+            yield from (f"    {each}" for each in words)
 
 
 def _origins(settings: Settings) -> Iterator[str]:

@@ -27,13 +27,7 @@ def tell(finding: Finding) -> None:
     mark, colour = MARKS[finding.state]
     mark = click.style(f"{mark:<2}", fg=colour) if terminal.colourful(sys.stdout) else f"{mark:<2}"
     width = (terminal.columns() or 10_000) - 15
-    lines = [*_wrapped(finding.text, width), *(f"-> {each}" if not n else f"   {each}" for n, each in
-             enumerate(_wrapped(finding.fix, width - 3) if finding.fix else []))]  # fmt: skip
+    lines = [*terminal.wrapped(finding.text, width), *(f"-> {each}" if not n else f"   {each}" for n, each in
+             enumerate(terminal.wrapped(finding.fix, width - 3) if finding.fix else []))]  # fmt: skip
     for number, each in enumerate(lines):
         click.echo(f"{mark} {finding.what:<10}  {each}" if number == 0 else f"{' ' * 15}{each}")
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(terminal.line(text), max(20, width), break_long_words=False, break_on_hyphens=False)

@@ -22,7 +22,7 @@ from agent_jobs.job import Job, Status
 from agent_jobs.settings import Settings
 
 if TYPE_CHECKING:  # imported once a job is asked for
-    from agent_jobs.intake import Order
+    from agent_jobs.request import Order
 
 #: A POST is waited for so long before a process leaves: until upstream names the id, the run would be lost with it.
 BIRTH_S = 900.0
@@ -133,7 +133,7 @@ def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
 
 def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
     """What the command line asks for, and the folders that it opens by naming files."""
-    from agent_jobs.intake import Order
+    from agent_jobs.request import Order
 
     prompt = sys.stdin.read() if asked["prompt"] == "-" else asked["prompt"]
     files = [Path.cwd() / Path(each).expanduser() for each in asked["files"]]

@@ -46,6 +46,13 @@ def line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """A text as lines of so many columns; a path stays whole, to be copied."""
+    import textwrap
+
+    return textwrap.wrap(line(text), max(20, width), break_long_words=False, break_on_hyphens=False)
+
+
 def cells(text: str) -> int:
     """How many columns a text takes."""
     return sum(_cells(char) for char in text)

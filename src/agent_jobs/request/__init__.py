@@ -23,11 +23,13 @@ from agent_jobs.request.options import (
     timeout_of,
     toolbox_of,
 )
+from agent_jobs.request.order import Order
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.structured import mismatch
 
 __all__ = [
     "EFFORTS",
+    "Order",
     "Preset",
     "Secret",
     "allow_duplicate_of",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent_jobs.group import Event, Group, Made, Storage
-from agent_jobs.job import JSON, Call, Job, Mode, Output, Status
+from agent_jobs.group import Event, Group, Listed, Made, Storage
+from agent_jobs.job import JSON, Call, Job, Mode, Output
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -24,8 +24,19 @@ class Tombstone:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a response is."""
+
+    base_url: str
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be spent on the jobs started since a moment; a job counts with its cost, until then with its bound."""
+    """What may be spent on the jobs started in the day from a moment on.
+
+    A job counts with its cost, until its end with what it may cost at most.
+    """
 
     usd: float
     since: float
@@ -72,16 +83,16 @@ class Store(Protocol):
         """The jobs of a group that were started last, newest first, without their outputs."""
         ...
 
+    async def listed(self, group: Group, limit: int, since: float) -> Listed:
+        """The same jobs, and how many of the group stand where, all at one moment.
+
+        Beside it stands what the jobs started in the day from `since` on cost, in USD; of those that run, what they
+        may cost.
+        """
+        ...
+
     async def ids(self, prefix: str, limit: int) -> list[str]:
         """The ids that begin so, in their order."""
-        ...
-
-    async def counts(self, group: Group) -> dict[Status, int]:
-        """How many jobs of a group stand where."""
-        ...
-
-    async def spent(self, since: float) -> float:
-        """What the jobs started since then cost, in USD; those that still run count with what they may cost."""
         ...
 
     async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
@@ -125,8 +136,12 @@ class Store(Protocol):
         """
         ...
 
-    async def go_on(self, job: Job) -> bool:
-        """Begin the job's next turn, for its holder; False when it was begun or cancelled before."""
+    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
+        """Begin the job's next turn, for its holder; False when it was begun or cancelled before.
+
+        Raises:
+            BudgetError: What the job may cost at most with it is not left of the budget; nothing was written.
+        """
         ...
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
@@ -158,6 +173,13 @@ class Store(Protocol):
 
         Returns the job as it now stands, None when someone was first: its end is written, what it would wait for
         was answered, or, with `held`, another process holds it.
+        """
+        ...
+
+    async def progress(self, job: Job) -> Job | None:
+        """Write how far the stream of a running job came, for its holder: cursor, activity, partial text.
+
+        Returns the job with a cancel that was requested meanwhile, None when someone was first.
         """
         ...
 
@@ -200,8 +222,11 @@ class Store(Protocol):
         """Keep what an endpoint taught us, with the answer that did."""
         ...
 
-    async def purge(self, before: float) -> list[Job]:
-        """Forget the jobs that ended before this time but for a tombstone, a few at a time; returns them."""
+    async def purge(self, before: float) -> dict[str, list[Place]]:
+        """Forget the jobs that ended before this time but for a tombstone, a few at a time.
+
+        Returns the ids of those that are gone by this, each with where the responses of all its turns are.
+        """
         ...
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:

@@ -85,6 +85,19 @@ class Database:
         return list(await self._db.execute_fetchall(sql, whole))
 
     @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[None]:
+        """All statements inside see the database as it is at one moment."""
+        with told(self._folder):
+            async with self._lock:
+                with anyio.CancelScope(shield=True):
+                    await self.execute("BEGIN")
+                    try:
+                        yield
+                    finally:
+                        if self._db.in_transaction:
+                            await self.execute("ROLLBACK")
+
+    @asynccontextmanager
     async def changing(self, job_id: str | None = None, *, spending: bool = False) -> AsyncGenerator[None]:
         """All statements inside are written or none; waiters for the job wake after the commit."""
         with told(self._folder), anyio.CancelScope(shield=True):

@@ -16,6 +16,8 @@ def _listed(statuses: Iterable[Status]) -> str:
 
 #: The statuses in which something may still happen, as an SQL list.
 OPEN = _listed(NEXT)
+#: What takes a slot: it runs upstream, or may.
+RUNNING = "('starting', 'queued', 'in_progress')"
 #: What `apply` and `observe` own of a turn, and so what `save` writes.
 _SAVED_OF_TURN = (
     "looks",
@@ -66,6 +68,7 @@ _READ_OF_JOB = (
     "delivered_at",
     "result_path",
     "cancel_requested_at",
+    "running_since",
     "watched_until",
     "revision",
 )

@@ -4,43 +4,18 @@ import json
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.group import Group, Storage, Watcher
-from agent_jobs.job import JSON, Call, Job, Mode, Output, Status, calls_of, items_of
-from agent_jobs.store import NO_LIMIT, Budget, Event, Made, Mark, Tombstone, Upload
-from agent_jobs.store.database import Database, SomeoneWasFirst, damaged, open_database
-from agent_jobs.store.rows import (
-    ADDED_TO_JOB,
-    OPEN,
-    before,
-    call_of,
-    dumps,
-    job_columns,
-    job_of,
-    turn_columns,
-    usage_json,
-    where,
-)
+from agent_jobs.errors import BudgetError
+from agent_jobs.job import Call, Job, Mode, Status, calls_of, items_of
+from agent_jobs.store import NO_LIMIT, Budget, Made, Place, Upload
+from agent_jobs.store.database import SomeoneWasFirst, open_database
+from agent_jobs.store.questions import JOB, SPENT, Questions
+from agent_jobs.store.queue import Queue
+from agent_jobs.store.rows import ADDED_TO_JOB, OPEN, RUNNING, before, dumps, job_columns, turn_columns, usage_json
 
 PURGED_AT_ONCE = 50
-#: A job that nobody holds is never due later than this from now, as clocks go that agree.
-FREE_AHEAD_S = 120.0
-
-_JOB = """SELECT job.*, turn.*, request.body AS request, output.text, output.bytes FROM job
-          JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
-          JOIN request ON request.job_id = job.id AND request.turn = job.turn
-          LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
-#: The same without what may be large, none of which is read for it.
-_HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text,
-                  (SELECT bytes FROM output INDEXED BY output_size WHERE job_id = job.id AND turn = job.turn) AS bytes
-           FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
-#: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
-_MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
-           AND turn.base_url = :base_url"""
-#: A job of another key is left to a process that has that key for so long.
-_WHEN = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE 30 END"
 #: Under a caller's own key there is one job, for ever. Without one, these answer for a start of the same work: a job
 #: that goes on, a result that nobody was handed yet, or a start that may be running unknown to us.
 _SAME_KEY = "job.key = :key"
@@ -48,24 +23,14 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND (
                      job.status IN {OPEN}
                      OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
                      OR job.error_code = 'start_unconfirmed')"""
-#: What a job costs, or may cost as long as its cost may grow.
-_SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
-                            ELSE COALESCE(cost_usd, reserved_usd, 0.0) END) AS usd
-             FROM job WHERE created_at >= :since"""
 #: Where nothing runs upstream, so that a cancel ends the job.
 _IDLE = "('pending', 'input_required')"
+#: A cursor never falls.
+_CURSOR = """sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
+                                   COALESCE(:sequence_number, sequence_number))"""
 #: Somebody has to answer before the job's turn can go on.
 _ASKING = """EXISTS (SELECT 1 FROM call WHERE call.job_id = job.id AND call.turn = job.turn
                      AND call.state = 'open' AND call.needs IN ('approval', 'output'))"""
-#: What happened to a job that people wait for, and when: its end, or that it asks.
-_NEWS = """SELECT id, finished_at AS at FROM job
-           WHERE finished_at > :since AND noticed_at IS NOT finished_at
-             AND (NOT unsettled OR finished_at < :settled_before)
-           UNION ALL
-           SELECT id, asked_at FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
-           WHERE status = 'input_required' AND asked_at > :since AND asked_at < :asked_before
-             AND noticed_at IS NOT asked_at
-           ORDER BY at LIMIT 1"""
 #: Files go with it, which are to be removed: here, and those that are there already at the provider.
 _UPLOADED = "EXISTS (SELECT 1 FROM upload WHERE job_id = job.id)"
 
@@ -77,12 +42,8 @@ async def open_sqlite(folder: Path, busy_timeout_s: float) -> AsyncGenerator["SQ
         yield SQLiteStore(database, folder)
 
 
-class SQLiteStore:
-    """See `Store` for what each method promises."""
-
-    def __init__(self, db: Database, folder: Path) -> None:
-        self._db = db
-        self._folder = folder
+class SQLiteStore(Questions, Queue):
+    """See `Store` for what each method promises; here is what changes a job."""
 
     async def add(
         self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
@@ -91,14 +52,18 @@ class SQLiteStore:
         async with self._db.changing(spending=True):
             existing += [await self._add(job, allow_duplicate, uploads) for job in jobs]
             if budget is not None and None in existing:
-                spent = (await self._db.execute(_SPENT, since=budget.since))[0]["usd"] or 0.0
-                if spent > budget.usd:
-                    raise BudgetError(
-                        f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD "
-                        "would be spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
-                        "AGENT_JOBS_DAILY_BUDGET_USD."
-                    )
+                await self._keep_within(budget)
         return existing
+
+    async def _keep_within(self, budget: Budget) -> None:
+        """Inside a change: refuse it where more may be spent with it than the budget allows."""
+        spent = (await self._db.execute(SPENT, since=budget.since))[0]["usd"] or 0.0
+        if spent > budget.usd:
+            raise BudgetError(
+                f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD would be "
+                "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
+                "AGENT_JOBS_DAILY_BUDGET_USD."
+            )
 
     async def _add(self, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]) -> Job | None:
         """Inside a change: write a job down, or read the one that answers for it."""
@@ -115,7 +80,7 @@ class SQLiteStore:
         )
         if not added:
             rows = await self._db.execute(
-                f"{_JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1",
+                f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1",
                 **{name: columns[name] for name in ("key", "request_hash", "created_at")},
             )
             return self._job(rows[0])
@@ -147,79 +112,6 @@ class SQLiteStore:
             turn=job.turn.number,
             body=dumps(job.turn.request),
         )
-
-    async def get(self, job_id: str) -> Job | None:
-        rows = await self._db.fetch(f"{_JOB} WHERE job.id = :id", id=job_id)
-        return self._job(rows[0]) if rows else None
-
-    async def output(self, job_id: str) -> Output | None:
-        rows = await self._db.fetch(
-            "SELECT text, response FROM output WHERE job_id = :id ORDER BY turn DESC LIMIT 1", id=job_id
-        )
-        return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
-
-    async def find(self, group: Group, limit: int) -> list[Job]:
-        clauses, values = where(group)
-        rows = await self._db.fetch(
-            f"{_HEAD} WHERE {clauses} ORDER BY job.created_at DESC, job.id LIMIT :limit", **values, limit=limit
-        )
-        return [self._job(row) for row in rows]
-
-    async def ids(self, prefix: str, limit: int) -> list[str]:
-        rows = await self._db.fetch(
-            "SELECT id FROM job WHERE id >= :prefix AND id < :prefix || char(1114111) ORDER BY id LIMIT :limit",
-            prefix=prefix,
-            limit=limit,
-        )
-        return [row["id"] for row in rows]
-
-    async def counts(self, group: Group) -> dict[Status, int]:
-        if group == Group(statuses=group.statuses):
-            rows = await self._db.fetch("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
-        else:
-            clauses, values = where(group)
-            rows = await self._db.fetch(
-                # With the sign no index over the statuses is taken, which would have all jobs read.
-                f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status",
-                **values,
-            )
-        counts = {Status(row["status"]): row["n"] for row in rows}
-        return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
-
-    async def spent(self, since: float) -> float:
-        rows = await self._db.fetch(_SPENT, since=since)
-        return rows[0]["usd"] or 0.0
-
-    async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
-        rows = await self._db.fetch(
-            """WITH RECURSIVE thread (id, previous, depth) AS (
-                   SELECT id, previous_job_id, 0 FROM job WHERE id = :id
-                   UNION ALL
-                   SELECT thread.previous, job.previous_job_id, depth + 1
-                   FROM thread LEFT JOIN job ON job.id = thread.previous WHERE thread.previous IS NOT NULL)
-               SELECT request.body AS request, turn.rebuilt, output.response FROM thread
-               LEFT JOIN turn ON turn.job_id = thread.id
-               LEFT JOIN request ON request.job_id = thread.id AND request.turn = turn.number
-               LEFT JOIN output ON output.job_id = thread.id AND output.turn = turn.number
-               WHERE depth > 0 OR :before IS NULL OR turn.number < :before
-               ORDER BY depth, turn.number DESC""",
-            id=job_id,
-            before=before_turn,
-        )
-        exchanges: list[tuple[JSON, JSON]] = []
-        for row in rows:
-            if row["request"] is None or row["response"] is None:
-                return []
-            exchanges.insert(0, (json.loads(row["request"]), json.loads(row["response"])))
-            if row["rebuilt"]:
-                break  # it tells all that was said before it
-        return exchanges
-
-    async def uploads(self, job_id: str) -> list[Upload]:
-        rows = await self._db.fetch(
-            "SELECT name, data, file_id FROM upload WHERE job_id = :id ORDER BY name", id=job_id
-        )
-        return [Upload(**row) for row in rows]
 
     async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
         async with self._db.changing(job_id):
@@ -265,15 +157,16 @@ class SQLiteStore:
         async with self._db.changing(job.id, spending=True):
             # A job in a later turn has its slot already, and shows in_progress.
             won = await self._db.execute(
-                """UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
-                                  revision = revision + 1
+                f"""UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
+                                  running_since = :running_since, revision = revision + 1
                    WHERE id = :id AND turn = :number AND holder = :me AND cancel_requested_at IS NULL
                      AND (turn > 1 AND status = 'in_progress'
                           OR status = 'pending' AND (SELECT COUNT(*) FROM job
-                                 WHERE status IN ('starting', 'queued', 'in_progress')) < :limit)
+                                 WHERE status IN {RUNNING}) < :limit)
                    RETURNING id""",
                 id=job.id,
                 number=job.turn.number,
+                running_since=job.running_since,
                 me=self._db.holder.name,
                 limit=limit,
             )
@@ -321,7 +214,7 @@ class SQLiteStore:
                     f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
                                observed_by = :observed_by, usage = :usage,
                                error_code = :error_code, error_message = :error_message,
-                               cost_usd = COALESCE(:cost_usd, cost_usd), unsettled = :unsettled,
+                               cost_usd = :cost_usd, unsettled = :unsettled,
                                holder = CASE WHEN :ended THEN NULL ELSE holder END,
                                next_at = CASE WHEN :ended AND :unsettled THEN :finished_at
                                               WHEN :ended THEN NULL ELSE next_at END,
@@ -339,12 +232,10 @@ class SQLiteStore:
             if not saved:
                 raise SomeoneWasFirst
             await self._db.execute(
-                """UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
+                f"""UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
                           missing_since = :missing_since, hollow = :hollow, detached = :detached, partial = :partial,
                           timed_out_at = :timed_out_at, mode = :mode, sent_at = :sent_at, acting = :acting,
-                          asked_at = :asked_at,
-                          sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
-                                                COALESCE(:sequence_number, sequence_number))
+                          asked_at = :asked_at, {_CURSOR}
                    WHERE job_id = :id AND number = :number""",
                 **turn_columns(job),
             )
@@ -364,6 +255,31 @@ class SQLiteStore:
                 await self._ask(job, calls_of(items_of(job.output.response.get("output"))))
         return await self.get(job.id) if saved else None
 
+    async def progress(self, job: Job) -> Job | None:
+        # Written every second for each of up to 200 jobs: it touches no index, and reads nothing back.
+        rows: list[sqlite3.Row] = []
+        async with self._db.changing(job.id):
+            rows = await self._db.execute(
+                f"""UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
+                    WHERE id = :id AND status IN {RUNNING} AND holder = :me RETURNING cancel_requested_at""",
+                id=job.id,
+                activity=job.activity,
+                observed_by=job.observed_by,
+                me=self._db.holder.name,
+            )
+            if not rows:
+                raise SomeoneWasFirst
+            await self._db.execute(
+                f"""UPDATE turn SET partial = :partial, detached = :detached, {_CURSOR}
+                    WHERE job_id = :id AND number = :number""",
+                id=job.id,
+                number=job.turn.number,
+                partial=job.turn.partial,
+                detached=job.turn.detached,
+                sequence_number=job.turn.sequence_number,
+            )
+        return replace(job, cancel_requested_at=rows[0]["cancel_requested_at"]) if rows else None
+
     async def _ask(self, job: Job, calls: Sequence[Call]) -> None:
         """Inside a change: write down what a turn asks for."""
         for position, call in enumerate(calls):
@@ -381,15 +297,6 @@ class SQLiteStore:
                 state=call.state,
                 position=position,
             )
-
-    async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
-        rows = await self._db.fetch(
-            """SELECT id, kind, name, arguments, needs, state, output FROM call
-               WHERE job_id = :id AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position""",
-            id=job_id,
-            turn=turn,
-        )
-        return [call_of(row) for row in rows]
 
     async def set_call(self, job: Job, call: Call, *before: str) -> bool:
         won: list[sqlite3.Row] = []
@@ -414,7 +321,8 @@ class SQLiteStore:
     async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
         async with self._db.changing(job.id):
             await self._db.execute(
-                "UPDATE turn SET asked_at = COALESCE(asked_at, :now) WHERE job_id = :id AND number = :number",
+                """UPDATE turn SET asked_at = :now WHERE job_id = :id AND number = :number
+                   AND (SELECT status FROM job WHERE id = :id) <> 'input_required'""",
                 id=job.id,
                 number=job.turn.number,
                 now=now,
@@ -455,6 +363,8 @@ class SQLiteStore:
             # would take the calls that it runs for those of a dead process.
             await self._db.execute(
                 f"""UPDATE job SET status = CASE WHEN {_ASKING} THEN status ELSE 'in_progress' END,
+                           running_since = CASE WHEN {_ASKING} THEN running_since ELSE running_since + :now - (
+                               SELECT asked_at FROM turn WHERE job_id = job.id AND number = job.turn) END,
                            next_at = CASE WHEN next_at IS NOT NULL THEN :now END, not_before = 0,
                            revision = revision + 1
                     WHERE id = :id""",
@@ -464,21 +374,25 @@ class SQLiteStore:
             return True
         return False
 
-    async def go_on(self, job: Job) -> bool:
+    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
         async with self._db.changing(job.id):
             won = await self._db.execute(
                 """UPDATE job SET turn = :number, status = 'in_progress', usage_before = :usage_before,
-                           cost_before_usd = :cost_before_usd, activity = '', revision = revision + 1
+                           cost_before_usd = :cost_before_usd, reserved_usd = :reserved_usd, activity = '',
+                           revision = revision + 1
                    WHERE id = :id AND turn = :number - 1 AND status IN ('in_progress', 'input_required')
                      AND holder = :me AND cancel_requested_at IS NULL RETURNING id""",
                 id=job.id,
                 number=job.turn.number,
                 usage_before=usage_json(job.usage_before),
                 cost_before_usd=job.cost_before_usd,
+                reserved_usd=job.reserved_usd,
                 me=self._db.holder.name,
             )
             if not won:
                 raise SomeoneWasFirst
+            if budget is not None:
+                await self._keep_within(budget)
             await self._add_turn(job)
             return True
         return False
@@ -501,79 +415,6 @@ class SQLiteStore:
             )
         return await self.get(job_id)
 
-    async def claim_cancel(self, job_id: str, now: float, again_after_s: float) -> bool:
-        async with self._db.changing(job_id):
-            won = await self._db.execute(
-                """UPDATE job SET cancel_sent_at = :now
-                   WHERE id = :id AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before) RETURNING id""",
-                id=job_id,
-                now=now,
-                before=now - again_after_s,
-            )
-        return bool(won)
-
-    async def forget_cancel(self, job_id: str) -> None:
-        async with self._db.changing(job_id):
-            await self._db.execute("UPDATE job SET cancel_sent_at = NULL WHERE id = :id", id=job_id)
-
-    async def watch(self, job_id: str, now: float, until: float) -> None:
-        async with self._db.changing(job_id):
-            await self._db.execute(
-                f"""UPDATE job SET watched_until = MAX(watched_until, :until),
-                           next_at = MIN(next_at, MAX(:now, not_before, 1 + COALESCE(
-                               (SELECT COALESCE(looked_at, sent_at) FROM turn
-                                WHERE job_id = job.id AND number = job.turn), 0)))
-                    WHERE id = :id AND status IN {OPEN}""",
-                id=job_id,
-                now=now,
-                until=until,
-            )
-
-    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
-        async with self._db.changing(job_id):
-            await self._db.execute(
-                f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
-                           CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
-                    WHERE id = :id AND holder = :me AND (status IN {OPEN} OR unsettled)""",
-                id=job_id,
-                me=self._db.holder.name,
-                now=now,
-                at=now + after_s,
-                not_before=now + not_before_s,
-            )
-
-    async def let_go(self, job_id: str, at: float) -> None:
-        async with self._db.changing(job_id):
-            await self._db.execute(
-                f"""UPDATE job SET holder = NULL, next_at = :at, not_before = :at
-                    WHERE id = :id AND holder = :me AND status IN {OPEN}""",
-                id=job_id,
-                me=self._db.holder.name,
-                at=at,
-            )
-
-    async def due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
-        async with self._db.changing():
-            rows = await self._db.execute(
-                f"""UPDATE job SET holder = :me, next_at = NULL
-                    WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_MINE} AND {_WHEN} <= :now)
-                    RETURNING id""",
-                now=now,
-                me=self._db.holder.name,
-                base_url=base_url,
-                fingerprint=fingerprint,
-            )
-        return [row["id"] for row in rows]
-
-    async def mode(self, base_url: str, model: str, since: float) -> Mode | None:
-        rows = await self._db.fetch(
-            "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
-            base_url=base_url,
-            model=model,
-            since=since,
-        )
-        return rows[0]["mode"] if rows else None
-
     async def learn(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
         async with self._db.changing():
             await self._db.execute(
@@ -588,75 +429,28 @@ class SQLiteStore:
                 answer=answer,
             )
 
-    async def purge(self, before: float) -> list[Job]:
-        old = f"job.finished_at < :before AND job.status NOT IN {OPEN}"
-        rows = await self._db.fetch(f"{_JOB} WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+    async def purge(self, before: float) -> dict[str, list[Place]]:
+        old = f"finished_at < :before AND status NOT IN {OPEN}"
+        rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+        purged: dict[str, list[Place]] = {}
         for row in rows:
             async with self._db.changing(row["id"]):
+                places = await self._db.execute(
+                    """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
+                       ORDER BY number""",
+                    id=row["id"],
+                )
                 await self._db.execute(
                     f"""INSERT INTO tombstone (job_id, status, finished_at)
                         SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT DO NOTHING""",
                     id=row["id"],
                     before=before,
                 )
-                await self._db.execute(f"DELETE FROM job WHERE id = :id AND {old}", id=row["id"], before=before)
-        return [self._job(row) for row in rows]
-
-    async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
-        async with self._db.changing():
-            rows = await self._db.execute(
-                f"""UPDATE job SET holder = :me, next_at = NULL
-                    WHERE holder IS NULL AND status IN {OPEN} AND EXISTS (
-                        SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
-                        AND turn.base_url <> :base_url
-                        AND (sent_at < :sent_before OR sent_at IS NULL AND created_at < :created_before))
-                    RETURNING id""",
-                me=self._db.holder.name,
-                base_url=base_url,
-                sent_before=sent_before,
-                created_before=created_before,
-            )
-        return [row["id"] for row in rows]
-
-    async def tombstone(self, job_id: str) -> Tombstone | None:
-        rows = await self._db.fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
-        return Tombstone(rows[0]["status"], rows[0]["finished_at"]) if rows else None
-
-    async def park(self, job_id: str, activity: str) -> None:
-        async with self._db.changing(job_id):
-            await self._db.execute(
-                """UPDATE job SET holder = NULL, next_at = NULL, activity = :activity, revision = revision + 1
-                   WHERE id = :id AND status = 'pending' AND holder = :me""",
-                id=job_id,
-                me=self._db.holder.name,
-                activity=activity,
-            )
-
-    async def unpark(self, base_url: str, limit: int) -> list[str]:
-        async with self._db.changing():
-            rows = await self._db.execute(
-                """UPDATE job SET holder = :me WHERE id IN (
-                       SELECT id FROM job
-                       WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL
-                         AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
-                       ORDER BY priority DESC, created_at
-                       LIMIT MAX(0, :limit - (SELECT COUNT(*) FROM job
-                                              WHERE status IN ('starting', 'queued', 'in_progress'))))
-                   RETURNING id""",
-                me=self._db.holder.name,
-                base_url=base_url,
-                limit=limit,
-            )
-        return [row["id"] for row in rows]
-
-    async def ahead(self, job: Job) -> int:
-        rows = await self._db.fetch(
-            """SELECT COUNT(*) AS n FROM job WHERE status = 'pending'
-               AND (priority > :priority OR priority = :priority AND created_at < :created_at)""",
-            priority=job.priority,
-            created_at=job.created_at,
-        )
-        return rows[0]["n"]
+                if await self._db.execute(
+                    f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", **row, before=before
+                ):
+                    purged[row["id"]] = [Place(**place) for place in places]
+        return purged
 
     async def deliver(self, job_ids: Sequence[str], now: float) -> None:
         async with self._db.changing():
@@ -667,17 +461,6 @@ class SQLiteStore:
                 ids=json.dumps(list(job_ids)),
                 now=now,
             )
-
-    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
-        asked = {"since": since, "settled_before": settled_before, "asked_before": asked_before}
-        if not await self._db.fetch(_NEWS, **asked):
-            return None  # as most often; a change would lock the database
-        claimed: list[sqlite3.Row] = []
-        async with self._db.changing():
-            claimed = await self._db.execute(_NEWS, **asked)
-            for row in claimed:
-                await self._db.execute("UPDATE job SET noticed_at = :at WHERE id = :id", **row)
-        return claimed[0]["id"] if claimed else None
 
     async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
         async with self._db.changing(job_id):
@@ -698,47 +481,6 @@ class SQLiteStore:
                     bytes=file.bytes,
                 )
 
-    async def made(self, job_id: str) -> list[Made]:
-        rows = await self._db.fetch("SELECT name, path, bytes FROM made WHERE job_id = :id ORDER BY name", id=job_id)
-        return [Made(**row) for row in rows]
-
-    async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
-        rows = await self._db.fetch(
-            # CROSS: the few jobs that are due at some time are to be read first, not all turns.
-            f"SELECT MIN({_WHEN}) AS at FROM job CROSS JOIN turn WHERE next_at IS NOT NULL AND {_MINE}",
-            me=self._db.holder.name,
-            base_url=base_url,
-            fingerprint=fingerprint,
-        )
-        return rows[0]["at"]
-
-    async def take_over(self, now: float) -> int:
-        # The process that freed a job may have had another time.
-        await self._db.fetch(
-            "UPDATE job SET next_at = :now WHERE holder IS NULL AND next_at > :now + :ahead_s RETURNING id",
-            now=now,
-            ahead_s=FREE_AHEAD_S,
-        )
-        others = await self._db.fetch(
-            "SELECT DISTINCT holder FROM job WHERE holder IS NOT NULL AND holder <> :me", me=self._db.holder.name
-        )
-        return sum([await self._free(row["holder"], now) for row in others if self._db.holder.dead(row["holder"])])
-
-    async def release(self, now: float) -> None:
-        await self._free(self._db.holder.name, now)
-
-    async def announce(self, what: str, base_url: str) -> None:
-        self._db.announce({"what": what, "base_url": base_url})
-
-    async def about(self) -> Storage:
-        schema = (await self._db.fetch("PRAGMA user_version"))[0][0]
-        journal = (await self._db.fetch("PRAGMA journal_mode"))[0][0]
-        watchers = tuple(
-            Watcher(int(name.partition("-")[0]), str(said.get("what")), str(said.get("base_url")))
-            for name, said in self._db.others().items()
-        )
-        return Storage(str(self._db.path), schema, journal, self._db.size_bytes(), watchers)
-
     async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:
         async with self._db.changing():
             await self._db.execute(
@@ -748,32 +490,3 @@ class SQLiteStore:
                 kind=kind,
                 text=text,
             )
-
-    async def events(self, job_id: str) -> list[Event]:
-        rows = await self._db.fetch("SELECT at, kind, text FROM event WHERE job_id = :id ORDER BY at", id=job_id)
-        return [Event(row["at"], row["kind"], row["text"]) for row in rows]
-
-    async def changed(self, job_id: str, revision: int) -> None:
-        await self._db.changed(job_id, revision)
-
-    async def mark(self) -> Mark:
-        return await self._db.mark()
-
-    async def moved(self, mark: Mark) -> None:
-        await self._db.moved(mark)
-
-    async def _free(self, holder: str, now: float) -> int:
-        async with self._db.changing():
-            rows = await self._db.execute(
-                f"""UPDATE job SET holder = NULL, next_at = :now
-                    WHERE holder = :holder AND (status IN {OPEN} OR unsettled) RETURNING id""",
-                holder=holder,
-                now=now,
-            )
-        return len(rows)
-
-    def _job(self, row: sqlite3.Row) -> Job:
-        try:
-            return job_of(row)
-        except (ValueError, TypeError) as error:  # SQLite checks the shape of a page, not what stands in it
-            raise StoreError(f"{damaged(self._folder)} ({error})") from error

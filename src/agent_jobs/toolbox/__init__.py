@@ -6,7 +6,7 @@ brings the MCP client along.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
 from agent_jobs.toolbox.config import SETTING, ServerConfig, load_toolbox, matches, nearest
 from agent_jobs.toolbox.connection import Connection
-from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, prefix_of
+from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, is_given, prefix_of
 from agent_jobs.toolbox.output import Called
 
 __all__ = ["Called", "Policy", "ServerConfig", "Toolbox", "load_toolbox"]
@@ -72,9 +72,10 @@ class Toolbox:
         """
         self._chosen(names)
 
-    def knows(self, name: str) -> bool:
-        """Whether a function of this name would be one of ours; nothing is started."""
-        return any(name.startswith(prefix_of(server)) for server in self._connections)
+    @staticmethod
+    def knows(name: str, names: Sequence[str]) -> bool:
+        """Whether a function of this name is of a server in `names`, also where there is no such server here."""
+        return is_given(name, names)
 
     async def functions(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The function tools for the body of POST /responses, by name, listed anew.
@@ -116,7 +117,13 @@ class Toolbox:
         approval = connection.config.approval_of(tool.name)
         return Policy(approval == "always" or (approval == "ask" and not read_only), read_only, idempotent)
 
-    async def call(self, name: str, arguments: str, names: Sequence[str]) -> Called:
+    async def call(
+        self,
+        name: str,
+        arguments: str,
+        names: Sequence[str],
+        before_calling: Callable[[], Awaitable[None]] | None = None,
+    ) -> Called:
         """Call a function, whatever its policy; a failure of any kind is an output that says what it was.
 
         Cancelling this tells the server so.
@@ -125,6 +132,7 @@ class Toolbox:
             name: The function.
             arguments: Its arguments as the model wrote them, JSON.
             names: What the job was given.
+            before_calling: Awaited once there is a slot for the call; nothing is called where it raises.
         """
         try:
             given = _arguments(arguments)
@@ -133,6 +141,8 @@ class Toolbox:
                 return Called(f"There is no function {name[:80]}.", failed=True)
             connection, tool = found
             async with self._slots:
+                if before_calling is not None:
+                    await before_calling()
                 return await connection.call(tool.name, given)
         except (ConfigError, RequestError, ToolServerError) as error:
             return Called(str(error), failed=True)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_jobs.toolbox.schema import OPEN, fitted, is_strict
@@ -35,6 +35,15 @@ def prefix_of(server: str) -> str:
     return _sanitised(f"{server}__")[: NAME_CHARS - _DIGEST_CHARS - 1]
 
 
+def is_given(name: str, names: Sequence[str]) -> bool:
+    """Whether a function of this name is of a server that a job was given.
+
+    A server's name may have slashes in it, so what is before each of them may be one.
+    """
+    servers = {given[:end] for given in (each.removeprefix("!") for each in names) for end in _ends(given)}
+    return any(name.startswith(prefix_of(server)) for server in servers)
+
+
 def function_of(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """A function tool for the body of POST /responses."""
     parameters = fitted(schema)
@@ -60,6 +69,10 @@ def shortened(text: str) -> str:
     if end <= len(head) // 2:
         end = max(head.rfind(" "), len(head) // 2)
     return f"{head[:end].rstrip()} …"
+
+
+def _ends(given: str) -> list[int]:
+    return [*(at for at, letter in enumerate(given) if letter == "/"), len(given)]
 
 
 def _sanitised(name: str) -> str:

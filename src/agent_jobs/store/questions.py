@@ -1,0 +1,176 @@
+"""What is asked of the store on SQLite; none of it changes anything."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from agent_jobs.errors import StoreError
+from agent_jobs.group import Group, Listed, Storage, Watcher
+from agent_jobs.job import JSON, Call, Job, Mode, Output, Status
+from agent_jobs.store import Event, Made, Mark, Tombstone, Upload
+from agent_jobs.store.database import Database, damaged
+from agent_jobs.store.rows import OPEN, call_of, job_of, where
+
+JOB = """SELECT job.*, turn.*, request.body AS request, output.text, output.bytes FROM job
+         JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+         JOIN request ON request.job_id = job.id AND request.turn = job.turn
+         LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
+#: The same without what may be large, none of which is read for it.
+_HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text,
+                  (SELECT bytes FROM output INDEXED BY output_size WHERE job_id = job.id AND turn = job.turn) AS bytes
+           FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
+#: What the jobs of a day cost, or may cost as long as their cost may grow.
+SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
+                            ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
+             FROM job WHERE created_at >= :since AND created_at < :since + 86400"""
+
+
+class Questions:
+    """The half of `Store` that only reads."""
+
+    def __init__(self, db: Database, folder: Path) -> None:
+        self._db = db
+        self._folder = folder
+
+    async def get(self, job_id: str) -> Job | None:
+        rows = await self._db.fetch(f"{JOB} WHERE job.id = :id", id=job_id)
+        return self._job(rows[0]) if rows else None
+
+    async def output(self, job_id: str) -> Output | None:
+        rows = await self._db.fetch(
+            "SELECT text, response FROM output WHERE job_id = :id ORDER BY turn DESC LIMIT 1", id=job_id
+        )
+        return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
+
+    async def find(self, group: Group, limit: int) -> list[Job]:
+        sql, values = _newest(group, limit)
+        return [self._job(row) for row in await self._db.fetch(sql, **values)]
+
+    async def listed(self, group: Group, limit: int, since: float) -> Listed:
+        sql, values = _newest(group, limit)
+        async with self._db.reading():
+            jobs = [self._job(row) for row in await self._db.execute(sql, **values)]
+            spent = await self._db.execute(SPENT, since=since)
+            return Listed(jobs, await self._counts(group), spent[0]["usd"] or 0.0)
+
+    async def _counts(self, group: Group) -> dict[Status, int]:
+        if group == Group(statuses=group.statuses):
+            rows = await self._db.execute("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
+        else:
+            clauses, values = where(group)
+            rows = await self._db.execute(
+                # With the sign no index over the statuses is taken, which would have all jobs read.
+                f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status",
+                **values,
+            )
+        counts = {Status(row["status"]): row["n"] for row in rows}
+        return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
+
+    async def ids(self, prefix: str, limit: int) -> list[str]:
+        rows = await self._db.fetch(
+            "SELECT id FROM job WHERE id >= :prefix AND id < :prefix || char(1114111) ORDER BY id LIMIT :limit",
+            prefix=prefix,
+            limit=limit,
+        )
+        return [row["id"] for row in rows]
+
+    async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
+        rows = await self._db.fetch(
+            """WITH RECURSIVE thread (id, previous, depth) AS (
+                   SELECT id, previous_job_id, 0 FROM job WHERE id = :id
+                   UNION ALL
+                   SELECT thread.previous, job.previous_job_id, depth + 1
+                   FROM thread LEFT JOIN job ON job.id = thread.previous WHERE thread.previous IS NOT NULL)
+               SELECT request.body AS request, turn.rebuilt, output.response FROM thread
+               LEFT JOIN turn ON turn.job_id = thread.id
+               LEFT JOIN request ON request.job_id = thread.id AND request.turn = turn.number
+               LEFT JOIN output ON output.job_id = thread.id AND output.turn = turn.number
+               WHERE depth > 0 OR :before IS NULL OR turn.number < :before
+               ORDER BY depth, turn.number DESC""",
+            id=job_id,
+            before=before_turn,
+        )
+        exchanges: list[tuple[JSON, JSON]] = []
+        for row in rows:
+            if row["request"] is None or row["response"] is None:
+                return []
+            exchanges.insert(0, (json.loads(row["request"]), json.loads(row["response"])))
+            if row["rebuilt"]:
+                break  # it tells all that was said before it
+        return exchanges
+
+    async def uploads(self, job_id: str) -> list[Upload]:
+        rows = await self._db.fetch(
+            "SELECT name, data, file_id FROM upload WHERE job_id = :id ORDER BY name", id=job_id
+        )
+        return [Upload(**row) for row in rows]
+
+    async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
+        rows = await self._db.fetch(
+            """SELECT id, kind, name, arguments, needs, state, output FROM call
+               WHERE job_id = :id AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position""",
+            id=job_id,
+            turn=turn,
+        )
+        return [call_of(row) for row in rows]
+
+    async def made(self, job_id: str) -> list[Made]:
+        rows = await self._db.fetch("SELECT name, path, bytes FROM made WHERE job_id = :id ORDER BY name", id=job_id)
+        return [Made(**row) for row in rows]
+
+    async def events(self, job_id: str) -> list[Event]:
+        rows = await self._db.fetch("SELECT at, kind, text FROM event WHERE job_id = :id ORDER BY at", id=job_id)
+        return [Event(row["at"], row["kind"], row["text"]) for row in rows]
+
+    async def mode(self, base_url: str, model: str, since: float) -> Mode | None:
+        rows = await self._db.fetch(
+            "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
+            base_url=base_url,
+            model=model,
+            since=since,
+        )
+        return rows[0]["mode"] if rows else None
+
+    async def tombstone(self, job_id: str) -> Tombstone | None:
+        rows = await self._db.fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
+        return Tombstone(rows[0]["status"], rows[0]["finished_at"]) if rows else None
+
+    async def ahead(self, job: Job) -> int:
+        rows = await self._db.fetch(
+            """SELECT COUNT(*) AS n FROM job WHERE status = 'pending'
+               AND (priority > :priority OR priority = :priority AND created_at < :created_at)""",
+            priority=job.priority,
+            created_at=job.created_at,
+        )
+        return rows[0]["n"]
+
+    async def about(self) -> Storage:
+        schema = (await self._db.fetch("PRAGMA user_version"))[0][0]
+        journal = (await self._db.fetch("PRAGMA journal_mode"))[0][0]
+        watchers = tuple(
+            Watcher(int(name.partition("-")[0]), str(said.get("what")), str(said.get("base_url")))
+            for name, said in self._db.others().items()
+        )
+        return Storage(str(self._db.path), schema, journal, self._db.size_bytes(), watchers)
+
+    async def changed(self, job_id: str, revision: int) -> None:
+        await self._db.changed(job_id, revision)
+
+    async def mark(self) -> Mark:
+        return await self._db.mark()
+
+    async def moved(self, mark: Mark) -> None:
+        await self._db.moved(mark)
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        try:
+            return job_of(row)
+        except (ValueError, TypeError) as error:  # SQLite checks the shape of a page, not what stands in it
+            raise StoreError(f"{damaged(self._folder)} ({error})") from error
+
+
+def _newest(group: Group, limit: int) -> tuple[str, dict[str, Any]]:
+    clauses, values = where(group)
+    order = "ORDER BY job.created_at DESC, job.id LIMIT :limit"
+    return f"{_HEAD} WHERE {clauses} {order}", {**values, "limit": limit}

@@ -1,0 +1,185 @@
+"""Who works on a job of the store on SQLite, and when it is due."""
+
+import sqlite3
+
+from agent_jobs.store.database import Database
+from agent_jobs.store.rows import OPEN, RUNNING
+
+#: A job that nobody holds is never due later than this from now, as clocks go that agree.
+FREE_AHEAD_S = 120.0
+#: Another process may hold a job, and a job at another endpoint can only be looked at by a process that talks to it.
+_MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
+           AND turn.base_url = :base_url"""
+#: A job of another key is left to a process that has that key for so long.
+_WHEN = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE 30 END"
+#: What happened to a job that people wait for, and when: its end, or that it asks.
+_NEWS = """SELECT id, finished_at AS at FROM job
+           WHERE finished_at > :since AND noticed_at IS NOT finished_at
+             AND (NOT unsettled OR finished_at < :settled_before)
+           UNION ALL
+           SELECT id, asked_at FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+           WHERE status = 'input_required' AND asked_at > :since AND asked_at < :asked_before
+             AND noticed_at IS NOT asked_at
+           ORDER BY at LIMIT 1"""
+
+
+class Queue:
+    """The part of `Store` that hands jobs out: each claim is one statement, so that one caller wins."""
+
+    _db: Database
+
+    async def watch(self, job_id: str, now: float, until: float) -> None:
+        async with self._db.changing(job_id):
+            await self._db.execute(
+                f"""UPDATE job SET watched_until = MAX(watched_until, :until),
+                           next_at = MIN(next_at, MAX(:now, not_before, 1 + COALESCE(
+                               (SELECT COALESCE(looked_at, sent_at) FROM turn
+                                WHERE job_id = job.id AND number = job.turn), 0)))
+                    WHERE id = :id AND status IN {OPEN}""",
+                id=job_id,
+                now=now,
+                until=until,
+            )
+
+    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
+        async with self._db.changing(job_id):
+            await self._db.execute(
+                f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
+                           CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
+                    WHERE id = :id AND holder = :me AND (status IN {OPEN} OR unsettled)""",
+                id=job_id,
+                me=self._db.holder.name,
+                now=now,
+                at=now + after_s,
+                not_before=now + not_before_s,
+            )
+
+    async def let_go(self, job_id: str, at: float) -> None:
+        async with self._db.changing(job_id):
+            await self._db.execute(
+                f"""UPDATE job SET holder = NULL, next_at = :at, not_before = :at
+                    WHERE id = :id AND holder = :me AND status IN {OPEN}""",
+                id=job_id,
+                me=self._db.holder.name,
+                at=at,
+            )
+
+    async def due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
+        async with self._db.changing():
+            rows = await self._db.execute(
+                f"""UPDATE job SET holder = :me, next_at = NULL
+                    WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_MINE} AND {_WHEN} <= :now)
+                    RETURNING id""",
+                now=now,
+                me=self._db.holder.name,
+                base_url=base_url,
+                fingerprint=fingerprint,
+            )
+        return [row["id"] for row in rows]
+
+    async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
+        rows = await self._db.fetch(
+            # CROSS: the few jobs that are due at some time are to be read first, not all turns.
+            f"SELECT MIN({_WHEN}) AS at FROM job CROSS JOIN turn WHERE next_at IS NOT NULL AND {_MINE}",
+            me=self._db.holder.name,
+            base_url=base_url,
+            fingerprint=fingerprint,
+        )
+        return rows[0]["at"]
+
+    async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
+        async with self._db.changing():
+            rows = await self._db.execute(
+                f"""UPDATE job SET holder = :me, next_at = NULL
+                    WHERE holder IS NULL AND status IN {OPEN} AND EXISTS (
+                        SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
+                        AND turn.base_url <> :base_url
+                        AND (sent_at < :sent_before OR sent_at IS NULL AND created_at < :created_before))
+                    RETURNING id""",
+                me=self._db.holder.name,
+                base_url=base_url,
+                sent_before=sent_before,
+                created_before=created_before,
+            )
+        return [row["id"] for row in rows]
+
+    async def park(self, job_id: str, activity: str) -> None:
+        async with self._db.changing(job_id):
+            await self._db.execute(
+                """UPDATE job SET holder = NULL, next_at = NULL, activity = :activity, revision = revision + 1
+                   WHERE id = :id AND status = 'pending' AND holder = :me""",
+                id=job_id,
+                me=self._db.holder.name,
+                activity=activity,
+            )
+
+    async def unpark(self, base_url: str, limit: int) -> list[str]:
+        async with self._db.changing():
+            rows = await self._db.execute(
+                f"""UPDATE job SET holder = :me WHERE id IN (
+                       SELECT id FROM job
+                       WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL
+                         AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
+                       ORDER BY priority DESC, created_at
+                       LIMIT MAX(0, :limit - (SELECT COUNT(*) FROM job
+                                              WHERE status IN {RUNNING})))
+                   RETURNING id""",
+                me=self._db.holder.name,
+                base_url=base_url,
+                limit=limit,
+            )
+        return [row["id"] for row in rows]
+
+    async def claim_cancel(self, job_id: str, now: float, again_after_s: float) -> bool:
+        async with self._db.changing(job_id):
+            won = await self._db.execute(
+                """UPDATE job SET cancel_sent_at = :now
+                   WHERE id = :id AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before) RETURNING id""",
+                id=job_id,
+                now=now,
+                before=now - again_after_s,
+            )
+        return bool(won)
+
+    async def forget_cancel(self, job_id: str) -> None:
+        async with self._db.changing(job_id):
+            await self._db.execute("UPDATE job SET cancel_sent_at = NULL WHERE id = :id", id=job_id)
+
+    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
+        asked = {"since": since, "settled_before": settled_before, "asked_before": asked_before}
+        if not await self._db.fetch(_NEWS, **asked):
+            return None  # as most often; a change would lock the database
+        claimed: list[sqlite3.Row] = []
+        async with self._db.changing():
+            claimed = await self._db.execute(_NEWS, **asked)
+            for row in claimed:
+                await self._db.execute("UPDATE job SET noticed_at = :at WHERE id = :id", **row)
+        return claimed[0]["id"] if claimed else None
+
+    async def take_over(self, now: float) -> int:
+        # The process that freed a job may have had another time.
+        await self._db.fetch(
+            "UPDATE job SET next_at = :now WHERE holder IS NULL AND next_at > :now + :ahead_s RETURNING id",
+            now=now,
+            ahead_s=FREE_AHEAD_S,
+        )
+        others = await self._db.fetch(
+            "SELECT DISTINCT holder FROM job WHERE holder IS NOT NULL AND holder <> :me", me=self._db.holder.name
+        )
+        return sum([await self._free(row["holder"], now) for row in others if self._db.holder.dead(row["holder"])])
+
+    async def release(self, now: float) -> None:
+        await self._free(self._db.holder.name, now)
+
+    async def announce(self, what: str, base_url: str) -> None:
+        self._db.announce({"what": what, "base_url": base_url})
+
+    async def _free(self, holder: str, now: float) -> int:
+        async with self._db.changing():
+            rows = await self._db.execute(
+                f"""UPDATE job SET holder = NULL, next_at = :now
+                    WHERE holder = :holder AND (status IN {OPEN} OR unsettled) RETURNING id""",
+                holder=holder,
+                now=now,
+            )
+        return len(rows)
