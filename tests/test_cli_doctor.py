@@ -174,6 +174,7 @@ def test_only_what_takes_anything_cannot_be_set_wrongly():
     assert VARIABLES.keys() - WRONG.keys() == {"AGENT_JOBS_MODEL"}
 
 
+@pytest.mark.timeout(180)  # doctor, config, and each mistake at the tools
 @pytest.mark.parametrize("number", range(max(map(len, WRONG.values()))))
 async def test_each_way_to_set_each_variable_wrongly_is_named_in_the_same_words(terminal: Terminal, number: int):
     wrong = {name: values[number] for name, values in WRONG.items() if number < len(values)}
