@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import tomllib
 import zipfile
@@ -203,6 +204,33 @@ def test_a_workflow_only_calls_scripts_and_pins_what_it_uses(workflow: Path):
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", used) for used in re.findall(r"uses: +(\S+)", text))
     assert re.search(r"^permissions:\n  contents: read$", text, re.M)
     assert "://" not in text
+
+
+NAMING = ("server.json", "README.md", "Dockerfile")
+
+
+def test_the_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
+    (tmp_path / "scripts").mkdir()
+    for name in (*NAMING, "scripts/owner"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+
+    def named(owner: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([tmp_path / "scripts/owner", owner], capture_output=True, text=True, check=False)
+
+    def names() -> set[str]:
+        texts = [(tmp_path / name).read_text() for name in NAMING]
+        found = [re.findall(r"io\.github\.[\w-]+/agent-jobs", text) for text in texts]
+        assert all(found)
+        return {each for names in found for each in names}
+
+    before = names()
+    assert [named(owner).returncode for owner in ("a/b", "-a", "a.b", "$(id)")] == [1] * 4
+    assert names() == before
+    assert [named("Some-One").returncode for _ in range(2)] == [0, 0]
+    assert names() == {"io.github.Some-One/agent-jobs"}
+    other = named("another")
+    assert (other.returncode, "another owner" in other.stderr) == (1, True)
+    assert names() == {"io.github.Some-One/agent-jobs"}
 
 
 def test_nothing_is_published_under_the_placeholder_or_another_version(tmp_path: Path):
