@@ -706,8 +706,12 @@ async def test_a_cancel_that_did_not_arrive_may_be_sent_by_whoever_comes_next(st
 # What is news.
 
 
-async def news(store: Store, *, since: float = NOW - 600, settled_before: float = NOW, asked_before: float = NOW + 9):
-    return await store.claim_news(since, settled_before=settled_before, asked_before=asked_before)
+async def news(
+    store: Store, *, since: float = NOW - 600, settled_before: float = NOW, asked_before: float = NOW + 9
+) -> str | None:
+    """The job whose news this caller is given."""
+    found = await store.news(since, settled_before=settled_before, asked_before=asked_before)
+    return found[0] if found is not None and await store.claim_news(*found) else None
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
@@ -724,6 +728,16 @@ async def test_each_end_is_news_to_one_caller(store: Store, other: Store, end: S
         for process in (store, other, store, other):
             tasks.start_soon(ask, process)
     assert sorted(told, key=str) == [None, None, None, "job_1"]
+
+
+async def test_news_that_is_none_any_more_is_given_to_nobody(store: Store):
+    lost = replace(at(await standing(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
+    assert await store.save(lost)
+    found = await store.news(NOW - 600, settled_before=NOW, asked_before=NOW)
+    assert found == ("job_1", NOW)
+    await store.attach("job_1", 1, "resp_1", NOW + 1)
+    assert not await store.claim_news(*found)
+    assert not await store.claim_news("job_nobody", NOW)
 
 
 async def test_a_cancel_that_needs_no_look_is_news(store: Store, other: Store):

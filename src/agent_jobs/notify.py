@@ -121,27 +121,39 @@ class Notifier:
         try:
             while len(self._running) < AT_ONCE:
                 now = self._clock.now()
-                # What is claimed is told.
-                with anyio.CancelScope(shield=True):
-                    job_id = await self._store.claim_news(
-                        self._since,
-                        settled_before=now - SETTLE_WAIT_S * patience,
-                        asked_before=now - ANSWER_WAIT_S * patience,
-                    )
-                    if job_id is None:
-                        return
-                    await self._tell(job_id)
+                news = await self._store.news(
+                    self._since,
+                    settled_before=now - SETTLE_WAIT_S * patience,
+                    asked_before=now - ANSWER_WAIT_S * patience,
+                )
+                if news is None:
+                    return
+                await self._tell(*news)
         except StoreError as error:
             logger.warning("cannot look for jobs that ended: %s", error)
         except Exception:
-            logger.exception("cannot tell of a job; the others are told")
+            logger.exception("cannot look for jobs that ended")
 
-    async def _tell(self, job_id: str) -> None:
-        job = await self._store.get(job_id)
-        if job is None:
-            return  # purged just now
-        calls = [] if job.terminal else await self._store.calls(job_id, job.turn.number)
-        told = notice(job, calls, await self._store.made(job_id), self._clock.now())
+    async def _tell(self, job_id: str, at: float) -> None:
+        # All is read before the claim, after which a kill leaves this untold.
+        told = await self._notice(job_id)
+        with anyio.CancelScope(shield=True):
+            if await self._store.claim_news(job_id, at) and told is not None:
+                self._start(job_id, told)
+
+    async def _notice(self, job_id: str) -> dict[str, Any] | None:
+        """What is told of a job; None where that cannot be made out, which must not hold up the others."""
+        try:
+            job = await self._store.get(job_id)
+            if job is None:
+                return None  # purged just now
+            calls = [] if job.terminal else await self._store.calls(job_id, job.turn.number)
+            return notice(job, calls, await self._store.made(job_id), self._clock.now())
+        except Exception:
+            logger.exception("%s: AGENT_JOBS_ON_FINISH is not told of it", job_id)
+            return None
+
+    def _start(self, job_id: str, told: Mapping[str, Any]) -> None:
         ended, token = anyio.Event(), current_token()
         self._running.add(ended)
 

@@ -256,12 +256,16 @@ class Store(Protocol):
         """Note that the jobs' ends were handed to a host."""
         ...
 
-    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
-        """Claim a job that ended or asked after `since`: each end and each question goes to one caller, for ever.
+    async def news(self, since: float, *, settled_before: float, asked_before: float) -> tuple[str, float] | None:
+        """A job that ended or asked after `since`, and when: of those that nobody claimed for that, the first.
 
         Where something is still to be done after an end, that is left to be done until `settled_before`; and a
         question to be answered until `asked_before`.
         """
+        ...
+
+    async def claim_news(self, job_id: str, at: float) -> bool:
+        """Claim what happened to a job then, which goes to one caller, for ever; False where it is not so any more."""
         ...
 
     async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:

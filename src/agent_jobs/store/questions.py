@@ -25,6 +25,16 @@ SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.
                             ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
              FROM job WHERE created_at >= :since AND created_at < :since + 86400"""
 
+#: What happened to a job that people wait for, and when: its end, or that it asks.
+_NEWS = """SELECT id, finished_at AS at FROM job
+           WHERE finished_at > :since AND noticed_at IS NOT finished_at
+             AND (NOT unsettled OR finished_at < :settled_before)
+           UNION ALL
+           SELECT id, asked_at FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+           WHERE status = 'input_required' AND asked_at > :since AND asked_at < :asked_before
+             AND noticed_at IS NOT asked_at
+           ORDER BY at LIMIT 1"""
+
 
 class Questions:
     """The half of `Store` that only reads."""
@@ -144,6 +154,10 @@ class Questions:
             created_at=job.created_at,
         )
         return rows[0]["n"]
+
+    async def news(self, since: float, *, settled_before: float, asked_before: float) -> tuple[str, float] | None:
+        rows = await self._db.fetch(_NEWS, since=since, settled_before=settled_before, asked_before=asked_before)
+        return (rows[0]["id"], rows[0]["at"]) if rows else None
 
     async def about(self) -> Storage:
         schema = (await self._db.fetch("PRAGMA user_version"))[0][0]

@@ -12,15 +12,6 @@ _MINE = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.nu
            AND turn.base_url = :base_url"""
 #: A job of another key is left to a process that has that key for so long.
 _WHEN = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE 30 END"
-#: What happened to a job that people wait for, and when: its end, or that it asks.
-_NEWS = """SELECT id, finished_at AS at FROM job
-           WHERE finished_at > :since AND noticed_at IS NOT finished_at
-             AND (NOT unsettled OR finished_at < :settled_before)
-           UNION ALL
-           SELECT id, asked_at FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
-           WHERE status = 'input_required' AND asked_at > :since AND asked_at < :asked_before
-             AND noticed_at IS NOT asked_at
-           ORDER BY at LIMIT 1"""
 
 
 class Queue:
@@ -145,16 +136,19 @@ class Queue:
         async with self._db.changing(job_id):
             await self._db.execute("UPDATE job SET cancel_sent_at = NULL WHERE id = :id", id=job_id)
 
-    async def claim_news(self, since: float, *, settled_before: float, asked_before: float) -> str | None:
-        asked = {"since": since, "settled_before": settled_before, "asked_before": asked_before}
-        if not await self._db.fetch(_NEWS, **asked):
-            return None  # as most often; a change would lock the database
-        claimed: list[sqlite3.Row] = []
+    async def claim_news(self, job_id: str, at: float) -> bool:
+        won: list[sqlite3.Row] = []
         async with self._db.changing():
-            claimed = await self._db.execute(_NEWS, **asked)
-            for row in claimed:
-                await self._db.execute("UPDATE job SET noticed_at = :at WHERE id = :id", **row)
-        return claimed[0]["id"] if claimed else None
+            won = await self._db.execute(
+                """UPDATE job SET noticed_at = :at
+                   WHERE id = :id AND noticed_at IS NOT :at
+                     AND (finished_at = :at OR status = 'input_required' AND EXISTS (
+                         SELECT 1 FROM turn WHERE job_id = job.id AND number = job.turn AND asked_at = :at))
+                   RETURNING id""",
+                id=job_id,
+                at=at,
+            )
+        return bool(won)
 
     async def take_over(self, now: float) -> int:
         # The process that freed a job may have had another time.
