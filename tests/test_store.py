@@ -736,7 +736,7 @@ async def test_news_that_is_none_any_more_is_given_to_nobody(store: Store):
     found = await store.news(NOW - 600, settled_before=NOW, asked_before=NOW)
     assert found == ("job_1", NOW)
     await store.attach("job_1", 1, "resp_1", NOW + 1)
-    assert not await store.claim_news(*found)
+    assert not await store.claim_news("job_1", NOW)
     assert not await store.claim_news("job_nobody", NOW)
 
 
