@@ -32,7 +32,7 @@ class Scene:
 
     before: Callable[[Machine], None] = lambda here: None
     columns: int = 80
-    at: str = ""  #: Ctrl-C is pressed once this is on the screen ...
+    at: Sequence[str] = ()  #: Ctrl-C is pressed once all of these are on the screen ...
     moment: bool = False  #: ... and the block shows that moment, not the end
 
 
@@ -67,7 +67,8 @@ def _block(here: Machine, name: str | None, block: str) -> str:
 
 def _shown(here: Machine, scene: Scene, line: str, before: str) -> str:
     def stop(seen: str) -> bool:
-        return bool(scene.at) and scene.at in " ".join(screen(seen).split())
+        shown = " ".join(screen(seen).split())
+        return bool(scene.at) and all(text in shown for text in scene.at)
 
     moment, end = here.type(line, columns=scene.columns, stop=stop)
     assert moment or not scene.at, f"{line} never showed {scene.at!r}:\n{end}"
@@ -122,6 +123,10 @@ def _still(text: str, **script: Any) -> dict[str, Any]:
     return {"duration_s": 5, "text": text * 2, "chunk": len(text), "end": "never", **script}
 
 
+#: A run that is not watched from its beginning, and has begun with nothing that is to be seen by then.
+LATER = {"duration_s": 60}
+
+
 def _asking(prompt: str, **script: Any) -> Callable[[Machine], None]:
     """Nothing goes on, and how the run of a prompt will go."""
 
@@ -167,15 +172,15 @@ def _installed(here: Machine) -> None:
 def _one(here: Machine) -> None:
     """One job, which writes."""
     here.rest()
-    here.start(RECOVERY, **_still(LOG, searches=3))
+    here.start(RECOVERY, **_still(LOG, searches=3, **LATER))
 
 
 def _several(here: Machine) -> None:
     """Three jobs, one of which fails soon."""
     here.rest()
-    here.start(RAFT, **_still(POINT, searches=1))
+    here.start(RAFT, **_still(POINT, searches=1, **LATER))
     here.start(RETRIES, duration_s=60, end="failed", error_message="The model produced invalid content.")
-    here.start(PLAN, **_still(POINT, searches=2))
+    here.start(PLAN, **_still(POINT, searches=2, **LATER))
 
 
 def _a_day(here: Machine) -> None:
@@ -203,13 +208,16 @@ SCENES: dict[str, Scene] = {
     "first-list": Scene(_hosted),
     "preset-mistake": Scene(_own_presets),
     "unconfirmed": Scene(_asking(RECOVERY, faults=[{"on": "create", "status": 500, "after_accept": True}])),
-    "run-moment": Scene(_asking(CHECKPOINT, **_still(POINT)), at="in the database.", moment=True),
+    "run-moment": Scene(_asking(CHECKPOINT, **_still(POINT)), at=["in the database."], moment=True),
+    "run-moment-160": Scene(
+        _asking(RECOVERY, **_still(LOG, searches=3)), columns=160, at=["That is all."], moment=True
+    ),
     "run": Scene(_asking(CHECKPOINT, text=POINT)),
     "start": Scene(_served),
-    "watch": Scene(_one, at="That is all."),
-    "watch-160": Scene(_one, columns=160, at="That is all."),
-    "watch-piped": Scene(_one, at="searches; writing"),
-    "watch-several": Scene(_several, at="failed"),
+    "watch": Scene(_one, at=["That is all."]),
+    "watch-160": Scene(_one, columns=160, at=["That is all."]),
+    "watch-piped": Scene(_one, at=["searches; writing"]),
+    "watch-several": Scene(_several, at=["failed", "1 search; writing", "2 searches; writing"]),
     "list": Scene(_a_day),
     "list-160": Scene(columns=160),
     "batch": Scene(_night),

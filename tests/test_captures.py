@@ -11,7 +11,7 @@ from terminals import screen
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages show a Linux machine")
-@pytest.mark.timeout(300)  # a page is up to thirty commands, one after the other
+@pytest.mark.timeout(600)  # a page is up to thirty commands, one after the other
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_shows_what_stands_below_it(page: Path):
     text = page.read_text()

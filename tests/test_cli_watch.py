@@ -40,6 +40,16 @@ def test_a_terminal_shows_a_job_in_place_as_wide_as_it_is(tmp_path: Path, column
     assert f"agent-jobs result {job_id[:10]}" in shown.text
 
 
+def test_before_a_job_writes_a_terminal_shows_what_it_tells_of_its_reasoning(terminal: Terminal):
+    script = {"duration_s": 600, "reasoning": 60}
+    job_id = terminal.pipe(
+        "start", "--detach", "--option", 'reasoning_summary="auto"', scripted(WORK, script)
+    ).stdout.strip()
+    shown = terminal.show("watch", job_id, stop=lambda seen: "This is emulated reasoning" in seen)
+    assert shown.returncode == 130
+    assert "emulated answer" not in shown.text
+
+
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(terminal: Terminal, upstream: RunningServer):
     job_id = started(terminal, scripted(WORK, LONG))
     left = terminal.show("watch", job_id, stop=lambda seen: "in_progress" in seen)

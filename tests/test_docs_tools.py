@@ -44,6 +44,8 @@ async def test_the_schemas_are_those_that_are_sent(settings: Settings) -> None:
     shown = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", SENT, re.S)]
     assert shown == [tool.input_schema for tool in sent]
     assert all(f"> {tool.description}\n" in SENT for tool in sent)
+    [(count, size)] = re.findall(r"(\d+) tools, ([\d,]+) bytes", SENT)
+    assert f"| {count} | {size} |" in (DOCS / "comparison.md").read_text()
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

@@ -56,7 +56,7 @@ def codes(heading: str) -> set[str]:
 
 @pytest.mark.parametrize("quotation", re.findall(r"^> (.*)$", PAGE, re.M))
 def test_every_quotation_is_said_by_the_program(quotation: str) -> None:
-    pieces = [piece for piece in quotation.split("…") if len(piece.strip(" .:,")) > 1]
+    pieces = [piece.strip() for piece in quotation.split("…") if len(piece.strip(" .:,")) > 1]
     assert pieces
     assert re.search(".*?".join(map(re.escape, pieces)), said()), quotation
 

@@ -269,7 +269,7 @@ VERBS: dict[str, Callable[[Job], Job]] = {
     "failed": lambda job: job.failed("upstream_rejected", "no", NOW),
     "cancelled": lambda job: job.cancelled(NOW),
     "unreached": lambda job: job.unreached("no answer", NOW),
-    "progressed": lambda job: job.progressed(9, "writing", "so far"),
+    "progressed": lambda job: job.progressed(9, "writing", "so far", ""),
     "unfollowed": lambda job: job.unfollowed(),
     "missed": lambda job: replace(job, turn=replace(job.turn, missing=3, missing_since=NOW - 60)).missed(NOW),
 }
@@ -295,15 +295,16 @@ def test_a_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_acc
 )
 def test_what_a_stream_told_moves_the_cursor_only_forward(before: int | None, told: int, after: int | None):
     job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, detached=2))
-    job = job.progressed(told, "", "so far")
+    job = job.progressed(told, "", "so far", "why")
     assert (job.turn.sequence_number, job.turn.partial, job.turn.detached) == (after, "so far", 0)
+    assert job.turn.reasoning == "why"
     assert (job.observed_by, job.activity) == ("following", "1 search")
-    assert job.progressed(told, "writing", "").activity == "writing"
+    assert job.progressed(told, "writing", "", "").activity == "writing"
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
 def test_a_stream_tells_nothing_more_of_a_job_that_is_over(end: Status):
-    assert a_job(end).progressed(9, "writing", "so far") == a_job(end)
+    assert a_job(end).progressed(9, "writing", "so far", "") == a_job(end)
 
 
 @pytest.mark.parametrize(
@@ -318,6 +319,7 @@ def test_a_stream_tells_nothing_more_of_a_job_that_is_over(end: Status):
         ({}, {"sent_at": None}, False),
         ({}, {"sequence_number": None}, True),
         ({}, {"sequence_number": None, "partial": "so far"}, False),
+        ({}, {"sequence_number": None, "reasoning": "so far"}, False),
         ({}, {"detached": 2}, True),
         ({}, {"detached": 3}, False),
     ],
@@ -335,7 +337,7 @@ def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
     for _ in range(2):
         job = job.unfollowed()
         assert job.followable(NOW)
-    assert job.progressed(5, "", "").unfollowed().unfollowed().followable(NOW), "an event begins the count anew"
+    assert job.progressed(5, "", "", "").unfollowed().unfollowed().followable(NOW), "an event begins the count anew"
     assert not job.unfollowed().followable(NOW)
     assert not a_job(turn=job.turn).unfollowed(for_good=True).followable(NOW)
 
@@ -595,7 +597,7 @@ def taken_in(job: Job, now: float, verb: str, value: Any) -> Job:
         case "found":
             return job.found(value)
         case "progressed":
-            return job.progressed(value, "writing", "so far")
+            return job.progressed(value, "writing", "so far", "")
         case "unfollowed":
             return job.unfollowed()
         case _:

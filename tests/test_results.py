@@ -205,17 +205,22 @@ async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
 
 async def test_what_was_written_so_far_is_read_while_the_job_runs_and_nothing_else_is(settings: Settings) -> None:
     async with hosting(settings) as host:
-        started = await host.start(emulate={"end": "never", "length": 4_000, "duration_s": 2})
+        script = {"end": "never", "length": 4_000, "duration_s": 2, "reasoning": 3}
+        started = await host.start(emulate=script, options={"reasoning_summary": "auto"})
         with anyio.fail_after(20):
             while not (answer := await host.call("agent_result", job_id=started["job_id"], part="partial"))["partial"]:
                 await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
+        thought = await host.call("agent_result", job_id=started["job_id"], part="reasoning")
         refusals = [
             await host.refused("agent_result", job_id=started["job_id"], part=part)
             for part in PARTS
-            if part != "partial"
+            if part not in ("partial", "reasoning")
         ]
         await host.call("agent_cancel", job_id=started["job_id"])
     assert "emulated answer" in answer["partial"]
+    assert [part[:25] for part in thought["reasoning"].split("\n\n") if part.startswith("**")] == [
+        "**Looking at the request*", "**Weighing the possible a", "**Checking the details ag"
+    ]  # fmt: skip
     assert set(refusals) == {refusals[0]}
     assert "agent_poll it" in refusals[0]
 

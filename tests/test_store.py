@@ -355,19 +355,19 @@ async def test_what_a_look_changed_is_written(store: Store, other: Store):
 async def test_progress_writes_how_far_a_stream_came_and_tells_of_a_cancel(store: Store, other: Store):
     job = await standing(store, IN_PROGRESS)
     await other.request_cancel(job.id, NOW + 3)
-    told = job.progressed(8, "3 searches", "so far")
+    told = job.progressed(8, "3 searches", "so far", "why")
     assert await store.progress(told) == replace(told, cancel_requested_at=NOW + 3)
     written = await row(other)
     assert (written.activity, written.observed_by, written.turn) == ("3 searches", "following", told.turn)
     assert (written.status, written.cancel_requested_at) == (IN_PROGRESS, NOW + 3)
-    await store.progress(job.progressed(5, "", "late"))
+    await store.progress(job.progressed(5, "", "late", ""))
     assert (await row(other)).turn.sequence_number == 8, "a cursor never falls"
 
 
 @pytest.mark.parametrize("status", [PENDING, INPUT_REQUIRED, *TERMINAL])
 async def test_progress_is_its_holders_and_of_a_job_that_runs(store: Store, other: Store, status: Status):
     running = await standing(store, IN_PROGRESS, job_id="job_2")
-    assert await other.progress(running.progressed(8, "writing", "so far")) is None
+    assert await other.progress(running.progressed(8, "writing", "so far", "")) is None
     assert await row(store, "job_2") == running
     job = await standing(store, status)
     assert await store.progress(replace(job, activity="writing")) is None

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 WRITE_S = 1.0
 #: The tail that is kept of what the model writes while it does. A run that is held open has no other copy.
 PARTIAL_CHARS, HELD_PARTIAL_CHARS = 2_000, 200_000
+#: The tail that is kept of what it tells of its reasoning.
+REASONING_CHARS = 1_000
 
 
 class Follower:
@@ -122,6 +124,7 @@ class _Reading:
     moved: bool = False  #: to where `progress` does not go
     items: list[JSON] = field(default_factory=list[JSON])
     words: list[str] = field(default_factory=list[str])
+    thoughts: list[str] = field(default_factory=list[str])
 
     def take(self, event: JSON) -> bool:
         """Take in an event; returns False for one that was seen before. Called for each of thousands."""
@@ -136,12 +139,18 @@ class _Reading:
             self.words.append(str(event.get("delta")))
         elif kind == "response.output_item.added" and isinstance(event.get("item"), dict):
             self.items.append(event["item"])
+        elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
+            self.thoughts.append(str(event.get("delta")))
+        elif kind == "response.reasoning_summary_part.added":
+            self.thoughts.append("\n\n")
         return True
 
     def written(self) -> Job:
         """The job with all that was told; what was told becomes a part of it."""
         limit = HELD_PARTIAL_CHARS if self.job.turn.mode == "foreground" else PARTIAL_CHARS
         partial = (self.job.turn.partial + "".join(self.words))[-limit:]
+        reasoning = (self.job.turn.reasoning + "".join(self.thoughts)).lstrip("\n")[-REASONING_CHARS:]
         self.words.clear()
-        self.job = self.job.progressed(self.cursor, activity_of(self.items), partial)
+        self.thoughts.clear()
+        self.job = self.job.progressed(self.cursor, activity_of(self.items), partial, reasoning)
         return self.job

@@ -8,6 +8,8 @@ from agent_jobs.job import Call, Job, Status
 
 #: What can be read of a job's result.
 Part = Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"]
+#: What of it is there while a job runs.
+SO_FAR: tuple[Part, ...] = ("partial", "reasoning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,7 @@ class Turn:
     rebuilt: bool = False  #: its request tells all that was said before it
     asked_at: float | None = None  #: since when somebody is waited for
     partial: str = ""  #: the tail of what the model has written so far
+    reasoning: str = ""  #: the tail of what it has told of its reasoning so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,12 +290,13 @@ class Job:
         """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
         return self._ended_as(Status.CANCELLED, now, None)
 
-    def progressed(self, cursor: int, activity: str, partial: str) -> "Job":
+    def progressed(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
         """Take in what many small events of a stream told together."""
         if self.terminal:
             return self
         cursor = max(cursor, -1 if self.turn.sequence_number is None else self.turn.sequence_number)
-        turn = replace(self.turn, sequence_number=None if cursor < 0 else cursor, detached=0, partial=partial)
+        turn = replace(self.turn, detached=0, partial=partial, reasoning=reasoning)
+        turn = replace(turn, sequence_number=None if cursor < 0 else cursor)
         return replace(self, turn=turn, activity=activity or self.activity, observed_by="following")
 
     def unfollowed(self, *, for_good: bool = False) -> "Job":
@@ -306,7 +308,7 @@ class Job:
         """Whether attaching to the response's stream again is worth a try."""
         young = self.turn.sent_at is not None and now - self.turn.sent_at < ATTACH_S
         # Without a cursor upstream tells all from the start, which is right only where nothing was taken in yet.
-        resumable = self.turn.sequence_number is not None or not self.turn.partial
+        resumable = self.turn.sequence_number is not None or not (self.turn.partial or self.turn.reasoning)
         resumable = resumable and self.turn.mode == "background_stream"
         return (
             young

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent_jobs.toolbox import Toolbox
 
 #: A job whose tool servers this process lacks is left to others for so long.
-LET_GO_S = 60.0
+LET_GO_S = 10.0
 AGAIN_S = 1.0
 UNKNOWN = (
     "The outcome of this call is unknown: the process that made it ended before it was answered. "

@@ -219,7 +219,7 @@ def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, 
         case "files":
             shown, after = page_of(_files(result, output), offset, limit_bytes)
         case "reasoning":
-            shown, after = page(content.reasoning(output), offset, limit_bytes)
+            shown, after = page(content.reasoning(output) or job.turn.reasoning, offset, limit_bytes)
         case "usage":
             shown = _usage(job)
         case "meta":

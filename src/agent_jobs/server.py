@@ -27,7 +27,7 @@ from agent_jobs import __version__, render
 from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.group import Group, Part, Reply
+from agent_jobs.group import SO_FAR, Group, Part, Reply
 from agent_jobs.job import TERMINAL, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
@@ -227,7 +227,7 @@ class _Tools:
         jobs = await self._engine()
         result = await jobs.result(job_id)
         asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
-        if not (result.job.terminal or part == "partial" or asks):
+        if not (result.job.terminal or part in SO_FAR or asks):
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
             jobs.delivered(result.job)

@@ -10,10 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
-from environment import Peer, upstream
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
+
+from peer.environment import Peer, upstream
 
 SECONDS, TOKENS = 20, 300
 WHOLE_TEXT = " ".join(f"word-{n}" for n in range(TOKENS))

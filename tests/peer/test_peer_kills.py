@@ -15,11 +15,11 @@ import anyio
 import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
-from environment import Peer, upstream
 
 from agent_jobs.group import Group
 from agent_jobs.job import Job
 from agent_jobs.store import open_store
+from peer.environment import Peer, upstream
 
 SEED = 20261121
 KILLS = 30

@@ -1,7 +1,6 @@
 """Jobs that call tools of servers which nobody here wrote, over several turns."""
 
 import json
-import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,32 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environment import HERE, interpreter
-from environment import upstream as peer
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
 from agent_jobs.emulator import running
+from chaos.calls import UPSTREAMS, runs
+from peer.environment import upstream as peer
+from peer.servers import git, git_server, time_server
 
-LEDGER = HERE.parent / "ledger.py"
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    repository = tmp_path / "repository"
-    subprocess.run(["git", "init", "-q", str(repository)], check=True)
-    (repository / "note.txt").write_text("a note")
-    for key in ("user.name", "user.email"):
-        subprocess.run(["git", "-C", str(repository), "config", key, "test@example.org"], check=True)
-    return repository
+LEDGER = Path(__file__).resolve().parents[1] / "ledger.py"
 
 
 @pytest.fixture
 def toolbox(tmp_path: Path, repository: Path) -> Path:
-    python = str(interpreter(HERE / "requirements-tools.txt"))
     servers = {
-        "time": {"command": python, "args": ["-m", "mcp_server_time", "--local-timezone", "UTC"]},
-        "git": {"command": python, "args": ["-m", "mcp_server_git", "-r", str(repository)], "approval": "never"},
+        "time": time_server(),
+        "git": git_server("-r", str(repository), approval="never"),
         "ledger": {
             "command": sys.executable,
             "args": ["-S", str(LEDGER), str(tmp_path / "ledger")],
@@ -74,11 +63,6 @@ async def ended(client: Client, job_id: str) -> dict[str, Any]:
     return answer
 
 
-def log_of(repository: Path) -> str:
-    log = ["git", "-C", str(repository), "log", "--format=%s"]
-    return subprocess.run(log, check=True, capture_output=True, text=True).stdout
-
-
 @pytest.mark.timeout(180)
 async def test_a_job_commits_and_tells_the_time_with_two_real_servers(
     tmp_path: Path, toolbox: Path, repository: Path
@@ -103,7 +87,7 @@ async def test_a_job_commits_and_tells_the_time_with_two_real_servers(
     assert "Europe/Berlin" in told["time__get_current_time"]
     assert "by a job" in told["git__git_log"]
     assert "nothing" in told["git__git_show"], "what went wrong is told too"
-    assert log_of(repository) == "by a job\n"
+    assert git(repository, "log", "--format=%s") == "by a job\n"
 
 
 @pytest.mark.timeout(180)
@@ -111,7 +95,7 @@ async def test_an_upstream_that_nobody_here_wrote_calls_functions(tmp_path: Path
     calls = [{"name": "ledger__write", "arguments": {"n": n}} for n in (1, 2)]
     with peer(seconds=0.5, tokens=5) as there:
         async with host(there.base_url, tmp_path, toolbox) as client:
-            prompt = f"call {json.dumps(calls)}"
+            prompt = f"call [emulate {json.dumps({'turns': [{'function_calls': calls}]})}]"
             started = await call(client, "agent_start", prompt=prompt, options={"toolbox": ["ledger"]}, wait_s=0)
             answer = await ended(client, started["job_id"])
         creates = there.counts()["creates"]
@@ -119,3 +103,13 @@ async def test_an_upstream_that_nobody_here_wrote_calls_functions(tmp_path: Path
     lines = (tmp_path / "ledger").read_text().splitlines()
     assert sorted(lines) == ["begin write 1", "begin write 2", "end write 1", "end write 2"]
     assert list(creates.values()) == [1, 1], "one POST for each turn"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("upstream", UPSTREAMS)
+def test_servers_that_are_killed_between_and_inside_calls_of_real_servers_make_no_call_twice(
+    tmp_path: Path, upstream: str
+) -> None:
+    lived = list(runs(tmp_path, seed=2, kills=4, tools="third-party", upstream=upstream))
+    assert [violation for run in lived for violation in run.violations] == []
+    assert sum(run.kills for run in lived) == 4

@@ -1,34 +1,19 @@
 """The toolbox with tool servers that nobody here wrote, in an environment of their own."""
 
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import pytest
-from environment import HERE, interpreter
 
 from agent_jobs.toolbox import Policy, Toolbox, load_toolbox
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    repository = tmp_path / "repository"
-    subprocess.run(["git", "init", "-q", str(repository)], check=True)
-    (repository / "note.txt").write_text("a note")
-    for key in ("user.name", "user.email"):
-        subprocess.run(["git", "-C", str(repository), "config", key, "test@example.org"], check=True)
-    return repository
+from peer.servers import git_server, time_server
 
 
 @pytest.fixture
 async def box(tmp_path: Path, repository: Path) -> AsyncIterator[Toolbox]:
-    python = str(interpreter(HERE / "requirements-tools.txt"))
-    servers = {
-        "time": {"command": python, "args": ["-m", "mcp_server_time", "--local-timezone", "${ZONE:-UTC}"]},
-        "git": {"command": python, "args": ["-m", "mcp_server_git", "-r", "${REPOSITORY}"], "deny": ["git_reset"]},
-    }
+    servers = {"time": time_server("${ZONE:-UTC}"), "git": git_server("-r", "${REPOSITORY}", deny=["git_reset"])}
     path = tmp_path / "tools.json"
     path.write_text(json.dumps({"mcpServers": servers}))
     async with anyio.create_task_group() as tasks:

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from environment import Peer, upstream
+
+from peer.environment import Peer, upstream
 
 Event = dict[str, Any]
 

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import uvicorn
 from azure.ai.agentserver.responses import (
@@ -38,23 +39,36 @@ async def words(tokens: int, seconds: float, stop: asyncio.Event) -> AsyncIterat
         return
 
 
-def calls_of(text: str) -> list[dict]:
-    """The functions that a prompt has called, as in "call [{...}]"."""
-    return json.loads(text.partition("call ")[2]) if text.startswith("call ") else []
+def turns_of(items: list[dict]) -> list[dict]:
+    """The turns that a prompt scripts, in the emulator's form: "[emulate {"turns": [{"function_calls": [...]}]}]"."""
+    texts = [part.get("text", "") for item in items if item.get("role") == "user" for part in item["content"]]
+    script = " ".join(texts).partition("[emulate ")[2]
+    return json.JSONDecoder().raw_decode(script)[0]["turns"] if script else []
 
 
-def outputs_of(items) -> list[str]:
+def outputs_of(items: list[dict]) -> list[str]:
     return [str(item["output"]) for item in items if item.get("type") == "function_call_output"]
 
 
-def calling(stream: ResponseEventStream, calls: list[dict], outputs: list[str]):
-    """Call functions, or say what those that were called put out."""
+def turn_after(turns: list[dict], answered: int) -> dict:
+    """The turn that comes once so many calls have an output."""
+    for turn in turns:
+        if answered <= 0:
+            return turn
+        answered -= len(turn.get("function_calls", ()))
+    return {}
+
+
+def scripted(stream: ResponseEventStream, turn: dict, outputs: list[str]):
+    """Call the turn's functions, or say its text or what those that were called put out."""
     yield stream.emit_created()
     yield stream.emit_in_progress()
-    for number, call in enumerate(calls):
-        yield from stream.output_item_function_call(call["name"], f"call_{number}", json.dumps(call["arguments"]))
+    calls = turn.get("function_calls", ())
+    for call in calls:
+        arguments = json.dumps(call["arguments"])
+        yield from stream.output_item_function_call(call["name"], f"call_{uuid4().hex}", arguments)
     if not calls:
-        yield from stream.output_item_message(f"told: {'; '.join(outputs)}")
+        yield from stream.output_item_message(turn.get("text", f"told: {'; '.join(outputs)}"))
     yield stream.emit_completed()
 
 
@@ -68,12 +82,14 @@ def responses_app(seconds: float, tokens: int) -> ResponsesAgentServerHost:
 
     @app.response_handler
     async def count_words(request, context, cancellation_signal):
-        prompt = await context.get_input_text()
-        calls, outputs = calls_of(prompt), outputs_of(await context.get_input_items())
-        if calls or outputs:
-            for event in calling(ResponseEventStream(response_id=context.response_id, request=request), calls, outputs):
+        said = [*await context.get_history(), *await context.get_input_items()]
+        if turns := turns_of(said):
+            outputs = outputs_of(said)
+            stream = ResponseEventStream(response_id=context.response_id, request=request)
+            for event in scripted(stream, turn_after(turns, len(outputs)), outputs):
                 yield event
             return
+        prompt = await context.get_input_text()
         asked = dict(OVERRIDE.findall(prompt))
         text = words(int(asked.get("tokens", tokens)), float(asked.get("seconds", seconds)), cancellation_signal)
         async for event in TextResponse(context, request, text=text):

@@ -11,7 +11,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
-from agent_jobs.group import Group, Listed, Part, Reply, Result
+from agent_jobs.group import SO_FAR, Group, Listed, Part, Reply, Result
 from agent_jobs.job import TERMINAL, Call, Job, Status
 
 DAY_S = 86_400.0
@@ -82,7 +82,7 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     """
     result, _ = _result(job_id)
     job = result.job
-    if not job.terminal and part != "partial":
+    if not job.terminal and part not in SO_FAR:
         go_on = "reply" if job.status is Status.INPUT_REQUIRED else "watch"
         click.echo(f"{job.id} is {job.status}: agent-jobs {go_on} {job.id}", err=True)
         raise SystemExit(Exit.RUNNING)

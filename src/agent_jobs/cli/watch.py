@@ -16,7 +16,7 @@ from agent_jobs.job import Job, Status
 
 #: How often elapsed times move on; where many jobs are watched, each look at them is a write for each.
 REFRESH_S, REFRESH_MANY_S, MANY = 1.0, 5.0, 20
-#: Of what the model writes while it does.
+#: Of what the model writes, or tells of its reasoning, while it does.
 PARTIAL_LINES = 6
 
 
@@ -177,12 +177,13 @@ class Panel:
         return text
 
     def _partial(self, job: Job, room: int) -> list[Any]:
-        """The last lines of what it writes."""
+        """The last lines of what it writes; before it writes, of what it tells of its reasoning."""
         from rich.text import Text
 
-        written = Text(terminal.plain(job.turn.partial).expandtabs(4), style="dim")
-        wrapped = written.wrap(self._live.console, self._live.console.width)
-        return list(wrapped[-min(PARTIAL_LINES, max(0, room)) :]) if room > 0 and job.turn.partial else []
+        tail = job.turn.partial or job.turn.reasoning
+        style = "dim" if job.turn.partial else "dim italic"
+        wrapped = Text(terminal.plain(tail).expandtabs(4), style).wrap(self._live.console, self._live.console.width)
+        return list(wrapped[-min(PARTIAL_LINES, max(0, room)) :]) if room > 0 and tail else []
 
 
 def _end(job: Job) -> str:

@@ -177,7 +177,7 @@ class Store(Protocol):
         ...
 
     async def progress(self, job: Job) -> Job | None:
-        """Write how far the stream of a running job came, for its holder: cursor, activity, partial text.
+        """Write how far the stream of a running job came, for its holder: cursor, activity, what it told.
 
         Returns the job with a cancel that was requested meanwhile, None when someone was first.
         """

@@ -27,6 +27,7 @@ _SAVED_OF_TURN = (
     "hollow",
     "detached",
     "partial",
+    "reasoning",
     "timed_out_at",
     "mode",
     "sent_at",

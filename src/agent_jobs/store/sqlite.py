@@ -234,8 +234,8 @@ class SQLiteStore(Questions, Queue):
             await self._db.execute(
                 f"""UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
                           missing_since = :missing_since, hollow = :hollow, detached = :detached, partial = :partial,
-                          timed_out_at = :timed_out_at, mode = :mode, sent_at = :sent_at, acting = :acting,
-                          asked_at = :asked_at, {_CURSOR}
+                          reasoning = :reasoning, timed_out_at = :timed_out_at, mode = :mode, sent_at = :sent_at,
+                          acting = :acting, asked_at = :asked_at, {_CURSOR}
                    WHERE job_id = :id AND number = :number""",
                 **turn_columns(job),
             )
@@ -270,11 +270,12 @@ class SQLiteStore(Questions, Queue):
             if not rows:
                 raise SomeoneWasFirst
             await self._db.execute(
-                f"""UPDATE turn SET partial = :partial, detached = :detached, {_CURSOR}
+                f"""UPDATE turn SET partial = :partial, reasoning = :reasoning, detached = :detached, {_CURSOR}
                     WHERE job_id = :id AND number = :number""",
                 id=job.id,
                 number=job.turn.number,
                 partial=job.turn.partial,
+                reasoning=job.turn.reasoning,
                 detached=job.turn.detached,
                 sequence_number=job.turn.sequence_number,
             )
