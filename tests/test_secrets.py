@@ -114,7 +114,8 @@ async def test_what_a_server_quotes_of_a_secret_is_told_to_nobody(settings: Sett
         words = f"Bad header 'Bearer {HEADER}' for key {KEY}"
         upstream.queue_fault(on=on, status=status, body={"error": {"message": words}})
         async with hosting(settings) as host:
-            answer = await host.start(options={"tools": [TRACKER]}, wait_s=5)
+            started = await host.start(options={"tools": [TRACKER]})
+            answer = await host.end(started["job_id"])
         assert "Bad header" in answer["error"]["message"]
         assert "***" in answer["error"]["message"]
     assert seeds_in(settings.data_path()) == []
