@@ -62,7 +62,7 @@ def written(folder: Path, content: bytes) -> Path:
 
 
 async def run(program: str, *arguments: str) -> CompletedProcess[bytes]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(50):
         return await anyio.run_process([sys.executable, "-c", program, *arguments], check=False, stderr=PIPE)
 
 
