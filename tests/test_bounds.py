@@ -209,6 +209,18 @@ async def test_a_turn_without_a_bound_is_not_begun_under_a_budget(settings: Sett
     assert "Files and images have no known number of tokens" in answer["error"]["message"]
 
 
+async def test_a_dry_run_of_a_job_with_tools_tells_the_bound_of_all_its_turns(host: Host) -> None:
+    def asked(**options: Any) -> dict[str, Any]:
+        return {"prompt": "x", "model": MODEL, "options": {"dry_run": True, **BOUNDED, **options}}
+
+    boxed = await host.call("agent_start", **asked(toolbox=["ledger"]))
+    assert boxed["unbounded"].endswith("set options.max_cost_usd, which bounds them all.")
+    assert "cost_bound_usd" not in boxed
+    limited = await host.call("agent_start", **asked(toolbox=["ledger"], max_cost_usd=2.5))
+    assert limited["cost_bound_usd"] == 2.5
+    assert (await host.call("agent_start", **asked()))["cost_bound_usd"] < 0.1
+
+
 @pytest.mark.parametrize("last", [1, 0], ids=["of the last turn", "of the first turn"])
 async def test_a_cost_of_which_one_turn_is_not_known_is_not_told_and_counts_with_its_bound(
     boxed: Settings, last: int

@@ -210,6 +210,12 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
     assert ran.returncode == 3
     assert "start_unconfirmed" in ran.stderr
     [job] = listed(terminal)
+    assert f"look for metadata job_id={job['job_id']} in the provider's dashboard" in ran.stderr
+    assert f"agent-jobs adopt {job['job_id'][:10]} RESPONSE_ID" in ran.stderr
+    assert "RESPONSE_ID" in terminal.pipe("result", job["job_id"]).stderr
+    watched = terminal.pipe("watch", job["job_id"]).stderr
+    assert "RESPONSE_ID" in watched
+    assert "shows what it brought" not in watched
     [response] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
     adopted = terminal.pipe("adopt", job["job_id"], response["id"])
     assert adopted.returncode == 0, adopted.stderr

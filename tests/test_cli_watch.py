@@ -112,7 +112,7 @@ def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal
     terminal.pipe("batch", str(tasks), "--out", str(terminal.folder.parent / "out"), "--concurrency", "30")
     ids = [job["job_id"] for job in json.loads(terminal.pipe("list", "-n", "30", "--json").stdout)["jobs"]]
     running_id = started(terminal, scripted("Goes on", LONG))
-    shown = terminal.show("watch", running_id, *ids, stop=lambda seen: "9 more" in seen)
+    shown = terminal.show("watch", running_id, *ids, stop=lambda seen: "9 more" in seen and "in_progress" in seen)
     assert "and 9 more" in shown.text
     assert f"{running_id}  in_progress" in shown.text
 

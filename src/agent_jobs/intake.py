@@ -117,7 +117,7 @@ class Intake:
         job, *others = [self._job(order, prompt, "", options, previous, parts, functions) for prompt in order.prompts]
         bound, unbounded = None, ""
         try:
-            bound = await self._bound_usd(job, previous) * (1 + len(others))
+            bound = await self._most_usd(job, previous) * (1 + len(others))
         except AgentJobsError as error:
             unbounded = str(error)
         prompt_tokens = max(len(prompt.encode("utf-8", "replace")) for prompt in order.prompts) // TOKEN_BYTES
@@ -213,7 +213,22 @@ class Intake:
             )
         return replace(job, reserved_usd=bound)
 
+    async def _most_usd(self, job: Job, previous: "_Previous") -> float:
+        """The most that a job can cost with all its turns.
+
+        Raises:
+            RequestError, ConfigError: There is no bound; the sentence says what to set.
+        """
+        first = await self._bound_usd(job, previous)
+        if not any(map(_turns, items_of(job.turn.request.get("tools")))):
+            return first
+        if job.max_cost_usd is None:
+            turn = f"Each turn of a job that calls tools costs, the first up to {first:.2f} USD"
+            raise RequestError(f"{turn}: set options.max_cost_usd, which bounds them all.")
+        return max(first, job.max_cost_usd)
+
     async def _bound_usd(self, job: Job, previous: "_Previous") -> float:
+        """The most that the job's first turn can cost."""
         bound = partial(
             self._terms.prices.bound_usd,
             job.turn.request,
@@ -297,6 +312,11 @@ def _inherited(before: _Previous, web_search: bool | None) -> JSON:
         searches = [tool for tool in tools if str(tool["type"]).startswith("web_search")]
         kept["tools"] = [tool for tool in tools if tool not in searches] if web_search is False else tools
     return kept
+
+
+def _turns(tool: JSON) -> bool:
+    """Whether a call of this tool leads to another turn."""
+    return tool["type"] == "function" or (tool["type"] == "mcp" and tool.get("require_approval") != "never")
 
 
 def _told_apart(jobs: Sequence[Job]) -> list[Job]:

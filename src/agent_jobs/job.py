@@ -79,6 +79,10 @@ class Failure:
         return self.code in RETRYABLE
 
 
+#: Why a job ends that was waited with for somebody, as long as that may take.
+UNANSWERED = Failure("deadline_exceeded", "Nobody answered what it asked for.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens of a turn as upstream counted them."""

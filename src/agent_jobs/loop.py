@@ -18,7 +18,7 @@ import anyio
 from agent_jobs import thread
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
-from agent_jobs.job import JSON, Call, Job, Status, Usage, activity_of, items_of
+from agent_jobs.job import JSON, UNANSWERED, Call, Job, Status, Usage, activity_of, items_of
 from agent_jobs.pricing import Prices, day_start
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done
@@ -97,7 +97,7 @@ class Loop:
             return await self._end(job.cancelled(now))
         asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
         if asked_at is not None and now - asked_at >= self._bounds.input_timeout_s:
-            return await self._end(job.failed("deadline_exceeded", "Nobody answered what it asked for.", now))
+            return await self._end(job.failed(UNANSWERED.code, UNANSWERED.message, now))
         if self._left_s(job) <= 0:
             return await self._end(job.failed("deadline_exceeded", OVERRAN, now))
         if not self._has_servers_of(job):

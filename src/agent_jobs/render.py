@@ -19,7 +19,7 @@ from agent_jobs.errors import (
     ToolServerError,
 )
 from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
-from agent_jobs.job import POLL_MIN_MS, Call, Failure, Job, Status, Usage
+from agent_jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
 from agent_jobs.paging import page, page_of
 from agent_jobs.request import mismatch
 
@@ -472,6 +472,8 @@ def _error(error: Failure) -> dict[str, Any]:
 def _next(job: Job, error: Failure) -> str:
     if error.retryable:
         return "agent_start again in 60 s"
+    if error == UNANSWERED:
+        return "agent_start again once somebody can answer"
     if job.status is Status.INCOMPLETE and error.code not in _NEXT:
         return "what came is in output"
     return _NEXT.get(error.code, "change the request, then agent_start again").format(id=job.id)

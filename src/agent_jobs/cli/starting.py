@@ -217,6 +217,8 @@ def _tell_end(ended: "Estimate | Job", *, as_json: bool) -> None:
     click.echo("  ".join(filter(None, told)), err=True)
     if ended.error is not None:
         click.echo(f"{ended.error.code}: {terminal.line(ended.error.message)}", err=True)
+    if advice := terminal.advice(ended):
+        click.echo(advice, err=True)
     raise SystemExit(exit_of(ended))
 
 
