@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 
@@ -72,6 +73,24 @@ def test_the_emulator_serves_until_it_is_interrupted() -> None:
         finally:
             process.send_signal(2)
         assert process.wait(10) == 0
+
+
+def test_a_port_that_is_taken_and_one_that_is_none_are_refused_in_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = run("emulator", "--port", str(taken.getsockname()[1]))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: Nothing can listen there (")
+    assert run("emulator", "--port", "99999").returncode == 2
+    assert run("emulator", "--port", "0", "--time-scale", "0").returncode == 2
+
+
+def test_a_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
+    with subprocess.Popen([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
 
 
 @pytest.mark.parametrize("argument", [["demo", "--help"], ["emulator", "--help"], ["--help"]])

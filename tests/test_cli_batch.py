@@ -125,7 +125,11 @@ def test_failures_are_tried_again_only_when_that_is_asked_for(terminal: Terminal
         ("[1]", "Line 2"),
         ('{"promt": "x"}', "Line 2"),
         ('{"prompt": "x", "modle": "y"}', "'modle'"),
-        ('{"prompt": "x", "options": []}', "options"),
+        ('{"prompt": "x", "options": []}', "Line 2: options takes an object."),
+        ('{"prompt": "x", "files": "design.md"}', "Line 2: files takes a list of paths."),
+        ('{"prompt": "x", "files": [1]}', "Line 2: files takes a list of paths."),
+        ('{"prompt": "x", "web_search": "no"}', "Line 2: web_search takes true or false."),
+        ("[" * 100_000, "Line 2"),
     ],
 )
 def test_a_line_that_is_no_task_is_named_before_anything_is_started(
@@ -140,10 +144,36 @@ def test_a_line_that_is_no_task_is_named_before_anything_is_started(
 
 
 def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
-    refused = batch(terminal, written(terminal, {"prompt": "Task 1", "effort": "enormous"}))
+    tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
+    refused = batch(terminal, tasks)
     assert refused.returncode == 1
-    assert "effort" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    *left, told = refused.stderr.splitlines()
+    assert told.startswith("Error: Line 2: effort does not take 'enormous'")
+    assert left == ["Left: what was started goes on upstream; the same command comes back to it."]
+    as_json = batch(terminal, tasks, "--json")
+    assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")
+
+
+def test_a_file_that_is_no_text_or_holds_nothing_is_told(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, "Task 1")
+    tasks.write_bytes(b'{"prompt": "caf\xe9"}\n')
+    refused = batch(terminal, tasks)
+    assert refused.stderr == f"Error: {tasks} is not UTF-8: save it as text in UTF-8, a JSON object in each line.\n"
+    tasks.write_bytes(b"\n")
+    assert batch(terminal, tasks).stdout.endswith(f": {tasks} has no lines\n")
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"key": "k", "status": "done"}', "\udcff"])
+def test_a_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: RunningServer, line: str):
+    tasks = written(terminal, "Task 1")
+    something_else = terminal.folder.parent / "out" / "results.jsonl"
+    something_else.parent.mkdir()
+    something_else.write_bytes(before := f"{line}\n".encode("utf-8", "surrogateescape"))
+    refused = batch(terminal, tasks)
+    assert refused.stderr.startswith(f"Error: Line 1 of {Path('out', 'results.jsonl')} is no result of a batch: ")
+    assert something_else.read_bytes() == before
+    assert upstream.emulator.counters()["creates"] == 0
 
 
 def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):

@@ -12,6 +12,7 @@ from mcp import Client
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.terminal import cells
+from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.server import build_server
@@ -116,6 +117,8 @@ def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
     status, shown = config(terminal, **environment)
     assert status == 1
     assert by_doctor in shown["mistakes"]
+    where = "database" if "AGENT_JOBS_DATA_DIR" in environment else "settings"
+    assert by_doctor in [finding["text"] for finding in findings[where]]
     with serving(terminal.folder, upstream.base_url, **environment) as server:
         server.initialize()
         said = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
@@ -238,6 +241,14 @@ def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal
     assert "refuses the key" in findings["upstream"][0]["text"]
 
 
+def test_a_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Terminal):
+    status, findings = doctor(terminal, OPENAI_BASE_URL="gateway.corp/v1")
+    assert status == 1
+    assert "OPENAI_BASE_URL" in findings["settings"][0]["text"]
+    assert "upstream" not in findings
+    assert findings["database"][0]["state"] == "ok"
+
+
 def test_models_that_are_not_there_or_soon_will_not_be_are_told(terminal: Terminal):
     status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-nowhere")
     assert status == 1
@@ -263,6 +274,18 @@ def test_jobs_that_nobody_works_on_are_found_and_those_of_a_living_server_are_no
     assert f"agent-jobs server (pid {server.process.pid})" in findings["database"][0]["text"]
 
 
+def test_jobs_of_several_addresses_are_told_each_with_its_own(terminal: Terminal, upstream: RunningServer):
+    here = terminal.pipe("start", "--detach", scripted("Here", {"duration_s": 3000})).stdout.strip()
+    with running() as elsewhere:
+        there = terminal.pipe(
+            "start", "--detach", scripted("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
+        )
+    findings = doctor(terminal)[1]["jobs"]
+    told = {finding["text"].removeprefix("nobody works on "): finding["fix"] for finding in findings}
+    assert told[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
+    assert told[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
+
+
 def test_a_start_that_nobody_can_confirm_is_found(terminal: Terminal):
     script = {"faults": [{"on": "create", "status": 500, "after_accept": True}]}
     terminal.pipe("run", scripted("Lost", script))
@@ -276,6 +299,8 @@ def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal
     assert findings["key"][0]["text"].startswith("No API key is set")
     assert "upstream" not in findings
     assert findings["database"][0]["state"] == "ok"
+    findings = doctor(terminal, OPENAI_API_KEY="", AGENT_JOBS_PRESETS="/nowhere/presets.toml")[1]
+    assert "AGENT_JOBS_PRESETS" in findings["settings"][0]["text"]
 
 
 def test_a_database_of_a_newer_version_is_left_alone(terminal: Terminal):

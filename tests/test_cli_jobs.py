@@ -1,7 +1,9 @@
 """Jobs from the terminal: started, found, read, stopped, on the database that the server has too."""
 
 import json
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,68 @@ def test_a_beginning_of_several_ids_names_them_and_one_of_none_names_the_newest(
     unknown = terminal.pipe("show", "job_aeiou")
     assert unknown.returncode == 1
     assert all(job_id in unknown.stderr for job_id in ids)
+
+
+def test_an_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    refused = terminal.pipe("cancel", "")
+    assert refused.returncode == 1
+    assert "There is no job ''. The newest are job_" in refused.stderr
+
+
+def test_a_batch_that_runs_nothing_is_told(terminal: Terminal):
+    cancelled = terminal.pipe("cancel", "--batch", "nihgt")
+    assert (cancelled.returncode, cancelled.stdout) == (0, "")
+    assert cancelled.stderr == "Nothing of batch 'nihgt' goes on.\n"
+
+
+def test_start_tells_of_an_end_that_it_saw(terminal: Terminal):
+    stayed = terminal.pipe("start", scripted(WORK, {"end": "failed"}))
+    assert stayed.returncode == 3
+    [job] = listed(terminal)
+    assert stayed.stdout == f"{job['job_id']}\n"
+    assert f"{job['job_id']}  failed" in stayed.stderr
+    refused = terminal.pipe("start", "--detach", "Other work", OPENAI_API_KEY="invalid")
+    assert refused.returncode == 3
+    assert "invalid_api_key: " in refused.stderr
+
+
+def test_a_path_that_cannot_be_written_and_a_full_disk_are_told_in_a_sentence(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    [job] = listed(terminal)
+    path = str(terminal.folder / "nowhere" / "result.md")
+    refused = terminal.pipe("result", job["job_id"], "--out", path)
+    assert refused.returncode == 1
+    assert refused.stderr == f"Error: {path} cannot be written or read (No such file or directory): name another.\n"
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            ran = subprocess.run(
+                [*COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+                env=terminal.environment(),
+            )  # fmt: skip
+        assert ran.returncode == 1
+        assert ran.stderr == "Error: The output cannot be written or read (No space left on device): name another.\n"
+
+
+def test_the_root_folder_can_be_named_and_is_refused_in_a_sentence(terminal: Terminal):
+    refused = terminal.pipe("run", WORK, "--file", "/")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of a shell")
+def test_standard_streams_may_be_closed(terminal: Terminal):
+    def shell(line: str) -> "subprocess.CompletedProcess[str]":
+        python = shlex.quote(sys.executable)
+        return subprocess.run(
+            ["sh", "-c", f"{python} -m agent_jobs {line}"], capture_output=True, text=True, check=False, timeout=60,
+            env=terminal.environment(),
+        )  # fmt: skip
+
+    assert "prompt is empty" in shell("run - <&-").stderr
+    assert (shell("list >&-").returncode, shell("list 2>&-").returncode) == (0, 0)
+    host_gone = shell("<&-")
+    assert (host_gone.returncode, host_gone.stderr) == (0, "")
 
 
 def test_a_result_that_is_not_there_yet_is_told_by_the_status(terminal: Terminal):

@@ -1,6 +1,10 @@
 """Jobs watched from the terminal, and left."""
 
 import json
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from hosts import scripted
 from processes import serving
-from terminals import Terminal
+from terminals import COMMAND, Terminal
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}
@@ -67,6 +71,34 @@ def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: str):
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
     assert f"Left {job['job_id']}: it goes on upstream. agent-jobs watch {job['job_id'][:10]}" in left.text
     assert job["status"] == "in_progress"
+
+
+def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        left = terminal.show("run", WORK, stop=lambda seen: "pending" in seen, OPENAI_BASE_URL=nowhere)
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    assert f"Left {job['job_id']}: it is not sent yet. agent-jobs watch" in left.text
+    started(terminal, scripted("Other", LONG))
+    left = terminal.show("watch", stop=lambda seen: "in_progress" in seen)
+    assert "Left 2 jobs: they go on upstream, but for 1 that are not sent yet." in left.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal that closes sends SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True], ids=["closed", "under nohup"])
+def test_a_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstream: RunningServer, ignored: bool):
+    command = [*["nohup"] * ignored, *COMMAND, "run", scripted(WORK, {"duration_s": 30, "text": "Done."})]
+    with subprocess.Popen(
+        command, text=True, env=terminal.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        while "in_progress" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == ((0, "Done.\n") if ignored else (130, ""))
+    assert ("it goes on upstream" in said) is not ignored
 
 
 def test_run_shows_progress_beside_its_answer(terminal: Terminal):

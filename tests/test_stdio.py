@@ -110,6 +110,7 @@ ENDS: dict[str, Callable[[Server], int]] = {
     "end of stdin": lambda server: server.end(),
     "SIGTERM": lambda server: signalled(server, signal.SIGTERM),
     "SIGINT": lambda server: signalled(server, signal.SIGINT),
+    "SIGHUP": lambda server: signalled(server, signal.SIGHUP),
 }
 
 

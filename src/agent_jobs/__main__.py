@@ -6,6 +6,7 @@ import sys
 
 def main() -> None:
     """Decide before anything is imported: a host waits for `initialize`."""
+    _open_what_is_closed()
     match sys.argv[1:]:
         case []:
             # A shell that asks what may follow gives no arguments either.
@@ -22,6 +23,13 @@ def main() -> None:
         from agent_jobs.cli import cli
 
         cli(prog_name="agent-jobs")
+
+
+def _open_what_is_closed() -> None:
+    """Put nothing in the place of standard streams that are closed: the next file that is opened would take theirs."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # for good
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +29,10 @@ if TYPE_CHECKING:  # imported where jobs are sent
 
 logger = logging.getLogger(__name__)
 
-NO_KEY = "No API key is set: ask the user to put OPENAI_API_KEY into the env of this server's entry and restart it."
+NO_KEY = (
+    "No API key is set: the user has to put OPENAI_API_KEY into the env of this server's entry and restart it; "
+    "in a terminal, export it."
+)
 READS = "This process only reads jobs."
 
 #: What a process does: work on all jobs of its endpoint, act on those that it is told to, or only read.
@@ -214,6 +219,19 @@ class App:
             await store.release(self._clock.now())
         except StoreError as error:
             logger.warning("cannot release the jobs; the next process takes them over: %s", error)
+
+
+async def leave_on_signal(scope: anyio.CancelScope) -> None:
+    """Cancel a scope when the process is told to end, or its terminal is closed."""
+    if sys.platform == "win32":  # pragma: no cover
+        return  # the event loop there has no signal receiver: hosts close stdin, Ctrl-C ends a command the hard way
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's stay ignored
+        ends.append(signal.SIGHUP)
+    with anyio.open_signal_receiver(*ends) as signals:
+        async for number in signals:
+            logger.info("ending on signal %s", number)
+            scope.cancel()
 
 
 class _Opening:

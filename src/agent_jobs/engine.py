@@ -207,8 +207,9 @@ class Engine:
             JobNotFoundError: No id begins so.
             RequestError: Several do; the sentence names some.
         """
-        for prefix in dict.fromkeys((text, f"job_{text.removeprefix('job_')}")):
-            ids = await self._store.ids(prefix, FITTING) if prefix else []
+        prefixes = (text, f"job_{text.removeprefix('job_')}") if text else ()  # a shell's empty variable means none
+        for prefix in dict.fromkeys(prefixes):
+            ids = await self._store.ids(prefix, FITTING)
             if len(ids) == 1 or prefix in ids:
                 return prefix if prefix in ids else ids[0]
             if ids:

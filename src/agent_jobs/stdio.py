@@ -2,8 +2,6 @@
 
 import logging
 import os
-import signal
-import sys
 import threading
 from contextlib import suppress
 from logging.handlers import RotatingFileHandler
@@ -14,7 +12,7 @@ from anyio.from_thread import run_sync
 from anyio.lowlevel import EventLoopToken, current_token
 from mcp.server.stdio import stdio_server
 
-from agent_jobs.app import open_app
+from agent_jobs.app import leave_on_signal, open_app
 from agent_jobs.errors import ConfigError
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings, with_env_file
@@ -25,7 +23,7 @@ LOG_BYTES, LOG_FILES = 2_000_000, 5
 
 
 def serve(env_file: str | None = None) -> None:
-    """Serve MCP over stdio until the host closes stdin or sends SIGTERM or SIGINT.
+    """Serve MCP over stdio until the host closes stdin or sends SIGTERM, SIGINT or SIGHUP.
 
     The variables of `env_file` join the environment first, so that proxies and certificates may stand there too.
     Whatever is wrong with the settings or the machine, the server stays up and its tools say what to do: hosts do
@@ -46,7 +44,7 @@ def serve(env_file: str | None = None) -> None:
 async def _serve(settings: Settings | ConfigError) -> None:
     # The app is entered outside of what a signal cancels: its last writes need the loop.
     async with open_app(settings) as app, anyio.create_task_group() as tasks:
-        tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+        tasks.start_soon(leave_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
             server = build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model")
@@ -57,15 +55,6 @@ async def _serve(settings: Settings | ConfigError) -> None:
         async with stdio_server(stdin=lines) as (incoming, outgoing):
             await low.run(incoming, outgoing, low.create_initialization_options())
         tasks.cancel_scope.cancel()
-
-
-async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
-    if sys.platform == "win32":  # pragma: no cover
-        return  # the event loop there has no signal receiver; hosts close stdin
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            logger.info("ending on signal %s", number)
-            scope.cancel()
 
 
 def _take_stdin() -> int:

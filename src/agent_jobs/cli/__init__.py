@@ -1,9 +1,10 @@
 """The command line. What a command needs is imported when it runs."""
 
+import errno
 import json
 import os
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -68,6 +69,18 @@ class Commands(click.Group):
             return super().get_command(ctx, cmd_name)
         return getattr(import_module(f"agent_jobs.cli.{COMMANDS[cmd_name]}"), f"{cmd_name}_command")
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a file that cannot be used, or a full disk, is told in a sentence."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read has enough: click leaves without a word
+            what = error.filename or "The output"
+            raise click.ClickException(
+                f"{what} cannot be written or read ({error.strerror or error}): name another."
+            ) from None
+
 
 @click.group(cls=Commands, invoke_without_command=True)
 @click.version_option(__version__, prog_name="agent-jobs")
@@ -91,8 +104,13 @@ def cli(context: click.Context, env_file: str | None) -> None:
 
 @cli.command("emulator")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8787, show_default=True, help="Port to listen on; 0 takes a free one.")
-@click.option("--time-scale", default=1.0, show_default=True, help="Emulated seconds that pass in a second.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="Port to listen on; 0 is a free one."
+)
+@click.option(
+    "--time-scale", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
+    help="Emulated seconds that pass in a second.",
+)  # fmt: skip
 def run_emulator(host: str, port: int, time_scale: float) -> None:
     """Serve a look-alike of the Responses API.
 
@@ -108,11 +126,17 @@ def run_emulator(host: str, port: int, time_scale: float) -> None:
 def run_demo(question: str) -> None:
     """Watch a job outlive its killed server.
 
-    No key, no network, 20 seconds.
+    No key, no network, about ten seconds.
     """
     from agent_jobs.cli.demo import run
 
     raise SystemExit(run(question))
+
+
+scope_option = click.option(
+    "--scope", type=click.Choice(["user", "project"]), default="user", show_default=True,
+    help="Your own file, or that of the project in this folder.",
+)  # fmt: skip
 
 
 @cli.command("install")
@@ -120,7 +144,7 @@ def run_demo(question: str) -> None:
 @click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; may be repeated.")
-@click.option("--scope", type=click.Choice(["user", "project"]), default="user", show_default=True)
+@scope_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
 def run_install(
     host: str, print_only: bool, dry_run: bool, env: tuple[str, ...], scope: Literal["user", "project"], as_json: bool
@@ -146,7 +170,7 @@ def run_install(
 @cli.command("uninstall")
 @click.argument("host", type=click.Choice(WRITTEN), metavar="HOST")
 @click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
-@click.option("--scope", type=click.Choice(["user", "project"]), default="user", show_default=True)
+@scope_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
 def run_uninstall(host: str, dry_run: bool, scope: Literal["user", "project"], as_json: bool) -> None:
     """Take this server out of the configuration of HOST: claude-desktop, claude-code, cursor, vscode, codex.

@@ -14,12 +14,20 @@ import anyio
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import Exit, Session, call, json_option
+from agent_jobs.cli.session import Exit, Session, call, json_option, refusal
+from agent_jobs.errors import RequestError
 from agent_jobs.job import Job, Status
 from agent_jobs.request import Order
 
-#: What a line may say beside its prompt: the fields of an order that may differ from line to line.
-FIELDS = ("preset", "model", "effort", "web_search", "files", "options")
+#: What a line may say beside its prompt, the fields of an order that may differ from line to line, and what they take.
+FIELDS: Mapping[str, tuple[type, str]] = {
+    "preset": (str, "a text"),
+    "model": (str, "a text"),
+    "effort": (str, "a text"),
+    "web_search": (bool, "true or false"),
+    "files": (list, "a list of paths"),
+    "options": (dict, "an object"),
+}
 WAIT_S = 60.0
 RESULTS = "results.jsonl"
 #: Ends that another try may mend.
@@ -104,7 +112,7 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
         if left:
             call(work, role="works", what="batch", roots=roots)
     told = {"batch": name, "results": str(path), "counts": results.statuses, "cost_usd": round(results.usd, 6)}
-    counted = ", ".join(f"{count} {status}" for status, count in results.statuses.items())
+    counted = ", ".join(f"{count} {status}" for status, count in results.statuses.items()) or f"{tasks} has no lines"
     click.echo(
         json.dumps(told)
         if as_json
@@ -122,7 +130,13 @@ def read_tasks(path: Path, name: str) -> Iterator[Task]:
         click.ClickException: A line is none; the message gives its number.
     """
     seen = Counter[str]()
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise refusal(
+            RequestError(f"{path} is not UTF-8: save it as text in UTF-8, a JSON object in each line.")
+        ) from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         asked = _asked(line, number)
@@ -135,25 +149,33 @@ def read_tasks(path: Path, name: str) -> Iterator[Task]:
 def _asked(line: str, number: int) -> Mapping[str, Any]:
     try:
         asked: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         asked = None
     asked = {"prompt": asked} if isinstance(asked, str) else asked
     told = cast("dict[str, Any]", asked if isinstance(asked, dict) else {})
     if not isinstance(told.get("prompt"), str):
-        raise click.ClickException(f'Line {number} is no JSON object with a prompt, such as {{"prompt": "..."}}.')
-    if not isinstance(told.get("options", {}), dict):
-        raise click.ClickException(f"Line {number}: options takes an object.")
-    for field_name in told:
-        if field_name not in ("prompt", *FIELDS):
-            raise click.ClickException(f"Line {number}: {field_name!r} is none of prompt, {', '.join(FIELDS)}.")
+        raise _refused(number, 'this is no JSON object with a prompt, such as {"prompt": "..."}.')
+    for name, value in told.items():
+        if name != "prompt" and name not in FIELDS:
+            raise _refused(number, f"{name!r} is none of prompt, {', '.join(FIELDS)}.")
+        if name != "prompt" and value is not None and not _fits(value, FIELDS[name][0]):
+            raise _refused(number, f"{name} takes {FIELDS[name][1]}.")
     return told
+
+
+def _fits(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and (kind is not list or all(isinstance(each, str) for each in value))
+
+
+def _refused(number: int, why: str) -> click.ClickException:
+    return refusal(RequestError(f"Line {number}: {why}"))
 
 
 def _done(path: Path) -> dict[str, dict[str, Any]]:
     """The results that stand there, by key; what a kill cut off is taken away, and what is not known yet."""
     # Not splitlines: it takes more for line ends than JSON does.
-    *lines, cut_off = path.read_text("utf-8").split("\n") if path.exists() else [""]
-    read: list[tuple[str, dict[str, Any]]] = [(line, json.loads(line)) for line in lines]
+    *lines, cut_off = path.read_text("utf-8", "replace").split("\n") if path.exists() else [""]
+    read = [(line, _row(line, path, number)) for number, line in enumerate(lines, 1)]
     # An unconfirmed start may have been adopted since; its job is asked again.
     kept = [(line, row) for line, row in read if row.get("error", {}).get("code") != "start_unconfirmed"]
     if cut_off or len(kept) < len(lines):
@@ -161,6 +183,16 @@ def _done(path: Path) -> dict[str, dict[str, Any]]:
         part.write_text("".join(f"{line}\n" for line, _ in kept), "utf-8", newline="\n")
         part.replace(path)
     return {row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")} for _, row in kept}
+
+
+def _row(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row: Any = json.loads(line)
+        _ = row["key"], Status(row["status"])
+    except (ValueError, TypeError, KeyError):
+        why = f"Line {number} of {path} is no result of a batch: move the file away, or name another --out."
+        raise refusal(RequestError(why)) from None
+    return row
 
 
 def _again(task: Task, done: Mapping[str, dict[str, Any]]) -> Task:
@@ -178,7 +210,10 @@ async def _work(
 
     async def worker() -> None:
         for task in tasks:  # shared: each takes the next
-            job = await _job(session, name, task)
+            try:
+                job = await _job(session, name, task)
+            except RequestError as error:
+                raise type(error)(f"Line {task.line}: {error}") from None
             results.add(task, job)
             await session.engine.deliver(job)
             advance(results)
@@ -201,7 +236,7 @@ async def _work(
 
 async def _job(session: Session, name: str, task: Task) -> Job:
     """The task's job, at its end: a new one or the one that exists."""
-    asked = {each: task.asked[each] for each in FIELDS if each in task.asked}
+    asked = {each: task.asked[each] for each in FIELDS if task.asked.get(each) is not None}
     options = {**asked.pop("options", {}), "key": task.key}
     order = Order(prompts=[task.asked["prompt"]], batch=name[:60], options=options, **asked)
     [started] = await session.engine.start(order)

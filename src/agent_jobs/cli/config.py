@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import Exit, Session, call, json_option
+from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.settings import SUBJECTS, VARIABLES, SecretStr, Settings, Variable, with_env_file
 
 
@@ -22,16 +23,21 @@ def masked(secret: SecretStr | None) -> str | None:
 
 def mistakes(settings: Settings, refused: list[str]) -> list[str]:
     """What is wrong with the settings, in the words in which the tools tell it."""
+    closed = opening(settings)
+    return [*refused, *settings.warnings, *([str(closed)] if closed else [])]
+
+
+def opening(settings: Settings) -> AgentJobsError | None:
+    """Why no engine can be opened with these settings: a file that one names, the database; None where it can."""
 
     async def opened(session: Session) -> None:
         pass
 
-    found = [*refused, *settings.warnings]
     try:
-        call(opened, role="acts" if settings.api_key else "reads", settings=settings)
-    except click.ClickException as error:
-        found.append(error.message)
-    return found
+        call(opened, role="acts", settings=settings)
+    except Refusal as refusal:
+        return refusal.error
+    return None
 
 
 @click.command("config")

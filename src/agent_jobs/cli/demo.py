@@ -35,8 +35,8 @@ def run(question: str) -> int:
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
         demo = _Demo(Path(folder), upstream.base_url)
-        demo.tell("upstream", f"an emulated Responses API listens on {upstream.base_url}")
         try:
+            demo.tell("upstream", f"an emulated Responses API listens on {upstream.base_url}")
             anyio.run(demo.play, question)
             creates = upstream.emulator.counters()["creates"]
             demo.tell("upstream", f"counted {creates} POST for this job")

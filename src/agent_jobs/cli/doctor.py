@@ -15,11 +15,11 @@ import click
 from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
-from agent_jobs.cli.config import bare, masked
+from agent_jobs.cli.config import bare, masked, opening
 from agent_jobs.cli.entries import host_findings
 from agent_jobs.cli.finding import Finding, tell
 from agent_jobs.cli.install import here
-from agent_jobs.cli.session import Exit, Session, call, json_option
+from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError
 from agent_jobs.group import Group, Watcher
@@ -62,6 +62,12 @@ def _findings() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _uvx()
     settings, refused = Settings.forgiving(os.environ)
+    # A key that is meant for another address must not go to OpenAI's.
+    elsewhere = any("OPENAI_BASE_URL" in sentence for sentence in refused)
+    quiet = replace(settings, log_level="error")
+    closed = opening(quiet)
+    if isinstance(closed, ConfigError):
+        refused.append(str(closed))
     for sentence in refused:
         yield Finding("settings", "problem", sentence)
     for sentence in settings.warnings:
@@ -70,10 +76,14 @@ def _findings() -> Iterator[Finding]:
         yield Finding("settings", "ok", "what is set can be used; agent-jobs config shows it")
     yield _key(settings)
     yield from host_findings(here(), settings)
-    try:
-        yield from call(_engine_findings(settings), role="acts", settings=replace(settings, log_level="error"))
-    except click.ClickException as error:
-        yield Finding("database", "problem", error.message)
+    if closed is None:
+        try:
+            asks = settings.api_key is not None and not elsewhere
+            yield from call(_engine_findings(settings, asks=asks), role="acts", settings=quiet)
+        except Refusal as refusal:  # damage that only a look finds
+            closed = refusal.error
+    if closed is not None and not isinstance(closed, ConfigError):
+        yield Finding("database", "problem", str(closed))
     yield from _self_test()
 
 
@@ -97,13 +107,13 @@ def _key(settings: Settings) -> Finding:
     return Finding("key", "ok", f"a key is set, {masked(settings.api_key)}")
 
 
-def _engine_findings(settings: Settings) -> Any:
-    """The work that looks at upstream, database and jobs."""
+def _engine_findings(settings: Settings, *, asks: bool) -> Any:
+    """The work that looks at upstream, if it may ask there, at database and jobs."""
 
     async def look(session: Session) -> list[Finding]:
         engine = session.engine
         findings: list[Finding] = []
-        if settings.api_key is not None:
+        if asks:
             findings += await _upstream(engine, settings)
         database = await engine.database()
         mode = oct(os.stat(database.path).st_mode & 0o777)[2:]
@@ -169,9 +179,10 @@ async def _jobs(engine: Engine, watchers: tuple[Watcher, ...]) -> list[Finding]:
     findings: list[Finding] = []
     places = {one.base_url for one in watchers}
     alone = [job for job in running.jobs if job.turn.base_url not in places]
-    if alone:
-        fix = f"start a host with agent-jobs, or agent-jobs watch --all, with OPENAI_BASE_URL={alone[0].turn.base_url}"
-        findings.append(Finding("jobs", "warning", f"nobody works on {_few(alone)}", fix))
+    for base_url in dict.fromkeys(job.turn.base_url for job in alone):
+        fix = f"start a host with agent-jobs, or agent-jobs watch --all, with OPENAI_BASE_URL={base_url}"
+        theirs = [job for job in alone if job.turn.base_url == base_url]
+        findings.append(Finding("jobs", "warning", f"nobody works on {_few(theirs)}", fix))
     stuck = [job for job in running.jobs if job not in alone and _stuck(job, now)]
     if stuck:
         fix = "end the process that holds them, and another goes on: the database line names it"

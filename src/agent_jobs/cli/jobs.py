@@ -72,7 +72,7 @@ _NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
 
 @click.command("result")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("--part", type=click.Choice(get_args(Part)), default="text", show_default=True)
+@click.option("--part", type=click.Choice(get_args(Part)), default="text", show_default=True, help="What of it.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it into this file.")
 @json_option
 def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:
@@ -189,6 +189,8 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
 
     if as_json:
         click.echo(render.dumps({job.id: job.status for job in jobs}))
+    elif not jobs:
+        click.echo(f"Nothing of batch {batch!r} goes on.", err=True)
     else:
         for job in jobs:
             click.echo(f"{job.id}  {job.status}" + ("" if job.terminal else "  (cancel requested)"))
@@ -227,7 +229,8 @@ def prune_command(days: float | None, yes: bool, as_json: bool) -> None:
     settings = read_settings()
     days = settings.retention_days if days is None else days
     if not yes:
-        click.confirm(f"Forget all jobs that ended {days:g} days ago or earlier, also at the provider?", abort=True)
+        question = f"Forget all jobs that ended {days:g} days ago or earlier, also at the provider?"
+        click.confirm(question, abort=True, err=True)
 
     async def prune(session: Session) -> int:
         return await session.engine.prune(days * DAY_S)

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import signal
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -14,7 +12,7 @@ import anyio
 import click
 from click.shell_completion import CompletionItem
 
-from agent_jobs.app import App, Role, open_app
+from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -101,24 +99,27 @@ def call(
         raise refusal(error) from None
 
 
-def refusal(error: AgentJobsError) -> click.ClickException:
+def refusal(error: AgentJobsError) -> "Refusal":
     """An error of ours as the command line tells it."""
     context = click.get_current_context(silent=True)
-    return _Refusal(error, as_json=bool(context and context.params.get("as_json")))
+    return Refusal(error, as_json=bool(context and context.params.get("as_json")))
 
 
-class _Refusal(click.ClickException):
+class Refusal(click.ClickException):
+    """An error of ours, told in its sentence or as JSON."""
+
     def __init__(self, error: AgentJobsError, *, as_json: bool) -> None:
         super().__init__(str(error))
-        self._error = error
+        self.error = error
         self._as_json = as_json
 
     def show(self, file: Any = None) -> None:
+        """Tell it as the command was asked to."""
         if not self._as_json:
             return super().show(file)
         from agent_jobs import render
 
-        return click.echo(render.dumps(render.refused(self._error)))
+        return click.echo(render.dumps(render.refused(self.error)))
 
 
 class Interrupted(click.ClickException):
@@ -140,7 +141,7 @@ async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, r
             session = Session(app, await app.engine())
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_interrupt, tasks.cancel_scope)
+                    tasks.start_soon(leave_on_signal, tasks.cancel_scope)
                     try:
                         answers.append(await work(session))
                     except Exception as error:  # would leave the groups as a group
@@ -149,19 +150,13 @@ async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, r
             finally:
                 if isinstance(failure, Interrupted):
                     failure = Interrupted(session.detached)
+                elif session.detached and not answers:  # something broke; what was started goes on
+                    click.echo(session.detached, err=True)
         except AgentJobsError as error:
             failure = error
     if not answers:
         raise failure
     return answers[0]
-
-
-async def _interrupt(scope: anyio.CancelScope) -> None:
-    if sys.platform == "win32":  # pragma: no cover
-        return  # the event loop there has no signal receiver; Ctrl-C ends it the hard way
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            scope.cancel()
 
 
 class JobId(click.ParamType[str]):

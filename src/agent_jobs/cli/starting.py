@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from agent_jobs.cli import terminal
 from agent_jobs.cli.jobs import write
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
-from agent_jobs.cli.watch import display, follow
+from agent_jobs.cli.watch import display, follow, left
 from agent_jobs.engine import Started
 from agent_jobs.errors import ConfigError
 from agent_jobs.group import Estimate, Watcher
@@ -55,14 +55,18 @@ def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.argument("prompt"),
             click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
             click.option("--model", help="Instead of the preset's and AGENT_JOBS_MODEL."),
-            click.option("--effort", help="How hard it thinks."),
+            click.option("--effort", help="How hard it thinks, from none or minimal to high or max."),
             click.option("--web-search/--no-web-search", default=None, help="Let it search."),
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
             click.option("--previous", metavar="ID", type=JobId(), help="Go on from this ended job."),
             click.option("--batch", default="", help="A name to find jobs together by."),
             click.option("--high", is_flag=True, help="Goes before others that wait for a slot."),
             click.option(
-                "--option", "options", multiple=True, metavar="NAME=JSON", help="Any other option; repeatable."
+                "--option",
+                "options",
+                multiple=True,
+                metavar="NAME=JSON",
+                help="Any other of docs/requests.md, such as max_output_tokens=2000; repeatable.",
             ),
             json_option,
         )
@@ -86,15 +90,14 @@ def run_command(as_json: bool, **asked: Any) -> None:
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
         [started] = await session.engine.start(order)
-        session.detached = _left(started.job)
         with display(sys.stderr, one=True) as shown:
-            await follow(session.engine, [started.job.id], shown)
+            await follow(session, [started.job.id], shown, back=_back(started.job))
         job = await session.engine.poll(started.job.id)
         await session.engine.deliver(job)
         return job
 
     ended = call(run, role="works", what="run", roots=roots)
-    _tell_end(ended, as_json=as_json)
+    _tell_estimate(ended) if isinstance(ended, Estimate) else _tell_end(ended, as_json=as_json)
 
 
 @click.command("start")
@@ -104,31 +107,35 @@ def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
     """Start a job and print its id. PROMPT - reads stdin.
 
     Where no other process works on the jobs, it stays until the end, so that the result is collected; Ctrl-C leaves
-    the job running. Exit status: 0 it was started, 1 nothing was.
+    the job running. Exit status: 0 it was started, 1 nothing was; where it ended meanwhile, that of run.
     """
     asked_for, roots = _order(asked)
 
-    async def start(session: Session) -> "Estimate | None":
+    async def start(session: Session) -> "Estimate | Job":
         order = await _meant(session, asked_for)
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
         [started] = await session.engine.start(order)
         job = started.job
-        session.detached = _left(job)
+        session.detached = left([job], _back(job))
         watchers = await session.engine.watched()
         _tell_start(started, watchers, session.engine.now(), as_json=as_json)
         if detach or watchers or job.terminal:
-            await _born(session, job)
-            return None
+            return await _born(session, job)
         click.echo(f"No other process works on it: staying until its end. Ctrl-C leaves it. {_back(job)}", err=True)
         session.app.work()
         with display(sys.stderr, one=True) as shown:
-            await follow(session.engine, [job.id], shown)
-        return None
+            [ended] = await follow(session, [job.id], shown, back=_back(job))
+        return ended
 
-    estimate = call(start, role="acts", what="start", roots=roots)
-    if estimate is not None:
-        _tell_end(estimate, as_json=as_json)
+    started = call(start, role="acts", what="start", roots=roots)
+    if isinstance(started, Estimate):
+        _tell_estimate(started)
+    elif started.terminal:
+        _tell_how(started)
+        if started.output_bytes:
+            click.echo(f"agent-jobs result {started.id[:10]} shows what it brought.", err=True)
+        raise SystemExit(exit_of(started))
 
 
 def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
@@ -171,7 +178,7 @@ def _option(written: str) -> tuple[str, Any]:
 
 def _standing(file: Path) -> Path:
     """The nearest folder above a file or pattern that is there."""
-    return next(folder for folder in file.parents if folder.is_dir() and not set("*?[{") & set(str(folder)))
+    return next(folder for folder in (*file.parents, file) if folder.is_dir() and not set("*?[{") & set(str(folder)))
 
 
 def _tell_start(started: Started, watchers: list[Watcher], now: float, *, as_json: bool) -> None:
@@ -190,28 +197,39 @@ def _tell_start(started: Started, watchers: list[Watcher], now: float, *, as_jso
     return None
 
 
-async def _born(session: Session, job: Job) -> None:
-    """Stay until the job's POST is over, one way or the other."""
+async def _born(session: Session, job: Job) -> Job:
+    """Stay until the job's POST is over, one way or the other; returns the job as it stands then."""
     deadline = session.engine.now() + BIRTH_S
     while session.engine.now() < deadline and not job.terminal and job.turn.response_id is None:
         if job.status is Status.PENDING and job.activity:
             click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
-            return
+            break
         job = await session.engine.poll(job.id, wait_s=1.0)
+    return job
 
 
-def _tell_end(ended: "Estimate | Job", *, as_json: bool) -> None:
-    """The answer, or why there is none; leaves with the exit status that tells."""
+def _tell_estimate(estimate: Estimate) -> None:
     from agent_jobs import render
 
-    if isinstance(ended, Estimate):
-        return click.echo(render.dumps(render.estimated(ended)))
+    click.echo(render.dumps(render.estimated(estimate)))
+
+
+def _tell_end(ended: Job, *, as_json: bool) -> None:
+    """The answer, or why there is none; leaves with the exit status that tells."""
     if as_json:
+        from agent_jobs import render
+
         text = {"output": ended.output.text} if ended.output else {}
         click.echo(render.dumps(render.ended(ended) | text))
         raise SystemExit(exit_of(ended))
     if ended.output:
         write(ended.output.text)
+    _tell_how(ended)
+    raise SystemExit(exit_of(ended))
+
+
+def _tell_how(ended: Job) -> None:
+    """How a job ended, beside its answer."""
     count = terminal.tokens(ended)
     told = [ended.id, str(ended.status), terminal.usd(ended.cost_usd), f"{count} tokens" if count else ""]
     click.echo("  ".join(filter(None, told)), err=True)
@@ -219,12 +237,6 @@ def _tell_end(ended: "Estimate | Job", *, as_json: bool) -> None:
         click.echo(f"{ended.error.code}: {terminal.line(ended.error.message)}", err=True)
     if advice := terminal.advice(ended):
         click.echo(advice, err=True)
-    raise SystemExit(exit_of(ended))
-
-
-def _left(job: Job) -> str:
-    held = job.turn.mode == "foreground"
-    return f"Left {job.id}: {'it ends with this process.' if held else f'it goes on upstream. {_back(job)}'}"
 
 
 def _back(job: Job) -> str:

@@ -10,7 +10,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
-from agent_jobs.engine import GATHERED_MAX, Engine
+from agent_jobs.engine import GATHERED_MAX
 from agent_jobs.group import Group
 from agent_jobs.job import Job, Status
 
@@ -52,9 +52,8 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
         if not ids:
             return []
         back = f"agent-jobs watch {' '.join(one[:10] for one in ids)}" if job_ids else "agent-jobs watch --all"
-        session.detached = f"Left: {'they go' if len(ids) > 1 else 'it goes'} on upstream. {back} comes back."
         with Records() if as_json else display(sys.stdout, one=len(ids) == 1) as shown:
-            return await follow(engine, ids, shown)
+            return await follow(session, ids, shown, back=f"{back} comes back.")
 
     jobs = call(watch, role="works", what="watch")
     if not jobs and not as_json:
@@ -67,16 +66,32 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
     raise SystemExit(exit_of(*jobs))
 
 
-async def follow(engine: Engine, job_ids: Sequence[str], shown: Display) -> list[Job]:
-    """Show the jobs until none of them goes on by itself; returns them as they stand then."""
-    group = Group(job_ids=tuple(job_ids))
+async def follow(session: Session, job_ids: Sequence[str], shown: Display, *, back: str) -> list[Job]:
+    """Show the jobs until none of them goes on by itself; returns them as they stand then.
+
+    Whoever leaves is told what becomes of them, and how to come `back`.
+    """
+    engine, group = session.engine, Group(job_ids=tuple(job_ids))
     while True:
         jobs = sorted((await engine.find(group, len(job_ids))).jobs, key=lambda job: (job.created_at, job.id))
+        session.detached = left(jobs, back)
         shown.show(jobs, engine.now())
         running = tuple(job.id for job in jobs if not job.terminal and job.status is not Status.INPUT_REQUIRED)
         if not running:
             return jobs
         await engine.gather(Group(job_ids=running), wait_s=REFRESH_S if len(running) < MANY else REFRESH_MANY_S)
+
+
+def left(jobs: Sequence[Job], back: str) -> str:
+    """What becomes of jobs when this process leaves, and how to come back to them."""
+    going = [job for job in jobs if not job.terminal] or jobs
+    waiting = sum(job.status is Status.PENDING for job in going)
+    if len(going) == 1 and going[0].turn.mode == "foreground":
+        return f"Left {going[0].id}: it ends with this process."
+    it, is_, goes = ("it", "is", "goes") if len(going) == 1 else ("they", "are", "go")
+    then = f"{it} {is_} not sent yet" if waiting == len(going) else f"{it} {goes} on upstream"
+    unsent = f", but for {waiting} that are not sent yet" if 0 < waiting < len(going) else ""
+    return f"Left {going[0].id if len(going) == 1 else f'{len(going)} jobs'}: {then}{unsent}. {back}"
 
 
 def display(stream: IO[Any], *, one: bool) -> AbstractContextManager[Display]:
