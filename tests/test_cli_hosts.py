@@ -201,6 +201,7 @@ def test_a_key_file_that_is_not_there_is_told_in_the_words_of_the_server(person:
     [sentence] = Settings.forgiving({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
     assert finding.state == "problem"
     assert sentence in finding.text
+    assert finding.fix.startswith("correct that, or give it another value: agent-jobs install claude-desktop --env ")
 
 
 def test_another_key_is_told_without_showing_either(person: Person):

@@ -170,6 +170,14 @@ def test_an_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
     assert "There is no job ''. The newest are job_" in refused.stderr
 
 
+def test_a_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Terminal):
+    assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; agent-jobs run makes one.\n")
+    running = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
+    assert ": agent-jobs watch it until it ends" in terminal.pipe("run", "More", "--previous", running).stderr
+    as_json = json.loads(terminal.pipe("run", "More", "--previous", running, "--json").stdout)
+    assert "agent_poll" in as_json["error"]["message"]
+
+
 def test_a_batch_that_runs_nothing_is_told(terminal: Terminal):
     cancelled = terminal.pipe("cancel", "--batch", "nihgt")
     assert (cancelled.returncode, cancelled.stdout) == (0, "")
@@ -281,6 +289,8 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
     assert "RESPONSE_ID" in watched
     assert "shows what it brought" not in watched
     [response] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    for mistyped in (response["id"][:-1], ""):
+        assert "Upstream knows no response" in terminal.pipe("adopt", job["job_id"], mistyped).stderr
     adopted = terminal.pipe("adopt", job["job_id"], response["id"])
     assert adopted.returncode == 0, adopted.stderr
     assert "agent-jobs watch" in adopted.stderr
@@ -321,6 +331,14 @@ def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Ter
     imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
     assert "aiosqlite" in imported
     assert not imported & {"mcp", "mcp_types", "httpx2", "pydantic", "rich", "starlette", "genai_prices"}
+
+
+def test_a_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    asked = {"COMP_WORDS": "agent-jobs show job", "COMP_CWORD": "2", "_AGENT_JOBS_COMPLETE": "bash_complete"}
+    shown = terminal.pipe(**asked, AGENT_JOBS_LOGLEVEL="debug", AGENT_JOBS_FOLLOW="all")
+    assert shown.stdout.startswith("plain,job_")
+    assert shown.stderr == ""
 
 
 def test_a_shell_completes_ids_with_titles(terminal: Terminal):

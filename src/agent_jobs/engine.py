@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
+from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
 from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Reply, Result, Storage, Watcher
 from agent_jobs.job import JSON, WAITING, Call, Job, Mode, Status
 from agent_jobs.store import Store
@@ -312,13 +312,33 @@ class Engine:
                 job = await self._existing(job_id)
 
     async def adopt(self, job_id: str, response_id: str) -> Job:
-        """Give a job the response id that was found elsewhere, so that its result is collected after all."""
+        """Give a job the response id that was found elsewhere, so that its result is collected after all.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            RequestError: It has another response, or upstream knows no response of this id.
+        """
         job = await self._existing(job_id)
         if job.turn.response_id not in (None, response_id):
             raise RequestError(f"{job_id} already has the response {job.turn.response_id}.")
+        if job.turn.response_id is None and await self._unknown(response_id, job.turn.base_url):
+            raise RequestError(f"Upstream knows no response {response_id[:80]!r}: copy its id again, whole.")
         await self._store.attach(job_id, job.turn.number, response_id, self._clock.now())
         self._working().runner.wake()
         return await self._existing(job_id)
+
+    async def _unknown(self, response_id: str, base_url: str) -> bool:
+        """Whether upstream says that it has no such response: a mistyped id could never be corrected."""
+        client = self._working().client
+        if client.endpoint.base_url != base_url:
+            return False  # another process asks there
+        try:
+            await client.retrieve(response_id)
+        except MissingError:
+            return True
+        except UpstreamError as error:
+            logger.info("cannot look for %s: %s", response_id, error)
+        return not response_id
 
     async def _existing(self, job_id: str) -> Job:
         job = await self._store.get(job_id)

@@ -112,11 +112,11 @@ class _Found:
         yield from self._command()
         if self.pin is not None and _ordered(self.pin) < _ordered(__version__):
             yield self.finding("warning", f"starts agent-jobs {self.pin}, and this is {__version__}", self.install)
-        mend = f"{self.install} --env NAME=VALUE"
+        mend = f"correct that, or give it another value: {self.install} --env NAME=VALUE"
         for sentence in self.refused:
             yield self.finding("problem", f"sets what cannot be used: {sentence}", mend)
         for sentence in self.settings.warnings:
-            yield self.finding("warning", f"sets what does nothing: {sentence}", mend)
+            yield self.finding("warning", f"sets what does nothing: {sentence}", "correct that in the file")
         if not any(name in sentence for name in (KEY, KEY_FILE) for sentence in self.refused):
             yield from self._key(ours)
         yield from self._places(ours)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -105,6 +106,14 @@ def refusal(error: AgentJobsError) -> "Refusal":
     return Refusal(error, as_json=bool(context and context.params.get("as_json")))
 
 
+#: The engine's sentences name the tools of a model; here they are these commands.
+COMMANDS = {
+    "agent_start": "agent-jobs run",
+    "agent_poll": "agent-jobs watch",
+    "agent_list": "agent-jobs list",
+}
+
+
 class Refusal(click.ClickException):
     """An error of ours, told in its sentence or as JSON."""
 
@@ -112,6 +121,10 @@ class Refusal(click.ClickException):
         super().__init__(str(error))
         self.error = error
         self._as_json = as_json
+
+    def format_message(self) -> str:
+        """The sentence for a person at a terminal."""
+        return re.sub("|".join(COMMANDS), lambda found: COMMANDS[found[0]], self.message)
 
     def show(self, file: Any = None) -> None:
         """Tell it as the command was asked to."""
@@ -170,8 +183,10 @@ class JobId(click.ParamType[str]):
         async def newest(session: Session) -> list[Job]:
             return (await session.engine.find(Group(), 50)).jobs
 
+        # What is written meanwhile would stand in the line that is being typed.
+        quiet = replace(Settings.forgiving(os.environ)[0], log_level="error")
         try:
-            jobs = call(newest)
+            jobs = call(newest, settings=quiet)
         except click.ClickException:
             return []
         wanted = (incomplete, f"job_{incomplete}")
