@@ -176,10 +176,10 @@ class Store(Protocol):
         """
         ...
 
-    async def progress(self, job: Job) -> Job | None:
-        """Write how far the stream of a running job came, for its holder: cursor, activity, what it told.
+    async def progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+        """Write how far the streams of running jobs came, for their holder: cursor, activity, what they told.
 
-        Returns the job with a cancel that was requested meanwhile, None when someone was first.
+        Returns when a cancel was requested, by the ids of those that were written; for the others someone was first.
         """
         ...
 
