@@ -47,12 +47,16 @@ async def cpu(base_url: str, rounds: int, burst: int, paced: int) -> list[Figure
             open_store(Path(folder)) as store,
             open_client(endpoint) as client,
             httpx2.AsyncClient(verify=False, timeout=None, limits=httpx2.Limits(max_connections=None)) as naive,
+            anyio.create_task_group() as tasks,
         ):
-            follow, read = _follow(store, client), _bare(naive, base_url)
+            follower = Follower(store, Clock(), 1000, _as_it_is)
+            tasks.start_soon(follower.keep)
+            follow, read = _follow(follower, store, client), _bare(naive, base_url)
             at_once = Figure("CPU of 1,000 events, in a burst", "<= 1.3x", lambda figure: figure.ratio <= 1.3)
             await _in_turns(at_once, follow, read, rounds, run_id("burst", burst), 1)
             in_time = Figure(f"CPU of 1,000 events, {PACE_HZ} a second each", "<= 1.3x", at_once.limit)
             await _in_turns(in_time, follow, read, (rounds + 1) // 2, run_id("paced", paced), PACED_STREAMS)
+            tasks.cancel_scope.cancel()
             return [at_once, in_time]
 
 
@@ -74,10 +78,9 @@ async def _as_it_is(job: Job) -> Job:
     return job
 
 
-def _follow(store: Store, client: ResponsesClient) -> Prepare:
+def _follow(follower: Follower, store: Store, client: ResponsesClient) -> Prepare:
     """Our reader: a job of its own for each stream, written down as one that upstream runs."""
     clock = Clock()
-    follower = Follower(store, clock, 1000, _as_it_is)
 
     async def prepare(run: str) -> Read:
         turn = Turn(number=1, request={}, request_id=str(uuid4()), base_url=client.endpoint.base_url)

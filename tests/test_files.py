@@ -475,7 +475,7 @@ def test_tokens_are_estimated_for_latin_and_for_chinese_text(text: str, least: i
 
 SECRETS = [".env", ".ENV", ".env.local", "app/.env.production", "id_rsa", "keys/id_ed25519", "server.pem", "a.key",
            ".netrc", ".npmrc", ".ssh/config", ".aws/credentials", "terraform.tfstate", ".git/config",
-           "sub/.git/HEAD"]  # fmt: skip
+           "sub/.git/HEAD", "etc/shadow"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SECRETS)

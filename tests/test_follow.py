@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
+from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import hosting
@@ -36,6 +37,17 @@ async def test_a_running_job_tells_what_it_has_done_so_far(settings: Settings) -
             told.append(answer.get("activity", ""))
     assert any("3 searches" in activity for activity in told)
     assert any(activity.endswith("writing") for activity in told)
+
+
+async def test_what_was_told_before_a_stream_paused_is_known_before_it_goes_on(settings: Settings) -> None:
+    with running(time_scale=1.0) as slow:
+        async with hosting(replace(settings, base_url=slow.base_url), speed=1.0) as host:
+            # Its first events come at once; the next one is a keepalive, half a minute later.
+            started = await host.start(emulate={"duration_s": 600, "searches": 2})
+            with anyio.fail_after(20):
+                while "activity" not in (await host.call("agent_poll", job_id=started["job_id"], wait_s=1)):
+                    pass
+            await host.call("agent_cancel", job_id=started["job_id"])
 
 
 @pytest.mark.parametrize(

@@ -355,23 +355,27 @@ async def test_what_a_look_changed_is_written(store: Store, other: Store):
 async def test_progress_writes_how_far_a_stream_came_and_tells_of_a_cancel(store: Store, other: Store):
     job = await standing(store, IN_PROGRESS)
     await other.request_cancel(job.id, NOW + 3)
-    told = job.progressed(8, "3 searches", "so far", "why")
-    assert await store.progress(told) == replace(told, cancel_requested_at=NOW + 3)
+    second = await standing(store, IN_PROGRESS, job_id="job_2")
+    told, more = job.progressed(8, "3 searches", "so\x00 far", "why"), second.progressed(2, "writing", "\ud83d", "")
+    assert await store.progress([told, more]) == {job.id: NOW + 3, second.id: None}
+    assert (await row(other, "job_2")).turn == replace(more.turn, partial="?")
     written = await row(other)
     assert (written.activity, written.observed_by, written.turn) == ("3 searches", "following", told.turn)
     assert (written.status, written.cancel_requested_at) == (IN_PROGRESS, NOW + 3)
-    await store.progress(job.progressed(5, "", "late", ""))
+    await store.progress([job.progressed(5, "", "late", "")])
     assert (await row(other)).turn.sequence_number == 8, "a cursor never falls"
 
 
 @pytest.mark.parametrize("status", [PENDING, INPUT_REQUIRED, *TERMINAL])
 async def test_progress_is_its_holders_and_of_a_job_that_runs(store: Store, other: Store, status: Status):
     running = await standing(store, IN_PROGRESS, job_id="job_2")
-    assert await other.progress(running.progressed(8, "writing", "so far", "")) is None
+    told = running.progressed(8, "writing", "so far", "")
+    assert await other.progress([told]) == {}
     assert await row(store, "job_2") == running
     job = await standing(store, status)
-    assert await store.progress(replace(job, activity="writing")) is None
+    assert await store.progress([replace(job, activity="writing"), told]) == {"job_2": None}
     assert await row(store) == job
+    assert (await row(store, "job_2")).turn == told.turn
 
 
 async def test_what_a_process_does_not_hold_it_saves_only_if_it_says_so(store: Store, other: Store):
@@ -1105,7 +1109,7 @@ async def test_every_change_that_a_reader_can_see_has_its_own_revision(store: St
         lambda: store.attach("job_1", 1, "resp_1", NOW),
         lambda: store.save(at(job, IN_PROGRESS)),
         lambda: store.save(at(job, IN_PROGRESS, activity="writing")),
-        lambda: store.progress(at(job, IN_PROGRESS, activity="thinking")),
+        lambda: store.progress([at(job, IN_PROGRESS, activity="thinking")]),
         lambda: other.request_cancel("job_1", NOW),
         lambda: other.save(at(job, CANCELLED), held=False),
     ]

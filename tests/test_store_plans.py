@@ -54,6 +54,7 @@ OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "what the dead left": lambda store: store.take_over(5.0),
     "what a slot is free for": lambda store: store.unpark(HERE, 5),
     "what is news": lambda store: store.news(5.0, settled_before=9.0, asked_before=9.0),
+    "what streams tell": lambda store: store.progress([a_job(), a_job(id="job_0")]),
     "what is told": lambda store: store.claim_news("job_1", 5.0),
     "what was delivered": lambda store: store.deliver(["job_1"], 5.0),
     "what went before": lambda store: store.thread("job_0"),

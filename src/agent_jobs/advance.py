@@ -117,6 +117,10 @@ class Advancer:
         """Why nothing new should be sent with this key just now; None when it may be tried."""
         return self._paused[1] if self._paused is not None and self._clock.now() < self._paused[0] else None
 
+    async def keep(self) -> None:
+        """Write down what followed jobs tell on their way, for ever."""
+        await self._follower.keep()
+
     async def advance(self, job_id: str) -> Done | After | Parked:
         """Take the one step that the job's row asks for: launch, cancel or look."""
         job = await self._store.get(job_id)

@@ -203,6 +203,7 @@ class App:
         )
         loop = Loop(store, self._clock, settler, terms.prices, terms.toolbox, bounds)
         self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)
+        self._tasks.start_soon(self._advancer.keep)
         return Runner(
             store,
             self._advancer,

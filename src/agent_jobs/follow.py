@@ -4,7 +4,7 @@ Nothing depends on it. Whatever a stream does, looks go on underneath, and a job
 """
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -18,7 +18,7 @@ from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
 
-#: Progress is written at most so often for a job; ends and changes of status at once.
+#: Progress is written at most so often; ends and changes of status at once.
 WRITE_S = 1.0
 #: The tail that is kept of what the model writes while it does. A run that is held open has no other copy.
 PARTIAL_CHARS, HELD_PARTIAL_CHARS = 2_000, 200_000
@@ -39,21 +39,39 @@ class Follower:
         self._clock = clock
         self._limit = limit
         self._closed = closed
-        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._readings: dict[str, _Reading] = {}
+        self._told = anyio.Event()
 
     @property
     def has_room(self) -> bool:
         """Whether one more stream may be read."""
-        return len(self._scopes) < self._limit
+        return len(self._readings) < self._limit
 
     def follows(self, job_id: str) -> bool:
         """Whether this process reads the job's stream."""
-        return job_id in self._scopes
+        return job_id in self._readings
 
     def leave(self, job_id: str) -> None:
         """Stop reading the job's stream: somebody saw its end elsewhere."""
-        if job_id in self._scopes:
-            self._scopes[job_id].cancel()
+        if job_id in self._readings:
+            self._readings[job_id].scope.cancel()
+
+    async def keep(self) -> None:
+        """Write down what the streams tell, for ever: all together, since one write costs about what many do."""
+        while True:
+            await self._told.wait()
+            self._told = anyio.Event()
+            behind = [reading for reading in self._readings.values() if reading.behind]
+            try:
+                await self._keep(behind)
+            except StoreError as error:
+                logger.warning("the progress of %d jobs cannot be written: %s", len(behind), error)
+                for reading in behind:
+                    reading.behind = True
+                self._told.set()
+            except Exception:
+                logger.exception("progress cannot be written; it goes on")
+            await self._clock.sleep(WRITE_S)
 
     async def follow(self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf) -> Job:
         """Read events and write down what they show, until the job ends, the stream does or the time is over.
@@ -61,8 +79,8 @@ class Follower:
         Returns the job as last known; where it is not terminal, only a GET says how it stands.
         """
         reading = _Reading(job)
-        with self._clock.limit(limit_s) as limit, anyio.CancelScope() as scope:
-            self._scopes[job.id] = scope
+        with self._clock.limit(limit_s) as limit, reading.scope:
+            self._readings[job.id] = reading
             try:
                 async with aclosing(events):
                     await self._read(reading, events)
@@ -72,46 +90,56 @@ class Follower:
             except UpstreamError as error:
                 logger.info("%s: its stream broke: %s", job.id, error)
             finally:
-                del self._scopes[job.id]
+                del self._readings[job.id]
         if limit.cancelled_caught:
             return reading.written().timed_out(self._clock.now())
         return reading.written() if reading.job.terminal or reading.heard else reading.job.unfollowed()
 
     async def _read(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
-        wrote_at = 0.0
         async for event in events:
-            if not reading.take(event):
-                continue
-            now = self._clock.now()
+            # First, since what is taken in may be written down as seen at any time.
             if event.get("response"):
-                before, reading.job = reading.job, await self._applied(reading.job, event, now)
-                reading.moved |= reading.job.status is not before.status or reading.job.turn.acting
-            if not reading.moved and now - wrote_at < WRITE_S:
-                continue
-            wrote_at = now
-            if not await self._write(reading) or reading.job.terminal or reading.job.turn.acting:
+                await self._apply(reading, event)
+            if not reading.behind:
+                self._told.set()
+            reading.take(event)
+            if reading.moved and (not await self._save(reading) or reading.job.terminal or reading.job.turn.acting):
                 return
 
-    async def _applied(self, job: Job, event: JSON, now: float) -> Job:
-        applied = job.apply(event, now)
+    async def _apply(self, reading: "_Reading", event: JSON) -> None:
+        now = self._clock.now()
+        applied = reading.job.apply(event, now)
         if applied.terminal or applied.turn.acting:
             # A cancel may have been asked for by another process; then only a GET finalises.
-            row = await self._store.get(job.id)
-            applied = replace(job, cancel_requested_at=row.cancel_requested_at if row else None).apply(event, now)
-        return applied
+            row = await self._store.get(reading.job.id)
+            cancel_requested_at = row.cancel_requested_at if row else None
+            applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply(event, now)
+        reading.moved |= applied.status is not reading.job.status or applied.turn.acting
+        reading.job = applied
 
-    async def _write(self, reading: "_Reading") -> bool:
-        """Write the job down; returns whether it is still ours to follow."""
+    async def _save(self, reading: "_Reading") -> bool:
+        """Write the job down where it moved; returns whether it is still ours to follow."""
         job = await self._closed(reading.written())
         try:
-            saved = await (self._store.save(job) if reading.moved else self._store.progress(job))
-            reading.moved = False
-            return saved is not None and not (job.turn.mode == "foreground" and saved.cancel_requested_at is not None)
+            saved = await self._store.save(job)
         except StoreError as error:
             if job.terminal or job.turn.acting:
                 raise
-            logger.warning("%s: its progress cannot be written: %s", job.id, error)
+            logger.warning("%s: its status cannot be written: %s", job.id, error)
             return True
+        reading.moved = False
+        return saved is not None and not _stopped(saved, saved.cancel_requested_at)
+
+    async def _keep(self, behind: "Sequence[_Reading]") -> None:
+        ours = await self._store.progress([reading.written() for reading in behind])
+        for reading in behind:
+            if reading.job.id not in ours or _stopped(reading.job, ours[reading.job.id]):
+                reading.scope.cancel()
+
+
+def _stopped(job: Job, cancel_requested_at: float | None) -> bool:
+    """Whether reading on would keep alive what somebody wants to end."""
+    return job.turn.mode == "foreground" and cancel_requested_at is not None
 
 
 @dataclass(slots=True)
@@ -121,19 +149,21 @@ class _Reading:
     job: Job
     cursor: int = -1
     heard: bool = False
+    behind: bool = False  #: it told what `job` has not
     moved: bool = False  #: to where `progress` does not go
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     items: list[JSON] = field(default_factory=list[JSON])
     words: list[str] = field(default_factory=list[str])
     thoughts: list[str] = field(default_factory=list[str])
 
-    def take(self, event: JSON) -> bool:
-        """Take in an event; returns False for one that was seen before. Called for each of thousands."""
+    def take(self, event: JSON) -> None:
+        """Take in what an event tells, unless that was done before. Called for each of thousands."""
         number = event.get("sequence_number")
         if type(number) is int:
             if number <= self.cursor:
-                return False
+                return
             self.cursor = number
-        self.heard = True
+        self.heard = self.behind = True
         kind = event.get("type")
         if kind == "response.output_text.delta":
             self.words.append(str(event.get("delta")))
@@ -143,7 +173,6 @@ class _Reading:
             self.thoughts.append(str(event.get("delta")))
         elif kind == "response.reasoning_summary_part.added":
             self.thoughts.append("\n\n")
-        return True
 
     def written(self) -> Job:
         """The job with all that was told; what was told becomes a part of it."""
@@ -152,5 +181,6 @@ class _Reading:
         reasoning = (self.job.turn.reasoning + "".join(self.thoughts)).lstrip("\n")[-REASONING_CHARS:]
         self.words.clear()
         self.thoughts.clear()
+        self.behind = False
         self.job = self.job.progressed(self.cursor, activity_of(self.items), partial, reasoning)
         return self.job

@@ -1,8 +1,11 @@
-"""What is asked about jobs, and what is known of them: several at once, or all of one. Pure."""
+"""What is asked about jobs, and what is known of them: several at once, or all of one. Pure.
+
+What is only handed on is a NamedTuple: a frozen dataclass takes ten times as long to make, and a host waits for it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from agent_jobs.job import Call, Job, Status
 
@@ -53,8 +56,7 @@ class Listed:
 UNSETTLED = "unsettled"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened to a job."""
 
     at: float
@@ -62,8 +64,7 @@ class Event:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """A file that a job's run made, as it was written here."""
 
     name: str
@@ -71,8 +72,7 @@ class Made:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Watcher:
+class Watcher(NamedTuple):
     """A living process that works on the jobs of an endpoint."""
 
     pid: int
@@ -80,8 +80,7 @@ class Watcher:
     base_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(NamedTuple):
     """Where the jobs are kept, and who else works on them."""
 
     path: str
@@ -91,8 +90,7 @@ class Storage:
     watchers: tuple[Watcher, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """All that is kept of a job: its output with the whole response, what happened, the files that it made."""
 
     job: Job
@@ -101,8 +99,7 @@ class Result:
     calls: list[Call]
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What an order would send and cost."""
 
     jobs: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from secrets import choice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import anyio
@@ -82,16 +82,9 @@ class Intake:
             RequestError: Something cannot be asked for; the sentence says what can.
             ConfigError: A person must change a setting first.
         """
-        order.check()
-        options = request.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
-        attached = await self._attached(order, options, previous)
-        functions = await self._functions(options, previous)
-        parts = files.parts(attached)
-        uploads = [one for one in attached if one.kind == "data"]
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
-        jobs = [self._job(order, prompt, batch, options, previous, parts, functions) for prompt in order.prompts]
-        if uploads:
+        jobs, options, previous, attached = await self._drafted(order, batch)
+        if uploads := [one for one in attached if one.kind == "data"]:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
         jobs = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
@@ -108,13 +101,7 @@ class Intake:
         Raises:
             RequestError, ConfigError: As `jobs`, but for a missing bound or price.
         """
-        order.check()
-        options = request.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
-        attached = await self._attached(order, options, previous)
-        functions = await self._functions(options, previous)
-        parts = files.parts(attached)
-        job, *others = [self._job(order, prompt, "", options, previous, parts, functions) for prompt in order.prompts]
+        (job, *others), _, previous, attached = await self._drafted(order, "")
         bound, unbounded = None, ""
         try:
             bound = await self._most_usd(job, previous) * (1 + len(others))
@@ -129,6 +116,16 @@ class Intake:
             cost_bound_usd=bound,
             unbounded=unbounded,
         )
+
+    async def _drafted(self, order: Order, batch: str) -> "_Draft":
+        order.check()
+        options = request.options_with(order.preset, order.options, self._terms.presets)
+        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
+        attached = await self._attached(order, options, previous)
+        functions = await self._functions(options, previous)
+        parts = files.parts(attached)
+        jobs = [self._job(order, prompt, batch, options, previous, parts, functions) for prompt in order.prompts]
+        return _Draft(jobs, options, previous, attached)
 
     def _job(
         self,
@@ -302,6 +299,15 @@ class _Previous:
         from agent_jobs.toolbox import Toolbox  # brings the MCP client along
 
         return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
+
+
+class _Draft(NamedTuple):
+    """The jobs of an order without their bounds, and what they were made of."""
+
+    jobs: list[Job]
+    options: JSON
+    previous: _Previous
+    attached: list[Attachment]
 
 
 def _inherited(before: _Previous, web_search: bool | None) -> JSON:

@@ -33,7 +33,7 @@ SECRET_FILES = (
     ".env", ".env.*", ".envrc", ".netrc", "_netrc", ".npmrc", ".pypirc", ".pgpass", ".htpasswd", ".git-credentials",
     ".vault-token", "id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "credentials.json",
     "client_secret*.json", "*.pem", "*.key", "*.p12", "*.pfx", "*.ppk", "*.jks", "*.keystore", "*.kdbx", "*.tfstate",
-    "*.tfstate.*",
+    "*.tfstate.*", "shadow", "gshadow", "master.passwd",
 )  # fmt: skip
 NO_SECRETS = (".env.example", ".env.sample", ".env.template", ".env.dist")
 

@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent_jobs.group import Event, Group, Listed, Made, Storage
 from agent_jobs.job import JSON, Call, Job, Mode, Output
@@ -15,24 +14,21 @@ Mark = tuple[int, int]
 NO_LIMIT = 2**31
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
+class Tombstone(NamedTuple):
     """How a job ended that was purged since."""
 
     status: str
     finished_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a response is."""
 
     base_url: str
     response_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """What may be spent on the jobs started in the day from a moment on.
 
     A job counts with its cost, until its end with what it may cost at most.
@@ -42,8 +38,7 @@ class Budget:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(NamedTuple):
     """A file that goes to the provider with a job."""
 
     name: str
@@ -176,10 +171,10 @@ class Store(Protocol):
         """
         ...
 
-    async def progress(self, job: Job) -> Job | None:
-        """Write how far the stream of a running job came, for its holder: cursor, activity, what it told.
+    async def progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+        """Write how far the streams of running jobs came, for their holder: cursor, activity, what they told.
 
-        Returns the job with a cancel that was requested meanwhile, None when someone was first.
+        Returns when a cancel was requested, by the ids of those that were written; for the others someone was first.
         """
         ...
 

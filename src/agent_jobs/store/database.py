@@ -9,7 +9,7 @@ a transaction; the worker thread is no daemon, so it is closed on every path.
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,12 @@ class Database:
 
     async def execute(self, sql: str, **values: Any) -> list[sqlite3.Row]:
         """The rows of one statement inside a change."""
-        # SQLite takes only whole characters, and upstream may cut one in half.
-        whole = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in values.items()}
-        return list(await self._db.execute_fetchall(sql, whole))
+        return list(await self._db.execute_fetchall(sql, _whole(values)))
+
+    async def execute_each(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """One statement inside a change, for each of these values; its rows are not wanted."""
+        async with self._db.executemany(sql, [_whole(row) for row in rows]):
+            pass
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[None]:
@@ -98,8 +101,8 @@ class Database:
                             await self.execute("ROLLBACK")
 
     @asynccontextmanager
-    async def changing(self, job_id: str | None = None, *, spending: bool = False) -> AsyncGenerator[None]:
-        """All statements inside are written or none; waiters for the job wake after the commit."""
+    async def changing(self, *job_ids: str, spending: bool = False) -> AsyncGenerator[None]:
+        """All statements inside are written or none; waiters for the jobs wake after the commit."""
         with told(self._folder), anyio.CancelScope(shield=True):
             async with self._lock:
                 await self._settle()
@@ -115,8 +118,8 @@ class Database:
                         await self.execute("ROLLBACK")
                     if not isinstance(error, SomeoneWasFirst):
                         raise
-        if job_id is not None:
-            self._stir(job_id)
+        if job_ids:
+            self._stir(job_ids)
 
     async def changed(self, job_id: str, revision: int) -> None:
         """See `Store.changed`."""
@@ -210,10 +213,11 @@ class Database:
         """A number that moves when another connection commits; this connection's own writes do not move it."""
         return (await self.fetch("PRAGMA data_version"))[0][0]
 
-    def _stir(self, job_id: str) -> None:
-        """Wake who waits for this job, and who waits for any."""
-        if stirred := self._stirred.pop(job_id, None):
-            stirred.set()
+    def _stir(self, job_ids: Iterable[str]) -> None:
+        """Wake who waits for these jobs, and who waits for any."""
+        for job_id in job_ids:
+            if stirred := self._stirred.pop(job_id, None):
+                stirred.set()
         self._changes += 1
         self._any_stirred.set()
         self._any_stirred = anyio.Event()
@@ -221,6 +225,11 @@ class Database:
 
 class SomeoneWasFirst(Exception):
     """Leaves a change unmade; zero rows is a normal answer."""
+
+
+def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as SQLite takes them: only whole characters, and upstream may cut one in half."""
+    return {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in values.items()}
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from agent_jobs.errors import BudgetError
@@ -255,31 +254,29 @@ class SQLiteStore(Questions, Queue):
                 await self._ask(job, calls_of(items_of(job.output.response.get("output"))))
         return await self.get(job.id) if saved else None
 
-    async def progress(self, job: Job) -> Job | None:
-        # Written every second for each of up to 200 jobs: it touches no index, and reads nothing back.
-        rows: list[sqlite3.Row] = []
-        async with self._db.changing(job.id):
+    async def progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+        # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
+        ours: dict[str, float | None] = {}
+        async with self._db.changing(*(job.id for job in jobs)):
             rows = await self._db.execute(
-                f"""UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
-                    WHERE id = :id AND status IN {RUNNING} AND holder = :me RETURNING cancel_requested_at""",
-                id=job.id,
-                activity=job.activity,
-                observed_by=job.observed_by,
+                f"""SELECT id, cancel_requested_at FROM job WHERE id IN (SELECT value FROM json_each(:ids))
+                    AND status IN {RUNNING} AND holder = :me""",
+                ids=dumps([job.id for job in jobs]),
                 me=self._db.holder.name,
             )
-            if not rows:
-                raise SomeoneWasFirst
-            await self._db.execute(
+            ours = {row["id"]: row["cancel_requested_at"] for row in rows}
+            running = [job for job in jobs if job.id in ours]
+            await self._db.execute_each(
+                """UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
+                   WHERE id = :id""",
+                [job_columns(job) for job in running],
+            )
+            await self._db.execute_each(
                 f"""UPDATE turn SET partial = :partial, reasoning = :reasoning, detached = :detached, {_CURSOR}
                     WHERE job_id = :id AND number = :number""",
-                id=job.id,
-                number=job.turn.number,
-                partial=job.turn.partial,
-                reasoning=job.turn.reasoning,
-                detached=job.turn.detached,
-                sequence_number=job.turn.sequence_number,
+                [turn_columns(job) for job in running],
             )
-        return replace(job, cancel_requested_at=rows[0]["cancel_requested_at"]) if rows else None
+        return ours
 
     async def _ask(self, job: Job, calls: Sequence[Call]) -> None:
         """Inside a change: write down what a turn asks for."""
