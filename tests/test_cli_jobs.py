@@ -87,6 +87,22 @@ def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     assert len(request["input"][0]["content"]) == 2
 
 
+def test_a_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_folder(terminal: Terminal):
+    below, beside = terminal.folder.parent / "below", terminal.folder.parent / "beside.md"
+    below.mkdir()
+    beside.write_text("What stands beside.")
+    command = [*COMMAND, "run", WORK, "--option", "dry_run=true", "--file"]
+
+    def ran(file: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*command, file], cwd=below, env=terminal.environment(), capture_output=True, text=True, check=False
+        )
+
+    assert json.loads(ran("../beside.md").stdout)["dry_run"]
+    assert ran("").returncode == 2
+    assert "holds nothing that can be attached" in ran(".").stderr
+
+
 def test_a_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
     (terminal.folder.parent / ".env").write_text("KEY=1")
     assert terminal.pipe("run", WORK, "--file", ".env").returncode == 1

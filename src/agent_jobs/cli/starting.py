@@ -143,7 +143,7 @@ def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
     from agent_jobs.request import Order
 
     prompt = sys.stdin.read() if asked["prompt"] == "-" else asked["prompt"]
-    files = [Path.cwd() / Path(each).expanduser() for each in asked["files"]]
+    files = [_named(each) for each in asked["files"]]
     order = Order(
         prompts=[prompt],
         preset=asked["preset"],
@@ -174,6 +174,16 @@ def _option(written: str) -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value  # a word needs no quotes
+
+
+def _named(written: str) -> Path:
+    """The path that is meant from here: `..` at its beginning is this folder's parent, elsewhere it may be a link's."""
+    if not written:
+        raise click.BadParameter("--file takes a path, and this one is empty.")
+    folder, path = Path.cwd(), Path(written).expanduser()
+    while path.parts[:1] == ("..",):
+        folder, path = folder.parent, path.relative_to("..")
+    return folder / path
 
 
 def _standing(file: Path) -> Path:

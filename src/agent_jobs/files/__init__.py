@@ -268,6 +268,8 @@ def _nothing(told: str, places: Iterable[tuple[Root, Names]], left_out: Counter[
     for root, names in places:
         folder, missing = _reached(root, names)
         near = _visible(root, folder)
+        if missing in near:
+            return f"{told!r} holds nothing that can be attached: name other files."
         if match := difflib.get_close_matches(missing[:TOLD_CHARS], near, n=1):
             return f"nothing matches {told!r}: did you mean {shown((*folder, match[0]))!r}?"
         held = ", ".join(shown((name,)) for name in near[:HINT_NAMES]) or "nothing that can be attached"
