@@ -84,6 +84,17 @@ def test_a_port_that_is_taken_and_one_that_is_none_are_refused_in_a_sentence() -
     assert run("emulator", "--port", "0", "--time-scale", "0").returncode == 2
 
 
+def test_a_demo_that_is_interrupted_ends_without_a_traceback() -> None:
+    with subprocess.Popen([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "calls agent_poll" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(2)
+        _, said = process.communicate(timeout=60)
+    assert said == "\nThe demo failed: it was interrupted.\n"
+    assert process.returncode == 1
+
+
 def test_a_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
     with subprocess.Popen([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine import Engine, Upstream
@@ -222,14 +222,18 @@ class App:
             logger.warning("cannot release the jobs; the next process takes them over: %s", error)
 
 
-async def leave_on_signal(scope: anyio.CancelScope) -> None:
-    """Cancel a scope when the process is told to end, or its terminal is closed."""
+async def leave_on_signal(
+    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Cancel a scope when the process is told to end, or its terminal is closed; started once it listens."""
     if sys.platform == "win32":  # pragma: no cover
+        task_status.started()
         return  # the event loop there has no signal receiver: hosts close stdin, Ctrl-C ends a command the hard way
     ends = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's stay ignored
         ends.append(signal.SIGHUP)
     with anyio.open_signal_receiver(*ends) as signals:
+        task_status.started()
         async for number in signals:
             logger.info("ending on signal %s", number)
             scope.cancel()

@@ -44,6 +44,8 @@ def run(question: str) -> int:
                 raise DemoError("the job was started more than once")
         except* (DemoError, MCPError, OSError) as group:  # a task group hands errors on as a group
             failures = [str(error) or "it took too long" for error in _leaves(group)]
+        except* KeyboardInterrupt:
+            failures = ["it was interrupted"]
     if failures:
         click.echo(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
         return 1

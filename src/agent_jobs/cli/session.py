@@ -154,7 +154,7 @@ async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, r
             session = Session(app, await app.engine())
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(leave_on_signal, tasks.cancel_scope)
+                    await tasks.start(leave_on_signal, tasks.cancel_scope)
                     try:
                         answers.append(await work(session))
                     except Exception as error:  # would leave the groups as a group
