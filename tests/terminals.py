@@ -17,6 +17,7 @@ from pathlib import Path
 from agent_jobs.cli.terminal import cells
 
 COMMAND = [sys.executable, "-m", "agent_jobs"]
+KEY = "sk-secret-0123456789"
 LIMIT_S = 40.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -30,7 +31,7 @@ class Terminal:
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
-        ours = {"OPENAI_API_KEY": "sk-secret-0123456789", "OPENAI_BASE_URL": self.base_url}
+        ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": self.base_url}
         mine = {"AGENT_JOBS_DATA_DIR": str(self.folder), "HOME": str(self.folder.parent)}
         return {**kept, **ours, **mine, "TERM": "xterm", **more}
 

@@ -13,7 +13,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from hosts import scripted
 from processes import serving
-from terminals import COMMAND, Terminal
+from terminals import COMMAND, KEY, Terminal
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}
@@ -150,11 +150,10 @@ def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal
 
 
 def test_a_watcher_works_on_what_a_dead_server_left(terminal: Terminal, upstream: RunningServer):
-    with serving(terminal.folder, upstream.base_url) as server:
+    with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY) as server:
         server.initialize()
-        job_id = server.call("agent_start", prompt=scripted(WORK, {"duration_s": 20, "text": "Safe."}), wait_s=0)[
-            "job_id"
-        ]
+        script = {"duration_s": 20, "text": "Safe."}
+        job_id = server.call("agent_start", prompt=scripted(WORK, script), wait_s=0)["job_id"]
     assert terminal.pipe("watch", job_id).returncode == 0
     assert terminal.pipe("result", job_id).stdout == "Safe.\n"
 

@@ -63,7 +63,8 @@ def show_command(job_id: str, as_json: bool) -> None:
     known |= {name: _time(known[name]) for name in ("created_at", "finished_at") if name in known}
     rows = [(name, value if isinstance(value, str) else render.dumps(value)) for name, value in known.items()]
     parts = [event.partition(" ") for event in events]
-    rows += [("events", "\n".join(f"{_time(float(at))} {text}" for at, _, text in parts))]
+    if parts:
+        rows += [("events", "\n".join(f"{_time(float(at))} {text}" for at, _, text in parts))]
     return click.echo(terminal.pairs([*rows, ("request", render.dumps(request))]))
 
 
