@@ -19,9 +19,7 @@ from agent_jobs.server import build_server
 from agent_jobs.settings import VARIABLES, Settings
 from hosts import scripted
 from processes import serving
-from terminals import Terminal
-
-KEY = "sk-secret-0123456789"
+from terminals import KEY, Terminal
 
 
 @pytest.fixture

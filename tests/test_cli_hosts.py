@@ -20,10 +20,9 @@ from agent_jobs.hosts.file import Scope, locate
 from agent_jobs.hosts.merge import installed
 from agent_jobs.pace import WAIT_CAPS_S, wait_cap_s
 from agent_jobs.settings import Settings
-from terminals import Terminal
+from terminals import KEY, Terminal
 
 WRITTEN = [name for name, host in HOSTS.items() if host.user]
-KEY = "sk-secret-0123456789"
 PINNED = (f"agent-jobs@{__version__}",)
 NONE: Mapping[str, str] = {}
 

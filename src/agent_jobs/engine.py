@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from anyio.abc import TaskGroup
 
@@ -45,8 +45,7 @@ def _asks(job: Job) -> bool:
     return job.status is Status.INPUT_REQUIRED
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(NamedTuple):
     """The endpoint this process works with, and who runs its jobs."""
 
     client: ResponsesClient
@@ -54,8 +53,7 @@ class Upstream:
     intake: Intake
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The job that answers for a prompt, and whether it was there before."""
 
     job: Job
