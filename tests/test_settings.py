@@ -196,6 +196,7 @@ def test_a_secret_that_no_header_can_carry_is_refused_by_its_name():
         ("AGENT_JOBS_LOGLEVEL", "did you mean AGENT_JOBS_LOG_LEVEL?"),
         ("AGENT_JOBS_MAX_CONCURENT", "did you mean AGENT_JOBS_MAX_CONCURRENT?"),
         ("AGENT_JOBS_ZZZZZZZZZZZZZZZZZZ", "remove it"),
+        ("AGENT_JOBS_X", "remove it"),
     ],
 )
 def test_a_variable_of_our_prefix_that_is_none_stops_nothing_and_names_the_nearest(name: str, hint: str):

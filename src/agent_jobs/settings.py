@@ -291,10 +291,10 @@ def _unknown(env: Mapping[str, str]) -> list[str]:
         return []
     import difflib  # only for mistakes, and not for the time a host waits for `initialize`
 
-    ours = [name for name in VARIABLES if name.startswith(PREFIX)]
-    near = [difflib.get_close_matches(name, ours, n=1) for name in unknown]
+    ours = [name.removeprefix(PREFIX) for name in VARIABLES if name.startswith(PREFIX)]
+    near = [difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1) for name in unknown]
     return [
-        f"{name} is no setting and changes nothing: {f'did you mean {meant[0]}?' if meant else 'remove it.'}"
+        f"{name} is no setting and changes nothing: {f'did you mean {PREFIX}{meant[0]}?' if meant else 'remove it.'}"
         for name, meant in zip(unknown, near, strict=True)
     ]
 
