@@ -1,5 +1,7 @@
 """The follower: what a stream tells at once, and that nothing is lost whatever it does."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +11,19 @@ import pytest
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
-from hosts import hosting
+from hosts import Host, eventually, hosting
 
 
 def counters(upstream: RunningServer) -> dict[str, Any]:
     return upstream.emulator.counters()
+
+
+async def told_after(host: Host, job_id: str, before: str) -> str:
+    """What a running job tells of itself, once that is something else."""
+    with anyio.fail_after(20):
+        while (told := (await host.call("agent_poll", job_id=job_id, wait_s=1)).get("activity", "")) == before:
+            pass
+    return told
 
 
 async def test_a_followed_job_is_known_to_be_done_without_a_single_look(
@@ -44,10 +54,24 @@ async def test_what_was_told_before_a_stream_paused_is_known_before_it_goes_on(s
         async with hosting(replace(settings, base_url=slow.base_url), speed=1.0) as host:
             # Its first events come at once; the next one is a keepalive, half a minute later.
             started = await host.start(emulate={"duration_s": 600, "searches": 2})
-            with anyio.fail_after(20):
-                while "activity" not in (await host.call("agent_poll", job_id=started["job_id"], wait_s=1)):
-                    pass
+            assert await told_after(host, started["job_id"], "")
             await host.call("agent_cancel", job_id=started["job_id"])
+
+
+async def test_progress_that_cannot_be_written_is_written_once_it_can(
+    settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"duration_s": 3000, "searches": 200, "length": 50_000})
+        before = await told_after(host, started["job_id"], "")
+        other = sqlite3.connect(settings.data_path() / "jobs.db", isolation_level=None, check_same_thread=False)
+        with closing(other):
+            await anyio.to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")  # our own loop may have to let go first
+            await eventually(lambda: "the progress of streams (1) cannot be written" in caplog.text, 30)
+            other.execute("ROLLBACK")
+        assert await told_after(host, started["job_id"], before)
+        assert counters(upstream)["streams"] == 0, "the stream was read on"
+        await host.call("agent_cancel", job_id=started["job_id"])
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class Follower:
             try:
                 await self._keep(behind)
             except StoreError as error:
-                logger.warning("the progress of %d jobs cannot be written: %s", len(behind), error)
+                logger.warning("the progress of streams (%d) cannot be written: %s", len(behind), error)
                 for reading in behind:
                     reading.behind = True
                 self._told.set()
