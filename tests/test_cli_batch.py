@@ -143,6 +143,15 @@ def test_a_line_that_is_no_task_is_named_before_anything_is_started(
     assert upstream.emulator.counters()["creates"] == 0
 
 
+def test_a_line_with_a_file_that_is_not_attached_is_refused_by_its_number(terminal: Terminal, tmp_path: Path):
+    (tmp_path / ".env").touch()
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(json.dumps({"prompt": "x", "files": [str(tmp_path / ".env")]}))
+    refused = batch(terminal, tasks)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("Error: Line 1: .env seems to hold keys")
+
+
 def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
     refused = batch(terminal, tasks)

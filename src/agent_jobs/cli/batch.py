@@ -213,7 +213,8 @@ async def _work(
             try:
                 job = await _job(session, name, task)
             except RequestError as error:
-                raise type(error)(f"Line {task.line}: {error}") from None
+                error.args = (f"Line {task.line}: {error}",)  # some classes take more than a sentence to be made
+                raise
             results.add(task, job)
             await session.engine.deliver(job)
             advance(results)
