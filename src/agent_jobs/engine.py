@@ -328,6 +328,8 @@ class Engine:
     async def _unknown(self, response_id: str, base_url: str) -> bool:
         """Whether upstream says that it has no such response: a mistyped id could never be corrected."""
         client = self._working().client
+        if not response_id:
+            return True
         if client.endpoint.base_url != base_url:
             return False  # another process asks there
         try:
@@ -336,7 +338,7 @@ class Engine:
             return True
         except UpstreamError as error:
             logger.info("cannot look for %s: %s", response_id, error)
-        return not response_id
+        return False
 
     async def _existing(self, job_id: str) -> Job:
         job = await self._store.get(job_id)

@@ -62,6 +62,8 @@ class Follower:
             await self._told.wait()
             self._told = anyio.Event()
             behind = [reading for reading in self._readings.values() if reading.behind]
+            if not behind:
+                continue  # a change of status took it along
             try:
                 await self._keep(behind)
             except StoreError as error:

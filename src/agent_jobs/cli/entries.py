@@ -67,13 +67,13 @@ def _looked_at(host: Host, machine: Machine, scope: Scope, ours: Settings) -> It
     if entry is None:
         return
     command = f"agent-jobs install {host.name}{' --scope project' if scope == 'project' else ''}"
-    found = _Found(host, entry, where, command, machine, *_settings(host, entry, machine.environ))
+    found = _Found(host, entry, where, command, machine, *settings_of(host, entry, machine.environ))
     pin = f" {found.pin}" if found.pin else ""
     fine = found.finding("ok", f"starts agent-jobs{pin}; a poll waits up to {found.cap_s:g} s")
     yield from list(found.wrong(ours)) or [fine]
 
 
-def _settings(host: Host, entry: Entry, around: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def settings_of(host: Host, entry: Entry, around: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """What the server has in force there, and what cannot be used, as far as can be known from here."""
     env = {name: around[name] for name in ("PATH", *_forwarded(host, entry)) if name in around}
     for name, value in entry.get(host.env, {}).items():

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
+from agent_jobs.cli.entries import settings_of
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
 from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Host, Machine
 from agent_jobs.hosts.file import Read, Scope, locate, read, replace
 from agent_jobs.hosts.launch import launch
 from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
-from agent_jobs.settings import Settings
 
 SECRET_VALUE = re.compile(
     r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential)[\w.-]*["']?\s*[:=]\s*)
@@ -46,8 +46,11 @@ def install(
         report = _write(host, before, text, "installed", dry_run=dry_run)
     except AgentJobsError as error:
         raise click.ClickException(str(error)) from None
-    mistakes = _mistakes(environment, machine)
-    _tell(report | {"next": [*mistakes, *_key_advice(host, entry, machine), host.after]}, as_json=as_json)
+    settings, refused = settings_of(host, entry, machine.environ)
+    _tell(
+        report | {"next": [*refused, *settings.warnings, *_key_advice(host, entry, machine), host.after]},
+        as_json=as_json,
+    )
 
 
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
@@ -104,14 +107,6 @@ def _check(host: Host, environment: Mapping[str, str]) -> None:
             f"{host.title} hands the key over by itself, so it is not written into its file: leave {KEY} out, or "
             f"name a file that holds it with --env {KEY_FILE}=PATH."
         )
-
-
-def _mistakes(environment: Mapping[str, str], machine: Machine) -> list[str]:
-    """A sentence for each of these variables that the server would not take as it is meant."""
-    # What settings speak of may be set around us; other settings there are not this entry's.
-    around = {name: value for name, value in machine.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
-    settings, refused = Settings.forgiving({**around, **environment})
-    return [*refused, *settings.warnings]
 
 
 def _told_of(before: Read, change: Callable[[], str]) -> str:

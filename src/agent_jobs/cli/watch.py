@@ -59,10 +59,10 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
     if not jobs and not as_json:
         click.echo("Nothing goes on: agent-jobs list shows what there is.")
     elif len(jobs) == 1 and not as_json:
-        result = f"agent-jobs result {jobs[0].id[:10]} shows what it brought."
-        advice = terminal.advice(jobs[0])
-        for told in filter(None, (advice, "" if advice and not jobs[0].output_bytes else result)):
-            click.echo(told, err=True)
+        if advice := terminal.advice(jobs[0]):
+            click.echo(advice, err=True)
+        if not advice or jobs[0].output_bytes:
+            click.echo(f"agent-jobs result {jobs[0].id[:10]} shows what it brought.", err=True)
     raise SystemExit(exit_of(*jobs))
 
 
