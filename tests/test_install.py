@@ -240,6 +240,7 @@ def test_a_host_without_one_is_given_a_path_and_the_key_only_when_it_is_passed(h
     file = home / ".config/Claude/claude_desktop_config.json"
     told = run("install", "claude-desktop").stdout
     assert f"Write your OpenAI key into {KEY_PATH}" in told
+    assert "cannot be read" not in told, "a step to come is no mistake"
     assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"AGENT_JOBS_API_KEY_FILE": KEY_PATH}  # pyright: ignore[reportOptionalSubscript]
     dry = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret", "--dry-run").stdout
     assert "sk-secret" not in dry
@@ -254,6 +255,11 @@ def test_a_key_file_that_is_there_is_not_asked_for(home: Path, run: Run):
     key.parent.mkdir(parents=True)
     key.write_text("sk-secret\n")
     assert "Write your OpenAI key" not in run("install", "claude-desktop").stdout
+
+
+def test_a_key_file_of_one_s_own_that_is_not_there_is_told(run: Run):
+    told = run("install", "claude-desktop", "--env", "AGENT_JOBS_API_KEY_FILE=/elsewhere/key").stdout
+    assert "Next: AGENT_JOBS_API_KEY_FILE names /elsewhere/key, which cannot be read" in told
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -13,7 +13,7 @@ import click
 
 from agent_jobs.cli.entries import settings_of
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
-from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Host, Machine
+from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Machine
 from agent_jobs.hosts.file import Read, Scope, locate, read, replace
 from agent_jobs.hosts.launch import launch
 from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
@@ -46,11 +46,8 @@ def install(
         report = _write(host, before, text, "installed", dry_run=dry_run)
     except AgentJobsError as error:
         raise click.ClickException(str(error)) from None
-    settings, refused = settings_of(host, entry, machine.environ)
-    _tell(
-        report | {"next": [*refused, *settings.warnings, *_key_advice(host, entry, machine), host.after]},
-        as_json=as_json,
-    )
+    steps = [*_mistakes(host, entry, machine), *_key_advice(host, entry, machine), host.after]
+    _tell(report | {"next": steps}, as_json=as_json)
 
 
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
@@ -137,10 +134,24 @@ def _diff(before: Read, text: str) -> str:
     )
 
 
-def _key_advice(host: Host, entry: Mapping[str, Any], machine: Machine) -> list[str]:
+def _mistakes(host: Host, entry: Entry, machine: Machine) -> list[str]:
+    """A sentence for each variable of the entry that the server would not take as it is meant."""
+    if _key_to_come(host, entry, machine):
+        written = {name: value for name, value in entry[host.env].items() if name != KEY_FILE}
+        entry = {**entry, host.env: written}
+    settings, refused = settings_of(host, entry, machine.environ)
+    return [*refused, *settings.warnings]
+
+
+def _key_to_come(host: Host, entry: Entry, machine: Machine) -> bool:
+    """Whether the entry names our own place for the key and nothing is there yet: a step, not a mistake."""
+    return entry.get(host.env, {}).get(KEY_FILE) == KEY_PATH and not (machine.home / KEY_PATH[2:]).is_file()
+
+
+def _key_advice(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """What is still to do about the key, if anything."""
     env = entry.get(host.env, {})
-    if env.get(KEY_FILE) == KEY_PATH and not (machine.home / KEY_PATH[2:]).is_file():
+    if _key_to_come(host, entry, machine):
         return [f"Write your OpenAI key into {KEY_PATH}, alone on the first line, readable by you only."]
     forwarded = env.get(KEY) == host.secret if host.secret else KEY in entry.get(host.forwards or "", ())
     if forwarded and not host.asks:
