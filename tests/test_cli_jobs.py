@@ -307,6 +307,9 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
     [response] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
     for mistyped in (response["id"][:-1], ""):
         assert "Upstream knows no response" in terminal.pipe("adopt", job["job_id"], mistyped).stderr
+    miss = {"on": "retrieve", "status": 404}
+    httpx2.post(f"{upstream.url}/_emulator/faults", json=miss).raise_for_status()
+    assert "repeat this" in terminal.pipe("adopt", job["job_id"], response["id"]).stderr
     adopted = terminal.pipe("adopt", job["job_id"], response["id"])
     assert adopted.returncode == 0, adopted.stderr
     assert "agent-jobs watch" in adopted.stderr

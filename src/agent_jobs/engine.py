@@ -320,7 +320,10 @@ class Engine:
         if job.turn.response_id not in (None, response_id):
             raise RequestError(f"{job_id} already has the response {job.turn.response_id}.")
         if job.turn.response_id is None and await self._unknown(response_id, job.turn.base_url):
-            raise RequestError(f"Upstream knows no response {response_id[:80]!r}: copy its id again, whole.")
+            raise RequestError(
+                f"Upstream knows no response {response_id[:80]!r}: copy its id again, whole; one that was created "
+                "within the last minute may not be found yet, then repeat this."
+            )
         await self._store.attach(job_id, job.turn.number, response_id, self._clock.now())
         self._working().runner.wake()
         return await self._existing(job_id)

@@ -13,6 +13,7 @@ import anyio
 from agent_jobs.app import open_app
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.engine import Engine
+from agent_jobs.errors import RequestError
 from agent_jobs.group import Group
 from agent_jobs.job import Job
 from agent_jobs.settings import SecretStr, Settings
@@ -204,7 +205,10 @@ def adoptable(response: Json | None) -> bool:
 
 async def _adopt(engine: Engine, story: Story, response: Json) -> None:
     """Do what a person does who found the response in the provider's dashboard."""
-    job = await engine.adopt(story.job_id, response["id"])
+    try:
+        job = await engine.adopt(story.job_id, response["id"])
+    except RequestError:  # upstream may miss what it has, once; the refusal says to repeat it
+        job = await engine.adopt(story.job_id, response["id"])
     if not response["ended"]:
         [job] = await engine.cancel(Group(job_ids=(job.id,)))
     while not job.terminal:
