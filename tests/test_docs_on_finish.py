@@ -28,6 +28,7 @@ from test_stdio import start
 PAGE = (Path(__file__).parents[1] / "docs/on-finish.md").read_text()
 SETTINGS = re.findall(r"^AGENT_JOBS_ON_FINISH=(.*)$", PAGE, re.M)
 EXECUTABLE = 0o755
+SETTLE_WAIT_S, ANSWER_WAIT_S = notify.SETTLE_WAIT_S, notify.ANSWER_WAIT_S
 
 
 def section(heading: str) -> str:
@@ -194,6 +195,6 @@ def test_its_figures_are_those_of_the_program() -> None:
     assert f"At most {words[notify.AT_ONCE]}\n  run at once" in promised
     assert f"After {notify.LIMIT_S:g} s a command is killed" in promised
     assert f"within {words[round(notify.NEWS_S / 60)]} minutes" in promised
-    assert f"waited for {words[round(notify.SETTLE_WAIT_S)]} seconds" in promised
-    assert f"a question {words[round(notify.ANSWER_WAIT_S)]}." in promised
+    assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
+    assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
     assert (notify.LAST_S, f"{render.OUTPUT_BYTES:,}") == (1.0, "24,000")

@@ -12,6 +12,7 @@ import pytest
 from agent_jobs import server
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.errors import RequestError
 from agent_jobs.render import dumps
 from agent_jobs.settings import Settings
 from hosts import SPEED, eventually, hosting, scripted
@@ -414,10 +415,24 @@ async def test_a_poll_in_one_process_sees_what_another_observes(settings: Settin
 async def test_an_id_is_adopted_once(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1})
-        engine = await host.app.engine()
-        with pytest.raises(Exception, match="already has the response"):
-            await engine.adopt(started["job_id"], "resp_another")
         await host.end(started["job_id"])
+        engine = await host.app.engine()
+        with pytest.raises(RequestError, match="already has the response"):
+            await engine.adopt(started["job_id"], "resp_another")
+
+
+async def test_the_response_of_another_job_is_not_adopted(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(settings) as host:
+        other = await host.start("another question", emulate={"text": "for another"})
+        await host.end(other["job_id"])
+        upstream.queue_fault(on="create", status=500, after_accept=True)
+        lost = await host.start("my question", wait_s=5)
+        engine = await host.app.engine()
+        with pytest.raises(RequestError, match=f"is the response of '{other['job_id']}'"):
+            await engine.adopt(lost["job_id"], other["response_id"])
+        [own] = [run["id"] for run in runs(upstream) if run["metadata"]["job_id"] == lost["job_id"]]
+        await engine.adopt(lost["job_id"], own)
+        assert (await host.end(lost["job_id"]))["status"] == "completed"
 
 
 async def test_what_is_sent_is_what_was_asked_for(settings: Settings, upstream: RunningServer) -> None:

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
 from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Reply, Result, Storage, Watcher
-from agent_jobs.job import JSON, WAITING, Call, Job, Mode, Status
+from agent_jobs.job import JSON, WAITING, Call, Job, Mode, Status, mapping_of
 from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
@@ -314,34 +314,38 @@ class Engine:
 
         Raises:
             JobNotFoundError: There is no such job.
-            RequestError: It has another response, or upstream knows no response of this id.
+            RequestError: It has another response, or upstream's response of this id is not there or is another job's.
         """
         job = await self._existing(job_id)
-        if job.turn.response_id not in (None, response_id):
+        if job.turn.response_id is None:
+            await self._may_have(job, response_id)
+        elif job.turn.response_id != response_id:
             raise RequestError(f"{job_id} already has the response {job.turn.response_id}.")
-        if job.turn.response_id is None and await self._unknown(response_id, job.turn.base_url):
-            raise RequestError(
-                f"Upstream knows no response {response_id[:80]!r}: copy its id again, whole; one that was created "
-                "within the last minute may not be found yet, then repeat this."
-            )
         await self._store.attach(job_id, job.turn.number, response_id, self._clock.now())
         self._working().runner.wake()
         return await self._existing(job_id)
 
-    async def _unknown(self, response_id: str, base_url: str) -> bool:
-        """Whether upstream says that it has no such response: a mistyped id could never be corrected."""
+    async def _may_have(self, job: Job, response_id: str) -> None:
+        """Raise RequestError where upstream says that this is not the job's response: it could not be taken back."""
+        unknown = RequestError(
+            f"Upstream knows no response {response_id[:80]!r}: copy its id again, whole; one that was created within "
+            "the last minute may not be found yet, then repeat this."
+        )
         client = self._working().client
         if not response_id:
-            return True
-        if client.endpoint.base_url != base_url:
-            return False  # another process asks there
+            raise unknown
+        if client.endpoint.base_url != job.turn.base_url:
+            return  # another process asks there
         try:
-            await client.retrieve(response_id)
+            look = await client.retrieve(response_id)
         except MissingError:
-            return True
+            raise unknown from None
         except UpstreamError as error:
             logger.info("cannot look for %s: %s", response_id, error)
-        return False
+            return
+        named = mapping_of(look.response.get("metadata")).get("job_id", job.id)  # not all servers keep metadata
+        if named != job.id:
+            raise RequestError(f"{response_id[:80]!r} is the response of {str(named)[:40]!r}: copy this job's id.")
 
     async def _existing(self, job_id: str) -> Job:
         job = await self._store.get(job_id)

@@ -44,7 +44,8 @@ class Window:
         self.name = name
         self.complaints: list[str] = []
         self._data_dir = data_dir
-        kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "PYTHON"))}
+        # Without coverage: who is killed never reports it.
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
         # The project goes along with each request: by it the upstream sees which server sent it.
         self._environment = {**kept, **ours, **environment, "OPENAI_PROJECT_ID": name}

@@ -72,10 +72,12 @@ class Server:
 async def serving(peer: Peer, folder: Path) -> AsyncGenerator[Server]:
     """A server process, killed at the end."""
     ours = {"OPENAI_API_KEY": "peer", "OPENAI_BASE_URL": peer.base_url, "AGENT_JOBS_DATA_DIR": str(folder / "data")}
+    # Without coverage: who is killed never reports it.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-m", "agent_jobs"]
     with (folder / "stderr").open("ab") as stderr:
         async with await anyio.open_process(
-            command, env={**os.environ, **ours}, stdin=subprocess.PIPE, stderr=stderr
+            command, env={**kept, **ours}, stdin=subprocess.PIPE, stderr=stderr
         ) as process:
             try:
                 yield Server(process)
