@@ -319,6 +319,8 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
 
 def test_prune_forgets_here_and_upstream_after_it_asked(terminal: Terminal, upstream: RunningServer):
     terminal.pipe("run", WORK)
+    for number in ("nan", "-1", "many"):
+        assert terminal.pipe("prune", "--days", number, "--yes").returncode == 2
     assert terminal.pipe("prune", "--days", "0", stdin="n\n").returncode == 1
     assert len(listed(terminal)) == 1
     assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were forgotten.\n"

@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
@@ -19,11 +20,20 @@ DAY_S = 86_400.0
 WHOLE_BYTES = 2**40
 
 
+class Days(click.FloatRange):
+    """A number of days."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As a range does it, which lets `nan` pass."""
+        days = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a number of days.", param, ctx) if isnan(days) else days
+
+
 @click.command("list")
 @click.option("--status", type=click.Choice([*map(str, Status), "open"]), help="Only those in this status.")
 @click.option("--batch", default="", help="Only those of this batch.")
 @click.option("--query", default="", help="Only those with this in the title.")
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Only those started in so many days.")
+@click.option("--days", type=Days(0, min_open=True), help="Only those started in so many days.")
 @click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="So many.")
 @json_option
 def list_command(status: str | None, batch: str, query: str, days: float | None, limit: int, as_json: bool) -> None:
@@ -222,7 +232,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
 
 
 @click.command("prune")
-@click.option("--days", type=click.FloatRange(0), help="Ended so many days ago.  [default: AGENT_JOBS_RETENTION_DAYS]")
+@click.option("--days", type=Days(0), help="Ended so many days ago.  [default: AGENT_JOBS_RETENTION_DAYS]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def prune_command(days: float | None, yes: bool, as_json: bool) -> None:
