@@ -17,6 +17,7 @@
 """
 
 import json
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -80,6 +82,25 @@ class Divergent:
         elif self._shown and b"data: " in body:
             body = b"\n\n".join(_event_of(event, self._shown) for event in body.split(b"\n\n"))
         return self._events(body) if self._events and b"data: " in body else body
+
+
+class Late:
+    """Stands before the emulator and holds back the first answer to a GET, which it has by then, until it is let go."""
+
+    def __init__(self, app: ASGIApp, *, arrived: threading.Event, let_go: threading.Event) -> None:
+        self._app = app
+        self._arrived = arrived
+        self._let_go = let_go
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def late(message: Message) -> None:
+            await to_thread.run_sync(self._let_go.wait)
+            await send(message)
+
+        first = scope["type"] == "http" and scope["method"] == "GET" and not self._arrived.is_set()
+        if first:
+            self._arrived.set()
+        await self._app(scope, receive, late if first else send)
 
 
 def _event_of(event: bytes, shown: Callable[[JSON], JSON]) -> bytes:
@@ -262,6 +283,47 @@ async def test_a_response_that_a_killed_server_left_running_for_ever_ends_a_day_
             while "next_poll_ms" in (answer := await host.call("agent_poll", job_id=started["job_id"], wait_s=3600)):
                 pass
     assert answer["error"]["code"] == "deadline_exceeded"
+
+
+async def test_a_cancel_that_is_never_carried_out_keeps_no_job_and_no_slot_for_ever(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
+    limited = replace(settings, job_timeout_s=3600, follow=0, max_concurrent=1)
+    async with hosting(limited, speed=20_000) as host:
+        started = await host.start(emulate={"end": "never"})
+        while (await host.call("agent_poll", job_id=started["job_id"], wait_s=0))["status"] != "in_progress":
+            pass
+        await host.call("agent_cancel", job_id=started["job_id"])
+        assert (await host.end(started["job_id"]))["error"]["code"] == "deadline_exceeded"
+
+
+async def test_who_was_asked_to_cancel_looks_less_often_as_time_goes_by(settings: Settings) -> None:
+    with running(time_scale=50) as upstream:
+        upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
+        async with hosting(replace(settings, base_url=upstream.base_url, follow=0), speed=50) as host:
+            started = await host.start(emulate={"end": "never"})
+            await host.call("agent_cancel", job_id=started["job_id"])
+            engine = await host.app.engine()
+            began = engine.now()
+            await eventually(lambda: engine.now() > began + 400, 30)
+    assert upstream.emulator.counters()["retrieves"] < 100
+
+
+async def test_a_look_that_was_overtaken_by_another_process_is_not_the_last(settings: Settings) -> None:
+    emulator, arrived, let_go = Emulator(time_scale=SPEED), threading.Event(), threading.Event()
+    emulator.app.add_middleware(Late, arrived=arrived, let_go=let_go)
+    with running(emulator=emulator) as upstream:
+        upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
+        polled = replace(settings, base_url=upstream.base_url, follow=0, mode="background")
+        async with hosting(polled) as host:
+            started = await host.start(emulate={"queued_s": 5, "duration_s": 20, "text": "paid for"})
+            await eventually(arrived.is_set)
+            async with hosting(polled) as other:
+                while (await other.call("agent_cancel", job_id=started["job_id"]))["status"] == "queued":
+                    pass
+            let_go.set()
+            assert (await host.end(started["job_id"]))["output"] == "paid for"
 
 
 async def test_a_look_that_says_400_of_the_id_is_one_that_says_404(settings: Settings, upstream: RunningServer) -> None:

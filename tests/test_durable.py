@@ -331,6 +331,28 @@ async def test_a_process_with_another_key_neither_expires_nor_fails_a_job(
         assert (await host.end(started["job_id"]))["output"] == "mine"
 
 
+async def test_a_job_that_was_sent_with_another_key_than_it_was_written_down_with_is_that_key_s(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", status=429)
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"duration_s": 20, "text": "paid by another"})
+        await eventually(lambda: counters(upstream)["creates"] == 1)
+    sender = replace(settings, api_key=SecretStr("another"), mode="background")
+    async with hosting(sender, speed=50) as other:
+        await eventually(lambda: counters(upstream)["creates"] == 2)
+    upstream.queue_fault(on="retrieve", status=404, times=6)
+    async with hosting(settings, speed=200) as host:
+        await eventually(lambda: counters(upstream)["retrieves"] >= 2)
+        engine = await host.app.engine()
+        began = engine.now()
+        await eventually(lambda: engine.now() > began + 120, 30)
+        assert not (await engine.poll(started["job_id"])).terminal
+    httpx2.delete(f"{upstream.url}/_emulator/faults")
+    async with hosting(sender) as other:
+        assert (await other.end(started["job_id"]))["output"] == "paid by another"
+
+
 # Endpoints that nobody works with any more.
 
 

@@ -421,6 +421,23 @@ async def test_an_id_is_adopted_once(settings: Settings, upstream: RunningServer
             await engine.adopt(started["job_id"], "resp_another")
 
 
+async def test_a_job_that_is_adopted_while_its_start_still_listens_keeps_its_response(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(replace(settings, start_timeout_s=1)) as host:
+        silent = {"on": "create", "delay_created_s": 4_000}
+        started = await host.start(emulate={"duration_s": 60, "text": "paid for", "faults": [silent]})
+        assert started["status"] == "starting"
+        [run] = runs(upstream)
+        engine = await host.app.engine()
+        await engine.adopt(started["job_id"], run["id"])
+        began = engine.now()
+        await eventually(lambda: engine.now() > began + 30, 30)
+        job = await engine.poll(started["job_id"])
+        assert (job.terminal, job.turn.response_id) == (False, run["id"])
+        await host.call("agent_cancel", job_id=job.id)
+
+
 async def test_the_response_of_another_job_is_not_adopted(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         other = await host.start("another question", emulate={"text": "for another"})

@@ -44,6 +44,8 @@ BIRTH_GRACE_S = 1.5
 RELAUNCH_MIN_S, RELAUNCH_MAX_S = 2.0, 60.0
 #: A stream that lives may still miss the end, so a followed job is looked at all the same, seldom.
 FAR_LOOK_S = 290.0
+#: A look whose answer came after that of a newer one is repeated.
+OVERTAKEN_S = 1.0
 CANCEL_AGAIN_S, CANCEL_RETRY_S = 30.0, 5.0
 #: Nothing was sent in so long: the work is not wanted any more.
 PENDING_MAX_S = 7 * 86_400.0
@@ -232,7 +234,9 @@ class Advancer:
             if not await self._store.begin(job, self._limits.concurrent):
                 raise _NotOursError
 
-        job = replace(job, turn=replace(job.turn, mode=await self._mode(job)))
+        # Another key may have written the job down; the response will be this one's.
+        ours = self._client.endpoint.fingerprint
+        job = replace(job, turn=replace(job.turn, mode=await self._mode(job), fingerprint=ours))
         # Neither secrets nor what is removed after the job belong into what is kept.
         body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
         body = request.sent_as(body, job.turn.mode)
@@ -391,6 +395,8 @@ class Advancer:
     async def _unconfirmed(self, job: Job, why: str) -> Done | After:
         """Nobody knows whether upstream accepted the POST: it is not sent again, unless a person chose that risk."""
         row = await self._store.get(job.id) or job
+        if row.turn.response_id is not None:
+            return After(0)  # it was adopted meanwhile
         if self._limits.resubmit and row.turn.attempt < 2 and row.cancel_requested_at is None:
             await self._store.record(job.id, self._clock.now(), "resubmitted", why)
             await self._store.save(row.unsent(f"{why}; trying once more"))
@@ -442,9 +448,11 @@ class Advancer:
             not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
             seen = job.unreached(f"cannot look: {error}", now)
         saved = await self._save(seen, held=held)
+        if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
+            return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
         if saved is None or saved.terminal:
             self._follower.leave(job.id)
-            logger.info("%s: %s", job.id, "is somebody else's" if saved is None else f"ended, {saved.status}")
+            logger.info("%s: ended, %s", job.id, saved.status if saved else "as another look saw")
             return Done()
         if saved.turn.acting:
             return After(0)
@@ -468,13 +476,13 @@ class Advancer:
         """
         now = self._clock.now()
         overdue_s = job.overdue_s(now, self._limits.job_timeout_s)
-        if overdue_s < 0 or job.cancel_requested_at is not None:
-            return None
         if overdue_s > COLLECT_S:
             await self._fail(
                 job, "deadline_exceeded", "its time limit passed, and upstream could not be asked about it"
             )
             return Done()
+        if overdue_s < 0 or job.cancel_requested_at is not None:
+            return None
         if job.turn.timed_out_at is None:
             self._follower.leave(job.id)
             await self._store.save(job.timed_out(now))

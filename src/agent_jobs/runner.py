@@ -98,7 +98,7 @@ class Runner:
 
     def cancel(self, job: Job) -> None:
         """Send a cancel from here, whoever holds the job; a caller that goes away does not stop it."""
-        self._tasks.start_soon(self._cancel, job)
+        self._tasks.start_soon(self._cancel, job.id)
 
     async def _sweep(self) -> float:
         """Start a step for each job that is due; returns how long nothing more will be, in real seconds."""
@@ -135,10 +135,12 @@ class Runner:
                 await self._clock.sleep(STORE_RETRY_S)
         self.wake()  # a slot may be free
 
-    async def _cancel(self, job: Job) -> None:
+    async def _cancel(self, job_id: str) -> None:
         try:
             # The holder of a followed job looks seldom, so who was asked to cancel stays until it is over.
-            while isinstance(outcome := await self._advancer.cancel(job), After):
+            while (job := await self._store.get(job_id)) is not None and not job.terminal:
+                if not isinstance(outcome := await self._advancer.cancel(job), After):
+                    return
                 await self._clock.sleep(outcome.s)
         except Exception:  # the holder sees the request at its next look
-            logger.exception("%s: its cancel was not sent from here", job.id)
+            logger.exception("%s: its cancel was not sent from here", job_id)

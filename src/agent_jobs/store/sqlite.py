@@ -170,13 +170,14 @@ class SQLiteStore(Questions, Queue):
                 limit=limit,
             )
             begun = await self._db.execute(
-                """UPDATE turn SET attempt = :attempt, sent_at = :sent_at, mode = :mode
+                """UPDATE turn SET attempt = :attempt, sent_at = :sent_at, mode = :mode, fingerprint = :fingerprint
                    WHERE job_id = :id AND number = :number AND response_id IS NULL AND (number = 1 OR sent_at IS NULL)
                    RETURNING number""",
                 id=job.id,
                 number=job.turn.number,
                 attempt=job.turn.attempt,
                 mode=job.turn.mode,
+                fingerprint=job.turn.fingerprint,
                 sent_at=job.turn.sent_at,
             )
             if not (won and begun):
