@@ -2,16 +2,18 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from anyio import to_thread
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import SecretStr, Settings
-from hosts import hosting
+from hosts import SPEED, eventually, hosting
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "misspelt argument": ("agent_start", {"promt": "hi"}, "did you mean 'prompt'?"),
@@ -164,6 +166,28 @@ async def test_a_database_that_cannot_be_used_is_told_and_works_once_it_is_mende
             folder.unlink()
         answer = await host.start(emulate={"duration_s": 1})
         assert answer["status"] == "queued"
+
+
+async def test_a_start_that_was_sent_is_told_with_its_id_although_the_database_is_locked_then(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    assert settings.data_dir is not None
+    database = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None, check_same_thread=False)
+    upstream.queue_fault(on="create", delay_s=2 * SPEED)
+    async with hosting(settings) as host:
+        answers: list[dict[str, Any]] = []
+
+        async def start() -> None:
+            answers.append(await host.start(emulate={"duration_s": 1, "text": "safe"}, wait_s=30))
+
+        with closing(database) as other:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(start)
+                await eventually(lambda: upstream.emulator.counters()["creates"] == 1)
+                await to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        assert (await host.end(answers[0]["job_id"]))["output"] == "safe"
+    assert upstream.emulator.counters()["creates"] == 1
 
 
 async def test_a_locked_database_is_told_and_loses_nothing(settings: Settings) -> None:

@@ -1,11 +1,14 @@
 """Limits, duplicates, deadlines, ways of sending, keys and retention: what keeps spending and results in order."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import anyio
 import httpx2
 import pytest
+from anyio import to_thread
 
 from agent_jobs import responses
 from agent_jobs.emulator import running
@@ -253,18 +256,33 @@ async def test_upstream_cannot_ask_for_so_long_a_wait_that_a_result_could_be_gon
         assert (await host.end(started["job_id"]))["output"] == "still there"
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["that writes", "silent"])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["by its server", "by another server"])
 async def test_a_job_held_open_is_cancelled_by_closing_its_connection(
-    settings: Settings, upstream: RunningServer, elsewhere: bool
+    settings: Settings, upstream: RunningServer, elsewhere: bool, silent: bool
 ) -> None:
     held = replace(settings, mode="foreground")
     async with hosting(held) as host, hosting(held) as other:
-        started = await host.start(emulate={"duration_s": 60})
+        started = await host.start(emulate={"duration_s": 600, "reasoning": 0} if silent else {"duration_s": 60})
         asked = other if elsewhere else host
         answer = await asked.call("agent_cancel", job_id=started["job_id"])
         answer = answer if answer["status"] == "cancelled" else await asked.end(started["job_id"])
         assert answer["status"] == "cancelled"
         await eventually(lambda: upstream_forgot(settings, started["response_id"]))
+
+
+async def test_the_end_of_a_run_that_is_held_open_is_written_once_the_database_takes_it(
+    settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.data_dir is not None
+    upstream.queue_fault(on="retrieve", status=404, times=-1)
+    async with hosting(replace(settings, mode="foreground")) as host:
+        started = await host.start(emulate={"duration_s": 10, "text": "told once"})
+        database = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None, check_same_thread=False)
+        with closing(database) as other:
+            await to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")
+            await eventually(lambda: "its end cannot be written" in caplog.text, 30)
+        assert (await host.end(started["job_id"]))["output"] == "told once"
 
 
 async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings, upstream: RunningServer) -> None:

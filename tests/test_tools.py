@@ -12,9 +12,11 @@ import pytest
 from agent_jobs import server
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
 from agent_jobs.render import dumps
 from agent_jobs.settings import Settings
+from agent_jobs.store import open_store
 from hosts import SPEED, eventually, hosting, scripted
 
 
@@ -436,6 +438,28 @@ async def test_a_job_that_is_adopted_while_its_start_still_listens_keeps_its_res
         job = await engine.poll(started["job_id"])
         assert (job.terminal, job.turn.response_id) == (False, run["id"])
         await host.call("agent_cancel", job_id=job.id)
+
+
+async def test_what_runs_behind_a_thousand_newer_ends_of_its_batch_is_polled_and_cancelled(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    assert settings.data_dir is not None
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never"}, batch="night")
+        async with open_store(settings.data_dir) as store:
+            job = await store.get(started["job_id"])
+            assert job is not None
+            later = [
+                replace(job, id=f"job_{n:012}", request_hash=str(n), created_at=job.created_at + 1 + n)
+                for n in range(GATHERED_MAX)
+            ]
+            await store.add(*[replace(each, turn=replace(each.turn, response_id=None)) for each in later])
+            for each in later:
+                await store.save(each.cancelled(each.created_at), held=False)
+        polled = await host.call("agent_poll", batch="night", wait_s=0)
+        assert polled["running"] == 1
+        await host.call("agent_cancel", batch="night")
+    assert ended(upstream) == ["cancelled"]
 
 
 async def test_the_response_of_another_job_is_not_adopted(settings: Settings, upstream: RunningServer) -> None:

@@ -332,16 +332,17 @@ class Advancer:
         while True:
             try:
                 row = await self._store.attach(job.id, job.turn.number, response_id, self._clock.now())
-                if row is not None:
-                    break
-                await self._write_anew(job)  # its row went with a database that could not be read any more
+                if row is None:
+                    await self._write_anew(job)  # its row went with a database that could not be read any more
+                    continue
+                if job.status is not Status.QUEUED or job.turn.mode == "foreground":
+                    await self._save(job)
+                break
             except StoreError as error:
                 # The log is the last place that can keep a paid run findable.
                 logger.error("%s: cannot write down its response id %s: %s", job.id, response_id, error)
                 await self._clock.sleep(STORE_RETRY_S)
         logger.info("%s: is response %s", job.id, response_id)
-        if job.status is not Status.QUEUED or job.turn.mode == "foreground":
-            await self._save(job)
         return row.cancel_requested_at is not None
 
     async def _write_anew(self, job: Job) -> None:
@@ -353,7 +354,8 @@ class Advancer:
     async def _follow(self, job: Job, events: AsyncGenerator[JSON]) -> After:
         """Read the job's stream; what it leaves open, a GET decides."""
         held = job.turn.mode == "foreground"
-        await self._store.record(job.id, self._clock.now(), "following")
+        with suppress(StoreError):  # a note must not cost the stream
+            await self._store.record(job.id, self._clock.now(), "following")
         if not held:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)

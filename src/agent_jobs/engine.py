@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
 from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Reply, Result, Storage, Watcher
-from agent_jobs.job import JSON, WAITING, Call, Job, Mode, Status, mapping_of
+from agent_jobs.job import JSON, OPEN, WAITING, Call, Job, Mode, Status, mapping_of
 from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
@@ -122,10 +122,21 @@ class Engine:
                 upstream.runner.launch(job.id)
         started: list[Started] = []
         for job, existing in zip(asked.jobs, answering, strict=True):
-            now = await self._until(existing or job, _arrived, began + ID_WAIT_S - self._clock.now())
-            now = now if now.terminal or wait_s <= 0 else await self._watched(now, began + wait_s - self._clock.now())
-            started.append(Started(await self._placed(now), duplicate=existing is not None))
+            now = await self._launched(existing or job, began, wait_s)
+            started.append(Started(now, duplicate=existing is not None))
         return started
+
+    async def _launched(self, job: Job, began: float, wait_s: float) -> Job:
+        """The job with its id, or its end if that comes in time; as last known where the database fails."""
+        try:
+            job = await self._until(job, _arrived, began + ID_WAIT_S - self._clock.now())
+            if wait_s > 0 and not job.terminal:
+                job = await self._watched(job, began + wait_s - self._clock.now())
+            return await self._placed(job)
+        except StoreError as error:
+            # It is written down and being sent: who does not hear of it would start it again.
+            logger.warning("%s was started; how it stands cannot be read: %s", job.id, error)
+            return job
 
     async def estimate(self, order: Order) -> Estimate:
         """What an order would send and may cost; nothing is started.
@@ -268,7 +279,7 @@ class Engine:
         """
         for job_id in group.job_ids:
             await self._existing(job_id)
-        jobs = await self._store.find(group, GATHERED_MAX)
+        jobs = await self._found(group)
         for job in jobs:
             await self._cancel(job)
         began = self._clock.now()
@@ -359,8 +370,16 @@ class Engine:
         hint = f"The newest are {', '.join(newest)}." if newest else "There are no jobs yet; agent_start makes one."
         raise JobNotFoundError(f"There is no job {job_id[:40]!r}. {hint}")
 
-    async def _gathered(self, group: Group) -> Gathered:
+    async def _found(self, group: Group) -> list[Job]:
+        """The newest jobs of a group, and, where these are not all, those that are open and that nobody was told of."""
         jobs = await self._store.find(group, GATHERED_MAX)
+        if len(jobs) == GATHERED_MAX:
+            for sought in (replace(group, statuses=OPEN), replace(group, active=True)):
+                jobs += await self._store.find(sought, GATHERED_MAX)
+        return list({job.id: job for job in jobs}.values())
+
+    async def _gathered(self, group: Group) -> Gathered:
+        jobs = await self._found(group)
         now = self._clock.now()
         settling = [job for job in jobs if job.unsettled and now - (job.finished_at or now) < SETTLE_WAIT_S]
         open_jobs = [job for job in jobs if not job.terminal or job in settling]

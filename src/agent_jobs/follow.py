@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Progress is written at most so often; ends and changes of status at once.
 WRITE_S = 1.0
+#: How often a run that is held open, which no look asks about, sees whether somebody cancelled it.
+HELD_S = 5.0
 #: The tail that is kept of what the model writes while it does. A run that is held open has no other copy.
 PARTIAL_CHARS, HELD_PARTIAL_CHARS = 2_000, 200_000
 #: The tail that is kept of what it tells of its reasoning.
@@ -59,9 +61,11 @@ class Follower:
     async def keep(self) -> None:
         """Write down what the streams tell, for ever: all together, since one write costs about what many do."""
         while True:
-            await self._told.wait()
+            with self._clock.limit(HELD_S if any(reading.held for reading in self._readings.values()) else inf):
+                await self._told.wait()
             self._told = anyio.Event()
-            behind = [reading for reading in self._readings.values() if reading.behind]
+            # A cancel of a run that is held open is seen by writing: a silent one writes, too.
+            behind = [reading for reading in self._readings.values() if reading.behind or reading.held]
             if not behind:
                 continue  # a change of status took it along
             try:
@@ -83,6 +87,7 @@ class Follower:
         reading = _Reading(job)
         with self._clock.limit(limit_s) as limit, reading.scope:
             self._readings[job.id] = reading
+            self._told.set()
             try:
                 async with aclosing(events):
                     await self._read(reading, events)
@@ -113,7 +118,7 @@ class Follower:
         applied = reading.job.apply(event, now)
         if applied.terminal or applied.turn.acting:
             # A cancel may have been asked for by another process; then only a GET finalises.
-            row = await self._store.get(reading.job.id)
+            row = await self._insist(applied, lambda: self._store.get(applied.id))
             cancel_requested_at = row.cancel_requested_at if row else None
             applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply(event, now)
         reading.moved |= applied.status is not reading.job.status or applied.turn.acting
@@ -121,16 +126,32 @@ class Follower:
 
     async def _save(self, reading: "_Reading") -> bool:
         """Write the job down where it moved; returns whether it is still ours to follow."""
-        job = await self._closed(reading.written())
+        job = reading.written()
+        ends = job.terminal or job.turn.acting
+
+        async def save() -> Job | None:
+            return await self._store.save(await self._closed(job))
+
         try:
-            saved = await self._store.save(job)
+            saved = await (self._insist(job, save) if ends else save())
         except StoreError as error:
-            if job.terminal or job.turn.acting:
+            if ends:
                 raise
             logger.warning("%s: its status cannot be written: %s", job.id, error)
             return True
         reading.moved = False
         return saved is not None and not _stopped(saved, saved.cancel_requested_at)
+
+    async def _insist(self, job: Job, ask: Callable[[], Awaitable[Job | None]]) -> Job | None:
+        """What the database answers; it is asked until it does where a stream is the only copy of a result."""
+        while True:
+            try:
+                return await ask()
+            except StoreError as error:
+                if job.turn.mode != "foreground":
+                    raise
+                logger.error("%s: its end cannot be written; it is tried until it can: %s", job.id, error)
+            await self._clock.sleep(WRITE_S)
 
     async def _keep(self, behind: "Sequence[_Reading]") -> None:
         ours = await self._store.progress([reading.written() for reading in behind])
@@ -158,6 +179,11 @@ class _Reading:
     words: list[str] = field(default_factory=list[str])
     thoughts: list[str] = field(default_factory=list[str])
 
+    @property
+    def held(self) -> bool:
+        """Whether the run lives by this connection alone."""
+        return self.job.turn.mode == "foreground"
+
     def take(self, event: JSON) -> None:
         """Take in what an event tells, unless that was done before. Called for each of thousands."""
         number = event.get("sequence_number")
@@ -178,7 +204,7 @@ class _Reading:
 
     def written(self) -> Job:
         """The job with all that was told; what was told becomes a part of it."""
-        limit = HELD_PARTIAL_CHARS if self.job.turn.mode == "foreground" else PARTIAL_CHARS
+        limit = HELD_PARTIAL_CHARS if self.held else PARTIAL_CHARS
         partial = (self.job.turn.partial + "".join(self.words))[-limit:]
         reasoning = (self.job.turn.reasoning + "".join(self.thoughts)).lstrip("\n")[-REASONING_CHARS:]
         self.words.clear()

@@ -41,7 +41,8 @@ NEXT: Mapping[Status, frozenset[Status]] = {
     Status.IN_PROGRESS: frozenset({Status.INPUT_REQUIRED, Status.EXPIRED, *_ENDS}),
     Status.INPUT_REQUIRED: frozenset({Status.IN_PROGRESS, Status.FAILED, Status.CANCELLED, Status.EXPIRED}),
 }
-TERMINAL = frozenset(Status) - NEXT.keys()
+OPEN = frozenset(NEXT)
+TERMINAL = frozenset(Status) - OPEN
 
 #: What a pending job does while as many run as may.
 WAITING = "waiting for a free slot"

@@ -28,7 +28,7 @@ from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.group import SO_FAR, Group, Part, Reply
-from agent_jobs.job import TERMINAL, Job, Status
+from agent_jobs.job import OPEN, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
@@ -360,7 +360,7 @@ def _statuses(status: str | None) -> frozenset[Status]:
     if status is None:
         return frozenset()
     if status == "open":
-        return frozenset(Status) - TERMINAL
+        return OPEN
     return frozenset({Status(one_of("status", status, [*Status, "open"]))})
 
 

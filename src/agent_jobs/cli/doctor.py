@@ -24,7 +24,7 @@ from agent_jobs.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError
 from agent_jobs.group import Group, Watcher
 from agent_jobs.hosts.launch import desktop_path
-from agent_jobs.job import TERMINAL, Job, Status
+from agent_jobs.job import OPEN, Job, Status
 from agent_jobs.request import models
 from agent_jobs.settings import Settings
 
@@ -172,8 +172,8 @@ def _model(name: str, shutdown: object, now: float) -> Finding:
 
 async def _jobs(engine: Engine, watchers: tuple[Watcher, ...]) -> list[Finding]:
     """What goes on, and what of it does not go on as it should."""
-    now, open_statuses = engine.now(), frozenset(Status) - TERMINAL
-    running = await engine.find(Group(statuses=open_statuses), GATHERED_MAX)
+    now = engine.now()
+    running = await engine.find(Group(statuses=OPEN), GATHERED_MAX)
     counts = (await engine.find(Group(), 1)).counts
     total = f"{sum(counts.values())} jobs, {sum(running.counts.values())} of them open"
     findings: list[Finding] = []

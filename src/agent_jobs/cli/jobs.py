@@ -13,7 +13,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
 from agent_jobs.group import SO_FAR, Group, Listed, Part, Reply, Result
-from agent_jobs.job import TERMINAL, Call, Job, Status
+from agent_jobs.job import OPEN, Call, Job, Status
 
 DAY_S = 86_400.0
 #: A part is never cut here: nobody pays for what a terminal reads.
@@ -41,7 +41,7 @@ def list_command(status: str | None, batch: str, query: str, days: float | None,
 
     A follow-up stands below what it goes on from, if that is in the list too.
     """
-    statuses = frozenset(Status) - TERMINAL if status == "open" else frozenset({Status(status)} if status else ())
+    statuses = OPEN if status == "open" else frozenset({Status(status)} if status else ())
     since = time.time() - days * DAY_S if days else 0.0
     group = Group(batch=batch, statuses=statuses, words=query, since=since)
 
