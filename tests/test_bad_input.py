@@ -172,9 +172,10 @@ async def test_a_start_that_was_sent_is_told_with_its_id_although_the_database_i
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
-    database = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None, check_same_thread=False)
     upstream.queue_fault(on="create", delay_s=2 * SPEED)
     async with hosting(settings) as host:
+        await host.call("agent_list")
+        database = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None, check_same_thread=False)
         answers: list[dict[str, Any]] = []
 
         async def start() -> None:
