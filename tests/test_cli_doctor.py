@@ -125,7 +125,7 @@ def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
 WRONG: Mapping[str, tuple[str, ...]] = {
     "OPENAI_API_KEY": ("sk-caf\u00e9", "${OPENAI_API_KEY}", "sk-1\x7f"),
     "AGENT_JOBS_API_KEY_FILE": ("/nowhere/key", "key", "/dev/null"),
-    "OPENAI_BASE_URL": ("api.openai.com/v1", "https://host:0/v1"),
+    "OPENAI_BASE_URL": ("api.openai.com/v1", "https://host:0/v1", "https://name:password@host/v1"),
     "OPENAI_ORG_ID": ("org-\u00e9",),
     "OPENAI_PROJECT_ID": ("proj-\u00e9",),
     "AGENT_JOBS_AUTH": ("basic",),
@@ -203,7 +203,7 @@ def test_every_mistake_is_named_at_once_and_the_rest_stays_in_force(terminal: Te
 
 def test_config_shows_every_setting_and_no_secret(terminal: Terminal):
     environment = {
-        "OPENAI_BASE_URL": "https://user:password@api.example.com/v1",
+        "OPENAI_BASE_URL": "https://api.example.com/v1?api-key=password",
         "AGENT_JOBS_SECRETS": "TOKEN,SHORT,GONE",
         "TOKEN": "t" * 20 + "abcd",
         "SHORT": "hunter2",
@@ -243,6 +243,14 @@ def test_a_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Termin
     assert "OPENAI_BASE_URL" in findings["settings"][0]["text"]
     assert "upstream" not in findings
     assert findings["database"][0]["state"] == "ok"
+
+
+def test_an_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal, upstream: RunningServer):
+    _, findings = doctor(terminal, OPENAI_BASE_URL=f"{upstream.url}/elsewhere")
+    [finding] = findings["upstream"]
+    assert finding["state"] == "warning"
+    assert "check OPENAI_BASE_URL, which usually ends in /v1" in finding["fix"]
+    assert "model" not in findings
 
 
 def test_models_that_are_not_there_or_soon_will_not_be_are_told(terminal: Terminal):

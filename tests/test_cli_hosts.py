@@ -219,7 +219,7 @@ def test_every_setting_of_the_entry_is_looked_at(person: Person):
 
 
 def test_other_places_than_this_terminal_s_are_told_with_how_to_make_them_one(person: Person):
-    here = {"AGENT_JOBS_DATA_DIR": "/jobs", "OPENAI_BASE_URL": "https://me:secret@here.example/v1"}
+    here = {"AGENT_JOBS_DATA_DIR": "/jobs", "OPENAI_BASE_URL": "https://here.example/v1?api-key=secret"}
     person.environ.update(here)
     person.installs("cursor")
     data, upstream = person.hears()

@@ -255,6 +255,8 @@ def test_a_result_that_is_not_there_yet_is_told_by_the_status(terminal: Terminal
     assert early.returncode == 6
     assert early.stdout == ""
     assert f"agent-jobs watch {job_id}" in early.stderr
+    in_json = terminal.pipe("result", job_id, "--json")
+    assert (in_json.returncode, json.loads(in_json.stdout)["job_id"]) == (6, job_id)
 
 
 def test_a_result_goes_whole_into_a_file_or_a_pipe_byte_for_byte(terminal: Terminal):
@@ -270,12 +272,14 @@ def test_a_result_goes_whole_into_a_file_or_a_pipe_byte_for_byte(terminal: Termi
 
 
 def test_a_model_cannot_steer_the_terminal(terminal: Terminal):
-    terminal.pipe("run", scripted("\x1b]0;title\x07 Steer", {"text": "a\x1b[2Jb\x07\tc\n"}))
+    terminal.pipe("run", scripted("\x1b]0;title\x07 Steer \u202eback", {"text": "a\x1b[2Jb\x07\tc\n"}))
     [job] = listed(terminal)
     shown = terminal.show("result", job["job_id"])
     assert "\x1b" not in shown.raw
     assert "a[2Jb\tc" in shown.raw
-    assert "\x1b]" not in terminal.show("list").raw
+    rows = terminal.show("list").raw
+    assert "\x1b]" not in rows
+    assert "\u202e" not in rows
     assert "\x1b" not in terminal.show("show", job["job_id"]).raw
 
 
@@ -410,6 +414,12 @@ def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal
     assert replied.returncode == 0, replied.stderr
     assert f"agent-jobs watch {job_id}" in replied.stderr
     assert terminal.pipe("watch", job_id).returncode == 0
+
+
+def test_a_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
+    dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
+    job_id, _ = asking(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
+    assert r'{"path": "/tmp/\u202efdp.\u200bsecret"}\x08\x08' in terminal.show("reply", job_id, columns=160).text
 
 
 def test_outputs_of_functions_are_given_by_their_calls(terminal: Terminal):

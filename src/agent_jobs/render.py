@@ -418,15 +418,19 @@ def _asking(
     )
 
 
+def visible(text: str) -> str:
+    """A text on one line, with what is no visible character written as an escape: for a person who decides on it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+
+
 def _plain(text: str, limit: int) -> str:
-    """A text on one line, with what is no visible character written as an escape."""
-    seen = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+    seen = visible(text)
     return seen if len(seen) <= limit else f"{seen[: limit - 1]}…"
 
 
 def _ends(arguments: str, job: Job) -> str:
     """The beginning and the end of arguments, and how much is missing between."""
-    seen = _plain(arguments, len(arguments) * 10)
+    seen = visible(arguments)
     if len(seen) <= ARGUMENT_CHARS:
         return seen
     head, tail = ARGUMENT_CHARS * 3 // 4, ARGUMENT_CHARS // 4

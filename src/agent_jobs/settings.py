@@ -435,6 +435,8 @@ def _url(env: Mapping[str, str], name: str, default: str) -> str:
         usable = False
     if not usable:
         raise ConfigError(f"{name} is not a web address: set it to something like {DEFAULT_BASE_URL}.")
+    if "@" in parts.netloc:
+        raise ConfigError(f"{name} holds a name or password, which would be sent instead of the key: leave it out.")
     return url
 
 

@@ -129,8 +129,6 @@ def _shown(settings: Settings, field: str) -> Any:
 
 
 def bare(url: str) -> str:
-    """An address without a password that may stand in it."""
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """An address without its query, in which a key may stand."""
+    address, query, _ = url.partition("?")
+    return address + ("?..." if query else "")

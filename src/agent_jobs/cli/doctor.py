@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -133,18 +134,26 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
 async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
     """One GET, which needs the key and names the model."""
     name = settings.model or models()["default"]
-    where = bare(settings.base_url).partition("?")[0]
+    where = bare(settings.base_url)
     try:
         answer = await engine.model(name)
     except AccountError as error:
         return [Finding("upstream", "problem", f"{where} refuses the key: {error}", "set a valid OPENAI_API_KEY")]
     except RefusedError as error:
-        if error.status in (400, 404) and "model" in f"{error.code} {error}":
+        # As a word: the path of an address that is not there has it, too.
+        if error.status in (400, 404) and re.search(r"\bmodel(_|\b)", f"{error.code} {error}", re.I):
             fix = f"set AGENT_JOBS_MODEL to one that {where} has"
             known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
             return [known, Finding("model", "problem", f"{name}: {error}", fix)]
         text = f"{where} answers, but does not say what models it has ({error}); the key is not tested"
-        return [Finding("upstream", "warning", text, "start a job to see")]
+        return [
+            Finding(
+                "upstream",
+                "warning",
+                text,
+                "check OPENAI_BASE_URL, which usually ends in /v1; a job shows whether it is right",
+            )
+        ]
     except ConfigError as error:
         return [Finding("settings", "problem", str(error))]
     except AgentJobsError as error:

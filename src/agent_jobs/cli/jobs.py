@@ -96,6 +96,8 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     if not job.terminal and part not in SO_FAR:
         go_on = "reply" if job.status is Status.INPUT_REQUIRED else "watch"
         click.echo(f"{job.id} is {job.status}: agent-jobs {go_on} {job.id}", err=True)
+        if as_json:
+            click.echo(f'{{"job_id":"{job.id}","status":"{job.status}"}}')
         raise SystemExit(Exit.RUNNING)
     from agent_jobs import render
 
@@ -155,9 +157,9 @@ def reply_command(
         return job, await engine.asked(job), any(other.base_url == job.turn.base_url for other in others)
 
     job, asked, watched = call(reply)
-    if as_json:
-        from agent_jobs import render
+    from agent_jobs import render
 
+    if as_json:
         needs = [
             {"call_id": each.id, "needs": each.needs, "name": each.name, "arguments": each.arguments} for each in asked
         ]
@@ -165,7 +167,7 @@ def reply_command(
     else:
         click.echo(f"{job.id}  {job.status}")
         for each in asked:
-            click.echo(f"{each.id}  {each.needs}  {terminal.line(f'{each.name} {each.arguments}')}")
+            click.echo(f"{each.id}  {each.needs}  {render.visible(f'{each.name} {each.arguments}')}")
         if not (asked or job.terminal or watched):
             click.echo(f"Nobody goes on with it yet: agent-jobs watch {job.id}", err=True)
     raise SystemExit(Exit.RUNNING if asked else Exit.DONE)

@@ -35,10 +35,14 @@ def columns() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+#: What turns the direction of writing, so that a text is read as another.
+BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def plain(text: str) -> str:
     """A text without control characters, but for line ends and tabs: a model must not steer the terminal."""
-    kept = (char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs"))
-    return "".join(kept)
+    steering = {char for char in set(text) if char in BIDI or unicodedata.category(char) in ("Cc", "Cs")}
+    return "".join(char for char in text if char in "\n\t" or char not in steering)
 
 
 def line(text: str) -> str:
