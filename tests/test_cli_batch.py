@@ -152,6 +152,31 @@ def test_a_line_with_a_file_that_is_not_attached_is_refused_by_its_number(termin
     assert refused.stderr.splitlines()[-1].startswith("Error: Line 1: .env seems to hold keys")
 
 
+def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: RunningServer, tmp_path: Path):
+    slow = written(terminal, scripted("Task 1", {"duration_s": 60}))
+    command = [*COMMAND, "batch", str(slow), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as first:
+        until = time.monotonic() + LIMIT_S
+        while not upstream.emulator.counters()["creates"] and time.monotonic() < until:
+            os.sched_yield()
+        second = terminal.pipe("batch", str(slow), "--out", str(tmp_path / "out"))
+        assert (second.returncode, second.stdout) == (1, "")
+        assert "Another batch writes into" in second.stderr
+        first.send_signal(signal.SIGKILL)
+    slow.write_text("")
+    assert terminal.pipe("batch", str(slow), "--out", str(tmp_path / "out")).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["dry_run", "key"])
+def test_an_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer, option: str
+):
+    refused = batch(terminal, written(terminal, {"prompt": "x", "options": {option: True}}))
+    assert refused.returncode == 1
+    assert f"Line 1: options.{option} has no place in a batch" in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
 def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
     refused = batch(terminal, tasks)

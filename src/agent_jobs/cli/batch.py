@@ -4,8 +4,8 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 import anyio
 import click
 
+from agent_jobs import lock
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option, refusal
 from agent_jobs.errors import RequestError
@@ -29,7 +30,12 @@ FIELDS: Mapping[str, tuple[type, str]] = {
     "options": (dict, "an object"),
 }
 WAIT_S = 60.0
-RESULTS = "results.jsonl"
+RESULTS, LOCK = "results.jsonl", ".lock"
+#: Options that a line cannot take, and why.
+NOT_HERE: Mapping[str, str] = {
+    "dry_run": "which runs its lines: agent-jobs run --option dry_run=true tells what one would cost",
+    "key": "which gives each line its own",
+}
 #: Ends that another try may mend.
 MENDABLE = (Status.FAILED, Status.INCOMPLETE, Status.CANCELLED, Status.EXPIRED)
 
@@ -91,11 +97,8 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
     """
     name = name or tasks.stem
     wanted = list(read_tasks(tasks, name))
-    out.mkdir(parents=True, exist_ok=True)
     path = out / RESULTS
-    done = _done(path)
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        results = Results(file, done)
+    with _results(out) as results:
         if retry:
             wanted = [_again(task, results.done) for task in wanted]
         left = [task for task in wanted if task.key not in results.done]
@@ -160,6 +163,9 @@ def _asked(line: str, number: int) -> Mapping[str, Any]:
             raise _refused(number, f"{name!r} is none of prompt, {', '.join(FIELDS)}.")
         if name != "prompt" and value is not None and not _fits(value, FIELDS[name][0]):
             raise _refused(number, f"{name} takes {FIELDS[name][1]}.")
+    for option, why in NOT_HERE.items():
+        if option in (told.get("options") or {}):
+            raise _refused(number, f"options.{option} has no place in a batch, {why}.")
     return told
 
 
@@ -169,6 +175,23 @@ def _fits(value: Any, kind: type) -> bool:
 
 def _refused(number: int, why: str) -> click.ClickException:
     return refusal(RequestError(f"Line {number}: {why}"))
+
+
+@contextmanager
+def _results(out: Path) -> Generator[Results]:
+    """The results in a folder that no other batch writes into: each would take lines away from the other."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a") as guard:
+        try:
+            lock.take(guard.fileno())
+        except (BlockingIOError, PermissionError):
+            why = f"Another batch writes into {out}: let it end, or name another --out."
+            raise refusal(RequestError(why)) from None
+        except OSError:
+            pass  # some file systems lock nothing
+        done = _done(out / RESULTS)
+        with (out / RESULTS).open("a", encoding="utf-8", newline="\n") as file:
+            yield Results(file, done)
 
 
 def _done(path: Path) -> dict[str, dict[str, Any]]:

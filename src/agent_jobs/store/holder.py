@@ -9,11 +9,9 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, cast
 
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
+from agent_jobs import lock
 
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+if sys.platform == "win32":  # pragma: no cover
 
     @contextmanager
     def alone(folder: Path) -> Generator[bool]:
@@ -21,9 +19,6 @@ if sys.platform == "win32":  # pragma: no cover
         yield False
 else:
     import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @contextmanager
     def alone(folder: Path) -> Generator[bool]:
@@ -48,7 +43,7 @@ class Holder:
         self.name = f"{os.getpid()}-{token_hex(4)}"
         self._told: Mapping[str, Any] = {}
         self._descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
-        _lock(self._descriptor)
+        lock.take(self._descriptor)
 
     def tell(self, told: Mapping[str, Any]) -> None:
         """Let the others read what this process does."""
@@ -73,7 +68,7 @@ class Holder:
         except FileNotFoundError:
             return True
         try:
-            _lock(descriptor)
+            lock.take(descriptor)
         except OSError:
             return False
         finally:
@@ -87,7 +82,7 @@ class Holder:
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
-        _lock(descriptor)
+        lock.take(descriptor)
         os.close(self._descriptor)
         self._descriptor = descriptor
         if self._told:
