@@ -432,8 +432,8 @@ def _url(env: Mapping[str, str], name: str, default: str) -> str:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        usable = False
-    if not usable:
+        usable, parts = False, None
+    if not usable or parts is None:
         raise ConfigError(f"{name} is not a web address: set it to something like {DEFAULT_BASE_URL}.")
     if "@" in parts.netloc:
         raise ConfigError(f"{name} holds a name or password, which would be sent instead of the key: leave it out.")
