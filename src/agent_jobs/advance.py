@@ -327,7 +327,9 @@ class Advancer:
         """Write the id down before anybody is told of it; returns whether a cancel waited for it."""
         while True:
             try:
-                row = await self._store.attach(job.id, job.turn.number, response_id, self._clock.now())
+                row = await self._store.attach(
+                    job.id, job.turn.number, response_id, self._clock.now(), mode=job.turn.mode
+                )
                 if row is not None:
                     break
                 await self._write_anew(job)  # its row went with a database that could not be read any more
@@ -336,7 +338,7 @@ class Advancer:
                 logger.error("%s: cannot write down its response id %s: %s", job.id, response_id, error)
                 await self._clock.sleep(STORE_RETRY_S)
         logger.info("%s: is response %s", job.id, response_id)
-        if job.status is not Status.QUEUED or job.turn.mode == "foreground":
+        if job.status is not Status.QUEUED:
             await self._save(job)
         return row.cancel_requested_at is not None
 
