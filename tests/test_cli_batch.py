@@ -221,3 +221,14 @@ def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
         assert batch(terminal, tasks).returncode == 0
         assert upstream.emulator.counters()["creates"] == 12
     assert len(results(terminal)) == 12
+
+
+def test_what_ends_with_a_batch_is_not_said_to_go_on_and_may_be_started_anew(terminal: Terminal):
+    tasks = written(terminal, "Task 1", scripted("Task 2", {"duration_s": 150}))
+    command = ["batch", str(tasks), "--out", "out"]
+    left = terminal.show(*command, stop=lambda seen: "1/2" in seen, AGENT_JOBS_MODE="foreground")
+    assert left.returncode == 130
+    assert "What this process held open ends with it" in left.text.replace("\n", " ")
+    assert batch(terminal, tasks, AGENT_JOBS_MODE="foreground").returncode == 3
+    assert [row.get("error", {}).get("code") for row in results(terminal)] == [None, "interrupted"]
+    assert batch(terminal, tasks, "--retry", AGENT_JOBS_MODE="foreground").returncode == 0

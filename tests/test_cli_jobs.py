@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,32 @@ def test_start_detached_leaves_once_upstream_named_the_response(terminal: Termin
     assert shown["response_id"].startswith("resp_")
     assert shown["status"] in ("queued", "in_progress")
     assert upstream.emulator.counters()["creates"] == 1
+
+
+@pytest.mark.parametrize("why", ["set", "learnt", "watched"])
+def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, upstream: RunningServer, why: str):
+    script = {"duration_s": 30, "text": "Held.", "faults": [{"ignore_background": True}] if why == "learnt" else []}
+    setting = {} if why == "learnt" else {"AGENT_JOBS_MODE": "foreground"}
+    with serving(terminal.folder, upstream.base_url) if why == "watched" else nullcontext() as server:
+        if server is not None:
+            server.initialize()
+            server.call("agent_list")
+        started = terminal.pipe("start", *["--detach"] * (why != "watched"), scripted(WORK, script), **setting)
+    assert started.returncode == 0, started.stderr
+    assert "This upstream has no background runs" in started.stderr
+    assert "Watched by" not in started.stderr
+    assert terminal.pipe("result", started.stdout.strip()).stdout == "Held.\n"
+
+
+def test_start_leaves_a_run_that_another_process_holds_open(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url, AGENT_JOBS_MODE="foreground") as server:
+        server.initialize()
+        theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
+        again = terminal.pipe("start", scripted(WORK, LONG))
+        assert (again.returncode, again.stdout) == (0, f"{theirs}\n")
+        assert f"Watched by agent-jobs server (pid {server.process.pid})" in again.stderr
+        [job] = listed(terminal)
+        assert job["status"] == "in_progress"
 
 
 def test_the_same_work_is_not_started_twice(terminal: Terminal, upstream: RunningServer):

@@ -73,6 +73,30 @@ def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: str):
     assert job["status"] == "in_progress"
 
 
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_a_run_that_ends_with_its_command_is_not_said_to_go_on(terminal: Terminal, command: str):
+    asked = scripted(WORK, LONG)
+    left = terminal.show(command, asked, stop=lambda seen: "in_progress" in seen, AGENT_JOBS_MODE="foreground")
+    assert left.returncode == 130
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    assert f"Left {job['job_id']}: it ends with this process.\n" in left.text
+    assert "Ctrl-C leaves it" not in left.text
+    assert "interrupted: " in terminal.pipe("watch", job["job_id"]).stdout
+
+
+def test_a_watcher_tells_what_ends_with_the_process_that_sent_it(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY, AGENT_JOBS_MODE="foreground") as server:
+        server.initialize()
+        theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
+        left = terminal.show("watch", theirs, stop=lambda seen: "in_progress" in seen)
+        assert (
+            f"Left {theirs}: it ends with the process that sent it. agent-jobs watch {theirs[:10]} comes" in left.text
+        )
+        started(terminal, scripted("Other", LONG))
+        left = terminal.show("watch", stop=lambda seen: seen.count("in_progress") == 2)
+        assert "Left 2 jobs: they go on upstream, but for 1 that end with the process that sent them." in left.text
+
+
 def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -197,4 +197,5 @@ def test_its_figures_are_those_of_the_program() -> None:
     assert f"within {words[round(notify.NEWS_S / 60)]} minutes" in promised
     assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
     assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
+    assert f"beyond {notify.STDERR_BYTES / 1e6:g} MB" in promised
     assert (notify.LAST_S, f"{render.OUTPUT_BYTES:,}") == (1.0, "24,000")

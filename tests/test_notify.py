@@ -1,8 +1,11 @@
 """The user's own command at a job's end: what it is told, how often, and that nothing depends on it."""
 
 import json
+import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +16,7 @@ import pytest
 
 from agent_jobs.clock import Clock, unset
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.notify import AT_ONCE, NEWS_S
+from agent_jobs.notify import AT_ONCE, NEWS_S, STDERR_BYTES, Command
 from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED, Host, eventually, hosting, scripted
 from processes import serving
@@ -193,13 +196,14 @@ def running(ear: Ear) -> list[int]:
     return [int(file.name) for file in ear.folder.glob("[0-9]*") if not file.suffix]
 
 
-#: Shows that it runs by a file of its id, waits until it may go on, and hears then.
+#: Shows that it runs by a file of its id, waits until it may go on, and says so; to be followed by `HEAR`.
 HOLD = """
-import os, time
+import os, sys, time
 mark = os.path.join({folder!r}, str(os.getpid()))
 open(mark, "w").close()
 while not os.path.exists(os.path.join({folder!r}, "go")):
     time.sleep(0.02)
+print("going on", file=sys.stderr, flush=True)
 """
 
 
@@ -317,6 +321,36 @@ async def test_how_a_command_failed_is_logged_without_the_job(
     assert "the title" not in caplog.text
 
 
+async def test_what_a_command_writes_to_stderr_is_emptied_while_it_runs(
+    settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = f"""
+import os, sys, time
+for _ in range(2):
+    os.write(2, b"x" * {STDERR_BYTES + 1})
+    while os.fstat(2).st_size > {STDERR_BYTES}:
+        time.sleep(0.01)
+sys.exit("the last words")
+"""
+    async with telling(settings, ear.command(flood)) as host:
+        await host.start(emulate={"duration_s": 0.2})
+        await eventually(lambda: "AGENT_JOBS_ON_FINISH" in caplog.text, 20)
+    assert caplog.text.endswith("AGENT_JOBS_ON_FINISH ended with status 1: the last words\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors and a shell")
+def test_a_child_that_a_command_leaves_behind_costs_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+    def costs() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/dev/fd"))
+
+    threads, descriptors = costs()
+    Command(("sh", "-c", "sleep 600 & echo $! >child"), os.environ, tmp_path).run("job_1", {})
+    after = costs()
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    assert after[0] <= threads
+    assert after[1] <= descriptors
+
+
 async def test_a_command_that_is_gone_is_told_in_the_log(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     async with telling(settings, ("/nowhere/at-all",)) as host:
         job = await host.start(emulate={"duration_s": 0.2})
@@ -347,4 +381,15 @@ async def test_what_ends_with_a_command_of_the_terminal_is_told(
         "run", scripted("x", {"duration_s": 0.2, "text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(ear.words)
     )
     assert (ran.returncode, ran.stdout) == (0, "done\n")
+    assert [told["output"] for told in await ear.hears()] == ["done"]
+
+
+async def test_a_command_outlives_the_terminal_s_and_may_write_to_stderr(
+    tmp_path: Path, upstream: RunningServer, ear: Ear
+) -> None:
+    words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
+    terminal = Terminal(upstream.base_url, tmp_path / "data")
+    ran = terminal.pipe("run", scripted("x", {"text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(words))
+    assert "1 runs of AGENT_JOBS_ON_FINISH go on without this process" in ran.stderr
+    (ear.folder / "go").touch()
     assert [told["output"] for told in await ear.hears()] == ["done"]

@@ -331,11 +331,13 @@ class Advancer:
         """Write the id down before anybody is told of it; returns whether a cancel waited for it."""
         while True:
             try:
-                row = await self._store.attach(job.id, job.turn.number, response_id, self._clock.now())
+                row = await self._store.attach(
+                    job.id, job.turn.number, response_id, self._clock.now(), mode=job.turn.mode
+                )
                 if row is None:
                     await self._write_anew(job)  # its row went with a database that could not be read any more
                     continue
-                if job.status is not Status.QUEUED or job.turn.mode == "foreground":
+                if job.status is not Status.QUEUED:
                     await self._save(job)
                 break
             except StoreError as error:

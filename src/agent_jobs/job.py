@@ -206,6 +206,12 @@ class Job:
         return self.status in TERMINAL
 
     @property
+    def held_open(self) -> bool:
+        """Whether its run ends with the process that sent it, which must stay to listen."""
+        running = (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS)
+        return self.turn.mode == "foreground" and self.status in running
+
+    @property
     def unsent_turn(self) -> bool:
         """Whether the current turn's request may be sent."""
         return self.status is Status.PENDING or (

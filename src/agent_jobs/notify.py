@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ AT_ONCE = 4
 LIMIT_S = 30.0
 #: At the end of this process commands get so long, and then go on without it.
 LAST_S = 1.0
-#: Of the last line of a command's stderr.
-LINE_BYTES = 400
+#: Of the last line of a command's stderr; that is emptied where it grew beyond so much, and looked at so often.
+LINE_BYTES, STDERR_BYTES, STDERR_LOOK_S = 400, 1_000_000, 0.1
 #: It repeats the job where so many characters in a row are of what the command was given, or a whole line of the
 #: job's own texts that is not shorter than this. An id is shorter than the first.
 REPEATED_CHARS, REPEATED_LINE_CHARS = 24, 4
@@ -68,28 +69,31 @@ class Command:
         """Run it to its end and log how it ended; takes as long as that takes."""
         text = render.dumps(told)
         try:
-            # A file, which is there to be read whatever becomes of this process.
-            with tempfile.TemporaryFile(dir=self.folder) as stdin:
-                stdin.write(text.encode("utf-8", "replace"))
-                stdin.seek(0)
-                process = subprocess.Popen(
-                    self.words,
-                    stdin=stdin,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    env=self.environ,
-                    cwd=self.folder,
-                    start_new_session=True,  # a host that kills our group, or Ctrl-C, is not meant for it
-                )
+            # A pipe would break with this process, and be held open by what the command leaves behind.
+            with tempfile.TemporaryFile(buffering=0, dir=self.folder) as stderr:
+                how = _waited(self._started(text, stderr), stderr, self.limit_s)
+                line = _last_line(stderr)
         except OSError as error:
             return logger.warning("%s: AGENT_JOBS_ON_FINISH cannot be started: %s", job_id, error.strerror)
-        assert process.stderr is not None
-        last = _LastLine(process.stderr)
-        how = _waited(process, self.limit_s)
         if not how:
             return logger.info("%s: AGENT_JOBS_ON_FINISH was run", job_id)
-        line = last.without(text, [str(told.get(name, "")) for name in ("title", "output")])
+        line = _without(line, text, [str(told.get(name, "")) for name in ("title", "output")])
         return logger.warning("%s: AGENT_JOBS_ON_FINISH %s%s", job_id, how, line and f": {line}")
+
+    def _started(self, text: str, stderr: IO[bytes]) -> "subprocess.Popen[bytes]":
+        # A file, which is there to be read whatever becomes of this process.
+        with tempfile.TemporaryFile(dir=self.folder) as stdin:
+            stdin.write(text.encode("utf-8", "replace"))
+            stdin.seek(0)
+            return subprocess.Popen(
+                self.words,
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=self.environ,
+                cwd=self.folder,
+                start_new_session=True,  # a host that kills our group, or Ctrl-C, is not meant for it
+            )
 
 
 class Notifier:
@@ -186,43 +190,37 @@ def notice(job: Job, calls: Sequence[Call], made: Sequence[Made], now: float) ->
     return told | {name: value for name, value in shown.items() if name not in _TO_MODELS}
 
 
-class _LastLine:
-    """The last line that a command writes to its stderr, read on so that it is never held up."""
-
-    def __init__(self, stderr: IO[bytes]) -> None:
-        self._tail = b""
-        self._reader = threading.Thread(target=self._read, args=(stderr,), daemon=True)
-        self._reader.start()
-
-    def _read(self, stderr: IO[bytes]) -> None:
-        with stderr:
-            while chunk := os.read(stderr.fileno(), 65536):
-                self._tail = (self._tail + chunk)[-LINE_BYTES:]
-
-    def without(self, given: str, texts: Sequence[str]) -> str:
-        """The line, unless it repeats some of what the command was given, or of the job's own texts."""
-        self._reader.join(0.2)  # what the command left behind may hold it open for long
-        line = self._tail.decode(errors="replace").strip().rpartition("\n")[2]
-        line = "".join(c if c.isprintable() else " " for c in line)
-        pieces = {line[at : at + REPEATED_CHARS] for at in range(max(1, len(line) - REPEATED_CHARS + 1))}
-        own = [each.strip() for text in texts for each in text.splitlines()]
-        if any(piece in given for piece in pieces) or any(
-            each in line for each in own if len(each) >= REPEATED_LINE_CHARS
-        ):
-            return "(its last words repeat the job)" if line else ""
-        return line
+def _waited(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_s: float) -> str:
+    """How a command ended, where that is not well; what it writes meanwhile does not fill the disk."""
+    until = time.monotonic() + limit_s
+    while (left_s := until - time.monotonic()) > 0:
+        with suppress(subprocess.TimeoutExpired):
+            status = process.wait(min(left_s, STDERR_LOOK_S))
+            return f"ended with status {status}" if status else ""
+        if os.fstat(stderr.fileno()).st_size > STDERR_BYTES:
+            # The position in the file is the command's too, which goes on from there.
+            stderr.seek(0)
+            stderr.truncate()
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":  # pragma: no cover
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return f"took longer than {limit_s:g} s and was killed"
 
 
-def _waited(process: "subprocess.Popen[bytes]", limit_s: float) -> str:
-    """How a command ended, where that is not well."""
-    try:
-        status = process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":  # pragma: no cover
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return f"took longer than {limit_s:g} s and was killed"
-    return f"ended with status {status}" if status else ""
+def _last_line(stderr: IO[bytes]) -> str:
+    """The last line that a command wrote, as it may stand in a log."""
+    stderr.seek(max(0, os.fstat(stderr.fileno()).st_size - LINE_BYTES))
+    line = stderr.read(LINE_BYTES).decode(errors="replace").strip().rpartition("\n")[2]
+    return "".join(c if c.isprintable() else " " for c in line).strip()
+
+
+def _without(line: str, given: str, texts: Sequence[str]) -> str:
+    """The line, unless it repeats some of what the command was given, or of the job's own texts."""
+    pieces = {line[at : at + REPEATED_CHARS] for at in range(max(1, len(line) - REPEATED_CHARS + 1))}
+    own = [each.strip() for text in texts for each in text.splitlines()]
+    if any(piece in given for piece in pieces) or any(each in line for each in own if len(each) >= REPEATED_LINE_CHARS):
+        return "(its last words repeat the job)" if line else ""
+    return line

@@ -36,6 +36,11 @@ NOT_HERE: Mapping[str, str] = {
     "dry_run": "which runs its lines: agent-jobs run --option dry_run=true tells what one would cost",
     "key": "which gives each line its own",
 }
+LEFT = "Left: what was started goes on upstream; the same command comes back to it."
+LEFT_HELD = (
+    "Left: what upstream runs in the background goes on, and the same command comes back to it. What this process held "
+    "open ends with it: the same command writes that down as failed, and once more with --retry starts it anew."
+)
 #: Ends that another try may mend.
 MENDABLE = (Status.FAILED, Status.INCOMPLETE, Status.CANCELLED, Status.EXPIRED)
 
@@ -107,7 +112,7 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
                 results.count(results.done[task.key])
 
         async def work(session: Session) -> None:
-            session.detached = "Left: what was started goes on upstream; the same command comes back to it."
+            session.detached = LEFT
             with _bar(len(wanted), len(wanted) - len(left), as_json=as_json) as advance:
                 await _work(session, name, left, concurrency, results, advance)
 
@@ -266,6 +271,8 @@ async def _job(session: Session, name: str, task: Task) -> Job:
     [started] = await session.engine.start(order)
     job = started.job
     while not job.terminal:
+        if job.held_open and not started.duplicate:
+            session.detached = LEFT_HELD
         job = await session.engine.poll(job.id, wait_s=WAIT_S)
         if job.status is Status.INPUT_REQUIRED:
             [job] = await session.engine.cancel(_only(job))  # nobody is there to answer

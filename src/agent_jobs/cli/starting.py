@@ -80,7 +80,8 @@ def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def run_command(as_json: bool, **asked: Any) -> None:
     """Start a job, wait for its end and print the answer. PROMPT - reads stdin.
 
-    The same work is not started twice: a job that does it already is waited for. Ctrl-C leaves the job running.
+    The same work is not started twice: a job that does it already is waited for. Ctrl-C leaves the job running,
+    where upstream has background runs.
     Exit status: 0 completed, 1 nothing was started, 3 failed or expired, 4 incomplete, 5 cancelled.
     """
     asked_for, roots = _order(asked)
@@ -91,7 +92,7 @@ def run_command(as_json: bool, **asked: Any) -> None:
             return await session.engine.estimate(order)
         [started] = await session.engine.start(order)
         with display(sys.stderr, one=True) as shown:
-            await follow(session, [started.job.id], shown, back=_back(started.job))
+            await follow(session, [started.job.id], shown, back=_back(started.job), ours=not started.duplicate)
         job = await session.engine.poll(started.job.id)
         await session.engine.deliver(job)
         return job
@@ -107,7 +108,8 @@ def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
     """Start a job and print its id. PROMPT - reads stdin.
 
     Where no other process works on the jobs, it stays until the end, so that the result is collected; Ctrl-C leaves
-    the job running. Exit status: 0 it was started, 1 nothing was; where it ended meanwhile, that of run.
+    the job running. Where upstream has no background runs it stays too, and Ctrl-C ends the job.
+    Exit status: 0 it was started, 1 nothing was; where it ended meanwhile, that of run.
     """
     asked_for, roots = _order(asked)
 
@@ -116,16 +118,18 @@ def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
         [started] = await session.engine.start(order)
-        job = started.job
-        session.detached = left([job], _back(job))
+        job, ours = started.job, not started.duplicate
+        session.detached = left([job], _back(job), ours=ours)
         watchers = await session.engine.watched()
         _tell_start(started, watchers, session.engine.now(), as_json=as_json)
         if detach or watchers or job.terminal:
-            return await _born(session, job)
-        click.echo(f"No other process works on it: staying until its end. Ctrl-C leaves it. {_back(job)}", err=True)
+            job = await _born(session, job, ours=ours)
+            if not (ours and job.held_open):
+                return _tell_watchers(job, [] if as_json else watchers)
+        click.echo(_staying(job, ours=ours), err=True)
         session.app.work()
         with display(sys.stderr, one=True) as shown:
-            [ended] = await follow(session, [job.id], shown, back=_back(job))
+            [ended] = await follow(session, [job.id], shown, back=_back(job), ours=ours)
         return ended
 
     started = call(start, role="acts", what="start", roots=roots)
@@ -201,13 +205,25 @@ def _tell_start(started: Started, watchers: list[Watcher], now: float, *, as_jso
     click.echo(job.id)
     if started.duplicate:
         click.echo(f"It does this work already: it is {job.status}.", err=True)
-    if watchers:
-        who = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in watchers)
-        click.echo(f"Watched by {who}. {_back(job)}", err=True)
     return None
 
 
-async def _born(session: Session, job: Job) -> Job:
+def _tell_watchers(job: Job, watchers: list[Watcher]) -> Job:
+    """Who works on a job that is left; returns the job."""
+    if watchers and not job.terminal:
+        who = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in watchers)
+        click.echo(f"Watched by {who}. {_back(job)}", err=True)
+    return job
+
+
+def _staying(job: Job, *, ours: bool) -> str:
+    """Why a job is not left before its end."""
+    if ours and job.held_open:
+        return "This upstream has no background runs: the job would end with this process, which stays. Ctrl-C ends it."
+    return f"No other process works on it: staying until its end. Ctrl-C leaves it. {_back(job)}"
+
+
+async def _born(session: Session, job: Job, *, ours: bool) -> Job:
     """Stay until the job's POST is over, one way or the other; returns the job as it stands then."""
     deadline = session.engine.now() + BIRTH_S
     while session.engine.now() < deadline and not job.terminal and job.turn.response_id is None:
@@ -215,6 +231,7 @@ async def _born(session: Session, job: Job) -> Job:
             click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
             break
         job = await session.engine.poll(job.id, wait_s=1.0)
+        session.detached = left([job], _back(job), ours=ours)
     return job
 
 

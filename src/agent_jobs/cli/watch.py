@@ -66,7 +66,9 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
     raise SystemExit(exit_of(*jobs))
 
 
-async def follow(session: Session, job_ids: Sequence[str], shown: Display, *, back: str) -> list[Job]:
+async def follow(
+    session: Session, job_ids: Sequence[str], shown: Display, *, back: str, ours: bool = False
+) -> list[Job]:
     """Show the jobs until none of them goes on by itself; returns them as they stand then.
 
     Whoever leaves is told what becomes of them, and how to come `back`.
@@ -74,7 +76,7 @@ async def follow(session: Session, job_ids: Sequence[str], shown: Display, *, ba
     engine, group = session.engine, Group(job_ids=tuple(job_ids))
     while True:
         jobs = sorted((await engine.find(group, len(job_ids))).jobs, key=lambda job: (job.created_at, job.id))
-        session.detached = left(jobs, back)
+        session.detached = left(jobs, back, ours=ours)
         shown.show(jobs, engine.now())
         running = tuple(job.id for job in jobs if not job.terminal and job.status is not Status.INPUT_REQUIRED)
         if not running:
@@ -82,16 +84,21 @@ async def follow(session: Session, job_ids: Sequence[str], shown: Display, *, ba
         await engine.gather(Group(job_ids=running), wait_s=REFRESH_S if len(running) < MANY else REFRESH_MANY_S)
 
 
-def left(jobs: Sequence[Job], back: str) -> str:
-    """What becomes of jobs when this process leaves, and how to come back to them."""
+def left(jobs: Sequence[Job], back: str, *, ours: bool = False) -> str:
+    """What becomes of jobs when this process leaves, and how to come back to them; whether it sent them itself."""
     going = [job for job in jobs if not job.terminal] or jobs
-    waiting = sum(job.status is Status.PENDING for job in going)
-    if len(going) == 1 and going[0].turn.mode == "foreground":
-        return f"Left {going[0].id}: it ends with this process."
-    it, is_, goes = ("it", "is", "goes") if len(going) == 1 else ("they", "are", "go")
-    then = f"{it} {is_} not sent yet" if waiting == len(going) else f"{it} {goes} on upstream"
-    unsent = f", but for {waiting} that are not sent yet" if 0 < waiting < len(going) else ""
-    return f"Left {going[0].id if len(going) == 1 else f'{len(going)} jobs'}: {then}{unsent}. {back}"
+    unsent, held = sum(job.status is Status.PENDING for job in going), sum(job.held_open for job in going)
+    one = len(going) == 1
+    it, is_, goes, ends, them = ("it", "is", "goes", "ends", "it") if one else ("they", "are", "go", "end", "them")
+    fates = {
+        f"{goes} on upstream": len(going) - unsent - held,
+        f"{ends} with {'this process' if ours else f'the process that sent {them}'}": held,
+        f"{is_} not sent yet": unsent,
+    }
+    most, *others = [fate for fate, count in fates.items() if count] or ["are gone"]
+    but = " and ".join(f"{fates[fate]} that {fate}" for fate in others)
+    told = f"Left {going[0].id if one else f'{len(going)} jobs'}: {it} {most}{but and f', but for {but}'}."
+    return told if ours and held else f"{told} {back}"
 
 
 def display(stream: IO[Any], *, one: bool) -> AbstractContextManager[Display]:

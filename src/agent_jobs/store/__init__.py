@@ -154,8 +154,10 @@ class Store(Protocol):
         """
         ...
 
-    async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
-        """Keep a turn's response id, whatever the job's status; the first id stays.
+    async def attach(
+        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+    ) -> Job | None:
+        """Keep a turn's response id, whatever the job's status, and how upstream runs it; the first id stays.
 
         It re-opens a job that ended because nobody knew its id, or because nobody could look at it.
 

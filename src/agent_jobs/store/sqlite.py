@@ -185,14 +185,17 @@ class SQLiteStore(Questions, Queue):
             return True
         return False
 
-    async def attach(self, job_id: str, number: int, response_id: str, now: float) -> Job | None:
+    async def attach(
+        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+    ) -> Job | None:
         async with self._db.changing(job_id):
             await self._db.execute(
-                """UPDATE turn SET response_id = :response_id
+                """UPDATE turn SET response_id = :response_id, mode = coalesce(:mode, mode)
                    WHERE job_id = :id AND number = :number AND response_id IS NULL""",
                 id=job_id,
                 number=number,
                 response_id=response_id,
+                mode=mode,
             )
             await self._db.execute(
                 """UPDATE job SET status = 'queued', activity = '', error_code = NULL, error_message = NULL,
