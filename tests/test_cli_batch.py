@@ -36,8 +36,9 @@ def batch(terminal: Terminal, tasks: Path, *more: str, **environment: str) -> "s
 
 
 def results(terminal: Terminal) -> list[dict[str, Any]]:
+    """The results that are written whole by now."""
     path = terminal.folder.parent / "out" / "results.jsonl"
-    return [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def asked(upstream: RunningServer) -> Counter[str]:
