@@ -152,6 +152,14 @@ def test_a_line_with_a_file_that_is_not_attached_is_refused_by_its_number(termin
     assert refused.stderr.splitlines()[-1].startswith("Error: Line 1: .env seems to hold keys")
 
 
+def test_a_job_that_asks_is_cancelled_since_nobody_is_there(terminal: Terminal):
+    tool: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+    prompt = scripted("Task 1", {"duration_s": 0.2, "function_calls": [{"name": "lookup", "arguments": {}}]})
+    tasks = written(terminal, {"prompt": prompt, "options": {"tools": [tool]}})
+    assert batch(terminal, tasks).returncode == 5
+    assert [row["status"] for row in results(terminal)] == ["cancelled"]
+
+
 def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
     refused = batch(terminal, tasks)
