@@ -195,6 +195,24 @@ def test_json_says_what_was_done(home: Path, run: Run):
     assert "agent-jobs" in printed["entry"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("install", "cursor"), "config"),
+        (("uninstall", "cursor"), "config"),
+        (("install", "goose"), "config"),
+        (("install", "codex", "--print", "--env", "OPENAI_API_KEY=sk-secret"), "bad_request"),
+    ],
+)
+def test_a_refusal_is_json_where_json_is_asked_for(home: Path, run: Run, arguments: tuple[str, ...], code: str):
+    replace(read(home / ".cursor/mcp.json"), "{")
+    said = run(*arguments, status=1).stderr
+    refused = run(*arguments, "--json", status=1)
+    [(name, error)] = json.loads(refused.stdout).items()
+    assert (name, error["code"], refused.stderr) == ("error", code, "")
+    assert said == f"Error: {error['message']}\n"
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_host_s_entry_can_be_printed_and_only_its_own_are_written(home: Path, run: Run, host: str):
     printed = run("install", host, "--print")
