@@ -178,6 +178,14 @@ def test_an_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_se
     assert upstream.emulator.counters()["creates"] == 0
 
 
+def test_a_job_that_asks_is_cancelled_since_nobody_is_there(terminal: Terminal):
+    tool: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+    prompt = scripted("Task 1", {"duration_s": 0.2, "function_calls": [{"name": "lookup", "arguments": {}}]})
+    tasks = written(terminal, {"prompt": prompt, "options": {"tools": [tool]}})
+    assert batch(terminal, tasks).returncode == 5
+    assert [row["status"] for row in results(terminal)] == ["cancelled"]
+
+
 def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
     refused = batch(terminal, tasks)

@@ -195,6 +195,24 @@ def test_json_says_what_was_done(home: Path, run: Run):
     assert "agent-jobs" in printed["entry"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("install", "cursor"), "config"),
+        (("uninstall", "cursor"), "config"),
+        (("install", "goose"), "config"),
+        (("install", "codex", "--print", "--env", "OPENAI_API_KEY=sk-secret"), "bad_request"),
+    ],
+)
+def test_a_refusal_is_json_where_json_is_asked_for(home: Path, run: Run, arguments: tuple[str, ...], code: str):
+    replace(read(home / ".cursor/mcp.json"), "{")
+    said = run(*arguments, status=1).stderr
+    refused = run(*arguments, "--json", status=1)
+    [(name, error)] = json.loads(refused.stdout).items()
+    assert (name, error["code"], refused.stderr) == ("error", code, "")
+    assert said == f"Error: {error['message']}\n"
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_host_s_entry_can_be_printed_and_only_its_own_are_written(home: Path, run: Run, host: str):
     printed = run("install", host, "--print")
@@ -403,8 +421,8 @@ def test_a_file_that_changed_since_it_was_read_is_not_overwritten(tmp_path: Path
     file.write_text('{"new": 1}')
     with pytest.raises(ConfigError, match="try again"):
         replace(before, '{"ours": 1}')
+    assert folder_of(tmp_path).keys() == {"mcp.json"}, "no backup either, which may hold a secret"
     assert file.read_text() == '{"new": 1}'
-    assert not list(tmp_path.glob(".*.tmp"))
 
 
 # --- everything else in the file ---
@@ -524,6 +542,54 @@ def test_toml_of_any_layout_keeps_what_it_says(text: str):
     assert plain(tomllib.loads(uninstalled(codex, with_ours))) == plain(tomllib.loads(text))
 
 
+OURS = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n[mcp_servers.agent-jobs.env] # mine\nA = """\n# "b"\n[c]"""\n'
+
+
+@pytest.mark.parametrize("before", ["", 'model = "gpt-x" # mine\n', '[mcp_servers.first]\ncommand = "y"\n# why\n'])
+@pytest.mark.parametrize(
+    "after",
+    [
+        '\n# the company\'s server, ask Ann before changing\n[mcp_servers.other]\ncommand = "z"\n',
+        '\n# [mcp_servers.old]\n# command = "z"\n',
+        '# work\n\n# and more\n[profiles.work]\nmodel = "z"\n# end',
+    ],
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_comments_below_our_toml_table_outlive_it(before: str, after: str, line_end: str):
+    before, ours, after = (text.replace("\n", line_end) for text in (before, OURS, after))
+    codex = HOSTS["codex"]
+    assert uninstalled(codex, before + ours + after) == before + after
+    changed = installed(codex, before + ours + after, UVX, {"NEW": "1"})
+    assert changed.startswith(before)
+    assert changed.endswith(f'NEW = "1"{line_end}{after}')
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('[mcp_servers.other]\ncommand = "x"\n', '# my work profile: do not touch\n[profiles.work]\nmodel = "y"\n'),
+        ('[mcp_servers.other]\ncommand = "x"\n# args = []\n', '\n# my work profile\n[profiles.work]\nmodel = "y"\n'),
+        ('[mcp_servers.other]\ncommand = "x"\n', "\n# [mcp_servers.old]\n\n[profiles.work]\n"),
+        ('[mcp_servers]\nother = { command = "x" }\n', "\n# mine\n[[list]]\n"),
+        ('model = "x"\n\n# [mcp_servers.old]\n', ""),
+        ("# nothing but this\n", "\n"),
+    ],
+)
+def test_a_new_toml_table_goes_between_no_comment_and_what_it_speaks_of(before: str, after: str):
+    codex = HOSTS["codex"]
+    with_ours = installed(codex, before + after, UVX, {})
+    assert with_ours == f"{before}\n{fragment(codex, UVX, {})}{after}"
+    assert uninstalled(codex, with_ours) == before + after
+
+
+def test_what_would_cost_a_comment_its_place_is_refused():
+    codex = HOSTS["codex"]
+    apart = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n# theirs\n[b]\nc = 1\n\n[mcp_servers.agent-jobs.env]\nA = "1"\n'
+    for change in (lambda: uninstalled(codex, apart), lambda: installed(codex, apart, UVX, {"A": "2"})):
+        with pytest.raises(ConfigError, match="by hand"):
+            change()
+
+
 def plain(document: dict[str, Any]) -> str:
     """What a document says but for the table of servers, if that is empty."""
     return repr({key: value for key, value in document.items() if key != "mcp_servers" or value})
@@ -587,14 +653,19 @@ TOML_VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(TOML_NAMES, TOML_VALUES, max_size=4), st.dictionaries(TOML_NAMES, TOML_VALUES, max_size=3))
-def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str, Any]):
+@given(
+    st.dictionaries(TOML_NAMES, TOML_VALUES, max_size=4),
+    st.dictionaries(TOML_NAMES, TOML_VALUES, max_size=3),
+    st.data(),
+)
+def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str, Any], data: st.DataObject):
     servers.pop("agent-jobs", None)
     if servers:
         document["mcp_servers"] = servers
     else:
         document.pop("mcp_servers", None)
-    text = tomlkit.dumps(document)
+    above = st.sampled_from(["", "# c\n", "\n# c\n", "# c\n\n", "# c\n\n# c\n"])
+    text = re.sub(r"^(?=\[)|\Z", lambda _: data.draw(above), tomlkit.dumps(document), flags=re.MULTILINE)
     said = tomllib.loads(text)
     codex = HOSTS["codex"]
     try:
@@ -604,7 +675,11 @@ def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str,
         return
     assert entry_in(codex, with_ours) is not None
     assert installed(codex, with_ours, UVX, {}) == with_ours
-    assert plain(tomllib.loads(uninstalled(codex, with_ours))) == plain(said)
+    without = uninstalled(codex, with_ours)
+    assert plain(tomllib.loads(without)) == plain(said)
+    assert without == text, "not a byte of what was there changed"
+    headed = re.compile(r"# c\n\[.*")
+    assert headed.findall(with_ours) == headed.findall(text), "a comment stays above its header"
 
 
 # --- the command of the entry ---

@@ -17,6 +17,7 @@ from agent_jobs import lock
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option, refusal
 from agent_jobs.errors import RequestError
+from agent_jobs.group import Group
 from agent_jobs.job import Job, Status
 from agent_jobs.request import Order
 
@@ -275,14 +276,8 @@ async def _job(session: Session, name: str, task: Task) -> Job:
             session.detached = LEFT_HELD
         job = await session.engine.poll(job.id, wait_s=WAIT_S)
         if job.status is Status.INPUT_REQUIRED:
-            [job] = await session.engine.cancel(_only(job))  # nobody is there to answer
+            [job] = await session.engine.cancel(Group(job_ids=(job.id,)))  # nobody is there to answer
     return await session.engine.poll(job.id)
-
-
-def _only(job: Job) -> Any:
-    from agent_jobs.group import Group
-
-    return Group(job_ids=(job.id,))
 
 
 def _nothing(results: Results) -> None:

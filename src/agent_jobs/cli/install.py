@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from agent_jobs.cli.entries import settings_of
-from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
+from agent_jobs.cli.session import refusals
+from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Machine
 from agent_jobs.hosts.file import Read, Scope, locate, read, replace
 from agent_jobs.hosts.launch import launch
@@ -34,39 +35,33 @@ MASK = "********"
 SHOWN_CHARS = 400
 
 
+@refusals()
 def install(
     host: Host, machine: Machine, environment: Mapping[str, str], scope: Scope, *, dry_run: bool, as_json: bool
 ) -> None:
     """Put our entry into the host's file; say what was done and what comes next."""
-    try:
-        _check(host, environment)
-        before = read(locate(host, machine, scope))
-        text = _told_of(before, lambda: installed(host, before.text, launch(machine), environment))
-        entry = entry_in(host, text) or {}
-        report = _write(host, before, text, "installed", dry_run=dry_run)
-    except AgentJobsError as error:
-        raise click.ClickException(str(error)) from None
+    _check(host, environment)
+    before = read(locate(host, machine, scope))
+    text = _told_of(before, lambda: installed(host, before.text, launch(machine), environment))
+    entry = entry_in(host, text) or {}
+    report = _write(host, before, text, "installed", dry_run=dry_run)
     steps = [*_mistakes(host, entry, machine), *_key_advice(host, entry, machine), host.after]
     _tell(report | {"next": steps}, as_json=as_json)
 
 
+@refusals()
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
     """Take our entry out of the host's file; jobs, database and key file stay."""
-    try:
-        before = read(locate(host, machine, scope))
-        text = _told_of(before, lambda: uninstalled(host, before.text))
-        report = _write(host, before, text, "removed", dry_run=dry_run)
-    except AgentJobsError as error:
-        raise click.ClickException(str(error)) from None
+    before = read(locate(host, machine, scope))
+    text = _told_of(before, lambda: uninstalled(host, before.text))
+    report = _write(host, before, text, "removed", dry_run=dry_run)
     _tell(report | {"next": [f"Start {host.title} again."]}, as_json=as_json)
 
 
+@refusals()
 def show(host: Host, machine: Machine, environment: Mapping[str, str], *, as_json: bool) -> None:
     """Print what the host's file would hold if it had nothing but our entry."""
-    try:
-        _check(host, environment)
-    except AgentJobsError as error:
-        raise click.ClickException(str(error)) from None
+    _check(host, environment)
     entry = fragment(host, launch(machine), environment)
     if as_json:
         _print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})

@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -16,7 +17,7 @@ from click.shell_completion import CompletionItem
 from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.engine import Engine
-from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.group import Group
 from agent_jobs.job import Job, Status
 from agent_jobs.settings import Settings
@@ -62,10 +63,8 @@ class Session:
 
 def read_settings() -> Settings:
     """The settings of this environment; what in them is not as it was meant is told on stderr."""
-    try:
+    with refusals():
         settings = Settings.from_env(os.environ)
-    except ConfigError as error:
-        raise refusal(error) from None
     for warning in settings.warnings:
         click.echo(f"Warning: {warning}", err=True)
     return settings
@@ -94,8 +93,15 @@ def call(
     settings = settings or read_settings()
     settings = replace(settings, file_roots=(*settings.file_roots, *roots))
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    try:
+    with refusals():
         return anyio.run(_called, work, settings, role, what)
+
+
+@contextmanager
+def refusals() -> Generator[None]:
+    """What is refused in here leaves the command as a refusal of it."""
+    try:
+        yield
     except AgentJobsError as error:
         raise refusal(error) from None
 

@@ -75,9 +75,9 @@ def replace(before: Read, text: str) -> Path | None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(target, ((BOM if before.bom else "") + text).encode())
         try:
-            backup = _backed_up(target, before)
             if read(before.path).raw != before.raw:
                 raise ConfigError(f"{before.path} was changed by another program just now: try again.")
+            backup = _backed_up(target, before)
             os.replace(temporary, target)
         finally:
             with suppress(FileNotFoundError):

@@ -1,10 +1,15 @@
 """Our entry in the text of a host's file: put in, taken out, and the result checked. Pure."""
 
 import json
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from copy import deepcopy
-from itertools import pairwise
+from functools import partial
+from io import StringIO
+from itertools import groupby, pairwise
 from typing import Any, TypeGuard
 
 from agent_jobs.errors import ConfigError
@@ -13,6 +18,10 @@ from agent_jobs.hosts.jsonc import Item, Path, drop, parse, put
 
 #: What has to stand at which path; None: nothing.
 Changes = Mapping[Path, Any]
+#: Comments right below a table's last key are the table's, unless a header follows them without a blank line.
+ITS_COMMENTS = re.compile(r"(?:[ \t]*#.*\n)*(?=[ \t\r]*(?:\n|\Z))")
+#: What the last line of a text, an array or an inline table of several lines holds.
+CLOSING = re.compile(r"\"{3}|'{3}|[\]}]")
 
 
 def installed(host: Host, text: str, launch: Launch, environment: Mapping[str, str]) -> str:
@@ -96,18 +105,17 @@ def _read(host: Host, text: str) -> Any:
 
 def _changed(host: Host, text: str, changes: Changes) -> str:
     before = _read(host, text)
-    try:
-        wanted = _applied(before, changes)
-        if _same(before, wanted):
-            return text
-        new = _toml(text, changes) if host.format == "toml" else _json(text, changes)
-        done = _same(_settled(host, _read(host, new)), _settled(host, wanted))
-    except (TypeError, ConfigError):
-        done, new = False, text
-    if not done:
-        # A layout that nobody thought of, here or in the library: nothing is written that was not meant.
-        raise ConfigError("Its layout cannot be changed safely: put the entry that --print shows into it by hand.")
-    return new
+    toml: tuple[Callable[[str, Changes], str], ...] = (partial(_toml_table, host.path), _toml_document)
+    for way in toml if host.format == "toml" else (_json,):
+        with suppress(TypeError, ConfigError):
+            wanted = _applied(before, changes)
+            if _same(before, wanted):
+                return text
+            new = way(text, changes)
+            if _same(_settled(host, _read(host, new)), _settled(host, wanted)):
+                return new
+    # A layout that nobody thought of, here or in the library: nothing is written that was not meant.
+    raise ConfigError("Its layout cannot be changed safely: put the entry that --print shows into it by hand.")
 
 
 def _settled(host: Host, values: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +169,98 @@ def _json(text: str, changes: Changes) -> str:
     return text
 
 
-def _toml(text: str, changes: Changes) -> str:
+def _toml_table(path: tuple[str, ...], text: str, changes: Changes) -> str:
+    """Our table changed, put in or cut out, and every byte around it as it was."""
+    line_end = _line_end(text)
+    if text and not text.endswith("\n"):
+        return _toml_table(path, text + line_end, changes).removesuffix(line_end)
+    start, end = _span(path, text)
+    before, after = text[:start], text[end:]
+    if changes == {path: None}:
+        # The blank line goes that came with it.
+        return re.sub(r"(?<=\n)\r?\n\Z", "", before) + after
+    if before and start == end:
+        before += line_end
+    return before + _edited(text[start:end], changes, line_end) + after
+
+
+def _toml_document(text: str, changes: Changes) -> str:
+    """For an entry that is no table in one piece. The library takes comments above a header for the table's before."""
+    new = _edited(text, changes, _line_end(text))
+    if _comments(new) != _comments(text):
+        raise ConfigError("A comment would be lost or moved.")
+    return new
+
+
+def _span(path: tuple[str, ...], text: str) -> tuple[int, int]:
+    """From where to where our table stands; without one, where it goes: behind the last of its kind, or at the end."""
+    kin = 0
+    for shared, run in groupby(_tables(text), lambda table: _shared(path, table[0])):
+        tables = list(run)
+        if shared == len(path):
+            return tables[0][1], tables[-1][2]
+        if shared:
+            kin = tables[-1][2]
+    if kin:
+        commented = ITS_COMMENTS.match(text, kin)
+        place = commented.end() if commented else kin
+    else:
+        written = len(text.rstrip())
+        place = text.index("\n", written) + 1 if written else 0
+    return place, place
+
+
+def _shared(path: tuple[str, ...], header: Any) -> int:
+    """How many keys of the path a header names, from the first on."""
+    if not path or not _is_object(header) or path[0] not in header:
+        return 0
+    return 1 + _shared(path[1:], header[path[0]])
+
+
+def _tables(text: str) -> Iterator[tuple[Any, int, int]]:
+    """Each header of a TOML text, as the values that it makes, where it begins, and where its last key ends."""
+    header: Any = {}
+    at = start = end = 0
+    for statement, says in _statements(text):
+        if statement.lstrip().startswith("["):
+            yield header, start, end
+            header, start = says, at
+        at += len(statement)
+        if says:
+            end = at
+    yield header, start, end
+
+
+def _statements(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each header, key, comment and blank line of a TOML text, with what it says alone."""
+    statement = ""
+    for line in StringIO(text):
+        inside, statement = bool(statement), statement + line
+        if inside and not CLOSING.search(line):
+            continue  # without a look at it: a text of many lines would be read as often
+        try:
+            says = tomllib.loads(statement)
+        except ValueError:
+            continue  # it goes on in the next line
+        yield statement, says
+        statement = ""
+
+
+def _comments(text: str) -> Counter[tuple[str, str]]:
+    """The comment lines of a TOML text, each with the header or comment that it stands above."""
+    lines = [line for statement, _ in _statements(text) if (line := statement.strip())]
+    return Counter(
+        (line, below if below.startswith(("[", "#")) else "")
+        for line, below in pairwise([*lines, ""])
+        if line.startswith("#")
+    )
+
+
+def _line_end(text: str) -> str:
+    return "\r\n" if "\r\n" in text and text.count("\n") == text.count("\r\n") else "\n"
+
+
+def _edited(text: str, changes: Changes, line_end: str) -> str:
     import tomlkit  # only for hosts that keep TOML
     from tomlkit.exceptions import TOMLKitError
 
@@ -172,8 +271,7 @@ def _toml(text: str, changes: Changes) -> str:
         new = tomlkit.dumps(document)
     except TOMLKitError as error:
         raise ConfigError(str(error)) from None
-    only_crlf = "\r\n" in text and text.count("\n") == text.count("\r\n")
-    return new.replace("\r\n", "\n").replace("\n", "\r\n") if only_crlf else new
+    return new.replace("\r\n", "\n").replace("\n", line_end) if line_end == "\r\n" else new
 
 
 def _set_toml(holder: Any, path: tuple[Any, ...], value: Any) -> None:
