@@ -88,6 +88,23 @@ def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
     assert len(request["input"][0]["content"]) == 2
 
 
+def test_a_prompt_that_is_not_utf_8_and_a_home_that_is_not_there_are_told_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer
+):
+    for line, told in (
+        ("printf 'caf\\351' | {} run -", "stdin is not UTF-8"),
+        ("{} run x --file '~no-such-person/x'", "home"),
+    ):
+        command = line.format(" ".join(COMMAND))
+        refused = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60, env=terminal.environment()
+        )
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
 def test_a_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_folder(terminal: Terminal):
     below, beside = terminal.folder.parent / "below", terminal.folder.parent / "beside.md"
     below.mkdir()

@@ -315,7 +315,7 @@ def test_a_variable_is_name_and_value(run: Run, pair: str):
 def test_secrets_of_others_are_not_shown_either(home: Path, run: Run):
     secrets = {
         "GITHUB_TOKEN": "secret-1", "api_key": "secret-2", "Authorization": "Bearer secret-3",
-        "x": "sk-secret-4-abcdefg",
+        "x": "sk-secret-4-abcdefg", "CHAT_WEBHOOK": "https://hooks.example/services/secret-8",
         "url": "https://h/?t=ghp_secret5abcdefghi", "args": ["--token=secret-6", "https://me:secret-7@h/"],
     }  # fmt: skip
     file = home / ".cursor/mcp.json"

@@ -20,7 +20,7 @@ from agent_jobs.hosts.launch import launch
 from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
 
 SECRET_VALUE = re.compile(
-    r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential)[\w.-]*["']?\s*[:=]\s*)
+    r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential|webhook)[\w.-]*["']?\s*[:=]\s*)
         (?P<quote>["'])(?!\$|~|/)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
     re.I | re.X,
 )

@@ -91,6 +91,7 @@ def run_command(as_json: bool, **asked: Any) -> None:
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
         [started] = await session.engine.start(order)
+        session.detached = left([started.job], _back(started.job), ours=not started.duplicate)
         with display(sys.stderr, one=True) as shown:
             await follow(session, [started.job.id], shown, back=_back(started.job), ours=not started.duplicate)
         job = await session.engine.poll(started.job.id)
@@ -146,7 +147,7 @@ def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
     """What the command line asks for, and the folders that it opens by naming files."""
     from agent_jobs.request import Order
 
-    prompt = sys.stdin.read() if asked["prompt"] == "-" else asked["prompt"]
+    prompt = _stdin() if asked["prompt"] == "-" else asked["prompt"]
     files = [_named(each) for each in asked["files"]]
     order = Order(
         prompts=[prompt],
@@ -161,6 +162,14 @@ def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
         options=dict(_option(each) for each in asked["options"]),
     )
     return order, tuple(dict.fromkeys(_standing(file) for file in files))
+
+
+def _stdin() -> str:
+    """What stands on stdin; never as the locale would have it, which may put other characters there."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"stdin is not UTF-8 (byte {error.start + 1}): save it as text in UTF-8.") from None
 
 
 async def _meant(session: Session, order: "Order") -> "Order":
@@ -184,7 +193,10 @@ def _named(written: str) -> Path:
     """The path that is meant from here: `..` at its beginning is this folder's parent, elsewhere it may be a link's."""
     if not written:
         raise click.BadParameter("--file takes a path, and this one is empty.")
-    folder, path = Path.cwd(), Path(written).expanduser()
+    try:
+        folder, path = Path.cwd(), Path(written).expanduser()
+    except RuntimeError:
+        raise click.BadParameter(f"--file {written}: there is no such home folder; write the path out.") from None
     while path.parts[:1] == ("..",):
         folder, path = folder.parent, path.relative_to("..")
     return folder / path
