@@ -277,7 +277,10 @@ async def test_the_end_of_a_run_that_is_held_open_is_written_once_the_database_t
     assert settings.data_dir is not None
     upstream.queue_fault(on="retrieve", status=404, times=-1)
     async with hosting(replace(settings, mode="foreground")) as host:
-        started = await host.start(emulate={"duration_s": 10, "text": "told once"})
+        started = await host.start(emulate={"duration_s": 60, "text": "told once"})
+        engine = await host.app.engine()
+        while (await engine.poll(started["job_id"])).turn.response_id is None:
+            pass  # its id is written down in another way
         database = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None, check_same_thread=False)
         with closing(database) as other:
             await to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")
