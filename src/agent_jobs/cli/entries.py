@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_jobs import __version__
-from agent_jobs.cli.config import bare, masked
+from agent_jobs.cli.config import masked
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.errors import ConfigError
 from agent_jobs.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine
@@ -158,7 +158,7 @@ class _Found:
             fix = f"{self.install} --env AGENT_JOBS_DATA_DIR={here}, or set that here"
             yield self.finding("warning", f"keeps its jobs in {there}, this terminal in {here}", fix)
         if self.settings.base_url.rstrip("/") != ours.base_url.rstrip("/"):
-            theirs, mine = (bare(each).partition("?")[0] for each in (self.settings.base_url, ours.base_url))
+            theirs, mine = (each.partition("?")[0] for each in (self.settings.base_url, ours.base_url))
             fix = f"{self.install} --env OPENAI_BASE_URL={mine}, or set that here"
             yield self.finding("warning", f"sends its jobs to {theirs}, this terminal to {mine}", fix)
 
