@@ -153,10 +153,13 @@ def test_a_server_of_another_endpoint_watches_nothing_of_ours(terminal: Terminal
     with running() as elsewhere, serving(terminal.folder, elsewhere.base_url) as server:
         server.initialize()
         server.call("agent_list")
-        started = terminal.pipe("start", WORK)
-        assert "No other process works on it" in started.stderr
+        started = terminal.pipe("start", "--wait", WORK)
+        assert "Staying until its end" in started.stderr
         assert started.returncode == 0
-    assert [row["status"] for row in listed(terminal)] == ["completed"]
+        left = terminal.pipe("start", scripted("Other work", LONG))
+        assert "No process watches it" in left.stderr
+        assert left.returncode == 0
+    assert {row["title"][:10]: row["status"] for row in listed(terminal)}[WORK[:10]] == "completed"
 
 
 def test_start_detached_leaves_once_upstream_named_the_response(terminal: Terminal, upstream: RunningServer):
@@ -245,7 +248,7 @@ def test_a_batch_that_runs_nothing_is_told(terminal: Terminal):
 
 
 def test_start_tells_of_an_end_that_it_saw(terminal: Terminal):
-    stayed = terminal.pipe("start", scripted(WORK, {"end": "failed"}))
+    stayed = terminal.pipe("start", "--wait", scripted(WORK, {"end": "failed"}))
     assert stayed.returncode == 3
     [job] = listed(terminal)
     assert stayed.stdout == f"{job['job_id']}\n"

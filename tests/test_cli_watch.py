@@ -64,9 +64,9 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(terminal: Termi
     assert terminal.show("watch", job_id).returncode == 5
 
 
-@pytest.mark.parametrize("command", ["run", "start"])
-def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: str):
-    left = terminal.show(command, scripted(WORK, LONG), stop=lambda seen: "in_progress" in seen)
+@pytest.mark.parametrize("command", [["run"], ["start", "--wait"]], ids=["run", "start"])
+def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: list[str]):
+    left = terminal.show(*command, scripted(WORK, LONG), stop=lambda seen: "in_progress" in seen)
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
     assert f"Left {job['job_id']}: it goes on upstream. agent-jobs watch {job['job_id'][:10]}" in left.text

@@ -5,6 +5,15 @@ import sys
 
 
 def main() -> None:
+    """Run the server or a command; Ctrl-C during the imports ends both as it does later."""
+    try:
+        _serve_or_command()
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        raise SystemExit(130) from None
+
+
+def _serve_or_command() -> None:
     """Decide before anything is imported: a host waits for `initialize`."""
     _open_what_is_closed()
     match sys.argv[1:]:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -223,9 +223,18 @@ class App:
 
 
 async def leave_on_signal(
-    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    scope: anyio.CancelScope,
+    interrupt: Callable[[], bool] = lambda: True,
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Cancel a scope when the process is told to end, or its terminal is closed; started once it listens."""
+    """Cancel a scope when the process is told to end, or its terminal is closed; started once it listens.
+
+    Args:
+        scope: What ends.
+        interrupt: Asked at each Ctrl-C: whether the scope ends now. The other signals always end it.
+        task_status: Set once signals are received.
+    """
     if sys.platform == "win32":  # pragma: no cover
         task_status.started()
         return  # the event loop there has no signal receiver: hosts close stdin, Ctrl-C ends a command the hard way
@@ -235,6 +244,8 @@ async def leave_on_signal(
     with anyio.open_signal_receiver(*ends) as signals:
         task_status.started()
         async for number in signals:
+            if number == signal.SIGINT and not interrupt():
+                continue
             logger.info("ending on signal %s", number)
             scope.cancel()
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
@@ -18,7 +19,7 @@ from agent_jobs.job import JSON, OPEN, WAITING, Call, Job, Mode, Status, mapping
 from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
-    from agent_jobs.intake import Intake
+    from agent_jobs.intake import Intake, Intended
     from agent_jobs.request import Order, Preset
     from agent_jobs.responses import ResponsesClient
     from agent_jobs.runner import Runner
@@ -105,26 +106,52 @@ class Engine:
             ConfigError: Nothing was started; a person must change a setting.
             StoreError: Nothing was started.
         """
-        upstream, began = self._working(), self._clock.now()
+        began = self._clock.now()
+        submitted = await self.submit(await self.plan(order))
+        return [Started(await self._launched(job, began, wait_s), duplicate=duplicate) for job, duplicate in submitted]
+
+    async def plan(self, order: Order) -> Intended:
+        """Check an order and price it; nothing is written down yet.
+
+        Raises:
+            RequestError, ConfigError: As `start`.
+        """
+        upstream = self._working()
         if (why := upstream.runner.paused) is not None:
             raise ConfigError(f"Upstream refuses this key: {why} Ask the user; try again in 60 s.")
         if order.previous_job_id is not None:
             await self._existing(order.previous_job_id)
-        asked = await upstream.intake.jobs(order)
-        answering = await self._store.add(
-            *asked.jobs,
-            allow_duplicate=bool(order.options.get("allow_duplicate")),
-            budget=asked.budget,
-            uploads=asked.uploads,
-        )
-        for job, existing in zip(asked.jobs, answering, strict=True):
-            if existing is None:
-                upstream.runner.launch(job.id)
-        started: list[Started] = []
-        for job, existing in zip(asked.jobs, answering, strict=True):
-            now = await self._launched(existing or job, began, wait_s)
-            started.append(Started(now, duplicate=existing is not None))
-        return started
+        return await upstream.intake.jobs(order)
+
+    async def submit(self, planned: Intended) -> list[Started]:
+        """Write the planned jobs down and launch them; return without waiting for upstream.
+
+        A caller that is cancelled meanwhile still gets the ids: what is written down may be sent at any moment.
+
+        Raises:
+            StoreError: Nothing was started.
+        """
+        upstream = self._working()
+        answering: list[Job | None] = []
+        with CancelScope(shield=True):
+            answering = await self._store.add(
+                *planned.jobs,
+                allow_duplicate=planned.allow_duplicate,
+                budget=planned.budget,
+                uploads=planned.uploads,
+            )
+            for job, existing in zip(planned.jobs, answering, strict=True):
+                if existing is None:
+                    upstream.runner.launch(job.id)
+        return [
+            Started(existing or job, duplicate=existing is not None)
+            for job, existing in zip(planned.jobs, answering, strict=True)
+        ]
+
+    async def wait_for_response_id(self, job: Job, *, wait_s: float) -> Job:
+        """Return the job once upstream named its response, it ended, or it has to wait; or after `wait_s`."""
+        job = await self._until(await self._existing(job.id), _arrived, wait_s)
+        return await self._placed(job)
 
     async def _launched(self, job: Job, began: float, wait_s: float) -> Job:
         """The job with its id, or its end if that comes in time; as last known where the database fails."""

@@ -64,6 +64,7 @@ class Intended:
     jobs: list[Job]
     uploads: list[Upload]
     budget: Budget | None
+    allow_duplicate: bool = False  #: also where a job does the same work already
 
 
 class Intake:
@@ -93,6 +94,7 @@ class Intake:
             jobs,
             [Upload(one.name, one.data) for one in uploads],
             None if budget is None else Budget(budget, day_start(self._clock.now())),
+            allow_duplicate=bool(order.options.get("allow_duplicate")),
         )
 
     async def estimate(self, order: Order) -> Estimate:

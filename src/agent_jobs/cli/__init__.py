@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from agent_jobs import __version__
+from agent_jobs.cli.interruption import report_interruption
 from agent_jobs.errors import ConfigError
 
 ABOUT = """\
@@ -72,7 +73,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a file that cannot be used, or a full disk, is told in a sentence."""
         try:
-            return super().invoke(ctx)
+            with report_interruption():
+                return super().invoke(ctx)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # whoever read has enough: click leaves without a word

@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
+from agent_jobs.cli.interruption import INTERRUPTED_STATUS, Interrupted
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.group import Group
@@ -35,7 +36,7 @@ class Exit(IntEnum):
     INCOMPLETE = 4
     CANCELLED = 5
     RUNNING = 6  #: the job goes on
-    INTERRUPTED = 130  #: Ctrl-C; the job goes on
+    INTERRUPTED = INTERRUPTED_STATUS  #: Ctrl-C; the job goes on
 
 
 _EXITS = {
@@ -59,6 +60,30 @@ class Session:
     app: App
     engine: Engine
     detached: str = ""
+    is_starting: bool = False  #: a job is written down and upstream has not named its response
+    is_interrupted: bool = False  #: Ctrl-C was pressed meanwhile
+
+    def interrupt(self) -> bool:
+        """Return True if Ctrl-C ends the command at once, False if the command ends once the start is confirmed."""
+        if not self.is_starting or self.is_interrupted:
+            return True
+        self.is_interrupted = True
+        click.echo(
+            "Interrupted: waiting until upstream names the response, since the run may already cost. "
+            "Ctrl-C again leaves at once.",
+            err=True,
+        )
+        return False
+
+    def finish_starting(self) -> None:
+        """Have Ctrl-C end the command at once from now on.
+
+        Raises:
+            Interrupted: It was pressed meanwhile.
+        """
+        self.is_starting = False
+        if self.is_interrupted:
+            raise Interrupted(self.detached)
 
 
 def read_settings() -> Settings:
@@ -141,16 +166,6 @@ class Refusal(click.ClickException):
         return click.echo(render.dumps(render.refused(self.error)))
 
 
-class Interrupted(click.ClickException):
-    """Somebody pressed Ctrl-C."""
-
-    exit_code = Exit.INTERRUPTED
-
-    def show(self, file: Any = None) -> None:
-        """Say how to come back."""
-        click.echo(self.message or "Interrupted.", err=True)
-
-
 async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str) -> T:
     answers: list[T] = []
     failure: Exception = Interrupted("")
@@ -160,7 +175,7 @@ async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, r
             session = Session(app, await app.engine())
             try:
                 async with anyio.create_task_group() as tasks:
-                    await tasks.start(leave_on_signal, tasks.cancel_scope)
+                    await tasks.start(leave_on_signal, tasks.cancel_scope, session.interrupt)
                     try:
                         answers.append(await work(session))
                     except Exception as error:  # would leave the groups as a group

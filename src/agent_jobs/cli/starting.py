@@ -3,26 +3,31 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+from anyio import CancelScope
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.jobs import write
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
-from agent_jobs.cli.watch import display, follow, left
+from agent_jobs.cli.watch import announce_pending, display, follow, left
 from agent_jobs.engine import Started
-from agent_jobs.errors import ConfigError
+from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.group import Estimate, Watcher
-from agent_jobs.job import Job, Status
+from agent_jobs.job import Call, Job, Status
 from agent_jobs.settings import Settings
 
 if TYPE_CHECKING:  # imported once a job is asked for
     from agent_jobs.request import Order
+
+T = TypeVar("T")
 
 #: A POST is waited for so long before a process leaves: until upstream names the id, the run would be lost with it.
 BIRTH_S = 900.0
@@ -60,6 +65,7 @@ def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
             click.option("--previous", metavar="ID", type=JobId(), help="Go on from this ended job."),
             click.option("--batch", default="", help="A name to find jobs together by."),
+            click.option("--new", is_flag=True, help="Start another job, whatever identical ones there are."),
             click.option("--high", is_flag=True, help="Goes before others that wait for a slot."),
             click.option(
                 "--option",
@@ -80,60 +86,72 @@ def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def run_command(as_json: bool, **asked: Any) -> None:
     """Start a job, wait for its end and print the answer. PROMPT - reads stdin.
 
-    The same work is not started twice: a job that does it already is waited for. Ctrl-C leaves the job running,
-    where upstream has background runs.
+    The same work is not started twice: an identical job is waited for, unless --new is given. Ctrl-C leaves the job
+    running, where upstream has background runs.
     Exit status: 0 completed, 1 nothing was started, 3 failed or expired, 4 incomplete, 5 cancelled.
     """
     asked_for, roots = _order(asked)
 
-    async def run(session: Session) -> "Estimate | Job":
-        order = await _meant(session, asked_for)
+    async def run(order: "Order", may_ask: bool, session: Session) -> "Estimate | _Finished":
+        order = await _meant(session, order)
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
-        [started] = await session.engine.start(order)
-        session.detached = left([started.job], _back(started.job), ours=not started.duplicate)
+        started = await _submit(session, order, may_ask=may_ask)
+        job = started.job
+        if not started.duplicate:
+            click.echo(f"Sending {job.id}.", err=True)
+            job = await _confirm_start(session, job)
+        await announce_pending(session, job.id)
+        session.app.work()
+        session.detached = left([job], _back(job), ours=not started.duplicate)
         with display(sys.stderr, one=True) as shown:
-            await follow(session, [started.job.id], shown, back=_back(started.job), ours=not started.duplicate)
-        job = await session.engine.poll(started.job.id)
+            await follow(session, [job.id], shown, back=_back(job), ours=not started.duplicate)
+        job = await session.engine.poll(job.id)
         await session.engine.deliver(job)
-        return job
+        return _Finished(job, await session.engine.asked(job))
 
-    ended = call(run, role="works", what="run", roots=roots)
-    _tell_estimate(ended) if isinstance(ended, Estimate) else _tell_end(ended, as_json=as_json)
+    finished = _call_asking(run, asked_for, what="run", roots=roots, as_json=as_json)
+    _tell_estimate(finished) if isinstance(finished, Estimate) else _tell_end(finished, as_json=as_json)
 
 
 @click.command("start")
 @order_options
-@click.option("--detach", is_flag=True, help="Leave as soon as upstream named the response, whoever watches.")
-def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
+@click.option("--wait", is_flag=True, help="Stay until it ends, so that the result is collected here.")
+@click.option("--detach", is_flag=True, hidden=True, help="What it does anyway.")
+def start_command(as_json: bool, wait: bool, detach: bool, **asked: Any) -> None:
     """Start a job and print its id. PROMPT - reads stdin.
 
-    Where no other process works on the jobs, it stays until the end, so that the result is collected; Ctrl-C leaves
-    the job running. Where upstream has no background runs it stays too, and Ctrl-C ends the job.
+    It leaves once upstream has named the response, and says which process collects the result. Where upstream has no
+    background runs it stays until the end, and Ctrl-C ends the job.
     Exit status: 0 it was started, 1 nothing was; where it ended meanwhile, that of run.
     """
+    if wait and detach:
+        raise click.UsageError("Give --wait or --detach.")
     asked_for, roots = _order(asked)
 
-    async def start(session: Session) -> "Estimate | Job":
-        order = await _meant(session, asked_for)
+    async def start(order: "Order", may_ask: bool, session: Session) -> "Estimate | Job":
+        order = await _meant(session, order)
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
-        [started] = await session.engine.start(order)
+        started = await _submit(session, order, may_ask=may_ask)
         job, ours = started.job, not started.duplicate
-        session.detached = left([job], _back(job), ours=ours)
+        click.echo(job.id, err=as_json)
+        if ours:
+            job = await _confirm_start(session, job)
         watchers = await session.engine.watched()
-        _tell_start(started, watchers, session.engine.now(), as_json=as_json)
-        if detach or watchers or job.terminal:
-            job = await _born(session, job, ours=ours)
-            if not (ours and job.held_open):
-                return _tell_watchers(job, [] if as_json else watchers)
+        if as_json:
+            _show_start_as_json(started._replace(job=job), watchers, session.engine.now())
+        held = ours and job.held_open
+        if not (wait or held) or job.terminal:
+            return _show_collector(job, [] if as_json else watchers)
         click.echo(_staying(job, ours=ours), err=True)
+        await announce_pending(session, job.id)
         session.app.work()
         with display(sys.stderr, one=True) as shown:
             [ended] = await follow(session, [job.id], shown, back=_back(job), ours=ours)
         return ended
 
-    started = call(start, role="acts", what="start", roots=roots)
+    started = _call_asking(start, asked_for, what="start", roots=roots, as_json=as_json)
     if isinstance(started, Estimate):
         _tell_estimate(started)
     elif started.terminal:
@@ -141,6 +159,90 @@ def start_command(as_json: bool, detach: bool, **asked: Any) -> None:
         if started.output_bytes:
             click.echo(f"agent-jobs result {started.id[:10]} shows what it brought.", err=True)
         raise SystemExit(exit_of(started))
+
+
+class _Finished(NamedTuple):
+    """A job that ended or asks for something, and the calls that wait for an answer."""
+
+    job: Job
+    open_calls: list[Call]
+
+
+class _UnconfirmedStart(Exception):
+    """An identical job's start is unconfirmed, and the user can be asked what to do."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.id)
+        self.job = job
+
+
+def _call_asking(
+    work: "Callable[[Order, bool, Session], Awaitable[T]]",
+    order: "Order",
+    *,
+    what: str,
+    roots: tuple[Path, ...],
+    as_json: bool,
+) -> T:
+    """Run a command that starts a job; ask a person at a terminal before an unconfirmed start answers for it."""
+    may_ask = sys.stdin.isatty() and not as_json
+    try:
+        return call(partial(work, order, may_ask), role="acts", what=what, roots=roots)
+    except _UnconfirmedStart as found:
+        job = found.job
+    click.echo(f"{job.id} asked for the same, and its start is unconfirmed. {terminal.advice(job)}", err=True)
+    if click.confirm("Send the prompt again, which may be paid twice?", err=True):
+        order = _allowing_duplicate(order)
+    return call(partial(work, order, False), role="acts", what=what, roots=roots)
+
+
+async def _submit(session: Session, order: "Order", *, may_ask: bool) -> Started:
+    """Write the job down and launch it, or return the identical one; Ctrl-C is held back from here on.
+
+    Raises:
+        _UnconfirmedStart: The user is to be asked first.
+    """
+    planned = await session.engine.plan(order)
+    session.is_starting = True
+    [started] = await session.engine.submit(planned)
+    job = started.job
+    if not started.duplicate:
+        session.detached = left([job], _back(job), ours=True)
+        return started
+    if may_ask and job.unconfirmed:
+        raise _UnconfirmedStart(job)
+    state = "failed (start_unconfirmed)" if job.unconfirmed else str(job.status)
+    click.echo(f"An identical job, {job.id}, is already {state}. --new starts another.", err=True)
+    session.detached = left([job], _back(job))
+    session.finish_starting()
+    return started
+
+
+def _allowing_duplicate(order: "Order") -> "Order":
+    """Return the order of a job of its own, whatever identical jobs there are."""
+    return replace(order, options={**order.options, "allow_duplicate": True})
+
+
+async def _confirm_start(session: Session, job: Job) -> Job:
+    """Wait until upstream named the response or the start is over; return the job as it stands then.
+
+    Raises:
+        Interrupted: Ctrl-C was pressed meanwhile.
+    """
+    deadline = session.engine.now() + BIRTH_S
+    try:
+        while session.engine.now() < deadline and not job.terminal and job.turn.response_id is None:
+            job = await session.engine.wait_for_response_id(job, wait_s=1.0)
+            if job.status is Status.PENDING and job.activity:
+                click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
+                break
+    finally:
+        # The row is read again, since a user who leaves must hear whether the request was sent.
+        with CancelScope(shield=True), suppress(AgentJobsError):
+            job = await session.engine.wait_for_response_id(job, wait_s=0.0)
+        session.detached = left([job], _back(job), ours=True)
+    session.finish_starting()
+    return job
 
 
 def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
@@ -161,6 +263,8 @@ def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
         priority=int(asked["high"]),
         options=dict(_option(each) for each in asked["options"]),
     )
+    if asked["new"]:
+        order = _allowing_duplicate(order)
     return order, tuple(dict.fromkeys(_standing(file) for file in files))
 
 
@@ -207,24 +311,20 @@ def _standing(file: Path) -> Path:
     return next(folder for folder in (*file.parents, file) if folder.is_dir() and not set("*?[{") & set(str(folder)))
 
 
-def _tell_start(started: Started, watchers: list[Watcher], now: float, *, as_json: bool) -> None:
+def _show_start_as_json(started: Started, watchers: list[Watcher], now: float) -> None:
     from agent_jobs import render
 
-    job = started.job
-    if as_json:
-        told = render.started(job, now, duplicate=started.duplicate)
-        return click.echo(render.dumps(told | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
-    click.echo(job.id)
-    if started.duplicate:
-        click.echo(f"It does this work already: it is {job.status}.", err=True)
-    return None
+    shown = render.started(started.job, now, duplicate=started.duplicate)
+    click.echo(render.dumps(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
 
 
-def _tell_watchers(job: Job, watchers: list[Watcher]) -> Job:
-    """Who works on a job that is left; returns the job."""
-    if watchers and not job.terminal:
-        who = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in watchers)
-        click.echo(f"Watched by {who}. {_back(job)}", err=True)
+def _show_collector(job: Job, watchers: list[Watcher]) -> Job:
+    """Say which process collects the result of a job that goes on; returns the job."""
+    if job.terminal:
+        return job
+    who = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in watchers)
+    watched = f"Watched by {who}." if who else "No process watches it; the next host or `agent-jobs watch` collects it."
+    click.echo(f"{watched} {_back(job)}", err=True)
     return job
 
 
@@ -232,19 +332,7 @@ def _staying(job: Job, *, ours: bool) -> str:
     """Why a job is not left before its end."""
     if ours and job.held_open:
         return "This upstream has no background runs: the job would end with this process, which stays. Ctrl-C ends it."
-    return f"No other process works on it: staying until its end. Ctrl-C leaves it. {_back(job)}"
-
-
-async def _born(session: Session, job: Job, *, ours: bool) -> Job:
-    """Stay until the job's POST is over, one way or the other; returns the job as it stands then."""
-    deadline = session.engine.now() + BIRTH_S
-    while session.engine.now() < deadline and not job.terminal and job.turn.response_id is None:
-        if job.status is Status.PENDING and job.activity:
-            click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
-            break
-        job = await session.engine.poll(job.id, wait_s=1.0)
-        session.detached = left([job], _back(job), ours=ours)
-    return job
+    return f"Staying until its end. Ctrl-C leaves it. {_back(job)}"
 
 
 def _tell_estimate(estimate: Estimate) -> None:
@@ -253,18 +341,27 @@ def _tell_estimate(estimate: Estimate) -> None:
     click.echo(render.dumps(render.estimated(estimate)))
 
 
-def _tell_end(ended: Job, *, as_json: bool) -> None:
-    """The answer, or why there is none; leaves with the exit status that tells."""
+def _tell_end(finished: _Finished, *, as_json: bool) -> None:
+    """Write the answer, or why there is none; leaves with the exit status that tells."""
+    job = finished.job
     if as_json:
-        from agent_jobs import render
+        _write_end_as_json(finished)
+        raise SystemExit(exit_of(job))
+    if job.output:
+        write(job.output.text)
+    _tell_how(job)
+    raise SystemExit(exit_of(job))
 
-        text = {"output": ended.output.text} if ended.output else {}
-        click.echo(render.dumps(render.ended(ended) | text))
-        raise SystemExit(exit_of(ended))
-    if ended.output:
-        write(ended.output.text)
-    _tell_how(ended)
-    raise SystemExit(exit_of(ended))
+
+def _write_end_as_json(finished: _Finished) -> None:
+    from agent_jobs import render
+
+    job = finished.job
+    if job.terminal:
+        text = {"output": job.output.text} if job.output else {}
+        return click.echo(render.dumps(render.ended(job) | text))
+    asked = render.asking(job, finished.open_calls, may_approve=True)
+    return click.echo(render.dumps(asked | {"next": f"agent-jobs reply {job.id}"}))
 
 
 def _tell_how(ended: Job) -> None:

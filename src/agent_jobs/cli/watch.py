@@ -51,11 +51,13 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
             ids = [job.id for job in (await engine.find(Group(active=True, since=engine.now()), GATHERED_MAX)).jobs]
         if not ids:
             return []
+        await announce_pending(session)
+        session.app.work()
         back = f"agent-jobs watch {' '.join(one[:10] for one in ids)}" if job_ids else "agent-jobs watch --all"
         with Records() if as_json else display(sys.stdout, one=len(ids) == 1) as shown:
             return await follow(session, ids, shown, back=f"{back} comes back.")
 
-    jobs = call(watch, role="works", what="watch")
+    jobs = call(watch, role="acts", what="watch")
     if not jobs and not as_json:
         click.echo("Nothing goes on: agent-jobs list shows what there is.")
     elif len(jobs) == 1 and not as_json:
@@ -64,6 +66,17 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
         if not advice or jobs[0].output_bytes:
             click.echo(f"agent-jobs result {jobs[0].id[:10]} shows what it brought.", err=True)
     raise SystemExit(exit_of(*jobs))
+
+
+async def announce_pending(session: Session, *but: str) -> None:
+    """Name the jobs that an earlier command left unsent, before this process sends them."""
+    if (await session.engine.database()).watchers:
+        return  # another process has them
+    pending = Group(statuses=frozenset({Status.PENDING}))
+    for job in (await session.engine.find(pending, GATHERED_MAX)).jobs:
+        if job.id not in but:
+            cancel = f"agent-jobs cancel {job.id[:10]} stops it."
+            click.echo(f"Sending {job.id}, which was left unsent: {terminal.line(job.title)}. {cancel}", err=True)
 
 
 async def follow(
@@ -88,10 +101,12 @@ def left(jobs: Sequence[Job], back: str, *, ours: bool = False) -> str:
     """What becomes of jobs when this process leaves, and how to come back to them; whether it sent them itself."""
     going = [job for job in jobs if not job.terminal] or jobs
     unsent, held = sum(job.status is Status.PENDING for job in going), sum(job.held_open for job in going)
+    unconfirmed = sum(job.status is Status.STARTING and not job.held_open for job in going)
     one = len(going) == 1
     it, is_, goes, ends, them = ("it", "is", "goes", "ends", "it") if one else ("they", "are", "go", "end", "them")
     fates = {
-        f"{goes} on upstream": len(going) - unsent - held,
+        f"{goes} on upstream": len(going) - unsent - held - unconfirmed,
+        "may be running and billed, as upstream has not named the response yet": unconfirmed,
         f"{ends} with {'this process' if ours else f'the process that sent {them}'}": held,
         f"{is_} not sent yet": unsent,
     }

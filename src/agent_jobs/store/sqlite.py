@@ -16,12 +16,15 @@ from agent_jobs.store.rows import ADDED_TO_JOB, OPEN, RUNNING, before, dumps, jo
 
 PURGED_AT_ONCE = 50
 #: Under a caller's own key there is one job, for ever. Without one, these answer for a start of the same work: a job
-#: that goes on, a result that nobody was handed yet, or a start that may be running unknown to us.
+#: that goes on, a result that nobody was handed yet, or a start that may be running unknown to us. The endpoint belongs
+#: to the work: a prompt that went to a wrong address is sent again once the address is right.
 _SAME_KEY = "job.key = :key"
 _SAME_WORK = f"""job.request_hash = :request_hash AND (
                      job.status IN {OPEN}
                      OR job.status = 'completed' AND job.delivered_at IS NULL AND job.finished_at > :created_at - 600
-                     OR job.error_code = 'start_unconfirmed')"""
+                     OR job.error_code = 'start_unconfirmed')
+                 AND EXISTS (SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
+                             AND turn.base_url = :base_url)"""
 #: Where nothing runs upstream, so that a cancel ends the job.
 _IDLE = "('pending', 'input_required')"
 #: A cursor never falls.
@@ -76,11 +79,13 @@ class SQLiteStore(Questions, Queue):
             toolbox=dumps(list(job.toolbox)),
             turn=job.turn.number,
             me=self._db.holder.name,
+            base_url=job.turn.base_url,
         )
         if not added:
             rows = await self._db.execute(
                 f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1",
                 **{name: columns[name] for name in ("key", "request_hash", "created_at")},
+                base_url=job.turn.base_url,
             )
             return self._job(rows[0])
         await self._add_turn(job)

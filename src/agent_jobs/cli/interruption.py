@@ -1,0 +1,33 @@
+"""Ctrl-C, in one wording and with one exit status wherever it is pressed."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+INTERRUPTED_STATUS = 130  # what a shell reports of a program that SIGINT ended
+
+
+class Interrupted(click.ClickException):
+    """The user pressed Ctrl-C; the message says what becomes of the jobs."""
+
+    exit_code = INTERRUPTED_STATUS
+
+    def show(self, file: Any = None) -> None:
+        """Say that the command was interrupted, and how to come back."""
+        click.echo(f"Interrupted. {self.message}".strip(), err=True)
+
+
+@contextmanager
+def report_interruption() -> Generator[None]:
+    """Turn Ctrl-C in here into `Interrupted`, which click would show as "Aborted!" with exit status 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("") from None
+    except click.Abort as error:
+        # A prompt of click's raises it for Ctrl-C, for a closed stdin and for "no".
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise Interrupted("") from None
+        raise
