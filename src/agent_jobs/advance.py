@@ -52,6 +52,8 @@ PENDING_MAX_S = 7 * 86_400.0
 #: Past its limit a run that cannot be asked about is asked about so often, and so long.
 OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
+#: How long one GET may take that finds out whether a run goes on without its connection.
+DECIDE_S = 10.0
 #: Upstream may ask not to be looked at, but not for so long that a result could be gone.
 ASKED_TO_WAIT_MAX_S = 120.0
 #: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
@@ -112,12 +114,17 @@ class Advancer:
         self._follower = Follower(store, clock, limits.follow, settler.closed)
         self._births: set[anyio.CancelScope] = set()
         self._hurried = False
+        self._deciding: set[str] = set()
         self._paused: tuple[float, str] | None = None
 
     @property
     def paused(self) -> str | None:
         """Why nothing new should be sent with this key just now; None when it may be tried."""
         return self._paused[1] if self._paused is not None and self._clock.now() < self._paused[0] else None
+
+    def is_deciding(self, job_id: str) -> bool:
+        """Return True while it is not known yet whether the job's run goes on without this process."""
+        return job_id in self._deciding
 
     async def keep(self) -> None:
         """Write down what followed jobs tell on their way, for ever."""
@@ -250,7 +257,11 @@ class Advancer:
                     job = replace(job, turn=replace(job.turn, mode="foreground"))
                 if not self._hurried:
                     birth.deadline = inf  # an id is not given up while this process lives
+                unsaid = in_background(event) is None and event.get("type") != ANSWERED_JSON
+                if unsaid and not job.terminal and job.turn.mode != "foreground":
+                    self._deciding.add(job.id)
                 cancelling = await self._born(job, response_id)
+                job = await self._decided(job, response_id)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, inf
                 if job.terminal or cancelling:
@@ -261,6 +272,28 @@ class Advancer:
                     return await self._follow(job, events)
                 return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
+
+    async def _decided(self, job: Job, response_id: str) -> Job:
+        """Return the job as held open if upstream does not mention `background` and cannot retrieve its response."""
+        if job.id not in self._deciding:
+            return job
+        try:
+            with anyio.move_on_after(DECIDE_S):
+                await self._client.retrieve(response_id)
+            return job
+        except UpstreamError as error:
+            if self._limits.mode is not None or not _is_not_served(error):
+                return job
+            why = f"it accepts background and ignores it: the response cannot be retrieved ({error})"
+            logger.warning("%s: %s; its run ends with this process", job.id, why)
+            held, now = replace(job, turn=replace(job.turn, mode="foreground")), self._clock.now()
+            with suppress(StoreError):  # a note must not cost the stream
+                await self._store.save(held)
+                await self._store.learn(job.turn.base_url, str(job.turn.request.get("model")), "foreground", now, why)
+                await self._store.record(job.id, now, "foreground", why)
+            return held
+        finally:
+            self._deciding.discard(job.id)
 
     async def _mode(self, job: Job) -> Mode:
         """How to send this turn: as a person said, else as its endpoint taught us, else in the best way."""
@@ -370,7 +403,7 @@ class Advancer:
             return After(0)
         row = await self._store.get(job.id)
         if held and row is not None and row.cancel_requested_at is not None:
-            await self._save(job.cancelled(self._clock.now()))
+            await self._save(job.let_go(self._clock.now()))
             return After(0)
         if held and job.turn.timed_out_at is not None:
             await self._save(job.overran(self._clock.now()))
@@ -450,7 +483,10 @@ class Advancer:
             seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
         except UpstreamError as error:
             not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            seen = job.unreached(f"cannot look: {error}", now)
+            lost = job.turn.mode == "foreground" and _is_not_served(error)
+            seen = job.missed(now) if lost else job.unreached(f"cannot look: {error}", now)
+            if error.code == "not_a_responses_api":
+                logger.warning("%s: %s", job.id, error)
         saved = await self._save(seen, held=held)
         if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
             return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
@@ -493,6 +529,11 @@ class Advancer:
             await self._store.record(job.id, now, "deadline")
             return After(0)
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+
+
+def _is_not_served(error: UpstreamError) -> bool:
+    """Return True if upstream answers that it has no such response, or no such path."""
+    return isinstance(error, MissingError) or error.status in (404, 405, 501) or error.code == "not_a_responses_api"
 
 
 def _unsent(error: UnclearError) -> UnsentError:

@@ -242,8 +242,9 @@ class Job:
             if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
                 return job
             job = replace(job, turn=replace(job.turn, sequence_number=number))
-        if _ended(response) and (job.cancel_requested_at is not None or _hollow(response)):
-            return job
+        stopping = job.cancel_requested_at is not None and job.turn.mode != "foreground"
+        if _ended(response) and (stopping or _hollow(response)):
+            return job  # a run that is held open may have no other copy than this event
         return job._absorb(response, now) if response else job
 
     def observe(self, response: JSON, now: float) -> "Job":
@@ -306,6 +307,11 @@ class Job:
     def cancelled(self, now: float) -> "Job":
         """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
         return self._ended_as(Status.CANCELLED, now, None)
+
+    def let_go(self, now: float) -> "Job":
+        """End a run that was held open as cancelled, with what it wrote: its connection was closed."""
+        output = Output(self.turn.partial, {}) if self.turn.partial else self.output
+        return replace(self, output=output).cancelled(now)
 
     def progressed(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
         """Take in what many small events of a stream told together."""

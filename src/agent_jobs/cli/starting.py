@@ -244,6 +244,10 @@ async def _born(session: Session, job: Job, *, ours: bool) -> Job:
             break
         job = await session.engine.poll(job.id, wait_s=1.0)
         session.detached = left([job], _back(job), ours=ours)
+    while ours and session.engine.is_deciding(job.id):
+        job = await session.engine.poll(job.id, wait_s=0.2)
+    if ours and not job.terminal:
+        job = await session.engine.poll(job.id)
     return job
 
 
