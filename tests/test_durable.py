@@ -468,9 +468,29 @@ async def test_what_a_run_held_open_wrote_before_another_process_cancelled_it_is
         started = await host.start(emulate={"duration_s": 600, "length": 5000, "reasoning": 0})
         job_id = started["job_id"]
         with anyio.fail_after(20):
-            while not (await host.call("agent_result", job_id=job_id, part="partial"))["output"]:
+            while not (await host.call("agent_result", job_id=job_id, part="partial"))["partial"]:
                 await host.call("agent_poll", job_id=job_id, wait_s=1)
         answer = await other.call("agent_cancel", job_id=job_id)
         answer = answer if answer["status"] == "cancelled" else await other.end(job_id)
         assert answer["status"] == "cancelled"
         assert (await host.call("agent_result", job_id=job_id))["output"]
+
+
+ADDED_AND_REFUSED = {
+    "stream_options": "Unknown parameter: 'stream_options'.",
+    "metadata": "metadata is not supported here",
+    "store": "Store must be set to false",
+}
+
+
+@pytest.mark.parametrize("name", ADDED_AND_REFUSED)
+async def test_what_only_we_added_is_left_out_once_it_was_refused(
+    settings: Settings, upstream: RunningServer, name: str
+) -> None:
+    body = {"error": {"message": ADDED_AND_REFUSED[name], "type": "invalid_request_error"}}
+    upstream.queue_fault(on="create", status=400, body=body)
+    async with hosting(settings) as host:
+        for posts in (2, 3):
+            started = await host.start(emulate={"duration_s": 2, "text": "taken"})
+            assert (await host.end(started["job_id"]))["output"] == "taken"
+            assert counters(upstream)["creates"] == posts

@@ -30,6 +30,7 @@ from agent_jobs.errors import (
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
 from agent_jobs.loop import Loop
+from agent_jobs.request.hosted import INCLUDED
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done, Parked
@@ -66,6 +67,8 @@ SETTLE_AGAIN_S = 30.0
 MODE_KEPT_S = 86_400.0
 #: What to try where an endpoint refuses a way of sending.
 LESSER: Mapping[Mode, Mode] = {"background_stream": "background", "background": "foreground"}
+#: What we add to a request unasked, and leave out for an endpoint that refuses it.
+ADDED = ("stream_options", "metadata", "include", "store")
 WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 #: What is wrong with an account, where upstream's code tells a person what to mend.
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
@@ -216,7 +219,7 @@ class Advancer:
                 code = error.code if error.code in ACCOUNT_CODES else "account_refused"
                 await self._fail(job, code, str(error))
             except RefusedError as error:
-                if await self._taught(job, error) or await self._retold(job, error):
+                if await self._drop(job, error) or await self._taught(job, error) or await self._retold(job, error):
                     return After(0)
                 why = request.sentence_for(error.code, error.param, str(error), job.turn.request)
                 await self._fail(job, error.code or "upstream_rejected", why)
@@ -246,7 +249,7 @@ class Advancer:
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job), fingerprint=ours))
         # Neither secrets nor what is removed after the job belong into what is kept.
         body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
-        body = request.sent_as(body, job.turn.mode)
+        body = await self._without_refused(request.sent_as(body, job.turn.mode), job.turn.base_url)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -302,6 +305,30 @@ class Advancer:
         since = self._clock.now() - MODE_KEPT_S
         taught = await self._store.mode(job.turn.base_url, str(job.turn.request.get("model")), since)
         return taught or ("background" if self._client.endpoint.azure else "background_stream")
+
+    async def _without_refused(self, body: JSON, base_url: str) -> JSON:
+        """Return the body without what only we added and the endpoint refuses."""
+        since = self._clock.now() - MODE_KEPT_S
+        refused = [name for name in ADDED if await self._store.mode(base_url, f"-{name}", since)]
+        kept = {name: value for name, value in body.items() if name not in refused or not _is_ours(name, body)}
+        return {**kept, "store": False} if "store" in refused else kept
+
+    async def _drop(self, job: Job, error: RefusedError) -> bool:
+        """If upstream refused what only we added, remember to leave it out there and return True, once for each."""
+        words, body = f"{error.param} {error}".lower(), job.turn.request
+        base_url, now = job.turn.base_url, self._clock.now()
+        name = next((each for each in ADDED if re.search(rf"\b{each}\b", words) and _is_ours(each, body)), None)
+        if name is None or (name == "store" and "false" not in words):
+            return False
+        if await self._store.mode(base_url, f"-{name}", now - MODE_KEPT_S):
+            return False
+        if name == "store":  # what is not stored does not run in the background
+            if self._limits.mode is not None and self._limits.mode != "foreground":
+                return False
+            await self._store.learn(base_url, str(body.get("model")), "foreground", now, str(error))
+        await self._store.learn(base_url, f"-{name}", await self._mode(job), now, str(error))
+        await self._store.record(job.id, now, "dropped", f"{name}: {error}")
+        return await self._store.save(job.unsent("")) is not None
 
     async def _taught(self, job: Job, error: RefusedError) -> bool:
         """Whether a refusal names the way of sending and there is a lesser one, which is kept and tried next."""
@@ -529,6 +556,15 @@ class Advancer:
             await self._store.record(job.id, now, "deadline")
             return After(0)
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+
+
+def _is_ours(name: str, body: JSON) -> bool:
+    """Return True if nothing of a parameter comes from the caller."""
+    if name == "metadata":
+        return set(body.get("metadata") or ()) <= {"job_id"}
+    if name == "include":
+        return bool(body.get("include")) and set(body["include"]) <= {*INCLUDED.values(), thread.ENCRYPTED}
+    return name in body
 
 
 def _is_not_served(error: UpstreamError) -> bool:
