@@ -173,10 +173,17 @@ def test_start_detached_leaves_once_upstream_named_the_response(terminal: Termin
     assert upstream.emulator.counters()["creates"] == 1
 
 
-@pytest.mark.parametrize("why", ["set", "learnt", "watched"])
+#: How an endpoint shows that it has no background runs.
+FOREGROUND: dict[str, list[dict[str, Any]]] = {
+    "learnt": [{"ignore_background": True}],
+    "unsaid": [{"background_unsaid": True}, {"on": "any", "no_retrieve": True}],
+}
+
+
+@pytest.mark.parametrize("why", ["set", "learnt", "unsaid", "watched"])
 def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, upstream: RunningServer, why: str):
-    script = {"duration_s": 30, "text": "Held.", "faults": [{"ignore_background": True}] if why == "learnt" else []}
-    setting = {} if why == "learnt" else {"AGENT_JOBS_MODE": "foreground"}
+    script = {"duration_s": 30, "text": "Held.", "faults": FOREGROUND.get(why, [])}
+    setting = {} if why in FOREGROUND else {"AGENT_JOBS_MODE": "foreground"}
     with serving(terminal.folder, upstream.base_url) if why == "watched" else nullcontext() as server:
         if server is not None:
             server.initialize()

@@ -387,3 +387,105 @@ async def test_an_error_of_any_shape_ends_in_a_sentence(
     assert answer["status"] == "failed"
     assert answer["error"]["message"]
     assert isinstance(answer["error"]["code"], str)
+
+
+def instead_of_creating(app: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
+    """Answer every create with another app; the emulator never sees one."""
+
+    def before(emulator: ASGIApp) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            creates = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == "/v1/responses"
+            await (app if creates else emulator)(scope, receive, send)
+
+        return answer
+
+    return before
+
+
+REFUSED_IN_A_200: dict[str, tuple[str, bytes, str]] = {
+    "an error in the first event": (STREAM, b'data: {"error": {"message": "no such tool", "code": 400}}\n\n', ""),
+    "an error text in the first event": (STREAM, b'data: {"error": "no such tool"}\n\n', ""),
+    "an event named error": (STREAM, b'event: error\ndata: {"message": "no such tool"}\n\n', ""),
+    "an event named error with a text": (STREAM, b"event: error\ndata: no such tool\n\n", ""),
+    "an event of type error": (STREAM, b'data: {"type": "error", "code": "bad", "message": "no such tool"}\n\n', "bad"),
+    "after a comment": (
+        STREAM,
+        b': hi\n\ndata: {"type": "ping"}\n\ndata: {"error": {"message": "no such tool"}}\n\n',
+        "",
+    ),
+    "a failed response without an id": (
+        STREAM,
+        b'data: {"type": "response.failed", "response": {"status": "failed", "error": "no such tool"}}\n\n',
+        "",
+    ),
+    "JSON with an error": ("application/json", b'{"error": {"message": "no such tool", "type": "bad"}}', "bad"),
+    "JSON with an error text": ("application/json", b'{"error": "no such tool"}', ""),
+    "JSON with errors": ("application/json", b'{"errors": [{"message": "no such tool"}]}', ""),
+    "JSON with a detail": ("application/json", b'{"detail": "no such tool"}', ""),
+    "JSON that is an error": ("application/json", b'{"object": "error", "message": "no such tool", "code": 400}', ""),
+    "a server error": ("application/json", b'{"error": {"message": "no such tool", "type": "server_error"}}', ""),
+    "a login page": ("text/html", b"<!DOCTYPE html><title>Sign in, no such tool</title>", "not_a_responses_api"),
+}
+
+
+@pytest.mark.parametrize(("kind", "body", "code"), REFUSED_IN_A_200.values(), ids=REFUSED_IN_A_200)
+async def test_an_error_in_a_200_is_a_refusal_in_the_provider_s_words(
+    settings: Settings, kind: str, body: bytes, code: str
+) -> None:
+    emulator = Emulator(time_scale=SPEED)
+    emulator.app.add_middleware(instead_of_creating(answering(200, kind, body)))
+    with running(emulator=emulator) as upstream:
+        async with hosting(replace(settings, base_url=upstream.base_url)) as host:
+            answer = await host.start(wait_s=20)
+    assert answer["status"] == "failed"
+    assert answer["error"]["code"] != "start_unconfirmed"
+    assert "no such tool" in answer["error"]["message"]
+    assert code in answer["error"]["code"]
+
+
+UNCLEAR_IN_A_200: dict[str, tuple[str, bytes]] = {
+    "a gateway that gave up": ("application/json", b'{"error": {"message": "upstream request timeout"}}'),
+    "a gateway by its number": (STREAM, b'data: {"error": {"message": "oops", "code": 502}}\n\n'),
+    "nothing": ("application/json", b""),
+    "a stream without an event": (STREAM, b""),
+    "an object of something else": ("application/json", b'{"object": "thing"}'),
+}
+
+
+@pytest.mark.parametrize(("kind", "body"), UNCLEAR_IN_A_200.values(), ids=UNCLEAR_IN_A_200)
+async def test_what_may_have_been_accepted_stays_unconfirmed(settings: Settings, kind: str, body: bytes) -> None:
+    emulator = Emulator(time_scale=SPEED)
+    emulator.app.add_middleware(instead_of_creating(answering(200, kind, body)))
+    with running(emulator=emulator) as upstream:
+        async with hosting(replace(settings, base_url=upstream.base_url)) as host:
+            answer = await host.start(wait_s=20)
+    assert answer["error"]["code"] == "start_unconfirmed"
+
+
+FAILED_SHAPES: dict[str, JSON] = {
+    "a text": {"status": "failed", "error": "the model fell over"},
+    "status error": {"status": "error", "error": {"message": "the model fell over"}},
+    "a list": {"status": "failed", "error": None, "errors": [{"message": "the model fell over"}]},
+    "no status": {"status": None, "error": {"message": "the model fell over"}},
+}
+
+
+@pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
+@pytest.mark.parametrize("failed", FAILED_SHAPES.values(), ids=FAILED_SHAPES)
+async def test_a_failed_response_is_told_in_the_provider_s_words(settings: Settings, failed: JSON, follow: int) -> None:
+    def shown(response: JSON) -> JSON:
+        return {**response, **failed} if response.get("status") == "failed" else response
+
+    async with behind(replace(settings, follow=follow), shown=shown) as (host, _):
+        started = await host.start(emulate={"duration_s": 2, "end": "failed"})
+        answer = await host.end(started["job_id"])
+    assert (answer["status"], answer["error"]["message"]) == ("failed", "the model fell over")
+
+
+@pytest.mark.parametrize("words", ["Overloaded. Try again in 5 seconds.", "Please retry after 10s", "Try again later."])
+async def test_a_failure_that_asks_to_be_tried_again_is_retryable(settings: Settings, words: str) -> None:
+    script = {"duration_s": 1, "end": "failed", "error_code": "odd", "error_message": words}
+    async with hosting(settings) as host:
+        answer = await host.end((await host.start(emulate=script))["job_id"])
+    assert answer["error"]["retryable"] is True
+    assert "again" in answer["next"]

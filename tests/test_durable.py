@@ -432,3 +432,65 @@ async def test_old_jobs_are_purged_here_and_upstream_and_leave_a_tombstone(
         sentence = await host.refused("agent_poll", job_id=old["job_id"])
     assert "ended completed" in sentence
     assert "was purged" in sentence
+
+
+async def test_a_run_that_ignores_background_without_a_word_is_held_open(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(background_unsaid=True, no_retrieve=True, times=-1)
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"duration_s": 20, "text": "kept"})
+        answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
+        assert answer["lasts"] == "while this server runs"
+        assert (await host.end(started["job_id"]))["output"] == "kept"
+        second = await host.start(emulate={"duration_s": 2, "text": "again"}, previous_job_id=started["job_id"])
+        assert (await host.end(second["job_id"]))["context"] == "rebuilt"
+    assert counters(upstream)["retrieves"] == 1  # what was learned holds
+
+
+async def test_a_run_that_ignores_background_without_a_word_is_interrupted_with_its_server(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(background_unsaid=True, no_retrieve=True, times=-1)
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never"})
+        while "lasts" not in await host.call("agent_poll", job_id=started["job_id"], wait_s=1):
+            pass
+    async with hosting(settings) as host:
+        assert (await host.end(started["job_id"]))["error"]["code"] == "interrupted"
+
+
+async def test_what_a_run_held_open_wrote_before_another_process_cancelled_it_is_kept(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(background_unsaid=True, no_retrieve=True, times=-1)
+    async with hosting(settings) as host, hosting(settings) as other:
+        started = await host.start(emulate={"duration_s": 600, "length": 5000, "reasoning": 0})
+        job_id = started["job_id"]
+        with anyio.fail_after(20):
+            while not (await host.call("agent_result", job_id=job_id, part="partial"))["partial"]:
+                await host.call("agent_poll", job_id=job_id, wait_s=1)
+        answer = await other.call("agent_cancel", job_id=job_id)
+        answer = answer if answer["status"] == "cancelled" else await other.end(job_id)
+        assert answer["status"] == "cancelled"
+        assert (await host.call("agent_result", job_id=job_id))["output"]
+
+
+ADDED_AND_REFUSED = {
+    "stream_options": "Unknown parameter: 'stream_options'.",
+    "metadata": "metadata is not supported here",
+    "store": "Store must be set to false",
+}
+
+
+@pytest.mark.parametrize("name", ADDED_AND_REFUSED)
+async def test_what_only_we_added_is_left_out_once_it_was_refused(
+    settings: Settings, upstream: RunningServer, name: str
+) -> None:
+    body = {"error": {"message": ADDED_AND_REFUSED[name], "type": "invalid_request_error"}}
+    upstream.queue_fault(on="create", status=400, body=body)
+    async with hosting(settings) as host:
+        for posts in (2, 3):
+            started = await host.start(emulate={"duration_s": 2, "text": "taken"})
+            assert (await host.end(started["job_id"]))["output"] == "taken"
+            assert counters(upstream)["creates"] == posts

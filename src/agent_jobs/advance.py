@@ -30,6 +30,7 @@ from agent_jobs.errors import (
 from agent_jobs.follow import Follower
 from agent_jobs.job import JSON, Job, Mode, Status
 from agent_jobs.loop import Loop
+from agent_jobs.request.hosted import INCLUDED
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done, Parked
@@ -52,6 +53,8 @@ PENDING_MAX_S = 7 * 86_400.0
 #: Past its limit a run that cannot be asked about is asked about so often, and so long.
 OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
+#: How long one GET may take that finds out whether a run goes on without its connection.
+DECIDE_S = 10.0
 #: Upstream may ask not to be looked at, but not for so long that a result could be gone.
 ASKED_TO_WAIT_MAX_S = 120.0
 #: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
@@ -64,6 +67,8 @@ SETTLE_AGAIN_S = 30.0
 MODE_KEPT_S = 86_400.0
 #: What to try where an endpoint refuses a way of sending.
 LESSER: Mapping[Mode, Mode] = {"background_stream": "background", "background": "foreground"}
+#: What we add to a request unasked, and leave out for an endpoint that refuses it.
+ADDED = ("stream_options", "metadata", "include", "store")
 WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 #: What is wrong with an account, where upstream's code tells a person what to mend.
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
@@ -112,12 +117,17 @@ class Advancer:
         self._follower = Follower(store, clock, limits.follow, settler.closed)
         self._births: set[anyio.CancelScope] = set()
         self._hurried = False
+        self._deciding: set[str] = set()
         self._paused: tuple[float, str] | None = None
 
     @property
     def paused(self) -> str | None:
         """Why nothing new should be sent with this key just now; None when it may be tried."""
         return self._paused[1] if self._paused is not None and self._clock.now() < self._paused[0] else None
+
+    def is_deciding(self, job_id: str) -> bool:
+        """Return True while it is not known yet whether the job's run goes on without this process."""
+        return job_id in self._deciding
 
     async def keep(self) -> None:
         """Write down what followed jobs tell on their way, for ever."""
@@ -209,7 +219,7 @@ class Advancer:
                 code = error.code if error.code in ACCOUNT_CODES else "account_refused"
                 await self._fail(job, code, str(error))
             except RefusedError as error:
-                if await self._taught(job, error) or await self._retold(job, error):
+                if await self._drop(job, error) or await self._taught(job, error) or await self._retold(job, error):
                     return After(0)
                 why = request.sentence_for(error.code, error.param, str(error), job.turn.request)
                 await self._fail(job, error.code or "upstream_rejected", why)
@@ -239,7 +249,7 @@ class Advancer:
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job), fingerprint=ours))
         # Neither secrets nor what is removed after the job belong into what is kept.
         body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
-        body = request.sent_as(body, job.turn.mode)
+        body = await self._without_refused(request.sent_as(body, job.turn.mode), job.turn.base_url)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -250,7 +260,11 @@ class Advancer:
                     job = replace(job, turn=replace(job.turn, mode="foreground"))
                 if not self._hurried:
                     birth.deadline = inf  # an id is not given up while this process lives
+                unsaid = in_background(event) is None and event.get("type") != ANSWERED_JSON
+                if unsaid and not job.terminal and job.turn.mode != "foreground":
+                    self._deciding.add(job.id)
                 cancelling = await self._born(job, response_id)
+                job = await self._decided(job, response_id)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, inf
                 if job.terminal or cancelling:
@@ -262,6 +276,28 @@ class Advancer:
                 return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
 
+    async def _decided(self, job: Job, response_id: str) -> Job:
+        """Return the job as held open if upstream does not mention `background` and cannot retrieve its response."""
+        if job.id not in self._deciding:
+            return job
+        try:
+            with anyio.move_on_after(DECIDE_S):
+                await self._client.retrieve(response_id)
+            return job
+        except UpstreamError as error:
+            if self._limits.mode is not None or not _is_not_served(error):
+                return job
+            why = f"it accepts background and ignores it: the response cannot be retrieved ({error})"
+            logger.warning("%s: %s; its run ends with this process", job.id, why)
+            held, now = replace(job, turn=replace(job.turn, mode="foreground")), self._clock.now()
+            with suppress(StoreError):  # a note must not cost the stream
+                await self._store.save(held)
+                await self._store.learn(job.turn.base_url, str(job.turn.request.get("model")), "foreground", now, why)
+                await self._store.record(job.id, now, "foreground", why)
+            return held
+        finally:
+            self._deciding.discard(job.id)
+
     async def _mode(self, job: Job) -> Mode:
         """How to send this turn: as a person said, else as its endpoint taught us, else in the best way."""
         if self._limits.mode is not None:
@@ -269,6 +305,30 @@ class Advancer:
         since = self._clock.now() - MODE_KEPT_S
         taught = await self._store.mode(job.turn.base_url, str(job.turn.request.get("model")), since)
         return taught or ("background" if self._client.endpoint.azure else "background_stream")
+
+    async def _without_refused(self, body: JSON, base_url: str) -> JSON:
+        """Return the body without what only we added and the endpoint refuses."""
+        since = self._clock.now() - MODE_KEPT_S
+        refused = [name for name in ADDED if await self._store.mode(base_url, f"-{name}", since)]
+        kept = {name: value for name, value in body.items() if name not in refused or not _is_ours(name, body)}
+        return {**kept, "store": False} if "store" in refused else kept
+
+    async def _drop(self, job: Job, error: RefusedError) -> bool:
+        """If upstream refused what only we added, remember to leave it out there and return True, once for each."""
+        words, body = f"{error.param} {error}".lower(), job.turn.request
+        base_url, now = job.turn.base_url, self._clock.now()
+        name = next((each for each in ADDED if re.search(rf"\b{each}\b", words) and _is_ours(each, body)), None)
+        if name is None or (name == "store" and "false" not in words):
+            return False
+        if await self._store.mode(base_url, f"-{name}", now - MODE_KEPT_S):
+            return False
+        if name == "store":  # what is not stored does not run in the background
+            if self._limits.mode is not None and self._limits.mode != "foreground":
+                return False
+            await self._store.learn(base_url, str(body.get("model")), "foreground", now, str(error))
+        await self._store.learn(base_url, f"-{name}", await self._mode(job), now, str(error))
+        await self._store.record(job.id, now, "dropped", f"{name}: {error}")
+        return await self._store.save(job.unsent("")) is not None
 
     async def _taught(self, job: Job, error: RefusedError) -> bool:
         """Whether a refusal names the way of sending and there is a lesser one, which is kept and tried next."""
@@ -370,7 +430,7 @@ class Advancer:
             return After(0)
         row = await self._store.get(job.id)
         if held and row is not None and row.cancel_requested_at is not None:
-            await self._save(job.cancelled(self._clock.now()))
+            await self._save(job.let_go(self._clock.now()))
             return After(0)
         if held and job.turn.timed_out_at is not None:
             await self._save(job.overran(self._clock.now()))
@@ -450,7 +510,10 @@ class Advancer:
             seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
         except UpstreamError as error:
             not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            seen = job.unreached(f"cannot look: {error}", now)
+            lost = job.turn.mode == "foreground" and _is_not_served(error)
+            seen = job.missed(now) if lost else job.unreached(f"cannot look: {error}", now)
+            if error.code == "not_a_responses_api":
+                logger.warning("%s: %s", job.id, error)
         saved = await self._save(seen, held=held)
         if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
             return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
@@ -493,6 +556,20 @@ class Advancer:
             await self._store.record(job.id, now, "deadline")
             return After(0)
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+
+
+def _is_ours(name: str, body: JSON) -> bool:
+    """Return True if nothing of a parameter comes from the caller."""
+    if name == "metadata":
+        return set(body.get("metadata") or ()) <= {"job_id"}
+    if name == "include":
+        return bool(body.get("include")) and set(body["include"]) <= {*INCLUDED.values(), thread.ENCRYPTED}
+    return name in body
+
+
+def _is_not_served(error: UpstreamError) -> bool:
+    """Return True if upstream answers that it has no such response, or no such path."""
+    return isinstance(error, MissingError) or error.status in (404, 405, 501) or error.code == "not_a_responses_api"
 
 
 def _unsent(error: UnclearError) -> UnsentError:

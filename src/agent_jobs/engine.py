@@ -270,6 +270,10 @@ class Engine:
         """
         return await self._working().client.model(name)
 
+    def is_deciding(self, job_id: str) -> bool:
+        """Return True while it is not known yet whether the job's run goes on without this process."""
+        return isinstance(self._upstream, Upstream) and self._working().runner.is_deciding(job_id)
+
     async def mode(self, model: str) -> Mode | None:
         """How jobs of a model have to be sent, where the endpoint taught it in the last day."""
         base_url = self._working().client.endpoint.base_url

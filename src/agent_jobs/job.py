@@ -4,6 +4,7 @@ Nothing here waits, reads a clock or does I/O. Time is an argument, a change is 
 that comes from upstream may be incomplete, wrongly typed or from a server that reads the contract differently.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -53,6 +54,11 @@ RETRYABLE = frozenset(
     {"server_error", "rate_limit_exceeded", "server_is_overloaded", "vector_store_timeout", "interrupted"}
 )
 
+#: What upstream says of a failure that time alone cures.
+_AGAIN = re.compile(r"\b(?:try(?:ing)? again|retry)\b.{0,30}?(?:\bin \d|\bafter \d|\blater\b|\bshortly\b)", re.I)
+#: Ends as some servers write them.
+_SPELLINGS = {"error": "failed", "errored": "failed", "canceled": "cancelled"}
+
 #: A `completed` without output and usage is looked at this often again before it is believed (LiteLLM #36275).
 HOLLOW_LOOKS = 3
 #: Reads right after a create may miss for ~33 s (measured on Azure), so `expired` needs this many misses, this long.
@@ -77,7 +83,7 @@ class Failure:
     @property
     def retryable(self) -> bool:
         """Whether starting the same work again is sensible."""
-        return self.code in RETRYABLE
+        return self.code in RETRYABLE or _AGAIN.search(self.message) is not None
 
 
 #: Why a job ends that was waited with for somebody, as long as that may take.
@@ -236,8 +242,9 @@ class Job:
             if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
                 return job
             job = replace(job, turn=replace(job.turn, sequence_number=number))
-        if _ended(response) and (job.cancel_requested_at is not None or _hollow(response)):
-            return job
+        stopping = job.cancel_requested_at is not None and job.turn.mode != "foreground"
+        if _ended(response) and (stopping or _hollow(response)):
+            return job  # a run that is held open may have no other copy than this event
         return job._absorb(response, now) if response else job
 
     def observe(self, response: JSON, now: float) -> "Job":
@@ -300,6 +307,11 @@ class Job:
     def cancelled(self, now: float) -> "Job":
         """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
         return self._ended_as(Status.CANCELLED, now, None)
+
+    def let_go(self, now: float) -> "Job":
+        """End a run that was held open as cancelled, with what it wrote: its connection was closed."""
+        output = Output(self.turn.partial, {}) if self.turn.partial else self.output
+        return replace(self, output=output).cancelled(now)
 
     def progressed(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
         """Take in what many small events of a stream told together."""
@@ -366,7 +378,7 @@ class Job:
             return self
         items = items_of(response.get("output"))
         job = replace(self, activity=activity_of(items) or self.activity)
-        match response.get("status"):
+        match _status_of(response):
             case "queued":
                 return job._to(Status.QUEUED)
             case "completed" | "incomplete" | "failed" | "cancelled" as end:
@@ -494,17 +506,38 @@ def _singular(word: str) -> str:
 
 def _failure(response: JSON, end: str) -> Failure | None:
     """The reason of an end that is not `completed`, from wherever upstream wrote it."""
-    error, details = mapping_of(response.get("error")), mapping_of(response.get("incomplete_details"))
+    details = mapping_of(response.get("incomplete_details"))
     if end == "failed":
-        code, message = error.get("code"), error.get("message")
-        return Failure(str(code or "failed"), str(message or "Upstream gave no reason."))
+        return _error_of(response) or Failure("failed", "Upstream gave no reason.")
     if end == "incomplete":
         return Failure(str(details.get("reason") or "incomplete"), "The output was cut short.")
     return None
 
 
+def _error_of(response: JSON) -> Failure | None:
+    """Return the error that a response names: an object, a text, or one or several of them in a list."""
+    for name in ("error", "errors", "last_error", "detail", "message"):
+        value = response.get(name)
+        errors = cast("list[object]", value) if isinstance(value, list) else [value]
+        found = [mapping_of(each) or {"message": each} for each in errors if each]
+        codes = [each.get("code") or each.get("type") for each in found]
+        words = [each.get("message") or each.get("msg") or each.get("detail") for each in found]
+        if any(codes) or any(words):
+            message = "; ".join(str(each) for each in words if each) or "Upstream gave no reason."
+            return Failure(str(next(filter(None, codes), "failed")), message)
+    return None
+
+
+def _status_of(response: JSON) -> object:
+    """Return the status in upstream's own spelling; an error without a status that is known is a failure."""
+    status = response.get("status")
+    if isinstance(status, str) and status in _SPELLINGS:
+        return _SPELLINGS[status]
+    return "failed" if status is None and response.get("error") else status
+
+
 def _ended(response: JSON) -> bool:
-    return response.get("status") in ("completed", "incomplete", "failed", "cancelled")
+    return _status_of(response) in ("completed", "incomplete", "failed", "cancelled")
 
 
 def _hollow(response: JSON) -> bool:

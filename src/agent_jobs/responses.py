@@ -48,6 +48,18 @@ SECRET_CHARS = 8
 RETRY_AFTER_MAX_S = 3600.0
 #: What servers say of a path they do not serve, where a missing model or conversation would be named.
 NO_ROUTE = ("", "Not Found", "Method Not Allowed")
+#: Where an error stands in a body, by how often that was seen; under `errors` there are several.
+ERROR_FIELDS = ("error", "errors", "detail", "message", "msg")
+#: An error in a 200 that is none of these is a plain refusal. The last two say that somebody between us and the model
+#: gave up waiting, so the run may go on all the same.
+STATUS_OF_WORDS = (
+    (401, re.compile(r"invalid_api_key|authenticat|unauthori[sz]ed")),
+    (403, re.compile(r"permission|forbidden")),
+    (429, re.compile(r"rate.?limit|too many requests|quota|credit_balance|spend_limit|usage_limit|billing_hard")),
+    (503, re.compile(r"overloaded|slow_down|service.?unavailable")),
+    (504, re.compile(r"time[sd]?[ _-]?out|timeout")),
+    (502, re.compile(r"bad.?gateway|connection (was )?(reset|closed|lost|aborted)")),
+)
 
 #: 429s that no waiting cures (OpenAI's error-codes guide); the openai SDK repeats them all the same.
 QUOTA_CODES = frozenset(
@@ -271,15 +283,44 @@ class ResponsesClient:
             raise refusal(answer.status_code, answer.headers, words, url=answer.request.url, creating=creating)
         if _content_type(answer) != "text/event-stream":
             await answer.aread()
+            if creating:
+                self._check_accepted(answer, _parsed(answer.text))
             yield {"type": ANSWERED_JSON, "response": _object(answer)}
             return
         answer.encoding = "utf-8-sig"  # SSE is always UTF-8, and httpx2's parser leaves a byte order mark standing
+        named = not creating  # an error that comes after the id is the run's, and a GET tells of it
         async for sse in source:
             if sse.data == "[DONE]":
                 return
             event = _parsed(sse.data)
+            if not named:
+                if sse.event == "error" or (event is not None and event.get("type") == "error"):
+                    self._refuse(answer, {"message": sse.data} if event is None else event)
+                response = (event or {}).get("response")
+                of_response = isinstance(response, dict)
+                named = of_response and bool(cast(JSON, response).get("id"))
+                if not named and event is not None:
+                    self._check_accepted(answer, cast(JSON, response) if of_response else event)
             if event is not None:
                 yield event
+
+    def _check_accepted(self, answer: httpx2.Response, body: JSON | None) -> None:
+        """Raise where an answer of success plainly says that the request was not accepted: an error, a web page."""
+        if body is None:
+            if _is_page(answer):
+                raise RefusedError(_page_words(answer), code="not_a_responses_api", status=answer.status_code)
+            return
+        # What has an id was accepted, however it ended.
+        if not body.get("id") and _has_error(body):
+            self._refuse(answer, body)
+
+    def _refuse(self, answer: httpx2.Response, body: JSON) -> None:
+        words = self._without_secrets(json.dumps(body))
+        status = _status_in(body)
+        error = refusal(status, answer.headers, words, url=answer.request.url, creating=True)
+        if status == 500 and isinstance(error, UnclearError):
+            error = RefusedError(str(error), code=error.code or "server_error", status=answer.status_code)
+        raise error
 
     async def _forget(self, url: httpx2.URL) -> None:
         try:
@@ -435,12 +476,47 @@ def _object(answer: httpx2.Response) -> JSON:
     response = _parsed(answer.text)
     if response is None or not response.get("id"):
         kind = _content_type(answer) or "nothing"
-        raise UnclearError(
-            f"{bare(answer.request.url)} answered {kind}, which is no response object",
-            code="not_a_responses_api",
-            status=answer.status_code,
-        )
+        words = f"{bare(answer.request.url)} answered {kind}, which is no response object"
+        if response is None and answer.request.method == "GET" and _id_in(answer.request.url):
+            words = f"retrieve is not served here: {words}"
+        raise UnclearError(words, code="not_a_responses_api", status=answer.status_code)
     return response
+
+
+def _is_page(answer: httpx2.Response) -> bool:
+    """Return True for a page that was made for browsers, such as a login."""
+    begin = answer.text[:200].lstrip("\ufeff \t\r\n").lower()
+    return begin.startswith(("<!doctype html", "<html")) or (_content_type(answer) == "text/html" and "<" in begin)
+
+
+def _page_words(answer: httpx2.Response) -> str:
+    found = re.search(r"<title[^>]*>([^<]{1,120})", answer.text[:20_000], re.I)
+    title = f' ("{" ".join(found[1].split())}")' if found else ""
+    where = bare(answer.request.url)
+    return f"{where} answered with a web page{title} and not with a response: check OPENAI_BASE_URL and the login there"
+
+
+def _has_error(body: JSON) -> bool:
+    """Return True if a body without an id names an error and no response."""
+    if body.get("object") == "error" or body.get("success") is False or body.get("status") in ("error", "failed"):
+        return True
+    if any(body.get(name) for name in ("error", "errors", "detail")):
+        return True
+    code = body.get("code") or body.get("status")
+    worded = isinstance(body.get("message") or body.get("msg"), str)
+    return worded and type(code) is int and 400 <= code < 600
+
+
+def _status_in(body: JSON) -> int:
+    """Return the HTTP status that an error in a 200 would have had."""
+    error, _ = _error_body(json.dumps(body))
+    for each in (error, body):
+        for name in ("status", "status_code", "code"):
+            said = str(each.get(name))
+            if re.fullmatch(r"[45]\d\d", said):
+                return int(said)
+    words = " ".join(str(error.get(name) or "") for name in ("code", "type", "message")).lower()
+    return next((status for status, named in STATUS_OF_WORDS if named.search(words)), 500)
 
 
 def _content_type(answer: httpx2.Response) -> str:
@@ -453,16 +529,28 @@ def _error_body(body: str) -> tuple[JSON, bool]:
     if parsed is None:
         plain = "" if "<" in body[:100] else " ".join(body.split())
         return {"message": plain}, False
-    for name in ("error", "detail", "message"):
+    for name in ERROR_FIELDS:
         told = parsed.get(name)
-        if isinstance(told, dict):
+        if isinstance(told, dict) and told:
             return cast(JSON, told), name == "error"
-        if isinstance(told, str):
-            return {"message": told}, False
-        if isinstance(told, list):  # FastAPI's findings
-            found = [cast(JSON, each).get("msg") for each in cast("list[object]", told) if isinstance(each, dict)]
-            return {"message": "; ".join(str(words) for words in found if words)}, False
+        if isinstance(told, str) and told:
+            beside = {each: parsed.get(each) for each in ("code", "type", "param") if each in parsed}
+            return {**beside, "message": told}, False
+        if isinstance(told, list):
+            errors = cast("list[object]", told)
+            first = next((cast(JSON, each) for each in errors if isinstance(each, dict)), {})
+            words = "; ".join(filter(None, map(_words_of, errors)))
+            if words:
+                return {**first, "message": words}, False
     return {}, False
+
+
+def _words_of(error: object) -> str:
+    """Return the words of one of several errors: FastAPI's findings, GraphQL's, or a text."""
+    if isinstance(error, dict):
+        found = cast(JSON, error)
+        return str(next((found[name] for name in ("message", "msg", "detail", "title") if found.get(name)), ""))
+    return error if isinstance(error, str) else ""
 
 
 def _broken(error: Exception, endpoint: Endpoint, *, sent: bool) -> UpstreamError:

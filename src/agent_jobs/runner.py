@@ -88,6 +88,10 @@ class Runner:
         """Why nothing new should be sent just now; None when it may be tried."""
         return self._advancer.paused
 
+    def is_deciding(self, job_id: str) -> bool:
+        """Return True while it is not known yet whether the job's run goes on without this process."""
+        return self._advancer.is_deciding(job_id)
+
     def wake(self) -> None:
         """Somebody pulled a job nearer: look at the due times now."""
         self._woken.set()

@@ -236,6 +236,8 @@ async def _confirm_start(session: Session, job: Job) -> Job:
             if job.status is Status.PENDING and job.activity:
                 click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
                 break
+        while session.engine.is_deciding(job.id):
+            job = await session.engine.poll(job.id, wait_s=0.2)
     finally:
         # The row is read again, since a user who leaves must hear whether the request was sent.
         with CancelScope(shield=True), suppress(AgentJobsError):

@@ -378,6 +378,8 @@ class Emulator:
         await exchange.json(self._models.card(exchange.request.path_params["model_id"]))
 
     def _named(self, exchange: Exchange) -> Run:
+        if exchange.fault.no_retrieve:
+            raise ApiError(404, "Not Found")
         return self._find(exchange.request.path_params["response_id"], exchange.fault)
 
     async def _post_faults(self, request: Request) -> JSONResponse:

@@ -25,7 +25,7 @@ Drop = Literal["before_headers", "after_accept", "before_created", "after_events
 _LASTING = (
     "not_found_for_s", "not_found_after_end_s", "id_changes", "completed_empty", "complete_after_cancel",
     "late_complete", "cancel_status", "cancel_clears_output", "failed_event_on_cancel", "poll_after_ms",
-    "missing_fields", "unknown_status",
+    "missing_fields", "unknown_status", "no_retrieve",
 )  # fmt: skip
 
 
@@ -71,6 +71,7 @@ class Fault:
     error_event: Literal["nested", "flat"] | None = None
     stuck_queued: bool = False
     ignore_background: bool = False
+    background_unsaid: bool = False  #: ignored, and mentioned in no answer
     complete_at_once: bool = False
     # the later answers about it
     not_found_for_s: float = 0.0
@@ -85,6 +86,7 @@ class Fault:
     poll_after_ms: int | None = None
     missing_fields: bool = False
     unknown_status: str | None = None
+    no_retrieve: bool = False  #: neither GET nor cancel of a response is served
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "Fault":

@@ -80,7 +80,7 @@ class Run:
         self.id = response_id
         self.body = body
         self.fault = fault
-        self.background = bool(body.get("background")) and not fault.ignore_background
+        self.background = bool(body.get("background")) and not (fault.ignore_background or fault.background_unsaid)
         self.brought = FaultQueue()
         self.client_request_id: str | None = None
         self.created_s = clock.now()
@@ -95,6 +95,8 @@ class Run:
         steps = timeline(script, response_id, text, Asked.of(body), container, unknown=fault.unknown_events)
         self._steps = deque(steps)
         self._base = _echo(body, response_id) | {"background": self.background}
+        if fault.background_unsaid:
+            del self._base["background"]
         self._ending: Json = {}
         self._input_tokens = count_tokens(body)
         self._events: list[Json] = []
