@@ -329,3 +329,80 @@ async def test_a_dry_run_tells_the_bound_and_starts_and_costs_nothing(
     assert "options.max_output_tokens" in unbounded["unbounded"]
     assert listed == {"jobs": [], "counts": {}}
     assert upstream.emulator.log() == []
+
+
+# Usage that can be read only in part.
+
+#: Of `USAGE`, what upstream sends where it leaves a count out, or gives it by another name; and what of it is known.
+PARTLY = {
+    "null": ({**USAGE, "output_tokens": None}, {"input_tokens": 100_000}),
+    "negative": ({**USAGE, "input_tokens": -1}, {"output_tokens": 20_000}),
+    "a text": ({**USAGE, "output_tokens": "20000"}, {"input_tokens": 100_000}),
+    "a flag": ({**USAGE, "output_tokens": True}, {"input_tokens": 100_000}),
+    "no such name": ({"input_tokens": 100_000}, {"input_tokens": 100_000}),
+    "only a total": ({"total_tokens": 120_000}, {}),
+    "old names, one null": ({"prompt_tokens": 100_000, "completion_tokens": None}, {"input_tokens": 100_000}),
+    "nothing": ({}, None),
+    "not an object": ([1], None),
+}
+
+
+async def ended_with(host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any) -> str:
+    """A job that completed with this usage."""
+    started = await host.start(prompt, emulate={"end": "never", "reasoning": 0}, **more)
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "done"}]}
+    ended = sent(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}
+    upstream.queue_fault(on="retrieve", status=200, body=ended)
+    assert (await host.end(started["job_id"]))["status"] == "completed"
+    return started["job_id"]
+
+
+@pytest.mark.parametrize("name", PARTLY)
+async def test_a_usage_that_is_partly_unknown_keeps_its_reservation_and_has_no_cost(
+    priced: Settings, upstream: RunningServer, name: str
+) -> None:
+    usage, known = PARTLY[name]
+    async with hosting(replace(priced, follow=0, daily_budget_usd=1.1)) as host:
+        job_id = await ended_with(host, upstream, usage, options=DOLLAR)
+        listed = await host.call("agent_list")
+        shown = {} if known is None else await usage_of(host, job_id)
+        assert "2.00 USD" in await host.refused("agent_start", prompt="two", options=DOLLAR)
+    assert rows(listed) == {job_id: None}
+    assert listed["today_usd"] == pytest.approx(1.0, abs=0.01)
+    partly = {count: value for count, value in shown.items() if count != "cached_tokens"}
+    assert partly == ({} if known is None else {**known, "partial": True})
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 100_000, "prompt_tokens_details": {"cached_tokens": 40_000}, "completion_tokens": 20_000},
+        {**USAGE, "prompt_tokens": 0, "completion_tokens": 0},
+        {
+            "input_tokens": 0, "output_tokens": 0, "prompt_tokens": 100_000, "completion_tokens": 20_000,
+            "prompt_tokens_details": {"cached_tokens": 40_000},
+        },
+        {**USAGE, "output_tokens_details": None},
+        {**USAGE, "total_tokens": None},
+    ],
+    ids=["old names", "old names empty", "new names empty", "no details", "no total"],
+)  # fmt: skip
+async def test_a_usage_is_read_by_the_names_of_chat_completions_too(
+    priced: Settings, upstream: RunningServer, usage: dict[str, Any]
+) -> None:
+    async with hosting(replace(priced, follow=0)) as host:
+        job_id = await ended_with(host, upstream, usage)
+        assert rows(await host.call("agent_list")) == {job_id: USD}
+
+
+async def test_a_completed_response_that_counts_no_input_has_no_cost(priced: Settings, upstream: RunningServer) -> None:
+    async with hosting(replace(priced, follow=0)) as host:
+        job_id = await ended_with(host, upstream, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
+        assert rows(await host.call("agent_list")) == {job_id: None}
+
+
+async def test_a_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings, upstream: RunningServer) -> None:
+    async with hosting(replace(priced, follow=0, daily_budget_usd=10)) as host:
+        before = await ended_with(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
+        refusal = await host.refused("agent_start", prompt="two", previous_job_id=before, options=DOLLAR)
+    assert "tokens of the previous job are not known" in refusal

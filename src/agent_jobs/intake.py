@@ -253,7 +253,7 @@ class Intake:
         job = await self._store.get(job_id)
         if job is None or not job.terminal:
             raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
-        tokens = job.usage.input_tokens + job.usage.output_tokens if job.usage else None
+        tokens = job.usage.exact_tokens if job.usage else None
         before = _Previous(job.turn.request, toolbox=job.toolbox)
         if link := self._link(job, conversation):
             return replace(before, link=link, tokens=tokens)

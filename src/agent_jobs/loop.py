@@ -269,7 +269,7 @@ class Loop:
             job.turn.request,
             at=self._clock.now(),
             provider_url=job.turn.base_url,
-            history_tokens=used.input_tokens + used.output_tokens if used else None,
+            history_tokens=used.exact_tokens if used else None,
         )
         most = so_far + await anyio.to_thread.run_sync(bound_usd)  # the price list takes a moment to load
         if job.max_cost_usd is not None and most > job.max_cost_usd:

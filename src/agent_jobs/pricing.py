@@ -138,7 +138,7 @@ class Prices:
         return cls(_read(path) if path else Table(), parse(built_in))
 
     def cost_of(self, response: JSON, *, at: float, provider_url: str) -> float | None:
-        """What a finished response cost; None while it has no usage, or where anything in it has no known price.
+        """What a finished response cost; None where its usage or a price in it is not wholly known.
 
         Args:
             response: The response object as upstream gave it.
@@ -146,10 +146,16 @@ class Prices:
             provider_url: The base URL it was sent to.
         """
         usage, model, tier = Usage.of(response.get("usage")), response.get("model"), response.get("service_tier")
-        if usage is None or not isinstance(model, str):
+        if usage is None or usage.partial or not isinstance(model, str):
             return None
-        details = _mapping(_mapping(response.get("usage")).get("input_tokens_details"))
-        if _count(_mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens")):
+        if response.get("status") == "completed" and not usage.input_tokens:
+            return None  # whatever was completed was asked for: this 0 stands for a count that is missing
+        counted = _mapping(response.get("usage"))
+        details = {**_mapping(counted.get("prompt_tokens_details")), **_mapping(counted.get("input_tokens_details"))}
+        written = details.get("cache_write_tokens")
+        if written and not _count(written):
+            return None  # writes cost more than other input, so a count that cannot be read must not be 0
+        if _mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"):
             return None  # dearer than the writes that the price lists know
         return self.cost_usd(
             model,
@@ -158,7 +164,7 @@ class Prices:
             provider_url=provider_url,
             service_tier=tier if isinstance(tier, str) else None,
             calls=calls_of(response),
-            cache_write_tokens=_count(details.get("cache_write_tokens")),
+            cache_write_tokens=_count(written),
         )
 
     def cost_usd(
@@ -263,7 +269,7 @@ def calls_of(response: JSON) -> dict[str, int]:
     calls = {name: kinds.count(name) for name in kinds if name not in _CLIENT_TOOLS}
     searches = calls.pop("web_search", 0)
     counted = _mapping(_mapping(response.get("tool_usage")).get("web_search")).get("num_requests")
-    if searches := searches if counted is None else _count(counted):
+    if searches := _count(counted) or (0 if counted == 0 else searches):
         # The preview tool's items have the same type, but its price depends on the model.
         preview = "web_search_preview" in map(_name_of, _mappings(response.get("tools")))
         calls["web_search_preview" if preview else "web_search"] = searches
