@@ -18,7 +18,7 @@ from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.files import Attachment
 from agent_jobs.group import Estimate
 from agent_jobs.job import JSON, Job, Status, Turn, items_of
-from agent_jobs.pricing import Prices, day_start
+from agent_jobs.pricing import Bound, Prices, day_start
 from agent_jobs.request import Order, Preset, Secret
 from agent_jobs.responses import Endpoint
 from agent_jobs.store import Budget, Store, Upload
@@ -45,6 +45,7 @@ class Terms:
         secrets: What may stand in a request as `${NAME}`.
         file_roots: The folders below which files may be read.
         budget_usd: What may be spent on the jobs of a day (UTC).
+        budget_spent: Whether only what was spent counts to it, and not what jobs may cost.
         toolbox: The user's own tool servers.
     """
 
@@ -54,6 +55,7 @@ class Terms:
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     file_roots: Sequence[Path] = ()
     budget_usd: float | None = None
+    budget_spent: bool = False
     toolbox: "Toolbox | None" = None
 
 
@@ -87,12 +89,13 @@ class Intake:
         if uploads := [one for one in attached if one.kind == "data"]:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
-        jobs = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
+        bounded = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
+        jobs, parts = [job for job, _ in bounded], max((each for _, each in bounded), key=len, default="")
         budget = self._terms.budget_usd
         return Intended(
             jobs,
             [Upload(one.name, one.data) for one in uploads],
-            None if budget is None else Budget(budget, day_start(self._clock.now())),
+            None if budget is None else Budget(budget, day_start(self._clock.now()), self._terms.budget_spent, parts),
         )
 
     async def estimate(self, order: Order) -> Estimate:
@@ -102,9 +105,11 @@ class Intake:
             RequestError, ConfigError: As `jobs`, but for a missing bound or price.
         """
         (job, *others), _, previous, attached = await self._drafted(order, "")
-        bound, unbounded = None, ""
+        bound, unbounded, parts = None, "", ""
         try:
-            bound = await self._most_usd(job, previous) * (1 + len(others))
+            job, first = await self._capped(job, previous)
+            parts = first.parts
+            bound = self._most_usd(job, first.usd) * (1 + len(others))
         except AgentJobsError as error:
             unbounded = str(error)
         prompt_tokens = max(len(prompt.encode("utf-8", "replace")) for prompt in order.prompts) // TOKEN_BYTES
@@ -115,6 +120,7 @@ class Intake:
             input_tokens=prompt_tokens + files.estimate_tokens(attached),
             cost_bound_usd=bound,
             unbounded=unbounded,
+            bound_parts=parts,
         )
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
@@ -197,26 +203,40 @@ class Intake:
             return previous.tools(of_toolbox=True)
         return await self._terms.toolbox.functions(names)
 
-    async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> Job:
-        """The job with the most that it may cost, where anybody asked for that."""
+    async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> tuple[Job, str]:
+        """Return the job with the most that it may cost, where that is limited, and the parts of that."""
         most = request.max_cost_of(options)
-        if most is None and self._terms.budget_usd is None:
-            return job
-        bound = await self._bound_usd(job, previous)
-        if most is not None and bound > most:
+        if most is None and not self._reserves:
+            return job, ""
+        job, bound = await self._capped(job, previous)
+        if most is not None and bound.usd > most:
             raise RequestError(
-                f"This could cost up to {bound:.2f} USD, over options.max_cost_usd: lower options.max_output_tokens or "
-                "options.max_tool_calls, or allow more."
+                f"This could cost up to {bound.usd:.2f} USD, over options.max_cost_usd: {bound.parts}. Lower "
+                "options.max_output_tokens or options.max_tool_calls, or allow more."
             )
-        return replace(job, reserved_usd=bound)
+        return replace(job, reserved_usd=bound.usd), bound.parts
 
-    async def _most_usd(self, job: Job, previous: "_Previous") -> float:
+    @property
+    def _reserves(self) -> bool:
+        """Return True if what a job may cost is held against a budget."""
+        return self._terms.budget_usd is not None and not self._terms.budget_spent
+
+    async def _capped(self, job: Job, previous: "_Previous") -> tuple[Job, Bound]:
+        """Return the job with limits where a budget needs them, and its bound; its hash stays that without limits."""
+        body, bound = job.turn.request, partial(self._bound, job, previous)
+        if self._reserves and self._terms.budget_usd is not None:
+            # The price list takes a moment to load.
+            capped = partial(self._terms.prices.capped, body, self._terms.budget_usd, bound)
+            body = await anyio.to_thread.run_sync(capped)
+        job = replace(job, turn=replace(job.turn, request=body))
+        return job, await anyio.to_thread.run_sync(bound, body)
+
+    def _most_usd(self, job: Job, first: float) -> float:
         """The most that a job can cost with all its turns.
 
         Raises:
             RequestError, ConfigError: There is no bound; the sentence says what to set.
         """
-        first = await self._bound_usd(job, previous)
         if not any(map(_turns, items_of(job.turn.request.get("tools")))):
             return first
         if job.max_cost_usd is None:
@@ -224,16 +244,10 @@ class Intake:
             raise RequestError(f"{turn}: set options.max_cost_usd, which bounds them all.")
         return max(first, job.max_cost_usd)
 
-    async def _bound_usd(self, job: Job, previous: "_Previous") -> float:
-        """The most that the job's first turn can cost."""
-        bound = partial(
-            self._terms.prices.bound_usd,
-            job.turn.request,
-            at=job.created_at,
-            provider_url=self._endpoint.base_url,
-            history_tokens=previous.tokens,
-        )
-        return await anyio.to_thread.run_sync(bound)  # the price list takes a moment to load
+    def _bound(self, job: Job, previous: "_Previous", body: JSON) -> Bound:
+        """Return the most that the job's first turn can cost with this body."""
+        url, tokens = self._endpoint.base_url, previous.tokens
+        return self._terms.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)
 
     async def _attached(self, order: Order, options: JSON, previous: "_Previous") -> list[Attachment]:
         if not order.files:

@@ -198,6 +198,7 @@ def estimated(estimate: Estimate) -> dict[str, Any]:
             "more_files": len(estimate.files) - shown if shown is not None else None,
             "input_tokens": estimate.input_tokens,
             "cost_bound_usd": None if estimate.cost_bound_usd is None else _usd(estimate.cost_bound_usd),
+            "bound_parts": estimate.bound_parts,
             "unbounded": estimate.unbounded,
         }
     )
