@@ -486,3 +486,19 @@ async def test_a_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings
         before = await ended_with(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
         refusal = await host.refused("agent_start", prompt="two", previous_job_id=before, options=DOLLAR)
     assert "tokens of the previous job are not known" in refusal
+
+
+@pytest.mark.parametrize(("model", "refused"), [("small", True), ("other", False)])
+async def test_a_prompt_that_the_model_cannot_read_is_not_sent(
+    priced: Settings, upstream: RunningServer, model: str, refused: bool
+) -> None:
+    assert priced.prices is not None
+    priced.prices.write_text(PRICES.replace("gpt-6.1-sol", "small").replace("400_000", "10_000"))
+    async with hosting(priced) as host:
+        if refused:
+            refusal = await host.refused("agent_start", prompt="x" * 90_000, model=model)
+            assert "at least 11,250 tokens" in refusal
+            assert "10,000" in refusal
+        else:
+            await host.call("agent_start", prompt="x" * 90_000, model=model)
+    assert creates(upstream) == (0 if refused else 1)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
 #: What a follow-up keeps of the request before it, unless it says otherwise: upstream carries none of it over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")
+#: No text has more bytes a token than this on average, so that what may fit is never refused.
+MOST_TOKEN_BYTES = 8
+#: Every model reads this many tokens, so that the price list is not loaded for a short text.
+SMALLEST_CONTEXT = 8_000
 #: In text that is no code, so many bytes are a token.
 TOKEN_BYTES = 4
 
@@ -86,6 +90,8 @@ class Intake:
         """
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
         jobs, options, previous, attached = await self._drafted(order, batch)
+        for prompt in order.prompts:
+            await self._check_fits(prompt, str(jobs[0].turn.request["model"]))
         if uploads := [one for one in attached if one.kind == "data"]:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
@@ -122,6 +128,19 @@ class Intake:
             unbounded=unbounded,
             bound_parts=parts,
         )
+
+    async def _check_fits(self, prompt: str, model: str) -> None:
+        """Refuse a prompt that the model certainly cannot read; a model that is not known is not asked about."""
+        least = len(prompt.encode("utf-8", "replace")) // MOST_TOKEN_BYTES
+        if least <= SMALLEST_CONTEXT:
+            return
+        known = partial(self._terms.prices.context_tokens, model, at=self._clock.now())
+        context = await anyio.to_thread.run_sync(partial(known, provider_url=self._endpoint.base_url))
+        if context is not None and least > context:
+            raise RequestError(
+                f"The prompt has at least {least:,} tokens by estimate, and {model} reads at most {context:,}: "
+                "shorten or split it."
+            )
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
         order.check()

@@ -287,6 +287,11 @@ class Prices:
         parts += [f"calls {calls_usd:.2f} USD"] if calls_usd else []
         return Bound(round(input_usd + output_usd + calls_usd, 8), output_usd, ", ".join(parts), context)
 
+    def context_tokens(self, model: str, *, at: float, provider_url: str) -> int | None:
+        """Return how many tokens a model reads at most; None where that is not known."""
+        rates = self._rates(model, "default", 0, at, _host(provider_url))
+        return rates.context_tokens if rates else None
+
     def _rates(self, model: str, tier: str, input_tokens: int, at: float, host: Host) -> Rates | None:
         if row := self.own.row(model):
             return row.at(tier, input_tokens)
