@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
 #: What a follow-up keeps of the request before it, unless it says otherwise: upstream carries none of it over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")
-#: No text has more bytes a token than this on average, so that what may fit is never refused.
-MOST_TOKEN_BYTES = 8
+#: Ordinary text has fewer characters a token on average; errs on the side of sending.
+MOST_TOKEN_CHARS = 8
 #: Every model reads this many tokens, so that the price list is not loaded for a short text.
 SMALLEST_CONTEXT = 8_000
 #: In text that is no code, so many bytes are a token.
@@ -131,7 +131,7 @@ class Intake:
 
     async def _check_fits(self, prompt: str, model: str) -> None:
         """Refuse a prompt that the model certainly cannot read; a model that is not known is not asked about."""
-        least = len(prompt.encode("utf-8", "replace")) // MOST_TOKEN_BYTES
+        least = len(" ".join(prompt.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
         if least <= SMALLEST_CONTEXT:
             return
         known = partial(self._terms.prices.context_tokens, model, at=self._clock.now())
