@@ -39,6 +39,7 @@ USAGE = {
 USD = 0.328
 #: The most that a short prompt with so many tokens of output costs: 1.00 and a little.
 DOLLAR = {"max_output_tokens": 100_000}
+SCALE = {"options": {**DOLLAR, "service_tier": "scale"}}
 
 
 @pytest.fixture
@@ -252,21 +253,23 @@ async def test_a_budget_is_whole_again_at_midnight_utc(priced: Settings) -> None
 
 
 @pytest.mark.parametrize(
-    ("more", "hint"),
+    ("asked", "more", "hint"),
     [
         (
+            "a budget",
             {"model": "gpt-6-sol"},
-            "'gpt-6-sol' costs in the default tier: add it to the price table of AGENT_JOBS_PRICES",
+            "'gpt-6-sol' costs in the default tier: add it to the price table of AGENT",
         ),
-        ({"options": {**DOLLAR, "service_tier": "scale"}}, "in the scale tier: add it to the price table of"),
-        ({"options": {}}, "set it"),
-        ({"web_search": True}, "set options.max_tool_calls"),
+        ("max_cost_usd", {"model": "gpt-6-sol"}, "'gpt-6-sol' costs in the default tier: add it to the price table of"),
+        ("a budget", SCALE, "in the scale tier: add it to the price table of"),
+        ("max_cost_usd", SCALE, "in the scale tier: add it to the price table of"),
+        ("max_cost_usd", {"options": {}}, "set it"),
+        ("max_cost_usd", {"web_search": True}, "set options.max_tool_calls"),
     ],
-    ids=["model", "tier", "output", "searches"],
+    ids=["budget, model", "limit, model", "budget, tier", "limit, tier", "limit, output", "limit, searches"],
 )
-@pytest.mark.parametrize("asked", ["a budget", "max_cost_usd"])
 async def test_a_start_whose_cost_has_no_bound_is_refused_and_told_what_to_set(
-    priced: Settings, upstream: RunningServer, more: dict[str, Any], hint: str, asked: str
+    priced: Settings, upstream: RunningServer, asked: str, more: dict[str, Any], hint: str
 ) -> None:
     options = more.get("options", DOLLAR) | ({} if asked == "a budget" else {"max_cost_usd": 50})
     async with hosting(replace(priced, daily_budget_usd=50) if asked == "a budget" else priced) as host:
@@ -321,11 +324,181 @@ async def test_a_dry_run_tells_the_bound_and_starts_and_costs_nothing(
         asked = {**DOLLAR, "dry_run": True}
         alone = await host.call("agent_start", prompt="x", options=asked)
         together = await host.call("agent_start", prompts=["x", "y"], options=asked)
-        unbounded = await host.call("agent_start", prompt="x", options={"dry_run": True})
+        limited = await host.call("agent_start", prompt="x", options={"dry_run": True})
         listed = await host.call("agent_list")
     assert 1.0 < alone["cost_bound_usd"] < 1.01
     assert together["cost_bound_usd"] == pytest.approx(2 * alone["cost_bound_usd"])
     assert together["jobs"] == 2
-    assert "options.max_output_tokens" in unbounded["unbounded"]
+    assert alone["bound_parts"].endswith("output 1.00 USD (up to 100,000 tokens)")
+    assert 0 < limited["cost_bound_usd"] <= 0.5
     assert listed == {"jobs": [], "counts": {}}
     assert upstream.emulator.log() == []
+
+
+# What a budget sets where the caller sets nothing.
+
+
+@pytest.mark.parametrize(
+    ("budget_usd", "arguments"),
+    [
+        (20, {}),
+        (1, {}),
+        (0.1, {}),
+        (20, {"preset": "deep_research"}),
+        (20, {"preset": "think"}),
+        (5, {"preset": "review"}),
+        (1, {"preset": "quick"}),
+        (20, {"web_search": True}),
+        (20, {"web_search": True, "options": {"max_output_tokens": 50_000}}),
+        (20, {"preset": "deep_research", "model": "gpt-6-sol"}),
+    ],
+)
+async def test_with_a_budget_ordinary_work_is_started_with_limits(
+    priced: Settings, upstream: RunningServer, budget_usd: float, arguments: dict[str, Any]
+) -> None:
+    # Without a table of the user's own for gpt-6-sol the emulator's host has no price.
+    table = priced.prices
+    assert table is not None
+    table.write_text(PRICES.replace("tokens = 20_000\n", "") + PRICES.split("[tools")[0].replace("6.1-sol", "6-sol"))
+    async with hosting(replace(priced, daily_budget_usd=budget_usd)) as host:
+        asked = {"prompt": "hi", **arguments}
+        options = {**arguments.get("options", {}), "dry_run": True}
+        estimate = await host.call("agent_start", **{**asked, "options": options})
+        started = await host.call("agent_start", **asked)
+        listed = await host.call("agent_list")
+    assert 0 < estimate["cost_bound_usd"] <= budget_usd
+    assert "input" in estimate["bound_parts"]
+    assert "output" in estimate["bound_parts"]
+    assert listed["today_usd"] <= budget_usd
+    body = sent(upstream, started["job_id"])
+    assert body["max_output_tokens"] == arguments.get("options", {}).get("max_output_tokens", body["max_output_tokens"])
+    assert ("web_search" in str(body.get("tools"))) == bool(body.get("max_tool_calls"))
+
+
+async def test_the_limits_of_a_budget_do_not_make_other_work_of_the_same_prompt(
+    priced: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(priced) as host:
+        first = await host.start("same", emulate={"end": "never"})
+    async with hosting(replace(priced, daily_budget_usd=20)) as host:
+        second = await host.start("same", emulate={"end": "never"})
+    assert second["job_id"] == first["job_id"]
+    assert creates(upstream) == 1
+
+
+async def test_a_refusal_tells_the_parts_of_the_bound(priced: Settings) -> None:
+    async with hosting(replace(priced, daily_budget_usd=0.5)) as host:
+        refusal = await host.refused("agent_start", prompt="x", options=DOLLAR)
+        assert "output 1.00 USD (up to 100,000 tokens)" in refusal
+        searching = {**DOLLAR, "max_tool_calls": 3}
+        refusal = await host.refused("agent_start", prompt="x", web_search=True, options=searching)
+        assert "4 readings of" in refusal
+        assert "calls 0.03 USD" in refusal
+        refusal = await host.refused("agent_start", prompt="x", options={**DOLLAR, "max_cost_usd": 0.2})
+        assert "output 1.00 USD (up to 100,000 tokens)" in refusal
+
+
+async def test_a_budget_of_what_was_spent_refuses_once_it_is_spent(priced: Settings, upstream: RunningServer) -> None:
+    counted = replace(priced, daily_budget_usd=USD * 1.5, budget_mode="spent")
+    async with hosting(counted) as host:
+        running = await host.start("running", emulate={"end": "never"}, preset="deep_research")
+        assert "max_output_tokens" not in {k for k, v in sent(upstream, running["job_id"]).items() if v is not None}
+        for prompt in ("one", "two"):
+            started = await host.start(prompt, emulate={"duration_s": 1, "usage": USAGE})
+            await host.end(started["job_id"])
+        refusal = await host.refused("agent_start", prompt="three")
+    assert f"is spent ({USD * 2:.2f} USD)" in refusal
+    assert "AGENT_JOBS_DAILY_BUDGET_USD" in refusal
+
+
+# Usage that can be read only in part.
+
+#: Of `USAGE`, what upstream sends where it leaves a count out, or gives it by another name; and what of it is known.
+PARTLY: dict[str, tuple[Any, dict[str, int] | None]] = {
+    "null": ({**USAGE, "output_tokens": None}, {"input_tokens": 100_000}),
+    "negative": ({**USAGE, "input_tokens": -1}, {"output_tokens": 20_000}),
+    "a text": ({**USAGE, "output_tokens": "20000"}, {"input_tokens": 100_000}),
+    "a flag": ({**USAGE, "output_tokens": True}, {"input_tokens": 100_000}),
+    "no such name": ({"input_tokens": 100_000}, {"input_tokens": 100_000}),
+    "only a total": ({"total_tokens": 120_000}, {}),
+    "old names, one null": ({"prompt_tokens": 100_000, "completion_tokens": None}, {"input_tokens": 100_000}),
+    "nothing": ({}, None),
+    "not an object": ([1], None),
+}
+
+
+async def ended_with(host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any) -> str:
+    """A job that completed with this usage."""
+    started = await host.start(prompt, emulate={"end": "never", "reasoning": 0}, **more)
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "done"}]}
+    ended = sent(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}
+    upstream.queue_fault(on="retrieve", status=200, body=ended)
+    assert (await host.end(started["job_id"]))["status"] == "completed"
+    return started["job_id"]
+
+
+@pytest.mark.parametrize("name", PARTLY)
+async def test_a_usage_that_is_partly_unknown_keeps_its_reservation_and_has_no_cost(
+    priced: Settings, upstream: RunningServer, name: str
+) -> None:
+    usage, known = PARTLY[name]
+    async with hosting(replace(priced, follow=0, daily_budget_usd=1.1)) as host:
+        job_id = await ended_with(host, upstream, usage, options=DOLLAR)
+        listed = await host.call("agent_list")
+        shown = {} if known is None else await usage_of(host, job_id)
+        assert "2.00 USD" in await host.refused("agent_start", prompt="two", options=DOLLAR)
+    assert rows(listed) == {job_id: None}
+    assert listed["today_usd"] == pytest.approx(1.0, abs=0.01)
+    partly = {count: value for count, value in shown.items() if count != "cached_tokens"}
+    assert partly == ({} if known is None else {**known, "partial": True})
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 100_000, "prompt_tokens_details": {"cached_tokens": 40_000}, "completion_tokens": 20_000},
+        {**USAGE, "prompt_tokens": 0, "completion_tokens": 0},
+        {
+            "input_tokens": 0, "output_tokens": 0, "prompt_tokens": 100_000, "completion_tokens": 20_000,
+            "prompt_tokens_details": {"cached_tokens": 40_000},
+        },
+        {**USAGE, "output_tokens_details": None},
+        {**USAGE, "total_tokens": None},
+    ],
+    ids=["old names", "old names empty", "new names empty", "no details", "no total"],
+)  # fmt: skip
+async def test_a_usage_is_read_by_the_names_of_chat_completions_too(
+    priced: Settings, upstream: RunningServer, usage: dict[str, Any]
+) -> None:
+    async with hosting(replace(priced, follow=0)) as host:
+        job_id = await ended_with(host, upstream, usage)
+        assert rows(await host.call("agent_list")) == {job_id: USD}
+
+
+async def test_a_completed_response_that_counts_no_input_has_no_cost(priced: Settings, upstream: RunningServer) -> None:
+    async with hosting(replace(priced, follow=0)) as host:
+        job_id = await ended_with(host, upstream, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
+        assert rows(await host.call("agent_list")) == {job_id: None}
+
+
+async def test_a_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings, upstream: RunningServer) -> None:
+    async with hosting(replace(priced, follow=0, daily_budget_usd=10)) as host:
+        before = await ended_with(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
+        refusal = await host.refused("agent_start", prompt="two", previous_job_id=before, options=DOLLAR)
+    assert "tokens of the previous job are not known" in refusal
+
+
+@pytest.mark.parametrize(("model", "refused"), [("small", True), ("other", False)])
+async def test_a_prompt_that_the_model_cannot_read_is_not_sent(
+    priced: Settings, upstream: RunningServer, model: str, refused: bool
+) -> None:
+    assert priced.prices is not None
+    priced.prices.write_text(PRICES.replace("gpt-6.1-sol", "small").replace("400_000", "10_000"))
+    async with hosting(priced) as host:
+        if refused:
+            refusal = await host.refused("agent_start", prompt="x" * 90_000, model=model)
+            assert "at least 11,250 tokens" in refusal
+            assert "10,000" in refusal
+        else:
+            await host.call("agent_start", prompt="x" * 90_000, model=model)
+    assert creates(upstream) == (0 if refused else 1)

@@ -664,3 +664,24 @@ def test_an_event_that_comes_again_changes_nothing(job: Job, event: dict[str, An
     once = job.apply(event, NOW)
     if isinstance(number, int) and not isinstance(number, bool):
         assert once.apply(event, NOW + later) == once
+
+
+@pytest.mark.parametrize(
+    ("before", "usage", "input_tokens", "partial"),
+    [
+        (Usage(input_tokens=5), FULL, 15, False),
+        (Usage(input_tokens=5), None, 5, True),
+        (Usage(input_tokens=5), {}, 5, True),
+        (Usage(input_tokens=5), {"output_tokens": 1}, 5, True),
+        (Usage(input_tokens=5, partial=True), FULL, 15, True),
+        (None, FULL, 10, True),
+    ],
+)
+def test_what_all_turns_used_is_partial_where_a_turn_was_not_counted(
+    before: Usage | None, usage: object, input_tokens: int, partial: bool
+):
+    job = a_job()
+    later = replace(job, usage=before, usage_before=before, turn=replace(job.turn, number=2))
+    used = later.observe(a_response(usage=usage), 9.0).usage
+    assert used is not None
+    assert (used.input_tokens, used.partial) == (input_tokens, partial)

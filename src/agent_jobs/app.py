@@ -142,6 +142,7 @@ class App:
             secrets=settings.secrets,
             file_roots=settings.file_roots,
             budget_usd=settings.daily_budget_usd,
+            budget_spent=settings.budget_mode == "spent",
             toolbox=self._toolbox(settings),
         )
         secrets = [each.get_secret_value() for each in (settings.api_key, *settings.secrets.values())]
@@ -200,6 +201,7 @@ class App:
             job_timeout_s=settings.job_timeout_s,
             input_timeout_s=settings.input_timeout_s,
             budget_usd=settings.daily_budget_usd,
+            budget_spent=settings.budget_mode == "spent",
         )
         loop = Loop(store, self._clock, settler, terms.prices, terms.toolbox, bounds)
         self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)

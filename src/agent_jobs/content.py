@@ -384,7 +384,8 @@ def _tokens(usage: Usage | None) -> str | None:
     if usage is None:
         return None
     read = f"{usage.input_tokens} in ({usage.cached_tokens} cached)"
-    return f"{read}, {usage.output_tokens} out ({usage.reasoning_tokens} reasoning)"
+    counted = f"{read}, {usage.output_tokens} out ({usage.reasoning_tokens} reasoning)"
+    return f"{counted}, and more that upstream did not count" if usage.partial else counted
 
 
 def _link(source: Entry) -> str:

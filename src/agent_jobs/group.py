@@ -108,6 +108,7 @@ class Estimate(NamedTuple):
     input_tokens: int  #: roughly, of one job, without what it goes on from
     cost_bound_usd: float | None  #: of all jobs
     unbounded: str  #: why there is no bound
+    bound_parts: str = ""  #: of what one job's bound is made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.files import Attachment
 from agent_jobs.group import Estimate
 from agent_jobs.job import JSON, Job, Status, Turn, items_of
-from agent_jobs.pricing import Prices, day_start
+from agent_jobs.pricing import Bound, Prices, day_start
 from agent_jobs.request import Order, Preset, Secret
 from agent_jobs.responses import Endpoint
 from agent_jobs.store import Budget, Store, Upload
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
 #: What a follow-up keeps of the request before it, unless it says otherwise: upstream carries none of it over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")
+#: Ordinary text has fewer characters a token on average; errs on the side of sending.
+MOST_TOKEN_CHARS = 8
+#: Every model reads this many tokens, so that the price list is not loaded for a short text.
+SMALLEST_CONTEXT = 8_000
 #: In text that is no code, so many bytes are a token.
 TOKEN_BYTES = 4
 
@@ -45,6 +49,7 @@ class Terms:
         secrets: What may stand in a request as `${NAME}`.
         file_roots: The folders below which files may be read.
         budget_usd: What may be spent on the jobs of a day (UTC).
+        budget_spent: Whether only what was spent counts to it, and not what jobs may cost.
         toolbox: The user's own tool servers.
     """
 
@@ -54,6 +59,7 @@ class Terms:
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     file_roots: Sequence[Path] = ()
     budget_usd: float | None = None
+    budget_spent: bool = False
     toolbox: "Toolbox | None" = None
 
 
@@ -85,15 +91,18 @@ class Intake:
         """
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
         jobs, options, previous, attached = await self._drafted(order, batch)
+        for prompt in order.prompts:
+            await self._check_fits(prompt, str(jobs[0].turn.request["model"]))
         if uploads := [one for one in attached if one.kind == "data"]:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
-        jobs = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
+        bounded = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
+        jobs, parts = [job for job, _ in bounded], max((each for _, each in bounded), key=len, default="")
         budget = self._terms.budget_usd
         return Intended(
             jobs,
             [Upload(one.name, one.data) for one in uploads],
-            None if budget is None else Budget(budget, day_start(self._clock.now())),
+            None if budget is None else Budget(budget, day_start(self._clock.now()), self._terms.budget_spent, parts),
             allow_duplicate=bool(order.options.get("allow_duplicate")),
         )
 
@@ -104,9 +113,11 @@ class Intake:
             RequestError, ConfigError: As `jobs`, but for a missing bound or price.
         """
         (job, *others), _, previous, attached = await self._drafted(order, "")
-        bound, unbounded = None, ""
+        bound, unbounded, parts = None, "", ""
         try:
-            bound = await self._most_usd(job, previous) * (1 + len(others))
+            job, first = await self._capped(job, previous)
+            parts = first.parts
+            bound = self._most_usd(job, first.usd) * (1 + len(others))
         except AgentJobsError as error:
             unbounded = str(error)
         prompt_tokens = max(len(prompt.encode("utf-8", "replace")) for prompt in order.prompts) // TOKEN_BYTES
@@ -117,7 +128,21 @@ class Intake:
             input_tokens=prompt_tokens + files.estimate_tokens(attached),
             cost_bound_usd=bound,
             unbounded=unbounded,
+            bound_parts=parts,
         )
+
+    async def _check_fits(self, prompt: str, model: str) -> None:
+        """Refuse a prompt that the model certainly cannot read; a model that is not known is not asked about."""
+        least = len(" ".join(prompt.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
+        if least <= SMALLEST_CONTEXT:
+            return
+        known = partial(self._terms.prices.context_tokens, model, at=self._clock.now())
+        context = await anyio.to_thread.run_sync(partial(known, provider_url=self._endpoint.base_url))
+        if context is not None and least > context:
+            raise RequestError(
+                f"The prompt has at least {least:,} tokens by estimate, and {model} reads at most {context:,}: "
+                "shorten or split it."
+            )
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
         order.check()
@@ -199,26 +224,40 @@ class Intake:
             return previous.tools(of_toolbox=True)
         return await self._terms.toolbox.functions(names)
 
-    async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> Job:
-        """The job with the most that it may cost, where anybody asked for that."""
+    async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> tuple[Job, str]:
+        """Return the job with the most that it may cost, where that is limited, and the parts of that."""
         most = request.max_cost_of(options)
-        if most is None and self._terms.budget_usd is None:
-            return job
-        bound = await self._bound_usd(job, previous)
-        if most is not None and bound > most:
+        if most is None and not self._reserves:
+            return job, ""
+        job, bound = await self._capped(job, previous)
+        if most is not None and bound.usd > most:
             raise RequestError(
-                f"This could cost up to {bound:.2f} USD, over options.max_cost_usd: lower options.max_output_tokens or "
-                "options.max_tool_calls, or allow more."
+                f"This could cost up to {bound.usd:.2f} USD, over options.max_cost_usd: {bound.parts}. Lower "
+                "options.max_output_tokens or options.max_tool_calls, or allow more."
             )
-        return replace(job, reserved_usd=bound)
+        return replace(job, reserved_usd=bound.usd), bound.parts
 
-    async def _most_usd(self, job: Job, previous: "_Previous") -> float:
+    @property
+    def _reserves(self) -> bool:
+        """Return True if what a job may cost is held against a budget."""
+        return self._terms.budget_usd is not None and not self._terms.budget_spent
+
+    async def _capped(self, job: Job, previous: "_Previous") -> tuple[Job, Bound]:
+        """Return the job with limits where a budget needs them, and its bound; its hash stays that without limits."""
+        body, bound = job.turn.request, partial(self._bound, job, previous)
+        if self._reserves and self._terms.budget_usd is not None:
+            # The price list takes a moment to load.
+            capped = partial(self._terms.prices.capped, body, self._terms.budget_usd, bound)
+            body = await anyio.to_thread.run_sync(capped)
+        job = replace(job, turn=replace(job.turn, request=body))
+        return job, await anyio.to_thread.run_sync(bound, body)
+
+    def _most_usd(self, job: Job, first: float) -> float:
         """The most that a job can cost with all its turns.
 
         Raises:
             RequestError, ConfigError: There is no bound; the sentence says what to set.
         """
-        first = await self._bound_usd(job, previous)
         if not any(map(_turns, items_of(job.turn.request.get("tools")))):
             return first
         if job.max_cost_usd is None:
@@ -226,16 +265,10 @@ class Intake:
             raise RequestError(f"{turn}: set options.max_cost_usd, which bounds them all.")
         return max(first, job.max_cost_usd)
 
-    async def _bound_usd(self, job: Job, previous: "_Previous") -> float:
-        """The most that the job's first turn can cost."""
-        bound = partial(
-            self._terms.prices.bound_usd,
-            job.turn.request,
-            at=job.created_at,
-            provider_url=self._endpoint.base_url,
-            history_tokens=previous.tokens,
-        )
-        return await anyio.to_thread.run_sync(bound)  # the price list takes a moment to load
+    def _bound(self, job: Job, previous: "_Previous", body: JSON) -> Bound:
+        """Return the most that the job's first turn can cost with this body."""
+        url, tokens = self._endpoint.base_url, previous.tokens
+        return self._terms.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)
 
     async def _attached(self, order: Order, options: JSON, previous: "_Previous") -> list[Attachment]:
         if not order.files:
@@ -255,7 +288,7 @@ class Intake:
         job = await self._store.get(job_id)
         if job is None or not job.terminal:
             raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
-        tokens = job.usage.input_tokens + job.usage.output_tokens if job.usage else None
+        tokens = job.usage.exact_tokens if job.usage else None
         before = _Previous(job.turn.request, toolbox=job.toolbox)
         if link := self._link(job, conversation):
             return replace(before, link=link, tokens=tokens)

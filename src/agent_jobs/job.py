@@ -6,7 +6,7 @@ that comes from upstream may be incomplete, wrongly typed or from a server that 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self, cast
 
@@ -90,33 +90,52 @@ class Failure:
 UNANSWERED = Failure("deadline_exceeded", "Nobody answered what it asked for.")
 
 
+#: The counts of a usage in the Responses API, and in chat completions.
+INPUT_NAMES = ("input_tokens", "prompt_tokens")
+OUTPUT_NAMES = ("output_tokens", "completion_tokens")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of a turn as upstream counted them."""
+    """Tokens of a turn as upstream counted them; at least so many where it is partial."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    partial: bool = field(default=False, compare=False)  #: a count of input or output is missing from the sums
 
     @classmethod
     def of(cls, usage: object) -> Self | None:
-        """Read `response.usage`; None while upstream has not counted."""
+        """Read `response.usage`, also by the names of chat completions; None while upstream has not counted."""
         counted = mapping_of(usage)
         if not counted:
             return None
+        read, written = _counted(counted, *INPUT_NAMES), _counted(counted, *OUTPUT_NAMES)
         return cls(
-            input_tokens=_number(counted.get("input_tokens")) or 0,
-            cached_tokens=_number(mapping_of(counted.get("input_tokens_details")).get("cached_tokens")) or 0,
-            output_tokens=_number(counted.get("output_tokens")) or 0,
-            reasoning_tokens=_number(mapping_of(counted.get("output_tokens_details")).get("reasoning_tokens")) or 0,
+            input_tokens=read or 0,
+            cached_tokens=_detail(counted, INPUT_NAMES, "cached_tokens"),
+            output_tokens=written or 0,
+            reasoning_tokens=_detail(counted, OUTPUT_NAMES, "reasoning_tokens"),
+            partial=read is None or written is None,
         )
+
+    @property
+    def exact_tokens(self) -> int | None:
+        """Input and output together; None where a part of them is not known."""
+        return None if self.partial else self.input_tokens + self.output_tokens
 
     def plus(self, other: "Usage | None") -> "Usage":
         """Both together."""
         if other is None:
             return self
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            partial=self.partial or other.partial,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,7 +404,7 @@ class Job:
                 text = text_of(items)
                 known = replace(
                     job,
-                    usage=used.plus(job.usage_before) if (used := Usage.of(response.get("usage"))) else job.usage,
+                    usage=job._used(Usage.of(response.get("usage"))),
                     output=Output(text, response) if items else job.output,
                     counted=None if items else response,
                 )
@@ -396,6 +415,14 @@ class Job:
                 return known._ended_as(Status(end), now, _failure(response, end))
             case _:
                 return job._to(Status.IN_PROGRESS)
+
+    def _used(self, used: Usage | None) -> Usage | None:
+        """Return the usage of all turns, given this one's; partial where that of any turn is not known."""
+        if self.turn.number == 1:
+            return used or self.usage
+        if used is None and self.usage_before is None:
+            return None
+        return (used or Usage(partial=True)).plus(self.usage_before or Usage(partial=True))
 
     def _asking(self, now: float) -> "Job":
         """The turn ended by asking for calls: the job goes on with them, unless it is to stop."""
@@ -547,6 +574,15 @@ def _hollow(response: JSON) -> bool:
 def _part_text(part: JSON) -> str:
     texts = [text for text in (part.get("text"), part.get("refusal")) if isinstance(text, str)]
     return texts[0] if texts else ""
+
+
+def _counted(counts: JSON, *names: str) -> int | None:
+    """Return the count under any of these names; gateways fill the name that they do not use with 0."""
+    return max((count for name in names if (count := _number(counts.get(name))) is not None), default=None)
+
+
+def _detail(counts: JSON, names: Sequence[str], detail: str) -> int:
+    return max(_number(mapping_of(counts.get(f"{name}_details")).get(detail)) or 0 for name in names)
 
 
 def _number(value: object) -> int | None:

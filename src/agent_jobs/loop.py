@@ -49,12 +49,14 @@ class Bounds:
         job_timeout_s: How long all its turns may take, their calls included, but not what somebody is waited for.
         input_timeout_s: How long an answer is waited for.
         budget_usd: What may be spent on the jobs of a day (UTC); a job counts to the day on which it was started.
+        budget_spent: Whether only what was spent counts to it, and not what jobs may cost.
     """
 
     turns: int = 20
     job_timeout_s: float = 10_800.0
     input_timeout_s: float = 7 * 86_400.0
     budget_usd: float | None = None
+    budget_spent: bool = False
 
 
 class Loop:
@@ -232,7 +234,7 @@ class Loop:
         """Begin the next turn with the answers, with what it may cost set aside."""
         usd = self._bounds.budget_usd
         # A job belongs to the day on which it was started, and so do its later turns.
-        budget = None if usd is None else Budget(usd, day_start(job.created_at))
+        budget = None if usd is None else Budget(usd, day_start(job.created_at), self._bounds.budget_spent)
         try:
             going_on = await self._priced(await self._next(job, [_answer(call) for call in calls]))
             await self._store.go_on(going_on, budget)  # or a cancel came first, which the next step sees
@@ -257,7 +259,7 @@ class Loop:
             BudgetError: That is over options.max_cost_usd.
             RequestError, ConfigError: It has no bound.
         """
-        if job.max_cost_usd is None and self._bounds.budget_usd is None:
+        if job.max_cost_usd is None and (self._bounds.budget_usd is None or self._bounds.budget_spent):
             return job
         so_far = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd
         if so_far is None:
@@ -269,7 +271,7 @@ class Loop:
             job.turn.request,
             at=self._clock.now(),
             provider_url=job.turn.base_url,
-            history_tokens=used.input_tokens + used.output_tokens if used else None,
+            history_tokens=used.exact_tokens if used else None,
         )
         most = so_far + await anyio.to_thread.run_sync(bound_usd)  # the price list takes a moment to load
         if job.max_cost_usd is not None and most > job.max_cost_usd:

@@ -6,14 +6,14 @@ genai-prices (its bundled data, never the network), then data/prices.toml.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
@@ -27,6 +27,14 @@ MTOK = 1_000_000.0
 DAY_S = 86_400
 #: No price or factor is higher, so what is higher is a slip of the pen.
 PRICE_MAX = 1_000_000
+
+#: Limits that a request without limits gets under a budget: the first that fits is taken, else the last.
+DEFAULT_OUTPUT_TOKENS = (64_000, 32_000, 16_000, 8_000, 4_000)
+DEFAULT_CALLS = (12, 10, 8, 6, 5, 4, 3, 2, 1)
+#: Of the day's budget, what the output of such a request may cost.
+OUTPUT_SHARE = 0.1
+#: Of its context, what any model may write; more is refused by some.
+OUTPUT_OF_CONTEXT = 0.125
 
 #: Other hosts may serve the same name for another price; a region of OpenAI (eu.api.openai.com) adds to it.
 _OPENAI_HOST = "api.openai.com"
@@ -107,6 +115,15 @@ class Tool:
     tokens: int | None = None
 
 
+class Bound(NamedTuple):
+    """The most that a response can cost."""
+
+    usd: float
+    output_usd: float
+    parts: str  #: of what it is made, for people
+    context_tokens: int | None  #: how much the model reads at most, where that is known
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A price table as read from TOML."""
@@ -138,7 +155,7 @@ class Prices:
         return cls(_read(path) if path else Table(), parse(built_in))
 
     def cost_of(self, response: JSON, *, at: float, provider_url: str) -> float | None:
-        """What a finished response cost; None while it has no usage, or where anything in it has no known price.
+        """What a finished response cost; None where its usage or a price in it is not wholly known.
 
         Args:
             response: The response object as upstream gave it.
@@ -146,10 +163,16 @@ class Prices:
             provider_url: The base URL it was sent to.
         """
         usage, model, tier = Usage.of(response.get("usage")), response.get("model"), response.get("service_tier")
-        if usage is None or not isinstance(model, str):
+        if usage is None or usage.partial or not isinstance(model, str):
             return None
-        details = _mapping(_mapping(response.get("usage")).get("input_tokens_details"))
-        if _count(_mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens")):
+        if response.get("status") == "completed" and not usage.input_tokens:
+            return None  # whatever was completed was asked for: this 0 stands for a count that is missing
+        counted = _mapping(response.get("usage"))
+        details = {**_mapping(counted.get("prompt_tokens_details")), **_mapping(counted.get("input_tokens_details"))}
+        written = details.get("cache_write_tokens")
+        if written and not _count(written):
+            return None  # writes cost more than other input, so a count that cannot be read must not be 0
+        if _mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"):
             return None  # dearer than the writes that the price lists know
         return self.cost_usd(
             model,
@@ -158,7 +181,7 @@ class Prices:
             provider_url=provider_url,
             service_tier=tier if isinstance(tier, str) else None,
             calls=calls_of(response),
-            cache_write_tokens=_count(details.get("cache_write_tokens")),
+            cache_write_tokens=_count(written),
         )
 
     def cost_usd(
@@ -194,7 +217,33 @@ class Prices:
         return None if usd is None else round(usd, 8)
 
     def bound_usd(self, body: JSON, *, at: float, provider_url: str, history_tokens: int | None = None) -> float:
-        """The most that one response to a request can cost.
+        """Return the most that one response to a request can cost; see `bound`."""
+        return self.bound(body, at=at, provider_url=provider_url, history_tokens=history_tokens).usd
+
+    def capped(self, body: JSON, budget_usd: float, bound: Callable[[JSON], "Bound"]) -> JSON:
+        """Return a request with the limits that it lacks for a bound, as high as a day's budget allows.
+
+        Args:
+            body: The body of POST /responses; limits that stand in it stay.
+            budget_usd: The budget of a whole day, so that the same request gets the same limits all day long.
+            bound: What a body can cost.
+        """
+        calls = {} if body.get("max_tool_calls") or not _hosted(body) else {"max_tool_calls": DEFAULT_CALLS[-1]}
+        if not body.get("max_output_tokens"):
+            share = budget_usd * OUTPUT_SHARE
+            for tokens in DEFAULT_OUTPUT_TOKENS:
+                body = {**body, "max_output_tokens": tokens}
+                most = bound({**body, **calls})
+                if most.output_usd <= share and tokens <= (most.context_tokens or tokens) * OUTPUT_OF_CONTEXT:
+                    break
+        for count in DEFAULT_CALLS if calls else ():
+            body = {**body, "max_tool_calls": count}
+            if bound(body).usd <= budget_usd:
+                break
+        return body
+
+    def bound(self, body: JSON, *, at: float, provider_url: str, history_tokens: int | None = None) -> "Bound":
+        """Return the most that one response to a request can cost, with its parts.
 
         Text is at most as many tokens as bytes. With hosted tools the model reads its input again after each call,
         and with it what the call brought: as much as its context holds, unless the tool's row says less.
@@ -216,7 +265,7 @@ class Prices:
         tokens = _input_tokens(body, history_tokens)
         standard = self._rates(model, tier, 0, at, host) or _unknown(f"what {model!r} costs in the {tier} tier")
         context = standard.context_tokens
-        tokens, calls_usd = min(tokens, context or tokens), 0.0
+        tokens, calls, reads, calls_usd = min(tokens, context or tokens), 0, "", 0.0
         if names := _hosted(body):
             calls = _count(body.get("max_tool_calls"))
             if not calls:
@@ -224,13 +273,24 @@ class Prices:
                 raise RequestError(f"{unending}: set options.max_tool_calls.")
             context = context or _unknown(f"how many tokens {model!r} reads at most (context_tokens)")
             tool = self._dearest(names, host, context)
-            tokens = (calls + 1) * min(context, tokens + output + (calls + 1) * (tool.tokens or context))
+            tokens = min(context, tokens + output + (calls + 1) * (tool.tokens or context))
+            reads = f"{calls + 1} readings of {tokens:,} tokens each, for up to {calls} calls of {', '.join(names)}"
+            tokens *= calls + 1
             calls_usd = calls * tool.call_usd
         rates = self._rates(model, tier, tokens, at, host) or standard
         if rates.cache_write is None:
             _unknown(f"what {model!r} takes for cache writes (cache_write)")
         read = max(rates.input, rates.cache_write, rates.cached or 0.0)
-        return round((tokens * read + output * rates.output) / MTOK + calls_usd, 8)
+        input_usd, output_usd = tokens * read / MTOK, output * rates.output / MTOK
+        parts = [f"input {input_usd:.2f} USD ({reads or f'up to {tokens:,} tokens'})"]
+        parts.append(f"output {output_usd:.2f} USD (up to {output:,} tokens)")
+        parts += [f"calls {calls_usd:.2f} USD"] if calls_usd else []
+        return Bound(round(input_usd + output_usd + calls_usd, 8), output_usd, ", ".join(parts), context)
+
+    def context_tokens(self, model: str, *, at: float, provider_url: str) -> int | None:
+        """Return how many tokens a model reads at most; None where that is not known."""
+        rates = self._rates(model, "default", 0, at, _host(provider_url))
+        return rates.context_tokens if rates else None
 
     def _rates(self, model: str, tier: str, input_tokens: int, at: float, host: Host) -> Rates | None:
         if row := self.own.row(model):
@@ -263,7 +323,7 @@ def calls_of(response: JSON) -> dict[str, int]:
     calls = {name: kinds.count(name) for name in kinds if name not in _CLIENT_TOOLS}
     searches = calls.pop("web_search", 0)
     counted = _mapping(_mapping(response.get("tool_usage")).get("web_search")).get("num_requests")
-    if searches := searches if counted is None else _count(counted):
+    if searches := _count(counted) or (0 if counted == 0 else searches):
         # The preview tool's items have the same type, but its price depends on the model.
         preview = "web_search_preview" in map(_name_of, _mappings(response.get("tools")))
         calls["web_search_preview" if preview else "web_search"] = searches

@@ -198,6 +198,7 @@ def estimated(estimate: Estimate) -> dict[str, Any]:
             "more_files": len(estimate.files) - shown if shown is not None else None,
             "input_tokens": estimate.input_tokens,
             "cost_bound_usd": None if estimate.cost_bound_usd is None else _usd(estimate.cost_bound_usd),
+            "bound_parts": estimate.bound_parts,
             "unbounded": estimate.unbounded,
         }
     )
@@ -311,7 +312,11 @@ def _text(job: Job) -> str:
 
 
 def _usage(job: Job) -> dict[str, Any]:
-    counted = {name: getattr(job.usage, name) for name in Usage.__slots__} if job.usage else {}
+    counted: dict[str, Any] = {}
+    if job.usage is not None:
+        counted = {name: getattr(job.usage, name) for name in Usage.__slots__ if name != "partial"}
+        if job.usage.partial:  # a 0 is then no count
+            counted = {name: count for name, count in counted.items() if count} | {"partial": True}
     return counted | _compact({"cost_usd": None if job.cost_usd is None else _usd(job.cost_usd)})
 
 

@@ -145,6 +145,11 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
             "What all starts of a day (UTC) may cost together; what could cost more is not started.",
             page="cost.md#the-budget",
         ),
+        "AGENT_JOBS_BUDGET_MODE": Variable(
+            "budget_mode", "one of bound, spent",
+            "What counts to the budget: the most that running jobs may cost (bound), or only what was spent (spent).",
+            "bound", page="cost.md#the-budget",
+        ),
         "AGENT_JOBS_PRICES": Variable(
             "prices", _PATH, "A price table of your own, a TOML file.", page="cost.md#your-price-table"
         ),
@@ -215,6 +220,7 @@ class Settings:
     on_finish: tuple[str, ...] = ()
     prices: Path | None = None
     daily_budget_usd: float | None = None
+    budget_mode: str = "bound"
     log_level: str = "warning"
     warnings: tuple[str, ...] = ()  #: of what was set: a sentence for each thing that is not as it was meant
 
@@ -256,6 +262,7 @@ class Settings:
             on_finish=on_finish,
             prices=_path(env, "AGENT_JOBS_PRICES"),
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
+            budget_mode=_one_of(env, "AGENT_JOBS_BUDGET_MODE", ("bound", "spent"), "bound"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
             warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR"), *not_run),

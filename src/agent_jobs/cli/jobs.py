@@ -274,7 +274,7 @@ def _json(found: Listed, now: float) -> str:
 
     answer = render.listed(found, now)
     for row, job in zip(answer["jobs"], found.jobs, strict=True):
-        tokens = job.usage and job.usage.input_tokens + job.usage.output_tokens
+        tokens = job.usage and job.usage.exact_tokens
         more = {"tokens": tokens, "previous_job_id": job.previous_job_id, "title": job.title}
         row |= {name: value for name, value in more.items() if value is not None}
     return render.dumps(answer)

@@ -90,9 +90,11 @@ def elapsed(seconds: float) -> str:
 
 
 def tokens(job: Job) -> str:
-    """What a job read and wrote, like 950, 12k, 1.2M; empty while unknown."""
+    """What a job read and wrote, like 950, 12k, 1.2M; empty while unknown, ? where a part is not known."""
     if job.usage is None:
         return ""
+    if job.usage.partial:
+        return "?"
     count = job.usage.input_tokens + job.usage.output_tokens
     if count >= 999_500:
         return f"{count / 1e6:.1f}M"

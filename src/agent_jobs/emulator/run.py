@@ -256,7 +256,9 @@ class Run:
             "output_tokens_details": {"reasoning_tokens": reasoning},
         }
         usage |= given
-        return {"total_tokens": usage["input_tokens"] + usage["output_tokens"]} | usage
+        counts = [usage["input_tokens"], usage["output_tokens"]]
+        total = sum(counts) if all(isinstance(count, int) for count in counts) else None
+        return {"total_tokens": total} | usage
 
 
 def count_tokens(body: Json) -> int:

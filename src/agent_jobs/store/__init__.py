@@ -36,6 +36,8 @@ class Budget(NamedTuple):
 
     usd: float
     since: float
+    spent: bool = False  #: only what was spent counts, and not what running jobs may cost
+    parts: str = ""  #: of what the bound of a new job is made, for the refusal
 
 
 class Upload(NamedTuple):

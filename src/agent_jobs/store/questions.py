@@ -24,6 +24,10 @@ _HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text,
 SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
                             ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
              FROM job WHERE created_at >= :since AND created_at < :since + 86400"""
+#: What they cost so far; where that is not known of an ended job, what was reserved for it.
+PAID = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN COALESCE(cost_usd, cost_before_usd, 0.0)
+                           ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
+            FROM job WHERE created_at >= :since AND created_at < :since + 86400"""
 
 #: What happened to a job that people wait for, and when: its end, or that it asks.
 _NEWS = """SELECT id, finished_at AS at FROM job

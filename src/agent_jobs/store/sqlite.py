@@ -10,7 +10,7 @@ from agent_jobs.errors import BudgetError
 from agent_jobs.job import Call, Job, Mode, Status, calls_of, items_of
 from agent_jobs.store import NO_LIMIT, Budget, Made, Place, Upload
 from agent_jobs.store.database import SomeoneWasFirst, open_database
-from agent_jobs.store.questions import JOB, SPENT, Questions
+from agent_jobs.store.questions import JOB, PAID, SPENT, Questions
 from agent_jobs.store.queue import Queue
 from agent_jobs.store.rows import ADDED_TO_JOB, OPEN, RUNNING, before, dumps, job_columns, turn_columns, usage_json
 
@@ -59,12 +59,21 @@ class SQLiteStore(Questions, Queue):
 
     async def _keep_within(self, budget: Budget) -> None:
         """Inside a change: refuse it where more may be spent with it than the budget allows."""
+        if budget.spent:
+            spent = (await self._db.execute(PAID, since=budget.since))[0]["usd"] or 0.0
+            if spent >= budget.usd:
+                raise BudgetError(
+                    f"The day's budget of {budget.usd:g} USD is spent ({spent:.2f} USD): wait until midnight UTC, or "
+                    "ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
+                )
+            return
         spent = (await self._db.execute(SPENT, since=budget.since))[0]["usd"] or 0.0
         if spent > budget.usd:
+            parts = f" A job's bound: {budget.parts}." if budget.parts else ""
             raise BudgetError(
                 f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD would be "
                 "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
-                "AGENT_JOBS_DAILY_BUDGET_USD."
+                f"AGENT_JOBS_DAILY_BUDGET_USD.{parts}"
             )
 
     async def _add(self, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]) -> Job | None:
