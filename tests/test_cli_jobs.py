@@ -365,16 +365,76 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
     assert terminal.pipe("result", job["job_id"]).stdout
 
 
-def test_prune_forgets_here_and_upstream_after_it_asked(terminal: Terminal, upstream: RunningServer):
+def test_prune_asks_and_leaves_the_providers_copy(terminal: Terminal, upstream: RunningServer):
     terminal.pipe("run", WORK)
     for number in ("nan", "-1", "many"):
         assert terminal.pipe("prune", "--days", number, "--yes").returncode == 2
+    unset = terminal.pipe("prune", "--yes")
+    assert unset.returncode == 2
+    assert "--days" in unset.stderr
     assert terminal.pipe("prune", "--days", "0", stdin="n\n").returncode == 1
     assert len(listed(terminal)) == 1
-    assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were forgotten.\n"
-    assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout) == {"forgotten": 1}
+    assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were deleted.\n"
+    pruned = terminal.pipe("prune", "--days", "0", "--yes", OPENAI_API_KEY="")
+    assert pruned.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them too).\n"
     assert listed(terminal) == []
-    assert upstream.emulator.counters()["deletes"] == 1
+    assert upstream.emulator.counters()["deletes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "deleted"),
+    [
+        (["--days", "0", "--upstream"], {}, 1),
+        (["--days", "0"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 1),
+        (["--days", "0", "--no-upstream"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 0),
+    ],
+)
+def test_prune_deletes_at_the_provider_where_the_user_chose_that(
+    terminal: Terminal, upstream: RunningServer, arguments: list[str], environment: dict[str, str], deleted: int
+):
+    terminal.pipe("run", WORK)
+    pruned = terminal.pipe("prune", *arguments, "--yes", "--json", **environment)
+    assert json.loads(pruned.stdout) == {"forgotten": 1, "kept_unread": 0, "deleted_upstream": deleted}
+    assert upstream.emulator.counters()["deletes"] == deleted
+
+
+def test_prune_says_that_the_provider_did_not_delete(terminal: Terminal, upstream: RunningServer):
+    terminal.pipe("run", WORK)
+    upstream.queue_fault(on="delete", status=403)
+    told = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert told == "1 job was deleted. 0 of 1 responses were deleted at the provider.\n"
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "incomplete"])
+@pytest.mark.parametrize("reading", [("result",), ("result", "--json"), ("result", "--part", "sources")])
+def test_prune_keeps_a_result_until_it_was_read(
+    terminal: Terminal, upstream: RunningServer, reading: tuple[str, ...], end: str
+):
+    terminal.pipe("start", scripted(WORK, {"text": "Paid for.", "end": end}))
+    [job] = listed(terminal)
+    for unread in ("show", "watch"):  # neither shows the text
+        terminal.pipe(unread, job["job_id"])
+    terminal.pipe("result", job["job_id"], "--part", "meta")
+    kept = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert kept == "0 jobs were deleted. 1 was kept because nobody has read its result (--unread deletes it).\n"
+    assert terminal.pipe(reading[0], job["job_id"], *reading[1:]).stdout
+    told = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
+    assert (told["forgotten"], told["kept_unread"]) == (1, 0)
+    assert upstream.emulator.counters()["deletes"] == 0
+
+
+def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
+    terminal.pipe("start", WORK)
+    told = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
+    assert told.startswith("1 job was deleted.")
+    assert listed(terminal) == []
+
+
+def test_a_result_that_could_not_be_written_stays_unread(terminal: Terminal):
+    terminal.pipe("start", WORK)
+    [job] = listed(terminal)
+    assert terminal.pipe("result", job["job_id"], "--out", "no/such/folder/x").returncode != 0
+    assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)["kept_unread"] == 1
 
 
 @pytest.mark.parametrize("columns", [80, 160])
