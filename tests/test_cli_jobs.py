@@ -1,6 +1,7 @@
 """Jobs from the terminal: started, found, read, stopped, on the database that the server has too."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from hosts import scripted
 from processes import serving
-from terminals import COMMAND, Terminal
+from terminals import COMMAND, KEY, Terminal
 
 WORK = "Compare three caches"
 LONG = {"duration_s": 300}
@@ -102,6 +103,61 @@ def test_a_prompt_that_is_not_utf_8_and_a_home_that_is_not_there_are_told_before
         assert (refused.returncode, refused.stdout) == (2, "")
         assert told in refused.stderr
         assert "Traceback" not in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def shell(terminal: Terminal, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a line of a shell, where {} is the command."""
+    command = ["sh", "-c", line.format(" ".join(COMMAND))]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=terminal.environment(),
+        cwd=terminal.folder.parent, **inherited,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt"),
+    [
+        ("printf 'the file\\n' | {} run 'Summarise this'", "Summarise this\n\nthe file\n"),
+        ("printf '\\357\\273\\277the file\\r\\n' | {} start 'Summarise this'", "Summarise this\n\nthe file\n"),
+        ("printf 'the file' > f; {} run 'Summarise this' < f", "Summarise this\n\nthe file"),
+        ("(sleep 1; printf 'the '; sleep 1; printf file) | {} run x", "x\n\nthe file"),
+        ("printf 'the file' | {} run -", "the file"),
+        ("printf ' \\n' | {} run x", "x"),
+        ("{} run x < /dev/null", "x"),
+        ("{} run x <&-", "x"),
+        ("{} start x <&-", "x"),
+        ("{} run x", "x"),
+    ],
+)
+def test_what_is_piped_in_is_appended_to_the_prompt(
+    terminal: Terminal, upstream: RunningServer, line: str, prompt: str
+):
+    reading, writing = os.pipe()  # inherited, open, and never written to
+    try:
+        ran = shell(terminal, line, stdin=reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert ran.returncode == 0, ran.stderr
+    assert ("Nothing came from stdin" in ran.stderr) == (line == "{} run x")
+    [job] = listed(terminal)
+    [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    assert run["metadata"]["job_id"] == job["job_id"]
+    items = httpx2.get(
+        f"{upstream.base_url}/responses/{run['id']}/input_items", headers={"Authorization": f"Bearer {KEY}"}
+    ).json()
+    assert [part["text"] for item in items["data"] for part in item["content"]] == [prompt]
+
+
+@pytest.mark.parametrize("line", ["printf 'caf\\351' | {} run x", "printf 'caf\\351' | {} start x"])
+def test_stdin_that_cannot_be_read_is_refused_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer, line: str
+):
+    refused = shell(terminal, line)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "stdin is" in refused.stderr
+    assert "Traceback" not in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
 
 
