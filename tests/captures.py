@@ -186,7 +186,7 @@ def _several(here: Machine) -> None:
 def _a_day(here: Machine) -> None:
     """Jobs of a day: one that goes on from another, one that failed."""
     here.rest()
-    here.run("agent-jobs prune --days 0 --yes")
+    here.run("agent-jobs prune --days 0 --unread --yes")
     here.scripts.update({RAFT: {}, FOLLOW_UP: {}, PLAN: {}})
     [raft] = JOB.findall(here.run(f"agent-jobs run '{RAFT}'").stderr.splitlines()[-1])
     here.run(f"agent-jobs run '{FOLLOW_UP}' --previous {raft}")

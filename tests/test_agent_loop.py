@@ -371,7 +371,7 @@ async def test_a_purge_removes_the_responses_of_all_turns_whatever_becomes_of_on
     ids = [run["id"] for run in runs(upstream)]
     upstream.forget(response_id=ids[0])
     upstream.queue_fault(on="delete", status=500, match=ids[1])
-    async with hosting(replace(settings, retention_days=1), speed=86_400):
+    async with hosting(replace(settings, retention_days=1, delete_upstream="yes"), speed=86_400):
         await eventually(lambda: upstream.emulator.counters()["deletes"] == 4)
     there = [httpx2.get(f"{upstream.base_url}/responses/{each}", headers=KEY).status_code for each in ids]
     assert there == [404, 200, 404, 404]

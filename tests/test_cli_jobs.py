@@ -1,6 +1,7 @@
 """Jobs from the terminal: started, found, read, stopped, on the database that the server has too."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from hosts import scripted
 from processes import serving
-from terminals import COMMAND, Terminal
+from terminals import COMMAND, KEY, Terminal
 
 WORK = "Compare three caches"
 LONG = {"duration_s": 300}
@@ -102,6 +103,61 @@ def test_a_prompt_that_is_not_utf_8_and_a_home_that_is_not_there_are_told_before
         assert (refused.returncode, refused.stdout) == (2, "")
         assert told in refused.stderr
         assert "Traceback" not in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def shell(terminal: Terminal, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a line of a shell, where {} is the command."""
+    command = ["sh", "-c", line.format(" ".join(COMMAND))]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=terminal.environment(),
+        cwd=terminal.folder.parent, **inherited,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt"),
+    [
+        ("printf 'the file\\n' | {} run 'Summarise this'", "Summarise this\n\nthe file\n"),
+        ("printf '\\357\\273\\277the file\\r\\n' | {} start 'Summarise this'", "Summarise this\n\nthe file\n"),
+        ("printf 'the file' > f; {} run 'Summarise this' < f", "Summarise this\n\nthe file"),
+        ("(sleep 1; printf 'the '; sleep 1; printf file) | {} run x", "x\n\nthe file"),
+        ("printf 'the file' | {} run -", "the file"),
+        ("printf ' \\n' | {} run x", "x"),
+        ("{} run x < /dev/null", "x"),
+        ("{} run x <&-", "x"),
+        ("{} start x <&-", "x"),
+        ("{} run x", "x"),
+    ],
+)
+def test_what_is_piped_in_is_appended_to_the_prompt(
+    terminal: Terminal, upstream: RunningServer, line: str, prompt: str
+):
+    reading, writing = os.pipe()  # inherited, open, and never written to
+    try:
+        ran = shell(terminal, line, stdin=reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert ran.returncode == 0, ran.stderr
+    assert ("Nothing came from stdin" in ran.stderr) == (line == "{} run x")
+    [job] = listed(terminal)
+    [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    assert run["metadata"]["job_id"] == job["job_id"]
+    items = httpx2.get(
+        f"{upstream.base_url}/responses/{run['id']}/input_items", headers={"Authorization": f"Bearer {KEY}"}
+    ).json()
+    assert [part["text"] for item in items["data"] for part in item["content"]] == [prompt]
+
+
+@pytest.mark.parametrize("line", ["printf 'caf\\351' | {} run x", "printf 'caf\\351' | {} start x"])
+def test_stdin_that_cannot_be_read_is_refused_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer, line: str
+):
+    refused = shell(terminal, line)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "stdin is" in refused.stderr
+    assert "Traceback" not in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
 
 
@@ -375,16 +431,76 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
     assert terminal.pipe("result", job["job_id"]).stdout
 
 
-def test_prune_forgets_here_and_upstream_after_it_asked(terminal: Terminal, upstream: RunningServer):
+def test_prune_asks_and_leaves_the_providers_copy(terminal: Terminal, upstream: RunningServer):
     terminal.pipe("run", WORK)
     for number in ("nan", "-1", "many"):
         assert terminal.pipe("prune", "--days", number, "--yes").returncode == 2
+    unset = terminal.pipe("prune", "--yes")
+    assert unset.returncode == 2
+    assert "--days" in unset.stderr
     assert terminal.pipe("prune", "--days", "0", stdin="n\n").returncode == 1
     assert len(listed(terminal)) == 1
-    assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were forgotten.\n"
-    assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout) == {"forgotten": 1}
+    assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were deleted.\n"
+    pruned = terminal.pipe("prune", "--days", "0", "--yes", OPENAI_API_KEY="")
+    assert pruned.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them too).\n"
     assert listed(terminal) == []
-    assert upstream.emulator.counters()["deletes"] == 1
+    assert upstream.emulator.counters()["deletes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "deleted"),
+    [
+        (["--days", "0", "--upstream"], {}, 1),
+        (["--days", "0"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 1),
+        (["--days", "0", "--no-upstream"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 0),
+    ],
+)
+def test_prune_deletes_at_the_provider_where_the_user_chose_that(
+    terminal: Terminal, upstream: RunningServer, arguments: list[str], environment: dict[str, str], deleted: int
+):
+    terminal.pipe("run", WORK)
+    pruned = terminal.pipe("prune", *arguments, "--yes", "--json", **environment)
+    assert json.loads(pruned.stdout) == {"forgotten": 1, "kept_unread": 0, "deleted_upstream": deleted}
+    assert upstream.emulator.counters()["deletes"] == deleted
+
+
+def test_prune_says_that_the_provider_did_not_delete(terminal: Terminal, upstream: RunningServer):
+    terminal.pipe("run", WORK)
+    upstream.queue_fault(on="delete", status=403)
+    told = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert told == "1 job was deleted. 0 of 1 responses were deleted at the provider.\n"
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "incomplete"])
+@pytest.mark.parametrize("reading", [("result",), ("result", "--json"), ("result", "--part", "sources")])
+def test_prune_keeps_a_result_until_it_was_read(
+    terminal: Terminal, upstream: RunningServer, reading: tuple[str, ...], end: str
+):
+    terminal.pipe("start", scripted(WORK, {"text": "Paid for.", "end": end}))
+    [job] = listed(terminal)
+    for unread in ("show", "watch"):  # neither shows the text
+        terminal.pipe(unread, job["job_id"])
+    terminal.pipe("result", job["job_id"], "--part", "meta")
+    kept = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert kept == "0 jobs were deleted. 1 was kept because nobody has read its result (--unread deletes it).\n"
+    assert terminal.pipe(reading[0], job["job_id"], *reading[1:]).stdout
+    told = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
+    assert (told["forgotten"], told["kept_unread"]) == (1, 0)
+    assert upstream.emulator.counters()["deletes"] == 0
+
+
+def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
+    terminal.pipe("start", WORK)
+    told = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
+    assert told.startswith("1 job was deleted.")
+    assert listed(terminal) == []
+
+
+def test_a_result_that_could_not_be_written_stays_unread(terminal: Terminal):
+    terminal.pipe("start", WORK)
+    [job] = listed(terminal)
+    assert terminal.pipe("result", job["job_id"], "--out", "no/such/folder/x").returncode != 0
+    assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)["kept_unread"] == 1
 
 
 @pytest.mark.parametrize("columns", [80, 160])

@@ -427,7 +427,8 @@ async def test_old_jobs_are_purged_here_and_upstream_and_leave_a_tombstone(
     async with hosting(settings) as host:
         old = await host.start(emulate={"duration_s": 1})
         await host.end(old["job_id"])
-    async with hosting(replace(settings, retention_days=1), speed=DAY_S) as host:
+    purging = replace(settings, retention_days=1, delete_upstream="yes")
+    async with hosting(purging, speed=DAY_S) as host:
         await eventually(lambda: counters(upstream)["deletes"] == 1)
         sentence = await host.refused("agent_poll", job_id=old["job_id"])
     assert "ended completed" in sentence
@@ -494,3 +495,25 @@ async def test_what_only_we_added_is_left_out_once_it_was_refused(
             started = await host.start(emulate={"duration_s": 2, "text": "taken"})
             assert (await host.end(started["job_id"]))["output"] == "taken"
             assert counters(upstream)["creates"] == posts
+
+
+async def test_a_retention_keeps_what_nobody_read_and_the_providers_copies(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        unread = [await host.start(f"unread {end}", emulate={"end": end}) for end in ("completed", "failed")]
+        read = await host.start("read", emulate={"duration_s": 1})
+        await host.end(read["job_id"])
+        await eventually(lambda: set(statuses(upstream)) == {"completed", "failed"})
+    async with hosting(replace(settings, retention_days=1), speed=DAY_S) as host:
+        with anyio.fail_after(10):
+            while read["job_id"] in {job["job_id"] for job in (await host.call("agent_list"))["jobs"]}:
+                pass
+        left = {job["job_id"] for job in (await host.call("agent_list"))["jobs"]}
+    assert left == {job["job_id"] for job in unread}
+    assert counters(upstream)["deletes"] == 0
+
+
+def test_jobs_are_kept_and_nothing_is_deleted_at_the_provider_until_the_user_says_so() -> None:
+    unset = Settings.from_env({})
+    assert (unset.retention_days, unset.delete_upstream) == (None, "no")

@@ -353,7 +353,7 @@ async def test_another_endpoint_and_another_key_are_told_again(settings: Setting
 async def test_a_chain_of_which_a_job_was_purged_cannot_be_told_again(
     settings: Settings, upstream: RunningServer
 ) -> None:
-    purging = replace(settings, retention_days=1)
+    purging = replace(settings, retention_days=1, delete_upstream="yes")
     now = Now()
     async with hosting(purging, clock=now.clock()) as host:
         first = await answered(host, "one")

@@ -126,7 +126,7 @@ async def test_the_counts_are_right_whatever_becomes_of_the_jobs(tmp_path: Path)
         assert running is not None
         await store.save(replace(running, status=Status.IN_PROGRESS))
         await store.save(replace(running, status=Status.IN_PROGRESS))
-        await store.purge(5.0)
+        await store.purge(5.0, unread=True)
         assert await told(store) == {Status.PENDING: 2, Status.IN_PROGRESS: 1}
         assert (await store.listed(Group(statuses=frozenset({Status.PENDING})), 1, 0.0)).counts == {Status.PENDING: 2}
         assert (await store.listed(Group(statuses=frozenset({Status.FAILED})), 1, 0.0)).counts == {}

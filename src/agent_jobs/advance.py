@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from math import inf
 
 import anyio
@@ -166,15 +165,6 @@ class Advancer:
                 await self._store.save(job.unreached(f"cannot cancel: {error}", self._clock.now()), held=False)
                 return await self._overdue(job) or After(error.retry_after_s or CANCEL_RETRY_S)
         return await self._look(job, held=False)
-
-    async def purge(self, before: float) -> int:
-        """Forget jobs that ended long ago, here and upstream; returns how many."""
-        purged = await self._store.purge(before)
-        for place in chain.from_iterable(purged.values()):
-            if place.base_url == self._client.endpoint.base_url:
-                with suppress(UpstreamError):  # it may be gone there, and one that stays takes none along
-                    await self._client.delete(place.response_id)
-        return len(purged)
 
     async def give_up_lost(self) -> None:
         """End the jobs at other endpoints that no process came to work on, for a day past their limit."""

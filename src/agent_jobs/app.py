@@ -213,7 +213,8 @@ class App:
             self._tasks,
             endpoint=client.endpoint,
             concurrent=settings.max_concurrent,
-            retention_s=settings.retention_days * 86_400,
+            retention_s=None if settings.retention_days is None else settings.retention_days * 86_400,
+            delete_upstream=client if settings.delete_upstream == "yes" else None,
         )
 
     async def _release(self, store: Store) -> None:

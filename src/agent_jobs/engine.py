@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
-from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Reply, Result, Storage, Watcher
+from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Pruned, Reply, Result, Storage, Watcher
 from agent_jobs.job import JSON, OPEN, WAITING, Call, Job, Mode, Status, mapping_of
 from agent_jobs.store import Store
 
@@ -279,13 +279,21 @@ class Engine:
         base_url = self._working().client.endpoint.base_url
         return await self._store.mode(base_url, model, self._clock.now() - DAY_S)
 
-    async def prune(self, older_than_s: float) -> int:
-        """Forget the jobs that ended so long ago, here and upstream; returns how many.
+    async def prune(self, older_than_s: float, *, upstream: bool = False, unread: bool = False) -> Pruned:
+        """Delete the jobs that ended that long ago, and keep those whose results no reader received.
+
+        Args:
+            older_than_s: Seconds since their end.
+            upstream: Delete their responses at the provider, too.
+            unread: Delete undelivered results as well.
 
         Raises:
-            ConfigError: Nothing can be asked of upstream from here.
+            ConfigError: `upstream` is set, and nothing can be asked of upstream from here.
         """
-        return await self._working().runner.forget(self._clock.now() - older_than_s)
+        from agent_jobs.runner import prune  # brings along what sends jobs
+
+        client = self._working().client if upstream else None
+        return await prune(self._store, self._clock.now() - older_than_s, client, unread=unread)
 
     def delivered(self, *jobs: Job) -> None:
         """Have it noted, once the caller is done, that the ends of these jobs were handed to a host.

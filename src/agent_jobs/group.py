@@ -72,6 +72,15 @@ class Made(NamedTuple):
     bytes: int
 
 
+class Pruned(NamedTuple):
+    """What a removal of old jobs deleted and what it kept."""
+
+    deleted: int = 0
+    unread: int = 0  #: jobs that are old enough, but whose results were delivered to no reader
+    responses: int = 0  #: responses of the deleted jobs
+    deleted_upstream: int = 0  #: how many of these responses were deleted at the provider
+
+
 class Watcher(NamedTuple):
     """A living process that works on the jobs of an endpoint."""
 

@@ -2,15 +2,17 @@
 
 import logging
 from contextlib import suppress
+from itertools import chain
 
 import anyio
 from anyio.abc import TaskGroup
 
 from agent_jobs.advance import Advancer
 from agent_jobs.clock import Clock
-from agent_jobs.errors import StoreError
+from agent_jobs.errors import StoreError, UpstreamError
+from agent_jobs.group import Pruned
 from agent_jobs.job import WAITING, Job
-from agent_jobs.responses import Endpoint
+from agent_jobs.responses import Endpoint, ResponsesClient
 from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store import Store
 
@@ -25,7 +27,12 @@ PURGE_EVERY_S = 3600.0
 
 
 class Runner:
-    """Runs `Advancer.advance` for the jobs of one endpoint until its task group is cancelled."""
+    """Runs `Advancer.advance` for the jobs of one endpoint until its task group is cancelled.
+
+    Args:
+        retention_s: Seconds after which an ended job that was read is deleted; None keeps all jobs.
+        delete_upstream: Where deleted jobs are deleted, too; None leaves the provider's copies.
+    """
 
     def __init__(
         self,
@@ -36,13 +43,15 @@ class Runner:
         *,
         endpoint: Endpoint,
         concurrent: int,
-        retention_s: float,
+        retention_s: float | None,
+        delete_upstream: ResponsesClient | None = None,
     ) -> None:
         self._store = store
         self._advancer = advancer
         self._clock = clock
         self._identity = (endpoint.base_url, endpoint.fingerprint)
         self._retention_s = retention_s
+        self._delete_upstream = delete_upstream
         self._concurrent = concurrent
         self._tasks = tasks
         self._woken = anyio.Event()
@@ -65,23 +74,17 @@ class Runner:
                 await woken.wait()
 
     async def purge(self) -> None:
-        """Forget what is older than its retention, now and every hour; give up what nobody works on any more."""
+        """Delete what is older than its retention, now and every hour; give up what no process works on any more."""
         while True:
             try:
-                await self.forget(self._clock.now() - self._retention_s)
+                if self._retention_s is not None:
+                    await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._advancer.give_up_lost()
             except Exception:
                 logger.exception("cannot purge; an hour later it is tried again")
                 await self._clock.sleep(PURGE_EVERY_S)
-
-    async def forget(self, before: float) -> int:
-        """Forget the jobs that ended before this time, here and upstream; returns how many."""
-        forgotten = 0
-        while purged := await self._advancer.purge(before):
-            forgotten += purged
-        return forgotten
 
     @property
     def paused(self) -> str | None:
@@ -148,3 +151,27 @@ class Runner:
                 await self._clock.sleep(outcome.s)
         except Exception:  # the holder sees the request at its next look
             logger.exception("%s: its cancel was not sent from here", job_id)
+
+
+async def prune(
+    store: Store, before: float, delete_upstream: ResponsesClient | None, *, unread: bool = False
+) -> Pruned:
+    """Delete the jobs that ended before this time, and keep those whose results were delivered to no reader.
+
+    Args:
+        store: Where the jobs are kept.
+        before: In epoch seconds.
+        delete_upstream: Where their responses are deleted, too; None leaves them. Responses of other endpoints stay.
+        unread: Delete undelivered results as well.
+    """
+    jobs = responses = deleted_upstream = 0
+    while purged := await store.purge(before, unread=unread):
+        jobs += len(purged)
+        for place in chain.from_iterable(purged.values()):
+            responses += 1
+            if delete_upstream is None or place.base_url != delete_upstream.endpoint.base_url:
+                continue
+            with suppress(UpstreamError):  # one that cannot be deleted must not keep the others
+                await delete_upstream.delete(place.response_id)
+                deleted_upstream += 1
+    return Pruned(jobs, await store.count_unread(before), responses, deleted_upstream)

@@ -83,7 +83,14 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
             page="files.md#what-a-run-makes",
         ),
         "AGENT_JOBS_RETENTION_DAYS": Variable(
-            "retention_days", "days from 1 to 3650", "Ended jobs are forgotten after so many days, upstream too.", "30"
+            "retention_days", "days from 1 to 3650",
+            "Ended jobs whose results were read are deleted after this many days. Without it all jobs are kept.",
+            page="reliability.md#how-long-jobs-are-kept",
+        ),
+        "AGENT_JOBS_DELETE_UPSTREAM": Variable(
+            "delete_upstream", "one of no, yes",
+            "yes: a job that is deleted here is deleted at the provider, too.", "no",
+            page="reliability.md#how-long-jobs-are-kept",
         ),
     },
     "Waiting and limits": {
@@ -212,7 +219,8 @@ class Settings:
     job_timeout_s: float = 10_800.0
     mode: Mode | Literal["auto"] = "auto"
     resubmit: str = "never"
-    retention_days: float = 30.0
+    retention_days: float | None = None
+    delete_upstream: str = "no"
     toolbox: Path | None = None
     tool_concurrency: int = 4
     approvals: str = "ask"
@@ -254,7 +262,8 @@ class Settings:
             job_timeout_s=_seconds(env, "AGENT_JOBS_JOB_TIMEOUT_S", 10_800.0, 1.0, 7 * 86_400.0),
             mode=cast("Mode", _one_of(env, "AGENT_JOBS_MODE", ("auto", *get_args(Mode)), "auto")),
             resubmit=_one_of(env, "AGENT_JOBS_RESUBMIT", ("never", "once"), "never"),
-            retention_days=_seconds(env, "AGENT_JOBS_RETENTION_DAYS", 30.0, 1.0, 3650.0, unit="days"),
+            retention_days=_days(env, "AGENT_JOBS_RETENTION_DAYS"),
+            delete_upstream=_one_of(env, "AGENT_JOBS_DELETE_UPSTREAM", ("no", "yes"), "no"),
             toolbox=_path(env, "AGENT_JOBS_TOOLBOX"),
             tool_concurrency=_whole(env, "AGENT_JOBS_TOOL_CONCURRENCY", 4),
             approvals=_one_of(env, "AGENT_JOBS_APPROVALS", ("ask", "model"), "ask"),
@@ -447,16 +456,26 @@ def _url(env: Mapping[str, str], name: str, default: str) -> str:
     return url
 
 
-def _seconds(
-    env: Mapping[str, str], name: str, default: float, least: float, most: float, unit: str = "seconds"
-) -> float:
+def _seconds(env: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
     try:
         seconds = float(env.get(name, default))
     except ValueError:
         seconds = -1.0
     if not least <= seconds <= most:
-        raise ConfigError(f"{name} takes {unit} from {least:.10g} to {most:.10g}; without it {default:.10g} are used.")
+        raise ConfigError(f"{name} takes seconds from {least:.10g} to {most:.10g}; without it {default:.10g} are used.")
     return seconds
+
+
+def _days(env: Mapping[str, str], name: str) -> float | None:
+    if name not in env:
+        return None
+    try:
+        days = float(env[name])
+    except ValueError:
+        days = 0.0
+    if not 1.0 <= days <= 3650.0:
+        raise ConfigError(f"{name} takes days from 1 to 3650; without it all jobs are kept.")
+    return days
 
 
 def _max_wait_s(env: Mapping[str, str], name: str) -> float | None:

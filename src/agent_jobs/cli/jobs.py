@@ -1,5 +1,7 @@
 """The commands about jobs that exist: list, show, result, cancel, adopt, prune."""
 
+import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +14,9 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
-from agent_jobs.group import SO_FAR, Group, Listed, Part, Reply, Result
+from agent_jobs.group import SO_FAR, Group, Listed, Part, Pruned, Reply, Result
 from agent_jobs.job import OPEN, Call, Job, Status
+from agent_jobs.settings import Settings
 
 DAY_S = 86_400.0
 #: A part is never cut here: nobody pays for what a terminal reads.
@@ -109,11 +112,26 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
         click.echo(f"{out}: {out.stat().st_size} bytes", err=True)
     else:
         write(text)
+    if job.terminal and job.delivered_at is None and part not in _NO_RESULT:
+        _mark_read(job)
     if job.error is not None:
         click.echo(f"{job.status}: {terminal.line(job.error.message)}", err=True)
     if advice := terminal.advice(job):
         click.echo(advice, err=True)
     raise SystemExit(exit_of(job))
+
+
+#: Parts that tell of a job without its result.
+_NO_RESULT = ("outline", "usage", "meta")
+
+
+def _mark_read(job: Job) -> None:
+    """Note that the job's result was read, after it was written: a retention deletes what was read."""
+
+    async def deliver(session: Session) -> None:
+        await session.engine.deliver(job)
+
+    call(deliver, settings=replace(Settings.forgiving(os.environ)[0], warnings=()))
 
 
 @click.command("reply")
@@ -234,22 +252,50 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
 
 
 @click.command("prune")
-@click.option("--days", type=Days(0), help="Ended so many days ago.  [default: AGENT_JOBS_RETENTION_DAYS]")
+@click.option("--days", type=Days(0), help="Ended this many days ago.  [default: AGENT_JOBS_RETENTION_DAYS]")
+@click.option(
+    "--upstream/--no-upstream", default=None, help="Delete at the provider, too.  [default: AGENT_JOBS_DELETE_UPSTREAM]"
+)
+@click.option("--unread", is_flag=True, help="Also delete results that nobody has read.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def prune_command(days: float | None, yes: bool, as_json: bool) -> None:
-    """Forget old jobs, here and at the provider."""
+def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: bool, as_json: bool) -> None:
+    """Delete old jobs, except those whose results nobody has read.
+
+    What the provider keeps of them stays there, unless --upstream is given.
+    """
     settings = read_settings()
     days = settings.retention_days if days is None else days
+    if days is None:
+        raise click.UsageError("Give --days: AGENT_JOBS_RETENTION_DAYS is not set, so all jobs are kept.")
+    older_than_s = days * DAY_S
+    upstream = settings.delete_upstream == "yes" if upstream is None else upstream
     if not yes:
-        question = f"Forget all jobs that ended {days:g} days ago or earlier, also at the provider?"
-        click.confirm(question, abort=True, err=True)
+        which = "all jobs, read or not," if unread else "the jobs"
+        where = ", here and at the provider" if upstream else ""
+        click.confirm(f"Delete {which} that ended {days:g} days ago or earlier{where}?", abort=True, err=True)
 
-    async def prune(session: Session) -> int:
-        return await session.engine.prune(days * DAY_S)
+    async def prune(session: Session) -> Pruned:
+        return await session.engine.prune(older_than_s, upstream=upstream, unread=unread)
 
-    forgotten = call(prune, role="acts", settings=replace(settings, warnings=()))
-    click.echo(f'{{"forgotten":{forgotten}}}' if as_json else f"{forgotten} jobs were forgotten.")
+    pruned = call(prune, role="acts", settings=replace(settings, warnings=()))
+    if as_json:
+        told = {"forgotten": pruned.deleted, "kept_unread": pruned.unread, "deleted_upstream": pruned.deleted_upstream}
+        return click.echo(json.dumps(told))
+    return click.echo(" ".join(_pruned(pruned, upstream=upstream)))
+
+
+def _pruned(pruned: Pruned, *, upstream: bool) -> Iterator[str]:
+    """Yield a sentence each for what was deleted, for what was kept, and for the provider's copies."""
+    yield f"{pruned.deleted} {'job was' if pruned.deleted == 1 else 'jobs were'} deleted."
+    if pruned.unread == 1:
+        yield "1 was kept because nobody has read its result (--unread deletes it)."
+    elif pruned.unread:
+        yield f"{pruned.unread} were kept because nobody has read their results (--unread deletes them)."
+    if pruned.responses and not upstream:
+        yield "The provider keeps its copies (--upstream deletes them too)."
+    elif pruned.responses:
+        yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
 
 
 def write(text: str) -> None:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from stat import S_ISFIFO, S_ISREG, S_ISSOCK
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 #: A POST is waited for so long before a process leaves: until upstream names the id, the run would be lost with it.
 BIRTH_S = 900.0
+#: Seconds until a pipe on stdin that brings nothing counts as inherited: hosts and ssh leave one open.
+PIPE_WAIT_S = 3.0
 
 
 class PresetName(click.ParamType[str]):
@@ -84,7 +88,9 @@ def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run")
 @order_options
 def run_command(as_json: bool, **asked: Any) -> None:
-    """Start a job, wait for its end and print the answer. PROMPT - reads stdin.
+    """Start a job, wait for its end and print the answer.
+
+    What is piped in is appended to PROMPT; PROMPT - is stdin alone.
 
     The same work is not started twice: an identical job is waited for, unless --new is given. Ctrl-C leaves the job
     running, where upstream has background runs.
@@ -119,7 +125,9 @@ def run_command(as_json: bool, **asked: Any) -> None:
 @click.option("--wait", is_flag=True, help="Stay until it ends, so that the result is collected here.")
 @click.option("--detach", is_flag=True, hidden=True, help="What it does anyway.")
 def start_command(as_json: bool, wait: bool, detach: bool, **asked: Any) -> None:
-    """Start a job and print its id. PROMPT - reads stdin.
+    """Start a job and print its id.
+
+    What is piped in is appended to PROMPT; PROMPT - is stdin alone.
 
     It leaves once upstream has named the response, and says which process collects the result. Where upstream has no
     background runs it stays until the end, and Ctrl-C ends the job.
@@ -252,6 +260,8 @@ def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
     from agent_jobs.request import Order
 
     prompt = _stdin() if asked["prompt"] == "-" else asked["prompt"]
+    if asked["prompt"] != "-" and (piped := _piped()).strip():
+        prompt = f"{prompt}\n\n{piped}"
     files = [_named(each) for each in asked["files"]]
     order = Order(
         prompts=[prompt],
@@ -271,9 +281,41 @@ def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
 
 
 def _stdin() -> str:
-    """What stands on stdin; never as the locale would have it, which may put other characters there."""
+    """Return all of stdin as text."""
+    return _decoded(sys.stdin.buffer.read())
+
+
+def _piped() -> str:
+    """Return what was piped or redirected into stdin; an empty text for a terminal, a device or a closed stdin.
+
+    A pipe that only was inherited may never bring anything: it is waited on for `PIPE_WAIT_S`.
+    """
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
+        kind = os.fstat(0).st_mode
+    except OSError:  # it is closed
+        return ""
+    if not (S_ISREG(kind) or S_ISFIFO(kind) or S_ISSOCK(kind)):
+        return ""
+    first: list[bytes] = []
+
+    def read_first() -> None:
+        with suppress(OSError):
+            first.append(os.read(0, 65_536))
+
+    reader = Thread(target=read_first, daemon=True)
+    reader.start()
+    reader.join(PIPE_WAIT_S)
+    if reader.is_alive():
+        told = f"Nothing came from stdin within {PIPE_WAIT_S:g} s, so it is not part of the prompt."
+        click.echo(f"{told} Write - as the prompt to wait for it, or </dev/null.", err=True)
+        return ""
+    return _decoded(b"".join(first) + sys.stdin.buffer.read()) if any(first) else ""
+
+
+def _decoded(read: bytes) -> str:
+    """Return bytes of stdin as text; never as the locale would have it, which may put other characters there."""
+    try:
+        return read.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise click.BadParameter(f"stdin is not UTF-8 (byte {error.start + 1}): save it as text in UTF-8.") from None
 

@@ -221,11 +221,17 @@ class Store(Protocol):
         """Keep what an endpoint taught us, with the answer that did."""
         ...
 
-    async def purge(self, before: float) -> dict[str, list[Place]]:
+    async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
         """Forget the jobs that ended before this time but for a tombstone, a few at a time.
+
+        A job whose end was delivered to no reader is kept unless `unread` is set.
 
         Returns the ids of those that are gone by this, each with where the responses of all its turns are.
         """
+        ...
+
+    async def count_unread(self, before: float) -> int:
+        """Return how many jobs ended before this time and were delivered to no reader."""
         ...
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:

@@ -146,6 +146,14 @@ class Questions:
         )
         return rows[0]["mode"] if rows else None
 
+    async def count_unread(self, before: float) -> int:
+        rows = await self._db.fetch(
+            f"""SELECT COUNT(*) AS n FROM job INDEXED BY job_untold
+                WHERE delivered_at IS NULL AND finished_at < :before AND status NOT IN {OPEN}""",
+            before=before,
+        )
+        return rows[0]["n"]
+
     async def tombstone(self, job_id: str) -> Tombstone | None:
         rows = await self._db.fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
         return Tombstone(rows[0]["status"], rows[0]["finished_at"]) if rows else None

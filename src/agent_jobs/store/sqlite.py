@@ -445,8 +445,10 @@ class SQLiteStore(Questions, Queue):
                 answer=answer,
             )
 
-    async def purge(self, before: float) -> dict[str, list[Place]]:
+    async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
         old = f"finished_at < :before AND status NOT IN {OPEN}"
+        if not unread:
+            old += " AND delivered_at IS NOT NULL"
         rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
         purged: dict[str, list[Place]] = {}
         for row in rows:
