@@ -28,7 +28,7 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.follow import Follower
-from agent_jobs.job import JSON, Job, Mode, Status
+from agent_jobs.job import HOLLOW_LOOKS, JSON, Job, Mode, Status
 from agent_jobs.loop import Loop
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
@@ -375,7 +375,28 @@ class Advancer:
         if held and job.turn.timed_out_at is not None:
             await self._save(job.overran(self._clock.now()))
             return After(0)
+        if held:
+            return await self._end_held(job.unfollowed())
         return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
+
+    async def _end_held(self, job: Job) -> After:
+        """Take in that upstream ended the connection of a held run: ask for the rest, else keep what was read."""
+        try:
+            look = await self._client.retrieve(job.turn.response_id or "")
+            seen = job.observe(look.response, self._clock.now())
+            asked_for_more = not seen.turn.hollow
+        except UpstreamError as error:
+            now = self._clock.now()
+            seen = job.missed(now) if isinstance(error, MissingError) and job.counted is None else job
+            asked_for_more = job.counted is None
+        if not asked_for_more and job.counted is not None:
+            now = self._clock.now()
+            seen = replace(job, turn=replace(job.turn, hollow=HOLLOW_LOOKS)).observe(job.counted, now)
+        if not (seen.terminal or seen.turn.acting):
+            return await self._poll(seen)
+        await self._save(seen)
+        logger.info("%s: ended with its connection, %s", job.id, seen.status)
+        return After(0)
 
     async def _poll(self, job: Job, after_s: float | None = None) -> After:
         """From here on the job is looked at."""
