@@ -4,6 +4,7 @@ from base64 import b64encode
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from agent_jobs.content import files_with_data

@@ -28,7 +28,7 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.follow import Follower
-from agent_jobs.job import HOLLOW_LOOKS, JSON, Job, Mode, Status
+from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status
 from agent_jobs.loop import Loop
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
@@ -353,16 +353,18 @@ class Advancer:
         await self._store.add(unsent, allow_duplicate=True)
         await self._store.begin(job)
 
-    async def _follow(self, job: Job, events: AsyncGenerator[JSON]) -> After:
+    async def _follow(self, job: Job, events: AsyncGenerator[JSON], *, attached: bool = False) -> After:
         """Read the job's stream; what it leaves open, a GET decides."""
         held = job.turn.mode == "foreground"
-        with suppress(StoreError):  # a note must not cost the stream
-            await self._store.record(job.id, self._clock.now(), "following")
+        if job.observed_by != "following":
+            with suppress(StoreError):  # a note must not cost the stream
+                await self._store.record(job.id, self._clock.now(), "following")
+            job = replace(job, observed_by="following")
         if not held:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
-        job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf)
+        job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf, attached=attached)
         if job.turn.acting:
             return After(0)
         if job.terminal:
@@ -377,7 +379,10 @@ class Advancer:
             return After(0)
         if held:
             return await self._end_held(job.unfollowed())
-        return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
+        if job.turn.detached == 0:
+            return await self._poll(job, 0)
+        wait_s = 2.0 ** min(job.turn.detached, DETACHED_MAX)
+        return replace(await self._poll(job, wait_s), not_before_s=wait_s)
 
     async def _end_held(self, job: Job) -> After:
         """Take in that upstream ended the connection of a held run: ask for the rest, else keep what was read."""
@@ -402,7 +407,8 @@ class Advancer:
         """From here on the job is looked at."""
         now = self._clock.now()
         await self._store.save(replace(job, observed_by="polling"))
-        await self._store.record(job.id, now, "polling")
+        if job.observed_by != "polling":
+            await self._store.record(job.id, now, "polling")
         return After(job.next_look_s(now) if after_s is None else after_s)
 
     async def _relaunch(self, job: Job, error: UpstreamError) -> After:
@@ -487,7 +493,7 @@ class Advancer:
             return After(*[self._far_look_s(saved)] * 2)
         if held and self._follower.has_room and saved.followable(now):
             events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
-            return await self._follow(saved, events)
+            return await self._follow(saved, events, attached=True)
         return After(saved.next_look_s(now) * random.uniform(1.0, 1.1), not_before_s)
 
     def _far_look_s(self, job: Job) -> float:

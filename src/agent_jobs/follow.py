@@ -14,12 +14,15 @@ import anyio
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.job import JSON, Job, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.responses import ANSWERED_JSON
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
 
 #: Progress is written at most so often; ends and changes of status at once.
 WRITE_S = 1.0
+#: An attachment that lasts no longer counts as one that failed, whatever it brought.
+BRIEF_S = 30.0
 #: How often a run that is held open, which no look asks about, sees whether somebody cancelled it.
 HELD_S = 5.0
 #: The tail that is kept of what the model writes while it does. A run that is held open has no other copy.
@@ -79,12 +82,15 @@ class Follower:
                 logger.exception("progress cannot be written; it goes on")
             await self._clock.sleep(WRITE_S)
 
-    async def follow(self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf) -> Job:
+    async def follow(
+        self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf, *, attached: bool = False
+    ) -> Job:
         """Read events and write down what they show, until the job ends, the stream does or the time is over.
 
-        Returns the job as last known; where it is not terminal, only a GET says how it stands.
+        Returns the job as last known; where it is not terminal, only a GET says how it stands. `attached` says that
+        the stream is not the create's own: one that is cut soon again, or is JSON, is not attached to for ever.
         """
-        reading = _Reading(job)
+        reading, began = _Reading(job), self._clock.now()
         with self._clock.limit(limit_s) as limit, reading.scope:
             self._readings[job.id] = reading
             self._told.set()
@@ -100,13 +106,22 @@ class Follower:
                 del self._readings[job.id]
         if limit.cancelled_caught:
             return reading.written().timed_out(self._clock.now())
-        if reading.job.terminal or reading.heard:
-            return reading.ended()
-        return reading.job.unfollowed()
+        if not (reading.job.terminal or reading.heard):
+            return reading.job.unfollowed()
+        brief = self._clock.now() - began < BRIEF_S
+        ended = reading.ended()
+        if attached and reading.answered_json:
+            return ended.unfollowed(for_good=True)
+        if attached and brief:
+            # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
+            ended = replace(ended, turn=replace(ended.turn, detached=job.turn.detached))
+            return ended.unfollowed()
+        return ended
 
     async def _read(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
         async for event in events:
             # First, since what is taken in may be written down as seen at any time.
+            reading.answered_json |= event.get("type") == ANSWERED_JSON
             if event.get("response"):
                 await self._apply(reading, event)
             if not reading.behind:
@@ -180,6 +195,7 @@ class _Reading:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     items: list[JSON] = field(default_factory=list[JSON])
     done: dict[int, JSON] = field(default_factory=dict[int, JSON])  #: finished items by their place in the output
+    answered_json: bool = False  #: it is no stream
     failed: bool = False  #: it told of an error
     worded: set[object] = field(default_factory=set[object])  #: items of which text was taken in, by their place
     said: list[str] = field(default_factory=list[str])  #: all words of this stream
