@@ -276,7 +276,7 @@ class _Reading:
         if not self.held or job.terminal or job.turn.acting or self.failed:
             return job
         items = self._finished_items()
-        last = items[-1] if items else {}
+        last: JSON = items[-1] if items else {}
         answered = text_of([last]) or calls_of([last]) or str(last.get("type")).endswith("image_generation_call")
         if answered and last.get("status") not in ("incomplete", "in_progress"):
             response = {"id": job.turn.response_id, **(job.counted or {}), "status": "completed", "output": items}

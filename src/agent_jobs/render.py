@@ -292,7 +292,7 @@ def ended(job: Job) -> dict[str, Any]:
 
 def warning_of(job: Job) -> str:
     """Return what a reader must know of an output that upstream did not finish or did not give; else nothing."""
-    if job.status is Status.COMPLETED and job.output is None:
+    if job.status is Status.COMPLETED and job.output is None and (job.turn.hollow or job.usage is not None):
         return EMPTY
     unfinished = job.turn.hollow > 0 or (job.error is not None and job.error.code in ("interrupted", "expired"))
     return CUT if unfinished and _text(job) and _text(job) == job.turn.partial else ""
