@@ -205,7 +205,20 @@ def test_an_address_is_told_without_what_may_be_secret_in_it(url: httpx2.URL | s
         ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
         ({"retry-after": "86400"}, RETRY_AFTER_MAX_S),
         ({"retry-after": "1e300"}, RETRY_AFTER_MAX_S),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wednesday, 21-Oct-15 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "2015-10-21T07:28:30Z", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2199 07:28:00 GMT"}, RETRY_AFTER_MAX_S),
+        ({"retry-after": "Wed, 99 Oct 2015 07:28:00 GMT"}, None),
+        ({"x-ratelimit-reset-requests": "1m30s"}, 90.0),
+        ({"x-ratelimit-reset-requests": "6ms", "x-ratelimit-reset-tokens": "1h0m0s"}, 3600.0),
+        ({"x-ratelimit-reset-requests": "20s", "x-ratelimit-remaining-requests": "0"}, 20.0),
+        ({"x-ratelimit-reset-requests": "20s", "x-ratelimit-remaining-requests": "9"}, None),
+        ({"x-ratelimit-reset": "1445412510", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30.0),
+        ({"x-ratelimit-reset": "1445412510000", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30.0),
+        ({"x-ratelimit-reset-tokens": "soon"}, None),
+        ({"retry-after": "7", "x-ratelimit-reset-tokens": "1m"}, 7.0),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
@@ -213,7 +226,7 @@ def test_an_address_is_told_without_what_may_be_secret_in_it(url: httpx2.URL | s
         ({"retry-after": ""}, None),
     ],
 )
-def test_how_long_to_wait_is_read_where_it_is_a_number(headers: dict[str, str], seconds: float | None):
+def test_wait_is_read_in_every_documented_form(headers: dict[str, str], seconds: float | None):
     assert retry_after_s(headers) == seconds
     assert refusal(429, headers, "").retry_after_s == seconds
 

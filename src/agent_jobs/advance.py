@@ -27,7 +27,7 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.follow import Follower
-from agent_jobs.job import JSON, Job, Mode, Status
+from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status
 from agent_jobs.loop import Loop
 from agent_jobs.request.hosted import INCLUDED
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
@@ -403,16 +403,18 @@ class Advancer:
         await self._store.add(unsent, allow_duplicate=True)
         await self._store.begin(job)
 
-    async def _follow(self, job: Job, events: AsyncGenerator[JSON]) -> After:
+    async def _follow(self, job: Job, events: AsyncGenerator[JSON], *, attached: bool = False) -> After:
         """Read the job's stream; what it leaves open, a GET decides."""
         held = job.turn.mode == "foreground"
-        with suppress(StoreError):  # a note must not cost the stream
-            await self._store.record(job.id, self._clock.now(), "following")
+        if job.observed_by != "following":
+            with suppress(StoreError):  # a note must not cost the stream
+                await self._store.record(job.id, self._clock.now(), "following")
+            job = replace(job, observed_by="following")
         if not held:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
-        job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf)
+        job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf, attached=attached)
         if job.turn.acting:
             return After(0)
         if job.terminal:
@@ -425,13 +427,38 @@ class Advancer:
         if held and job.turn.timed_out_at is not None:
             await self._save(job.overran(self._clock.now()))
             return After(0)
-        return await self._poll(job, 0 if job.turn.detached == 0 else 2.0**job.turn.detached)
+        if held:
+            return await self._end_held(job.unfollowed())
+        if job.turn.detached == 0:
+            return await self._poll(job, 0)
+        wait_s = 2.0 ** min(job.turn.detached, DETACHED_MAX)
+        return replace(await self._poll(job, wait_s), not_before_s=wait_s)
+
+    async def _end_held(self, job: Job) -> After:
+        """Take in that upstream ended the connection of a held run: ask for the rest, else keep what was read."""
+        try:
+            look = await self._client.retrieve(job.turn.response_id or "")
+            seen = job.observe(look.response, self._clock.now())
+            asked_for_more = not seen.turn.hollow
+        except UpstreamError as error:
+            now = self._clock.now()
+            seen = job.missed(now) if isinstance(error, MissingError) and job.counted is None else job
+            asked_for_more = job.counted is None
+        if not asked_for_more and job.counted is not None:
+            now = self._clock.now()
+            seen = replace(job, turn=replace(job.turn, hollow=HOLLOW_LOOKS)).observe(job.counted, now)
+        if not (seen.terminal or seen.turn.acting):
+            return await self._poll(seen)
+        await self._save(seen)
+        logger.info("%s: ended with its connection, %s", job.id, seen.status)
+        return After(0)
 
     async def _poll(self, job: Job, after_s: float | None = None) -> After:
         """From here on the job is looked at."""
         now = self._clock.now()
         await self._store.save(replace(job, observed_by="polling"))
-        await self._store.record(job.id, now, "polling")
+        if job.observed_by != "polling":
+            await self._store.record(job.id, now, "polling")
         return After(job.next_look_s(now) if after_s is None else after_s)
 
     async def _relaunch(self, job: Job, error: UpstreamError) -> After:
@@ -519,7 +546,7 @@ class Advancer:
             return After(*[self._far_look_s(saved)] * 2)
         if held and self._follower.has_room and saved.followable(now):
             events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
-            return await self._follow(saved, events)
+            return await self._follow(saved, events, attached=True)
         return After(saved.next_look_s(now) * random.uniform(1.0, 1.1), not_before_s)
 
     def _far_look_s(self, job: Job) -> float:

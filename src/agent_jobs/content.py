@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, cast
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 from agent_jobs.job import JSON, Job, Usage, items_of, mapping_of
 from agent_jobs.paging import size
@@ -106,12 +106,17 @@ def files(output: object) -> list[Entry]:
     An image is `{"type": "image", "id": "ig_...", "media_type": "image/png", "bytes": 5120}`, or has a `url` where
     upstream keeps it; what the code interpreter wrote is a `container_file` or `file` with its ids and its name.
     """
-    images: list[Entry] = []
+    return [file for file, _ in files_with_data(output)]
+
+
+def files_with_data(output: object) -> list[tuple[Entry, bytes | None]]:
+    """Return what `files` does, each with its bytes where the response itself holds them."""
+    images: list[tuple[Entry, bytes | None]] = []
     for item in items_of(output):
         if (data := image_data(item)) is not None:
             media_type = _MEDIA_TYPES.get(_text(item.get("output_format")), "image/png")
             image = _facts({"type": "image", "id": item.get("id"), "media_type": media_type})
-            images.append(image | {"bytes": len(data)})
+            images.append((image | {"bytes": len(data)}, data))
         images += [_code_image(url) for each in items_of(item.get("outputs")) if (url := _text(each.get("url")))]
     named: dict[str, Entry] = {}
     for annotation in _annotations(output):
@@ -119,7 +124,7 @@ def files(output: object) -> list[Entry]:
         names = _facts({name: annotation.get(name) for name in _FILE_NAMES})
         if kind and names:
             named[str(names)] = {"type": kind, **names}
-    return [*images, *named.values()]
+    return [*images, *[(file, None) for file in named.values()]]
 
 
 _FILES = {"container_file_citation": "container_file", "file_path": "file"}
@@ -229,12 +234,20 @@ def _words(value: object, depth: int = 4) -> str:
     return " ".join(each for each in words if each)
 
 
-def _code_image(url: str) -> Entry:
+def _code_image(url: str) -> tuple[Entry, bytes | None]:
     if not _is_data(url):
-        return {"type": "image", "url": _cut(_clean(url), URL_CHARS)}
-    head, _, data = url.partition(",")
-    media_type = head.partition(":")[2].partition(";")[0]
-    return _facts({"type": "image", "media_type": media_type}) | {"bytes": len(data.rstrip("=")) * 3 // 4}
+        return {"type": "image", "url": _cut(_clean(url), URL_CHARS)}, None
+    head, _, written = url.strip().partition(",")
+    media_type, *parameters = head.partition(":")[2].split(";")
+    entry = _facts({"type": "image", "media_type": media_type.strip().lower()})
+    data = unquote_to_bytes(written)
+    if parameters and parameters[-1].strip().lower() == "base64":
+        whole = b"".join(data.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        try:
+            data = base64.b64decode(whole + b"=" * (-len(whole) % 4), validate=True)
+        except ValueError:
+            return entry | {"bytes": len(whole) * 3 // 4}, None
+    return entry | {"bytes": len(data)}, data or None
 
 
 # Whole responses, requests and jobs.

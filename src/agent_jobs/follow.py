@@ -13,13 +13,16 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
-from agent_jobs.job import JSON, Job, activity_of
+from agent_jobs.job import JSON, Job, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.responses import ANSWERED_JSON
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
 
 #: Progress is written at most so often; ends and changes of status at once.
 WRITE_S = 1.0
+#: An attachment that lasts no longer counts as one that failed, whatever it brought.
+BRIEF_S = 30.0
 #: How often a run that is held open, which no look asks about, sees whether somebody cancelled it.
 HELD_S = 5.0
 #: The tail that is kept of what the model writes while it does. A run that is held open has no other copy.
@@ -79,12 +82,15 @@ class Follower:
                 logger.exception("progress cannot be written; it goes on")
             await self._clock.sleep(WRITE_S)
 
-    async def follow(self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf) -> Job:
+    async def follow(
+        self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf, *, attached: bool = False
+    ) -> Job:
         """Read events and write down what they show, until the job ends, the stream does or the time is over.
 
-        Returns the job as last known; where it is not terminal, only a GET says how it stands.
+        Returns the job as last known; where it is not terminal, only a GET says how it stands. `attached` says that
+        the stream is not the create's own: one that is cut soon again, or is JSON, is not attached to for ever.
         """
-        reading = _Reading(job)
+        reading, began = _Reading(job), self._clock.now()
         with self._clock.limit(limit_s) as limit, reading.scope:
             self._readings[job.id] = reading
             self._told.set()
@@ -100,11 +106,22 @@ class Follower:
                 del self._readings[job.id]
         if limit.cancelled_caught:
             return reading.written().timed_out(self._clock.now())
-        return reading.written() if reading.job.terminal or reading.heard else reading.job.unfollowed()
+        if not (reading.job.terminal or reading.heard):
+            return reading.job.unfollowed()
+        brief = self._clock.now() - began < BRIEF_S
+        ended = reading.ended()
+        if attached and reading.answered_json:
+            return ended.unfollowed(for_good=True)
+        if attached and brief:
+            # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
+            ended = replace(ended, turn=replace(ended.turn, detached=job.turn.detached))
+            return ended.unfollowed()
+        return ended
 
     async def _read(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
         async for event in events:
             # First, since what is taken in may be written down as seen at any time.
+            reading.answered_json |= event.get("type") == ANSWERED_JSON
             if event.get("response"):
                 await self._apply(reading, event)
             if not reading.behind:
@@ -115,6 +132,7 @@ class Follower:
 
     async def _apply(self, reading: "_Reading", event: JSON) -> None:
         now = self._clock.now()
+        event = reading.completed(event)
         applied = reading.job.apply(event, now)
         if applied.terminal or applied.turn.acting:
             # A cancel may have been asked for by another process; then only a GET finalises.
@@ -176,6 +194,11 @@ class _Reading:
     moved: bool = False  #: to where `progress` does not go
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     items: list[JSON] = field(default_factory=list[JSON])
+    done: dict[int, JSON] = field(default_factory=dict[int, JSON])  #: finished items by their place in the output
+    answered_json: bool = False  #: it is no stream
+    failed: bool = False  #: it told of an error
+    worded: set[object] = field(default_factory=set[object])  #: items of which text was taken in, by their place
+    said: list[str] = field(default_factory=list[str])  #: all words of this stream
     words: list[str] = field(default_factory=list[str])
     thoughts: list[str] = field(default_factory=list[str])
 
@@ -193,18 +216,76 @@ class _Reading:
             self.cursor = number
         self.heard = self.behind = True
         kind = event.get("type")
-        if kind == "response.output_text.delta":
-            self.words.append(str(event.get("delta")))
+        if kind in ("response.output_text.delta", "response.refusal.delta"):
+            self._add_words(event, str(event.get("delta")))
         elif kind == "response.output_item.added" and isinstance(event.get("item"), dict):
             self.items.append(event["item"])
+        elif kind == "response.output_item.done" and isinstance(event.get("item"), dict):
+            self._finish_item(event)
+        elif kind in ("response.output_text.done", "response.refusal.done"):
+            if event.get("output_index") not in self.worded:
+                self._add_words(event, str(event.get("text") or event.get("refusal") or ""))
+        elif kind == "error":
+            self.failed = True
         elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
             self.thoughts.append(str(event.get("delta")))
         elif kind == "response.reasoning_summary_part.added":
             self.thoughts.append("\n\n")
 
+    def _add_words(self, event: JSON, words: str) -> None:
+        self.worded.add(event.get("output_index"))
+        self.words.append(words)
+        self.said.append(words)
+
+    def _finish_item(self, event: JSON) -> None:
+        index, item = event.get("output_index"), event["item"]
+        place = index if type(index) is int else len(self.done)
+        self.done[place] = item
+        if place not in self.worded and index not in self.worded and (text := text_of([item])):
+            self._add_words({"output_index": place}, text)
+
+    def _finished_items(self) -> list[JSON]:
+        """Return the output as its items came; empty where one of them was not read to its end."""
+        places = sorted(self.done)
+        if places != list(range(len(places))) or len(self.items) > len(places):
+            return []
+        return [self.done[place] for place in places]
+
+    def completed(self, event: JSON) -> JSON:
+        """Return the event; a finished response without its answer gets the items that were streamed before it."""
+        response = mapping_of(event.get("response"))
+        if response.get("status") not in ("completed", "incomplete", "failed", "cancelled"):
+            return event
+        self.written()
+        if has_answer(items_of(response.get("output"))):
+            return event
+        items = self._finished_items()
+        if len(items) > len(items_of(response.get("output"))) or has_answer(items):
+            return {**event, "response": {**response, "output": items}}
+        if self.said and response.get("status") == "completed":
+            # Rows of running jobs keep a short tail; here it may be the only copy of the answer.
+            text = "".join(self.said)
+            before = self.job.turn.partial
+            whole = text if text.endswith(before) else before
+            self.job = replace(self.job, turn=replace(self.job.turn, partial=whole[-HELD_PARTIAL_CHARS:]))
+        return event
+
+    def ended(self) -> Job:
+        """Return the job after its stream; a held run has its answer as `counted` where all of it was read."""
+        job = self.written()
+        if not self.held or job.terminal or job.turn.acting or self.failed:
+            return job
+        items = self._finished_items()
+        last: JSON = items[-1] if items else {}
+        answered = text_of([last]) or calls_of([last]) or str(last.get("type")).endswith("image_generation_call")
+        if answered and last.get("status") not in ("incomplete", "in_progress"):
+            response = {"id": job.turn.response_id, **(job.counted or {}), "status": "completed", "output": items}
+            return replace(job, counted=response)
+        return job
+
     def written(self) -> Job:
         """The job with all that was told; what was told becomes a part of it."""
-        limit = HELD_PARTIAL_CHARS if self.held else PARTIAL_CHARS
+        limit = HELD_PARTIAL_CHARS if self.held or self.job.turn.hollow else PARTIAL_CHARS
         partial = (self.job.turn.partial + "".join(self.words))[-limit:]
         reasoning = (self.job.turn.reasoning + "".join(self.thoughts)).lstrip("\n")[-REASONING_CHARS:]
         self.words.clear()

@@ -59,7 +59,13 @@ _AGAIN = re.compile(r"\b(?:try(?:ing)? again|retry)\b.{0,30}?(?:\bin \d|\bafter 
 #: Ends as some servers write them.
 _SPELLINGS = {"error": "failed", "errored": "failed", "canceled": "cancelled"}
 
-#: A `completed` without output and usage is looked at this often again before it is believed (LiteLLM #36275).
+#: Why a run that was held open has no result, by which side of its connection ended.
+HOLDER_ENDED = "The process that held its connection ended, and upstream runs nothing without one."
+CONNECTION_CUT = "Upstream ended the connection before the answer was finished, and cannot be asked for the rest."
+#: Id of the message that holds what a stream brought of a text, where no response object has it.
+PARTIAL_ID = "msg_from_stream"
+
+#: A `completed` without output is looked at this often again before it is believed (LiteLLM #36275).
 HOLLOW_LOOKS = 3
 #: Reads right after a create may miss for ~33 s (measured on Azure), so `expired` needs this many misses, this long.
 MISSING_LOOKS, MISSING_S = 4, 60.0
@@ -262,13 +268,17 @@ class Job:
                 return job
             job = replace(job, turn=replace(job.turn, sequence_number=number))
         stopping = job.cancel_requested_at is not None and job.turn.mode != "foreground"
-        if _ended(response) and (stopping or _hollow(response)):
+        if _ended(response) and stopping:
             return job  # a run that is held open may have no other copy than this event
+        if job._is_hollow(response):
+            hollow = replace(job.turn, hollow=max(1, job.turn.hollow))
+            used = job._used(Usage.of(response.get("usage")))
+            return replace(job, turn=hollow, usage=used, counted=response)
         return job._absorb(response, now) if response else job
 
     def observe(self, response: JSON, now: float) -> "Job":
         """Take in a response object that upstream answered to a GET, POST or cancel."""
-        hollow = self.turn.hollow + 1 if _hollow(response) else 0
+        hollow = self.turn.hollow + 1 if self._is_hollow(response) else 0
         turn = replace(
             self.turn, looks=self.turn.looks + 1, looked_at=now, missing=0, missing_since=None, hollow=hollow
         )
@@ -282,13 +292,31 @@ class Job:
             self.turn, looks=self.turn.looks + 1, looked_at=now, missing=self.turn.missing + 1, missing_since=since
         )
         job = replace(self, turn=turn)
-        if turn.mode == "foreground":
-            held = "The process that held its connection ended, and upstream runs nothing without one."
-            return job.failed("interrupted", held, now)
-        if turn.missing < MISSING_LOOKS or now - since < MISSING_S:
+        if turn.mode != "foreground" and (turn.missing < MISSING_LOOKS or now - since < MISSING_S):
             return job
+        kept = job.with_partial()
+        if turn.hollow and turn.partial:
+            return kept._ended_as(Status.COMPLETED, now, None)
+        if turn.mode == "foreground":
+            return kept.failed("interrupted", CONNECTION_CUT if turn.detached else HOLDER_ENDED, now)
         lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
-        return job._ended_as(Status.EXPIRED, now, lost)
+        return kept._ended_as(Status.EXPIRED, now, lost)
+
+    def with_partial(self) -> "Job":
+        """Return the job with the text that its stream brought as its output, where there is any."""
+        if not self.turn.partial:
+            return self
+        return replace(self, output=Output(self.turn.partial, with_text(self.counted or {}, self.turn.partial)))
+
+    def _is_hollow(self, response: JSON) -> bool:
+        """Return True if upstream reports success without what it wrote: such an answer is asked for again."""
+        if response.get("status") != "completed":
+            return False
+        items = items_of(response.get("output"))
+        if self.turn.partial:
+            return not has_answer(items)
+        used = Usage.of(response.get("usage"))
+        return not items and (used is None or used.output_tokens > 0)
 
     def unreached(self, reason: str, now: float) -> "Job":
         """Take in a look that brought no answer: it is told, and counts towards the next look's distance."""
@@ -377,8 +405,7 @@ class Job:
 
     def overran(self, now: float) -> "Job":
         """End a run that was held open until its limit: it stopped with its connection, and no more will come."""
-        output = Output(self.turn.partial, {}) if self.turn.partial else self.output
-        return replace(self, output=output).failed("deadline_exceeded", DEADLINE, now)
+        return self.with_partial().failed("deadline_exceeded", DEADLINE, now)
 
     def next_poll_ms(self, now: float) -> int:
         """When a poll that does not wait is next worthwhile: a tenth of the job's age, 2 to 30 s."""
@@ -401,6 +428,9 @@ class Job:
             case "queued":
                 return job._to(Status.QUEUED)
             case "completed" | "incomplete" | "failed" | "cancelled" as end:
+                if self.turn.partial and not has_answer(items):
+                    response = with_text(response, self.turn.partial)
+                    items = items_of(response["output"])
                 text = text_of(items)
                 known = replace(
                     job,
@@ -493,6 +523,24 @@ def text_of(items: list[JSON]) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
+def has_answer(items: list[JSON]) -> bool:
+    """Return True if the output holds text or asks for calls."""
+    return bool(text_of(items) or calls_of(items))
+
+
+def with_text(response: JSON, text: str) -> JSON:
+    """Return the response with text that only its stream brought, as a message marked as incomplete."""
+    part: JSON = {"type": "output_text", "text": text, "annotations": []}
+    message: JSON = {
+        "id": PARTIAL_ID,
+        "type": "message",
+        "role": "assistant",
+        "status": "incomplete",
+        "content": [part],
+    }
+    return {**response, "output": [*items_of(response.get("output")), message]}
+
+
 def mapping_of(value: object) -> JSON:
     """The object that upstream should have sent here; empty for anything else."""
     return cast(JSON, value) if isinstance(value, dict) else {}
@@ -565,10 +613,6 @@ def _status_of(response: JSON) -> object:
 
 def _ended(response: JSON) -> bool:
     return _status_of(response) in ("completed", "incomplete", "failed", "cancelled")
-
-
-def _hollow(response: JSON) -> bool:
-    return response.get("status") == "completed" and not response.get("output") and not response.get("usage")
 
 
 def _part_text(part: JSON) -> str:

@@ -60,6 +60,10 @@ _NEXT = {
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
+#: Said of an output that only a stream brought, and of a success with nothing in it.
+CUT = "The output is what arrived before the connection ended; it may be cut."
+EMPTY = "Upstream reported success without any output."
+
 _CODES: dict[type[AgentJobsError], str] = {
     JobNotFoundError: "job_not_found",
     BudgetError: "budget_exceeded",
@@ -279,11 +283,20 @@ def ended(job: Job) -> dict[str, Any]:
         answer |= output_of(job, 0)
     told = {
         "invalid": mismatch(_text(job), job.turn.request) if job.status is Status.COMPLETED else None,
+        "warning": warning_of(job),
         "cost_usd": _usd(job.cost_usd) if job.cost_usd else None,
         "context": job.context,
         "result_path": job.result_path,
     }
     return answer | _compact(told)
+
+
+def warning_of(job: Job) -> str:
+    """Return what a reader must know of an output that upstream did not finish or did not give; else nothing."""
+    if job.status is Status.COMPLETED and job.output is None and (job.turn.hollow or job.usage is not None):
+        return EMPTY
+    unfinished = job.turn.hollow > 0 or (job.error is not None and job.error.code in ("interrupted", "expired"))
+    return CUT if unfinished and _text(job) and _text(job) == job.turn.partial else ""
 
 
 def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:

@@ -7,9 +7,12 @@ it is sent once, on a connection of its own, and the caller is asked before the 
 
 import json
 import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 from typing import Any, cast
 from urllib.parse import quote
@@ -465,10 +468,71 @@ def bare(url: httpx2.URL | str | None) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long upstream asked to wait; dates and nonsense count as not said."""
+    """Return how long upstream asked to wait: in ms, in seconds, as a date, or as the reset of a used-up limit.
+
+    A date that is past means at once; nonsense counts as not said.
+    """
     in_ms = _number(headers.get("retry-after-ms"))
     seconds = in_ms / 1000 if in_ms is not None else _number(headers.get("retry-after"))
+    if seconds is None:
+        seconds = _seconds_until(headers.get("retry-after"), headers)
+    if seconds is None:
+        seconds = _reset_s(headers)
     return None if seconds is None else min(seconds, RETRY_AFTER_MAX_S)
+
+
+def _reset_s(headers: Mapping[str, str]) -> float | None:
+    """Return when the last of the used-up rate limits is reset; one that has something left asks for no wait."""
+    waits: list[float] = []
+    for kind in ("-requests", "-tokens", ""):
+        reset = headers.get(f"x-ratelimit-reset{kind}")
+        remaining = _number(headers.get(f"x-ratelimit-remaining{kind}"))
+        wait_s = _duration_s(reset, headers) if reset and not remaining else None
+        if wait_s is not None:
+            waits.append(wait_s)
+    return max(waits, default=None)
+
+
+#: A duration as Go writes it, like `1h2m3.5s` or `120ms`.
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|µs|ns|h|m|s))+", re.ASCII)
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+#: Numbers from here on are moments, in seconds or in ms since 1970.
+_EPOCH_S, _EPOCH_MS = 1e9, 1e11
+
+
+def _duration_s(text: str, headers: Mapping[str, str]) -> float | None:
+    text = text.strip()
+    if (number := _number(text)) is not None:
+        if number < _EPOCH_S:
+            return number
+        at = number / 1000 if number >= _EPOCH_MS else number
+        return max(0.0, at - _server_time(headers))
+    if _DURATION.fullmatch(text):
+        parts = re.findall(r"([\d.]+)(ms|us|µs|ns|h|m|s)", text)
+        return sum(float(count) * _UNITS_S[unit] for count, unit in parts)
+    return _seconds_until(text, headers)
+
+
+def _seconds_until(text: str | None, headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until a date, by the server's own clock where it tells it."""
+    at = _epoch_s(text)
+    return None if at is None else max(0.0, at - _server_time(headers))
+
+
+def _server_time(headers: Mapping[str, str]) -> float:
+    said = _epoch_s(headers.get("date"))
+    return time.time() if said is None else said
+
+
+def _epoch_s(text: str | None) -> float | None:
+    """Return an HTTP date or an ISO date as seconds since 1970; None for anything else."""
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            date = parse((text or "").strip())
+            return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            continue
+    return None
 
 
 def _object(answer: httpx2.Response) -> JSON:

@@ -17,7 +17,7 @@ from agent_jobs import content
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, RefusedError, UpstreamError
 from agent_jobs.group import UNSETTLED
-from agent_jobs.job import Job, items_of
+from agent_jobs.job import Job
 from agent_jobs.pricing import Prices
 from agent_jobs.responses import ResponsesClient
 from agent_jobs.store import Made, Store
@@ -81,7 +81,9 @@ class Settler:
                 return None
 
         whole = replace(job, output=await self._store.output(job.id) or job.output)
-        made = [await tried(self._save(whole, name, file)) for name, file in _named(content.files(_output(whole)))]
+        files = content.files_with_data(_output(whole))
+        named = zip(_named([file for file, _ in files]), files, strict=True)
+        made = [await tried(self._save(whole, name, file, data)) for (name, file), (_, data) in named]
         path = await tried(self._write_result(whole))
         for upload in await self._store.uploads(job.id):
             if upload.file_id is not None:
@@ -121,7 +123,7 @@ class Settler:
             return ""
         return await self._write(self._results / _name(job), content.markdown(job).encode())
 
-    async def _save(self, job: Job, name: str, file: content.Entry) -> Made | None:
+    async def _save(self, job: Job, name: str, file: content.Entry, data: bytes | None) -> Made | None:
         """Write one file that the run made; None for one that is not ours to fetch."""
         path = self._made / job.id / name
         if "container_id" in file:
@@ -132,8 +134,6 @@ class Settler:
                 if there
                 else self._client.container_file(file["container_id"], file["file_id"])
             )
-        else:
-            data = _image(job, file.get("id"))
         return None if data is None else Made(name, await self._write(path, data), len(data))
 
     async def _write(self, path: Path, data: bytes) -> str:
@@ -156,10 +156,6 @@ def _output(job: Job) -> object:
 def _lost(error: Exception) -> bool:
     """Whether trying again is of no use."""
     return isinstance(error, RefusedError) and not isinstance(error, AccountError)
-
-
-def _image(job: Job, image_id: object) -> bytes | None:
-    return next((content.image_data(item) for item in items_of(_output(job)) if item.get("id") == image_id), None)
 
 
 def _name(job: Job) -> str:

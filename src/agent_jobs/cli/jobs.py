@@ -116,6 +116,8 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
         _mark_read(job)
     if job.error is not None:
         click.echo(f"{job.status}: {terminal.line(job.error.message)}", err=True)
+    if warning := render.warning_of(job):
+        click.echo(warning, err=True)
     if advice := terminal.advice(job):
         click.echo(advice, err=True)
     raise SystemExit(exit_of(job))

@@ -321,7 +321,7 @@ class Emulator:
     async def _retrieve(self, exchange: Exchange) -> None:
         run = self._named(exchange)
         fault = exchange.fault
-        if exchange.asks("stream") and not fault.json_instead_of_stream:
+        if exchange.asks("stream") and not (fault.json_instead_of_stream or fault.json_to_attach):
             await self._resume(exchange, run)
             return
         seen = run.snapshot()

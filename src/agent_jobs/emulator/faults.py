@@ -25,7 +25,7 @@ Drop = Literal["before_headers", "after_accept", "before_created", "after_events
 _LASTING = (
     "not_found_for_s", "not_found_after_end_s", "id_changes", "completed_empty", "complete_after_cancel",
     "late_complete", "cancel_status", "cancel_clears_output", "failed_event_on_cancel", "poll_after_ms",
-    "missing_fields", "unknown_status", "no_retrieve",
+    "missing_fields", "unknown_status", "no_retrieve", "json_to_attach", "empty_terminal_event",
 )  # fmt: skip
 
 
@@ -63,6 +63,8 @@ class Fault:
     split_bytes: int | None = None
     no_sequence_numbers: bool = False
     duplicate_events: bool = False
+    no_deltas: bool = False
+    empty_terminal_event: bool = False
     # the run that is created
     delay_created_s: float = 0.0
     keepalives: int = 0
@@ -74,6 +76,7 @@ class Fault:
     background_unsaid: bool = False  #: ignored, and mentioned in no answer
     complete_at_once: bool = False
     # the later answers about it
+    json_to_attach: bool = False
     not_found_for_s: float = 0.0
     not_found_after_end_s: float = 0.0
     id_changes: bool = False

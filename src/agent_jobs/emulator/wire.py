@@ -151,6 +151,8 @@ class Exchange:
         async for event in run.follow(after - 1 if fault.duplicate_events else after):
             if fault.eof_without_terminal and event["type"] in TERMINAL:
                 return
+            if fault.no_deltas and event["type"].endswith(".delta"):
+                continue
             yield _frame(_shown(event, fault, obfuscated=obfuscated), fault) * (2 if fault.duplicate_events else 1)
             sent += 1
             if fault.drop == "after_events" and sent == fault.after_events:
@@ -202,6 +204,8 @@ def _shown(event: Json, fault: Fault, *, obfuscated: bool) -> Json:
     shown = dict(event)
     if fault.no_sequence_numbers:
         del shown["sequence_number"]
+    if fault.empty_terminal_event and shown["type"] in TERMINAL:
+        shown["response"] = shown["response"] | {"output": []}
     if fault.missing_fields and "response" in shown:
         shown["response"] = lean(shown["response"])
     if obfuscated and shown["type"].endswith(".delta"):
