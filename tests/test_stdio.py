@@ -244,3 +244,31 @@ def test_whatever_is_set_wrong_the_server_stays_up_and_its_tools_say_what_to_set
         assert refused["isError"]
         assert told in refused["structuredContent"]["error"]["message"]
         assert server.end() == 0
+
+
+LINES: dict[str, tuple[str, int | None, int | None]] = {
+    "half a surrogate pair": (r'{"jsonrpc":"2.0","id":77,"method":"tools/call","params":{"name":"agent_list",'
+                              r'"arguments":{"query":"\ud83d"}}}', 77, None),
+    "a byte order mark": ('\ufeff{"jsonrpc":"2.0","id":77,"method":"ping"}', 77, None),
+    "CRLF": ('{"jsonrpc":"2.0","id":77,"method":"ping"}\r', 77, None),
+    "broken JSON": ('{"jsonrpc":"2.0","id":77,"method":', 77, -32700),
+    "no JSON": ("hello", None, -32700),
+    "too deep": ('{"jsonrpc":"2.0","id":77,"method":"ping","params":{"a":' + "[" * 100_000, 77, -32700),
+    "a batch": ('[{"jsonrpc":"2.0","id":77,"method":"ping"}]', None, -32600),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "number", "code"), LINES.values(), ids=LINES)
+def test_a_line_that_cannot_be_read_is_repaired_or_answered(
+    tmp_path: Path, line: str, number: int | None, code: int | None
+) -> None:
+    with serving(tmp_path, "http://127.0.0.1:9/v1") as server:
+        server.initialize()
+        assert server.process.stdin is not None
+        server.process.stdin.write("\n" + line + "\n")
+        server.process.stdin.flush()
+        while (message := server._answers.get(timeout=20)) is not None and message.get("id") != number:  # pyright: ignore[reportPrivateUsage]
+            pass
+        assert message is not None
+        assert message.get("error", {}).get("code") == code
+        assert server.request("tools/list")["tools"]

@@ -162,6 +162,8 @@ class _Tools:
         """Start long work in the background; answers with a job_id within seconds. Costs money: never start the same
         work twice. Then agent_poll.
         """
+        if prompt is not None and prompts == [prompt]:
+            prompts = None
         if (prompt is None) == (prompts is None):
             raise RequestError("Give either prompt, or prompts for several jobs.")
         order = Order(
@@ -338,6 +340,8 @@ class _Tools:
 
 def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> Group:
     """The jobs that a call is about: one, several, a batch; or those in which something goes on."""
+    if job_id is not None and job_ids == [job_id]:
+        job_ids = None
     if sum(given is not None for given in (job_id, job_ids, batch)) > 1:
         raise RequestError("Give one of job_id, job_ids and batch.")
     ids = (job_id,) if job_id is not None else tuple(job_ids or ())

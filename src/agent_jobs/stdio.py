@@ -1,16 +1,21 @@
 """The MCP server on stdin and stdout: the wire, the signals, the log."""
 
+import json
 import logging
 import os
+import re
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from logging.handlers import RotatingFileHandler
-from typing import cast
+from typing import Any, cast
 
 import anyio
 from anyio.from_thread import run_sync
 from anyio.lowlevel import EventLoopToken, current_token
 from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
 from agent_jobs.app import leave_on_signal, open_app
 from agent_jobs.errors import ConfigError
@@ -20,6 +25,8 @@ from agent_jobs.settings import Settings, with_env_file
 logger = logging.getLogger(__name__)
 
 LOG_BYTES, LOG_FILES = 2_000_000, 5
+#: The id in a line that cannot be parsed.
+_ID = re.compile(r'"id"\s*:\s*(\d{1,18}|"[\w-]{1,100}")(?=\s*[,}])')
 
 
 def serve(env_file: str | None = None) -> None:
@@ -51,8 +58,9 @@ async def _serve(settings: Settings | ConfigError) -> None:
         else:
             server = build_server(app.engine)
         low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way to run on streams
-        lines = cast("anyio.AsyncFile[str]", _Lines(_take_stdin()))
-        async with stdio_server(stdin=lines) as (incoming, outgoing):
+        lines = _Lines(_take_stdin())
+        async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (incoming, outgoing):
+            lines.refuse = outgoing.send
             await low.run(incoming, outgoing, low.create_initialization_options())
         tasks.cancel_scope.cancel()
 
@@ -74,6 +82,7 @@ class _Lines:
     """
 
     def __init__(self, descriptor: int) -> None:
+        self.refuse: Callable[[SessionMessage], Awaitable[None]] | None = None
         self._send, self._lines = anyio.create_memory_object_stream[bytes](float("inf"))
         threading.Thread(target=self._pump, args=(descriptor, current_token()), daemon=True).start()
 
@@ -91,10 +100,45 @@ class _Lines:
         return self
 
     async def __anext__(self) -> str:
-        try:
-            return (await self._lines.receive()).decode("utf-8", "replace")
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
+        while True:
+            try:
+                line = (await self._lines.receive()).decode("utf-8", "replace").lstrip("\ufeff")
+            except anyio.EndOfStream:
+                raise StopAsyncIteration from None
+            if not line.strip():
+                continue
+            if _is_message(line):
+                return line
+            repaired, error = _repaired(line)
+            if error is None:
+                return repaired
+            if self.refuse is not None:
+                await self.refuse(SessionMessage(error))
+
+
+def _is_message(line: str) -> bool:
+    try:
+        jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _repaired(line: str) -> tuple[str, JSONRPCError | None]:
+    """Return a line without half surrogate pairs, or the error that answers a line that is no message."""
+    code, why, message = PARSE_ERROR, "This line is not JSON.", None
+    with suppress(ValueError, RecursionError):
+        message = json.loads(line, strict=False)
+        text = json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
+        if _is_message(text):
+            return text, None
+        code, why = INVALID_REQUEST, "This line is no JSON-RPC message: send one request a line."
+    number: Any = cast("dict[str, Any]", message).get("id") if isinstance(message, dict) else None
+    if message is None and (found := _ID.search(line)):
+        number = json.loads(found[1])
+    if isinstance(number, bool) or not isinstance(number, int | str):
+        number = None
+    return "", JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=why))
 
 
 def _log_to_stderr(level: str) -> None:

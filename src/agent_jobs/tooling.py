@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agent_jobs import render
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.request import one_of
+from agent_jobs.request import read_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ class JobTool(Tool):
     ) -> CallToolResult | InputRequiredResult:
         """Check the arguments, run the tool, and put its answer or its refusal into words; a question goes as it is."""
         try:
-            for name in arguments:  # the SDK would drop what it does not know
-                one_of(self.name, name, self.parameters["properties"])
-            values = self.fn_metadata.validate_arguments(arguments)
+            given = read_arguments(self.name, arguments, self.parameters)
+            # Not the SDK's validate_arguments: it parses a prompt that happens to be JSON.
+            values = self.fn_metadata.arg_model.model_validate(given).model_dump_one_level()
             if self.context_kwarg is not None:
                 values[self.context_kwarg] = context
             answer: Answer | InputRequiredResult = await self.fn(**values)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON, Mode
+from agent_jobs.request.arguments import read_arguments
 from agent_jobs.request.checks import one_of
 from agent_jobs.request.hosted import INCLUDED, Secret, resolved
 from agent_jobs.request.models import check_model, models, obituary
@@ -45,6 +46,7 @@ __all__ = [
     "one_of",
     "options_with",
     "our_presets",
+    "read_arguments",
     "resolved",
     "sent_as",
     "sentence_for",
