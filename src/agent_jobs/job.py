@@ -4,6 +4,7 @@ Nothing here waits, reads a clock or does I/O. Time is an argument, a change is 
 that comes from upstream may be incomplete, wrongly typed or from a server that reads the contract differently.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -439,11 +440,16 @@ def calls_of(items: list[JSON]) -> list[Call]:
                     id=call_id,
                     kind="function" if of_function else "approval",
                     name=f"{server}{name}",
-                    arguments=arguments if isinstance(arguments, str) else "{}",
+                    arguments=arguments_text(arguments),
                     needs="" if of_function else "approval",
                 )
             )
     return calls
+
+
+def arguments_text(arguments: object) -> str:
+    """Return a call's arguments as JSON text; null and lists stay what they are, so that no tool is called with them."""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
 
 
 def text_of(items: list[JSON]) -> str:
