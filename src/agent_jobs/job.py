@@ -448,7 +448,7 @@ def calls_of(items: list[JSON]) -> list[Call]:
 
 
 def arguments_text(arguments: object) -> str:
-    """Return a call's arguments as JSON text; null and lists stay what they are, so that no tool is called with them."""
+    """Return a call's arguments as JSON text; null and lists stay what they are."""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
 
 
