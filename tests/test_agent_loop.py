@@ -375,3 +375,19 @@ async def test_a_purge_removes_the_responses_of_all_turns_whatever_becomes_of_on
         await eventually(lambda: upstream.emulator.counters()["deletes"] == 4)
     there = [httpx2.get(f"{upstream.base_url}/responses/{each}", headers=KEY).status_code for each in ids]
     assert there == [404, 200, 404, 404]
+
+
+@pytest.mark.parametrize("written", [None, [], ["x"], 7, True, '{"n": 1', '"{\\"n\\": 1}"', "null", "[]", "not JSON"])
+async def test_arguments_that_cannot_be_read_are_never_executed(host: Host, log: Path, written: object) -> None:
+    asked = {"name": "ledger__write", "raw_arguments": written}
+    job_id = await started(host, calling([asked]))
+    assert (await host.end(job_id))["status"] == "completed"
+    assert lines(log) == []
+    (told,) = await outputs(host, job_id)
+    assert "JSON" in told
+
+
+async def test_arguments_that_are_an_object_are_the_arguments(host: Host, log: Path) -> None:
+    job_id = await started(host, calling([{"name": "ledger__write", "raw_arguments": {"n": 5}}]))
+    assert (await host.end(job_id))["status"] == "completed"
+    assert lines(log) == ["begin write 5", "end write 5"]

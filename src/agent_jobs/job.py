@@ -4,6 +4,7 @@ Nothing here waits, reads a clock or does I/O. Time is an argument, a change is 
 that comes from upstream may be incomplete, wrongly typed or from a server that reads the contract differently.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -442,7 +443,7 @@ class Job:
                     return known._asking(now)
                 if end == "cancelled" and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
                     return known.failed("deadline_exceeded", DEADLINE, now)
-                return known._ended_as(Status(end), now, _failure(response, end))
+                return known._ended_as(Status(end), now, _failure(response, str(end)))
             case _:
                 return job._to(Status.IN_PROGRESS)
 
@@ -508,11 +509,16 @@ def calls_of(items: list[JSON]) -> list[Call]:
                     id=call_id,
                     kind="function" if of_function else "approval",
                     name=f"{server}{name}",
-                    arguments=arguments if isinstance(arguments, str) else "{}",
+                    arguments=arguments_text(arguments),
                     needs="" if of_function else "approval",
                 )
             )
     return calls
+
+
+def arguments_text(arguments: object) -> str:
+    """Return a call's arguments as JSON text; null and lists stay what they are."""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
 
 
 def text_of(items: list[JSON]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Sequence
 from typing import cast
 
-from agent_jobs.job import JSON, items_of
+from agent_jobs.job import JSON, arguments_text, items_of
 
 #: How a request names what went before it; only one of them may stand there.
 LINKS = ("previous_response_id", "conversation")
@@ -101,7 +101,10 @@ def _told(item: JSON, answers: Container[object]) -> JSON | None:
             return {name: value for name, value in whole.items() if name != "status"}
         case {"type": "function_call" | "custom_tool_call", "call_id": call_id} if call_id not in answers:
             return None
-        case {"type": "function_call" | "custom_tool_call" | "compaction"} as whole:
+        case {"type": "function_call", **rest}:
+            kept = {name: value for name, value in rest.items() if name not in ("id", "status")}
+            return {"type": "function_call", **kept, "arguments": arguments_text(rest.get("arguments"))}
+        case {"type": "custom_tool_call" | "compaction"} as whole:
             return {name: value for name, value in whole.items() if name not in ("id", "status")}
         case _:
             return None

@@ -145,7 +145,7 @@ def function_call(index: int, item_id: str, call: Json) -> list[Beat]:
         "status": "completed",
         "call_id": call.get("call_id") or item_id.replace("fc_", "call_")[:29],
         "name": call.get("name", "emulated_function"),
-        "arguments": arguments,
+        "arguments": call.get("raw_arguments", arguments),  # as a server writes them that misreads the contract
     }
     where, kind = _where(index, item_id), "response.function_call_arguments"
     inner = [

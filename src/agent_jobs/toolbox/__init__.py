@@ -140,6 +140,8 @@ class Toolbox:
             if found is None:
                 return Called(f"There is no function {name[:80]}.", failed=True)
             connection, tool = found
+            if not arguments.strip() and tool.input_schema.get("required"):
+                raise RequestError("The arguments are missing: call again with a JSON object.")
             async with self._slots:
                 if before_calling is not None:
                     await before_calling()
@@ -221,7 +223,7 @@ async def _gathered(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool
 
 def _arguments(written: str) -> dict[str, Any]:
     try:
-        arguments = json.loads(written or "{}")
+        arguments = json.loads(written.strip() or "{}")
         to_json(arguments, inf_nan_mode="strings")  # neither half a surrogate pair nor a depth that cannot be sent
     except (ValueError, RecursionError, PydanticSerializationError):
         raise RequestError("The arguments are not JSON: call again with a JSON object.") from None
