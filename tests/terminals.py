@@ -43,17 +43,27 @@ class Terminal:
         )  # fmt: skip
 
     def show(
-        self, *arguments: str, columns: int = 80, stop: Callable[[str], bool] = lambda seen: False, **more: str
+        self,
+        *arguments: str,
+        columns: int = 80,
+        stop: Callable[[str], bool] = lambda seen: False,
+        keys: str = "\x03",
+        **more: str,
     ) -> "Shown":
-        """Run a command on a terminal; Ctrl-C is pressed once `stop` holds of what was shown."""
+        """Run a command on a terminal; Ctrl-C, or other keys, are pressed once `stop` holds of what was shown."""
         environment = self.environment(**more, COLUMNS="", LINES="")
-        return on_terminal([*COMMAND, *arguments], environment, self.folder.parent, columns, stop)
+        return on_terminal([*COMMAND, *arguments], environment, self.folder.parent, columns, stop, keys)
 
 
 def on_terminal(
-    command: list[str], environment: Mapping[str, str], folder: Path, columns: int, stop: Callable[[str], bool]
+    command: list[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    columns: int,
+    stop: Callable[[str], bool],
+    keys: str = "\x03",
 ) -> "Shown":
-    """Run a program in a folder on a terminal; Ctrl-C is pressed once `stop` holds of what was shown."""
+    """Run a program in a folder on a terminal; Ctrl-C, or other keys, are pressed once `stop` holds of what was shown."""
     process, master = pty.fork()
     if process == 0:  # pragma: no cover
         os.chdir(folder)
@@ -64,7 +74,7 @@ def on_terminal(
         while time.monotonic() < until:
             if not stopped and stop(seen.decode("utf-8", "replace")):
                 stopped = len(seen)
-                os.write(master, b"\x03")
+                os.write(master, keys.encode())
             if not select.select([master], [], [], 0.05)[0]:
                 continue
             try:

@@ -143,6 +143,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "AGENT_JOBS_RESUBMIT": ("twice",),
     "AGENT_JOBS_RETENTION_DAYS": ("0", "nan", "ever"),
     "AGENT_JOBS_DELETE_UPSTREAM": ("perhaps",),
+    "AGENT_JOBS_BUDGET_MODE": ("guess",),
     "AGENT_JOBS_TOOLBOX": ("~nobody-of-this-name/tools.json",),
     "AGENT_JOBS_TOOL_CONCURRENCY": ("0",),
     "AGENT_JOBS_APPROVALS": ("yes",),

@@ -113,10 +113,12 @@ def test_an_unconfirmed_start_names_the_flag_that_starts_another(terminal: Termi
 def test_a_person_is_asked_before_an_unconfirmed_start_answers(terminal: Terminal):
     asked = scripted(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
     assert terminal.pipe("run", asked).returncode == 3
-    shown = terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen)
-    assert "which may be paid twice?" in shown.text
-    assert shown.returncode == 130
+    refused = terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="n\n")
+    assert "which may be paid twice?" in refused.text
+    assert refused.returncode == 3
     assert len(jobs_of(terminal)) == 1
+    terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="y\n")
+    assert len(jobs_of(terminal)) == 2
 
 
 def test_what_was_left_unsent_is_named_before_it_is_sent(terminal: Terminal):

@@ -476,7 +476,7 @@ def test_prune_says_that_the_provider_did_not_delete(terminal: Terminal, upstrea
 def test_prune_keeps_a_result_until_it_was_read(
     terminal: Terminal, upstream: RunningServer, reading: tuple[str, ...], end: str
 ):
-    terminal.pipe("start", scripted(WORK, {"text": "Paid for.", "end": end}))
+    terminal.pipe("start", "--wait", scripted(WORK, {"text": "Paid for.", "end": end}))
     [job] = listed(terminal)
     for unread in ("show", "watch"):  # neither shows the text
         terminal.pipe(unread, job["job_id"])
@@ -490,14 +490,14 @@ def test_prune_keeps_a_result_until_it_was_read(
 
 
 def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
-    terminal.pipe("start", WORK)
+    terminal.pipe("start", "--wait", WORK)
     told = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
     assert told.startswith("1 job was deleted.")
     assert listed(terminal) == []
 
 
 def test_a_result_that_could_not_be_written_stays_unread(terminal: Terminal):
-    terminal.pipe("start", WORK)
+    terminal.pipe("start", "--wait", WORK)
     [job] = listed(terminal)
     assert terminal.pipe("result", job["job_id"], "--out", "no/such/folder/x").returncode != 0
     assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)["kept_unread"] == 1

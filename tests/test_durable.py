@@ -90,7 +90,7 @@ async def test_a_key_makes_one_job_whatever_is_asked_for_under_it(settings: Sett
         await host.end(first["job_id"])
         again = await host.start("another", options={"key": "monday", "allow_duplicate": True})
         assert again["job_id"] == first["job_id"]
-        assert "at most 200" in await host.refused("agent_start", prompt="x", options={"key": ""})
+        assert "at most 200" in await host.refused("agent_start", prompt="x", options={"key": "k" * 201})
     assert counters(upstream)["creates"] == 1
 
 

@@ -80,7 +80,7 @@ OUTSIDE: dict[str, set[str]] = {
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "mcp": {"asking", "server", "tooling", "stdio", "cli", "toolbox"},
-    "mcp_types": {"asking", "server", "tooling", "cli", "toolbox"},
+    "mcp_types": {"asking", "server", "stdio", "tooling", "cli", "toolbox"},
     "pydantic": {"server", "tooling", "toolbox"},
     "jsonschema": {"request"},
     "referencing": {"request"},

@@ -77,6 +77,10 @@ QUOTA_CODES = frozenset(
 )
 
 
+#: What a page asks for that wants a person to sign in.
+_SIGN_IN = re.compile(r"""\b(?:sign|log)[ -]?in\b|type=["']?password""", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where the Responses API stands and how it is addressed."""
@@ -548,9 +552,14 @@ def _object(answer: httpx2.Response) -> JSON:
 
 
 def _is_page(answer: httpx2.Response) -> bool:
-    """Return True for a page that was made for browsers, such as a login."""
-    begin = answer.text[:200].lstrip("\ufeff \t\r\n").lower()
-    return begin.startswith(("<!doctype html", "<html")) or (_content_type(answer) == "text/html" and "<" in begin)
+    """Return True for a page on which a person signs in: no API stands behind it.
+
+    Any other page may come from a gateway that lost an answer whose request was accepted.
+    """
+    text = answer.text[:20_000]
+    begin = text[:200].lstrip("\ufeff \t\r\n").lower()
+    is_html = begin.startswith(("<!doctype html", "<html")) or (_content_type(answer) == "text/html" and "<" in begin)
+    return is_html and _SIGN_IN.search(text) is not None
 
 
 def _page_words(answer: httpx2.Response) -> str:
