@@ -63,7 +63,7 @@ def on_terminal(
     stop: Callable[[str], bool],
     keys: str = "\x03",
 ) -> "Shown":
-    """Run a program in a folder on a terminal; Ctrl-C, or other keys, are pressed once `stop` holds of what was shown."""
+    """Run a program in a folder on a terminal; Ctrl-C or other keys are pressed once `stop` holds of what is shown."""
     process, master = pty.fork()
     if process == 0:  # pragma: no cover
         os.chdir(folder)

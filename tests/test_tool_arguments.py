@@ -25,7 +25,7 @@ async def test_an_empty_argument_counts_as_not_given(settings: Settings, tool: s
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 0.2, "text": "done"})
         await host.end(started["job_id"])
-        given = dict.fromkeys(OPTIONAL[tool], {} if empty == {"a": None} else empty)
+        given: dict[str, Any] = dict.fromkeys(OPTIONAL[tool], dict[str, Any]() if empty == {"a": None} else empty)
         if tool == "agent_start":
             given["prompt"] = "another"
         elif tool != "agent_list":
@@ -35,7 +35,14 @@ async def test_an_empty_argument_counts_as_not_given(settings: Settings, tool: s
 
 
 async def test_a_host_that_fills_every_argument_starts_one_job(settings: Settings, upstream: RunningServer) -> None:
-    options = {"instructions": "", "tools": [], "json_schema": {}, "max_output_tokens": 0, "toolbox": [], "key": ""}
+    options: dict[str, Any] = {
+        "instructions": "",
+        "tools": [],
+        "json_schema": {},
+        "max_output_tokens": 0,
+        "toolbox": [],
+        "key": "",
+    }
     async with hosting(settings) as host:
         await host.call(
             "agent_start", prompt="x", prompts=[], preset="deep_research", model="", effort="", web_search=False,

@@ -611,7 +611,8 @@ def _error_body(body: str) -> tuple[JSON, bool]:
             return {**beside, "message": told}, False
         if isinstance(told, list):
             errors = cast("list[object]", told)
-            first: JSON = next((cast(JSON, each) for each in errors if isinstance(each, dict)), {})
+            named = [cast(JSON, each) for each in errors if isinstance(each, dict)]
+            first: JSON = named[0] if named else dict[str, Any]()
             words = "; ".join(filter(None, map(_words_of, errors)))
             if words:
                 return {**first, "message": words}, False

@@ -37,7 +37,7 @@ NOT_HERE: Mapping[str, str] = {
     "dry_run": "which runs its lines: agent-jobs run --option dry_run=true tells what one would cost",
     "key": "which gives each line its own",
 }
-LEFT = "Left: what was started goes on upstream; the same command comes back to it."
+LEFT = "What was started goes on; the same command comes back to it."
 LEFT_HELD = (
     "Left: what upstream runs in the background goes on, and the same command comes back to it. What this process held "
     "open ends with it: the same command writes that down as failed, and once more with --retry starts it anew."

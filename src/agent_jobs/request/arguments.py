@@ -32,7 +32,7 @@ def read_arguments(tool: str, arguments: Mapping[str, Any], schema: Mapping[str,
         form = properties[one_of(tool, name, properties)]
         value = _in_form(name, value, form)
         # An option that is null takes the preset's away, so options that are only nulls still say something.
-        says_something = bool(value) if isinstance(value, dict) else not is_empty(value)
+        says_something = bool(cast(Any, value)) if isinstance(value, dict) else not is_empty(value)
         if says_something and not _is_unset(value, form, is_filled=is_filled and name not in required):
             given[name] = value
     return given
@@ -64,15 +64,15 @@ def _in_form(name: str, value: Any, form: Mapping[str, Any]) -> Any:
         return _as_options(name, value)
     if kind == "string" and isinstance(value, list) and len(cast("list[Any]", value)) == 1:
         return cast("list[Any]", value)[0]
-    return value
+    return cast(Any, value)
 
 
 def _as_list(name: str, value: Any, kind: str | None) -> Any:
     if isinstance(value, str) and value.strip():
-        parsed = _parsed(value)
+        parsed: Any = _parsed(value)
         if kind == "object" and not isinstance(parsed, list | dict):
             raise RequestError(f'{name} takes a list like [{{"call_id":"call_...","output":"..."}}].')
-        value = parsed if isinstance(parsed, list) or kind == "object" else [value]
+        value = cast(Any, parsed if isinstance(parsed, list) or kind == "object" else [value])
     if isinstance(value, dict) and kind == "object":
         value = [value]
     if not isinstance(value, list) or name == "prompts":  # an empty one of several prompts is a mistake
@@ -95,7 +95,7 @@ def _says_nothing(name: str, value: Any) -> bool:
     # A null takes an option of the preset away. An unknown option is refused later, even if empty.
     if value is None or name not in _known_options():
         return False
-    is_zero = name in ZERO_IS_NONE and value == 0 and not isinstance(value, bool)
+    is_zero = name in ZERO_IS_NONE and value is not False and value == 0
     return is_empty(value) or is_zero
 
 
