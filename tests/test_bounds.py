@@ -10,7 +10,7 @@ import pytest
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.pricing import DAY_S, day_start
 from agent_jobs.settings import Settings
-from hosts import Host, eventually, hosting
+from hosts import Host, eventually, hosting, scripted
 from test_agent_loop import MODEL, USED, bad, call, calling, given, ledger, lines, outputs, started
 from test_asking import asking, script
 from test_asking import given as answers_to
@@ -174,8 +174,11 @@ async def test_of_many_jobs_at_once_no_more_turns_are_begun_than_the_budget_allo
     boxed: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(replace(boxed, daily_budget_usd=6.5)) as host:
-        jobs = [(await paid(host, 1, prompt="word " * 20_000))["job_id"] for _ in range(5)]
-        ends = [await host.end(job_id) for job_id in jobs]
+        # One call starts them all: no turn of the first can take the budget of the last one's start.
+        asked = [scripted("word " * 20_000, turns_of(1))] * 5
+        options = {"toolbox": ["ledger"], **BOUNDED, "allow_duplicate": True}
+        started = await host.call("agent_start", prompts=asked, model=MODEL, options=options, wait_s=0)
+        ends = [await host.end(job_id) for job_id in started["job_ids"]]
         assert (await host.call("agent_list"))["today_usd"] == pytest.approx(len(runs(upstream)))
     assert len(runs(upstream)) == 6
     assert {end["status"] for end in ends} == {"completed", "failed"}
