@@ -104,7 +104,7 @@ class Machine:
     def start(self, prompt: str, **script: Any) -> None:
         """Start a job whose run is scripted, and leave it."""
         self.scripts[prompt] = script
-        started = self.run(f"agent-jobs start --detach '{prompt}'")
+        started = self.run(f"agent-jobs start '{prompt}'")
         assert started.returncode == 0, started.stderr
 
     def rest(self) -> None:

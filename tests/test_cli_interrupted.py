@@ -129,6 +129,13 @@ def test_what_was_left_unsent_is_named_before_it_is_sent(terminal: Terminal):
     assert f"Sending {job['job_id']}, which was left unsent: {WORK[:20]}" in watched.text.replace("\n", "")
 
 
+def test_what_waits_for_another_endpoint_is_not_said_to_be_sent(terminal: Terminal):
+    terminal.show("run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    other = terminal.pipe("run", "Other work")
+    assert other.returncode == 0
+    assert "left unsent" not in other.stderr
+
+
 def test_a_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal: Terminal):
     wrong = terminal.show(
         "run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1"

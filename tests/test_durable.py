@@ -271,13 +271,14 @@ async def test_a_job_held_open_is_cancelled_by_closing_its_connection(
         await eventually(lambda: upstream_forgot(settings, started["response_id"]))
 
 
+@pytest.mark.parametrize("fault", [{}, {"eof_without_terminal": True}], ids=["ended", "cut after its last item"])
 async def test_the_end_of_a_run_that_is_held_open_is_written_once_the_database_takes_it(
-    settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture
+    settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
 ) -> None:
     assert settings.data_dir is not None
     upstream.queue_fault(on="retrieve", status=404, times=-1)
     async with hosting(replace(settings, mode="foreground")) as host:
-        started = await host.start(emulate={"duration_s": 60, "text": "told once"})
+        started = await host.start(emulate={"duration_s": 60, "text": "told once", "faults": [fault] if fault else []})
         engine = await host.app.engine()
         while (await engine.poll(started["job_id"])).turn.response_id is None:
             pass  # its id is written down in another way
@@ -495,6 +496,17 @@ async def test_what_only_we_added_is_left_out_once_it_was_refused(
             started = await host.start(emulate={"duration_s": 2, "text": "taken"})
             assert (await host.end(started["job_id"]))["output"] == "taken"
             assert counters(upstream)["creates"] == posts
+
+
+@pytest.mark.parametrize("words", ["Please include a valid model.", "The metadata server is away."])
+async def test_a_refusal_that_only_uses_the_same_word_drops_nothing(
+    settings: Settings, upstream: RunningServer, words: str
+) -> None:
+    upstream.queue_fault(on="create", status=400, body={"error": {"message": words, "type": "invalid_request_error"}})
+    async with hosting(settings) as host:
+        started = await host.start(web_search=True)
+        assert (await host.end(started["job_id"]))["status"] == "failed"
+    assert counters(upstream)["creates"] == 1
 
 
 async def test_a_retention_keeps_what_nobody_read_and_the_providers_copies(

@@ -236,6 +236,7 @@ async def test_what_upstream_did_not_accept_is_sent_again(
     "fault",
     [
         {"status": 500, "after_accept": True},
+        {"status": 500, "after_accept": True, "body": {"error": {"message": "Please try again in 5 seconds."}}},
         {"status": 502, "after_accept": True, "body": "<html>bad gateway</html>", "content_type": "text/html"},
         {"status": 503, "after_accept": True, "body": "<html>unavailable</html>", "content_type": "text/html"},
         {"drop": "after_accept"},
@@ -243,7 +244,7 @@ async def test_what_upstream_did_not_accept_is_sent_again(
         {"status": 200, "after_accept": True, "body": "<html>welcome</html>", "content_type": "text/html"},
         {"status": 200, "after_accept": True, "body": {"bad": 1}},
     ],
-    ids=["500", "502 HTML", "503 HTML", "reset", "reset after headers", "HTML", "no response object"],
+    ids=["500", "500, try again", "502 HTML", "503 HTML", "reset", "reset after headers", "HTML", "no response object"],
 )
 async def test_a_start_that_nobody_can_confirm_is_not_sent_again_and_its_result_can_be_adopted(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any]
@@ -253,6 +254,7 @@ async def test_a_start_that_nobody_can_confirm_is_not_sent_again_and_its_result_
         started = await host.start(emulate={"duration_s": 1, "text": "paid for"}, wait_s=5)
         assert started["status"] == "failed"
         assert started["error"]["code"] == "start_unconfirmed"
+        assert "retryable" not in started["error"]
         assert started["job_id"] in started["next"]
         [run] = runs(upstream)
         engine = await host.app.engine()

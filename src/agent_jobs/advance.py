@@ -251,7 +251,8 @@ class Advancer:
                 if not self._hurried:
                     birth.deadline = inf  # an id is not given up while this process lives
                 unsaid = in_background(event) is None and event.get("type") != ANSWERED_JSON
-                if unsaid and not job.terminal and job.turn.mode != "foreground":
+                is_open = not job.terminal and job.turn.mode != "foreground" and self._limits.mode is None
+                if unsaid and is_open:
                     self._deciding.add(job.id)
                 cancelling = await self._born(job, response_id)
                 job = await self._decided(job, response_id)
@@ -275,7 +276,7 @@ class Advancer:
                 await self._client.retrieve(response_id)
             return job
         except UpstreamError as error:
-            if self._limits.mode is not None or not _is_not_served(error):
+            if not _is_not_served(error):
                 return job
             why = f"it accepts background and ignores it: the response cannot be retrieved ({error})"
             logger.warning("%s: %s; its run ends with this process", job.id, why)
@@ -305,9 +306,9 @@ class Advancer:
 
     async def _drop(self, job: Job, error: RefusedError) -> bool:
         """If upstream refused what only we added, remember to leave it out there and return True, once for each."""
-        words, body = f"{error.param} {error}".lower(), job.turn.request
+        words, body = f"{error.param} {error}".lower().strip(), job.turn.request
         base_url, now = job.turn.base_url, self._clock.now()
-        name = next((each for each in ADDED if re.search(rf"\b{each}\b", words) and _is_ours(each, body)), None)
+        name = next((each for each in ADDED if _names(words, each) and _is_ours(each, body)), None)
         if name is None or (name == "store" and "false" not in words):
             return False
         if await self._store.mode(base_url, f"-{name}", now - MODE_KEPT_S):
@@ -420,22 +421,30 @@ class Advancer:
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
-        row = await self._store.get(job.id)
-        if held and row is not None and row.cancel_requested_at is not None:
-            await self._save(job.let_go(self._clock.now()))
-            return After(0)
-        if held and job.turn.timed_out_at is not None:
-            await self._save(job.overran(self._clock.now()))
-            return After(0)
         if held:
-            return await self._end_held(job.unfollowed())
+            return await self._end_held(job)
         if job.turn.detached == 0:
             return await self._poll(job, 0)
         wait_s = 2.0 ** min(job.turn.detached, DETACHED_MAX)
         return replace(await self._poll(job, wait_s), not_before_s=wait_s)
 
     async def _end_held(self, job: Job) -> After:
-        """Take in that upstream ended the connection of a held run: ask for the rest, else keep what was read."""
+        """Write down how a held run ended whose connection is over: by a cancel, by its limit, or by upstream."""
+        row = await self._follower.insist(job, lambda: self._store.get(job.id))
+        if row is not None and row.cancel_requested_at is not None:
+            ended = job.with_partial().cancelled(self._clock.now())
+        elif job.turn.timed_out_at is not None:
+            ended = job.overran(self._clock.now())
+        else:
+            ended = await self._ask_for_rest(job.unfollowed())
+        if not (ended.terminal or ended.turn.acting):
+            return await self._poll(ended)
+        await self._follower.insist(ended, lambda: self._save(ended))
+        logger.info("%s: ended with its connection, %s", job.id, ended.status)
+        return After(0)
+
+    async def _ask_for_rest(self, job: Job) -> Job:
+        """Return a held run that upstream cut as a GET shows it, else with what was read of it."""
         try:
             look = await self._client.retrieve(job.turn.response_id or "")
             seen = job.observe(look.response, self._clock.now())
@@ -447,11 +456,7 @@ class Advancer:
         if not asked_for_more and job.counted is not None:
             now = self._clock.now()
             seen = replace(job, turn=replace(job.turn, hollow=HOLLOW_LOOKS)).observe(job.counted, now)
-        if not (seen.terminal or seen.turn.acting):
-            return await self._poll(seen)
-        await self._save(seen)
-        logger.info("%s: ended with its connection, %s", job.id, seen.status)
-        return After(0)
+        return seen
 
     async def _poll(self, job: Job, after_s: float | None = None) -> After:
         """From here on the job is looked at."""
@@ -573,6 +578,11 @@ class Advancer:
             await self._store.record(job.id, now, "deadline")
             return After(0)
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+
+
+def _names(words: str, parameter: str) -> bool:
+    """Return True if a refusal names a parameter, and does not merely use the same word ("please include ...")."""
+    return re.search(rf"(?:^|[.'\"`]|: ){parameter}\b", words) is not None
 
 
 def _is_ours(name: str, body: JSON) -> bool:

@@ -256,6 +256,11 @@ class Engine:
         """Where the jobs are kept, and which other processes work on them."""
         return await self._store.about()
 
+    @property
+    def base_url(self) -> str | None:
+        """The endpoint that this process works with; None where it can send nothing."""
+        return self._upstream.client.endpoint.base_url if isinstance(self._upstream, Upstream) else None
+
     async def watched(self) -> list[Watcher]:
         """The other living processes that work on the jobs of this endpoint."""
         base_url = self._working().client.endpoint.base_url

@@ -136,7 +136,7 @@ class Follower:
         applied = reading.job.apply(event, now)
         if applied.terminal or applied.turn.acting:
             # A cancel may have been asked for by another process; then only a GET finalises.
-            row = await self._insist(applied, lambda: self._store.get(applied.id))
+            row = await self.insist(applied, lambda: self._store.get(applied.id))
             cancel_requested_at = row.cancel_requested_at if row else None
             applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply(event, now)
         reading.moved |= applied.status is not reading.job.status or applied.turn.acting
@@ -151,7 +151,7 @@ class Follower:
             return await self._store.save(await self._closed(job))
 
         try:
-            saved = await (self._insist(job, save) if ends else save())
+            saved = await (self.insist(job, save) if ends else save())
         except StoreError as error:
             if ends:
                 raise
@@ -160,8 +160,11 @@ class Follower:
         reading.moved = False
         return saved is not None and not _stopped(saved, saved.cancel_requested_at)
 
-    async def _insist(self, job: Job, ask: Callable[[], Awaitable[Job | None]]) -> Job | None:
-        """What the database answers; it is asked until it does where a stream is the only copy of a result."""
+    async def insist(self, job: Job, ask: Callable[[], Awaitable[Job | None]]) -> Job | None:
+        """Return what the database answers; for a run that is held open, ask until it does.
+
+        The stream of such a run is the only copy of its result.
+        """
         while True:
             try:
                 return await ask()

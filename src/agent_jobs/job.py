@@ -55,6 +55,11 @@ RETRYABLE = frozenset(
     {"server_error", "rate_limit_exceeded", "server_is_overloaded", "vector_store_timeout", "interrupted"}
 )
 
+#: Failures that time does not cure, whatever upstream says beside them. A start that is unconfirmed may be running:
+#: starting it again could be paid twice.
+NOT_RETRYABLE = frozenset(
+    {"start_unconfirmed", "invalid_api_key", "account_refused", "insufficient_quota", "missing_secret"}
+)
 #: What upstream says of a failure that time alone cures.
 _AGAIN = re.compile(r"\b(?:try(?:ing)? again|retry)\b.{0,30}?(?:\bin \d|\bafter \d|\blater\b|\bshortly\b)", re.I)
 #: Ends as some servers write them.
@@ -90,6 +95,8 @@ class Failure:
     @property
     def retryable(self) -> bool:
         """Whether starting the same work again is sensible."""
+        if self.code in NOT_RETRYABLE:
+            return False
         return self.code in RETRYABLE or _AGAIN.search(self.message) is not None
 
 
@@ -355,11 +362,6 @@ class Job:
     def cancelled(self, now: float) -> "Job":
         """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
         return self._ended_as(Status.CANCELLED, now, None)
-
-    def let_go(self, now: float) -> "Job":
-        """End a run that was held open as cancelled, with what it wrote: its connection was closed."""
-        output = Output(self.turn.partial, {}) if self.turn.partial else self.output
-        return replace(self, output=output).cancelled(now)
 
     def progressed(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
         """Take in what many small events of a stream told together."""

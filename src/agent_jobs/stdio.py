@@ -29,6 +29,10 @@ LOG_BYTES, LOG_FILES = 2_000_000, 5
 _ID = re.compile(r'"id"\s*:\s*(\d{1,18}|"[\w-]{1,100}")(?=\s*[,}])')
 
 
+#: A text in JSON, whose braces count for nothing.
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
 def serve(env_file: str | None = None) -> None:
     """Serve MCP over stdio until the host closes stdin or sends SIGTERM, SIGINT or SIGHUP.
 
@@ -133,12 +137,27 @@ def _repaired(line: str) -> tuple[str, JSONRPCError | None]:
         if _is_message(text):
             return text, None
         code, why = INVALID_REQUEST, "This line is no JSON-RPC message: send one request a line."
-    number: Any = cast("dict[str, Any]", message).get("id") if isinstance(message, dict) else None
-    if message is None and (found := _ID.search(line)):
-        number = json.loads(found[1])
-    if isinstance(number, bool) or not isinstance(number, int | str):
-        number = None
+    number = _id_in(line) if message is None else _id_of(message)
     return "", JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=why))
+
+
+def _id_of(message: object) -> int | str | None:
+    """Return the id of a request; None for an answer, whose id is one of ours, and for anything without an id."""
+    if not isinstance(message, dict):
+        return None
+    fields = cast("dict[str, Any]", message)
+    number = fields.get("id")
+    is_answer = "result" in fields or "error" in fields
+    return None if is_answer or isinstance(number, bool) or not isinstance(number, int | str) else number
+
+
+def _id_in(line: str) -> int | str | None:
+    """Return the id of a request in a line that is no JSON: the first at its top level, not one of an argument."""
+    for found in _ID.finditer(line):
+        before = _TEXT.sub("", line[: found.start()])
+        if before.count("{") - before.count("}") == 1 and before.count("[") == before.count("]"):
+            return json.loads(found[1])
+    return None
 
 
 def _log_to_stderr(level: str) -> None:

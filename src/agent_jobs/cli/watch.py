@@ -70,11 +70,12 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
 
 async def announce_pending(session: Session, *but: str) -> None:
     """Name the jobs that an earlier command left unsent, before this process sends them."""
-    if (await session.engine.database()).watchers:
-        return  # another process has them
+    engine = session.engine
+    if engine.base_url is None or await engine.watched():
+        return  # nothing is sent from here, or another process has them
     pending = Group(statuses=frozenset({Status.PENDING}))
-    for job in (await session.engine.find(pending, GATHERED_MAX)).jobs:
-        if job.id not in but:
+    for job in (await engine.find(pending, GATHERED_MAX)).jobs:
+        if job.turn.base_url == engine.base_url and job.id not in but:
             cancel = f"agent-jobs cancel {job.id[:10]} stops it."
             click.echo(f"Sending {job.id}, which was left unsent: {terminal.line(job.title)}. {cancel}", err=True)
 
