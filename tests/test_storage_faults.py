@@ -187,7 +187,8 @@ async def test_a_database_that_is_damaged_in_mid_run_is_told_and_the_id_of_a_pai
 ) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "kept", "faults": [{"delay_created_s": 15}]})
-        assert started["status"] == "starting"
+        await eventually(lambda: upstream.emulator.counters()["creates"] == 1)
+        assert (await host.call("agent_poll", job_id=started["job_id"], wait_s=0))["status"] == "starting"
         await to_thread.run_sync(damage, folder_of(settings))
         for tool, arguments in (("agent_poll", {"job_id": started["job_id"]}), ("agent_start", {"prompt": "hi"})):
             assert "is damaged: move it away" in await host.refused(tool, **arguments)

@@ -1232,3 +1232,13 @@ async def test_a_store_tells_where_it_is_and_how_large(store: Store):
     assert about.bytes > 0
     assert about.journal == "wal"
     assert about.schema > 0
+
+
+async def test_what_an_endpoint_refuses_is_kept_apart_from_others_and_from_how_to_send(store: Store):
+    await store.learn(HERE, "gpt", "foreground", NOW, "no background here")
+    await store.learn_refused(HERE, "include", NOW, "Unknown parameter: 'include'.")
+    await store.learn_refused(HERE, "store", NOW - 60, "Store must be set to false")
+    assert await store.refused_parameters(HERE, NOW - 1) == {"include"}
+    assert await store.refused_parameters(HERE, NOW - 90) == {"include", "store"}
+    assert await store.refused_parameters("http://elsewhere/v1", NOW - 90) == set()
+    assert await store.mode(HERE, "gpt", NOW - 1) == "foreground"

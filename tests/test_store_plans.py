@@ -47,6 +47,7 @@ OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "a start under a key": lambda store: store.add(a_job(request_hash="h", key="k")),
     "a start of the same work": lambda store: store.add(a_job(id="job_3", request_hash="same")),
     "a start under the same key": lambda store: store.add(a_job(id="job_3", key="same")),
+    "what an endpoint refuses": lambda store: store.refused_parameters(HERE, 5.0),
     "a launch": lambda store: store.begin(a_job(id="job_0").sent(2.0), limit=5),
     "what goes before it": lambda store: store.ahead(a_job()),
     "what is due": lambda store: store.due(5.0, HERE),

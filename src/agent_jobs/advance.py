@@ -300,7 +300,7 @@ class Advancer:
     async def _without_refused(self, body: JSON, base_url: str) -> JSON:
         """Return the body without what only we added and the endpoint refuses."""
         since = self._clock.now() - MODE_KEPT_S
-        refused = [name for name in ADDED if await self._store.mode(base_url, f"-{name}", since)]
+        refused = await self._store.refused_parameters(base_url, since)
         kept = {name: value for name, value in body.items() if name not in refused or not _is_ours(name, body)}
         return {**kept, "store": False} if "store" in refused else kept
 
@@ -311,13 +311,13 @@ class Advancer:
         name = next((each for each in ADDED if _names(words, each) and _is_ours(each, body)), None)
         if name is None or (name == "store" and "false" not in words):
             return False
-        if await self._store.mode(base_url, f"-{name}", now - MODE_KEPT_S):
+        if name in await self._store.refused_parameters(base_url, now - MODE_KEPT_S):
             return False
         if name == "store":  # what is not stored does not run in the background
             if self._limits.mode is not None and self._limits.mode != "foreground":
                 return False
             await self._store.learn(base_url, str(body.get("model")), "foreground", now, str(error))
-        await self._store.learn(base_url, f"-{name}", await self._mode(job), now, str(error))
+        await self._store.learn_refused(base_url, name, now, str(error))
         await self._store.record(job.id, now, "dropped", f"{name}: {error}")
         return await self._store.save(job.unsent("")) is not None
 

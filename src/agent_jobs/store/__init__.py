@@ -221,6 +221,14 @@ class Store(Protocol):
         """Keep what an endpoint taught us, with the answer that did."""
         ...
 
+    async def refused_parameters(self, base_url: str, since: float) -> frozenset[str]:
+        """Return the parameters that an endpoint refused after this time."""
+        ...
+
+    async def learn_refused(self, base_url: str, parameter: str, now: float, answer: str) -> None:
+        """Keep that an endpoint refuses a parameter, with the answer that said so."""
+        ...
+
     async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
         """Forget the jobs that ended before this time but for a tombstone, a few at a time.
 

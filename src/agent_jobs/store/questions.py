@@ -29,6 +29,9 @@ PAID = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN COALESCE(cost_usd, cost_be
                            ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
             FROM job WHERE created_at >= :since AND created_at < :since + 86400"""
 
+#: In the table of modes, what stands before a refused parameter in the place of a model, whose name never begins so.
+REFUSED = "-"
+
 #: What happened to a job that people wait for, and when: its end, or that it asks.
 _NEWS = """SELECT id, finished_at AS at FROM job
            WHERE finished_at > :since AND noticed_at IS NOT finished_at
@@ -145,6 +148,17 @@ class Questions:
             since=since,
         )
         return rows[0]["mode"] if rows else None
+
+    async def refused_parameters(self, base_url: str, since: float) -> frozenset[str]:
+        rows = await self._db.fetch(
+            """SELECT model FROM mode WHERE base_url = :base_url AND model >= :first AND model < :after
+               AND learned_at > :since""",
+            base_url=base_url,
+            first=REFUSED,
+            after=chr(ord(REFUSED) + 1),
+            since=since,
+        )
+        return frozenset(row["model"].removeprefix(REFUSED) for row in rows)
 
     async def count_unread(self, before: float) -> int:
         rows = await self._db.fetch(

@@ -10,7 +10,7 @@ from agent_jobs.errors import BudgetError
 from agent_jobs.job import Call, Job, Mode, Status, calls_of, items_of
 from agent_jobs.store import NO_LIMIT, Budget, Made, Place, Upload
 from agent_jobs.store.database import SomeoneWasFirst, open_database
-from agent_jobs.store.questions import JOB, PAID, SPENT, Questions
+from agent_jobs.store.questions import JOB, PAID, REFUSED, SPENT, Questions
 from agent_jobs.store.queue import Queue
 from agent_jobs.store.rows import ADDED_TO_JOB, OPEN, RUNNING, before, dumps, job_columns, turn_columns, usage_json
 
@@ -432,6 +432,12 @@ class SQLiteStore(Questions, Queue):
         return await self.get(job_id)
 
     async def learn(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
+        await self._learn(base_url, model, mode, now, answer)
+
+    async def learn_refused(self, base_url: str, parameter: str, now: float, answer: str) -> None:
+        await self._learn(base_url, f"{REFUSED}{parameter}", "refused", now, answer)
+
+    async def _learn(self, base_url: str, model: str, mode: str, now: float, answer: str) -> None:
         async with self._db.changing():
             await self._db.execute(
                 """INSERT INTO mode (base_url, model, mode, learned_at, answer)
