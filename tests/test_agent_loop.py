@@ -348,7 +348,11 @@ async def test_more_tools_than_the_api_takes_are_refused_and_the_server_goes_on(
         assert (await host.start(emulate={"text": "x"}))["job_id"]
 
 
-@pytest.mark.parametrize("lacking", [{}, {"other": bad()}], ids=["no servers", "other servers"])
+@pytest.mark.parametrize(
+    "lacking",
+    [{}, {"other": bad()}, {"ledger": {"command": "x", "deney": ["*"]}}],
+    ids=["no servers", "other servers", "a mistake in its entry"],
+)
 async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
     settings: Settings, log: Path, lacking: dict[str, Any]
 ) -> None:
@@ -359,7 +363,7 @@ async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
         answer = await host.call("agent_poll", job_id=job_id, wait_s=15)
         assert (answer["status"], answer.get("needs")) == ("in_progress", None)
     assert lines(log) == []
-    async with hosting(ours, speed=60) as host:
+    async with hosting(given(settings, ledger=ledger(log)), speed=60) as host:
         assert (await host.end(job_id))["output"] == "the end"
     assert lines(log) == ["begin write 1", "end write 1"]
 
@@ -391,3 +395,60 @@ async def test_arguments_that_are_an_object_are_the_arguments(host: Host, log: P
     job_id = await started(host, calling([{"name": "ledger__write", "raw_arguments": {"n": 5}}]))
     assert (await host.end(job_id))["status"] == "completed"
     assert lines(log) == ["begin write 5", "end write 5"]
+
+
+async def started_with(host: Host, *toolbox: str) -> str:
+    answer = await host.start(emulate={"text": "x"}, options={"toolbox": toolbox} if toolbox else None)
+    return (await host.end(answer["job_id"]))["status"]
+
+
+async def test_an_odd_entry_stops_only_the_jobs_that_name_it(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = {
+        "old": {"type": "sse", "url": "https://x/sse"},
+        "typo": bad(deney=["write"]),
+        "off": bad(enabled=False, anything="at all"),
+        "n\u00f6": bad(),
+    }
+    settings = given(settings, good=bad(timeout=60, oauth={}, disabledTools=["write"]), **odd)
+    async with hosting(settings) as host:
+        assert await started_with(host) == "completed"
+        assert await started_with(host, "good") == "completed"
+        assert "warnings" not in await host.call("agent_list")
+        said = {
+            name: await host.refused("agent_start", prompt="x", options={"toolbox": ["good", f"{name}/echo"]})
+            for name in [*odd, "good/write"]
+        }
+        assert settings.toolbox is not None
+        for name, sentence in {
+            "old": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: old: type sse is of the past",
+            "typo": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: typo: there is no key 'deney': did you mean 'deny'?",
+            "off": "options.toolbox: off is switched off: ask the user to switch it on",
+            "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name takes",
+            "good/write": "options.toolbox: good has no tool 'write/echo'",
+        }.items():
+            assert said[name].startswith(sentence)
+        settings.toolbox.write_text(json.dumps({"mcpServers": {"typo": bad()}}))
+        assert await started_with(host, "typo") == "completed"
+    [record] = [record for record in caplog.records if "AGENT_JOBS_TOOLBOX" in record.getMessage()]
+    for words in ("old: type sse", "typo: there is", "good: timeout is not used", "oauth is not used"):
+        assert words in record.getMessage()
+
+
+@pytest.mark.parametrize("written", [None, "{", '{"mcpServers": []}'], ids=["missing", "no JSON", "no servers"])
+async def test_a_file_that_cannot_be_used_stops_only_the_jobs_that_name_a_server(
+    settings: Settings, tmp_path: Path, written: str | None
+) -> None:
+    path = tmp_path / "tools.json"
+    if written is not None:
+        path.write_text(written)
+    async with hosting(replace(settings, toolbox=path)) as host:
+        assert await started_with(host) == "completed"
+        [warning] = (await host.call("agent_list"))["warnings"]
+        assert warning.startswith("AGENT_JOBS_TOOLBOX: ") and str(path) in warning
+        refusal = await host.refused("agent_start", prompt="x", options={"toolbox": ["good"]})
+        assert refusal.startswith(warning) and "Ask the user to correct that" in refusal
+        path.write_text(json.dumps({"mcpServers": {"good": bad()}}))
+        assert await started_with(host, "good") == "completed"
+        assert "warnings" not in await host.call("agent_list")

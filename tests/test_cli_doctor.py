@@ -121,6 +121,20 @@ def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
         assert json.dumps(by_doctor)[1:-1] in said
 
 
+def test_what_is_not_used_of_the_toolbox_is_a_warning_in_the_same_words(terminal: Terminal, tmp_path: Path):
+    path = tmp_path / "tools.json"
+    odd = {"old": {"type": "sse", "url": "https://x/sse"}, "git": {"command": "uvx", "timeout": 60, "env": {"A": 1}}}
+    path.write_text(f"// as a host keeps it\n{json.dumps({'mcpServers': odd})}")
+    status, findings = doctor(terminal, AGENT_JOBS_TOOLBOX=str(path))
+    assert (status, {finding["state"] for finding in findings["settings"]}) == (0, {"warning"})
+    sentences = [finding["text"] for finding in findings["settings"]]
+    assert [sentence.partition(":")[0] for sentence in sentences] == ["AGENT_JOBS_TOOLBOX"] * 2
+    assert "old: type sse is of the past" in sentences[0]
+    assert sentences[1].endswith("git: timeout is not used, since hosts disagree on its unit: write timeout_s.")
+    status, shown = config(terminal, AGENT_JOBS_TOOLBOX=str(path))
+    assert (status, shown["mistakes"]) == (1, sentences)
+
+
 #: For each variable that can be set wrongly the ways in which it can.
 WRONG: Mapping[str, tuple[str, ...]] = {
     "OPENAI_API_KEY": ("sk-caf\u00e9", "${OPENAI_API_KEY}", "sk-1\x7f"),

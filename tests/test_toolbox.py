@@ -1,8 +1,10 @@
 """The user's own tool servers, as real processes and over real HTTP: well-behaved ones, and the others."""
 
+import base64
 import json
 import socket
 import sys
+import textwrap
 import tracemalloc
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -164,6 +166,158 @@ async def test_images_are_images_and_what_is_none_is_told(tmp_path: Path):
     assert image["image_url"].startswith("data:image/png;base64,iVBORw0")
     assert isinstance(note, dict)
     assert "12 bytes is left out" in note["text"]
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+RAW = base64.b64decode(PIXEL)
+ROOM_FOR_BOTH = base64.b64encode(b"\xff\xd8\xff\xfb\xef\xbe" + bytes(9)).decode()
+
+
+def image(data: object = PIXEL, mime: object = "image/png", **more: Any) -> dict[str, Any]:
+    return {"type": "image", "data": data, "mimeType": mime, **more}
+
+
+def texts(*each: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text} for text in each]}
+
+
+def resource(**contents: Any) -> dict[str, Any]:
+    return {"type": "resource", "resource": {"uri": "file:///a", **contents}}
+
+
+def blob(raw: bytes, mime: str | None = None) -> dict[str, Any]:
+    return resource(blob=base64.b64encode(raw).decode(), **({"mimeType": mime} if mime else {}))
+
+
+PNG, JPEG = f"data:image/png;base64,{PIXEL}", f"data:image/jpeg;base64,{ROOM_FOR_BOTH}"
+NOTHING, FAILED = "(The tool answered nothing.)", "(The tool failed without a word.)"
+#: What a tool gives, and what of it the model reads; an image stands there as its address.
+GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
+    "an image": ({"content": [image()]}, [PNG]),
+    "an image called jpg": ({"content": [image(ROOM_FOR_BOTH, "image/jpg")]}, [JPEG]),
+    "an image with another's label": ({"content": [image(PIXEL, "image/webp")]}, [PNG]),
+    "an image with no label": ({"content": [{"type": "image", "data": PIXEL}]}, [PNG]),
+    "an image with a label that is no text": ({"content": [image(PIXEL, 3)]}, [PNG]),
+    "an image in a blob of bytes": ({"content": [blob(RAW, "application/octet-stream")]}, [PNG]),
+    "an image in a blob without a label": ({"content": [blob(RAW)]}, [PNG]),
+    "an image as a sound": ({"content": [{"type": "audio", "data": PIXEL, "mimeType": "audio/wav"}]}, [PNG]),
+    "an image in lines": ({"content": [image("\n".join(textwrap.wrap(PIXEL, 20)) + "\r\n")]}, [PNG]),
+    "an image with spaces": ({"content": [image(f" {PIXEL[:9]} {PIXEL[9:]}\t")]}, [PNG]),
+    "an image without padding": ({"content": [image(PIXEL.rstrip("="))]}, [PNG]),
+    "an image in the alphabet of addresses": (
+        {"content": [image(ROOM_FOR_BOTH.replace("/", "_").replace("+", "-"), "image/jpeg")]},
+        [JPEG],
+    ),
+    "an image as an address": ({"content": [image(PNG)]}, [PNG]),
+    "an image as an address with another's label": ({"content": [image(PNG.replace("png", "jpg"), "")]}, [PNG]),
+    "an image as an address in a blob": ({"content": [resource(blob=PNG)]}, [PNG]),
+    "an image as a model's API has it": (
+        {"content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}]},
+        [PNG],
+    ),
+    "an image as another API has it": ({"content": [{"type": "image_url", "image_url": {"url": PNG}}]}, [PNG]),
+    "an image elsewhere": (
+        {"content": [image("https://example.org/a.png")]},
+        "[image/png is left out: the tool sent an address and not the data: https://example.org/a.png]",
+    ),
+    "no base64": ({"content": [image("what?!?!")]}, "[image/png of 6 bytes is left out: it is not base64]"),
+    "an image without data": (
+        {"content": [{"type": "image", "mimeType": "image/png"}]},
+        "[content of the type 'image' is left out: nothing here reads it]",
+    ),
+    "a drawing": ({"content": [image(base64.b64encode(b"<svg/>").decode(), "image/svg+xml")]}, "<svg/>"),
+    "a text in a blob": ({"content": [blob("gr\u00fc\u00df".encode(), "text/plain")]}, "gr\u00fc\u00df"),
+    "a text in a blob of bytes": ({"content": [blob(b"a,b\n1,2", "application/octet-stream")]}, "a,b\n1,2"),
+    "a text in a blob without a label": ({"content": [blob(b"\xef\xbb\xbfa")]}, "a"),
+    "a text of Windows in a blob": ({"content": [blob(b"gr\xfc\xdf", "text/csv")]}, "gr\u00fc\u00df"),
+    "a wide text in a blob": ({"content": [blob("gr\u00fc\u00df".encode("utf-16"))]}, "gr\u00fc\u00df"),
+    "a text in a charset": (
+        {"content": [blob("\u0434\u0430".encode("koi8-r"), "text/plain; charset=koi8-r")]},
+        "\u0434\u0430",
+    ),
+    "a text in an address": ({"content": [resource(blob="data:text/plain,a%20b")]}, "a b"),
+    "bytes": (
+        {"content": [blob(b"\x00\xff", "application/zip")]},
+        "[application/zip of 2 bytes is left out: it is no image that a model takes]",
+    ),
+    "bytes in letters": (
+        {"content": [blob(b"%PDF-1.4 a")]},
+        "[data of 10 bytes is left out: it is no image that a model takes]",
+    ),
+    "a resource without contents": (
+        {"content": [resource()]},
+        "[the resource file:///a is left out: the tool did not send its contents]",
+    ),
+    "a resource without an address": ({"content": [{"type": "resource", "resource": {"text": "a"}}]}, "a"),
+    "a sound": (
+        {"content": [{"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}]},
+        "[audio/wav is left out: no model here hears it]",
+    ),
+    "a link": ({"content": [{"type": "resource_link", "uri": "file:///a", "title": "A"}]}, "A file:///a"),
+    "a link without an address": (
+        {"content": [{"type": "resource_link", "name": "A"}]},
+        "[content of the type 'resource_link' is left out: nothing here reads it]",
+    ),
+    "an unknown type": (
+        {"content": [{"type": "video", "frames": []}, {"type": "text", "text": "after"}]},
+        "[content of the type 'video' is left out: nothing here reads it]\nafter",
+    ),
+    "an unknown type with a text": ({"content": [{"type": "markdown", "text": "# a"}]}, "# a"),
+    "an unknown type with data": (
+        {"content": [{"type": "video", "data": "AAAA", "mimeType": "video/mp4"}]},
+        "[video/mp4 of 3 bytes is left out: it is no image that a model takes]",
+    ),
+    "no type": ({"content": [{"text": "a"}, "b", None, 3]}, "a\nb\n3"),
+    "nothing known": ({"content": [{}]}, "[content without a type is left out: nothing here reads it]"),
+    "a text that is none": ({"content": [{"type": "text", "text": {"a": 1}}]}, '{"a": 1}'),
+    "odd annotations": ({"content": [{"type": "text", "text": "a", "annotations": "user"}], "_meta": 3}, "a"),
+    "one part alone": ({"content": {"type": "text", "text": "a"}}, "a"),
+    "an empty list": ({"content": []}, NOTHING),
+    "an empty text": ({"content": [{"type": "text", "text": ""}]}, NOTHING),
+    "nothing at all": ({}, NOTHING),
+    "a failure without content": ({"isError": True}, FAILED),
+    "a failure with an empty list": ({"content": [], "isError": True}, FAILED),
+    "a failure with structure": ({"structuredContent": {"code": 7}, "isError": True}, '{"code": 7}'),
+    "a summary": ({**texts("1 row"), "structuredContent": {"a": 1}}, '1 row\n{"a": 1}'),
+    "a summary with an image": (
+        {"content": [{"type": "text", "text": "a plot"}, image()], "structuredContent": {"a": 1}},
+        ["a plot", PNG, '{"a": 1}'],
+    ),
+    "an image and its numbers": ({"content": [image()], "structuredContent": {"a": 1}}, [PNG, '{"a": 1}']),
+    "the same as structure": ({**texts('{"a":1}'), "structuredContent": {"a": 1}}, '{"a":1}'),
+    "the same within words": (
+        {**texts('Found: {"a": 1}'), "structuredContent": {"a": 1}},
+        'Found: {"a": 1}',
+    ),
+    "the same, wrapped": ({**texts("a"), "structuredContent": {"result": "a"}}, "a"),
+    "the same, as a list": (
+        {**texts("1", "b"), "structuredContent": {"result": [1, "b"]}},
+        '1\nb\n{"result": [1, "b"]}',
+    ),
+    "a list of texts": (
+        {**texts("a", "b"), "structuredContent": {"result": ["a", "b"]}},
+        "a\nb",
+    ),
+    "a structure that is no object": ({"content": [], "structuredContent": [1]}, '{"result": [1]}'),
+    "a structure with an image": (
+        {"content": [], "structuredContent": {"png": PIXEL.rstrip("=") * 20}},
+        '{"png": "[base64 of 1880 characters is left out: a model cannot read it]"}',
+    ),
+    "an answer of the first protocol": ({"toolResult": {"a": 1}}, '{"a": 1}'),
+}  # fmt: skip
+
+
+async def test_whatever_a_tool_answers_is_passed_on_by_what_it_is_or_said_to_be_left_out(tmp_path: Path):
+    async with opened(tmp_path, one=bad()) as box:
+        outputs: dict[str, str | list[Any]] = {}
+        for name, (result, _) in GIVEN.items():
+            called = await call(box, "one__give", result=result)
+            assert (name, called.failed) == (name, "isError" in result)
+            output = called.output
+            outputs[name] = output if isinstance(output, str) else [
+                part["text"] if part["type"] == "input_text" else part["image_url"] for part in output
+            ]  # fmt: skip
+    assert outputs == {name: expected for name, (_, expected) in GIVEN.items()}
 
 
 async def test_a_tool_that_fails_says_so(tmp_path: Path):
@@ -359,6 +513,28 @@ async def test_a_list_or_an_answer_that_is_no_protocol_is_told_in_a_sentence(tmp
             await box.functions(["one"])
         assert "did not answer odd in a form that the protocol knows" in str((await call(box, "two__odd")).output)
         assert await call(box, "two__echo", text="x") == Called("x")
+
+
+async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async with opened(tmp_path, one=bad("odd-tools")) as box:
+        parameters = {each["name"]: each["parameters"] for each in await box.functions(["one"])}
+        await box.functions(["one"])
+        policies = {name: await box.policy(f"one__{name}", ["one"]) for name in ("echo", "odd_hints", "odd_hint")}
+    none: dict[str, Any] = {"type": "object", "properties": {}}
+    a = {"a": {"type": "string"}}
+    odd = ("none", "null", "text", "output", "outputs", "words", "hints", "hint")
+    assert {name: each for name, each in parameters.items() if "odd_" in name} == {
+        **{f"one__odd_{name}": none for name in odd},
+        "one__odd_type": {"type": "object", "properties": {**a, "b": {}}, "required": []},
+        "one__odd_snake": {"type": "object", "properties": a},
+    }
+    assert "one__echo" in parameters
+    asks = {name: policy.asks for name, policy in policies.items() if policy is not None}
+    assert asks == {"echo": False, "odd_hints": True, "odd_hint": True}
+    [record] = [record for record in caplog.records if record.name.startswith("agent_jobs")]
+    assert record.getMessage() == "tool server one: 3 of its tools are not offered, without a name to call it by"
 
 
 async def test_what_was_started_ends_with_the_process_in_under_two_seconds(tmp_path: Path):

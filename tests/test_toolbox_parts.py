@@ -23,7 +23,7 @@ from mcp_types import (
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.toolbox.child import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
-from agent_jobs.toolbox.config import KEYS, ServerConfig, load_toolbox
+from agent_jobs.toolbox.config import KEYS, ServerConfig, ToolServers, load_toolbox
 from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, function_name, function_of, prefix_of
 from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, called_of
 from agent_jobs.toolbox.schema import fitted, is_strict
@@ -33,10 +33,14 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 # The file
 
 
-def load(folder: Path, written: Any) -> dict[str, ServerConfig]:
+def read(folder: Path, written: Any) -> ToolServers:
     path = folder / "tools.json"
     path.write_text(written if isinstance(written, str) else json.dumps(written))
-    return dict(load_toolbox(path))
+    return load_toolbox(path)
+
+
+def load(folder: Path, written: Any) -> dict[str, ServerConfig]:
+    return dict(read(folder, written))
 
 
 def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
@@ -67,38 +71,159 @@ def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
         ({"command": ""}, "command takes a text"),
         ({"command": "x\0"}, "command takes a text"),
         ({"command": "x", "args": "y"}, "args takes a list"),
-        ({"command": "x", "args": [1]}, "args takes a list"),
-        ({"command": "x", "env": {"A": 1}}, "env takes texts by name"),
+        ({"command": "x", "args": [None]}, "args takes a list"),
+        ({"command": "x", "env": {"A": [1]}}, "env takes texts by name"),
         ({"command": "x", "env": {"A=B": "1"}}, "env takes texts by name"),
-        ({"command": "x", "deney": ["*"]}, "did you mean 'deny'"),
-        ({"command": "x", "timeout": 60_000}, "did you mean 'timeout_s'"),
+        ({"command": "x", "env": {"A": "${input:token}"}}, "only an editor asks for"),
+        ({"command": "x", "arg": ["--read-only"]}, "did you mean 'args'"),
         ({"command": "x", "timeout_s": 0}, "1 to 3600"),
         ({"command": "x", "timeout_s": True}, "1 to 3600"),
-        ({"command": "x", "approval": "sometimes"}, "ask, always, never"),
-        ({"command": "x", "approval": {"*": ["never"]}}, "ask, always, never"),
-        ({"command": "x", "disabled": "no"}, "true or false"),
         ({"command": "x", "type": "http"}, "does not go with its command"),
         ({"url": "http://x", "type": "sse"}, "of the past"),
+        ({"url": "http://x", "transport": "sse"}, "of the past"),
         ({"url": "http://x", "type": "websocket"}, "stdio or http"),
         ({"url": "x"}, "web address"),
         ({"url": "http://[x"}, "web address"),
         ({"url": "http://x", "headers": {"A": "b\nc"}}, "no header can carry"),
         ({"url": "http://x", "headers": {"A B": "c"}}, "no header can carry"),
+        ({"url": "http://x", "headers": {"A": {}}}, "headers takes texts by name"),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key(
     tmp_path: Path, entry: Any, hint: str
 ):
-    with pytest.raises(ConfigError) as refusal:
-        load(tmp_path, {"mcpServers": {"tracker": entry}})
-    assert str(refusal.value).startswith(f"AGENT_JOBS_TOOLBOX: {tmp_path / 'tools.json'}: tracker: ")
-    assert hint in str(refusal.value)
+    assert hint in refusal(tmp_path, {"mcpServers": {"tracker": entry, "fine": {"command": "x"}}})
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        '"deney": ["*"]',
+        '"Deny": ["*"]',
+        '"denied": ["*"]',
+        '"alow": ["a"]',
+        '"allowed_tools": ["a"]',
+        '"blockedTools": ["a"]',
+        '"aproval": "always"',
+        '"approve": "always"',
+        '"readOnly": true',
+        '"allow": "git_*"',
+        '"allow": null',
+        '"allow": [3]',
+        '"deny": {"a": true}',
+        '"deny": ["a"], "deny": ["b"]',
+        '"disabledTools": "a"',
+        '"excludeTools": {"a": true}',
+        '"includeTools": [3]',
+        '"approval": "sometimes"',
+        '"approval": {"*": ["never"]}',
+        '"approval": {"a": "always", "a": "never"}',
+        '"approval": null',
+        '"disabled": "no"',
+        '"disabled": null',
+        '"enabled": "false"',
+        '"isActive": 0',
+    ],
+)
+def test_a_mistake_in_a_rule_keeps_its_server_from_being_used_and_no_other(tmp_path: Path, rule: str):
+    refusal(tmp_path, f'{{"mcpServers": {{"tracker": {{"command": "x", {rule}}}, "fine": {{"command": "x"}}}}}}')
+
+
+def refusal(folder: Path, written: Any) -> str:
+    """Why the server `tracker` cannot be used, where `fine` can."""
+    servers = read(folder, written)
+    assert [*servers] == ["fine"]
+    [(name, sentence)] = servers.refused.items()
+    assert name == "tracker"
+    assert sentence.startswith(f"AGENT_JOBS_TOOLBOX: {folder / 'tools.json'}: tracker: ")
+    assert servers.warnings == [sentence]
+    return sentence
+
+
+STDIO, WEB = {"command": "x"}, {"url": "https://x/mcp"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected", "note"),
+    [
+        ({**STDIO, "timeout": 60_000}, {}, "timeout is not used"),
+        ({**STDIO, "timeout": "60s"}, {}, "timeout is not used"),
+        ({**STDIO, "timeout_ms": 60_000}, {}, "timeout_ms is not used"),
+        ({**STDIO, "envFile": ".env"}, {}, "envFile is not read"),
+        ({**WEB, "oauth": {"clientId": "x"}}, {}, "oauth is not used"),
+        ({**STDIO, "anything": [1]}, {}, "anything is not used"),
+        ({**STDIO, "type": "stdio", "url": "https://x"}, {"url": None}, "url is not used"),
+        ({**WEB, "serverUrl": "https://y"}, {}, "serverUrl is not used"),
+        ({**STDIO, "allow": ["a"], "includeTools": ["b"]}, {"allow": ("a",)}, "includeTools is not used"),
+        ({**STDIO, "autoApprove": ["*"], "alwaysAllow": ["*"], "$schema": "x", "trust": True}, {}, ""),
+        ({**STDIO, "enabled": True, "disabled": False, "isActive": True}, {}, ""),
+        ({**STDIO, "url": "", "env": None, "headers": None}, {}, ""),
+        ({**STDIO, "env": {"A": 1, "B": 0.5, "C": True, "D": None}}, {"env": {"A": "1", "B": "0.5", "C": "true"}}, ""),
+        ({**STDIO, "args": ["--port", 80, False]}, {"args": ("--port", "80", "false")}, ""),
+        ({**WEB, "headers": {"A": 1, "B": True, "C": None}}, {"headers": {"A": "1", "B": "true"}}, ""),
+        ({"serverUrl": "https://x/mcp"}, {"url": "https://x/mcp"}, ""),
+        ({"httpUrl": "https://x/mcp"}, {"url": "https://x/mcp"}, ""),
+        ({**WEB, "type": "streamable-http"}, {}, ""),
+        ({**WEB, "type": "Streamable HTTP"}, {}, ""),
+        ({**WEB, "transportType": "streamableHttp"}, {}, ""),
+        ({"command": ["x", "y"], "type": "local", "environment": {"A": "1"}}, {"args": ("y",), "env": {"A": "1"}}, ""),
+        ({"command": {"path": "x", "args": ["y"]}}, {"args": ("y",)}, ""),
+        ({**STDIO, "disabledTools": ["a"], "deny": ["b"]}, {"deny": ("b", "a")}, ""),
+        ({**STDIO, "disabled_tools": ["a"], "excludeTools": ["c"]}, {"deny": ("a", "c")}, ""),
+        ({**STDIO, "includeTools": ["a"]}, {"allow": ("a",)}, ""),
+        ({**STDIO, "enabled_tools": ["a"]}, {"allow": ("a",)}, ""),
+    ],
+)
+def test_what_other_programs_read_is_taken_for_what_it_means_or_passed_over_and_said(
+    tmp_path: Path, entry: Any, expected: dict[str, Any], note: str
+):
+    servers = read(tmp_path, {"mcpServers": {"a": entry}})
+    way: dict[str, Any] = {"command": "x"} if "command" in entry else {"url": "https://x/mcp"}
+    assert dict(servers) == {"a": ServerConfig(name="a", **{**way, **expected})}
+    assert len(servers.notes) == bool(note)
+    assert note in "".join(servers.notes)
+
+
+@pytest.mark.parametrize("switch", ['"disabled": true', '"enabled": false', '"isActive": false', '"active": false'])
+def test_a_server_that_is_switched_off_is_left_out_whatever_else_it_says(tmp_path: Path, switch: str):
+    servers = read(tmp_path, f'{{"mcpServers": {{"a": {{{switch}, "type": "sse", "deney": 1}}}}}}')
+    assert (dict(servers), servers.off, servers.warnings) == ({}, {"a"}, [])
+
+
+FORMS = {
+    "VS Code": '{"servers": {"a": {"command": "x"}}, "inputs": [{"id": "t", "type": "promptString"}]}',
+    "the settings of VS Code": '{"mcp": {"inputs": [], "servers": {"a": {"command": "x"}}}}',
+    "Zed": '{"context_servers": {"a": {"source": "custom", "command": "x"}}}',
+    "opencode": '{"mcp": {"a": {"type": "local", "command": ["x"]}}}',
+    "comments": '// ours\n{"mcpServers": /* "b": */ {"a": {"command": "x"} // the last, }\n}}',
+    "commas": '{"$schema": "https://x//y", "mcpServers": {"a": {"command": "x", "args": [], }, }, }',
+    "a text like a comment": '{"mcpServers": {"a": {"command": "x", "title": "/* no */ // , }"},}}',
+    "a byte order mark": '\ufeff{"mcpServers": {"a": {"command": "x"}}}',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("written", FORMS.values(), ids=FORMS)
+def test_a_file_as_hosts_and_editors_write_it_is_read(tmp_path: Path, written: str, encoding: str):
+    path = tmp_path / "tools.json"
+    path.write_bytes(written.encode(encoding))
+    servers = load_toolbox(path)
+    assert dict(servers) == {"a": ServerConfig(name="a", command="x")}
+    assert servers.warnings == []
+
+
+def test_a_server_that_is_there_twice_is_not_used(tmp_path: Path):
+    servers = read(tmp_path, '{"mcpServers": {"a": {"command": "x", "deny": ["*"]}, "a": {"command": "x"}}}')
+    assert [*servers] == []
+    assert "more than one server" in servers.refused["a"]
 
 
 @pytest.mark.parametrize("name", ["none", "", "-x", "a" * 41, "a\nb", "!a", "ä"])
 def test_a_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
-    with pytest.raises(ConfigError, match="a server's name takes"):
-        load(tmp_path, {"mcpServers": {name: {"command": "x"}}})
+    servers = read(tmp_path, {"mcpServers": {name: {"command": "x"}, "fine": {"command": "x"}}})
+    assert [*servers] == ["fine"]
+    assert "a server's name takes" in servers.refused[name]
+    assert servers.refused[name].isprintable()
 
 
 @pytest.mark.parametrize("written", ["", "{", "[]", "{}", '{"mcpServers": []}', "\udcff", "[" * 100_000])
@@ -277,7 +402,6 @@ def test_texts_of_every_kind_are_one_output():
 
 def test_an_answer_of_structure_alone_is_its_json():
     assert called(structured_content={"grüße": [1]}) == '{"grüße": [1]}'
-    assert called(text("said"), structured_content={"a": 1}) == "said"
     assert called() == "(The tool answered nothing.)"
 
 
@@ -290,7 +414,14 @@ def test_only_so_many_images_are_sent():
 
 
 @pytest.mark.parametrize(
-    ("data", "mime"), [("not base64!", "image/png"), (PIXEL, "image/jpeg"), (PIXEL, "image/svg+xml"), ("", "image/png")]
+    ("data", "mime"),
+    [
+        ("not base64!", "image/png"),
+        ("AAAA", "image/jpeg"),
+        ("iVBORw0KGgo", "image/png"),
+        ("Qk0AAAAA", "image/bmp"),
+        ("", "image/png"),
+    ],
 )
 def test_what_only_says_that_it_is_an_image_is_not_sent(data: str, mime: str):
     assert f"[{mime} of" in called(ImageContent(type="image", data=data, mime_type=mime))

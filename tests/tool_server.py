@@ -37,6 +37,7 @@ TOOLS = [
             "env",
             "fail",
             "flood",
+            "give",
             "hang",
             "huge",
             "image",
@@ -52,6 +53,25 @@ BAD_SCHEMAS: list[Any] = [
     {"type": "object", "oneOf": [{"properties": {"x": {"type": "string"}}}, {"$ref": "http://evil.example/s.json"}]},
     {"type": "object", "properties": {"n": {"type": "integer", "exclusiveMinimum": True, "pattern": "("}}},
     {"type": "object", "properties": {f"p{n}": {"description": "x" * 1000} for n in range(100)}},
+]
+
+
+SCHEMA = {"inputSchema": {"type": "object"}}
+#: Each is refused by the letter of the protocol, and with it the whole list.
+ODD_TOOLS: list[Any] = [
+    "no tool",
+    {"name": 3, **SCHEMA},
+    {"description": "It has no name.", **SCHEMA},
+    {"name": "odd_none"},
+    {"name": "odd_null", "inputSchema": None},
+    {"name": "odd_text", "inputSchema": "object"},
+    {"name": "odd_type", "inputSchema": {"properties": {"a": {"type": "string"}, "b": True}, "required": "a"}},
+    {"name": "odd_snake", "input_schema": {"type": "object", "properties": {"a": {"type": "string"}}}},
+    {"name": "odd_output", **SCHEMA, "outputSchema": {}},
+    {"name": "odd_outputs", **SCHEMA, "outputSchema": [{"type": "array"}]},
+    {"name": "odd_words", **SCHEMA, "description": 3, "title": ["x"], "icons": "none", "_meta": 1, "execution": 2},
+    {"name": "odd_hints", **SCHEMA, "annotations": {"readOnlyHint": "yes"}},
+    {"name": "odd_hint", **SCHEMA, "annotations": "read-only"},
 ]
 
 
@@ -90,6 +110,8 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> dict[str, Any] | 
         sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {number}, "result": "')
         flood(sys.stdout, end='"}\n')
         return None
+    if name == "give":
+        return arguments["result"]
     if name == "odd":
         return {"content": "not a list"}
     if name == "fail":
@@ -120,6 +142,8 @@ def tools() -> list[dict[str, Any]]:
         return [tool(f"bad_{n}", inputSchema=schema) for n, schema in enumerate(BAD_SCHEMAS)]
     if "no-tools" in FLAGS:
         return [{"name": 3}]
+    if "odd-tools" in FLAGS:
+        return [*ODD_TOOLS, *TOOLS]
     return TOOLS
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.notify import Notifier
     from agent_jobs.responses import ResponsesClient
     from agent_jobs.runner import Runner
-    from agent_jobs.toolbox import Toolbox
+    from agent_jobs.toolbox import Toolbox, ToolServers
 
 logger = logging.getLogger(__name__)
 
@@ -157,12 +157,14 @@ class App:
         return Engine(store, upstream, self._clock, self._tasks, presets, settings.warnings)
 
     def _toolbox(self, settings: Settings) -> Toolbox | None:
-        """The user's tool servers; none of them is started yet."""
-        if settings.toolbox is None:
+        """The user's tool servers; none of them is started yet, and a file that cannot be used stops nothing else."""
+        servers = tool_servers(settings)
+        if servers is None:
             return None
-        from agent_jobs.toolbox import Toolbox, load_toolbox  # brings the MCP client along
+        from agent_jobs.toolbox import Toolbox
 
-        servers = load_toolbox(settings.toolbox)
+        if said := " ".join(filter(None, (servers.broken, *servers.warnings))):
+            logger.warning("%s", said)
         return Toolbox(servers, os.environ, self._tasks, concurrency=settings.tool_concurrency)
 
     def _notifying(self, settings: Settings, store: Store) -> Notifier | None:
@@ -251,6 +253,15 @@ async def leave_on_signal(
                 continue
             logger.info("ending on signal %s", number)
             scope.cancel()
+
+
+def tool_servers(settings: Settings) -> ToolServers | None:
+    """Read the file with the user's tool servers; None where no file is set."""
+    if settings.toolbox is None:
+        return None
+    from agent_jobs.toolbox import read_toolbox  # brings the MCP client along
+
+    return read_toolbox(settings.toolbox)
 
 
 class _Opening:

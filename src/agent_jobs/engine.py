@@ -234,7 +234,10 @@ class Engine:
     async def find(self, group: Group, limit: int) -> Listed:
         """The newest jobs of a group, how many there are in each status, and what today's jobs cost so far."""
         now = self._clock.now()
-        return replace(await self._store.listed(group, limit, now - now % DAY_S), warnings=self._warnings)
+        warnings = self._warnings
+        if isinstance(self._upstream, Upstream):
+            warnings += self._upstream.intake.warnings
+        return replace(await self._store.listed(group, limit, now - now % DAY_S), warnings=warnings)
 
     async def identify(self, text: str) -> str:
         """The id of the job that a person means: the whole id or the beginning of one, with or without `job_`.

@@ -82,6 +82,11 @@ class Intake:
         self._clock = clock
         self._terms = terms
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps jobs from being given the user's tools."""
+        return self._terms.toolbox.warnings if self._terms.toolbox is not None else ()
+
     async def jobs(self, order: Order) -> Intended:
         """The jobs of an order, not yet written down.
 

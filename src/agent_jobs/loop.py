@@ -124,7 +124,7 @@ class Loop:
         try:
             if self._toolbox is not None:
                 self._toolbox.check(job.toolbox)
-        except RequestError:
+        except (RequestError, ConfigError):
             return False
         return self._toolbox is not None
 

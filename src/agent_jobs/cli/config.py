@@ -1,12 +1,14 @@
 """`agent-jobs config`: what is in force, where it comes from, and what in it is wrong."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.errors import AgentJobsError
@@ -23,8 +25,17 @@ def masked(secret: SecretStr | None) -> str | None:
 
 def mistakes(settings: Settings, refused: list[str]) -> list[str]:
     """What is wrong with the settings, in the words in which the tools tell it."""
-    closed = opening(settings)
-    return [*refused, *settings.warnings, *([str(closed)] if closed else [])]
+    closed = opening(replace(settings, log_level="error"))  # the log would say it a second time
+    broken, odd = toolbox_mistakes(settings)
+    return [*refused, *settings.warnings, *([str(closed)] if closed else []), *broken, *odd]
+
+
+def toolbox_mistakes(settings: Settings) -> tuple[Sequence[str], Sequence[str]]:
+    """Return why the file of tool servers cannot be used, and what of one that can is not used."""
+    servers = tool_servers(settings)
+    if servers is None:
+        return (), ()
+    return [servers.broken] if servers.broken else [], servers.warnings
 
 
 def opening(settings: Settings) -> AgentJobsError | None:

@@ -16,7 +16,7 @@ import click
 from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
-from agent_jobs.cli.config import bare, masked, opening
+from agent_jobs.cli.config import bare, masked, opening, toolbox_mistakes
 from agent_jobs.cli.entries import host_findings
 from agent_jobs.cli.finding import Finding, tell
 from agent_jobs.cli.install import here
@@ -69,11 +69,13 @@ def _findings() -> Iterator[Finding]:
     closed = opening(quiet)
     if isinstance(closed, ConfigError):
         refused.append(str(closed))
+    broken, odd = toolbox_mistakes(settings)
+    refused += broken
     for sentence in refused:
         yield Finding("settings", "problem", sentence)
-    for sentence in settings.warnings:
+    for sentence in (*settings.warnings, *odd):
         yield Finding("settings", "warning", sentence)
-    if not refused and not settings.warnings:
+    if not refused and not settings.warnings and not odd:
         yield Finding("settings", "ok", "what is set can be used; agent-jobs config shows it")
     yield _key(settings)
     yield from host_findings(here(), settings)

@@ -6,8 +6,9 @@ brings the MCP client along.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -16,14 +17,23 @@ from mcp_types import Tool
 from pydantic_core import PydanticSerializationError, to_json
 
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
-from agent_jobs.toolbox.config import SETTING, ServerConfig, load_toolbox, matches, nearest
+from agent_jobs.toolbox.config import (
+    SETTING,
+    ServerConfig,
+    ToolServers,
+    load_toolbox,
+    matches,
+    nearest,
+    read_toolbox,
+)
 from agent_jobs.toolbox.connection import Connection
 from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, is_given, prefix_of
 from agent_jobs.toolbox.output import Called
 
-__all__ = ["Called", "Policy", "ServerConfig", "Toolbox", "load_toolbox"]
+__all__ = ["Called", "Policy", "ServerConfig", "ToolServers", "Toolbox", "load_toolbox", "read_toolbox"]
 
 OPTION = "options.toolbox"
+CORRECT = "Ask the user to correct that; jobs that do not name it in options.toolbox can be started."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +61,29 @@ class Toolbox:
 
     def __init__(
         self,
-        servers: Mapping[str, ServerConfig],
+        servers: ToolServers,
         environ: Mapping[str, str],
         tasks: TaskGroup,
         *,
         concurrency: int = 4,
         start_timeout_s: float = 30.0,
     ) -> None:
-        self._connections = {
-            name: Connection(config, environ, tasks, start_timeout_s=start_timeout_s)
-            for name, config in servers.items()
-        }
+        self._servers = servers
+        self._connect = partial(Connection, environ=environ, tasks=tasks, start_timeout_s=start_timeout_s)
+        self._connections = {name: self._connect(config) for name, config in servers.items()}
         self._slots = anyio.CapacityLimiter(concurrency)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps all servers from being used."""
+        return (self._servers.broken,) if self._servers.broken else ()
+
     def check(self, names: Sequence[str]) -> None:
-        """Refuse names of servers that do not exist; nothing is started.
+        """Refuse names of servers that do not exist or cannot be used; nothing is started.
 
         Raises:
-            RequestError: The sentence names the nearest one.
+            RequestError: There is no such server; the sentence names the nearest one.
+            ConfigError: Its entry or the whole file cannot be used.
         """
         self._chosen(names)
 
@@ -83,7 +98,7 @@ class Toolbox:
         Raises:
             RequestError: There is no such server or tool, or there are more tools than the API takes.
             ToolServerError: A server cannot be started, or does not list its tools.
-            ConfigError: A server's entry names a variable that is not set.
+            ConfigError: A server's entry cannot be used, or names a variable that is not set.
         """
         chosen = self._chosen(names)
         listed = await _gathered(chosen)
@@ -105,7 +120,7 @@ class Toolbox:
         Raises:
             RequestError: `names` are not right.
             ToolServerError: Its server cannot be started, or does not list its tools.
-            ConfigError: Its server's entry names a variable that is not set.
+            ConfigError: Its server's entry cannot be used, or names a variable that is not set.
         """
         found = await self._found(name, names)
         if found is None:
@@ -169,13 +184,33 @@ class Toolbox:
 
     def _parted(self, name: str) -> tuple[str, str]:
         """The server in a name, and which of its tools."""
+        server = _server_in(name, self._connections)
+        if server is None and (self._servers.broken or _server_in(name, self._servers.refused) is not None):
+            self._read_again()
+            server = _server_in(name, self._connections)
+        if server is not None:
+            return server, name[len(server) + 1 :] or "*"
+        raise self._unusable(name)
+
+    def _read_again(self) -> None:
+        """Read the file again, so that what the user corrected needs no restart."""
+        self._servers = read_toolbox(self._servers.path)
+        for name, config in self._servers.items():
+            self._connections.setdefault(name, self._connect(config))
+
+    def _unusable(self, name: str) -> AgentJobsError:
+        """Return why a job cannot be given what it names."""
+        servers = self._servers
+        if servers.broken:
+            return ConfigError(f"{servers.broken} {CORRECT}")
+        if (refused := _server_in(name, servers.refused)) is not None:
+            return ConfigError(f"{servers.refused[refused]} {CORRECT}")
+        if (off := _server_in(name, servers.off)) is not None:
+            return RequestError(f"{OPTION}: {off} is switched off: ask the user to switch it on in {servers.path}.")
         if not self._connections:
-            raise RequestError(f"{OPTION}: there are no tool servers: ask the user to set {SETTING}.")
-        for server in self._connections:
-            if name == server or name.startswith(f"{server}/"):
-                return server, name[len(server) + 1 :] or "*"
+            return RequestError(f"{OPTION}: there are no tool servers: ask the user to set {SETTING}.")
         hint = nearest(name.partition("/")[0], [*self._connections])
-        raise RequestError(f"{OPTION}: there is no tool server {name[:40]!r}: {hint}")
+        return RequestError(f"{OPTION}: there is no tool server {name[:40]!r}: {hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +254,11 @@ async def _gathered(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool
     if failed:
         raise failed[0]
     return listed
+
+
+def _server_in(name: str, servers: Iterable[str]) -> str | None:
+    """Return the server of which a job names all tools or some."""
+    return next((server for server in servers if name == server or name.startswith(f"{server}/")), None)
 
 
 def _arguments(written: str) -> dict[str, Any]:

@@ -1,29 +1,24 @@
 """The tool servers that a user has: read from their file, their `${NAME}`s put in only when a server is started."""
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
-from urllib.parse import urlsplit
+from typing import Any, cast
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.toolbox.entry import KEYS, VARIABLE, Approval, WrongEntryError, nearest, read_entry
+from agent_jobs.toolbox.jsonc import read_jsonc
+
+__all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches", "nearest", "read_toolbox"]
 
 SETTING = "AGENT_JOBS_TOOLBOX"
 
-Approval = Literal["ask", "always", "never"]
-APPROVALS: tuple[str, ...] = get_args(Approval)
+#: Where hosts keep their servers in a file: the first of these objects that is there.
+CONTAINERS = (("mcpServers",), ("servers",), ("mcp", "servers"), ("context_servers",), ("mcp_servers",), ("mcp",))
 
-#: Keys that only other programs read; anything else that is not known could be a `deny` with a typing error.
-IGNORED = frozenset({"autoApprove", "alwaysAllow", "description"})
-HTTP = ("http", "streamable-http", "streamableHttp", "streamable_http")
-
-_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9@ ._/-]{0,39}")
-_VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _TELLING_NAME = re.compile("key|token|secret|passw|credential|auth", re.IGNORECASE)
 _SECRET_CHARS = 6
 
@@ -76,6 +71,8 @@ class ServerConfig:
         def put_in(where: str, text: str, *, secret: bool = False) -> str:
             def value_of(match: re.Match[str]) -> str:
                 value = environ.get(match[1]) or match[2]
+                if match[1] == "userHome":  # what editors call it
+                    value = value or expanduser("~")
                 if value is None:
                     raise ConfigError(
                         f"{SETTING}: {self.name}: {where} names ${{{match[1]}}}, which is not set: put {match[1]} "
@@ -85,7 +82,7 @@ class ServerConfig:
                     secrets.add(value)
                 return value
 
-            put = _VARIABLE.sub(value_of, text)
+            put = VARIABLE.sub(value_of, text)
             if secret:
                 secrets.update((put, *put.split()))
             return put
@@ -102,30 +99,84 @@ class ServerConfig:
         return settled, frozenset(each for each in secrets if len(each) >= _SECRET_CHARS)
 
 
-def load_toolbox(path: Path) -> Mapping[str, ServerConfig]:
-    """The tool servers of a file in the `mcpServers` form that hosts use, by name; `disabled` ones are left out.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ToolServers(Mapping[str, ServerConfig]):
+    """The servers of a file that can be used, by name, and what was found about the others.
+
+    Args:
+        path: The file.
+        usable: The servers.
+        off: The names of those that the user switched off.
+        refused: A sentence for each that cannot be used, by its name.
+        notes: A sentence for each of which something is not used.
+        broken: Why the file cannot be used at all.
+    """
+
+    path: Path
+    usable: Mapping[str, ServerConfig] = field(default_factory=dict[str, ServerConfig])
+    off: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: Sequence[str] = ()
+    broken: str = ""
+
+    def __getitem__(self, name: str) -> ServerConfig:
+        return self.usable[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.usable)
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the user should know of a file that can be used."""
+        return [*self.refused.values(), *self.notes]
+
+
+def load_toolbox(path: Path) -> ToolServers:
+    """Read the tool servers of a file in one of the forms that hosts use.
 
     Raises:
-        ConfigError: The file cannot be read or used; the message names it, the server and the key.
+        ConfigError: The file cannot be read, or has no servers in it; the message names it.
     """
     try:
-        written = json.loads(path.read_text("utf-8-sig"))
+        written = read_jsonc(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{SETTING}: {path} is not JSON: {error}.") from None
     except OSError as error:
         raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror or error}.") from None
-    servers = cast("dict[str, Any]", written).get("mcpServers") if isinstance(written, dict) else None
-    if not isinstance(servers, dict):
+    servers = _servers(written)
+    if servers is None:
         raise ConfigError(f'{SETTING}: {path} needs an object "mcpServers" with a server under each name.')
-    read: dict[str, ServerConfig] = {}
-    for name, entry in cast("dict[str, Any]", servers).items():
+    usable: dict[str, ServerConfig] = {}
+    refused: dict[str, str] = {}
+    off: set[str] = set()
+    notes: list[str] = []
+    for name, written_entry in servers.items():
+        about = f"{SETTING}: {path}: {name[:40] if name.isprintable() else ascii(name[:40])}:"
         try:
-            server = _server(name, entry)
-        except _WrongError as error:
-            raise ConfigError(f"{SETTING}: {path}: {name[:40]}: {error}") from None
-        if server is not None:
-            read[name] = server
-    return read
+            if name in getattr(servers, "repeated", ()):
+                raise WrongEntryError("there is more than one server of this name.")
+            entry = read_entry(name, written_entry)
+        except WrongEntryError as error:
+            refused[name] = f"{about} {error}"
+            continue
+        if entry.fields is None:
+            off.add(name)
+            continue
+        usable[name] = ServerConfig(name=name, **entry.fields)
+        if entry.notes:
+            notes.append(f"{about} {'; '.join(entry.notes)}.")
+    return ToolServers(path=path, usable=usable, off=frozenset(off), refused=refused, notes=notes)
+
+
+def read_toolbox(path: Path) -> ToolServers:
+    """Read the tool servers of a file; one that cannot be used is `broken` and has none."""
+    try:
+        return load_toolbox(path)
+    except ConfigError as error:
+        return ToolServers(path=path, broken=str(error))
 
 
 def matches(name: str, globs: Sequence[str]) -> bool:
@@ -133,125 +184,16 @@ def matches(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a name that does not exist: the nearest one, or all."""
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(names)[:40]) or '(none)'}."
-
-
-class _WrongError(Exception):
-    """What is wrong with an entry, as the rest of a sentence."""
-
-
-def _server(name: str, entry: Any) -> ServerConfig | None:
-    if not _NAME.fullmatch(name) or name == "none":
-        raise _WrongError("a server's name takes up to 40 letters, digits, spaces, @ . _ / and -, and is not none.")
-    if not isinstance(entry, dict):
-        raise _WrongError('a server is an object like {"command": "uvx", "args": ["mcp-server-time"]}.')
-    given = cast("dict[str, Any]", entry)
-    for key in given.keys() - IGNORED:
-        if key not in KEYS:
-            raise _WrongError(f"there is no key {key[:40]!r}: {nearest(key, [*KEYS])}")
-    read = {key: KEYS[key](key, value) for key, value in given.items() if key in KEYS}
-    if read.pop("disabled", False):
-        return None
-    kind = read.pop("type", None)
-    if ("command" in read) == ("url" in read):
-        raise _WrongError("it needs either a command or a url.")
-    if kind is not None and (kind == "stdio") != ("command" in read):
-        raise _WrongError(f"type {kind!r} does not go with its {'command' if 'command' in read else 'url'}.")
-    return ServerConfig(name=name, **read)
+def _servers(written: Any) -> dict[str, Any] | None:
+    """Return the object with a server under each name; None where there is none."""
+    for keys in CONTAINERS:
+        found = written
+        for key in keys:
+            found = cast("dict[str, Any]", found).get(key) if isinstance(found, dict) else None
+        if isinstance(found, dict):
+            return cast("dict[str, Any]", found)
+    return None
 
 
 def _is_telling(name: str) -> bool:
     return _TELLING_NAME.search(name) is not None
-
-
-def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise _WrongError(f"{key} takes a text.")
-    return value
-
-
-def _texts(key: str, value: Any) -> Sequence[str]:
-    each = cast("list[Any]", value) if isinstance(value, list) else None
-    if each is None or not all(isinstance(item, str) and "\0" not in item for item in each):
-        raise _WrongError(f"{key} takes a list of texts.")
-    return tuple(each)
-
-
-def _by_name(key: str, value: Any) -> Mapping[str, str]:
-    pairs = cast("dict[str, Any]", value) if isinstance(value, dict) else None
-    if pairs is None or not all(_is_pair(name, text) for name, text in pairs.items()):
-        raise _WrongError(f'{key} takes texts by name, like {{"API_TOKEN": "${{API_TOKEN}}"}}.')
-    return pairs
-
-
-def _is_pair(name: str, text: Any) -> bool:
-    return isinstance(text, str) and "\0" not in name + text and name != "" and "=" not in name
-
-
-def _headers(key: str, value: Any) -> Mapping[str, str]:
-    pairs = _by_name(key, value)
-    if not all(
-        re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) and text.isprintable() for name, text in pairs.items()
-    ):
-        raise _WrongError(f"{key} holds what no header can carry.")
-    return pairs
-
-
-def _url(key: str, value: Any) -> str:
-    address = _text(key, value)
-    try:
-        parts = urlsplit(_VARIABLE.sub("8", address))  # whatever the variable brings, a port included
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        fits = False
-    if not fits and not address.startswith("${"):
-        raise _WrongError(f"{key} takes a web address like https://tools.example.org/mcp.")
-    return address
-
-
-def _kind(key: str, value: Any) -> str:
-    if value == "sse":
-        raise _WrongError("type sse is of the past: write the server's streamable HTTP address with type http.")
-    if value not in ("stdio", *HTTP):
-        raise _WrongError(f"{key} takes stdio or http.")
-    return value
-
-
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _WrongError(f"{key} takes true or false.")
-    return value
-
-
-def _seconds(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 3600:
-        raise _WrongError(f"{key} takes seconds from 1 to 3600; without it 60 are used.")
-    return float(value)
-
-
-def _approval(key: str, value: Any) -> Sequence[tuple[str, Approval]]:
-    pairs = cast("dict[str, Any]", value if isinstance(value, dict) else {"*": value})
-    if not all(approval in APPROVALS for approval in pairs.values()):
-        raise _WrongError(
-            f'{key} takes {", ".join(APPROVALS)}, or one of them for each tool, like {{"git_*": "never"}}.'
-        )
-    return tuple(pairs.items())
-
-
-KEYS: Mapping[str, Callable[[str, Any], Any]] = {
-    "type": _kind,
-    "command": _text,
-    "args": _texts,
-    "env": _by_name,
-    "cwd": _text,
-    "url": _url,
-    "headers": _headers,
-    "disabled": _flag,
-    "allow": _texts,
-    "deny": _texts,
-    "approval": _approval,
-    "timeout_s": _seconds,
-}

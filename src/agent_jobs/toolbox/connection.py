@@ -27,6 +27,7 @@ from agent_jobs.toolbox.child import Child
 from agent_jobs.toolbox.config import ServerConfig
 from agent_jobs.toolbox.output import Called, called_of
 from agent_jobs.toolbox.remote import Remote
+from agent_jobs.toolbox.repair import repairing
 
 #: A list of tools goes no further: no request could carry more of them.
 MAX_TOOLS, MAX_PAGES = 1_000, 50
@@ -38,6 +39,8 @@ WORDS_CHARS = 300
 
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
 _Answer = TypeVar("_Answer")
+
+logger = logging.getLogger(__name__)
 
 for _logger in ("client", "mcp.client"):  # they log what they cannot read, which may be an output
     logging.getLogger(_logger).setLevel(logging.CRITICAL)
@@ -56,6 +59,7 @@ class Connection:
         self._run: _Run | None = None
         self._failures = 0
         self._not_before = 0.0
+        self._skipped: set[str] = set()
 
     async def tools(self, *, fresh: bool = False) -> Mapping[str, Tool]:
         """The tools that the user allows, by name; asked for anew if `fresh`.
@@ -137,8 +141,14 @@ class Connection:
             run.wire = Remote(config)
         # Without callbacks the SDK refuses what a server asks of us: models, persons, folders.
         us = Implementation(name="agent-jobs", version=__version__)
-        async with Client(run.wire.transport(), client_info=us, cache=None) as client:
+        async with Client(repairing(run.wire.transport(), self._skip), client_info=us, cache=None) as client:
             yield client
+
+    def _skip(self, what: str) -> None:
+        """Write once to the log what of the server's list is not offered."""
+        if what not in self._skipped:
+            self._skipped.add(what)
+            logger.warning("tool server %s: %s", self.config.name, what)
 
     def _failed(self, run: "_Run", why: str) -> None:
         self._failures += 1

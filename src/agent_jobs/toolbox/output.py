@@ -1,11 +1,17 @@
-"""What a tool answered, as the output of a function call: text within a limit, and images. Pure."""
+"""What a tool answered, as the output of a function call: text within a limit, and images. Pure.
+
+Bytes are taken for what they are, whatever their label says. What is not passed on is said in its place.
+"""
 
 import base64
 import binascii
+import codecs
 import json
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 from mcp_types import (
     AudioContent,
@@ -21,9 +27,29 @@ from mcp_types import (
 #: As much text as a model reads of one call, about 10,000 tokens, and how much of it is the end of what is longer.
 TEXT_CHARS, TAIL_CHARS = 40_000, 8_000
 #: What the API takes as an image, by how it begins.
-IMAGES = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
+IMAGES = {
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR", re.S),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/webp": re.compile(rb"RIFF.{4}WEBP", re.S),
+}
 #: How much of that one call may bring, in base64.
 MAX_IMAGES, IMAGES_CHARS = 8, 8 * 2**20
+#: How much of a label is repeated.
+LABEL_CHARS = 80
+#: A text in structured content that is longer and nothing but base64 is no text for a model.
+BASE64_CHARS = 1_000
+
+#: `data:image/png;base64,`, which some put before what is base64 anyway.
+_DATA_URL = re.compile(r"\s*data:([^,;]*)((?:;[^,;]*)*),", re.I)
+_CHARSET = re.compile(r"charset=[\"']?([\w.:-]+)", re.I)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+#: Labels of what is written in letters though they do not begin with `text/`.
+_TEXTUAL = re.compile(r"\s*(text/|[^;]*[/+.-](json|xml|yaml|toml|javascript|ecmascript|sql|csv|svg|markdown)\b)", re.I)
+#: Characters that stand in no text.
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+#: What is no text though all of it may be letters.
+_NO_TEXT_BYTES = (b"%PDF-", b"%!PS")
 
 Part = dict[str, Any]
 
@@ -43,18 +69,22 @@ def called_of(result: CallToolResult, mask: Callable[[str], str]) -> Called:
         result: The answer.
         mask: Takes what is secret out of a text.
     """
-    parts = list(_joined(_within_limits(map(_part, result.content))))
-    if not parts and result.structured_content is not None:
-        parts = [_text(json.dumps(result.structured_content, ensure_ascii=False))]
+    failed = bool(result.is_error)
+    found = [_part(block) for block in result.content]
+    structured = result.structured_content
+    if structured is not None and not _is_said(structured, [part["text"] for part in found if "text" in part]):
+        found.append(_text(json.dumps(_without_base64(structured), ensure_ascii=False)))
+    parts = list(_joined(_within_limits(found)))
     room = TEXT_CHARS
     for part in parts:
         if "text" in part:
             part["text"] = cut(mask(part["text"]), room)
             room = max(0, room - len(part["text"]))
-    failed = bool(result.is_error)
     if any("image_url" in part for part in parts):
         return Called(parts, failed)
-    return Called("".join(part["text"] for part in parts) or "(The tool answered nothing.)", failed)
+    nothing = "(The tool failed without a word.)" if failed else "(The tool answered nothing.)"
+    text = "".join(part["text"] for part in parts)
+    return Called(text if text.strip() else nothing, failed)
 
 
 def cut(text: str, room: int = TEXT_CHARS) -> str:
@@ -67,30 +97,120 @@ def cut(text: str, room: int = TEXT_CHARS) -> str:
     return f"{text[: room - tail]}{note}{text[len(text) - tail :]}"
 
 
+def left_out(what: str, why: str) -> str:
+    """Return the line that stands where something is not passed on."""
+    return f"[{what} is left out: {why}]"
+
+
 def _part(block: ContentBlock) -> Part:
     match block:
         case TextContent(text=text):
             return _text(text)
         case ImageContent(data=data, mime_type=mime):
-            return _image(data, mime)
-        case AudioContent(mime_type=mime):
-            return _text(f"[{mime[:80]} is left out: no model here hears it]")
+            return _of_bytes(data, mime)
+        case AudioContent(data=data, mime_type=mime):
+            return _of_bytes(data, mime, is_sound=True)
         case ResourceLink(name=name, uri=uri, description=description):
             return _text(" ".join(filter(None, (name, str(uri), description))))
         case EmbeddedResource(resource=resource):
-            is_text = isinstance(resource, TextResourceContents)
-            return _text(resource.text) if is_text else _image(resource.blob, resource.mime_type or "data")
+            if isinstance(resource, TextResourceContents):
+                return _text(resource.text)
+            return _of_bytes(resource.blob, resource.mime_type or "", is_document=True)
 
 
-def _image(data: str, mime: str) -> Part:
+def _of_bytes(data: str, label: str, *, is_document: bool = False, is_sound: bool = False) -> Part:
+    """Return what is in base64 as an image or a text if it is one, and else that it is left out.
+
+    Args:
+        data: The base64, or a data address.
+        label: The type of it, as the tool has it.
+        is_document: Whether it may be any text, and not only a drawing that is written in letters.
+        is_sound: Whether it was sent as one.
+    """
+    raw, label = _decoded(data, label)
+    name = label[:LABEL_CHARS].strip() or "data"
+    if raw is None:
+        if re.match(r"\s*https?://", data):
+            return _text(left_out(name, f"the tool sent an address and not the data: {data.strip()[:500]}"))
+        size = len(data) * 3 // 4
+        return _text(left_out(f"{name} of {size} bytes", "it is not base64"))
+    kind = next((mime for mime, begins in IMAGES.items() if begins.match(raw)), None)
+    if kind is not None:
+        return {"type": "input_image", "image_url": f"data:{kind};base64,{base64.b64encode(raw).decode()}"}
+    written = _written(raw, label)
+    if written is not None and (is_document or re.match(r"\s*<(\?xml|!DOCTYPE svg|svg|!--)", written)):
+        return _text(written)
+    if is_sound:
+        return _text(left_out(name, "no model here hears it"))
+    return _text(left_out(f"{name} of {len(raw)} bytes", "it is no image that a model takes"))
+
+
+def _decoded(data: str, label: str) -> tuple[bytes | None, str]:
+    """Return the bytes of base64 in any of its forms, None where it is something else; and their label."""
+    address = _DATA_URL.match(data)
+    if address is not None:
+        data, label = data[address.end() :], label or f"{address[1]}{address[2]}"
+        if "base64" not in address[2].lower():
+            return unquote_to_bytes(data), label
+    letters = re.sub(r"\s+|%0[ad]", "", data, flags=re.I).replace("%2B", "+").replace("%2F", "/").replace("%3D", "=")
+    letters = letters.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
     try:
-        begins = base64.b64decode(data[:16], validate=True)
-        base64.b64decode(data, validate=True)
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True), label
     except (binascii.Error, ValueError):
-        begins = b""
-    if mime in IMAGES and begins.startswith(IMAGES[mime]):
-        return {"type": "input_image", "image_url": f"data:{mime};base64,{data}"}
-    return _text(f"[{mime[:80]} of {len(data) * 3 // 4} bytes is left out: it is no image that a model takes]")
+        return None, label
+
+
+def _written(raw: bytes, label: str) -> str | None:
+    """Return bytes as the text that they are; None where they are none."""
+    if raw.startswith(_NO_TEXT_BYTES):
+        return None
+    named = _CHARSET.search(label)
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = None
+    for charset in filter(None, (named and named[1], "utf-16" if wide else "utf-8-sig")):
+        try:
+            text = raw.decode(charset)
+            break
+        except (LookupError, ValueError):
+            continue
+    if text is None and _TEXTUAL.match(label):
+        text = raw.decode("cp1252", errors="replace")  # what is left of older Windows
+    return None if text is None or _NO_TEXT.search(text) else text
+
+
+def _is_said(structured: Any, texts: Sequence[str]) -> bool:
+    """Return True if the texts of an answer hold all that its structured content does."""
+    if not texts:
+        return False
+    held: list[Any] = [structured]
+    if isinstance(structured, dict) and cast("dict[str, Any]", structured).keys() == {"result"}:
+        held.append(structured["result"])  # as servers wrap what is no object
+    read = [_read_json(text) for text in texts]
+    if any(each in read or each in texts or each == read or each == [*texts] for each in held):
+        return True
+    forms: Sequence[dict[str, Any]] = ({}, {"separators": (",", ":")}, {"indent": 2})
+    return any(json.dumps(structured, ensure_ascii=False, **form) in text for form in forms for text in texts)
+
+
+def _read_json(text: str) -> Any:
+    """Return the value of a text that is JSON, also inside a fence; else something that equals nothing."""
+    try:
+        return json.loads(re.sub(r"\A\s*```\w*\n|\n```\s*\Z", "", text))
+    except (ValueError, RecursionError):
+        return object()
+
+
+def _without_base64(value: Any) -> Any:
+    """Return structured content with a note in the place of each text that only a program can read."""
+    if isinstance(value, str):
+        if len(value) <= BASE64_CHARS or not _BASE64.fullmatch(value[value.find(",") + 1 :]):
+            return value
+        return left_out(f"base64 of {len(value)} characters", "a model cannot read it")
+    if isinstance(value, dict):
+        return {name: _without_base64(each) for name, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_without_base64(each) for each in cast("list[Any]", value)]
+    return value
 
 
 def _within_limits(parts: Iterable[Part]) -> Iterator[Part]:
