@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from anyio import to_thread
+from click.testing import CliRunner
 from mcp import Client
 
 from agent_jobs.app import open_app
+from agent_jobs.cli import cli
 from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
@@ -131,8 +133,9 @@ def test_what_is_not_used_of_the_toolbox_is_a_warning_in_the_same_words(terminal
     assert [sentence.partition(":")[0] for sentence in sentences] == ["AGENT_JOBS_TOOLBOX"] * 2
     assert "old: type sse is of the past" in sentences[0]
     assert sentences[1].endswith("git: timeout is not used, since hosts disagree on its unit: write timeout_s.")
-    status, shown = config(terminal, AGENT_JOBS_TOOLBOX=str(path))
-    assert (status, shown["mistakes"]) == (1, sentences)
+    environment = {"AGENT_JOBS_TOOLBOX": str(path), "AGENT_JOBS_DATA_DIR": str(tmp_path / "jobs")}
+    shown = CliRunner().invoke(cli, ["config", "--json"], env=environment)
+    assert (shown.exit_code, json.loads(shown.stdout)["mistakes"]) == (1, sentences)
 
 
 #: For each variable that can be set wrongly the ways in which it can.

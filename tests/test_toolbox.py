@@ -83,6 +83,19 @@ async def test_nothing_is_offered_and_nothing_runs_that_a_job_does_not_name(tmp_
         assert (await box.call("one__echo", "{}", [])).failed
 
 
+async def test_a_rule_that_holds_back_no_tool_at_all_is_said_once_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    rules = {"deny": ["wrte", "ec*"], "approval": {"putt": "always", "x": "never", "put": "ask"}}
+    async with opened(tmp_path, one=bad(**rules)) as box:
+        for _ in range(2):
+            await box.functions(["one"])
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("agent_jobs")]
+    assert said == [
+        f"tool server one: deny or approval names '{glob}', and it has no such tool" for glob in ("wrte", "putt")
+    ]
+
+
 async def test_what_the_user_does_not_allow_no_job_can_name(tmp_path: Path):
     async with opened(tmp_path, one=bad(deny=["crash"])) as box:
         with pytest.raises(RequestError, match="no tool 'crash'"):
@@ -211,6 +224,8 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an image as an address": ({"content": [image(PNG)]}, [PNG]),
     "an image as an address with another's label": ({"content": [image(PNG.replace("png", "jpg"), "")]}, [PNG]),
     "an image as an address in a blob": ({"content": [resource(blob=PNG)]}, [PNG]),
+    "an image as an address in a text": (texts("a plot:", PNG), ["a plot:", PNG]),
+    "words that begin like an address": (texts("data:,text;base64, of it"), "data:,text;base64, of it"),
     "an image as a model's API has it": (
         {"content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}]},
         [PNG],

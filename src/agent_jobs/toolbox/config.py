@@ -60,6 +60,11 @@ class ServerConfig:
                 return approval
         return "ask"
 
+    def idle_rules(self, tools: Sequence[str]) -> Sequence[str]:
+        """Return the globs that hold tools back and match none of these: one may have a typing error."""
+        globs = [*self.deny, *(glob for glob, approval in self.approval if approval != "never")]
+        return [glob for glob in globs if not any(fnmatchcase(tool, glob) for tool in tools)]
+
     def resolved(self, environ: Mapping[str, str]) -> tuple["ServerConfig", frozenset[str]]:
         """The server with each `${NAME}` and `${NAME:-default}` replaced, and the texts in it that are secret.
 

@@ -73,6 +73,8 @@ class Connection:
             if fresh or run.tools is None:
                 listed = await self._asked(run, "list its tools", self._start_timeout_s, _listed)
                 run.tools = {tool.name: tool for tool in reversed(listed) if self.config.allows(tool.name)}
+                for glob in self.config.idle_rules([tool.name for tool in listed]):
+                    self._skip(f"deny or approval names {glob[:80]!r}, and it has no such tool")
             return run.tools
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> Called:
@@ -145,7 +147,7 @@ class Connection:
             yield client
 
     def _skip(self, what: str) -> None:
-        """Write once to the log what of the server's list is not offered."""
+        """Write once to the log what of the server's list, or of the rules for it, comes to nothing."""
         if what not in self._skipped:
             self._skipped.add(what)
             logger.warning("tool server %s: %s", self.config.name, what)

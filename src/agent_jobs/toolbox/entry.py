@@ -82,7 +82,7 @@ def read_entry(name: str, written: Any) -> Entry:
         raise WrongEntryError('a server is an object like {"command": "uvx", "args": ["mcp-server-time"]}.')
     entry = cast("dict[str, Any]", written)
     notes: list[str] = []
-    given = {key: value for key, value in entry.items() if key in KEYS and (value is not None or key in RULES)}
+    given = {key: value for key, value in entry.items() if key in KEYS and not _is_blank(key, value)}
     foreign = {key: value for key, value in entry.items() if key not in KEYS and value is not None}
     if _is_off(given, foreign):
         return Entry(None)
@@ -110,6 +110,11 @@ def _plain(key: str) -> str:
     return re.sub(r"[_\-. ]", "", key).lower()
 
 
+def _is_blank(key: str, value: Any) -> bool:
+    """Return True for what forms write where nothing was filled in; a rule without a value is a mistake."""
+    return key not in RULES and (value is None or (key not in ("command", "timeout_s") and value in ("", [], {})))
+
+
 def _is_off(given: Mapping[str, Any], foreign: Mapping[str, Any]) -> bool:
     """Return True if the user switched the server off."""
     off = [_flag(key, value) for key, value in given.items() if key == "disabled"]
@@ -120,10 +125,14 @@ def _is_off(given: Mapping[str, Any], foreign: Mapping[str, Any]) -> bool:
 def _translate(foreign: Mapping[str, Any], given: dict[str, Any], notes: list[str]) -> None:
     """Add what the keys of other programs mean to the given ones; note what is not used."""
     own_allow = "allow" in given
+    unused: list[str] = []
     for key, value in foreign.items():
         plain = _plain(key)
         if plain in ALIASES:
-            if given.get(ALIASES[plain]):
+            if plain == "httpurl" and given.get("url"):
+                notes.append(f"url is not used beside {key}")  # for Gemini CLI a url is one of the old transport
+                given["url"] = value
+            elif given.get(ALIASES[plain]):
                 notes.append(f"{key[:40]} is not used beside {ALIASES[plain]}")
             else:
                 given[ALIASES[plain]] = value
@@ -135,7 +144,12 @@ def _translate(foreign: Mapping[str, Any], given: dict[str, Any], notes: list[st
             given["allow"] = (*given.get("allow", ()), *_texts(key, value))
         elif plain not in SWITCHES | INERT and not key.startswith(("$", "_", "/", "#", "x-")):
             _refuse_typing_error(key, plain)
-            notes.append(MISSED.get(plain, f"{key[:40]} is not used"))
+            if plain in MISSED:
+                notes.append(MISSED[plain])
+            else:
+                unused.append(key[:40])
+    if unused:
+        notes.append(f"{', '.join(unused)} {'is' if len(unused) == 1 else 'are'} not used")
 
 
 def _refuse_typing_error(key: str, plain: str) -> None:

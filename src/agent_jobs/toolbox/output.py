@@ -105,7 +105,9 @@ def left_out(what: str, why: str) -> str:
 def _part(block: ContentBlock) -> Part:
     match block:
         case TextContent(text=text):
-            return _text(text)
+            address = _DATA_URL.match(text)
+            is_data = address is not None and _BASE64.fullmatch(text, address.end()) is not None
+            return _of_bytes(text, "", is_document=True) if is_data else _text(text)
         case ImageContent(data=data, mime_type=mime):
             return _of_bytes(data, mime)
         case AudioContent(data=data, mime_type=mime):
