@@ -84,7 +84,7 @@ class Intake:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What keeps jobs from being given the user's tools."""
+        """Return why no job can be given the user's tools, if that is so."""
         return self._terms.toolbox.warnings if self._terms.toolbox is not None else ()
 
     async def jobs(self, order: Order) -> Intended:

@@ -75,7 +75,7 @@ class Toolbox:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What keeps all servers from being used."""
+        """Return the sentence that says why no server can be used, if that is so."""
         return (self._servers.broken,) if self._servers.broken else ()
 
     def check(self, names: Sequence[str]) -> None:

@@ -135,7 +135,7 @@ class ToolServers(Mapping[str, ServerConfig]):
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What the user should know of a file that can be used."""
+        """Return a sentence for each server that cannot be used or only in part."""
         return [*self.refused.values(), *self.notes]
 
 

@@ -1,4 +1,4 @@
-"""What a tool server answers, made into what the protocol knows before the SDK reads it.
+"""Answers of tool servers, repaired before the SDK reads them.
 
 The SDK withholds a whole list for one tool that is not as the protocol has it, and the whole answer of a call for one
 part of it, when the tool already ran. What can be understood is kept; what cannot is said in its place.
@@ -37,7 +37,7 @@ async def repairing(transport: Transport, skip: Callable[[str], None]) -> AsyncG
 
 
 class _Stream:
-    """A stream that closes the one that it stands for."""
+    """A stream that wraps another one and closes it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
