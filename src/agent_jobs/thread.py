@@ -1,15 +1,19 @@
 """What a follow-up goes on from, as upstream takes it: by its id, or said again item by item. Pure."""
 
+import re
 from collections.abc import Container, Iterable, Sequence
 from typing import cast
 
-from agent_jobs.job import JSON, arguments_text, items_of
+from agent_jobs.job import JSON, Call, arguments_text, items_of, with_call_ids
 
 #: How a request names what went before it; only one of them may stand there.
 LINKS = ("previous_response_id", "conversation")
 #: What upstream says of a link that it does not know (any more).
 FORGOTTEN_CODES = frozenset({"previous_response_not_found", "conversation_not_found"})
 ENCRYPTED = "reasoning.encrypted_content"
+#: What the API takes in the name of a function, also of one that a model made up.
+NAME_CHARS = 64
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = ()) -> JSON:
@@ -28,6 +32,14 @@ def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = (
     # Nothing of this thread may be known upstream by the next time either.
     include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
     return {**kept, **link, "input": [*said, *_asked(body)], "include": include}
+
+
+def answer(call: Call) -> JSON:
+    """Return what goes upstream for a call."""
+    if call.kind == "approval":
+        answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
+        return answer if call.output is True else {**answer, "reason": str(call.output)}
+    return {"type": "function_call_output", "call_id": call.id, "output": call.output}
 
 
 def without_reasoning(body: JSON) -> JSON:
@@ -71,7 +83,7 @@ def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]
     Calls stay where their answers are told too: one without the other is refused.
     """
     leading: list[JSON] = []  # reasoning, which is refused without what it led to
-    for item in items_of(response.get("output")):
+    for item in with_call_ids(items_of(response.get("output"))):
         told = _told(item, answers)
         if told is None or told["type"] == "mcp_approval_request":  # if this is what it led to, nobody says
             leading.clear()
@@ -103,7 +115,9 @@ def _told(item: JSON, answers: Container[object]) -> JSON | None:
             return None
         case {"type": "function_call", **rest}:
             kept = {name: value for name, value in rest.items() if name not in ("id", "status")}
-            return {"type": "function_call", **kept, "arguments": arguments_text(rest.get("arguments"))}
+            name = _NO_NAME.sub("_", str(rest.get("name") or "_"))[:NAME_CHARS]
+            arguments = arguments_text(rest.get("arguments"))
+            return {"type": "function_call", **kept, "name": name, "arguments": arguments}
         case {"type": "custom_tool_call" | "compaction"} as whole:
             return {name: value for name, value in whole.items() if name not in ("id", "status")}
         case _:
