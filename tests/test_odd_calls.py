@@ -183,3 +183,83 @@ async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Pa
         with anyio.fail_after(30):
             assert (await host.end(job_id))["output"] == "the end"
         assert await outputs(host, job_id) == ["read 1", "read 2"]
+
+
+# Follow-ups of jobs that left calls open.
+
+TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example.org/mcp"}
+ASK = {"server_label": "tracker", "name": "add", "arguments": "{}"}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by id", "told again"])
+@pytest.mark.parametrize(
+    "calls",
+    [[call("shop")], [call("shop", n=1), call("shop", n=2)], [{**call("shop"), "call_id": "a"}] * 2, [ASK]],
+    ids=["one", "two", "two of one id", "an approval"],
+)
+async def test_a_follow_up_closes_the_calls_that_a_cut_response_left_open(
+    settings: Settings, upstream: RunningServer, calls: list[dict[str, Any]], known: bool
+) -> None:
+    async with hosting(settings) as host:
+        script = {"duration_s": 0.2, "reasoning": 0, "function_calls": calls, "end": "incomplete"}
+        first = (await host.start(emulate=script, options={"tools": [SHOP, TRACKER]}))["job_id"]
+        assert (await host.end(first))["status"] == "incomplete"
+        if not known:
+            upstream.forget(response_id=runs(upstream)[-1]["id"])
+        second = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
+        answer = await host.end(second)
+        assert (answer["status"], answer["output"]) == ("completed", "on")
+    *closed, prompt = [item for item in inputs(upstream) if "call" not in item["type"] or "output" in item]
+    closed = [item for item in closed if "output" in item or "reason" in item]
+    notes = [item.get("output") or item["reason"] for item in closed]
+    assert notes == ["This call was not made: the response was cut before it ended."] * len(calls)
+    assert prompt["role"] == "user"
+
+
+async def ended_with_open_calls(host: Host, how: str) -> str:
+    """A job that ended before all calls of its second turn were answered."""
+    turns = [[WRITE_1], [WRITE_2, call("shop")]]
+    options = {"tools": [SHOP], "max_tool_calls": 2 if how == "failed" else 9}
+    job_id = await started(host, calling(*turns), **options)
+    asked = await host.end(job_id)
+    if how == "cancelled":
+        assert asked["status"] == "input_required"
+        await host.call("agent_cancel", job_id=job_id)
+    assert (await host.end(job_id))["status"] == how
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("how", "second"),
+    [("cancelled", "write 2"), ("failed", "This call was not made: the job ended failed before that.")],
+)
+async def test_a_follow_up_of_a_job_that_ended_amid_its_calls_has_what_they_brought(
+    host: Host, upstream: RunningServer, how: str, second: str
+) -> None:
+    first = await ended_with_open_calls(host, how)
+    follow_up = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
+    assert (await host.end(follow_up))["output"] == "on"
+    notes = [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"]
+    assert notes == ["write 1", second, f"This call was not made: the job ended {how} before that."]
+
+
+async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_what_was_there_before_it(
+    host: Host, upstream: RunningServer
+) -> None:
+    script = calling([WRITE_1])
+    script["turns"][1] = {"end": "failed", "error_code": "bad", "error_message": "No.", "length": 0}
+    first = await started(host, script)
+    assert (await host.end(first))["status"] == "failed"
+    second = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
+    assert (await host.end(second))["output"] == "on"
+    assert [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"] == ["write 1"]
+
+
+async def test_what_cannot_be_gone_on_from_says_why(host: Host) -> None:
+    first = (await host.start(emulate=calling([call("shop")]), options={"tools": [SHOP]}))["job_id"]
+    assert (await host.end(first))["status"] == "input_required"
+    sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
+    assert sentence.startswith(f"{first} waits for answers") and "agent_reply" in sentence
+    await host.call("agent_cancel", job_id=first)
+    sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
+    assert "ended cancelled without an output to go on from, only with calls that were not made" in sentence

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
-from agent_jobs.job import JSON, Call, arguments_text, items_of, with_call_ids
+from agent_jobs.job import JSON, Call, arguments_text, calls_of, items_of, with_call_ids
 
 #: How a request names what went before it; only one of them may stand there.
 LINKS = ("previous_response_id", "conversation")
@@ -47,9 +48,38 @@ def without_reasoning(body: JSON) -> JSON:
     return {**body, "input": [item for item in _asked(body) if item.get("type") != "reasoning"]}
 
 
-def tells(response: JSON) -> bool:
-    """Whether anything in a response can be told again."""
-    return any(True for _ in _answered(response))
+def tells(response: JSON, closing: Iterable[JSON] = ()) -> bool:
+    """Return True if anything in a response can be told again, given the answers to its calls."""
+    return any(True for _ in _answered(response, {_answers(item) for item in closing}))
+
+
+def brings(response: JSON) -> bool:
+    """Return True if a response says anything or asks for calls."""
+    return tells(response) or bool(calls_of(items_of(response.get("output"))))
+
+
+def closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSON]:
+    """Return an answer to each call that a response asks for, so that it can be gone on from.
+
+    Args:
+        response: The last response of a job that ended.
+        calls: Its calls, as far as any were made.
+        why: Why the others were not made, as the rest of a sentence.
+    """
+    known = {call.id: call for call in calls}
+    asked = [known.get(call.id, call) for call in calls_of(items_of(response.get("output")))]
+    return [answer(replace(call, output=_closing_output(call, why))) for call in asked]
+
+
+def _closing_output(call: Call, why: str) -> object:
+    if call.state == "running" or call.output is True:  # an approval of what upstream may have done since
+        return f"The outcome of this call is unknown: {why}. Look whether it took effect before you repeat it."
+    return call.output if call.state == "done" else f"This call was not made: {why}."
+
+
+def with_answers(body: JSON, answers: Sequence[JSON]) -> JSON:
+    """Return the body with answers to the calls of the response that it goes on from, before what it asks for."""
+    return {**body, "input": [*answers, *_asked(body)]} if answers else body
 
 
 def forgotten(body: JSON, code: str, param: str, words: str) -> bool:
