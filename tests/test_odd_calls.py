@@ -173,12 +173,13 @@ async def test_in_a_conversation_calls_of_one_id_are_answered_by_it(host: Host, 
     assert told == [("a", "write 1"), ("a", "write 2")]
 
 
-async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Path) -> None:
-    ours = given(settings, ledger=ledger(log))
-    calls = [{**call("ledger__read", n=n, seconds=2), "call_id": "a"} for n in (1, 2)]
+async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Path, tmp_path: Path) -> None:
+    ours, left = given(settings, ledger=ledger(log)), tmp_path / "left"
+    calls = [{**call("ledger__read", n=n, until=str(left)), "call_id": "a"} for n in (1, 2)]
     async with hosting(ours) as host:
         job_id = await started(host, calling(calls))
         await eventually(lambda: sorted(lines(log)) == ["begin read 1", "begin read 2"])
+    left.touch()
     async with hosting(ours) as host:
         with anyio.fail_after(30):
             assert (await host.end(job_id))["output"] == "the end"
