@@ -38,6 +38,8 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> None:
     stop = STOPS[number] = threading.Event()
     note("begin", name, arguments.get("n"))
     stop.wait(HANG_S if arguments.get("hang") else arguments.get("seconds", 0))
+    while "until" in arguments and not os.path.exists(arguments["until"]) and not stop.is_set():
+        stop.wait(0.01)
     if stop.is_set():
         return note("cancelled", name, arguments.get("n"))
     note("end", name, arguments.get("n"))

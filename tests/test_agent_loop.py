@@ -14,7 +14,7 @@ import pytest
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting, scripted
-from test_follow_ups import KEY, sent_by_id
+from test_follow_ups import KEY, Now, sent_by_id
 from test_tools import runs
 
 HERE = Path(__file__).parent
@@ -124,11 +124,20 @@ async def test_a_job_that_cost_as_much_as_it_may_calls_nothing_more(host: Host, 
     assert lines(log) == ["begin write 1", "end write 1"]
 
 
-async def test_the_time_limit_of_a_job_stops_a_call_that_is_under_way(host: Host, log: Path) -> None:
-    answer = await host.end(await started(host, calling([call("ledger__write", n=1, hang=True)]), timeout_s=10))
-    assert answer["error"]["code"] == "deadline_exceeded"
-    assert answer["error"]["message"].startswith("Its time limit passed while it called tools")
-    await eventually(lambda: lines(log) == ["begin write 1", "cancelled write 1"])
+async def test_the_time_limit_of_a_job_stops_a_call_that_is_under_way(
+    settings: Settings, log: Path, tmp_path: Path
+) -> None:
+    now, passed = Now(), tmp_path / "passed"
+    async with hosting(given(settings, ledger=ledger(log)), clock=now.clock()) as host:
+        calls = [call("ledger__write", n=1, hang=True), call("ledger__read", n=2, until=str(passed))]
+        job_id = await started(host, calling(calls), timeout_s=3_600)
+        await eventually(lambda: sorted(lines(log)) == ["begin read 2", "begin write 1"])
+        now.pass_s(3_600)
+        passed.touch()  # a call that ends has the time looked at
+        answer = await host.end(job_id)
+        assert answer["error"]["code"] == "deadline_exceeded"
+        assert answer["error"]["message"].startswith("Its time limit passed while it called tools")
+        await eventually(lambda: "cancelled write 1" in lines(log))
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "from another process"])
@@ -198,14 +207,16 @@ async def test_a_follow_up_that_lacks_the_servers_of_its_job_says_so_and_may_do_
 
 
 async def test_a_turn_that_upstream_forgot_meanwhile_is_told_again(
-    host: Host, log: Path, upstream: RunningServer
+    host: Host, log: Path, upstream: RunningServer, tmp_path: Path
 ) -> None:
-    script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2, seconds=1)])
+    forgot = tmp_path / "forgot"
+    script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2, until=str(forgot))])
     job_id = await started(host, script)
     await eventually(lambda: "begin write 2" in lines(log))
     forgotten = [entry["id"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
     for response_id in forgotten:
         upstream.emulator.forget(response_id=response_id)
+    forgot.touch()
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
@@ -262,10 +273,12 @@ async def test_of_a_call_that_a_process_left_the_model_is_told_that_nobody_knows
     assert "end write 1" not in lines(log) and lines(log).count("begin write 1") == 1
 
 
-async def test_a_reading_call_that_a_process_left_is_made_again(settings: Settings, log: Path) -> None:
+async def test_a_reading_call_that_a_process_left_is_made_again(settings: Settings, log: Path, tmp_path: Path) -> None:
+    left = tmp_path / "left"
     async with hosting(given(settings, ledger=ledger(log))) as host:
-        job_id = await started(host, calling([call("ledger__read", n=1, seconds=2)]))
+        job_id = await started(host, calling([call("ledger__read", n=1, until=str(left))]))
         await eventually(lambda: lines(log) == ["begin read 1"])
+    left.touch()
     async with hosting(given(settings, ledger=ledger(log))) as host:
         assert (await host.end(job_id))["output"] == "the end"
         assert await outputs(host, job_id) == ["read 1"]
@@ -354,13 +367,14 @@ async def test_more_tools_than_the_api_takes_are_refused_and_the_server_goes_on(
     ids=["no servers", "other servers", "a mistake in its entry"],
 )
 async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
-    settings: Settings, log: Path, lacking: dict[str, Any]
+    settings: Settings, log: Path, upstream: RunningServer, lacking: dict[str, Any]
 ) -> None:
     ours = given(settings, ledger=ledger(log))
-    async with hosting(ours) as host:
-        job_id = await started(host, calling([call("ledger__write", n=1)], duration_s=2))
+    async with hosting(ours) as host:  # which is gone before its run ends
+        job_id = await started(host, calling([call("ledger__write", n=1)], duration_s=12))
     async with hosting(given(settings, **lacking) if lacking else settings) as host:
-        answer = await host.call("agent_poll", job_id=job_id, wait_s=15)
+        await eventually(lambda: runs(upstream)[0]["status"] == "completed")
+        answer = await host.call("agent_poll", job_id=job_id, wait_s=10)
         assert (answer["status"], answer.get("needs")) == ("in_progress", None)
     assert lines(log) == []
     async with hosting(given(settings, ledger=ledger(log)), speed=60) as host:

@@ -43,6 +43,7 @@ TOOLS = [
             "image",
             "odd",
             "pid",
+            "raw",
             "seen",
             "stderr",
         ),
@@ -112,6 +113,11 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> dict[str, Any] | 
         return None
     if name == "give":
         return arguments["result"]
+    if name == "raw":
+        line = arguments["line"].replace("@ID@", str(number)) + "[" * arguments.get("deep", 0)
+        sys.stdout.buffer.write(line.encode(arguments.get("encoding", "utf-8")) + b"\n")
+        sys.stdout.flush()
+        return None
     if name == "odd":
         return {"content": "not a list"}
     if name == "fail":
@@ -174,6 +180,8 @@ def main() -> None:
         Path(FLAGS[-1]).write_text(f"{os.getpid()} {child.pid}")
     if "garbage" in FLAGS:
         print('Welcome!\n{}\n[1]\n\x00\xff{"jsonrpc": 3}\nnull\n' + "[" * 100_000, flush=True)
+    if "marked" in FLAGS:
+        sys.stdout.buffer.write("\ufeff".encode())
     if "mute" in FLAGS:
         time.sleep(600)
     for line in sys.stdin:

@@ -17,7 +17,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.files import Attachment
 from agent_jobs.group import Estimate
-from agent_jobs.job import JSON, Job, Status, Turn, items_of
+from agent_jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
 from agent_jobs.pricing import Bound, Prices, day_start
 from agent_jobs.request import Order, Preset, Secret
 from agent_jobs.responses import Endpoint
@@ -190,7 +190,7 @@ class Intake:
             body = {**body, "tools": [*kept, *functions]}
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
-        body = thread.continued(body, link, previous.exchanges)
+        body = thread.continued(thread.with_answers(body, previous.closing), link, previous.exchanges)
         request.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
         return Job(
             id=job_id,
@@ -290,23 +290,52 @@ class Intake:
         """What the new jobs, in this conversation, go on from, in the cheapest way that upstream still knows."""
         if job_id is None:
             return _Previous()
-        job = await self._store.get(job_id)
-        if job is None or not job.terminal:
-            raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
+        job = await self._ended(job_id)
         tokens = job.usage.exact_tokens if job.usage else None
         before = _Previous(job.turn.request, toolbox=job.toolbox)
-        if link := self._link(job, conversation):
+        link = self._link(job, conversation)
+        if link and job.status is Status.COMPLETED:
             return replace(before, link=link, tokens=tokens)
-        output = await self._store.output(job_id)
-        if output is None or not thread.tells(output.response or {}):
-            raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
-        exchanges = await self._store.thread(job_id)
+        number, response = await self._last_turn(job)
+        calls = await self._store.calls(job_id, number)
+        cut = job.status is Status.INCOMPLETE
+        why = "the response was cut before it ended" if cut else f"the job ended {job.status} before that"
+        closing = thread.closing_answers(response, calls, why)
+        if link and not any(map(_has_made_id, closing)):
+            return replace(before, link=link, tokens=tokens, closing=closing)
+        brought = cut or number > 1 or any(call.state == "done" for call in calls)
+        if not thread.tells(response, closing if brought else ()):
+            asked = ", only with calls that were not made" if closing else ""
+            raise RequestError(f"{job_id} ended {job.status} without an output to go on from{asked}: start anew.")
+        exchanges = await self._store.thread(job_id, before_turn=number + 1)
         if not exchanges:
             raise RequestError(
                 f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
                 "with what matters of it in the prompt."
             )
-        return replace(before, exchanges=exchanges)
+        return replace(before, exchanges=exchanges, closing=closing)
+
+    async def _ended(self, job_id: str) -> Job:
+        """Return the job, which must have ended."""
+        job = await self._store.get(job_id)
+        if job is not None and job.status is Status.INPUT_REQUIRED:
+            raise RequestError(
+                f"{job_id} waits for answers, which agent_poll shows: agent_reply and let it end, or agent_cancel it, "
+                "then go on from it."
+            )
+        if job is None or not job.terminal:
+            raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
+        return job
+
+    async def _last_turn(self, job: Job) -> tuple[int, JSON]:
+        """Return the number of the last turn that brought anything, and its response."""
+        output = await self._store.output(job.id) if job.output is not None else None
+        response = (output.response if output else None) or {}
+        if thread.brings(response) or job.turn.number == 1:
+            return job.turn.number, response
+        # A turn that failed goes on from the calls of the one before it.
+        before = await self._store.thread(job.id, before_turn=job.turn.number)
+        return job.turn.number - 1, before[-1][1] if before else {}
 
     def _link(self, job: Job, conversation: bool | str | None) -> JSON:
         """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""
@@ -328,6 +357,7 @@ class _Previous:
     request: JSON = field(default_factory=dict[str, Any])
     link: JSON = field(default_factory=dict[str, Any])  #: the parameter by which upstream finds it
     exchanges: Sequence[tuple[JSON, JSON]] = ()  #: or all that was said, where upstream does not know it
+    closing: Sequence[JSON] = ()  #: answers to the calls that it left open
     tokens: int | None = None  #: how much was read and written for it
     toolbox: Sequence[str] = ()
 
@@ -358,6 +388,12 @@ def _inherited(before: _Previous, web_search: bool | None) -> JSON:
         searches = [tool for tool in tools if str(tool["type"]).startswith("web_search")]
         kept["tools"] = [tool for tool in tools if tool not in searches] if web_search is False else tools
     return kept
+
+
+def _has_made_id(answer: JSON) -> bool:
+    """Return True if an answer names a call by an id that is not upstream's."""
+    call_id = str(answer.get("call_id") or answer.get("approval_request_id"))
+    return upstream_call_id(call_id) != call_id
 
 
 def _turns(tool: JSON) -> bool:

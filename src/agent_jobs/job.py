@@ -6,7 +6,7 @@ that comes from upstream may be incomplete, wrongly typed or from a server that 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self, cast
@@ -75,6 +75,11 @@ PARTIAL_ID = "msg_from_stream"
 HOLLOW_LOOKS = 3
 #: Reads right after a create may miss for ~33 s (measured on Azure), so `expired` needs this many misses, this long.
 MISSING_LOOKS, MISSING_S = 4, 60.0
+
+#: What asks to be answered, and the field of it that the answer names.
+_ID_OF_CALL = {"function_call": "call_id", "mcp_approval_request": "id"}
+#: How an id ends that is ours, because upstream gave a call none, or one of another call.
+_MADE_ID = re.compile(r"~\d+$")
 
 #: Upstream lets nobody attach to a stream that is older than five minutes (openai-python #2828).
 ATTACH_S = 290.0
@@ -497,11 +502,11 @@ def calls_of(items: list[JSON]) -> list[Call]:
     """What a response asks for: function calls without an output in it, and approvals of MCP calls."""
     answered = {item.get("call_id") for item in items if str(item.get("type")).endswith("_call_output")}
     calls: list[Call] = []
-    for item in items:
+    for item in with_call_ids(items):
         kind = item.get("type")
-        call_id = item.get("call_id") if kind == "function_call" else item.get("id")
-        if kind not in ("function_call", "mcp_approval_request") or not isinstance(call_id, str) or not call_id:
+        if kind not in _ID_OF_CALL:
             continue
+        call_id = item[_ID_OF_CALL[kind]]
         if call_id not in answered:
             name, arguments = str(item.get("name") or ""), item.get("arguments")
             of_function = kind == "function_call"
@@ -516,6 +521,40 @@ def calls_of(items: list[JSON]) -> list[Call]:
                 )
             )
     return calls
+
+
+def with_call_ids(items: list[JSON]) -> list[JSON]:
+    """Return the items with an id for each call: one that is missing or was used before is replaced.
+
+    The same items always get the same ids.
+    """
+    seen: set[str] = set()
+    identified: list[JSON] = []
+    for item in items:
+        field_name = _ID_OF_CALL.get(str(item.get("type")))
+        if field_name is not None:
+            call_id = _free_call_id(item, field_name, seen)
+            seen.add(call_id)
+            if call_id != item.get(field_name):
+                item = {**item, field_name: call_id}
+        identified.append(item)
+    return identified
+
+
+def _free_call_id(item: JSON, field_name: str, taken: Collection[str]) -> str:
+    given = item.get(field_name)
+    if isinstance(given, str) and given and given not in taken and not _MADE_ID.search(given):
+        return given
+    base = next((each for each in (given, item.get("id")) if isinstance(each, str) and each), "call")
+    number = 2 if base in taken else 1
+    while (call_id := f"{base}~{number}") in taken:
+        number += 1
+    return call_id
+
+
+def upstream_call_id(call_id: str) -> str:
+    """Return the id by which upstream knows a call, as far as it gave the call one."""
+    return _MADE_ID.sub("", call_id)
 
 
 def arguments_text(arguments: object) -> str:

@@ -5,9 +5,11 @@ Each output is written down before anything follows from it. A process may die a
 way is repeated only where its tool says that this does no harm; else the model is told that its outcome is unknown.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ import anyio
 from agent_jobs import thread
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
-from agent_jobs.job import JSON, UNANSWERED, Call, Job, Status, Usage, activity_of, items_of
+from agent_jobs.job import UNANSWERED, Call, Job, Status, Usage, activity_of, items_of, upstream_call_id
 from agent_jobs.pricing import Prices, day_start
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done
@@ -35,6 +37,8 @@ UNKNOWN = (
     "Look whether it took effect before you repeat it."
 )
 DENIED = "The user denied this call."
+#: How much of a name that does not exist is repeated, and how many of those that do are listed.
+NAME_CHARS, NAMED = 80, 40
 OVERRAN = (
     "Its time limit passed while it called tools, and calls under way were stopped; part=items tells of the others."
 )
@@ -141,6 +145,9 @@ class Loop:
     async def _found_out(self, job: Job, call: Call) -> Call:
         if call.state == "done" or (call.needs and call.state != "running"):
             return call
+        declared = _declared_functions(job)
+        if call.name not in declared:
+            return _done(call, _no_such_function(call.name, declared))
         if self._toolbox is None or not self._toolbox.knows(call.name, job.toolbox):
             return replace(call, needs="output")
         left = call.state == "running"
@@ -152,7 +159,7 @@ class Loop:
             harmless = policy is not None and (policy.read_only or policy.idempotent)
             return replace(call, state="approved") if harmless else _done(call, UNKNOWN)
         if policy is None:
-            return _done(call, f"There is no function {call.name[:80]}.")
+            return _done(call, _no_such_function(call.name, [name for name in declared if name != call.name]))
         return replace(call, needs="approval" if policy.asks else "run")
 
     def _left_s(self, job: Job) -> float:
@@ -236,21 +243,29 @@ class Loop:
         # A job belongs to the day on which it was started, and so do its later turns.
         budget = None if usd is None else Budget(usd, day_start(job.created_at), self._bounds.budget_spent)
         try:
-            going_on = await self._priced(await self._next(job, [_answer(call) for call in calls]))
+            going_on = await self._priced(await self._next(job, calls))
             await self._store.go_on(going_on, budget)  # or a cancel came first, which the next step sees
         except (RequestError, ConfigError) as error:
             return await self._end(job.failed(*_not_begun(job, error), self._clock.now()))
         return After(0)
 
-    async def _next(self, job: Job, answers: Sequence[JSON]) -> Job:
-        """The job with its next turn."""
-        body, rebuilt = {**job.turn.request, "input": answers}, False
-        if "conversation" not in body and job.turn.mode != "foreground":
+    async def _next(self, job: Job, calls: Sequence[Call]) -> Job:
+        """Return the job with its next turn, which has the answers to these calls as its input."""
+        body = {**job.turn.request, "input": [thread.answer(call) for call in calls]}
+        if self._is_told_again(job, calls) and (exchanges := await self._store.thread(job.id)):
+            return job.next_turn(dict(thread.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
+        # Upstream goes by the ids that it gave itself.
+        body["input"] = [thread.answer(replace(call, id=upstream_call_id(call.id))) for call in calls]
+        if "conversation" not in body:
             body = {**body, "previous_response_id": job.turn.response_id}
-        elif job.turn.mode == "foreground":
-            exchanges = await self._store.thread(job.id)
-            body, rebuilt = dict(thread.continued(body, {}, exchanges)), True
-        return job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
+        return job.next_turn(body, str(uuid4()))
+
+    @staticmethod
+    def _is_told_again(job: Job, calls: Sequence[Call]) -> bool:
+        """Return True if upstream cannot go on by an id: it keeps nothing, or it cannot tell the calls apart."""
+        if job.turn.mode == "foreground":
+            return True
+        return "conversation" not in job.turn.request and any(upstream_call_id(call.id) != call.id for call in calls)
 
     async def _priced(self, job: Job) -> Job:
         """A job with its next turn, and the most that it may have cost after it, where anybody limits that.
@@ -289,6 +304,39 @@ class _TakenError(Exception):
     """The call is not ours to make: another process holds the job by now."""
 
 
+def _declared_functions(job: Job) -> list[str]:
+    """Return the names of the functions that the turn's request offers."""
+    tools = items_of(job.turn.request.get("tools"))
+    return [str(tool.get("name")) for tool in tools if tool.get("type") == "function"]
+
+
+def _no_such_function(name: str, declared: Sequence[str]) -> str:
+    """Return what the model reads of a call to a function that the request does not offer."""
+    sentence = f"There is no function {name[:NAME_CHARS]!r}, so nothing was called."
+    if not declared:
+        return f"{sentence} There are no functions at all: answer without them."
+    near = _nearest_function(name, declared)
+    hint = f" Did you mean {near!r}?" if near else ""
+    more = f" and {len(declared) - NAMED} more" if len(declared) > NAMED else ""
+    return f"{sentence}{hint} The functions are {', '.join(declared[:NAMED])}{more}."
+
+
+def _nearest_function(name: str, declared: Sequence[str]) -> str | None:
+    """Return the function that a wrong name most likely means: without case and server, else by its letters."""
+    bare = _bare_name(name)
+    same = [each for each in declared if _bare_name(each) == bare]
+    if same:
+        return get_close_matches(name, same, n=1, cutoff=0)[0]
+    folded = {each.casefold(): each for each in declared}
+    near = get_close_matches(name[:NAME_CHARS].casefold(), folded, n=1)
+    return folded[near[0]] if near else None
+
+
+def _bare_name(name: str) -> str:
+    """Return a function's name without the server that models put before it in several ways."""
+    return re.split(r"__|[./:]", name.casefold())[-1]
+
+
 def _runnable(call: Call) -> bool:
     return call.state == "approved" or (call.state == "open" and call.needs == "run")
 
@@ -300,14 +348,6 @@ def _done(call: Call, output: object) -> Call:
 def _not_begun(job: Job, error: AgentJobsError) -> tuple[str, str]:
     """The code and the sentence of a job whose next turn nothing covers."""
     return "budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}"
-
-
-def _answer(call: Call) -> JSON:
-    """What goes upstream for a call."""
-    if call.kind == "approval":
-        answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
-        return answer if call.output is True else {**answer, "reason": str(call.output)}
-    return {"type": "function_call_output", "call_id": call.id, "output": call.output}
 
 
 def _told(calls: Sequence[Call]) -> str:

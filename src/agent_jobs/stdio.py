@@ -1,22 +1,20 @@
 """The MCP server on stdin and stdout: the wire, the signals, the log."""
 
-import json
 import logging
 import os
-import re
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from logging.handlers import RotatingFileHandler
-from typing import Any, cast
+from typing import cast
 
 import anyio
 from anyio.from_thread import run_sync
 from anyio.lowlevel import EventLoopToken, current_token
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
-from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
+from agent_jobs import jsonrpc
 from agent_jobs.app import leave_on_signal, open_app
 from agent_jobs.errors import ConfigError
 from agent_jobs.server import build_server
@@ -25,12 +23,6 @@ from agent_jobs.settings import Settings, with_env_file
 logger = logging.getLogger(__name__)
 
 LOG_BYTES, LOG_FILES = 2_000_000, 5
-#: The id in a line that cannot be parsed.
-_ID = re.compile(r'"id"\s*:\s*(\d{1,18}|"[\w-]{1,100}")(?=\s*[,}])')
-
-
-#: A text in JSON, whose braces count for nothing.
-_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def serve(env_file: str | None = None) -> None:
@@ -106,58 +98,18 @@ class _Lines:
     async def __anext__(self) -> str:
         while True:
             try:
-                line = (await self._lines.receive()).decode("utf-8", "replace").lstrip("\ufeff")
+                line = (await self._lines.receive()).decode("utf-8", "replace").lstrip(jsonrpc.BOM)
             except anyio.EndOfStream:
                 raise StopAsyncIteration from None
             if not line.strip():
                 continue
-            if _is_message(line):
+            if jsonrpc.is_message(line):
                 return line
-            repaired, error = _repaired(line)
+            repaired, error = jsonrpc.repaired_request(line)
             if error is None:
                 return repaired
             if self.refuse is not None:
                 await self.refuse(SessionMessage(error))
-
-
-def _is_message(line: str) -> bool:
-    try:
-        jsonrpc_message_adapter.validate_json(line, by_name=False)
-    except ValueError:
-        return False
-    return True
-
-
-def _repaired(line: str) -> tuple[str, JSONRPCError | None]:
-    """Return a line without half surrogate pairs, or the error that answers a line that is no message."""
-    code, why, message = PARSE_ERROR, "This line is not JSON.", None
-    with suppress(ValueError, RecursionError):
-        message = json.loads(line, strict=False)
-        text = json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
-        if _is_message(text):
-            return text, None
-        code, why = INVALID_REQUEST, "This line is no JSON-RPC message: send one request a line."
-    number = _id_in(line) if message is None else _id_of(message)
-    return "", JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=why))
-
-
-def _id_of(message: object) -> int | str | None:
-    """Return the id of a request; None for an answer, whose id is one of ours, and for anything without an id."""
-    if not isinstance(message, dict):
-        return None
-    fields = cast("dict[str, Any]", message)
-    number = fields.get("id")
-    is_answer = "result" in fields or "error" in fields
-    return None if is_answer or isinstance(number, bool) or not isinstance(number, int | str) else number
-
-
-def _id_in(line: str) -> int | str | None:
-    """Return the id of a request in a line that is no JSON: the first at its top level, not one of an argument."""
-    for found in _ID.finditer(line):
-        before = _TEXT.sub("", line[: found.start()])
-        if before.count("{") - before.count("}") == 1 and before.count("[") == before.count("]"):
-            return json.loads(found[1])
-    return None
 
 
 def _log_to_stderr(level: str) -> None:

@@ -1,15 +1,20 @@
 """What a follow-up goes on from, as upstream takes it: by its id, or said again item by item. Pure."""
 
+import re
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
-from agent_jobs.job import JSON, arguments_text, items_of
+from agent_jobs.job import JSON, Call, arguments_text, calls_of, items_of, with_call_ids
 
 #: How a request names what went before it; only one of them may stand there.
 LINKS = ("previous_response_id", "conversation")
 #: What upstream says of a link that it does not know (any more).
 FORGOTTEN_CODES = frozenset({"previous_response_not_found", "conversation_not_found"})
 ENCRYPTED = "reasoning.encrypted_content"
+#: What the API takes in the name of a function, also of one that a model made up.
+NAME_CHARS = 64
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = ()) -> JSON:
@@ -30,14 +35,51 @@ def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = (
     return {**kept, **link, "input": [*said, *_asked(body)], "include": include}
 
 
+def answer(call: Call) -> JSON:
+    """Return what goes upstream for a call."""
+    if call.kind == "approval":
+        answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
+        return answer if call.output is True else {**answer, "reason": str(call.output)}
+    return {"type": "function_call_output", "call_id": call.id, "output": call.output}
+
+
 def without_reasoning(body: JSON) -> JSON:
     """The body without reasoning in its input."""
     return {**body, "input": [item for item in _asked(body) if item.get("type") != "reasoning"]}
 
 
-def tells(response: JSON) -> bool:
-    """Whether anything in a response can be told again."""
-    return any(True for _ in _answered(response))
+def tells(response: JSON, closing: Iterable[JSON] = ()) -> bool:
+    """Return True if anything in a response can be told again, given the answers to its calls."""
+    return any(True for _ in _answered(response, {_answers(item) for item in closing}))
+
+
+def brings(response: JSON) -> bool:
+    """Return True if a response says anything or asks for calls."""
+    return tells(response) or bool(calls_of(items_of(response.get("output"))))
+
+
+def closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSON]:
+    """Return an answer to each call that a response asks for, so that it can be gone on from.
+
+    Args:
+        response: The last response of a job that ended.
+        calls: Its calls, as far as any were made.
+        why: Why the others were not made, as the rest of a sentence.
+    """
+    known = {call.id: call for call in calls}
+    asked = [known.get(call.id, call) for call in calls_of(items_of(response.get("output")))]
+    return [answer(replace(call, output=_closing_output(call, why))) for call in asked]
+
+
+def _closing_output(call: Call, why: str) -> object:
+    if call.state == "running" or call.output is True:  # an approval of what upstream may have done since
+        return f"The outcome of this call is unknown: {why}. Look whether it took effect before you repeat it."
+    return call.output if call.state == "done" else f"This call was not made: {why}."
+
+
+def with_answers(body: JSON, answers: Sequence[JSON]) -> JSON:
+    """Return the body with answers to the calls of the response that it goes on from, before what it asks for."""
+    return {**body, "input": [*answers, *_asked(body)]} if answers else body
 
 
 def forgotten(body: JSON, code: str, param: str, words: str) -> bool:
@@ -71,7 +113,7 @@ def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]
     Calls stay where their answers are told too: one without the other is refused.
     """
     leading: list[JSON] = []  # reasoning, which is refused without what it led to
-    for item in items_of(response.get("output")):
+    for item in with_call_ids(items_of(response.get("output"))):
         told = _told(item, answers)
         if told is None or told["type"] == "mcp_approval_request":  # if this is what it led to, nobody says
             leading.clear()
@@ -103,7 +145,9 @@ def _told(item: JSON, answers: Container[object]) -> JSON | None:
             return None
         case {"type": "function_call", **rest}:
             kept = {name: value for name, value in rest.items() if name not in ("id", "status")}
-            return {"type": "function_call", **kept, "arguments": arguments_text(rest.get("arguments"))}
+            name = _NO_NAME.sub("_", str(rest.get("name") or "_"))[:NAME_CHARS]
+            arguments = arguments_text(rest.get("arguments"))
+            return {"type": "function_call", **kept, "name": name, "arguments": arguments}
         case {"type": "custom_tool_call" | "compaction"} as whole:
             return {name: value for name, value in whole.items() if name not in ("id", "status")}
         case _:

@@ -105,7 +105,8 @@ def _builds(
         yield "holo", hologram
     if script.function_calls:
         for call in script.function_calls:
-            yield "fc", partial(function_call, call=call)
+            asks = "server_label" in call
+            yield ("mcpr", partial(approval, call=call)) if asks else ("fc", partial(function_call, call=call))
     elif asking:
         yield "mcpr", partial(approval, call=asking)
     else:

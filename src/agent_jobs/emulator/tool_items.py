@@ -143,10 +143,12 @@ def function_call(index: int, item_id: str, call: Json) -> list[Beat]:
         "id": item_id,
         "type": "function_call",
         "status": "completed",
-        "call_id": call.get("call_id") or item_id.replace("fc_", "call_")[:29],
+        "call_id": call.get("call_id", item_id.replace("fc_", "call_")[:29]),
         "name": call.get("name", "emulated_function"),
         "arguments": call.get("raw_arguments", arguments),  # as a server writes them that misreads the contract
     }
+    if done["call_id"] is None:
+        del done["call_id"]  # as some servers leave it out
     where, kind = _where(index, item_id), "response.function_call_arguments"
     inner = [
         *[Beat({"type": f"{kind}.delta", **where, "delta": piece}, 1) for piece in pieces(arguments, count=3)],

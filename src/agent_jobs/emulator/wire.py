@@ -224,4 +224,5 @@ def _frame(event: Json, fault: Fault) -> bytes:
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair stays the escape that it was

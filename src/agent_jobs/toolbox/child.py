@@ -4,7 +4,6 @@ The SDK's own stdio transport keeps a line of any length, passes stderr on, and 
 """
 
 import os
-import re
 import signal
 import sys
 from collections import deque
@@ -19,6 +18,8 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
+from agent_jobs import jsonrpc
+
 #: One message, for instance an answer with images; what is longer is read and forgotten.
 MESSAGE_BYTES = 16 * 2**20
 #: What a server may print between two messages before it is given up.
@@ -28,7 +29,6 @@ STDERR_LINES, STDERR_LINE_CHARS = 20, 400
 STOP_STEPS_S = (0.4, 0.4, 0.3)
 
 _HEAD_BYTES = 256
-_ANSWER = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
 
 Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
 Heard = MemoryObjectSendStream[SessionMessage | Exception]
@@ -148,16 +148,17 @@ def _message(line: bytes) -> SessionMessage | None:
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError:
-        return None  # a greeting, a print that was forgotten
+        repaired = jsonrpc.repaired_answer(line.decode("utf-8", "replace"))
+    return None if repaired is None else SessionMessage(jsonrpc_message_adapter.validate_json(repaired, by_name=False))
 
 
 def _refusal(head: bytes) -> SessionMessage | None:
     """An error in the place of an answer that was too long, for whoever waits for it."""
-    answer = _ANSWER.match(head)
-    if answer is None:
+    number = jsonrpc.id_of_broken_answer(head.decode("utf-8", "replace"))
+    if number is None:
         return None
     error = ErrorData(code=INTERNAL_ERROR, message=f"the answer was longer than {MESSAGE_BYTES >> 20} MiB")
-    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=int(answer[1]), error=error))
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=number, error=error))
 
 
 async def _stop(process: Process) -> None:

@@ -1,5 +1,7 @@
 """A tool server behind a URL, whose answers have a limit too."""
 
+import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -9,10 +11,14 @@ import httpx2
 from mcp.client import Transport
 from mcp.client.streamable_http import streamable_http_client
 
+from agent_jobs import jsonrpc
 from agent_jobs.toolbox.child import MESSAGE_BYTES
 from agent_jobs.toolbox.config import ServerConfig
 
 CONNECT_S = 30.0
+_BOM = jsonrpc.BOM.encode()
+#: A line that is empty; lines end in any of three ways.
+_END_OF_EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class Remote:
@@ -47,24 +53,88 @@ class Remote:
         self._status = response.status_code
         if response.headers.get("content-encoding", "identity") != "identity":
             raise httpx2.DecodingError("it sends packed answers though asked not to", request=response.request)
-        # The SDK limits the events of a stream by itself.
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            response.stream = _Bounded(cast("httpx2.AsyncByteStream", response.stream))
+        body = cast("httpx2.AsyncByteStream", response.stream)
+        number = _request_id(response.request)
+        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            response.stream = _RepairedEvents(body, number)
+        else:
+            response.stream = _RepairedBody(body, number if response.is_success else None)
 
 
-class _Bounded(httpx2.AsyncByteStream):
-    """A body that fails where it is longer than a message may be."""
+class _RepairedBody(httpx2.AsyncByteStream):
+    """A body that fails where it is longer than a message may be, and that the SDK can read where that can be done.
 
-    def __init__(self, body: httpx2.AsyncByteStream) -> None:
+    Args:
+        body: What the server sends.
+        request_id: The request that it answers, if it must.
+    """
+
+    def __init__(self, body: httpx2.AsyncByteStream, request_id: int | str | None) -> None:
         self._body = body
+        self._request_id = request_id
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        whole = bytearray()
         async for chunk in self._body:
-            size += len(chunk)
-            if size > MESSAGE_BYTES:
+            whole += chunk
+            if len(whole) > MESSAGE_BYTES:
                 raise httpx2.StreamError(f"the answer was longer than {MESSAGE_BYTES >> 20} MiB")
-            yield chunk
+        if jsonrpc.is_message(bytes(whole)):
+            yield bytes(whole)
+            return
+        repaired = jsonrpc.repaired_answer(whole.decode("utf-8", "replace"), self._request_id)
+        yield bytes(whole) if repaired is None else repaired.encode()
 
     async def aclose(self) -> None:
         await self._body.aclose()
+
+
+class _RepairedEvents(httpx2.AsyncByteStream):
+    """Server-sent events whose messages the SDK can read where that can be done; the SDK limits their length."""
+
+    def __init__(self, body: httpx2.AsyncByteStream, request_id: int | str | None) -> None:
+        self._body = body
+        self._request_id = request_id
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pending, is_first = bytearray(), True
+        async for chunk in self._body:
+            searched = max(0, len(pending) - 3)  # an end of an event may have begun in the chunk before
+            pending += chunk
+            if is_first and len(pending) >= len(_BOM):
+                is_first = False
+                pending = pending.removeprefix(_BOM)
+            while (end := _END_OF_EVENT.search(pending, searched)) is not None:
+                event, pending, searched = bytes(pending[: end.end()]), pending[end.end() :], 0
+                yield self._repaired_event(event)
+            if len(pending) > MESSAGE_BYTES:
+                yield bytes(pending)
+                pending = bytearray()
+        yield bytes(pending)
+
+    def _repaired_event(self, event: bytes) -> bytes:
+        lines = event.splitlines()
+        kind = next((_field_value(line) for line in lines if line.startswith(b"event:")), b"message")
+        data = b"\n".join(_field_value(line) for line in lines if line.startswith(b"data:"))
+        if kind != b"message" or not data or jsonrpc.is_message(data):
+            return event
+        repaired = jsonrpc.repaired_answer(data.decode("utf-8", "replace"), self._request_id)
+        if repaired is None:
+            return b": an event that could not be read was here\n\n"  # the SDK would end the request for it
+        others = [line for line in lines if line and not line.startswith(b"data:")]
+        return b"\n".join([*others, b"data: " + repaired.encode(), b"", b""])
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+def _request_id(request: httpx2.Request) -> int | str | None:
+    """Return the id in a POST of the SDK's; None for what asks for no answer."""
+    try:
+        return json.loads(request.content).get("id") if request.method == "POST" else None
+    except (ValueError, AttributeError, httpx2.RequestNotRead):
+        return None
+
+
+def _field_value(line: bytes) -> bytes:
+    return line.partition(b":")[2].removeprefix(b" ")
