@@ -66,9 +66,10 @@ ALLOWED: dict[str, set[str]] = {
     "asking": {"engine", "errors", "group", "job", "render"},
     "server": FACE | {"", "asking", "pace", "tooling"},
     "web": FACE | {""},
-    "stdio": FACE | {"", "server"},
+    "front_door": set(),
+    "stdio": FACE | {"", "front_door", "server"},
     "cli": FACE | {"", "hosts", "lock", "pace", "server", "web", "stdio", "emulator"},
-    "__main__": {"stdio", "cli"},
+    "__main__": {"front_door", "stdio", "cli"},
     "emulator": set(),
 }
 
