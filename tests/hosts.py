@@ -85,8 +85,8 @@ async def hosting(
         yield Host(app, mcp)
 
 
-async def eventually(fact: Callable[[], bool], limit_s: float = 10.0) -> None:
-    """Wait for a fact of another thread or process."""
+async def eventually(fact: Callable[[], bool], limit_s: float = 60.0) -> None:
+    """Wait for a fact of another thread or process; the limit is for hangs, on a machine however busy."""
     with anyio.fail_after(limit_s):
         while not fact():  # noqa: ASYNC110  # another thread or process sets no event of ours
             await anyio.sleep(0.01)

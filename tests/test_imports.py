@@ -67,9 +67,10 @@ ALLOWED: dict[str, set[str]] = {
     "asking": {"engine", "errors", "group", "job", "render"},
     "server": FACE | {"", "asking", "pace", "tooling"},
     "web": FACE | {""},
-    "stdio": FACE | {"", "jsonrpc", "server"},
-    "cli": FACE | {"", "hosts", "lock", "pace", "server", "web", "stdio", "emulator"},
-    "__main__": {"stdio", "cli"},
+    "front_door": set(),
+    "stdio": FACE | {"", "front_door", "jsonrpc", "server"},
+    "cli": FACE | {"", "front_door", "hosts", "lock", "pace", "server", "web", "stdio", "emulator"},
+    "__main__": {"front_door", "stdio", "cli"},
     "emulator": set(),
 }
 

@@ -1,5 +1,6 @@
 """`agent-jobs` without a command is the stdio server; everything else is the command line, imported only then."""
 
+import gc
 import os
 import sys
 
@@ -25,9 +26,13 @@ def _serve_or_command() -> None:
         case _:
             serving, env_file = False, None
     if serving and not sys.stdin.isatty():
+        from agent_jobs.front_door import open_front_door
+
+        door = open_front_door(has_env_file=env_file is not None)
+        gc.disable()  # what is imported stays; `stdio` starts the collector again
         from agent_jobs.stdio import serve
 
-        serve(env_file)
+        serve(door, env_file)
     else:
         from agent_jobs.cli import cli
 

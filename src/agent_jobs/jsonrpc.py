@@ -5,7 +5,15 @@ import re
 from contextlib import suppress
 from typing import Any, cast
 
-from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+from mcp_types import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    jsonrpc_message_adapter,
+)
 
 BOM = "\ufeff"
 #: The SDK reads about 200 levels; what lies below this one in an answer is cut off.
@@ -20,26 +28,30 @@ _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 _ID = re.compile(r'\s*:\s*(\d{1,18}|"[\w-]{1,100}")(?=\s*[,}])')
 
 
+def read_message(text: str | bytes) -> JSONRPCMessage | None:
+    """Return the message in a text, or None if the SDK cannot read it as one."""
+    with suppress(ValueError):
+        return jsonrpc_message_adapter.validate_json(text, by_name=False)
+    return None
+
+
 def is_message(text: str | bytes) -> bool:
     """Return True if the SDK can read a text as a message."""
-    try:
-        jsonrpc_message_adapter.validate_json(text, by_name=False)
-    except ValueError:
-        return False
-    return True
+    return read_message(text) is not None
 
 
-def repaired_request(line: str) -> tuple[str, JSONRPCError | None]:
-    """Return a line without half surrogate pairs, or the error that answers a line that is no message."""
+def read_request(line: str) -> tuple[JSONRPCMessage | None, JSONRPCError | None]:
+    """Return the message in a line, without half surrogate pairs; or the error that answers a line without one."""
+    if (message := read_message(line)) is not None:
+        return message, None
     code, why = PARSE_ERROR, "This line is not JSON."
-    message = _parsed(line)
-    if message is not _BROKEN:
-        text = _written(message)
-        if is_message(text):
-            return text, None
+    parsed = _parsed(line)
+    if parsed is not _BROKEN:
+        if (message := read_message(_written(parsed))) is not None:
+            return message, None
         code, why = INVALID_REQUEST, "This line is no JSON-RPC message: send one request a line."
-    number = _id_in(line) if message is _BROKEN else _id_of_request(message)
-    return "", JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=why))
+    number = _id_in(line) if parsed is _BROKEN else _id_of_request(parsed)
+    return None, JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=why))
 
 
 def repaired_answer(text: str, request_id: int | str | None = None) -> str | None:

@@ -1,8 +1,11 @@
 """The MCP face: the tools, their arguments and their answers."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import anyio
 from mcp.server import MCPServer
@@ -77,13 +80,28 @@ def build_server(
     return server
 
 
+@contextmanager
+def _hidden_rich() -> Generator[None]:
+    """Keep the SDK from importing rich for a log handler that is not used: 42 modules, at every start."""
+    if "rich" in sys.modules:
+        yield
+        return
+    modules = cast("dict[str, ModuleType | None]", sys.modules)
+    modules["rich"] = None
+    try:
+        yield
+    finally:
+        del modules["rich"]
+
+
 class _Server(MCPServer):
     """Ours, with the user's presets as prompts: hosts show them as commands."""
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool]) -> None:
-        super().__init__(
-            "agent-jobs", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING", tools=[*tools]
-        )
+        with _hidden_rich():
+            super().__init__(
+                "agent-jobs", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING", tools=[*tools]
+            )
         self._engine = engine
 
     async def list_prompts(self) -> list[Prompt]:

@@ -1,22 +1,26 @@
 """The MCP server on stdin and stdout: the wire, the signals, the log."""
 
+import asyncio
+import gc
 import logging
 import os
-import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import select
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from logging.handlers import RotatingFileHandler
-from typing import cast
+from select import PIPE_BUF
 
 import anyio
-from anyio.from_thread import run_sync
-from anyio.lowlevel import EventLoopToken, current_token
-from mcp.server.stdio import stdio_server
+from anyio import CancelScope
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from mcp.server import MCPServer
 from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCResponse
 
 from agent_jobs import jsonrpc
 from agent_jobs.app import leave_on_signal, open_app
 from agent_jobs.errors import ConfigError
+from agent_jobs.front_door import FrontDoor, write_all
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings, with_env_file
 
@@ -25,8 +29,8 @@ logger = logging.getLogger(__name__)
 LOG_BYTES, LOG_FILES = 2_000_000, 5
 
 
-def serve(env_file: str | None = None) -> None:
-    """Serve MCP over stdio until the host closes stdin or sends SIGTERM, SIGINT or SIGHUP.
+def serve(door: FrontDoor, env_file: str | None = None) -> None:
+    """Serve MCP on the wire of `door` until the host closes stdin or sends SIGTERM, SIGINT or SIGHUP.
 
     The variables of `env_file` join the environment first, so that proxies and certificates may stand there too.
     Whatever is wrong with the settings or the machine, the server stays up and its tools say what to do: hosts do
@@ -41,10 +45,10 @@ def serve(env_file: str | None = None) -> None:
     _log_to_stderr(settings.log_level if isinstance(settings, Settings) else "warning")
     for warning in settings.warnings if isinstance(settings, Settings) else ():
         logger.warning("%s", warning)
-    anyio.run(_serve, settings)
+    anyio.run(_serve, settings, door)
 
 
-async def _serve(settings: Settings | ConfigError) -> None:
+async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
     # The app is entered outside of what a signal cancels: its last writes need the loop.
     async with open_app(settings) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(leave_on_signal, tasks.cancel_scope)
@@ -53,63 +57,96 @@ async def _serve(settings: Settings | ConfigError) -> None:
             server = build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model")
         else:
             server = build_server(app.engine)
-        low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way to run on streams
-        lines = _Lines(_take_stdin())
-        async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (incoming, outgoing):
-            lines.refuse = outgoing.send
-            await low.run(incoming, outgoing, low.create_initialization_options())
+        _collect_garbage_again()
+        await run_server(server, door)
         tasks.cancel_scope.cancel()
 
 
-def _take_stdin() -> int:
-    """A private descriptor of stdin; what tools and child processes read is empty from now on."""
-    wire = os.dup(0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return wire
+async def run_server(server: MCPServer, door: FrontDoor) -> None:
+    """Take the connection over from the front door and serve it until the host ends it."""
+    low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way to run on streams
+    async with _open_wire(door) as (incoming, outgoing):
+        await low.run(incoming, outgoing, low.create_initialization_options())
 
 
-class _Lines:
-    """Lines of a file descriptor as an async iterator that can be cancelled.
+def _collect_garbage_again() -> None:
+    """Start the collector that `__main__` stopped, and keep it from looking at what the imports made."""
+    gc.freeze()
+    gc.enable()
 
-    A thread that reads through Python's buffered stdin holds its lock until a line comes, and the interpreter waits
-    for that at exit; a daemon thread on `os.read` holds nothing.
+
+@asynccontextmanager
+async def _open_wire(
+    door: FrontDoor,
+) -> AsyncGenerator[tuple[ObjectReceiveStream[SessionMessage | Exception], ObjectSendStream[SessionMessage]]]:
+    """Take the connection over from the front door; yield the streams that the SDK reads from and writes to."""
+    lines_in, lines = anyio.create_memory_object_stream[bytes](float("inf"))
+    incoming_in, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, outgoing_out = anyio.create_memory_object_stream[SessionMessage](0)
+    loop = asyncio.get_running_loop()
+
+    def receive_line(line: bytes | None) -> None:
+        with suppress(RuntimeError):  # the loop ends before the thread that reads
+            if line is None:
+                loop.call_soon_threadsafe(lines_in.close)
+            else:
+                loop.call_soon_threadsafe(lines_in.send_nowait, line)
+
+    answered = door.hand_over(receive_line)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_read_messages, lines, incoming_in, outgoing.clone())
+        tasks.start_soon(_write_messages, outgoing_out, door.stdout, answered, tasks.cancel_scope)
+        yield incoming, outgoing
+
+
+async def _read_messages(
+    lines: ObjectReceiveStream[bytes],
+    incoming: ObjectSendStream[SessionMessage | Exception],
+    outgoing: ObjectSendStream[SessionMessage],
+) -> None:
+    """Pass on what the host sends; a line that is no message is answered at once."""
+    async with lines, incoming, outgoing:
+        with suppress(anyio.BrokenResourceError):  # the SDK is gone
+            async for line in lines:
+                text = line.decode("utf-8", "replace").lstrip(jsonrpc.BOM)
+                if not text.strip():
+                    continue
+                message, error = jsonrpc.read_request(text)
+                if message is not None:
+                    await incoming.send(SessionMessage(message))
+                elif error is not None:
+                    await outgoing.send(SessionMessage(error))
+
+
+async def _write_messages(
+    outgoing: ObjectReceiveStream[SessionMessage], descriptor: int, answered: set[int | str], connection: CancelScope
+) -> None:
+    """Write what the SDK sends, but for its answers to requests that the front door has answered.
+
+    Cancels `connection` once the host no longer reads.
     """
-
-    def __init__(self, descriptor: int) -> None:
-        self.refuse: Callable[[SessionMessage], Awaitable[None]] | None = None
-        self._send, self._lines = anyio.create_memory_object_stream[bytes](float("inf"))
-        threading.Thread(target=self._pump, args=(descriptor, current_token()), daemon=True).start()
-
-    def _pump(self, descriptor: int, token: EventLoopToken) -> None:
-        rest = b""
-        # The loop ends before this thread does.
-        with suppress(RuntimeError, OSError, anyio.BrokenResourceError):
-            while chunk := os.read(descriptor, 65536):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    run_sync(self._send.send_nowait, line, token=token)
-            run_sync(self._send.close, token=token)
-
-    def __aiter__(self) -> "_Lines":
-        return self
-
-    async def __anext__(self) -> str:
-        while True:
-            try:
-                line = (await self._lines.receive()).decode("utf-8", "replace").lstrip(jsonrpc.BOM)
-            except anyio.EndOfStream:
-                raise StopAsyncIteration from None
-            if not line.strip():
+    async with outgoing:
+        async for each in outgoing:
+            message = each.message
+            if answered and isinstance(message, JSONRPCResponse | JSONRPCError) and message.id in answered:
+                answered.discard(message.id)
                 continue
-            if jsonrpc.is_message(line):
-                return line
-            repaired, error = jsonrpc.repaired_request(line)
-            if error is None:
-                return repaired
-            if self.refuse is not None:
-                await self.refuse(SessionMessage(error))
+            data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+            try:
+                if len(data) <= PIPE_BUF and _can_write(descriptor):
+                    write_all(descriptor, data)
+                else:
+                    await anyio.to_thread.run_sync(write_all, descriptor, data)
+            except OSError:
+                connection.cancel()
+                return
+
+
+def _can_write(descriptor: int) -> bool:
+    """Return True if `PIPE_BUF` bytes can be written without waiting for the reader."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _log_to_stderr(level: str) -> None:

@@ -192,9 +192,12 @@ def run_serve() -> None:
 
     As a host has it, which gives no command.
     """
+    from agent_jobs.front_door import open_front_door
+
+    door = open_front_door()
     from agent_jobs.stdio import serve
 
-    serve()
+    serve(door)
 
 
 @cli.command("completion")

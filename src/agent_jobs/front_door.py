@@ -1,0 +1,239 @@
+"""Answers the first questions of a host from static data, before the SDK is imported.
+
+Hosts look for tools within one to three seconds and then go on without them. Importing the SDK takes most of a second
+on a quiet machine and several on a busy one. Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from contextlib import suppress
+
+TYPE_CHECKING = False  # importing `typing` costs a fifth of the time to the first answer
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeGuard
+
+    JSON = dict[str, Any]
+    #: Takes a line without its line feed, or None at the end of the input.
+    Receiver = Callable[[bytes | None], None]
+
+ANSWERS = os.path.join(os.path.dirname(__file__), "data", "handshake.json")  # importing `pathlib` is slow, too
+READ_BYTES = 65_536  # the capacity of a pipe on Linux
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+REQUEST_FIELDS = {"jsonrpc", "id", "method", "params"}
+INITIALIZE_FIELDS = {"protocolVersion", "capabilities", "clientInfo"}
+CLIENT_FIELDS = {"name", "version", "title", "description", "websiteUrl"}
+ENVELOPE_VERSION = "io.modelcontextprotocol/protocolVersion"
+ENVELOPE_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+ENVELOPE_CLIENT = "io.modelcontextprotocol/clientInfo"
+ENVELOPE_FIELDS = {ENVELOPE_VERSION, ENVELOPE_CAPABILITIES, ENVELOPE_CLIENT}
+#: Capabilities whose members are objects, whatever stands in them.
+CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
+
+TASKS_DEPTH = 4  # tasks.requests.sampling.createMessage is the deepest that the protocol knows
+
+
+def load_answers() -> JSON:
+    """Return the answers that scripts/pages wrote.
+
+    `{"initialize": result, "versions": [...], "handshake": {method: result}, "envelope": {version: {method: result}}}`.
+    `versions` are those that `initialize` agrees to; its result names the one that it answers to all others.
+    """
+    with open(ANSWERS, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def open_front_door(*, has_env_file: bool = False) -> FrontDoor:
+    """Take stdin and stdout for the protocol, and answer the host's first questions from now on.
+
+    Whatever else reads the standard input finds it empty; whatever else prints goes to stderr.
+    """
+    may_have_presets = has_env_file or "AGENT_JOBS_PRESETS" in os.environ
+    left_out = frozenset({"prompts/list"} if may_have_presets else ())  # presets of the user are prompts, too
+    stdin, stdout = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    door = FrontDoor(stdin, stdout, load_answers(), left_out=left_out)
+    door.open()
+    return door
+
+
+class FrontDoor:
+    """Answers what every process of this version answers alike, and keeps all other lines for the server.
+
+    The first request fixes the era of a connection for the SDK, too. So that request is answered here and is also
+    handed over, and the server drops its own answer to it. `server/discover` is the exception: a host may give up on
+    it and send `initialize`, so the server never sees it. A first request that is odd in any way closes the door: it
+    and all that follows are the server's to answer.
+    """
+
+    def __init__(self, stdin: int, stdout: int, answers: JSON, *, left_out: frozenset[str] = frozenset()) -> None:
+        """Take the descriptors of the wire.
+
+        Args:
+            stdin: What the host writes to.
+            stdout: What the host reads from.
+            answers: As `load_answers` returns them.
+            left_out: Methods whose static answers do not hold in this process.
+        """
+        self.stdout = stdout
+        self._stdin = stdin
+        self._answers = answers
+        self._left_out = left_out
+        #: The answers of the era that the first request opened.
+        self._era: Mapping[str, JSON] | None = None
+        self._is_closed = False
+        self._answered: set[int | str] = set()
+        self._kept: list[bytes | None] = []
+        self._receiver: Receiver | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Begin to read in a daemon thread, which holds up nothing at exit while it waits for a line."""
+        threading.Thread(target=self._read, name="stdin", daemon=True).start()
+
+    def hand_over(self, receiver: Receiver) -> set[int | str]:
+        """Send the lines that were kept, and every later one, to `receiver`.
+
+        Returns the ids of the requests among them that are answered already. `receiver` is called from two threads,
+        but never at once.
+        """
+        with self._lock:
+            for line in self._kept:
+                receiver(line)
+            self._kept.clear()
+            self._receiver = receiver
+            return self._answered
+
+    def _read(self) -> None:
+        rest = b""
+        with suppress(OSError):  # a broken descriptor is the end of the input, too
+            while chunk := os.read(self._stdin, READ_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._take_line(line)
+        self._take_line(None)
+
+    def _take_line(self, line: bytes | None) -> None:
+        with self._lock:
+            if self._receiver is not None:
+                self._receiver(line)
+            elif line is None or self._is_closed or not self._answer_line(line):
+                self._kept.append(line)
+
+    def _answer_line(self, line: bytes) -> bool:
+        """Answer a line; return False if the server has to see it."""
+        try:
+            request = json.loads(line.removeprefix(BYTE_ORDER_MARK))
+        except (ValueError, RecursionError):
+            return False
+        if not _is_object(request) or not _is_id(request.get("id")) or not isinstance(request.get("method"), str):
+            return False  # a batch, an answer or a notification decides nothing
+        method: str = request["method"]
+        answers = self._answers_for(request)
+        if method not in answers or method in self._left_out:
+            self._is_closed = self._era is None
+            return False
+        self._write({"jsonrpc": "2.0", "id": request["id"], "result": answers[method]})
+        if self._era is not None or method == "server/discover":
+            return True
+        self._era = self._answers["handshake"] if method == "initialize" else answers
+        self._answered.add(request["id"])
+        return False
+
+    def _answers_for(self, request: JSON) -> Mapping[str, JSON]:
+        """Return the static answers that hold for a request; none if the server may find anything odd in it."""
+        params = request.get("params", {})
+        if request.get("jsonrpc") != "2.0" or not request.keys() <= REQUEST_FIELDS:
+            return {}
+        if not _is_object(params):
+            return {}
+        if request["method"] == "initialize":
+            return self._answers_to_initialize(params)
+        meta = params.get("_meta", {})
+        if params.keys() - {"_meta"} or not _is_object(meta) or not _is_id(meta.get("progressToken", 0)):
+            return {}
+        if meta.keys() <= {"progressToken"}:
+            era = self._answers["handshake"]
+            return era if self._era is era else {}
+        era = self._answers_to_envelope(meta)
+        return era if self._era is None or self._era is era else {}
+
+    def _answers_to_initialize(self, params: JSON) -> Mapping[str, JSON]:
+        if self._era is not None or params.keys() != INITIALIZE_FIELDS:
+            return {}
+        version = params["protocolVersion"]
+        if not isinstance(version, str) or not _is_client(params["clientInfo"]):
+            return {}
+        if not _is_capabilities(params["capabilities"]):
+            return {}
+        result: JSON = self._answers["initialize"]
+        if version in self._answers["versions"]:
+            result = result | {"protocolVersion": version}
+        return {"initialize": result}
+
+    def _answers_to_envelope(self, meta: JSON) -> Mapping[str, JSON]:
+        version = meta.get(ENVELOPE_VERSION)
+        if meta.keys() - ENVELOPE_FIELDS - {"progressToken"} or not isinstance(version, str):
+            return {}
+        if not _is_capabilities(meta.get(ENVELOPE_CAPABILITIES)):
+            return {}
+        if ENVELOPE_CLIENT in meta and not _is_client(meta[ENVELOPE_CLIENT]):
+            return {}
+        return self._answers["envelope"].get(version, {})
+
+    def _write(self, message: JSON) -> None:
+        data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        with suppress(OSError):  # the host is gone, which the end of its input will show
+            write_all(self.stdout, data)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, waiting for a reader that is slow.
+
+    Raises:
+        OSError: The reader is gone.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_object(value: object) -> TypeGuard[JSON]:
+    return isinstance(value, dict)
+
+
+def _is_client(value: object) -> bool:
+    """Return True if this is a client's name and version, and otherwise texts."""
+    if not _is_object(value) or not {"name", "version"} <= value.keys() <= CLIENT_FIELDS:
+        return False
+    return all(isinstance(each, str) for each in value.values())
+
+
+def _is_capabilities(value: object) -> bool:
+    """Return True if the SDK accepts these capabilities in every version of the protocol."""
+    return _is_object(value) and all(_is_capability(name, each) for name, each in value.items())
+
+
+def _is_capability(name: str, value: object) -> bool:
+    if not _is_object(value):
+        return False
+    if name == "roots":
+        return not value or (value.keys() == {"listChanged"} and isinstance(value["listChanged"], bool))
+    if name == "tasks":
+        return _is_tree(value)
+    return name in CAPABILITIES and all(_is_object(each) for each in value.values())
+
+
+def _is_tree(value: object, depth: int = TASKS_DEPTH) -> bool:
+    """Return True if there are only objects in this, down to a depth."""
+    return _is_object(value) and depth > 0 and all(_is_tree(each, depth - 1) for each in value.values())
