@@ -10,7 +10,7 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "group", "errors", "request", "thread", "content", "paging", "render"}
+PURE = {"job", "group", "errors", "request", "thread", "content", "paging", "render", "text", "variable_names"}
 ENGINE_ROOM = {"responses", "store", "job", "group", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
@@ -22,16 +22,18 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
     "lock": set(),
-    "settings": {"job", "errors"},
-    "request": {"job", "errors"},
+    "text": set(),
+    "variable_names": {"text"},
+    "settings": {"job", "errors", "text", "variable_names"},
+    "request": {"job", "errors", "text"},
     "thread": {"job"},
     "paging": set(),
     "content": {"job", "paging"},
     "render": {"job", "group", "errors", "content", "paging", "request"},
-    "files": {"errors"},
+    "files": {"errors", "text"},
     "responses": {"errors"},
     "store": {"job", "group", "errors", "lock"},
-    "toolbox": {"", "errors"},
+    "toolbox": {"", "errors", "text"},
     "hosts": {"", "errors"},
     "pricing": {"job", "errors"},
     "settle": {*ENGINE_ROOM, "content", "pricing"},
@@ -67,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": FACE | {"", "asking", "pace", "tooling"},
     "web": FACE | {""},
     "stdio": FACE | {"", "server"},
-    "cli": FACE | {"", "hosts", "lock", "pace", "server", "web", "stdio", "emulator"},
+    "cli": FACE | {"", "hosts", "lock", "text", "pace", "server", "web", "stdio", "emulator"},
     "__main__": {"stdio", "cli"},
     "emulator": set(),
 }

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.job import Mode
+from agent_jobs.text import nearest
+from agent_jobs.variable_names import find_misnamed
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 AUTH_STYLES = ("auto", "bearer", "api-key")
@@ -18,8 +20,6 @@ KEY_FILE_CHARS = 8192
 ENV_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>[^\0]*?)\s*")
 UNFILLED = re.compile(r"\$\{[^{}]*\}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-
-PREFIX = "AGENT_JOBS_"
 
 
 class Variable(NamedTuple):
@@ -274,7 +274,7 @@ class Settings:
             budget_mode=_one_of(env, "AGENT_JOBS_BUDGET_MODE", ("bound", "spent"), "bound"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
-            warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR"), *not_run),
+            warnings=(*find_misnamed(env, VARIABLES), *_unwritable(env, "AGENT_JOBS_RESULT_DIR"), *not_run),
         )
 
     @classmethod
@@ -298,21 +298,6 @@ class Settings:
         import platformdirs  # not needed to answer `initialize`
 
         return Path(platformdirs.user_data_dir("agent-jobs", appauthor=False))
-
-
-def _unknown(env: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable of our prefix that sets nothing."""
-    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in VARIABLES)
-    if not unknown:
-        return []
-    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
-
-    ours = [name.removeprefix(PREFIX) for name in VARIABLES if name.startswith(PREFIX)]
-    near = [difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1) for name in unknown]
-    return [
-        f"{name} is no setting and changes nothing: {f'did you mean {PREFIX}{meant[0]}?' if meant else 'remove it.'}"
-        for name, meant in zip(unknown, near, strict=True)
-    ]
 
 
 def _unwritable(env: Mapping[str, str], name: str) -> list[str]:
@@ -514,5 +499,7 @@ def _whole(env: Mapping[str, str], name: str, default: int, least: int = 1) -> i
 def _one_of(env: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:
     value = env.get(name, default).lower()
     if value not in values:
-        raise ConfigError(f"{name} takes one of {', '.join(values)}.")
+        near = nearest(value, values)
+        hint = f" Did you mean {near!r}?" if near is not None else ""
+        raise ConfigError(f"{name} takes one of {', '.join(values)}.{hint}")
     return value

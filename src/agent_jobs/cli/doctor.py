@@ -26,7 +26,7 @@ from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, Refused
 from agent_jobs.group import Group, Watcher
 from agent_jobs.hosts.launch import desktop_path
 from agent_jobs.job import OPEN, Job, Status
-from agent_jobs.request import models
+from agent_jobs.request import models, suggest_model
 from agent_jobs.settings import Settings
 
 #: A model that is shut down sooner is told of.
@@ -144,7 +144,8 @@ async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
         if error.status in (400, 404) and re.search(r"\bmodel(_|\b)", f"{error.code} {error}", re.I):
             fix = f"set AGENT_JOBS_MODEL to one that {where} has"
             known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
-            return [known, Finding("model", "problem", f"{name}: {error}", fix)]
+            text = " ".join(filter(None, [f"{name}: {error}", suggest_model(name)]))
+            return [known, Finding("model", "problem", text, fix)]
         text = f"{where} answers, but does not say what models it has ({error}); the key is not tested"
         return [
             Finding(

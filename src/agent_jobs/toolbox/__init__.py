@@ -16,7 +16,8 @@ from mcp_types import Tool
 from pydantic_core import PydanticSerializationError, to_json
 
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
-from agent_jobs.toolbox.config import SETTING, ServerConfig, load_toolbox, matches, nearest
+from agent_jobs.text import suggest_name
+from agent_jobs.toolbox.config import SETTING, ServerConfig, load_toolbox, matches
 from agent_jobs.toolbox.connection import Connection
 from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, is_given, prefix_of
 from agent_jobs.toolbox.output import Called
@@ -174,7 +175,7 @@ class Toolbox:
         for server in self._connections:
             if name == server or name.startswith(f"{server}/"):
                 return server, name[len(server) + 1 :] or "*"
-        hint = nearest(name.partition("/")[0], [*self._connections])
+        hint = suggest_name(name.partition("/")[0], sorted(self._connections))
         raise RequestError(f"{OPTION}: there is no tool server {name[:40]!r}: {hint}")
 
 
@@ -198,7 +199,9 @@ class _Choice:
         """
         for glob in self.only:
             if glob != "*" and not any(matches(tool, [glob]) for tool in tools):
-                raise RequestError(f"{OPTION}: {self.server} has no tool {glob[:80]!r}: {nearest(glob, [*tools])}")
+                raise RequestError(
+                    f"{OPTION}: {self.server} has no tool {glob[:80]!r}: {suggest_name(glob, sorted(tools))}"
+                )
         return [tool for tool in tools.values() if self.has(tool.name)]
 
 

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from os.path import expanduser
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.text import suggest_name
 
 SETTING = "AGENT_JOBS_TOOLBOX"
 
@@ -133,12 +133,6 @@ def matches(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a name that does not exist: the nearest one, or all."""
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(names)[:40]) or '(none)'}."
-
-
 class _WrongError(Exception):
     """What is wrong with an entry, as the rest of a sentence."""
 
@@ -151,7 +145,7 @@ def _server(name: str, entry: Any) -> ServerConfig | None:
     given = cast("dict[str, Any]", entry)
     for key in given.keys() - IGNORED:
         if key not in KEYS:
-            raise _WrongError(f"there is no key {key[:40]!r}: {nearest(key, [*KEYS])}")
+            raise _WrongError(f"there is no key {key[:40]!r}: {suggest_name(key, sorted(KEYS))}")
     read = {key: KEYS[key](key, value) for key, value in given.items() if key in KEYS}
     if read.pop("disabled", False):
         return None
