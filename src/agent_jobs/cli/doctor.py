@@ -17,7 +17,7 @@ from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import bare, masked, opening
-from agent_jobs.cli.entries import host_findings
+from agent_jobs.cli.entries import host_findings, key_file_findings
 from agent_jobs.cli.finding import Finding, tell
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
@@ -27,7 +27,7 @@ from agent_jobs.group import Group, Watcher
 from agent_jobs.hosts.launch import desktop_path
 from agent_jobs.job import OPEN, Job, Status
 from agent_jobs.request import models, suggest_model
-from agent_jobs.settings import Settings
+from agent_jobs.settings import Settings, with_env_file
 
 #: A model that is shut down sooner is told of.
 SOON_DAYS = 60
@@ -76,6 +76,7 @@ def _findings() -> Iterator[Finding]:
     if not refused and not settings.warnings:
         yield Finding("settings", "ok", "what is set can be used; agent-jobs config shows it")
     yield _key(settings)
+    yield from key_file_findings(here(), _our_key_files(settings))
     yield from host_findings(here(), settings)
     if closed is None:
         try:
@@ -106,6 +107,15 @@ def _key(settings: Settings) -> Finding:
     if settings.api_key is None:
         return Finding("key", "problem", NO_KEY)
     return Finding("key", "ok", f"a key is set, {masked(settings.api_key)}")
+
+
+def _our_key_files(settings: Settings) -> Iterator[Path]:
+    """Return the files that this process has a key from."""
+    if settings.api_key_file is not None:
+        yield settings.api_key_file
+    env_file = click.get_current_context().find_root().params.get("env_file")
+    if env_file and with_env_file({}, env_file).get("OPENAI_API_KEY"):
+        yield Path(env_file).absolute()
 
 
 def _engine_findings(settings: Settings, *, asks: bool) -> Any:
