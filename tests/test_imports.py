@@ -10,7 +10,9 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "group", "errors", "request", "thread", "content", "paging", "render", "text", "variable_names"}
+PURE = {
+    "api_key", "content", "errors", "group", "job", "paging", "render", "request", "text", "thread", "variable_names",
+}  # fmt: skip
 ENGINE_ROOM = {"responses", "store", "job", "group", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
@@ -22,9 +24,10 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
     "lock": set(),
+    "api_key": set(),
     "text": set(),
     "variable_names": {"text"},
-    "settings": {"job", "errors", "text", "variable_names"},
+    "settings": {"api_key", "job", "errors", "text", "variable_names"},
     "request": {"job", "errors", "text"},
     "thread": {"job"},
     "paging": set(),
