@@ -234,6 +234,7 @@ def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal
     status, findings = doctor(terminal, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
     assert status == 1
     assert "OPENAI_BASE_URL" in findings["upstream"][0]["fix"]
+    assert "connection refused, cannot connect to 127.0.0.1" in findings["upstream"][0]["text"]
     status, findings = doctor(terminal, OPENAI_API_KEY="invalid")
     assert status == 1
     assert "refuses the key" in findings["upstream"][0]["text"]

@@ -125,7 +125,7 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
         engine = session.engine
         findings: list[Finding] = []
         if asks:
-            findings += await _upstream(engine, settings)
+            findings += await ask_upstream(engine, settings)
         database = await engine.database()
         mode = oct(os.stat(database.path).st_mode & 0o777)[2:]
         others = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in database.watchers)
@@ -141,7 +141,7 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
     return look
 
 
-async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
+async def ask_upstream(engine: Engine, settings: Settings) -> list[Finding]:
     """One GET, which needs the key and names the model."""
     name = settings.model or models()["default"]
     where = bare(settings.base_url)
@@ -168,7 +168,9 @@ async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
     except ConfigError as error:
         return [Finding("settings", "problem", str(error))]
     except AgentJobsError as error:
-        fix = "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
+        fix = getattr(error, "fix", "") or (
+            "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
+        )
         return [Finding("upstream", "problem", f"{where}: {error}", fix)]
     known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
     return [known, _model(name, answer.get("shutdown_date"), engine.now())]
