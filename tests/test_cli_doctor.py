@@ -251,6 +251,7 @@ def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal
     status, findings = doctor(terminal, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
     assert status == 1
     assert "OPENAI_BASE_URL" in findings["upstream"][0]["fix"]
+    assert "connection refused, cannot connect to 127.0.0.1" in findings["upstream"][0]["text"]
     status, findings = doctor(terminal, OPENAI_API_KEY="invalid")
     assert status == 1
     assert "refuses the key" in findings["upstream"][0]["text"]
@@ -336,3 +337,15 @@ def test_a_database_of_a_newer_version_is_left_alone(terminal: Terminal):
     status, findings = doctor(terminal)
     assert status == 1
     assert "newer" in findings["database"][0]["text"]
+
+
+def test_doctor_warns_of_its_own_key_files_that_others_can_read(terminal: Terminal, tmp_path: Path):
+    key, env = tmp_path / "key", tmp_path / "env"
+    key.write_text(KEY)
+    env.write_text(f"OPENAI_API_KEY={KEY}\n")
+    key.chmod(0o644)
+    env.chmod(0o644)
+    more = {"AGENT_JOBS_API_KEY_FILE": str(key)}
+    shown = json.loads(terminal.pipe("--env-file", str(env), "doctor", "--json", **more).stdout)["findings"]
+    warned = [finding["fix"] for finding in shown if finding["what"] == "key" and finding["state"] == "warning"]
+    assert warned == [f"chmod 600 {key}", f"chmod 600 {env}"]

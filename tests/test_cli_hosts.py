@@ -11,7 +11,7 @@ import pytest
 
 from agent_jobs import __version__
 from agent_jobs.cli import entries
-from agent_jobs.cli.entries import host_findings
+from agent_jobs.cli.entries import host_findings, key_file_findings
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator.serve import RunningServer
@@ -283,3 +283,24 @@ def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: P
     assert "X  host        Cursor" in shown.text
     assert "!  host        Codex" in shown.text  # for it keeps its jobs elsewhere
     assert all(cells(line) <= 80 or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_open"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o666, True)]
+)
+def test_key_files_that_others_can_read_are_named_with_the_line_that_closes_them(
+    person: Person, mode: int, is_open: bool
+):
+    ours, theirs = person.home / "our key", person.home / "key"
+    for file in (ours, theirs):
+        file.write_text(KEY)
+        file.chmod(mode)
+    person.installs("cursor", {"AGENT_JOBS_API_KEY_FILE": str(theirs)})
+    person.writes("claude-desktop", "{,")
+    findings = list(key_file_findings(person.machine, [ours, person.home / "gone"]))
+    assert [finding.fix for finding in findings] == [
+        f"chmod 600 '{person.home}/our key'",
+        f"chmod 600 {person.home}/key",
+    ] * is_open
+    assert all(finding.state == "warning" and f"mode {mode:o}" in finding.text for finding in findings)
+    assert KEY not in str(findings)

@@ -10,7 +10,9 @@ import agent_jobs
 
 HOUSE = Path(agent_jobs.__file__).parent
 
-PURE = {"job", "group", "errors", "request", "thread", "content", "paging", "render"}
+PURE = {
+    "api_key", "content", "errors", "group", "job", "paging", "render", "request", "text", "thread", "variable_names",
+}  # fmt: skip
 ENGINE_ROOM = {"responses", "store", "job", "group", "errors", "clock"}
 FACE = {"app", "engine", "settings", "clock", *PURE}
 
@@ -23,16 +25,20 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "lock": set(),
     "jsonrpc": set(),
-    "settings": {"job", "errors"},
-    "request": {"job", "errors"},
+    "api_key": set(),
+    "text": set(),
+    "variable_names": {"text"},
+    "settings": {"api_key", "job", "errors", "text", "variable_names"},
+    "request": {"job", "errors", "text"},
     "thread": {"job"},
     "paging": set(),
     "content": {"job", "paging"},
     "render": {"job", "group", "errors", "content", "paging", "request"},
-    "files": {"errors"},
-    "responses": {"errors"},
+    "files": {"errors", "text"},
+    "connection_failure": set(),
+    "responses": {"connection_failure", "errors"},
     "store": {"job", "group", "errors", "lock"},
-    "toolbox": {"", "errors", "jsonrpc"},
+    "toolbox": {"", "errors", "jsonrpc", "text"},
     "hosts": {"", "errors"},
     "pricing": {"job", "errors"},
     "settle": {*ENGINE_ROOM, "content", "pricing"},
@@ -69,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     "web": FACE | {""},
     "front_door": set(),
     "stdio": FACE | {"", "front_door", "jsonrpc", "server"},
-    "cli": FACE | {"", "front_door", "hosts", "lock", "pace", "server", "web", "stdio", "emulator"},
+    "cli": FACE | {"", "front_door", "hosts", "lock", "text", "pace", "server", "web", "stdio", "emulator"},
     "__main__": {"front_door", "stdio", "cli"},
     "emulator": set(),
 }

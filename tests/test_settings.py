@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, Settings, with_env_file
+from hosts import hosting
 
 SECRET = "sk-proj-very-secret"
 
@@ -100,6 +102,9 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         *(("AGENT_JOBS_SECRETS", text, "never their values") for text in ("1A", "A B", "A;B", "$A", "A=b", "\u00c4")),
         ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
+        *((name, text, "from / or ~ on") for name in ("AGENT_JOBS_DATA_DIR", "AGENT_JOBS_RESULT_DIR") for text in (
+            "jobs", "./jobs", "../jobs", ".", "$HOME/jobs", "%APPDATA%/jobs", '"/tmp/jobs"', "tmp/~",
+        )),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
         ("AGENT_JOBS_TOOLBOX", "~nobody-of-this-name/tools.json", "whole path"),
         *(("AGENT_JOBS_TOOL_CONCURRENCY", text, "1 to 9999") for text in ("0", "-1", "many", "1.5")),
@@ -293,10 +298,17 @@ def test_a_key_file_that_cannot_be_read_is_refused_by_its_name(path: str):
         Settings.from_env({"AGENT_JOBS_API_KEY_FILE": path, "OPENAI_API_KEY": SECRET})
 
 
-@pytest.mark.parametrize("reference", ["${OPENAI_API_KEY:-}", "${env:OPENAI_API_KEY}", "${user_config.openai_api_key}"])
-def test_a_reference_that_the_host_left_as_it_was_is_told_apart_from_a_key(reference: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY is still a reference"):
-        Settings.from_env({"OPENAI_API_KEY": reference})
+@pytest.mark.parametrize("reference", [
+    "${OPENAI_API_KEY:-}", "${env:OPENAI_API_KEY}", "${user_config.openai_api_key}", "$SECRET", "$env:SECRET",
+    "%SECRET%", "${input:SECRET}", "{{ SECRET }}", "{env:SECRET}", "$(cat SECRET)", '"$SECRET"', "Bearer ${SECRET}",
+    "sk-${SECRET}", "undefined",
+])  # fmt: skip
+def test_a_reference_that_the_host_left_as_it_was_counts_as_no_key_and_is_named(reference: str, tmp_path: Path):
+    settings = Settings.from_env({"OPENAI_API_KEY": reference})
+    assert settings.api_key is None
+    [warning] = settings.warnings
+    assert warning.startswith("OPENAI_API_KEY is still a reference that the host did not fill in")
+    assert "SECRET" not in warning
     by_file = {"OPENAI_API_KEY": reference, "AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, b"sk-file"))}
     assert Settings.from_env(by_file).api_key == SecretStr("sk-file")
 
@@ -347,3 +359,115 @@ def test_an_env_file_that_cannot_be_read_is_refused(tmp_path: Path):
     for path in (tmp_path / "gone", tmp_path, tmp_path / "binary"):
         with pytest.raises(ConfigError, match="--env-file"):
             with_env_file({}, str(path))
+
+
+#: Text that is no key, and how its refusal names it.
+NOT_KEYS = [
+    *((text, "has quotes around it") for text in (
+        '"sk-secret"', "'sk-secret", 'sk-secret"', "`sk-secret`", '"sk-secret",',
+    )),
+    *((text, "typographic quotes") for text in ("\u201csk-secret\u201d", "\u2018sk-secret", "\u00absk-secret\u00bb")),
+    *((text, "invisible character") for text in ("\u200bsk-secret", "sk-secret\u2060", "sk-\u00adsecret")),
+    *((text, "not the '-' of the keyboard") for text in ("sk\u2011secret", "sk\u2013secret")),
+    *((text, "a space or a line break") for text in ("sk-sec ret", "sk-sec\tret", "sk-proj-secret sk-secret")),
+    *((text, "'Bearer'") for text in (
+        "Bearer sk-secret", "bearer:sk-secret", "Authorization: Bearer sk-secret", "authorization: sk-secret",
+    )),
+    *((text, "NAME=value") for text in (
+        "OPENAI_API_KEY=sk-secret", "export OPENAI_API_KEY = 'sk-secret'", "set OPENAI_API_KEY=sk-secret",
+        '$env:OPENAI_API_KEY="sk-secret"', "- OPENAI_API_KEY=sk-secret", "key=sk-secret", "OPENAI_API_KEY: sk-secret",
+        "x-api-key:sk-secret", '"OPENAI_API_KEY": "sk-secret"', "--api-key sk-secret", "OPENAI_API_KEY=",
+    )),
+    *((text, "placeholder") for text in (
+        "sk-...", "sk-\u2026", "sk-xxxx", "sk-proj-XXXXXXXX", "****", "<your secret key>", "[YOUR KEY]", "your-api-key",
+        "YOUR_OPENAI_API_KEY_HERE", "sk-your-key", "changeme", "CHANGE_ME", "replace-with-your-key", "OPENAI_API_KEY",
+        "insert your key here", "sk-",
+    )),
+    *((text, "shortened") for text in ("sk-...cret", "sk-se****et")),
+    *((text, "is a comment") for text in ("# the secret key", "// secret", "; secret", "#!/bin/secret")),
+    *((text, "another file") for text in ("{", '{"key": "sk-secret"}', "-----BEGIN SECRET KEY-----")),
+    ("op://vault/secret/key", "is an address"),
+    ("~/.secret/key", "is a path"),
+    ("sk-secret,", "a comma"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words"), NOT_KEYS)
+def test_text_that_is_no_key_is_refused_by_what_it_is_and_never_echoed(text: str, words: str, tmp_path: Path):
+    file = key_file(tmp_path, f"{text}\nsk-secret\n".encode())
+    for name, value in (("OPENAI_API_KEY", text), ("AGENT_JOBS_API_KEY_FILE", str(file))):
+        with pytest.raises(ConfigError, match=name) as refusal:
+            Settings.from_env({name: f" {value}\n"})
+        assert words in str(refusal.value)
+        assert "secret" not in str(refusal.value).lower()
+
+
+def test_key_of_several_lines_is_refused_as_such():
+    for key in ("sk-secret\nsk-secret", "sk-sec\r\nret"):
+        with pytest.raises(ConfigError, match="line break"):
+            Settings.from_env({"OPENAI_API_KEY": key})
+
+
+@pytest.mark.parametrize("text", ["$SECRET", "${env:SECRET}", "%SECRET%", "sk-" + "secret" * 2000])
+def test_key_file_without_the_key_itself_is_refused(text: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match="put the key") as refusal:
+        Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, text.encode()))})
+    assert "secret" not in str(refusal.value).lower()
+
+
+@pytest.mark.parametrize("key", [
+    "sk-1", "sk-proj-A_b-C", "ollama", "EMPTY", "none", "dummy", "x", "not-needed", "lm-studio", "aGVs_bG8=", "a_B==",
+    "a.b.c", "id:secret", "/aB+c/d==", "pa$$word", "my-secret-key", "yourcompany-llm", "sk-change-of-plan",
+])  # fmt: skip
+def test_key_of_any_other_form_is_taken_as_it_is(key: str, tmp_path: Path):
+    assert Settings.from_env({"OPENAI_API_KEY": f"\u00a0 {key} \n"}).api_key == SecretStr(key)
+    assert Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, key.encode()))}).api_key == SecretStr(
+        key
+    )
+
+
+async def test_unfilled_key_is_named_by_the_tools_and_jobs_can_be_read(settings: Settings, upstream: RunningServer):
+    unfilled = Settings.from_env({
+        "OPENAI_API_KEY": "$OPENAI_API_KEY", "OPENAI_BASE_URL": settings.base_url,
+        "AGENT_JOBS_DATA_DIR": str(settings.data_dir),
+    })  # fmt: skip
+    async with hosting(unfilled) as host:
+        refusal = await host.refused("agent_start", prompt="x")
+        listed = await host.call("agent_list")
+    assert refusal.startswith("No API key is set")
+    assert "OPENAI_API_KEY is still a reference" in refusal
+    assert listed["jobs"] == []
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "corrected"),
+    [
+        ("https://api.openai.com/v1/responses", "https://api.openai.com/v1"),
+        ("https://host.example/v1/responses/", "https://host.example/v1"),
+        ("https://host.example/v1/Chat/Completions", "https://host.example/v1"),
+        ("https://host.example/v1/completions", "https://host.example/v1"),
+        ("https://host.example/v1/models//", "https://host.example/v1"),
+        ("https://host.example/v1/embeddings", "https://host.example/v1"),
+        ("https://host.example/v1/responses/resp_123", "https://host.example/v1"),
+        ("https://host.example/responses", "https://host.example"),
+        ("http://[::1]:8080/v1/responses#fragment", "http://[::1]:8080/v1"),
+        ("https://host.example/v1/responses?api-version=preview&sig=secret",
+         "https://host.example/v1?api-version=preview&sig=..."),
+        ("https://r.openai.azure.com/openai/deployments/mine/chat/completions?api-version=2024-10-21",
+         "https://r.openai.azure.com/openai/v1"),
+    ],
+)  # fmt: skip
+def test_address_of_an_endpoint_is_refused_with_the_address_of_its_api(url: str, corrected: str):
+    with pytest.raises(ConfigError, match=r"OPENAI_BASE_URL ends in /.*: remove it") as refusal:
+        Settings.from_env({"OPENAI_BASE_URL": url})
+    assert str(refusal.value).endswith(f" {corrected}.")
+    Settings.from_env({"OPENAI_BASE_URL": corrected})
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/responses/v1", "/v1/models/mine/v1", "/inference", "/my-responses", "/v1beta/openai/"]
+)
+def test_address_that_only_resembles_that_of_an_endpoint_is_taken(path: str):
+    url = f"https://host.example{path}"
+    assert Settings.from_env({"OPENAI_BASE_URL": url}).base_url == url

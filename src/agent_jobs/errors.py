@@ -57,6 +57,7 @@ class UpstreamError(AgentJobsError):
         status: The HTTP status, None when there was no answer.
         request_id: Upstream's `x-request-id`, for its support.
         retry_after_s: How long upstream asked to wait.
+        fix: What a person at a terminal may do about it, where that is known.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class UpstreamError(AgentJobsError):
         status: int | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
+        fix: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -75,6 +77,7 @@ class UpstreamError(AgentJobsError):
         self.status = status
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+        self.fix = fix
 
 
 class UnsentError(UpstreamError):

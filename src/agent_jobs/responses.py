@@ -20,6 +20,7 @@ from urllib.parse import quote
 import anyio
 import httpx2
 
+from agent_jobs.connection_failure import Dialed, explain_failure, explain_refusal
 from agent_jobs.errors import (
     AccountError,
     BusyError,
@@ -169,10 +170,12 @@ class ResponsesClient:
             UnclearError: Accepted or not, nobody knows; never send it again.
         """
         sent = False
+        dialed = Dialed()
         timeouts: dict[str, float] = {}
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:
             nonlocal sent, timeouts
+            await dialed.trace(name, info)
             # A proxy's CONNECT announces its headers too.
             if name == "http11.send_request_headers.started" and info["request"].method == b"POST":
                 await before_sending()
@@ -195,23 +198,25 @@ class ResponsesClient:
                     limited.limit_s = STREAM_IDLE_S if in_background(event) is not False else HELD_IDLE_S
                     yield event
         except httpx2.TransportError as error:
-            raise _broken(error, self.endpoint, sent=sent) from error
+            raise _broken(error, self.endpoint, dialed, sent=sent) from error
 
     async def stream(self, response_id: str, *, starting_after: int | None = None) -> AsyncGenerator[JSON]:
         """Attach to a running response again and yield its events after a sequence number."""
         params = {"stream": "true", "include_obfuscation": "false"}
         if starting_after is not None:
             params["starting_after"] = str(starting_after)
+        dialed = Dialed()
         try:
             async with self._kept.sse(
                 self._response_url(response_id).copy_merge_params(params),
                 timeout=httpx2.Timeout(STREAM_IDLE_S, connect=CONNECT_S),
+                extensions={"trace": dialed.trace},
                 max_event_size=MAX_EVENT_BYTES,
             ) as source:
                 async for event in self._events(source):
                     yield event
         except httpx2.TransportError as error:
-            raise _broken(error, self.endpoint, sent=True) from error
+            raise _broken(error, self.endpoint, dialed, sent=True) from error
 
     async def retrieve(self, response_id: str) -> Look:
         """GET the response object as it stands.
@@ -342,11 +347,12 @@ class ResponsesClient:
     async def _call(
         self, method: str, url: httpx2.URL, *, total_s: float = LOOK_TOTAL_S, **content: Any
     ) -> httpx2.Response:
+        dialed = Dialed()
         try:
             with anyio.fail_after(total_s):
-                answer = await self._kept.request(method, url, **content)
+                answer = await self._kept.request(method, url, extensions={"trace": dialed.trace}, **content)
         except (httpx2.TransportError, TimeoutError) as error:
-            raise _broken(error, self.endpoint, sent=True) from error
+            raise _broken(error, self.endpoint, dialed, sent=True) from error
         if not answer.is_success:
             raise refusal(answer.status_code, answer.headers, self._without_secrets(answer.text), url=url)
         return answer
@@ -627,14 +633,22 @@ def _words_of(error: object) -> str:
     return error if isinstance(error, str) else ""
 
 
-def _broken(error: Exception, endpoint: Endpoint, *, sent: bool) -> UpstreamError:
+def _broken(error: Exception, endpoint: Endpoint, dialed: Dialed, *, sent: bool) -> UpstreamError:
     """What a connection that failed means: before the first byte nothing happened, after it nobody knows."""
-    host = httpx2.URL(endpoint.base_url).netloc.decode()
+    url = httpx2.URL(endpoint.base_url)
+    host = url.netloc.decode()
     if isinstance(error, httpx2.SSEError):
         return UnclearError(f"{host} sent an event stream that cannot be read", code="unreadable_stream")
-    if not sent:
-        return UnsentError(f"cannot connect to {host} ({error or type(error).__name__})", code="unreachable")
-    return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
+    if sent and not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
+        return UnclearError(f"the connection to {host} broke ({type(error).__name__})", code="connection_lost")
+    if isinstance(error, httpx2.ProxyError):
+        why = explain_refusal(str(error), scheme=url.scheme, dialed=dialed, host=host)
+    else:
+        port = url.port or (443 if url.scheme == "https" else 80)
+        is_default = url.host == "api.openai.com"
+        why = explain_failure(error, dialed, scheme=url.scheme, host=url.host, port=port, is_default=is_default)
+    kind = UnclearError if sent else UnsentError
+    return kind(why.text, code="unreachable", fix=why.fix)
 
 
 def _azure(url: httpx2.URL) -> bool:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
+from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
 from agent_jobs.job import Mode
+from agent_jobs.text import nearest
+from agent_jobs.variable_names import find_misnamed
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 AUTH_STYLES = ("auto", "bearer", "api-key")
@@ -17,9 +20,13 @@ AUTH_STYLES = ("auto", "bearer", "api-key")
 KEY_FILE_CHARS = 8192
 ENV_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>[^\0]*?)\s*")
 UNFILLED = re.compile(r"\$\{[^{}]*\}")
+#: Paths below a base URL, as documentation and consoles show them whole.
+ENDPOINT = re.compile(
+    r"(?P<name>/(?:responses(?:/resp_[^/]*)?|(?:chat/)?completions|models|embeddings))/*$",
+    re.I,
+)
+DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+/*$", re.I)  # of Azure, before its v1 API
 LOG_LEVELS = ("debug", "info", "warning", "error")
-
-PREFIX = "AGENT_JOBS_"
 
 
 class Variable(NamedTuple):
@@ -32,13 +39,15 @@ class Variable(NamedTuple):
     page: str = ""  #: of docs/, where there is more
 
 
+_KEY = "the key alone"
 _PATH = "a path"
+_WHOLE_PATH = "a path from / or ~ on"
 #: Each variable, by what it is about.
 SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
     "The key and the endpoint": {
-        "OPENAI_API_KEY": Variable("api_key", "a text", "The key. Without it jobs can be read but not started."),
+        "OPENAI_API_KEY": Variable("api_key", _KEY, "The key. Without it jobs can be read but not started."),
         "AGENT_JOBS_API_KEY_FILE": Variable(
-            "api_key_file", "a path from / or ~ on",
+            "api_key_file", _WHOLE_PATH,
             "A file whose first line is the key; it goes before OPENAI_API_KEY.", page="install.md#the-key",
         ),
         "OPENAI_BASE_URL": Variable(
@@ -75,10 +84,11 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
     },
     "Where things are kept": {
         "AGENT_JOBS_DATA_DIR": Variable(
-            "data_dir", _PATH, "The folder of the database, the locks and the log; without it the user data folder."
+            "data_dir", _WHOLE_PATH,
+            "The folder of the database, the locks and the log; without it the user data folder.",
         ),
         "AGENT_JOBS_RESULT_DIR": Variable(
-            "result_dir", _PATH,
+            "result_dir", _WHOLE_PATH,
             "A folder where every finished result is also written as a Markdown file, with the files that a run made.",
             page="files.md#what-a-run-makes",
         ),
@@ -240,9 +250,9 @@ class Settings:
             ConfigError: A value cannot be used; the message names the variable and what it takes.
         """
         env = {name: value.strip() for name, value in environ.items() if value.strip() and not _unfilled(name, value)}
-        key_file = _path(env, "AGENT_JOBS_API_KEY_FILE")
+        key_file = _absolute(env, "AGENT_JOBS_API_KEY_FILE")
         on_finish, not_run = _command(env, "AGENT_JOBS_ON_FINISH")
-        key = _key_from(key_file) if key_file else _key(env, "OPENAI_API_KEY")
+        key, not_filled_in = (_key_from(key_file), []) if key_file else _key(env, "OPENAI_API_KEY")
         return cls(
             api_key=SecretStr(key) if key else None,
             api_key_file=key_file,
@@ -253,10 +263,10 @@ class Settings:
             model=env.get("AGENT_JOBS_MODEL"),
             presets=_path(env, "AGENT_JOBS_PRESETS"),
             secrets=_secrets(env, "AGENT_JOBS_SECRETS"),
-            data_dir=_path(env, "AGENT_JOBS_DATA_DIR"),
+            data_dir=_absolute(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
             file_roots=_folders(env, "AGENT_JOBS_FILE_ROOTS"),
-            result_dir=_path(env, "AGENT_JOBS_RESULT_DIR"),
+            result_dir=_absolute(env, "AGENT_JOBS_RESULT_DIR"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),
             max_concurrent=_whole(env, "AGENT_JOBS_MAX_CONCURRENT", 10),
             job_timeout_s=_seconds(env, "AGENT_JOBS_JOB_TIMEOUT_S", 10_800.0, 1.0, 7 * 86_400.0),
@@ -274,7 +284,12 @@ class Settings:
             budget_mode=_one_of(env, "AGENT_JOBS_BUDGET_MODE", ("bound", "spent"), "bound"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
-            warnings=(*_unknown(env), *_unwritable(env, "AGENT_JOBS_RESULT_DIR"), *not_run),
+            warnings=(
+                *not_filled_in,
+                *find_misnamed(env, VARIABLES),
+                *_unwritable(env, "AGENT_JOBS_RESULT_DIR"),
+                *not_run,
+            ),
         )
 
     @classmethod
@@ -298,21 +313,6 @@ class Settings:
         import platformdirs  # not needed to answer `initialize`
 
         return Path(platformdirs.user_data_dir("agent-jobs", appauthor=False))
-
-
-def _unknown(env: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable of our prefix that sets nothing."""
-    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in VARIABLES)
-    if not unknown:
-        return []
-    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
-
-    ours = [name.removeprefix(PREFIX) for name in VARIABLES if name.startswith(PREFIX)]
-    near = [difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1) for name in unknown]
-    return [
-        f"{name} is no setting and changes nothing: {f'did you mean {PREFIX}{meant[0]}?' if meant else 'remove it.'}"
-        for name, meant in zip(unknown, near, strict=True)
-    ]
 
 
 def _unwritable(env: Mapping[str, str], name: str) -> list[str]:
@@ -353,8 +353,6 @@ def with_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
 def _key_from(path: Path) -> str:
     """The first line of a file that the user named."""
     name = "AGENT_JOBS_API_KEY_FILE"
-    if not path.is_absolute():
-        raise ConfigError(f"{name} takes a path from / or ~ on: a host starts this server in a folder of its own.")
     try:
         with path.open(encoding="utf-8-sig") as file:
             line = file.readline(KEY_FILE_CHARS).strip()
@@ -365,6 +363,11 @@ def _key_from(path: Path) -> str:
         ) from None
     if not line:
         raise ConfigError(f"{name} names {path}, whose first line is empty: put the key there.")
+    if len(line) == KEY_FILE_CHARS:
+        raise ConfigError(f"{name} names {path}, whose first line is longer than any key: put the key there.")
+    if mistake := find_key_mistake(line):
+        fix = "put the key itself there" if mistake.is_unset else mistake.fix
+        raise ConfigError(f"{name} names {path}, whose first line {mistake.what}: {fix}.")
     _header({name: line}, name)
     return line
 
@@ -374,14 +377,18 @@ def _unfilled(name: str, value: str) -> bool:
     return name != "OPENAI_API_KEY" and UNFILLED.fullmatch(value.strip()) is not None
 
 
-def _key(env: Mapping[str, str], name: str) -> str | None:
-    key = _header(env, name)
-    if key is not None and UNFILLED.fullmatch(key):
-        raise ConfigError(
-            f"{name} is still a reference that the host did not fill in: set the variable where the host is started, "
-            "or use AGENT_JOBS_API_KEY_FILE."
-        )
-    return key
+def _key(env: Mapping[str, str], name: str) -> tuple[str | None, list[str]]:
+    """Return the key, and a sentence if a reference that was not filled in stands in its place.
+
+    Raises:
+        ConfigError: It is certainly no key.
+    """
+    mistake = find_key_mistake(env.get(name, ""))
+    if mistake is None:
+        return _header(env, name), []
+    if not mistake.is_unset:
+        raise ConfigError(f"{name} takes {_KEY}, and this {mistake.what}: {mistake.fix}.")
+    return None, [f"{name} {mistake.what}: {mistake.fix}."]
 
 
 def _header(env: Mapping[str, str], name: str) -> str | None:
@@ -406,6 +413,13 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
         return Path(env[name]).expanduser() if name in env else None
     except RuntimeError:
         raise ConfigError(f"{name} begins with a home folder that does not exist: write the whole path.") from None
+
+
+def _absolute(env: Mapping[str, str], name: str) -> Path | None:
+    path = _path(env, name)
+    if path is not None and not path.is_absolute():
+        raise ConfigError(f"{name} takes {_WHOLE_PATH}: a host starts this server in a folder of its own.")
+    return path
 
 
 def _command(env: Mapping[str, str], name: str) -> tuple[tuple[str, ...], list[str]]:
@@ -453,7 +467,21 @@ def _url(env: Mapping[str, str], name: str, default: str) -> str:
         raise ConfigError(f"{name} is not a web address: set it to something like {DEFAULT_BASE_URL}.")
     if "@" in parts.netloc:
         raise ConfigError(f"{name} holds a name or password, which would be sent instead of the key: leave it out.")
+    if ending := ENDPOINT.search(parts.path):
+        corrected = _base_of(parts.scheme, parts.netloc, parts.path, parts.query)
+        path = ending["name"].lower()
+        raise ConfigError(f"{name} ends in {path}, which is added to it: remove it, so that it is {corrected}.")
     return url
+
+
+def _base_of(scheme: str, netloc: str, path: str, query: str) -> str:
+    """Return the address of an API from that of one of its endpoints, without what may be secret in its query."""
+    while ending := ENDPOINT.search(path):
+        path = path[: ending.start()]
+    if DEPLOYMENT.search(path):
+        path, query = DEPLOYMENT.sub("/openai/v1", path), ""  # versions by date are not for this path
+    shown = [pair if pair.startswith("api-version=") else f"{pair.partition('=')[0]}=..." for pair in query.split("&")]
+    return urlunsplit((scheme, netloc, path.rstrip("/"), "&".join(shown) if query else "", ""))
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
@@ -514,5 +542,7 @@ def _whole(env: Mapping[str, str], name: str, default: int, least: int = 1) -> i
 def _one_of(env: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:
     value = env.get(name, default).lower()
     if value not in values:
-        raise ConfigError(f"{name} takes one of {', '.join(values)}.")
+        near = nearest(value, values)
+        hint = f" Did you mean {near!r}?" if near is not None else ""
+        raise ConfigError(f"{name} takes one of {', '.join(values)}.{hint}")
     return value

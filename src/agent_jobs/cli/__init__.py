@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from agent_jobs import __version__
+from agent_jobs.cli.choice import NamedChoice, ask_if_meant
 from agent_jobs.cli.interruption import report_interruption
 from agent_jobs.errors import ConfigError
 
@@ -69,6 +70,15 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         return getattr(import_module(f"agent_jobs.cli.{COMMANDS[cmd_name]}"), f"{cmd_name}_command")
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; refuse another name with the nearest one."""
+        name, names = args[0], self.list_commands(ctx)
+        if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}.{ask_if_meant(name, names)}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a file that cannot be used, or a full disk, is told in a sentence."""
@@ -136,13 +146,13 @@ def run_demo(question: str) -> None:
 
 
 scope_option = click.option(
-    "--scope", type=click.Choice(["user", "project"]), default="user", show_default=True,
+    "--scope", type=NamedChoice(["user", "project"]), default="user", show_default=True,
     help="Your own file, or that of the project in this folder.",
 )  # fmt: skip
 
 
 @cli.command("install")
-@click.argument("host", type=click.Choice(WRITTEN + PRINTED), metavar="HOST")
+@click.argument("host", type=NamedChoice(WRITTEN + PRINTED), metavar="HOST")
 @click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; may be repeated.")
@@ -170,7 +180,7 @@ def run_install(
 
 
 @cli.command("uninstall")
-@click.argument("host", type=click.Choice(WRITTEN), metavar="HOST")
+@click.argument("host", type=NamedChoice(WRITTEN), metavar="HOST")
 @click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
 @scope_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
@@ -201,7 +211,7 @@ def run_serve() -> None:
 
 
 @cli.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=NamedChoice(["bash", "zsh", "fish"]))
 def run_completion(shell: str) -> None:
     """Print what a shell needs to complete names.
 

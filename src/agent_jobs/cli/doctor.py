@@ -17,7 +17,7 @@ from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import bare, masked, opening, toolbox_mistakes
-from agent_jobs.cli.entries import host_findings
+from agent_jobs.cli.entries import host_findings, key_file_findings
 from agent_jobs.cli.finding import Finding, tell
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
@@ -26,8 +26,8 @@ from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, Refused
 from agent_jobs.group import Group, Watcher
 from agent_jobs.hosts.launch import desktop_path
 from agent_jobs.job import OPEN, Job, Status
-from agent_jobs.request import models
-from agent_jobs.settings import Settings
+from agent_jobs.request import models, suggest_model
+from agent_jobs.settings import Settings, with_env_file
 
 #: A model that is shut down sooner is told of.
 SOON_DAYS = 60
@@ -78,6 +78,7 @@ def _findings() -> Iterator[Finding]:
     if not refused and not settings.warnings and not odd:
         yield Finding("settings", "ok", "what is set can be used; agent-jobs config shows it")
     yield _key(settings)
+    yield from key_file_findings(here(), _our_key_files(settings))
     yield from host_findings(here(), settings)
     if closed is None:
         try:
@@ -110,6 +111,15 @@ def _key(settings: Settings) -> Finding:
     return Finding("key", "ok", f"a key is set, {masked(settings.api_key)}")
 
 
+def _our_key_files(settings: Settings) -> Iterator[Path]:
+    """Return the files that this process has a key from."""
+    if settings.api_key_file is not None:
+        yield settings.api_key_file
+    env_file = click.get_current_context().find_root().params.get("env_file")
+    if env_file and with_env_file({}, env_file).get("OPENAI_API_KEY"):
+        yield Path(env_file).absolute()
+
+
 def _engine_findings(settings: Settings, *, asks: bool) -> Any:
     """The work that looks at upstream, if it may ask there, at database and jobs."""
 
@@ -117,7 +127,7 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
         engine = session.engine
         findings: list[Finding] = []
         if asks:
-            findings += await _upstream(engine, settings)
+            findings += await ask_upstream(engine, settings)
         database = await engine.database()
         mode = oct(os.stat(database.path).st_mode & 0o777)[2:]
         others = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in database.watchers)
@@ -133,7 +143,7 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
     return look
 
 
-async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
+async def ask_upstream(engine: Engine, settings: Settings) -> list[Finding]:
     """One GET, which needs the key and names the model."""
     name = settings.model or models()["default"]
     where = bare(settings.base_url)
@@ -146,7 +156,8 @@ async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
         if error.status in (400, 404) and re.search(r"\bmodel(_|\b)", f"{error.code} {error}", re.I):
             fix = f"set AGENT_JOBS_MODEL to one that {where} has"
             known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
-            return [known, Finding("model", "problem", f"{name}: {error}", fix)]
+            text = " ".join(filter(None, [f"{name}: {error}", suggest_model(name)]))
+            return [known, Finding("model", "problem", text, fix)]
         text = f"{where} answers, but does not say what models it has ({error}); the key is not tested"
         return [
             Finding(
@@ -159,7 +170,9 @@ async def _upstream(engine: Engine, settings: Settings) -> list[Finding]:
     except ConfigError as error:
         return [Finding("settings", "problem", str(error))]
     except AgentJobsError as error:
-        fix = "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
+        fix = getattr(error, "fix", "") or (
+            "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
+        )
         return [Finding("upstream", "problem", f"{where}: {error}", fix)]
     known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
     return [known, _model(name, answer.get("shutdown_date"), engine.now())]

@@ -2,9 +2,14 @@
 
 import os
 import re
+import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent_jobs import __version__
@@ -19,11 +24,37 @@ from agent_jobs.pace import wait_cap_s
 from agent_jobs.settings import Settings
 
 WHAT = "host"
+#: The bits of a mode that let the file's group or others in.
+OTHERS = 0o077
 #: A version in the arguments of uvx, pipx or pip.
 PIN = re.compile(rf"{SERVER}(?:@|==)(\d[\w.]*)")
 #: How hosts refer to a variable in an entry: `$NAME`, `${NAME}`, `${NAME:-otherwise}`, `${env:NAME}`.
 REFERENCE = re.compile(r"\$(?:\{(?:env:)?(\w+)(?::-([^}]*))?\}|(\w+))")
 ASKED = re.compile(r"\$\{input:[^}]*\}")
+
+
+def key_file_findings(machine: Machine, ours: Iterable[Path]) -> Iterator[Finding]:
+    """Return a warning for each file with a key in it that others can read: ours, and those that hosts name."""
+    if sys.platform == "win32":
+        return
+    for path in dict.fromkeys([*ours, *_key_files_of_hosts(machine)]):
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError:
+            continue
+        if mode & OTHERS:
+            text = f"others can read the key in {path} (mode {mode:o})"
+            yield Finding("key", "warning", text, f"chmod 600 {shlex.quote(str(path))}")
+
+
+def _key_files_of_hosts(machine: Machine) -> Iterator[Path]:
+    for host in HOSTS.values():
+        for scope in _scopes(host, machine):
+            with suppress(ConfigError):  # host_findings reports it
+                entry = entry_in(host, read(locate(host, machine, scope)).text)
+                path = settings_of(host, entry, machine.environ)[0].api_key_file if entry is not None else None
+                if path is not None:
+                    yield path
 
 
 def host_findings(machine: Machine, ours: Settings) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
 from agent_jobs.group import SO_FAR, Group, Listed, Part, Pruned, Reply, Result
 from agent_jobs.job import OPEN, Call, Job, Status
@@ -33,7 +34,7 @@ class Days(click.FloatRange):
 
 
 @click.command("list")
-@click.option("--status", type=click.Choice([*map(str, Status), "open"]), help="Only those in this status.")
+@click.option("--status", type=NamedChoice([*map(str, Status), "open"]), help="Only those in this status.")
 @click.option("--batch", default="", help="Only those of this batch.")
 @click.option("--query", default="", help="Only those with this in the title.")
 @click.option("--days", type=Days(0, min_open=True), help="Only those started in so many days.")
@@ -86,7 +87,7 @@ _NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
 
 @click.command("result")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("--part", type=click.Choice(get_args(Part)), default="text", show_default=True, help="What of it.")
+@click.option("--part", type=NamedChoice(get_args(Part)), default="text", show_default=True, help="What of it.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it into this file.")
 @json_option
 def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:

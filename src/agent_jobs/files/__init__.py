@@ -8,7 +8,6 @@ been talked into it, and the user can copy what is harmless into another file. L
 before it is read.
 """
 
-import difflib
 import os
 import re
 from collections import Counter
@@ -37,6 +36,7 @@ from agent_jobs.files.root import (
     shown,
     unreadable,
 )
+from agent_jobs.text import nearest
 
 __all__ = ["Attachment", "described", "estimate_tokens", "gather", "parts"]
 
@@ -270,8 +270,8 @@ def _nothing(told: str, places: Iterable[tuple[Root, Names]], left_out: Counter[
         near = _visible(root, folder)
         if missing in near:
             return f"{told!r} holds nothing that can be attached: name other files."
-        if match := difflib.get_close_matches(missing[:TOLD_CHARS], near, n=1):
-            return f"nothing matches {told!r}: did you mean {shown((*folder, match[0]))!r}?"
+        if match := nearest(missing, near):
+            return f"nothing matches {told!r}: did you mean {shown((*folder, match))!r}?"
         held = ", ".join(shown((name,)) for name in near[:HINT_NAMES]) or "nothing that can be attached"
         others = f"{shown(folder) if folder else root.written} holds {held}{', ...' if len(near) > HINT_NAMES else ''}."
     return f"nothing matches {told!r}: {others}"

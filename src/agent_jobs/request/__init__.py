@@ -11,7 +11,7 @@ from agent_jobs.job import JSON, Mode
 from agent_jobs.request.arguments import read_arguments
 from agent_jobs.request.checks import one_of
 from agent_jobs.request.hosted import INCLUDED, Secret, resolved
-from agent_jobs.request.models import check_model, models, obituary
+from agent_jobs.request.models import check_model, models, obituary, suggest_model
 from agent_jobs.request.options import (
     INCLUDES,
     NAMES,
@@ -50,6 +50,7 @@ __all__ = [
     "resolved",
     "sent_as",
     "sentence_for",
+    "suggest_model",
     "timeout_of",
     "title_of",
     "toolbox_of",
@@ -177,7 +178,8 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
     """What upstream refused, with the argument of ours that has to change; its own words where it names none."""
     argument = _argument(param, body)
     if error_code == "model_not_found" or argument == "model":
-        return " ".join(filter(None, [f"Change model: {message}", obituary(str(body.get("model")))]))
+        model = str(body.get("model"))
+        return " ".join(filter(None, [f"Change model: {message}", obituary(model) or suggest_model(model)]))
     return f"Change {argument}: {message}" if argument else message
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
+from agent_jobs.text import suggest_name
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
@@ -12,12 +13,8 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     names = list(allowed)
     if value in names:
         return value
-    import difflib  # only for mistakes, and not for the time a host waits for `initialize`
-
-    said = value if isinstance(value, str) else str(value)
-    near = difflib.get_close_matches(said, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}."
-    raise RequestError(f"{name} does not take {said[:40]!r}: {hint}")
+    given = value if isinstance(value, str) else str(value)
+    raise RequestError(f"{name} does not take {given[:40]!r}: {suggest_name(given, names)}")
 
 
 def text(name: str, value: Any) -> str:

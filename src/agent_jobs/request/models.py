@@ -7,7 +7,10 @@ from importlib import resources
 from typing import Any
 
 from agent_jobs.errors import RequestError
+from agent_jobs.text import nearest
 
+#: Names of different models are much alike, and other endpoints have models of their own.
+MODEL_CUTOFF = 0.75
 _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
@@ -48,6 +51,13 @@ def obituary(model: str) -> str:
     """What became of a model that upstream does not know (any more); empty when that is not known here."""
     gone = _row("retired", model)
     return f"{model} was to be shut down on {gone['on']}: {_instead(gone)}." if gone else ""
+
+
+def suggest_model(model: str) -> str:
+    """Return a question for the known model that a name of none was probably meant to be, or nothing."""
+    known = [name for family in models()["family"] for name in family["names"]]
+    near = None if model in known else nearest(model, known, MODEL_CUTOFF)
+    return f"Did you mean {near!r}?" if near is not None else ""
 
 
 def _row(table: str, model: str) -> Mapping[str, Any] | None:

@@ -17,15 +17,8 @@ from mcp_types import Tool
 from pydantic_core import PydanticSerializationError, to_json
 
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
-from agent_jobs.toolbox.config import (
-    SETTING,
-    ServerConfig,
-    ToolServers,
-    load_toolbox,
-    matches,
-    nearest,
-    read_toolbox,
-)
+from agent_jobs.text import suggest_name
+from agent_jobs.toolbox.config import SETTING, ServerConfig, ToolServers, load_toolbox, matches, read_toolbox
 from agent_jobs.toolbox.connection import Connection
 from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, is_given, prefix_of
 from agent_jobs.toolbox.output import Called
@@ -209,7 +202,7 @@ class Toolbox:
             return RequestError(f"{OPTION}: {off} is switched off: ask the user to switch it on in {servers.path}.")
         if not self._connections:
             return RequestError(f"{OPTION}: there are no tool servers: ask the user to set {SETTING}.")
-        hint = nearest(name.partition("/")[0], [*self._connections])
+        hint = suggest_name(name.partition("/")[0], sorted(self._connections))
         return RequestError(f"{OPTION}: there is no tool server {name[:40]!r}: {hint}")
 
 
@@ -233,7 +226,9 @@ class _Choice:
         """
         for glob in self.only:
             if glob != "*" and not any(matches(tool, [glob]) for tool in tools):
-                raise RequestError(f"{OPTION}: {self.server} has no tool {glob[:80]!r}: {nearest(glob, [*tools])}")
+                raise RequestError(
+                    f"{OPTION}: {self.server} has no tool {glob[:80]!r}: {suggest_name(glob, sorted(tools))}"
+                )
         return [tool for tool in tools.values() if self.has(tool.name)]
 
 

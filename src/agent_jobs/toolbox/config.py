@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.toolbox.entry import KEYS, VARIABLE, Approval, WrongEntryError, nearest, read_entry
+from agent_jobs.toolbox.entry import KEYS, VARIABLE, Approval, WrongEntryError, read_entry
 from agent_jobs.toolbox.jsonc import read_jsonc
 
-__all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches", "nearest", "read_toolbox"]
+__all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches", "read_toolbox"]
 
 SETTING = "AGENT_JOBS_TOOLBOX"
 

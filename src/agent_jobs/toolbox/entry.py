@@ -99,12 +99,6 @@ def read_entry(name: str, written: Any) -> Entry:
     return Entry(fields, notes)
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a name that does not exist: the nearest one, or all."""
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(names)[:40]) or '(none)'}."
-
-
 def _plain(key: str) -> str:
     """Return a key as all programs could have written it: `disabled_tools` and `disabledTools` are one."""
     return re.sub(r"[_\-. ]", "", key).lower()
