@@ -30,6 +30,7 @@ from agent_jobs.follow import Follower
 from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status
 from agent_jobs.loop import Loop
 from agent_jobs.request.hosted import INCLUDED
+from agent_jobs.resend import Resender
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done, Parked
@@ -113,7 +114,8 @@ class Advancer:
         self._settler = settler
         self._loop = loop
         self._secrets = secrets
-        self._follower = Follower(store, clock, limits.follow, settler.closed)
+        self._resender = Resender(store, client, clock, settler)
+        self._follower = Follower(store, clock, limits.follow, settler.closed, self._resender.after_failure)
         self._births: set[anyio.CancelScope] = set()
         self._hurried = False
         self._deciding: set[str] = set()
@@ -209,13 +211,18 @@ class Advancer:
                 code = error.code if error.code in ACCOUNT_CODES else "account_refused"
                 await self._fail(job, code, str(error))
             except RefusedError as error:
-                if await self._drop(job, error) or await self._taught(job, error) or await self._retold(job, error):
+                if await self._drop(job, error) or await self._taught(job, error):
+                    return After(0)
+                if await self._resender.after_refusal(job, error):
                     return After(0)
                 why = request.sentence_for(error.code, error.param, str(error), job.turn.request)
                 await self._fail(job, error.code or "upstream_rejected", why)
             except RequestError as error:
                 await self._fail(job, "missing_secret", str(error))
             except UnclearError as error:
+                # A gateway's 500 may be another server's "not found".
+                if error.status is not None and await self._resender.after_refusal(job, error):
+                    return After(0)
                 return await self._unconfirmed(job, str(error))
             except _NotOursError:
                 # Parks nothing but a job that is still pending and ours; a later turn has its slot.
@@ -333,20 +340,6 @@ class Advancer:
         await self._store.record(job.id, now, lesser, str(error))
         return await self._store.save(job.unsent("")) is not None
 
-    async def _retold(self, job: Job, error: RefusedError) -> bool:
-        """Whether upstream cannot read what the job goes on from, and its request now tells it in another way."""
-        body, turn = job.turn.request, job.turn
-        if thread.unreadable(error.code, error.param):
-            turn = replace(turn, request=thread.without_reasoning(body))
-        elif not turn.rebuilt and thread.forgotten(body, error.code, error.param, str(error)):
-            exchanges = await self._store.thread(job.id, before_turn=turn.number)
-            if exchanges:
-                turn = replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
-        if turn.request == body or await self._store.save(job.unsent("")) is None:
-            return False
-        await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=turn))
-
     async def _in_conversation(self, job: Job) -> Job:
         """The job with a conversation of its own, if it asked for one."""
         if job.turn.request.get("conversation") is not True:
@@ -389,7 +382,7 @@ class Advancer:
                     await self._write_anew(job)  # its row went with a database that could not be read any more
                     continue
                 if job.status is not Status.QUEUED:
-                    await self._save(job)
+                    await self._save_seen(job)
                 break
             except StoreError as error:
                 # The log is the last place that can keep a paid run findable.
@@ -421,6 +414,9 @@ class Advancer:
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
+        error = self._follower.take_error(job.id)
+        if error and await self._follower.insist(job, lambda: self._resender.after_stream_error(job, error)):
+            return After(0)
         if held:
             return await self._end_held(job)
         if job.turn.detached == 0:
@@ -439,7 +435,7 @@ class Advancer:
             ended = await self._ask_for_rest(job.unfollowed())
         if not (ended.terminal or ended.turn.acting):
             return await self._poll(ended)
-        await self._follower.insist(ended, lambda: self._save(ended))
+        await self._follower.insist(ended, lambda: self._save_seen(ended))
         logger.info("%s: ended with its connection, %s", job.id, ended.status)
         return After(0)
 
@@ -506,6 +502,12 @@ class Advancer:
         """Write down what may be the job's end, with what it cost."""
         return await self._store.save(await self._settler.closed(job), held=held)
 
+    async def _save_seen(self, job: Job, *, held: bool = True) -> Job | None:
+        """Write down what upstream showed of a job; None also where its turn is to be sent again instead."""
+        if held and await self._resender.after_failure(job):
+            return None
+        return await self._save(job, held=held)
+
     async def _fail(self, job: Job, code: str, why: str) -> None:
         logger.info("%s: failed, %s", job.id, code)
         await self._save(job.failed(code, why, self._clock.now()))
@@ -536,7 +538,7 @@ class Advancer:
             seen = job.missed(now) if lost else job.unreached(f"cannot look: {error}", now)
             if error.code == "not_a_responses_api":
                 logger.warning("%s: %s", job.id, error)
-        saved = await self._save(seen, held=held)
+        saved = await self._save_seen(seen, held=held)
         if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
             return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
         if saved is None or saved.terminal:

@@ -245,9 +245,11 @@ class Loop:
     async def _next(self, job: Job, answers: Sequence[JSON]) -> Job:
         """The job with its next turn."""
         body, rebuilt = {**job.turn.request, "input": answers}, False
-        if "conversation" not in body and job.turn.mode != "foreground":
+        # Where a later turn had to be rebuilt, upstream did not even keep the response before it.
+        unkept = job.turn.mode == "foreground" or (job.turn.rebuilt and job.turn.number > 1)
+        if "conversation" not in body and not unkept:
             body = {**body, "previous_response_id": job.turn.response_id}
-        elif job.turn.mode == "foreground":
+        elif unkept:
             exchanges = await self._store.thread(job.id)
             body, rebuilt = dict(thread.continued(body, {}, exchanges)), True
         return job.next_turn(body, str(uuid4()), rebuilt=rebuilt)
