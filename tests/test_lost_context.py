@@ -188,3 +188,54 @@ async def test_follow_up_that_fails_for_anything_else_is_sent_once(
         answer = await host.end(second["job_id"])
     assert (answer["status"], answer["error"]["message"]) == ("failed", script["error_message"])
     assert accepted(upstream) == 2
+
+
+# Servers that look at no link and serve no GET: what they are sent has all that was said in it.
+
+
+@pytest.fixture
+def heedless(upstream: RunningServer) -> RunningServer:
+    upstream.queue_fault(on="create", background_unsaid=True, ignore_previous=True, times=-1)
+    upstream.queue_fault(on="retrieve", status=405, body={"detail": "Method Not Allowed"}, times=-1)
+    return upstream
+
+
+def kinds_sent(upstream: RunningServer) -> list[str]:
+    items = sent_by_id(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
+    return [item["type"] for item in items]
+
+
+async def test_follow_up_of_what_cannot_be_retrieved_tells_all_that_was_said(
+    settings: Settings, heedless: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        first = await answered(host, "one")
+        second = await answered(host, "two", previous_job_id=first)
+        assert words_sent(heedless) == THREAD
+        await answered(host, "three", previous_job_id=second)
+        assert words_sent(heedless) == [*THREAD, "answer to two", "three"]
+    assert accepted(heedless) == 3
+
+
+async def test_reply_to_what_cannot_be_retrieved_tells_all_that_was_said(
+    settings: Settings, heedless: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
+        needs = (await host.call("agent_poll", job_id=first, wait_s=0))["needs"]
+        outputs = [{"call_id": need["call_id"], "output": "42"} for need in needs]
+        await host.call("agent_reply", job_id=first, outputs=outputs)
+        assert (await host.end(first))["status"] == "completed"
+    assert kinds_sent(heedless) == ["message", "reasoning", "function_call", "function_call_output"]
+    assert accepted(heedless) == 2
+
+
+async def test_toolbox_turns_of_what_cannot_be_retrieved_tell_all_that_was_said(
+    settings: Settings, heedless: RunningServer, tmp_path: Path
+) -> None:
+    script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)])
+    async with hosting(given(settings, ledger=ledger(tmp_path / "ledger"))) as host:
+        job = await host.start("one", emulate=script, options={"toolbox": ["ledger"]})
+        assert (await host.end(job["job_id"]))["output"] == "the end"
+    assert kinds_sent(heedless) == ["message", *["function_call", "function_call_output"] * 2]
+    assert accepted(heedless) == 3

@@ -14,7 +14,7 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
-from agent_jobs.job import JSON, Job, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.job import JSON, Job, Mode, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
 from agent_jobs.responses import ANSWERED_JSON
 from agent_jobs.store import Store
 
@@ -73,6 +73,14 @@ class Follower:
         """Stop reading the job's stream: somebody saw its end elsewhere."""
         if job_id in self._readings:
             self._readings[job_id].scope.cancel()
+
+    async def let_go(self, job_id: str, mode: Mode) -> bool:
+        """Take a held run for one of this mode, which goes on without its stream; False where none is read here."""
+        reading = self._readings.get(job_id)
+        if reading is None or reading.job.terminal or reading.job.turn.acting:
+            return False
+        reading.job = replace(reading.job, turn=replace(reading.job.turn, mode=mode))
+        return await self._save(reading)
 
     def take_error(self, job_id: str) -> JSON | None:
         """Return the error event that a job's stream ended with, once."""

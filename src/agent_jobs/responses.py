@@ -170,7 +170,7 @@ class ResponsesClient:
             RefusedError: Refused for good.
             UnclearError: Accepted or not, nobody knows; never send it again.
         """
-        sent = False
+        sent, background = False, cast("bool | None", None)
         timeouts: dict[str, float] = {}
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:
@@ -194,7 +194,11 @@ class ResponsesClient:
             ) as source:
                 limited = source.response.stream = _Limited(source.response.stream, self._start_timeout_s)
                 async for event in self._events(source, creating=True):
-                    limited.limit_s = STREAM_IDLE_S if in_background(event) is not False else HELD_IDLE_S
+                    if event.get("response"):
+                        said = in_background(event)
+                        background = bool(background) if said is None else said
+                    # Where nothing is said of it, the run may live by this connection.
+                    limited.limit_s = HELD_IDLE_S if background is False else STREAM_IDLE_S
                     yield event
         except httpx2.TransportError as error:
             raise _broken(error, self.endpoint, sent=sent) from error
