@@ -156,6 +156,35 @@ async def test_failed_response_is_counted_where_it_used_anything(
     assert answer.get("cost_usd") == (None if usd is None else pytest.approx(usd, abs=0.01))
 
 
+async def test_turn_whose_process_ends_before_it_is_sent_again_is_sent_once_by_the_next(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **PLAIN)
+    upstream.queue_fault(on="create", match='"answer to one"', status=429, headers={"retry-after": "5"})
+    async with hosting(settings) as host:
+        first = await answered(host, "one")
+        second = await host.start("two", emulate={"duration_s": 0.5, "text": "once"}, previous_job_id=first)
+        job_id = second["job_id"]
+        while (await host.call("agent_poll", job_id=job_id, wait_s=1))["status"] != "pending":
+            pass
+    async with hosting(settings) as host:
+        answer = await host.end(job_id)
+    assert (answer["output"], answer["context"]) == ("once", "rebuilt")
+    assert accepted(upstream) == 3
+
+
+async def test_turn_that_is_to_be_sent_again_can_be_cancelled(settings: Settings, upstream: RunningServer) -> None:
+    upstream.queue_fault(on="create", match='"previous_response_id"', **PLAIN)
+    upstream.queue_fault(on="create", match='"answer to one"', status=429, headers={"retry-after": "60"})
+    async with hosting(settings) as host:
+        first = await answered(host, "one")
+        second = await host.start("two", emulate={"duration_s": 0.5}, previous_job_id=first)
+        while (await host.call("agent_poll", job_id=second["job_id"], wait_s=1))["status"] != "pending":
+            pass
+        assert (await host.call("agent_cancel", job_id=second["job_id"]))["status"] == "cancelled"
+    assert accepted(upstream) == 2
+
+
 async def test_history_that_fails_as_well_is_not_sent_a_third_time(settings: Settings, upstream: RunningServer) -> None:
     lost = {"duration_s": 0.5, "end": "failed", "text": "", "error_code": "previous_response_not_found"}
     async with hosting(settings) as host:
