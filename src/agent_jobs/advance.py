@@ -270,7 +270,7 @@ class Advancer:
                 if event.get("type") == ANSWERED_JSON:
                     return await self._poll(job)
                 if self._follower.has_room or in_background(event) is not True:
-                    return await self._holds.beside(job.id, partial(self._follow, job, events))
+                    return await self._holds.follow_and_ask(job.id, partial(self._follow, job, events))
                 return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
 
@@ -498,7 +498,7 @@ class Advancer:
             look = await self._client.retrieve(job.turn.response_id or "")
             self._paused = None
             now, not_before_s = self._clock.now(), min(look.poll_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            seen = _as_it_runs(job.observe(look.response, now))
+            seen = _with_actual_mode(job.observe(look.response, now))
         except (MissingError, AccountError) as error:
             if not ours:
                 # Another key's response: whoever has that key can see it.
@@ -574,7 +574,7 @@ def _is_ours(name: str, body: JSON) -> bool:
     return name in body
 
 
-def _as_it_runs(seen: Job) -> Job:
+def _with_actual_mode(seen: Job) -> Job:
     """Return a job that a GET shows running; where no process holds its connection, it goes on without one."""
     if seen.turn.mode != "foreground" or seen.status not in (Status.QUEUED, Status.IN_PROGRESS) or seen.turn.acting:
         return seen

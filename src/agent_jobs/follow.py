@@ -74,7 +74,7 @@ class Follower:
         if job_id in self._readings:
             self._readings[job_id].scope.cancel()
 
-    async def let_go(self, job_id: str, mode: Mode) -> bool:
+    async def mark_background(self, job_id: str, mode: Mode) -> bool:
         """Take a held run for one of this mode, which goes on without its stream; False where none is read here."""
         reading = self._readings.get(job_id)
         if reading is None or reading.job.terminal or reading.job.turn.acting:

@@ -83,8 +83,8 @@ class Holds:
             error = failed
         finally:
             self._deciding.discard(job.id)
-        told = error or "no answer"
-        why = f"it accepts background and does not mention it, and the response cannot be retrieved ({told})"
+        answer = error or "no answer"
+        why = f"it accepts background and does not mention it, and the response cannot be retrieved ({answer})"
         logger.warning("%s: %s; its run may end with this process", job.id, why)
         held = replace(job, turn=replace(job.turn, mode="foreground"))
         with suppress(StoreError):  # a note must not cost the stream
@@ -96,7 +96,7 @@ class Holds:
             self._doubts[job.id] = _Doubt(job, why, error is not None and is_not_served(error))
         return held
 
-    async def beside(self, job_id: str, follow: Callable[[], Awaitable[After]]) -> After:
+    async def follow_and_ask(self, job_id: str, follow: Callable[[], Awaitable[After]]) -> After:
         """Follow a job; where its run is in doubt, ask again beside that and once after it."""
         doubt = self._doubts.pop(job_id, None)
         if doubt is None:
@@ -122,7 +122,7 @@ class Holds:
             await self._clock.sleep(wait_s)
             if await self._is_shown(doubt):
                 doubt.is_over = True
-                return await self._let_go(doubt.job)
+                return await self._mark_background(doubt.job)
         if doubt.is_missing:
             doubt.is_over = True
             await self._learn(doubt.job, doubt.why)
@@ -135,10 +135,10 @@ class Holds:
             return False
         return True
 
-    async def _let_go(self, job: Job) -> None:
+    async def _mark_background(self, job: Job) -> None:
         """Take the run for one that goes on without its connection, as it was sent."""
         with suppress(StoreError):
-            if await self._follower.let_go(job.id, job.turn.mode):
+            if await self._follower.mark_background(job.id, job.turn.mode):
                 await self._store.record(job.id, self._clock.now(), "background", "a later GET shows the response")
                 await self._store.schedule(job.id, self._clock.now(), FAR_LOOK_S, FAR_LOOK_S)
 

@@ -31,11 +31,11 @@ class Resender:
 
     async def after_refusal(self, job: Job, error: UpstreamError) -> bool:
         """If upstream refused a turn because it lacks what goes before, rewrite the turn and return True."""
-        retold = await self._retell(job, error.code, error.param, str(error))
-        if retold is None or await self._store.save(job.unsent("")) is None:
+        rewritten = await self._rewrite_turn(job, error.code, error.param, str(error))
+        if rewritten is None or await self._store.save(job.unsent("")) is None:
             return False
         await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=retold))
+        return await self._store.rewrite(replace(job, context="rebuilt", turn=rewritten))
 
     async def after_failure(self, failed: Job) -> bool:
         """If a response failed because upstream lacks what goes before, have its turn sent again and return True."""
@@ -46,8 +46,8 @@ class Resender:
         response = _response_of(failed)
         param = str(mapping_of(response.get("error")).get("param") or "")
         answered = has_answer(items_of(response.get("output")))
-        retold = await self._retell(failed, error.code, param, error.message, answered=answered)
-        again = None if retold is None else await self._begin_again(failed, retold)
+        rewritten = await self._rewrite_turn(failed, error.code, param, error.message, answered=answered)
+        again = None if rewritten is None else await self._reset_turn(failed, rewritten)
         if again is None or not await self._store.resend(again, response_id):
             return False
         logger.info("%s: %s failed without what it goes on from; sent again", failed.id, response_id)
@@ -58,11 +58,11 @@ class Resender:
         """Do the same for a stream that ended with an error event and without a response object."""
         error = failure_in({"error": event.get("error") or event})
         param = str(mapping_of(event.get("error") or event).get("param") or "")
-        if error is None or await self._retell(job, error.code, param, error.message) is None:
+        if error is None or await self._rewrite_turn(job, error.code, param, error.message) is None:
             return False
-        return await self.after_failure(await self._as_failed(job, error, param))
+        return await self.after_failure(await self._read_failure(job, error, param))
 
-    async def _as_failed(self, job: Job, error: Failure, param: str) -> Job:
+    async def _read_failure(self, job: Job, error: Failure, param: str) -> Job:
         """Return the job as a GET shows it, with the error of its stream; without a GET, as failed by that error."""
         now = self._clock.now()
         try:
@@ -73,15 +73,17 @@ class Resender:
         seen = job.observe(look.response, now)
         return replace(seen, error=error) if seen.status is Status.FAILED else seen
 
-    async def _retell(self, job: Job, code: str, param: str, words: str, *, answered: bool = False) -> Turn | None:
+    async def _rewrite_turn(
+        self, job: Job, code: str, param: str, words: str, *, answered: bool = False
+    ) -> Turn | None:
         """Return the turn told in another way, or None where the error is of something else or nothing else is left.
 
         An answer that had begun shows that upstream knew what went before, unless the error names the link.
         """
         body, turn = job.turn.request, job.turn
         if thread.unreadable(code, param):
-            told = thread.without_reasoning(body)
-            return None if told == body else replace(turn, request=told)
+            kept = thread.without_reasoning(body)
+            return None if kept == body else replace(turn, request=kept)
         if turn.rebuilt or not thread.forgotten(body, code, param, "" if answered else words, named_in=words):
             return None
         exchanges = await self._store.thread(job.id, before_turn=turn.number)
@@ -89,16 +91,16 @@ class Resender:
             return None
         return replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
 
-    async def _begin_again(self, failed: Job, retold: Turn) -> Job | None:
+    async def _reset_turn(self, failed: Job, rewritten: Turn) -> Job | None:
         """Return the job with its turn not yet sent; None where the failed response used up what it may cost."""
         turn = Turn(
-            number=retold.number,
-            request=retold.request,
+            number=rewritten.number,
+            request=rewritten.request,
             request_id=str(uuid4()),
-            base_url=retold.base_url,
-            fingerprint=retold.fingerprint,
-            mode=retold.mode,
-            rebuilt=retold.rebuilt,
+            base_url=rewritten.base_url,
+            fingerprint=rewritten.fingerprint,
+            mode=rewritten.mode,
+            rebuilt=rewritten.rebuilt,
         )
         status = Status.PENDING if turn.number == 1 else Status.IN_PROGRESS
         again = replace(failed, turn=turn, status=status, context="rebuilt", usage=failed.usage_before)
