@@ -283,6 +283,14 @@ def test_models_that_are_not_there_or_soon_will_not_be_are_told(terminal: Termin
     assert finding["state"] == "warning"
 
 
+def test_model_that_only_the_list_names_is_there(terminal: Terminal, upstream: RunningServer):
+    """How lists look, and what is said without one, is in test_model_list.py."""
+    upstream.queue_fault(on="any", match="gpt-6-sol", status=404, body={"detail": "Not Found"}, times=-1)
+    status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-6-sol")
+    assert (status, findings["model"][0]["text"]) == (0, "gpt-6-sol is there")
+    assert findings["upstream"][0]["state"] == "ok"
+
+
 def test_jobs_that_nobody_works_on_are_found_and_those_of_a_living_server_are_not(
     terminal: Terminal, upstream: RunningServer
 ):

@@ -1,10 +1,13 @@
-"""The faults under which comparable servers were measured to lose a paid result or to pay for it twice."""
+"""The faults under which comparable servers were measured to lose a paid result or to pay for it twice.
+
+In every one of them no response is asked about in a storm: each server here checks that as it ends.
+"""
 
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,14 +19,43 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs import responses
-from agent_jobs.emulator import Emulator, running
+from agent_jobs.emulator import Emulator
+from agent_jobs.emulator import running as running_unchecked
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
-from hosts import Host, eventually, hosting, scripted
+from hosts import SPEED, Host, eventually, scripted
+from hosts import hosting as hosting_at
 from processes import serving
+from test_request_rates import check_rates
 
 FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing a socket resets its connection
+
+#: The speeds of the clocks of the hosts in a test: its fastest makes the most requests in a second of ours.
+SPEEDS: list[float] = []
+
+
+@asynccontextmanager
+async def hosting(settings: Settings, *, speed: float = SPEED) -> AsyncGenerator[Host]:
+    """A host whose requests are counted by its own seconds."""
+    SPEEDS.append(speed)
+    async with hosting_at(settings, speed=speed) as host:
+        yield host
+
+
+@contextmanager
+def running(emulator: Emulator | None = None, *, time_scale: float = 1.0) -> Generator[RunningServer]:
+    """An upstream that was asked about no response in a storm."""
+    SPEEDS.clear()
+    with running_unchecked(emulator=emulator, time_scale=time_scale) as server:
+        yield server
+    check_rates(server.emulator, max(SPEEDS, default=SPEED))
+
+
+@pytest.fixture
+def upstream() -> Iterator[RunningServer]:
+    with running(time_scale=SPEED) as server:
+        yield server
 
 
 class Line:

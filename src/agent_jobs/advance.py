@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 
 import anyio
@@ -27,9 +28,11 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.follow import Follower
+from agent_jobs.hold import Holds, is_not_served
 from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status
 from agent_jobs.loop import Loop
 from agent_jobs.request.hosted import INCLUDED
+from agent_jobs.resend import Resender
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done, Parked
@@ -52,8 +55,6 @@ PENDING_MAX_S = 7 * 86_400.0
 #: Past its limit a run that cannot be asked about is asked about so often, and so long.
 OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
-#: How long one GET may take that finds out whether a run goes on without its connection.
-DECIDE_S = 10.0
 #: Upstream may ask not to be looked at, but not for so long that a result could be gone.
 ASKED_TO_WAIT_MAX_S = 120.0
 #: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
@@ -113,10 +114,11 @@ class Advancer:
         self._settler = settler
         self._loop = loop
         self._secrets = secrets
-        self._follower = Follower(store, clock, limits.follow, settler.closed)
+        self._resender = Resender(store, client, clock, settler)
+        self._follower = Follower(store, clock, limits.follow, settler.closed, self._resender.after_failure)
         self._births: set[anyio.CancelScope] = set()
         self._hurried = False
-        self._deciding: set[str] = set()
+        self._holds = Holds(store, client, clock, self._follower)
         self._paused: tuple[float, str] | None = None
 
     @property
@@ -126,7 +128,7 @@ class Advancer:
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is not known yet whether the job's run goes on without this process."""
-        return job_id in self._deciding
+        return self._holds.is_deciding(job_id)
 
     async def keep(self) -> None:
         """Write down what followed jobs tell on their way, for ever."""
@@ -209,13 +211,18 @@ class Advancer:
                 code = error.code if error.code in ACCOUNT_CODES else "account_refused"
                 await self._fail(job, code, str(error))
             except RefusedError as error:
-                if await self._drop(job, error) or await self._taught(job, error) or await self._retold(job, error):
+                if await self._drop(job, error) or await self._taught(job, error):
+                    return After(0)
+                if await self._resender.after_refusal(job, error):
                     return After(0)
                 why = request.sentence_for(error.code, error.param, str(error), job.turn.request)
                 await self._fail(job, error.code or "upstream_rejected", why)
             except RequestError as error:
                 await self._fail(job, "missing_secret", str(error))
             except UnclearError as error:
+                # A gateway's 500 may be another server's "not found".
+                if error.status is not None and await self._resender.after_refusal(job, error):
+                    return After(0)
                 return await self._unconfirmed(job, str(error))
             except _NotOursError:
                 # Parks nothing but a job that is still pending and ours; a later turn has its slot.
@@ -253,9 +260,9 @@ class Advancer:
                 unsaid = in_background(event) is None and event.get("type") != ANSWERED_JSON
                 is_open = not job.terminal and job.turn.mode != "foreground" and self._limits.mode is None
                 if unsaid and is_open:
-                    self._deciding.add(job.id)
+                    self._holds.begin(job.id)
                 cancelling = await self._born(job, response_id)
-                job = await self._decided(job, response_id)
+                job = await self._holds.decide(job)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, inf
                 if job.terminal or cancelling:
@@ -263,31 +270,9 @@ class Advancer:
                 if event.get("type") == ANSWERED_JSON:
                     return await self._poll(job)
                 if self._follower.has_room or in_background(event) is not True:
-                    return await self._follow(job, events)
+                    return await self._holds.follow_and_ask(job.id, partial(self._follow, job, events))
                 return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
-
-    async def _decided(self, job: Job, response_id: str) -> Job:
-        """Return the job as held open if upstream does not mention `background` and cannot retrieve its response."""
-        if job.id not in self._deciding:
-            return job
-        try:
-            with anyio.move_on_after(DECIDE_S):
-                await self._client.retrieve(response_id)
-            return job
-        except UpstreamError as error:
-            if not _is_not_served(error):
-                return job
-            why = f"it accepts background and ignores it: the response cannot be retrieved ({error})"
-            logger.warning("%s: %s; its run ends with this process", job.id, why)
-            held, now = replace(job, turn=replace(job.turn, mode="foreground")), self._clock.now()
-            with suppress(StoreError):  # a note must not cost the stream
-                await self._store.save(held)
-                await self._store.learn(job.turn.base_url, str(job.turn.request.get("model")), "foreground", now, why)
-                await self._store.record(job.id, now, "foreground", why)
-            return held
-        finally:
-            self._deciding.discard(job.id)
 
     async def _mode(self, job: Job) -> Mode:
         """How to send this turn: as a person said, else as its endpoint taught us, else in the best way."""
@@ -333,20 +318,6 @@ class Advancer:
         await self._store.record(job.id, now, lesser, str(error))
         return await self._store.save(job.unsent("")) is not None
 
-    async def _retold(self, job: Job, error: RefusedError) -> bool:
-        """Whether upstream cannot read what the job goes on from, and its request now tells it in another way."""
-        body, turn = job.turn.request, job.turn
-        if thread.unreadable(error.code, error.param):
-            turn = replace(turn, request=thread.without_reasoning(body))
-        elif not turn.rebuilt and thread.forgotten(body, error.code, error.param, str(error)):
-            exchanges = await self._store.thread(job.id, before_turn=turn.number)
-            if exchanges:
-                turn = replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
-        if turn.request == body or await self._store.save(job.unsent("")) is None:
-            return False
-        await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=turn))
-
     async def _in_conversation(self, job: Job) -> Job:
         """The job with a conversation of its own, if it asked for one."""
         if job.turn.request.get("conversation") is not True:
@@ -389,7 +360,7 @@ class Advancer:
                     await self._write_anew(job)  # its row went with a database that could not be read any more
                     continue
                 if job.status is not Status.QUEUED:
-                    await self._save(job)
+                    await self._save_seen(job)
                 break
             except StoreError as error:
                 # The log is the last place that can keep a paid run findable.
@@ -406,11 +377,11 @@ class Advancer:
 
     async def _follow(self, job: Job, events: AsyncGenerator[JSON], *, attached: bool = False) -> After:
         """Read the job's stream; what it leaves open, a GET decides."""
-        held = job.turn.mode == "foreground"
         if job.observed_by != "following":
             with suppress(StoreError):  # a note must not cost the stream
                 await self._store.record(job.id, self._clock.now(), "following")
             job = replace(job, observed_by="following")
+        held = job.turn.mode == "foreground"
         if not held:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
@@ -421,7 +392,10 @@ class Advancer:
         if job.terminal:
             logger.info("%s: ended, %s", job.id, job.status)
             return After(0)
-        if held:
+        error = self._follower.take_error(job.id)
+        if error and await self._follower.insist(job, lambda: self._resender.after_stream_error(job, error)):
+            return After(0)
+        if job.turn.mode == "foreground":
             return await self._end_held(job)
         if job.turn.detached == 0:
             return await self._poll(job, 0)
@@ -439,7 +413,7 @@ class Advancer:
             ended = await self._ask_for_rest(job.unfollowed())
         if not (ended.terminal or ended.turn.acting):
             return await self._poll(ended)
-        await self._follower.insist(ended, lambda: self._save(ended))
+        await self._follower.insist(ended, lambda: self._save_seen(ended))
         logger.info("%s: ended with its connection, %s", job.id, ended.status)
         return After(0)
 
@@ -506,6 +480,12 @@ class Advancer:
         """Write down what may be the job's end, with what it cost."""
         return await self._store.save(await self._settler.closed(job), held=held)
 
+    async def _save_seen(self, job: Job, *, held: bool = True) -> Job | None:
+        """Write down what upstream showed of a job; None also where its turn is to be sent again instead."""
+        if held and await self._resender.after_failure(job):
+            return None
+        return await self._save(job, held=held)
+
     async def _fail(self, job: Job, code: str, why: str) -> None:
         logger.info("%s: failed, %s", job.id, code)
         await self._save(job.failed(code, why, self._clock.now()))
@@ -518,7 +498,7 @@ class Advancer:
             look = await self._client.retrieve(job.turn.response_id or "")
             self._paused = None
             now, not_before_s = self._clock.now(), min(look.poll_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            seen = job.observe(look.response, now)
+            seen = _with_actual_mode(job.observe(look.response, now))
         except (MissingError, AccountError) as error:
             if not ours:
                 # Another key's response: whoever has that key can see it.
@@ -532,11 +512,11 @@ class Advancer:
             seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
         except UpstreamError as error:
             not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            lost = job.turn.mode == "foreground" and _is_not_served(error)
+            lost = job.turn.mode == "foreground" and is_not_served(error)
             seen = job.missed(now) if lost else job.unreached(f"cannot look: {error}", now)
             if error.code == "not_a_responses_api":
                 logger.warning("%s: %s", job.id, error)
-        saved = await self._save(seen, held=held)
+        saved = await self._save_seen(seen, held=held)
         if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
             return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
         if saved is None or saved.terminal:
@@ -594,9 +574,11 @@ def _is_ours(name: str, body: JSON) -> bool:
     return name in body
 
 
-def _is_not_served(error: UpstreamError) -> bool:
-    """Return True if upstream answers that it has no such response, or no such path."""
-    return isinstance(error, MissingError) or error.status in (404, 405, 501) or error.code == "not_a_responses_api"
+def _with_actual_mode(seen: Job) -> Job:
+    """Return a job that a GET shows running; where no process holds its connection, it goes on without one."""
+    if seen.turn.mode != "foreground" or seen.status not in (Status.QUEUED, Status.IN_PROGRESS) or seen.turn.acting:
+        return seen
+    return replace(seen, turn=replace(seen.turn, mode="background"))
 
 
 def _unsent(error: UnclearError) -> UnsentError:

@@ -278,6 +278,17 @@ class Engine:
         """
         return await self._working().client.model(name)
 
+    async def models(self) -> dict[str, JSON]:
+        """What upstream says of each model that it lists, by name, asked with the key.
+
+        Raises:
+            ConfigError: Nothing can be asked from here.
+            UpstreamError: It refuses the key, or has no list.
+        """
+        from agent_jobs.request import listed_models  # only `doctor` asks
+
+        return listed_models(await self._working().client.model_pages())
+
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is not known yet whether the job's run goes on without this process."""
         return isinstance(self._upstream, Upstream) and self._working().runner.is_deciding(job_id)

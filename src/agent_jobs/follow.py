@@ -8,16 +8,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import TypeVar
 
 import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
-from agent_jobs.job import JSON, Job, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.job import JSON, Job, Mode, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
 from agent_jobs.responses import ANSWERED_JSON
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Progress is written at most so often; ends and changes of status at once.
 WRITE_S = 1.0
@@ -37,13 +40,23 @@ class Follower:
     Args:
         limit: How many at once; the jobs beyond it are looked at.
         closed: Puts to an ended job what is written down with its end.
+        resend: Has the turn of a failed job sent again where that is right; returns whether it does.
     """
 
-    def __init__(self, store: Store, clock: Clock, limit: int, closed: Callable[[Job], Awaitable[Job]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        limit: int,
+        closed: Callable[[Job], Awaitable[Job]],
+        resend: Callable[[Job], Awaitable[bool]],
+    ) -> None:
         self._store = store
         self._clock = clock
         self._limit = limit
         self._closed = closed
+        self._resend = resend
+        self._errors: dict[str, JSON] = {}
         self._readings: dict[str, _Reading] = {}
         self._told = anyio.Event()
 
@@ -60,6 +73,18 @@ class Follower:
         """Stop reading the job's stream: somebody saw its end elsewhere."""
         if job_id in self._readings:
             self._readings[job_id].scope.cancel()
+
+    async def mark_background(self, job_id: str, mode: Mode) -> bool:
+        """Take a held run for one of this mode, which goes on without its stream; False where none is read here."""
+        reading = self._readings.get(job_id)
+        if reading is None or reading.job.terminal or reading.job.turn.acting:
+            return False
+        reading.job = replace(reading.job, turn=replace(reading.job.turn, mode=mode))
+        return await self._save(reading)
+
+    def take_error(self, job_id: str) -> JSON | None:
+        """Return the error event that a job's stream ended with, once."""
+        return self._errors.pop(job_id, None)
 
     async def keep(self) -> None:
         """Write down what the streams tell, for ever: all together, since one write costs about what many do."""
@@ -104,6 +129,8 @@ class Follower:
                 logger.info("%s: its stream broke: %s", job.id, error)
             finally:
                 del self._readings[job.id]
+        if reading.error is not None and not reading.job.terminal:
+            self._errors[job.id] = reading.error
         if limit.cancelled_caught:
             return reading.written().timed_out(self._clock.now())
         if not (reading.job.terminal or reading.heard):
@@ -148,6 +175,8 @@ class Follower:
         ends = job.terminal or job.turn.acting
 
         async def save() -> Job | None:
+            if await self._resend(job):
+                return None
             return await self._store.save(await self._closed(job))
 
         try:
@@ -160,7 +189,7 @@ class Follower:
         reading.moved = False
         return saved is not None and not _stopped(saved, saved.cancel_requested_at)
 
-    async def insist(self, job: Job, ask: Callable[[], Awaitable[Job | None]]) -> Job | None:
+    async def insist(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
         """Return what the database answers; for a run that is held open, ask until it does.
 
         The stream of such a run is the only copy of its result.
@@ -199,7 +228,7 @@ class _Reading:
     items: list[JSON] = field(default_factory=list[JSON])
     done: dict[int, JSON] = field(default_factory=dict[int, JSON])  #: finished items by their place in the output
     answered_json: bool = False  #: it is no stream
-    failed: bool = False  #: it told of an error
+    error: JSON | None = None  #: the event that told of one
     worded: set[object] = field(default_factory=set[object])  #: items of which text was taken in, by their place
     said: list[str] = field(default_factory=list[str])  #: all words of this stream
     words: list[str] = field(default_factory=list[str])
@@ -229,7 +258,7 @@ class _Reading:
             if event.get("output_index") not in self.worded:
                 self._add_words(event, str(event.get("text") or event.get("refusal") or ""))
         elif kind == "error":
-            self.failed = True
+            self.error = event
         elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
             self.thoughts.append(str(event.get("delta")))
         elif kind == "response.reasoning_summary_part.added":
@@ -276,7 +305,7 @@ class _Reading:
     def ended(self) -> Job:
         """Return the job after its stream; a held run has its answer as `counted` where all of it was read."""
         job = self.written()
-        if not self.held or job.terminal or job.turn.acting or self.failed:
+        if not self.held or job.terminal or job.turn.acting or self.error is not None:
             return job
         items = self._finished_items()
         last: JSON = items[-1] if items else {}

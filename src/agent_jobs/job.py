@@ -232,7 +232,7 @@ class Job:
     activity: str = ""
     error: Failure | None = None
     usage: Usage | None = None  #: of all turns
-    usage_before: Usage | None = None  #: of the turns before this one
+    usage_before: Usage | None = None  #: of the turns before this one, and of a failed response that it repeats
     cost_before_usd: float | None = None
     max_cost_usd: float | None = None
     toolbox: Sequence[str] = ()  #: which tools of the user's servers it may call
@@ -456,7 +456,7 @@ class Job:
 
     def _used(self, used: Usage | None) -> Usage | None:
         """Return the usage of all turns, given this one's; partial where that of any turn is not known."""
-        if self.turn.number == 1:
+        if self.turn.number == 1 and self.usage_before is None:
             return used or self.usage
         if used is None and self.usage_before is None:
             return None
@@ -630,13 +630,13 @@ def _failure(response: JSON, end: str) -> Failure | None:
     """The reason of an end that is not `completed`, from wherever upstream wrote it."""
     details = mapping_of(response.get("incomplete_details"))
     if end == "failed":
-        return _error_of(response) or Failure("failed", "Upstream gave no reason.")
+        return failure_in(response) or Failure("failed", "Upstream gave no reason.")
     if end == "incomplete":
         return Failure(str(details.get("reason") or "incomplete"), "The output was cut short.")
     return None
 
 
-def _error_of(response: JSON) -> Failure | None:
+def failure_in(response: JSON) -> Failure | None:
     """Return the error that a response names: an object, a text, or one or several of them in a list."""
     for name in ("error", "errors", "last_error", "detail", "message"):
         value = response.get(name)

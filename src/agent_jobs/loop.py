@@ -263,7 +263,8 @@ class Loop:
     @staticmethod
     def _is_told_again(job: Job, calls: Sequence[Call]) -> bool:
         """Return True if upstream cannot go on by an id: it keeps nothing, or it cannot tell the calls apart."""
-        if job.turn.mode == "foreground":
+        # Where a later turn had to be rebuilt, upstream did not even keep the response before it.
+        if job.turn.mode == "foreground" or (job.turn.rebuilt and job.turn.number > 1):
             return True
         return "conversation" not in job.turn.request and any(upstream_call_id(call.id) != call.id for call in calls)
 

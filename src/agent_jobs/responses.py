@@ -50,6 +50,8 @@ UPLOAD_KEPT = {"expires_after[anchor]": "created_at", "expires_after[seconds]": 
 #: A shorter text is no secret, and may well stand in any other.
 SECRET_CHARS = 8
 RETRY_AFTER_MAX_S = 3600.0
+#: Of a list of models; the longest that was seen has 400 models in one page.
+MODEL_PAGES = 20
 #: What servers say of a path they do not serve, where a missing model or conversation would be named.
 NO_ROUTE = ("", "Not Found", "Method Not Allowed")
 #: Where an error stands in a body, by how often that was seen; under `errors` there are several.
@@ -169,7 +171,7 @@ class ResponsesClient:
             RefusedError: Refused for good.
             UnclearError: Accepted or not, nobody knows; never send it again.
         """
-        sent = False
+        sent, background = False, cast("bool | None", None)
         dialed = Dialed()
         timeouts: dict[str, float] = {}
 
@@ -195,7 +197,11 @@ class ResponsesClient:
             ) as source:
                 limited = source.response.stream = _Limited(source.response.stream, self._start_timeout_s)
                 async for event in self._events(source, creating=True):
-                    limited.limit_s = STREAM_IDLE_S if in_background(event) is not False else HELD_IDLE_S
+                    if event.get("response"):
+                        said = in_background(event)
+                        background = bool(background) if said is None else said
+                    # Where nothing is said of it, the run may live by this connection.
+                    limited.limit_s = HELD_IDLE_S if background is False else STREAM_IDLE_S
                     yield event
         except httpx2.TransportError as error:
             raise _broken(error, self.endpoint, dialed, sent=sent) from error
@@ -252,6 +258,30 @@ class ResponsesClient:
             UpstreamError: As `retrieve`; a model that is not known is a RefusedError of status 404.
         """
         return _object(await self._call("GET", self.endpoint.url(f"/models/{_named(name)}")))
+
+    async def model_pages(self) -> list[object]:
+        """GET the list of models, each page as upstream sent it; one that cannot be had ends the list.
+
+        Raises:
+            AccountError: The key may not ask.
+            UpstreamError: As `retrieve`; there is no list, or it is no JSON.
+        """
+        pages: list[object] = []
+        url, asked = self.endpoint.url("/models"), set[httpx2.URL]()
+        while url is not None and url not in asked and len(pages) < MODEL_PAGES:
+            asked.add(url)
+            try:
+                answer = await self._call("GET", url)
+                pages.append(json.loads(answer.text))
+            except (UpstreamError, ValueError, RecursionError) as error:
+                if pages:
+                    break
+                if isinstance(error, UpstreamError):
+                    raise
+                words = f"{bare(url)} answered without JSON"
+                raise UnclearError(words, code="not_a_responses_api") from None
+            url = _next_page(url, pages[-1])
+        return pages
 
     async def create_conversation(self) -> str:
         """Open a conversation upstream and return its id.
@@ -555,6 +585,29 @@ def _object(answer: httpx2.Response) -> JSON:
             words = f"retrieve is not served here: {words}"
         raise UnclearError(words, code="not_a_responses_api", status=answer.status_code)
     return response
+
+
+def _next_page(url: httpx2.URL, page: object) -> httpx2.URL | None:
+    """Return where the next page of a list is, in any of the ways in which servers say so; None after the last."""
+    if not isinstance(page, dict):
+        return None
+    body = cast(JSON, page)
+    for name in ("next", "next_page", "next_url", "nextLink"):
+        said = body.get(name)
+        if isinstance(said, str) and ("/" in said or said.startswith("?")):
+            there = url.join(said)
+            # The key goes nowhere else.
+            return there if (there.scheme, there.host, there.port) == (url.scheme, url.host, url.port) else None
+        if isinstance(said, int) and not isinstance(said, bool):
+            return url.copy_merge_params({"page": said})
+    for name, parameter in (("nextPageToken", "pageToken"), ("next_page_token", "page_token")):
+        if body.get(name):
+            return url.copy_merge_params({parameter: str(body[name])})
+    data: object = body.get("data")
+    items = cast("list[object]", data) if isinstance(data, list) else []
+    last = cast(JSON, items[-1]).get("id") if items and isinstance(items[-1], dict) else None
+    last_id = body.get("last_id") or last
+    return url.copy_merge_params({"after": str(last_id)}) if body.get("has_more") is True and last_id else None
 
 
 def _is_page(answer: httpx2.Response) -> bool:

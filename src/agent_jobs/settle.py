@@ -107,7 +107,7 @@ class Settler:
         response = job.output.response if job.output else job.counted
         if not response and job.turn.acting:
             return job.cost_usd  # this turn's is in it since it ended
-        if job.turn.number > 1 and job.cost_before_usd is None:
+        if (job.turn.number > 1 or job.usage_before is not None) and job.cost_before_usd is None:
             return None
         before = job.cost_before_usd or 0.0
         if job.turn.response_id is None and not job.unconfirmed:

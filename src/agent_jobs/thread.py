@@ -11,6 +11,20 @@ from agent_jobs.job import JSON, Call, arguments_text, calls_of, items_of, with_
 LINKS = ("previous_response_id", "conversation")
 #: What upstream says of a link that it does not know (any more).
 FORGOTTEN_CODES = frozenset({"previous_response_not_found", "conversation_not_found"})
+#: What is said in words only, also with another id than ours: gateways know a response by an id of their own. The call
+#: of an output, or an item, is missing where the link was accepted and not followed.
+_LOST = re.compile(
+    r"previous[ _-]?response"
+    r"|\b(?:no|unknown) (?:such )?(?:response|conversation) (?:found|exists|with|for|id)\b"
+    r"|\b(?:no such|unknown) (?:response|conversation)\b"
+    r"|\b(?:not|n't|failed to) find (?:the |a |any )?(?:response|conversation)\b"
+    r"|\b(?:response|conversation)(?:[ _]id| with(?: the)? id| id)?[\s:='\"`(]+(?:\S*[\d_]\S*\s+)?"
+    r"(?:was |is |has |could |can |does )?(?:not (?:be )?(?:found|exist|stored|retained)|doesn't exist|no longer"
+    r"|expired|been (?:deleted|evicted|removed))"
+    r"|\bno (?:tool|function) call found for\b"
+    r"|\bitem with id\b.{0,100}\bnot found\b",
+    re.IGNORECASE,
+)
 ENCRYPTED = "reasoning.encrypted_content"
 #: What the API takes in the name of a function, also of one that a model made up.
 NAME_CHARS = 64
@@ -82,11 +96,22 @@ def with_answers(body: JSON, answers: Sequence[JSON]) -> JSON:
     return {**body, "input": [*answers, *_asked(body)]} if answers else body
 
 
-def forgotten(body: JSON, code: str, param: str, words: str) -> bool:
-    """Whether a refusal means that upstream does not know what the request goes on from."""
+def forgotten(body: JSON, code: str, param: str, words: str, *, named_in: str = "") -> bool:
+    """Return True if an error means that upstream does not know what the request goes on from.
+
+    Args:
+        body: The request.
+        code: The error's code.
+        param: The parameter that it names.
+        words: Its message, read for what servers say of a response that they do not have.
+        named_in: Its message, read for the link's own id alone.
+    """
+    links = [str(body[link]) for link in LINKS if link in body]
+    if code == "conversation_locked":
+        return False
     # A conversation that is gone is told of in words only.
-    named = any(str(body[link]) in words for link in LINKS if link in body)
-    return named or code in FORGOTTEN_CODES or param in LINKS
+    named = any(link in words or link in named_in for link in links)
+    return named or code in FORGOTTEN_CODES or param in LINKS or bool(links and _LOST.search(words))
 
 
 def unreadable(code: str, param: str) -> bool:

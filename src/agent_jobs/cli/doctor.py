@@ -2,12 +2,10 @@
 
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,19 @@ import click
 from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
-from agent_jobs.cli.config import bare, masked, opening, toolbox_mistakes
+from agent_jobs.cli.config import masked, opening, toolbox_mistakes
 from agent_jobs.cli.entries import host_findings, key_file_findings
 from agent_jobs.cli.finding import Finding, tell
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
+from agent_jobs.cli.upstream import upstream_findings
 from agent_jobs.engine import GATHERED_MAX, Engine
-from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError
+from agent_jobs.errors import ConfigError
 from agent_jobs.group import Group, Watcher
 from agent_jobs.hosts.launch import desktop_path
 from agent_jobs.job import OPEN, Job, Status
-from agent_jobs.request import models, suggest_model
 from agent_jobs.settings import Settings, with_env_file
 
-#: A model that is shut down sooner is told of.
-SOON_DAYS = 60
 #: A running job that nobody looked at for so long is stuck: an unwatched one is looked at every 60 s, a followed one
 #: every 290 s.
 STUCK_S = 600.0
@@ -42,8 +38,8 @@ NAMED = 3
 def doctor_command(as_json: bool) -> None:
     """Look at what has to be right, and tell what is not.
 
-    Asks upstream one thing (what it says of the model) and starts no job. Exit status: 0 nothing is wrong, 1 there is
-    a problem; warnings change nothing.
+    Asks upstream what it says of the model, or which models it has, and starts no job. Exit status: 0 nothing is wrong,
+    1 there is a problem; warnings change nothing.
     """
     findings: list[Finding] = []
     for finding in _findings():
@@ -127,7 +123,7 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
         engine = session.engine
         findings: list[Finding] = []
         if asks:
-            findings += await ask_upstream(engine, settings)
+            findings += await upstream_findings(engine, settings)
         database = await engine.database()
         mode = oct(os.stat(database.path).st_mode & 0o777)[2:]
         others = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in database.watchers)
@@ -141,57 +137,6 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
         return [*findings, *await _jobs(engine, database.watchers)]
 
     return look
-
-
-async def ask_upstream(engine: Engine, settings: Settings) -> list[Finding]:
-    """One GET, which needs the key and names the model."""
-    name = settings.model or models()["default"]
-    where = bare(settings.base_url)
-    try:
-        answer = await engine.model(name)
-    except AccountError as error:
-        return [Finding("upstream", "problem", f"{where} refuses the key: {error}", "set a valid OPENAI_API_KEY")]
-    except RefusedError as error:
-        # As a word: the path of an address that is not there has it, too.
-        if error.status in (400, 404) and re.search(r"\bmodel(_|\b)", f"{error.code} {error}", re.I):
-            fix = f"set AGENT_JOBS_MODEL to one that {where} has"
-            known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
-            text = " ".join(filter(None, [f"{name}: {error}", suggest_model(name)]))
-            return [known, Finding("model", "problem", text, fix)]
-        text = f"{where} answers, but does not say what models it has ({error}); the key is not tested"
-        return [
-            Finding(
-                "upstream",
-                "warning",
-                text,
-                "check OPENAI_BASE_URL, which usually ends in /v1; a job shows whether it is right",
-            )
-        ]
-    except ConfigError as error:
-        return [Finding("settings", "problem", str(error))]
-    except AgentJobsError as error:
-        fix = getattr(error, "fix", "") or (
-            "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
-        )
-        return [Finding("upstream", "problem", f"{where}: {error}", fix)]
-    known = Finding("upstream", "ok", f"{where} answers and takes the key{await _mode(engine, name)}")
-    return [known, _model(name, answer.get("shutdown_date"), engine.now())]
-
-
-async def _mode(engine: Engine, model: str) -> str:
-    taught = await engine.mode(model)
-    return f"; it taught us to send jobs as {taught}" if taught else ""
-
-
-def _model(name: str, shutdown: object, now: float) -> Finding:
-    try:
-        days = (date.fromisoformat(str(shutdown)) - date.fromtimestamp(now)).days if shutdown else None
-    except ValueError:
-        days = None
-    if days is None or days > SOON_DAYS:
-        return Finding("model", "ok", f"{name} is there" + (f" until {shutdown}" if days else ""))
-    text = f"{name} is shut down on {shutdown}, in {days} days" if days >= 0 else f"{name} was shut down on {shutdown}"
-    return Finding("model", "warning", text, f"set AGENT_JOBS_MODEL to another, such as {models()['default']}")
 
 
 async def _jobs(engine: Engine, watchers: tuple[Watcher, ...]) -> list[Finding]:

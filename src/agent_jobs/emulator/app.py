@@ -219,6 +219,8 @@ class Emulator:
     def _read(self, exchange: Exchange) -> tuple[Script, Json]:
         body = exchange.body()
         check_create(body, strict_store=self._strict_store)
+        if exchange.fault.ignore_previous:
+            body.pop("previous_response_id", None)
         try:
             before = self._run_before(body)
             script, body = read_request(body, before.script.turns if before is not None else None)
@@ -236,7 +238,8 @@ class Emulator:
         check_items(body, self._stored_item_ids)
         check_files(body, self._files.unknown)
         self._containers.check(body)
-        check_outputs(self._items_before(body), body.get("input"))
+        if not (fault.ignore_previous or fault.fail_previous):
+            check_outputs(self._items_before(body), body.get("input"))
         run = self._accept(exchange, script, body)
         try:
             if body.get("stream") and not fault.json_instead_of_stream:

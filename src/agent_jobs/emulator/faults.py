@@ -75,6 +75,8 @@ class Fault:
     ignore_background: bool = False
     background_unsaid: bool = False  #: ignored, and mentioned in no answer
     complete_at_once: bool = False
+    ignore_previous: bool = False  #: `previous_response_id` counts as not given, and its context is missing
+    fail_previous: bool | str = False  #: fail what names a `previous_response_id`, in these words
     # the later answers about it
     json_to_attach: bool = False
     not_found_for_s: float = 0.0

@@ -4,6 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -40,6 +41,7 @@ _DEFAULTS: Json = {
 }
 _REASONING: Json = {"effort": "medium", "summary": None}
 _TEXT: Json = {"format": {"type": "text"}, "verbosity": "medium"}
+_LOST = "Previous response with id '{id}' not found."
 _SECRETS = ("authorization", "headers")  # never echoed by OpenAI
 
 
@@ -90,10 +92,11 @@ class Run:
         self.output: list[Json] = []
         self.empty_answers = 0
         self._clock = clock
-        self.script = script
+        lost_id = body.get("previous_response_id") if fault.fail_previous else None
+        self.script = script = _without_previous(script, fault, lost_id) if lost_id else script
         text = answer_text(script, body)
         steps = timeline(script, response_id, text, Asked.of(body), container, unknown=fault.unknown_events)
-        self._steps = deque(steps)
+        self._steps = deque(() if lost_id else steps)
         self._base = _echo(body, response_id) | {"background": self.background}
         if fault.background_unsaid:
             del self._base["background"]
@@ -259,6 +262,13 @@ class Run:
         counts = [usage["input_tokens"], usage["output_tokens"]]
         total = sum(counts) if all(isinstance(count, int) for count in counts) else None
         return {"total_tokens": total} | usage
+
+
+def _without_previous(script: Script, fault: Fault, lost_id: str) -> Script:
+    """Give the script of a run that fails because it lacks what it goes on from."""
+    words = fault.fail_previous if isinstance(fault.fail_previous, str) else _LOST
+    # Such a run used nothing, unless its request says what it used.
+    return replace(script, end="failed", error_message=words.replace("{id}", lost_id), usage=script.usage or None)
 
 
 def count_tokens(body: Json) -> int:

@@ -11,7 +11,15 @@ from agent_jobs.job import JSON, Mode
 from agent_jobs.request.arguments import read_arguments
 from agent_jobs.request.checks import one_of
 from agent_jobs.request.hosted import INCLUDED, Secret, resolved
-from agent_jobs.request.models import check_model, models, obituary, suggest_model
+from agent_jobs.request.models import (
+    check_model,
+    find_listed,
+    listed_models,
+    models,
+    near_models,
+    obituary,
+    suggest_model,
+)
 from agent_jobs.request.options import (
     INCLUDES,
     NAMES,
@@ -37,12 +45,15 @@ __all__ = [
     "build",
     "conversation_of",
     "dry_run_of",
+    "find_listed",
     "hash_of",
     "key_of",
+    "listed_models",
     "load_presets",
     "max_cost_of",
     "mismatch",
     "models",
+    "near_models",
     "one_of",
     "options_with",
     "our_presets",

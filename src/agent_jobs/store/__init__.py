@@ -111,6 +111,13 @@ class Store(Protocol):
         """Write a pending job's request anew, with how its context came into it; False when someone was first."""
         ...
 
+    async def resend(self, job: Job, failed_id: str) -> bool:
+        """Have a running job's turn sent again as it now stands, for its holder, in place of a response that failed.
+
+        False when another response is there by now, or the job is to be cancelled.
+        """
+        ...
+
     async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
         """What a turn asks for, or all turns of a job, in their order."""
         ...

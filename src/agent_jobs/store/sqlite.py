@@ -166,6 +166,41 @@ class SQLiteStore(Questions, Queue):
                 raise SomeoneWasFirst
         return bool(won)
 
+    async def resend(self, job: Job, failed_id: str) -> bool:
+        async with self._db.changing(job.id):
+            won = await self._db.execute(
+                f"""UPDATE job SET status = :status, context = :context, activity = '', observed_by = '',
+                           usage = :usage, usage_before = :usage_before, cost_usd = :cost_usd,
+                           cost_before_usd = :cost_before_usd, reserved_usd = :reserved_usd, revision = revision + 1
+                    WHERE id = :id AND turn = :number AND status IN {RUNNING} AND holder = :me
+                      AND cancel_requested_at IS NULL RETURNING id""",
+                id=job.id,
+                number=job.turn.number,
+                status=job.status,
+                context=job.context,
+                usage=usage_json(job.usage),
+                usage_before=usage_json(job.usage_before),
+                cost_usd=job.cost_usd,
+                cost_before_usd=job.cost_before_usd,
+                reserved_usd=job.reserved_usd,
+                me=self._db.holder.name,
+            )
+            forgotten = await self._db.execute(
+                """DELETE FROM turn WHERE job_id = :id AND number = :number AND response_id = :failed_id
+                   RETURNING number""",
+                id=job.id,
+                number=job.turn.number,
+                failed_id=failed_id,
+            )
+            if not (won and forgotten):
+                raise SomeoneWasFirst
+            await self._db.execute(
+                "DELETE FROM request WHERE job_id = :id AND turn = :number", id=job.id, number=job.turn.number
+            )
+            await self._add_turn(job)
+            return True
+        return False
+
     async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
         async with self._db.changing(job.id, spending=True):
             # A job in a later turn has its slot already, and shows in_progress.
@@ -418,7 +453,7 @@ class SQLiteStore(Questions, Queue):
             await self._db.execute(
                 f"""UPDATE job SET cancel_requested_at = COALESCE(cancel_requested_at, :now),
                            finished_at = CASE WHEN status IN {_IDLE} THEN :now ELSE finished_at END,
-                           cost_usd = CASE status WHEN 'pending' THEN 0 ELSE cost_usd END,
+                           cost_usd = CASE WHEN status = 'pending' AND usage_before IS NULL THEN 0 ELSE cost_usd END,
                            unsettled = status IN {_IDLE} AND {_UPLOADED},
                            next_at = CASE WHEN status NOT IN {_IDLE} THEN next_at WHEN {_UPLOADED} THEN :now END,
                            holder = CASE WHEN status IN {_IDLE} THEN NULL ELSE holder END,

@@ -1,0 +1,131 @@
+"""A turn sent again with all that was said before it, where upstream lacks what the turn goes on from.
+
+Some endpoints refuse the link, others accept it and fail the response. Either way nothing was answered, so the turn is
+sent once more without the link.
+"""
+
+import logging
+from dataclasses import replace
+from math import inf
+from uuid import uuid4
+
+from agent_jobs import thread
+from agent_jobs.clock import Clock
+from agent_jobs.errors import UpstreamError
+from agent_jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.responses import ResponsesClient
+from agent_jobs.settle import Settler
+from agent_jobs.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Resender:
+    """Rewrites turns that upstream cannot go on from."""
+
+    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, settler: Settler) -> None:
+        self._store = store
+        self._client = client
+        self._clock = clock
+        self._settler = settler
+
+    async def after_refusal(self, job: Job, error: UpstreamError) -> bool:
+        """If upstream refused a turn because it lacks what goes before, rewrite the turn and return True."""
+        rewritten = await self._rewrite_turn(job, error.code, error.param, str(error))
+        if rewritten is None or await self._store.save(job.unsent("")) is None:
+            return False
+        await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
+        return await self._store.rewrite(replace(job, context="rebuilt", turn=rewritten))
+
+    async def after_failure(self, failed: Job) -> bool:
+        """If a response failed because upstream lacks what goes before, have its turn sent again and return True."""
+        response_id, error = failed.turn.response_id, failed.error
+        stopping = failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None
+        if failed.status is not Status.FAILED or error is None or response_id is None or stopping:
+            return False
+        response = _response_of(failed)
+        param = str(mapping_of(response.get("error")).get("param") or "")
+        answered = has_answer(items_of(response.get("output")))
+        rewritten = await self._rewrite_turn(failed, error.code, param, error.message, answered=answered)
+        again = None if rewritten is None else await self._reset_turn(failed, rewritten)
+        if again is None or not await self._store.resend(again, response_id):
+            return False
+        logger.info("%s: %s failed without what it goes on from; sent again", failed.id, response_id)
+        await self._store.record(failed.id, self._clock.now(), "rebuilt", f"{response_id}: {error.message}")
+        return True
+
+    async def after_stream_error(self, job: Job, event: JSON) -> bool:
+        """Do the same for a stream that ended with an error event and without a response object."""
+        error = failure_in({"error": event.get("error") or event})
+        param = str(mapping_of(event.get("error") or event).get("param") or "")
+        if error is None or await self._rewrite_turn(job, error.code, param, error.message) is None:
+            return False
+        return await self.after_failure(await self._read_failure(job, error, param))
+
+    async def _read_failure(self, job: Job, error: Failure, param: str) -> Job:
+        """Return the job as a GET shows it, with the error of its stream; without a GET, as failed by that error."""
+        now = self._clock.now()
+        try:
+            look = await self._client.retrieve(job.turn.response_id or "")
+        except UpstreamError:
+            failed = job.failed(error.code, error.message, now)
+            return replace(failed, counted={"error": {"param": param}})
+        seen = job.observe(look.response, now)
+        return replace(seen, error=error) if seen.status is Status.FAILED else seen
+
+    async def _rewrite_turn(
+        self, job: Job, code: str, param: str, words: str, *, answered: bool = False
+    ) -> Turn | None:
+        """Return the turn told in another way, or None where the error is of something else or nothing else is left.
+
+        An answer that had begun shows that upstream knew what went before, unless the error names the link.
+        """
+        body, turn = job.turn.request, job.turn
+        if thread.unreadable(code, param):
+            kept = thread.without_reasoning(body)
+            return None if kept == body else replace(turn, request=kept)
+        if turn.rebuilt or not thread.forgotten(body, code, param, "" if answered else words, named_in=words):
+            return None
+        exchanges = await self._store.thread(job.id, before_turn=turn.number)
+        if not exchanges:
+            return None
+        return replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
+
+    async def _reset_turn(self, failed: Job, rewritten: Turn) -> Job | None:
+        """Return the job with its turn not yet sent; None where the failed response used up what it may cost."""
+        turn = Turn(
+            number=rewritten.number,
+            request=rewritten.request,
+            request_id=str(uuid4()),
+            base_url=rewritten.base_url,
+            fingerprint=rewritten.fingerprint,
+            mode=rewritten.mode,
+            rebuilt=rewritten.rebuilt,
+        )
+        status = Status.PENDING if turn.number == 1 else Status.IN_PROGRESS
+        again = replace(failed, turn=turn, status=status, context="rebuilt", usage=failed.usage_before)
+        again = replace(again, cost_usd=failed.cost_before_usd)
+        used = Usage.of(_response_of(failed).get("usage"))
+        if used is None or (used == Usage() and not used.partial):
+            return again
+        cost_usd = (await self._settler.closed(failed)).cost_usd
+        failed_usd = None if cost_usd is None else cost_usd - (failed.cost_before_usd or 0.0)
+        most_usd = inf if failed.max_cost_usd is None else failed.max_cost_usd
+        if most_usd < inf and failed_usd is None:
+            return None
+        reserved_usd = None if failed.reserved_usd is None else failed.reserved_usd + (failed_usd or 0.0)
+        if reserved_usd is not None and reserved_usd > most_usd:
+            return None
+        return replace(
+            again,
+            usage=failed.usage,
+            usage_before=failed.usage,
+            cost_usd=cost_usd,
+            cost_before_usd=cost_usd,
+            reserved_usd=reserved_usd,
+        )
+
+
+def _response_of(failed: Job) -> JSON:
+    output = failed.output.response if failed.output else None
+    return output or failed.counted or {}
