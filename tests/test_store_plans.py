@@ -89,6 +89,54 @@ async def test_what_is_asked_often_is_answered_from_an_index(
     assert scans <= SHORT | ({NEWEST} if what == "the newest" else set())
 
 
+@pytest.mark.parametrize("more", [{}, {"batch": "b"}], ids=str)
+@pytest.mark.parametrize("question", [found, listed])
+async def test_what_goes_on_is_found_without_what_was_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Callable[..., Any], more: dict[str, Any]
+) -> None:
+    """A week may have ten thousand results that were read: they are passed by, not read and left out."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+    execute = Database.execute
+
+    async def noted(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
+        asked.append((sql, values))
+        return await execute(self, sql, **values)
+
+    async with open_store(tmp_path) as store:
+        monkeypatch.setattr(Database, "execute", noted)
+        await question(active=True, since=5.0, **more)(store)
+        monkeypatch.undo()
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+        active = [(sql, values) for sql, values in asked if "delivered_at IS NULL" in sql]
+        plans = [[row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)] for sql, values in active]
+    assert len(plans) == (1 if question is found else 2)
+    for steps in plans:
+        assert any("INDEX job_untold (finished_at>?)" in step for step in steps)
+        assert not any("job_finished" in step for step in steps)
+
+
+@pytest.mark.parametrize("more", [{}, {"batch": "b"}, {"job_ids": ("open", "read", "told")}, {"words": "t"}], ids=str)
+async def test_what_goes_on_is_open_or_undelivered(tmp_path: Path, more: dict[str, Any]) -> None:
+    ended = {"status": Status.FAILED, "finished_at": 9.0}
+    jobs = [
+        a_job(id="open", batch="b", created_at=1.0),
+        a_job(id="told", batch="b", created_at=2.0),
+        a_job(id="read", batch="b", created_at=3.0),
+        a_job(id="long ago", batch="b", created_at=4.0),
+        a_job(id="apart", title="T", created_at=5.0),
+    ]
+    async with open_store(tmp_path) as store:
+        await store.add(*jobs, allow_duplicate=True)
+        await store.save(replace(jobs[1], **ended))
+        await store.save(replace(jobs[2], **ended))
+        await store.save(replace(jobs[3], **{**ended, "finished_at": 4.0}))
+        await store.deliver(["read"], 9.5)
+        group = Group(active=True, since=5.0, **more)
+        there = [job.id for job in await store.find(group, 20)]
+        assert there == (["apart"] if not more or "words" in more else []) + ["told", "open"]
+        assert sum((await store.listed(group, 20, 0.0)).counts.values()) == len(there)
+
+
 async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their pages are chained: what stands behind a report of megabytes is found by reading all of it."""
     asked: list[str] = []
