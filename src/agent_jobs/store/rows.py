@@ -82,23 +82,27 @@ _READ_OF_JOB = (
 
 def job_of(row: sqlite3.Row) -> Job:
     """The job in a row of job, turn and output."""
+    # A Row finds a name by comparing it with its columns one by one, which takes longer than the query.
+    columns = dict(zip(row.keys(), row, strict=True))
+    text, code = columns["text"], columns["error_code"]
+    turn = Turn(
+        number=columns["number"],
+        request=json.loads(columns["request"]),
+        acting=bool(columns["acting"]),
+        rebuilt=bool(columns["rebuilt"]),
+        **{name: columns[name] for name in _READ_OF_TURN},
+    )
     return Job(
-        status=Status(row["status"]),
-        error=Failure(row["error_code"], row["error_message"]) if row["error_code"] is not None else None,
-        usage=_usage(row["usage"]),
-        usage_before=_usage(row["usage_before"]),
-        toolbox=tuple(json.loads(row["toolbox"])),
-        output=Output(row["text"]) if row["text"] is not None else None,
-        output_bytes=row["bytes"] or 0,
-        unsettled=bool(row["unsettled"]),
-        **{name: row[name] for name in _READ_OF_JOB},
-        turn=Turn(
-            number=row["number"],
-            request=json.loads(row["request"]),
-            acting=bool(row["acting"]),
-            rebuilt=bool(row["rebuilt"]),
-            **{name: row[name] for name in _READ_OF_TURN},
-        ),
+        status=Status(columns["status"]),
+        error=Failure(code, columns["error_message"]) if code is not None else None,
+        usage=_usage(columns["usage"]),
+        usage_before=_usage(columns["usage_before"]),
+        toolbox=tuple(json.loads(columns["toolbox"])),
+        output=Output(text) if text is not None else None,
+        output_bytes=columns["bytes"] or 0,
+        unsettled=bool(columns["unsettled"]),
+        **{name: columns[name] for name in _READ_OF_JOB},
+        turn=turn,
     )
 
 
