@@ -26,9 +26,9 @@ def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
     while offset < len(data) and data[offset] & 0xC0 == 0x80:
         offset -= 1
     ahead = data[offset : offset + limit_bytes + 4].decode(errors="ignore")
-    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: size(ahead[:count]))
-    if fits == len(ahead):
+    if size(ahead) <= limit_bytes:
         return ahead, None
+    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: size(ahead[:count]))
     part = ahead[: _end(ahead, fits)]
     return part, offset + len(part.encode())
 

@@ -67,7 +67,7 @@ class Database:
         self._adrift: StoreError | None = None
         self._settle_at = 0.0
         self._log_left = False
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)  # whatever is done with it waits for the worker thread anyway
         self._stirred: dict[str, anyio.Event] = {}
         self._any_stirred = anyio.Event()
         self._changes = 0  #: committed by this process
