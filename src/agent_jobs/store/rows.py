@@ -80,29 +80,45 @@ _READ_OF_JOB = (
 )
 
 
+#: Read beside them, in the form in which they are stored.
+_STORED_OF_JOB = ("status", "error_code", "error_message", "usage", "usage_before", "toolbox", "unsettled")
+_STORED_OF_TURN = ("number", "acting", "rebuilt")
+_TURN_FROM = len(_READ_OF_JOB)
+_STORED_FROM = _TURN_FROM + len(_READ_OF_TURN)
+#: The columns of a job and its turn as `job_of` takes them; request, text and size in bytes come after them.
+COLUMNS = ", ".join(
+    [
+        *(f"job.{name}" for name in _READ_OF_JOB),
+        *(f"turn.{name}" for name in _READ_OF_TURN),
+        *(f"job.{name}" for name in _STORED_OF_JOB),
+        *(f"turn.{name}" for name in _STORED_OF_TURN),
+    ]
+)
+
+
 def job_of(row: sqlite3.Row) -> Job:
-    """The job in a row of job, turn and output."""
-    # A Row finds a name by comparing it with its columns one by one, which takes longer than the query.
-    columns = dict(zip(row.keys(), row, strict=True))
-    text, code = columns["text"], columns["error_code"]
+    """Return the job in a row of `COLUMNS`, request, text and size."""
+    # By place: a Row finds a name by comparing it with its columns one by one, which takes longer than the query.
+    status, error_code, error_message, usage, usage_before, toolbox, unsettled, *of_turn = row[_STORED_FROM:]
+    number, acting, rebuilt, request, text, size = of_turn
     turn = Turn(
-        number=columns["number"],
-        request=json.loads(columns["request"]),
-        acting=bool(columns["acting"]),
-        rebuilt=bool(columns["rebuilt"]),
-        **{name: columns[name] for name in _READ_OF_TURN},
+        number=number,
+        request=json.loads(request),
+        acting=bool(acting),
+        rebuilt=bool(rebuilt),
+        **dict(zip(_READ_OF_TURN, row[_TURN_FROM:_STORED_FROM], strict=True)),
     )
     return Job(
-        status=Status(columns["status"]),
-        error=Failure(code, columns["error_message"]) if code is not None else None,
-        usage=_usage(columns["usage"]),
-        usage_before=_usage(columns["usage_before"]),
-        toolbox=tuple(json.loads(columns["toolbox"])),
+        status=Status(status),
+        error=Failure(error_code, error_message) if error_code is not None else None,
+        usage=_usage(usage),
+        usage_before=_usage(usage_before),
+        toolbox=tuple(json.loads(toolbox)),
         output=Output(text) if text is not None else None,
-        output_bytes=columns["bytes"] or 0,
-        unsettled=bool(columns["unsettled"]),
-        **{name: columns[name] for name in _READ_OF_JOB},
+        output_bytes=size or 0,
+        unsettled=bool(unsettled),
         turn=turn,
+        **dict(zip(_READ_OF_JOB, row[:_TURN_FROM], strict=True)),
     )
 
 
