@@ -52,7 +52,7 @@ class Questions:
         self._folder = folder
 
     async def get(self, job_id: str) -> Job | None:
-        rows = await self._db.fetch(_ONE_JOB, id=job_id)
+        rows = await self._db.read(_ONE_JOB, id=job_id)
         return self._job(rows[0]) if rows else None
 
     async def output(self, job_id: str) -> Output | None:
