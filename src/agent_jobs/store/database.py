@@ -10,10 +10,10 @@ only reads, from the event loop's own thread: it never waits, and what it cannot
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import aiosqlite
 import anyio
@@ -27,6 +27,8 @@ from agent_jobs.store.schema import migrate, write_ahead
 
 logger = logging.getLogger(__name__)
 
+#: Runs a function in the worker thread.
+_Run = Callable[..., Awaitable[bool]]
 #: How often a waiter looks whether another process wrote.
 OTHERS_S = 0.2
 #: How often to try to go on in another file.
@@ -133,6 +135,23 @@ class Database:
                         raise
         if job_ids:
             self._stir(job_ids)
+
+    async def change(self, job_id: str, *statements: "Statement", spending: bool = False) -> bool:
+        """Write a change of a job that is known beforehand, all in one turn of the worker thread.
+
+        Returns False where a needed statement brings no row; then nothing is written.
+        """
+        is_written = False
+        with told(self._folder), anyio.CancelScope(shield=True):
+            async with self._lock:
+                await self._settle()
+                if spending and self._adrift is not None:
+                    raise self._adrift
+                # aiosqlite has a turn for each statement, and no public way to run several in one.
+                run = cast(_Run, self._db._execute)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+                is_written = await run(_write, self._db._conn, statements)  # pyright: ignore[reportPrivateUsage]
+        self._stir([job_id])
+        return is_written
 
     async def changed(self, job_id: str, revision: int) -> None:
         """See `Store.changed`."""
@@ -242,6 +261,31 @@ class Database:
         self._changes += 1
         self._any_stirred.set()
         self._any_stirred = anyio.Event()
+
+
+class Statement(NamedTuple):
+    """One statement of a change; where a needed one brings no row, the change is not made."""
+
+    sql: str
+    values: Mapping[str, Any]
+    is_needed: bool = False
+
+
+def _write(db: sqlite3.Connection, statements: Iterable[Statement]) -> bool:
+    """Run the statements in a transaction; return False where it was taken back, for a needed one brought no row."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            rows = db.execute(statement.sql, _whole(statement.values)).fetchall()
+            if statement.is_needed and not rows:
+                db.execute("ROLLBACK")
+                return False
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a failed COMMIT may have rolled back by itself
+            db.execute("ROLLBACK")
+        raise
+    return True
 
 
 class SomeoneWasFirst(Exception):
