@@ -18,7 +18,7 @@ JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
 _ONE_JOB = f"{JOB} WHERE job.id = :id"
 #: The same without what may be large, none of which is read for it.
-_HEAD = f"""SELECT {COLUMNS}, '{{}}', NULL,
+_HEAD = f"""SELECT {COLUMNS}, NULL, NULL,
                    (SELECT bytes FROM output INDEXED BY output_size WHERE job_id = job.id AND turn = job.turn)
             FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
 #: What the jobs of a day cost, or may cost as long as their cost may grow.

@@ -103,7 +103,7 @@ def job_of(row: sqlite3.Row) -> Job:
     number, acting, rebuilt, request, text, size = of_turn
     turn = Turn(
         number=number,
-        request=json.loads(request),
+        request=json.loads(request) if request is not None else {},
         acting=bool(acting),
         rebuilt=bool(rebuilt),
         **dict(zip(_READ_OF_TURN, row[_TURN_FROM:_STORED_FROM], strict=True)),
