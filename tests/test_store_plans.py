@@ -1,7 +1,7 @@
 """What is asked of a store often, SQLite answers without reading all jobs: held by its plans, not by a clock."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from agent_jobs.group import Group
 from agent_jobs.job import NEXT, Job, Status, Turn
 from agent_jobs.store import Budget, Store, open_store
-from agent_jobs.store.database import Database
+from agent_jobs.store.database import Database, Statement
 
 HERE = "http://here/v1"
 #: Short by itself.
@@ -34,6 +34,29 @@ def listed(**asked: Any) -> Callable[[Store], Awaitable[object]]:
     return lambda store: store.listed(Group(**asked), 20, 5.0)
 
 
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
+    """Have noted what is asked of the database from now on, whichever way."""
+    asked: list[tuple[str, Mapping[str, Any]]] = []
+    execute, read, change = Database.execute, Database.read, Database.change
+
+    async def executed(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
+        asked.append((sql, values))
+        return await execute(self, sql, **values)
+
+    async def was_read(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
+        asked.append((sql, values))
+        return await read(self, sql, **values)
+
+    async def changed(self: Database, job_id: str, *statements: Statement, spending: bool = False) -> bool:
+        asked.extend((each.sql, each.values) for each in statements)
+        return await change(self, job_id, *statements, spending=spending)
+
+    monkeypatch.setattr(Database, "execute", executed)
+    monkeypatch.setattr(Database, "read", was_read)
+    monkeypatch.setattr(Database, "change", changed)
+    return asked
+
+
 OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "the newest": listed(),
     "those in a status": listed(statuses=frozenset({Status.COMPLETED})),
@@ -48,6 +71,8 @@ OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "a start of the same work": lambda store: store.add(a_job(id="job_3", request_hash="same")),
     "a start under the same key": lambda store: store.add(a_job(id="job_3", key="same")),
     "what an endpoint refuses": lambda store: store.refused_parameters(HERE, 5.0),
+    "an id that is found": lambda store: store.attach("job_0", 1, "resp_0", 2.0),
+    "how a job stands": lambda store: store.save(a_job(id="job_0", status=Status.FAILED, finished_at=5.0)),
     "a launch": lambda store: store.begin(a_job(id="job_0").sent(2.0), limit=5),
     "what goes before it": lambda store: store.ahead(a_job()),
     "what is due": lambda store: store.due(5.0, HERE),
@@ -66,17 +91,10 @@ OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
 async def test_what_is_asked_often_is_answered_from_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
-    execute = Database.execute
-
-    async def noted(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
-        asked.append((sql, values))
-        return await execute(self, sql, **values)
-
     async with open_store(tmp_path) as store:
         await store.add(a_job(id="job_0", request_hash="same"))
         await store.add(a_job(id="job_00", key="same"))
-        monkeypatch.setattr(Database, "execute", noted)
+        asked = noted(monkeypatch)
         await OFTEN[what](store)
         monkeypatch.undo()
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
@@ -89,21 +107,55 @@ async def test_what_is_asked_often_is_answered_from_an_index(
     assert scans <= SHORT | ({NEWEST} if what == "the newest" else set())
 
 
+@pytest.mark.parametrize("more", [{}, {"batch": "b"}], ids=str)
+@pytest.mark.parametrize("question", [found, listed])
+async def test_what_goes_on_is_found_without_what_was_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Callable[..., Any], more: dict[str, Any]
+) -> None:
+    """A week may have ten thousand results that were read: they are passed by, not read and left out."""
+    async with open_store(tmp_path) as store:
+        asked = noted(monkeypatch)
+        await question(active=True, since=5.0, **more)(store)
+        monkeypatch.undo()
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+        active = [(sql, values) for sql, values in asked if "delivered_at IS NULL" in sql]
+        plans = [[row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)] for sql, values in active]
+    assert len(plans) == (1 if question is found else 2)
+    for steps in plans:
+        assert any("INDEX job_untold (finished_at>?)" in step for step in steps)
+        assert not any("job_finished" in step for step in steps)
+
+
+@pytest.mark.parametrize("more", [{}, {"batch": "b"}, {"job_ids": ("open", "read", "told")}, {"words": "t"}], ids=str)
+async def test_what_goes_on_is_open_or_undelivered(tmp_path: Path, more: dict[str, Any]) -> None:
+    ended = {"status": Status.FAILED, "finished_at": 9.0}
+    jobs = [
+        a_job(id="open", batch="b", created_at=1.0),
+        a_job(id="told", batch="b", created_at=2.0),
+        a_job(id="read", batch="b", created_at=3.0),
+        a_job(id="long ago", batch="b", created_at=4.0),
+        a_job(id="apart", title="T", created_at=5.0),
+    ]
+    async with open_store(tmp_path) as store:
+        await store.add(*jobs, allow_duplicate=True)
+        await store.save(replace(jobs[1], **ended))
+        await store.save(replace(jobs[2], **ended))
+        await store.save(replace(jobs[3], **{**ended, "finished_at": 4.0}))
+        await store.deliver(["read"], 9.5)
+        group = Group(active=True, since=5.0, **more)
+        there = [job.id for job in await store.find(group, 20)]
+        assert there == (["apart"] if not more or "words" in more else []) + ["told", "open"]
+        assert sum((await store.listed(group, 20, 0.0)).counts.values()) == len(there)
+
+
 async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their pages are chained: what stands behind a report of megabytes is found by reading all of it."""
-    asked: list[str] = []
-    execute = Database.execute
-
-    async def noted(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
-        asked.append(sql)
-        return await execute(self, sql, **values)
-
     async with open_store(tmp_path) as store:
-        monkeypatch.setattr(Database, "execute", noted)
+        asked = noted(monkeypatch)
         await store.find(Group(), 20)
         monkeypatch.undo()
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
-        [sql] = asked
+        [(sql, _)] = asked
         steps = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", {"limit": 20, "since": 0, "ids": "[]"})]
     assert "SEARCH output USING COVERING INDEX output_size (job_id=? AND turn=?)" in steps
     assert not any(step.startswith("SEARCH request") for step in steps)

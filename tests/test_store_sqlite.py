@@ -292,6 +292,35 @@ async def test_a_database_that_another_program_locks_is_told_and_works_again_aft
         assert await store.output("job_1") is None
 
 
+async def test_one_job_is_read_while_a_change_of_this_process_waits_for_the_lock(
+    folder: Path, database_locker: list[Popen[bytes]]
+):
+    async with open_store(folder, busy_timeout_s=60) as store, anyio.create_task_group() as tasks:
+        await standing(store, Status.IN_PROGRESS)
+        locker = lock(folder, database_locker, "IMMEDIATE", "NORMAL")
+        tasks.start_soon(store.request_cancel, "job_1", NOW)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(10):
+            job = await row(store)
+            assert job.cancel_requested_at is None
+            with anyio.move_on_after(0.3) as waiting:
+                await store.changed("job_1", job.revision)
+            assert waiting.cancelled_caught
+            locker.communicate(timeout=10)
+            await store.changed("job_1", job.revision)
+        assert (await row(store)).cancel_requested_at == NOW
+
+
+async def test_a_wait_for_a_job_that_is_removed_meanwhile_leaves_room_for_its_time_limit(folder: Path):
+    """Nothing of such a wait has to wait: a loop of it must not keep the event loop from counting the time."""
+    async with open_store(folder) as store:
+        with anyio.move_on_after(0.05) as limit:
+            while True:
+                await store.changed("job_1", 0)
+                assert await store.get("job_1") is None
+        assert limit.cancelled_caught
+
+
 async def test_a_database_that_is_locked_whole_cannot_be_opened_until_it_is_free(
     folder: Path, database_locker: list[Popen[bytes]]
 ):

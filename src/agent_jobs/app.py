@@ -70,7 +70,8 @@ class App:
             StoreError: The database cannot be opened.
         """
         opening = self.open()
-        await opening.done.wait()
+        if not opening.done.is_set():  # to wait for what is there costs a turn of the event loop
+            await opening.done.wait()
         if opening.engine is None:
             raise opening.error or StoreError("agent-jobs could not be opened; its log says why.")
         return opening.engine

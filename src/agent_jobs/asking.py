@@ -29,7 +29,8 @@ ASKED = 8
 
 def can_ask(ctx: Context) -> bool:
     """Whether the host can put a question to its user."""
-    able = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    capabilities = ctx.client_capabilities
+    able = capabilities.elicitation if capabilities else None
     if able is None or (able.form is None and able.url is not None):
         return False
     return _modern(ctx) or ctx.session.can_send_request

@@ -7,6 +7,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Made once: `json.dumps` makes one for each call that asks for another form than its own.
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 #: Where a page may end, the best first: behind a paragraph, a line, a sentence, a word.
 _ENDS = (("\n\n", "\r\n\r\n"), ("\n",), (". ", "! ", "? ", "。", "！", "？", "؟ ", "۔ ", "। "), (" ", "\t", "\u3000"))
 #: Characters that are shown as one are rarely longer; where they are, a page may end within.
@@ -26,9 +29,9 @@ def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
     while offset < len(data) and data[offset] & 0xC0 == 0x80:
         offset -= 1
     ahead = data[offset : offset + limit_bytes + 4].decode(errors="ignore")
-    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: size(ahead[:count]))
-    if fits == len(ahead):
+    if size(ahead) <= limit_bytes:
         return ahead, None
+    fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: size(ahead[:count]))
     part = ahead[: _end(ahead, fits)]
     return part, offset + len(part.encode())
 
@@ -47,7 +50,12 @@ def page_of(entries: list[T], offset: int, limit_bytes: int) -> tuple[list[T], i
 
 def size(value: object) -> int:
     """What a value takes as compact JSON."""
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+    return len(dumps(value).encode("utf-8", "replace"))
+
+
+def dumps(value: object) -> str:
+    """Return a value as compact JSON."""
+    return _COMPACT.encode(value)
 
 
 def _end(ahead: str, fits: int) -> int:

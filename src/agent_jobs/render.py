@@ -3,12 +3,11 @@
 What a model reads it pays for on every later turn, so the sizes are part of the contract (bytes of compact JSON).
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
-from agent_jobs import content
+from agent_jobs import content, paging
 from agent_jobs.errors import (
     AgentJobsError,
     BudgetError,
@@ -317,7 +316,7 @@ def refused(error: AgentJobsError) -> dict[str, Any]:
 
 def dumps(answer: object) -> str:
     """Compact JSON as it goes to the host."""
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+    return paging.dumps(answer)
 
 
 def _text(job: Job) -> str:

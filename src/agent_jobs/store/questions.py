@@ -10,16 +10,17 @@ from agent_jobs.group import Group, Listed, Storage, Watcher
 from agent_jobs.job import JSON, Call, Job, Mode, Output, Status
 from agent_jobs.store import Event, Made, Mark, Tombstone, Upload
 from agent_jobs.store.database import Database, damaged
-from agent_jobs.store.rows import OPEN, call_of, job_of, where
+from agent_jobs.store.rows import COLUMNS, OPEN, call_of, job_of, where
 
-JOB = """SELECT job.*, turn.*, request.body AS request, output.text, output.bytes FROM job
-         JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
-         JOIN request ON request.job_id = job.id AND request.turn = job.turn
-         LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
+JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
+          JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+          JOIN request ON request.job_id = job.id AND request.turn = job.turn
+          LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
+_ONE_JOB = f"{JOB} WHERE job.id = :id"
 #: The same without what may be large, none of which is read for it.
-_HEAD = """SELECT job.*, turn.*, '{}' AS request, NULL AS text,
-                  (SELECT bytes FROM output INDEXED BY output_size WHERE job_id = job.id AND turn = job.turn) AS bytes
-           FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
+_HEAD = f"""SELECT {COLUMNS}, NULL, NULL,
+                   (SELECT bytes FROM output INDEXED BY output_size WHERE job_id = job.id AND turn = job.turn)
+            FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
 #: What the jobs of a day cost, or may cost as long as their cost may grow.
 SPENT = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
                             ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
@@ -51,7 +52,7 @@ class Questions:
         self._folder = folder
 
     async def get(self, job_id: str) -> Job | None:
-        rows = await self._db.fetch(f"{JOB} WHERE job.id = :id", id=job_id)
+        rows = await self._db.read(_ONE_JOB, id=job_id)
         return self._job(rows[0]) if rows else None
 
     async def output(self, job_id: str) -> Output | None:

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from agent_jobs.store.database import Database
+from agent_jobs.store.database import Database, Statement
 from agent_jobs.store.rows import OPEN, RUNNING
 
 #: A job that nobody holds is never due later than this from now, as clocks go that agree.
@@ -20,30 +20,30 @@ class Queue:
     _db: Database
 
     async def watch(self, job_id: str, now: float, until: float) -> None:
-        async with self._db.changing(job_id):
-            await self._db.execute(
-                f"""UPDATE job SET watched_until = MAX(watched_until, :until),
-                           next_at = MIN(next_at, MAX(:now, not_before, 1 + COALESCE(
-                               (SELECT COALESCE(looked_at, sent_at) FROM turn
-                                WHERE job_id = job.id AND number = job.turn), 0)))
-                    WHERE id = :id AND status IN {OPEN}""",
-                id=job_id,
-                now=now,
-                until=until,
-            )
+        watching = Statement(
+            f"""UPDATE job SET watched_until = MAX(watched_until, :until),
+                       next_at = MIN(next_at, MAX(:now, not_before, 1 + COALESCE(
+                           (SELECT COALESCE(looked_at, sent_at) FROM turn
+                            WHERE job_id = job.id AND number = job.turn), 0)))
+                WHERE id = :id AND status IN {OPEN}""",
+            {"id": job_id, "now": now, "until": until},
+        )
+        await self._db.change(job_id, watching)
 
     async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
-        async with self._db.changing(job_id):
-            await self._db.execute(
-                f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
-                           CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
-                    WHERE id = :id AND holder = :me AND (status IN {OPEN} OR unsettled)""",
-                id=job_id,
-                me=self._db.holder.name,
-                now=now,
-                at=now + after_s,
-                not_before=now + not_before_s,
-            )
+        scheduling = Statement(
+            f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
+                       CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
+                WHERE id = :id AND holder = :me AND (status IN {OPEN} OR unsettled)""",
+            {
+                "id": job_id,
+                "me": self._db.holder.name,
+                "now": now,
+                "at": now + after_s,
+                "not_before": now + not_before_s,
+            },
+        )
+        await self._db.change(job_id, scheduling)
 
     async def let_go(self, job_id: str, at: float) -> None:
         async with self._db.changing(job_id):

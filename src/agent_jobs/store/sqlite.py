@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent_jobs.errors import BudgetError
-from agent_jobs.job import Call, Job, Mode, Status, calls_of, items_of
+from agent_jobs.job import JSON, Call, Job, Mode, Status, calls_of, items_of
 from agent_jobs.store import NO_LIMIT, Budget, Made, Place, Upload
-from agent_jobs.store.database import SomeoneWasFirst, open_database
+from agent_jobs.store.database import SomeoneWasFirst, Statement, open_database
 from agent_jobs.store.questions import JOB, PAID, REFUSED, SPENT, Questions
 from agent_jobs.store.queue import Queue
 from agent_jobs.store.rows import ADDED_TO_JOB, OPEN, RUNNING, before, dumps, job_columns, turn_columns, usage_json
@@ -202,110 +202,80 @@ class SQLiteStore(Questions, Queue):
         return False
 
     async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
-        async with self._db.changing(job.id, spending=True):
-            # A job in a later turn has its slot already, and shows in_progress.
-            won = await self._db.execute(
-                f"""UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
-                                  running_since = :running_since, revision = revision + 1
-                   WHERE id = :id AND turn = :number AND holder = :me AND cancel_requested_at IS NULL
-                     AND (turn > 1 AND status = 'in_progress'
-                          OR status = 'pending' AND (SELECT COUNT(*) FROM job
-                                 WHERE status IN {RUNNING}) < :limit)
-                   RETURNING id""",
-                id=job.id,
-                number=job.turn.number,
-                running_since=job.running_since,
-                me=self._db.holder.name,
-                limit=limit,
-            )
-            begun = await self._db.execute(
-                """UPDATE turn SET attempt = :attempt, sent_at = :sent_at, mode = :mode, fingerprint = :fingerprint
-                   WHERE job_id = :id AND number = :number AND response_id IS NULL AND (number = 1 OR sent_at IS NULL)
-                   RETURNING number""",
-                id=job.id,
-                number=job.turn.number,
-                attempt=job.turn.attempt,
-                mode=job.turn.mode,
-                fingerprint=job.turn.fingerprint,
-                sent_at=job.turn.sent_at,
-            )
-            if not (won and begun):
-                raise SomeoneWasFirst
-            return True
-        return False
+        named = {"id": job.id, "number": job.turn.number}
+        # A job in a later turn has its slot already, and shows in_progress.
+        taking_slot = Statement(
+            f"""UPDATE job SET status = CASE turn WHEN 1 THEN 'starting' ELSE status END, activity = '',
+                              running_since = :running_since, revision = revision + 1
+               WHERE id = :id AND turn = :number AND holder = :me AND cancel_requested_at IS NULL
+                 AND (turn > 1 AND status = 'in_progress'
+                      OR status = 'pending' AND (SELECT COUNT(*) FROM job
+                             WHERE status IN {RUNNING}) < :limit)
+               RETURNING id""",
+            {**named, "running_since": job.running_since, "me": self._db.holder.name, "limit": limit},
+            is_needed=True,
+        )
+        sending = Statement(
+            """UPDATE turn SET attempt = :attempt, sent_at = :sent_at, mode = :mode, fingerprint = :fingerprint
+               WHERE job_id = :id AND number = :number AND response_id IS NULL AND (number = 1 OR sent_at IS NULL)
+               RETURNING number""",
+            named | {name: getattr(job.turn, name) for name in ("attempt", "sent_at", "mode", "fingerprint")},
+            is_needed=True,
+        )
+        return await self._db.change(job.id, taking_slot, sending, spending=True)
 
     async def attach(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
     ) -> Job | None:
-        async with self._db.changing(job_id):
-            await self._db.execute(
-                """UPDATE turn SET response_id = :response_id, mode = coalesce(:mode, mode)
-                   WHERE job_id = :id AND number = :number AND response_id IS NULL""",
-                id=job_id,
-                number=number,
-                response_id=response_id,
-                mode=mode,
-            )
-            await self._db.execute(
-                """UPDATE job SET status = 'queued', activity = '', error_code = NULL, error_message = NULL,
-                                  finished_at = NULL, unsettled = 0, delivered_at = NULL,
-                                  revision = revision + 1,
-                                  next_at = CASE WHEN holder IS NULL THEN :now ELSE next_at END
-                   WHERE id = :id AND (status IN ('pending', 'starting') OR (
-                       status = 'failed' AND error_code IN ('start_unconfirmed', 'endpoint_lost')))""",
-                id=job_id,
-                now=now,
-            )
+        naming = Statement(
+            """UPDATE turn SET response_id = :response_id, mode = coalesce(:mode, mode)
+               WHERE job_id = :id AND number = :number AND response_id IS NULL""",
+            {"id": job_id, "number": number, "response_id": response_id, "mode": mode},
+        )
+        queueing = Statement(
+            """UPDATE job SET status = 'queued', activity = '', error_code = NULL, error_message = NULL,
+                              finished_at = NULL, unsettled = 0, delivered_at = NULL,
+                              revision = revision + 1,
+                              next_at = CASE WHEN holder IS NULL THEN :now ELSE next_at END
+               WHERE id = :id AND (status IN ('pending', 'starting') OR (
+                   status = 'failed' AND error_code IN ('start_unconfirmed', 'endpoint_lost')))""",
+            {"id": job_id, "now": now},
+        )
+        await self._db.change(job_id, naming, queueing)
         return await self.get(job_id)
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
-        saved = False
-        async with self._db.changing(job.id):
-            saved = bool(
-                await self._db.execute(
-                    f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
-                               observed_by = :observed_by, usage = :usage,
-                               error_code = :error_code, error_message = :error_message,
-                               cost_usd = :cost_usd, unsettled = :unsettled,
-                               holder = CASE WHEN :ended THEN NULL ELSE holder END,
-                               next_at = CASE WHEN :ended AND :unsettled THEN :finished_at
-                                              WHEN :ended THEN NULL ELSE next_at END,
-                               revision = revision + 1
-                        WHERE id = :id AND status IN {before(job.status)} AND (holder = :me OR NOT :held)
-                          AND (:status <> 'input_required' OR :asked_at IS NULL OR {_ASKING})
-                        RETURNING id""",
-                    **job_columns(job),
-                    asked_at=job.turn.asked_at,
-                    ended=job.terminal,
-                    me=self._db.holder.name,
-                    held=held,
-                )
-            )
-            if not saved:
-                raise SomeoneWasFirst
-            await self._db.execute(
+        statements = [
+            Statement(
+                f"""UPDATE job SET status = :status, finished_at = :finished_at, activity = :activity,
+                           observed_by = :observed_by, usage = :usage,
+                           error_code = :error_code, error_message = :error_message,
+                           cost_usd = :cost_usd, unsettled = :unsettled,
+                           holder = CASE WHEN :ended THEN NULL ELSE holder END,
+                           next_at = CASE WHEN :ended AND :unsettled THEN :finished_at
+                                          WHEN :ended THEN NULL ELSE next_at END,
+                           revision = revision + 1
+                    WHERE id = :id AND status IN {before(job.status)} AND (holder = :me OR NOT :held)
+                      AND (:status <> 'input_required' OR :asked_at IS NULL OR {_ASKING})
+                    RETURNING id""",
+                job_columns(job)
+                | {"asked_at": job.turn.asked_at, "ended": job.terminal, "me": self._db.holder.name, "held": held},
+                is_needed=True,
+            ),
+            Statement(
                 f"""UPDATE turn SET looks = :looks, looked_at = :looked_at, missing = :missing,
                           missing_since = :missing_since, hollow = :hollow, detached = :detached, partial = :partial,
                           reasoning = :reasoning, timed_out_at = :timed_out_at, mode = :mode, sent_at = :sent_at,
                           acting = :acting, asked_at = :asked_at, {_CURSOR}
                    WHERE job_id = :id AND number = :number""",
-                **turn_columns(job),
-            )
-            if job.output is not None and job.output.response is not None:
-                await self._db.execute(
-                    """INSERT INTO output (job_id, turn, text, bytes, response)
-                       VALUES (:id, :turn, :text, :bytes, :response)
-                       ON CONFLICT DO UPDATE SET text = excluded.text, bytes = excluded.bytes,
-                                                 response = excluded.response""",
-                    id=job.id,
-                    turn=job.turn.number,
-                    text=job.output.text,
-                    bytes=len(job.output.text.encode("utf-8", "replace")),
-                    response=dumps(job.output.response),
-                )
-            if job.turn.acting and job.output is not None and job.output.response is not None:
-                await self._ask(job, calls_of(items_of(job.output.response.get("output"))))
-        return await self.get(job.id) if saved else None
+                turn_columns(job),
+            ),
+        ]
+        if job.output is not None and job.output.response is not None:
+            statements.append(_keeping_output(job, job.output.text, job.output.response))
+            if job.turn.acting:
+                statements += _asking_for(job, calls_of(items_of(job.output.response.get("output"))))
+        return await self.get(job.id) if await self._db.change(job.id, *statements) else None
 
     async def progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
         # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
@@ -330,24 +300,6 @@ class SQLiteStore(Questions, Queue):
                 [turn_columns(job) for job in running],
             )
         return ours
-
-    async def _ask(self, job: Job, calls: Sequence[Call]) -> None:
-        """Inside a change: write down what a turn asks for."""
-        for position, call in enumerate(calls):
-            await self._db.execute(
-                """INSERT INTO call (job_id, turn, id, kind, name, arguments, needs, state, position)
-                   VALUES (:job_id, :turn, :id, :kind, :name, :arguments, :needs, :state, :position)
-                   ON CONFLICT DO NOTHING""",
-                job_id=job.id,
-                turn=job.turn.number,
-                id=call.id,
-                kind=call.kind,
-                name=call.name,
-                arguments=call.arguments,
-                needs=call.needs,
-                state=call.state,
-                position=position,
-            )
 
     async def set_call(self, job: Job, call: Call, *before: str) -> bool:
         won: list[sqlite3.Row] = []
@@ -549,3 +501,36 @@ class SQLiteStore(Questions, Queue):
                 kind=kind,
                 text=text,
             )
+
+
+def _keeping_output(job: Job, text: str, response: JSON) -> Statement:
+    """Return what writes a turn's output down."""
+    return Statement(
+        """INSERT INTO output (job_id, turn, text, bytes, response) VALUES (:id, :turn, :text, :bytes, :response)
+           ON CONFLICT DO UPDATE SET text = excluded.text, bytes = excluded.bytes, response = excluded.response""",
+        {
+            "id": job.id,
+            "turn": job.turn.number,
+            "text": text,
+            "bytes": len(text.encode("utf-8", "replace")),
+            "response": dumps(response),
+        },
+    )
+
+
+def _asking_for(job: Job, calls: Sequence[Call]) -> list[Statement]:
+    """Return what writes down the calls that a turn asks for."""
+    return [
+        Statement(
+            """INSERT INTO call (job_id, turn, id, kind, name, arguments, needs, state, position)
+               VALUES (:job_id, :turn, :id, :kind, :name, :arguments, :needs, :state, :position)
+               ON CONFLICT DO NOTHING""",
+            {
+                "job_id": job.id,
+                "turn": job.turn.number,
+                "position": position,
+                **{name: getattr(call, name) for name in ("id", "kind", "name", "arguments", "needs", "state")},
+            },
+        )
+        for position, call in enumerate(calls)
+    ]
