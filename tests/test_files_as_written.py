@@ -196,7 +196,7 @@ GREETING = "Grüße aus Köln – 你好"
         (GREETING.encode("utf-16"), GREETING, ""),
         (
             GREETING.encode("utf-16") + b"\x00", GREETING + "\ufffd",
-            ' damaged="1 place is not utf-16; U+FFFD stands there"',
+            ' damaged="1 place is not utf-16-le; U+FFFD stands there"',
         ),
     ],
 )  # fmt: skip

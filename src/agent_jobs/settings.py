@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.job import Mode
+from agent_jobs.text_file import BOM, open_text, read_text
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 AUTH_STYLES = ("auto", "bearer", "api-key")
@@ -334,7 +335,7 @@ def with_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
         ConfigError: The file cannot be read, or a line of it is something else; the message gives its number.
     """
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        lines = read_text(Path(path)).splitlines()
     except (OSError, ValueError):
         raise ConfigError(f"The file of --env-file cannot be read as text: {path!r}; name one that exists.") from None
     added: dict[str, str] = {}
@@ -356,8 +357,8 @@ def _key_from(path: Path) -> str:
     if not path.is_absolute():
         raise ConfigError(f"{name} takes a path from / or ~ on: a host starts this server in a folder of its own.")
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            line = file.readline(KEY_FILE_CHARS).strip()
+        with open_text(path) as file:
+            line = file.readline(KEY_FILE_CHARS).lstrip(BOM).strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
         raise ConfigError(

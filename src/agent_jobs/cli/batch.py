@@ -20,6 +20,7 @@ from agent_jobs.errors import RequestError
 from agent_jobs.group import Group
 from agent_jobs.job import Job, Status
 from agent_jobs.request import Order
+from agent_jobs.text_file import decode_text, marked_encoding, read_text
 
 #: What a line may say beside its prompt, the fields of an order that may differ from line to line, and what they take.
 FIELDS: Mapping[str, tuple[type, str]] = {
@@ -140,7 +141,7 @@ def read_tasks(path: Path, name: str) -> Iterator[Task]:
     """
     seen = Counter[str]()
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        lines = read_text(path).split("\n")
     except UnicodeDecodeError:
         raise refusal(
             RequestError(f"{path} is not UTF-8: save it as text in UTF-8, a JSON object in each line.")
@@ -203,11 +204,12 @@ def _results(out: Path) -> Generator[Results]:
 def _done(path: Path) -> dict[str, dict[str, Any]]:
     """The results that stand there, by key; what a kill cut off is taken away, and what is not known yet."""
     # Not splitlines: it takes more for line ends than JSON does.
-    *lines, cut_off = path.read_text("utf-8", "replace").split("\n") if path.exists() else [""]
+    raw = path.read_bytes() if path.exists() else b""
+    *lines, cut_off = decode_text(raw, "replace").split("\n")
     read = [(line, _row(line, path, number)) for number, line in enumerate(lines, 1)]
     # An unconfirmed start may have been adopted since; its job is asked again.
     kept = [(line, row) for line, row in read if row.get("error", {}).get("code") != "start_unconfirmed"]
-    if cut_off or len(kept) < len(lines):
+    if cut_off or len(kept) < len(lines) or marked_encoding(raw):
         part = path.with_name(f".{path.name}.part")
         part.write_text("".join(f"{line}\n" for line, _ in kept), "utf-8", newline="\n")
         part.replace(path)

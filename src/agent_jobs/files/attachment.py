@@ -138,9 +138,8 @@ def _remarks(decoded: Decoded) -> str:
     guess = f' encoding="guessed: {decoded.encoding}"' if decoded.is_guess else ""
     if not decoded.unreadable:
         return guess
-    encoding = decoded.encoding.removesuffix("-sig")
     places = "1 place is" if decoded.unreadable == 1 else f"{decoded.unreadable:,} places are"
-    return f'{guess} damaged="{places} not {encoding}; U+FFFD stands there"'
+    return f'{guess} damaged="{places} not {decoded.encoding}; U+FFFD stands there"'
 
 
 def _data_url(attachment: Attachment) -> str:

@@ -4,13 +4,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_MARKS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
+from agent_jobs.text_file import BOM, marked_encoding
+
 #: What no text holds in any encoding; form feed, backspace and escape do occur.
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b\x1b"})
 _NOT_IN_TEXT = {"Cc", "Cn", "Co", "Cs"}  # controls, unassigned, private, surrogates
@@ -35,14 +30,9 @@ class Decoded:
     unreadable: int = 0
 
 
-def mark_of(data: bytes) -> str | None:
-    """Return the encoding that a byte order mark names."""
-    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
-
-
 def is_text(head: bytes) -> bool:
     """Return True if a file that begins so may be text."""
-    return mark_of(head) is not None or b"\0" not in head or _unmarked_utf16(head) is not None
+    return marked_encoding(head) is not None or b"\0" not in head or _unmarked_utf16(head) is not None
 
 
 def decode(data: bytes) -> Decoded | None:
@@ -51,7 +41,7 @@ def decode(data: bytes) -> Decoded | None:
     UTF-8, and UTF-16 or UTF-32 with a byte order mark, are known. Everything else is a guess: UTF-16 without a mark,
     UTF-8 with a few bytes that are not, Windows-1252, Latin-1.
     """
-    if encoding := mark_of(data):
+    if encoding := marked_encoding(data):
         return _decode_marked(data, encoding)
     try:
         text = data.decode()
@@ -69,7 +59,7 @@ def _decode_marked(data: bytes, encoding: str) -> Decoded | None:
         text = data.decode(encoding)
     except UnicodeDecodeError:
         return _readable(data, encoding)
-    return None if "\0" in text else Decoded(text, encoding)
+    return None if "\0" in text else Decoded(text.lstrip(BOM), encoding)
 
 
 def _guess(data: bytes) -> Decoded | None:
@@ -89,8 +79,8 @@ def _guess(data: bytes) -> Decoded | None:
 
 def _readable(data: bytes, encoding: str, *, is_guess: bool = False) -> Decoded | None:
     """Return the text with U+FFFD where it cannot be read, None if that is more than half of it."""
-    text = data.decode(encoding, "replace")
-    written = REPLACEMENT.encode(encoding.removesuffix("-sig"), "ignore")
+    text = data.decode(encoding, "replace").lstrip(BOM)
+    written = REPLACEMENT.encode(encoding, "ignore")
     unreadable = text.count(REPLACEMENT) - (data.count(written) if written else 0)
     if "\0" in text or 2 * unreadable > len(text):
         return None

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.text_file import read_text
 
 SETTING = "AGENT_JOBS_TOOLBOX"
 
@@ -109,7 +110,7 @@ def load_toolbox(path: Path) -> Mapping[str, ServerConfig]:
         ConfigError: The file cannot be read or used; the message names it, the server and the key.
     """
     try:
-        written = json.loads(path.read_text("utf-8-sig"))
+        written = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{SETTING}: {path} is not JSON: {error}.") from None
     except OSError as error:
