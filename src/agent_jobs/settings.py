@@ -359,6 +359,8 @@ def _key_from(path: Path) -> str:
     try:
         with open_text(path) as file:
             line = file.readline(KEY_FILE_CHARS).lstrip(BOM).strip()
+            if file.encoding != "utf-8" and not line.isascii():
+                raise ValueError  # its first bytes were no mark
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
         raise ConfigError(
