@@ -49,7 +49,10 @@ def serve(env_file: str | None = None) -> None:
     _log_to_stderr(settings.log_level if isinstance(settings, Settings) else "warning")
     for warning in settings.warnings if isinstance(settings, Settings) else ():
         logger.warning("%s", warning)
-    anyio.run(_serve, settings)
+    try:
+        anyio.run(_serve, settings)
+    except* BrokenPipeError:  # the host closed stdout, which ends a session as well as closing stdin
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is buffered goes there at exit
 
 
 async def _serve(settings: Settings | ConfigError) -> None:
