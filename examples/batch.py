@@ -13,16 +13,18 @@ from tools import Answer, Call, connected
 QUESTIONS = ["Why is the sky blue?", "Why is the sea salty?", "Why do cats purr?"]
 
 
-async def ends(call: Call, started: Answer) -> AsyncGenerator[Answer]:
-    """The jobs of a call as they end: one poll waits for all of them, and each is told of once."""
-    if "batch" not in started:  # a single job is no batch
-        yield await ended(call, started)
-        return
-    batch, answer = started["batch"], {"running": 1}
+async def ends(call: Call, batch: str) -> AsyncGenerator[Answer]:
+    """The jobs of a batch as they end: one poll waits for all of them, and each is told of once."""
+    answer: Answer = {"running": 1}
     while answer["running"] or "more" in answer:
         answer = await call("agent_poll", batch=batch)
         for job in answer.get("done", []):
             yield job
+
+
+async def end(call: Call, started: Answer) -> AsyncGenerator[Answer]:
+    """A single job as it ends: it is no batch."""
+    yield await ended(call, started)
 
 
 async def main() -> None:
@@ -32,7 +34,7 @@ async def main() -> None:
         started = await call("agent_start", **asked)
         print(f"{started['jobs']} jobs in {started['batch']}\n" if "batch" in started else "1 job\n", flush=True)
         told: list[str] = []
-        async for job in ends(call, started):
+        async for job in ends(call, started["batch"]) if "batch" in started else end(call, started):
             told.append(job["job_id"])
             print(f"--- {job['job_id']}\n{await whole(call, job['job_id'])}\n", flush=True)
         listed = await call("agent_list", batch=started.get("batch", ""))
