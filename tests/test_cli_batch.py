@@ -92,6 +92,26 @@ def test_lines_may_be_texts_or_objects_and_the_same_line_twice_is_two_jobs(termi
     assert found["counts"] == {"completed": 3}
 
 
+def test_more_at_once_than_the_default_limit_is_what_was_asked_for(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, *(scripted(f"Task {n}", {"end": "never"}) for n in range(12)))
+    command = [*COMMAND, "batch", str(tasks), "--out", str(terminal.folder / "out"), "--concurrency", "20"]
+    with subprocess.Popen(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + LIMIT_S
+        while upstream.emulator.counters()["creates"] < 12 and time.monotonic() < until:
+            time.sleep(0.05)
+        process.kill()
+    assert upstream.emulator.counters()["creates"] == 12
+
+
+def test_a_limit_that_the_user_set_holds_and_is_named(terminal: Terminal):
+    tasks = written(terminal, "Task 1", "Task 2", "Task 3")
+    said = batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
+    assert said.returncode == 0
+    assert said.stderr.startswith(
+        "AGENT_JOBS_MAX_CONCURRENT=2 limits this batch to 2 at once: set AGENT_JOBS_MAX_CONCURRENT=3, or unset it.\n"
+    )
+
+
 def test_lines_that_are_added_or_moved_cost_nothing_again(terminal: Terminal, upstream: RunningServer):
     batch(terminal, written(terminal, "Task 1", "Task 2"))
     assert batch(terminal, written(terminal, "Task 3", "Task 2", "Task 1")).returncode == 0

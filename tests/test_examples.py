@@ -27,10 +27,19 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.parametrize(("example", "shown"), SHOWN.items(), ids=SHOWN)
 def test_the_example_runs(example: str, shown: str) -> None:
+    assert shown in run(example)
+
+
+def test_the_batch_of_one_question_runs() -> None:
+    assert run("batch", "Why is the sky blue?").endswith("1 result; today's jobs cost what is not known here\n")
+
+
+def run(example: str, *arguments: str) -> str:
+    """Run an example; return what it printed."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "AGENT_JOBS_"))}
-    run = subprocess.run(
-        [sys.executable, EXAMPLES / f"{example}.py"],
+    ran = subprocess.run(
+        [sys.executable, EXAMPLES / f"{example}.py", *arguments],
         capture_output=True, text=True, env=bare, timeout=50, check=False,
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert shown in run.stdout
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout

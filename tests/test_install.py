@@ -333,7 +333,7 @@ def test_references_and_paths_are_no_secrets(text: str):
 # --- the file ---
 
 
-def test_mode_link_bom_and_line_ends_stay(home: Path, run: Run):
+def test_mode_link_and_line_ends_stay_and_no_byte_order_mark(home: Path, run: Run):
     real = home / "dotfiles/cursor.json"
     text = '\ufeff{\r\n\t"theme": "caf\u00e9",\r\n\t"mcpServers": {\r\n\t\t"other": {"command": "x"}\r\n\t}\r\n}\r\n'
     replace(read(real), text)
@@ -346,10 +346,10 @@ def test_mode_link_bom_and_line_ends_stay(home: Path, run: Run):
     assert real.with_name("cursor.json.bak-1").read_bytes() == text.encode()
     assert stat.S_IMODE(real.with_name("cursor.json.bak-1").stat().st_mode) == 0o640
     content = real.read_bytes()
-    assert content.startswith("\ufeff".encode())
+    assert content.startswith(b"{\r\n")
     assert content.count(b"\n") == content.count(b"\r\n") > text.count("\n")
     run("uninstall", "cursor")
-    assert real.read_bytes() == text.encode()
+    assert real.read_bytes() == text.removeprefix("\ufeff").encode()
     assert sorted(path.name for path in real.parent.iterdir()) == [
         "cursor.json", "cursor.json.bak-1", "cursor.json.bak-2",
     ]  # fmt: skip

@@ -112,7 +112,7 @@ class FrontDoor:
 
     def _read(self) -> None:
         rest = b""
-        with suppress(OSError):  # a broken descriptor is the end of the input, too
+        with suppress(OSError):  # a host that reads no more is gone, as one that writes no more
             while chunk := os.read(self._stdin, READ_BYTES):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
@@ -189,8 +189,7 @@ class FrontDoor:
 
     def _write(self, message: JSON) -> None:
         data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        with suppress(OSError):  # the host is gone, which the end of its input will show
-            write_all(self.stdout, data)
+        write_all(self.stdout, data)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

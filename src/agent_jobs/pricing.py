@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.job import JSON, Usage
+from agent_jobs.text_file import read_text
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices
@@ -416,7 +417,7 @@ def _tokens(where: str, keys: Mapping[str, Any], name: str, *, needed: bool = Fa
 
 def _read(path: Path) -> Table:
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path)
     except OSError as error:
         raise ConfigError(f"{SETTING} names a file that cannot be read: {error.strerror}.") from error
     except ValueError as error:

@@ -12,6 +12,7 @@ from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
 from agent_jobs.job import Mode
 from agent_jobs.text import nearest
+from agent_jobs.text_file import BOM, open_text, read_text
 from agent_jobs.variable_names import find_misnamed
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -334,7 +335,7 @@ def with_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
         ConfigError: The file cannot be read, or a line of it is something else; the message gives its number.
     """
     try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
+        lines = read_text(Path(path)).splitlines()
     except (OSError, ValueError):
         raise ConfigError(f"The file of --env-file cannot be read as text: {path!r}; name one that exists.") from None
     added: dict[str, str] = {}
@@ -354,8 +355,10 @@ def _key_from(path: Path) -> str:
     """The first line of a file that the user named."""
     name = "AGENT_JOBS_API_KEY_FILE"
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            line = file.readline(KEY_FILE_CHARS).strip()
+        with open_text(path) as file:
+            line = file.readline(KEY_FILE_CHARS).lstrip(BOM).strip()
+            if file.encoding != "utf-8" and not line.isascii():
+                raise ValueError  # its first bytes were no mark
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
         raise ConfigError(

@@ -1,6 +1,5 @@
 """The command line. What a command needs is imported when it runs."""
 
-import errno
 import json
 import os
 from importlib import import_module
@@ -11,6 +10,7 @@ import click
 from agent_jobs import __version__
 from agent_jobs.cli.choice import NamedChoice, ask_if_meant
 from agent_jobs.cli.interruption import report_interruption
+from agent_jobs.cli.output import outlive_readers
 from agent_jobs.errors import ConfigError
 
 ABOUT = """\
@@ -80,14 +80,17 @@ class Commands(click.Group):
             ctx.fail(f"No such command {name!r}.{ask_if_meant(name, names)}")
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run the command line; that its output is read no further is no failure of it."""
+        outlive_readers()
+        return super().main(*args, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a file that cannot be used, or a full disk, is told in a sentence."""
         try:
             with report_interruption():
                 return super().invoke(ctx)
         except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # whoever read has enough: click leaves without a word
             what = error.filename or "The output"
             raise click.ClickException(
                 f"{what} cannot be written or read ({error.strerror or error}): name another."

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,11 +16,13 @@ import click
 
 from agent_jobs import lock
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import Exit, Session, call, json_option, refusal
+from agent_jobs.cli.session import Exit, Session, call, json_option, read_settings, refusal
 from agent_jobs.errors import RequestError
 from agent_jobs.group import Group
 from agent_jobs.job import Job, Status
 from agent_jobs.request import Order
+from agent_jobs.settings import Settings
+from agent_jobs.text_file import decode_text, marked_encoding, read_text
 
 #: What a line may say beside its prompt, the fields of an order that may differ from line to line, and what they take.
 FIELDS: Mapping[str, tuple[type, str]] = {
@@ -42,6 +45,7 @@ LEFT_HELD = (
     "Left: what upstream runs in the background goes on, and the same command comes back to it. What this process held "
     "open ends with it: the same command writes that down as failed, and once more with --retry starts it anew."
 )
+LIMIT = "AGENT_JOBS_MAX_CONCURRENT"
 #: Ends that another try may mend.
 MENDABLE = (Status.FAILED, Status.INCOMPLETE, Status.CANCELLED, Status.EXPIRED)
 
@@ -98,8 +102,9 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
     Run the same command again after anything that stopped it: what is done is not done again, what runs is waited
     for. A line is known by the batch's name and what stands in it, so lines may be added and moved.
 
-    AGENT_JOBS_MAX_CONCURRENT limits the runs upstream as well. Exit status: 0 all completed, otherwise that of the
-    worst result: 3 failed or expired, 4 incomplete, 5 cancelled.
+    AGENT_JOBS_MAX_CONCURRENT limits the runs upstream as well where it is set; else --concurrency does.
+
+    Exit status: 0 all completed, otherwise that of the worst result: 3 failed or expired, 4 incomplete, 5 cancelled.
     """
     name = name or tasks.stem
     wanted = list(read_tasks(tasks, name))
@@ -119,7 +124,7 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
 
         roots = tuple({tasks.resolve().parent, Path.cwd()}) if any(task.asked.get("files") for task in left) else ()
         if left:
-            call(work, role="works", what="batch", roots=roots)
+            call(work, role="works", what="batch", roots=roots, settings=_settings(min(concurrency, len(left))))
     told = {"batch": name, "results": str(path), "counts": results.statuses, "cost_usd": round(results.usd, 6)}
     counted = ", ".join(f"{count} {status}" for status, count in results.statuses.items()) or f"{tasks} has no lines"
     click.echo(
@@ -132,6 +137,21 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
     raise SystemExit(min(ends, default=Exit.DONE))
 
 
+def _settings(wanted: int) -> Settings:
+    """Return what is set, with as many runs at once as are wanted; say so where the user has set fewer."""
+    settings = read_settings()
+    if wanted <= settings.max_concurrent:
+        return settings
+    if not os.environ.get(LIMIT, "").strip():
+        return replace(settings, max_concurrent=wanted)
+    click.echo(
+        f"{LIMIT}={settings.max_concurrent} limits this batch to {settings.max_concurrent} at once: "
+        f"set {LIMIT}={wanted}, or unset it.",
+        err=True,
+    )
+    return settings
+
+
 def read_tasks(path: Path, name: str) -> Iterator[Task]:
     """The tasks of a file.
 
@@ -140,7 +160,7 @@ def read_tasks(path: Path, name: str) -> Iterator[Task]:
     """
     seen = Counter[str]()
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        lines = read_text(path).split("\n")
     except UnicodeDecodeError:
         raise refusal(
             RequestError(f"{path} is not UTF-8: save it as text in UTF-8, a JSON object in each line.")
@@ -203,11 +223,12 @@ def _results(out: Path) -> Generator[Results]:
 def _done(path: Path) -> dict[str, dict[str, Any]]:
     """The results that stand there, by key; what a kill cut off is taken away, and what is not known yet."""
     # Not splitlines: it takes more for line ends than JSON does.
-    *lines, cut_off = path.read_text("utf-8", "replace").split("\n") if path.exists() else [""]
+    raw = path.read_bytes() if path.exists() else b""
+    *lines, cut_off = decode_text(raw, "replace").split("\n")
     read = [(line, _row(line, path, number)) for number, line in enumerate(lines, 1)]
     # An unconfirmed start may have been adopted since; its job is asked again.
     kept = [(line, row) for line, row in read if row.get("error", {}).get("code") != "start_unconfirmed"]
-    if cut_off or len(kept) < len(lines):
+    if cut_off or len(kept) < len(lines) or marked_encoding(raw):
         part = path.with_name(f".{path.name}.part")
         part.write_text("".join(f"{line}\n" for line, _ in kept), "utf-8", newline="\n")
         part.replace(path)

@@ -16,6 +16,7 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
 from agent_jobs.cli import configuration
+from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.emulator import running
 
 LIMIT_S = 20.0
@@ -80,6 +81,8 @@ class _Demo:
     def tell(self, who: str, what: str) -> None:
         """A line of the timeline."""
         click.echo(f"{time.monotonic() - self._began:5.1f} s  {who:<9} {what}")
+        if is_stdout_left():
+            raise DemoError("nothing reads its output any more")
 
     async def play(self, question: str) -> None:
         """Start a job, kill the server under it, and collect the result from another one."""

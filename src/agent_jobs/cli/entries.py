@@ -10,22 +10,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from agent_jobs import __version__
 from agent_jobs.cli.config import masked
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine
-from agent_jobs.hosts.file import Scope, locate, read
+from agent_jobs.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, switched_off
+from agent_jobs.hosts.file import Read, Scope, locate, read
 from agent_jobs.hosts.launch import desktop_path
-from agent_jobs.hosts.merge import entry_in
+from agent_jobs.hosts.local_scope import LocalScope, local_scope
+from agent_jobs.hosts.merge import entry_in, refuse_comments
 from agent_jobs.pace import wait_cap_s
 from agent_jobs.settings import Settings
 
 WHAT = "host"
 #: The bits of a mode that let the file's group or others in.
 OTHERS = 0o077
+REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
 #: A version in the arguments of uvx, pipx or pip.
 PIN = re.compile(rf"{SERVER}(?:@|==)(\d[\w.]*)")
 #: How hosts refer to a variable in an entry: `$NAME`, `${NAME}`, `${NAME:-otherwise}`, `${env:NAME}`.
@@ -89,19 +91,43 @@ def _looked_at(host: Host, machine: Machine, scope: Scope, ours: Settings) -> It
     try:
         path = locate(host, machine, scope)
         where = f"{host.title} ({path})"
-        text = read(path).text
+        file = read(path)
+        text = file.text
         entry = entry_in(host, text)
+        local = local_scope(host, text, machine) if scope == "user" else LocalScope()
     except ConfigError as error:
         fix = f"correct it, or move it away and run agent-jobs install {host.name}"
         yield Finding(WHAT, "problem" if SERVER in text else "warning", f"{where}: {error}", fix)
         return
-    if entry is None:
-        return
     command = f"agent-jobs install {host.name}{' --scope project' if scope == 'project' else ''}"
-    found = _Found(host, entry, where, command, machine, *settings_of(host, entry, machine.environ))
+    if entry is not None or local.entry is not None:
+        yield from _of_the_file(host, file, where, command)
+    if entry is not None:
+        yield from _of_the_entry(_Found.of(host, entry, where, command, machine), ours)
+    if local.entry is not None:
+        place, anew = f"{where}, local scope of {local.project}", f"{REMOVE_LOCAL} && {command}"
+        yield from _of_the_entry(_Found.of(host, local.entry, place, anew, machine), ours)
+    if local.is_switched_off:
+        text = f"{where} has {SERVER} switched off in this folder"
+        yield Finding(WHAT, "warning", text, f"switch it on in {host.title} with /mcp")
+
+
+def _of_the_entry(found: "_Found", ours: Settings) -> list[Finding]:
     pin = f" {found.pin}" if found.pin else ""
     fine = found.finding("ok", f"starts agent-jobs{pin}; a poll waits up to {found.cap_s:g} s")
-    yield from list(found.wrong(ours)) or [fine]
+    return list(found.wrong(ours)) or [fine]
+
+
+def _of_the_file(host: Host, file: Read, where: str, command: str) -> Iterator[Finding]:
+    """What keeps a host from reading a file that names us, though we can read it."""
+    try:
+        refuse_comments(host, file.text)
+    except ConfigError as error:
+        yield Finding(WHAT, "problem", f"{where}: {error}", "take them out; what this program writes has none")
+    if file.bom and host.format == "json":
+        yield Finding(
+            WHAT, "warning", f"{where} begins with a byte order mark, with which many hosts read none", command
+        )
 
 
 def settings_of(host: Host, entry: Entry, around: Mapping[str, str]) -> tuple[Settings, list[str]]:
@@ -125,6 +151,11 @@ class _Found:
     settings: Settings  #: in force there
     refused: list[str]
 
+    @classmethod
+    def of(cls, host: Host, entry: Entry, where: str, install: str, machine: Machine) -> Self:
+        """An entry with the settings that are in force there."""
+        return cls(host, entry, where, install, machine, *settings_of(host, entry, machine.environ))
+
     def finding(self, state: State, text: str, fix: str = "") -> Finding:
         return Finding(WHAT, state, f"{self.where} {text}", fix)
 
@@ -140,6 +171,8 @@ class _Found:
 
     def wrong(self, ours: Settings) -> Iterator[Finding]:
         """All that is wrong with the entry."""
+        if off := written(switched_off(self.entry)):
+            yield self.finding("warning", f"is switched off ({off}), so the host does not start it", self.install)
         yield from self._command()
         if self.pin is not None and _ordered(self.pin) < _ordered(__version__):
             yield self.finding("warning", f"starts agent-jobs {self.pin}, and this is {__version__}", self.install)
@@ -205,6 +238,11 @@ class _Found:
         lower = f"{self.install} --env AGENT_JOBS_MAX_WAIT_S={max(1.0, limit_s - 10):g}"
         text = f"gives a tool call up after {limit_s:g} s, and a poll waits up to {self.cap_s:g} s"
         yield self.finding("warning", text, f"{lower}, or raise {key[0]} in the file" if key else lower)
+
+
+def written(off: Mapping[str, bool]) -> str:
+    """Return what switches an entry off as a file says it."""
+    return ", ".join(f"{name}: {str(value).lower()}" for name, value in off.items())
 
 
 def _forwarded(host: Host, entry: Entry) -> list[str]:

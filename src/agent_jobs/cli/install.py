@@ -5,19 +5,21 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from agent_jobs.cli.entries import settings_of
+from agent_jobs.cli.entries import REMOVE_LOCAL, settings_of, written
 from agent_jobs.cli.session import refusals
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Machine
+from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Machine, switched_off
 from agent_jobs.hosts.file import Read, Scope, locate, read, replace
 from agent_jobs.hosts.launch import launch
-from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
+from agent_jobs.hosts.local_scope import local_scope
+from agent_jobs.hosts.merge import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
 
 SECRET_VALUE = re.compile(
     r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential|webhook)[\w.-]*["']?\s*[:=]\s*)
@@ -32,6 +34,7 @@ SECRET_FORM = re.compile(
     re.I | re.X,
 )
 MASK = "********"
+T = TypeVar("T")
 SHOWN_CHARS = 400
 
 
@@ -42,11 +45,13 @@ def install(
     """Put our entry into the host's file; say what was done and what comes next."""
     _check(host, environment)
     before = read(locate(host, machine, scope))
-    text = _told_of(before, lambda: installed(host, before.text, launch(machine), environment))
+    _told_of(before, lambda: refuse_comments(host, before.text))
+    text = _told_of(before, lambda: switched_on(host, installed(host, before.text, launch(machine), environment)))
     entry = entry_in(host, text) or {}
-    report = _write(host, before, text, "installed", dry_run=dry_run)
+    notes = [*_corrections(host, before, dry_run=dry_run), *_local_notes(host, machine, "goes before this one")]
+    report = _write(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     steps = [*_mistakes(host, entry, machine), *_key_advice(host, entry, machine), host.after]
-    _tell(report | {"next": steps}, as_json=as_json)
+    _tell(report | ({"notes": notes} if notes else {}) | {"next": steps}, as_json=as_json)
 
 
 @refusals()
@@ -54,8 +59,9 @@ def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_j
     """Take our entry out of the host's file; jobs, database and key file stay."""
     before = read(locate(host, machine, scope))
     text = _told_of(before, lambda: uninstalled(host, before.text))
+    notes = _local_notes(host, machine, "is still there")
     report = _write(host, before, text, "removed", dry_run=dry_run)
-    _tell(report | {"next": [f"Start {host.title} again."]}, as_json=as_json)
+    _tell(report | ({"notes": notes} if notes else {}) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
 
 
 @refusals()
@@ -101,7 +107,7 @@ def _check(host: Host, environment: Mapping[str, str]) -> None:
         )
 
 
-def _told_of(before: Read, change: Callable[[], str]) -> str:
+def _told_of(before: Read, change: Callable[[], T]) -> T:
     """What the change gives; its refusals begin with the file that they speak of."""
     try:
         return change()
@@ -109,9 +115,31 @@ def _told_of(before: Read, change: Callable[[], str]) -> str:
         raise ConfigError(f"{before.path}: {error}") from None
 
 
-def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool) -> dict[str, Any]:
+def _corrections(host: Host, before: Read, *, dry_run: bool) -> Iterator[str]:
+    """Sentences about what an installation changes besides our entry's command and variables."""
+    if off := written(switched_off(entry_in(host, before.text))):
+        now = "would be switched on" if dry_run else "is on now"
+        yield f"The entry was switched off ({off}) and {now}."
+    if before.bom:
+        now = "would be taken off" if dry_run else "was taken off"
+        yield f"The byte order mark before the file's text {now}: many hosts read no file that has one."
+
+
+def _local_notes(host: Host, machine: Machine, what_of_it: str) -> list[str]:
+    """Return sentences about what the host keeps for this folder alone."""
+    with suppress(ConfigError):
+        local = local_scope(host, read(locate(host, machine, "user")).text, machine) if host.has_local_scope else None
+        if local and local.entry is not None:
+            remedy = f"{REMOVE_LOCAL} takes it out."
+            return [f"{host.title}'s entry of local scope for {local.project} {what_of_it}: {remedy}"]
+        if local and local.is_switched_off:
+            return [f"{host.title} has {SERVER} switched off in this folder: switch it on there with /mcp."]
+    return []
+
+
+def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool, is_tidied: bool = False) -> dict[str, Any]:
     report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
-    if text == before.text:
+    if text == before.text and not is_tidied:
         return report | {"action": "unchanged"}
     if dry_run:
         return report | {"action": f"would be {done}", "diff": _diff(before, text)}
@@ -121,6 +149,8 @@ def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool) -> 
 
 def _diff(before: Read, text: str) -> str:
     old, new = (masked(each).splitlines() for each in (before.text, text))
+    if text == before.text:
+        return "(only the byte order mark)"
     if old == new:
         return "(only a secret changes)"
     lines = difflib.unified_diff(old, new, str(before.path), str(before.path), n=1, lineterm="")
@@ -164,8 +194,12 @@ def _tell(report: Mapping[str, Any], *, as_json: bool) -> None:
     action, file = report["action"], report["file"]
     if action == "unchanged":
         click.echo(f"Nothing to do in {file}.")
+        for note in report.get("notes", ()):
+            click.echo(note)
         return
     click.echo(f"{SERVER} {'was ' if ' ' not in action else ''}{action}: {file}")
+    for note in report.get("notes", ()):
+        click.echo(note)
     if "backup" in report:
         click.echo(f"As it was before: {report['backup']}")
     if "diff" in report:

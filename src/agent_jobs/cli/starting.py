@@ -25,6 +25,7 @@ from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.group import Estimate, Watcher
 from agent_jobs.job import Call, Job, Status
 from agent_jobs.settings import Settings
+from agent_jobs.text_file import decode_text
 
 if TYPE_CHECKING:  # imported once a job is asked for
     from agent_jobs.request import Order
@@ -315,7 +316,7 @@ def _piped() -> str:
 def _decoded(read: bytes) -> str:
     """Return bytes of stdin as text; never as the locale would have it, which may put other characters there."""
     try:
-        return read.decode("utf-8-sig").replace("\r\n", "\n")
+        return decode_text(read).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise click.BadParameter(f"stdin is not UTF-8 (byte {error.start + 1}): save it as text in UTF-8.") from None
 

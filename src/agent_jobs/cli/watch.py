@@ -1,7 +1,7 @@
 """`agent-jobs watch`: how jobs go on, until they end or the watcher leaves."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -9,6 +9,7 @@ from typing import IO, Any, Protocol, Self
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.engine import GATHERED_MAX
 from agent_jobs.group import Group
@@ -39,7 +40,8 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
 
     While it runs this process also works on the jobs that no other process works on.
     Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 a job asks for something,
-    130 left by Ctrl-C. Of several jobs the worst counts.
+    130 left by Ctrl-C. Of several jobs the worst counts. It ends once nothing reads its output; then 6 says that a job
+    goes on.
     """
     if job_ids and all_jobs:
         raise click.UsageError("Give IDs, or --all.")
@@ -55,7 +57,7 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
         session.app.work()
         back = f"agent-jobs watch {' '.join(one[:10] for one in ids)}" if job_ids else "agent-jobs watch --all"
         with Records() if as_json else display(sys.stdout, one=len(ids) == 1) as shown:
-            return await follow(session, ids, shown, back=f"{back} comes back.")
+            return await follow(session, ids, shown, back=f"{back} comes back.", has_reader=has_reader)
 
     jobs = call(watch, role="acts", what="watch")
     if not jobs and not as_json:
@@ -66,6 +68,11 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
         if not advice or jobs[0].output_bytes:
             click.echo(f"agent-jobs result {jobs[0].id[:10]} shows what it brought.", err=True)
     raise SystemExit(exit_of(*jobs))
+
+
+def has_reader() -> bool:
+    """Return False once something could not be written to stdout."""
+    return not is_stdout_left()
 
 
 async def announce_pending(session: Session, *but: str) -> None:
@@ -81,9 +88,15 @@ async def announce_pending(session: Session, *but: str) -> None:
 
 
 async def follow(
-    session: Session, job_ids: Sequence[str], shown: Display, *, back: str, ours: bool = False
+    session: Session,
+    job_ids: Sequence[str],
+    shown: Display,
+    *,
+    back: str,
+    ours: bool = False,
+    has_reader: Callable[[], bool] = lambda: True,
 ) -> list[Job]:
-    """Show the jobs until none of them goes on by itself; returns them as they stand then.
+    """Show the jobs until none of them goes on by itself, or nothing reads it; returns them as they stand then.
 
     Whoever leaves is told what becomes of them, and how to come `back`.
     """
@@ -94,6 +107,9 @@ async def follow(
         shown.show(jobs, engine.now())
         running = tuple(job.id for job in jobs if not job.terminal and job.status is not Status.INPUT_REQUIRED)
         if not running:
+            return jobs
+        if not has_reader():
+            click.echo(session.detached, err=True)
             return jobs
         await engine.gather(Group(job_ids=running), wait_s=REFRESH_S if len(running) < MANY else REFRESH_MANY_S)
 

@@ -11,21 +11,26 @@ before it is read.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from agent_jobs.errors import RequestError
 from agent_jobs.files.attachment import (
+    DATA_TYPES,
     HEAD_BYTES,
+    NEVER_EMPTY,
     Attachment,
     Kind,
     described,
     estimate_tokens,
+    is_private_key,
     parts,
     recognised,
-    text_of,
+    suffix_of,
 )
+from agent_jobs.files.decoding import decode
+from agent_jobs.files.naming import as_read, choose, names_below, trimmed
 from agent_jobs.files.root import (
     Budget,
     Names,
@@ -60,7 +65,8 @@ def gather(patterns: Sequence[str], roots: Sequence[Path], *, upload: bool = Fal
     """Read the files that the patterns name, each once: in the order of the patterns, and of names within one.
 
     A pattern is a path, absolute, from `~`, or relative to every root; a folder, which stands for all below it; or a
-    glob with `*`, `?`, `[...]`, `**` and `{a,b}`. A path that exists is that file, whatever characters are in it.
+    glob with `*`, `?`, `[...]`, `**` and `{a,b}`. A path that exists is that file, whatever characters are in it. Else
+    it is the one file whose path reads the same: Unicode forms and white space apart, and if there is none, case.
     It blocks: call it in a thread.
 
     Args:
@@ -91,6 +97,7 @@ class _Tray:
 
     def __init__(self, upload: bool) -> None:
         self.budget = Budget()
+        self.second_budget = Budget()  # to look for names that are almost the same
         self._upload = upload
         self._room = {False: INLINE_BYTES, True: UPLOAD_BYTES}  # whether it is uploaded
         self._taken: dict[Path, tuple[Root, Attachment]] = {}
@@ -144,7 +151,7 @@ class _Tray:
             # A file may grow while it is read, and those of /proc have no size at all.
             data = head + file.read(LIMIT_BYTES[kind] + 1 - len(head))
         self._fit(names, len(data), kind)
-        if kind == "text" and text_of(data) is None:
+        if kind == "text" and decode(data) is None:
             kind, media_type = self._binary(names, named=named)
         self._room[kind == "data"] -= len(data)
         return Attachment(shown(names), kind, media_type, data)
@@ -154,9 +161,18 @@ class _Tray:
         _fit(names, size, self._room[kind == "data"], "that the files before it leave")
 
     def _recognise(self, names: Names, head: bytes, *, named: bool) -> tuple[Kind, str]:
-        if head.lstrip().startswith(b"-----BEGIN ") and b"PRIVATE KEY" in head[:80]:
+        if is_private_key(head):
             raise secret_error(names)
-        return recognised(names[-1], head, upload=self._upload) or self._binary(names, named=named)
+        suffix = suffix_of(names[-1])
+        if not head and (suffix in NEVER_EMPTY or (self._upload and suffix in DATA_TYPES)):
+            raise UnfitError(f"{shown(names)} is empty (0 bytes): make or download it again.", "empty")
+        found = recognised(names[-1], head, upload=self._upload)
+        if suffix == ".pdf" and (found is None or found[0] not in ("pdf", "image")):
+            raise UnfitError(
+                f"{shown(names)} is no PDF, since it does not begin with %PDF: make or download it again.",
+                "PDF by name only",
+            )
+        return found or self._binary(names, named=named)
 
     def _binary(self, names: Names, *, named: bool) -> tuple[Kind, str]:
         if named and self._upload:
@@ -172,25 +188,73 @@ def _take(pattern: str, roots: Sequence[Root], tray: _Tray) -> None:
     told, places = _places(pattern, roots)
     there = [(root, real) for root, names in places if _exists(root, real := _real(root, names))]
     left_out: Counter[str] = Counter()
+    if there:
+        taken = _take_named(there, left_out, tray)
+    else:
+        globs = [(root, glob) for root, names in places for glob in _braces(told, names)]
+        taken = _take_globs(globs, left_out, tray) or _take_alike(told, globs, left_out, tray)
+        if not taken and (bare := trimmed(pattern)) not in ("", pattern):
+            _take(bare, roots, tray)
+            return
+    if not taken:
+        raise RequestError(_nothing(told, places, left_out))
+
+
+def _take_named(places: Iterable[tuple[Root, Names]], left_out: Counter[str], tray: _Tray) -> bool:
+    """Add the files at these places and below the folders at them; False when there is nothing."""
     taken = False
-    for root, names in there:
+    for root, names in places:
         if _is_folder(root, names):
             taken |= _take_glob(root, names, ("**",), left_out, tray)
         else:
             tray.add(root, names, named=True)
             taken = True
-    for root, names in () if there else places:
-        for glob in _braces(told, names):
-            start = next((at for at, name in enumerate(glob[:-1]) if _is_glob(name)), len(glob) - 1)
-            taken |= _take_glob(root, _real(root, glob[:start]), glob[start:], left_out, tray)
-    if not taken:
-        raise RequestError(_nothing(told, places, left_out))
+    return taken
 
 
-def _take_glob(root: Root, start: Names, glob: Names, left_out: Counter[str], tray: _Tray) -> bool:
-    """Add what a glob matches below a folder; False when there is nothing."""
+def _take_globs(globs: Iterable[tuple[Root, Names]], left_out: Counter[str], tray: _Tray) -> bool:
     taken = False
-    for names in sorted(root.walk(start, glob, left_out, tray.budget)) if _is_folder(root, start) else ():
+    for root, glob in globs:
+        start = _literal(glob[:-1])
+        taken |= _take_glob(root, _real(root, glob[:start]), glob[start:], left_out, tray)
+    return taken
+
+
+def _take_alike(told: str, globs: Sequence[tuple[Root, Names]], left_out: Counter[str], tray: _Tray) -> bool:
+    """Add what is meant where nothing has exactly that name; a path or the folder of a glob must mean one thing only.
+
+    Raises:
+        RequestError: It may mean several.
+    """
+    taken = False
+    paths = [(root, glob) for root, glob in globs if _literal(glob) == len(glob) and not _exists(root, glob)]
+    for names in dict.fromkeys(names for _, names in paths):
+        meant = choose(told, [place for place in paths if place[1] == names], tray.second_budget)
+        taken |= meant is not None and _take_named([_checked(*meant)], left_out, tray)
+    also_left_out: Counter[str] = Counter()
+    for root, glob in globs:
+        start, rest = glob[: _literal(glob)], glob[_literal(glob) :]
+        if not rest:
+            continue
+        meant = (root, start) if _exists(root, start) else choose(told, [(root, start)], tray.second_budget)
+        if meant:
+            taken |= _take_glob(*_checked(*meant), rest, also_left_out, tray, as_read)
+    left_out.update(also_left_out if not left_out else {})
+    return taken
+
+
+def _take_glob(
+    root: Root,
+    start: Names,
+    glob: Names,
+    left_out: Counter[str],
+    tray: _Tray,
+    fold: Callable[[str], str] | None = None,
+) -> bool:
+    """Add what a glob matches below a folder, comparing folded names with `fold`; False when there is nothing."""
+    taken = False
+    budget = tray.second_budget if fold else tray.budget
+    for names in sorted(root.walk(start, glob, left_out, budget, fold)) if _is_folder(root, start) else ():
         try:
             tray.add(root, names, named=False)
         except UnfitError as unfit:
@@ -212,8 +276,10 @@ def _places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[tuple[Root, 
         raise RequestError(f"files cannot take {told!r}: write a path that can exist.") from None
     _refuse_upwards(told, path.parts)
     places = [(root, names) for root in roots if (names := root.names(path)) is not None]
+    if not places and path.is_absolute():
+        places = [(root, names) for root in roots if (names := names_below(root, path)) is not None]
     if not places:
-        folders = ", ".join(str(root.written) for root in roots)
+        folders = ", ".join(shown((str(root.written),)) for root in roots)
         raise RequestError(f"{told!r} lies outside of what may be read: name files below {folders}.")
     return told, places
 
@@ -240,6 +306,15 @@ def _is_folder(root: Root, names: Names) -> bool:
 
 def _is_glob(name: str) -> bool:
     return any(char in name for char in "*?[")
+
+
+def _literal(names: Names) -> int:
+    """Return how many names stand before the first that is a glob."""
+    return next((at for at, name in enumerate(names) if _is_glob(name)), len(names))
+
+
+def _checked(root: Root, names: Names) -> tuple[Root, Names]:
+    return root, _real(root, names)
 
 
 def _braces(told: str, names: Names) -> list[Names]:
@@ -273,7 +348,7 @@ def _nothing(told: str, places: Iterable[tuple[Root, Names]], left_out: Counter[
         if match := nearest(missing, near):
             return f"nothing matches {told!r}: did you mean {shown((*folder, match))!r}?"
         held = ", ".join(shown((name,)) for name in near[:HINT_NAMES]) or "nothing that can be attached"
-        others = f"{shown(folder) if folder else root.written} holds {held}{', ...' if len(near) > HINT_NAMES else ''}."
+        others = f"{shown(folder or (str(root.written),))} holds {held}{', ...' if len(near) > HINT_NAMES else ''}."
     return f"nothing matches {told!r}: {others}"
 
 

@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
+from agent_jobs.files.decoding import Decoded, decode, is_text
+
 Kind = Literal["text", "image", "pdf", "data"]
 
 #: Enough to tell what a file is; git looks at as much.
@@ -44,15 +46,9 @@ PDF_PAGE_TOKENS = 1_500
 #: For a PDF that packs its pages away: a page of text with some graphics.
 PDF_PAGE_BYTES = 50_000
 
-_MARKS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
-#: What no text holds in any encoding; form feed, backspace and escape do occur.
-_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b\x1b"})
+WHITE_SPACE = b" \t\r\n\f\v"
+#: What is opened by its ending: an empty one is a download or an export that failed.
+NEVER_EMPTY = {".pdf", ".png", ".jpg", ".jpeg", ".gif", ".webp", *DATA_TYPES} - {".csv", ".tsv", ".db"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +69,25 @@ def recognised(name: str, head: bytes, *, upload: bool = False) -> tuple[Kind, s
         head: Its first bytes.
         upload: Whether it may be uploaded to the code interpreter: then what is known as data is `data`.
     """
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = suffix_of(name)
     if upload and suffix in DATA_TYPES:
         return "data", DATA_TYPES[suffix]
     if head.startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in head[:1024]):
         return "pdf", "application/pdf"
     if image := _image_type(head):
         return "image", image
-    return ("text", "text/plain") if _marked(head) or b"\0" not in head else None
+    return ("text", "text/plain") if is_text(head) else None
 
 
-def text_of(data: bytes) -> tuple[str, str] | None:
-    """The text of a whole file and its encoding, None for a binary file.
+def suffix_of(name: str) -> str:
+    """Return the ending of a name, in small letters."""
+    return PurePosixPath(name.rstrip()).suffix.lower()
 
-    UTF-8, and UTF-16 or UTF-32 with a byte order mark, are known; anything else without control characters is read as
-    Latin-1, which reads every byte, and the model is told that this is a guess.
-    """
-    encoding = _marked(data) or "utf-8"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        if encoding != "utf-8" or data.translate(None, _CONTROLS) != data:
-            return None
-        return data.decode("latin-1"), "latin-1"
-    return None if "\0" in text else (text, encoding)
+
+def is_private_key(head: bytes) -> bool:
+    """Return True if a file begins as a private key does, in any encoding."""
+    plain = head[:400].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe" + WHITE_SPACE)
+    return plain.startswith(b"-----BEGIN ") and b"PRIVATE KEY" in plain[:80]
 
 
 def parts(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
@@ -135,11 +126,20 @@ def _parts(attachment: Attachment) -> list[dict[str, Any]]:
 
 
 def _fenced(attachment: Attachment) -> str:
-    text, encoding = text_of(attachment.data) or ("", "")
-    guess = ' encoding="guessed: latin-1"' if encoding == "latin-1" else ""
+    decoded = decode(attachment.data) or Decoded("", "utf-8")
+    text = decoded.text
     used = set(re.findall(r"</file((?:-\d+)?)>", text.lower()))
     tag = "file" + next(end for end in chain([""], (f"-{number}" for number in count(2))) if end not in used)
-    return f"<{tag} name={quoteattr(attachment.name)}{guess}>\n{text.removesuffix(chr(10))}\n</{tag}>"
+    return f"<{tag} name={quoteattr(attachment.name)}{_remarks(decoded)}>\n{text.removesuffix(chr(10))}\n</{tag}>"
+
+
+def _remarks(decoded: Decoded) -> str:
+    """Return as attributes what the model has to know of how the text was read."""
+    guess = f' encoding="guessed: {decoded.encoding}"' if decoded.is_guess else ""
+    if not decoded.unreadable:
+        return guess
+    places = "1 place is" if decoded.unreadable == 1 else f"{decoded.unreadable:,} places are"
+    return f'{guess} damaged="{places} not {decoded.encoding}; U+FFFD stands there"'
 
 
 def _data_url(attachment: Attachment) -> str:
@@ -161,10 +161,6 @@ def _tokens(attachment: Attachment) -> int:
             return PDF_PAGE_TOKENS * (pages or -(-len(attachment.data) // PDF_PAGE_BYTES))
         case "data":
             return 0
-
-
-def _marked(data: bytes) -> str | None:
-    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
 
 
 def _image_type(head: bytes) -> str | None:

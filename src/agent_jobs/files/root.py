@@ -9,12 +9,13 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from unicodedata import category
 
 from agent_jobs.errors import ConfigError, RequestError
 
@@ -112,7 +113,7 @@ class Root:
             raise unreadable(names, error) from None
         if not real.is_relative_to(self.real):
             raise UnfitError(
-                f"{shown(names)} leaves {self.written} by a link: name a file that lies below it.",
+                f"{shown(names)} leaves {shown((str(self.written),))} by a link: name a file that lies below it.",
                 "behind links that leave the root",
             )
         return real.relative_to(self.real).parts
@@ -132,15 +133,24 @@ class Root:
             _regular(names, os.fstat(descriptor))
             yield file
 
-    def walk(self, start: Names, glob: Names, left_out: Counter[str], budget: Budget) -> Iterator[Names]:
+    def walk(
+        self,
+        start: Names,
+        glob: Names,
+        left_out: Counter[str],
+        budget: Budget,
+        fold: Callable[[str], str] | None = None,
+    ) -> Iterator[Names]:
         """The files below a folder of the root that a glob matches, as shells and git see it.
 
         Hidden entries are for patterns that write their dot; folders are not followed through links; what is ignored,
-        protected or no file is counted in `left_out`. Names come as they really are, in no order.
+        protected or no file is counted in `left_out`. Names come as they really are, in no order. With `fold`, glob
+        and names are compared folded.
 
         Raises:
             RequestError: There is too much to look at.
         """
+        glob = tuple(map(fold, glob)) if fold else glob
         ignored = Ignored(self, start)
         folders = [(start, _after(glob, {0}))]
         while folders:
@@ -148,7 +158,8 @@ class Root:
             for entry in self._entries(folder, left_out):
                 budget.spend(start)
                 names = (*folder, entry.name)
-                if not (next_places := _after(glob, _step(glob, places, entry.name))):
+                name = fold(entry.name) if fold else entry.name
+                if not (next_places := _after(glob, _step(glob, places, name))):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     if fits := self._fits(names, ignored, left_out, folder=True):
@@ -290,7 +301,7 @@ def unreadable(names: Names, error: OSError) -> UnfitError:
 def shown(names: Names) -> str:
     """The names as a person or a model reads them: nothing in them can end a line or hide."""
     text = "/".join(names).encode("utf-8", "replace").decode()
-    return "".join(char if char.isprintable() else "?" for char in text) or "."
+    return "".join(char if char.isprintable() else " " if category(char) == "Zs" else "?" for char in text) or "."
 
 
 def _regular(names: Names, found: os.stat_result) -> None:

@@ -8,13 +8,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["HOSTS", "KEY", "KEY_FILE", "KEY_PATH", "SERVER", "Entry", "Host", "Launch", "Machine", "Place", "input_of"]
+__all__ = [
+    "HOSTS",
+    "KEY",
+    "KEY_FILE",
+    "KEY_PATH",
+    "SERVER",
+    "Entry",
+    "Host",
+    "Launch",
+    "Machine",
+    "Place",
+    "input_of",
+    "switched_off",
+]
 
 SERVER = "agent-jobs"
 KEY, KEY_FILE = "OPENAI_API_KEY", "AGENT_JOBS_API_KEY_FILE"
 #: Where the key goes for hosts that know no other way than to write it down; the server expands the ~.
 KEY_PATH = "~/.config/agent-jobs/openai-key"
 INPUT = "agent-jobs-openai-key"
+
+#: What hosts write into an entry that a person switched off.
+_OFF: Mapping[str, bool] = {"enabled": False, "disabled": True}
 
 Format = Literal["json", "toml", "yaml"]
 Entry = dict[str, Any]
@@ -90,6 +106,10 @@ class Host:
     asks: bool = False
     #: The key of `first` that hands the key over, for hosts that forward variables by a list of names.
     forwards: str | None = None
+    #: Whether the host reads JSON as the standard has it: one comment, and it sees none of its servers.
+    strict: bool = False
+    #: Whether its user's file has entries for single folders, too.
+    has_local_scope: bool = False
     #: Started from a desktop, where programs and variables of a shell are not seen.
     desktop: bool = True
     #: After how long the host gives a tool call up; None where it is not known to.
@@ -133,6 +153,11 @@ class Host:
         return self.secret is not None or self.forwards is not None
 
 
+def switched_off(entry: Entry | None) -> dict[str, bool]:
+    """Return the values of an entry that keep a host from starting its server."""
+    return {name: off for name, off in _OFF.items() if (entry or {}).get(name) is off}
+
+
 def input_of(entry: Entry | None) -> Entry | None:
     """The question that VS Code asks for the key, if the entry refers to it."""
     variables: Mapping[str, Any] = (entry or {}).get("env", {})
@@ -174,6 +199,7 @@ _ALL = (
         where="Settings > Developer > Edit Config",
         after="Quit Claude Desktop (not only its window) and start it again.",
         user=_claude_desktop,
+        strict=True,
     ),
     Host(
         name="claude-code",
@@ -182,6 +208,8 @@ _ALL = (
         after="Start a new session of Claude Code; /mcp shows the server.",
         user=_claude_code,
         project=".mcp.json",
+        strict=True,
+        has_local_scope=True,
         desktop=False,
         call_limit_s=None,  # it gives up after 28 hours
         call_limit_key=("timeout", 0.001),

@@ -1,5 +1,6 @@
 """A host's file on the disk: found, read, backed up, and replaced in one step."""
 
+import codecs
 import os
 import tempfile
 from contextlib import suppress
@@ -10,9 +11,9 @@ from typing import Literal
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.hosts import Host, Machine, Place
+from agent_jobs.text_file import decode_text
 
 Scope = Literal["user", "project"]
-BOM = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +53,21 @@ def read(path: Path) -> Read:
     """
     try:
         raw = path.read_bytes()
-        text = raw.decode()
+        text = decode_text(raw) if raw.startswith(codecs.BOM_UTF8) else raw.decode()
     except FileNotFoundError:
         return Read(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): correct that first.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8: save it as UTF-8 first.") from None
-    return Read(path, raw, text.removeprefix(BOM), text.startswith(BOM))
+    return Read(path, raw, text, raw.startswith(codecs.BOM_UTF8))
 
 
 def replace(before: Read, text: str) -> Path | None:
     """Put this text into the file that was read, in one step, and give the backup that was made beside it.
 
-    Links are followed, the mode stays, and a new file is readable by its owner alone.
+    Links are followed, the mode stays, a byte order mark does not, since many hosts read no file that has one, and a
+    new file is readable by its owner alone.
 
     Raises:
         ConfigError: The disk does not take it, or the file was changed since it was read; it is as it was.
@@ -73,7 +75,7 @@ def replace(before: Read, text: str) -> Path | None:
     target = Path(os.path.realpath(before.path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(target, ((BOM if before.bom else "") + text).encode())
+        temporary = _beside(target, text.encode())
         try:
             if read(before.path).raw != before.raw:
                 raise ConfigError(f"{before.path} was changed by another program just now: try again.")

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from typing import Any, TypeGuard
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import Entry, Host, Launch, input_of
+from agent_jobs.hosts import Entry, Host, Launch, input_of, switched_off
 from agent_jobs.hosts.jsonc import Item, Path, drop, parse, put
 
 #: What has to stand at which path; None: nothing.
@@ -39,6 +39,17 @@ def installed(host: Host, text: str, launch: Launch, environment: Mapping[str, s
     return _changed(host, text, changes)
 
 
+def switched_on(host: Host, text: str) -> str:
+    """Return the text of the host's file with our entry switched on; the same text where nothing switches it off.
+
+    Raises:
+        ConfigError: As `installed`.
+    """
+    return _changed(
+        host, text, {(*host.path, name): not off for name, off in switched_off(entry_in(host, text)).items()}
+    )
+
+
 def uninstalled(host: Host, text: str) -> str:
     """The text of the host's file without our entry, and without the question for the key that only it asked.
 
@@ -61,13 +72,32 @@ def fragment(host: Host, launch: Launch, environment: Mapping[str, str]) -> str:
     return installed(host, "", launch, environment)
 
 
+def refuse_comments(host: Host, text: str) -> None:
+    """Refuse a text that a host cannot read which takes no comments: nothing that is put there would be seen.
+
+    Raises:
+        ConfigError: The text has comments, or commas before a closing bracket.
+    """
+    if not host.strict or not text.strip():
+        return
+    read_values(host, text)
+    try:
+        json.loads(text)
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        raise ConfigError(
+            f"Line {line} has a comment or a comma too many, and {host.title} reads plain JSON only: it sees no server "
+            "in this file. Take comments and such commas out first."
+        ) from None
+
+
 def entry_in(host: Host, text: str) -> Entry | None:
     """Our entry in a text, None where there is none.
 
     Raises:
         ConfigError: As `installed`.
     """
-    found = _read(host, text)
+    found = read_values(host, text)
     for key in host.path:
         if not _is_object(found):
             kind = "table" if host.format == "toml" else "object"
@@ -75,9 +105,18 @@ def entry_in(host: Host, text: str) -> Entry | None:
         if key not in found:
             return None
         found = found[key]
-    if not _is_object(found) or not _is_object(found.get(host.env, {})):
+    return checked_entry(host, found)
+
+
+def checked_entry(host: Host, entry: Any) -> Entry:
+    """Return what stands in the place of our entry.
+
+    Raises:
+        ConfigError: It is no entry.
+    """
+    if not _is_object(entry) or not _is_object(entry.get(host.env, {})):
         raise ConfigError(f"Its entry {host.path[-1]} is not one that a host could read: remove it, then try again.")
-    return found
+    return entry
 
 
 def _differing(path: tuple[str, ...], old: Any, new: Any) -> Iterator[tuple[Path, Any]]:
@@ -92,8 +131,12 @@ def _differing(path: tuple[str, ...], old: Any, new: Any) -> Iterator[tuple[Path
             yield from _differing((*path, key), old.get(key), value)
 
 
-def _read(host: Host, text: str) -> Any:
-    """What the text says, as plain values."""
+def read_values(host: Host, text: str) -> Any:
+    """Return what the text of a host's file says, as plain values.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
         if host.format == "toml":
             return tomllib.loads(text)
@@ -104,7 +147,7 @@ def _read(host: Host, text: str) -> Any:
 
 
 def _changed(host: Host, text: str, changes: Changes) -> str:
-    before = _read(host, text)
+    before = read_values(host, text)
     toml: tuple[Callable[[str, Changes], str], ...] = (partial(_toml_table, host.path), _toml_document)
     for way in toml if host.format == "toml" else (_json,):
         with suppress(TypeError, ConfigError):
@@ -112,7 +155,7 @@ def _changed(host: Host, text: str, changes: Changes) -> str:
             if _same(before, wanted):
                 return text
             new = way(text, changes)
-            if _same(_settled(host, _read(host, new)), _settled(host, wanted)):
+            if _same(_settled(host, read_values(host, new)), _settled(host, wanted)):
                 return new
     # A layout that nobody thought of, here or in the library: nothing is written that was not meant.
     raise ConfigError("Its layout cannot be changed safely: put the entry that --print shows into it by hand.")

@@ -14,6 +14,7 @@ from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
 from agent_jobs.request.options import apply_options
+from agent_jobs.text_file import read_text
 
 SETTING = "AGENT_JOBS_PRESETS"
 #: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
@@ -65,7 +66,7 @@ def load_presets(path: Path | None) -> Mapping[str, Preset]:
     if path is None:
         return our_presets()
     try:
-        written = path.read_text("utf-8")
+        written = read_text(path)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no UTF-8 text"
         raise ConfigError(f"{SETTING}: cannot read {path}: {why}.") from None

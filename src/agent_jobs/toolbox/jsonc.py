@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from agent_jobs.text_file import decode_text
+
 #: A text, which stays as it is, or a comment.
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\r\n]*|/\*.*?\*/', re.S)
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.S)
@@ -25,7 +27,7 @@ def read_jsonc(raw: bytes) -> Any:
         ValueError: It is something else.
         RecursionError: It is nested too deep.
     """
-    text = raw.decode(json.detect_encoding(raw)).removeprefix("\ufeff")
+    text = decode_text(raw)
     try:
         return json.loads(text, object_pairs_hook=Members)
     except ValueError:

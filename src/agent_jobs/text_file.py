@@ -1,0 +1,48 @@
+"""Text of files that other programs saved: the byte order mark at the beginning is read and taken off, here alone."""
+
+import io
+from pathlib import Path
+from typing import TextIO
+
+BOM = "\ufeff"
+_ENCODINGS = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe\x00\x00", "utf-32-le"),
+    (b"\x00\x00\xfe\xff", "utf-32-be"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+)
+
+
+def marked_encoding(data: bytes) -> str | None:
+    """Return the encoding that a byte order mark names, None where there is no mark."""
+    return next((encoding for mark, encoding in _ENCODINGS if data.startswith(mark)), None)
+
+
+def decode_text(data: bytes, errors: str = "strict") -> str:
+    """Return bytes as text without byte order marks: UTF-8, or what a mark at the beginning names.
+
+    Programs on Windows write a mark, PowerShell also UTF-16. Files that were joined have one before a line.
+
+    Raises:
+        UnicodeDecodeError: The bytes are something else.
+    """
+    text = data.decode(marked_encoding(data) or "utf-8", errors)
+    return text.lstrip(BOM).replace(f"\n{BOM}", "\n") if BOM in text else text
+
+
+def read_text(path: Path) -> str:
+    r"""Return what a file says as `decode_text` does, with \n at the end of each line.
+
+    Raises:
+        OSError: The file cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    return decode_text(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a file to be read as `read_text` reads it, a part at a time; a mark stands there as U+FEFF."""
+    binary = path.open("rb")
+    head = binary.peek(4)
+    return io.TextIOWrapper(binary, marked_encoding(head) or "utf-8")
