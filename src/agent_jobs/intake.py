@@ -146,6 +146,7 @@ class Intake:
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
         order.check()
+        order = replace(order, options=request.given_options(order.preset, order.options, self._terms.presets))
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)

@@ -100,7 +100,8 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
     """The answer to a start of several jobs: how to ask for them together. At most ADVICE_BYTES."""
     batches = {job.batch for job in jobs}
     # Jobs that were there before may be of another batch, or of none.
-    together = Group(batch=batches.pop()) if len(batches) == 1 else Group(job_ids=tuple(job.id for job in jobs))
+    batch = batches.pop() if len(batches) == 1 else ""
+    together = Group(batch=batch) if batch else Group(job_ids=tuple(job.id for job in jobs))
     answer = _compact(
         {
             "batch": together.batch,

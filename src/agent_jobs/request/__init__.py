@@ -23,6 +23,7 @@ from agent_jobs.request.options import (
     max_cost_of,
     timeout_of,
     toolbox_of,
+    with_one_schema,
 )
 from agent_jobs.request.order import Order
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
@@ -37,6 +38,7 @@ __all__ = [
     "build",
     "conversation_of",
     "dry_run_of",
+    "given_options",
     "hash_of",
     "key_of",
     "load_presets",
@@ -142,6 +144,13 @@ def options_with(preset: str | None, options: JSON | None, presets: Mapping[str,
     return _merged(_preset(preset, presets), options)
 
 
+def given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
+    """Return the caller's options under our names; a null that takes nothing of the preset away is not given."""
+    chosen = presets.get(preset or "")
+    idle = {*NAMES} - {*(chosen.options if chosen else ())}
+    return {name: value for name, value in with_one_schema(options).items() if value is not None or name not in idle}
+
+
 def sent_as(body: JSON, mode: Mode) -> JSON:
     """The body as an endpoint takes it: in the background with a stream, without one, or held open."""
     dropped = {
@@ -197,7 +206,7 @@ def _with_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
 
 
 def _merged(preset: Preset, options: JSON | None) -> JSON:
-    merged = {**preset.options, **(options or {})}
+    merged = {**preset.options, **with_one_schema(options or {})}
     return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
 
 

@@ -16,6 +16,8 @@ INCLUDED = {
     "web_search": "web_search_call.action.sources",
     "code_interpreter": "code_interpreter_call.outputs",
 }
+#: Tools that a name alone asks for.
+NEEDING_NOTHING = ("web_search", "code_interpreter", "image_generation")
 NEEDS_ONE_OF = ("server_url", "connector_id", "tunnel_id")
 SIZES = ("low", "medium", "high")
 IMAGE_FORMATS = ("png", "webp", "jpeg", "gif", "svg")

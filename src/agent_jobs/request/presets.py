@@ -13,7 +13,7 @@ from typing import Any, cast
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
-from agent_jobs.request.options import apply_options
+from agent_jobs.request.options import apply_options, with_one_schema
 
 SETTING = "AGENT_JOBS_PRESETS"
 #: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
@@ -117,7 +117,7 @@ def _prompt(name: str, value: Any) -> str:
 
 
 def _options(name: str, value: Any) -> JSON:
-    options = checks.mapping(name, value, '{ verbosity = "low" }')
+    options = with_one_schema(checks.mapping(name, value, '{ verbosity = "low" }'))
     if "key" in options:
         raise RequestError("options.key belongs to one job and not to a preset.")
     scratch: dict[str, Any] = {"metadata": {}}

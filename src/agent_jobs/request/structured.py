@@ -12,6 +12,9 @@ from agent_jobs.request import checks
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: What a schema may stand in, beside its name.
 WRAPPING = frozenset({"name", "schema", "strict", "description"})
+#: What other interfaces put around that, and how they call the schema.
+WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
+SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
 #: Keywords that the API does not take in a strict schema.
 NOT_STRICT = frozenset(
     {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"}
@@ -27,10 +30,10 @@ def format_of(name: str, value: Any) -> JSON:
     Raises:
         RequestError: It is no object schema, or said to be strict and is not.
     """
-    given = checks.mapping(name, value, EXAMPLE)
-    wrapped = "schema" in given and given.keys() <= WRAPPING
-    asked: JSON = given if wrapped else {"schema": given}
+    asked = _asked(name, value)
     schema = checks.mapping(name, asked["schema"], EXAMPLE)
+    if "type" not in schema and isinstance(schema.get("properties"), dict):
+        schema = {"type": "object", **schema}
     if schema.get("type") != "object":
         raise RequestError(f"{name} takes the JSON schema of an object, like {EXAMPLE}.")
     label = asked.get("name", "answer")
@@ -47,6 +50,50 @@ def format_of(name: str, value: Any) -> JSON:
         {"description": checks.text(f"{name}.description", asked["description"])} if "description" in asked else {}
     )
     return {"type": "json_schema", "name": label, "schema": schema, "strict": strict, **described}
+
+
+def same_schema(one: Any, other: Any) -> bool:
+    """Return True if both ask for the same, in whatever form."""
+    try:
+        return format_of("json_schema", one) == format_of("json_schema", other)
+    except RequestError:
+        return False
+
+
+def _asked(name: str, value: Any) -> JSON:
+    """Return `{schema, name, strict, description}` from a schema, a text that is one, or what other interfaces ask for.
+
+    These are `response_format`, `text.format` and a function's parameters. No object's schema looks like one of them.
+    """
+    given = checks.mapping(name, _parsed(value), EXAMPLE)
+    for key in WRAPPERS:
+        if isinstance(_parsed(given.get(key)), dict) and given.keys() <= {key, "type"} and _is_wrapper(given):
+            return _asked(name, given[key])
+    kind = given.get("type")
+    if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
+        raise RequestError(
+            f"{name} takes the JSON schema of an object, like {EXAMPLE}; {kind} says nothing of its form."
+        )
+    key = next((each for each in SCHEMA_KEYS if each in given), None)
+    if key is not None and given.keys() <= {*WRAPPING, "type", key} and _is_wrapper(given):
+        kept = {each: found for each, found in given.items() if each in WRAPPING and found is not None}
+        return {**kept, "schema": _parsed(given[key])}
+    return {"schema": given}
+
+
+def _is_wrapper(given: JSON) -> bool:
+    return given.get("type", "json_schema") in ("json_schema", "json", "function")
+
+
+def _parsed(value: Any) -> Any:
+    """Return the object that a text holds as JSON, in a fence or not; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return cast(Any, found) if found and isinstance(found, dict) else value
 
 
 def mismatch(text: str, body: JSON) -> str | None:
