@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
+from agent_jobs.strict import fault_of, with_items
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: What a schema may stand in, beside its name.
@@ -15,10 +15,6 @@ WRAPPING = frozenset({"name", "schema", "strict", "description"})
 #: What other interfaces put around that, and how they call the schema.
 WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
 SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
-#: Keywords that the API does not take in a strict schema.
-NOT_STRICT = frozenset(
-    {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"}
-)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -39,13 +35,11 @@ def format_of(name: str, value: Any) -> JSON:
     label = asked.get("name", "answer")
     if not isinstance(label, str) or not _NAME.fullmatch(label):
         raise RequestError(f"{name}.name takes up to 64 letters, digits, _ and -.")
-    fits = _is_strict(schema)
-    strict = checks.flag(f"{name}.strict", asked.get("strict", fits))
-    if strict and not fits:
-        raise RequestError(
-            f"{name} is not strict: give every object additionalProperties false and list all its properties in "
-            "required, or leave strict out."
-        )
+    schema = with_items(schema)
+    fault = fault_of(schema)
+    strict = checks.flag(f"{name}.strict", asked.get("strict", fault is None))
+    if strict and fault is not None:
+        raise RequestError(f"{name} is not strict: {fault}, or leave strict out.")
     described = (
         {"description": checks.text(f"{name}.description", asked["description"])} if "description" in asked else {}
     )
@@ -129,45 +123,3 @@ def _violation(answer: Any, schema: JSON) -> str | None:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def _is_strict(schema: JSON) -> bool:
-    """Whether every object in a schema is closed and requires all it has, with no keyword that strict refuses."""
-    return all(
-        not NOT_STRICT & part.keys()
-        and bool({"type", "anyOf", "$ref", "enum", "const"} & part.keys())
-        and (not _is_object(part) or _is_closed(part))
-        for part in _parts(schema)
-    )
-
-
-def _is_object(part: JSON) -> bool:
-    kind = part.get("type")
-    return kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in part
-
-
-def _is_closed(part: JSON) -> bool:
-    properties, required = part.get("properties", {}), part.get("required", [])
-    return (
-        part.get("additionalProperties") is False
-        and isinstance(properties, dict)
-        and isinstance(required, list)
-        and all(name in required for name in cast(JSON, properties))
-    )
-
-
-def _parts(schema: JSON) -> Iterator[JSON]:
-    """A schema and all the schemas in it."""
-    yield schema
-    for keyword, value in schema.items():
-        if keyword in ("properties", "$defs", "definitions") and isinstance(value, dict):
-            inner = list(cast("dict[str, Any]", value).values())
-        elif keyword in ("anyOf", "prefixItems") and isinstance(value, list):
-            inner = cast("list[Any]", value)
-        elif keyword == "items":
-            inner = [value]
-        else:
-            continue
-        for each in inner:
-            # `true` and what is no schema at all are none that strict takes.
-            yield from _parts(cast(JSON, each)) if isinstance(each, Mapping) else iter([cast(JSON, {})])
