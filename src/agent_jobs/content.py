@@ -279,7 +279,8 @@ def shown_request(body: JSON) -> dict[str, Any]:
     Of secrets only the `${NAME}` is left that stands for them, or `***`; of addresses the host; of prompts and files
     how long they are. What is too long after that is a note of its size.
     """
-    shown = {_line(name, NAME_CHARS): _shown(name, value, "plain", DEPTH) for name, value in body.items()}
+    sent = {name: value for name, value in body.items() if not name.startswith("_")}  # the others are notes of ours
+    shown = {_line(name, NAME_CHARS): _shown(name, value, "plain", DEPTH) for name, value in sent.items()}
     sizes = {name: size({name: value}) for name, value in shown.items()}
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         if sum(sizes.values()) <= REQUEST_BYTES:

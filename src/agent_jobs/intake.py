@@ -187,6 +187,8 @@ class Intake:
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = thread.continued(body, link, previous.exchanges)
+        asked = request.asked_by(order, self._terms.presets)
+        before: list[str] = previous.request.get(request.ASKED, [])
         request.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
         return Job(
             id=job_id,
@@ -204,7 +206,7 @@ class Intake:
             toolbox=previous.toolbox if (named := request.toolbox_of(options)) is None else named,
             turn=Turn(
                 number=1,
-                request=body,
+                request={**body, request.ASKED: [*asked, *(name for name in before if name not in asked)]},
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
