@@ -217,9 +217,8 @@ async def test_a_limit_that_only_the_budget_added_is_not_blamed_on_the_caller(
 ) -> None:
     upstream.queue_fault(on="create", status=400, body=envelope("Unsupported parameter: max_output_tokens"))
     table = tmp_path / "prices.toml"
-    table.write_text(
-        '[models."gpt-6.1-sol"]\ninput = 2.0\ncached = 0.2\ncache_write = 2.5\noutput = 10.0\ncontext_tokens = 400_000\n'
-    )
+    prices = "input = 2.0\ncached = 0.2\ncache_write = 2.5\noutput = 10.0\ncontext_tokens = 400_000\n"
+    table.write_text(f'[models."gpt-6.1-sol"]\n{prices}')
     async with hosting(replace(settings, daily_budget_usd=1.0, prices=table)) as host:
         answer = await host.end((await host.start())["job_id"])
     assert "Change options" not in answer["error"]["message"]

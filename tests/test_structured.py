@@ -1,5 +1,6 @@
 """Structured output: what is asked of upstream, and what is said of the answer."""
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -103,6 +104,10 @@ def test_a_schema_may_come_with_its_name() -> None:
     assert body_with(asked)["text"]["format"] == {"type": "json_schema", **asked}
 
 
+def test_a_schema_may_come_in_a_fence() -> None:
+    assert body_with(f"```json\n{json.dumps(CLOSED)}\n```") == body_with(CLOSED)
+
+
 def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
     schema = object_of(schema={"type": "string"})
     assert body_with(schema)["text"]["format"]["schema"] == schema
@@ -135,7 +140,21 @@ def test_what_is_no_schema_is_refused(schema: Any, hint: str) -> None:
     assert hint in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}'])
+FENCED = [
+    '```json\n{"n":1}\n```',
+    '```\n{"n":1}\n```\n',
+    '~~~~JSON\n{"n":1}\n~~~~',
+    'Here it is:\n\n```json\n{"n": 1}\n```\nCall again if you need more.',
+    '```json\r\n{"n":1}\r\n```',
+    '```json\n{"n":1}',
+    'As said:\n```json\n{"n":1}\n```\nonce more:\n```json\n{"n": 1}\n```',
+    'Run this:\n```sh\nls\n```\nand here:\n```json\n{"n":1}\n```',
+    '\ufeff{"n":1}',
+    '{"n":1,"code":"```json\\n{}\\n```"}',
+]
+
+
+@pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}', *FENCED])
 def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
     assert mismatch(text, body_with(OPEN)) is None
 
@@ -145,7 +164,10 @@ def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
     [
         ("", "not JSON"),
         ("Here it is: {}", "not JSON"),
-        ('```json\n{"n":1}\n```', "not JSON"),
+        ('```json\n{"n":1}\n```\n\n```json\n{"n":2}\n```', "not JSON"),
+        ('```json\n{"n":1\n```', "not JSON"),
+        ('The answer is `{"n":1}`.', "not JSON"),
+        ('```json\n{"n":"x"}\n```', "$.n breaks 'type'"),
         ('{"n":1', "not JSON"),
         ('{"n":NaN}', "not JSON"),
         ('{"n":' + "9" * 5000 + "}", "not JSON"),

@@ -282,6 +282,16 @@ class ResponsesClient:
         path = f"/containers/{_named(container_id)}/files/{_named(file_id)}/content"
         return (await self._call("GET", self.endpoint.url(path), total_s=FILE_TOTAL_S)).content
 
+    async def find_in_container(self, container_id: str, path: str) -> str | None:
+        """Return the id of the file at a path in a container, or of the only one of that name; None if it has none."""
+        url = self.endpoint.url(f"/containers/{_named(container_id)}/files")
+        answer = await self._call("GET", url.copy_merge_params({"limit": "100"}))
+        found = (_parsed(answer.text) or {}).get("data")
+        files = [cast(JSON, each) for each in cast("list[object]", found or []) if isinstance(each, dict)]
+        same = [each for each in files if str(each.get("path")) == path]
+        named = same or [each for each in files if str(each.get("path")).rpartition("/")[2] == path.rpartition("/")[2]]
+        return str(named[0]["id"]) if named and named[0].get("id") else None
+
     async def delete(self, response_id: str) -> None:
         """Have upstream forget the response; one that it does not know is as good as deleted."""
         await self._forget(self._response_url(response_id))

@@ -15,6 +15,8 @@ WRAPPING = frozenset({"name", "schema", "strict", "description"})
 #: What other interfaces put around that, and how they call the schema.
 WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
 SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
+#: A block of code, the last of which may lack its end.
+_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)(?:^ {0,3}(?P=fence)|\Z)", re.M | re.S)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -83,23 +85,37 @@ def _parsed(value: Any) -> Any:
     """Return the object that a text holds as JSON, in a fence or not; anything else as it is."""
     if not isinstance(value, str):
         return value
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return cast(Any, found) if found and isinstance(found, dict) else value
+    found = _json_in(value)
+    holds_object = len(found) == 1 and isinstance(found[0], dict) and bool(cast(JSON, found[0]))
+    return cast(Any, found[0] if holds_object else value)
 
 
 def mismatch(text: str, body: JSON) -> str | None:
-    """Why a complete answer is not the JSON that its body asked for; None when it is, or when none was asked for."""
+    """Why a complete answer is not the JSON that its body asked for; None when it is, or when none was asked for.
+
+    JSON in a fence counts, with words around it or not, unless there are two.
+    """
     asked: JSON = cast(JSON, body.get("text") or {}).get("format") or {}
     if asked.get("type") != "json_schema":
         return None
-    try:
-        answer = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+    found = _json_in(text)
+    if len(found) != 1:
         return "The output is not JSON, though options.json_schema asked for it."
-    return _violation(answer, asked["schema"])
+    return _violation(found[0], asked["schema"])
+
+
+def _json_in(text: str) -> list[Any]:
+    """Return what a text holds as JSON: as a whole, else each different value in a fence."""
+    found: list[Any] = []
+    for part in [text, *(fence["inside"] for fence in _FENCE.finditer(text))]:
+        try:
+            value = json.loads(part.strip("\ufeff \t\r\n"), parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            continue
+        if part is text:
+            return [value]
+        found += [value] if value not in found else []
+    return found
 
 
 def _violation(answer: Any, schema: JSON) -> str | None:
