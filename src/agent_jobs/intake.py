@@ -91,8 +91,6 @@ class Intake:
         """
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
         jobs, options, previous, attached = await self._drafted(order, batch)
-        for prompt in order.prompts:
-            await self._check_fits(prompt, str(jobs[0].turn.request["model"]))
         if uploads := [one for one in attached if one.kind == "data"]:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
@@ -131,18 +129,31 @@ class Intake:
             bound_parts=parts,
         )
 
-    async def _check_fits(self, prompt: str, model: str) -> None:
-        """Refuse a prompt that the model certainly cannot read; a model that is not known is not asked about."""
-        least = len(" ".join(prompt.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
+    async def _check_fits(self, order: Order, body: JSON, attached: Sequence[Attachment], history_tokens: int) -> None:
+        """Refuse what the model certainly cannot read; a model that is not known is not asked about."""
+        parts = {
+            "the prompt": max(map(_least_tokens, order.prompts)),
+            "files": sum(_least_tokens(one.data.decode("utf-8", "replace")) for one in attached if one.kind == "text"),
+            "instructions": _least_tokens(str(body.get("instructions") or "")),
+            "the job before": history_tokens,
+        }
+        least, model = sum(parts.values()), str(body["model"])
         if least <= SMALLEST_CONTEXT:
             return
         known = partial(self._terms.prices.context_tokens, model, at=self._clock.now())
         context = await anyio.to_thread.run_sync(partial(known, provider_url=self._endpoint.base_url))
-        if context is not None and least > context:
+        if context is None or least <= context:
+            return
+        if parts["the prompt"] == least:
             raise RequestError(
                 f"The prompt has at least {least:,} tokens by estimate, and {model} reads at most {context:,}: "
                 "shorten or split it."
             )
+        told = ", ".join(f"{name} {tokens:,}" for name, tokens in parts.items() if tokens)
+        raise RequestError(
+            f"The request has at least {least:,} tokens by estimate ({told}), and {model} reads at most {context:,}: "
+            "leave some of it out, or split it."
+        )
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
         order.check()
@@ -153,6 +164,7 @@ class Intake:
         functions = await self._functions(options, previous)
         parts = files.parts(attached)
         jobs = [self._job(order, prompt, batch, options, previous, parts, functions) for prompt in order.prompts]
+        await self._check_fits(order, jobs[0].turn.request, attached, previous.least_tokens)
         return _Draft(jobs, options, previous, attached)
 
     def _job(
@@ -294,7 +306,7 @@ class Intake:
         tokens = job.usage.exact_tokens if job.usage else None
         before = _Previous(job.turn.request, toolbox=job.toolbox)
         if link := self._link(job, conversation):
-            return replace(before, link=link, tokens=tokens)
+            return replace(before, link=link, tokens=tokens, least_tokens=await self._history_tokens(job))
         output = await self._store.output(job_id)
         if output is None or not thread.tells(output.response or {}):
             raise RequestError(f"{job_id} ended {job.status} without an output to go on from: start anew.")
@@ -304,7 +316,14 @@ class Intake:
                 f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
                 "with what matters of it in the prompt."
             )
-        return replace(before, exchanges=exchanges)
+        return replace(before, exchanges=exchanges, least_tokens=thread.said_chars(exchanges) // MOST_TOKEN_CHARS)
+
+    async def _history_tokens(self, job: Job) -> int:
+        """Return how many tokens at least a follow-up reads again of what was said up to a job's end."""
+        usage, tools = job.usage, items_of(job.turn.request.get("tools"))
+        if usage is not None and not usage.partial and not tools:  # with tools its input was counted several times
+            return usage.input_tokens + max(0, usage.output_tokens - usage.reasoning_tokens)
+        return thread.said_chars(await self._store.thread(job.id)) // MOST_TOKEN_CHARS
 
     def _link(self, job: Job, conversation: bool | str | None) -> JSON:
         """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""
@@ -328,6 +347,7 @@ class _Previous:
     exchanges: Sequence[tuple[JSON, JSON]] = ()  #: or all that was said, where upstream does not know it
     tokens: int | None = None  #: how much was read and written for it
     toolbox: Sequence[str] = ()
+    least_tokens: int = 0  #: how much of it is certainly read again
 
     def tools(self, *, of_toolbox: bool) -> list[JSON]:
         """The tools of its request: the functions of the user's own tool servers, or the others."""
@@ -356,6 +376,10 @@ def _inherited(before: _Previous, web_search: bool | None) -> JSON:
         searches = [tool for tool in tools if str(tool["type"]).startswith("web_search")]
         kept["tools"] = [tool for tool in tools if tool not in searches] if web_search is False else tools
     return kept
+
+
+def _least_tokens(text: str) -> int:
+    return len(" ".join(text.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
 
 
 def _turns(tool: JSON) -> bool:
