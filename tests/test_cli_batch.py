@@ -129,6 +129,17 @@ def test_a_result_that_a_kill_cut_off_is_written_whole(terminal: Terminal, upstr
     assert upstream.emulator.counters()["creates"] == 2
 
 
+def test_a_result_is_one_line_for_every_reader(terminal: Terminal):
+    text = "a\u2028b\u2029c\x85d\x0be\x1cf"
+    tasks = written(terminal, scripted("Task 1", {"duration_s": 1, "text": text}))
+    assert batch(terminal, tasks).returncode == 0
+    path = terminal.folder.parent / "out" / "results.jsonl"
+    [line] = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["output"] == text
+    [shown] = terminal.pipe("result", json.loads(line)["job_id"], "--json").stdout.splitlines()
+    assert json.loads(shown)["output"] == text
+
+
 def test_failures_are_tried_again_only_when_that_is_asked_for(terminal: Terminal, upstream: RunningServer):
     tasks = written(terminal, scripted("Task 1", {"end": "failed"}), "Task 2")
     assert batch(terminal, tasks).returncode == 3

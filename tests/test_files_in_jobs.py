@@ -422,6 +422,43 @@ async def test_images_and_files_of_a_run_are_written_and_listed(
     assert all(image.startswith(b"\x89PNG") for image in contents.values())
 
 
+#: The beginning of each kind of image, and how its file is to end.
+PICTURES = {
+    ".jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
+    ".webp": b"RIFF\x24\0\0\0WEBPVP8 ",
+    ".gif": b"GIF89a\x01\0\x01\0",
+    ".svg": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    ".avif": b"\0\0\0\x20ftypavif",
+    ".png": b"\x89PNG\r\n\x1a\n\0",
+}
+
+
+@pytest.mark.parametrize("suffix", PICTURES)
+async def test_a_picture_is_saved_as_what_its_bytes_are(settings: Settings, suffix: str) -> None:
+    async with hosting(settings) as host:
+        picture = base64.b64encode(PICTURES[suffix] * 9).decode()
+        _, [file] = await made(host, images=1, image_base64=picture)
+    path = Path(file["path"])
+    assert (path.suffix, read(path.parent)) == (suffix, {path.name: PICTURES[suffix] * 9})
+
+
+async def test_a_file_that_only_the_text_links_is_fetched(settings: Settings) -> None:
+    given = [{"filename": "my table.csv", "text": "a,b\n"}, {"filename": "other.txt", "text": "not linked"}]
+    text = "See [the table](sandbox:/mnt/data/my%20table.csv) and [this](sandbox:/mnt/data/none.txt)."
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"duration_s": 1, "text": text, "container_files": given}, options=CODE)
+        answer = await host.end(started["job_id"])
+        assert "agent_result part=files" in answer["warning"]
+        with anyio.fail_after(20):
+            while True:
+                files = (await host.call("agent_result", job_id=started["job_id"], part="files"))["files"]
+                if "path" in files[0]:
+                    break
+    [saved, lost] = files
+    assert read(Path(saved["path"]).parent) == {"my-table.csv": b"a,b\n"}
+    assert (lost["type"], lost["link"]) == ("sandbox_file", "sandbox:/mnt/data/none.txt")
+
+
 async def test_names_that_upstream_gives_stay_in_the_jobs_folder_and_apart(settings: Settings, tmp_path: Path) -> None:
     names = [
         "../../x", "/etc/passwd", "", "..", ".", "a" * 300 + ".csv", "a" * 300 + ".csv", "nul\0name.csv", "A.txt",

@@ -1,5 +1,6 @@
 """Structured output: what is asked of upstream, and what is said of the answer."""
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -23,6 +24,10 @@ def object_of(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
+def nested(levels: int) -> dict[str, Any]:
+    return object_of(a=nested(levels - 1)) if levels else CLOSED
+
+
 STRICT: list[dict[str, Any]] = [
     CLOSED,
     object_of(),
@@ -30,6 +35,17 @@ STRICT: list[dict[str, Any]] = [
     object_of(a={"anyOf": [CLOSED, {"type": "null"}]}),
     object_of(a={"enum": ["x", "y"]}, b={"const": 1}, c={"type": ["string", "null"]}),
     {**object_of(a={"$ref": "#/$defs/A"}), "$defs": {"A": CLOSED}},
+    {**object_of(a={"$ref": "#"}), "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tree"},
+    object_of(a={"type": "string", "format": "date-time"}, b={"type": "string", "pattern": "^[a-z]+$"}),
+    object_of(a={"type": "number", "minimum": 0}, b={"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    object_of(default={"type": "string"}, uniqueItems={"type": "boolean"}),
+    nested(8),
+]
+ANY_LIST: list[dict[str, Any]] = [
+    {"uniqueItems": True},
+    {"contains": {}},
+    {"prefixItems": []},
+    {"items": {"type": "string", "format": "uri"}},
 ]
 NOT_STRICT: list[dict[str, Any]] = [
     OPEN,
@@ -45,20 +61,51 @@ NOT_STRICT: list[dict[str, Any]] = [
     {**object_of(a={"$ref": "#/$defs/A"}), "$defs": {"A": OPEN}},
     {**CLOSED, "allOf": [{}]},
     {**CLOSED, "patternProperties": {}},
+    {**CLOSED, "required": ["n", "more"]},
+    {name: value for name, value in object_of().items() if name != "required"},
+    *(object_of(a={"type": "string", **more}) for more in (
+        {"format": "uri"}, {"format": "iri"}, {"format": 7}, {"default": "x"}, {"examples": ["x"]}, {"minLength": 1},
+        {"contentEncoding": "base64"}, {"x-order": 1}, {"$comment": "x"}, {"pattern": "^(?!a)"}, {"pattern": "(?<=a)b"},
+    )),
+    *(object_of(a={"type": ["array", "null"], "items": {"type": "string"}, **more}) for more in ANY_LIST),
+    object_of(a={"type": ["array", "null"]}),
+    object_of(a={"type": "strnig"}),
+    object_of(a={"type": ["object", "null"], "properties": {"n": {"type": "integer"}}}),
+    object_of(a={"anyOf": [{"type": "string"}, {"type": "string", "default": ""}]}),
+    {**object_of(a={"$ref": "#/$defs/A", "description": "x"}), "$defs": {"A": CLOSED}},
+    {**object_of(a={"$ref": "#/$defs/A"}), "$defs": {"A": {"type": "string", "format": "uri"}}},
+    object_of(a={"$ref": "https://example.org/a.json"}),
+    {**CLOSED, "anyOf": [CLOSED]},
+    {**CLOSED, "minProperties": 1},
+    {**CLOSED, "default": {}},
+    nested(12),
     {**CLOSED, "required": "n"},
     {**CLOSED, "properties": []},
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("schema", "strict"), [*((s, True) for s in STRICT), *((s, False) for s in NOT_STRICT)])
 def test_strict_is_asked_for_where_the_schema_keeps_to_its_rules(schema: dict[str, Any], strict: bool) -> None:
-    expected = {"type": "json_schema", "name": "answer", "schema": schema, "strict": strict}
-    assert body_with(schema)["text"] == {"format": expected}
+    found = body_with(schema)["text"]["format"]
+    assert (found["type"], found["name"], found["strict"]) == ("json_schema", "answer", strict)
+    if schema != object_of(a={"type": ["array", "null"]}):
+        assert found["schema"] == schema
+
+
+def test_a_list_in_an_answer_gets_items_and_the_callers_schema_stays() -> None:
+    given = object_of(a={"type": ["array", "null"]})
+    found = body_with(given)["text"]["format"]["schema"]
+    assert found == object_of(a={"type": ["array", "null"], "items": {}})
+    assert given == object_of(a={"type": ["array", "null"]})
 
 
 def test_a_schema_may_come_with_its_name() -> None:
     asked = {"name": "lakes-1", "schema": CLOSED, "strict": False, "description": "Lakes."}
     assert body_with(asked)["text"]["format"] == {"type": "json_schema", **asked}
+
+
+def test_a_schema_may_come_in_a_fence() -> None:
+    assert body_with(f"```json\n{json.dumps(CLOSED)}\n```") == body_with(CLOSED)
 
 
 def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
@@ -81,16 +128,33 @@ def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
         ({"schema": CLOSED, "name": 1}, "up to 64 letters"),
         ({"schema": CLOSED, "strict": "yes"}, "options.json_schema.strict takes true or false."),
         ({"schema": OPEN, "strict": True}, "options.json_schema is not strict: give every object"),
+        ({"schema": object_of(a={"type": "string", "format": "uri"}), "strict": True},
+         "options.json_schema is not strict: leave out format uri, or leave strict out."),
+        ({"schema": {**CLOSED, "x-order": 1}, "strict": True}, "is not strict: leave out x-order, or"),
         ({"schema": CLOSED, "description": 1}, "options.json_schema.description takes a text."),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_schema_is_refused(schema: Any, hint: str) -> None:
     with pytest.raises(RequestError) as refusal:
         body_with(schema)
     assert hint in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}'])
+FENCED = [
+    '```json\n{"n":1}\n```',
+    '```\n{"n":1}\n```\n',
+    '~~~~JSON\n{"n":1}\n~~~~',
+    'Here it is:\n\n```json\n{"n": 1}\n```\nCall again if you need more.',
+    '```json\r\n{"n":1}\r\n```',
+    '```json\n{"n":1}',
+    'As said:\n```json\n{"n":1}\n```\nonce more:\n```json\n{"n": 1}\n```',
+    'Run this:\n```sh\nls\n```\nand here:\n```json\n{"n":1}\n```',
+    '\ufeff{"n":1}',
+    '{"n":1,"code":"```json\\n{}\\n```"}',
+]
+
+
+@pytest.mark.parametrize("text", ['{"n":1}', ' {"n": 1}\n', '{"n":1,"more":true}', *FENCED])
 def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
     assert mismatch(text, body_with(OPEN)) is None
 
@@ -100,7 +164,10 @@ def test_an_answer_that_satisfies_its_schema_is_left_alone(text: str) -> None:
     [
         ("", "not JSON"),
         ("Here it is: {}", "not JSON"),
-        ('```json\n{"n":1}\n```', "not JSON"),
+        ('```json\n{"n":1}\n```\n\n```json\n{"n":2}\n```', "not JSON"),
+        ('```json\n{"n":1\n```', "not JSON"),
+        ('The answer is `{"n":1}`.', "not JSON"),
+        ('```json\n{"n":"x"}\n```', "$.n breaks 'type'"),
         ('{"n":1', "not JSON"),
         ('{"n":NaN}', "not JSON"),
         ('{"n":' + "9" * 5000 + "}", "not JSON"),

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,9 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import ConfigError
+from agent_jobs.request import build, sent_as
 from agent_jobs.toolbox.child import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
 from agent_jobs.toolbox.config import KEYS, ServerConfig, ToolServers, load_toolbox
 from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, function_name, function_of, prefix_of
@@ -463,3 +467,32 @@ def test_the_limits_are_those_of_the_program():
     assert f"{MAX_FUNCTIONS} functions" in PAGE
     assert f"{DESCRIPTION_CHARS:,} characters" in PAGE
     assert sum(STOP_STEPS_S) < 2
+
+
+PLACES: dict[str, Callable[[Any], Any]] = {
+    "a property": lambda part: {"x": part},
+    "nested": lambda part: {"x": {"type": "object", "properties": {"y": part}}},
+    "anyOf": lambda part: {"x": {"anyOf": [part, {"type": "null"}]}},
+    "items": lambda part: {"x": {"type": "array", "items": part}},
+    "any property": lambda part: {"x": {"type": "object", "additionalProperties": part}},
+}
+
+
+@pytest.mark.parametrize("kind", ["array", ["array"], ["array", "null"], ["string", "array"]])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_whatever_may_be_an_array_has_items(kind: Any, place: Callable[[Any], Any]) -> None:
+    schema = {"type": "object", "properties": place({"type": kind}), "$defs": {"a": {"type": kind}}}
+    sent = function_of("a__b", "", schema)["parameters"]
+    assert sent["properties"] == place({"type": kind, "items": {}})
+    assert sent["$defs"] == {"a": {"type": kind, "items": {}}}
+    own = build("x", job_id="job_1", options={"tools": [{"type": "function", "name": "f", "parameters": schema}]})
+    assert own["tools"][0]["parameters"] == sent
+
+
+def test_an_array_without_items_is_taken_upstream(upstream: RunningServer) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": ["array", "null"]}}}
+    function = {"type": "function", "name": "f", "parameters": schema}
+    body = sent_as(build("x", job_id="job_1", options={"tools": [function]}), "background")
+    with httpx2.Client(trust_env=False, base_url=upstream.base_url) as http:
+        answer = http.post("/responses", json=dict(body), headers={"Authorization": "Bearer sk-secret"})
+    assert answer.status_code == 200, answer.text

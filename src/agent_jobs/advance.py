@@ -14,7 +14,7 @@ from math import inf
 
 import anyio
 
-from agent_jobs import request, thread
+from agent_jobs import request
 from agent_jobs.clock import Clock
 from agent_jobs.errors import (
     AccountError,
@@ -29,9 +29,9 @@ from agent_jobs.errors import (
 )
 from agent_jobs.follow import Follower
 from agent_jobs.hold import Holds, is_not_served
-from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status
+from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
 from agent_jobs.loop import Loop
-from agent_jobs.request.hosted import INCLUDED
+from agent_jobs.request.added import OF_A_MODEL, THIS_SCHEMA
 from agent_jobs.resend import Resender
 from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
@@ -67,8 +67,6 @@ SETTLE_AGAIN_S = 30.0
 MODE_KEPT_S = 86_400.0
 #: What to try where an endpoint refuses a way of sending.
 LESSER: Mapping[Mode, Mode] = {"background_stream": "background", "background": "foreground"}
-#: What we add to a request unasked, and leave out for an endpoint that refuses it.
-ADDED = ("stream_options", "metadata", "include", "store")
 WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 #: What is wrong with an account, where upstream's code tells a person what to mend.
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
@@ -246,7 +244,7 @@ class Advancer:
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job), fingerprint=ours))
         # Neither secrets nor what is removed after the job belong into what is kept.
         body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
-        body = await self._without_refused(request.sent_as(body, job.turn.mode), job.turn.base_url)
+        body = await self._without_refused(request.sent_as(body, job.turn.mode), job.turn)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -282,29 +280,35 @@ class Advancer:
         taught = await self._store.mode(job.turn.base_url, str(job.turn.request.get("model")), since)
         return taught or ("background" if self._client.endpoint.azure else "background_stream")
 
-    async def _without_refused(self, body: JSON, base_url: str) -> JSON:
+    async def _without_refused(self, body: JSON, turn: Turn) -> JSON:
         """Return the body without what only we added and the endpoint refuses."""
-        since = self._clock.now() - MODE_KEPT_S
-        refused = await self._store.refused_parameters(base_url, since)
-        kept = {name: value for name, value in body.items() if name not in refused or not _is_ours(name, body)}
-        return {**kept, "store": False} if "store" in refused else kept
+        refused = await self._store.refused_parameters(turn.base_url, self._clock.now() - MODE_KEPT_S)
+        of_model = f"@{body.get('model')}"
+        asked = {name: turn.request[name] for name in (request.ASKED,) if name in turn.request}
+        return request.without({**body, **asked}, {name.removesuffix(of_model) for name in refused})
 
     async def _drop(self, job: Job, error: RefusedError) -> bool:
         """If upstream refused what only we added, remember to leave it out there and return True, once for each."""
-        words, body = f"{error.param} {error}".lower().strip(), job.turn.request
-        base_url, now = job.turn.base_url, self._clock.now()
-        name = next((each for each in ADDED if _names(words, each) and _is_ours(each, body)), None)
-        if name is None or (name == "store" and "false" not in words):
+        body, base_url, now = job.turn.request, job.turn.base_url, self._clock.now()
+        learned = await self._store.refused_parameters(base_url, now - MODE_KEPT_S)
+        names = request.refused_of(error.code, error.param, str(error), body)
+        new = [name for name in names if _kept_as(name, body) not in learned and self._can_drop(name)]
+        if not new:
             return False
-        if name in await self._store.refused_parameters(base_url, now - MODE_KEPT_S):
+        for name in new:
+            if name == "store":  # what is not stored does not run in the background
+                await self._store.learn(base_url, str(body.get("model")), "foreground", now, str(error))
+            if name != THIS_SCHEMA:
+                await self._store.learn_refused(base_url, _kept_as(name, body), now, str(error))
+            await self._store.record(job.id, now, "dropped", f"{name}: {error}")
+        if await self._store.save(job.unsent("")) is None:
             return False
-        if name == "store":  # what is not stored does not run in the background
-            if self._limits.mode is not None and self._limits.mode != "foreground":
-                return False
-            await self._store.learn(base_url, str(body.get("model")), "foreground", now, str(error))
-        await self._store.learn_refused(base_url, name, now, str(error))
-        await self._store.record(job.id, now, "dropped", f"{name}: {error}")
-        return await self._store.save(job.unsent("")) is not None
+        if THIS_SCHEMA in new:
+            return await self._store.rewrite(replace(job, turn=replace(job.turn, request=request.lenient(body))))
+        return True
+
+    def _can_drop(self, name: str) -> bool:
+        return name != "store" or self._limits.mode in (None, "foreground")
 
     async def _taught(self, job: Job, error: RefusedError) -> bool:
         """Whether a refusal names the way of sending and there is a lesser one, which is kept and tried next."""
@@ -560,18 +564,9 @@ class Advancer:
         return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
 
 
-def _names(words: str, parameter: str) -> bool:
-    """Return True if a refusal names a parameter, and does not merely use the same word ("please include ...")."""
-    return re.search(rf"(?:^|[.'\"`]|: ){parameter}\b", words) is not None
-
-
-def _is_ours(name: str, body: JSON) -> bool:
-    """Return True if nothing of a parameter comes from the caller."""
-    if name == "metadata":
-        return set(body.get("metadata") or ()) <= {"job_id"}
-    if name == "include":
-        return bool(body.get("include")) and set(body["include"]) <= {*INCLUDED.values(), thread.ENCRYPTED}
-    return name in body
+def _kept_as(name: str, body: JSON) -> str:
+    """Return under which name a refused parameter is remembered: for the endpoint, or for a model of it."""
+    return f"{name}@{body.get('model')}" if name in OF_A_MODEL else name
 
 
 def _with_actual_mode(seen: Job) -> Job:

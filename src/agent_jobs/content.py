@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any, Literal, cast
-from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
 from agent_jobs.job import JSON, Job, Usage, items_of, mapping_of
 from agent_jobs.paging import size
@@ -104,7 +105,8 @@ def files(output: object) -> list[Entry]:
     """What a response made besides text, as descriptors.
 
     An image is `{"type": "image", "id": "ig_...", "media_type": "image/png", "bytes": 5120}`, or has a `url` where
-    upstream keeps it; what the code interpreter wrote is a `container_file` or `file` with its ids and its name.
+    upstream keeps it; what the code interpreter wrote is a `container_file` or `file` with its ids and its name, or a
+    `sandbox_file` that only the text links.
     """
     return [file for file, _ in files_with_data(output)]
 
@@ -114,7 +116,7 @@ def files_with_data(output: object) -> list[tuple[Entry, bytes | None]]:
     images: list[tuple[Entry, bytes | None]] = []
     for item in items_of(output):
         if (data := image_data(item)) is not None:
-            media_type = _MEDIA_TYPES.get(_text(item.get("output_format")), "image/png")
+            media_type = media_type_of(data) or _MEDIA_TYPES.get(_text(item.get("output_format")), "image/png")
             image = _facts({"type": "image", "id": item.get("id"), "media_type": media_type})
             images.append((image | {"bytes": len(data)}, data))
         images += [_code_image(url) for each in items_of(item.get("outputs")) if (url := _text(each.get("url")))]
@@ -124,9 +126,57 @@ def files_with_data(output: object) -> list[tuple[Entry, bytes | None]]:
         names = _facts({name: annotation.get(name) for name in _FILE_NAMES})
         if kind and names:
             named[str(names)] = {"type": kind, **names}
-    return [*images, *[(file, None) for file in named.values()]]
+    told = {PurePosixPath(file.get("filename", "")).name for file in named.values()}
+    linked = [file for file in _sandbox_files(output) if file["filename"] not in told]
+    return [*images, *[(file, None) for file in [*named.values(), *linked]]]
 
 
+#: A file that a text links in the container where the run had its code; nobody else can open it.
+SANDBOX_LINK = re.compile(r"sandbox:(/[^\s()<>\[\]\"'`]+)")
+
+
+def _sandbox_files(output: object) -> list[Entry]:
+    """Return the files that the text links in a container, with the containers where they may be."""
+    containers = dict.fromkeys(_text(item.get("container_id")) for item in items_of(output))
+    where = ",".join(name for name in containers if name)
+    links = [
+        unquote(link).rstrip(".,;:*_")
+        for item in items_of(output)
+        for part in items_of(item.get("content"))
+        for link in SANDBOX_LINK.findall(_text(part.get("text")))
+    ]
+    paths = {PurePosixPath(link).name: link for link in links}
+    return [
+        _facts({"type": "sandbox_file", "containers": where, "filename": name, "link": f"sandbox:{link}"})
+        for name, link in paths.items()
+        if name
+    ]
+
+
+def media_type_of(data: bytes) -> str:
+    """Return what an image is by its bytes; an empty text for what is none that is known."""
+    for begin, media_type in _MAGIC:
+        if data.startswith(begin):
+            return media_type
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    text = data[:1_000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return (
+        "image/svg+xml" if text.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in text else ""
+    )
+
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+)
 _FILES = {"container_file_citation": "container_file", "file_path": "file"}
 _FILE_NAMES = ("container_id", "file_id", "filename")
 _MEDIA_TYPES = {"webp": "image/webp", "jpeg": "image/jpeg", "gif": "image/gif", "svg": "image/svg+xml"}
@@ -247,6 +297,7 @@ def _code_image(url: str) -> tuple[Entry, bytes | None]:
             data = base64.b64decode(whole + b"=" * (-len(whole) % 4), validate=True)
         except ValueError:
             return entry | {"bytes": len(whole) * 3 // 4}, None
+    entry |= {"media_type": media_type_of(data)} if media_type_of(data) else {}
     return entry | {"bytes": len(data)}, data or None
 
 
@@ -279,7 +330,8 @@ def shown_request(body: JSON) -> dict[str, Any]:
     Of secrets only the `${NAME}` is left that stands for them, or `***`; of addresses the host; of prompts and files
     how long they are. What is too long after that is a note of its size.
     """
-    shown = {_line(name, NAME_CHARS): _shown(name, value, "plain", DEPTH) for name, value in body.items()}
+    sent = {name: value for name, value in body.items() if not name.startswith("_")}  # the others are notes of ours
+    shown = {_line(name, NAME_CHARS): _shown(name, value, "plain", DEPTH) for name, value in sent.items()}
     sizes = {name: size({name: value}) for name, value in shown.items()}
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
         if sum(sizes.values()) <= REQUEST_BYTES:

@@ -96,8 +96,6 @@ class Intake:
         """
         batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
         jobs, options, previous, attached = await self._drafted(order, batch)
-        for prompt in order.prompts:
-            await self._check_fits(prompt, str(jobs[0].turn.request["model"]))
         if uploads := [one for one in attached if one.kind == "data"]:
             salt = _digest(uploads)
             jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
@@ -136,27 +134,42 @@ class Intake:
             bound_parts=parts,
         )
 
-    async def _check_fits(self, prompt: str, model: str) -> None:
-        """Refuse a prompt that the model certainly cannot read; a model that is not known is not asked about."""
-        least = len(" ".join(prompt.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
+    async def _check_fits(self, order: Order, body: JSON, attached: Sequence[Attachment], history_tokens: int) -> None:
+        """Refuse what the model certainly cannot read; a model that is not known is not asked about."""
+        parts = {
+            "the prompt": max(map(_least_tokens, order.prompts)),
+            "files": sum(_least_tokens(one.data.decode("utf-8", "replace")) for one in attached if one.kind == "text"),
+            "instructions": _least_tokens(str(body.get("instructions") or "")),
+            "the job before": history_tokens,
+        }
+        least, model = sum(parts.values()), str(body["model"])
         if least <= SMALLEST_CONTEXT:
             return
         known = partial(self._terms.prices.context_tokens, model, at=self._clock.now())
         context = await anyio.to_thread.run_sync(partial(known, provider_url=self._endpoint.base_url))
-        if context is not None and least > context:
+        if context is None or least <= context:
+            return
+        if parts["the prompt"] == least:
             raise RequestError(
                 f"The prompt has at least {least:,} tokens by estimate, and {model} reads at most {context:,}: "
                 "shorten or split it."
             )
+        told = ", ".join(f"{name} {tokens:,}" for name, tokens in parts.items() if tokens)
+        raise RequestError(
+            f"The request has at least {least:,} tokens by estimate ({told}), and {model} reads at most {context:,}: "
+            "leave some of it out, or split it."
+        )
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
         order.check()
+        order = replace(order, options=request.given_options(order.preset, order.options, self._terms.presets))
         options = request.options_with(order.preset, order.options, self._terms.presets)
         previous = await self._previous(order.previous_job_id, request.conversation_of(options))
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options, previous)
         parts = files.parts(attached)
         jobs = [self._job(order, prompt, batch, options, previous, parts, functions) for prompt in order.prompts]
+        await self._check_fits(order, jobs[0].turn.request, attached, previous.least_tokens)
         return _Draft(jobs, options, previous, attached)
 
     def _job(
@@ -191,6 +204,8 @@ class Intake:
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = thread.continued(thread.with_answers(body, previous.closing), link, previous.exchanges)
+        asked = request.asked_by(order, self._terms.presets)
+        before: list[str] = previous.request.get(request.ASKED, [])
         request.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
         return Job(
             id=job_id,
@@ -208,7 +223,7 @@ class Intake:
             toolbox=previous.toolbox if (named := request.toolbox_of(options)) is None else named,
             turn=Turn(
                 number=1,
-                request=body,
+                request={**body, request.ASKED: [*asked, *(name for name in before if name not in asked)]},
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
@@ -295,14 +310,15 @@ class Intake:
         before = _Previous(job.turn.request, toolbox=job.toolbox)
         link = self._link(job, conversation)
         if link and job.status is Status.COMPLETED:
-            return replace(before, link=link, tokens=tokens)
+            return replace(before, link=link, tokens=tokens, least_tokens=await self._history_tokens(job))
         number, response = await self._last_turn(job)
         calls = await self._store.calls(job_id, number)
         cut = job.status is Status.INCOMPLETE
         why = "the response was cut before it ended" if cut else f"the job ended {job.status} before that"
         closing = thread.closing_answers(response, calls, why)
         if link and not any(map(_has_made_id, closing)):
-            return replace(before, link=link, tokens=tokens, closing=closing)
+            least = await self._history_tokens(job)
+            return replace(before, link=link, tokens=tokens, closing=closing, least_tokens=least)
         brought = cut or number > 1 or any(call.state == "done" for call in calls)
         if not thread.tells(response, closing if brought else ()):
             asked = ", only with calls that were not made" if closing else ""
@@ -313,7 +329,8 @@ class Intake:
                 f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
                 "with what matters of it in the prompt."
             )
-        return replace(before, exchanges=exchanges, closing=closing)
+        least = thread.said_chars(exchanges) // MOST_TOKEN_CHARS
+        return replace(before, exchanges=exchanges, closing=closing, least_tokens=least)
 
     async def _ended(self, job_id: str) -> Job:
         """Return the job, which must have ended."""
@@ -336,6 +353,13 @@ class Intake:
         # A turn that failed goes on from the calls of the one before it.
         before = await self._store.thread(job.id, before_turn=job.turn.number)
         return job.turn.number - 1, before[-1][1] if before else {}
+
+    async def _history_tokens(self, job: Job) -> int:
+        """Return how many tokens at least a follow-up reads again of what was said up to a job's end."""
+        usage, tools = job.usage, items_of(job.turn.request.get("tools"))
+        if usage is not None and not usage.partial and not tools:  # with tools its input was counted several times
+            return usage.input_tokens + max(0, usage.output_tokens - usage.reasoning_tokens)
+        return thread.said_chars(await self._store.thread(job.id)) // MOST_TOKEN_CHARS
 
     def _link(self, job: Job, conversation: bool | str | None) -> JSON:
         """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""
@@ -360,6 +384,7 @@ class _Previous:
     closing: Sequence[JSON] = ()  #: answers to the calls that it left open
     tokens: int | None = None  #: how much was read and written for it
     toolbox: Sequence[str] = ()
+    least_tokens: int = 0  #: how much of it is certainly read again
 
     def tools(self, *, of_toolbox: bool) -> list[JSON]:
         """The tools of its request: the functions of the user's own tool servers, or the others."""
@@ -394,6 +419,10 @@ def _has_made_id(answer: JSON) -> bool:
     """Return True if an answer names a call by an id that is not upstream's."""
     call_id = str(answer.get("call_id") or answer.get("approval_request_id"))
     return upstream_call_id(call_id) != call_id
+
+
+def _least_tokens(text: str) -> int:
+    return len(" ".join(text.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
 
 
 def _turns(tool: JSON) -> bool:

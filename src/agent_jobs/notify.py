@@ -67,7 +67,7 @@ class Command:
 
     def run(self, job_id: str, told: Mapping[str, Any]) -> None:
         """Run it to its end and log how it ended; takes as long as that takes."""
-        text = render.dumps(told)
+        text = render.json_line(told)
         try:
             # A pipe would break with this process, and be held open by what the command leaves behind.
             with tempfile.TemporaryFile(buffering=0, dir=self.folder) as stderr:

@@ -3,6 +3,8 @@
 What a model reads it pays for on every later turn, so the sizes are part of the contract (bytes of compact JSON).
 """
 
+import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
@@ -62,6 +64,9 @@ _NEXT = {
 #: Said of an output that only a stream brought, and of a success with nothing in it.
 CUT = "The output is what arrived before the connection ended; it may be cut."
 EMPTY = "Upstream reported success without any output."
+SANDBOX = "Its sandbox: links open nowhere; agent_result part=files has the files that could be saved."
+#: What Python, JavaScript and others take for the end of a line, and JSON allows in a text.
+LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 _CODES: dict[type[AgentJobsError], str] = {
     JobNotFoundError: "job_not_found",
@@ -99,7 +104,8 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
     """The answer to a start of several jobs: how to ask for them together. At most ADVICE_BYTES."""
     batches = {job.batch for job in jobs}
     # Jobs that were there before may be of another batch, or of none.
-    together = Group(batch=batches.pop()) if len(batches) == 1 else Group(job_ids=tuple(job.id for job in jobs))
+    batch = batches.pop() if len(batches) == 1 else ""
+    together = Group(batch=batch) if batch else Group(job_ids=tuple(job.id for job in jobs))
     answer = _compact(
         {
             "batch": together.batch,
@@ -295,7 +301,9 @@ def warning_of(job: Job) -> str:
     if job.status is Status.COMPLETED and job.output is None and (job.turn.hollow or job.usage is not None):
         return EMPTY
     unfinished = job.turn.hollow > 0 or (job.error is not None and job.error.code in ("interrupted", "expired"))
-    return CUT if unfinished and _text(job) and _text(job) == job.turn.partial else ""
+    if unfinished and _text(job) and _text(job) == job.turn.partial:
+        return CUT
+    return SANDBOX if "sandbox:/" in _text(job) else ""
 
 
 def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:
@@ -317,6 +325,15 @@ def refused(error: AgentJobsError) -> dict[str, Any]:
 def dumps(answer: object) -> str:
     """Compact JSON as it goes to the host."""
     return paging.dumps(answer)
+
+
+def json_line(answer: object, *, compact: bool = True) -> str:
+    """Return JSON as one line for every reader: what only some take for the end of a line is an escape.
+
+    Half a surrogate pair of a model's stays an escape as well.
+    """
+    text = dumps(answer) if compact else json.dumps(answer, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode().translate(LINE_ENDS)
 
 
 def _text(job: Job) -> str:
@@ -398,9 +415,17 @@ def _line(text: str) -> str:
 
 def _files(result: Result, output: object) -> list[dict[str, Any]]:
     """What the run made: where it was written, or what is known of it."""
-    if result.made:
-        return [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in result.made]
-    return content.files(output)
+    known = content.files(output)
+    if not result.made:
+        return known
+    saved = {_letters_of(file.name) for file in result.made}
+    linked = [file for file in known if file["type"] == "sandbox_file" and _letters_of(file["filename"]) not in saved]
+    return [*({"name": file.name, "path": file.path, "bytes": file.bytes} for file in result.made), *linked]
+
+
+def _letters_of(name: str) -> str:
+    """Return what is left of a file's name wherever it is saved."""
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _asking(

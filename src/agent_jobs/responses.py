@@ -54,6 +54,11 @@ RETRY_AFTER_MAX_S = 3600.0
 MODEL_PAGES = 20
 #: What servers say of a path they do not serve, where a missing model or conversation would be named.
 NO_ROUTE = ("", "Not Found", "Method Not Allowed")
+#: A parameter that is refused was read before anything began, whatever the status beside it.
+_REFUSED_PARAMETER = re.compile(
+    r"UnsupportedParamsError|extra_forbidden|[Ee]xtra (?:inputs|fields) (?:are )?not permitted"
+    r"|(?:[Uu]nknown|[Uu]nsupported|[Uu]nrecogni[sz]ed) (?:request )?(?:parameter|argument)"
+)
 #: Where an error stands in a body, by how often that was seen; under `errors` there are several.
 ERROR_FIELDS = ("error", "errors", "detail", "message", "msg")
 #: An error in a 200 that is none of these is a plain refusal. The last two say that somebody between us and the model
@@ -312,6 +317,16 @@ class ResponsesClient:
         path = f"/containers/{_named(container_id)}/files/{_named(file_id)}/content"
         return (await self._call("GET", self.endpoint.url(path), total_s=FILE_TOTAL_S)).content
 
+    async def find_in_container(self, container_id: str, path: str) -> str | None:
+        """Return the id of the file at a path in a container, or of the only one of that name; None if it has none."""
+        url = self.endpoint.url(f"/containers/{_named(container_id)}/files")
+        answer = await self._call("GET", url.copy_merge_params({"limit": "100"}))
+        found = (_parsed(answer.text) or {}).get("data")
+        files = [cast(JSON, each) for each in cast("list[object]", found or []) if isinstance(each, dict)]
+        same = [each for each in files if str(each.get("path")) == path]
+        named = same or [each for each in files if str(each.get("path")).rpartition("/")[2] == path.rpartition("/")[2]]
+        return str(named[0]["id"]) if named and named[0].get("id") else None
+
     async def delete(self, response_id: str) -> None:
         """Have upstream forget the response; one that it does not know is as good as deleted."""
         await self._forget(self._response_url(response_id))
@@ -470,7 +485,8 @@ def refusal(
     code = str(error.get("code") or error.get("type") or "")
     kind, words = str(error.get("type") or ""), str(error.get("message") or "")
     message = words[:500] or f"HTTP {status}"
-    if creating and status in (404, 405):
+    names_parameter = creating and _REFUSED_PARAMETER.search(f"{code} {words}") is not None
+    if creating and status in (404, 405) and not names_parameter:
         if "model" in f"{code} {words}".lower():
             code = "model_not_found"  # vLLM gives the status as the code
         elif _parsed(body) is None or words in NO_ROUTE or words.startswith("Invalid URL"):
@@ -489,10 +505,10 @@ def refusal(
         return BusyError(message, **details)  # another response of it runs
     if status == 429:
         return AccountError(message, **details) if again == "false" else BusyError(message, **details)
-    if status == 503 and envelope:
+    if status == 503 and envelope and not names_parameter:
         # Without an envelope it may come from a balancer, after the request was passed on.
         return BusyError(message, **details)
-    if (status >= 500 and status != 501) or status in (408, 425):
+    if ((status >= 500 and status != 501) or status in (408, 425)) and not names_parameter:
         return UnclearError(message, **details)
     if 300 <= status < 400:
         return RefusedError(f"upstream redirects to {headers.get('location', 'elsewhere')}", **details)
@@ -682,7 +698,11 @@ def _words_of(error: object) -> str:
     """Return the words of one of several errors: FastAPI's findings, GraphQL's, or a text."""
     if isinstance(error, dict):
         found = cast(JSON, error)
-        return str(next((found[name] for name in ("message", "msg", "detail", "title") if found.get(name)), ""))
+        words = str(next((found[name] for name in ("message", "msg", "detail", "title") if found.get(name)), ""))
+        at = found.get("loc")
+        steps = [str(step) for step in cast("list[object]", at)] if isinstance(at, list) else []
+        place = ".".join(steps[1:] if steps[:1] == ["body"] else steps)
+        return f"{place}: {words}" if place and words else words
     return error if isinstance(error, str) else ""
 
 

@@ -15,7 +15,7 @@ import anyio
 
 from agent_jobs import content
 from agent_jobs.clock import Clock
-from agent_jobs.errors import AccountError, RefusedError, UpstreamError
+from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.group import UNSETTLED
 from agent_jobs.job import Job
 from agent_jobs.pricing import Prices
@@ -126,6 +126,9 @@ class Settler:
     async def _save(self, job: Job, name: str, file: content.Entry, data: bytes | None) -> Made | None:
         """Write one file that the run made; None for one that is not ours to fetch."""
         path = self._made / job.id / name
+        if file["type"] == "sandbox_file":
+            there = await anyio.Path(path).is_file()
+            data = await (anyio.Path(path).read_bytes() if there else self._linked(file))
         if "container_id" in file:
             # Another thing failed before: what is here is not fetched again, and its container may be gone by now.
             there = await anyio.Path(path).is_file()
@@ -135,6 +138,17 @@ class Settler:
                 else self._client.container_file(file["container_id"], file["file_id"])
             )
         return None if data is None else Made(name, await self._write(path, data), len(data))
+
+    async def _linked(self, file: content.Entry) -> bytes | None:
+        """Return what a file holds that only the text links, from the first container that has it."""
+        for container_id in filter(None, file.get("containers", "").split(",")):
+            try:
+                file_id = await self._client.find_in_container(container_id, file["link"].removeprefix("sandbox:"))
+            except (MissingError, RefusedError):
+                continue  # it is gone, or no endpoint for it is served here
+            if file_id is not None:
+                return await self._client.container_file(container_id, file_id)
+        return None
 
     async def _write(self, path: Path, data: bytes) -> str:
         return await anyio.to_thread.run_sync(_replace, path, data)

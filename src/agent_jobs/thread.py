@@ -57,6 +57,22 @@ def answer(call: Call) -> JSON:
     return {"type": "function_call_output", "call_id": call.id, "output": call.output}
 
 
+def said_chars(exchanges: Sequence[tuple[JSON, JSON]]) -> int:
+    """Return how many characters of text were said in exchanges, runs of blanks as one; no pictures and files."""
+    return _chars(continued({"input": []}, {}, exchanges)["input"]) if exchanges else 0
+
+
+def _chars(value: object) -> int:
+    if isinstance(value, str):
+        return len(" ".join(value.split()))
+    if isinstance(value, list):
+        return sum(map(_chars, cast("list[object]", value)))
+    if not isinstance(value, dict):
+        return 0
+    facts = cast(JSON, value)
+    return sum(_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+
+
 def without_reasoning(body: JSON) -> JSON:
     """The body without reasoning in its input."""
     return {**body, "input": [item for item in _asked(body) if item.get("type") != "reasoning"]}

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import anyio
 import click
 
-from agent_jobs import lock
+from agent_jobs import lock, render
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option, read_settings, refusal
 from agent_jobs.errors import RequestError
@@ -74,9 +74,7 @@ class Results:
         row |= {"output": job.output.text} if job.output else {}
         row |= {"error": {"code": job.error.code, "message": job.error.message}} if job.error else {}
         row |= {"cost_usd": job.cost_usd} if job.cost_usd is not None else {}
-        # Half a surrogate pair of a model's stays an escape.
-        written = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-        self.file.write(written + "\n")
+        self.file.write(render.json_line(row, compact=False) + "\n")
         self.file.flush()
         self.count(row)
 

@@ -71,7 +71,7 @@ def config_command(explain: bool, as_json: bool) -> None:
         told = {name: {"value": value, "from": origin} for name, (value, origin) in rows.items()}
         if explain:
             told = {name: {**row, **_words(VARIABLES[name])} for name, row in told.items()}
-        click.echo(render.dumps({"settings": told, "mistakes": wrong}))
+        click.echo(render.json_line({"settings": told, "mistakes": wrong}))
     else:
         width = max(len(name) for name in rows)
         lines = {

@@ -50,7 +50,7 @@ def doctor_command(as_json: bool) -> None:
         from agent_jobs import render
 
         rows = [{name: text for name, text in vars(finding).items() if text} for finding in findings]
-        click.echo(render.dumps({"version": __version__, "findings": rows}))
+        click.echo(render.json_line({"version": __version__, "findings": rows}))
     raise SystemExit(Exit.REFUSED if any(finding.state == "problem" for finding in findings) else Exit.DONE)
 
 

@@ -72,7 +72,7 @@ def show_command(job_id: str, as_json: bool) -> None:
     known |= render.part(result, "meta", 0, WHOLE_BYTES)["meta"]
     known |= {"usage": render.part(result, "usage", 0, WHOLE_BYTES)["usage"]} if job.usage else {}
     if as_json:
-        return click.echo(render.dumps(known))
+        return click.echo(render.json_line(known))
     request, events = known.pop("request"), known.pop("events", [])
     known |= {name: _time(known[name]) for name in ("created_at", "finished_at") if name in known}
     rows = [(name, value if isinstance(value, str) else render.dumps(value)) for name, value in known.items()]
@@ -107,7 +107,7 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
 
     answer = render.part(result, part, 0, WHOLE_BYTES)
     shown = answer["output" if part == "text" else part]
-    text = render.dumps(answer) if as_json else shown if isinstance(shown, str) else render.dumps(shown)
+    text = render.json_line(answer) if as_json else shown if isinstance(shown, str) else render.dumps(shown)
     if out is not None:
         out.write_bytes(text.encode("utf-8", "replace"))
         click.echo(f"{out}: {out.stat().st_size} bytes", err=True)
@@ -184,7 +184,7 @@ def reply_command(
         needs = [
             {"call_id": each.id, "needs": each.needs, "name": each.name, "arguments": each.arguments} for each in asked
         ]
-        click.echo(render.dumps({"job_id": job.id, "status": job.status, "needs": needs}))
+        click.echo(render.json_line({"job_id": job.id, "status": job.status, "needs": needs}))
     else:
         click.echo(f"{job.id}  {job.status}")
         for each in asked:
@@ -222,7 +222,7 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
     from agent_jobs import render
 
     if as_json:
-        click.echo(render.dumps({job.id: job.status for job in jobs}))
+        click.echo(render.json_line({job.id: job.status for job in jobs}))
     elif not jobs:
         click.echo(f"Nothing of batch {batch!r} goes on.", err=True)
     else:
@@ -249,7 +249,9 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
     if as_json:
         from agent_jobs import render
 
-        return click.echo(render.dumps({"job_id": job.id, "status": job.status, "response_id": job.turn.response_id}))
+        return click.echo(
+            render.json_line({"job_id": job.id, "status": job.status, "response_id": job.turn.response_id})
+        )
     click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
     return None if watched else click.echo(f"Nobody collects it yet: agent-jobs watch {job.id}", err=True)
 
@@ -326,7 +328,7 @@ def _json(found: Listed, now: float) -> str:
         tokens = job.usage and job.usage.exact_tokens
         more = {"tokens": tokens, "previous_job_id": job.previous_job_id, "title": job.title}
         row |= {name: value for name, value in more.items() if value is not None}
-    return render.dumps(answer)
+    return render.json_line(answer)
 
 
 def _table(found: Listed, now: float) -> str:

@@ -163,7 +163,7 @@ class Refusal(click.ClickException):
             return super().show(file)
         from agent_jobs import render
 
-        return click.echo(render.dumps(render.refused(self.error)))
+        return click.echo(render.json_line(render.refused(self.error)))
 
 
 async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str) -> T:

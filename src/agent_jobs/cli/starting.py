@@ -360,7 +360,7 @@ def _show_start_as_json(started: Started, watchers: list[Watcher], now: float) -
     from agent_jobs import render
 
     shown = render.started(started.job, now, duplicate=started.duplicate)
-    click.echo(render.dumps(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
+    click.echo(render.json_line(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
 
 
 def _show_collector(job: Job, watchers: list[Watcher]) -> Job:
@@ -383,7 +383,7 @@ def _staying(job: Job, *, ours: bool) -> str:
 def _tell_estimate(estimate: Estimate) -> None:
     from agent_jobs import render
 
-    click.echo(render.dumps(render.estimated(estimate)))
+    click.echo(render.json_line(render.estimated(estimate)))
 
 
 def _tell_end(finished: _Finished, *, as_json: bool) -> None:
@@ -404,9 +404,9 @@ def _write_end_as_json(finished: _Finished) -> None:
     job = finished.job
     if job.terminal:
         text = {"output": job.output.text} if job.output else {}
-        return click.echo(render.dumps(render.ended(job) | text))
+        return click.echo(render.json_line(render.ended(job) | text))
     asked = render.asking(job, finished.open_calls, may_approve=True)
-    return click.echo(render.dumps(asked | {"next": f"agent-jobs reply {job.id}"}))
+    return click.echo(render.json_line(asked | {"next": f"agent-jobs reply {job.id}"}))
 
 
 def _tell_how(ended: Job) -> None:

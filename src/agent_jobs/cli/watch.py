@@ -180,7 +180,7 @@ class Records(_Shown):
             if self._told.get(job.id) != (what := (job.status, job.activity, job.output_bytes)):
                 self._told[job.id] = what
                 shown = render.shown(job, now)
-                click.echo(render.dumps({key: shown[key] for key in shown if key not in ("output", "next")}))
+                click.echo(render.json_line({key: shown[key] for key in shown if key not in ("output", "next")}))
                 sys.stdout.flush()
 
 

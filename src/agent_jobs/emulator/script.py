@@ -49,6 +49,7 @@ class Script:
     container_files: tuple[Json, ...] = ()
     images: int = 0
     image_px: int = 8
+    image_base64: str | None = None
     end: str = "completed"
     error_code: str = "server_error"
     error_message: str = "An error occurred while processing your request. You can retry your request."

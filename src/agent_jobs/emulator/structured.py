@@ -12,7 +12,11 @@ __all__ = ["check_format", "check_schema", "sample", "sample_text"]
 Json = Mapping[str, Any]
 
 _DEEP = 6  # levels after which optional things are left out, and with them any recursion
-_NOT_STRICT = ("allOf", "not", "dependentRequired", "dependentSchemas", "if", "then", "else", "patternProperties")
+_NOT_STRICT = (
+    *("allOf", "oneOf", "not", "dependentRequired", "dependentSchemas", "if", "then", "else", "patternProperties"),
+    *("uniqueItems", "default", "contains", "propertyNames", "minProperties", "maxProperties"),
+)
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 _EXAMPLES = {
     "date-time": "2026-11-20T12:00:00Z",
     "date": "2026-11-20",
@@ -60,7 +64,7 @@ def check_schema(schema: Any, what: str, param: str, code: str, *, strict: bool)
         message = f"schema must be a JSON Schema of 'type: \"object\"', got 'type: {json.dumps(kind or 'None')}'."
         _refuse(f"Invalid schema for {what}: {message}", param, code)
     for path, part in _parts(root, ()):
-        broken = _dangling(part, root) or (_unstrict(part) if strict else None)
+        broken = _dangling(part, root) or _shapeless(part) or (_unstrict(part) if strict else None)
         if broken:
             at = f"({', '.join(map(repr, path))}{',' if len(path) == 1 else ''})"
             _refuse(f"Invalid schema for {what}: In context={at}, {broken}", param, code)
@@ -187,6 +191,12 @@ def _dangling(part: Json, root: Json) -> str | None:
     return None
 
 
+def _shapeless(part: Json) -> str | None:
+    kind = part.get("type")
+    is_array = "array" in kind if isinstance(kind, list) else kind == "array"
+    return "array schema missing items." if is_array and "items" not in part else None
+
+
 def _unstrict(part: Json) -> str | None:
     """Say which of the strict rules a schema breaks."""
     if "$ref" in part:
@@ -196,8 +206,8 @@ def _unstrict(part: Json) -> str | None:
         return f"'{forbidden}' is not permitted."
     if not {"type", "anyOf", "enum", "const"} & part.keys():
         return "schema must have a 'type' key."
-    if part.get("type") == "array" and "items" not in part:
-        return "array schema missing items."
+    if part.get("format", "date") not in _FORMATS:
+        return f"'{part['format']}' is not a valid format."
     if part.get("type") != "object":
         return None
     if part.get("additionalProperties") is not False:

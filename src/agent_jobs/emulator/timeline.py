@@ -97,7 +97,7 @@ def _builds(
         yield "ci", partial(code, container=container, include=asked.include)
     for _ in range(script.images):
         shown = sum(tool.get("partial_images") or 0 for tool in asked.kind("image_generation"))
-        yield "ig", partial(image, side_px=script.image_px, partial=shown)
+        yield "ig", partial(image, side_px=script.image_px, partial=shown, given=script.image_base64)
     free, asking = _mcp_calls(script, asked.kind("mcp") or [_SERVER])
     for server, name in free:
         yield "mcp", partial(mcp_call, tool=server, name=name)
@@ -176,7 +176,7 @@ def _url_citations(text: str, searches: int) -> list[Json]:
 
 
 def _file_citations(text: str, container: Container | None) -> list[Json]:
-    if container is None:
+    if container is None or "sandbox:/" in text:  # linked, and not cited
         return []
     where = {"container_id": container.id, "start_index": max(0, len(text) - 20), "end_index": len(text)}
     return [

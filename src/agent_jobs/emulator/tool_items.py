@@ -70,10 +70,11 @@ def code(index: int, item_id: str, container: Container, include: Collection[str
     return item(index, opening, inner, opening | {"status": "completed", "code": source, "outputs": logs})
 
 
-def image(index: int, item_id: str, side_px: int, partial: int) -> list[Beat]:
-    """Draw an image, showing it unfinished so many times before."""
-    picture = png_base64(side_px, item_id)
-    looks: Json = {"background": "opaque", "output_format": "png", "quality": "high", "size": "1024x1024"}
+def image(index: int, item_id: str, side_px: int, partial: int, given: str | None = None) -> list[Beat]:
+    """Draw an image, showing it unfinished so many times before; one that is given comes without its format."""
+    picture = png_base64(side_px, item_id) if given is None else given
+    looks: Json = {"background": "opaque", "quality": "high", "size": "1024x1024"}
+    looks |= {"output_format": "png"} if given is None else {}
     opening: Json = {"id": item_id, "type": "image_generation_call", "status": "in_progress", "result": None}
     where, kind = _where(index, item_id), "response.image_generation_call"
     inner = [

@@ -221,10 +221,10 @@ def _check_tool(where: str, tool: Json) -> None:
     if tool["type"] == "mcp" and not any(tool.get(name) for name in _SERVERS):
         one_of = ", ".join(f"'{name}'" for name in _SERVERS)
         _refuse(f"Missing required parameter: one of {one_of} must be provided.", where, "missing_required_parameter")
-    if tool["type"] == "function" and tool.get("strict"):
+    if tool["type"] == "function" and (tool.get("strict") or tool.get("parameters")):
         where = f"{where}.parameters"
         given, what = tool.get("parameters"), f"function '{tool['name']}'"
-        check_schema(given, what, where, "invalid_function_parameters", strict=True)
+        check_schema(given, what, where, "invalid_function_parameters", strict=bool(tool.get("strict")))
 
 
 def _check_includes(include: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON, Mode
+from agent_jobs.request.added import ASKED, asked_names, budget_limit_of, is_asked, lenient, refused_of, without
 from agent_jobs.request.arguments import read_arguments
 from agent_jobs.request.checks import one_of
 from agent_jobs.request.hosted import INCLUDED, Secret, resolved
@@ -31,23 +32,28 @@ from agent_jobs.request.options import (
     max_cost_of,
     timeout_of,
     toolbox_of,
+    with_one_schema,
 )
 from agent_jobs.request.order import Order
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.structured import mismatch
 
 __all__ = [
+    "ASKED",
     "EFFORTS",
     "Order",
     "Preset",
     "Secret",
     "allow_duplicate_of",
+    "asked_by",
     "build",
     "conversation_of",
     "dry_run_of",
     "find_listed",
+    "given_options",
     "hash_of",
     "key_of",
+    "lenient",
     "listed_models",
     "load_presets",
     "max_cost_of",
@@ -58,6 +64,7 @@ __all__ = [
     "options_with",
     "our_presets",
     "read_arguments",
+    "refused_of",
     "resolved",
     "sent_as",
     "sentence_for",
@@ -66,6 +73,7 @@ __all__ = [
     "title_of",
     "toolbox_of",
     "with_files",
+    "without",
 ]
 
 TITLE_CHARS = 80
@@ -79,6 +87,13 @@ _ARGUMENTS = {
     "text": "options.json_schema",
     "model": "model",
     "previous_response_id": "previous_job_id",
+}
+#: Arguments that a preset of ours may have filled in, and how the request tells it.
+_UNASKED = {
+    "effort": "effort",
+    "options.reasoning_summary": "reasoning_summary",
+    "options.verbosity": "verbosity",
+    "options.metadata": "metadata",
 }
 #: The first part of our message is the prompt, the others are what was attached to it.
 _ATTACHED = re.compile(r"input\[\d+\]\.content\[[1-9]")
@@ -154,6 +169,26 @@ def options_with(preset: str | None, options: JSON | None, presets: Mapping[str,
     return _merged(_preset(preset, presets), options)
 
 
+def given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
+    """Return the caller's options under our names; a null that takes nothing of the preset away is not given."""
+    chosen = presets.get(preset or "")
+    idle = {*NAMES} - {*(chosen.options if chosen else ())}
+    return {name: value for name, value in with_one_schema(options).items() if value is not None or name not in idle}
+
+
+def asked_by(order: Order, presets: Mapping[str, Preset]) -> list[str]:
+    """Return what the caller, or the user's own preset, asked for; what our presets hold is not among it."""
+    chosen, ours = presets.get(order.preset or ""), our_presets().get(order.preset or "")
+    options = dict(order.options)
+    effort = order.effort is not None
+    if chosen is not None:
+        known: JSON = ours.options if ours is not None else dict[str, Any]()
+        own = {name: value for name, value in chosen.options.items() if known.get(name) != value}
+        options = {**own, **options}
+        effort = effort or (chosen.effort is not None and (ours is None or ours.effort != chosen.effort))
+    return asked_names(options, effort=effort)
+
+
 def sent_as(body: JSON, mode: Mode) -> JSON:
     """The body as an endpoint takes it: in the background with a stream, without one, or held open."""
     dropped = {
@@ -162,7 +197,7 @@ def sent_as(body: JSON, mode: Mode) -> JSON:
         # Who runs nothing in the background stores nothing either, and some refuse to be asked.
         "foreground": ("background", "store", "stream_options"),
     }[mode]
-    return {name: value for name, value in body.items() if name not in dropped}
+    return {name: value for name, value in body.items() if name not in (ASKED, *dropped)}
 
 
 def with_files(body: JSON, file_ids: Sequence[str]) -> JSON:
@@ -175,7 +210,8 @@ def with_files(body: JSON, file_ids: Sequence[str]) -> JSON:
 def hash_of(body: JSON) -> str:
     """What the same work hashes to, whatever job it is asked for in."""
     metadata = {name: value for name, value in body["metadata"].items() if name != "job_id"}
-    canonical = json.dumps({**body, "metadata": metadata}, sort_keys=True, separators=(",", ":"))
+    sent = {name: value for name, value in body.items() if name != ASKED}
+    canonical = json.dumps({**sent, "metadata": metadata}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -187,7 +223,14 @@ def title_of(prompt: str) -> str:
 
 def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
     """What upstream refused, with the argument of ours that has to change; its own words where it names none."""
+    if (limit := budget_limit_of(param, message, body)) is not None:
+        return (
+            f"Upstream does not take {limit}, without which the daily budget has no bound: ask the user to set "
+            f"AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
+        )
     argument = _argument(param, body)
+    if ASKED in body and argument in _UNASKED and not is_asked(body, _UNASKED[argument]):
+        return message
     if error_code == "model_not_found" or argument == "model":
         model = str(body.get("model"))
         return " ".join(filter(None, [f"Change model: {message}", obituary(model) or suggest_model(model)]))
@@ -210,7 +253,7 @@ def _with_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
 
 
 def _merged(preset: Preset, options: JSON | None) -> JSON:
-    merged = {**preset.options, **(options or {})}
+    merged = {**preset.options, **with_one_schema(options or {})}
     return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
+from agent_jobs.strict import with_items
 
 #: Tools whose calls a client has to answer in ways that nobody here can; those of functions the caller does.
 CLIENT_TOOLS = ("custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
@@ -16,6 +17,8 @@ INCLUDED = {
     "web_search": "web_search_call.action.sources",
     "code_interpreter": "code_interpreter_call.outputs",
 }
+#: Tools that a name alone asks for.
+NEEDING_NOTHING = ("web_search", "code_interpreter", "image_generation")
 NEEDS_ONE_OF = ("server_url", "connector_id", "tunnel_id")
 SIZES = ("low", "medium", "high")
 IMAGE_FORMATS = ("png", "webp", "jpeg", "gif", "svg")
@@ -149,7 +152,8 @@ def _function(where: str, tool: JSON) -> JSON:
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
         raise RequestError(f"{where} needs a name of at most 64 letters, digits, _ and -.")
     if "parameters" in tool:
-        checks.mapping(f"{where}.parameters", tool["parameters"], '{"type":"object","properties":{}}')
+        parameters = checks.mapping(f"{where}.parameters", tool["parameters"], '{"type":"object","properties":{}}')
+        return {"parameters": with_items(parameters)}
     return {}
 
 

@@ -8,7 +8,7 @@ from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
 from agent_jobs.request.hosted import checked_tools
-from agent_jobs.request.structured import format_of
+from agent_jobs.request.structured import format_of, same_schema
 
 KEY_CHARS = 200
 #: The API's limits on metadata, one pair of which is ours.
@@ -28,6 +28,39 @@ INCLUDES = (
     "message.output_text.logprobs",
     "reasoning.encrypted_content",
 )
+#: What other interfaces call `json_schema`; `text` may hold the verbosity, too.
+SCHEMA_ALIASES = ("response_format", "text", "format", "text_format", "output_schema")
+
+
+def with_one_schema(options: JSON) -> JSON:
+    """Return the options with a schema under a name of another interface as `json_schema`.
+
+    Raises:
+        RequestError: There are two schemas, or what stands there holds none.
+    """
+    named = [name for name in SCHEMA_ALIASES if name in options]
+    ours = {name: value for name, value in options.items() if name not in named}
+    for name in named:
+        found = _other_form(name, options[name])
+        for key, value in found.items():
+            if key in ours and ours[key] != value and not (key == "json_schema" and same_schema(ours[key], value)):
+                raise RequestError(f"options.{name} and options.{key} differ: give options.{key} only.")
+            ours.setdefault(key, value)
+    return ours
+
+
+def _other_form(name: str, value: Any) -> JSON:
+    """Return the options of ours that a `response_format` or a `text` of upstream's stands for."""
+    if value is None:
+        return {"json_schema": None}
+    if isinstance(value, dict) and name == "text":
+        text = dict(cast("dict[str, Any]", value))
+        verbosity = {"verbosity": text.pop("verbosity")} if "verbosity" in text else {}
+        value = text.get("format", text) if text.keys() <= {"format"} else text
+        return {**verbosity, **_other_form("format", value)} if value else verbosity
+    if value in ({}, "", "text", {"type": "text"}):
+        return {}
+    return {"json_schema": value}
 
 
 def apply_options(body: dict[str, Any], options: JSON) -> None:
@@ -37,7 +70,7 @@ def apply_options(body: dict[str, Any], options: JSON) -> None:
         RequestError: An option is not allowed or its value is not; the sentence names what is.
     """
     for name, value in options.items():
-        if checks.one_of("options", name, (*_OPTIONS, *_OURS)) in _OURS:
+        if checks.one_of("options", name, NAMES) in _OURS:
             _ours(options, name)
         else:
             _OPTIONS[name](body, f"options.{name}", value)
@@ -171,3 +204,24 @@ _OPTIONS: Mapping[str, _Add] = {
 }
 #: All names that `options` takes.
 NAMES = (*_OPTIONS, *_OURS)
+
+_WHOLE: JSON = {"type": "integer"}
+_NUMBER: JSON = {"type": "number"}
+_FLAG: JSON = {"type": "boolean"}
+_TEXTS: JSON = {"type": "array", "items": {"type": "string"}}
+#: In which form an option is due, as a JSON schema says it; one that is not here is checked as it came.
+FORMS: Mapping[str, JSON] = {
+    "max_output_tokens": _WHOLE,
+    "max_tool_calls": _WHOLE,
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "timeout_s": _NUMBER,
+    "max_cost_usd": _NUMBER,
+    "allow_duplicate": _FLAG,
+    "dry_run": _FLAG,
+    "conversation": _FLAG,
+    "include": _TEXTS,
+    "toolbox": _TEXTS,
+    "tools": {"type": "array", "items": {"type": "object"}},
+    "metadata": {"type": "object"},
+}

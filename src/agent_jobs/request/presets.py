@@ -13,7 +13,7 @@ from typing import Any, cast
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
-from agent_jobs.request.options import apply_options
+from agent_jobs.request.options import apply_options, with_one_schema
 from agent_jobs.text_file import read_text
 
 SETTING = "AGENT_JOBS_PRESETS"
@@ -118,7 +118,7 @@ def _prompt(name: str, value: Any) -> str:
 
 
 def _options(name: str, value: Any) -> JSON:
-    options = checks.mapping(name, value, '{ verbosity = "low" }')
+    options = with_one_schema(checks.mapping(name, value, '{ verbosity = "low" }'))
     if "key" in options:
         raise RequestError("options.key belongs to one job and not to a preset.")
     scratch: dict[str, Any] = {"metadata": {}}

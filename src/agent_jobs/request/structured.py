@@ -2,20 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.job import JSON
 from agent_jobs.request import checks
+from agent_jobs.strict import fault_of, with_items
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: What a schema may stand in, beside its name.
 WRAPPING = frozenset({"name", "schema", "strict", "description"})
-#: Keywords that the API does not take in a strict schema.
-NOT_STRICT = frozenset(
-    {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"}
-)
+#: What other interfaces put around that, and how they call the schema.
+WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
+SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
+#: A block of code, the last of which may lack its end.
+_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)(?:^ {0,3}(?P=fence)|\Z)", re.M | re.S)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -27,38 +28,94 @@ def format_of(name: str, value: Any) -> JSON:
     Raises:
         RequestError: It is no object schema, or said to be strict and is not.
     """
-    given = checks.mapping(name, value, EXAMPLE)
-    wrapped = "schema" in given and given.keys() <= WRAPPING
-    asked: JSON = given if wrapped else {"schema": given}
+    asked = _asked(name, value)
     schema = checks.mapping(name, asked["schema"], EXAMPLE)
+    if "type" not in schema and isinstance(schema.get("properties"), dict):
+        schema = {"type": "object", **schema}
     if schema.get("type") != "object":
         raise RequestError(f"{name} takes the JSON schema of an object, like {EXAMPLE}.")
     label = asked.get("name", "answer")
     if not isinstance(label, str) or not _NAME.fullmatch(label):
         raise RequestError(f"{name}.name takes up to 64 letters, digits, _ and -.")
-    fits = _is_strict(schema)
-    strict = checks.flag(f"{name}.strict", asked.get("strict", fits))
-    if strict and not fits:
-        raise RequestError(
-            f"{name} is not strict: give every object additionalProperties false and list all its properties in "
-            "required, or leave strict out."
-        )
+    schema = with_items(schema)
+    fault = fault_of(schema)
+    strict = checks.flag(f"{name}.strict", asked.get("strict", fault is None))
+    if strict and fault is not None:
+        raise RequestError(f"{name} is not strict: {fault}, or leave strict out.")
     described = (
         {"description": checks.text(f"{name}.description", asked["description"])} if "description" in asked else {}
     )
     return {"type": "json_schema", "name": label, "schema": schema, "strict": strict, **described}
 
 
+def same_schema(one: Any, other: Any) -> bool:
+    """Return True if both ask for the same, in whatever form."""
+    try:
+        return format_of("json_schema", one) == format_of("json_schema", other)
+    except RequestError:
+        return False
+
+
+def _asked(name: str, value: Any) -> JSON:
+    """Return `{schema, name, strict, description}` from a schema, a text that is one, or what other interfaces ask for.
+
+    These are `response_format`, `text.format` and a function's parameters. No object's schema looks like one of them.
+    """
+    given = checks.mapping(name, _parsed(value), EXAMPLE)
+    for key in WRAPPERS:
+        if isinstance(_parsed(given.get(key)), dict) and given.keys() <= {key, "type"} and _is_wrapper(given):
+            return _asked(name, given[key])
+    kind = given.get("type")
+    if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
+        raise RequestError(
+            f"{name} takes the JSON schema of an object, like {EXAMPLE}; {kind} says nothing of its form."
+        )
+    key = next((each for each in SCHEMA_KEYS if each in given), None)
+    if key is not None and given.keys() <= {*WRAPPING, "type", key} and _is_wrapper(given):
+        kept = {each: found for each, found in given.items() if each in WRAPPING and found is not None}
+        return {**kept, "schema": _parsed(given[key])}
+    return {"schema": given}
+
+
+def _is_wrapper(given: JSON) -> bool:
+    return given.get("type", "json_schema") in ("json_schema", "json", "function")
+
+
+def _parsed(value: Any) -> Any:
+    """Return the object that a text holds as JSON, in a fence or not; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    found = _json_in(value)
+    holds_object = len(found) == 1 and isinstance(found[0], dict) and bool(cast(JSON, found[0]))
+    return cast(Any, found[0] if holds_object else value)
+
+
 def mismatch(text: str, body: JSON) -> str | None:
-    """Why a complete answer is not the JSON that its body asked for; None when it is, or when none was asked for."""
+    """Why a complete answer is not the JSON that its body asked for; None when it is, or when none was asked for.
+
+    JSON in a fence counts, with words around it or not, unless there are two.
+    """
     asked: JSON = cast(JSON, body.get("text") or {}).get("format") or {}
     if asked.get("type") != "json_schema":
         return None
-    try:
-        answer = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+    found = _json_in(text)
+    if len(found) != 1:
         return "The output is not JSON, though options.json_schema asked for it."
-    return _violation(answer, asked["schema"])
+    return _violation(found[0], asked["schema"])
+
+
+def _json_in(text: str) -> list[Any]:
+    """Return what a text holds as JSON: as a whole, else each different value in a fence."""
+    found: list[Any] = []
+    for part in [text, *(fence["inside"] for fence in _FENCE.finditer(text))]:
+        try:
+            value = json.loads(part.strip("\ufeff \t\r\n"), parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            continue
+        if part is text:
+            return [value]
+        found += [value] if value not in found else []
+    return found
 
 
 def _violation(answer: Any, schema: JSON) -> str | None:
@@ -82,45 +139,3 @@ def _violation(answer: Any, schema: JSON) -> str | None:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def _is_strict(schema: JSON) -> bool:
-    """Whether every object in a schema is closed and requires all it has, with no keyword that strict refuses."""
-    return all(
-        not NOT_STRICT & part.keys()
-        and bool({"type", "anyOf", "$ref", "enum", "const"} & part.keys())
-        and (not _is_object(part) or _is_closed(part))
-        for part in _parts(schema)
-    )
-
-
-def _is_object(part: JSON) -> bool:
-    kind = part.get("type")
-    return kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in part
-
-
-def _is_closed(part: JSON) -> bool:
-    properties, required = part.get("properties", {}), part.get("required", [])
-    return (
-        part.get("additionalProperties") is False
-        and isinstance(properties, dict)
-        and isinstance(required, list)
-        and all(name in required for name in cast(JSON, properties))
-    )
-
-
-def _parts(schema: JSON) -> Iterator[JSON]:
-    """A schema and all the schemas in it."""
-    yield schema
-    for keyword, value in schema.items():
-        if keyword in ("properties", "$defs", "definitions") and isinstance(value, dict):
-            inner = list(cast("dict[str, Any]", value).values())
-        elif keyword in ("anyOf", "prefixItems") and isinstance(value, list):
-            inner = cast("list[Any]", value)
-        elif keyword == "items":
-            inner = [value]
-        else:
-            continue
-        for each in inner:
-            # `true` and what is no schema at all are none that strict takes.
-            yield from _parts(cast(JSON, each)) if isinstance(each, Mapping) else iter([cast(JSON, {})])

@@ -10,18 +10,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
+from agent_jobs.strict import TYPES, may_be_array
+from agent_jobs.strict import is_strict as is_strict
+
 Schema = dict[str, Any]
 
 #: Beyond these a schema is not kept: every function is resent with every turn.
 MAX_BYTES, MAX_DEPTH = 16_384, 16
 #: A function without a usable schema takes any object.
 OPEN: Schema = {"type": "object", "properties": {}}
-TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
-#: What every model takes in a strict schema, and how deep.
-STRICT = frozenset(
-    {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "description"}
-)
-STRICT_DEPTH = 5
 TEXT_CHARS = 1_024
 
 _LOCAL = re.compile(r"#/(\$defs|definitions)/([^/]+)")
@@ -41,18 +38,6 @@ def fitted(schema: Mapping[str, Any]) -> Schema | None:
     except (_TooDeepError, RecursionError, ValueError):
         return None
     return root if small else None
-
-
-def is_strict(schema: Schema, depth: int = 0) -> bool:
-    """Whether the API would take this fitted schema as strict: every object closed and all of it required."""
-    if not schema.keys() <= STRICT or not {"type", "anyOf"} & schema.keys() or depth > STRICT_DEPTH:
-        return False
-    kind = schema.get("type")
-    if "object" in (kind if isinstance(kind, list) else [kind]):
-        closed = schema.get("additionalProperties") is False
-        if not closed or "required" not in schema or {*schema["required"]} != {*schema.get("properties", {})}:
-            return False
-    return all(is_strict(part, depth + 1) for part in _inner(schema))
 
 
 class _TooDeepError(Exception):
@@ -75,7 +60,7 @@ def _schema(value: Any, depth: int) -> Schema:
         given |= {"prefixItems": given["items"], "items": {}}
     found = {key: _KEYWORDS[key](each, depth + 1) for key, each in given.items() if key in _KEYWORDS}
     kept = {key: each for key, each in found.items() if each is not _UNFIT}
-    if kept.get("type") == "array":
+    if may_be_array(kept):
         kept.setdefault("items", {})  # the API asks for them
     return kept
 
