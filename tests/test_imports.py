@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "notify": {"job", "group", "errors", "clock", "store", "render"},
     "steps": set(),
     "loop": {*ENGINE_ROOM, "pricing", "settle", "steps", "thread", "toolbox"},
-    "advance": {*ENGINE_ROOM, "follow", "settle", "loop", "steps", "request", "thread"},
+    "collect": {*ENGINE_ROOM, "settle"},
+    "advance": {*ENGINE_ROOM, "collect", "follow", "settle", "loop", "steps", "request", "thread"},
     "follow": ENGINE_ROOM,
     "runner": {*ENGINE_ROOM, "advance", "follow", "steps"},
     "pgqueue": {*ENGINE_ROOM, "advance", "follow"},
@@ -47,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "app": {
         *ENGINE_ROOM,
         "advance",
+        "collect",
         "follow",
         "runner",
         "pgqueue",
@@ -74,8 +76,8 @@ ALLOWED: dict[str, set[str]] = {
 
 #: Who may touch the outside world; what stands in no row is nobody's, and no pure room waits or does I/O.
 OUTSIDE: dict[str, set[str]] = {
-    "anyio": {"clock", "responses", "store", "settle", "loop", "notify", "advance", "follow", "runner", "intake",
-              "engine", "app", "asking", "server", "stdio", "cli", "web", "toolbox", "emulator"},
+    "anyio": {"clock", "responses", "store", "settle", "loop", "notify", "collect", "advance", "follow", "runner",
+              "intake", "engine", "app", "asking", "server", "stdio", "cli", "web", "toolbox", "emulator"},
     "httpx2": {"responses", "toolbox"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
@@ -148,7 +150,18 @@ def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
     assert {room for room, below in ALLOWED.items() if "app" in below} == {"server", "web", "stdio", "cli"}
     assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
     seeing_both = {room for room, below in ALLOWED.items() if {"responses", "store"} <= below}
-    assert seeing_both == {"settle", "loop", "advance", "follow", "runner", "pgqueue", "intake", "engine", "app"}
+    assert seeing_both == {
+        "settle",
+        "loop",
+        "collect",
+        "advance",
+        "follow",
+        "runner",
+        "pgqueue",
+        "intake",
+        "engine",
+        "app",
+    }
 
 
 def test_the_table_has_no_circle():

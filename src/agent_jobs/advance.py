@@ -15,6 +15,7 @@ import anyio
 
 from agent_jobs import request, thread
 from agent_jobs.clock import Clock
+from agent_jobs.collect import is_not_served, retrieve
 from agent_jobs.errors import (
     AccountError,
     BusyError,
@@ -54,8 +55,6 @@ OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
 #: How long one GET may take that finds out whether a run goes on without its connection.
 DECIDE_S = 10.0
-#: Upstream may ask not to be looked at, but not for so long that a result could be gone.
-ASKED_TO_WAIT_MAX_S = 120.0
 #: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
 PAUSE_S = 60.0
 #: A job of a key that this process lacks is left to others for so long.
@@ -276,7 +275,7 @@ class Advancer:
                 await self._client.retrieve(response_id)
             return job
         except UpstreamError as error:
-            if not _is_not_served(error):
+            if not is_not_served(error):
                 return job
             why = f"it accepts background and ignores it: the response cannot be retrieved ({error})"
             logger.warning("%s: %s; its run ends with this process", job.id, why)
@@ -512,30 +511,19 @@ class Advancer:
 
     async def _look(self, job: Job, *, held: bool = True) -> Done | After:
         """GET the response and take in what it says; no failure of a look ends a job."""
-        now, not_before_s = self._clock.now(), 0.0
-        ours = job.turn.fingerprint in ("", self._client.endpoint.fingerprint)
-        try:
-            look = await self._client.retrieve(job.turn.response_id or "")
+        seen, not_before_s, error = await retrieve(self._client, self._clock, job)
+        now = self._clock.now()
+        if seen is None:
+            # Another key's response: whoever has that key can see it.
+            if job.overdue_s(now, self._limits.job_timeout_s) > COLLECT_S:
+                await self._give_up(job, "no server with its key ran")
+            else:
+                await self._store.let_go(job.id, now + LET_GO_S)
+            return Done()
+        if error is None:
             self._paused = None
-            now, not_before_s = self._clock.now(), min(look.poll_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            seen = job.observe(look.response, now)
-        except (MissingError, AccountError) as error:
-            if not ours:
-                # Another key's response: whoever has that key can see it.
-                if job.overdue_s(now, self._limits.job_timeout_s) > COLLECT_S:
-                    await self._give_up(job, "no server with its key ran")
-                else:
-                    await self._store.let_go(job.id, now + LET_GO_S)
-                return Done()
-            if isinstance(error, AccountError):
-                self._pause(error)
-            seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
-        except UpstreamError as error:
-            not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            lost = job.turn.mode == "foreground" and _is_not_served(error)
-            seen = job.missed(now) if lost else job.unreached(f"cannot look: {error}", now)
-            if error.code == "not_a_responses_api":
-                logger.warning("%s: %s", job.id, error)
+        elif isinstance(error, AccountError):
+            self._pause(error)
         saved = await self._save(seen, held=held)
         if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
             return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
@@ -592,11 +580,6 @@ def _is_ours(name: str, body: JSON) -> bool:
     if name == "include":
         return bool(body.get("include")) and set(body["include"]) <= {*INCLUDED.values(), thread.ENCRYPTED}
     return name in body
-
-
-def _is_not_served(error: UpstreamError) -> bool:
-    """Return True if upstream answers that it has no such response, or no such path."""
-    return isinstance(error, MissingError) or error.status in (404, 405, 501) or error.code == "not_a_responses_api"
 
 
 def _unsent(error: UnclearError) -> UnsentError:
