@@ -43,10 +43,10 @@ class Unwatched:
             [job] = stale
             yield f"{job.id}: {self.note(job, now)}. agent-jobs watch {job.id[:10]} collects it."
         elif stale:
-            ages = dict.fromkeys(_age_of(job, now) for job in sorted(stale, key=_seen_at, reverse=True))
-            first, last = next(iter(ages)), list(ages)[-1]
-            span = first if len(ages) == 1 else f"from {first} to {last}"
-            yield f"{len(stale)} jobs: not being watched; {span}. agent-jobs watch collects them."
+            newest, *_, oldest = sorted(now - _seen_at(job) for job in stale)
+            span = list(dict.fromkeys(map(terminal.duration, (newest, oldest))))
+            ages = f"last seen {' to '.join(span)} ago"
+            yield f"{len(stale)} jobs: not being watched; {ages}. agent-jobs watch collects them."
 
 
 async def retrieve_unwatched(session: Session, group: Group) -> Unwatched:
