@@ -298,11 +298,15 @@ def test_a_job_that_cannot_be_asked_about_from_here_is_as_old_as_it_is(desk: Des
     assert desk.type("result", job_id, **environment).exit_code == (0 if why == "another key" else 6)
 
 
-def test_several_are_named_in_one_line(desk: Desk):
+def test_several_are_named_together(desk: Desk):
     for age_s in (10, 400, 9000):
         desk.leave(LONG)
         desk.write(f"UPDATE turn SET looked_at = sent_at - {age_s} WHERE looked_at IS NULL")
+    for _ in range(2):
+        desk.leave(LONG)
+        desk.write("UPDATE job SET status = 'pending' WHERE id IN (SELECT job_id FROM turn WHERE looked_at IS NULL)")
     listed = desk.type("list", OPENAI_API_KEY=None).stdout
+    assert "2 jobs: not being watched; not sent yet. agent-jobs watch sends them." in listed
     assert re.search(
         r"^3 jobs: not being watched; last seen 1\d s to 2 h ago\. agent-jobs watch collects", listed, re.M
     )

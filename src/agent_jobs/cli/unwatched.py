@@ -37,16 +37,17 @@ class Unwatched:
         return f"not being watched; {_age_of(job, now)}"
 
     def lines(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
-        """Yield the notes of a list of jobs, those of several in one."""
+        """Yield the notes of a list of jobs: a line for those that were sent, and one for those that were not."""
         stale = [job for job in jobs if self.note(job, now)]
-        if len(stale) == 1:
-            [job] = stale
-            yield f"{job.id}: {self.note(job, now)}. agent-jobs watch {job.id[:10]} collects it."
-        elif stale:
-            newest, *_, oldest = sorted(now - _seen_at(job) for job in stale)
-            span = list(dict.fromkeys(map(terminal.duration, (newest, oldest))))
-            ages = f"last seen {' to '.join(span)} ago"
-            yield f"{len(stale)} jobs: not being watched; {ages}. agent-jobs watch collects them."
+        unsent = [job for job in stale if job.status is Status.PENDING]
+        sent = [job for job in stale if job.status is not Status.PENDING]
+        for some, verb in ((sent, "collects"), (unsent, "sends")):
+            if len(some) == 1:
+                [job] = some
+                yield f"{job.id}: {self.note(job, now)}. agent-jobs watch {job.id[:10]} {verb} it."
+            elif some:
+                age = _span(some, now) if some is sent else _age_of(some[0], now)
+                yield f"{len(some)} jobs: not being watched; {age}. agent-jobs watch {verb} them."
 
 
 async def retrieve_unwatched(session: Session, group: Group) -> Unwatched:
@@ -64,6 +65,11 @@ def _age_of(job: Job, now: float) -> str:
     if job.turn.missing_since is not None:
         return f"upstream has not found it for {terminal.duration(now - job.turn.missing_since)}"
     return f"last seen {terminal.duration(now - _seen_at(job))} ago"
+
+
+def _span(jobs: Sequence[Job], now: float) -> str:
+    newest, *_, oldest = sorted(now - _seen_at(job) for job in jobs)
+    return f"last seen {' to '.join(dict.fromkeys(map(terminal.duration, (newest, oldest))))} ago"
 
 
 def _seen_at(job: Job) -> float:
