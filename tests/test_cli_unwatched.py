@@ -199,7 +199,7 @@ def test_what_goes_on_was_seen_just_now(desk: Desk):
     assert (shown["watched_by"], shown["last_seen_s"]) == ([], 0)
     result = desk.type("result", job_id, "--json")
     assert result.exit_code == 6
-    told = {"job_id": job_id, "status": "in_progress", "watched_by": [], "last_seen_s": 0}
+    told: dict[str, Any] = {"job_id": job_id, "status": "in_progress", "watched_by": [], "last_seen_s": 0}
     assert json.loads(result.stdout) == told
     assert set(desk.requests()) == {"retrieve"}
 
@@ -366,11 +366,19 @@ def test_a_job_that_has_nothing_to_retrieve_is_not_asked_about(desk: Desk, what:
     assert desk.requests() == []
 
 
-@pytest.mark.parametrize("calls", [{"function_calls": [{"name": "shop", "arguments": {}}]}, {"mcp_approval": True}])
-def test_a_job_that_asks_for_calls_is_left_to_the_next_process(desk: Desk, calls: dict[str, Any]):
-    shop = {"type": "function", "name": "shop", "parameters": {"type": "object", "properties": {}}}
-    tools = [{"type": "mcp", "server_label": "s", "server_url": "https://s.example", "require_approval": "always"}]
-    options = {"tools": [shop] if "function_calls" in calls else tools}
+SHOP: dict[str, Any] = {"type": "function", "name": "shop", "parameters": {"type": "object", "properties": {}}}
+SERVER: dict[str, Any] = {"type": "mcp", "server_label": "s", "server_url": "https://s.example"}
+#: What a turn asks for, and the tool by which it can.
+CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "function": ({"function_calls": [{"name": "shop", "arguments": {}}]}, SHOP),
+    "approval": ({"mcp_approval": True}, {**SERVER, "require_approval": "always"}),
+}
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_a_job_that_asks_for_calls_is_left_to_the_next_process(desk: Desk, what: str):
+    calls, tool = CALLS[what]
+    options = {"tools": [tool]}
     job_id = desk.leave({**QUICK, "turns": [calls, {"text": "Done."}]}, options=options)
     desk.runs_out(job_id)
     assert desk.read("list")["jobs"][0]["status"] == "in_progress"
