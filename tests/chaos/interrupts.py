@@ -156,8 +156,9 @@ def main(seed: int, count: int) -> None:
     for violation in found.violations:
         click.echo(violation)
     click.echo(
-        f"seed {seed}: {found.pressed} interrupted ({found.before_us} before our code), {found.jobs} jobs, {found.unconfirmed} starts unconfirmed and "
-        f"adopted, {found.repeated} prompts repeated, {len(found.violations)} violations"
+        f"seed {seed}: {found.pressed} interrupted ({found.before_us} before our code), {found.jobs} jobs, "
+        f"{found.unconfirmed} starts unconfirmed and adopted, {found.repeated} prompts repeated, "
+        f"{len(found.violations)} violations"
     )
     sys.exit(bool(found.violations))
 
