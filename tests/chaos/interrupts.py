@@ -1,6 +1,6 @@
 """Ctrl-C at random moments of `run` and `start`: each id is shown, nothing accepted is lost, each prompt works again.
 
-`PYTHONPATH=tests python -m chaos.interrupts --count 200 --seed 1`; the upstream's own log is the judge.
+`scripts/chaos --interrupts 200 --seed 1`; the upstream's own log is the judge.
 """
 
 import json
@@ -9,14 +9,10 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
-import tempfile
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import click
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
@@ -41,7 +37,7 @@ class Interrupts:
     violations: list[str] = field(default_factory=list[str])
 
 
-def run(folder: Path, *, count: int, seed: int) -> Interrupts:
+def press(folder: Path, *, count: int, seed: int) -> Interrupts:
     """Press Ctrl-C in so many commands, then repeat each prompt, and hold what happened against upstream's log."""
     pick, found = random.Random(seed), Interrupts()
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +83,8 @@ def _interrupt(terminal: Terminal, command: str, prompt: str, pick: random.Rando
     if _is_of_python(stderr):
         found.before_us += 1
         return ""
-    if process.returncode not in ((0, 130) if pressed else (0,)):
+    ends = (0, 130, -signal.SIGINT) if pressed else (0,)  # a shell reports the signal itself as 130 too
+    if process.returncode not in ends:
         found.violations.append(f"{prompt}: exit status {process.returncode}: {stderr[-300:]}")
     return stdout + stderr
 
@@ -144,24 +141,10 @@ def _check_accepted(terminal: Terminal, upstream: RunningServer, found: Interrup
             found.violations.append(f"{job_id}: {run['id']} cannot be adopted")
 
 
-@click.command()
-@click.option("--seed", default=1, show_default=True)
-@click.option(
-    "--count", type=click.IntRange(min=1), default=200, show_default=True, help="How often Ctrl-C is pressed."
-)
-def main(seed: int, count: int) -> None:
-    """Press Ctrl-C at random moments of `run` and `start`; exit 1 if a job is lost, hidden or in its prompt's way."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = run(Path(folder), count=count, seed=seed)
-    for violation in found.violations:
-        click.echo(violation)
-    click.echo(
+def summary(found: Interrupts, seed: int) -> str:
+    """Return the figures of a run in one line."""
+    return (
         f"seed {seed}: {found.pressed} interrupted ({found.before_us} before our code), {found.jobs} jobs, "
         f"{found.unconfirmed} starts unconfirmed and adopted, {found.repeated} prompts repeated, "
         f"{len(found.violations)} violations"
     )
-    sys.exit(bool(found.violations))
-
-
-if __name__ == "__main__":
-    main()
