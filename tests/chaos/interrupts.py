@@ -20,7 +20,7 @@ from terminals import COMMAND, Terminal
 
 SPEED = 10.0
 #: Seconds from the start of a command within which Ctrl-C is pressed: imports, the POST and the wait are in them.
-PRESSED_WITHIN_S = 2.5
+PRESSED_WITHIN_S = 5.0
 LIMIT_S = 60.0
 JOB_ID = re.compile(r"job_[0-9a-z]{12}")
 
