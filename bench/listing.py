@@ -71,6 +71,7 @@ QUESTIONS: dict[str, Question] = {
         store, now, Group(statuses=frozenset({Status.COMPLETED}))
     ),
     "whole agent_list days=1": lambda store, now: _list(store, now, Group(since=now - DAY_S)),
+    "what no process observes": lambda store, now: store.unwatched(Group(), 1000),
     "agent_poll of whatever goes on": lambda store, now: store.find(Group(active=True, since=now - 7 * DAY_S), 1000),
     "agent_poll batch=": lambda store, now: store.find(Group(batch="batch 40"), 1000),
     "agent_poll of one job": lambda store, now: store.get("job_99"),

@@ -6,6 +6,7 @@ import pytest
 
 from chaos.calls import runs
 from chaos.drive import run
+from chaos.interrupts import press
 from chaos.judge import judge
 from chaos.plan import Options
 from chaos.table import lines
@@ -26,3 +27,9 @@ def test_servers_that_are_killed_between_and_inside_calls_make_no_call_twice(tmp
     lived = list(runs(tmp_path, seed=1, kills=10))
     assert [violation for run in lived for violation in run.violations] == []
     assert sum(run.kills for run in lived) == 10
+
+
+def test_ctrl_c_at_random_moments_hides_loses_and_poisons_nothing(tmp_path: Path) -> None:
+    found = press(tmp_path, count=3, seed=1)
+    assert found.violations == []
+    assert found.repeated >= found.pressed == 3

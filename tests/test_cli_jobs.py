@@ -521,8 +521,10 @@ def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
 
 
 def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Terminal):
-    terminal.pipe("run", WORK)
-    traced = terminal.pipe("list", PYTHONPROFILEIMPORTTIME="1")
+    terminal.pipe("start", scripted(WORK, LONG))
+    # No process watches it, and it cannot be asked about here.
+    traced = terminal.pipe("list", PYTHONPROFILEIMPORTTIME="1", OPENAI_BASE_URL="http://elsewhere.invalid/v1")
+    assert "not being watched" in traced.stdout
     imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
     assert "aiosqlite" in imported
     assert not imported & {"mcp", "mcp_types", "httpx2", "pydantic", "rich", "starlette", "genai_prices"}

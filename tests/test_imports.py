@@ -47,9 +47,10 @@ ALLOWED: dict[str, set[str]] = {
     "notify": {"job", "group", "errors", "clock", "store", "render"},
     "steps": set(),
     "loop": {*ENGINE_ROOM, "pricing", "settle", "steps", "thread", "toolbox"},
+    "collect": {*ENGINE_ROOM, "resend", "settle"},
     "resend": {*ENGINE_ROOM, "settle", "thread"},
-    "hold": {*ENGINE_ROOM, "follow", "steps"},
-    "advance": {*ENGINE_ROOM, "follow", "hold", "resend", "settle", "loop", "steps", "request", "thread"},
+    "hold": {*ENGINE_ROOM, "collect", "follow", "steps"},
+    "advance": {*ENGINE_ROOM, "collect", "follow", "hold", "resend", "settle", "loop", "steps", "request", "thread"},
     "follow": ENGINE_ROOM,
     "runner": {*ENGINE_ROOM, "advance", "follow", "steps"},
     "pgqueue": {*ENGINE_ROOM, "advance", "follow"},
@@ -58,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "app": {
         *ENGINE_ROOM,
         "advance",
+        "collect",
         "follow",
         "runner",
         "pgqueue",
@@ -99,8 +101,8 @@ ALLOWED: dict[str, set[str]] = {
 
 #: Who may touch the outside world; what stands in no row is nobody's, and no pure room waits or does I/O.
 OUTSIDE: dict[str, set[str]] = {
-    "anyio": {"clock", "responses", "store", "settle", "loop", "notify", "advance", "follow", "hold", "runner",
-              "intake", "engine", "app", "asking", "server", "stdio", "cli", "web", "toolbox", "emulator"},
+    "anyio": {"clock", "responses", "store", "settle", "loop", "notify", "collect", "advance", "follow", "hold",
+              "runner", "intake", "engine", "app", "asking", "server", "stdio", "cli", "web", "toolbox", "emulator"},
     "httpx2": {"responses", "toolbox"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
@@ -174,7 +176,8 @@ def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
     assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
     seeing_both = {room for room, below in ALLOWED.items() if {"responses", "store"} <= below}
     assert seeing_both == {
-        "settle", "loop", "resend", "hold", "advance", "follow", "runner", "pgqueue", "intake", "engine", "app",
+        "settle", "loop", "resend", "hold", "collect", "advance", "follow", "runner", "pgqueue", "intake", "engine",
+        "app",
     }  # fmt: skip
 
 

@@ -83,6 +83,8 @@ OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "what streams tell": lambda store: store.progress([a_job(), a_job(id="job_0")]),
     "what is told": lambda store: store.claim_news("job_1", 5.0),
     "what was delivered": lambda store: store.deliver(["job_1"], 5.0),
+    "what no process observes": lambda store: store.unwatched(Group(), 20),
+    "what no process observes of a job": lambda store: store.unwatched(Group(job_ids=("job_1",)), 20),
     "what went before": lambda store: store.thread("job_0"),
 }
 

@@ -16,6 +16,7 @@ import anyio
 
 from agent_jobs import request
 from agent_jobs.clock import Clock
+from agent_jobs.collect import retrieve
 from agent_jobs.errors import (
     AccountError,
     BusyError,
@@ -28,7 +29,7 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.follow import Follower
-from agent_jobs.hold import Holds, is_not_served
+from agent_jobs.hold import Holds
 from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
 from agent_jobs.loop import Loop
 from agent_jobs.request.added import OF_A_MODEL, THIS_SCHEMA
@@ -55,8 +56,6 @@ PENDING_MAX_S = 7 * 86_400.0
 #: Past its limit a run that cannot be asked about is asked about so often, and so long.
 OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
-#: Upstream may ask not to be looked at, but not for so long that a result could be gone.
-ASKED_TO_WAIT_MAX_S = 120.0
 #: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
 PAUSE_S = 60.0
 #: A job of a key that this process lacks is left to others for so long.
@@ -496,30 +495,19 @@ class Advancer:
 
     async def _look(self, job: Job, *, held: bool = True) -> Done | After:
         """GET the response and take in what it says; no failure of a look ends a job."""
-        now, not_before_s = self._clock.now(), 0.0
-        ours = job.turn.fingerprint in ("", self._client.endpoint.fingerprint)
-        try:
-            look = await self._client.retrieve(job.turn.response_id or "")
+        seen, not_before_s, error = await retrieve(self._client, self._clock, job)
+        now = self._clock.now()
+        if seen is None:
+            # Another key's response: whoever has that key can see it.
+            if job.overdue_s(now, self._limits.job_timeout_s) > COLLECT_S:
+                await self._give_up(job, "no server with its key ran")
+            else:
+                await self._store.let_go(job.id, now + LET_GO_S)
+            return Done()
+        if error is None:
             self._paused = None
-            now, not_before_s = self._clock.now(), min(look.poll_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            seen = _with_actual_mode(job.observe(look.response, now))
-        except (MissingError, AccountError) as error:
-            if not ours:
-                # Another key's response: whoever has that key can see it.
-                if job.overdue_s(now, self._limits.job_timeout_s) > COLLECT_S:
-                    await self._give_up(job, "no server with its key ran")
-                else:
-                    await self._store.let_go(job.id, now + LET_GO_S)
-                return Done()
-            if isinstance(error, AccountError):
-                self._pause(error)
-            seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
-        except UpstreamError as error:
-            not_before_s = min(error.retry_after_s or 0.0, ASKED_TO_WAIT_MAX_S)
-            lost = job.turn.mode == "foreground" and is_not_served(error)
-            seen = job.missed(now) if lost else job.unreached(f"cannot look: {error}", now)
-            if error.code == "not_a_responses_api":
-                logger.warning("%s: %s", job.id, error)
+        elif isinstance(error, AccountError):
+            self._pause(error)
         saved = await self._save_seen(seen, held=held)
         if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
             return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
@@ -567,13 +555,6 @@ class Advancer:
 def _kept_as(name: str, body: JSON) -> str:
     """Return under which name a refused parameter is remembered: for the endpoint, or for a model of it."""
     return f"{name}@{body.get('model')}" if name in OF_A_MODEL else name
-
-
-def _with_actual_mode(seen: Job) -> Job:
-    """Return a job that a GET shows running; where no process holds its connection, it goes on without one."""
-    if seen.turn.mode != "foreground" or seen.status not in (Status.QUEUED, Status.IN_PROGRESS) or seen.turn.acting:
-        return seen
-    return replace(seen, turn=replace(seen.turn, mode="background"))
 
 
 def _unsent(error: UnclearError) -> UnsentError:

@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -16,6 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from agent_jobs.clock import Clock
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
+from agent_jobs.job import Job
 from agent_jobs.settings import Settings
 from agent_jobs.store import Store, open_store
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.advance import Advancer
     from agent_jobs.intake import Terms
     from agent_jobs.notify import Notifier
-    from agent_jobs.responses import ResponsesClient
+    from agent_jobs.pricing import Prices
+    from agent_jobs.responses import Endpoint, ResponsesClient
     from agent_jobs.runner import Runner
+    from agent_jobs.settle import Settler
     from agent_jobs.toolbox import Toolbox, ToolServers
 
 logger = logging.getLogger(__name__)
@@ -34,6 +38,8 @@ NO_KEY = (
     "in a terminal, export it."
 )
 READS = "This process only reads jobs."
+#: Jobs that a command which only reads retrieves: more connections at once take longer than it may.
+COLLECTED_MAX = 50
 
 #: What a process does: work on all jobs of its endpoint, act on those that it is told to, or only read.
 Role = Literal["works", "acts", "reads"]
@@ -58,6 +64,7 @@ class App:
         self._tasks = tasks
         self._stack = stack
         self._opening: _Opening | None = None
+        self._store: Store | None = None
         self._advancer: Advancer | None = None
         self._runner: Runner | None = None
         self._notifier: Notifier | None = None
@@ -91,6 +98,35 @@ class App:
         if self._notifier is not None:
             self._tasks.start_soon(self._notifier.run)
 
+    async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
+        """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
+
+        Returns those that upstream answered in time. Without a key, or where none of them is at this endpoint,
+        nothing is asked, and what asks is not even loaded.
+        """
+        settings, store = self._settings, self._store
+        if isinstance(settings, ConfigError) or settings.api_key is None or store is None:
+            return {}
+        nearby = [job for job in jobs if job.can_be_retrieved and _may_be_at(settings.base_url, job.turn.base_url)]
+        if not nearby:
+            return {}
+        from agent_jobs.collect import Collector
+        from agent_jobs.pricing import Prices
+        from agent_jobs.responses import open_client
+
+        endpoint = _endpoint(settings, settings.api_key.get_secret_value())
+        nearby = [job for job in nearby if job.turn.base_url == endpoint.base_url][:COLLECTED_MAX]
+        retrieved: Mapping[str, Job] = {}
+        try:
+            async with open_client(endpoint, secrets=_secrets(settings)) as client:
+                settler = self._settler(settings, store, client, Prices.load(settings.prices))
+                retrieved = await Collector(store, client, self._clock, settler).collect(nearby, limit_s)
+            if any(job.terminal for job in retrieved.values()) and (notifier := self._notifying(settings, store)):
+                await notifier.finish()
+        except ConfigError as error:
+            logger.warning("cannot ask upstream how jobs stand: %s", error)
+        return retrieved
+
     def hurry(self) -> None:
         """The process ends: ids that are on their way get a last moment."""
         if self._advancer is not None:
@@ -112,7 +148,7 @@ class App:
         settings = self._settings
         if isinstance(settings, ConfigError):
             raise settings
-        store = await stack.enter_async_context(open_store(settings.data_path()))
+        store = self._store = await stack.enter_async_context(open_store(settings.data_path()))
         stack.push_async_callback(self._release, store)
         if self._role == "reads":
             return Engine(store, ConfigError(READS), self._clock, self._tasks, {}, settings.warnings)
@@ -123,19 +159,13 @@ class App:
         from agent_jobs.intake import Intake, Terms
         from agent_jobs.pricing import Prices
         from agent_jobs.request import load_presets
-        from agent_jobs.responses import Endpoint, open_client
+        from agent_jobs.responses import open_client
 
         presets = load_presets(settings.presets)
         if settings.api_key is None:
             missing = ConfigError(" ".join((NO_KEY, *settings.warnings)))
             return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
-        endpoint = Endpoint.of(
-            settings.base_url,
-            settings.api_key.get_secret_value(),
-            auth=settings.auth,
-            organization=settings.organization,
-            project=settings.project,
-        )
+        endpoint = _endpoint(settings, settings.api_key.get_secret_value())
         terms = Terms(
             prices=Prices.load(settings.prices),
             presets=presets,
@@ -146,9 +176,8 @@ class App:
             budget_spent=settings.budget_mode == "spent",
             toolbox=self._toolbox(settings),
         )
-        secrets = [each.get_secret_value() for each in (settings.api_key, *settings.secrets.values())]
         client = await stack.enter_async_context(
-            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=secrets)
+            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=_secrets(settings))
         )
         self._notifier = self._notifying(settings, store)
         runner = self._runner = self._running(settings, store, client, terms)
@@ -189,7 +218,6 @@ class App:
         from agent_jobs.advance import Advancer, Limits
         from agent_jobs.loop import Bounds, Loop
         from agent_jobs.runner import Runner
-        from agent_jobs.settle import Settler
 
         limits = Limits(
             follow=settings.follow,
@@ -198,8 +226,7 @@ class App:
             resubmit=settings.resubmit == "once",
             mode=None if settings.mode == "auto" else settings.mode,
         )
-        made = settings.result_dir or settings.data_path() / "made"
-        settler = Settler(store, client, self._clock, terms.prices, results=settings.result_dir, made=made)
+        settler = self._settler(settings, store, client, terms.prices)
         bounds = Bounds(
             job_timeout_s=settings.job_timeout_s,
             input_timeout_s=settings.input_timeout_s,
@@ -219,6 +246,12 @@ class App:
             retention_s=None if settings.retention_days is None else settings.retention_days * 86_400,
             delete_upstream=client if settings.delete_upstream == "yes" else None,
         )
+
+    def _settler(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Settler:
+        from agent_jobs.settle import Settler
+
+        made = settings.result_dir or settings.data_path() / "made"
+        return Settler(store, client, self._clock, prices, results=settings.result_dir, made=made)
 
     async def _release(self, store: Store) -> None:
         """Leave the jobs to whoever comes next, at once."""
@@ -263,6 +296,26 @@ def tool_servers(settings: Settings) -> ToolServers | None:
     from agent_jobs.toolbox import read_toolbox  # brings the MCP client along
 
     return read_toolbox(settings.toolbox)
+
+
+def _endpoint(settings: Settings, key: str) -> Endpoint:
+    from agent_jobs.responses import Endpoint
+
+    return Endpoint.of(
+        settings.base_url, key, auth=settings.auth, organization=settings.organization, project=settings.project
+    )
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """Return what no error may repeat."""
+    secrets = (settings.api_key, *settings.secrets.values())
+    return [each.get_secret_value() for each in secrets if each is not None]
+
+
+def _may_be_at(base_url: str, other: str) -> bool:
+    """Return False if two addresses are certainly of different hosts; the full comparison loads the HTTP client."""
+    hosts = {urlsplit(url).hostname for url in (base_url, other)}
+    return len(hosts) == 1 or not all(host and host.isascii() for host in hosts)
 
 
 class _Opening:

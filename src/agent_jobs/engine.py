@@ -239,6 +239,10 @@ class Engine:
             warnings += self._upstream.intake.warnings
         return replace(await self._store.listed(group, limit, now - now % DAY_S), warnings=warnings)
 
+    async def unwatched(self, group: Group) -> list[Job]:
+        """Return the newest jobs of a group that go on by themselves and that no living process observes."""
+        return await self._store.unwatched(group, GATHERED_MAX)
+
     async def identify(self, text: str) -> str:
         """The id of the job that a person means: the whole id or the beginning of one, with or without `job_`.
 

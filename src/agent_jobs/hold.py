@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.errors import MissingError, StoreError, UpstreamError
+from agent_jobs.collect import is_not_served
+from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.follow import Follower
 from agent_jobs.job import Job
 from agent_jobs.responses import ResponsesClient
@@ -29,11 +30,6 @@ AGAIN_S = (2.0, 6.0, 27.0)
 NO_RETRIEVE = (405, 501)
 #: A run that turns out to go on by itself is looked at beside its stream, seldom.
 FAR_LOOK_S = 290.0
-
-
-def is_not_served(error: UpstreamError) -> bool:
-    """Return True if upstream answers that it has no such response, or no such path."""
-    return isinstance(error, MissingError) or error.status == 404 or _is_never_served(error)
 
 
 def _is_never_served(error: UpstreamError) -> bool:

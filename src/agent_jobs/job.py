@@ -256,6 +256,12 @@ class Job:
         return self.turn.mode == "foreground" and self.status in running
 
     @property
+    def can_be_retrieved(self) -> bool:
+        """Return True if a GET of its response can show how the job goes on."""
+        running = self.status in (Status.QUEUED, Status.IN_PROGRESS) and not self.turn.acting
+        return running and self.turn.response_id is not None and self.turn.mode != "foreground"
+
+    @property
     def unsent_turn(self) -> bool:
         """Whether the current turn's request may be sent."""
         return self.status is Status.PENDING or (

@@ -113,12 +113,16 @@ class Notifier:
                 await self._look()
                 await self._clock.sleep(LOOK_S)
         finally:
-            with anyio.move_on_after(LAST_S, shield=True):
-                await self._look(patience=0.0)
-                for ended in list(self._running):
-                    await ended.wait()
-            if self._running:
-                logger.warning("%d runs of AGENT_JOBS_ON_FINISH go on without this process", len(self._running))
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Tell what is to be told, without patience, and give the commands a moment to end."""
+        with anyio.move_on_after(LAST_S, shield=True):
+            await self._look(patience=0.0)
+            for ended in list(self._running):
+                await ended.wait()
+        if self._running:
+            logger.warning("%d runs of AGENT_JOBS_ON_FINISH go on without this process", len(self._running))
 
     async def _look(self, patience: float = 1.0) -> None:
         """Start the command for as many jobs as may be told of at once."""

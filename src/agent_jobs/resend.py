@@ -40,19 +40,25 @@ class Resender:
     async def after_failure(self, failed: Job) -> bool:
         """If a response failed because upstream lacks what goes before, have its turn sent again and return True."""
         response_id, error = failed.turn.response_id, failed.error
-        stopping = failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None
-        if failed.status is not Status.FAILED or error is None or response_id is None or stopping:
-            return False
-        response = _response_of(failed)
-        param = str(mapping_of(response.get("error")).get("param") or "")
-        answered = has_answer(items_of(response.get("output")))
-        rewritten = await self._rewrite_turn(failed, error.code, param, error.message, answered=answered)
-        again = None if rewritten is None else await self._reset_turn(failed, rewritten)
-        if again is None or not await self._store.resend(again, response_id):
+        again = await self.find_rewritten(failed)
+        if again is None or error is None or response_id is None or not await self._store.resend(again, response_id):
             return False
         logger.info("%s: %s failed without what it goes on from; sent again", failed.id, response_id)
         await self._store.record(failed.id, self._clock.now(), "rebuilt", f"{response_id}: {error.message}")
         return True
+
+    async def find_rewritten(self, failed: Job) -> Job | None:
+        """Return the job with its turn to be sent again; None where its failure is of another kind, or a second one."""
+        error, stopping = failed.error, failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None
+        if failed.status is not Status.FAILED or error is None or failed.turn.response_id is None or stopping:
+            return None
+        if failed.turn.rebuilt:
+            return None  # it may have been accepted twice already
+        response = _response_of(failed)
+        param = str(mapping_of(response.get("error")).get("param") or "")
+        answered = has_answer(items_of(response.get("output")))
+        rewritten = await self._rewrite_turn(failed, error.code, param, error.message, answered=answered)
+        return None if rewritten is None else await self._reset_turn(failed, replace(rewritten, rebuilt=True))
 
     async def after_stream_error(self, job: Job, event: JSON) -> bool:
         """Do the same for a stream that ended with an error event and without a response object."""

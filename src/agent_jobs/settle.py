@@ -66,10 +66,12 @@ class Settler:
             logger.exception("%s: its cost could not be worked out", job.id)
             return replace(job, cost_usd=None)
 
-    async def settle(self, job: Job) -> bool:
+    async def settle(self, job: Job, *, delete_uploads: bool = True) -> bool:
         """Do what is left to do for an ended job, each thing whatever becomes of the others.
 
-        Returns False where something failed and is to be tried again; doing it all twice changes nothing.
+        Without `delete_uploads`, what it uploaded stays at the provider until the next process settles it.
+
+        Returns False where something failed or was left and is to be done later; doing it all twice changes nothing.
         """
         failures: list[Exception] = []
 
@@ -85,12 +87,14 @@ class Settler:
         named = zip(_named([file for file, _ in files]), files, strict=True)
         made = [await tried(self._save(whole, name, file, data)) for (name, file), (_, data) in named]
         path = await tried(self._write_result(whole))
-        for upload in await self._store.uploads(job.id):
-            if upload.file_id is not None:
-                await tried(self._client.delete_file(upload.file_id))
+        uploaded = [each.file_id for each in await self._store.uploads(job.id) if each.file_id is not None]
+        for file_id in uploaded if delete_uploads else ():
+            await tried(self._client.delete_file(file_id))
         if failures:
             await self._tell(job, "; ".join(map(str, failures)))
         if not all(map(_lost, failures)) and self._clock.now() - (job.finished_at or 0.0) < SETTLE_MAX_S:
+            return False
+        if uploaded and not delete_uploads:
             return False
         await self._store.settle(job.id, path or "", [each for each in made if each is not None])
         return True

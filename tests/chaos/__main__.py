@@ -11,6 +11,7 @@ import anyio
 import click
 
 from .drive import run
+from .interrupts import press, summary
 from .judge import judge
 from .plan import Options
 from .table import lines
@@ -24,9 +25,14 @@ _DEFAULT = Options()
 @click.option("--kills", type=click.IntRange(min=0), default=_DEFAULT.kills, show_default=True)
 @click.option("--speed", type=click.FloatRange(1, 60), default=_DEFAULT.speed, show_default=True)
 @click.option("--in-flight", type=click.IntRange(min=1), default=_DEFAULT.in_flight, show_default=True)
+@click.option("--interrupts", type=click.IntRange(min=1), help="Instead: press Ctrl-C so often in run and start.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave database, logs and record in this folder.")
-def main(seed: int, jobs: int, kills: int, speed: float, in_flight: int, keep: Path | None) -> None:
+def main(
+    seed: int, jobs: int, kills: int, speed: float, in_flight: int, interrupts: int | None, keep: Path | None
+) -> None:
     """Run jobs through servers that are killed, against an upstream with every fault; exit 1 if one is lost."""
+    if interrupts is not None:
+        sys.exit(_interrupt(interrupts, seed))
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of answers to servers that were killed
     options = Options(seed=seed, jobs=jobs, kills=kills, speed=speed, in_flight=in_flight)
     with tempfile.TemporaryDirectory() as folder:
@@ -39,6 +45,15 @@ def main(seed: int, jobs: int, kills: int, speed: float, in_flight: int, keep: P
     for line in lines(record, judgement):
         click.echo(line)
     sys.exit(bool(judgement.violations))
+
+
+def _interrupt(count: int, seed: int) -> bool:
+    """Press Ctrl-C at random moments; return True if a promise was broken."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = press(Path(folder), count=count, seed=seed)
+    for line in (*found.violations, summary(found, seed)):
+        click.echo(line)
+    return bool(found.violations)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
+from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.group import SO_FAR, Group, Listed, Part, Pruned, Reply, Result
 from agent_jobs.job import OPEN, Call, Job, Status
 from agent_jobs.settings import Settings
@@ -43,17 +44,21 @@ class Days(click.FloatRange):
 def list_command(status: str | None, batch: str, query: str, days: float | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first.
 
-    A follow-up stands below what it goes on from, if that is in the list too.
+    A follow-up stands below what it goes on from, if that is in the list too. Jobs that no process watches are asked
+    about first, for a second at most.
     """
     statuses = OPEN if status == "open" else frozenset({Status(status)} if status else ())
     since = time.time() - days * DAY_S if days else 0.0
     group = Group(batch=batch, statuses=statuses, words=query, since=since)
 
-    async def find(session: Session) -> tuple[Listed, float]:
-        return await session.engine.find(group, limit), session.engine.now()
+    async def find(session: Session) -> tuple[Unwatched, Listed, float]:
+        unwatched = await retrieve_unwatched(session, group)
+        return unwatched, await session.engine.find(group, limit), session.engine.now()
 
-    found, now = call(find)
-    click.echo(_json(found, now) if as_json else _table(found, now))
+    unwatched, found, now = call(find)
+    if as_json:
+        return click.echo(_json(found, unwatched, now))
+    return click.echo("\n".join([_table(found, now), *unwatched.lines(found.jobs, now)]))
 
 
 @click.command("show")
@@ -64,7 +69,7 @@ def show_command(job_id: str, as_json: bool) -> None:
 
     How it stands, its ids, what it cost, what happened to it, and its request.
     """
-    result, now = _result(job_id)
+    result, unwatched, now = _result(job_id)
     from agent_jobs import render
 
     job = result.job
@@ -72,7 +77,8 @@ def show_command(job_id: str, as_json: bool) -> None:
     known |= render.part(result, "meta", 0, WHOLE_BYTES)["meta"]
     known |= {"usage": render.part(result, "usage", 0, WHOLE_BYTES)["usage"]} if job.usage else {}
     if as_json:
-        return click.echo(render.json_line(known))
+        return click.echo(render.json_line(known | unwatched.fields(job, now)))
+    known |= {"note": note} if (note := unwatched.note(job, now)) else {}
     request, events = known.pop("request"), known.pop("events", [])
     known |= {name: _time(known[name]) for name in ("created_at", "finished_at") if name in known}
     rows = [(name, value if isinstance(value, str) else render.dumps(value)) for name, value in known.items()]
@@ -95,13 +101,15 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
 
     Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 it goes on and there is no result yet.
     """
-    result, _ = _result(job_id)
-    job = result.job
+    result, unwatched, now = _result(job_id)
+    job, note = result.job, unwatched.note(result.job, now)
     if not job.terminal and part not in SO_FAR:
         go_on = "reply" if job.status is Status.INPUT_REQUIRED else "watch"
-        click.echo(f"{job.id} is {job.status}: agent-jobs {go_on} {job.id}", err=True)
+        status = f"{job.status}, {note}" if note else job.status
+        click.echo(f"{job.id} is {status}: agent-jobs {go_on} {job.id}", err=True)
         if as_json:
-            click.echo(f'{{"job_id":"{job.id}","status":"{job.status}"}}')
+            told = {"job_id": job.id, "status": job.status, **unwatched.fields(job, now)}
+            click.echo(json.dumps(told, separators=(",", ":")))
         raise SystemExit(Exit.RUNNING)
     from agent_jobs import render
 
@@ -117,6 +125,8 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
         _mark_read(job)
     if job.error is not None:
         click.echo(f"{job.status}: {terminal.line(job.error.message)}", err=True)
+    if note:
+        click.echo(f"{job.id} is {job.status}, {note}.", err=True)
     if warning := render.warning_of(job):
         click.echo(warning, err=True)
     if advice := terminal.advice(job):
@@ -309,9 +319,11 @@ def write(text: str) -> None:
     click.echo(shown.encode("utf-8", "replace"), nl=not shown.endswith("\n"))
 
 
-def _result(job_id: str) -> tuple[Result, float]:
-    async def read(session: Session) -> tuple[Result, float]:
-        return await session.engine.result(await session.engine.identify(job_id)), session.engine.now()
+def _result(job_id: str) -> tuple[Result, Unwatched, float]:
+    async def read(session: Session) -> tuple[Result, Unwatched, float]:
+        whole_id = await session.engine.identify(job_id)
+        unwatched = await retrieve_unwatched(session, Group(job_ids=(whole_id,)))
+        return await session.engine.result(whole_id), unwatched, session.engine.now()
 
     return call(read)
 
@@ -320,7 +332,7 @@ def _time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _json(found: Listed, now: float) -> str:
+def _json(found: Listed, unwatched: Unwatched, now: float) -> str:
     from agent_jobs import render
 
     answer = render.listed(found, now)
@@ -328,6 +340,7 @@ def _json(found: Listed, now: float) -> str:
         tokens = job.usage and job.usage.exact_tokens
         more = {"tokens": tokens, "previous_job_id": job.previous_job_id, "title": job.title}
         row |= {name: value for name, value in more.items() if value is not None}
+        row |= unwatched.fields(job, now)
     return render.json_line(answer)
 
 

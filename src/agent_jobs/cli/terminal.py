@@ -82,6 +82,12 @@ def age(seconds: float) -> str:
     return f"{max(0, seconds):.0f}s"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in one unit for a sentence, like 12 s, 5 min, 3 h, 4 d."""
+    figure = age(seconds)
+    return f"{figure[:-1]} {'min' if figure.endswith('m') else figure[-1]}"
+
+
 def elapsed(seconds: float) -> str:
     """A time to the second, like 0:07 or 1:02:03."""
     whole = max(0, round(seconds))

@@ -311,6 +311,13 @@ class Store(Protocol):
         """Where the jobs are kept, and which other living processes work on them."""
         ...
 
+    async def unwatched(self, group: Group, limit: int) -> list[Job]:
+        """Return the newest jobs of a group that go on by themselves and that no living process observes or will.
+
+        A job that waits for an answer is none of them. The group's own statuses do not count.
+        """
+        ...
+
     async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:
         """Note for people what happened to a job."""
         ...

@@ -2,12 +2,14 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent_jobs.errors import StoreError
 from agent_jobs.group import Group, Listed, Storage, Watcher
 from agent_jobs.job import JSON, Call, Job, Mode, Output, Status
+from agent_jobs.job import OPEN as OPEN_STATUSES
 from agent_jobs.store import Event, Made, Mark, Tombstone, Upload
 from agent_jobs.store.database import Database, damaged
 from agent_jobs.store.rows import COLUMNS, OPEN, call_of, job_of, where
@@ -32,6 +34,9 @@ PAID = f"""SELECT SUM(CASE WHEN status IN {OPEN} THEN COALESCE(cost_usd, cost_be
 
 #: In the table of modes, what stands before a refused parameter in the place of a model, whose name never begins so.
 REFUSED = "-"
+
+#: Statuses in which a job goes on by itself.
+UNATTENDED = OPEN_STATUSES - {Status.INPUT_REQUIRED}
 
 #: What happened to a job that people wait for, and when: its end, or that it asks.
 _NEWS = """SELECT id, finished_at AS at FROM job
@@ -194,6 +199,19 @@ class Questions:
             for name, said in self._db.others().items()
         )
         return Storage(str(self._db.path), schema, journal, self._db.size_bytes(), watchers)
+
+    async def unwatched(self, group: Group, limit: int) -> list[Job]:
+        clauses, values = where(replace(group, statuses=UNATTENDED, active=False))
+        watched = {str(said.get("base_url")) for said in self._db.others().values()}
+        rows = await self._db.fetch(
+            f"""{_HEAD} WHERE {clauses} AND turn.base_url NOT IN (SELECT value FROM json_each(:watched))
+                ORDER BY job.created_at DESC, job.id LIMIT :limit""",
+            **values,
+            watched=json.dumps(sorted(watched)),
+            limit=limit,
+        )
+        dead = {holder: self._db.holder.dead(holder) for holder in {row["holder"] for row in rows} - {None}}
+        return [self._job(row) for row in rows if row["holder"] is None or dead[row["holder"]]]
 
     async def changed(self, job_id: str, revision: int) -> None:
         await self._db.changed(job_id, revision)

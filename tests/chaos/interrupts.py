@@ -1,0 +1,150 @@
+"""Ctrl-C at random moments of `run` and `start`: each id is shown, nothing accepted is lost, each prompt works again.
+
+`scripts/chaos --interrupts 200 --seed 1`; the upstream's own log is the judge.
+"""
+
+import json
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent_jobs.emulator import running
+from agent_jobs.emulator.serve import RunningServer
+from terminals import COMMAND, Terminal
+
+SPEED = 10.0
+#: Seconds from the start of a command within which Ctrl-C is pressed: imports, the POST and the wait are in them.
+PRESSED_WITHIN_S = 5.0
+LIMIT_S = 60.0
+JOB_ID = re.compile(r"job_[0-9a-z]{12}")
+
+
+@dataclass
+class Interrupts:
+    """What a run of interrupted commands showed. Mutable: it is counted as it goes."""
+
+    pressed: int = 0
+    before_us: int = 0  #: of these, during Python's own start
+    jobs: int = 0
+    unconfirmed: int = 0
+    repeated: int = 0
+    violations: list[str] = field(default_factory=list[str])
+
+
+def press(folder: Path, *, count: int, seed: int) -> Interrupts:
+    """Press Ctrl-C in so many commands, then repeat each prompt, and hold what happened against upstream's log."""
+    pick, found = random.Random(seed), Interrupts()
+    folder.mkdir(parents=True, exist_ok=True)
+    with running(time_scale=SPEED) as upstream:
+        terminal = Terminal(upstream.base_url, folder / "data")
+        shown: dict[str, str] = {}
+        while found.pressed < count:
+            number = len(shown)
+            faults = [{"on": "create", "delay_s": round(pick.uniform(0, 10), 2)}] if pick.random() < 0.7 else []
+            script = {"duration_s": round(pick.uniform(0.5, 8), 2), "text": f"Answer {number}.", "faults": faults}
+            prompt = f"Question {number} [emulate {json.dumps(script)}]"
+            shown[prompt] = _interrupt(terminal, pick.choice(("run", "start")), prompt, pick, found)
+            _check_ids(terminal, shown[prompt], f"Question {number} ", found)
+        for prompt, text in shown.items():
+            _repeat(terminal, prompt, found)
+            if "Traceback" in text:
+                found.violations.append(f"{prompt}: {text[-600:]}")
+        _check_accepted(terminal, upstream, found)
+    return found
+
+
+def _interrupt(terminal: Terminal, command: str, prompt: str, pick: random.Random, found: Interrupts) -> str:
+    """Run a command and press Ctrl-C, once or twice; return all that it wrote."""
+    moments = sorted(pick.uniform(0, PRESSED_WITHIN_S) for _ in range(pick.choice((1, 1, 2))))
+    with subprocess.Popen(
+        [*COMMAND, command, prompt], env=terminal.environment(), cwd=terminal.folder.parent, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        began, pressed = time.monotonic(), False
+        for moment in moments:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, began + moment - time.monotonic()))
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                pressed = True
+        try:
+            stdout, stderr = process.communicate(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            stdout, stderr = process.communicate()
+            found.violations.append(f"{prompt}: did not end after Ctrl-C")
+    found.pressed += pressed
+    if _is_of_python(stderr):
+        found.before_us += 1
+        return ""
+    ends = (0, 130, -signal.SIGINT) if pressed else (0,)  # a shell reports the signal itself as 130 too
+    if process.returncode not in ends:
+        found.violations.append(f"{prompt}: exit status {process.returncode}: {stderr[-300:]}")
+    return stdout + stderr
+
+
+def _is_of_python(stderr: str) -> bool:
+    """Return True if Python was interrupted in its own start, before any of our code ran."""
+    return "KeyboardInterrupt" in stderr and not re.search(r"\bagent_jobs\b", stderr)
+
+
+def _rows(terminal: Terminal, sql: str, *values: str) -> list[tuple[str, ...]]:
+    path = terminal.folder / "jobs.db"
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path)) as db, suppress(sqlite3.OperationalError):  # before there is a table
+        return db.execute(sql, values).fetchall()
+    return []
+
+
+def _check_ids(terminal: Terminal, text: str, title: str, found: Interrupts) -> None:
+    for (job_id,) in _rows(terminal, "SELECT id FROM job WHERE title LIKE ? || '%'", title):
+        found.jobs += 1
+        if job_id not in text:
+            found.violations.append(f"{job_id} ({title.strip()}) was written down and not shown: {text[-300:]!r}")
+
+
+def _repeat(terminal: Terminal, prompt: str, found: Interrupts) -> None:
+    """Run the prompt again: it works, or the answer names the flag that starts another."""
+    again = terminal.pipe("run", prompt)
+    found.repeated += 1
+    if again.returncode != 0 and "--new" not in again.stderr:
+        found.violations.append(f"{prompt}: again ends {again.returncode}: {again.stderr[-300:]}")
+
+
+def _check_accepted(terminal: Terminal, upstream: RunningServer, found: Interrupts) -> None:
+    """Each job has its one response, or says that its start is unconfirmed and can adopt it."""
+    sql = "SELECT job.id, response_id, error_code FROM job JOIN turn ON job_id = job.id"
+    jobs = {job_id: (response_id, code) for job_id, response_id, code in _rows(terminal, sql)}
+    seen: set[str] = set()
+    for run in upstream.emulator.log():
+        if run["entry"] != "response":
+            continue
+        job_id = run["metadata"]["job_id"]
+        response_id, code = jobs.get(job_id, (None, None))
+        if job_id in seen:
+            found.violations.append(f"{job_id} was accepted twice")
+        seen.add(job_id)
+        if response_id == run["id"]:
+            continue
+        if code != "start_unconfirmed":
+            found.violations.append(f"{run['id']} of {job_id} is lost: {response_id} {code}")
+            continue
+        found.unconfirmed += 1
+        if terminal.pipe("adopt", job_id, run["id"]).returncode != 0:
+            found.violations.append(f"{job_id}: {run['id']} cannot be adopted")
+
+
+def summary(found: Interrupts, seed: int) -> str:
+    """Return the figures of a run in one line."""
+    return (
+        f"seed {seed}: {found.pressed} interrupted ({found.before_us} before our code), {found.jobs} jobs, "
+        f"{found.unconfirmed} starts unconfirmed and adopted, {found.repeated} prompts repeated, "
+        f"{len(found.violations)} violations"
+    )
