@@ -65,6 +65,7 @@ class _Demo:
 
     def __init__(self, folder: Path, base_url: str) -> None:
         self._folder = folder
+        self._killed: int | None = None
         self._began = time.monotonic()
         # What the user has set for the real server is not what the demo shows.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
@@ -92,7 +93,7 @@ class _Demo:
 
     async def _start_and_kill(self, question: str) -> str:
         async with Client(self._server) as host:
-            self.tell("host", f"started the server (pid {self._pid()}) and calls agent_start")
+            self.tell("host", f"started the server (pid {await self._pid()}) and calls agent_start")
             options = {"metadata": {"emulate": json.dumps(SCRIPT)}}
             started = await self._call(host, "agent_start", prompt=question, wait_s=0, options=options)
             job_id = started["job_id"]
@@ -108,7 +109,7 @@ class _Demo:
 
     async def _collect(self, job_id: str) -> None:
         async with Client(self._server) as host:
-            self.tell("host", f"started the server again (pid {self._pid()}) and polls the same job")
+            self.tell("host", f"started the server again (pid {await self._pid()}) and polls the same job")
             answer = await self._call(host, "agent_poll", job_id=job_id)
         if answer.get("status") != "completed" or not answer.get("output"):
             raise DemoError(f"the job ended as {answer.get('status')!r}")
@@ -124,11 +125,15 @@ class _Demo:
 
     async def _kill(self) -> None:
         await anyio.sleep(KILL_AFTER_S)
-        pid = self._pid()
+        pid = self._killed = await self._pid()
         self.tell("killer", f"SIGKILL to {pid}: no handler runs, nothing is saved on the way out")
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
-    def _pid(self) -> int:
-        """The server's process, by the lock it holds on its jobs."""
-        newest = max((self._folder / "run").glob("*.lock"), key=lambda lock: lock.stat().st_mtime_ns)
-        return int(newest.name.partition("-")[0])
+    async def _pid(self) -> int:
+        """Wait for the server's lock on its jobs, which it takes after its first answers; return its process."""
+        while True:
+            locks = sorted((self._folder / "run").glob("*.lock"), key=lambda lock: lock.stat().st_mtime_ns)
+            pids = [int(lock.name.partition("-")[0]) for lock in locks]
+            if pids and pids[-1] != self._killed:
+                return pids[-1]
+            await anyio.sleep(0.02)
