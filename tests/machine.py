@@ -32,10 +32,19 @@ KEY = "sk-emulated-0123456789abcdef"
 UVX = """#!/bin/sh
 [ "$1" = --from ] && shift 2
 case "$1" in
-    agent-jobs | agent-jobs@*) shift && exec agent-jobs "$@" ;;
+    agent-jobs | agent-jobs@*) shift && exec {home}/.cache/uv/archive-v0/QqRs/bin/python -m agent_jobs "$@" ;;
 esac
 echo "uvx: $1 is not what this machine has" >&2
 exit 2
+"""
+#: As uv, for tools: ours is always there already.
+UV = """#!/bin/sh
+case "$*" in
+    "tool dir --bin") echo {home}/.local/bin ;;
+    "tool dir") echo {home}/.local/share/uv/tools ;;
+    "tool install agent-jobs"*) ;;
+    *) exit 2 ;;
+esac
 """
 
 
@@ -134,9 +143,11 @@ def machine() -> Generator[Machine]:
         # What an installation from the index says of itself; that of a clone says where the clone is.
         (index / "METADATA").write_text(f"Metadata-Version: 2.4\nName: agent-jobs\nVersion: {__version__}\n")
         (home / ".venv").symlink_to(sys.prefix)
+        (home / ".cache/uv/archive-v0").mkdir(parents=True)
+        (home / ".cache/uv/archive-v0/QqRs").symlink_to(sys.prefix)
         ours = f'#!/bin/sh\nexec {home}/.venv/bin/python -m agent_jobs "$@"\n'
-        for name, text in (("uvx", UVX), ("agent-jobs", ours)):
-            (home / ".local/bin" / name).write_text(text)
+        for name, text in (("uvx", UVX), ("uv", UV), ("agent-jobs", ours)):
+            (home / ".local/bin" / name).write_text(text.replace("{home}", str(home)))
             (home / ".local/bin" / name).chmod(0o755)
         emulator = Prompted()
         with running(emulator=emulator, port=_free_port()) as upstream, ExitStack() as beside:

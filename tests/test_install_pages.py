@@ -21,7 +21,7 @@ from agent_jobs.settings import Settings
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGE = (ROOT / "docs/install.md").read_text()
-SHOWN = Launch("/path/to/uvx", (f"agent-jobs@{__version__}",))
+SHOWN = Launch("/path/to/agent-jobs", ())
 
 
 def links() -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A new user on a bare machine: install for each host, then what that host does with the file that was written.
 
 The package index does not have agent-jobs yet: the user's own uv.toml names the folder with the built wheel instead, so
-that the pinned line of the entry is started as it stands.
+that this version is installed as it will be from there.
 """
 
 import json
@@ -32,7 +32,7 @@ MACHINE = ("SSL_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_PYTHON")
 #: The PATH of an app that was started from a desktop.
 DESKTOP_PATH = "/usr/bin:/bin"
 
-pytestmark = pytest.mark.skipif(UVX is None, reason="the entry starts uvx")
+pytestmark = pytest.mark.skipif(UVX is None, reason="the user has uv")
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ def test_a_job_runs_through_the_entry_that_install_wrote(user: User, upstream: R
         key.parent.mkdir(parents=True)
         key.write_text(KEY + "\n")
     entry = user.read(host)
-    assert os.path.isabs(entry["command"])
-    assert entry["args"] == [f"agent-jobs@{__version__}"]
+    assert (entry["command"], entry["args"]) == (str(user.home / ".local/bin/agent-jobs"), [])
     command, environ = [entry["command"], *entry["args"]], user.given(host, entry)
     with subprocess.Popen(
         command, env=environ, cwd="/", text=True,
@@ -141,3 +140,5 @@ def test_a_job_runs_through_the_entry_that_install_wrote(user: User, upstream: R
     assert upstream.emulator.counters()["creates"] == 1
     listed = json.loads(user.runs(UVX, f"agent-jobs@{__version__}", "list", "--json"))
     assert listed["jobs"][0]["job_id"] == job["job_id"]
+    user.runs(UVX, f"agent-jobs@{__version__}", "uninstall", name)
+    assert not os.path.lexists(entry["command"])

@@ -158,16 +158,18 @@ scope_option = click.option(
 @click.argument("host", type=NamedChoice(WRITTEN + PRINTED), metavar="HOST")
 @click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
+@click.option("--uvx", is_flag=True, help="Let the host start uvx, which is slower, and install nothing.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; may be repeated.")
 @scope_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
-def run_install(
-    host: str, print_only: bool, dry_run: bool, env: tuple[str, ...], scope: Literal["user", "project"], as_json: bool
-) -> None:
+def run_install(host: str, print_only: bool, uvx: bool, env: tuple[str, ...], **how: Any) -> None:
     """Put this server into the configuration of HOST.
 
     Written are claude-desktop, claude-code, cursor, vscode and codex. With --print also gemini, antigravity, windsurf,
     devin, zed, goose, cline, roo and lm-studio.
+
+    The entry starts a permanent program by its absolute path: the one that runs this command or, if that is temporary,
+    one that uv tool install or pipx install makes of this version.
 
     The file is backed up beside itself; everything else in it stays as it is. The OpenAI key is left to what the host
     has for secrets. Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
@@ -177,9 +179,9 @@ def run_install(
 
     variables = install.variables(env)
     if print_only:
-        install.show(HOSTS[host], install.here(), variables, as_json=as_json)
+        install.show(HOSTS[host], install.here(), variables, uvx=uvx, as_json=how["as_json"])
     else:
-        install.install(HOSTS[host], install.here(), variables, scope, dry_run=dry_run, as_json=as_json)
+        install.install(HOSTS[host], install.here(), variables, uvx=uvx, **how)
 
 
 @cli.command("uninstall")
@@ -190,8 +192,8 @@ def run_install(
 def run_uninstall(host: str, dry_run: bool, scope: Literal["user", "project"], as_json: bool) -> None:
     """Take this server out of the configuration of HOST: claude-desktop, claude-code, cursor, vscode, codex.
 
-    Jobs, database and key stay. Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong
-    arguments.
+    A program that install installed goes too, unless another host's entry starts it. Jobs, database and key stay. Exit
+    status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
     """
     from agent_jobs.cli import install
     from agent_jobs.hosts import HOSTS

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import click
 
 from agent_jobs.cli.entries import REMOVE_LOCAL, settings_of, written
+from agent_jobs.cli.program import Program, make_permanent, planned_program, printed_program, remove_program
 from agent_jobs.cli.session import refusals
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Machine, switched_off
+from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
 from agent_jobs.hosts.file import Read, Scope, locate, read, replace
-from agent_jobs.hosts.launch import launch
+from agent_jobs.hosts.launch import launch as uvx_launch
 from agent_jobs.hosts.local_scope import local_scope
 from agent_jobs.hosts.merge import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
 
@@ -40,15 +41,33 @@ SHOWN_CHARS = 400
 
 @refusals()
 def install(
-    host: Host, machine: Machine, environment: Mapping[str, str], scope: Scope, *, dry_run: bool, as_json: bool
+    host: Host,
+    machine: Machine,
+    environment: Mapping[str, str],
+    *,
+    scope: Scope,
+    uvx: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Put our entry into the host's file; say what was done and what comes next."""
     _check(host, environment)
     before = read(locate(host, machine, scope))
     _told_of(before, lambda: refuse_comments(host, before.text))
-    text = _told_of(before, lambda: switched_on(host, installed(host, before.text, launch(machine), environment)))
+    program = Program(uvx_launch(machine)) if uvx else planned_program(machine)
+
+    def merged(launch: Launch) -> str:
+        return _told_of(before, lambda: switched_on(host, installed(host, before.text, launch, environment)))
+
+    text = merged(program.launch)  # refused before anything is installed
+    done: list[str] = []
+    if program.installer is not None and dry_run:
+        done = [f"{program.launch.command} would be installed ({program.installer.shown_install})."]
+    elif program.installer is not None:
+        launch, done = make_permanent(program, machine)
+        text = merged(launch)
     entry = entry_in(host, text) or {}
-    notes = [*_corrections(host, before, dry_run=dry_run), *_local_notes(host, machine, "goes before this one")]
+    notes = [*done, *_corrections(host, before, dry_run=dry_run), *_local_notes(host, machine, "goes before this one")]
     report = _write(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     steps = [*_mistakes(host, entry, machine), *_key_advice(host, entry, machine), host.after]
     _tell(report | ({"notes": notes} if notes else {}) | {"next": steps}, as_json=as_json)
@@ -56,23 +75,28 @@ def install(
 
 @refusals()
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
-    """Take our entry out of the host's file; jobs, database and key file stay."""
+    """Take our entry out of the host's file, and our program if it was for hosts only; all else stays."""
     before = read(locate(host, machine, scope))
     text = _told_of(before, lambda: uninstalled(host, before.text))
     notes = _local_notes(host, machine, "is still there")
     report = _write(host, before, text, "removed", dry_run=dry_run)
+    if removed := entry_in(host, before.text):
+        notes += remove_program(host.command_of(removed).command, before.path, machine, dry_run=dry_run)
     _tell(report | ({"notes": notes} if notes else {}) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
 
 
 @refusals()
-def show(host: Host, machine: Machine, environment: Mapping[str, str], *, as_json: bool) -> None:
+def show(host: Host, machine: Machine, environment: Mapping[str, str], *, uvx: bool, as_json: bool) -> None:
     """Print what the host's file would hold if it had nothing but our entry."""
     _check(host, environment)
-    entry = fragment(host, launch(machine), environment)
+    program = Program(uvx_launch(machine)) if uvx else printed_program(machine)
+    entry = fragment(host, program.launch, environment)
     if as_json:
         _print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
         return
     click.echo(f"{host.title}: {host.where}", err=True)
+    if program.installer is not None:
+        click.echo(f"Quicker at each start: {program.installer.shown_install}, and then this again.", err=True)
     click.echo(entry, nl=False)
 
 

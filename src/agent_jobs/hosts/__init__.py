@@ -6,7 +6,7 @@ Everything here is a value or a pure function of a `Machine`, so that any system
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = [
     "HOSTS",
@@ -146,6 +146,12 @@ class Host:
         if not has_key and not self.forwards:
             variables |= {KEY: self.secret} if self.secret else {KEY_FILE: KEY_PATH}
         return {**entry, self.env: variables} if variables else entry
+
+    def command_of(self, entry: Entry) -> Launch:
+        """Return what an entry of this host starts; words that are no texts are passed over."""
+        words = entry.get("args", [])
+        args = tuple(map(str, cast("list[Any]", words))) if isinstance(words, list) else ()
+        return Launch(str(entry.get("command", "")), args)
 
     @property
     def hands_key_over(self) -> bool:

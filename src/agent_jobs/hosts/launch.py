@@ -23,11 +23,25 @@ PINNED = Launch("uvx", (f"{SERVER}@{__version__}",))
 
 def launch(machine: Machine) -> Launch:
     """Uvx by its absolute path, and the version that runs now; without uvx, the installation that runs now."""
-    found = _uvx(machine)
+    found = find_program("uvx", machine)
     if found is None:
         return Launch(sys.executable, ("-m", "agent_jobs"))
     source = _source()
     return Launch(found, ("--from", source, SERVER) if source else PINNED.args)
+
+
+def requirement() -> str:
+    """Return what an installer has to install to get what runs now."""
+    return _source() or f"{SERVER}=={__version__}"
+
+
+def find_program(name: str, machine: Machine) -> str | None:
+    """Return the absolute path of uv, uvx or pipx, also where a shell's PATH does not lead."""
+    name = f"{name}.exe" if machine.platform == "win32" else name
+    folders = [*_beside_uv(machine.environ), *(machine.home / folder for folder in UVX_FOLDERS)]
+    path = os.pathsep.join([machine.environ.get("PATH", ""), *map(str, folders)])
+    found = shutil.which(name, path=path)
+    return os.path.abspath(found) if found else None
 
 
 def desktop_path(machine: Machine) -> str:
@@ -37,24 +51,19 @@ def desktop_path(machine: Machine) -> str:
     return DESKTOP_PATHS.get(machine.platform, LINUX_PATH)
 
 
-def _uvx(machine: Machine) -> str | None:
-    name = "uvx.exe" if machine.platform == "win32" else "uvx"
-    folders = [*_beside_uv(machine.environ), *(machine.home / folder for folder in UVX_FOLDERS)]
-    path = os.pathsep.join([machine.environ.get("PATH", ""), *map(str, folders)])
-    found = shutil.which(name, path=path)
-    return os.path.abspath(found) if found else None
-
-
 def _beside_uv(environ: Mapping[str, str]) -> list[Path]:
     """The folder of the uv that runs this, which says so itself."""
     return [Path(environ["UV"]).parent] if environ.get("UV") else []
 
 
 def _source() -> str | None:
-    """The folder that uvx has to take this program from, if it was not installed from the package index."""
+    """The folder, file or address that this program was installed from, None if that was the package index."""
     try:
         origin = json.loads(metadata.distribution(SERVER).read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:
         return None
-    url = urlsplit(str(origin.get("url", "")))
-    return url2pathname(url.path) if url.scheme == "file" else None
+    address = str(origin.get("url", ""))
+    if repository := origin.get("vcs_info"):
+        return f"{repository['vcs']}+{address}@{repository['commit_id']}"
+    url = urlsplit(address)
+    return url2pathname(url.path) if url.scheme == "file" else address or None
