@@ -275,7 +275,7 @@ def test_in_the_home_folder_a_file_is_looked_at_once(person: Person):
 
 def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: Path):
     terminal = Terminal(upstream.base_url, tmp_path / "data")
-    terminal.pipe("install", "codex")
+    terminal.pipe("install", "codex", "--no-check")
     (tmp_path / ".cursor").mkdir()
     (tmp_path / ".cursor/mcp.json").write_text('{"agent-jobs": [')
     shown = terminal.show("doctor")

@@ -159,6 +159,9 @@ scope_option = click.option(
 @click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
 @click.option("--uvx", is_flag=True, help="Let the host start uvx, which is slower, and install nothing.")
+@click.option(
+    "--no-check", "checks", is_flag=True, flag_value=False, default=True, help="Do not start the written command once."
+)
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; may be repeated.")
 @scope_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")

@@ -19,10 +19,12 @@ from agent_jobs.cli.entries import host_findings, key_file_findings
 from agent_jobs.cli.finding import Finding, tell
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
+from agent_jobs.cli.start_times import start_findings
 from agent_jobs.cli.upstream import upstream_findings
 from agent_jobs.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.group import Group, Watcher
+from agent_jobs.hosts import HOSTS
 from agent_jobs.hosts.launch import desktop_path
 from agent_jobs.job import OPEN, Job, Status
 from agent_jobs.settings import Settings, with_env_file
@@ -34,15 +36,16 @@ NAMED = 3
 
 
 @click.command("doctor")
+@click.option("--upstream", "upstream_only", is_flag=True, hidden=True, help="Only ask upstream.")
 @json_option
-def doctor_command(as_json: bool) -> None:
+def doctor_command(upstream_only: bool, as_json: bool) -> None:
     """Look at what has to be right, and tell what is not.
 
     Asks upstream what it says of the model, or which models it has, and starts no job. Exit status: 0 nothing is wrong,
     1 there is a problem; warnings change nothing.
     """
     findings: list[Finding] = []
-    for finding in _findings():
+    for finding in _asked_upstream() if upstream_only else _findings():
         findings.append(finding)
         if not as_json:
             tell(finding)
@@ -76,6 +79,7 @@ def _findings() -> Iterator[Finding]:
     yield _key(settings)
     yield from key_file_findings(here(), _our_key_files(settings))
     yield from host_findings(here(), settings)
+    yield from start_findings(here(), HOSTS.values())
     if closed is None:
         try:
             asks = settings.api_key is not None and not elsewhere
@@ -85,6 +89,17 @@ def _findings() -> Iterator[Finding]:
     if closed is not None and not isinstance(closed, ConfigError):
         yield Finding("database", "problem", str(closed))
     yield from _self_test()
+
+
+def _asked_upstream() -> Iterator[Finding]:
+    """Only what upstream says, in the environment of this process."""
+    settings, _ = Settings.forgiving(os.environ)
+
+    async def ask(session: Session) -> list[Finding]:
+        return await upstream_findings(session.engine, settings)
+
+    if settings.api_key is not None:
+        yield from call(ask, role="acts", settings=replace(settings, log_level="error"))
 
 
 def _uvx() -> Finding:
@@ -177,13 +192,15 @@ def _few(jobs: list[Job]) -> str:
 
 def _self_test() -> Iterator[Finding]:
     """Two servers of our own, asked as old and as new hosts ask."""
-    from agent_jobs.cli.selftest import MODERN, OLD, SelfTestError, tools_in
+    from agent_jobs.cli.selftest import MODERN, OLD, SelfTestError, start_own
 
     for version in (OLD, MODERN):
         try:
-            tools = tools_in(version)
+            started = start_own(version)
         except SelfTestError as error:
             fix = "run agent-jobs serve < /dev/null and see what it says"
             yield Finding("self-test", "problem", f"protocol {version}: {error}", fix)
         else:
-            yield Finding("self-test", "ok", f"protocol {version}: the server lists {len(tools)} tools over stdio")
+            took = f"{started.listed_s:.1f} s after {sys.executable} was started directly"
+            text = f"protocol {version}: the server lists {len(started.tools)} tools over stdio, {took}"
+            yield Finding("self-test", "ok", text)

@@ -51,7 +51,7 @@ def key_file_findings(machine: Machine, ours: Iterable[Path]) -> Iterator[Findin
 
 def _key_files_of_hosts(machine: Machine) -> Iterator[Path]:
     for host in HOSTS.values():
-        for scope in _scopes(host, machine):
+        for scope in scopes_of(host, machine):
             with suppress(ConfigError):  # host_findings reports it
                 entry = entry_in(host, read(locate(host, machine, scope)).text)
                 path = settings_of(host, entry, machine.environ)[0].api_key_file if entry is not None else None
@@ -69,7 +69,7 @@ def host_findings(machine: Machine, ours: Settings) -> Iterator[Finding]:
     found = [
         finding
         for host in HOSTS.values()
-        for scope in _scopes(host, machine)
+        for scope in scopes_of(host, machine)
         for finding in _looked_at(host, machine, scope, ours)
     ]
     if not found:
@@ -77,8 +77,8 @@ def host_findings(machine: Machine, ours: Settings) -> Iterator[Finding]:
     yield from found
 
 
-def _scopes(host: Host, machine: Machine) -> Iterator[Scope]:
-    """Where files of the host are looked for."""
+def scopes_of(host: Host, machine: Machine) -> Iterator[Scope]:
+    """Return the scopes in which files of the host are looked for."""
     if host.user is not None:
         yield "user"
     # In the home folder it would be the file of the user again.
@@ -132,11 +132,16 @@ def _of_the_file(host: Host, file: Read, where: str, command: str) -> Iterator[F
 
 def settings_of(host: Host, entry: Entry, around: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """What the server has in force there, and what cannot be used, as far as can be known from here."""
+    return Settings.forgiving(environment_of(host, entry, around))
+
+
+def environment_of(host: Host, entry: Entry, around: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the entry gives the server, its references filled in from those around the host."""
     env = {name: around[name] for name in ("PATH", *_forwarded(host, entry)) if name in around}
     for name, value in entry.get(host.env, {}).items():
         if not ASKED.search(str(value)):
             env[name] = REFERENCE.sub(lambda m: around.get(m[1] or m[3]) or m[2] or "", str(value))
-    return Settings.forgiving(env)
+    return env
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import click
 from agent_jobs.cli.entries import REMOVE_LOCAL, settings_of, written
 from agent_jobs.cli.program import Program, make_permanent, planned_program, printed_program, remove_program
 from agent_jobs.cli.session import refusals
+from agent_jobs.cli.trial import try_entry
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
 from agent_jobs.hosts.file import Read, Scope, locate, read, replace
@@ -47,6 +48,7 @@ def install(
     *,
     scope: Scope,
     uvx: bool,
+    checks: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -70,6 +72,8 @@ def install(
     notes = [*done, *_corrections(host, before, dry_run=dry_run), *_local_notes(host, machine, "goes before this one")]
     report = _write(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     steps = [*_mistakes(host, entry, machine), *_key_advice(host, entry, machine), host.after]
+    if checks and report["action"] == "installed":
+        report["warnings"] = try_entry(host, entry, machine)
     _tell(report | ({"notes": notes} if notes else {}) | {"next": steps}, as_json=as_json)
 
 
@@ -229,6 +233,8 @@ def _tell(report: Mapping[str, Any], *, as_json: bool) -> None:
     if "diff" in report:
         click.echo(report["diff"])
         return
+    for warning in report.get("warnings", ()):
+        click.echo(f"Warning: {warning}")
     for step in report["next"]:
         click.echo(f"Next: {step}")
 

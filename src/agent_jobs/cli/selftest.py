@@ -1,4 +1,4 @@
-"""The server as a host starts it, asked for its tools: in a folder of its own, without the user's key and jobs."""
+"""The server as a host starts it, asked for its tools: in a folder of its own, without the user's jobs."""
 
 import json
 import os
@@ -6,6 +6,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 LIMIT_S = 30.0
@@ -18,28 +21,54 @@ class SelfTestError(Exception):
     """The server does not answer as a host needs it."""
 
 
-def tools_in(version: str) -> list[str]:
-    """The names of the tools that a new server process lists in this version of the protocol.
+@dataclass(frozen=True)
+class Started:
+    """A start that went well."""
+
+    tools: list[str]
+    listed_s: float  #: from the start of the process until its tools were listed
+
+
+def start_own(version: str) -> Started:
+    """Start this installation, without the user's settings.
+
+    Raises:
+        SelfTestError: As `start_server`.
+    """
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
+    return start_server([sys.executable, "-m", "agent_jobs"], kept, version)
+
+
+def start_server(command: Sequence[str], environment: Mapping[str, str], version: str = OLD, tool: str = "") -> Started:
+    """Start a server in a data folder of its own, list its tools in this version of the protocol, and call one.
 
     Raises:
         SelfTestError: It ended, did not answer in time, or answered something else.
     """
-    with tempfile.TemporaryDirectory(prefix="agent-jobs-doctor-") as folder:
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "agent_jobs"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**kept, "AGENT_JOBS_DATA_DIR": folder},
-        )
+    with (
+        tempfile.TemporaryDirectory(prefix="agent-jobs-doctor-") as folder,
+        tempfile.TemporaryFile("w+", errors="replace") as stderr,
+    ):
+        began = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                env={**environment, "AGENT_JOBS_DATA_DIR": folder},
+            )  # fmt: skip
+        except OSError as error:
+            raise SelfTestError(f"{command[0]} does not start ({error.strerror})") from error
         watchdog = threading.Timer(LIMIT_S, process.kill)
         watchdog.start()
         try:
-            return _asked(process, version)
+            tools = _asked(process, version)
+            listed_s = time.monotonic() - began
+            if tool:
+                _request(process, 3, "tools/call", {"name": tool, "arguments": {}})
+            return Started(tools, listed_s)
         except (OSError, ValueError, KeyError) as error:
-            raise SelfTestError(f"the server did not answer as it should ({error or 'it ended'})") from error
+            stderr.seek(0)
+            said = next((line.strip() for line in reversed(stderr.readlines()) if line.strip()), "")
+            raise SelfTestError(f"the server did not answer as it should ({said or error or 'it ended'})") from error
         finally:
             watchdog.cancel()
             process.kill()

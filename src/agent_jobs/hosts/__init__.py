@@ -114,6 +114,8 @@ class Host:
     desktop: bool = True
     #: After how long the host gives a tool call up; None where it is not known to.
     call_limit_s: float | None = 60.0
+    #: How long the host waits for the tools of a server that it started, in seconds; None where it is not known.
+    start_wait_s: float | None = None
     #: The key of an entry that sets another limit, and how long one of its unit is, in seconds.
     call_limit_key: tuple[str, float] | None = None
 
@@ -212,6 +214,7 @@ _ALL = (
         title="Claude Code",
         where="~/.claude.json, or .mcp.json in a project",
         after="Start a new session of Claude Code; /mcp shows the server.",
+        start_wait_s=3.0,
         user=_claude_code,
         project=".mcp.json",
         strict=True,
@@ -249,6 +252,7 @@ _ALL = (
         title="Codex",
         where="~/.codex/config.toml, or .codex/config.toml in a trusted project",
         after="Start Codex again; /mcp shows the server.",
+        start_wait_s=1.0,
         format="toml",
         keys=("mcp_servers",),
         user=_codex,
@@ -265,6 +269,7 @@ _ALL = (
         title="Gemini CLI",
         where="~/.gemini/settings.json, or .gemini/settings.json in a project",
         after="Start Gemini CLI again; /mcp shows the server.",
+        start_wait_s=5.0,
         secret="$OPENAI_API_KEY",
     ),
     Host(
@@ -312,6 +317,7 @@ _ALL = (
         title="Cline",
         where="MCP Servers > Configure, which opens cline_mcp_settings.json",
         after="Cline starts the server by itself.",
+        start_wait_s=2.9,
     ),
     Host(
         name="roo",

@@ -1,0 +1,124 @@
+"""The start of the written command after `install`, and the starts that `doctor` measures: real processes."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from agent_jobs import __version__
+from agent_jobs.cli import cli
+from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.install import here
+from agent_jobs.cli.start_times import start_findings
+from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.hosts import HOSTS, Launch
+from agent_jobs.hosts.file import locate
+from agent_jobs.hosts.merge import installed
+
+KEY = "sk-emulated-0123456789abcdef"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upstream: RunningServer) -> Path:
+    for name in [*os.environ]:
+        if name.startswith(("AGENT_JOBS_", "XDG_", "CODEX_", "CLAUDE_", "SSL_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", upstream.base_url)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def install(*arguments: str) -> dict[str, Any]:
+    done = CliRunner().invoke(cli, ["install", *arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_what_works_is_started_without_a_word_and_starts_no_job(home: Path, upstream: RunningServer):
+    assert install("codex", "--env", f"OPENAI_BASE_URL={upstream.base_url}")["warnings"] == []
+    assert upstream.emulator.counters()["creates"] == 0
+    assert [path.name for path in home.iterdir()] == [".codex"], "the user's jobs and log are left alone"
+    assert "warnings" not in install("codex"), "what was there already is not started"
+
+
+@pytest.mark.parametrize(
+    ("environment", "variables", "warned"),
+    [
+        ({"OPENAI_API_KEY": ""}, {}, "OPENAI_API_KEY is not set here"),
+        ({"OPENAI_API_KEY": "invalid"}, {}, "Incorrect API key"),
+        ({}, {"HTTP_PROXY": "http://127.0.0.1:9"}, "proxy"),
+        ({}, {"SSL_CERT_FILE": "/nowhere/corp.pem"}, "SSL_CERT_FILE takes a PEM file"),
+    ],
+)
+def test_what_is_missing_there_is_a_warning_and_the_entry_is_written(
+    home: Path,
+    upstream: RunningServer,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    variables: dict[str, str],
+    warned: str,
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    given = [f"--env={name}={value}" for name, value in {"OPENAI_BASE_URL": upstream.base_url, **variables}.items()]
+    report = install("codex", *given)
+    assert warned in " ".join(report["warnings"])
+    assert (home / ".codex/config.toml").is_file()
+    assert (report["action"], KEY in str(report)) == ("installed", False)
+
+
+@pytest.fixture
+def uvx(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A uvx that starts this program."""
+    script = home / "bin/uvx"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\n[ "$1" = --from ] && shift 2\nshift\nexec {sys.executable} -m agent_jobs "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
+    yield script
+
+
+def test_a_command_that_does_not_start_is_a_warning_with_its_last_words(uvx: Path):
+    uvx.write_text("#!/bin/sh\necho 'error: no such cache' >&2\nexit 1\n")
+    [warning] = install("codex", "--uvx")["warnings"]
+    assert "as Codex will start it" in warning
+    assert "error: no such cache" in warning
+    assert "warnings" not in install("cursor", "--uvx", "--no-check")
+
+
+def found() -> list[Finding]:
+    return list(start_findings(here(), HOSTS.values()))
+
+
+def test_an_entry_that_starts_uvx_is_named_with_both_times_and_the_host_s_patience(uvx: Path):
+    assert found() == []
+    install("codex", "--uvx", "--no-check")
+    [finding] = found()
+    assert finding.state == "warning"
+    assert f"{uvx} listed the tools after " in finding.text
+    assert "; started directly " in finding.text
+    assert finding.text.endswith("Codex waits 1 s")
+    assert finding.fix.startswith("agent-jobs install codex")
+
+
+def test_an_entry_that_starts_directly_is_measured_and_an_older_program_is_named(home: Path):
+    install("claude-code", "--no-check")
+    [finding] = found()
+    assert (finding.state, "Claude Code waits 3 s" in finding.text) == ("ok", True)
+    old = home / "old/agent-jobs"
+    old.parent.mkdir()
+    version = '[ "$1" = --version ] && echo "agent-jobs, version 0.0.9" && exit'
+    old.write_text(f"#!/bin/sh\n{version}\nexec {sys.executable} -m agent_jobs\n")
+    old.chmod(0o755)
+    file = locate(HOSTS["claude-code"], here(), "user")
+    file.write_text(installed(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
+    [finding] = found()
+    assert (finding.state, finding.fix) == ("warning", "agent-jobs install claude-code")
+    assert finding.text == f"{old} is agent-jobs 0.0.9, and this is {__version__}"
