@@ -183,6 +183,13 @@ def test_a_key_that_is_taken_from_an_environment_without_one_is_told(person: Per
     assert finding.fix == f"agent-jobs install {host} --env AGENT_JOBS_API_KEY_FILE=PATH"
 
 
+@pytest.mark.parametrize("reference", ["$OPENAI_API_KEY", "${OPENAI_API_KEY}", "${env:OPENAI_API_KEY}"])
+def test_a_reference_that_the_host_does_not_fill_is_no_key(person: Person, reference: str):
+    person.installs("claude-desktop", {"OPENAI_API_KEY": reference})
+    [*findings] = person.hears()
+    assert any("gives the server no OPENAI_API_KEY" in finding.text for finding in findings)
+
+
 def test_an_entry_without_a_key_is_told(person: Person):
     person.changes("cursor", lambda entry: entry.pop("env"))
     assert "gives the server no OPENAI_API_KEY" in person.hears_one().text

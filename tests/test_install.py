@@ -244,6 +244,65 @@ def test_the_yaml_entry_says_what_its_host_reads():
     )
 
 
+# --- approvals, and what a host does with tools ---
+
+READ = {tool: {"approval_mode": "approve"} for tool in ("agent_poll", "agent_result", "agent_list")}
+START = {"agent_start": {"approval_mode": "approve"}}
+
+
+def codex_entry(home: Path) -> dict[str, Any]:
+    return tomllib.loads((home / ".codex/config.toml").read_text())["mcp_servers"]["agent-jobs"]
+
+
+def test_codex_need_not_ask_for_tools_that_read_and_for_agent_start_once_it_is_approved(home: Path, run: Run):
+    said = run("install", "codex").stdout
+    assert codex_entry(home)["tools"] == READ
+    assert "run this again with --approve" in said
+    assert "mcp_optional_startup_grace_ms = 5000" in said
+    assert "--approve" not in run("install", "codex", "--approve").stdout
+    assert codex_entry(home)["tools"] == READ | START
+    assert run("install", "codex").stdout.startswith("Nothing to do"), "an approval is not taken back"
+    assert "agent_start" in run("install", "codex", "--print", "--approve").stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "tools"),
+    [
+        ("", READ | START),
+        ('[mcp_servers.agent-jobs]\ncommand = "x"\n[mcp_servers.agent-jobs.env]\nA = "1" # mine\n', READ | START),
+        (
+            '[mcp_servers.agent-jobs]\ncommand = "x"\n\n[mcp_servers.agent-jobs.tools.agent_poll]\n'
+            'approval_mode = "prompt"\n',
+            {"agent_poll": {"approval_mode": "prompt"}} | START,
+        ),
+        (
+            '[mcp_servers.agent-jobs]\ncommand = "x"\ntools = { agent_start = { approval_mode = "prompt" } }\n',
+            START,
+        ),
+    ],
+)
+def test_an_approval_goes_beside_what_a_person_decided(before: str, tools: dict[str, Any]):
+    text = installed(HOSTS["codex"], before, UVX, {}, approve=True)
+    entry = entry_in(HOSTS["codex"], text)
+    assert entry is not None
+    assert entry["tools"] == tools
+    assert ("# mine" in before) == ("# mine" in text)
+
+
+@pytest.mark.parametrize("host", [name for name in HOSTS if name != "codex"])
+def test_a_host_that_keeps_its_approvals_elsewhere_takes_none(run: Run, host: str):
+    assert "leave --approve out" in run("install", host, "--print", "--approve", status=1).output
+
+
+def test_claude_code_loads_the_tools_at_once_unless_a_person_decided_otherwise(home: Path, run: Run):
+    run("install", "claude-code")
+    file = home / ".claude.json"
+    assert json.loads(file.read_text())["mcpServers"]["agent-jobs"]["alwaysLoad"] is True
+    file.write_text(file.read_text().replace('"alwaysLoad": true', '"alwaysLoad": false'))
+    run("install", "claude-code")
+    assert json.loads(file.read_text())["mcpServers"]["agent-jobs"]["alwaysLoad"] is False
+
+
 # --- the key ---
 
 
@@ -515,6 +574,9 @@ def test_toml_keeps_its_comments_and_order_to_the_byte():
         'env_vars = ["OPENAI_API_KEY"]',
         "startup_timeout_sec = 60",
         "tool_timeout_sec = 300",
+        "tools = {"
+        + ", ".join(f'{tool} = {{approval_mode = "approve"}}' for tool in ("agent_poll", "agent_result", "agent_list"))
+        + "}",
         "[profiles.deep]",
         'model = "y"',
     ]

@@ -159,13 +159,14 @@ scope_option = click.option(
 @click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
 @click.option("--uvx", is_flag=True, help="Let the host start uvx, which is slower, and install nothing.")
+@click.option("--approve", is_flag=True, help="Let the model call agent_start unasked; for codex.")
 @click.option(
     "--no-check", "checks", is_flag=True, flag_value=False, default=True, help="Do not start the written command once."
 )
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; may be repeated.")
 @scope_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
-def run_install(host: str, print_only: bool, uvx: bool, env: tuple[str, ...], **how: Any) -> None:
+def run_install(host: str, print_only: bool, env: tuple[str, ...], **how: Any) -> None:
     """Put this server into the configuration of HOST.
 
     Written are claude-desktop, claude-code, cursor, vscode and codex. With --print also gemini, antigravity, windsurf,
@@ -182,9 +183,10 @@ def run_install(host: str, print_only: bool, uvx: bool, env: tuple[str, ...], **
 
     variables = install.variables(env)
     if print_only:
-        install.show(HOSTS[host], install.here(), variables, uvx=uvx, as_json=how["as_json"])
+        shown = {name: how[name] for name in ("uvx", "approve", "as_json")}
+        install.show(HOSTS[host], install.here(), variables, **shown)
     else:
-        install.install(HOSTS[host], install.here(), variables, uvx=uvx, **how)
+        install.install(HOSTS[host], install.here(), variables, **how)
 
 
 @cli.command("uninstall")

@@ -139,7 +139,9 @@ def environment_of(host: Host, entry: Entry, around: Mapping[str, str]) -> dict[
     """Return the variables that the entry gives the server, its references filled in from those around the host."""
     env = {name: around[name] for name in ("PATH", *_forwarded(host, entry)) if name in around}
     for name, value in entry.get(host.env, {}).items():
-        if not ASKED.search(str(value)):
+        if not host.fills_references:
+            env[name] = str(value)
+        elif not ASKED.search(str(value)):
             env[name] = REFERENCE.sub(lambda m: around.get(m[1] or m[3]) or m[2] or "", str(value))
     return env
 
@@ -211,7 +213,8 @@ class _Found:
         if ASKED.search(written):
             return  # then only the host knows it
         if theirs is None:
-            taken = KEY in _forwarded(self.host, self.entry) or REFERENCE.search(written)
+            refers = self.host.fills_references and REFERENCE.search(written)
+            taken = refers or KEY in _forwarded(self.host, self.entry)
             here = f"takes {KEY} from the environment it is started in, and here it is not set"
             fix = f"{self.install} --env {KEY_FILE}=PATH"
             yield self.finding("warning", here if taken else f"gives the server no {KEY}", fix)

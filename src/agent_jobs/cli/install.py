@@ -48,18 +48,22 @@ def install(
     *,
     scope: Scope,
     uvx: bool,
+    approve: bool,
     checks: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Put our entry into the host's file; say what was done and what comes next."""
-    _check(host, environment)
+    _check(host, environment, approve=approve)
     before = read(locate(host, machine, scope))
     _told_of(before, lambda: refuse_comments(host, before.text))
     program = Program(uvx_launch(machine)) if uvx else planned_program(machine)
 
+    def change(launch: Launch) -> str:
+        return switched_on(host, installed(host, before.text, launch, environment, approve=approve))
+
     def merged(launch: Launch) -> str:
-        return _told_of(before, lambda: switched_on(host, installed(host, before.text, launch, environment)))
+        return _told_of(before, lambda: change(launch))
 
     text = merged(program.launch)  # refused before anything is installed
     done: list[str] = []
@@ -72,6 +76,7 @@ def install(
     notes = [*done, *_corrections(host, before, dry_run=dry_run), *_local_notes(host, machine, "goes before this one")]
     report = _write(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     steps = [*_mistakes(host, entry, machine), *_key_advice(host, entry, machine), host.after]
+    steps += [*_approval_advice(host, entry), *host.advice]
     if checks and report["action"] == "installed":
         report["warnings"] = try_entry(host, entry, machine)
     _tell(report | ({"notes": notes} if notes else {}) | {"next": steps}, as_json=as_json)
@@ -90,11 +95,13 @@ def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_j
 
 
 @refusals()
-def show(host: Host, machine: Machine, environment: Mapping[str, str], *, uvx: bool, as_json: bool) -> None:
+def show(
+    host: Host, machine: Machine, environment: Mapping[str, str], *, uvx: bool, approve: bool, as_json: bool
+) -> None:
     """Print what the host's file would hold if it had nothing but our entry."""
-    _check(host, environment)
+    _check(host, environment, approve=approve)
     program = Program(uvx_launch(machine)) if uvx else printed_program(machine)
-    entry = fragment(host, program.launch, environment)
+    entry = fragment(host, program.launch, environment, approve=approve)
     if as_json:
         _print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
         return
@@ -126,7 +133,11 @@ def masked(text: str) -> str:
     return SECRET_FORM.sub(MASK, text)
 
 
-def _check(host: Host, environment: Mapping[str, str]) -> None:
+def _check(host: Host, environment: Mapping[str, str], *, approve: bool) -> None:
+    if approve and host.approval is None:
+        raise RequestError(
+            f"{host.title} keeps no approvals in this file: leave --approve out, and approve in the host."
+        )
     reference = host.secret is not None and environment.get(KEY, "").startswith("$")
     if KEY in environment and host.hands_key_over and not reference:
         raise RequestError(
@@ -213,6 +224,17 @@ def _key_advice(host: Host, entry: Entry, machine: Machine) -> list[str]:
             f"does not see what your shell sets: then run this again with --env {KEY_FILE}=PATH."
         ]
     return []
+
+
+def _approval_advice(host: Host, entry: Entry) -> list[str]:
+    """Return what a host does with agent_start that has no approval for it."""
+    tools = entry.get("tools", {})
+    if host.approval is None or "agent_start" in tools or "default_tools_approval_mode" in entry:
+        return []
+    return [
+        f"{host.title} asks you before each agent_start, and refuses it where nobody can be asked (codex exec): to "
+        "approve it once for all, run this again with --approve. The tools that only read are approved."
+    ]
 
 
 def _tell(report: Mapping[str, Any], *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ Everything here is a value or a pure function of a `Machine`, so that any system
 """
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,6 +29,9 @@ KEY, KEY_FILE = "OPENAI_API_KEY", "AGENT_JOBS_API_KEY_FILE"
 #: Where the key goes for hosts that know no other way than to write it down; the server expands the ~.
 KEY_PATH = "~/.config/agent-jobs/openai-key"
 INPUT = "agent-jobs-openai-key"
+
+#: The tools that only read, as the server marks them.
+READING = ("agent_poll", "agent_result", "agent_list")
 
 #: What hosts write into an entry that a person switched off.
 _OFF: Mapping[str, bool] = {"enabled": False, "disabled": True}
@@ -101,6 +105,10 @@ class Host:
     ours: Callable[[Launch], Entry] = lambda launch: {"command": launch.command, "args": list(launch.args)}
     #: What stands in a new entry and is left alone in one that the person changed.
     first: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    #: What `--approve` adds: the model may call agent_start unasked. None where that is not in this file.
+    approval: Mapping[str, Any] | None = None
+    #: What a person may do besides, said after an installation.
+    advice: tuple[str, ...] = ()
     env: str = "env"
     #: Whether the host itself asks for the key and keeps it.
     asks: bool = False
@@ -124,13 +132,21 @@ class Host:
         """The keys that lead to our entry."""
         return (*self.keys, SERVER)
 
-    def entry(self, launch: Launch, environment: Mapping[str, str], existing: Entry | None = None) -> Entry:
+    def entry(
+        self,
+        launch: Launch,
+        environment: Mapping[str, str],
+        existing: Entry | None = None,
+        *,
+        approve: bool = False,
+    ) -> Entry:
         """Our entry: the command is ours, what a person added or changed stays, what was passed now is set.
 
         Args:
             launch: The command that starts the server.
             environment: Variables that were passed for this entry.
             existing: The entry that is there.
+            approve: Whether the model may call agent_start unasked.
         """
         entry = {**(existing or {}), **self.ours(launch)}
         variables = dict(entry.get(self.env, {}))
@@ -144,7 +160,9 @@ class Host:
         has_key = bool({KEY, KEY_FILE} & variables.keys())
         for name, value in self.first.items():
             if not (has_key and name == self.forwards):
-                entry.setdefault(name, value)
+                entry.setdefault(name, deepcopy(value))
+        if approve and self.approval:
+            entry = _merged(entry, self.approval)
         if not has_key and not self.forwards:
             variables |= {KEY: self.secret} if self.secret else {KEY_FILE: KEY_PATH}
         return {**entry, self.env: variables} if variables else entry
@@ -156,9 +174,24 @@ class Host:
         return Launch(str(entry.get("command", "")), args)
 
     @property
+    def fills_references(self) -> bool:
+        """Whether the host fills in variables that its file refers to; the others hand on `$NAME` as it stands."""
+        return self.secret is not None
+
+    @property
     def hands_key_over(self) -> bool:
         """Whether the host has a way of its own for the key, so that it need not be written down."""
         return self.secret is not None or self.forwards is not None
+
+
+def _merged(entry: Entry, more: Mapping[str, Any]) -> Entry:
+    """Return an entry with more in it, level by level."""
+    merged = dict(entry)
+    for name, value in more.items():
+        old = merged.get(name)
+        is_nested = isinstance(value, dict) and isinstance(old, dict)
+        merged[name] = _merged(cast("Entry", old), cast("Entry", value)) if is_nested else deepcopy(cast("Any", value))
+    return merged
 
 
 def switched_off(entry: Entry | None) -> dict[str, bool]:
@@ -224,6 +257,7 @@ _ALL = (
         call_limit_key=("timeout", 0.001),
         secret="${OPENAI_API_KEY:-}",  # without the default Claude Code refuses the whole file when it is not set
         ours=_stdio,
+        first={"alwaysLoad": True},  # without it the tools are found by a search, a turn later
     ),
     Host(
         name="cursor",
@@ -261,8 +295,18 @@ _ALL = (
         call_limit_s=300.0,
         call_limit_key=("tool_timeout_sec", 1.0),
         # Earlier versions gave 10 s and 60 s; a first start downloads, and a poll waits up to 240 s.
-        first={"env_vars": [KEY], "startup_timeout_sec": 60, "tool_timeout_sec": 300},
+        first={
+            "env_vars": [KEY],
+            "startup_timeout_sec": 60,
+            "tool_timeout_sec": 300,
+            "tools": {tool: {"approval_mode": "approve"} for tool in READING},
+        },
         forwards="env_vars",
+        approval={"tools": {"agent_start": {"approval_mode": "approve"}}},
+        advice=(
+            "Codex waits 1 s for the tools at its start. If they are missing in the first turn, put "
+            "mcp_optional_startup_grace_ms = 5000 at the top of its config.toml, above the first table.",
+        ),
     ),
     Host(
         name="gemini",

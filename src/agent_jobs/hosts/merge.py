@@ -24,14 +24,14 @@ ITS_COMMENTS = re.compile(r"(?:[ \t]*#.*\n)*(?=[ \t\r]*(?:\n|\Z))")
 CLOSING = re.compile(r"\"{3}|'{3}|[\]}]")
 
 
-def installed(host: Host, text: str, launch: Launch, environment: Mapping[str, str]) -> str:
+def installed(host: Host, text: str, launch: Launch, environment: Mapping[str, str], *, approve: bool = False) -> str:
     """The text of the host's file with our entry in it; the same text if it is there as it should be.
 
     Raises:
         ConfigError: The text cannot be read, or is laid out in a way that cannot be changed safely.
     """
     old = entry_in(host, text)
-    entry = host.entry(launch, environment, old)
+    entry = host.entry(launch, environment, old, approve=approve)
     changes: dict[Path, Any] = dict(_differing(host.path, old, entry))
     for each, asked in ((old, False), (entry, True)):
         if question := input_of(each):
@@ -65,11 +65,11 @@ def uninstalled(host: Host, text: str) -> str:
     return _changed(host, text, changes)
 
 
-def fragment(host: Host, launch: Launch, environment: Mapping[str, str]) -> str:
+def fragment(host: Host, launch: Launch, environment: Mapping[str, str], *, approve: bool = False) -> str:
     """What a file of the host holds that has nothing but our entry."""
     if host.format == "yaml":
         return _yaml({host.path[0]: {host.path[-1]: host.entry(launch, environment)}})
-    return installed(host, "", launch, environment)
+    return installed(host, "", launch, environment, approve=approve)
 
 
 def refuse_comments(host: Host, text: str) -> None:
@@ -330,7 +330,9 @@ def _set_toml(holder: Any, path: tuple[Any, ...], value: Any) -> None:
         holder.pop(name, None)
     elif _is_object(value):
         # Our entry is a table of its own; what is nested in it stands on one line.
-        table: Any = tomlkit.table() if way and not isinstance(holder, InlineTable) else tomlkit.inline_table()
+        is_deep = len(way) > 1 and any(map(_is_object, value.values()))
+        is_inline = not way or is_deep or isinstance(holder, InlineTable)
+        table: Any = tomlkit.inline_table() if is_inline else tomlkit.table()
         for key, each in value.items():
             _set_toml(table, (key,), each)
         holder[name] = table
