@@ -93,7 +93,7 @@ def test_a_host_s_file_without_us_is_no_finding(person: Person):
 def test_what_install_writes_is_right(person: Person, host: str, scope: Scope):
     if scope == "project" and HOSTS[host].project is None:
         return
-    env = {"AGENT_JOBS_API_KEY_FILE": str(person.home / "key")} if host == "claude-desktop" else {}
+    env = {"AGENT_JOBS_API_KEY_FILE": str(person.home / "key")} if not HOSTS[host].hands_key_over else {}
     person.installs(host, env, scope=scope)
     finding = person.hears_one()
     assert finding.state == "ok"
@@ -173,7 +173,7 @@ def test_a_pin_to_an_older_version_is_told(
     assert not older or (finding.fix, "and this is 0.1.0" in finding.text) == ("agent-jobs install codex", True)
 
 
-@pytest.mark.parametrize("host", ["claude-code", "cursor", "codex"])
+@pytest.mark.parametrize("host", ["claude-code", "cursor", "codex", "opencode", "qwen"])
 def test_a_key_that_is_taken_from_an_environment_without_one_is_told(person: Person, host: str):
     del person.environ["OPENAI_API_KEY"]
     person.installs(host)

@@ -28,7 +28,7 @@ from agent_jobs.hosts.launch import launch
 from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
 
 UVX = Launch("/opt/bin/uvx", ("agent-jobs@0.1.0",))
-JSON_HOSTS = ("claude-desktop", "claude-code", "cursor", "vscode")
+JSON_HOSTS = ("claude-desktop", "claude-code", "cursor", "vscode", "opencode", "copilot-cli")
 
 Run = Callable[..., Result]
 
@@ -36,7 +36,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A person without any configuration, in a project of theirs."""
-    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "APPDATA", "LOCALAPPDATA"):
+    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "APPDATA", "LOCALAPPDATA", "COPILOT_HOME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home/project").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -81,6 +81,10 @@ def folder_of(home: Path) -> dict[str, tuple[bytes, int]]:
         ("vscode", "win32", "AppData/Roaming/Code/User/mcp.json"),
         ("vscode", "linux", ".config/Code/User/mcp.json"),
         *(("codex", platform, ".codex/config.toml") for platform in ("darwin", "win32", "linux")),
+        *(("opencode", platform, ".config/opencode/opencode.json") for platform in ("darwin", "win32", "linux")),
+        *(("kilo", platform, ".config/kilo/kilo.jsonc") for platform in ("darwin", "win32", "linux")),
+        *(("qwen", platform, ".qwen/settings.json") for platform in ("darwin", "win32", "linux")),
+        *(("copilot-cli", platform, ".copilot/mcp-config.json") for platform in ("darwin", "win32", "linux")),
     ],
 )
 def test_each_host_has_its_file_on_each_system(home: Path, host: str, platform: str, file: str):
@@ -94,6 +98,9 @@ def test_each_host_has_its_file_on_each_system(home: Path, host: str, platform: 
         ("vscode", "linux", "XDG_CONFIG_HOME", "Code/User/mcp.json"),
         ("claude-code", "linux", "CLAUDE_CONFIG_DIR", ".claude.json"),
         ("codex", "darwin", "CODEX_HOME", "config.toml"),
+        ("opencode", "darwin", "XDG_CONFIG_HOME", "opencode/opencode.json"),
+        ("kilo", "linux", "XDG_CONFIG_HOME", "kilo/kilo.jsonc"),
+        ("copilot-cli", "linux", "COPILOT_HOME", "mcp-config.json"),
     ],
 )
 def test_a_folder_that_the_environment_names_goes_before_the_usual_one(
@@ -117,12 +124,11 @@ def test_claude_desktop_as_a_windows_package_reads_the_folder_of_the_package(hom
     assert locate(desktop, here, "user") == found, "the one that is there is the one that is read"
 
 
-@pytest.mark.parametrize("host", [name for name in WRITTEN if name != "claude-desktop"])
+@pytest.mark.parametrize("host", [name for name in WRITTEN if HOSTS[name].project])
 def test_a_project_has_a_file_of_its_own(home: Path, run: Run, host: str):
     run("install", host, "--scope", "project")
     assert [Path(name).parts[0] for name in folder_of(home)] == ["project"]
-    assert not folder_of(home / "project").keys() - {".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json",
-                                                     ".codex/config.toml"}  # fmt: skip
+    assert list(folder_of(home / "project")) == [HOSTS[host].project]
 
 
 def test_claude_desktop_has_none_for_a_project(run: Run):
@@ -141,7 +147,7 @@ def test_installing_writes_one_entry_once_and_uninstalling_takes_it_out(home: Pa
     assert mode == 0o600, "what may hold a secret is its owner's"
     entry = entry_in(HOSTS[host], content.decode())
     assert entry is not None
-    assert os.path.isabs(entry["command"])
+    assert os.path.isabs(HOSTS[host].command_of(entry).command)
     assert "sk-" not in content.decode()
 
     assert run("install", host).stdout == f"Nothing to do in {home / name}.\n"
@@ -301,6 +307,52 @@ def test_claude_code_loads_the_tools_at_once_unless_a_person_decided_otherwise(h
     file.write_text(file.read_text().replace('"alwaysLoad": true', '"alwaysLoad": false'))
     run("install", "claude-code")
     assert json.loads(file.read_text())["mcpServers"]["agent-jobs"]["alwaysLoad"] is False
+
+
+@pytest.mark.parametrize(
+    ("host", "entry"),
+    [
+        ("opencode", {"type": "local", "command": ["/opt/bin/uvx", "agent-jobs@0.1.0"], "enabled": True,
+                      "environment": {"OPENAI_API_KEY": "{env:OPENAI_API_KEY}", "A": "b"}}),
+        ("kilo", {"type": "local", "command": ["/opt/bin/uvx", "agent-jobs@0.1.0"], "enabled": True,
+                  "environment": {"OPENAI_API_KEY": "{env:OPENAI_API_KEY}", "A": "b"}}),
+        ("qwen", {"command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"],
+                  "env": {"OPENAI_API_KEY": "$OPENAI_API_KEY", "A": "b"}}),
+        ("copilot-cli", {"type": "local", "command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"], "tools": ["*"],
+                         "env": {"AGENT_JOBS_API_KEY_FILE": KEY_PATH, "A": "b"}}),
+    ],
+)  # fmt: skip
+def test_the_entry_has_the_form_that_its_host_reads(host: str, entry: dict[str, Any]):
+    text = installed(HOSTS[host], "", UVX, {"A": "b"})
+    assert entry_in(HOSTS[host], text) == entry
+    assert HOSTS[host].command_of(entry) == UVX
+
+
+def test_the_entry_of_a_list_has_its_name_in_it():
+    assert fragment(HOSTS["continue"], UVX, {}) == (
+        "mcpServers:\n"
+        '  - name: "agent-jobs"\n'
+        '    command: "/opt/bin/uvx"\n'
+        '    args: ["agent-jobs@0.1.0"]\n'
+        "    env:\n"
+        f'      AGENT_JOBS_API_KEY_FILE: "{KEY_PATH}"\n'
+    )
+
+
+@pytest.mark.parametrize(("host", "name"), [("opencode", "opencode.jsonc"), ("kilo", "kilo.json")])
+def test_a_file_that_is_there_under_its_other_name_is_the_one(home: Path, run: Run, host: str, name: str):
+    file = home / ".config" / host / name
+    replace(read(file), '{\n  // mine\n  "theme": "dark"\n}\n')
+    run("install", host)
+    assert "// mine" in file.read_text()
+    assert entry_in(HOSTS[host], file.read_text()) is not None
+    assert sorted(path.name for path in file.parent.iterdir()) == [name, f"{name}.bak-1"]
+
+
+@pytest.mark.parametrize("host", ["opencode", "qwen"])
+def test_a_reference_that_the_host_fills_in_may_be_passed(run: Run, host: str):
+    reference = HOSTS[host].secret
+    assert str(reference) in run("install", host, "--print", "--env", f"OPENAI_API_KEY={reference}").stdout
 
 
 # --- the key ---

@@ -24,8 +24,10 @@ By hand, in hosts that take "mcpServers":
 """
 
 #: The names of `agent_jobs.hosts.HOSTS`, which is imported only when one is asked for.
-WRITTEN = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
-PRINTED = ("gemini", "antigravity", "windsurf", "devin", "zed", "goose", "cline", "roo", "lm-studio")
+WRITTEN = (
+    "claude-desktop", "claude-code", "cursor", "vscode", "codex", "opencode", "kilo", "qwen", "copilot-cli",
+)  # fmt: skip
+PRINTED = ("gemini", "antigravity", "windsurf", "devin", "zed", "goose", "cline", "roo", "continue", "lm-studio")
 
 
 def configuration() -> str:
@@ -169,8 +171,8 @@ scope_option = click.option(
 def run_install(host: str, print_only: bool, env: tuple[str, ...], **how: Any) -> None:
     """Put this server into the configuration of HOST.
 
-    Written are claude-desktop, claude-code, cursor, vscode and codex. With --print also gemini, antigravity, windsurf,
-    devin, zed, goose, cline, roo and lm-studio.
+    Written are claude-desktop, claude-code, cursor, vscode, codex, opencode, kilo, qwen and copilot-cli. With --print
+    also gemini, antigravity, windsurf, devin, zed, goose, cline, roo, continue and lm-studio.
 
     The entry starts a permanent program by its absolute path: the one that runs this command or, if that is temporary,
     one that uv tool install or pipx install makes of this version.
@@ -195,7 +197,7 @@ def run_install(host: str, print_only: bool, env: tuple[str, ...], **how: Any) -
 @scope_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
 def run_uninstall(host: str, dry_run: bool, scope: Literal["user", "project"], as_json: bool) -> None:
-    """Take this server out of the configuration of HOST: claude-desktop, claude-code, cursor, vscode, codex.
+    """Take this server out of the configuration of HOST, one of those that install writes.
 
     A program that install installed goes too, unless another host's entry starts it. Jobs, database and key stay. Exit
     status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.

@@ -30,8 +30,8 @@ OTHERS = 0o077
 REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
 #: A version in the arguments of uvx, pipx or pip.
 PIN = re.compile(rf"{SERVER}(?:@|==)(\d[\w.]*)")
-#: How hosts refer to a variable in an entry: `$NAME`, `${NAME}`, `${NAME:-otherwise}`, `${env:NAME}`.
-REFERENCE = re.compile(r"\$(?:\{(?:env:)?(\w+)(?::-([^}]*))?\}|(\w+))")
+#: How hosts refer to a variable in an entry: `$NAME`, `${NAME}`, `${NAME:-otherwise}`, `${env:NAME}`, `{env:NAME}`.
+REFERENCE = re.compile(r"\$(?:\{(?:env:)?(\w+)(?::-([^}]*))?\}|(\w+))|\{env:(\w+)\}")
 ASKED = re.compile(r"\$\{input:[^}]*\}")
 
 
@@ -142,7 +142,7 @@ def environment_of(host: Host, entry: Entry, around: Mapping[str, str]) -> dict[
         if not host.fills_references:
             env[name] = str(value)
         elif not ASKED.search(str(value)):
-            env[name] = REFERENCE.sub(lambda m: around.get(m[1] or m[3]) or m[2] or "", str(value))
+            env[name] = REFERENCE.sub(lambda m: around.get(m[1] or m[3] or m[4]) or m[2] or "", str(value))
     return env
 
 
@@ -169,7 +169,8 @@ class _Found:
     @property
     def pin(self) -> str | None:
         """The version that the entry asks for."""
-        return next((pin[1] for word in _words(self.entry, "args") if (pin := PIN.fullmatch(word))), None)
+        words = self.host.command_of(self.entry).args
+        return next((pin[1] for word in words if (pin := PIN.fullmatch(word))), None)
 
     @property
     def cap_s(self) -> float:
@@ -194,15 +195,15 @@ class _Found:
         yield from self._limit()
 
     def _command(self) -> Iterator[Finding]:
-        command = self.entry.get("command")
-        if not isinstance(command, str) or not command:
+        start = self.host.command_of(self.entry)
+        command, args = start.command, list(start.args)
+        if not isinstance(self.entry.get("command"), str | list) or not command:
             yield self.finding("problem", "names no command", self.install)
         elif shutil.which(command, path=self.machine.environ.get("PATH", "")) is None:
             yield self.finding("problem", f"starts {command}, which is no program that is here", self.install)
         elif self.host.desktop and shutil.which(command, path=desktop_path(self.machine)) is None:
             text = f"starts {command}, which an app that was started from a desktop does not find"
             yield self.finding("warning", text, self.install)
-        args = _words(self.entry, "args")
         source = args[args.index("--from") + 1 :][:1] if "--from" in args else []
         if source and os.path.isabs(source[0]) and not os.path.exists(source[0]):
             yield self.finding("problem", f"takes agent-jobs from {source[0]}, which is not there", self.install)

@@ -25,7 +25,7 @@ from agent_jobs.hosts.merge import entry_in, fragment, installed, refuse_comment
 
 SECRET_VALUE = re.compile(
     r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential|webhook)[\w.-]*["']?\s*[:=]\s*)
-        (?P<quote>["'])(?!\$|~|/)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
+        (?P<quote>["'])(?!\$|~|/|\{env:)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
     re.I | re.X,
 )
 #: Keys by their beginning, what follows `Bearer` or `token=`, and name and password of an address.
@@ -138,7 +138,7 @@ def _check(host: Host, environment: Mapping[str, str], *, approve: bool) -> None
         raise RequestError(
             f"{host.title} keeps no approvals in this file: leave --approve out, and approve in the host."
         )
-    reference = host.secret is not None and environment.get(KEY, "").startswith("$")
+    reference = host.is_reference(environment.get(KEY, ""))
     if KEY in environment and host.hands_key_over and not reference:
         raise RequestError(
             f"{host.title} hands the key over by itself, so it is not written into its file: leave {KEY} out, or "

@@ -110,6 +110,8 @@ class Host:
     #: What a person may do besides, said after an installation.
     advice: tuple[str, ...] = ()
     env: str = "env"
+    #: Whether the servers are a list of entries with names, where others have names with entries.
+    is_listed: bool = False
     #: Whether the host itself asks for the key and keeps it.
     asks: bool = False
     #: The key of `first` that hands the key over, for hosts that forward variables by a list of names.
@@ -169,9 +171,15 @@ class Host:
 
     def command_of(self, entry: Entry) -> Launch:
         """Return what an entry of this host starts; words that are no texts are passed over."""
-        words = entry.get("args", [])
-        args = tuple(map(str, cast("list[Any]", words))) if isinstance(words, list) else ()
-        return Launch(str(entry.get("command", "")), args)
+        words: list[Any] = []
+        for part in (entry.get("command", ""), entry.get("args", [])):  # some hosts have both in one list
+            words += cast("list[Any]", part) if isinstance(part, list) else [part]
+        command, *args = map(str, words or [""])
+        return Launch(command, tuple(args))
+
+    def is_reference(self, value: str) -> bool:
+        """Whether the host fills in this value, instead of handing it on as it stands."""
+        return self.fills_references and value.startswith(("$", "{env:"))
 
     @property
     def fills_references(self) -> bool:
@@ -231,6 +239,25 @@ def _stdio(launch: Launch) -> Entry:
 
 def _goose(launch: Launch) -> Entry:
     return {"name": SERVER, "type": "stdio", "enabled": True, "cmd": launch.command, "args": list(launch.args)}
+
+
+def _in_one_list(launch: Launch) -> Entry:
+    return {"type": "local", "command": [launch.command, *launch.args], "enabled": True}
+
+
+def _copilot(launch: Launch) -> Entry:
+    return {"type": "local", "command": launch.command, "args": list(launch.args)}
+
+
+def _first_there(folder: Path, *names: str) -> tuple[Place, ...]:
+    """The file that exists of several names that a host reads, else the last."""
+    paths = [folder / name for name in names]
+    return (*(Place(path, only_if=path) for path in paths[:-1]), Place(paths[-1]))
+
+
+def _xdg(machine: Machine) -> Path:
+    """Where programs of the terminal keep their settings, on each system."""
+    return machine.set_to("XDG_CONFIG_HOME", machine.home / ".config")
 
 
 _ALL = (
@@ -309,6 +336,59 @@ _ALL = (
         ),
     ),
     Host(
+        name="opencode",
+        title="OpenCode",
+        where="~/.config/opencode/opencode.json, or opencode.json in a project",
+        after="Start OpenCode again; opencode mcp list shows the server.",
+        keys=("mcp",),
+        user=lambda machine: _first_there(_xdg(machine) / "opencode", "opencode.jsonc", "opencode.json"),
+        project="opencode.json",
+        secret="{env:OPENAI_API_KEY}",
+        ours=_in_one_list,
+        env="environment",
+        desktop=False,
+        call_limit_s=None,  # progress keeps a call alive
+        start_wait_s=5.0,
+    ),
+    Host(
+        name="kilo",
+        title="Kilo",
+        where="~/.config/kilo/kilo.jsonc, or .kilo/kilo.jsonc in a project",
+        after="Start Kilo again; kilo mcp list shows the server.",
+        keys=("mcp",),
+        user=lambda machine: _first_there(_xdg(machine) / "kilo", "kilo.json", "kilo.jsonc"),
+        project=".kilo/kilo.jsonc",
+        secret="{env:OPENAI_API_KEY}",
+        ours=_in_one_list,
+        env="environment",
+        desktop=False,
+        call_limit_s=None,
+        start_wait_s=5.0,
+    ),
+    Host(
+        name="qwen",
+        title="Qwen Code",
+        where="~/.qwen/settings.json, or .qwen/settings.json in a project",
+        after="Start Qwen Code again; /mcp shows the server.",
+        user=lambda machine: (Place(machine.home / ".qwen/settings.json"),),
+        project=".qwen/settings.json",
+        secret="$OPENAI_API_KEY",
+        desktop=False,
+        call_limit_s=600.0,
+        call_limit_key=("timeout", 0.001),
+    ),
+    Host(
+        name="copilot-cli",
+        title="Copilot CLI",
+        where="~/.copilot/mcp-config.json",
+        after="Start Copilot CLI again; /mcp show lists the server.",
+        user=lambda machine: (Place(machine.set_to("COPILOT_HOME", machine.home / ".copilot") / "mcp-config.json"),),
+        ours=_copilot,
+        first={"tools": ["*"]},
+        desktop=False,
+        call_limit_key=("timeout", 0.001),
+    ),
+    Host(
         name="gemini",
         title="Gemini CLI",
         where="~/.gemini/settings.json, or .gemini/settings.json in a project",
@@ -368,6 +448,14 @@ _ALL = (
         title="Roo Code",
         where="MCP Servers > Edit Global MCP, or .roo/mcp.json in a project",
         after="Roo starts the server by itself.",
+    ),
+    Host(
+        name="continue",
+        title="Continue",
+        where="~/.continue/config.yaml",
+        after="Continue starts the server by itself.",
+        format="yaml",
+        is_listed=True,
     ),
     Host(
         name="lm-studio",

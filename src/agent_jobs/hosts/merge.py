@@ -67,6 +67,9 @@ def uninstalled(host: Host, text: str) -> str:
 
 def fragment(host: Host, launch: Launch, environment: Mapping[str, str], *, approve: bool = False) -> str:
     """What a file of the host holds that has nothing but our entry."""
+    if host.is_listed:
+        lines = _yaml({"name": host.path[-1], **host.entry(launch, environment)}, "    ")
+        return f"{host.path[0]}:\n  - {lines.lstrip()}"
     if host.format == "yaml":
         return _yaml({host.path[0]: {host.path[-1]: host.entry(launch, environment)}})
     return installed(host, "", launch, environment, approve=approve)
