@@ -165,7 +165,7 @@ def _installed(here: Machine) -> None:
     key.write_text(f"{KEY}\n")
     key.chmod(0o600)
     for host in ("claude-desktop", "claude-code", "cursor", "vscode"):
-        installed = here.run(f"agent-jobs install {host} --env OPENAI_BASE_URL={here.upstream.base_url}")
+        installed = here.run(f"uvx agent-jobs install {host} --no-check --env OPENAI_BASE_URL={here.upstream.base_url}")
         assert installed.returncode == 0, installed.stderr
 
 

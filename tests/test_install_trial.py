@@ -102,9 +102,8 @@ def test_an_entry_that_starts_uvx_is_named_with_both_times_and_the_host_s_patien
     install("codex", "--uvx", "--no-check")
     [finding] = found()
     assert finding.state == "warning"
-    assert f"{uvx} listed the tools after " in finding.text
-    assert "; started directly " in finding.text
-    assert finding.text.endswith("Codex waits 1 s")
+    assert finding.text.startswith(f"Codex waits 1 s for tools; {uvx} listed them after ")
+    assert ", and started directly it takes " in finding.text
     assert finding.fix.startswith("agent-jobs install codex")
 
 

@@ -201,6 +201,6 @@ def _self_test() -> Iterator[Finding]:
             fix = "run agent-jobs serve < /dev/null and see what it says"
             yield Finding("self-test", "problem", f"protocol {version}: {error}", fix)
         else:
-            took = f"{started.listed_s:.1f} s after {sys.executable} was started directly"
-            text = f"protocol {version}: the server lists {len(started.tools)} tools over stdio, {took}"
+            listed = f"the server lists {len(started.tools)} tools over stdio"
+            text = f"protocol {version}: {listed}, {started.listed_s:.1f} s after a direct start"
             yield Finding("self-test", "ok", text)

@@ -50,17 +50,17 @@ def start_findings(machine: Machine, hosts: Iterable[Host]) -> Iterator[Finding]
 
 def _finding(each: _Written, listed_s: float, own_s: float | None) -> Finding:
     wait_s = each.host.start_wait_s
-    patience = f"{each.host.title} waits {wait_s:g} s" if wait_s else f"how long {each.host.title} waits is not known"
+    patience = f"{wait_s:g} s" if wait_s else "an unknown time"
+    took = f"{each.host.title} waits {patience} for tools; {each.start.command} listed them after {listed_s:.1f} s"
     if each.is_by_uvx:
-        direct = f"; started directly {own_s:.1f} s" if own_s is not None else ""
-        text = f"{each.start.command} listed the tools after {listed_s:.1f} s{direct}; {patience}"
-        return Finding(WHAT, "warning", text, f"{each.install}, which writes a program that starts directly")
+        direct = f", and started directly it takes {own_s:.1f} s" if own_s is not None else ""
+        return Finding(WHAT, "warning", took + direct, f"{each.install}, which writes a program that starts directly")
     name = PurePath(each.start.command).name.removesuffix(".exe")
     version = version_of(each.start.command) if name == SERVER else None
     if version not in (None, __version__):
         text = f"{each.start.command} is {SERVER} {version}, and this is {__version__}"
         return Finding(WHAT, "warning", text, each.install)
-    return Finding(WHAT, "ok", f"{each.start.command} listed the tools after {listed_s:.1f} s; {patience}")
+    return Finding(WHAT, "ok", took)
 
 
 def _entries_of(host: Host, machine: Machine) -> Iterator[_Written]:
