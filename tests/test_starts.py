@@ -173,14 +173,14 @@ class Impatient(Clock):
 
 @pytest.mark.parametrize(
     ("client", "cap_s"),
-    [("claude-code", 100), ("codex-mcp-client", 240), ("goose", 240), ("gemini-cli-mcp-client", 540), ("cursor", 45)],
+    [("claude-code", 1500), ("codex-mcp-client", 240), ("qwen-cli-mcp-client-x", 540), ("mcp", 25), ("cursor", 45)],
 )
 async def test_a_call_waits_no_longer_than_its_client_does(settings: Settings, client: str, cap_s: float) -> None:
     clock = Impatient(SPEED)
     polled = replace(settings, follow=0)
     async with hosting(polled, clock=clock, client_info=Implementation(name=client, version="1")) as host:
         started = await host.start(emulate=ENDLESS, wait_s=10_000)
-        assert started["next"] == f"agent_poll job_id={started['job_id']}"
+        assert started["next"].startswith(f"agent_poll job_id={started['job_id']}")
         assert cap_s - 5 < max(clock.asked_s) <= cap_s
         clock.asked_s.clear()
         assert "next_poll_ms" in await host.call("agent_poll", job_id=started["job_id"])
@@ -200,7 +200,7 @@ async def test_a_start_that_waits_as_long_as_it_may_hands_over_the_job_id_and_sa
     async def hear(progress: float, total: float | None, message: str | None) -> None:
         heard.append(progress)
 
-    async with hosting(settings) as host:
+    async with hosting(settings, client_info=Implementation(name="cursor", version="1")) as host:
         arguments = {"prompt": scripted("long work", ENDLESS), "wait_s": 45}
         result = await host.client.call_tool("agent_start", arguments, progress_callback=hear)
         assert not result.is_error and result.structured_content is not None

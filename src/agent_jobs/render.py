@@ -35,6 +35,7 @@ ROW_CHARS, FEW = 40, 8
 ARGUMENT_CHARS, ARGUMENT_CHARS_LEAST, NAME_CHARS, CALLS = 2_000, 120, 80, 20
 #: All that a waiting job needs, unless one call's id alone takes it.
 ASKING_BYTES = 8_000
+PROGRESS_CHARS = 200  # hosts cut a progress message there
 #: What happened last to a job is told so often.
 EVENTS = 40
 
@@ -78,23 +79,26 @@ _CODES: dict[type[AgentJobsError], str] = {
 }
 
 
-def started(job: Job, now: float, *, duplicate: bool = False) -> dict[str, Any]:
-    """The answer to a start: the ids, and how to go on. At most START_BYTES while nothing ended."""
+def started(job: Job, now: float, *, duplicate: bool = False, note: str = "") -> dict[str, Any]:
+    """The answer to a start: the ids, and how to go on. At most START_BYTES while nothing ended.
+
+    `note` says of the next poll what is special about the caller's host.
+    """
     again = {"duplicate": True} if duplicate else {}
     if job.terminal:
         return shown(job, now) | again
-    answer = {"job_id": job.id, **again, "response_id": job.turn.response_id, **_going_on(job, now)}
+    answer = {"job_id": job.id, **again, "response_id": job.turn.response_id, **_going_on(job, now, note)}
     answer = _fitting(_compact(answer), START_BYTES)
     if len(dumps(answer).encode()) > START_BYTES:
         del answer["response_id"]  # some gateways give ids of 421 characters, which nobody reads
     return answer
 
 
-def shown(job: Job, now: float, *, advise: bool = False) -> dict[str, Any]:
+def shown(job: Job, now: float, *, advise: bool = False, note: str = "") -> dict[str, Any]:
     """The answer to a poll: the result, the failure, or that it goes on. At most RUNNING_BYTES while it runs."""
     if job.terminal:
         return ended(job)
-    answer = {"job_id": job.id, **_going_on(job, now)}
+    answer = {"job_id": job.id, **_going_on(job, now, note)}
     if advise:
         return _fitting(_compact(answer | {"advice": ADVICE}), ADVICE_BYTES)
     return _fitting(_compact(answer), RUNNING_BYTES if job.observed_by != "polling" else START_BYTES)
@@ -122,13 +126,15 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
     return answer
 
 
-def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) -> tuple[dict[str, Any], list[Job]]:
+def gathered(
+    told: Gathered, group: Group, now: float, *, advise: bool = False, note: str = ""
+) -> tuple[dict[str, Any], list[Job]]:
     """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit ADVICE_BYTES.
 
     One that ended alone comes with its output, if that fits; the others by their titles.
     """
     running = len(told.running)
-    poll = f"agent_poll {asked(group)}".strip()
+    poll = f"agent_poll {asked(group)}".strip() + note
     asks = len(told.asking) or None
     if not told.done:
         waiting: dict[str, Any] = {"running": running, "input_required": asks, "delivered": told.delivered or None}
@@ -497,16 +503,31 @@ def _usd(usd: float) -> float:
     return float(f"{usd:.2g}") if usd < 0.01 else round(usd, 4)
 
 
-def _going_on(job: Job, now: float) -> dict[str, Any]:
+def activity(jobs: Sequence[Job]) -> str:
+    """Return what open jobs do, for a line that a host shows its user: nothing of their prompts and outputs."""
+    if len(jobs) != 1:
+        counts = Counter(str(job.status) for job in jobs)
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+    [job] = jobs
+    doing = _activity_of(job) or str(job.status)
+    return doing if len(doing) <= PROGRESS_CHARS else f"{doing[: PROGRESS_CHARS - 1]}…"
+
+
+def _activity_of(job: Job) -> str:
+    turn = f"turn {job.turn.number}" if job.turn.number > 1 else ""
+    return "; ".join(filter(None, [turn, job.activity]))
+
+
+def _going_on(job: Job, now: float, note: str) -> dict[str, Any]:
     return {
         "status": job.status,
         "cancel_requested": True if job.cancel_requested_at is not None else None,
         "elapsed_s": max(0, round(now - job.created_at)) or None,
-        "activity": "; ".join(filter(None, [f"turn {job.turn.number}" * (job.turn.number > 1), job.activity])),
+        "activity": _activity_of(job),
         "lasts": "while this server runs" if job.turn.mode == "foreground" else None,
         "observed_by": job.observed_by if job.observed_by == "polling" else None,
         "next_poll_ms": job.next_poll_ms(now),
-        "next": f"agent_poll job_id={job.id}",
+        "next": f"agent_poll job_id={job.id}{note}",
     }
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -28,11 +28,11 @@ from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__, render
 from agent_jobs.asking import can_ask, polled
-from agent_jobs.engine import Engine
+from agent_jobs.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.group import SO_FAR, Group, Part, Reply
 from agent_jobs.job import OPEN, Job, Status
-from agent_jobs.pace import Pace, wait_cap_s
+from agent_jobs.pace import Pace, Waits
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
@@ -48,7 +48,6 @@ INSTRUCTIONS = (
     "The job sees only its prompt: put all context in it."
 )
 PROGRESS_S = 10.0
-START_WAIT_S = 5.0
 LISTED, LISTED_MAX = 20, 100
 DAY_S = 86_400.0
 
@@ -60,7 +59,8 @@ def build_server(
 
     Args:
         engine: Gives the engine or raises why there is none; called by every tool call.
-        max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
+        max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times. A
+            client that cancels a call that waits is answered sooner from then on.
         may_approve: Whether the host's model may approve calls; otherwise a person does.
     """
     tools = _Tools(engine, max_wait_s, may_approve=may_approve)
@@ -150,7 +150,7 @@ class _Tools:
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None, *, may_approve: bool) -> None:
         self._engine = engine
-        self._max_wait_s = max_wait_s
+        self._waits = Waits(max_wait_s)
         self._may_approve = may_approve
         self._pace = Pace()
 
@@ -199,13 +199,22 @@ class _Tools:
         jobs = await self._engine()
         if dry_run_of(order.options):
             return render.estimated(await jobs.estimate(order))
-        wait_s = self._wait_s(ctx, wait_s, START_WAIT_S if prompt is not None else 0.0)
-        started = await _telling(ctx, jobs.start(order, wait_s=wait_s), wait_s)
+        client = _client_name(ctx)
+        usual_s = self._waits.start_limit_s(client)
+        if wait_s is None:
+            wait_s = usual_s if prompt is not None else 0.0
+        wait_s = min(wait_s, self._waits.limit_s(client))
+        id_wait_s = min(ID_WAIT_S, max(usual_s, wait_s))
+        ids: list[str] = []
+        starting = jobs.start(order, wait_s=wait_s, id_wait_s=id_wait_s, on_submitted=ids.extend)
+        longest_s = max(wait_s, id_wait_s)
+        started = await self._wait(ctx, jobs, starting, longest_s, lambda: Group(job_ids=tuple(ids)) if ids else None)
         if prompt is None:
             return render.started_together([one.job for one in started], sum(one.duplicate for one in started))
         [one] = started
         self._answered(jobs, one.job, waited=False)
-        return render.started(one.job, jobs.now(), duplicate=one.duplicate)
+        note = self._waits.background_note(client)
+        return self._hinted(ctx, render.started(one.job, jobs.now(), duplicate=one.duplicate, note=note))
 
     async def agent_poll(
         self,
@@ -220,21 +229,24 @@ class _Tools:
         """
         jobs = await self._engine()
         group = _group(job_id, job_ids, batch)
-        cap_s = self._wait_s(ctx, None, float("inf"))
-        asked = render.asked(group)
+        cap_s = self._waits.limit_s(_client_name(ctx))
+        asked, waits = render.asked(group), wait_s != 0
         wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
         dialog = can_ask(ctx) and not self._may_approve
         if not dialog:
-            job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s, anew=True), wait_s)
-            return await self._shown(jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
-        found = await _telling(ctx, polled(ctx, jobs, job_id, wait_s, cap_s), cap_s)
+            polling = jobs.poll(job_id, wait_s=wait_s, anew=True)
+            job = await self._wait(ctx, jobs, polling, wait_s, lambda: group)
+            advise = self._answered(jobs, job, waited=wait_s > 0)
+            return await self._shown(ctx, jobs, job, waits=waits, advise=advise)
+        asking = polled(ctx, jobs, job_id, wait_s, cap_s)
+        found = await self._wait(ctx, jobs, asking, cap_s if wait_s > 0 else 0.0, lambda: group)
         if isinstance(found, InputRequiredResult):
             return found
         job, note = found
         advise = self._answered(jobs, job, waited=wait_s > 0)
-        return await self._shown(jobs, job, advise=advise, dialog=True, note=note)
+        return await self._shown(ctx, jobs, job, waits=waits, advise=advise, dialog=True, note=note)
 
     async def agent_result(
         self,
@@ -295,7 +307,7 @@ class _Tools:
         )
         job = await jobs.reply(job_id, reply)
         jobs.delivered(job)
-        return await self._shown(jobs, job, dialog=can_ask(ctx))
+        return await self._shown(ctx, jobs, job, dialog=can_ask(ctx))
 
     async def agent_cancel(
         self, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
@@ -320,18 +332,31 @@ class _Tools:
         return output.text if output else ""
 
     async def _shown(
-        self, jobs: Engine, job: Job, *, advise: bool = False, dialog: bool = False, note: str = ""
+        self,
+        ctx: Context,
+        jobs: Engine,
+        job: Job,
+        *,
+        waits: bool = False,
+        advise: bool = False,
+        dialog: bool = False,
+        note: str = "",
     ) -> Answer:
         if calls := await jobs.asked(job):
             return render.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
-        return render.shown(job, jobs.now(), advise=advise) | ({"note": note} if note else {})
+        # Both do not fit: a poll that does not wait asks for the activity.
+        background = self._waits.background_note(_client_name(ctx)) if waits or not job.activity else ""
+        answer = render.shown(job, jobs.now(), advise=advise, note=background) | ({"note": note} if note else {})
+        return self._hinted(ctx, answer)
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
-        gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)
+        gathered = await self._wait(ctx, jobs, jobs.gather(group, wait_s=wait_s), wait_s, lambda: group)
         asked = render.asked(group)
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
         advise = not done and wait_s > 0 and self._pace.barren(asked)
-        answer, told = render.gathered(replace(gathered, done=done), group, jobs.now(), advise=advise)
+        note = self._waits.background_note(_client_name(ctx))
+        answer, told = render.gathered(replace(gathered, done=done), group, jobs.now(), advise=advise, note=note)
+        answer = self._hinted(ctx, answer)
         if done or not gathered.going_on:
             self._pace.over(asked)
         else:
@@ -349,11 +374,35 @@ class _Tools:
         self._pace.hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
         return waited and self._pace.barren(asked)
 
-    def _wait_s(self, ctx: Context, wait_s: float | None, otherwise: float) -> float:
-        """How long a call may wait: as asked, but not longer than its host does."""
-        client = ctx.session.client_params
-        cap_s = self._max_wait_s or wait_cap_s(client.client_info.name if client else "")
-        return min(otherwise if wait_s is None else wait_s, cap_s)
+    def _hinted(self, ctx: Context, answer: Answer) -> Answer:
+        """Return the answer with a hint that suits what was learned of the client."""
+        if "next_poll_ms" not in answer:
+            return answer
+        return answer | {"next_poll_ms": self._waits.hint_ms(_client_name(ctx), answer["next_poll_ms"])}
+
+    async def _wait(
+        self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], Group | None]
+    ) -> T:
+        """Await work on a group of jobs for a call that may wait; learn from a client that cancels it."""
+        began = jobs.now()
+        try:
+            return await _report_activity(ctx, jobs, work, wait_s, group)
+        except anyio.get_cancelled_exc_class():
+            if wait_s > 0 and _is_cancelled_by_client(ctx):
+                self._waits.learn_limit(_client_name(ctx), jobs.now() - began)
+            raise
+
+
+def _client_name(ctx: Context) -> str:
+    client = ctx.session.client_params
+    return client.client_info.name if client else ""
+
+
+def _is_cancelled_by_client(ctx: Context) -> bool:
+    """Return True if the client gave this call up, rather than its connection or this process ending."""
+    request = ctx.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way
+    # A client in this process cancels the call itself, without a notification.
+    return request.cancel_requested.is_set() or request.transport.kind == "direct"
 
 
 def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> Group:
@@ -386,21 +435,26 @@ def _statuses(status: str | None) -> frozenset[Status]:
     return frozenset({Status(one_of("status", status, [*Status, "open"]))})
 
 
-async def _telling(ctx: Context, work: Awaitable[T], wait_s: float) -> T:
-    """Await the work, and tell a host that gave a progress token every ten seconds that the wait is alive."""
+async def _report_activity(
+    ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], Group | None]
+) -> T:
+    """Await the work; every ten seconds tell a host that gave a progress token what the jobs of the group do."""
     if wait_s < PROGRESS_S:
         return await work
 
-    async def tell() -> None:
-        waited_s = 0.0
+    async def report() -> None:
+        waited_s, doing = 0.0, str(Status.PENDING)
         while True:
             await anyio.sleep(PROGRESS_S)
             waited_s += PROGRESS_S
-            await ctx.report_progress(waited_s, message="working")
+            with suppress(AgentJobsError):  # the call itself says so if the database cannot be read
+                if (found := group()) is not None:
+                    doing = render.activity(await jobs.find_open(found)) or doing
+            await ctx.report_progress(waited_s, message=doing)
 
     refusal: AgentJobsError | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tell)
+        tasks.start_soon(report)
         try:
             return await work
         except AgentJobsError as error:  # would leave the group as a group

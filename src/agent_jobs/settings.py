@@ -107,8 +107,10 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
     "Waiting and limits": {
         "AGENT_JOBS_MAX_WAIT_S": Variable(
             "max_wait_s", "seconds from 1 to 3600",
-            "The longest that a tool call waits. Without it by the host: 45 s, since most cut at 60 s; 100 s in Claude "
-            "Code, 240 s in Codex and Goose, 540 s in Gemini CLI.",
+            "The longest that a tool call waits. Without it by the client: 1500 s in Claude Code, 540 s in Gemini CLI "
+            "and Qwen Code, 380 s in OpenCode and Kilo, 240 s in Codex and Goose, 25 s under an SDK's own name, else "
+            "45 s, since most cut at 60 s. A client that cancels a waiting call is answered sooner from then on.",
+            page="tools.md#how-long-a-call-waits",
         ),
         "AGENT_JOBS_START_TIMEOUT_S": Variable(
             "start_timeout_s", "seconds from 1 to 900",
