@@ -85,12 +85,16 @@ async def _open_wire(
     outgoing, outgoing_out = anyio.create_memory_object_stream[SessionMessage](0)
     loop = asyncio.get_running_loop()
 
+    def put_line(line: bytes | None) -> None:
+        if line is None:
+            lines_in.close()
+            return
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # a signal has ended the server
+            lines_in.send_nowait(line)
+
     def receive_line(line: bytes | None) -> None:
         with suppress(RuntimeError):  # the loop ends before the thread that reads
-            if line is None:
-                loop.call_soon_threadsafe(lines_in.close)
-            else:
-                loop.call_soon_threadsafe(lines_in.send_nowait, line)
+            loop.call_soon_threadsafe(put_line, line)
 
     answered = door.hand_over(receive_line)
     async with anyio.create_task_group() as tasks:
