@@ -4,6 +4,7 @@ import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -54,7 +55,11 @@ DAY_S = 86_400.0
 
 
 def build_server(
-    engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None, may_approve: bool = False
+    engine: Callable[[], Awaitable[Engine]],
+    *,
+    max_wait_s: float | None = None,
+    may_approve: bool = False,
+    is_structured: bool = False,
 ) -> MCPServer:
     """The MCP server over an engine that may still be opening.
 
@@ -62,17 +67,19 @@ def build_server(
         engine: Gives the engine or raises why there is none; called by every tool call.
         max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
         may_approve: Whether the host's model may approve calls; otherwise a person does.
+        is_structured: Whether answers are repeated as structured content, for programs that read only that.
     """
     tools = _Tools(engine, max_wait_s, may_approve=may_approve)
+    tool = partial(JobTool.of, is_structured=is_structured)
     server = _Server(
         engine,
         [
-            JobTool.of(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
-            JobTool.of(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_result, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_list, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
-            JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
+            tool(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
+            tool(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_result, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_list, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
+            tool(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
     )
     server.resource("job://{job_id}", mime_type="application/json", description="How a job stands")(tools.job)
