@@ -225,9 +225,9 @@ def test_neither_key_nor_prompt_nor_output_is_logged(tmp_path: Path, upstream: R
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": "", "AGENT_JOBS_STRUCTURED": "1"}, "OPENAI_API_KEY"),
         ({"OPENAI_BASE_URL": "not an address"}, "OPENAI_BASE_URL"),
-        ({"AGENT_JOBS_MAX_WAIT_S": "soon"}, "AGENT_JOBS_MAX_WAIT_S"),
+        ({"AGENT_JOBS_MAX_WAIT_S": "soon", "AGENT_JOBS_STRUCTURED": "1"}, "AGENT_JOBS_MAX_WAIT_S"),
         ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "AGENT_JOBS_DATA_DIR"),
     ],
     ids=["no key", "bad address", "bad number", "no folder"],
@@ -242,8 +242,9 @@ def test_whatever_is_set_wrong_the_server_stays_up_and_its_tools_say_what_to_set
         assert server.request("tools/list")["tools"]
         refused = server.request("tools/call", {"name": "agent_start", "arguments": {"prompt": "hello"}})
         assert refused["isError"]
-        assert "structuredContent" not in refused
-        assert told in answer_of(refused)["error"]["message"]
+        answer = answer_of(refused)
+        assert told in answer["error"]["message"]
+        assert refused.get("structuredContent") == (answer if "AGENT_JOBS_STRUCTURED" in environment else None)
         assert server.end() == 0
 
 

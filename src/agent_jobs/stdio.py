@@ -61,7 +61,8 @@ async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
                 is_structured=settings.structured,
             )
         else:
-            server = build_server(app.engine)
+            usable, _ = Settings.forgiving(os.environ)  # a program must be able to read what is wrong
+            server = build_server(app.engine, is_structured=usable.structured)
         _collect_garbage_again()
         await run_server(server, door)
         tasks.cancel_scope.cancel()
