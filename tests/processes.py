@@ -13,6 +13,8 @@ from typing import Any
 
 from mcp.client.stdio import StdioServerParameters
 
+from fork_server import COMMAND, Process
+
 ANSWER_S = 60.0
 MODERN = "2026-07-28"
 
@@ -108,12 +110,11 @@ def answer_of(result: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "agent_jobs", *arguments],
+    with Process(
+        [*COMMAND, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         env=_environment(data_dir, base_url) | environment,
     ) as process:
         try:
