@@ -41,8 +41,8 @@ class Server:
         return answer
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The structured answer of a tool."""
-        return self.request("tools/call", {"name": tool, "arguments": arguments})["structuredContent"]
+        """The answer of a tool."""
+        return answer_of(self.request("tools/call", {"name": tool, "arguments": arguments}))
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         return self.answer(self.send(method, params))
@@ -99,6 +99,12 @@ class Server:
         for line in self.process.stdout:
             self._answers.put(json.loads(line))
         self._answers.put(None)
+
+
+def answer_of(result: dict[str, Any]) -> dict[str, Any]:
+    """What the result of a tool call says in its text."""
+    [content] = result["content"]
+    return json.loads(content["text"])
 
 
 @contextmanager

@@ -54,9 +54,15 @@ async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
         tasks.start_soon(leave_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
-            server = build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model")
+            server = build_server(
+                app.engine,
+                max_wait_s=settings.max_wait_s,
+                may_approve=settings.approvals == "model",
+                is_structured=settings.structured,
+            )
         else:
-            server = build_server(app.engine)
+            usable, _ = Settings.forgiving(os.environ)  # a program must be able to read what is wrong
+            server = build_server(app.engine, is_structured=usable.structured)
         _collect_garbage_again()
         await run_server(server, door)
         tasks.cancel_scope.cancel()

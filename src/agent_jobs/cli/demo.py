@@ -14,6 +14,7 @@ import click
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
+from mcp_types import TextContent
 
 from agent_jobs.cli import configuration
 from agent_jobs.cli.output import is_stdout_left
@@ -120,7 +121,9 @@ class _Demo:
 
     async def _call(self, host: Client, tool: str, **arguments: Any) -> dict[str, Any]:
         result = await host.call_tool(tool, arguments)
-        answer: dict[str, Any] = result.structured_content or {}
+        [content] = result.content
+        assert isinstance(content, TextContent)
+        answer: dict[str, Any] = json.loads(content.text)
         told = {name: value for name, value in answer.items() if name != "output"}
         self.tell("server", json.dumps(told, ensure_ascii=False, separators=(",", ":")))
         return answer
