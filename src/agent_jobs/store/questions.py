@@ -203,15 +203,18 @@ class Questions:
     async def unwatched(self, group: Group, limit: int) -> list[Job]:
         clauses, values = where(replace(group, statuses=UNATTENDED, active=False))
         watched = {str(said.get("base_url")) for said in self._db.others().values()}
+        holders = await self._db.fetch("SELECT DISTINCT holder FROM job WHERE holder IS NOT NULL")
+        living = [name for (name,) in holders if not self._db.holder.dead(name)]
         rows = await self._db.fetch(
             f"""{_HEAD} WHERE {clauses} AND turn.base_url NOT IN (SELECT value FROM json_each(:watched))
+                  AND (job.holder IS NULL OR job.holder NOT IN (SELECT value FROM json_each(:living)))
                 ORDER BY job.created_at DESC, job.id LIMIT :limit""",
             **values,
             watched=json.dumps(sorted(watched)),
+            living=json.dumps(living),
             limit=limit,
         )
-        dead = {holder: self._db.holder.dead(holder) for holder in {row["holder"] for row in rows} - {None}}
-        return [self._job(row) for row in rows if row["holder"] is None or dead[row["holder"]]]
+        return [self._job(row) for row in rows]
 
     async def changed(self, job_id: str, revision: int) -> None:
         await self._db.changed(job_id, revision)
