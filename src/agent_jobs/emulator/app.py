@@ -453,4 +453,5 @@ def _result(run: Run) -> Json:
         "ended": run.ended,
         "status": run.status,
         "text": run.output_text(),
+        "streamed": run.streamed_text(),
     }

@@ -152,6 +152,10 @@ class Run:
         parts = [part for item in self.output if item["type"] == "message" for part in item["content"]]
         return "".join(part.get("text", "") for part in parts)
 
+    def streamed_text(self) -> str:
+        """Return the text that its events told so far, whether or not it became output."""
+        return "".join(event["delta"] for event in self._events if event["type"] == "response.output_text.delta")
+
     async def created(self) -> None:
         """Wait until response.created is out."""
         while not self.ended and all(event["type"] == "keepalive" for event in self._events):
