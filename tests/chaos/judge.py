@@ -92,7 +92,7 @@ def _verdict(record: Record, story: Story, wire: Wire) -> Verdict:
 
 
 def _keeps_streamed(ends: Iterator[End], response: Json, got: End | None) -> Iterator[End]:
-    """Also allow ends without an output to have a part of what was streamed, which may be all there is of a paid run."""
+    """Also allow ends without an output to have a part of what was streamed, maybe all there is of a paid run."""
     for end in ends:
         is_part = got is not None and bool(got.output) and got.output in response["streamed"]
         yield replace(end, output=got.output) if got is not None and is_part and not end.output else end
