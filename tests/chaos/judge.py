@@ -101,6 +101,8 @@ def _keeps_streamed(ends: Iterator[End], response: Json, got: End | None) -> Ite
 def _allowed(record: Record, story: Story, wire: Wire) -> Iterator[tuple[End, str]]:
     """How the job may have ended by all that upstream knows, and the cause where its start is unconfirmed."""
     fate = story.plan.post(len(wire.posts) - 1).fate if wire.posts else Fate.BUSY
+    if fate is Fate.REFUSED and story.plan.model is not None:
+        fate = Fate.BUSY  # what is refused in this way is only how it was sent: it is sent again in another
     committed = story.named or wire.touched
     if wire.responses and (committed or fate is Fate.NAMED):
         ends = _ends_of(story, wire.responses[-1], cut=_cut(record, wire))
