@@ -49,11 +49,11 @@ class Host:
             "agent_start", prompt=scripted(prompt or f"work {next(WORK)}", emulate), **{"wait_s": 0, **more}
         )
 
-    async def end(self, job_id: str) -> dict[str, Any]:
-        """Poll as the answers say until the job ended."""
-        with anyio.fail_after(30):
+    async def end(self, job_id: str, **more: Any) -> dict[str, Any]:
+        """Poll as the answers say until the job ended; the limit is for hangs, on a machine however busy."""
+        with anyio.fail_after(60):
             while True:
-                answer = await self.call("agent_poll", job_id=job_id)
+                answer = await self.call("agent_poll", job_id=job_id, **more)
                 if "next_poll_ms" not in answer:
                     return answer
 

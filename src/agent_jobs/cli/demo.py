@@ -17,7 +17,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
 from agent_jobs.cli import configuration
+from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_left
+from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator import running
 
 LIMIT_S = 20.0
@@ -37,7 +39,8 @@ def run(question: str) -> int:
     """Show the demo; returns 0 only if the job survived, completed, and was paid for once."""
     click.echo("A job that outlives its server. No key, no network; only the model is emulated.\n")
     failures: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
+    is_interrupted = False
+    with raise_on_ctrl_c(), tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
         demo = _Demo(Path(folder), upstream.base_url)
         try:
             demo.tell("upstream", f"an emulated Responses API listens on {upstream.base_url}")
@@ -49,7 +52,9 @@ def run(question: str) -> int:
         except* (DemoError, MCPError, OSError) as group:  # a task group hands errors on as a group
             failures = [str(error) or "it took too long" for error in _leaves(group)]
         except* KeyboardInterrupt:
-            failures = ["it was interrupted"]
+            is_interrupted = True
+    if is_interrupted:
+        raise Interrupted("")
     if failures:
         click.echo(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
         return 1

@@ -8,6 +8,8 @@ import tempfile
 import threading
 from typing import Any
 
+from agent_jobs.ctrl_c import raise_on_ctrl_c
+
 LIMIT_S = 30.0
 OLD, MODERN = "2025-11-25", "2026-07-28"
 _META = "io.modelcontextprotocol/"
@@ -24,7 +26,7 @@ def tools_in(version: str) -> list[str]:
     Raises:
         SelfTestError: It ended, did not answer in time, or answered something else.
     """
-    with tempfile.TemporaryDirectory(prefix="agent-jobs-doctor-") as folder:
+    with raise_on_ctrl_c(), tempfile.TemporaryDirectory(prefix="agent-jobs-doctor-") as folder:
         kept = {name: text for name, text in os.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
         process = subprocess.Popen(
             [sys.executable, "-m", "agent_jobs"],
