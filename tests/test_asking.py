@@ -392,7 +392,7 @@ def test_an_answer_outlives_every_process_that_had_to_do_with_it(tmp_path: Path,
 
 
 async def test_a_question_that_nobody_answers_ends_the_job_in_time_whoever_looks_meanwhile(settings: Settings) -> None:
-    async with hosting(replace(settings, input_timeout_s=60.0)) as host:
+    async with hosting(replace(settings, input_timeout_s=60.0, max_wait_s=45.0)) as host:
         told = await asking(host, function_calls=[LOOKUP])
         answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45)
         answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45) if "error" not in answer else answer

@@ -1,7 +1,6 @@
 """Ctrl-C before upstream has named the response: nothing that is paid is lost, and the id is always shown."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,8 +14,9 @@ from typing import IO
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
+from fork_server import COMMAND, Process
 from hosts import scripted
-from terminals import COMMAND, Terminal
+from terminals import Terminal
 
 WORK = "Compare two queues and say which of them is to be taken for what"
 #: Upstream takes the request and names the response some seconds later.
@@ -35,8 +35,8 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
 @contextmanager
 def begun(terminal: Terminal, *arguments: str, **more: str) -> "Generator[subprocess.Popen[str]]":
     """A command on pipes, to be interrupted on the way."""
-    with subprocess.Popen(
-        [*COMMAND, *arguments], env=terminal.environment(**more), cwd=terminal.folder.parent, text=True,
+    with Process(
+        [*COMMAND, *arguments], env=terminal.environment(**more), cwd=terminal.folder.parent,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:
@@ -147,17 +147,89 @@ def test_a_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal
     assert {job["status"] for job in jobs_of(terminal)} == {"pending", "completed"}
 
 
-@pytest.mark.parametrize("command", [["list"], ["run", "x"], ["doctor"], ["config"], ["watch"], ["prune"], ["--help"]])
-def test_ctrl_c_during_the_imports_is_reported_as_everywhere(tmp_path: Path, command: list[str]):
-    # The interrupt arrives with the first import of the command line's own modules.
-    hook = "import signal, os, sys\nclass Interrupt:\n def find_spec(self, name, *_):\n"
-    hook += "  if name == 'agent_jobs.cli':\n   os.kill(os.getpid(), signal.SIGINT)\n"
-    (tmp_path / "sitecustomize.py").write_text(f"{hook}sys.meta_path.insert(0, Interrupt())\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
-    ended = subprocess.run(
-        [*COMMAND, *command], env=environment, capture_output=True, text=True, check=False, timeout=40
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")
+#: Presses Ctrl-C where a function is entered: `{function: [the end of its file, how often]}`.
+PRESS = """
+import os, signal, sys
+places = {places!r}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has the children of its background jobs ignore it
+def press(frame, event, argument):
+    code = frame.f_code
+    if event == "call" and code.co_qualname in places and code.co_filename.endswith(places[code.co_qualname][0]):
+        for _ in range(places.pop(code.co_qualname)[1]):
+            os.kill(os.getpid(), signal.SIGINT)
+sys.setprofile(press)
+"""
+
+
+def pressed(terminal: Terminal, *command: str, **places: tuple[str, int]) -> "subprocess.CompletedProcess[str]":
+    """Run a command that presses Ctrl-C on itself at such places."""
+    folder = terminal.folder.parent / "press"
+    folder.mkdir()
+    named = {name.replace("__", "."): place for name, place in places.items()}
+    (folder / "sitecustomize.py").write_text(PRESS.format(places=named))
+    return terminal.pipe(*command, PYTHONPATH=str(folder), AGENT_JOBS_LOG_LEVEL="error")
+
+
+MODULE = "<module>"
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "file"),
+    [
+        (["list"], "_serve_or_command", "agent_jobs/__main__.py"),
+        (["run", "x"], MODULE, "agent_jobs/cli/__init__.py"),
+        (["--help"], "Command.make_context", "click/core.py"),
+        (["doctor"], "Commands.resolve_command", "cli/__init__.py"),
+        (["list"], "Settings.from_env", "agent_jobs/settings.py"),
+        (["run", "x"], MODULE, "agent_jobs/intake.py"),  # imported on the event loop, as is the next
+        (["start", "x"], MODULE, "agent_jobs/runner.py"),
+        (["list"], MODULE, "agent_jobs/store/sqlite.py"),
+        (["list"], "shutdown", "logging/__init__.py"),
+        (["list"], "_shutdown", "threading.py"),
+        (["result", "x", "--json"], "Refusal.show", "cli/session.py"),
+    ],
+    ids=str,
+)
+def test_ctrl_c_is_reported_alike_wherever_it_is_pressed(
+    terminal: Terminal, command: list[str], function: str, file: str
+):
+    """From the first line of ours to the last of Python's own: while it imports, parses, opens, shows, and ends."""
+    ended = pressed(terminal, *command, **{function.replace(".", "__"): (file, 2)})
+    assert (ended.returncode, ended.stderr) == (130, "Interrupted.\n")
+
+
+def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
+    # Modules are cleared last of all, after Python has given its signal handlers up.
+    folder = terminal.folder.parent / "press"
+    folder.mkdir()
+    last = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nclass Last:\n"
+    last += " def __del__(self, kill=os.kill, pid=os.getpid()):\n  kill(pid, 2)\nlast = Last()\n"
+    (folder / "sitecustomize.py").write_text(last)
+    ended = terminal.pipe("list", PYTHONPATH=str(folder))
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"follow": ("cli/watch.py", 1), "App__hurry": ("agent_jobs/app.py", 1)},
+        {"follow": ("cli/watch.py", 2)},
+        {"follow": ("cli/watch.py", 1), "Interrupted__show": ("cli/interruption.py", 1)},
+        {"follow": ("cli/watch.py", 1), "shutdown": ("logging/__init__.py", 1)},
+    ],
+    ids=["closing", "before the loop turns", "reporting", "atexit"],
+)
+def test_a_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, places: dict[str, tuple[str, int]]):
+    ended = pressed(terminal, "run", scripted(WORK, {"duration_s": 3000}), **places)
+    [job] = jobs_of(terminal)
+    assert ended.returncode == 130
+    assert ended.stderr.splitlines()[-1].startswith(f"Interrupted. Left {job['job_id']}: it goes on upstream.")
+    assert ended.stderr.count("Interrupted.") == 1
+
+
+def test_ctrl_c_after_the_end_still_shows_the_answer(terminal: Terminal):
+    ended = pressed(terminal, "run", scripted(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
+    assert (ended.returncode, ended.stdout) == (0, "Done.\n")
 
 
 def test_run_json_says_what_a_job_that_asks_needs(terminal: Terminal):

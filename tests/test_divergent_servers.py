@@ -327,11 +327,15 @@ async def test_a_look_that_was_overtaken_by_another_process_is_not_the_last(sett
 
 
 async def test_a_look_that_says_400_of_the_id_is_one_that_says_404(settings: Settings, upstream: RunningServer) -> None:
-    async with hosting(replace(settings, follow=0), speed=50) as host:
+    async with hosting(replace(settings, follow=0, max_wait_s=3600), speed=50) as host:
         started = await host.start(emulate={"end": "never"})
-        words = f"Invalid response id '{started['response_id']}'"
+        await eventually(
+            lambda: upstream.emulator.counters()["creates"] == 1
+        )  # a busy machine names it after the start
+        [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+        words = f"Invalid response id '{run['id']}'"
         upstream.queue_fault(on="retrieve", status=400, body={"detail": words}, times=-1)
-        assert (await host.end(started["job_id"]))["status"] == "expired"
+        assert (await host.end(started["job_id"], wait_s=3600))["status"] == "expired"
 
 
 async def test_an_unknown_model_that_was_accepted_fails_when_upstream_says_so(settings: Settings) -> None:

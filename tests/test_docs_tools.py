@@ -9,6 +9,7 @@ import pytest
 
 from agent_jobs import files, settle
 from agent_jobs.files.attachment import DATA_TYPES
+from agent_jobs.pace import BACKGROUND_NOTE, LEARNED_SHARE, SDK_NAMES, SDK_WAIT_CAP_S, WAIT_CAP_S, WAIT_CAPS_S
 from agent_jobs.render import ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES, RUNNING_BYTES, START_BYTES
 from agent_jobs.settings import Settings
 from hosts import hosting
@@ -57,6 +58,16 @@ def test_every_answer_is_json(answer: str) -> None:
 def test_the_sizes_are_those_that_are_kept() -> None:
     told = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
     assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= told
+
+
+def test_the_waits_of_hosts_are_those_that_they_get() -> None:
+    waits = PAGE.partition("### How long a call waits\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:4]] for row in waits.splitlines() if row.startswith("| ")][1:]
+    shown = {name: float(seconds) for _, names, seconds in rows for name in re.findall(r"`([^`]+)`", names)}
+    assert shown == {**WAIT_CAPS_S, **dict.fromkeys(SDK_NAMES, SDK_WAIT_CAP_S)}
+    assert float(rows[-1][2]) == WAIT_CAP_S
+    assert f"`{BACKGROUND_NOTE}`" in waits
+    assert f"than {LEARNED_SHARE} of that time" in " ".join(waits.split())
 
 
 def test_the_limits_of_files_are_those_that_are_kept() -> None:

@@ -207,7 +207,8 @@ async def test_data_files_are_uploaded_before_the_start_and_removed_after_the_en
         assert counted(upstream) == (2, 0, 2)
         assert len(sent(settings, started)) == 1, "only the prompt"
         answer = await host.end(started["job_id"])
-        assert counted(upstream) == (2, 2, 0)
+        await nothing_left(upstream)
+    assert counted(upstream) == (2, 2, 0)
     assert answer["output"] == "2"
     assert operations(upstream)[:3] == ["upload", "upload", "create"]
     files = [entry for entry in upstream.emulator.log() if entry["entry"] == "file"]

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "group": {"job"},
     "errors": set(),
     "clock": set(),
+    "ctrl_c": set(),
     "lock": set(),
     "jsonrpc": set(),
     "api_key": set(),
@@ -60,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         *ENGINE_ROOM,
         "advance",
         "collect",
+        "ctrl_c",
         "follow",
         "runner",
         "pgqueue",
@@ -84,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": FACE
     | {
         "",
+        "ctrl_c",
         "front_door",
         "hosts",
         "lock",
@@ -95,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
         "stdio",
         "emulator",
     },
-    "__main__": {"front_door", "stdio", "cli"},
+    "__main__": {"ctrl_c", "front_door", "stdio", "cli"},
     "emulator": set(),
 }
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import anyio
-import pytest
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
@@ -149,12 +148,3 @@ async def test_a_list_finds_jobs_by_status_batch_and_words_newest_first(settings
     assert found["one"] == [second["job_id"]]
     assert len(open_jobs["jobs"]) == 2
     assert "today_usd" not in listed, "no price is known of this endpoint, and 0 would be one"
-
-
-@pytest.mark.parametrize(
-    ("client", "cap_s"), [("claude-code", 100), ("Goose", 240), ("codex-mcp-client", 240), ("someone", 45)]
-)
-def test_a_client_is_made_to_wait_as_long_as_its_host_allows(client: str, cap_s: float) -> None:
-    from agent_jobs.pace import wait_cap_s
-
-    assert wait_cap_s(client) == cap_s

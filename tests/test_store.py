@@ -869,6 +869,16 @@ async def test_a_due_job_is_claimed_once_until_it_is_scheduled_again(store: Stor
     assert await store.next_at(HERE) is None
 
 
+async def test_an_end_is_settled_once_although_the_step_that_ended_the_job_is_scheduled_late(store: Store):
+    running = await standing(store, IN_PROGRESS)
+    await store.save(replace(at(running, COMPLETED), unsettled=True))
+    assert await store.due(NOW + 1, HERE) == ["job_1"]
+    await store.schedule("job_1", NOW + 1, 0)  # by the step that ended it, while another settles it
+    assert await store.due(NOW + 1, HERE) == []
+    await store.schedule("job_1", NOW + 1, 60)  # what could not be settled is tried again
+    assert await store.due(NOW + 61, HERE) == ["job_1"]
+
+
 async def test_a_job_that_another_process_holds_is_not_due_here(store: Store, other: Store):
     await standing(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 1)

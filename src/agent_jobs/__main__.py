@@ -4,14 +4,13 @@ import gc
 import os
 import sys
 
+from agent_jobs.ctrl_c import end_on_ctrl_c
+
 
 def main() -> None:
-    """Run the server or a command; Ctrl-C during the imports ends both as it does later."""
-    try:
-        _serve_or_command()
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        raise SystemExit(130) from None
+    """Run the server or a command; Ctrl-C ends both in one wording, from here to the end of the interpreter."""
+    end_on_ctrl_c()
+    _serve_or_command()
 
 
 def _serve_or_command() -> None:

@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from agent_jobs.clock import Clock
+from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.job import Job
@@ -277,14 +278,18 @@ async def leave_on_signal(
     if sys.platform == "win32":  # pragma: no cover
         task_status.started()
         return  # the event loop there has no signal receiver: hosts close stdin, Ctrl-C ends a command the hard way
-    ends = [signal.SIGTERM, signal.SIGINT]
+    ends = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's stay ignored
         ends.append(signal.SIGHUP)
-    with anyio.open_signal_receiver(*ends) as signals:
+
+    def end_on_interrupt() -> None:
+        if interrupt():
+            logger.info("ending on signal %s", signal.SIGINT)
+            scope.cancel()
+
+    with catch_ctrl_c(end_on_interrupt), anyio.open_signal_receiver(*ends) as signals:
         task_status.started()
         async for number in signals:
-            if number == signal.SIGINT and not interrupt():
-                continue
             logger.info("ending on signal %s", number)
             scope.cancel()
 

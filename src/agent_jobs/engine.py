@@ -94,8 +94,17 @@ class Engine:
         """The engine's time in epoch seconds, by which answers tell ages."""
         return self._clock.now()
 
-    async def start(self, order: Order, *, wait_s: float = 0.0) -> list[Started]:
+    async def start(
+        self,
+        order: Order,
+        *,
+        wait_s: float = 0.0,
+        id_wait_s: float = ID_WAIT_S,
+        on_submitted: Callable[[list[str]], object] = list,
+    ) -> list[Started]:
         """Write the jobs down, have them launched, and wait until upstream named their ids or `wait_s` for their end.
+
+        The ids are waited for `id_wait_s` at most. `on_submitted` gets the jobs' own ids as soon as they are written.
 
         Work that was asked for before is not started again, while the job that does it goes on, or its result was
         handed to nobody yet, or its start is unconfirmed: that job answers. `options.allow_duplicate` starts another,
@@ -108,7 +117,11 @@ class Engine:
         """
         began = self._clock.now()
         submitted = await self.submit(await self.plan(order))
-        return [Started(await self._launched(job, began, wait_s), duplicate=duplicate) for job, duplicate in submitted]
+        on_submitted([job.id for job, _ in submitted])
+        return [
+            Started(await self._launched(job, began, wait_s, id_wait_s), duplicate=duplicate)
+            for job, duplicate in submitted
+        ]
 
     async def plan(self, order: Order) -> Intended:
         """Check an order and price it; nothing is written down yet.
@@ -153,10 +166,10 @@ class Engine:
         job = await self._until(await self._existing(job.id), _arrived, wait_s)
         return await self._placed(job)
 
-    async def _launched(self, job: Job, began: float, wait_s: float) -> Job:
+    async def _launched(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
         """The job with its id, or its end if that comes in time; as last known where the database fails."""
         try:
-            job = await self._until(job, _arrived, began + ID_WAIT_S - self._clock.now())
+            job = await self._until(job, _arrived, began + id_wait_s - self._clock.now())
             if wait_s > 0 and not job.terminal:
                 job = await self._watched(job, began + wait_s - self._clock.now())
             return await self._placed(job)
@@ -215,6 +228,12 @@ class Engine:
                     with self._clock.limit(SETTLE_WAIT_S if settling else inf):
                         await self._store.moved(mark)
         return gathered
+
+    async def find_open(self, group: Group) -> list[Job]:
+        """Return the jobs of a group that have not ended, as they are stored; upstream is not asked."""
+        if group.active:
+            group = replace(group, since=self._clock.now() - UNTOLD_S)
+        return [await self._placed(job) for job in await self._found(group) if not job.terminal]
 
     async def result(self, job_id: str) -> Result:
         """All that is kept of a job.

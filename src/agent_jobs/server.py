@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -28,51 +29,59 @@ from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__, render
 from agent_jobs.asking import can_ask, polled
-from agent_jobs.engine import Engine
+from agent_jobs.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.group import SO_FAR, Group, Part, Reply
 from agent_jobs.job import OPEN, Job, Status
-from agent_jobs.pace import Pace, wait_cap_s
+from agent_jobs.pace import Pace, Waits
+from agent_jobs.paging import page_cap_bytes
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
 T = TypeVar("T")
 
+#: Codex shows its model the first 260 characters; Copilot, Cline and Continue show none, so the tools say it as well.
 INSTRUCTIONS = (
-    "Hands long work (research, hard reasoning, reviews) to a model that works in the background for minutes or hours. "
-    "agent_start, then agent_poll with the job_id until status is completed, incomplete, failed, cancelled or expired. "
-    "input_required: the job asks something; do what next says. "
-    "agent_poll waits on the server, so just call it again; 'in_progress' is normal and no error. "
+    "Hands long work (research, hard reasoning, reviews) to a background model. "
+    "Call agent_start once, then agent_poll: it waits on the server. "
+    "in_progress is normal, no error: poll again, or end your turn, tell the user the job_id, poll later. "
     "Never start the same work twice: each job costs money, and a job survives restarts. "
-    "If it takes long, end your turn, tell the user the job_id, and poll later. "
+    "It is over when status is completed, incomplete, failed, cancelled or expired. "
+    "input_required: the job asks something; do what `next` says. "
     "The job sees only its prompt: put all context in it."
 )
 PROGRESS_S = 10.0
-START_WAIT_S = 5.0
 LISTED, LISTED_MAX = 20, 100
 DAY_S = 86_400.0
 
 
 def build_server(
-    engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None, may_approve: bool = False
+    engine: Callable[[], Awaitable[Engine]],
+    *,
+    max_wait_s: float | None = None,
+    may_approve: bool = False,
+    is_structured: bool = False,
 ) -> MCPServer:
     """The MCP server over an engine that may still be opening.
 
     Args:
         engine: Gives the engine or raises why there is none; called by every tool call.
-        max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
+        max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times. A
+            client that cancels a call that waits is answered sooner from then on.
         may_approve: Whether the host's model may approve calls; otherwise a person does.
+        is_structured: Whether answers are repeated as structured content, for programs that read only that.
     """
     tools = _Tools(engine, max_wait_s, may_approve=may_approve)
+    tool = partial(JobTool.of, is_structured=is_structured)
     server = _Server(
         engine,
         [
-            JobTool.of(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
-            JobTool.of(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_result, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_list, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
-            JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
+            tool(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
+            tool(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_result, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_list, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
+            tool(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
     )
     server.resource("job://{job_id}", mime_type="application/json", description="How a job stands")(tools.job)
@@ -150,7 +159,7 @@ class _Tools:
 
     def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None, *, may_approve: bool) -> None:
         self._engine = engine
-        self._max_wait_s = max_wait_s
+        self._waits = Waits(max_wait_s)
         self._may_approve = may_approve
         self._pace = Pace()
 
@@ -167,7 +176,7 @@ class _Tools:
         previous_job_id: Annotated[str | None, Field(description="Go on from this ended job")] = None,
         batch: Annotated[str | None, Field(description="Name to poll jobs together by")] = None,
         priority: Literal["normal", "high"] = "normal",
-        wait_s: Annotated[float | None, Field(ge=0, description="Wait so long for the result")] = None,
+        wait_s: Annotated[float | None, Field(ge=0, description="Seconds to wait for its end")] = None,
         options: Annotated[
             dict[str, Any] | None,
             Field(
@@ -177,8 +186,8 @@ class _Tools:
             ),
         ] = None,
     ) -> Answer:
-        """Start long work in the background; answers with a job_id within seconds. Costs money: never start the same
-        work twice. Then agent_poll.
+        """Hand long work (research, hard reasoning, reviews) to a background model. Returns a job_id within
+        seconds; then call agent_poll. Start the same work only once, however long it takes: each start costs money.
         """
         if prompt is not None and prompts == [prompt]:
             prompts = None
@@ -199,13 +208,28 @@ class _Tools:
         jobs = await self._engine()
         if dry_run_of(order.options):
             return render.estimated(await jobs.estimate(order))
-        wait_s = self._wait_s(ctx, wait_s, START_WAIT_S if prompt is not None else 0.0)
-        started = await _telling(ctx, jobs.start(order, wait_s=wait_s), wait_s)
+        client = _client_name(ctx)
+        usual_s = self._waits.start_limit_s(client)
+        if wait_s is None:
+            wait_s = usual_s if prompt is not None else 0.0
+        wait_s = min(wait_s, self._waits.limit_s(client))
+        id_wait_s = min(ID_WAIT_S, max(usual_s, wait_s))
+        ids: list[str] = []
+        starting = jobs.start(order, wait_s=wait_s, id_wait_s=id_wait_s, on_submitted=ids.extend)
+        longest_s = max(wait_s, id_wait_s)
+        started = await self._wait(ctx, jobs, starting, longest_s, lambda: Group(job_ids=tuple(ids)) if ids else None)
         if prompt is None:
             return render.started_together([one.job for one in started], sum(one.duplicate for one in started))
         [one] = started
         self._answered(jobs, one.job, waited=False)
-        return render.started(one.job, jobs.now(), duplicate=one.duplicate)
+        answer = render.started(
+            one.job,
+            jobs.now(),
+            duplicate=one.duplicate,
+            host_note=self._waits.background_note(client),
+            limit_bytes=_page_bytes(ctx),
+        )
+        return self._hinted(ctx, answer)
 
     async def agent_poll(
         self,
@@ -215,35 +239,40 @@ class _Tools:
         batch: str | None = None,
         wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
     ) -> Answer | InputRequiredResult:
-        """Wait until a job ends (the server does the waiting) and get its output. Still in_progress? Call again: that
-        is no error. input_required? Do what `next` says. Without arguments: any of your jobs.
+        """Wait on the server until a job ends, and get its output. in_progress is normal, no error: call again; if it
+        takes long, end your turn, tell the user the job_id and poll later. input_required: do what `next` says. No
+        arguments: any of your jobs.
         """
         jobs = await self._engine()
         group = _group(job_id, job_ids, batch)
-        cap_s = self._wait_s(ctx, None, float("inf"))
-        asked = render.asked(group)
+        cap_s = self._waits.limit_s(_client_name(ctx))
+        asked, waits = render.asked(group), wait_s != 0
         wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
         dialog = can_ask(ctx) and not self._may_approve
         if not dialog:
-            job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s, anew=True), wait_s)
-            return await self._shown(jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
-        found = await _telling(ctx, polled(ctx, jobs, job_id, wait_s, cap_s), cap_s)
+            polling = jobs.poll(job_id, wait_s=wait_s, anew=True)
+            job = await self._wait(ctx, jobs, polling, wait_s, lambda: group)
+            advise = self._answered(jobs, job, waited=wait_s > 0)
+            return await self._shown(ctx, jobs, job, waits=waits, advise=advise)
+        asking = polled(ctx, jobs, job_id, wait_s, cap_s)
+        found = await self._wait(ctx, jobs, asking, cap_s if wait_s > 0 else 0.0, lambda: group)
         if isinstance(found, InputRequiredResult):
             return found
         job, note = found
         advise = self._answered(jobs, job, waited=wait_s > 0)
-        return await self._shown(jobs, job, advise=advise, dialog=True, note=note)
+        return await self._shown(ctx, jobs, job, waits=waits, advise=advise, dialog=True, note=note)
 
     async def agent_result(
         self,
+        ctx: Context,
         job_id: str,
         part: Part = "text",
         offset: Annotated[int, Field(ge=0)] = 0,
-        max_bytes: Annotated[int, Field(ge=500, le=100_000)] = render.OUTPUT_BYTES,
+        max_bytes: Annotated[int | None, Field(ge=500, le=100_000)] = None,
     ) -> Answer:
-        """Read an output by pages, its outline, sources or files; items: what it did and what it asks, whole."""
+        """Read more of an output by pages, its outline, sources or files; items: what it did and asks, whole."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
         asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
@@ -251,21 +280,22 @@ class _Tools:
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
             jobs.delivered(result.job)
-        return render.part(result, part, offset, max_bytes)
+        return render.part(result, part, offset, max_bytes or _page_bytes(ctx))
 
     async def agent_list(
         self,
-        status: Annotated[str | None, Field(description="or open: all that have not ended")] = None,
+        ctx: Context,
+        status: Annotated[str | None, Field(description="or open: all not ended")] = None,
         batch: str | None = None,
         query: Annotated[str | None, Field(description="In the title")] = None,
         days: Annotated[float | None, Field(gt=0)] = None,
         limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = LISTED,
     ) -> Answer:
-        """Find jobs, newest first, with counts and today's cost. To wait for them use agent_poll."""
+        """Find jobs, newest first, with counts and today's cost. To wait use agent_poll."""
         jobs = await self._engine()
         since = 0.0 if days is None else jobs.now() - days * DAY_S
         group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
-        return render.listed(await jobs.find(group, limit), jobs.now())
+        return render.listed(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
 
     async def agent_reply(
         self,
@@ -274,16 +304,12 @@ class _Tools:
         outputs: Annotated[
             list[dict[str, Any]] | None, Field(description="[{call_id, output}]: what your functions gave")
         ] = None,
-        approve: Annotated[
-            list[str] | None, Field(description="call_ids that the user allowed, never on your own")
-        ] = None,
+        approve: Annotated[list[str] | None, Field(description="call_ids the user allowed, never on your own")] = None,
         deny: Annotated[list[str] | None, Field(description="call_ids not to be done")] = None,
-        message: Annotated[
-            str | None, Field(description="For the job, in place of the answers you do not give")
-        ] = None,
+        message: Annotated[str | None, Field(description="For the job, in place of answers you do not give")] = None,
     ) -> Answer:
-        """Answer the `needs` of a job whose status is input_required, at once or one by one; it goes on when all are
-        answered. Then agent_poll.
+        """Answer the `needs` of a job that is input_required, all or some; it goes on once all are answered. Then
+        agent_poll.
         """
         jobs = await self._engine()
         if approve and not self._may_approve:
@@ -295,10 +321,10 @@ class _Tools:
         )
         job = await jobs.reply(job_id, reply)
         jobs.delivered(job)
-        return await self._shown(jobs, job, dialog=can_ask(ctx))
+        return await self._shown(ctx, jobs, job, dialog=can_ask(ctx))
 
     async def agent_cancel(
-        self, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
+        self, ctx: Context, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
     ) -> Answer:
         """Stop jobs, upstream too, so that they cost no more."""
         group = _group(job_id, job_ids, batch)
@@ -307,7 +333,9 @@ class _Tools:
         jobs = await self._engine()
         stopped = await jobs.cancel(group)
         jobs.delivered(*stopped)
-        return render.shown(stopped[0], jobs.now()) if job_id is not None else render.stopped(stopped, group)
+        if job_id is None:
+            return render.stopped(stopped, group)
+        return render.shown(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
 
     async def job(self, job_id: str) -> str:
         """A job as a poll that does not wait would tell of it."""
@@ -320,18 +348,39 @@ class _Tools:
         return output.text if output else ""
 
     async def _shown(
-        self, jobs: Engine, job: Job, *, advise: bool = False, dialog: bool = False, note: str = ""
+        self,
+        ctx: Context,
+        jobs: Engine,
+        job: Job,
+        *,
+        waits: bool = False,
+        advise: bool = False,
+        dialog: bool = False,
+        note: str = "",
     ) -> Answer:
         if calls := await jobs.asked(job):
             return render.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
-        return render.shown(job, jobs.now(), advise=advise) | ({"note": note} if note else {})
+        # Both do not fit: a poll that does not wait asks for the activity.
+        background = self._waits.background_note(_client_name(ctx)) if waits or not job.activity else ""
+        answer = render.shown(
+            job, jobs.now(), advise=advise, note=note, host_note=background, limit_bytes=_page_bytes(ctx)
+        )
+        return self._hinted(ctx, answer)
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
-        gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)
+        gathered = await self._wait(ctx, jobs, jobs.gather(group, wait_s=wait_s), wait_s, lambda: group)
         asked = render.asked(group)
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
         advise = not done and wait_s > 0 and self._pace.barren(asked)
-        answer, told = render.gathered(replace(gathered, done=done), group, jobs.now(), advise=advise)
+        answer, told = render.gathered(
+            replace(gathered, done=done),
+            group,
+            jobs.now(),
+            advise=advise,
+            host_note=self._waits.background_note(_client_name(ctx)),
+            limit_bytes=_page_bytes(ctx),
+        )
+        answer = self._hinted(ctx, answer)
         if done or not gathered.going_on:
             self._pace.over(asked)
         else:
@@ -349,11 +398,41 @@ class _Tools:
         self._pace.hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
         return waited and self._pace.barren(asked)
 
-    def _wait_s(self, ctx: Context, wait_s: float | None, otherwise: float) -> float:
-        """How long a call may wait: as asked, but not longer than its host does."""
-        client = ctx.session.client_params
-        cap_s = self._max_wait_s or wait_cap_s(client.client_info.name if client else "")
-        return min(otherwise if wait_s is None else wait_s, cap_s)
+    def _hinted(self, ctx: Context, answer: Answer) -> Answer:
+        """Return the answer with a hint that suits what was learned of the client."""
+        if "next_poll_ms" not in answer:
+            return answer
+        return answer | {"next_poll_ms": self._waits.hint_ms(_client_name(ctx), answer["next_poll_ms"])}
+
+    async def _wait(
+        self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], Group | None]
+    ) -> T:
+        """Await work on a group of jobs for a call that may wait; learn from a client that cancels it."""
+        began = jobs.now()
+        try:
+            return await _report_activity(ctx, jobs, work, wait_s, group)
+        except anyio.get_cancelled_exc_class():
+            if wait_s > 0 and _is_cancelled_by_client(ctx):
+                self._waits.learn_limit(_client_name(ctx), jobs.now() - began)
+            raise
+
+
+def _client_name(ctx: Context) -> str:
+    client = ctx.session.client_params
+    return client.client_info.name if client else ""
+
+
+def _is_cancelled_by_client(ctx: Context) -> bool:
+    """Return True if the client gave this call up, rather than its connection or this process ending."""
+    request = ctx.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way
+    # A client in this process cancels the call itself, without a notification.
+    return request.cancel_requested.is_set() or request.transport.kind == "direct"
+
+
+def _page_bytes(ctx: Context) -> int:
+    """Return how much of an output the host shows as a whole."""
+    client = ctx.session.client_params
+    return page_cap_bytes(client.client_info.name if client else "")
 
 
 def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> Group:
@@ -386,21 +465,26 @@ def _statuses(status: str | None) -> frozenset[Status]:
     return frozenset({Status(one_of("status", status, [*Status, "open"]))})
 
 
-async def _telling(ctx: Context, work: Awaitable[T], wait_s: float) -> T:
-    """Await the work, and tell a host that gave a progress token every ten seconds that the wait is alive."""
+async def _report_activity(
+    ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], Group | None]
+) -> T:
+    """Await the work; every ten seconds tell a host that gave a progress token what the jobs of the group do."""
     if wait_s < PROGRESS_S:
         return await work
 
-    async def tell() -> None:
-        waited_s = 0.0
+    async def report() -> None:
+        waited_s, doing = 0.0, str(Status.PENDING)
         while True:
             await anyio.sleep(PROGRESS_S)
             waited_s += PROGRESS_S
-            await ctx.report_progress(waited_s, message="working")
+            with suppress(AgentJobsError):  # the call itself says so if the database cannot be read
+                if (found := group()) is not None:
+                    doing = render.activity(await jobs.find_open(found)) or doing
+            await ctx.report_progress(waited_s, message=doing)
 
     refusal: AgentJobsError | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tell)
+        tasks.start_soon(report)
         try:
             return await work
         except AgentJobsError as error:  # would leave the group as a group

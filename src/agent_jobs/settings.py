@@ -27,6 +27,9 @@ ENDPOINT = re.compile(
     re.I,
 )
 DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+/*$", re.I)  # of Azure, before its v1 API
+SWITCH = ("0", "1")
+#: What people write for them.
+SWITCH_WORDS = {"no": "0", "off": "0", "false": "0", "yes": "1", "on": "1", "true": "1"}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -107,8 +110,10 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
     "Waiting and limits": {
         "AGENT_JOBS_MAX_WAIT_S": Variable(
             "max_wait_s", "seconds from 1 to 3600",
-            "The longest that a tool call waits. Without it by the host: 45 s, since most cut at 60 s; 100 s in Claude "
-            "Code, 240 s in Codex and Goose, 540 s in Gemini CLI.",
+            "The longest that a tool call waits. Without it by the client: 1500 s in Claude Code, 540 s in Gemini CLI "
+            "and Qwen Code, 380 s in OpenCode and Kilo, 240 s in Codex and Goose, 25 s under an SDK's own name, else "
+            "45 s, since most cut at 60 s. A client that cancels a waiting call is answered sooner from then on.",
+            page="tools.md#how-long-a-call-waits",
         ),
         "AGENT_JOBS_START_TIMEOUT_S": Variable(
             "start_timeout_s", "seconds from 1 to 900",
@@ -170,6 +175,12 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
         ),
         "AGENT_JOBS_PRICES": Variable(
             "prices", _PATH, "A price table of your own, a TOML file.", page="cost.md#your-price-table"
+        ),
+    },
+    "What hosts are sent": {
+        "AGENT_JOBS_STRUCTURED": Variable(
+            "structured", f"one of {', '.join(SWITCH)}",
+            "1: tool answers also come as structuredContent, for programs; some hosts show a model both copies.", "0",
         ),
     },
     "The log": {
@@ -240,6 +251,7 @@ class Settings:
     prices: Path | None = None
     daily_budget_usd: float | None = None
     budget_mode: str = "bound"
+    structured: bool = False
     log_level: str = "warning"
     warnings: tuple[str, ...] = ()  #: of what was set: a sentence for each thing that is not as it was meant
 
@@ -284,6 +296,7 @@ class Settings:
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             budget_mode=_one_of(env, "AGENT_JOBS_BUDGET_MODE", ("bound", "spent"), "bound"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
+            structured=_is_on(env, "AGENT_JOBS_STRUCTURED"),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
             warnings=(
                 *not_filled_in,
@@ -540,6 +553,11 @@ def _whole(env: Mapping[str, str], name: str, default: int, least: int = 1) -> i
     if not (value.isascii() and value.isdecimal() and least <= int(value[:5]) <= 9999):
         raise ConfigError(f"{name} takes a whole number from {least} to 9999; without it {default} is used.")
     return int(value)
+
+
+def _is_on(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "0").lower()
+    return _one_of({name: SWITCH_WORDS.get(value, value)}, name, SWITCH, "0") == "1"
 
 
 def _one_of(env: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:

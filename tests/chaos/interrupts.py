@@ -19,8 +19,11 @@ from agent_jobs.emulator.serve import RunningServer
 from terminals import COMMAND, Terminal
 
 SPEED = 10.0
-#: Seconds from the start of a command within which Ctrl-C is pressed: imports, the POST and the wait are in them.
-PRESSED_WITHIN_S = 5.0
+#: Seconds within which Ctrl-C is pressed: from the start of a command, which are imports and opening on a busy machine,
+#: and from the moment its job is written down, which are the POST, the wait for the response, and the end.
+STARTING_S, STARTED_S = 3.0, 1.5
+#: Of the commands so many per cent are interrupted once their job is written down.
+STARTED_PERCENT = 70
 LIMIT_S = 60.0
 JOB_ID = re.compile(r"job_[0-9a-z]{12}")
 
@@ -41,6 +44,7 @@ def press(folder: Path, *, count: int, seed: int) -> Interrupts:
     """Press Ctrl-C in so many commands, then repeat each prompt, and hold what happened against upstream's log."""
     pick, found = random.Random(seed), Interrupts()
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else a background job of a shell hands down to ignore it
     with running(time_scale=SPEED) as upstream:
         terminal = Terminal(upstream.base_url, folder / "data")
         shown: dict[str, str] = {}
@@ -49,8 +53,9 @@ def press(folder: Path, *, count: int, seed: int) -> Interrupts:
             faults = [{"on": "create", "delay_s": round(pick.uniform(0, 10), 2)}] if pick.random() < 0.7 else []
             script = {"duration_s": round(pick.uniform(0.5, 8), 2), "text": f"Answer {number}.", "faults": faults}
             prompt = f"Question {number} [emulate {json.dumps(script)}]"
-            shown[prompt] = _interrupt(terminal, pick.choice(("run", "start")), prompt, pick, found)
-            _check_ids(terminal, shown[prompt], f"Question {number} ", found)
+            title = f"Question {number} "
+            shown[prompt] = _interrupt(terminal, pick.choice(("run", "start")), prompt, title, pick, found)
+            _check_ids(terminal, shown[prompt], title, found)
         for prompt, text in shown.items():
             _repeat(terminal, prompt, found)
             if "Traceback" in text:
@@ -59,13 +64,19 @@ def press(folder: Path, *, count: int, seed: int) -> Interrupts:
     return found
 
 
-def _interrupt(terminal: Terminal, command: str, prompt: str, pick: random.Random, found: Interrupts) -> str:
+def _interrupt(
+    terminal: Terminal, command: str, prompt: str, title: str, pick: random.Random, found: Interrupts
+) -> str:
     """Run a command and press Ctrl-C, once or twice; return all that it wrote."""
-    moments = sorted(pick.uniform(0, PRESSED_WITHIN_S) for _ in range(pick.choice((1, 1, 2))))
+    is_started = pick.random() * 100 < STARTED_PERCENT
+    within_s = STARTED_S if is_started else STARTING_S
+    moments = sorted(pick.uniform(0, within_s) for _ in range(pick.choice((1, 1, 2))))
     with subprocess.Popen(
         [*COMMAND, command, prompt], env=terminal.environment(), cwd=terminal.folder.parent, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
+        if is_started:
+            _wait_for_row(terminal, process, title)
         began, pressed = time.monotonic(), False
         for moment in moments:
             with suppress(subprocess.TimeoutExpired):
@@ -80,18 +91,33 @@ def _interrupt(terminal: Terminal, command: str, prompt: str, pick: random.Rando
             stdout, stderr = process.communicate()
             found.violations.append(f"{prompt}: did not end after Ctrl-C")
     found.pressed += pressed
-    if _is_of_python(stderr):
+    if pressed and _is_before_main(process.returncode, stdout, stderr):
         found.before_us += 1
         return ""
-    ends = (0, 130, -signal.SIGINT) if pressed else (0,)  # a shell reports the signal itself as 130 too
-    if process.returncode not in ends:
+    ended = process.returncode, stderr.count("Interrupted.")
+    if ended not in ([(0, 0), (130, 1)] if pressed else [(0, 0)]):
         found.violations.append(f"{prompt}: exit status {process.returncode}: {stderr[-300:]}")
     return stdout + stderr
 
 
-def _is_of_python(stderr: str) -> bool:
-    """Return True if Python was interrupted in its own start, before any of our code ran."""
-    return "KeyboardInterrupt" in stderr and not re.search(r"\bagent_jobs\b", stderr)
+def _wait_for_row(terminal: Terminal, process: "subprocess.Popen[str]", title: str) -> None:
+    limit = time.monotonic() + LIMIT_S
+    while process.poll() is None and not _job_ids(terminal, title) and time.monotonic() < limit:
+        time.sleep(0.005)
+
+
+def _job_ids(terminal: Terminal, title: str) -> list[str]:
+    return [job_id for (job_id,) in _rows(terminal, "SELECT id FROM job WHERE title LIKE ? || '%'", title)]
+
+
+def _is_before_main(status: int, stdout: str, stderr: str) -> bool:
+    """Return True if Python was interrupted in its own start, before `main` could take Ctrl-C over.
+
+    The signal kills it, or its start ends with status 1 or -2 and a traceback of `site` or `runpy`.
+    """
+    if status not in (-signal.SIGINT, 1) or stdout:
+        return False
+    return not stderr or ("KeyboardInterrupt" in stderr and not re.search(r"__main__\.py.*, in \w", stderr))
 
 
 def _rows(terminal: Terminal, sql: str, *values: str) -> list[tuple[str, ...]]:
@@ -104,7 +130,7 @@ def _rows(terminal: Terminal, sql: str, *values: str) -> list[tuple[str, ...]]:
 
 
 def _check_ids(terminal: Terminal, text: str, title: str, found: Interrupts) -> None:
-    for (job_id,) in _rows(terminal, "SELECT id FROM job WHERE title LIKE ? || '%'", title):
+    for job_id in _job_ids(terminal, title):
         found.jobs += 1
         if job_id not in text:
             found.violations.append(f"{job_id} ({title.strip()}) was written down and not shown: {text[-300:]!r}")

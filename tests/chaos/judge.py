@@ -1,7 +1,7 @@
 """How each job should have ended by the upstream's log, and how it did. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .drive import Record, adoptable
 from .faults import Fate, Json
@@ -91,12 +91,22 @@ def _verdict(record: Record, story: Story, wire: Wire) -> Verdict:
     return Verdict(expected, cause, violations)
 
 
+def _keeps_streamed(ends: Iterator[End], response: Json, got: End | None) -> Iterator[End]:
+    """Also allow ends without an output to have a part of what was streamed, maybe all there is of a paid run."""
+    for end in ends:
+        is_part = got is not None and bool(got.output) and got.output in response["streamed"]
+        yield replace(end, output=got.output) if got is not None and is_part and not end.output else end
+
+
 def _allowed(record: Record, story: Story, wire: Wire) -> Iterator[tuple[End, str]]:
     """How the job may have ended by all that upstream knows, and the cause where its start is unconfirmed."""
     fate = story.plan.post(len(wire.posts) - 1).fate if wire.posts else Fate.BUSY
+    if fate is Fate.REFUSED and story.plan.model is not None:
+        fate = Fate.BUSY  # what is refused in this way is only how it was sent: it is sent again in another
     committed = story.named or wire.touched
     if wire.responses and (committed or fate is Fate.NAMED):
-        yield from ((end, "") for end in _ends_of(story, wire.responses[-1], cut=_cut(record, wire)))
+        ends = _ends_of(story, wire.responses[-1], cut=_cut(record, wire))
+        yield from ((end, "") for end in _keeps_streamed(ends, wire.responses[-1], story.end))
     elif fate is Fate.REFUSED:
         yield REFUSED, ""
     elif fate is Fate.BUSY and story.cancelled:
@@ -156,7 +166,7 @@ def _of_the_adoption(story: Story, wire: Wire) -> Iterator[str]:
     """A lost id that is given back brings the whole result."""
     if story.stored != UNCONFIRMED or not wire.responses or not adoptable(wire.responses[-1]):
         return
-    [expected] = _ends_of(story, wire.responses[-1])
+    [expected] = _keeps_streamed(_ends_of(story, wire.responses[-1]), wire.responses[-1], story.adopted)
     if story.adopted != expected:
         yield f"adopted it is {_told(story.adopted)}, expected {_told(expected)}"
 

@@ -16,12 +16,27 @@ SHORT = Script(duration_s=1, queued_s=1, length=20, chunk=5)
 class BriefClock(Clock):
     """Makes of every wait a timer that is due at once."""
 
+    def __init__(self) -> None:
+        super().__init__(1e8)
+        self.now_s = 0.0
+
     def now(self) -> float:
-        return 0.0
+        return self.now_s
+
+    async def sleep_until(self, at_s: float) -> None:
+        await self.sleep(0)
+        self.now_s = max(self.now_s, at_s)
+
+
+class StandingClock(BriefClock):
+    """Waits for what never comes: its task is not scheduled any more."""
+
+    async def sleep_until(self, at_s: float) -> None:
+        await anyio.sleep_forever()
 
 
 def new_run() -> Run:
-    return Run("resp_1", BODY, SHORT, Fault(), BriefClock(1e8))
+    return Run("resp_1", BODY, SHORT, Fault(), BriefClock())
 
 
 async def events_of(run: Run) -> list[Json]:
@@ -71,3 +86,27 @@ async def test_followers_see_the_same_events_whenever_they_come() -> None:
             await anyio.lowlevel.checkpoint()
             tasks.start_soon(follow)
     assert seen == [await events_of(run)] * 6
+
+
+@pytest.mark.parametrize("late_s", [0.0, 1.0, 500.0])
+async def test_a_run_ends_when_it_is_due_however_late_it_is_played(late_s: float) -> None:
+    script = Script(duration_s=100, queued_s=5, reasoning=0, text="x")
+    run = Run("resp_1", BODY, script, Fault(), clock := BriefClock())
+    clock.now_s = late_s
+    created: Json = {}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.play)
+        created = await run.created()
+    types = [event["type"].removeprefix("response.") for event in await events_of(run)]
+    assert (created["status"], run.ended_s) == ("queued", 105.0)
+    assert types[:8] == [
+        "created", "queued", "in_progress", "output_item.added", "content_part.added", *["keepalive"] * 3,
+    ]  # fmt: skip
+
+
+async def test_a_response_is_shown_as_it_is_due_although_nothing_played_it() -> None:
+    run = Run("resp_1", BODY, SHORT, Fault(), clock := StandingClock())
+    for now_s, status in ((0.5, "queued"), (1.5, "in_progress"), (3.0, "completed")):
+        clock.now_s = now_s
+        run.catch_up()
+        assert run.snapshot()["status"] == status

@@ -14,9 +14,12 @@ import click
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
+from mcp_types import TextContent
 
 from agent_jobs.cli import configuration
+from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_left
+from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator import running
 
 LIMIT_S = 20.0
@@ -24,6 +27,8 @@ LIMIT_S = 20.0
 SCRIPT = {"duration_s": 8, "searches": 2, "reasoning": 2, "length": 700}
 KILL_AFTER_S = 2.5
 SHOWN_CHARS = 240
+OPEN_S = 60.0  # the imports of a server on a machine that is very busy
+LOOK_S = 0.05  # the locks appear in a folder, which tells nobody
 
 
 class DemoError(Exception):
@@ -34,7 +39,8 @@ def run(question: str) -> int:
     """Show the demo; returns 0 only if the job survived, completed, and was paid for once."""
     click.echo("A job that outlives its server. No key, no network; only the model is emulated.\n")
     failures: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
+    is_interrupted = False
+    with raise_on_ctrl_c(), tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
         demo = _Demo(Path(folder), upstream.base_url)
         try:
             demo.tell("upstream", f"an emulated Responses API listens on {upstream.base_url}")
@@ -46,7 +52,9 @@ def run(question: str) -> int:
         except* (DemoError, MCPError, OSError) as group:  # a task group hands errors on as a group
             failures = [str(error) or "it took too long" for error in _leaves(group)]
         except* KeyboardInterrupt:
-            failures = ["it was interrupted"]
+            is_interrupted = True
+    if is_interrupted:
+        raise Interrupted("")
     if failures:
         click.echo(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
         return 1
@@ -65,7 +73,7 @@ class _Demo:
 
     def __init__(self, folder: Path, base_url: str) -> None:
         self._folder = folder
-        self._killed: int | None = None
+        self._killed: set[int] = set()
         self._began = time.monotonic()
         # What the user has set for the real server is not what the demo shows.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
@@ -93,7 +101,7 @@ class _Demo:
 
     async def _start_and_kill(self, question: str) -> str:
         async with Client(self._server) as host:
-            self.tell("host", f"started the server (pid {await self._pid()}) and calls agent_start")
+            self.tell("host", f"started the server (pid {await self._find_pid()}) and calls agent_start")
             options = {"metadata": {"emulate": json.dumps(SCRIPT)}}
             started = await self._call(host, "agent_start", prompt=question, wait_s=0, options=options)
             job_id = started["job_id"]
@@ -109,7 +117,7 @@ class _Demo:
 
     async def _collect(self, job_id: str) -> None:
         async with Client(self._server) as host:
-            self.tell("host", f"started the server again (pid {await self._pid()}) and polls the same job")
+            self.tell("host", f"started the server again (pid {await self._find_pid()}) and polls the same job")
             answer = await self._call(host, "agent_poll", job_id=job_id)
         if answer.get("status") != "completed" or not answer.get("output"):
             raise DemoError(f"the job ended as {answer.get('status')!r}")
@@ -118,22 +126,31 @@ class _Demo:
 
     async def _call(self, host: Client, tool: str, **arguments: Any) -> dict[str, Any]:
         result = await host.call_tool(tool, arguments)
-        answer: dict[str, Any] = result.structured_content or {}
+        [content] = result.content
+        assert isinstance(content, TextContent)
+        answer: dict[str, Any] = json.loads(content.text)
         told = {name: value for name, value in answer.items() if name != "output"}
         self.tell("server", json.dumps(told, ensure_ascii=False, separators=(",", ":")))
         return answer
 
     async def _kill(self) -> None:
         await anyio.sleep(KILL_AFTER_S)
-        pid = self._killed = await self._pid()
+        pid = await self._find_pid()
         self.tell("killer", f"SIGKILL to {pid}: no handler runs, nothing is saved on the way out")
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self._killed.add(pid)
 
-    async def _pid(self) -> int:
-        """Wait for the server's lock on its jobs, which it takes after its first answers; return its process."""
-        while True:
-            locks = sorted((self._folder / "run").glob("*.lock"), key=lambda lock: lock.stat().st_mtime_ns)
-            pids = [int(lock.name.partition("-")[0]) for lock in locks]
-            if pids and pids[-1] != self._killed:
-                return pids[-1]
-            await anyio.sleep(0.02)
+    async def _find_pid(self) -> int:
+        """Return the server's process, by the lock that it takes on its jobs while it opens.
+
+        Raises:
+            DemoError: The server did not open.
+        """
+        with anyio.move_on_after(OPEN_S):
+            while True:
+                locks = (self._folder / "run").glob("*.lock")
+                living = {int(lock.name.partition("-")[0]) for lock in locks} - self._killed
+                if living:
+                    return living.pop()
+                await anyio.sleep(LOOK_S)
+        raise DemoError("the server did not open its jobs")

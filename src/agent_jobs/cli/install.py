@@ -16,6 +16,7 @@ from agent_jobs.cli.entries import REMOVE_LOCAL, settings_of, written
 from agent_jobs.cli.program import Program, make_permanent, planned_program, printed_program, remove_program
 from agent_jobs.cli.session import refusals
 from agent_jobs.cli.trial import try_entry
+from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
 from agent_jobs.hosts.file import Read, Scope, locate, read, replace
@@ -182,7 +183,8 @@ def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool, is_
         return report | {"action": "unchanged"}
     if dry_run:
         return report | {"action": f"would be {done}", "diff": _diff(before, text)}
-    backup = replace(before, text)
+    with raise_on_ctrl_c():  # a file that was begun has to be removed
+        backup = replace(before, text)
     return report | {"action": done} | ({"backup": str(backup)} if backup else {})
 
 

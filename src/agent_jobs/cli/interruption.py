@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-INTERRUPTED_STATUS = 130  # what a shell reports of a program that SIGINT ended
+from agent_jobs.ctrl_c import INTERRUPTED_STATUS, mark_interruption_reported
 
 
 class Interrupted(click.ClickException):
@@ -17,6 +17,7 @@ class Interrupted(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Say that the command was interrupted, and how to come back."""
         click.echo(f"Interrupted. {self.message}".strip(), err=True)
+        mark_interruption_reported()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
+from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.group import SO_FAR, Group, Listed, Part, Pruned, Reply, Result
 from agent_jobs.job import OPEN, Call, Job, Status
 from agent_jobs.settings import Settings
@@ -288,7 +289,8 @@ def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: 
     if not yes:
         which = "all jobs, read or not," if unread else "the jobs"
         where = ", here and at the provider" if upstream else ""
-        click.confirm(f"Delete {which} that ended {days:g} days ago or earlier{where}?", abort=True, err=True)
+        with raise_on_ctrl_c():  # the terminal has to be set back
+            click.confirm(f"Delete {which} that ended {days:g} days ago or earlier{where}?", abort=True, err=True)
 
     async def prune(session: Session) -> Pruned:
         return await session.engine.prune(older_than_s, upstream=upstream, unread=unread)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent_jobs.ctrl_c import raise_on_ctrl_c
+
 LIMIT_S = 30.0
 OLD, MODERN = "2025-11-25", "2026-07-28"
 _META = "io.modelcontextprotocol/"
@@ -46,6 +48,7 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
         SelfTestError: It ended, did not answer in time, or answered something else.
     """
     with (
+        raise_on_ctrl_c(),
         tempfile.TemporaryDirectory(prefix="agent-jobs-doctor-") as folder,
         tempfile.TemporaryFile("w+", errors="replace") as stderr,
     ):

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -16,7 +16,8 @@ from click.shell_completion import CompletionItem
 
 from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
-from agent_jobs.cli.interruption import INTERRUPTED_STATUS, Interrupted
+from agent_jobs.cli.interruption import Interrupted
+from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.group import Group
@@ -118,8 +119,8 @@ def call(
     settings = settings or read_settings()
     settings = replace(settings, file_roots=(*settings.file_roots, *roots))
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    with refusals():
-        return anyio.run(_called, work, settings, role, what)
+    with refusals(), ExitStack() as closing:
+        return anyio.run(_called, work, settings, role, what, closing)
 
 
 @contextmanager
@@ -166,18 +167,22 @@ class Refusal(click.ClickException):
         return click.echo(render.json_line(render.refused(self.error)))
 
 
-async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str) -> T:
+async def _called(
+    work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str, closing: ExitStack
+) -> T:
     answers: list[T] = []
     failure: Exception = Interrupted("")
     # The app is entered outside of what a signal cancels: its last writes need the loop.
     async with open_app(settings, role=role, what=what) as app:
         try:
             session = Session(app, await app.engine())
+            describe_interruption(lambda: session.detached)
             try:
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(leave_on_signal, tasks.cancel_scope, session.interrupt)
                     try:
                         answers.append(await work(session))
+                        closing.enter_context(delay_ctrl_c())  # what is done is shown
                     except Exception as error:  # would leave the groups as a group
                         failure = error
                     tasks.cancel_scope.cancel()
@@ -190,6 +195,7 @@ async def _called(work: Callable[[Session], Awaitable[T]], settings: Settings, r
             failure = error
     if not answers:
         raise failure
+    describe_interruption(str)
     return answers[0]
 
 

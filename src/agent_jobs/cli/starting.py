@@ -20,6 +20,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.jobs import write
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.cli.watch import announce_pending, display, follow, left
+from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.group import Estimate, Watcher
@@ -200,8 +201,9 @@ def _call_asking(
     except _UnconfirmedStart as found:
         job = found.job
     click.echo(f"{job.id} asked for the same, and its start is unconfirmed. {terminal.advice(job)}", err=True)
-    if click.confirm("Send the prompt again, which may be paid twice?", err=True):
-        order = _allowing_duplicate(order)
+    with raise_on_ctrl_c():  # the terminal has to be set back
+        if click.confirm("Send the prompt again, which may be paid twice?", err=True):
+            order = _allowing_duplicate(order)
     return call(partial(work, order, False), role="acts", what=what, roots=roots)
 
 

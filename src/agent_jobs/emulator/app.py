@@ -246,8 +246,8 @@ class Emulator:
                 wanted = part_of(body, "stream_options").get("include_obfuscation", True)
                 await exchange.events(run, obfuscated=wanted)
             else:
-                await (run.created() if run.background and not fault.complete_at_once else run.finished())
-                await exchange.json(run.snapshot())
+                at_once = run.background and not fault.complete_at_once
+                await exchange.json(await (run.created() if at_once else run.finished()))
         finally:
             if not run.background and not run.ended:
                 self._forget(run)
@@ -301,6 +301,8 @@ class Emulator:
 
     def _find(self, response_id: str, fault: Fault | None = None) -> Run:
         run = self._runs.get(response_id)
+        if run is not None:
+            run.catch_up()
         if run is None or self._expired(run) or self._lags(run, fault or run.fault):
             raise unknown_response(response_id)
         return run
@@ -453,4 +455,5 @@ def _result(run: Run) -> Json:
         "ended": run.ended,
         "status": run.status,
         "text": run.output_text(),
+        "streamed": run.streamed_text(),
     }

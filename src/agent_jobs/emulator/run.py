@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = ["KEEPALIVE_S", "TERMINAL", "Clock", "Run"]
 Json = dict[str, Any]
 
 KEEPALIVE_S = 30.0  # emulated seconds of silence that OpenAI lets pass before a keepalive event
+ROUNDING_S = 1e-6  # sums of moments are that exact
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
 _STATUS = {"refusal": "completed", "never": "completed"}
 _DEFAULTS: Json = {
@@ -105,27 +106,42 @@ class Run:
         self._events: list[Json] = []
         self._next_number = 0
         self._changed = anyio.Event()
-        self._last_event_s = self.created_s
+        #: The run's own time is that of what it does now. It does not depend on how late a busy machine plays it.
+        self._at_s = self._due_s = self._last_event_s = self.created_s
+        self._moments = self._live()
         self._playing = anyio.CancelScope()
 
     async def play(self) -> None:
         """Live through the script; returns at its end, or when the response is cancelled."""
         with self._playing:
-            await self._open()
-            began_s = self._clock.now()
-            while self._steps:
-                await self._silence_until(began_s + self._steps[0].at_s)
-                self._emit(self._steps.popleft().event)
-            await self._silence_until(began_s + self.script.duration_s)
-            if self.script.end == "never":
-                await self._silence_until(math.inf)
-            self._finish()
+            while not self.ended:
+                await self._clock.sleep_until(self._due_s)
+                self.catch_up()
+
+    def catch_up(self) -> None:
+        """Do all that is due by now."""
+        while not self.ended and self._due_s <= self._clock.now():
+            self._at_s = self._due_s
+            self._due_s = next(self._moments, math.inf)
+
+    def _live(self) -> Iterator[float]:
+        """Do what the script says; yields each moment that has to come first."""
+        yield from self._open()
+        began_s = self._at_s
+        while self._steps:
+            yield from self._silence_until(began_s + self._steps[0].at_s)
+            self._emit(self._steps.popleft().event)
+        yield from self._silence_until(began_s + self.script.duration_s)
+        if self.script.end == "never":
+            yield from self._silence_until(math.inf)
+        self._finish()
 
     def cancel(self, fault: Fault) -> None:
         """End the run as cancelled, or as the fault has it."""
         if fault.late_complete:
             return
         self._playing.cancel()
+        self._at_s = self._clock.now()
         if fault.complete_after_cancel:
             while self._steps:
                 self._emit(self._steps.popleft().event)
@@ -152,15 +168,23 @@ class Run:
         parts = [part for item in self.output if item["type"] == "message" for part in item["content"]]
         return "".join(part.get("text", "") for part in parts)
 
-    async def created(self) -> None:
-        """Wait until response.created is out."""
-        while not self.ended and all(event["type"] == "keepalive" for event in self._events):
+    def streamed_text(self) -> str:
+        """Return the text that its events told so far, whether or not it became output."""
+        return "".join(event["delta"] for event in self._events if event["type"] == "response.output_text.delta")
+
+    async def created(self) -> Json:
+        """Wait until response.created is out; return the response as that event shows it."""
+        while True:
+            shown = [event["response"] for event in self._events if event["type"] == "response.created"]
+            if shown or self.ended:
+                return shown[0] if shown else self.snapshot()
             await self._changed.wait()
 
-    async def finished(self) -> None:
-        """Wait for the end."""
+    async def finished(self) -> Json:
+        """Wait for the end; return the response as it is then."""
         while not self.ended:
             await self._changed.wait()
+        return self.snapshot()
 
     async def follow(self, after: int = -1) -> AsyncIterator[Json]:
         """Replay the events after a sequence number, then go on with those that come."""
@@ -176,25 +200,25 @@ class Run:
                 return
             await changed.wait()
 
-    async def _open(self) -> None:
+    def _open(self) -> Iterator[float]:
         for _ in range(self.fault.keepalives):
-            await self._clock.sleep(self.fault.delay_created_s / self.fault.keepalives)
+            yield self._at_s + self.fault.delay_created_s / self.fault.keepalives
             self._emit({"type": "keepalive"})
         if not self.fault.keepalives:
-            await self._clock.sleep(self.fault.delay_created_s)
+            yield self._at_s + self.fault.delay_created_s
         self._emit_status("response.created")
         if self.background:
             self._emit_status("response.queued")
             stuck = self.fault.stuck_queued
-            await self._silence_until(math.inf if stuck else self._clock.now() + self.script.queued_s)
+            yield from self._silence_until(math.inf if stuck else self._at_s + self.script.queued_s)
             self.status = "in_progress"
         self._emit_status("response.in_progress")
 
-    async def _silence_until(self, at_s: float) -> None:
-        while at_s - self._last_event_s > KEEPALIVE_S:
-            await self._clock.sleep_until(self._last_event_s + KEEPALIVE_S)
+    def _silence_until(self, at_s: float) -> Iterator[float]:
+        while at_s - self._last_event_s > KEEPALIVE_S + ROUNDING_S:
+            yield self._last_event_s + KEEPALIVE_S
             self._emit({"type": "keepalive"})
-        await self._clock.sleep_until(at_s)
+        yield at_s
 
     def _finish(self) -> None:
         script = self.script
@@ -215,7 +239,7 @@ class Run:
     def _end(self, status: str) -> None:
         self.status = status
         self.ended = True
-        self.ended_s = self._clock.now()
+        self.ended_s = self._at_s
         self._wake()
 
     def _emit_status(self, type: str) -> None:
@@ -226,7 +250,7 @@ class Run:
             self.output.append(event["item"])
         self._events.append({"type": event["type"], "sequence_number": self._next_number, **event})
         self._next_number += 3 if self.fault.sequence_gaps else 1
-        self._last_event_s = self._clock.now()
+        self._last_event_s = self._at_s
         self._wake()
 
     def _wake(self) -> None:

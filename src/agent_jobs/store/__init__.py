@@ -206,7 +206,10 @@ class Store(Protocol):
         ...
 
     async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
-        """Have its holder advance the job after so many seconds, sooner if watched, never before `not_before_s`."""
+        """Have its holder advance the job after so many seconds, sooner if watched, never before `not_before_s`.
+
+        An ended job was due at its end: at once it is not due again, since another step may be settling it by then.
+        """
         ...
 
     async def let_go(self, job_id: str, at: float) -> None:

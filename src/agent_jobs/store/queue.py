@@ -34,11 +34,12 @@ class Queue:
         scheduling = Statement(
             f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
                        CASE WHEN watched_until > :now THEN MIN(:at, :now + 5) ELSE :at END)
-                WHERE id = :id AND holder = :me AND (status IN {OPEN} OR unsettled)""",
+                WHERE id = :id AND holder = :me AND (status IN {OPEN} OR unsettled AND :after > 0)""",
             {
                 "id": job_id,
                 "me": self._db.holder.name,
                 "now": now,
+                "after": after_s,
                 "at": now + after_s,
                 "not_before": now + not_before_s,
             },
