@@ -78,7 +78,12 @@ async def hosting(
     async with (
         open_app(settings, clock or fast_clock(speed)) as app,
         Client(
-            build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model"),
+            build_server(
+                app.engine,
+                max_wait_s=settings.max_wait_s,
+                may_approve=settings.approvals == "model",
+                has_tasks=settings.tasks == "auto",
+            ),
             **client,
         ) as mcp,
     ):

@@ -122,8 +122,10 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
     return answer
 
 
-def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) -> tuple[dict[str, Any], list[Job]]:
-    """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit ADVICE_BYTES.
+def gathered(
+    told: Gathered, group: Group, now: float, *, advise: bool = False, limit_bytes: int = ADVICE_BYTES
+) -> tuple[dict[str, Any], list[Job]]:
+    """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit `limit_bytes`.
 
     One that ended alone comes with its output, if that fits; the others by their titles.
     """
@@ -150,7 +152,7 @@ def gathered(told: Gathered, group: Group, now: float, *, advise: bool = False) 
 
     rows = [_row(told.done[0])]
     for job in told.done[1:]:
-        if len(dumps(of([*rows, _row(job)])).encode()) > ADVICE_BYTES:
+        if len(dumps(of([*rows, _row(job)])).encode()) > limit_bytes:
             break
         rows.append(_row(job))
     return of(rows), told.done[: len(rows)]

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import anyio
 from mcp.server import MCPServer
@@ -16,6 +16,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    CallToolResult,
     GetPromptResult,
     InputRequiredResult,
     Prompt,
@@ -36,6 +37,9 @@ from agent_jobs.pace import Pace, wait_cap_s
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
+if TYPE_CHECKING:
+    from agent_jobs.tasks import TasksExtension
+
 T = TypeVar("T")
 
 INSTRUCTIONS = (
@@ -54,7 +58,11 @@ DAY_S = 86_400.0
 
 
 def build_server(
-    engine: Callable[[], Awaitable[Engine]], *, max_wait_s: float | None = None, may_approve: bool = False
+    engine: Callable[[], Awaitable[Engine]],
+    *,
+    max_wait_s: float | None = None,
+    may_approve: bool = False,
+    has_tasks: bool = True,
 ) -> MCPServer:
     """The MCP server over an engine that may still be opening.
 
@@ -62,8 +70,10 @@ def build_server(
         engine: Gives the engine or raises why there is none; called by every tool call.
         max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
         may_approve: Whether the host's model may approve calls; otherwise a person does.
+        has_tasks: Whether requests that declare native tasks are answered with tasks.
     """
-    tools = _Tools(engine, max_wait_s, may_approve=may_approve)
+    tasks = _tasks_extension(engine, may_approve=may_approve) if has_tasks else None
+    tools = _Tools(engine, max_wait_s, may_approve=may_approve, tasks=tasks)
     server = _Server(
         engine,
         [
@@ -74,10 +84,17 @@ def build_server(
             JobTool.of(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
             JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
+        tasks,
     )
     server.resource("job://{job_id}", mime_type="application/json", description="How a job stands")(tools.job)
     server.resource("job://{job_id}/result", mime_type="text/markdown", description="A job's whole output")(tools.text)
     return server
+
+
+def _tasks_extension(engine: Callable[[], Awaitable[Engine]], *, may_approve: bool) -> "TasksExtension":
+    from agent_jobs.tasks import TasksExtension  # not needed where tasks are switched off
+
+    return TasksExtension(engine, may_approve=may_approve)
 
 
 @contextmanager
@@ -97,10 +114,17 @@ def _hidden_rich() -> Generator[None]:
 class _Server(MCPServer):
     """Ours, with the user's presets as prompts: hosts show them as commands."""
 
-    def __init__(self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool]) -> None:
+    def __init__(
+        self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool], tasks: "TasksExtension | None"
+    ) -> None:
         with _hidden_rich():
             super().__init__(
-                "agent-jobs", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING", tools=[*tools]
+                "agent-jobs",
+                version=__version__,
+                instructions=INSTRUCTIONS,
+                log_level="WARNING",
+                tools=[*tools],
+                extensions=[tasks] if tasks else [],
             )
         self._engine = engine
 
@@ -148,8 +172,16 @@ class _Server(MCPServer):
 class _Tools:
     """The tools: each parses, makes one call of the engine, and renders."""
 
-    def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None, *, may_approve: bool) -> None:
+    def __init__(
+        self,
+        engine: Callable[[], Awaitable[Engine]],
+        max_wait_s: float | None,
+        *,
+        may_approve: bool,
+        tasks: "TasksExtension | None",
+    ) -> None:
         self._engine = engine
+        self._tasks = tasks
         self._max_wait_s = max_wait_s
         self._may_approve = may_approve
         self._pace = Pace()
@@ -176,7 +208,7 @@ class _Tools:
                 "reasoning_summary, service_tier, timeout_s, max_cost_usd, dry_run, conversation, key, allow_duplicate"
             ),
         ] = None,
-    ) -> Answer:
+    ) -> Answer | CallToolResult:
         """Start long work in the background; answers with a job_id within seconds. Costs money: never start the same
         work twice. Then agent_poll.
         """
@@ -199,6 +231,8 @@ class _Tools:
         jobs = await self._engine()
         if dry_run_of(order.options):
             return render.estimated(await jobs.estimate(order))
+        if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
+            return await self._tasks.start(ctx, jobs, order)
         wait_s = self._wait_s(ctx, wait_s, START_WAIT_S if prompt is not None else 0.0)
         started = await _telling(ctx, jobs.start(order, wait_s=wait_s), wait_s)
         if prompt is None:
@@ -214,12 +248,14 @@ class _Tools:
         job_ids: list[str] | None = None,
         batch: str | None = None,
         wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
-    ) -> Answer | InputRequiredResult:
+    ) -> Answer | CallToolResult | InputRequiredResult:
         """Wait until a job ends (the server does the waiting) and get its output. Still in_progress? Call again: that
         is no error. input_required? Do what `next` says. Without arguments: any of your jobs.
         """
         jobs = await self._engine()
         group = _group(job_id, job_ids, batch)
+        if self._tasks is not None and (task_id := job_id or batch) and self._tasks.is_wanted(ctx, wait_s):
+            return await self._tasks.poll(ctx, jobs, task_id)
         cap_s = self._wait_s(ctx, None, float("inf"))
         asked = render.asked(group)
         wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)

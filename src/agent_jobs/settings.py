@@ -27,6 +27,7 @@ ENDPOINT = re.compile(
     re.I,
 )
 DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+/*$", re.I)  # of Azure, before its v1 API
+TASK_MODES = ("auto", "never")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -109,6 +110,11 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
             "max_wait_s", "seconds from 1 to 3600",
             "The longest that a tool call waits. Without it by the host: 45 s, since most cut at 60 s; 100 s in Claude "
             "Code, 240 s in Codex and Goose, 540 s in Gemini CLI.",
+        ),
+        "AGENT_JOBS_TASKS": Variable(
+            "tasks", f"one of {', '.join(TASK_MODES)}",
+            "auto: a host that declares native tasks gets a job as a task and waits for it itself. never: it waits by "
+            "agent_poll as all others.", "auto", page="tools.md#native-tasks",
         ),
         "AGENT_JOBS_START_TIMEOUT_S": Variable(
             "start_timeout_s", "seconds from 1 to 900",
@@ -222,6 +228,7 @@ class Settings:
     secrets: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr])
     data_dir: Path | None = None
     max_wait_s: float | None = None
+    tasks: str = "auto"
     file_roots: tuple[Path, ...] = ()
     result_dir: Path | None = None
     start_timeout_s: float = 120.0
@@ -266,6 +273,7 @@ class Settings:
             secrets=_secrets(env, "AGENT_JOBS_SECRETS"),
             data_dir=_absolute(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
+            tasks=_one_of(env, "AGENT_JOBS_TASKS", TASK_MODES, "auto"),
             file_roots=_folders(env, "AGENT_JOBS_FILE_ROOTS"),
             result_dir=_absolute(env, "AGENT_JOBS_RESULT_DIR"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),

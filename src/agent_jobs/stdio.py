@@ -54,7 +54,12 @@ async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
         tasks.start_soon(leave_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
-            server = build_server(app.engine, max_wait_s=settings.max_wait_s, may_approve=settings.approvals == "model")
+            server = build_server(
+                app.engine,
+                max_wait_s=settings.max_wait_s,
+                may_approve=settings.approvals == "model",
+                has_tasks=settings.tasks == "auto",
+            )
         else:
             server = build_server(app.engine)
         _collect_garbage_again()

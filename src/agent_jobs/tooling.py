@@ -21,7 +21,9 @@ class JobTool(Tool):
     """A tool that answers with a mapping, as compact JSON and as structured content, and refuses in sentences."""
 
     @classmethod
-    def of(cls, fn: Callable[..., Awaitable[Answer | InputRequiredResult]], annotations: ToolAnnotations) -> "JobTool":
+    def of(
+        cls, fn: Callable[..., Awaitable[Answer | CallToolResult | InputRequiredResult]], annotations: ToolAnnotations
+    ) -> "JobTool":
         """The tool around a function, whose docstring is the prompt that tells a model how to use it."""
         description = " ".join((fn.__doc__ or "").split())
         tool = cls.from_function(fn, description=description, annotations=annotations, structured_output=False)
@@ -38,8 +40,8 @@ class JobTool(Tool):
             values = self.fn_metadata.arg_model.model_validate(given).model_dump_one_level()
             if self.context_kwarg is not None:
                 values[self.context_kwarg] = context
-            answer: Answer | InputRequiredResult = await self.fn(**values)
-            return answer if isinstance(answer, InputRequiredResult) else _result(answer)
+            answer: Answer | CallToolResult | InputRequiredResult = await self.fn(**values)
+            return _result(answer) if isinstance(answer, dict) else answer
         except ValidationError as error:
             return _refused(RequestError(_sentence(error)))
         except AgentJobsError as error:
@@ -52,6 +54,11 @@ class JobTool(Tool):
 def _result(answer: Answer) -> CallToolResult:
     # Some hosts read only the text, some only the structure: both carry the same.
     return CallToolResult(content=[TextContent(type="text", text=render.dumps(answer))], structured_content=answer)
+
+
+def as_result(answer: Answer) -> CallToolResult:
+    """Return an answer in the form in which every tool gives it."""
+    return _result(answer)
 
 
 def _refused(error: AgentJobsError) -> CallToolResult:
