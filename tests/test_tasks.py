@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import httpx2
 import pytest
 from mcp import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim, advertise
@@ -22,6 +23,7 @@ from mcp_types import (
     RequestParams,
     Result,
 )
+from mcp_types.jsonrpc import HEADER_MISMATCH
 from pydantic import ConfigDict, Field
 
 from agent_jobs.emulator.serve import RunningServer
@@ -35,6 +37,11 @@ from test_asking import LOOKUP, REMOTE, TWO, answers, script
 
 TASKS = "io.modelcontextprotocol/tasks"
 FOREVER: dict[str, Any] = {"duration_s": 0.1, "end": "never"}
+PREFIX = "io.modelcontextprotocol/"
+#: Of a request of 2026-07-28 that declares tasks.
+DECLARED: dict[str, Any] = {
+    "_meta": {f"{PREFIX}protocolVersion": MODERN, f"{PREFIX}clientCapabilities": {"extensions": {TASKS: {}}}}
+}
 REQUIRED = {"taskId", "status", "createdAt", "lastUpdatedAt", "ttlMs", "resultType"}
 
 
@@ -280,6 +287,25 @@ async def test_parameters_that_are_none_are_refused(settings: Settings) -> None:
             assert refused.value.error.code == INVALID_PARAMS
 
 
+async def test_over_http_the_header_has_to_name_the_task(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        job_id = (await host.start(emulate=FOREVER))["job_id"]
+        http = build_server(host.app.engine).streamable_http_app(json_response=True)
+        transport = httpx2.ASGITransport(http)
+        async with http.router.lifespan_context(http), httpx2.AsyncClient(transport=transport) as client:
+            for name, code in ((job_id, None), ("job_other", HEADER_MISMATCH)):
+                headers = {
+                    "Accept": "application/json, text/event-stream",
+                    "MCP-Protocol-Version": MODERN,
+                    "Mcp-Method": "tasks/get",
+                    "Mcp-Name": name,
+                }
+                request = {"jsonrpc": "2.0", "id": 1, "method": "tasks/get", "params": {"taskId": job_id, **DECLARED}}
+                answer = (await client.post("http://127.0.0.1:8000/mcp", json=request, headers=headers)).json()
+                assert answer.get("error", {}).get("code") == code
+                assert ("result" in answer) is (code is None)
+
+
 async def test_without_an_engine_a_task_is_answered_with_the_reason() -> None:
     async def none() -> Engine:
         raise ConfigError("Ask the user to set OPENAI_API_KEY.")
@@ -475,10 +501,7 @@ async def test_where_the_model_may_approve_no_dialog_is_in_the_task(settings: Se
 
 def declared(server: Server, method: str, **params: Any) -> dict[str, Any]:
     """Ask as a host of 2026-07-28 that declares tasks."""
-    prefix = "io.modelcontextprotocol/"
-    capabilities: dict[str, Any] = {"extensions": {TASKS: {}}}
-    meta: dict[str, Any] = {f"{prefix}protocolVersion": MODERN, f"{prefix}clientCapabilities": capabilities}
-    return server.request(method, params | {"_meta": meta})
+    return server.request(method, params | DECLARED)
 
 
 def test_a_task_outlives_its_server(tmp_path: Path, upstream: RunningServer) -> None:

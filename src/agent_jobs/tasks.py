@@ -15,6 +15,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import Context
 from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -25,6 +26,7 @@ from mcp_types import (
     ElicitResult,
     RequestParams,
 )
+from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field, ValidationError
 
@@ -156,7 +158,7 @@ class TasksExtension(Extension):
         return CreatedTask(content=[], task=_wire(group, state, "task"))
 
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
-        with _as_protocol_error(ctx):
+        with _as_protocol_error(ctx, params.task_id):
             jobs = await self._engine()
             group = await _find_group(jobs, params.task_id)
             state = await self._state(jobs, group, may_ask=can_show_form(ctx.session.client_capabilities))
@@ -166,7 +168,7 @@ class TasksExtension(Extension):
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> HandlerResult:
         """Answer what the job asks; keys that it does not ask for, or no longer, are ignored."""
-        with _as_protocol_error(ctx):
+        with _as_protocol_error(ctx, params.task_id):
             jobs = await self._engine()
             group = await _find_group(jobs, params.task_id)
             questions = (await self._state(jobs, group, may_ask=True)).questions
@@ -181,7 +183,7 @@ class TasksExtension(Extension):
             return {}
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
-        with _as_protocol_error(ctx):
+        with _as_protocol_error(ctx, params.task_id):
             jobs = await self._engine()
             stopped = await jobs.cancel(await _find_group(jobs, params.task_id))
             jobs.delivered(*(job for job in stopped if job.status is Status.CANCELLED))
@@ -276,11 +278,15 @@ async def _find_group(jobs: Engine, task_id: str) -> Group:
 
 
 @contextmanager
-def _as_protocol_error(ctx: ServerRequestContext[Any, Any]) -> Generator[None]:
-    """Refuse requests that do not declare the extension, and turn our errors into those of the protocol."""
+def _as_protocol_error(ctx: ServerRequestContext[Any, Any], task_id: str) -> Generator[None]:
+    """Refuse requests that do not declare the extension or name another task in their header; reword our errors."""
     if not declares_tasks(ctx.protocol_version, ctx.session.client_capabilities):
         data: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
         raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, "Missing required client capability", data)
+    headers: Mapping[str, str] = getattr(ctx.request, "headers", {})  # there are some over HTTP only
+    name = headers.get(MCP_NAME_HEADER)  # the SDK compares it for its own methods alone
+    if name is not None and decode_header_value(name) != task_id:
+        raise MCPError(HEADER_MISMATCH, "The header Mcp-Name names another task than the request.")
     try:
         yield
     except JobNotFoundError:
