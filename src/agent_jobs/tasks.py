@@ -28,7 +28,7 @@ from mcp_types import (
 )
 from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from agent_jobs import render
 from agent_jobs.asking import ASKED, can_show_form, decide, key_of, request_for
@@ -52,11 +52,15 @@ Questions = Mapping[str, tuple[Job, Call]]
 class CreatedTask(CallToolResult):
     """The answer of a tool that goes to the host as a task."""
 
+    model_config = ConfigDict(defer_build=True)  # as all models here: at start-up it would take milliseconds
+
     task: dict[str, Any]
 
 
 class TaskParams(RequestParams):
     """Parameters of `tasks/get` and `tasks/cancel`."""
+
+    model_config = ConfigDict(defer_build=True)
 
     task_id: str = Field(alias="taskId")
 
