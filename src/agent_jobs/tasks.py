@@ -316,9 +316,8 @@ def _wire(group: Group, state: TaskState, kind: str) -> dict[str, Any]:
         "lastUpdatedAt": _iso(state.updated_at),
         "ttlMs": None,
         "pollIntervalMs": state.poll_ms,
+        "statusMessage": state.message,
     }
-    if state.message:
-        task["statusMessage"] = state.message
     if kind == "complete" and state.answer is not None:
         task["result"] = _dump(as_result(state.answer))
     if kind == "complete" and state.status == "input_required":
