@@ -15,9 +15,9 @@ from mcp import Client
 from agent_jobs.app import open_app
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings
-from bench.peers import OUTPUT_CHARS, StdioServer, created_ns, minimal_server
+from bench.peers import OUTPUT_CHARS, StdioServer, answer_of, created_ns, minimal_server
 
-#: A tool call, as its structured answer and the moment it was here.
+#: A tool call, as its answer and the moment it was here.
 Call = Callable[[str, dict[str, Any]], Awaitable[tuple[dict[str, Any], int]]]
 
 WARM_UP = 20
@@ -159,7 +159,8 @@ async def _minimal(kind: str, answer: str) -> AsyncGenerator[Call]:
 async def _over_stdio(server: StdioServer) -> AsyncGenerator[Call]:
     async def call(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], int]:
         result, arrived_ns = server.ask("tools/call", {"name": name, "arguments": arguments})
-        return result["structuredContent"], arrived_ns
+        [content] = result["content"]
+        return json.loads(content["text"]), arrived_ns
 
     try:
         yield call
@@ -173,6 +174,7 @@ async def _in_memory(server: Any) -> AsyncGenerator[Call]:
 
         async def call(name: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], int]:
             result = await client.call_tool(name, arguments)
-            return result.structured_content or {}, time.monotonic_ns()
+            arrived_ns = time.monotonic_ns()
+            return answer_of(result), arrived_ns
 
         yield call

@@ -146,7 +146,7 @@ def _started(server: StdioServer, first: int, last: int) -> None:
     for number in range(first, last):
         arguments = {"prompt": f"bench idle {FEW_DELTAS} as number {number}", "wait_s": 0}
         result, _ = server.ask("tools/call", {"name": "agent_start", "arguments": arguments})
-        assert result["structuredContent"]["status"] == "queued", result
+        assert json.loads(result["content"][0]["text"])["status"] == "queued", result
     time.sleep(2)  # the first progress of each is written after at most a second
 
 

@@ -23,6 +23,7 @@ from agent_jobs.emulator import running
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings
 from bench.figures import Figure, settings
+from bench.peers import answer_of
 
 #: Lengths of jobs, and how many of their seconds pass in one of ours: each takes two to eight.
 JOBS_S = {20: 10, 600: 100, 2400: 300}
@@ -144,7 +145,7 @@ async def _hold(held: dict[str, Conversation], kind: str, base_url: str, length_
 
 async def _asked(client: Client, conversation: Conversation, tool: str, **arguments: Any) -> dict[str, Any]:
     """The answer; neither the script of the emulated run nor the job's own text count."""
-    answer: dict[str, Any] = (await client.call_tool(tool, arguments)).structured_content or {}
+    answer = answer_of(await client.call_tool(tool, arguments))
     arguments.pop("options", None)
     conversation.add(_bytes({"name": tool, "arguments": arguments}), _bytes(answer | {"output": ""}))
     return answer

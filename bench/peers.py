@@ -88,7 +88,7 @@ def minimal_server(answer: str = "{}") -> Any:
     from mcp.server import MCPServer
     from mcp_types import CallToolResult, TextContent
 
-    result = CallToolResult(content=[TextContent(type="text", text=answer)], structured_content=json.loads(answer))
+    result = CallToolResult(content=[TextContent(type="text", text=answer)])
     server = MCPServer("minimal", log_level="WARNING")
 
     @server.tool()
@@ -104,6 +104,12 @@ def minimal_server(answer: str = "{}") -> Any:
         return job_id
 
     return server
+
+
+def answer_of(result: Any) -> dict[str, Any]:
+    """What a tool said in its text."""
+    [content] = result.content
+    return json.loads(content.text)
 
 
 def created_ns(response_id: str) -> int:

@@ -3,6 +3,7 @@
 They work on the real API where OPENAI_API_KEY is set, and otherwise on an emulated one that knows nothing.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp_types import TextContent
 
 from agent_jobs.emulator import running
 
@@ -38,7 +40,9 @@ async def connected(**environment: str) -> AsyncGenerator[Call]:
 
             async def call(tool: str, **arguments: Any) -> Answer:
                 result = await host.call_tool(tool, arguments)
-                answer: Answer = result.structured_content or {}
+                [content] = result.content
+                assert isinstance(content, TextContent)
+                answer: Answer = json.loads(content.text)
                 assert not result.is_error, answer["error"]["message"]
                 return answer
 

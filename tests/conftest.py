@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from agent_jobs import engine, notify
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED
+
+# An example may take any time on a busy machine.
+hypothesis_settings.register_profile("any machine", deadline=None)
+hypothesis_settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

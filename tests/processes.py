@@ -13,6 +13,8 @@ from typing import Any
 
 from mcp.client.stdio import StdioServerParameters
 
+from fork_server import COMMAND, Process
+
 ANSWER_S = 60.0
 MODERN = "2026-07-28"
 
@@ -39,8 +41,8 @@ class Server:
         return answer
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The structured answer of a tool."""
-        return self.request("tools/call", {"name": tool, "arguments": arguments})["structuredContent"]
+        """The answer of a tool."""
+        return answer_of(self.request("tools/call", {"name": tool, "arguments": arguments}))
 
     def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         return self.answer(self.send(method, params))
@@ -99,15 +101,20 @@ class Server:
         self._answers.put(None)
 
 
+def answer_of(result: dict[str, Any]) -> dict[str, Any]:
+    """What the result of a tool call says in its text."""
+    [content] = result["content"]
+    return json.loads(content["text"])
+
+
 @contextmanager
 def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
     """Start the server with an environment of its own; it is killed at the end if it still lives."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "agent_jobs", *arguments],
+    with Process(
+        [*COMMAND, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         env=_environment(data_dir, base_url) | environment,
     ) as process:
         try:

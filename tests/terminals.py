@@ -7,7 +7,6 @@ import re
 import select
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent_jobs.cli.terminal import cells
+from fork_server import COMMAND, Process, can_fork, control_terminal, run
 
-COMMAND = [sys.executable, "-m", "agent_jobs"]
 KEY = "sk-secret-0123456789"
 LIMIT_S = 40.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -37,10 +36,8 @@ class Terminal:
 
     def pipe(self, *arguments: str, stdin: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
         """Run a command on pipes."""
-        return subprocess.run(
-            [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=LIMIT_S, check=False,
-            env=self.environment(**more), cwd=self.folder.parent,
-        )  # fmt: skip
+        command, environment = [*COMMAND, *arguments], self.environment(**more)
+        return run(command, input=stdin, timeout=LIMIT_S, env=environment, cwd=self.folder.parent)
 
     def show(
         self,
@@ -64,10 +61,7 @@ def on_terminal(
     keys: str = "\x03",
 ) -> "Shown":
     """Run a program in a folder on a terminal; Ctrl-C or other keys are pressed once `stop` holds of what is shown."""
-    process, master = pty.fork()
-    if process == 0:  # pragma: no cover
-        os.chdir(folder)
-        os.execve(command[0], command, environment)
+    process, master = _start_on_terminal(command, environment, folder)
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     seen, until, stopped = b"", time.monotonic() + LIMIT_S, 0
     try:
@@ -85,10 +79,25 @@ def on_terminal(
                 break
             seen += read
         else:
-            os.kill(process, 9)
+            process.kill()
     finally:
         os.close(master)
-    return Shown(seen.decode(), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), seen[:stopped].decode())
+    return Shown(seen.decode(), process.wait(), seen[:stopped].decode())
+
+
+def _start_on_terminal(
+    command: list[str], environment: Mapping[str, str], folder: Path
+) -> "tuple[subprocess.Popen[str], int]":
+    """Start a program as the leader of a session with a terminal of its own; returns it and the terminal's end."""
+    master, slave = pty.openpty()
+    try:
+        process = Process(
+            command, env=environment, cwd=folder, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=None if can_fork(command, environment) else control_terminal,
+        )  # fmt: skip
+    finally:
+        os.close(slave)
+    return process, master
 
 
 @dataclass(frozen=True)

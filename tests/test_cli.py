@@ -5,23 +5,21 @@ import pty
 import re
 import socket
 import subprocess
-import sys
 
 import httpx2
 import pytest
 
 from agent_jobs import __version__
 from agent_jobs.cli import demo
+from fork_server import COMMAND, Process, run
 
-COMMAND = [sys.executable, "-m", "agent_jobs"]
 
-
-def run(*arguments: str, limit_s: float = 50) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=limit_s, check=False)
+def typed(*arguments: str, limit_s: float = 50) -> "subprocess.CompletedProcess[str]":
+    return run([*COMMAND, *arguments], timeout=limit_s)
 
 
 def test_the_demo_shows_a_job_outlive_its_killed_server() -> None:
-    shown = run("demo", "Is it safe?")
+    shown = typed("demo", "Is it safe?")
     assert shown.returncode == 0, shown.stderr
     assert shown.stderr == ""
     told = [line.split(maxsplit=3)[2] for line in shown.stdout.splitlines() if re.match(r" *\d+\.\d s ", line)]
@@ -40,13 +38,13 @@ def test_a_demo_that_cannot_show_it_says_so_and_fails(
 
 
 def test_the_version_is_told() -> None:
-    assert run("--version").stdout == f"agent-jobs, version {__version__}\n"
+    assert typed("--version").stdout == f"agent-jobs, version {__version__}\n"
 
 
 def test_on_a_terminal_it_says_what_it_is_and_how_to_configure_it() -> None:
     ours, theirs = pty.openpty()
     try:
-        shown = subprocess.run(COMMAND, stdin=theirs, capture_output=True, text=True, timeout=50, check=False)
+        shown = run(COMMAND, stdin=theirs, timeout=50)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -56,13 +54,13 @@ def test_on_a_terminal_it_says_what_it_is_and_how_to_configure_it() -> None:
 
 
 def test_an_unknown_command_is_refused() -> None:
-    shown = run("dmeo")
+    shown = typed("dmeo")
     assert shown.returncode == 2
     assert "dmeo" in shown.stderr
 
 
 def test_the_emulator_serves_until_it_is_interrupted() -> None:
-    with subprocess.Popen([*COMMAND, "emulator", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+    with Process([*COMMAND, "emulator", "--port", "0"], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             said = "".join(process.stdout.readline() for _ in range(3))
@@ -77,15 +75,15 @@ def test_the_emulator_serves_until_it_is_interrupted() -> None:
 
 def test_a_port_that_is_taken_and_one_that_is_none_are_refused_in_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        refused = run("emulator", "--port", str(taken.getsockname()[1]))
+        refused = typed("emulator", "--port", str(taken.getsockname()[1]))
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error: Nothing can listen there (")
-    assert run("emulator", "--port", "99999").returncode == 2
-    assert run("emulator", "--port", "0", "--time-scale", "0").returncode == 2
+    assert typed("emulator", "--port", "99999").returncode == 2
+    assert typed("emulator", "--port", "0", "--time-scale", "0").returncode == 2
 
 
 def test_a_demo_that_is_interrupted_ends_without_a_traceback() -> None:
-    with subprocess.Popen([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         while "calls agent_poll" not in process.stdout.readline():
             assert process.poll() is None
@@ -96,7 +94,7 @@ def test_a_demo_that_is_interrupted_ends_without_a_traceback() -> None:
 
 
 def test_a_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
-    with subprocess.Popen([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -106,4 +104,4 @@ def test_a_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
 
 @pytest.mark.parametrize("argument", [["demo", "--help"], ["emulator", "--help"], ["--help"]])
 def test_every_command_explains_itself(argument: list[str]) -> None:
-    assert run(*argument).stdout.startswith("Usage:")
+    assert typed(*argument).stdout.startswith("Usage:")

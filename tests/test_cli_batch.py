@@ -16,8 +16,9 @@ import pytest
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
+from fork_server import COMMAND, Process
 from hosts import scripted
-from terminals import COMMAND, LIMIT_S, Terminal
+from terminals import LIMIT_S, Terminal
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_a_line_with_a_file_that_is_not_attached_is_refused_by_its_number(termin
 def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: RunningServer, tmp_path: Path):
     slow = written(terminal, scripted("Task 1", {"duration_s": 60}))
     command = [*COMMAND, "batch", str(slow), "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as first:
+    with Process(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as first:
         until = time.monotonic() + LIMIT_S
         while not upstream.emulator.counters()["creates"] and time.monotonic() < until:
             os.sched_yield()

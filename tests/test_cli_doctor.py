@@ -19,7 +19,7 @@ from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.server import build_server
 from agent_jobs.settings import VARIABLES, Settings
-from hosts import scripted
+from hosts import read, scripted
 from processes import serving
 from terminals import KEY, Terminal
 
@@ -168,6 +168,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "AGENT_JOBS_ON_FINISH": ("say 'it", "/no/such/command x", "./notify"),
     "AGENT_JOBS_PRICES": ("~nobody-of-this-name/prices.toml",),
     "AGENT_JOBS_DAILY_BUDGET_USD": ("0", "$20"),
+    "AGENT_JOBS_STRUCTURED": ("both",),
     "AGENT_JOBS_LOG_LEVEL": ("loud",),
     "AGENT_JOBS_LOGLEVEL": ("debug",),
     "AGENT_JOBS_": ("1",),
@@ -185,7 +186,7 @@ async def by_the_tools(environ: Mapping[str, str]) -> str:
         settings = error
     async with open_app(settings) as app, Client(build_server(app.engine)) as client:
         answers = [await client.call_tool("agent_list"), await client.call_tool("agent_start", {"prompt": "x"})]
-    return json.dumps([answer.structured_content for answer in answers])
+    return json.dumps([read(answer) for answer in answers])
 
 
 def test_only_what_takes_anything_cannot_be_set_wrongly():

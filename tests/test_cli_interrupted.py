@@ -15,8 +15,9 @@ from typing import IO
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
+from fork_server import COMMAND, Process
 from hosts import scripted
-from terminals import COMMAND, Terminal
+from terminals import Terminal
 
 WORK = "Compare two queues and say which of them is to be taken for what"
 #: Upstream takes the request and names the response some seconds later.
@@ -35,8 +36,8 @@ def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
 @contextmanager
 def begun(terminal: Terminal, *arguments: str, **more: str) -> "Generator[subprocess.Popen[str]]":
     """A command on pipes, to be interrupted on the way."""
-    with subprocess.Popen(
-        [*COMMAND, *arguments], env=terminal.environment(**more), cwd=terminal.folder.parent, text=True,
+    with Process(
+        [*COMMAND, *arguments], env=terminal.environment(**more), cwd=terminal.folder.parent,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:

@@ -14,9 +14,10 @@ import pytest
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
+from fork_server import COMMAND, Process, run
 from hosts import scripted
 from processes import serving
-from terminals import COMMAND, KEY, Terminal
+from terminals import KEY, Terminal
 
 WORK = "Compare three caches"
 LONG = {"duration_s": 300}
@@ -168,9 +169,7 @@ def test_a_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_fold
     command = [*COMMAND, "run", WORK, "--option", "dry_run=true", "--file"]
 
     def ran(file: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*command, file], cwd=below, env=terminal.environment(), capture_output=True, text=True, check=False
-        )
+        return run([*command, file], cwd=below, env=terminal.environment())
 
     assert json.loads(ran("../beside.md").stdout)["dry_run"]
     assert ran("").returncode == 2
@@ -330,10 +329,7 @@ def test_a_path_that_cannot_be_written_and_a_full_disk_are_told_in_a_sentence(te
     assert refused.stderr == f"Error: {path} cannot be written or read (No such file or directory): name another.\n"
     if Path("/dev/full").exists():
         with open("/dev/full", "w") as full:
-            ran = subprocess.run(
-                [*COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-                env=terminal.environment(),
-            )  # fmt: skip
+            ran = run([*COMMAND, "list"], stdout=full, env=terminal.environment())
         assert ran.returncode == 1
         assert ran.stderr == "Error: The output cannot be written or read (No space left on device): name another.\n"
 
@@ -549,8 +545,8 @@ def test_a_shell_completes_ids_with_titles(terminal: Terminal):
 def test_serve_is_the_server(terminal: Terminal):
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
-    with subprocess.Popen(
-        [*COMMAND, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=terminal.environment()
+    with Process(
+        [*COMMAND, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=terminal.environment()
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -11,9 +11,10 @@ import pytest
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
+from fork_server import COMMAND, Process
 from hosts import scripted
 from processes import serving
-from terminals import COMMAND, KEY, Terminal
+from terminals import KEY, Terminal
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}
@@ -113,9 +114,7 @@ def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
 @pytest.mark.parametrize("ignored", [False, True], ids=["closed", "under nohup"])
 def test_a_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstream: RunningServer, ignored: bool):
     command = [*["nohup"] * ignored, *COMMAND, "run", scripted(WORK, {"duration_s": 30, "text": "Done."})]
-    with subprocess.Popen(
-        command, text=True, env=terminal.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with Process(command, env=terminal.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         while "in_progress" not in process.stderr.readline():
             assert process.poll() is None

@@ -14,7 +14,7 @@ import trustme
 from anyio.abc import AnyByteStream, ByteStream, Listener, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSListener
 
-from agent_jobs.cli.doctor import ask_upstream
+from agent_jobs.cli.upstream import upstream_findings
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import hosting
@@ -42,7 +42,7 @@ async def assert_told(settings: Settings, setting: str, reason: str, where: str,
         assert started["status"] == "pending"
         assert started["activity"].startswith(f"{setting}: {reason}, ")
         assert where in started["activity"]
-        [finding] = await ask_upstream(await host.app.engine(), settings)
+        [finding] = await upstream_findings(await host.app.engine(), settings)
     assert finding.state == "problem"
     assert f"{setting}: {reason}, " in finding.text
     assert fix in finding.fix

@@ -12,7 +12,7 @@ from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.pricing import DAY_S, day_start
 from agent_jobs.settings import Settings
 from hosts import Host, hosting, scripted
-from processes import Server, serving
+from processes import Server, answer_of, serving
 from test_follow_ups import Now, answered, sent
 from test_many import all_done
 from test_tools import creates, runs
@@ -207,7 +207,7 @@ def test_twenty_starts_at_once_over_two_servers_on_a_budget_for_five_are_five(
             arguments = {"prompt": scripted(f"work {number}", {"end": "never"}), "wait_s": 0, "options": DOLLAR}
             server = both[number % 2]
             asked.append((server, server.send("tools/call", {"name": "agent_start", "arguments": arguments})))
-        answers = [server.answer(number)["structuredContent"] for server, number in asked]
+        answers = [answer_of(server.answer(number)) for server, number in asked]
         listed = both[0].call("agent_list")
     refused = [answer["error"] for answer in answers if "error" in answer]
     assert len(refused) == 15

@@ -22,7 +22,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.front_door import FrontDoor, load_answers
 from agent_jobs.server import build_server
 from agent_jobs.stdio import run_server
-from processes import MODERN, serving
+from processes import MODERN, answer_of, serving
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
 PREFIX = "io.modelcontextprotocol/"
@@ -243,7 +243,7 @@ async def test_the_lists_are_answered_while_the_sdk_is_still_being_imported(
         assert server.request("ping") == {}
         assert not server.answered(call)
         gate.write_text("")
-        assert server.answer(call)["structuredContent"]["jobs"] == []
+        assert answer_of(server.answer(call))["jobs"] == []
         assert server.end() == 0
 
 

@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "pace": set(),
     "tooling": {"errors", "render", "request"},
     "asking": {"engine", "errors", "group", "job", "render"},
-    "tasks": {"asking", "engine", "errors", "group", "job", "render", "request", "tooling"},
+    "tasks": {"asking", "engine", "errors", "group", "job", "paging", "render", "request", "tooling"},
     "server": FACE | {"", "asking", "pace", "tasks", "tooling"},
     "web": FACE | {""},
     "front_door": set(),

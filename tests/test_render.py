@@ -126,6 +126,23 @@ def test_a_result_is_told_whole():
     assert ended(job) == shown(job, NOW) == started(job, NOW) == answer
 
 
+@pytest.mark.parametrize(
+    "job",
+    [
+        completed("short"),
+        completed("x" * 50_000),
+        a_job(Status.INCOMPLETE, error=Failure("max_output_tokens", "cut"), output=Output("half", {})),
+        a_job(Status.FAILED, error=Failure("server_error", "why"), output=Output("x" * 50_000, {})),
+        replace(completed("text"), cost_usd=0.4, context="rebuilt", result_path="/results/a.md"),
+    ],
+)
+def test_an_output_stands_last_whatever_is_said_with_it(job: Job):
+    for answer in (ended(job), shown(job, NOW, note="NOTE"), started(job, NOW, duplicate=True)):
+        assert [*answer][:2] == ["job_id", "status"]
+        assert [*answer][-1] == "output"
+    assert [*output_of(job, 0)][-1] == "output"
+
+
 @pytest.mark.parametrize("job", [completed(""), a_job(Status.COMPLETED)])
 def test_a_result_without_a_text_is_an_empty_one(job: Job):
     assert ended(job) == {"job_id": ID, "status": "completed", "output": ""}

@@ -47,6 +47,8 @@ def test_an_empty_environment_is_enough():
         ("AGENT_JOBS_MAX_WAIT_S", "3600", "max_wait_s", 3600.0),
         ("AGENT_JOBS_MAX_WAIT_S", "55.5", "max_wait_s", 55.5),
         ("AGENT_JOBS_START_TIMEOUT_S", "900", "start_timeout_s", 900.0),
+        *(("AGENT_JOBS_STRUCTURED", text, "structured", True) for text in ("1", "yes", "On", "TRUE")),
+        *(("AGENT_JOBS_STRUCTURED", text, "structured", False) for text in ("0", "no", "Off", "FALSE")),
         ("AGENT_JOBS_LOG_LEVEL", "DEBUG", "log_level", "debug"),
         ("AGENT_JOBS_FOLLOW", "never", "follow", 0),
         ("AGENT_JOBS_FOLLOW", "Auto", "follow", Settings().follow),
@@ -91,6 +93,7 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         )),
         *(("AGENT_JOBS_AUTH", text, ", ".join(AUTH_STYLES)) for text in ("basic", "api_key", "none")),
         *(("AGENT_JOBS_LOG_LEVEL", text, ", ".join(LOG_LEVELS)) for text in ("loud", "0")),
+        *(("AGENT_JOBS_STRUCTURED", text, "one of 0, 1") for text in ("2", "01", "-1", "text", "structuredContent")),
         *(("AGENT_JOBS_MAX_WAIT_S", text, "1 to 3600") for text in (
             "0", "0.5", "-1", "3600.1", "nan", "inf", "-inf", "soon", "1 s", "1,5", "0x10",
         )),

@@ -11,8 +11,8 @@ from agent_jobs import server
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
-from hosts import SPEED, Host, hosting, scripted
-from processes import Server
+from hosts import SPEED, Host, hosting, read, scripted
+from processes import Server, answer_of
 from test_costs import servers
 from test_tools import creates, ended, runs
 
@@ -37,7 +37,7 @@ def test_twenty_starts_of_one_piece_of_work_at_once_over_two_servers_are_one_job
             arguments = {"prompt": prompt, "wait_s": 0, "options": {"key": "monday"} if key else {}}
             one = both[number % 2]
             asked.append((one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})))
-        answers = [one.answer(number)["structuredContent"] for one, number in asked]
+        answers = [answer_of(one.answer(number)) for one, number in asked]
     assert len({answer["job_id"] for answer in answers}) == 1
     assert [answer.get("duplicate") for answer in answers].count(None) == 1
     assert creates(upstream) == 1
@@ -49,7 +49,7 @@ def test_a_batch_of_ten_equal_prompts_started_at_two_servers_at_once_is_ten_jobs
     with servers(settings, upstream, 2, AGENT_JOBS_MAX_CONCURRENT="20") as both:
         arguments = {"prompts": [scripted("roll a die", ENDLESS)] * 10}
         asked = [(one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})) for one in both]
-        answers = [one.answer(number)["structuredContent"] for one, number in asked]
+        answers = [answer_of(one.answer(number)) for one, number in asked]
     assert set(answers[0]["job_ids"]) == set(answers[1]["job_ids"])
     assert sorted(answer.get("duplicates", 0) for answer in answers) == [0, 10]
     assert creates(upstream) == 10
@@ -203,8 +203,8 @@ async def test_a_start_that_waits_as_long_as_it_may_hands_over_the_job_id_and_sa
     async with hosting(settings) as host:
         arguments = {"prompt": scripted("long work", ENDLESS), "wait_s": 45}
         result = await host.client.call_tool("agent_start", arguments, progress_callback=hear)
-        assert not result.is_error and result.structured_content is not None
-        answer = result.structured_content
+        assert not result.is_error
+        answer = read(result)
         assert answer["status"] in ("queued", "in_progress")
         assert answer["elapsed_s"] >= 45
         await host.call("agent_cancel", job_id=answer["job_id"])

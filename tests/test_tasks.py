@@ -134,7 +134,11 @@ def answer_of(task: dict[str, Any]) -> dict[str, Any]:
 @asynccontextmanager
 async def waiting(settings: Settings, **client: Any) -> AsyncGenerator[Tasks]:
     extension = TaskHost()
-    server = {"may_approve": settings.approvals == "model", "has_tasks": settings.tasks == "auto"}
+    server = {
+        "may_approve": settings.approvals == "model",
+        "has_tasks": settings.tasks == "auto",
+        "is_structured": settings.structured,
+    }
     async with (
         hosting(settings) as plain,
         Client(build_server(plain.app.engine, **server), extensions=[extension], **client) as mcp,

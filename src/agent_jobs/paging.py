@@ -1,4 +1,4 @@
-"""A text or a list by pages that fit an answer. Offsets and sizes are bytes of UTF-8."""
+"""A text or a list by pages that fit an answer, however much its host shows. Offsets and sizes are bytes of UTF-8."""
 
 import json
 import unicodedata
@@ -6,6 +6,11 @@ from bisect import bisect_right
 from typing import TypeVar
 
 T = TypeVar("T")
+
+#: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
+OUTPUT_BYTES = 24_000
+#: Hosts that show less, by the beginning of the client's name: 23.5 KB were cut in the middle, or shown as a file.
+SMALLER_OUTPUT_BYTES = {"codex": 9_000, "copilot-cli": 9_000}
 
 #: Made once: `json.dumps` makes one for each call that asks for another form than its own.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -34,6 +39,12 @@ def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
     fits = bisect_right(range(1, len(ahead) + 1), limit_bytes, key=lambda count: size(ahead[:count]))
     part = ahead[: _end(ahead, fits)]
     return part, offset + len(part.encode())
+
+
+def page_cap_bytes(client: str) -> int:
+    """Return how much of an output a client of this name shows as a whole, as JSON."""
+    name = client.strip().lower().replace(" ", "-").replace("_", "-")
+    return next((limit for known, limit in SMALLER_OUTPUT_BYTES.items() if name.startswith(known)), OUTPUT_BYTES)
 
 
 def page_of(entries: list[T], offset: int, limit_bytes: int) -> tuple[list[T], int | None]:

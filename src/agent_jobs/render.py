@@ -1,6 +1,7 @@
 """A job as every face shows it: one flat mapping, each fact once, nothing that is not known.
 
 What a model reads it pays for on every later turn, so the sizes are part of the contract (bytes of compact JSON).
+What may be long stands last: some hosts cut an answer at its end or in its middle, and how to go on must survive that.
 """
 
 import json
@@ -21,12 +22,10 @@ from agent_jobs.errors import (
 )
 from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
 from agent_jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
-from agent_jobs.paging import page, page_of
+from agent_jobs.paging import OUTPUT_BYTES, page, page_of
 from agent_jobs.request import mismatch
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
-#: Under the 25k-token and 40,000-character cuts of the hosts, with room for what stands around it.
-OUTPUT_BYTES = 24_000
 CODE_CHARS, MESSAGE_CHARS = 60, 300
 DRY_RUN_BYTES = 4_000
 #: Of a title in a row; job ids that are repeated to the model at most.
@@ -78,11 +77,11 @@ _CODES: dict[type[AgentJobsError], str] = {
 }
 
 
-def started(job: Job, now: float, *, duplicate: bool = False) -> dict[str, Any]:
+def started(job: Job, now: float, *, duplicate: bool = False, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:
     """The answer to a start: the ids, and how to go on. At most START_BYTES while nothing ended."""
     again = {"duplicate": True} if duplicate else {}
     if job.terminal:
-        return shown(job, now) | again
+        return _with_output_last(ended(job, limit_bytes) | again)
     answer = {"job_id": job.id, **again, "response_id": job.turn.response_id, **_going_on(job, now)}
     answer = _fitting(_compact(answer), START_BYTES)
     if len(dumps(answer).encode()) > START_BYTES:
@@ -90,14 +89,21 @@ def started(job: Job, now: float, *, duplicate: bool = False) -> dict[str, Any]:
     return answer
 
 
-def shown(job: Job, now: float, *, advise: bool = False) -> dict[str, Any]:
-    """The answer to a poll: the result, the failure, or that it goes on. At most RUNNING_BYTES while it runs."""
+def shown(
+    job: Job, now: float, *, advise: bool = False, note: str = "", limit_bytes: int = OUTPUT_BYTES
+) -> dict[str, Any]:
+    """The answer to a poll: the result, the failure, or that it goes on. At most RUNNING_BYTES while it runs.
+
+    The note says what became of an answer that was given before.
+    """
     if job.terminal:
-        return ended(job)
+        return _with_output_last(ended(job, limit_bytes) | _compact({"note": note}))
     answer = {"job_id": job.id, **_going_on(job, now)}
     if advise:
-        return _fitting(_compact(answer | {"advice": ADVICE}), ADVICE_BYTES)
-    return _fitting(_compact(answer), RUNNING_BYTES if job.observed_by != "polling" else START_BYTES)
+        answer = _fitting(_compact(answer | {"advice": ADVICE}), ADVICE_BYTES)
+    else:
+        answer = _fitting(_compact(answer), RUNNING_BYTES if job.observed_by != "polling" else START_BYTES)
+    return answer | _compact({"note": note})
 
 
 def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
@@ -111,9 +117,9 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
             "batch": together.batch,
             "jobs": len(jobs),
             "duplicates": duplicates or None,
-            "job_ids": [job.id for job in jobs],
             "next_poll_ms": POLL_MIN_MS,
             "next": f"agent_poll {asked(together)}",
+            "job_ids": [job.id for job in jobs],
         }
     )
     if together.batch and len(dumps(answer).encode()) > ADVICE_BYTES:
@@ -123,9 +129,15 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
 
 
 def gathered(
-    told: Gathered, group: Group, now: float, *, advise: bool = False, limit_bytes: int = ADVICE_BYTES
+    told: Gathered,
+    group: Group,
+    now: float,
+    *,
+    advise: bool = False,
+    limit_bytes: int = OUTPUT_BYTES,
+    rows_bytes: int = ADVICE_BYTES,
 ) -> tuple[dict[str, Any], list[Job]]:
-    """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit `limit_bytes`.
+    """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit `rows_bytes`.
 
     One that ended alone comes with its output, if that fits; the others by their titles.
     """
@@ -141,18 +153,18 @@ def gathered(
         else:
             waiting |= {"next": f"all were told before: agent_list {asked(group)}".strip()}
         return _compact(waiting), []
-    if len(told.done) == 1 and "next" not in (alone := shown(told.done[0], now)):
+    if len(told.done) == 1 and "next" not in (alone := shown(told.done[0], now, limit_bytes=limit_bytes)):
         going_on = {"running": running, "input_required": asks, "next": poll if running else None}
-        return _compact({"done": [alone], **going_on}), told.done
+        return _compact({**going_on, "done": [alone]}), told.done
 
     def of(rows: list[dict[str, Any]]) -> dict[str, Any]:
         more = len(told.done) - len(rows)
         then = "; ".join([*_each(rows), *[poll] * bool(running or more)])
-        return _compact({"done": rows, "more": more or None, "running": running, "input_required": asks, "next": then})
+        return _compact({"more": more or None, "running": running, "input_required": asks, "next": then, "done": rows})
 
     rows = [_row(told.done[0])]
     for job in told.done[1:]:
-        if len(dumps(of([*rows, _row(job)])).encode()) > limit_bytes:
+        if len(dumps(of([*rows, _row(job)])).encode()) > rows_bytes:
             break
         rows.append(_row(job))
     return of(rows), told.done[: len(rows)]
@@ -166,8 +178,11 @@ def _each(rows: Sequence[dict[str, Any]]) -> list[str]:
     return ["agent_result for each that ended"] * (not all(asking)) + ["agent_poll each that is input_required"]
 
 
-def listed(found: Listed, now: float) -> dict[str, Any]:
-    """The answer to a search: a row for each job, how many there are in each status, and what today cost, if known."""
+def listed(found: Listed, now: float, limit_bytes: int | None = None) -> dict[str, Any]:
+    """The answer to a search: how many jobs there are in each status, what today cost, if known, and a row for each.
+
+    With a limit only as many rows as fit it.
+    """
     rows = [
         _compact(
             {
@@ -180,6 +195,8 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
         )
         for job in found.jobs
     ]
+    if limit_bytes is not None:
+        rows, _ = page_of(rows, 0, limit_bytes)
     more = sum(found.counts.values()) - len(rows)
     known = {
         "more": more or None,
@@ -187,7 +204,7 @@ def listed(found: Listed, now: float) -> dict[str, Any]:
         "today_usd": _usd(found.today_usd) or None,
         "warnings": list(found.warnings) or None,
     }
-    return {"jobs": rows} | _compact(known)
+    return _compact(known) | {"jobs": rows}
 
 
 def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
@@ -205,12 +222,12 @@ def estimated(estimate: Estimate) -> dict[str, Any]:
             "dry_run": True,
             "jobs": estimate.jobs if estimate.jobs > 1 else None,
             "model": estimate.model,
-            "files": files or None,
             "more_files": len(estimate.files) - shown if shown is not None else None,
             "input_tokens": estimate.input_tokens,
             "cost_bound_usd": None if estimate.cost_bound_usd is None else _usd(estimate.cost_bound_usd),
             "bound_parts": estimate.bound_parts,
             "unbounded": estimate.unbounded,
+            "files": files or None,
         }
     )
 
@@ -241,7 +258,7 @@ def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, 
         case _:
             return _compact({"job_id": job.id, "offset": offset or None}) | output_of(job, offset, limit_bytes)
     more = f"agent_result job_id={job.id} part={name} offset={after}" if after is not None else None
-    return _compact({"job_id": job.id, name: shown, "next": more}) | {name: shown}
+    return _compact({"job_id": job.id, "next": more}) | {name: shown}
 
 
 def asked(group: Group) -> str:
@@ -264,7 +281,7 @@ def asking(
     """
     count, chars = min(len(calls), CALLS), ARGUMENT_CHARS
     while True:
-        answer = _asking(job, calls, count, chars, may_approve=may_approve, dialog=dialog) | _compact({"note": note})
+        answer = _asking(job, calls, count, chars, may_approve=may_approve, dialog=dialog, note=note)
         if len(dumps(answer).encode("utf-8", "replace")) <= ASKING_BYTES or (count, chars) == (1, ARGUMENT_CHARS_LEAST):
             return answer
         if chars > ARGUMENT_CHARS_LEAST:
@@ -281,13 +298,13 @@ def question(job: Job, call: Call) -> str:
     )
 
 
-def ended(job: Job) -> dict[str, Any]:
+def ended(job: Job, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:
     """A job that is over: its output as far as it fits one answer, its failure and what to do about it."""
     answer: dict[str, Any] = {"job_id": job.id, "status": job.status}
     if job.error is not None:
         answer |= {"error": _error(job.error), "next": _next(job, job.error)}
     if job.output is not None or job.status is Status.COMPLETED:
-        answer |= output_of(job, 0)
+        answer |= output_of(job, 0, limit_bytes)
     told = {
         "invalid": mismatch(_text(job), job.turn.request) if job.status is Status.COMPLETED else None,
         "warning": warning_of(job),
@@ -295,7 +312,7 @@ def ended(job: Job) -> dict[str, Any]:
         "context": job.context,
         "result_path": job.result_path,
     }
-    return answer | _compact(told)
+    return _with_output_last(answer | _compact(told))
 
 
 def warning_of(job: Job) -> str:
@@ -312,10 +329,10 @@ def output_of(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> dict[st
     """One page of a job's output from a byte offset, and where the next one starts."""
     text = _text(job)
     part, after = page(text, offset, limit_bytes)
-    shown: dict[str, Any] = {"output": part}
-    if after is not None:
-        shown |= {"bytes": len(text.encode("utf-8", "replace")), "next": f"agent_result job_id={job.id} offset={after}"}
-    return shown
+    if after is None:
+        return {"output": part}
+    more = f"agent_result job_id={job.id} offset={after}"
+    return {"bytes": len(text.encode("utf-8", "replace")), "next": more, "output": part}
 
 
 def refused(error: AgentJobsError) -> dict[str, Any]:
@@ -431,7 +448,7 @@ def _letters_of(name: str) -> str:
 
 
 def _asking(
-    job: Job, calls: Sequence[Call], count: int, chars: int, *, may_approve: bool, dialog: bool
+    job: Job, calls: Sequence[Call], count: int, chars: int, *, may_approve: bool, dialog: bool, note: str
 ) -> dict[str, Any]:
     """What a waiting job needs: so many of its calls, so much of their arguments."""
     needs = [
@@ -453,11 +470,12 @@ def _asking(
         {
             "job_id": job.id,
             "status": job.status,
-            "needs": needs,
             "more": len(calls) - count or None,
             "whole": f"agent_result job_id={job.id} part=items" if cut else None,
             "user": user,
             "next": f"{reply} {' '.join(how)}" if how else f"{poll} once they did",
+            "note": note,
+            "needs": needs,
         }
     )
 
@@ -525,6 +543,11 @@ def _next(job: Job, error: Failure) -> str:
     if job.status is Status.INCOMPLETE and error.code not in _NEXT:
         return "what came is in output"
     return _NEXT.get(error.code, "change the request, then agent_start again").format(id=job.id)
+
+
+def _with_output_last(answer: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: value for name, value in answer.items() if name != "output"}
+    return facts | {"output": answer["output"]} if "output" in answer else facts
 
 
 def _compact(answer: dict[str, Any]) -> dict[str, Any]:

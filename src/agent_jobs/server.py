@@ -4,6 +4,7 @@ import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
@@ -34,6 +35,7 @@ from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.group import SO_FAR, Group, Part, Reply
 from agent_jobs.job import OPEN, Job, Status
 from agent_jobs.pace import Pace, wait_cap_s
+from agent_jobs.paging import page_cap_bytes
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
@@ -42,13 +44,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Codex shows its model the first 260 characters; Copilot, Cline and Continue show none, so the tools say it as well.
 INSTRUCTIONS = (
-    "Hands long work (research, hard reasoning, reviews) to a model that works in the background for minutes or hours. "
-    "agent_start, then agent_poll with the job_id until status is completed, incomplete, failed, cancelled or expired. "
-    "input_required: the job asks something; do what next says. "
-    "agent_poll waits on the server, so just call it again; 'in_progress' is normal and no error. "
+    "Hands long work (research, hard reasoning, reviews) to a background model. "
+    "Call agent_start once, then agent_poll: it waits on the server. "
+    "in_progress is normal, no error: poll again, or end your turn, tell the user the job_id, poll later. "
     "Never start the same work twice: each job costs money, and a job survives restarts. "
-    "If it takes long, end your turn, tell the user the job_id, and poll later. "
+    "It is over when status is completed, incomplete, failed, cancelled or expired. "
+    "input_required: the job asks something; do what `next` says. "
     "The job sees only its prompt: put all context in it."
 )
 PROGRESS_S = 10.0
@@ -63,6 +66,7 @@ def build_server(
     max_wait_s: float | None = None,
     may_approve: bool = False,
     has_tasks: bool = True,
+    is_structured: bool = False,
 ) -> MCPServer:
     """The MCP server over an engine that may still be opening.
 
@@ -71,18 +75,20 @@ def build_server(
         max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times.
         may_approve: Whether the host's model may approve calls; otherwise a person does.
         has_tasks: Whether requests that declare native tasks are answered with tasks.
+        is_structured: Whether answers are repeated as structured content, for programs that read only that.
     """
-    tasks = _tasks_extension(engine, may_approve=may_approve) if has_tasks else None
+    tasks = _tasks_extension(engine, may_approve=may_approve, is_structured=is_structured) if has_tasks else None
     tools = _Tools(engine, max_wait_s, may_approve=may_approve, tasks=tasks)
+    tool = partial(JobTool.of, is_structured=is_structured)
     server = _Server(
         engine,
         [
-            JobTool.of(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
-            JobTool.of(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_result, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_list, ToolAnnotations(read_only_hint=True)),
-            JobTool.of(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
-            JobTool.of(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
+            tool(tools.agent_start, ToolAnnotations(open_world_hint=True, destructive_hint=False)),
+            tool(tools.agent_poll, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_result, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_list, ToolAnnotations(read_only_hint=True)),
+            tool(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
+            tool(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
         tasks,
     )
@@ -91,10 +97,12 @@ def build_server(
     return server
 
 
-def _tasks_extension(engine: Callable[[], Awaitable[Engine]], *, may_approve: bool) -> "TasksExtension":
+def _tasks_extension(
+    engine: Callable[[], Awaitable[Engine]], *, may_approve: bool, is_structured: bool
+) -> "TasksExtension":
     from agent_jobs.tasks import TasksExtension  # not needed where tasks are switched off
 
-    return TasksExtension(engine, may_approve=may_approve)
+    return TasksExtension(engine, may_approve=may_approve, is_structured=is_structured)
 
 
 @contextmanager
@@ -199,7 +207,7 @@ class _Tools:
         previous_job_id: Annotated[str | None, Field(description="Go on from this ended job")] = None,
         batch: Annotated[str | None, Field(description="Name to poll jobs together by")] = None,
         priority: Literal["normal", "high"] = "normal",
-        wait_s: Annotated[float | None, Field(ge=0, description="Wait so long for the result")] = None,
+        wait_s: Annotated[float | None, Field(ge=0, description="Seconds to wait for its end")] = None,
         options: Annotated[
             dict[str, Any] | None,
             Field(
@@ -209,8 +217,8 @@ class _Tools:
             ),
         ] = None,
     ) -> Answer | CallToolResult:
-        """Start long work in the background; answers with a job_id within seconds. Costs money: never start the same
-        work twice. Then agent_poll.
+        """Hand long work (research, hard reasoning, reviews) to a background model. Returns a job_id within
+        seconds; then call agent_poll. Start the same work only once, however long it takes: each start costs money.
         """
         if prompt is not None and prompts == [prompt]:
             prompts = None
@@ -239,7 +247,7 @@ class _Tools:
             return render.started_together([one.job for one in started], sum(one.duplicate for one in started))
         [one] = started
         self._answered(jobs, one.job, waited=False)
-        return render.started(one.job, jobs.now(), duplicate=one.duplicate)
+        return render.started(one.job, jobs.now(), duplicate=one.duplicate, limit_bytes=_page_bytes(ctx))
 
     async def agent_poll(
         self,
@@ -249,8 +257,9 @@ class _Tools:
         batch: str | None = None,
         wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
     ) -> Answer | CallToolResult | InputRequiredResult:
-        """Wait until a job ends (the server does the waiting) and get its output. Still in_progress? Call again: that
-        is no error. input_required? Do what `next` says. Without arguments: any of your jobs.
+        """Wait on the server until a job ends, and get its output. in_progress is normal, no error: call again; if it
+        takes long, end your turn, tell the user the job_id and poll later. input_required: do what `next` says. No
+        arguments: any of your jobs.
         """
         jobs = await self._engine()
         group = _group(job_id, job_ids, batch)
@@ -264,22 +273,23 @@ class _Tools:
         dialog = can_ask(ctx) and not self._may_approve
         if not dialog:
             job = await _telling(ctx, jobs.poll(job_id, wait_s=wait_s, anew=True), wait_s)
-            return await self._shown(jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
+            return await self._shown(ctx, jobs, job, advise=self._answered(jobs, job, waited=wait_s > 0))
         found = await _telling(ctx, polled(ctx, jobs, job_id, wait_s, cap_s), cap_s)
         if isinstance(found, InputRequiredResult):
             return found
         job, note = found
         advise = self._answered(jobs, job, waited=wait_s > 0)
-        return await self._shown(jobs, job, advise=advise, dialog=True, note=note)
+        return await self._shown(ctx, jobs, job, advise=advise, dialog=True, note=note)
 
     async def agent_result(
         self,
+        ctx: Context,
         job_id: str,
         part: Part = "text",
         offset: Annotated[int, Field(ge=0)] = 0,
-        max_bytes: Annotated[int, Field(ge=500, le=100_000)] = render.OUTPUT_BYTES,
+        max_bytes: Annotated[int | None, Field(ge=500, le=100_000)] = None,
     ) -> Answer:
-        """Read an output by pages, its outline, sources or files; items: what it did and what it asks, whole."""
+        """Read more of an output by pages, its outline, sources or files; items: what it did and asks, whole."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
         asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
@@ -287,21 +297,22 @@ class _Tools:
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
             jobs.delivered(result.job)
-        return render.part(result, part, offset, max_bytes)
+        return render.part(result, part, offset, max_bytes or _page_bytes(ctx))
 
     async def agent_list(
         self,
-        status: Annotated[str | None, Field(description="or open: all that have not ended")] = None,
+        ctx: Context,
+        status: Annotated[str | None, Field(description="or open: all not ended")] = None,
         batch: str | None = None,
         query: Annotated[str | None, Field(description="In the title")] = None,
         days: Annotated[float | None, Field(gt=0)] = None,
         limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = LISTED,
     ) -> Answer:
-        """Find jobs, newest first, with counts and today's cost. To wait for them use agent_poll."""
+        """Find jobs, newest first, with counts and today's cost. To wait use agent_poll."""
         jobs = await self._engine()
         since = 0.0 if days is None else jobs.now() - days * DAY_S
         group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
-        return render.listed(await jobs.find(group, limit), jobs.now())
+        return render.listed(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
 
     async def agent_reply(
         self,
@@ -310,16 +321,12 @@ class _Tools:
         outputs: Annotated[
             list[dict[str, Any]] | None, Field(description="[{call_id, output}]: what your functions gave")
         ] = None,
-        approve: Annotated[
-            list[str] | None, Field(description="call_ids that the user allowed, never on your own")
-        ] = None,
+        approve: Annotated[list[str] | None, Field(description="call_ids the user allowed, never on your own")] = None,
         deny: Annotated[list[str] | None, Field(description="call_ids not to be done")] = None,
-        message: Annotated[
-            str | None, Field(description="For the job, in place of the answers you do not give")
-        ] = None,
+        message: Annotated[str | None, Field(description="For the job, in place of answers you do not give")] = None,
     ) -> Answer:
-        """Answer the `needs` of a job whose status is input_required, at once or one by one; it goes on when all are
-        answered. Then agent_poll.
+        """Answer the `needs` of a job that is input_required, all or some; it goes on once all are answered. Then
+        agent_poll.
         """
         jobs = await self._engine()
         if approve and not self._may_approve:
@@ -331,10 +338,10 @@ class _Tools:
         )
         job = await jobs.reply(job_id, reply)
         jobs.delivered(job)
-        return await self._shown(jobs, job, dialog=can_ask(ctx))
+        return await self._shown(ctx, jobs, job, dialog=can_ask(ctx))
 
     async def agent_cancel(
-        self, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
+        self, ctx: Context, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
     ) -> Answer:
         """Stop jobs, upstream too, so that they cost no more."""
         group = _group(job_id, job_ids, batch)
@@ -343,7 +350,9 @@ class _Tools:
         jobs = await self._engine()
         stopped = await jobs.cancel(group)
         jobs.delivered(*stopped)
-        return render.shown(stopped[0], jobs.now()) if job_id is not None else render.stopped(stopped, group)
+        if job_id is None:
+            return render.stopped(stopped, group)
+        return render.shown(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
 
     async def job(self, job_id: str) -> str:
         """A job as a poll that does not wait would tell of it."""
@@ -356,18 +365,20 @@ class _Tools:
         return output.text if output else ""
 
     async def _shown(
-        self, jobs: Engine, job: Job, *, advise: bool = False, dialog: bool = False, note: str = ""
+        self, ctx: Context, jobs: Engine, job: Job, *, advise: bool = False, dialog: bool = False, note: str = ""
     ) -> Answer:
         if calls := await jobs.asked(job):
             return render.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
-        return render.shown(job, jobs.now(), advise=advise) | ({"note": note} if note else {})
+        return render.shown(job, jobs.now(), advise=advise, note=note, limit_bytes=_page_bytes(ctx))
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
         gathered = await _telling(ctx, jobs.gather(group, wait_s=wait_s), wait_s)
         asked = render.asked(group)
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
         advise = not done and wait_s > 0 and self._pace.barren(asked)
-        answer, told = render.gathered(replace(gathered, done=done), group, jobs.now(), advise=advise)
+        answer, told = render.gathered(
+            replace(gathered, done=done), group, jobs.now(), advise=advise, limit_bytes=_page_bytes(ctx)
+        )
         if done or not gathered.going_on:
             self._pace.over(asked)
         else:
@@ -390,6 +401,12 @@ class _Tools:
         client = ctx.session.client_params
         cap_s = self._max_wait_s or wait_cap_s(client.client_info.name if client else "")
         return min(otherwise if wait_s is None else wait_s, cap_s)
+
+
+def _page_bytes(ctx: Context) -> int:
+    """Return how much of an output the host shows as a whole."""
+    client = ctx.session.client_params
+    return page_cap_bytes(client.client_info.name if client else "")
 
 
 def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> Group:

@@ -28,6 +28,9 @@ ENDPOINT = re.compile(
 )
 DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+/*$", re.I)  # of Azure, before its v1 API
 TASK_MODES = ("auto", "never")
+SWITCH = ("0", "1")
+#: What people write for them.
+SWITCH_WORDS = {"no": "0", "off": "0", "false": "0", "yes": "1", "on": "1", "true": "1"}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -178,6 +181,12 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
             "prices", _PATH, "A price table of your own, a TOML file.", page="cost.md#your-price-table"
         ),
     },
+    "What hosts are sent": {
+        "AGENT_JOBS_STRUCTURED": Variable(
+            "structured", f"one of {', '.join(SWITCH)}",
+            "1: tool answers also come as structuredContent, for programs; some hosts show a model both copies.", "0",
+        ),
+    },
     "The log": {
         "AGENT_JOBS_LOG_LEVEL": Variable(
             "log_level", f"one of {', '.join(LOG_LEVELS)}", "What goes to stderr.", "warning"
@@ -247,6 +256,7 @@ class Settings:
     prices: Path | None = None
     daily_budget_usd: float | None = None
     budget_mode: str = "bound"
+    structured: bool = False
     log_level: str = "warning"
     warnings: tuple[str, ...] = ()  #: of what was set: a sentence for each thing that is not as it was meant
 
@@ -292,6 +302,7 @@ class Settings:
             daily_budget_usd=_dollars(env, "AGENT_JOBS_DAILY_BUDGET_USD"),
             budget_mode=_one_of(env, "AGENT_JOBS_BUDGET_MODE", ("bound", "spent"), "bound"),
             follow=_follow(env, "AGENT_JOBS_FOLLOW", 200),
+            structured=_is_on(env, "AGENT_JOBS_STRUCTURED"),
             log_level=_one_of(env, "AGENT_JOBS_LOG_LEVEL", LOG_LEVELS, "warning"),
             warnings=(
                 *not_filled_in,
@@ -548,6 +559,11 @@ def _whole(env: Mapping[str, str], name: str, default: int, least: int = 1) -> i
     if not (value.isascii() and value.isdecimal() and least <= int(value[:5]) <= 9999):
         raise ConfigError(f"{name} takes a whole number from {least} to 9999; without it {default} is used.")
     return int(value)
+
+
+def _is_on(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "0").lower()
+    return _one_of({name: SWITCH_WORDS.get(value, value)}, name, SWITCH, "0") == "1"
 
 
 def _one_of(env: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:

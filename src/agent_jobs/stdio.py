@@ -59,9 +59,11 @@ async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
                 max_wait_s=settings.max_wait_s,
                 may_approve=settings.approvals == "model",
                 has_tasks=settings.tasks == "auto",
+                is_structured=settings.structured,
             )
         else:
-            server = build_server(app.engine)
+            usable, _ = Settings.forgiving(os.environ)  # a program must be able to read what is wrong
+            server = build_server(app.engine, is_structured=usable.structured)
         _collect_garbage_again()
         await run_server(server, door)
         tasks.cancel_scope.cancel()
@@ -90,12 +92,16 @@ async def _open_wire(
     outgoing, outgoing_out = anyio.create_memory_object_stream[SessionMessage](0)
     loop = asyncio.get_running_loop()
 
+    def put_line(line: bytes | None) -> None:
+        if line is None:
+            lines_in.close()
+            return
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # a signal has ended the server
+            lines_in.send_nowait(line)
+
     def receive_line(line: bytes | None) -> None:
         with suppress(RuntimeError):  # the loop ends before the thread that reads
-            if line is None:
-                loop.call_soon_threadsafe(lines_in.close)
-            else:
-                loop.call_soon_threadsafe(lines_in.send_nowait, line)
+            loop.call_soon_threadsafe(put_line, line)
 
     answered = door.hand_over(receive_line)
     async with anyio.create_task_group() as tasks:

@@ -24,6 +24,7 @@ from mcp_types import (
     CallToolResult,
     ClientCapabilities,
     ElicitResult,
+    InitializeRequestParams,
     RequestParams,
 )
 from mcp_types.jsonrpc import HEADER_MISMATCH
@@ -36,6 +37,7 @@ from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.group import Gathered, Group
 from agent_jobs.job import Call, Job, Status
+from agent_jobs.paging import OUTPUT_BYTES, page_cap_bytes
 from agent_jobs.request import Order
 from agent_jobs.tooling import Answer, as_result
 
@@ -84,6 +86,17 @@ class TaskState(NamedTuple):
     shown: Sequence[Job] = ()  #: jobs whose end or question the host gets to know
 
 
+class TaskHost(NamedTuple):
+    """What a host can show."""
+
+    may_ask: bool
+    page_bytes: int = OUTPUT_BYTES
+
+
+def _host_of(capabilities: ClientCapabilities | None, client: InitializeRequestParams | None) -> TaskHost:
+    return TaskHost(can_show_form(capabilities), page_cap_bytes(client.client_info.name if client else ""))
+
+
 def declares_tasks(version: str | None, capabilities: ClientCapabilities | None) -> bool:
     """Return True if a request declares the extension; what a host of an earlier protocol says of it does not count."""
     extensions = capabilities.extensions if capabilities else None
@@ -95,13 +108,15 @@ class TasksExtension(Extension):
 
     identifier = TASKS
 
-    def __init__(self, engine: Callable[[], Awaitable[Engine]], *, may_approve: bool) -> None:
+    def __init__(self, engine: Callable[[], Awaitable[Engine]], *, may_approve: bool, is_structured: bool) -> None:
         """Keep what gives the engine.
 
         Args:
             engine: As for `build_server`.
             may_approve: Whether the host's model approves calls, so that no dialog is shown.
+            is_structured: As for `build_server`.
         """
+        self._is_structured = is_structured
         self._engine = engine
         self._may_approve = may_approve
         self._duplicates: set[str] = set()  #: jobs that answered for work that was asked for again
@@ -158,24 +173,26 @@ class TasksExtension(Extension):
         return await self._create(ctx, jobs, group)
 
     async def _create(self, ctx: Context, jobs: Engine, group: Group) -> CreatedTask:
-        state = await self._state(jobs, group, may_ask=can_show_form(ctx.client_capabilities))
-        return CreatedTask(content=[], task=_wire(group, state, "task"))
+        state = await self._state(jobs, group, host=_host_of(ctx.client_capabilities, ctx.session.client_params))
+        return CreatedTask(content=[], task=_wire(group, state, "task", is_structured=self._is_structured))
 
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
         with _as_protocol_error(ctx, params.task_id):
             jobs = await self._engine()
             group = await _find_group(jobs, params.task_id)
-            state = await self._state(jobs, group, may_ask=can_show_form(ctx.session.client_capabilities))
+            state = await self._state(
+                jobs, group, host=_host_of(ctx.session.client_capabilities, ctx.session.client_params)
+            )
             self._told |= {job.id: job.revision for job in state.shown if not job.terminal}
             jobs.delivered(*state.shown)
-            return _wire(group, state, "complete")
+            return _wire(group, state, "complete", is_structured=self._is_structured)
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> HandlerResult:
         """Answer what the job asks; keys that it does not ask for, or no longer, are ignored."""
         with _as_protocol_error(ctx, params.task_id):
             jobs = await self._engine()
             group = await _find_group(jobs, params.task_id)
-            questions = (await self._state(jobs, group, may_ask=True)).questions
+            questions = (await self._state(jobs, group, host=TaskHost(may_ask=True))).questions
             given = {key: _read_answer(value) for key, value in params.input_responses.items() if key in questions}
             for key, answer in given.items():
                 job, call = questions[key]
@@ -193,33 +210,34 @@ class TasksExtension(Extension):
             jobs.delivered(*(job for job in stopped if job.status is Status.CANCELLED))
             return {}
 
-    async def _state(self, jobs: Engine, group: Group, *, may_ask: bool) -> TaskState:
+    async def _state(self, jobs: Engine, group: Group, *, host: "TaskHost") -> TaskState:
         if group.batch:
-            return await self._state_of_batch(jobs, group, may_ask=may_ask)
-        return await self._state_of_job(jobs, await jobs.poll(group.job_ids[0]), may_ask=may_ask)
+            return await self._state_of_batch(jobs, group, host=host)
+        return await self._state_of_job(jobs, await jobs.poll(group.job_ids[0]), host=host)
 
-    async def _state_of_job(self, jobs: Engine, job: Job, *, may_ask: bool) -> TaskState:
+    async def _state_of_job(self, jobs: Engine, job: Job, *, host: "TaskHost") -> TaskState:
         calls = await jobs.asked(job)
         state = TaskState("working", _message(job, jobs.now()), job.created_at, _updated_at(job), _poll_ms(jobs, [job]))
         if job.status is Status.CANCELLED:
             return state._replace(status="cancelled", shown=[job])
-        if questions := self._questions(job, calls, may_ask=may_ask):
+        if questions := self._questions(job, calls, may_ask=host.may_ask):
             return state._replace(status="input_required", questions=questions)
         if job.terminal:
-            answer = render.shown(job, jobs.now()) | ({"duplicate": True} if job.id in self._duplicates else {})
+            is_duplicate = job.id in self._duplicates
+            answer = render.started(job, jobs.now(), duplicate=is_duplicate, limit_bytes=host.page_bytes)
             return state._replace(status="completed", answer=answer, shown=[job])
         if self._needs_model(job, calls):
-            answer = render.asking(job, calls, may_approve=self._may_approve, dialog=may_ask)
+            answer = render.asking(job, calls, may_approve=self._may_approve, dialog=host.may_ask)
             return state._replace(status="completed", answer=answer, shown=[job])
         return state
 
-    async def _state_of_batch(self, jobs: Engine, group: Group, *, may_ask: bool) -> TaskState:
+    async def _state_of_batch(self, jobs: Engine, group: Group, *, host: "TaskHost") -> TaskState:
         """Return the state of a batch, which is completed once all of it ended, or one asks the model."""
         found = await jobs.find(group, BATCH_ROWS)
         gathered = await jobs.gather(group)
         asking = [job for job in [*gathered.done, *gathered.asking] if not job.terminal]
         calls = {job.id: await jobs.asked(job) for job in asking}
-        by_job = {job.id: self._questions(job, calls[job.id], may_ask=may_ask) for job in asking}
+        by_job = {job.id: self._questions(job, calls[job.id], may_ask=host.may_ask) for job in asking}
         questions: Questions = {key: each for asked in by_job.values() for key, each in asked.items()}
         pressing = [job for job in asking if not by_job[job.id] and self._needs_model(job, calls[job.id])]
         state = TaskState(
@@ -242,7 +260,7 @@ class TasksExtension(Extension):
         if len(done) == 1:
             done = [await jobs.poll(done[0].id)]  # with its output
         told = Gathered(done, gathered.running, waiting, gathered.delivered)
-        answer, shown = render.gathered(told, group, jobs.now(), limit_bytes=BATCH_BYTES)
+        answer, shown = render.gathered(told, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES)
         return state._replace(status="completed", answer=answer, shown=shown)
 
     def _questions(self, job: Job, calls: Sequence[Call], *, may_ask: bool) -> Questions:
@@ -306,7 +324,7 @@ def _read_answer(value: object) -> ElicitResult:
         raise MCPError(INVALID_PARAMS, "An input response takes an action: accept, decline or cancel.") from None
 
 
-def _wire(group: Group, state: TaskState, kind: str) -> dict[str, Any]:
+def _wire(group: Group, state: TaskState, kind: str, *, is_structured: bool) -> dict[str, Any]:
     """Return a task as it is sent: a mapping, because the SDK's models would drop `ttlMs`, which is null."""
     task: dict[str, Any] = {
         "resultType": kind,
@@ -319,7 +337,7 @@ def _wire(group: Group, state: TaskState, kind: str) -> dict[str, Any]:
         "statusMessage": state.message,
     }
     if kind == "complete" and state.answer is not None:
-        task["result"] = _dump(as_result(state.answer))
+        task["result"] = _dump(as_result(state.answer, is_structured=is_structured))
     if kind == "complete" and state.status == "input_required":
         task["inputRequests"] = {key: _dump(request_for(*asked)) for key, asked in state.questions.items()}
     return task

@@ -18,17 +18,25 @@ Answer = dict[str, Any]
 
 
 class JobTool(Tool):
-    """A tool that answers with a mapping, as compact JSON and as structured content, and refuses in sentences."""
+    """A tool that answers with a mapping as compact JSON, and refuses in sentences."""
+
+    is_structured: bool = False  #: repeats its answers as structured content, for programs
 
     @classmethod
     def of(
-        cls, fn: Callable[..., Awaitable[Answer | CallToolResult | InputRequiredResult]], annotations: ToolAnnotations
+        cls,
+        fn: Callable[..., Awaitable[Answer | CallToolResult | InputRequiredResult]],
+        annotations: ToolAnnotations,
+        *,
+        is_structured: bool = False,
     ) -> "JobTool":
         """The tool around a function, whose docstring is the prompt that tells a model how to use it."""
         description = " ".join((fn.__doc__ or "").split())
         tool = cls.from_function(fn, description=description, annotations=annotations, structured_output=False)
         tool.parameters = _lean(tool.parameters)
-        return cast(JobTool, tool)
+        ours = cast(JobTool, tool)
+        ours.is_structured = is_structured
+        return ours
 
     async def run(
         self, arguments: dict[str, Any], context: Any, convert_result: bool = False
@@ -41,30 +49,31 @@ class JobTool(Tool):
             if self.context_kwarg is not None:
                 values[self.context_kwarg] = context
             answer: Answer | CallToolResult | InputRequiredResult = await self.fn(**values)
-            return _result(answer) if isinstance(answer, dict) else answer
+            return self._result(answer) if isinstance(answer, dict) else answer
         except ValidationError as error:
-            return _refused(RequestError(_sentence(error)))
+            return self._refused(RequestError(_sentence(error)))
         except AgentJobsError as error:
-            return _refused(error)
+            return self._refused(error)
         except Exception:
             logger.exception("%s failed", self.name)
-            return _refused(AgentJobsError("agent-jobs failed; its log says why. Jobs go on: agent_poll finds them."))
+            return self._refused(
+                AgentJobsError("agent-jobs failed; its log says why. Jobs go on: agent_poll finds them.")
+            )
+
+    def _result(self, answer: Answer) -> CallToolResult:
+        return as_result(answer, is_structured=self.is_structured)
+
+    def _refused(self, error: AgentJobsError) -> CallToolResult:
+        result = self._result(render.refused(error))
+        result.is_error = True
+        return result
 
 
-def _result(answer: Answer) -> CallToolResult:
-    # Some hosts read only the text, some only the structure: both carry the same.
-    return CallToolResult(content=[TextContent(type="text", text=render.dumps(answer))], structured_content=answer)
-
-
-def as_result(answer: Answer) -> CallToolResult:
+def as_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
     """Return an answer in the form in which every tool gives it."""
-    return _result(answer)
-
-
-def _refused(error: AgentJobsError) -> CallToolResult:
-    result = _result(render.refused(error))
-    result.is_error = True
-    return result
+    # Some hosts show their model both forms, so that every answer costs twice and a page is cut in its middle.
+    structured = answer if is_structured else None
+    return CallToolResult(content=[TextContent(type="text", text=render.dumps(answer))], structured_content=structured)
 
 
 def _sentence(error: ValidationError) -> str:

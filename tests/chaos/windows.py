@@ -57,7 +57,7 @@ class Window:
         self._asked: dict[int, Asked] = {}
 
     async def call(self, tool: str, **arguments: Any) -> Json:
-        """The structured answer of a tool, once a server is there to ask.
+        """The answer of a tool, once a server is there to ask.
 
         Raises:
             KilledError: The server died before it answered.
@@ -189,9 +189,10 @@ class Asked:
         return self._message["result"]
 
     async def answer(self) -> Json:
-        """The structured answer of the tool that was asked."""
+        """The answer of the tool that was asked."""
         result = await self.result()
-        answer: Json = result["structuredContent"]
+        [content] = result["content"]
+        answer: Json = json.loads(content["text"])
         if result.get("isError"):
             raise RefusalError(answer["error"])
         return answer

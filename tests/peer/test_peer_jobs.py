@@ -14,6 +14,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
+from hosts import read
 from peer.environment import Peer, upstream
 
 SECONDS, TOKENS = 20, 300
@@ -31,8 +32,7 @@ async def host(peer: Peer, folder: Path) -> AsyncGenerator[Client]:
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result
-    assert result.structured_content is not None
-    return result.structured_content
+    return read(result)
 
 
 async def start(client: Client, number: int) -> str:

@@ -49,8 +49,9 @@ class Server:
         return await self._send("tools/call", {"name": tool, "arguments": arguments})
 
     async def told(self, call: int) -> dict[str, Any]:
-        """The structured answer of a call."""
-        return (await self._answer(call))["structuredContent"]
+        """The answer of a call."""
+        [content] = (await self._answer(call))["content"]
+        return json.loads(content["text"])
 
     async def _answer(self, number: int) -> dict[str, Any]:
         with anyio.fail_after(ANSWER_S):

@@ -13,6 +13,7 @@ from mcp.client.stdio import StdioServerParameters
 
 from agent_jobs.emulator import running
 from chaos.calls import UPSTREAMS, runs
+from hosts import read
 from peer.environment import upstream as peer
 from peer.servers import git, git_server, time_server
 
@@ -53,8 +54,7 @@ async def host(base_url: str, folder: Path, toolbox: Path) -> AsyncGenerator[Cli
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result
-    assert result.structured_content is not None
-    return result.structured_content
+    return read(result)
 
 
 async def ended(client: Client, job_id: str) -> dict[str, Any]:

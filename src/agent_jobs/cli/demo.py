@@ -14,6 +14,7 @@ import click
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
+from mcp_types import TextContent
 
 from agent_jobs.cli import configuration
 from agent_jobs.cli.output import is_stdout_left
@@ -24,6 +25,8 @@ LIMIT_S = 20.0
 SCRIPT = {"duration_s": 8, "searches": 2, "reasoning": 2, "length": 700}
 KILL_AFTER_S = 2.5
 SHOWN_CHARS = 240
+OPEN_S = 60.0  # the imports of a server on a machine that is very busy
+LOOK_S = 0.05  # the locks appear in a folder, which tells nobody
 
 
 class DemoError(Exception):
@@ -65,6 +68,7 @@ class _Demo:
 
     def __init__(self, folder: Path, base_url: str) -> None:
         self._folder = folder
+        self._killed: set[int] = set()
         self._began = time.monotonic()
         # What the user has set for the real server is not what the demo shows.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
@@ -92,7 +96,7 @@ class _Demo:
 
     async def _start_and_kill(self, question: str) -> str:
         async with Client(self._server) as host:
-            self.tell("host", f"started the server (pid {self._pid()}) and calls agent_start")
+            self.tell("host", f"started the server (pid {await self._find_pid()}) and calls agent_start")
             options = {"metadata": {"emulate": json.dumps(SCRIPT)}}
             started = await self._call(host, "agent_start", prompt=question, wait_s=0, options=options)
             job_id = started["job_id"]
@@ -108,7 +112,7 @@ class _Demo:
 
     async def _collect(self, job_id: str) -> None:
         async with Client(self._server) as host:
-            self.tell("host", f"started the server again (pid {self._pid()}) and polls the same job")
+            self.tell("host", f"started the server again (pid {await self._find_pid()}) and polls the same job")
             answer = await self._call(host, "agent_poll", job_id=job_id)
         if answer.get("status") != "completed" or not answer.get("output"):
             raise DemoError(f"the job ended as {answer.get('status')!r}")
@@ -117,18 +121,31 @@ class _Demo:
 
     async def _call(self, host: Client, tool: str, **arguments: Any) -> dict[str, Any]:
         result = await host.call_tool(tool, arguments)
-        answer: dict[str, Any] = result.structured_content or {}
+        [content] = result.content
+        assert isinstance(content, TextContent)
+        answer: dict[str, Any] = json.loads(content.text)
         told = {name: value for name, value in answer.items() if name != "output"}
         self.tell("server", json.dumps(told, ensure_ascii=False, separators=(",", ":")))
         return answer
 
     async def _kill(self) -> None:
         await anyio.sleep(KILL_AFTER_S)
-        pid = self._pid()
+        pid = await self._find_pid()
         self.tell("killer", f"SIGKILL to {pid}: no handler runs, nothing is saved on the way out")
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self._killed.add(pid)
 
-    def _pid(self) -> int:
-        """The server's process, by the lock it holds on its jobs."""
-        newest = max((self._folder / "run").glob("*.lock"), key=lambda lock: lock.stat().st_mtime_ns)
-        return int(newest.name.partition("-")[0])
+    async def _find_pid(self) -> int:
+        """Return the server's process, by the lock that it takes on its jobs while it opens.
+
+        Raises:
+            DemoError: The server did not open.
+        """
+        with anyio.move_on_after(OPEN_S):
+            while True:
+                locks = (self._folder / "run").glob("*.lock")
+                living = {int(lock.name.partition("-")[0]) for lock in locks} - self._killed
+                if living:
+                    return living.pop()
+                await anyio.sleep(LOOK_S)
+        raise DemoError("the server did not open its jobs")

@@ -17,17 +17,20 @@ class _PatientFile(io.FileIO):
     """A descriptor that takes what is written to it although nothing reads from it any more."""
 
     def write(self, data: "WriteableBuffer", /) -> int:
-        """Write, or from the first write on that finds no reader, write to nowhere."""
+        """Write, or from the first write on that fails, write to nowhere; raise why, unless the reader is gone."""
         try:
             return super().write(data) or 0
         except OSError as error:
+            self._lead_nowhere()  # what is still buffered would fail once more at exit
             if not _is_reader_gone(error):
                 raise
         _left.add(self.fileno())
+        return memoryview(data).nbytes
+
+    def _lead_nowhere(self) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
-        return memoryview(data).nbytes
 
 
 def outlive_readers() -> None:

@@ -204,14 +204,20 @@ class Questions:
         clauses, values = where(replace(group, statuses=UNATTENDED, active=False))
         watched = {str(said.get("base_url")) for said in self._db.others().values()}
         rows = await self._db.fetch(
-            f"""{_HEAD} WHERE {clauses} AND turn.base_url NOT IN (SELECT value FROM json_each(:watched))
+            f"""SELECT job.id, job.holder FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
+                WHERE {clauses} AND turn.base_url NOT IN (SELECT value FROM json_each(:watched))
                 ORDER BY job.created_at DESC, job.id LIMIT :limit""",
             **values,
             watched=json.dumps(sorted(watched)),
             limit=limit,
         )
         dead = {holder: self._db.holder.dead(holder) for holder in {row["holder"] for row in rows} - {None}}
-        return [self._job(row) for row in rows if row["holder"] is None or dead[row["holder"]]]
+        left = [row["id"] for row in rows if row["holder"] is None or dead[row["holder"]]]
+        if not left:
+            return []
+        jobs = await self._db.fetch(f"{JOB} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(left))
+        found = {job.id: job for job in map(self._job, jobs)}
+        return [found[job_id] for job_id in left if job_id in found]
 
     async def changed(self, job_id: str, revision: int) -> None:
         await self._db.changed(job_id, revision)
