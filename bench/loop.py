@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, inf
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from mcp import Client
-from mcp_types import Implementation
+from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
+from mcp_types import CallToolResult, Implementation, Request, RequestParams, Result
+from pydantic import Field
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import fast_clock
@@ -26,18 +28,21 @@ from bench.peers import answer_of
 
 #: Lengths of jobs, and how many of their seconds pass in one of ours: each takes two to eight.
 JOBS_S = {20: 10, 600: 100, 2400: 300}
-#: By whose name the host calls and how long the server then waits, in seconds; in the last one it is not let wait.
+#: By whose name the host calls and how long the server then waits, in seconds; with 0 it is not let wait. The last one
+#: waits for native tasks itself, without its model; the peer, which has none, is waited for as in the first.
 HOSTS = {
     "45 s waits": ("bench", 45),
     "240 s waits": ("codex", 240),
     "background after 120 s": ("claude-code", 1500),
     "hints alone": ("bench", 0),
+    "with tasks": ("tasks", 45),
 }
 #: What is promised of ten minutes: turns, and bytes of the answers.
 LIMITS = {
     ("45 s waits", 600): (16, 3_000),
     ("240 s waits", 600): (5, 3_000),
     ("background after 120 s", 600): (3, 3_000),
+    ("with tasks", 600): (1, 500),
 }
 QUESTION = "Why do long jobs fail?"
 #: @steipete/oracle 0.21.2 as it was measured: a start, a wait that ran out, and an end beside its text, in bytes.
@@ -46,12 +51,60 @@ PEER_START, PEER_RUNNING, PEER_ENDED = 419, 1_758, 2_603
 PEER_POLL_S = 5
 
 
+class CreatedTask(Result):
+    """The answer to a call that goes on as a task."""
+
+    result_type: Literal["task"] = Field(alias="resultType")
+    task_id: str = Field(alias="taskId")
+    poll_interval_ms: int = Field(alias="pollIntervalMs")
+
+
+class TaskParams(RequestParams):
+    """Which task is asked about."""
+
+    task_id: str = Field(alias="taskId")
+
+
+class GetTask(Request[TaskParams, Literal["tasks/get"]]):
+    """Ask how a task stands."""
+
+    method: Literal["tasks/get"] = "tasks/get"
+    params: TaskParams
+
+
+class TaskState(Result):
+    """How a task stands."""
+
+    result: CallToolResult | None = None
+
+
+class Tasks(ClientExtension):
+    """A host that waits for tasks by itself and gives its model their results."""
+
+    identifier = "io.modelcontextprotocol/tasks"
+
+    def __init__(self, speed: int) -> None:
+        self._speed = speed
+
+    def claims(self) -> list[ResultClaim[CreatedTask]]:
+        """Declare that answers may be tasks."""
+        return [ResultClaim(result_type="task", model=CreatedTask, resolve=self._wait)]
+
+    async def _wait(self, task: CreatedTask, context: ClaimContext) -> CallToolResult:
+        while True:
+            await anyio.sleep(task.poll_interval_ms / 1e3 / self._speed)
+            request = GetTask(params=TaskParams.model_validate({"taskId": task.task_id}))
+            state = await context.session.send_request(request, TaskState)
+            if state.result is not None:
+                return state.result
+
+
 @dataclass
 class Conversation:
     """The calls of a model and what it was answered, in bytes of compact JSON."""
 
-    calls: list[int] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list[int])
+    answers: list[int] = field(default_factory=list[int])
 
     def add(self, call: int, answer: int) -> None:
         self.calls.append(call)
@@ -116,7 +169,7 @@ def _peer(length_s: int, wait_s: int, calls: list[int]) -> Conversation:
     """The same calls, polls at a fixed distance, and the answers that the peer gives to them."""
     polls = ceil(length_s / (wait_s or PEER_POLL_S))
     answers = [PEER_START, *[PEER_RUNNING] * (polls - 1), PEER_ENDED]
-    return Conversation([calls[0], *[calls[1]] * polls], answers)
+    return Conversation([calls[0], *[calls[-1]] * polls], answers)
 
 
 def _figures(kind: str, length_s: int, ours: Conversation) -> list[Figure]:
@@ -141,6 +194,10 @@ async def _host(name: str, base_url: str, speed: int) -> AsyncGenerator[Client]:
     with tempfile.TemporaryDirectory() as folder:
         async with (
             open_app(Settings.from_env(settings(folder, base_url)), fast_clock(speed)) as app,
-            Client(build_server(app.engine), client_info=Implementation(name=name, version="1")) as client,
+            Client(
+                build_server(app.engine),
+                client_info=Implementation(name=name, version="1"),
+                extensions=[Tasks(speed)] if name == "tasks" else [],
+            ) as client,
         ):
             yield client

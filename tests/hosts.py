@@ -82,6 +82,7 @@ async def hosting(
                 app.engine,
                 max_wait_s=settings.max_wait_s,
                 may_approve=settings.approvals == "model",
+                has_tasks=settings.tasks == "auto",
                 is_structured=settings.structured,
             ),
             **client,

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from mcp.server.mcpserver import Context
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+from mcp_types import ClientCapabilities, ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_jobs import render
@@ -29,11 +29,13 @@ ASKED = 8
 
 def can_ask(ctx: Context) -> bool:
     """Whether the host can put a question to its user."""
-    capabilities = ctx.client_capabilities
+    return can_show_form(ctx.client_capabilities) and (_modern(ctx) or ctx.session.can_send_request)
+
+
+def can_show_form(capabilities: ClientCapabilities | None) -> bool:
+    """Return True if a client with these capabilities shows its user what a server asks."""
     able = capabilities.elicitation if capabilities else None
-    if able is None or (able.form is None and able.url is not None):
-        return False
-    return _modern(ctx) or ctx.session.can_send_request
+    return able is not None and (able.form is not None or able.url is None)
 
 
 async def polled(
@@ -47,21 +49,14 @@ async def polled(
     """
     began = jobs.now()
     if ctx.input_responses is not None:
-        note = await _decide(jobs, job_id, ctx.input_responses)
+        note = await decide(jobs, job_id, ctx.input_responses)
         return await jobs.poll(job_id, wait_s=wait_s), note
     job = await jobs.poll(job_id, wait_s=wait_s)
     calls = [call for call in await jobs.asked(job) if call.needs == "approval"][:ASKED]
     if not calls or wait_s <= 0:
         return job, ""
     if _modern(ctx):
-        return InputRequiredResult(
-            input_requests={
-                _key(job, call): ElicitRequest(
-                    params=ElicitRequestFormParams(message=render.question(job, call), requested_schema={**NO_FIELDS})
-                )
-                for call in calls
-            }
-        )
+        return InputRequiredResult(input_requests={key_of(job, call): request_for(job, call) for call in calls})
     note = await _asked(ctx, jobs, job, calls, began + cap_s)
     return await jobs.poll(job_id, wait_s=max(0.0, began + wait_s - jobs.now())), note
 
@@ -72,7 +67,7 @@ async def _asked(ctx: Context, jobs: Engine, job: Job, calls: Sequence[Call], un
     for call in calls:
         answer = await _answer(ctx, jobs, job, call, until - jobs.now())
         if answer is not None:
-            notes.append(await _decide(jobs, job.id, {_key(job, call): answer}))
+            notes.append(await decide(jobs, job.id, {key_of(job, call): answer}))
         if jobs.now() >= until or (answer is not None and answer.action == "cancel"):
             break
     return " ".join(filter(None, notes))
@@ -95,7 +90,7 @@ async def _answer(ctx: Context, jobs: Engine, job: Job, call: Call, wait_s: floa
     return answer
 
 
-async def _decide(jobs: Engine, job_id: str, answers: Mapping[str, object]) -> str:
+async def decide(jobs: Engine, job_id: str, answers: Mapping[str, object]) -> str:
     """Reply as the user said, call by call; what they dismissed stays open."""
     notes: list[str] = []
     for key, answer in answers.items():
@@ -113,7 +108,14 @@ async def _decide(jobs: Engine, job_id: str, answers: Mapping[str, object]) -> s
     return " ".join(dict.fromkeys(notes))
 
 
-def _key(job: Job, call: Call) -> str:
+def request_for(job: Job, call: Call) -> ElicitRequest:
+    """Return the question whether a job may make a call, as a host is sent it."""
+    params = ElicitRequestFormParams(message=render.question(job, call), requested_schema={**NO_FIELDS})
+    return ElicitRequest(params=params)
+
+
+def key_of(job: Job, call: Call) -> str:
+    """Return the key of a question, by which its answer is known."""
     return f"{job.turn.number}:{call.id}"
 
 

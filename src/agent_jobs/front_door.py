@@ -51,8 +51,7 @@ def open_front_door(*, has_env_file: bool = False) -> FrontDoor:
 
     Whatever else reads the standard input finds it empty; whatever else prints goes to stderr.
     """
-    may_have_presets = has_env_file or "AGENT_JOBS_PRESETS" in os.environ
-    left_out = frozenset({"prompts/list"} if may_have_presets else ())  # presets of the user are prompts, too
+    left_out = _find_left_out(has_env_file)
     stdin, stdout = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -190,6 +189,16 @@ class FrontDoor:
     def _write(self, message: JSON) -> None:
         data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         write_all(self.stdout, data)
+
+
+def _find_left_out(has_env_file: bool) -> frozenset[str]:
+    """Return the methods that the user's settings may give other answers than the static ones."""
+    left_out: set[str] = set()
+    if has_env_file or "AGENT_JOBS_PRESETS" in os.environ:
+        left_out.add("prompts/list")  # presets of the user are prompts, too
+    if has_env_file or os.environ.get("AGENT_JOBS_TASKS", "").strip().lower() not in ("", "auto"):
+        left_out.add("server/discover")  # names the extensions
+    return frozenset(left_out)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 WAIT_CAPS_S: Mapping[str, float] = {
     "claude-code": 1500.0,
     "gemini-cli": 540.0,
-    "qwen-cli": 540.0,
+    "qwen": 540.0,
     "opencode": 380.0,
     "kilo": 380.0,
     "codex": 240.0,

@@ -143,8 +143,9 @@ def gathered(
     advise: bool = False,
     host_note: str = "",
     limit_bytes: int = OUTPUT_BYTES,
+    rows_bytes: int = ADVICE_BYTES,
 ) -> tuple[dict[str, Any], list[Job]]:
-    """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit ADVICE_BYTES.
+    """The answer to a poll of several jobs, and the ended ones that it tells of: as many as fit `rows_bytes`.
 
     One that ended alone comes with its output, if that fits; the others by their titles.
     """
@@ -171,7 +172,7 @@ def gathered(
 
     rows = [_row(told.done[0])]
     for job in told.done[1:]:
-        if len(dumps(of([*rows, _row(job)])).encode()) > ADVICE_BYTES:
+        if len(dumps(of([*rows, _row(job)])).encode()) > rows_bytes:
             break
         rows.append(_row(job))
     return of(rows), told.done[: len(rows)]

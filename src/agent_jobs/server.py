@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import anyio
 from mcp.server import MCPServer
@@ -17,6 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    CallToolResult,
     GetPromptResult,
     InputRequiredResult,
     Prompt,
@@ -37,6 +38,9 @@ from agent_jobs.pace import Pace, Waits
 from agent_jobs.paging import page_cap_bytes
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
+
+if TYPE_CHECKING:
+    from agent_jobs.tasks import TasksExtension
 
 T = TypeVar("T")
 
@@ -60,6 +64,7 @@ def build_server(
     *,
     max_wait_s: float | None = None,
     may_approve: bool = False,
+    has_tasks: bool = True,
     is_structured: bool = False,
 ) -> MCPServer:
     """The MCP server over an engine that may still be opening.
@@ -69,9 +74,11 @@ def build_server(
         max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times. A
             client that cancels a call that waits is answered sooner from then on.
         may_approve: Whether the host's model may approve calls; otherwise a person does.
+        has_tasks: Whether requests that declare native tasks are answered with tasks.
         is_structured: Whether answers are repeated as structured content, for programs that read only that.
     """
-    tools = _Tools(engine, max_wait_s, may_approve=may_approve)
+    tasks = _tasks_extension(engine, may_approve=may_approve, is_structured=is_structured) if has_tasks else None
+    tools = _Tools(engine, max_wait_s, may_approve=may_approve, tasks=tasks)
     tool = partial(JobTool.of, is_structured=is_structured)
     server = _Server(
         engine,
@@ -83,10 +90,19 @@ def build_server(
             tool(tools.agent_reply, ToolAnnotations(open_world_hint=True)),
             tool(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
+        tasks,
     )
     server.resource("job://{job_id}", mime_type="application/json", description="How a job stands")(tools.job)
     server.resource("job://{job_id}/result", mime_type="text/markdown", description="A job's whole output")(tools.text)
     return server
+
+
+def _tasks_extension(
+    engine: Callable[[], Awaitable[Engine]], *, may_approve: bool, is_structured: bool
+) -> "TasksExtension":
+    from agent_jobs.tasks import TasksExtension  # not needed where tasks are switched off
+
+    return TasksExtension(engine, may_approve=may_approve, is_structured=is_structured)
 
 
 @contextmanager
@@ -106,10 +122,17 @@ def _hidden_rich() -> Generator[None]:
 class _Server(MCPServer):
     """Ours, with the user's presets as prompts: hosts show them as commands."""
 
-    def __init__(self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool]) -> None:
+    def __init__(
+        self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool], tasks: "TasksExtension | None"
+    ) -> None:
         with _hidden_rich():
             super().__init__(
-                "agent-jobs", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING", tools=[*tools]
+                "agent-jobs",
+                version=__version__,
+                instructions=INSTRUCTIONS,
+                log_level="WARNING",
+                tools=[*tools],
+                extensions=[tasks] if tasks else [],
             )
         self._engine = engine
 
@@ -157,8 +180,16 @@ class _Server(MCPServer):
 class _Tools:
     """The tools: each parses, makes one call of the engine, and renders."""
 
-    def __init__(self, engine: Callable[[], Awaitable[Engine]], max_wait_s: float | None, *, may_approve: bool) -> None:
+    def __init__(
+        self,
+        engine: Callable[[], Awaitable[Engine]],
+        max_wait_s: float | None,
+        *,
+        may_approve: bool,
+        tasks: "TasksExtension | None",
+    ) -> None:
         self._engine = engine
+        self._tasks = tasks
         self._waits = Waits(max_wait_s)
         self._may_approve = may_approve
         self._pace = Pace()
@@ -185,7 +216,7 @@ class _Tools:
                 "reasoning_summary, service_tier, timeout_s, max_cost_usd, dry_run, conversation, key, allow_duplicate"
             ),
         ] = None,
-    ) -> Answer:
+    ) -> Answer | CallToolResult:
         """Hand long work (research, hard reasoning, reviews) to a background model. Returns a job_id within
         seconds; then call agent_poll. Start the same work only once, however long it takes: each start costs money.
         """
@@ -208,6 +239,8 @@ class _Tools:
         jobs = await self._engine()
         if dry_run_of(order.options):
             return render.estimated(await jobs.estimate(order))
+        if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
+            return await self._tasks.start(ctx, jobs, order)
         client = _client_name(ctx)
         usual_s = self._waits.start_limit_s(client)
         if wait_s is None:
@@ -238,13 +271,15 @@ class _Tools:
         job_ids: list[str] | None = None,
         batch: str | None = None,
         wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
-    ) -> Answer | InputRequiredResult:
+    ) -> Answer | CallToolResult | InputRequiredResult:
         """Wait on the server until a job ends, and get its output. in_progress is normal, no error: call again; if it
         takes long, end your turn, tell the user the job_id and poll later. input_required: do what `next` says. No
         arguments: any of your jobs.
         """
         jobs = await self._engine()
         group = _group(job_id, job_ids, batch)
+        if self._tasks is not None and (task_id := job_id or batch) and self._tasks.is_wanted(ctx, wait_s):
+            return await self._tasks.poll(ctx, jobs, task_id)
         cap_s = self._waits.limit_s(_client_name(ctx))
         asked, waits = render.asked(group), wait_s != 0
         wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)

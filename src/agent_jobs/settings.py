@@ -27,6 +27,7 @@ ENDPOINT = re.compile(
     re.I,
 )
 DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+/*$", re.I)  # of Azure, before its v1 API
+TASK_MODES = ("auto", "never")
 SWITCH = ("0", "1")
 #: What people write for them.
 SWITCH_WORDS = {"no": "0", "off": "0", "false": "0", "yes": "1", "on": "1", "true": "1"}
@@ -114,6 +115,11 @@ SUBJECTS: Mapping[str, Mapping[str, Variable]] = {
             "and Qwen Code, 380 s in OpenCode and Kilo, 240 s in Codex and Goose, 25 s under an SDK's own name, else "
             "45 s, since most cut at 60 s. A client that cancels a waiting call is answered sooner from then on.",
             page="tools.md#how-long-a-call-waits",
+        ),
+        "AGENT_JOBS_TASKS": Variable(
+            "tasks", f"one of {', '.join(TASK_MODES)}",
+            "auto: a host that declares native tasks gets a job as a task and waits for it itself. never: it waits by "
+            "agent_poll as all others.", "auto", page="tools.md#native-tasks",
         ),
         "AGENT_JOBS_START_TIMEOUT_S": Variable(
             "start_timeout_s", "seconds from 1 to 900",
@@ -233,6 +239,7 @@ class Settings:
     secrets: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr])
     data_dir: Path | None = None
     max_wait_s: float | None = None
+    tasks: str = "auto"
     file_roots: tuple[Path, ...] = ()
     result_dir: Path | None = None
     start_timeout_s: float = 120.0
@@ -278,6 +285,7 @@ class Settings:
             secrets=_secrets(env, "AGENT_JOBS_SECRETS"),
             data_dir=_absolute(env, "AGENT_JOBS_DATA_DIR"),
             max_wait_s=_max_wait_s(env, "AGENT_JOBS_MAX_WAIT_S"),
+            tasks=_one_of(env, "AGENT_JOBS_TASKS", TASK_MODES, "auto"),
             file_roots=_folders(env, "AGENT_JOBS_FILE_ROOTS"),
             result_dir=_absolute(env, "AGENT_JOBS_RESULT_DIR"),
             start_timeout_s=_seconds(env, "AGENT_JOBS_START_TIMEOUT_S", 120.0, 1.0, 900.0),

@@ -58,6 +58,7 @@ async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
                 app.engine,
                 max_wait_s=settings.max_wait_s,
                 may_approve=settings.approvals == "model",
+                has_tasks=settings.tasks == "auto",
                 is_structured=settings.structured,
             )
         else:

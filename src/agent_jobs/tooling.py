@@ -25,7 +25,7 @@ class JobTool(Tool):
     @classmethod
     def of(
         cls,
-        fn: Callable[..., Awaitable[Answer | InputRequiredResult]],
+        fn: Callable[..., Awaitable[Answer | CallToolResult | InputRequiredResult]],
         annotations: ToolAnnotations,
         *,
         is_structured: bool = False,
@@ -48,8 +48,8 @@ class JobTool(Tool):
             values = self.fn_metadata.arg_model.model_validate(given).model_dump_one_level()
             if self.context_kwarg is not None:
                 values[self.context_kwarg] = context
-            answer: Answer | InputRequiredResult = await self.fn(**values)
-            return answer if isinstance(answer, InputRequiredResult) else self._result(answer)
+            answer: Answer | CallToolResult | InputRequiredResult = await self.fn(**values)
+            return self._result(answer) if isinstance(answer, dict) else answer
         except ValidationError as error:
             return self._refused(RequestError(_sentence(error)))
         except AgentJobsError as error:
@@ -61,15 +61,19 @@ class JobTool(Tool):
             )
 
     def _result(self, answer: Answer) -> CallToolResult:
-        # Some hosts show their model both forms, so that every answer costs twice and a page is cut in its middle.
-        structured = answer if self.is_structured else None
-        text = TextContent(type="text", text=render.dumps(answer))
-        return CallToolResult(content=[text], structured_content=structured)
+        return as_result(answer, is_structured=self.is_structured)
 
     def _refused(self, error: AgentJobsError) -> CallToolResult:
         result = self._result(render.refused(error))
         result.is_error = True
         return result
+
+
+def as_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
+    """Return an answer in the form in which every tool gives it."""
+    # Some hosts show their model both forms, so that every answer costs twice and a page is cut in its middle.
+    structured = answer if is_structured else None
+    return CallToolResult(content=[TextContent(type="text", text=render.dumps(answer))], structured_content=structured)
 
 
 def _sentence(error: ValidationError) -> str:
