@@ -169,6 +169,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "AGENT_JOBS_PRICES": ("~nobody-of-this-name/prices.toml",),
     "AGENT_JOBS_DAILY_BUDGET_USD": ("0", "$20"),
     "AGENT_JOBS_STRUCTURED": ("both",),
+    "AGENT_JOBS_TASKS": ("always",),
     "AGENT_JOBS_LOG_LEVEL": ("loud",),
     "AGENT_JOBS_LOGLEVEL": ("debug",),
     "AGENT_JOBS_": ("1",),

@@ -271,7 +271,7 @@ def test_a_host_that_gives_up_before_we_answer_is_told(
 
 
 def test_hosts_that_are_waited_for_longer_are_known_by_the_names_they_give_themselves():
-    others = {"gemini-cli", "qwen-cli", "continue-cli-client", "@cline/core"}
+    others = {"gemini-cli", "continue-cli-client", "@cline/core"}
     assert WAIT_CAPS_S.keys() - HOSTS.keys() == others  # whose files are not read here, or whose names differ
 
 

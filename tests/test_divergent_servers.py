@@ -387,7 +387,7 @@ async def test_an_error_of_any_shape_ends_in_a_sentence(
 ) -> None:
     upstream.queue_fault(on="create", status=422, error_body=error_body)
     async with hosting(settings) as host:
-        answer = await host.start(wait_s=5)
+        answer = await host.end((await host.start())["job_id"])
     assert answer["status"] == "failed"
     assert answer["error"]["message"]
     assert isinstance(answer["error"]["code"], str)

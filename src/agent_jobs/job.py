@@ -289,7 +289,7 @@ class Job:
         stopping = job.cancel_requested_at is not None and job.turn.mode != "foreground"
         if _ended(response) and stopping:
             return job  # a run that is held open may have no other copy than this event
-        if job._is_hollow(response):
+        if not job.terminal and job._is_hollow(response):
             hollow = replace(job.turn, hollow=max(1, job.turn.hollow))
             used = job._used(Usage.of(response.get("usage")))
             return replace(job, turn=hollow, usage=used, counted=response)
