@@ -52,18 +52,25 @@ class Figure:
 
 
 def startup(rounds: int) -> list[Figure]:
-    """From the spawn to the answer to `initialize`, against a minimal MCPServer."""
-    figure = Figure("spawn -> initialize answered", "<= 1.10x", lambda figure: figure.ratio <= 1.10)
+    """From the spawn to the first answers, against a minimal MCPServer: those of the front door, then a tool's."""
+    opened = Figure("spawn -> initialize answered", "<= 0.08x", lambda figure: figure.ratio <= 0.08)
+    listed = Figure("spawn -> tools/list answered", "<= 0.08x", lambda figure: figure.ratio <= 0.08)
+    called = Figure("spawn -> first tool call answered", "<= 1.05x", lambda figure: figure.ratio <= 1.05)
+    figures = [opened, listed, called]
     with tempfile.TemporaryDirectory() as folder:
-        env = settings(folder)
-        both = [(OURS, env, figure.ours), (MINIMAL, {}, figure.beside)]
+        ours = (OURS, settings(folder), {"name": "agent_list", "arguments": {}})
+        minimal = (MINIMAL, {}, {"name": "poll", "arguments": {"job_id": "job_x", "wait_s": 0}})
         for number in range(rounds + 1):
-            for arguments, variables, times in both if number % 2 else reversed(both):
+            for arguments, variables, call in (ours, minimal) if number % 2 else (minimal, ours):
                 server = StdioServer(*arguments, **variables)
+                _, listed_ns = server.ask("tools/list", {})
+                _, called_ns = server.ask("tools/call", call)
                 server.close()
                 if number:  # the first one wrote bytecode and made the database
-                    times.append((server.initialized_ns - server.spawned_ns) / 1e6)
-    return [figure]
+                    for figure, answered_ns in zip(figures, (server.initialized_ns, listed_ns, called_ns), strict=True):
+                        times = figure.ours if arguments == OURS else figure.beside
+                        times.append((answered_ns - server.spawned_ns) / 1e6)
+    return figures
 
 
 async def calls(kind: str, base_url: str, starts: int, polls: int) -> list[Figure]:

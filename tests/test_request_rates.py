@@ -59,7 +59,7 @@ async def test_one_response_is_never_asked_about_in_a_storm(
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 30, "length": 4000, "faults": faults})
         answer = started
-        while answer["status"] in ("starting", "queued", "in_progress"):
+        while answer["status"] in ("pending", "starting", "queued", "in_progress"):
             answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=polls_s)
         engine = await host.app.engine()
         kinds = [event.kind for event in (await engine.result(started["job_id"])).events]

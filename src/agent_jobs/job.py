@@ -506,10 +506,10 @@ class Job:
 
 def calls_of(items: list[JSON]) -> list[Call]:
     """What a response asks for: function calls without an output in it, and approvals of MCP calls."""
-    answered = {item.get("call_id") for item in items if str(item.get("type")).endswith("_call_output")}
+    answered = {str(item.get("call_id")) for item in items if str(item.get("type")).endswith("_call_output")}
     calls: list[Call] = []
     for item in with_call_ids(items):
-        kind = item.get("type")
+        kind = str(item.get("type"))
         if kind not in _ID_OF_CALL:
             continue
         call_id = item[_ID_OF_CALL[kind]]
