@@ -58,8 +58,10 @@ def startup(rounds: int) -> list[Figure]:
     called = Figure("spawn -> first tool call answered", "<= 1.05x", lambda figure: figure.ratio <= 1.05)
     figures = [opened, listed, called]
     with tempfile.TemporaryDirectory() as folder:
-        ours = (OURS, settings(folder), {"name": "agent_list", "arguments": {}})
-        minimal = (MINIMAL, {}, {"name": "poll", "arguments": {"job_id": "job_x", "wait_s": 0}})
+        of_ours: dict[str, Any] = {"name": "agent_list", "arguments": {}}
+        ours = (OURS, settings(folder), of_ours)
+        nothing: dict[str, str] = {}
+        minimal = (MINIMAL, nothing, {"name": "poll", "arguments": {"job_id": "job_x", "wait_s": 0}})
         for number in range(rounds + 1):
             for arguments, variables, call in (ours, minimal) if number % 2 else (minimal, ours):
                 server = StdioServer(*arguments, **variables)
