@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "ctrl_c": set(),
     "lock": set(),
-    "jsonrpc": set(),
+    "jsonrpc": {"text_file"},
     "api_key": set(),
     "text": set(),
     "text_file": set(),
@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": FACE | {"", "asking", "pace", "tasks", "tooling"},
     "web": FACE | {""},
     "front_door": set(),
-    "stdio": FACE | {"", "front_door", "jsonrpc", "server"},
+    "stdio": FACE | {"", "front_door", "jsonrpc", "server", "text_file"},
     "cli": FACE
     | {
         "",

@@ -15,7 +15,8 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 
-BOM = "\ufeff"
+from agent_jobs.text_file import BOM
+
 #: The SDK reads about 200 levels; what lies below this one in an answer is cut off.
 MAX_DEPTH = 100
 TOO_DEEP = '"[nested too deeply]"'

@@ -23,6 +23,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.front_door import FrontDoor, write_all
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.text_file import BOM
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ async def _read_messages(
     async with lines, incoming, outgoing:
         with suppress(anyio.BrokenResourceError):  # the SDK is gone
             async for line in lines:
-                text = line.decode("utf-8", "replace").lstrip(jsonrpc.BOM)
+                text = line.decode("utf-8", "replace").lstrip(BOM)
                 if not text.strip():
                     continue
                 message, error = jsonrpc.read_request(text)

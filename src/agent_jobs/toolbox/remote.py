@@ -12,11 +12,12 @@ from mcp.client import Transport
 from mcp.client.streamable_http import streamable_http_client
 
 from agent_jobs import jsonrpc
+from agent_jobs.text_file import BOM
 from agent_jobs.toolbox.child import MESSAGE_BYTES
 from agent_jobs.toolbox.config import ServerConfig
 
 CONNECT_S = 30.0
-_BOM = jsonrpc.BOM.encode()
+_BOM = BOM.encode()
 #: A line that is empty; lines end in any of three ways.
 _END_OF_EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
