@@ -18,7 +18,7 @@ import httpx2
 
 from agent_jobs.clock import Clock
 from agent_jobs.follow import Follower
-from agent_jobs.job import Job, Status, Turn
+from agent_jobs.jobs.job import Job, Status, Turn
 from agent_jobs.responses import Endpoint, ResponsesClient, open_client
 from agent_jobs.store import Store, open_store
 from bench.figures import OURS, Call, Figure, ours, settings

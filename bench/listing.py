@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from agent_jobs.group import Group
-from agent_jobs.job import NEXT, Job, Status, Turn
+from agent_jobs.jobs.job import NEXT, Job, Status, Turn
+from agent_jobs.jobs.queries import Group
 from agent_jobs.store import Budget, Store, open_store
 from bench.figures import Figure
 

@@ -67,7 +67,7 @@ from agent_jobs.content import (
     sources,
     without_blobs,
 )
-from agent_jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
+from agent_jobs.jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
 from agent_jobs.paging import page, page_of, size
 
 NOW = 1_800_000_000.0

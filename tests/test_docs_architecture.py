@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import agent_jobs
-from agent_jobs.job import NEXT, Status
+from agent_jobs.jobs.job import NEXT, Status
 from test_imports import ALLOWED
 
 PAGE = (Path(__file__).parents[1] / "docs/architecture.md").read_text()

@@ -12,7 +12,7 @@ import agent_jobs
 from agent_jobs import render
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.files.root import UnfitError
-from agent_jobs.job import RETRYABLE
+from agent_jobs.jobs.job import RETRYABLE
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()

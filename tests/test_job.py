@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.job import (
+from agent_jobs.jobs.job import (
     HOLLOW_LOOKS,
     NEXT,
     RETRYABLE,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
+from agent_jobs.jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
 from agent_jobs.render import OUTPUT_BYTES, dumps, ended, output_of, shown, started
 
 NOW = 1_800_000_000.0

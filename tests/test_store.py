@@ -15,8 +15,8 @@ from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.group import Group
-from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.queries import Group
 from agent_jobs.store import Budget, Event, Store, open_store
 
 NOW = 1_800_000_000.0
@@ -59,7 +59,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import anyio
-from agent_jobs.job import *
+from agent_jobs.jobs.job import *
 from agent_jobs.store import open_store
 
 def a_job(job_id):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.group import Group
-from agent_jobs.job import NEXT, Job, Status, Turn
+from agent_jobs.jobs.job import NEXT, Job, Status, Turn
+from agent_jobs.jobs.queries import Group
 from agent_jobs.store import Budget, Store, open_store
 from agent_jobs.store.database import Database, Statement
 

@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from agent_jobs.errors import StoreError
-from agent_jobs.group import Group
-from agent_jobs.job import Output, Status
+from agent_jobs.jobs.job import Output, Status
+from agent_jobs.jobs.queries import Group
 from agent_jobs.store import open_store
 from agent_jobs.store.holder import Holder
 from agent_jobs.store.sqlite import open_sqlite
@@ -372,7 +372,7 @@ from dataclasses import replace
 from pathlib import Path
 import anyio
 from agent_jobs.errors import StoreError
-from agent_jobs.job import *
+from agent_jobs.jobs.job import *
 from agent_jobs.store import open_store
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
@@ -429,7 +429,7 @@ import sys
 from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
-from agent_jobs.group import Group
+from agent_jobs.jobs.queries import Group
 from agent_jobs.store import open_store
 
 folder = Path(sys.argv[1])

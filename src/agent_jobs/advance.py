@@ -30,7 +30,7 @@ from agent_jobs.errors import (
 )
 from agent_jobs.follow import Follower
 from agent_jobs.hold import Holds
-from agent_jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
+from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
 from agent_jobs.loop import Loop
 from agent_jobs.request.added import OF_A_MODEL, THIS_SCHEMA
 from agent_jobs.resend import Resender

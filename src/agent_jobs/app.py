@@ -18,7 +18,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
-from agent_jobs.job import Job
+from agent_jobs.jobs.job import Job
 from agent_jobs.settings import Settings
 from agent_jobs.store import Store, open_store
 

@@ -18,8 +18,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from agent_jobs import render
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.group import Reply
-from agent_jobs.job import Call, Job
+from agent_jobs.jobs.job import Call, Job
+from agent_jobs.jobs.queries import Reply
 
 #: Nothing is to be filled in: to accept is to approve.
 NO_FIELDS: Mapping[str, Any] = {"type": "object", "properties": {}}

@@ -16,7 +16,7 @@ from anyio.lowlevel import current_token
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, StoreError, UpstreamError
-from agent_jobs.job import Job, Status
+from agent_jobs.jobs.job import Job, Status
 from agent_jobs.resend import Resender
 from agent_jobs.responses import ResponsesClient
 from agent_jobs.settle import Settler

@@ -14,8 +14,19 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
-from agent_jobs.group import UNSETTLED, Estimate, Gathered, Group, Listed, Pruned, Reply, Result, Storage, Watcher
-from agent_jobs.job import JSON, OPEN, WAITING, Call, Job, Mode, Status, mapping_of
+from agent_jobs.jobs.job import JSON, OPEN, WAITING, Call, Job, Mode, Status, mapping_of
+from agent_jobs.jobs.queries import (
+    UNSETTLED,
+    Estimate,
+    Gathered,
+    Group,
+    Listed,
+    Pruned,
+    Reply,
+    Result,
+    Storage,
+    Watcher,
+)
 from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them

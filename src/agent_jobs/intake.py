@@ -12,12 +12,13 @@ from uuid import uuid4
 
 import anyio
 
-from agent_jobs import files, request, thread
+from agent_jobs import files, request
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.files import Attachment
-from agent_jobs.group import Estimate
-from agent_jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
+from agent_jobs.jobs import history
+from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
+from agent_jobs.jobs.queries import Estimate
 from agent_jobs.pricing import Bound, Prices, day_start
 from agent_jobs.request import Order, Preset, Secret
 from agent_jobs.responses import Endpoint
@@ -203,7 +204,7 @@ class Intake:
             body = {**body, "tools": [*kept, *functions]}
         conversation = request.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
-        body = thread.continued(thread.with_answers(body, previous.closing), link, previous.exchanges)
+        body = history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
         asked = request.asked_by(order, self._terms.presets)
         before: list[str] = previous.request.get(request.ASKED, [])
         request.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
@@ -315,12 +316,12 @@ class Intake:
         calls = await self._store.calls(job_id, number)
         cut = job.status is Status.INCOMPLETE
         why = "the response was cut before it ended" if cut else f"the job ended {job.status} before that"
-        closing = thread.closing_answers(response, calls, why)
+        closing = history.closing_answers(response, calls, why)
         if link and not any(map(_has_made_id, closing)):
             least = await self._history_tokens(job)
             return replace(before, link=link, tokens=tokens, closing=closing, least_tokens=least)
         brought = cut or number > 1 or any(call.state == "done" for call in calls)
-        if not thread.tells(response, closing if brought else ()):
+        if not history.tells(response, closing if brought else ()):
             asked = ", only with calls that were not made" if closing else ""
             raise RequestError(f"{job_id} ended {job.status} without an output to go on from{asked}: start anew.")
         exchanges = await self._store.thread(job_id, before_turn=number + 1)
@@ -329,7 +330,7 @@ class Intake:
                 f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
                 "with what matters of it in the prompt."
             )
-        least = thread.said_chars(exchanges) // MOST_TOKEN_CHARS
+        least = history.said_chars(exchanges) // MOST_TOKEN_CHARS
         return replace(before, exchanges=exchanges, closing=closing, least_tokens=least)
 
     async def _ended(self, job_id: str) -> Job:
@@ -348,7 +349,7 @@ class Intake:
         """Return the number of the last turn that brought anything, and its response."""
         output = await self._store.output(job.id) if job.output is not None else None
         response = (output.response if output else None) or {}
-        if thread.brings(response) or job.turn.number == 1:
+        if history.brings(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed goes on from the calls of the one before it.
         before = await self._store.thread(job.id, before_turn=job.turn.number)
@@ -359,7 +360,7 @@ class Intake:
         usage, tools = job.usage, items_of(job.turn.request.get("tools"))
         if usage is not None and not usage.partial and not tools:  # with tools its input was counted several times
             return usage.input_tokens + max(0, usage.output_tokens - usage.reasoning_tokens)
-        return thread.said_chars(await self._store.thread(job.id)) // MOST_TOKEN_CHARS
+        return history.said_chars(await self._store.thread(job.id)) // MOST_TOKEN_CHARS
 
     def _link(self, job: Job, conversation: bool | str | None) -> JSON:
         """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""

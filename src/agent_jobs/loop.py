@@ -17,10 +17,10 @@ from uuid import uuid4
 
 import anyio
 
-from agent_jobs import thread
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
-from agent_jobs.job import UNANSWERED, Call, Job, Status, Usage, activity_of, items_of, upstream_call_id
+from agent_jobs.jobs import history
+from agent_jobs.jobs.job import UNANSWERED, Call, Job, Status, Usage, activity_of, items_of, upstream_call_id
 from agent_jobs.pricing import Prices, day_start
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done
@@ -251,11 +251,11 @@ class Loop:
 
     async def _next(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
-        body = {**job.turn.request, "input": [thread.answer(call) for call in calls]}
+        body = {**job.turn.request, "input": [history.answer(call) for call in calls]}
         if self._is_told_again(job, calls) and (exchanges := await self._store.thread(job.id)):
-            return job.next_turn(dict(thread.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
+            return job.next_turn(dict(history.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
         # Upstream goes by the ids that it gave itself.
-        body["input"] = [thread.answer(replace(call, id=upstream_call_id(call.id))) for call in calls]
+        body["input"] = [history.answer(replace(call, id=upstream_call_id(call.id))) for call in calls]
         if "conversation" not in body:
             body = {**body, "previous_response_id": job.turn.response_id}
         return job.next_turn(body, str(uuid4()))

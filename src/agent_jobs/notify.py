@@ -26,8 +26,8 @@ from anyio.lowlevel import current_token
 from agent_jobs import render
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
-from agent_jobs.group import Made
-from agent_jobs.job import Call, Job
+from agent_jobs.jobs.job import Call, Job
+from agent_jobs.jobs.queries import Made
 from agent_jobs.store import Store
 
 logger = logging.getLogger(__name__)

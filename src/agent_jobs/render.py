@@ -20,8 +20,8 @@ from agent_jobs.errors import (
     StoreError,
     ToolServerError,
 )
-from agent_jobs.group import Estimate, Gathered, Group, Listed, Result
-from agent_jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
+from agent_jobs.jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
+from agent_jobs.jobs.queries import Estimate, Gathered, Group, Listed, Result
 from agent_jobs.paging import OUTPUT_BYTES, page, page_of
 from agent_jobs.request import mismatch
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from math import inf
 from uuid import uuid4
 
-from agent_jobs import thread
 from agent_jobs.clock import Clock
 from agent_jobs.errors import UpstreamError
-from agent_jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs import history
+from agent_jobs.jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
 from agent_jobs.responses import ResponsesClient
 from agent_jobs.settle import Settler
 from agent_jobs.store import Store
@@ -87,15 +87,15 @@ class Resender:
         An answer that had begun shows that upstream knew what went before, unless the error names the link.
         """
         body, turn = job.turn.request, job.turn
-        if thread.unreadable(code, param):
-            kept = thread.without_reasoning(body)
+        if history.unreadable(code, param):
+            kept = history.without_reasoning(body)
             return None if kept == body else replace(turn, request=kept)
-        if turn.rebuilt or not thread.forgotten(body, code, param, "" if answered else words, named_in=words):
+        if turn.rebuilt or not history.forgotten(body, code, param, "" if answered else words, named_in=words):
             return None
         exchanges = await self._store.thread(job.id, before_turn=turn.number)
         if not exchanges:
             return None
-        return replace(turn, request=thread.continued(body, {}, exchanges), rebuilt=True)
+        return replace(turn, request=history.continued(body, {}, exchanges), rebuilt=True)
 
     async def _reset_turn(self, failed: Job, rewritten: Turn) -> Job | None:
         """Return the job with its turn not yet sent; None where the failed response used up what it may cost."""

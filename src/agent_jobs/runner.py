@@ -10,8 +10,8 @@ from anyio.abc import TaskGroup
 from agent_jobs.advance import Advancer
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError, UpstreamError
-from agent_jobs.group import Pruned
-from agent_jobs.job import WAITING, Job
+from agent_jobs.jobs.job import WAITING, Job
+from agent_jobs.jobs.queries import Pruned
 from agent_jobs.responses import Endpoint, ResponsesClient
 from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store import Store

@@ -32,8 +32,8 @@ from agent_jobs import __version__, render
 from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.group import SO_FAR, Group, Part, Reply
-from agent_jobs.job import OPEN, Job, Status
+from agent_jobs.jobs.job import OPEN, Job, Status
+from agent_jobs.jobs.queries import SO_FAR, Group, Part, Reply
 from agent_jobs.pace import Pace, Waits
 from agent_jobs.paging import page_cap_bytes
 from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
-from agent_jobs.job import Mode
+from agent_jobs.jobs.job import Mode
 from agent_jobs.text import nearest
 from agent_jobs.text_file import BOM, open_text, read_text
 from agent_jobs.variable_names import find_misnamed

@@ -16,8 +16,8 @@ import anyio
 from agent_jobs import content
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
-from agent_jobs.group import UNSETTLED
-from agent_jobs.job import Job
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import UNSETTLED
 from agent_jobs.pricing import Prices
 from agent_jobs.responses import ResponsesClient
 from agent_jobs.store import Made, Store

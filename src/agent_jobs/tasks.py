@@ -35,8 +35,8 @@ from agent_jobs import render
 from agent_jobs.asking import ASKED, can_show_form, decide, key_of, request_for
 from agent_jobs.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
-from agent_jobs.group import Gathered, Group
-from agent_jobs.job import Call, Job, Status
+from agent_jobs.jobs.job import Call, Job, Status
+from agent_jobs.jobs.queries import Gathered, Group
 from agent_jobs.paging import OUTPUT_BYTES, page_cap_bytes
 from agent_jobs.request import Order
 from agent_jobs.tooling import Answer, as_result

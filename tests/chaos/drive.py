@@ -14,8 +14,8 @@ from agent_jobs.app import open_app
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.engine import Engine
 from agent_jobs.errors import RequestError
-from agent_jobs.group import Group
-from agent_jobs.job import Job
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import Group
 from agent_jobs.settings import SecretStr, Settings
 
 from .faults import START_TIMEOUT_S, Json

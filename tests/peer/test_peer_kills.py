@@ -16,8 +16,8 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from agent_jobs.group import Group
-from agent_jobs.job import Job
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import Group
 from agent_jobs.store import open_store
 from peer.environment import Peer, upstream
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO, Any
 
-from agent_jobs.job import Job, Status
+from agent_jobs.jobs.job import Job, Status
 
 COLOURS = {
     Status.COMPLETED: "green",

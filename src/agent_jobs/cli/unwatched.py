@@ -6,8 +6,8 @@ from typing import Any
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Session
-from agent_jobs.group import Group
-from agent_jobs.job import Job, Status
+from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.queries import Group
 
 #: Seconds that a command which only reads waits for upstream; a person waits for its answer.
 RETRIEVE_S = 1.0

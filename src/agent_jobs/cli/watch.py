@@ -12,8 +12,8 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.engine import GATHERED_MAX
-from agent_jobs.group import Group
-from agent_jobs.job import Job, Status
+from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.queries import Group
 
 #: How often elapsed times move on; where many jobs are watched, each look at them is a write for each.
 REFRESH_S, REFRESH_MANY_S, MANY = 1.0, 5.0, 20

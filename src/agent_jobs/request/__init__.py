@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.job import JSON, Mode
+from agent_jobs.jobs.job import JSON, Mode
 from agent_jobs.request.added import ASKED, asked_names, budget_limit_of, is_asked, lenient, refused_of, without
 from agent_jobs.request.arguments import read_arguments
 from agent_jobs.request.checks import one_of

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import RequestError
-from agent_jobs.job import JSON
+from agent_jobs.jobs.job import JSON
 from agent_jobs.request import checks
 from agent_jobs.strict import with_items
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.job import JSON
+from agent_jobs.jobs.job import JSON
 from agent_jobs.request import checks
 from agent_jobs.request.hosted import checked_tools
 from agent_jobs.request.structured import format_of, same_schema

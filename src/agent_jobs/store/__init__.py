@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from agent_jobs.group import Event, Group, Listed, Made, Storage
-from agent_jobs.job import JSON, Call, Job, Mode, Output
+from agent_jobs.jobs.job import JSON, Call, Job, Mode, Output
+from agent_jobs.jobs.queries import Event, Group, Listed, Made, Storage
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]

@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from agent_jobs.group import Group
-from agent_jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.queries import Group
 
 
 def _listed(statuses: Iterable[Status]) -> str:
