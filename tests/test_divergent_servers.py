@@ -29,10 +29,10 @@ from anyio import to_thread
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_jobs import responses
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
+from agent_jobs.upstream import client
 from hosts import SPEED, Host, eventually, hosting
 
 JSON = dict[str, Any]
@@ -172,7 +172,7 @@ RESUMED: dict[str, ASGIApp] = {
 async def test_whatever_the_stream_answers_when_it_is_taken_up_again_the_result_comes(
     settings: Settings, stream: ASGIApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses, "STREAM_IDLE_S", 0.3)
+    monkeypatch.setattr(client, "STREAM_IDLE_S", 0.3)
     asked: list[str] = []
 
     async def noted(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,11 +10,11 @@ import httpx2
 import pytest
 from anyio import to_thread
 
-from agent_jobs import responses
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.request import models
 from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.upstream import client
 from hosts import SPEED, Host, eventually, hosting, scripted
 from processes import serving
 from test_divergent_servers import Divergent
@@ -246,7 +246,7 @@ async def test_an_endpoint_that_ignores_background_is_found_out_and_its_run_can_
 async def test_a_run_that_is_held_open_may_be_silent_for_long(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses, "STREAM_IDLE_S", 0.3)
+    monkeypatch.setattr(client, "STREAM_IDLE_S", 0.3)
     async with hosting(replace(settings, mode="foreground", start_timeout_s=1)) as host:
         started = await host.start(emulate={"duration_s": 20, "reasoning": 0, "text": "after a pause"})
         assert (await host.end(started["job_id"]))["output"] == "after a pause"
@@ -544,7 +544,7 @@ async def test_a_run_that_is_held_open_may_be_silent_in_its_middle(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, unsaid: bool
 ) -> None:
     """Only some of its events say whether it is held."""
-    monkeypatch.setattr(responses, "STREAM_IDLE_S", 0.3)
+    monkeypatch.setattr(client, "STREAM_IDLE_S", 0.3)
     fault = {"background_unsaid": unsaid, "ignore_background": not unsaid}
     upstream.queue_fault(no_retrieve=True, **fault)
     async with hosting(settings) as host:

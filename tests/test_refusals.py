@@ -17,7 +17,7 @@ from agent_jobs.errors import (
     UnclearError,
     UpstreamError,
 )
-from agent_jobs.responses import RETRY_AFTER_MAX_S, Endpoint, ResponsesClient, refusal, retry_after_s
+from agent_jobs.upstream.client import RETRY_AFTER_MAX_S, Endpoint, ResponsesClient, refusal, retry_after_s
 
 CREATE = httpx2.URL("https://up.example/v1/responses?api-version=preview")
 LOOK = httpx2.URL("https://up.example/v1/responses/resp_1")

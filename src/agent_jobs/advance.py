@@ -34,10 +34,10 @@ from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Sta
 from agent_jobs.loop import Loop
 from agent_jobs.request.added import OF_A_MODEL, THIS_SCHEMA
 from agent_jobs.resend import Resender
-from agent_jobs.responses import ANSWERED_JSON, ResponsesClient, bare, in_background
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store import Store
+from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, bare, in_background
 
 logger = logging.getLogger(__name__)
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.intake import Terms
     from agent_jobs.notify import Notifier
     from agent_jobs.pricing import Prices
-    from agent_jobs.responses import Endpoint, ResponsesClient
     from agent_jobs.runner import Runner
     from agent_jobs.settle import Settler
     from agent_jobs.toolbox import Toolbox, ToolServers
+    from agent_jobs.upstream.client import Endpoint, ResponsesClient
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class App:
             return {}
         from agent_jobs.collect import Collector
         from agent_jobs.pricing import Prices
-        from agent_jobs.responses import open_client
+        from agent_jobs.upstream.client import open_client
 
         endpoint = _endpoint(settings, settings.api_key.get_secret_value())
         nearby = [job for job in nearby if job.turn.base_url == endpoint.base_url][:COLLECTED_MAX]
@@ -160,7 +160,7 @@ class App:
         from agent_jobs.intake import Intake, Terms
         from agent_jobs.pricing import Prices
         from agent_jobs.request import load_presets
-        from agent_jobs.responses import open_client
+        from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
         if settings.api_key is None:
@@ -304,7 +304,7 @@ def tool_servers(settings: Settings) -> ToolServers | None:
 
 
 def _endpoint(settings: Settings, key: str) -> Endpoint:
-    from agent_jobs.responses import Endpoint
+    from agent_jobs.upstream.client import Endpoint
 
     return Endpoint.of(
         settings.base_url, key, auth=settings.auth, organization=settings.organization, project=settings.project

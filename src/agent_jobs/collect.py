@@ -18,9 +18,9 @@ from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Status
 from agent_jobs.resend import Resender
-from agent_jobs.responses import ResponsesClient
 from agent_jobs.settle import Settler
 from agent_jobs.store import Store
+from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
 

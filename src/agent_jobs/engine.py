@@ -32,8 +32,8 @@ from agent_jobs.store import Store
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
     from agent_jobs.intake import Intake, Intended
     from agent_jobs.request import Order, Preset
-    from agent_jobs.responses import ResponsesClient
     from agent_jobs.runner import Runner
+    from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
 

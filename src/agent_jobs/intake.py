@@ -21,8 +21,8 @@ from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of, upstream_call
 from agent_jobs.jobs.queries import Estimate
 from agent_jobs.pricing import Bound, Prices, day_start
 from agent_jobs.request import Order, Preset, Secret
-from agent_jobs.responses import Endpoint
 from agent_jobs.store import Budget, Store, Upload
+from agent_jobs.upstream.client import Endpoint
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox import Toolbox

@@ -20,7 +20,6 @@ from urllib.parse import quote
 import anyio
 import httpx2
 
-from agent_jobs.connection_failure import Dialed, explain_failure, explain_refusal
 from agent_jobs.errors import (
     AccountError,
     BusyError,
@@ -31,6 +30,7 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
+from agent_jobs.upstream.connection_failure import Dialed, explain_failure, explain_refusal
 
 JSON = Mapping[str, Any]
 
