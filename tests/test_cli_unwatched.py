@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from agent_jobs.app import App, open_app
 from agent_jobs.cli import cli, unwatched
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.request.order import Order
+from agent_jobs.request.start_request import Order
 from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
 from hosts import WORK, eventually, hosting, scripted

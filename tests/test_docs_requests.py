@@ -10,7 +10,7 @@ import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
-from agent_jobs.request import build, resolved, sent_as
+from agent_jobs.request.body import build, resolved, sent_as
 from agent_jobs.request.options import NAMES
 from agent_jobs.request.presets import Preset, load_presets, our_presets
 from agent_jobs.settings import SecretStr

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request import build, resolved
-from agent_jobs.request.hosted import CLIENT_TOOLS
+from agent_jobs.request.body import build, resolved
+from agent_jobs.request.hosted_tools import CLIENT_TOOLS
 from agent_jobs.settings import SecretStr, Settings
 
 MCP: dict[str, Any] = {

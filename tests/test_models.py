@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request import EFFORTS, build
+from agent_jobs.request.body import EFFORTS, build
 from agent_jobs.request.models import check_model, models, obituary
 from agent_jobs.request.presets import our_presets
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.request import build
+from agent_jobs.request.body import build
 from agent_jobs.request.presets import Preset, load_presets, our_presets
 
 OWN = """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import (
+from agent_jobs.request.body import (
     EFFORTS,
     TITLE_CHARS,
     allow_duplicate_of,

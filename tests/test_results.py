@@ -14,7 +14,7 @@ from mcp_types import TextContent, TextResourceContents
 from agent_jobs.content import markdown
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.render import dumps
-from agent_jobs.request import our_presets
+from agent_jobs.request.body import our_presets
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting
 

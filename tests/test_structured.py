@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request import build, mismatch
+from agent_jobs.request.body import build, mismatch
 
 OPEN: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 CLOSED: dict[str, Any] = {**OPEN, "additionalProperties": False}
@@ -215,7 +215,7 @@ def test_any_text_is_judged(text: str) -> None:
 
 def test_what_only_some_requests_need_is_not_imported_for_all() -> None:
     script = (
-        "import sys; before = {*sys.modules}; import agent_jobs.request;"
+        "import sys; before = {*sys.modules}; import agent_jobs.request.body;"
         "print({'jsonschema', 'tomllib', 'difflib'} & (sys.modules.keys() - before))"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

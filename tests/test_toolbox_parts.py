@@ -25,7 +25,7 @@ from mcp_types import (
 
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import ConfigError
-from agent_jobs.request import build, sent_as
+from agent_jobs.request.body import build, sent_as
 from agent_jobs.toolbox.child import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
 from agent_jobs.toolbox.config import KEYS, ServerConfig, ToolServers, load_toolbox
 from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, function_name, function_of, prefix_of

@@ -14,7 +14,6 @@ from math import inf
 
 import anyio
 
-from agent_jobs import request
 from agent_jobs.clock import Clock
 from agent_jobs.collect import retrieve
 from agent_jobs.errors import (
@@ -32,7 +31,8 @@ from agent_jobs.follow import Follower
 from agent_jobs.hold import Holds
 from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
 from agent_jobs.loop import Loop
-from agent_jobs.request.added import OF_A_MODEL, THIS_SCHEMA
+from agent_jobs.request import body
+from agent_jobs.request.added_parameters import OF_A_MODEL, THIS_SCHEMA
 from agent_jobs.resend import Resender
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done, Parked
@@ -102,7 +102,7 @@ class Advancer:
         limits: Limits,
         settler: Settler,
         loop: Loop,
-        secrets: Mapping[str, request.Secret],
+        secrets: Mapping[str, body.Secret],
     ) -> None:
         self._store = store
         self._client = client
@@ -212,7 +212,7 @@ class Advancer:
                     return After(0)
                 if await self._resender.after_refusal(job, error):
                     return After(0)
-                why = request.sentence_for(error.code, error.param, str(error), job.turn.request)
+                why = body.sentence_for(error.code, error.param, str(error), job.turn.request)
                 await self._fail(job, error.code or "upstream_rejected", why)
             except RequestError as error:
                 await self._fail(job, "missing_secret", str(error))
@@ -242,8 +242,8 @@ class Advancer:
         ours = self._client.endpoint.fingerprint
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job), fingerprint=ours))
         # Neither secrets nor what is removed after the job belong into what is kept.
-        body = request.with_files(request.resolved(job.turn.request, self._secrets), file_ids)
-        body = await self._without_refused(request.sent_as(body, job.turn.mode), job.turn)
+        body = body.with_files(body.resolved(job.turn.request, self._secrets), file_ids)
+        body = await self._without_refused(body.sent_as(body, job.turn.mode), job.turn)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -283,14 +283,14 @@ class Advancer:
         """Return the body without what only we added and the endpoint refuses."""
         refused = await self._store.refused_parameters(turn.base_url, self._clock.now() - MODE_KEPT_S)
         of_model = f"@{body.get('model')}"
-        asked = {name: turn.request[name] for name in (request.ASKED,) if name in turn.request}
-        return request.without({**body, **asked}, {name.removesuffix(of_model) for name in refused})
+        asked = {name: turn.request[name] for name in (body.ASKED,) if name in turn.request}
+        return body.without({**body, **asked}, {name.removesuffix(of_model) for name in refused})
 
     async def _drop(self, job: Job, error: RefusedError) -> bool:
         """If upstream refused what only we added, remember to leave it out there and return True, once for each."""
         body, base_url, now = job.turn.request, job.turn.base_url, self._clock.now()
         learned = await self._store.refused_parameters(base_url, now - MODE_KEPT_S)
-        names = request.refused_of(error.code, error.param, str(error), body)
+        names = body.refused_of(error.code, error.param, str(error), body)
         new = [name for name in names if _kept_as(name, body) not in learned and self._can_drop(name)]
         if not new:
             return False
@@ -303,7 +303,7 @@ class Advancer:
         if await self._store.save(job.unsent("")) is None:
             return False
         if THIS_SCHEMA in new:
-            return await self._store.rewrite(replace(job, turn=replace(job.turn, request=request.lenient(body))))
+            return await self._store.rewrite(replace(job, turn=replace(job.turn, request=body.lenient(body))))
         return True
 
     def _can_drop(self, name: str) -> bool:

@@ -159,7 +159,7 @@ class App:
         """An engine that talks to upstream."""
         from agent_jobs.intake import Intake, Terms
         from agent_jobs.pricing import Prices
-        from agent_jobs.request import load_presets
+        from agent_jobs.request.body import load_presets
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)

@@ -31,7 +31,7 @@ from agent_jobs.store import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
     from agent_jobs.intake import Intake, Intended
-    from agent_jobs.request import Order, Preset
+    from agent_jobs.request.body import Order, Preset
     from agent_jobs.runner import Runner
     from agent_jobs.upstream.client import ResponsesClient
 
@@ -319,7 +319,7 @@ class Engine:
             ConfigError: Nothing can be asked from here.
             UpstreamError: It refuses the key, or has no list.
         """
-        from agent_jobs.request import listed_models  # only `doctor` asks
+        from agent_jobs.request.body import listed_models  # only `doctor` asks
 
         return listed_models(await self._working().client.model_pages())
 

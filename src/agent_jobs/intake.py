@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import anyio
 
-from agent_jobs import files, request
+from agent_jobs import files
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.files import Attachment
@@ -20,7 +20,8 @@ from agent_jobs.jobs import history
 from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
 from agent_jobs.jobs.queries import Estimate
 from agent_jobs.pricing import Bound, Prices, day_start
-from agent_jobs.request import Order, Preset, Secret
+from agent_jobs.request import body
+from agent_jobs.request.body import Order, Preset, Secret
 from agent_jobs.store import Budget, Store, Upload
 from agent_jobs.upstream.client import Endpoint
 
@@ -163,9 +164,9 @@ class Intake:
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
         order.check()
-        order = replace(order, options=request.given_options(order.preset, order.options, self._terms.presets))
-        options = request.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id, request.conversation_of(options))
+        order = replace(order, options=body.given_options(order.preset, order.options, self._terms.presets))
+        options = body.options_with(order.preset, order.options, self._terms.presets)
+        previous = await self._previous(order.previous_job_id, body.conversation_of(options))
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options, previous)
         parts = files.parts(attached)
@@ -184,7 +185,7 @@ class Intake:
         functions: Sequence[JSON],
     ) -> Job:
         job_id = _new_id("job")
-        body = request.build(
+        body = body.build(
             prompt,
             job_id=job_id,
             preset=order.preset,
@@ -202,29 +203,29 @@ class Intake:
             named = {function["name"] for function in functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
             body = {**body, "tools": [*kept, *functions]}
-        conversation = request.conversation_of(options)
+        conversation = body.conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
-        asked = request.asked_by(order, self._terms.presets)
-        before: list[str] = previous.request.get(request.ASKED, [])
-        request.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
+        asked = body.asked_by(order, self._terms.presets)
+        before: list[str] = previous.request.get(body.ASKED, [])
+        body.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
         return Job(
             id=job_id,
-            title=request.title_of(prompt),
+            title=body.title_of(prompt),
             status=Status.PENDING,
             created_at=self._clock.now(),
-            request_hash=request.hash_of(body),
-            key=request.key_of(options),
+            request_hash=body.hash_of(body),
+            key=body.key_of(options),
             priority=order.priority,
             batch=batch,
             previous_job_id=order.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
-            timeout_s=request.timeout_of(options),
-            max_cost_usd=request.max_cost_of(options),
-            toolbox=previous.toolbox if (named := request.toolbox_of(options)) is None else named,
+            timeout_s=body.timeout_of(options),
+            max_cost_usd=body.max_cost_of(options),
+            toolbox=previous.toolbox if (named := body.toolbox_of(options)) is None else named,
             turn=Turn(
                 number=1,
-                request={**body, request.ASKED: [*asked, *(name for name in before if name not in asked)]},
+                request={**body, body.ASKED: [*asked, *(name for name in before if name not in asked)]},
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
@@ -234,7 +235,7 @@ class Intake:
 
     async def _functions(self, options: JSON, previous: "_Previous") -> Sequence[JSON]:
         """The functions of the user's own tool servers that the caller named, else those of the job before."""
-        names = request.toolbox_of(options)
+        names = body.toolbox_of(options)
         if not (previous.toolbox if names is None else names):
             return ()
         if self._terms.toolbox is None:
@@ -247,7 +248,7 @@ class Intake:
 
     async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> tuple[Job, str]:
         """Return the job with the most that it may cost, where that is limited, and the parts of that."""
-        most = request.max_cost_of(options)
+        most = body.max_cost_of(options)
         if most is None and not self._reserves:
             return job, ""
         job, bound = await self._capped(job, previous)

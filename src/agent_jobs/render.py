@@ -23,7 +23,7 @@ from agent_jobs.errors import (
 from agent_jobs.jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
 from agent_jobs.jobs.queries import Estimate, Gathered, Group, Listed, Result
 from agent_jobs.paging import OUTPUT_BYTES, page, page_of
-from agent_jobs.request import mismatch
+from agent_jobs.request.body import mismatch
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
 CODE_CHARS, MESSAGE_CHARS = 60, 300

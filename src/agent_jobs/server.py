@@ -36,7 +36,7 @@ from agent_jobs.jobs.job import OPEN, Job, Status
 from agent_jobs.jobs.queries import SO_FAR, Group, Part, Reply
 from agent_jobs.pace import Pace, Waits
 from agent_jobs.paging import page_cap_bytes
-from agent_jobs.request import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
+from agent_jobs.request.body import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.jobs.job import Call, Job, Status
 from agent_jobs.jobs.queries import Gathered, Group
 from agent_jobs.paging import OUTPUT_BYTES, page_cap_bytes
-from agent_jobs.request import Order
+from agent_jobs.request.body import Order
 from agent_jobs.tooling import Answer, as_result
 
 TASKS = "io.modelcontextprotocol/tasks"

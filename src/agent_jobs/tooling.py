@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agent_jobs import render
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.request import read_arguments
+from agent_jobs.request.body import read_arguments
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.request import Order
+from agent_jobs.request.body import Order
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings
 from agent_jobs.tasks import TasksExtension

@@ -20,7 +20,7 @@ from agent_jobs.cli.session import Exit, Session, call, json_option, read_settin
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job, Status
 from agent_jobs.jobs.queries import Group
-from agent_jobs.request import Order
+from agent_jobs.request.body import Order
 from agent_jobs.settings import Settings
 from agent_jobs.text_file import decode_text, marked_encoding, read_text
 

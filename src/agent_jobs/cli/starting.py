@@ -29,7 +29,7 @@ from agent_jobs.settings import Settings
 from agent_jobs.text_file import decode_text
 
 if TYPE_CHECKING:  # imported once a job is asked for
-    from agent_jobs.request import Order
+    from agent_jobs.request.body import Order
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class PresetName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The names that begin so, with what each is for."""
-        from agent_jobs.request import load_presets
+        from agent_jobs.request.body import load_presets
 
         try:
             presets = load_presets(Settings.forgiving(os.environ)[0].presets)
@@ -260,7 +260,7 @@ async def _confirm_start(session: Session, job: Job) -> Job:
 
 def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
     """What the command line asks for, and the folders that it opens by naming files."""
-    from agent_jobs.request import Order
+    from agent_jobs.request.body import Order
 
     prompt = _stdin() if asked["prompt"] == "-" else asked["prompt"]
     if asked["prompt"] != "-" and (piped := _piped()).strip():

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request.checks import one_of
-from agent_jobs.request.hosted import NEEDING_NOTHING
+from agent_jobs.request.hosted_tools import NEEDING_NOTHING
 from agent_jobs.request.options import FORMS, NAMES, SCHEMA_ALIASES, with_one_schema
+from agent_jobs.request.validators import one_of
 
 #: What some hosts add to a tool whose arguments are all optional.
 PLACEHOLDERS = frozenset({"random_string", "dummy", "placeholder"})

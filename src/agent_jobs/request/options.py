@@ -6,9 +6,9 @@ from typing import Any, Literal, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import checks
-from agent_jobs.request.hosted import checked_tools
-from agent_jobs.request.structured import format_of, same_schema
+from agent_jobs.request import validators
+from agent_jobs.request.hosted_tools import checked_tools
+from agent_jobs.request.json_schema import format_of, same_schema
 
 KEY_CHARS = 200
 #: The API's limits on metadata, one pair of which is ours.
@@ -70,7 +70,7 @@ def apply_options(body: dict[str, Any], options: JSON) -> None:
         RequestError: An option is not allowed or its value is not; the sentence names what is.
     """
     for name, value in options.items():
-        if checks.one_of("options", name, NAMES) in _OURS:
+        if validators.one_of("options", name, NAMES) in _OURS:
             _ours(options, name)
         else:
             _OPTIONS[name](body, f"options.{name}", value)
@@ -129,24 +129,24 @@ def _conversation(name: str, value: Any) -> bool | str:
 
 
 def _toolbox(name: str, value: Any) -> tuple[str, ...]:
-    return () if value == "none" else tuple(checks.texts(name, value))
+    return () if value == "none" else tuple(validators.texts(name, value))
 
 
 def _cost(name: str, value: Any) -> float:
-    if checks.number(name, value, 0, math.inf) == 0 or math.isinf(value):
+    if validators.number(name, value, 0, math.inf) == 0 or math.isinf(value):
         raise RequestError(f"{name} takes an amount of US dollars above 0.")
     return value
 
 
 #: Options that speak to us.
 _OURS: Mapping[str, Callable[[str, Any], Any]] = {
-    "allow_duplicate": checks.flag,
+    "allow_duplicate": validators.flag,
     "conversation": _conversation,
-    "dry_run": checks.flag,
+    "dry_run": validators.flag,
     "key": _key,
     "max_cost_usd": _cost,
     "toolbox": _toolbox,
-    "timeout_s": lambda name, value: checks.number(name, value, 1, TIMEOUT_MAX_S),
+    "timeout_s": lambda name, value: validators.number(name, value, 1, TIMEOUT_MAX_S),
 }
 
 _Add = Callable[[dict[str, Any], str, Any], None]
@@ -164,12 +164,12 @@ def _put(at: tuple[str, ...], checked: Callable[[str, Any], Any]) -> _Add:
 
 
 def _choice(allowed: tuple[str, ...]) -> Callable[[str, Any], str]:
-    return lambda name, value: checks.one_of(name, value, allowed)
+    return lambda name, value: validators.one_of(name, value, allowed)
 
 
 def _include(body: dict[str, Any], name: str, value: Any) -> None:
-    for each in checks.texts(name, value):
-        body.setdefault("include", []).append(checks.one_of(name, each, INCLUDES))
+    for each in validators.texts(name, value):
+        body.setdefault("include", []).append(validators.one_of(name, each, INCLUDES))
 
 
 def _metadata(body: dict[str, Any], name: str, value: Any) -> None:
@@ -188,18 +188,18 @@ def _metadata(body: dict[str, Any], name: str, value: Any) -> None:
 
 #: Options that upstream gets.
 _OPTIONS: Mapping[str, _Add] = {
-    "instructions": _put(("instructions",), checks.text),
+    "instructions": _put(("instructions",), validators.text),
     "include": _include,
     "json_schema": _put(("text", "format"), format_of),
-    "max_output_tokens": _put(("max_output_tokens",), lambda name, value: checks.whole(name, value, 16)),
-    "max_tool_calls": _put(("max_tool_calls",), lambda name, value: checks.whole(name, value, 1)),
+    "max_output_tokens": _put(("max_output_tokens",), lambda name, value: validators.whole(name, value, 16)),
+    "max_tool_calls": _put(("max_tool_calls",), lambda name, value: validators.whole(name, value, 1)),
     "metadata": _metadata,
     "reasoning_mode": _put(("reasoning", "mode"), _choice(REASONING_MODES)),
     "reasoning_summary": _put(("reasoning", "summary"), _choice(SUMMARIES)),
     "service_tier": _put(("service_tier",), _choice(SERVICE_TIERS)),
-    "temperature": _put(("temperature",), lambda name, value: checks.number(name, value, 0, 2)),
+    "temperature": _put(("temperature",), lambda name, value: validators.number(name, value, 0, 2)),
     "tools": _put(("tools",), checked_tools),
-    "top_p": _put(("top_p",), lambda name, value: checks.number(name, value, 0, 1)),
+    "top_p": _put(("top_p",), lambda name, value: validators.number(name, value, 0, 1)),
     "verbosity": _put(("text", "verbosity"), _choice(VERBOSITIES)),
 }
 #: All names that `options` takes.

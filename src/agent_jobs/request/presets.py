@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import checks
+from agent_jobs.request import validators
 from agent_jobs.request.options import apply_options, with_one_schema
 from agent_jobs.text_file import read_text
 
@@ -101,7 +101,7 @@ def _preset(name: str, table: Any, base: Preset | None) -> Preset:
         raise RequestError(f"a preset is a table: write [{name}] and its keys below it.")
     given: dict[str, Any] = {}
     for key, value in cast("dict[str, Any]", table).items():
-        given[key] = _FIELDS[checks.one_of("a preset", key, _FIELDS)](key, value)
+        given[key] = _FIELDS[validators.one_of("a preset", key, _FIELDS)](key, value)
     if base is not None:
         given["options"] = MappingProxyType({**base.options, **given.get("options", {})})
         return replace(base, **given)
@@ -112,13 +112,13 @@ def _preset(name: str, table: Any, base: Preset | None) -> Preset:
 
 
 def _prompt(name: str, value: Any) -> str:
-    if "{task}" not in checks.text(name, value):
+    if "{task}" not in validators.text(name, value):
         raise RequestError("prompt needs {task} where the person's own words go.")
     return value.strip()
 
 
 def _options(name: str, value: Any) -> JSON:
-    options = with_one_schema(checks.mapping(name, value, '{ verbosity = "low" }'))
+    options = with_one_schema(validators.mapping(name, value, '{ verbosity = "low" }'))
     if "key" in options:
         raise RequestError("options.key belongs to one job and not to a preset.")
     scratch: dict[str, Any] = {"metadata": {}}
@@ -131,10 +131,10 @@ def _options(name: str, value: Any) -> JSON:
 
 
 _FIELDS: Mapping[str, Callable[[str, Any], Any]] = {
-    "description": checks.text,
+    "description": validators.text,
     "prompt": _prompt,
-    "model": checks.text,
-    "effort": lambda name, value: checks.one_of(name, value, EFFORTS),
-    "web_search": checks.flag,
+    "model": validators.text,
+    "effort": lambda name, value: validators.one_of(name, value, EFFORTS),
+    "web_search": validators.flag,
     "options": _options,
 }

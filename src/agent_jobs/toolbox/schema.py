@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
-from agent_jobs.strict import TYPES, may_be_array
-from agent_jobs.strict import is_strict as is_strict
+from agent_jobs.strict_schema import TYPES, may_be_array
+from agent_jobs.strict_schema import is_strict as is_strict
 
 Schema = dict[str, Any]
 

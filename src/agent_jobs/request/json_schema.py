@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import checks
-from agent_jobs.strict import fault_of, with_items
+from agent_jobs.request import validators
+from agent_jobs.strict_schema import fault_of, with_items
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: What a schema may stand in, beside its name.
@@ -29,7 +29,7 @@ def format_of(name: str, value: Any) -> JSON:
         RequestError: It is no object schema, or said to be strict and is not.
     """
     asked = _asked(name, value)
-    schema = checks.mapping(name, asked["schema"], EXAMPLE)
+    schema = validators.mapping(name, asked["schema"], EXAMPLE)
     if "type" not in schema and isinstance(schema.get("properties"), dict):
         schema = {"type": "object", **schema}
     if schema.get("type") != "object":
@@ -39,11 +39,11 @@ def format_of(name: str, value: Any) -> JSON:
         raise RequestError(f"{name}.name takes up to 64 letters, digits, _ and -.")
     schema = with_items(schema)
     fault = fault_of(schema)
-    strict = checks.flag(f"{name}.strict", asked.get("strict", fault is None))
+    strict = validators.flag(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
         raise RequestError(f"{name} is not strict: {fault}, or leave strict out.")
     described = (
-        {"description": checks.text(f"{name}.description", asked["description"])} if "description" in asked else {}
+        {"description": validators.text(f"{name}.description", asked["description"])} if "description" in asked else {}
     )
     return {"type": "json_schema", "name": label, "schema": schema, "strict": strict, **described}
 
@@ -61,7 +61,7 @@ def _asked(name: str, value: Any) -> JSON:
 
     These are `response_format`, `text.format` and a function's parameters. No object's schema looks like one of them.
     """
-    given = checks.mapping(name, _parsed(value), EXAMPLE)
+    given = validators.mapping(name, _parsed(value), EXAMPLE)
     for key in WRAPPERS:
         if isinstance(_parsed(given.get(key)), dict) and given.keys() <= {key, "type"} and _is_wrapper(given):
             return _asked(name, given[key])

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import checks
-from agent_jobs.strict import with_items
+from agent_jobs.request import validators
+from agent_jobs.strict_schema import with_items
 
 #: Tools whose calls a client has to answer in ways that nobody here can; those of functions the caller does.
 CLIENT_TOOLS = ("custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
@@ -92,23 +92,23 @@ def _checked(name: str, tool: Any) -> JSON:
 
 def _web_search(where: str, tool: JSON) -> JSON:
     if "filters" in tool:
-        filters = checks.mapping(f"{where}.filters", tool["filters"], '{"allowed_domains":["example.org"]}')
+        filters = validators.mapping(f"{where}.filters", tool["filters"], '{"allowed_domains":["example.org"]}')
         if "allowed_domains" in filters:
-            for domain in checks.texts(f"{where}.filters.allowed_domains", filters["allowed_domains"]):
+            for domain in validators.texts(f"{where}.filters.allowed_domains", filters["allowed_domains"]):
                 if "/" in domain:
                     raise RequestError(f"{where}.filters.allowed_domains takes bare domains like example.org.")
     if "search_context_size" in tool:
-        checks.one_of(f"{where}.search_context_size", tool["search_context_size"], SIZES)
+        validators.one_of(f"{where}.search_context_size", tool["search_context_size"], SIZES)
     if "user_location" in tool:
-        place = checks.mapping(f"{where}.user_location", tool["user_location"], '{"country":"DE","city":"Berlin"}')
+        place = validators.mapping(f"{where}.user_location", tool["user_location"], '{"country":"DE","city":"Berlin"}')
         return {"user_location": {"type": "approximate", **place}}
     return {}
 
 
 def _file_search(where: str, tool: JSON) -> JSON:
-    checks.texts(f"{where}.vector_store_ids", tool.get("vector_store_ids"))
+    validators.texts(f"{where}.vector_store_ids", tool.get("vector_store_ids"))
     if "max_num_results" in tool:
-        checks.whole(f"{where}.max_num_results", tool["max_num_results"], 1, 50)
+        validators.whole(f"{where}.max_num_results", tool["max_num_results"], 1, 50)
     return {}
 
 
@@ -123,24 +123,24 @@ def _code_interpreter(where: str, tool: JSON) -> JSON:
 
 def _image_generation(where: str, tool: JSON) -> JSON:
     if "model" in tool:
-        checks.text(f"{where}.model", tool["model"])
+        validators.text(f"{where}.model", tool["model"])
     if "output_format" in tool:
-        checks.one_of(f"{where}.output_format", tool["output_format"], IMAGE_FORMATS)
+        validators.one_of(f"{where}.output_format", tool["output_format"], IMAGE_FORMATS)
     if "quality" in tool:
-        checks.one_of(f"{where}.quality", tool["quality"], IMAGE_QUALITIES)
+        validators.one_of(f"{where}.quality", tool["quality"], IMAGE_QUALITIES)
     return {}
 
 
 def _mcp(where: str, tool: JSON) -> JSON:
-    checks.text(f"{where}.server_label", tool.get("server_label"))
+    validators.text(f"{where}.server_label", tool.get("server_label"))
     given = [name for name in NEEDS_ONE_OF if name in tool]
     if len(given) != 1:
         raise RequestError(f"{where} needs exactly one of {', '.join(NEEDS_ONE_OF)}.")
-    address = checks.text(f"{where}.{given[0]}", tool[given[0]])
+    address = validators.text(f"{where}.{given[0]}", tool[given[0]])
     if given == ["server_url"]:
         _check_url(f"{where}.server_url", address)
     if "headers" in tool:
-        checks.mapping(f"{where}.headers", tool["headers"], '{"Authorization":"Bearer ${NAME}"}')
+        validators.mapping(f"{where}.headers", tool["headers"], '{"Authorization":"Bearer ${NAME}"}')
     approval = tool.get("require_approval", "always")
     if approval not in ("never", "always") and not isinstance(approval, dict):
         raise RequestError(f'{where}.require_approval takes "always", "never", or which tools need which.')
@@ -152,7 +152,7 @@ def _function(where: str, tool: JSON) -> JSON:
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
         raise RequestError(f"{where} needs a name of at most 64 letters, digits, _ and -.")
     if "parameters" in tool:
-        parameters = checks.mapping(f"{where}.parameters", tool["parameters"], '{"type":"object","properties":{}}')
+        parameters = validators.mapping(f"{where}.parameters", tool["parameters"], '{"type":"object","properties":{}}')
         return {"parameters": with_items(parameters)}
     return {}
 
