@@ -19,7 +19,7 @@ import httpx2
 from agent_jobs.clock import Clock
 from agent_jobs.follow import Follower
 from agent_jobs.jobs.job import Job, Status, Turn
-from agent_jobs.store import Store, open_store
+from agent_jobs.store.base import Store, open_store
 from agent_jobs.upstream.client import Endpoint, ResponsesClient, open_client
 from bench.figures import OURS, Call, Figure, ours, settings
 from bench.peers import ROOT, StdioServer, environment

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from agent_jobs.jobs.job import NEXT, Job, Status, Turn
 from agent_jobs.jobs.queries import Group
-from agent_jobs.store import Budget, Store, open_store
+from agent_jobs.store.base import Budget, Store, open_store
 from bench.figures import Figure
 
 HERE, DAY_S = "https://api.openai.com/v1", 86_400.0

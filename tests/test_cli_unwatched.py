@@ -22,7 +22,7 @@ from agent_jobs.cli import cli, unwatched
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.request.start_request import Order
 from agent_jobs.settings import Settings
-from agent_jobs.store import open_store
+from agent_jobs.store.base import open_store
 from hosts import WORK, eventually, hosting, scripted
 from test_notify import Ear
 

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
 from agent_jobs.jobs.queries import Group
-from agent_jobs.store import Budget, Event, Store, open_store
+from agent_jobs.store.base import Budget, Event, Store, open_store
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -60,7 +60,7 @@ import sys
 from pathlib import Path
 import anyio
 from agent_jobs.jobs.job import *
-from agent_jobs.store import open_store
+from agent_jobs.store.base import open_store
 
 def a_job(job_id):
     turn = Turn(number=1, request={{}}, request_id="r", base_url={base_url!r})

@@ -11,7 +11,7 @@ import pytest
 
 from agent_jobs.jobs.job import NEXT, Job, Status, Turn
 from agent_jobs.jobs.queries import Group
-from agent_jobs.store import Budget, Store, open_store
+from agent_jobs.store.base import Budget, Store, open_store
 from agent_jobs.store.database import Database, Statement
 
 HERE = "http://here/v1"

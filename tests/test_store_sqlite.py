@@ -15,9 +15,9 @@ import pytest
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Output, Status
 from agent_jobs.jobs.queries import Group
-from agent_jobs.store import open_store
-from agent_jobs.store.holder import Holder
-from agent_jobs.store.sqlite import open_sqlite
+from agent_jobs.store.base import open_store
+from agent_jobs.store.records import open_sqlite
+from agent_jobs.store.worker_lock import Holder
 from test_store import NOW, a_job, at, process, row, sqlite, standing, there
 
 MIGRATIONS = resources.files("agent_jobs.store").joinpath("migrations")
@@ -373,7 +373,7 @@ from pathlib import Path
 import anyio
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import *
-from agent_jobs.store import open_store
+from agent_jobs.store.base import open_store
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -430,7 +430,7 @@ from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
 from agent_jobs.jobs.queries import Group
-from agent_jobs.store import open_store
+from agent_jobs.store.base import open_store
 
 folder = Path(sys.argv[1])
 
@@ -513,7 +513,7 @@ def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
 
 
 def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
-    program = "import sys; from pathlib import Path; from agent_jobs.store.holder import Holder\n"
+    program = "import sys; from pathlib import Path; from agent_jobs.store.worker_lock import Holder\n"
     program += "print(Holder(Path(sys.argv[1])).name, flush=True); sys.stdin.readline()"
     me = Holder(tmp_path)
     with Popen([sys.executable, "-c", program, str(tmp_path)], stdin=PIPE, stdout=PIPE) as victim:

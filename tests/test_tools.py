@@ -16,7 +16,7 @@ from agent_jobs.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
 from agent_jobs.render import dumps
 from agent_jobs.settings import Settings
-from agent_jobs.store import open_store
+from agent_jobs.store.base import open_store
 from hosts import SPEED, eventually, hosting, scripted
 
 

@@ -36,7 +36,7 @@ from agent_jobs.request.added_parameters import OF_A_MODEL, THIS_SCHEMA
 from agent_jobs.resend import Resender
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done, Parked
-from agent_jobs.store import Store
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, bare, in_background
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from agent_jobs.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.settings import Settings
-from agent_jobs.store import Store, open_store
+from agent_jobs.store.base import Store, open_store
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.advance import Advancer

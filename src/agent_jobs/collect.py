@@ -19,7 +19,7 @@ from agent_jobs.errors import AccountError, MissingError, StoreError, UpstreamEr
 from agent_jobs.jobs.job import Job, Status
 from agent_jobs.resend import Resender
 from agent_jobs.settle import Settler
-from agent_jobs.store import Store
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from agent_jobs.jobs.queries import (
     Storage,
     Watcher,
 )
-from agent_jobs.store import Store
+from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
     from agent_jobs.intake import Intake, Intended

@@ -17,7 +17,7 @@ from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.follow import Follower
 from agent_jobs.jobs.job import Job
 from agent_jobs.steps import After
-from agent_jobs.store import Store
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)

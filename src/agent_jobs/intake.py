@@ -22,7 +22,7 @@ from agent_jobs.jobs.queries import Estimate
 from agent_jobs.pricing import Bound, Prices, day_start
 from agent_jobs.request import body
 from agent_jobs.request.body import Order, Preset, Secret
-from agent_jobs.store import Budget, Store, Upload
+from agent_jobs.store.base import Budget, Store, Upload
 from agent_jobs.upstream.client import Endpoint
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from agent_jobs.jobs.job import UNANSWERED, Call, Job, Status, Usage, activity_o
 from agent_jobs.pricing import Prices, day_start
 from agent_jobs.settle import Settler
 from agent_jobs.steps import After, Done
-from agent_jobs.store import Budget, Store
+from agent_jobs.store.base import Budget, Store
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox import Toolbox

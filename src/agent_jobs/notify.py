@@ -28,7 +28,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Call, Job
 from agent_jobs.jobs.queries import Made
-from agent_jobs.store import Store
+from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)
 

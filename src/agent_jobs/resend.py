@@ -14,7 +14,7 @@ from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
 from agent_jobs.settle import Settler
-from agent_jobs.store import Store
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
 from agent_jobs.steps import After, Done, Parked
-from agent_jobs.store import Store
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import Endpoint, ResponsesClient
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from agent_jobs.errors import AccountError, MissingError, RefusedError, Upstream
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED
 from agent_jobs.pricing import Prices
-from agent_jobs.store import Made, Store
+from agent_jobs.store.base import Made, Store
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)

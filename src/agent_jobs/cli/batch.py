@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import anyio
 import click
 
-from agent_jobs import lock, render
+from agent_jobs import file_lock, render
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option, read_settings, refusal
 from agent_jobs.errors import RequestError
@@ -207,7 +207,7 @@ def _results(out: Path) -> Generator[Results]:
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a") as guard:
         try:
-            lock.take(guard.fileno())
+            file_lock.take(guard.fileno())
         except (BlockingIOError, PermissionError):
             why = f"Another batch writes into {out}: let it end, or name another --out."
             raise refusal(RequestError(why)) from None

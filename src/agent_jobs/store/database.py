@@ -20,10 +20,10 @@ import anyio
 import anyio.lowlevel
 
 from agent_jobs.errors import StoreError
-from agent_jobs.store import Mark
-from agent_jobs.store.holder import Holder, alone
-from agent_jobs.store.moved import carry_over, check_database, identity
+from agent_jobs.store.base import Mark
+from agent_jobs.store.recovery import carry_over, check_database, identity
 from agent_jobs.store.schema import migrate, write_ahead
+from agent_jobs.store.worker_lock import Holder, alone
 
 logger = logging.getLogger(__name__)
 

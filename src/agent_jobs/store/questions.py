@@ -10,7 +10,7 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import JSON, Call, Job, Mode, Output, Status
 from agent_jobs.jobs.job import OPEN as OPEN_STATUSES
 from agent_jobs.jobs.queries import Group, Listed, Storage, Watcher
-from agent_jobs.store import Event, Made, Mark, Tombstone, Upload
+from agent_jobs.store.base import Event, Made, Mark, Tombstone, Upload
 from agent_jobs.store.database import Database, damaged
 from agent_jobs.store.rows import COLUMNS, OPEN, call_of, job_of, where
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, cast
 
-from agent_jobs import lock
+from agent_jobs import file_lock
 
 if sys.platform == "win32":  # pragma: no cover
 
@@ -43,7 +43,7 @@ class Holder:
         self.name = f"{os.getpid()}-{token_hex(4)}"
         self._told: Mapping[str, Any] = {}
         self._descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
-        lock.take(self._descriptor)
+        file_lock.take(self._descriptor)
 
     def tell(self, told: Mapping[str, Any]) -> None:
         """Let the others read what this process does."""
@@ -68,7 +68,7 @@ class Holder:
         except FileNotFoundError:
             return True
         try:
-            lock.take(descriptor)
+            file_lock.take(descriptor)
         except OSError:
             return False
         finally:
@@ -82,7 +82,7 @@ class Holder:
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
-        lock.take(descriptor)
+        file_lock.take(descriptor)
         os.close(self._descriptor)
         self._descriptor = descriptor
         if self._told:

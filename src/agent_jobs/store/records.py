@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent_jobs.errors import BudgetError
 from agent_jobs.jobs.job import JSON, Call, Job, Mode, Status, calls_of, items_of
-from agent_jobs.store import NO_LIMIT, Budget, Made, Place, Upload
+from agent_jobs.store.base import NO_LIMIT, Budget, Made, Place, Upload
 from agent_jobs.store.database import SomeoneWasFirst, Statement, open_database
 from agent_jobs.store.questions import JOB, PAID, REFUSED, SPENT, Questions
 from agent_jobs.store.queue import Queue
