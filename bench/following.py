@@ -17,7 +17,7 @@ import anyio
 import httpx2
 
 from agent_jobs.clock import Clock
-from agent_jobs.follow import Follower
+from agent_jobs.engine.stream import Follower
 from agent_jobs.jobs.job import Job, Status, Turn
 from agent_jobs.store.base import Store, open_store
 from agent_jobs.upstream.client import Endpoint, ResponsesClient, open_client

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from agent_jobs import engine, notify
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.engine import engine, on_finish
 from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED
 
@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks run faster here, this machine does not: its work after an end is waited for as long as in earnest."""
-    for module in (engine, notify):
+    for module in (engine, on_finish):
         monkeypatch.setattr(module, "SETTLE_WAIT_S", module.SETTLE_WAIT_S * SPEED)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from agent_jobs import notify, render
+from agent_jobs import render
 from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.engine import on_finish
 from agent_jobs.settings import Settings
 from hosts import eventually
 from processes import serving
@@ -28,7 +29,7 @@ from test_stdio import start
 PAGE = (Path(__file__).parents[1] / "docs/on-finish.md").read_text()
 SETTINGS = re.findall(r"^AGENT_JOBS_ON_FINISH=(.*)$", PAGE, re.M)
 EXECUTABLE = 0o755
-SETTLE_WAIT_S, ANSWER_WAIT_S = notify.SETTLE_WAIT_S, notify.ANSWER_WAIT_S
+SETTLE_WAIT_S, ANSWER_WAIT_S = on_finish.SETTLE_WAIT_S, on_finish.ANSWER_WAIT_S
 
 
 def section(heading: str) -> str:
@@ -192,10 +193,10 @@ async def test_every_field_is_told_and_no_other(priced: Settings, tmp_path: Path
 def test_its_figures_are_those_of_the_program() -> None:
     promised = section("What is promised")
     words = {4: "four", 10: "ten", 3: "three"}
-    assert f"At most {words[notify.AT_ONCE]}\n  run at once" in promised
-    assert f"After {notify.LIMIT_S:g} s a command is killed" in promised
-    assert f"within {words[round(notify.NEWS_S / 60)]} minutes" in promised
+    assert f"At most {words[on_finish.AT_ONCE]}\n  run at once" in promised
+    assert f"After {on_finish.LIMIT_S:g} s a command is killed" in promised
+    assert f"within {words[round(on_finish.NEWS_S / 60)]} minutes" in promised
     assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
     assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
-    assert f"beyond {notify.STDERR_BYTES / 1e6:g} MB" in promised
-    assert (notify.LAST_S, f"{render.OUTPUT_BYTES:,}") == (1.0, "24,000")
+    assert f"beyond {on_finish.STDERR_BYTES / 1e6:g} MB" in promised
+    assert (on_finish.LAST_S, f"{render.OUTPUT_BYTES:,}") == (1.0, "24,000")

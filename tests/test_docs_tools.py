@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent_jobs import files, settle
+from agent_jobs import files
+from agent_jobs.engine import finalize
 from agent_jobs.files.attachment import DATA_TYPES
 from agent_jobs.pace import BACKGROUND_NOTE, LEARNED_SHARE, SDK_NAMES, SDK_WAIT_CAP_S, WAIT_CAP_S, WAIT_CAPS_S
 from agent_jobs.render import ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES, RUNNING_BYTES, START_BYTES
@@ -75,4 +76,4 @@ def test_the_limits_of_files_are_those_that_are_kept() -> None:
     assert told == {*files.LIMIT_BYTES.values(), files.INLINE_BYTES, files.UPLOAD_BYTES}
     assert f"{files.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
-    assert settle.SETTLE_MAX_S == 86_400
+    assert finalize.SETTLE_MAX_S == 86_400

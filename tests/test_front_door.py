@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mcp.server import MCPServer
 
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.engine import Engine
+from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.front_door import FrontDoor, load_answers
 from agent_jobs.server import build_server

@@ -27,7 +27,7 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from pydantic import ConfigDict, Field
 
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.engine import Engine
+from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.server import build_server
 from agent_jobs.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 from agent_jobs import server
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.engine import GATHERED_MAX
+from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
 from agent_jobs.render import dumps
 from agent_jobs.settings import Settings

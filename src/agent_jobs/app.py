@@ -16,19 +16,19 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from agent_jobs.clock import Clock
 from agent_jobs.ctrl_c import catch_ctrl_c
-from agent_jobs.engine import Engine, Upstream
+from agent_jobs.engine.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import Store, open_store
 
 if TYPE_CHECKING:  # imported where jobs are sent
-    from agent_jobs.advance import Advancer
-    from agent_jobs.intake import Terms
-    from agent_jobs.notify import Notifier
+    from agent_jobs.engine.finalize import Settler
+    from agent_jobs.engine.on_finish import Notifier
+    from agent_jobs.engine.start import Terms
+    from agent_jobs.engine.step import Advancer
+    from agent_jobs.engine.worker import Runner
     from agent_jobs.pricing import Prices
-    from agent_jobs.runner import Runner
-    from agent_jobs.settle import Settler
     from agent_jobs.toolbox import Toolbox, ToolServers
     from agent_jobs.upstream.client import Endpoint, ResponsesClient
 
@@ -111,7 +111,7 @@ class App:
         nearby = [job for job in jobs if job.can_be_retrieved and _may_be_at(settings.base_url, job.turn.base_url)]
         if not nearby:
             return {}
-        from agent_jobs.collect import Collector
+        from agent_jobs.engine.retrieve import Collector
         from agent_jobs.pricing import Prices
         from agent_jobs.upstream.client import open_client
 
@@ -157,7 +157,7 @@ class App:
 
     async def _sending(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
         """An engine that talks to upstream."""
-        from agent_jobs.intake import Intake, Terms
+        from agent_jobs.engine.start import Intake, Terms
         from agent_jobs.pricing import Prices
         from agent_jobs.request.body import load_presets
         from agent_jobs.upstream.client import open_client
@@ -202,7 +202,7 @@ class App:
         """Who runs the user's command at a job's end, with an environment in which there is none of our secrets."""
         if not settings.on_finish:
             return None
-        from agent_jobs.notify import LIMIT_S, Command, Notifier
+        from agent_jobs.engine.on_finish import LIMIT_S, Command, Notifier
 
         ours = [each for each in (settings.api_key, *settings.secrets.values()) if each is not None]
         hidden = {each.get_secret_value() for each in ours} - {""}
@@ -216,9 +216,9 @@ class App:
 
     def _running(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
         """Who works on the jobs."""
-        from agent_jobs.advance import Advancer, Limits
-        from agent_jobs.loop import Bounds, Loop
-        from agent_jobs.runner import Runner
+        from agent_jobs.engine.step import Advancer, Limits
+        from agent_jobs.engine.tool_loop import Bounds, Loop
+        from agent_jobs.engine.worker import Runner
 
         limits = Limits(
             follow=settings.follow,
@@ -249,7 +249,7 @@ class App:
         )
 
     def _settler(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Settler:
-        from agent_jobs.settle import Settler
+        from agent_jobs.engine.finalize import Settler
 
         made = settings.result_dir or settings.data_path() / "made"
         return Settler(store, client, self._clock, prices, results=settings.result_dir, made=made)

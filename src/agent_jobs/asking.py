@@ -16,7 +16,7 @@ from mcp_types import ClientCapabilities, ElicitRequest, ElicitRequestFormParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_jobs import render
-from agent_jobs.engine import Engine
+from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import Call, Job
 from agent_jobs.jobs.queries import Reply

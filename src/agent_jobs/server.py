@@ -30,7 +30,7 @@ from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__, render
 from agent_jobs.asking import can_ask, polled
-from agent_jobs.engine import ID_WAIT_S, Engine
+from agent_jobs.engine.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import OPEN, Job, Status
 from agent_jobs.jobs.queries import SO_FAR, Group, Part, Reply

@@ -33,7 +33,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from agent_jobs import render
 from agent_jobs.asking import ASKED, can_show_form, decide, key_of, request_for
-from agent_jobs.engine import Engine
+from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.jobs.job import Call, Job, Status
 from agent_jobs.jobs.queries import Gathered, Group

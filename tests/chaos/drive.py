@@ -12,7 +12,7 @@ import anyio
 
 from agent_jobs.app import open_app
 from agent_jobs.emulator import Emulator, running
-from agent_jobs.engine import Engine
+from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Group

@@ -21,7 +21,7 @@ from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import start_findings
 from agent_jobs.cli.upstream import upstream_findings
-from agent_jobs.engine import GATHERED_MAX, Engine
+from agent_jobs.engine.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.hosts import HOSTS
 from agent_jobs.hosts.launch import desktop_path

@@ -18,7 +18,7 @@ from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
-from agent_jobs.engine import Engine
+from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.job import Job, Status
 from agent_jobs.jobs.queries import Group

@@ -21,7 +21,7 @@ from agent_jobs.cli.jobs import write
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.cli.watch import announce_pending, display, follow, left
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.engine import Started
+from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Call, Job, Status
 from agent_jobs.jobs.queries import Estimate, Watcher

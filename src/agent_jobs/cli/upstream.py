@@ -6,7 +6,7 @@ from datetime import date
 
 from agent_jobs.cli.config import bare
 from agent_jobs.cli.finding import Finding
-from agent_jobs.engine import Engine
+from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError
 from agent_jobs.jobs.job import JSON
 from agent_jobs.request import models

@@ -11,7 +11,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
-from agent_jobs.engine import GATHERED_MAX
+from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.jobs.job import Job, Status
 from agent_jobs.jobs.queries import Group
 

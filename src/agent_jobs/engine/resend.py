@@ -10,10 +10,10 @@ from math import inf
 from uuid import uuid4
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.finalize import Settler
 from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
-from agent_jobs.settle import Settler
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 

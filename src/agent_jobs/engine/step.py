@@ -15,7 +15,13 @@ from math import inf
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.collect import retrieve
+from agent_jobs.engine import retrieve
+from agent_jobs.engine.background_check import Holds
+from agent_jobs.engine.finalize import Settler
+from agent_jobs.engine.resend import Resender
+from agent_jobs.engine.step_result import After, Done, Parked
+from agent_jobs.engine.stream import Follower
+from agent_jobs.engine.tool_loop import Loop
 from agent_jobs.errors import (
     AccountError,
     BusyError,
@@ -27,15 +33,9 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.follow import Follower
-from agent_jobs.hold import Holds
 from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
-from agent_jobs.loop import Loop
 from agent_jobs.request import body
 from agent_jobs.request.added_parameters import OF_A_MODEL, THIS_SCHEMA
-from agent_jobs.resend import Resender
-from agent_jobs.settle import Settler
-from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, bare, in_background
 

@@ -30,9 +30,9 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
-    from agent_jobs.intake import Intake, Intended
+    from agent_jobs.engine.start import Intake, Intended
+    from agent_jobs.engine.worker import Runner
     from agent_jobs.request.body import Order, Preset
-    from agent_jobs.runner import Runner
     from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -343,7 +343,7 @@ class Engine:
         Raises:
             ConfigError: `upstream` is set, and nothing can be asked of upstream from here.
         """
-        from agent_jobs.runner import prune  # brings along what sends jobs
+        from agent_jobs.engine.worker import prune  # brings along what sends jobs
 
         client = self._working().client if upstream else None
         return await prune(self._store, self._clock.now() - older_than_s, client, unread=unread)
@@ -566,7 +566,7 @@ def _answers(asked: Mapping[str, Call], reply: Reply) -> list[Call]:
     Raises:
         RequestError: An answer fits no call.
     """
-    from agent_jobs.loop import DENIED  # brings along what sends jobs
+    from agent_jobs.engine.tool_loop import DENIED  # brings along what sends jobs
 
     given = [*reply.outputs, *reply.approve, *reply.deny]
     for call_id in given:

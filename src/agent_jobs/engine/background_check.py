@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.collect import is_not_served
+from agent_jobs.engine.retrieve import is_not_served
+from agent_jobs.engine.step_result import After
+from agent_jobs.engine.stream import Follower
 from agent_jobs.errors import StoreError, UpstreamError
-from agent_jobs.follow import Follower
 from agent_jobs.jobs.job import Job
-from agent_jobs.steps import After
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 

@@ -15,10 +15,10 @@ from anyio.from_thread import run_sync
 from anyio.lowlevel import current_token
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.finalize import Settler
+from agent_jobs.engine.resend import Resender
 from agent_jobs.errors import AccountError, MissingError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Status
-from agent_jobs.resend import Resender
-from agent_jobs.settle import Settler
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 

@@ -7,12 +7,12 @@ from itertools import chain
 import anyio
 from anyio.abc import TaskGroup
 
-from agent_jobs.advance import Advancer
 from agent_jobs.clock import Clock
+from agent_jobs.engine.step import Advancer
+from agent_jobs.engine.step_result import After, Done, Parked
 from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
-from agent_jobs.steps import After, Done, Parked
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import Endpoint, ResponsesClient
 
