@@ -121,7 +121,7 @@ def _shown(settings: Settings, field: str) -> Any:
         case "data_dir":
             value = settings.data_path()
         case "model" if value is None:
-            from agent_jobs.request import models
+            from agent_jobs.request.models import models
 
             value = models()["default"]
         case "secrets":

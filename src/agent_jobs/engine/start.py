@@ -20,8 +20,20 @@ from agent_jobs.jobs import history
 from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
 from agent_jobs.jobs.queries import Estimate
 from agent_jobs.pricing import Bound, Prices, day_start
-from agent_jobs.request import body
-from agent_jobs.request.body import Order, Preset, Secret
+from agent_jobs.request.added_parameters import ASKED
+from agent_jobs.request.body import (
+    Order,
+    Preset,
+    Secret,
+    asked_by,
+    build,
+    given_options,
+    hash_of,
+    options_with,
+    title_of,
+)
+from agent_jobs.request.hosted_tools import resolved
+from agent_jobs.request.options import conversation_of, key_of, max_cost_of, timeout_of, toolbox_of
 from agent_jobs.store.base import Budget, Store, Upload
 from agent_jobs.upstream.client import Endpoint
 
@@ -164,9 +176,9 @@ class Intake:
 
     async def _drafted(self, order: Order, batch: str) -> "_Draft":
         order.check()
-        order = replace(order, options=body.given_options(order.preset, order.options, self._terms.presets))
-        options = body.options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id, body.conversation_of(options))
+        order = replace(order, options=given_options(order.preset, order.options, self._terms.presets))
+        options = options_with(order.preset, order.options, self._terms.presets)
+        previous = await self._previous(order.previous_job_id, conversation_of(options))
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options, previous)
         parts = files.parts(attached)
@@ -185,7 +197,7 @@ class Intake:
         functions: Sequence[JSON],
     ) -> Job:
         job_id = _new_id("job")
-        body = body.build(
+        body = build(
             prompt,
             job_id=job_id,
             preset=order.preset,
@@ -203,29 +215,29 @@ class Intake:
             named = {function["name"] for function in functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
             body = {**body, "tools": [*kept, *functions]}
-        conversation = body.conversation_of(options)
+        conversation = conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
         body = history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
-        asked = body.asked_by(order, self._terms.presets)
-        before: list[str] = previous.request.get(body.ASKED, [])
-        body.resolved(body, self._terms.secrets)  # refused now rather than when it is sent
+        asked = asked_by(order, self._terms.presets)
+        before: list[str] = previous.request.get(ASKED, [])
+        resolved(body, self._terms.secrets)  # refused now rather than when it is sent
         return Job(
             id=job_id,
-            title=body.title_of(prompt),
+            title=title_of(prompt),
             status=Status.PENDING,
             created_at=self._clock.now(),
-            request_hash=body.hash_of(body),
-            key=body.key_of(options),
+            request_hash=hash_of(body),
+            key=key_of(options),
             priority=order.priority,
             batch=batch,
             previous_job_id=order.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
-            timeout_s=body.timeout_of(options),
-            max_cost_usd=body.max_cost_of(options),
-            toolbox=previous.toolbox if (named := body.toolbox_of(options)) is None else named,
+            timeout_s=timeout_of(options),
+            max_cost_usd=max_cost_of(options),
+            toolbox=previous.toolbox if (named := toolbox_of(options)) is None else named,
             turn=Turn(
                 number=1,
-                request={**body, body.ASKED: [*asked, *(name for name in before if name not in asked)]},
+                request={**body, ASKED: [*asked, *(name for name in before if name not in asked)]},
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
@@ -235,7 +247,7 @@ class Intake:
 
     async def _functions(self, options: JSON, previous: "_Previous") -> Sequence[JSON]:
         """The functions of the user's own tool servers that the caller named, else those of the job before."""
-        names = body.toolbox_of(options)
+        names = toolbox_of(options)
         if not (previous.toolbox if names is None else names):
             return ()
         if self._terms.toolbox is None:
@@ -248,7 +260,7 @@ class Intake:
 
     async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> tuple[Job, str]:
         """Return the job with the most that it may cost, where that is limited, and the parts of that."""
-        most = body.max_cost_of(options)
+        most = max_cost_of(options)
         if most is None and not self._reserves:
             return job, ""
         job, bound = await self._capped(job, previous)

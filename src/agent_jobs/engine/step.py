@@ -15,10 +15,10 @@ from math import inf
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine import retrieve
 from agent_jobs.engine.background_check import Holds
 from agent_jobs.engine.finalize import Settler
 from agent_jobs.engine.resend import Resender
+from agent_jobs.engine.retrieve import retrieve
 from agent_jobs.engine.step_result import After, Done, Parked
 from agent_jobs.engine.stream import Follower
 from agent_jobs.engine.tool_loop import Loop
@@ -34,8 +34,9 @@ from agent_jobs.errors import (
     UpstreamError,
 )
 from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
-from agent_jobs.request import body
-from agent_jobs.request.added_parameters import OF_A_MODEL, THIS_SCHEMA
+from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, lenient, refused_of, without
+from agent_jobs.request.body import sent_as, sentence_for, with_files
+from agent_jobs.request.hosted_tools import Secret, resolved
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, bare, in_background
 
@@ -102,7 +103,7 @@ class Advancer:
         limits: Limits,
         settler: Settler,
         loop: Loop,
-        secrets: Mapping[str, body.Secret],
+        secrets: Mapping[str, Secret],
     ) -> None:
         self._store = store
         self._client = client
@@ -212,7 +213,7 @@ class Advancer:
                     return After(0)
                 if await self._resender.after_refusal(job, error):
                     return After(0)
-                why = body.sentence_for(error.code, error.param, str(error), job.turn.request)
+                why = sentence_for(error.code, error.param, str(error), job.turn.request)
                 await self._fail(job, error.code or "upstream_rejected", why)
             except RequestError as error:
                 await self._fail(job, "missing_secret", str(error))
@@ -242,8 +243,8 @@ class Advancer:
         ours = self._client.endpoint.fingerprint
         job = replace(job, turn=replace(job.turn, mode=await self._mode(job), fingerprint=ours))
         # Neither secrets nor what is removed after the job belong into what is kept.
-        body = body.with_files(body.resolved(job.turn.request, self._secrets), file_ids)
-        body = await self._without_refused(body.sent_as(body, job.turn.mode), job.turn)
+        body = with_files(resolved(job.turn.request, self._secrets), file_ids)
+        body = await self._without_refused(sent_as(body, job.turn.mode), job.turn)
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
@@ -283,14 +284,14 @@ class Advancer:
         """Return the body without what only we added and the endpoint refuses."""
         refused = await self._store.refused_parameters(turn.base_url, self._clock.now() - MODE_KEPT_S)
         of_model = f"@{body.get('model')}"
-        asked = {name: turn.request[name] for name in (body.ASKED,) if name in turn.request}
-        return body.without({**body, **asked}, {name.removesuffix(of_model) for name in refused})
+        asked = {name: turn.request[name] for name in (ASKED,) if name in turn.request}
+        return without({**body, **asked}, {name.removesuffix(of_model) for name in refused})
 
     async def _drop(self, job: Job, error: RefusedError) -> bool:
         """If upstream refused what only we added, remember to leave it out there and return True, once for each."""
         body, base_url, now = job.turn.request, job.turn.base_url, self._clock.now()
         learned = await self._store.refused_parameters(base_url, now - MODE_KEPT_S)
-        names = body.refused_of(error.code, error.param, str(error), body)
+        names = refused_of(error.code, error.param, str(error), body)
         new = [name for name in names if _kept_as(name, body) not in learned and self._can_drop(name)]
         if not new:
             return False
@@ -303,7 +304,7 @@ class Advancer:
         if await self._store.save(job.unsent("")) is None:
             return False
         if THIS_SCHEMA in new:
-            return await self._store.rewrite(replace(job, turn=replace(job.turn, request=body.lenient(body))))
+            return await self._store.rewrite(replace(job, turn=replace(job.turn, request=lenient(body))))
         return True
 
     def _can_drop(self, name: str) -> bool:
