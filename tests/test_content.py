@@ -55,8 +55,9 @@ from openai.types.responses.response_output_text import (
 from openai.types.responses.response_reasoning_item import Content, Summary
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
-from agent_jobs import content
-from agent_jobs.content import (
+from agent_jobs.jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
+from agent_jobs.rendering import content
+from agent_jobs.rendering.content import (
     files,
     image_data,
     items,
@@ -67,8 +68,7 @@ from agent_jobs.content import (
     sources,
     without_blobs,
 )
-from agent_jobs.jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
-from agent_jobs.paging import page, page_of, size
+from agent_jobs.rendering.paging import page, page_of, size
 
 NOW = 1_800_000_000.0
 PICTURE = b"\x89PNG" + bytes(range(256)) * 8

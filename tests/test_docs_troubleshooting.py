@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import agent_jobs
-from agent_jobs import render
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.files.root import UnfitError
 from agent_jobs.jobs.job import RETRYABLE
+from agent_jobs.rendering import answers
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
@@ -66,7 +66,7 @@ def test_there_are_quotations() -> None:
 
 
 def test_every_failure_code_of_ours_is_explained_and_no_other() -> None:
-    known = {*our_codes()} - FIELDS | render._NEXT.keys()  # pyright: ignore[reportPrivateUsage]
+    known = {*our_codes()} - FIELDS | answers._NEXT.keys()  # pyright: ignore[reportPrivateUsage]
     assert {"start_unconfirmed", "max_turns", "endpoint_lost", "upstream_rejected", "interrupted"} <= known
     assert codes("By failure code") == known | UPSTREAM
 
@@ -77,6 +77,6 @@ def test_every_code_of_a_refusal_is_explained_and_no_other() -> None:
         for each in error.__subclasses__():
             yield from below(each)
 
-    given = {render.refused(each.__new__(each))["error"]["code"] for each in below(AgentJobsError)}
+    given = {answers.refused(each.__new__(each))["error"]["code"] for each in below(AgentJobsError)}
     assert codes("By refusal") == given
-    assert render.refused(UnfitError("x", "y"))["error"]["code"] == "bad_request"
+    assert answers.refused(UnfitError("x", "y"))["error"]["code"] == "bad_request"

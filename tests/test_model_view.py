@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mcp_types import Implementation, TextContent
 
-from agent_jobs.render import dumps
+from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
 from hosts import Host, hosting
 from test_asking import asking

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.paging import page, page_of, size
+from agent_jobs.rendering.paging import page, page_of, size
 
 
 def test_a_size_is_that_of_compact_json_in_utf_8():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_jobs.jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
-from agent_jobs.render import OUTPUT_BYTES, dumps, ended, output_of, shown, started
+from agent_jobs.rendering.answers import OUTPUT_BYTES, dumps, ended, output_of, shown, started
 
 NOW = 1_800_000_000.0
 ID = "job_7k2m9x4q1d3f"

@@ -11,9 +11,9 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent, TextResourceContents
 
-from agent_jobs.content import markdown
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.render import dumps
+from agent_jobs.rendering.answers import dumps
+from agent_jobs.rendering.content import markdown
 from agent_jobs.request.body import our_presets
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting

@@ -13,7 +13,7 @@ from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.render import dumps
+from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
 from hosts import eventually, hosting, read, scripted
 from processes import MODERN, Server, answer_of, parameters, serving

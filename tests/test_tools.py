@@ -14,7 +14,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
-from agent_jobs.render import dumps
+from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import open_store
 from hosts import SPEED, eventually, hosting, scripted

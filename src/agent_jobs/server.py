@@ -28,14 +28,15 @@ from mcp_types import (
 )
 from pydantic import AnyUrl, Field
 
-from agent_jobs import __version__, render
+from agent_jobs import __version__
 from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import OPEN, Job, Status
 from agent_jobs.jobs.queries import SO_FAR, Group, Part, Reply
 from agent_jobs.pace import Pace, Waits
-from agent_jobs.paging import page_cap_bytes
+from agent_jobs.rendering import answers
+from agent_jobs.rendering.paging import page_cap_bytes
 from agent_jobs.request.body import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
 from agent_jobs.tooling import Answer, JobTool
 
@@ -238,7 +239,7 @@ class _Tools:
         )
         jobs = await self._engine()
         if dry_run_of(order.options):
-            return render.estimated(await jobs.estimate(order))
+            return answers.estimated(await jobs.estimate(order))
         if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.start(ctx, jobs, order)
         client = _client_name(ctx)
@@ -252,10 +253,10 @@ class _Tools:
         longest_s = max(wait_s, id_wait_s)
         started = await self._wait(ctx, jobs, starting, longest_s, lambda: Group(job_ids=tuple(ids)) if ids else None)
         if prompt is None:
-            return render.started_together([one.job for one in started], sum(one.duplicate for one in started))
+            return answers.started_together([one.job for one in started], sum(one.duplicate for one in started))
         [one] = started
         self._answered(jobs, one.job, waited=False)
-        answer = render.started(
+        answer = answers.started(
             one.job,
             jobs.now(),
             duplicate=one.duplicate,
@@ -281,7 +282,7 @@ class _Tools:
         if self._tasks is not None and (task_id := job_id or batch) and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.poll(ctx, jobs, task_id)
         cap_s = self._waits.limit_s(_client_name(ctx))
-        asked, waits = render.asked(group), wait_s != 0
+        asked, waits = answers.asked(group), wait_s != 0
         wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
@@ -315,7 +316,7 @@ class _Tools:
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
             jobs.delivered(result.job)
-        return render.part(result, part, offset, max_bytes or _page_bytes(ctx))
+        return answers.part(result, part, offset, max_bytes or _page_bytes(ctx))
 
     async def agent_list(
         self,
@@ -330,7 +331,7 @@ class _Tools:
         jobs = await self._engine()
         since = 0.0 if days is None else jobs.now() - days * DAY_S
         group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
-        return render.listed(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
+        return answers.listed(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
 
     async def agent_reply(
         self,
@@ -369,13 +370,13 @@ class _Tools:
         stopped = await jobs.cancel(group)
         jobs.delivered(*stopped)
         if job_id is None:
-            return render.stopped(stopped, group)
-        return render.shown(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
+            return answers.stopped(stopped, group)
+        return answers.shown(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
 
     async def job(self, job_id: str) -> str:
         """A job as a poll that does not wait would tell of it."""
         jobs = await self._engine()
-        return render.dumps(render.shown((await jobs.result(job_id)).job, jobs.now()))
+        return answers.dumps(answers.shown((await jobs.result(job_id)).job, jobs.now()))
 
     async def text(self, job_id: str) -> str:
         """A job's whole output."""
@@ -394,20 +395,20 @@ class _Tools:
         note: str = "",
     ) -> Answer:
         if calls := await jobs.asked(job):
-            return render.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
+            return answers.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
         # Both do not fit: a poll that does not wait asks for the activity.
         background = self._waits.background_note(_client_name(ctx)) if waits or not job.activity else ""
-        answer = render.shown(
+        answer = answers.shown(
             job, jobs.now(), advise=advise, note=note, host_note=background, limit_bytes=_page_bytes(ctx)
         )
         return self._hinted(ctx, answer)
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
         gathered = await self._wait(ctx, jobs, jobs.gather(group, wait_s=wait_s), wait_s, lambda: group)
-        asked = render.asked(group)
+        asked = answers.asked(group)
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
         advise = not done and wait_s > 0 and self._pace.barren(asked)
-        answer, told = render.gathered(
+        answer, told = answers.gathered(
             replace(gathered, done=done),
             group,
             jobs.now(),
@@ -425,7 +426,7 @@ class _Tools:
 
     def _answered(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
         """Take note of what a model was told of one job; returns whether to advise it to leave."""
-        asked = render.asked(Group(job_ids=(job.id,)))
+        asked = answers.asked(Group(job_ids=(job.id,)))
         jobs.delivered(job)
         if job.terminal or job.status is Status.INPUT_REQUIRED:
             self._pace.over(asked)
@@ -514,7 +515,7 @@ async def _report_activity(
             waited_s += PROGRESS_S
             with suppress(AgentJobsError):  # the call itself says so if the database cannot be read
                 if (found := group()) is not None:
-                    doing = render.activity(await jobs.find_open(found)) or doing
+                    doing = answers.activity(await jobs.find_open(found)) or doing
             await ctx.report_progress(waited_s, message=doing)
 
     refusal: AgentJobsError | None = None

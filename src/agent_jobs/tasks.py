@@ -31,13 +31,13 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ConfigDict, Field, ValidationError
 
-from agent_jobs import render
 from agent_jobs.asking import ASKED, can_show_form, decide, key_of, request_for
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.jobs.job import Call, Job, Status
 from agent_jobs.jobs.queries import Gathered, Group
-from agent_jobs.paging import OUTPUT_BYTES, page_cap_bytes
+from agent_jobs.rendering import answers
+from agent_jobs.rendering.paging import OUTPUT_BYTES, page_cap_bytes
 from agent_jobs.request.body import Order
 from agent_jobs.tooling import Answer, as_result
 
@@ -156,7 +156,7 @@ class TasksExtension(Extension):
         if len(order.prompts) == 1:
             self._duplicates.update(duplicates)
             return await self._create(ctx, jobs, Group(job_ids=(started[0].job.id,)))
-        answer = render.started_together([one.job for one in started], len(duplicates))
+        answer = answers.started_together([one.job for one in started], len(duplicates))
         return await self._create(ctx, jobs, Group(batch=answer["batch"])) if "batch" in answer else answer
 
     async def poll(self, ctx: Context, jobs: Engine, task_id: str) -> CreatedTask:
@@ -224,10 +224,10 @@ class TasksExtension(Extension):
             return state._replace(status="input_required", questions=questions)
         if job.terminal:
             is_duplicate = job.id in self._duplicates
-            answer = render.started(job, jobs.now(), duplicate=is_duplicate, limit_bytes=host.page_bytes)
+            answer = answers.started(job, jobs.now(), duplicate=is_duplicate, limit_bytes=host.page_bytes)
             return state._replace(status="completed", answer=answer, shown=[job])
         if self._needs_model(job, calls):
-            answer = render.asking(job, calls, may_approve=self._may_approve, dialog=host.may_ask)
+            answer = answers.asking(job, calls, may_approve=self._may_approve, dialog=host.may_ask)
             return state._replace(status="completed", answer=answer, shown=[job])
         return state
 
@@ -260,7 +260,7 @@ class TasksExtension(Extension):
         if len(done) == 1:
             done = [await jobs.poll(done[0].id)]  # with its output
         told = Gathered(done, gathered.running, waiting, gathered.delivered)
-        answer, shown = render.gathered(told, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES)
+        answer, shown = answers.gathered(told, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES)
         return state._replace(status="completed", answer=answer, shown=shown)
 
     def _questions(self, job: Job, calls: Sequence[Call], *, may_ask: bool) -> Questions:
@@ -350,10 +350,10 @@ def _dump(model: Any) -> dict[str, Any]:
 def _message(job: Job, now: float) -> str:
     """Return what a person reads of a job beside the status of its task."""
     if not job.terminal:
-        text = render.shown(job, now).get("activity") or job.status
+        text = answers.shown(job, now).get("activity") or job.status
     else:
         text = f"{job.status}: {job.error.message}" if job.error else job.status
-    return render.visible(text)[:MESSAGE_CHARS]
+    return answers.visible(text)[:MESSAGE_CHARS]
 
 
 def _updated_at(job: Job) -> float:

@@ -14,12 +14,13 @@ from typing import IO, Any, cast
 import anyio
 import click
 
-from agent_jobs import file_lock, render
+from agent_jobs import file_lock
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option, read_settings, refusal
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job, Status
 from agent_jobs.jobs.queries import Group
+from agent_jobs.rendering import answers
 from agent_jobs.request.body import Order
 from agent_jobs.settings import Settings
 from agent_jobs.text_file import decode_text, marked_encoding, read_text
@@ -74,7 +75,7 @@ class Results:
         row |= {"output": job.output.text} if job.output else {}
         row |= {"error": {"code": job.error.code, "message": job.error.message}} if job.error else {}
         row |= {"cost_usd": job.cost_usd} if job.cost_usd is not None else {}
-        self.file.write(render.json_line(row, compact=False) + "\n")
+        self.file.write(answers.json_line(row, compact=False) + "\n")
         self.file.flush()
         self.count(row)
 

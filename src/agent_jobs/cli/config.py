@@ -66,12 +66,12 @@ def config_command(explain: bool, as_json: bool) -> None:
     origins = dict(zip(VARIABLES, _origins(settings), strict=True))
     rows = {name: (_shown(settings, variable.field), origins[name]) for name, variable in VARIABLES.items()}
     if as_json:
-        from agent_jobs import render
+        from agent_jobs.rendering import answers
 
         told = {name: {"value": value, "from": origin} for name, (value, origin) in rows.items()}
         if explain:
             told = {name: {**row, **_words(VARIABLES[name])} for name, row in told.items()}
-        click.echo(render.json_line({"settings": told, "mistakes": wrong}))
+        click.echo(answers.json_line({"settings": told, "mistakes": wrong}))
     else:
         width = max(len(name) for name in rows)
         lines = {

@@ -50,10 +50,10 @@ def doctor_command(upstream_only: bool, as_json: bool) -> None:
         if not as_json:
             tell(finding)
     if as_json:
-        from agent_jobs import render
+        from agent_jobs.rendering import answers
 
         rows = [{name: text for name, text in vars(finding).items() if text} for finding in findings]
-        click.echo(render.json_line({"version": __version__, "findings": rows}))
+        click.echo(answers.json_line({"version": __version__, "findings": rows}))
     raise SystemExit(Exit.REFUSED if any(finding.state == "problem" for finding in findings) else Exit.DONE)
 
 

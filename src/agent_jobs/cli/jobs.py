@@ -71,22 +71,22 @@ def show_command(job_id: str, as_json: bool) -> None:
     How it stands, its ids, what it cost, what happened to it, and its request.
     """
     result, unwatched, now = _result(job_id)
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
     job = result.job
-    known = {name: value for name, value in render.shown(job, now).items() if name not in _NOT_SHOWN}
-    known |= render.part(result, "meta", 0, WHOLE_BYTES)["meta"]
-    known |= {"usage": render.part(result, "usage", 0, WHOLE_BYTES)["usage"]} if job.usage else {}
+    known = {name: value for name, value in answers.shown(job, now).items() if name not in _NOT_SHOWN}
+    known |= answers.part(result, "meta", 0, WHOLE_BYTES)["meta"]
+    known |= {"usage": answers.part(result, "usage", 0, WHOLE_BYTES)["usage"]} if job.usage else {}
     if as_json:
-        return click.echo(render.json_line(known | unwatched.fields(job, now)))
+        return click.echo(answers.json_line(known | unwatched.fields(job, now)))
     known |= {"note": note} if (note := unwatched.note(job, now)) else {}
     request, events = known.pop("request"), known.pop("events", [])
     known |= {name: _time(known[name]) for name in ("created_at", "finished_at") if name in known}
-    rows = [(name, value if isinstance(value, str) else render.dumps(value)) for name, value in known.items()]
+    rows = [(name, value if isinstance(value, str) else answers.dumps(value)) for name, value in known.items()]
     parts = [event.partition(" ") for event in events]
     if parts:
         rows += [("events", "\n".join(f"{_time(float(at))} {text}" for at, _, text in parts))]
-    return click.echo(terminal.pairs([*rows, ("request", render.dumps(request))]))
+    return click.echo(terminal.pairs([*rows, ("request", answers.dumps(request))]))
 
 
 _NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
@@ -112,11 +112,11 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
             told = {"job_id": job.id, "status": job.status, **unwatched.fields(job, now)}
             click.echo(json.dumps(told, separators=(",", ":")))
         raise SystemExit(Exit.RUNNING)
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
-    answer = render.part(result, part, 0, WHOLE_BYTES)
+    answer = answers.part(result, part, 0, WHOLE_BYTES)
     shown = answer["output" if part == "text" else part]
-    text = render.json_line(answer) if as_json else shown if isinstance(shown, str) else render.dumps(shown)
+    text = answers.json_line(answer) if as_json else shown if isinstance(shown, str) else answers.dumps(shown)
     if out is not None:
         out.write_bytes(text.encode("utf-8", "replace"))
         click.echo(f"{out}: {out.stat().st_size} bytes", err=True)
@@ -128,7 +128,7 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
         click.echo(f"{job.status}: {terminal.line(job.error.message)}", err=True)
     if note:
         click.echo(f"{job.id} is {job.status}, {note}.", err=True)
-    if warning := render.warning_of(job):
+    if warning := answers.warning_of(job):
         click.echo(warning, err=True)
     if advice := terminal.advice(job):
         click.echo(advice, err=True)
@@ -183,23 +183,23 @@ def reply_command(
             if approve_all:
                 waiting = [call.id for call in await engine.asked(job) if call.needs == "approval"]
                 allowed = tuple(call_id for call_id in waiting if call_id not in deny)
-            answers = Reply(outputs=given, approve=allowed, deny=deny, message=message, turn=job.turn.number)
-            job = await engine.reply(job.id, answers)
+            reply = Reply(outputs=given, approve=allowed, deny=deny, message=message, turn=job.turn.number)
+            job = await engine.reply(job.id, reply)
         others = (await engine.database()).watchers
         return job, await engine.asked(job), any(other.base_url == job.turn.base_url for other in others)
 
     job, asked, watched = call(reply)
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
     if as_json:
         needs = [
             {"call_id": each.id, "needs": each.needs, "name": each.name, "arguments": each.arguments} for each in asked
         ]
-        click.echo(render.json_line({"job_id": job.id, "status": job.status, "needs": needs}))
+        click.echo(answers.json_line({"job_id": job.id, "status": job.status, "needs": needs}))
     else:
         click.echo(f"{job.id}  {job.status}")
         for each in asked:
-            click.echo(f"{each.id}  {each.needs}  {render.visible(f'{each.name} {each.arguments}')}")
+            click.echo(f"{each.id}  {each.needs}  {answers.visible(f'{each.name} {each.arguments}')}")
         if not (asked or job.terminal or watched):
             click.echo(f"Nobody goes on with it yet: agent-jobs watch {job.id}", err=True)
     raise SystemExit(Exit.RUNNING if asked else Exit.DONE)
@@ -230,10 +230,10 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
         return sorted(jobs, key=lambda job: ids.index(job.id)) if ids else jobs
 
     jobs = call(cancel, role="acts")
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
     if as_json:
-        click.echo(render.json_line({job.id: job.status for job in jobs}))
+        click.echo(answers.json_line({job.id: job.status for job in jobs}))
     elif not jobs:
         click.echo(f"Nothing of batch {batch!r} goes on.", err=True)
     else:
@@ -258,10 +258,10 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
 
     job, watched = call(adopt, role="acts")
     if as_json:
-        from agent_jobs import render
+        from agent_jobs.rendering import answers
 
         return click.echo(
-            render.json_line({"job_id": job.id, "status": job.status, "response_id": job.turn.response_id})
+            answers.json_line({"job_id": job.id, "status": job.status, "response_id": job.turn.response_id})
         )
     click.echo(f"{job.id}  {job.status}  {job.turn.response_id}")
     return None if watched else click.echo(f"Nobody collects it yet: agent-jobs watch {job.id}", err=True)
@@ -335,15 +335,15 @@ def _time(at: float) -> str:
 
 
 def _json(found: Listed, unwatched: Unwatched, now: float) -> str:
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
-    answer = render.listed(found, now)
+    answer = answers.listed(found, now)
     for row, job in zip(answer["jobs"], found.jobs, strict=True):
         tokens = job.usage and job.usage.exact_tokens
         more = {"tokens": tokens, "previous_job_id": job.previous_job_id, "title": job.title}
         row |= {name: value for name, value in more.items() if value is not None}
         row |= unwatched.fields(job, now)
-    return render.json_line(answer)
+    return answers.json_line(answer)
 
 
 def _table(found: Listed, now: float) -> str:

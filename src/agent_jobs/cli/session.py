@@ -162,9 +162,9 @@ class Refusal(click.ClickException):
         """Tell it as the command was asked to."""
         if not self._as_json:
             return super().show(file)
-        from agent_jobs import render
+        from agent_jobs.rendering import answers
 
-        return click.echo(render.json_line(render.refused(self.error)))
+        return click.echo(answers.json_line(answers.refused(self.error)))
 
 
 async def _called(

@@ -359,10 +359,10 @@ def _standing(file: Path) -> Path:
 
 
 def _show_start_as_json(started: Started, watchers: list[Watcher], now: float) -> None:
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
-    shown = render.started(started.job, now, duplicate=started.duplicate)
-    click.echo(render.json_line(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
+    shown = answers.started(started.job, now, duplicate=started.duplicate)
+    click.echo(answers.json_line(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
 
 
 def _show_collector(job: Job, watchers: list[Watcher]) -> Job:
@@ -383,9 +383,9 @@ def _staying(job: Job, *, ours: bool) -> str:
 
 
 def _tell_estimate(estimate: Estimate) -> None:
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
-    click.echo(render.json_line(render.estimated(estimate)))
+    click.echo(answers.json_line(answers.estimated(estimate)))
 
 
 def _tell_end(finished: _Finished, *, as_json: bool) -> None:
@@ -401,14 +401,14 @@ def _tell_end(finished: _Finished, *, as_json: bool) -> None:
 
 
 def _write_end_as_json(finished: _Finished) -> None:
-    from agent_jobs import render
+    from agent_jobs.rendering import answers
 
     job = finished.job
     if job.terminal:
         text = {"output": job.output.text} if job.output else {}
-        return click.echo(render.json_line(render.ended(job) | text))
-    asked = render.asking(job, finished.open_calls, may_approve=True)
-    return click.echo(render.json_line(asked | {"next": f"agent-jobs reply {job.id}"}))
+        return click.echo(answers.json_line(answers.ended(job) | text))
+    asked = answers.asking(job, finished.open_calls, may_approve=True)
+    return click.echo(answers.json_line(asked | {"next": f"agent-jobs reply {job.id}"}))
 
 
 def _tell_how(ended: Job) -> None:

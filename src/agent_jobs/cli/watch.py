@@ -174,13 +174,13 @@ class Records(_Shown):
 
     def show(self, jobs: Sequence[Job], now: float) -> None:
         """Write an object for each job that changed."""
-        from agent_jobs import render
+        from agent_jobs.rendering import answers
 
         for job in jobs:
             if self._told.get(job.id) != (what := (job.status, job.activity, job.output_bytes)):
                 self._told[job.id] = what
-                shown = render.shown(job, now)
-                click.echo(render.json_line({key: shown[key] for key in shown if key not in ("output", "next")}))
+                shown = answers.shown(job, now)
+                click.echo(answers.json_line({key: shown[key] for key in shown if key not in ("output", "next")}))
                 sys.stdout.flush()
 
 

@@ -23,11 +23,11 @@ import anyio
 from anyio.from_thread import run_sync
 from anyio.lowlevel import current_token
 
-from agent_jobs import render
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Call, Job
 from agent_jobs.jobs.queries import Made
+from agent_jobs.rendering import answers
 from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Command:
 
     def run(self, job_id: str, told: Mapping[str, Any]) -> None:
         """Run it to its end and log how it ended; takes as long as that takes."""
-        text = render.json_line(told)
+        text = answers.json_line(told)
         try:
             # A pipe would break with this process, and be held open by what the command leaves behind.
             with tempfile.TemporaryFile(buffering=0, dir=self.folder) as stderr:
@@ -181,7 +181,7 @@ class Notifier:
 def notice(job: Job, calls: Sequence[Call], made: Sequence[Made], now: float) -> dict[str, Any]:
     """What the command is told of a job: how it ended with the beginning of its output, or what it asks for."""
     waiting = [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
-    shown = render.ended(job) if job.terminal else render.asking(job, waiting, may_approve=True)
+    shown = answers.ended(job) if job.terminal else answers.asking(job, waiting, may_approve=True)
     told = {
         "job_id": job.id,
         "status": job.status,

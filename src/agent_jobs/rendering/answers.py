@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
-from agent_jobs import content, paging
 from agent_jobs.errors import (
     AgentJobsError,
     BudgetError,
@@ -22,7 +21,8 @@ from agent_jobs.errors import (
 )
 from agent_jobs.jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
 from agent_jobs.jobs.queries import Estimate, Gathered, Group, Listed, Result
-from agent_jobs.paging import OUTPUT_BYTES, page, page_of
+from agent_jobs.rendering import content, paging
+from agent_jobs.rendering.paging import OUTPUT_BYTES, page, page_of
 from agent_jobs.request.body import mismatch
 
 START_BYTES, RUNNING_BYTES, ADVICE_BYTES = 240, 200, 400
