@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent_jobs import files
+from agent_jobs.attachments import gather
+from agent_jobs.attachments.attachment import DATA_TYPES
 from agent_jobs.engine import finalize
-from agent_jobs.files.attachment import DATA_TYPES
 from agent_jobs.pace import BACKGROUND_NOTE, LEARNED_SHARE, SDK_NAMES, SDK_WAIT_CAP_S, WAIT_CAP_S, WAIT_CAPS_S
 from agent_jobs.rendering.answers import ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES, RUNNING_BYTES, START_BYTES
 from agent_jobs.settings import Settings
@@ -73,7 +73,7 @@ def test_the_waits_of_hosts_are_those_that_they_get() -> None:
 
 def test_the_limits_of_files_are_those_that_are_kept() -> None:
     told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
-    assert told == {*files.LIMIT_BYTES.values(), files.INLINE_BYTES, files.UPLOAD_BYTES}
-    assert f"{files.MAX_FILES} files" in FILES
+    assert told == {*gather.LIMIT_BYTES.values(), gather.INLINE_BYTES, gather.UPLOAD_BYTES}
+    assert f"{gather.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
     assert finalize.SETTLE_MAX_S == 86_400

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseInputMessageContentListParam
 from pydantic import TypeAdapter
 
-from agent_jobs import files
+from agent_jobs.attachments import gather
+from agent_jobs.attachments.gather import root as rooms
+from agent_jobs.attachments.roots import Root, UnfitError
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
-from agent_jobs.files import root as rooms
-from agent_jobs.files.root import Root, UnfitError
 
 INSIDE, OUTSIDE = b"inside", b"outside"
 
@@ -41,13 +41,13 @@ def grow(top: Path, tree: dict[str, bytes | str]) -> Path:
 
 
 def names(patterns: Sequence[str], *roots: Path, upload: bool = False) -> list[str]:
-    return [attachment.name for attachment in files.gather(patterns, roots, upload=upload)]
+    return [attachment.name for attachment in gather.gather(patterns, roots, upload=upload)]
 
 
 def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
     """The one sentence that it is refused with."""
     with pytest.raises(RequestError) as refused:
-        files.gather(patterns, roots, upload=upload)
+        gather.gather(patterns, roots, upload=upload)
     sentence = str(refused.value)
     assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
@@ -67,7 +67,7 @@ def sparse(path: Path, size_bytes: int, head: bytes = b"") -> Path:
 def test_without_a_root_nothing_can_be_attached_and_the_setting_is_named(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE})
     assert "AGENT_JOBS_FILE_ROOTS" in refusal([str(tmp_path / "a.txt")])
-    assert files.gather([], []) == []
+    assert gather.gather([], []) == []
 
 
 def test_a_file_is_named_relative_to_its_root_or_absolutely_or_from_home(
@@ -76,8 +76,8 @@ def test_a_file_is_named_relative_to_its_root_or_absolutely_or_from_home(
     grow(tmp_path, {"src/a.py": INSIDE})
     monkeypatch.setenv("HOME", str(tmp_path))
     for pattern in ("src/a.py", "./src/a.py", "src//a.py", str(tmp_path / "src/a.py"), "~/src/a.py", "~/src/*.py"):
-        [attachment] = files.gather([pattern], [tmp_path])
-        assert attachment == files.Attachment("src/a.py", "text", "text/plain", INSIDE)
+        [attachment] = gather.gather([pattern], [tmp_path])
+        assert attachment == gather.Attachment("src/a.py", "text", "text/plain", INSIDE)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_each_file_comes_once_in_the_order_of_the_patterns(tmp_path: Path):
 
 def test_a_relative_path_is_looked_for_below_every_root_and_equal_names_are_told_apart(tmp_path: Path):
     one, two = grow(tmp_path / "one", {"a.txt": b"1", "b.txt": b"b"}), grow(tmp_path / "two", {"a.txt": b"2"})
-    found = files.gather(["a.txt", "b.txt"], [one, two])
+    found = gather.gather(["a.txt", "b.txt"], [one, two])
     assert [(attachment.name, attachment.data) for attachment in found] == [
         ("one/a.txt", b"1"),
         ("two/a.txt", b"2"),
@@ -223,7 +223,7 @@ def test_whoever_swaps_folders_for_links_meanwhile_gets_nothing_from_outside(tmp
     try:
         for pattern in ("in/a.txt", "in/*", "*/a.txt") * 200:
             try:
-                assert {attachment.data for attachment in files.gather([pattern], [inside])} == {INSIDE}
+                assert {attachment.data for attachment in gather.gather([pattern], [inside])} == {INSIDE}
             except RequestError:
                 continue
     finally:
@@ -233,7 +233,7 @@ def test_whoever_swaps_folders_for_links_meanwhile_gets_nothing_from_outside(tmp
 
 def test_a_root_that_is_gone_is_told_to_who_set_it(tmp_path: Path):
     with pytest.raises(ConfigError, match="AGENT_JOBS_FILE_ROOTS"):
-        files.gather(["a.txt"], [tmp_path / "gone"])
+        gather.gather(["a.txt"], [tmp_path / "gone"])
 
 
 @contextmanager
@@ -305,11 +305,11 @@ def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(
 
 
 def test_more_files_than_a_job_takes_are_refused(tmp_path: Path):
-    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(files.MAX_FILES)})
+    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(gather.MAX_FILES)})
     (tmp_path / "binary").write_bytes(b"\0")
-    assert len(files.gather(["*"], [tmp_path])) == files.MAX_FILES
+    assert len(gather.gather(["*"], [tmp_path])) == gather.MAX_FILES
     (tmp_path / "more.txt").touch()
-    assert str(files.MAX_FILES) in refusal(["*"], tmp_path)
+    assert str(gather.MAX_FILES) in refusal(["*"], tmp_path)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("WALK_ENTRIES", 5), ("WALK_S", -1.0)])
@@ -323,10 +323,10 @@ def test_a_pattern_that_looks_too_far_around_is_refused(
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="this system has no /proc")
 def test_a_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest.MonkeyPatch):
-    [attachment] = files.gather(["version"], [Path("/proc")])
+    [attachment] = gather.gather(["version"], [Path("/proc")])
     assert attachment.data == Path("/proc/version").read_bytes()
-    monkeypatch.setattr(files, "HEAD_BYTES", 5)
-    monkeypatch.setattr(files, "LIMIT_BYTES", {**files.LIMIT_BYTES, "text": 10})
+    monkeypatch.setattr(gather, "HEAD_BYTES", 5)
+    monkeypatch.setattr(gather, "LIMIT_BYTES", {**gather.LIMIT_BYTES, "text": 10})
     assert "10 bytes" in refusal(["version"], Path("/proc"))
 
 
@@ -344,7 +344,7 @@ def test_a_binary_is_refused_by_name_left_out_of_globs_and_taken_as_data_for_the
     assert "1 binary" in refusal(["th*"], tmp_path)
     assert names(["*"], tmp_path) == ["a.txt"]
     assert names(["*"], tmp_path, upload=True) == ["a.txt"]
-    [attachment] = files.gather(["thing"], [tmp_path], upload=True)
+    [attachment] = gather.gather(["thing"], [tmp_path], upload=True)
     assert (attachment.kind, attachment.data) == ("data", data)
 
 
@@ -352,10 +352,10 @@ def test_tables_and_archives_are_data_where_they_are_uploaded_and_else_what_they
     grow(
         tmp_path, {"t.csv": b"a,b\n", "t.xlsx": b"PK\x03\x04\0", "t.parquet": b"PAR1\0", "t.py": b"1", "t.zip": b"PK\0"}
     )
-    assert {one.name: one.kind for one in files.gather(["*"], [tmp_path], upload=True)} == {
+    assert {one.name: one.kind for one in gather.gather(["*"], [tmp_path], upload=True)} == {
         "t.csv": "data", "t.parquet": "data", "t.py": "text", "t.xlsx": "data", "t.zip": "data",
     }  # fmt: skip
-    assert {one.name: one.kind for one in files.gather(["*"], [tmp_path])} == {"t.csv": "text", "t.py": "text"}
+    assert {one.name: one.kind for one in gather.gather(["*"], [tmp_path])} == {"t.csv": "text", "t.py": "text"}
     sparse(tmp_path / "t.zip", 65 * 2**20)
     assert "64.0 MiB" in refusal(["t.zip"], tmp_path, upload=True)
     for number in range(3):
@@ -378,15 +378,15 @@ def test_tables_and_archives_are_data_where_they_are_uploaded_and_else_what_they
 )
 def test_text_is_decoded(tmp_path: Path, data: bytes, told: str):
     (tmp_path / "a.txt").write_bytes(data)
-    [part] = files.parts(files.gather(["a.txt"], [tmp_path]))
+    [part] = gather.parts(gather.gather(["a.txt"], [tmp_path]))
     guessed = ' encoding="guessed: latin-1"' if data == b"gr\xfc\xdfe" else ""
     assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{told}\n</file>'}
 
 
 @given(st.text(st.sampled_from("</file-23>FILE\n "), max_size=60))
 def test_no_text_can_end_its_own_fence(text: str):
-    one = files.Attachment("a.txt", "text", "text/plain", text.encode())
-    fenced = files.parts([one])[0]["text"]
+    one = gather.Attachment("a.txt", "text", "text/plain", text.encode())
+    fenced = gather.parts([one])[0]["text"]
     tag = re.match(r"<([\w-]+) ", fenced)
     assert tag
     assert fenced.lower().count(f"</{tag[1]}>") == 1
@@ -395,9 +395,9 @@ def test_no_text_can_end_its_own_fence(text: str):
 
 def test_a_name_cannot_break_out_of_its_line(tmp_path: Path):
     grow(tmp_path, {'a">\n<file>\x1b\u202e.txt': INSIDE, os.fsdecode(b"b\xff.txt"): INSIDE})
-    found = files.gather(["*"], [tmp_path])
+    found = gather.gather(["*"], [tmp_path])
     assert [attachment.name for attachment in found] == ['a">?<file>??.txt', "b?.txt"]
-    assert [part["text"] for part in files.parts(found)] == [
+    assert [part["text"] for part in gather.parts(found)] == [
         "<file name='a\"&gt;?&lt;file&gt;??.txt'>\ninside\n</file>",
         '<file name="b?.txt">\ninside\n</file>',
     ]
@@ -437,37 +437,37 @@ def test_an_image_is_known_by_its_content_told_by_its_name_and_counted_by_its_pa
     tmp_path: Path, data: bytes, media_type: str, tokens: int
 ):
     (tmp_path / "shot.bin").write_bytes(data)
-    found = files.gather(["shot.bin"], [tmp_path])
-    named, image = files.parts(found)
+    found = gather.gather(["shot.bin"], [tmp_path])
+    named, image = gather.parts(found)
     assert named == {"type": "input_text", "text": '<image name="shot.bin"/>'}
     assert image["image_url"] == f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-    assert files.estimate_tokens(found) == tokens
+    assert gather.estimate_tokens(found) == tokens
 
 
 def test_a_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
     pages = b"%PDF-1.7\n/Type /Pages /Type /Page /Type/Page\0"
     grow(tmp_path, {"a.pdf": pages, "b.pdf": b"\n\n%PDF-1.5\0" + b"x" * 60_000})
-    first, second = files.gather(["a.pdf", "b.pdf"], [tmp_path])
+    first, second = gather.gather(["a.pdf", "b.pdf"], [tmp_path])
     data = base64.b64encode(pages).decode()
-    assert files.parts([first]) == [
+    assert gather.parts([first]) == [
         {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"}
     ]
-    assert [files.estimate_tokens([one]) for one in (first, second)] == [3000, 3000]
+    assert [gather.estimate_tokens([one]) for one in (first, second)] == [3000, 3000]
 
 
 def test_the_parts_are_what_the_api_takes(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE, "b.png": png(1, 1), "c.pdf": b"%PDF-1.7", "d.csv": b"1,2"})
-    found = files.gather(["*"], [tmp_path], upload=True)
-    parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(files.parts(found))
+    found = gather.gather(["*"], [tmp_path], upload=True)
+    parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(gather.parts(found))
     assert [part["type"] for part in parts] == ["input_text", "input_text", "input_image", "input_file"]
-    assert files.described(found)[0] == {"name": "a.txt", "bytes": 6, "kind": "text"}
-    assert [one["kind"] for one in files.described(found)] == ["text", "image", "pdf", "data"]
-    assert files.estimate_tokens(found[-1:]) == 0
+    assert gather.described(found)[0] == {"name": "a.txt", "bytes": 6, "kind": "text"}
+    assert [one["kind"] for one in gather.described(found)] == ["text", "image", "pdf", "data"]
+    assert gather.estimate_tokens(found[-1:]) == 0
 
 
 @pytest.mark.parametrize(("text", "least", "most"), [("word " * 800, 800, 1100), ("你好世界" * 250, 900, 1100)])
 def test_tokens_are_estimated_for_latin_and_for_chinese_text(text: str, least: int, most: int):
-    assert least <= files.estimate_tokens([files.Attachment("a", "text", "text/plain", text.encode())]) <= most
+    assert least <= gather.estimate_tokens([gather.Attachment("a", "text", "text/plain", text.encode())]) <= most
 
 
 # --- what is left out
@@ -486,7 +486,7 @@ def test_what_keeps_secrets_by_its_name_is_refused_and_left_out(tmp_path: Path, 
     every = ["**", "**/.*", ".*/**", "**/.*/**", "**/.git/*", ".example", ".env.ex*"]
     for pattern in every:
         try:
-            assert all(one.data != OUTSIDE for one in files.gather([pattern], [tmp_path]))
+            assert all(one.data != OUTSIDE for one in gather.gather([pattern], [tmp_path]))
         except RequestError:
             continue
     assert names(["**"], tmp_path) == ["a.txt"]
@@ -615,7 +615,7 @@ STEPS = ["..", ".", "", "a", "in", "up", "out", "top", "abs", "back", "loop", "s
 def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, steps: list[str], upload: bool):
     pattern = start.replace("TOP", str(trap)) + "/".join(steps)
     try:
-        found = files.gather([pattern], [trap / "root"], upload=upload)
+        found = gather.gather([pattern], [trap / "root"], upload=upload)
     except RequestError as refused:
         assert "\n" not in str(refused)
     else:
@@ -626,7 +626,7 @@ def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, step
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=2))
 def test_whatever_the_pattern_says_it_is_answered_in_a_sentence(trap: Path, patterns: list[str]):
     try:
-        found = files.gather(patterns, [trap / "root"])
+        found = gather.gather(patterns, [trap / "root"])
     except AgentJobsError as refused:
         assert str(refused).isprintable()
     else:
@@ -656,5 +656,5 @@ def test_a_pattern_that_brings_nothing_is_refused_with_the_nearest_name(tmp_path
 
 
 def test_the_rules_of_git_are_not_loaded_before_they_are_needed():
-    code = "import sys, agent_jobs.files; assert 'pathspec' not in sys.modules"
+    code = "import sys, agent_jobs.attachments.gather; assert 'pathspec' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

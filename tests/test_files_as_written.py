@@ -7,7 +7,7 @@ from unicodedata import normalize
 import httpx2
 import pytest
 
-from agent_jobs import files
+from agent_jobs.attachments import gather
 from agent_jobs.errors import RequestError
 from agent_jobs.settings import Settings
 from hosts import hosting
@@ -24,12 +24,12 @@ def grow(top: Path, *paths: str) -> None:
 
 
 def taken(top: Path, *patterns: str, upload: bool = False) -> list[str]:
-    return [one.data.decode() for one in files.gather(patterns, [top], upload=upload)]
+    return [one.data.decode() for one in gather.gather(patterns, [top], upload=upload)]
 
 
 def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
     with pytest.raises(RequestError) as refused:
-        files.gather(patterns, [top], upload=upload)
+        gather.gather(patterns, [top], upload=upload)
     sentence = str(refused.value)
     assert sentence.isprintable()
     assert sentence.endswith((".", "?"))
@@ -123,7 +123,7 @@ def test_several_that_may_be_meant_are_named_and_none_is_taken(
 def test_two_roots_with_names_that_are_like_it_are_told_apart(tmp_path: Path):
     grow(tmp_path, "one/A.txt", "two/a.TXT")
     with pytest.raises(RequestError, match=r"one/A\.txt.*two/a\.TXT"):
-        files.gather(["a.txt"], [tmp_path / "one", tmp_path / "two"])
+        gather.gather(["a.txt"], [tmp_path / "one", tmp_path / "two"])
 
 
 def test_nothing_secret_or_outside_is_reached_by_a_name_that_is_like_it(tmp_path: Path):
@@ -156,7 +156,7 @@ async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settin
 
 def text_part(tmp_path: Path, data: bytes) -> str:
     (tmp_path / "a.txt").write_bytes(data)
-    [part] = files.parts(files.gather(["a.txt"], [tmp_path]))
+    [part] = gather.parts(gather.gather(["a.txt"], [tmp_path]))
     return part["text"]
 
 

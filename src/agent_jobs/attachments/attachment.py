@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
-from agent_jobs.files.decoding import Decoded, decode, is_text
+from agent_jobs.attachments.decoding import Decoded, decode, is_text
 
 Kind = Literal["text", "image", "pdf", "data"]
 

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent_jobs.errors import RequestError
-from agent_jobs.files.attachment import (
+from agent_jobs.attachments.attachment import (
     DATA_TYPES,
     HEAD_BYTES,
     NEVER_EMPTY,
@@ -29,9 +28,9 @@ from agent_jobs.files.attachment import (
     recognised,
     suffix_of,
 )
-from agent_jobs.files.decoding import decode
-from agent_jobs.files.naming import as_read, choose, names_below, trimmed
-from agent_jobs.files.root import (
+from agent_jobs.attachments.decoding import decode
+from agent_jobs.attachments.naming import as_read, choose, names_below, trimmed
+from agent_jobs.attachments.roots import (
     Budget,
     Names,
     Root,
@@ -41,6 +40,7 @@ from agent_jobs.files.root import (
     shown,
     unreadable,
 )
+from agent_jobs.errors import RequestError
 from agent_jobs.text import nearest
 
 __all__ = ["Attachment", "described", "estimate_tokens", "gather", "parts"]

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agent_jobs.attachments.roots import Budget, Names, Root, UnfitError, refuse_protected
 from agent_jobs.errors import RequestError
-from agent_jobs.files.root import Budget, Names, Root, UnfitError, refuse_protected
 
 __all__ = ["as_read", "as_read_in_any_case", "choose", "matching", "names_below", "trimmed"]
 
