@@ -23,8 +23,8 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel
 
 from agent_jobs.errors import ConfigError, RequestError, ToolServerError
-from agent_jobs.toolbox import Called, Policy, Toolbox, load_toolbox
-from agent_jobs.toolbox.child import STOP_STEPS_S
+from agent_jobs.toolbox.stdio_transport import STOP_STEPS_S
+from agent_jobs.toolbox.toolbox import Called, Policy, Toolbox, load_toolbox
 from hosts import eventually
 
 SCRIPT = str(Path(__file__).with_name("tool_server.py"))

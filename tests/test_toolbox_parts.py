@@ -26,11 +26,11 @@ from mcp_types import (
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.request.body import build, sent_as
-from agent_jobs.toolbox.child import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
 from agent_jobs.toolbox.config import KEYS, ServerConfig, ToolServers, load_toolbox
 from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, function_name, function_of, prefix_of
 from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, called_of
 from agent_jobs.toolbox.schema import fitted, is_strict
+from agent_jobs.toolbox.stdio_transport import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 

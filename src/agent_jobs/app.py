@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.step import Advancer
     from agent_jobs.engine.worker import Runner
     from agent_jobs.pricing import Prices
-    from agent_jobs.toolbox import Toolbox, ToolServers
+    from agent_jobs.toolbox.toolbox import Toolbox, ToolServers
     from agent_jobs.upstream.client import Endpoint, ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class App:
         servers = tool_servers(settings)
         if servers is None:
             return None
-        from agent_jobs.toolbox import Toolbox
+        from agent_jobs.toolbox.toolbox import Toolbox
 
         if said := " ".join(filter(None, (servers.broken, *servers.warnings))):
             logger.warning("%s", said)
@@ -298,7 +298,7 @@ def tool_servers(settings: Settings) -> ToolServers | None:
     """Read the file with the user's tool servers; None where no file is set."""
     if settings.toolbox is None:
         return None
-    from agent_jobs.toolbox import read_toolbox  # brings the MCP client along
+    from agent_jobs.toolbox.toolbox import read_toolbox  # brings the MCP client along
 
     return read_toolbox(settings.toolbox)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agent_jobs.toolbox import Policy, Toolbox, load_toolbox
+from agent_jobs.toolbox.toolbox import Policy, Toolbox, load_toolbox
 from peer.servers import git_server, time_server
 
 

@@ -38,7 +38,7 @@ from agent_jobs.store.base import Budget, Store, Upload
 from agent_jobs.upstream.client import Endpoint
 
 if TYPE_CHECKING:
-    from agent_jobs.toolbox import Toolbox
+    from agent_jobs.toolbox.toolbox import Toolbox
 
 #: No vowels and no look-alikes: ids are read aloud, and should spell nothing.
 ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
@@ -405,7 +405,7 @@ class _Previous:
         tools = items_of(self.request.get("tools"))
         if not self.toolbox:
             return [] if of_toolbox else tools
-        from agent_jobs.toolbox import Toolbox  # brings the MCP client along
+        from agent_jobs.toolbox.toolbox import Toolbox  # brings the MCP client along
 
         return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
 

@@ -27,7 +27,7 @@ from agent_jobs.pricing import Prices, day_start
 from agent_jobs.store.base import Budget, Store
 
 if TYPE_CHECKING:
-    from agent_jobs.toolbox import Toolbox
+    from agent_jobs.toolbox.toolbox import Toolbox
 
 #: A job whose tool servers this process lacks is left to others for so long.
 LET_GO_S = 10.0

@@ -23,11 +23,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent_jobs import __version__
 from agent_jobs.errors import AgentJobsError, ConfigError, ToolServerError
-from agent_jobs.toolbox.child import Child
 from agent_jobs.toolbox.config import ServerConfig
+from agent_jobs.toolbox.http_transport import Remote
 from agent_jobs.toolbox.output import Called, called_of
-from agent_jobs.toolbox.remote import Remote
 from agent_jobs.toolbox.repair import repairing
+from agent_jobs.toolbox.stdio_transport import Child
 
 #: A list of tools goes no further: no request could carry more of them.
 MAX_TOOLS, MAX_PAGES = 1_000, 50

@@ -13,8 +13,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agent_jobs import jsonrpc
 from agent_jobs.text_file import BOM
-from agent_jobs.toolbox.child import MESSAGE_BYTES
 from agent_jobs.toolbox.config import ServerConfig
+from agent_jobs.toolbox.stdio_transport import MESSAGE_BYTES
 
 CONNECT_S = 30.0
 _BOM = BOM.encode()
