@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.pricing import DAY_S, day_start
+from agent_jobs.pricing.prices import DAY_S, day_start
 from agent_jobs.settings import Settings
 from hosts import Host, hosting, scripted
 from processes import Server, answer_of, serving

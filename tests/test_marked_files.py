@@ -17,7 +17,7 @@ from agent_jobs.cli.entries import host_findings
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.hosts import HOSTS, Machine
 from agent_jobs.hosts.file import Scope, locate
-from agent_jobs.pricing import Prices
+from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
 from agent_jobs.settings import Settings, with_env_file
 from agent_jobs.toolbox.config import load_toolbox

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.start import Terms
     from agent_jobs.engine.step import Advancer
     from agent_jobs.engine.worker import Runner
-    from agent_jobs.pricing import Prices
+    from agent_jobs.pricing.prices import Prices
     from agent_jobs.toolbox.toolbox import Toolbox, ToolServers
     from agent_jobs.upstream.client import Endpoint, ResponsesClient
 
@@ -112,7 +112,7 @@ class App:
         if not nearby:
             return {}
         from agent_jobs.engine.retrieve import Collector
-        from agent_jobs.pricing import Prices
+        from agent_jobs.pricing.prices import Prices
         from agent_jobs.upstream.client import open_client
 
         endpoint = _endpoint(settings, settings.api_key.get_secret_value())
@@ -158,7 +158,7 @@ class App:
     async def _sending(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
         """An engine that talks to upstream."""
         from agent_jobs.engine.start import Intake, Terms
-        from agent_jobs.pricing import Prices
+        from agent_jobs.pricing.prices import Prices
         from agent_jobs.request.body import load_presets
         from agent_jobs.upstream.client import open_client
 

@@ -17,7 +17,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED
-from agent_jobs.pricing import Prices
+from agent_jobs.pricing.prices import Prices
 from agent_jobs.rendering import content
 from agent_jobs.store.base import Made, Store
 from agent_jobs.upstream.client import ResponsesClient
