@@ -15,9 +15,9 @@ from agent_jobs.cli.entries import host_findings, key_file_findings
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.hosts import HOSTS, Launch, Machine
-from agent_jobs.hosts.file import Scope, locate
-from agent_jobs.hosts.merge import installed
+from agent_jobs.install.config_file import Scope, locate
+from agent_jobs.install.entry import installed
+from agent_jobs.install.hosts import HOSTS, Launch, Machine
 from agent_jobs.pace import WAIT_CAPS_S, wait_cap_s
 from agent_jobs.settings import Settings
 from terminals import KEY, Terminal

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "upstream": {"errors"},
     "store": {"errors", "file_lock", "jobs"},
     "toolbox": {"", "errors", "jsonrpc", "strict_schema", "text", "text_file"},
-    "hosts": {"", "errors", "text_file"},
+    "install": {"", "errors", "text_file"},
     "pricing": {"errors", "jobs", "text_file"},
     "engine": {
         "attachments",
@@ -113,7 +113,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "file_lock",
         "front_door",
-        "hosts",
+        "install",
         "jobs",
         "pace",
         "rendering",
@@ -145,7 +145,7 @@ OUTSIDE: dict[str, set[str]] = {
     "pathspec": {"attachments"},
     "click": {"cli"},
     "rich": {"cli"},
-    "tomlkit": {"hosts"},
+    "tomlkit": {"install"},
     "starlette": {"emulator"},
     "uvicorn": {"cli", "emulator"},
 }

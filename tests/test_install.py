@@ -22,10 +22,10 @@ from agent_jobs import __version__
 from agent_jobs.cli import PRINTED, WRITTEN, cli
 from agent_jobs.cli.install import masked
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import HOSTS, KEY_PATH, Launch, Machine
-from agent_jobs.hosts.file import locate, read, replace
-from agent_jobs.hosts.launch import launch
-from agent_jobs.hosts.merge import entry_in, fragment, installed, uninstalled
+from agent_jobs.install.command import launch
+from agent_jobs.install.config_file import locate, read, replace
+from agent_jobs.install.entry import entry_in, fragment, installed, uninstalled
+from agent_jobs.install.hosts import HOSTS, KEY_PATH, Launch, Machine
 
 UVX = Launch("/opt/bin/uvx", ("agent-jobs@0.1.0",))
 JSON_HOSTS = ("claude-desktop", "claude-code", "cursor", "vscode", "opencode", "copilot-cli")
@@ -818,7 +818,7 @@ def test_the_entry_starts_uvx_by_its_absolute_path(tmp_path: Path):
 def test_a_version_from_the_package_index_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "uvx").write_text("")
     (tmp_path / "uvx").chmod(0o755)
-    monkeypatch.setattr("agent_jobs.hosts.launch._source", lambda: None)
+    monkeypatch.setattr("agent_jobs.install.command._source", lambda: None)
     assert launch(machine("linux", tmp_path, PATH=str(tmp_path))).args == (f"agent-jobs@{__version__}",)
 
 

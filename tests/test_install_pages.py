@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agent_jobs.hosts import HOSTS, Launch
-from agent_jobs.hosts.launch import PINNED
-from agent_jobs.hosts.merge import fragment
+from agent_jobs.install.command import PINNED
+from agent_jobs.install.entry import fragment
+from agent_jobs.install.hosts import HOSTS, Launch
 from agent_jobs.settings import Settings
 
 ROOT = Path(__file__).parents[1]

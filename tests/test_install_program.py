@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from agent_jobs import __version__
 from agent_jobs.cli import cli
-from agent_jobs.hosts import HOSTS, Launch, Machine
-from agent_jobs.hosts.file import locate
-from agent_jobs.hosts.merge import entry_in
+from agent_jobs.install.config_file import locate
+from agent_jobs.install.entry import entry_in
+from agent_jobs.install.hosts import HOSTS, Launch, Machine
 
 PINNED = f"agent-jobs=={__version__}"
 #: What uv and pipx do with our package, in the folder that they are in. `{folder}/fails` has them fail.
@@ -95,8 +95,8 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     monkeypatch.setenv("HOME", str(tools.home))
     monkeypatch.setenv("PATH", f"{tools.folder}:/usr/bin:/bin")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "cache/uv/archive-v0/abc"))
-    monkeypatch.setattr("agent_jobs.hosts.launch._source", lambda: None)
-    monkeypatch.setattr("agent_jobs.hosts.launch.UVX_FOLDERS", ())
+    monkeypatch.setattr("agent_jobs.install.command._source", lambda: None)
+    monkeypatch.setattr("agent_jobs.install.command.UVX_FOLDERS", ())
     return tools
 
 

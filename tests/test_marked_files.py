@@ -15,8 +15,8 @@ from agent_jobs.cli import cli
 from agent_jobs.cli.batch import read_tasks
 from agent_jobs.cli.entries import host_findings
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.hosts import HOSTS, Machine
-from agent_jobs.hosts.file import Scope, locate
+from agent_jobs.install.config_file import Scope, locate
+from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
 from agent_jobs.settings import Settings, with_env_file

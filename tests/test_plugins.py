@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent_jobs import __version__
-from agent_jobs.hosts import HOSTS
-from agent_jobs.hosts.launch import PINNED
+from agent_jobs.install.command import PINNED
+from agent_jobs.install.hosts import HOSTS
 
 PACKAGING = Path(__file__).parents[1] / "packaging"
 PLUGINS = {"claude-code": ".claude-plugin", "codex": ".codex-plugin"}

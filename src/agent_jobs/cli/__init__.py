@@ -23,7 +23,7 @@ By hand, in hosts that take "mcpServers":
 
 """
 
-#: The names of `agent_jobs.hosts.HOSTS`, which is imported only when one is asked for.
+#: The names of `agent_jobs.install.hosts.HOSTS`, which is imported only when one is asked for.
 WRITTEN = (
     "claude-desktop", "claude-code", "cursor", "vscode", "codex", "opencode", "kilo", "qwen", "copilot-cli",
 )  # fmt: skip
@@ -33,7 +33,7 @@ PRINTED = ("gemini", "antigravity", "windsurf", "devin", "zed", "goose", "cline"
 def configuration() -> str:
     """The entry for hosts that take `mcpServers`, as it works on this machine."""
     from agent_jobs.cli.install import here
-    from agent_jobs.hosts.launch import launch
+    from agent_jobs.install.command import launch
 
     start = launch(here())
     entry = {"command": start.command, "args": list(start.args), "env": {"OPENAI_API_KEY": "sk-..."}}
@@ -181,7 +181,7 @@ def run_install(host: str, print_only: bool, env: tuple[str, ...], **how: Any) -
     has for secrets. Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
     """
     from agent_jobs.cli import install
-    from agent_jobs.hosts import HOSTS
+    from agent_jobs.install.hosts import HOSTS
 
     variables = install.variables(env)
     if print_only:
@@ -203,7 +203,7 @@ def run_uninstall(host: str, dry_run: bool, scope: Literal["user", "project"], a
     status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
     """
     from agent_jobs.cli import install
-    from agent_jobs.hosts import HOSTS
+    from agent_jobs.install.hosts import HOSTS
 
     install.uninstall(HOSTS[host], install.here(), scope, dry_run=dry_run, as_json=as_json)
 

@@ -23,8 +23,8 @@ from agent_jobs.cli.start_times import start_findings
 from agent_jobs.cli.upstream import upstream_findings
 from agent_jobs.engine.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import HOSTS
-from agent_jobs.hosts.launch import desktop_path
+from agent_jobs.install.command import desktop_path
+from agent_jobs.install.hosts import HOSTS
 from agent_jobs.jobs.job import OPEN, Job, Status
 from agent_jobs.jobs.queries import Group, Watcher
 from agent_jobs.settings import Settings, with_env_file

@@ -16,11 +16,11 @@ from agent_jobs import __version__
 from agent_jobs.cli.config import masked
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, switched_off
-from agent_jobs.hosts.file import Read, Scope, locate, read
-from agent_jobs.hosts.launch import desktop_path
-from agent_jobs.hosts.local_scope import LocalScope, local_scope
-from agent_jobs.hosts.merge import entry_in, refuse_comments
+from agent_jobs.install.command import desktop_path
+from agent_jobs.install.config_file import Read, Scope, locate, read
+from agent_jobs.install.entry import entry_in, refuse_comments
+from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, switched_off
+from agent_jobs.install.local_scope import LocalScope, local_scope
 from agent_jobs.pace import wait_cap_s
 from agent_jobs.settings import Settings
 

@@ -18,11 +18,11 @@ from agent_jobs.cli.session import refusals
 from agent_jobs.cli.trial import try_entry
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
-from agent_jobs.hosts.file import Read, Scope, locate, read, replace
-from agent_jobs.hosts.launch import launch as uvx_launch
-from agent_jobs.hosts.local_scope import local_scope
-from agent_jobs.hosts.merge import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
+from agent_jobs.install.command import launch as uvx_launch
+from agent_jobs.install.config_file import Read, Scope, locate, read, replace
+from agent_jobs.install.entry import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
+from agent_jobs.install.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
+from agent_jobs.install.local_scope import local_scope
 
 SECRET_VALUE = re.compile(
     r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential|webhook)[\w.-]*["']?\s*[:=]\s*)

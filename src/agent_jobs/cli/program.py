@@ -16,11 +16,11 @@ import click
 
 from agent_jobs import __version__
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import HOSTS, SERVER, Launch, Machine
-from agent_jobs.hosts.file import Scope, locate, read
-from agent_jobs.hosts.launch import find_program, requirement
-from agent_jobs.hosts.launch import launch as uvx_launch
-from agent_jobs.hosts.merge import entry_in
+from agent_jobs.install.command import find_program, requirement
+from agent_jobs.install.command import launch as uvx_launch
+from agent_jobs.install.config_file import Scope, locate, read
+from agent_jobs.install.entry import entry_in
+from agent_jobs.install.hosts import HOSTS, SERVER, Launch, Machine
 
 INSTALL_LIMIT_S = 300.0  # a first installation downloads some 40 packages
 QUERY_LIMIT_S = 30.0

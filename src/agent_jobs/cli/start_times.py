@@ -12,9 +12,9 @@ from agent_jobs.cli.program import version_of
 from agent_jobs.cli.selftest import MODERN, SelfTestError, start_own, start_server
 from agent_jobs.cli.trial import host_environment
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import SERVER, Entry, Host, Launch, Machine
-from agent_jobs.hosts.file import locate, read
-from agent_jobs.hosts.merge import entry_in
+from agent_jobs.install.config_file import locate, read
+from agent_jobs.install.entry import entry_in
+from agent_jobs.install.hosts import SERVER, Entry, Host, Launch, Machine
 
 WHAT = "start"
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from agent_jobs.cli.entries import environment_of, settings_of
 from agent_jobs.cli.selftest import SelfTestError, start_server
-from agent_jobs.hosts import KEY, Entry, Host, Machine
-from agent_jobs.hosts.launch import desktop_path
+from agent_jobs.install.command import desktop_path
+from agent_jobs.install.hosts import KEY, Entry, Host, Machine
 
 #: What hosts hand on of their own environment, besides what the entry names.
 HANDED_ON = ("HOME", "LOGNAME", "SHELL", "TERM", "USER")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from agent_jobs.hosts import SERVER, Entry, Host, Machine
-from agent_jobs.hosts.merge import checked_entry, read_values
+from agent_jobs.install.entry import checked_entry, read_values
+from agent_jobs.install.hosts import SERVER, Entry, Host, Machine
 
 #: Of the servers of `.mcp.json`, and of all others.
 _SWITCHED_OFF = ("disabledMcpServers", "disabledMcpjsonServers")

@@ -4,7 +4,7 @@ import json
 from base64 import b64encode
 from urllib.parse import quote, urlencode
 
-from agent_jobs.hosts import HOSTS, KEY, SERVER, Launch, input_of
+from agent_jobs.install.hosts import HOSTS, KEY, SERVER, Launch, input_of
 
 ABOUT = "Long work as OpenAI background responses"
 

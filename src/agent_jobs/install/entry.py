@@ -13,8 +13,8 @@ from itertools import groupby, pairwise
 from typing import Any, TypeGuard
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import Entry, Host, Launch, input_of, switched_off
-from agent_jobs.hosts.jsonc import Item, Path, drop, parse, put
+from agent_jobs.install.hosts import Entry, Host, Launch, input_of, switched_off
+from agent_jobs.install.json_edit import Item, Path, drop, parse, put
 
 #: What has to stand at which path; None: nothing.
 Changes = Mapping[Path, Any]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from agent_jobs import __version__
-from agent_jobs.hosts import SERVER, Launch, Machine
+from agent_jobs.install.hosts import SERVER, Launch, Machine
 
 #: Where uv puts itself; apps that were started from a desktop, and some shells, have none of these on their PATH.
 UVX_FOLDERS = (".local/bin", ".cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")

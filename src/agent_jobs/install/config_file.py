@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.hosts import Host, Machine, Place
+from agent_jobs.install.hosts import Host, Machine, Place
 from agent_jobs.text_file import decode_text
 
 Scope = Literal["user", "project"]
