@@ -24,7 +24,7 @@ from openai.types.responses import ResponseInputMessageContentListParam
 from pydantic import TypeAdapter
 
 from agent_jobs.attachments import gather
-from agent_jobs.attachments.gather import root as rooms
+from agent_jobs.attachments import roots as rooms
 from agent_jobs.attachments.roots import Root, UnfitError
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import anyio
 
-from agent_jobs.attachments import gather
-from agent_jobs.attachments.gather import Attachment
+from agent_jobs.attachments.attachment import described, estimate_tokens, parts
+from agent_jobs.attachments.gather import Attachment, gather
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
@@ -141,8 +141,8 @@ class Intake:
         return Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
-            files=gather.described(attached),
-            input_tokens=prompt_tokens + gather.estimate_tokens(attached),
+            files=described(attached),
+            input_tokens=prompt_tokens + estimate_tokens(attached),
             cost_bound_usd=bound,
             unbounded=unbounded,
             bound_parts=parts,
@@ -181,8 +181,8 @@ class Intake:
         previous = await self._previous(order.previous_job_id, conversation_of(options))
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options, previous)
-        parts = gather.parts(attached)
-        jobs = [self._job(order, prompt, batch, options, previous, parts, functions) for prompt in order.prompts]
+        contents = parts(attached)
+        jobs = [self._job(order, prompt, batch, options, previous, contents, functions) for prompt in order.prompts]
         await self._check_fits(order, jobs[0].turn.request, attached, previous.least_tokens)
         return _Draft(jobs, options, previous, attached)
 
@@ -312,8 +312,8 @@ class Intake:
         runs_code = any(
             tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str) for tool in tools
         )
-        gather = partial(gather.gather, list(order.files), self._terms.file_roots, upload=runs_code)
-        return await anyio.to_thread.run_sync(gather)
+        gathering = partial(gather, list(order.files), self._terms.file_roots, upload=runs_code)
+        return await anyio.to_thread.run_sync(gathering)
 
     async def _previous(self, job_id: str | None, conversation: bool | str | None) -> "_Previous":
         """What the new jobs, in this conversation, go on from, in the cheapest way that upstream still knows."""
