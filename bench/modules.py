@@ -35,7 +35,7 @@ def host():
 
 sys.argv = ["agent-jobs"]
 from agent_jobs.__main__ import main
-import agent_jobs.stdio
+import agent_jobs.mcp_server.stdio
 seen["imported"] = list(sys.modules)
 threading.Thread(target=host).start()
 main()

@@ -17,7 +17,7 @@ from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.errors import ConfigError
-from agent_jobs.server import build_server
+from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import VARIABLES, Settings
 from hosts import read, scripted
 from processes import serving

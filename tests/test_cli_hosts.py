@@ -18,7 +18,7 @@ from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.entry import installed
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
-from agent_jobs.pace import WAIT_CAPS_S, wait_cap_s
+from agent_jobs.mcp_server.pacing import WAIT_CAPS_S, wait_cap_s
 from agent_jobs.settings import Settings
 from terminals import KEY, Terminal
 

@@ -10,7 +10,14 @@ import pytest
 from agent_jobs.attachments import gather
 from agent_jobs.attachments.attachment import DATA_TYPES
 from agent_jobs.engine import finalize
-from agent_jobs.pace import BACKGROUND_NOTE, LEARNED_SHARE, SDK_NAMES, SDK_WAIT_CAP_S, WAIT_CAP_S, WAIT_CAPS_S
+from agent_jobs.mcp_server.pacing import (
+    BACKGROUND_NOTE,
+    LEARNED_SHARE,
+    SDK_NAMES,
+    SDK_WAIT_CAP_S,
+    WAIT_CAP_S,
+    WAIT_CAPS_S,
+)
 from agent_jobs.rendering.answers import ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES, RUNNING_BYTES, START_BYTES
 from agent_jobs.settings import Settings
 from hosts import hosting

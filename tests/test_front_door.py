@@ -19,9 +19,9 @@ from mcp.server import MCPServer
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
-from agent_jobs.front_door import FrontDoor, load_answers
-from agent_jobs.server import build_server
-from agent_jobs.stdio import run_server
+from agent_jobs.mcp_server.front_door import FrontDoor, load_answers
+from agent_jobs.mcp_server.server import build_server
+from agent_jobs.mcp_server.stdio import run_server
 from processes import MODERN, answer_of, serving
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
@@ -256,7 +256,7 @@ def test_a_user_with_presets_gets_them_as_prompts(tmp_path: Path, upstream: Runn
 
 
 def test_the_front_door_imports_nothing_but_the_standard_library() -> None:
-    script = "import sys; before = set(sys.modules); import agent_jobs.front_door; print(*set(sys.modules) - before)"
+    script = "import sys; before = set(sys.modules); import agent_jobs.mcp_server.front_door; print(*set(sys.modules) - before)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     outside = {name.partition(".")[0] for name in ran.stdout.split()} - sys.stdlib_module_names
     assert outside == {"agent_jobs"}

@@ -7,9 +7,9 @@ import anyio
 import pytest
 from mcp_types import Implementation
 
-from agent_jobs import server
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.mcp_server import server
 from agent_jobs.settings import Settings
 from hosts import SPEED, Host, hosting, read, scripted
 from processes import Server, answer_of

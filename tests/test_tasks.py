@@ -29,7 +29,7 @@ from pydantic import ConfigDict, Field
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
-from agent_jobs.server import build_server
+from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
 from hosts import SPEED, Host, hosting, read, scripted
 from processes import MODERN, Server, serving

@@ -9,11 +9,11 @@ import anyio
 import httpx2
 import pytest
 
-from agent_jobs import server
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
+from agent_jobs.mcp_server import server
 from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import open_store

@@ -13,12 +13,12 @@ from mcp.shared.memory import create_client_server_memory_streams
 from mcp.shared.message import SessionMessage
 from mcp_types import Implementation, JSONRPCNotification, JSONRPCRequest
 
-from agent_jobs import server
 from agent_jobs.app import open_app
 from agent_jobs.clock import Clock, fast_clock, unset
 from agent_jobs.emulator.serve import RunningServer
-from agent_jobs.pace import BACKGROUND_NOTE, Waits, wait_cap_s
-from agent_jobs.server import build_server
+from agent_jobs.mcp_server import server
+from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, Waits, wait_cap_s
+from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
 from hosts import SPEED, Host, eventually, hosting, scripted
 from processes import MODERN

@@ -25,11 +25,11 @@ def _serve_or_command() -> None:
         case _:
             serving, env_file = False, None
     if serving and not sys.stdin.isatty():
-        from agent_jobs.front_door import open_front_door
+        from agent_jobs.mcp_server.front_door import open_front_door
 
         door = open_front_door(has_env_file=env_file is not None)
         gc.disable()  # what is imported stays; `stdio` starts the collector again
-        from agent_jobs.stdio import serve
+        from agent_jobs.mcp_server.stdio import serve
 
         serve(door, env_file)
     else:

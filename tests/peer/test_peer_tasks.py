@@ -26,11 +26,11 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 
 from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.mcp_server.server import build_server
+from agent_jobs.mcp_server.tasks import TasksExtension
+from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
 from agent_jobs.request.body import Order
-from agent_jobs.server import build_server
 from agent_jobs.settings import Settings
-from agent_jobs.tasks import TasksExtension
-from agent_jobs.tooling import Answer, JobTool
 from hosts import Host, hosting, scripted
 from peer.environment import HERE
 

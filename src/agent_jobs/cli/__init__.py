@@ -214,10 +214,10 @@ def run_serve() -> None:
 
     As a host has it, which gives no command.
     """
-    from agent_jobs.front_door import open_front_door
+    from agent_jobs.mcp_server.front_door import open_front_door
 
     door = open_front_door()
-    from agent_jobs.stdio import serve
+    from agent_jobs.mcp_server.stdio import serve
 
     serve(door)
 

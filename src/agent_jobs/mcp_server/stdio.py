@@ -20,8 +20,8 @@ from mcp_types import JSONRPCError, JSONRPCResponse
 from agent_jobs import jsonrpc
 from agent_jobs.app import leave_on_signal, open_app
 from agent_jobs.errors import ConfigError
-from agent_jobs.front_door import FrontDoor, write_all
-from agent_jobs.server import build_server
+from agent_jobs.mcp_server.front_door import FrontDoor, write_all
+from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings, with_env_file
 from agent_jobs.text_file import BOM
 

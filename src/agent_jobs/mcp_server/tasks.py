@@ -31,15 +31,15 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ConfigDict, Field, ValidationError
 
-from agent_jobs.asking import ASKED, can_show_form, decide, key_of, request_for
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.jobs.job import Call, Job, Status
 from agent_jobs.jobs.queries import Gathered, Group
+from agent_jobs.mcp_server.elicitation import ASKED, can_show_form, decide, key_of, request_for
+from agent_jobs.mcp_server.tool_adapter import Answer, as_result
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page_cap_bytes
 from agent_jobs.request.body import Order
-from agent_jobs.tooling import Answer, as_result
 
 TASKS = "io.modelcontextprotocol/tasks"
 VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)

@@ -29,19 +29,19 @@ from mcp_types import (
 from pydantic import AnyUrl, Field
 
 from agent_jobs import __version__
-from agent_jobs.asking import can_ask, polled
 from agent_jobs.engine.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import OPEN, Job, Status
 from agent_jobs.jobs.queries import SO_FAR, Group, Part, Reply
-from agent_jobs.pace import Pace, Waits
+from agent_jobs.mcp_server.elicitation import can_ask, polled
+from agent_jobs.mcp_server.pacing import Pace, Waits
+from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.paging import page_cap_bytes
 from agent_jobs.request.body import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
-from agent_jobs.tooling import Answer, JobTool
 
 if TYPE_CHECKING:
-    from agent_jobs.tasks import TasksExtension
+    from agent_jobs.mcp_server.tasks import TasksExtension
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ def build_server(
 def _tasks_extension(
     engine: Callable[[], Awaitable[Engine]], *, may_approve: bool, is_structured: bool
 ) -> "TasksExtension":
-    from agent_jobs.tasks import TasksExtension  # not needed where tasks are switched off
+    from agent_jobs.mcp_server.tasks import TasksExtension  # not needed where tasks are switched off
 
     return TasksExtension(engine, may_approve=may_approve, is_structured=is_structured)
 
