@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mcp import Client
 
 from agent_jobs.app import open_app
-from agent_jobs.cli import cli
+from agent_jobs.cli.main import cli
 from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator import running
 from agent_jobs.emulator.serve import RunningServer

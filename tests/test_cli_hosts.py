@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent_jobs import __version__
-from agent_jobs.cli import entries
-from agent_jobs.cli.entries import host_findings, key_file_findings
+from agent_jobs.cli import host_checks
 from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.host_checks import host_findings, key_file_findings
 from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.install.config_file import Scope, locate
@@ -166,7 +166,7 @@ def test_a_clone_that_was_moved_away_is_a_problem(person: Person):
 def test_a_pin_to_an_older_version_is_told(
     person: Person, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], older: bool
 ):
-    monkeypatch.setattr(entries, "__version__", "0.1.0")
+    monkeypatch.setattr(host_checks, "__version__", "0.1.0")
     person.installs("codex", args=args)
     finding = person.hears_one()
     assert (finding.state == "warning") == older

@@ -18,7 +18,8 @@ from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
 
 from agent_jobs.app import App, open_app
-from agent_jobs.cli import cli, unwatched
+from agent_jobs.cli import unwatched
+from agent_jobs.cli.main import cli
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.request.start_request import Order
 from agent_jobs.settings import Settings

@@ -14,7 +14,7 @@ import trustme
 from anyio.abc import AnyByteStream, ByteStream, Listener, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSListener
 
-from agent_jobs.cli.upstream import upstream_findings
+from agent_jobs.cli.endpoint_check import upstream_findings
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.settings import Settings
 from hosts import hosting

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent_jobs import __version__
-from agent_jobs.cli import cli
+from agent_jobs.cli.main import cli
 from agent_jobs.install.config_file import locate
 from agent_jobs.install.entry import entry_in
 from agent_jobs.install.hosts import HOSTS, Launch, Machine

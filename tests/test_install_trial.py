@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from agent_jobs import __version__
-from agent_jobs.cli import cli
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import here
+from agent_jobs.cli.main import cli
 from agent_jobs.cli.start_times import start_findings
 from agent_jobs.emulator.serve import RunningServer
 from agent_jobs.install.config_file import locate

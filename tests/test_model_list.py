@@ -10,8 +10,8 @@ from urllib.parse import parse_qs
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agent_jobs.cli.endpoint_check import upstream_findings
 from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.upstream import upstream_findings
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.settings import Settings
 from hosts import hosting

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from click.testing import CliRunner
 
-from agent_jobs.cli import cli
+from agent_jobs.cli.main import cli
 from agent_jobs.request.models import suggest_model
 from agent_jobs.settings import Settings
 from agent_jobs.text import nearest, suggest_name

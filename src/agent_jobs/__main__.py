@@ -33,7 +33,7 @@ def _serve_or_command() -> None:
 
         serve(door, env_file)
     else:
-        from agent_jobs.cli import cli
+        from agent_jobs.cli.main import cli
 
         cli(prog_name="agent-jobs")
 

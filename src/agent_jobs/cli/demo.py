@@ -16,8 +16,8 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
-from agent_jobs.cli import configuration
 from agent_jobs.cli.interruption import Interrupted
+from agent_jobs.cli.main import configuration
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator import running

@@ -15,12 +15,12 @@ from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import masked, opening, toolbox_mistakes
-from agent_jobs.cli.entries import host_findings, key_file_findings
+from agent_jobs.cli.endpoint_check import upstream_findings
 from agent_jobs.cli.finding import Finding, tell
+from agent_jobs.cli.host_checks import host_findings, key_file_findings
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import start_findings
-from agent_jobs.cli.upstream import upstream_findings
 from agent_jobs.engine.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from agent_jobs.cli.entries import REMOVE_LOCAL, settings_of, written
+from agent_jobs.cli.host_checks import REMOVE_LOCAL, settings_of, written
 from agent_jobs.cli.program import Program, make_permanent, planned_program, printed_program, remove_program
 from agent_jobs.cli.session import refusals
 from agent_jobs.cli.trial import try_entry

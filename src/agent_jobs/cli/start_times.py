@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from agent_jobs import __version__
-from agent_jobs.cli.entries import scopes_of
 from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.host_checks import scopes_of
 from agent_jobs.cli.program import version_of
 from agent_jobs.cli.selftest import MODERN, SelfTestError, start_own, start_server
 from agent_jobs.cli.trial import host_environment

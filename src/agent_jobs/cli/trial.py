@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 
-from agent_jobs.cli.entries import environment_of, settings_of
+from agent_jobs.cli.host_checks import environment_of, settings_of
 from agent_jobs.cli.selftest import SelfTestError, start_server
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host, Machine
