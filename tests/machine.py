@@ -18,7 +18,7 @@ from agent_jobs import __version__
 from agent_jobs.emulator import running
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.script import Script, question
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.emulator.wire import Exchange
 from terminals import on_terminal, screen
 

@@ -11,7 +11,7 @@ import anyio
 import httpx2
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting, scripted
 from test_follow_ups import KEY, Now, sent_by_id

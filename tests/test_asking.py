@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.answers import ASKING_BYTES
 from agent_jobs.settings import Settings
 from hosts import Host, hosting, read, scripted

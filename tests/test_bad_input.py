@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED, eventually, hosting
 

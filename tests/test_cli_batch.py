@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from fork_server import COMMAND, Process
 from hosts import scripted
 from terminals import LIMIT_S, Terminal

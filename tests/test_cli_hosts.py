@@ -14,7 +14,7 @@ from agent_jobs.cli import host_checks
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import host_findings, key_file_findings
 from agent_jobs.cli.terminal import cells
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.entry import installed
 from agent_jobs.install.hosts import HOSTS, Launch, Machine

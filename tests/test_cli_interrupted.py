@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from fork_server import COMMAND, Process
 from hosts import scripted
 from terminals import Terminal

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from fork_server import COMMAND, Process, run
 from hosts import scripted
 from processes import serving

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from agent_jobs.app import App, open_app
 from agent_jobs.cli import unwatched
 from agent_jobs.cli.main import cli
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.start_request import Order
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import open_store

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from fork_server import COMMAND, Process
 from hosts import scripted
 from processes import serving

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from hosts import scripted
 from terminals import COMMAND, LIMIT_S, Terminal
 

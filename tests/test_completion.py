@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from hosts import scripted
 from terminals import ESCAPES, LIMIT_S, Terminal
 

@@ -15,7 +15,7 @@ from anyio.abc import AnyByteStream, ByteStream, Listener, SocketAttribute, Sock
 from anyio.streams.tls import TLSListener
 
 from agent_jobs.cli.endpoint_check import upstream_findings
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import hosting
 from terminals import Terminal

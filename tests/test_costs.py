@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.pricing.prices import DAY_S, day_start
 from agent_jobs.settings import Settings
 from hosts import Host, hosting, scripted

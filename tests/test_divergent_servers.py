@@ -30,7 +30,7 @@ from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 from hosts import SPEED, Host, eventually, hosting

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine import on_finish
 from agent_jobs.rendering import answers
 from agent_jobs.settings import Settings

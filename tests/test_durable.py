@@ -11,7 +11,7 @@ import pytest
 from anyio import to_thread
 
 from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.models import models
 from agent_jobs.settings import SecretStr, Settings
 from agent_jobs.upstream import client

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.emulator import Emulator
 from agent_jobs.emulator import running as running_unchecked
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 from hosts import SPEED, Host, eventually, scripted

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
 from hosts import SPEED, Host, eventually, hosting

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting
 

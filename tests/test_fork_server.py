@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from fork_server import COMMAND, Process, can_fork, run
 from processes import Server
 from terminals import Terminal

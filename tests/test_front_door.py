@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp.server import MCPServer
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.front_door import FrontDoor, load_answers

@@ -15,7 +15,7 @@ from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import here
 from agent_jobs.cli.main import cli
 from agent_jobs.cli.start_times import start_findings
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import locate
 from agent_jobs.install.entry import installed
 from agent_jobs.install.hosts import HOSTS, Launch

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.content import files_with_data
 from agent_jobs.settings import Settings
 from hosts import hosting

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, hosting
 from test_agent_loop import MODEL, USED, call, calling, given, ledger, lines

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, hosting, scripted
 from test_tools import creates, size

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from agent_jobs.cli.batch import read_tasks
 from agent_jobs.cli.host_checks import host_findings
 from agent_jobs.cli.main import cli
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.pricing.prices import Prices

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from agent_jobs import __version__
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from hosts import scripted
 from processes import Server
 from test_package import wheel

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent_jobs.clock import Clock, unset
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S, STDERR_BYTES, Command
 from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED, Host, eventually, hosting, scripted

@@ -9,7 +9,7 @@ import anyio
 import httpx2
 import pytest
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting
 from test_agent_loop import SHOP, call, calling, given, ledger, lines, log, outputs, started

@@ -13,7 +13,7 @@ from anyio.abc import AnyByteStream, ByteStream, Listener
 from anyio.from_thread import start_blocking_portal
 from anyio.streams.tls import TLSListener
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import eventually, hosting
 from processes import Server, serving

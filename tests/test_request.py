@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
 from agent_jobs.request.body import (

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from agent_jobs.emulator import Emulator
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import SPEED, hosting
 

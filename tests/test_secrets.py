@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import SecretStr, Settings
 from hosts import SPEED, hosting, scripted
 from processes import Server, serving

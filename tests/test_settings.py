@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, Settings, with_env_file
 from hosts import hosting

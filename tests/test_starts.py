@@ -8,7 +8,7 @@ import pytest
 from mcp_types import Implementation
 
 from agent_jobs.clock import Clock
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import server
 from agent_jobs.settings import Settings
 from hosts import SPEED, Host, hosting, read, scripted

@@ -12,7 +12,7 @@ from mcp.client.stdio import stdio_client
 from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
 from hosts import eventually, hosting, read, scripted

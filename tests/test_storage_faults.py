@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import Host, eventually, hosting
 

@@ -26,7 +26,7 @@ from mcp_types import (
 from mcp_types.jsonrpc import HEADER_MISMATCH
 from pydantic import ConfigDict, Field
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server

@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from agent_jobs.clock import Clock, unset
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 from hosts import SPEED, eventually, hosting, scripted
 from processes import serving

@@ -23,7 +23,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.request.body import build, sent_as
 from agent_jobs.toolbox.config import KEYS, ServerConfig, ToolServers, load_toolbox

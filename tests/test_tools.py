@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from agent_jobs.emulator import running
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server import server

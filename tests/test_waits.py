@@ -15,7 +15,7 @@ from mcp_types import Implementation, JSONRPCNotification, JSONRPCRequest
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import Clock, fast_clock, unset
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import server
 from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, Waits, wait_cap_s
 from agent_jobs.mcp_server.server import build_server

@@ -25,7 +25,7 @@ import uvicorn
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 
-from agent_jobs.emulator.serve import RunningServer
+from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tasks import TasksExtension
 from agent_jobs.mcp_server.tool_adapter import Answer, JobTool

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, cast
 
-from .beats import Beat, Build, item, pieces
+from .item_events import Beat, Build, item, pieces
 from .script import Script
 from .tool_items import (
     Container,

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .beats import Beat, item, pieces, progress
-from .picture import png_base64
+from .item_events import Beat, item, pieces, progress
+from .png import png_base64
 
 __all__ = ["Container", "Source", "approval", "code", "function_call", "hologram", "image", "mcp_call", "mcp_tools"]
 
