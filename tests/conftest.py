@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine import engine, on_finish
 from agent_jobs.settings import SecretStr, Settings
-from hosts import SPEED
 
 # An example may take any time on a busy machine; everybody tries the same ones, so that a failure can be repeated.
 hypothesis_settings.register_profile("any machine", deadline=None, derandomize=True)

@@ -1,6 +1,6 @@
 """Jobs whose servers are killed between and inside the calls of their tools, again and again; by seed.
 
-    PYTHONPATH=tests python -m chaos.calls --kills 50 --tools third-party --upstream peer
+    PYTHONPATH=tests:tests/support python -m chaos.calls --kills 50 --tools third-party --upstream peer
 
 The tool servers' own record is the proof: a call that changes something took effect at most once, and where its
 outcome was lost with the process that made it, the model was told so.
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from processes import Server, serving
 
 from agent_jobs.emulator import running
 from agent_jobs.engine.tool_loop import UNKNOWN
 from peer.environment import upstream as peer
-from processes import Server, serving
 
 from .tools import SECONDS, Call, Ours, ThirdParty, Tools, noted
 

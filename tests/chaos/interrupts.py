@@ -14,9 +14,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from terminals import COMMAND, Terminal
+
 from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
-from terminals import COMMAND, Terminal
 
 SPEED = 10.0
 #: Seconds within which Ctrl-C is pressed: from the start of a command, which are imports and opening on a busy machine,

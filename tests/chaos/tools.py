@@ -12,7 +12,7 @@ from peer.servers import git, git_server, make_repository, time_server
 
 Json = dict[str, Any]
 
-LEDGER = Path(__file__).resolve().parents[1] / "ledger.py"
+LEDGER = Path(__file__).resolve().parents[1] / "support" / "ledger.py"
 #: How long a call takes.
 SECONDS = (0, 0.15, 0.3)
 #: What the diff program puts out.

@@ -10,11 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
+from hosts import read
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
-from hosts import read
 from peer.environment import Peer, upstream
 
 SECONDS, TOKENS = 20, 300

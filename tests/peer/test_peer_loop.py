@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hosts import read
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
 from agent_jobs.emulator import running
 from chaos.calls import UPSTREAMS, runs
-from hosts import read
 from peer.environment import upstream as peer
 from peer.servers import git, git_server, time_server
 
-LEDGER = Path(__file__).resolve().parents[1] / "ledger.py"
+LEDGER = Path(__file__).resolve().parents[1] / "support" / "ledger.py"
 
 
 @pytest.fixture

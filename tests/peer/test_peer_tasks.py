@@ -22,6 +22,7 @@ from typing import Any
 import anyio
 import pytest
 import uvicorn
+from hosts import Host, hosting, scripted
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 
@@ -31,7 +32,6 @@ from agent_jobs.mcp_server.tasks import TasksExtension
 from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
 from agent_jobs.request.body import Order
 from agent_jobs.settings import Settings
-from hosts import Host, hosting, scripted
 from peer.environment import HERE
 
 PEERS = Path(os.environ.get("TASK_PEERS", "/nowhere"))

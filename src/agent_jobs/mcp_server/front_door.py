@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     #: Takes a line without its line feed, or None at the end of the input.
     Receiver = Callable[[bytes | None], None]
 
-ANSWERS = os.path.join(os.path.dirname(__file__), "data", "handshake.json")  # importing `pathlib` is slow, too
+# Importing `pathlib` is slow, too.
+ANSWERS = os.path.join(os.path.dirname(__file__), os.pardir, "data", "handshake.json")
 READ_BYTES = 65_536  # the capacity of a pipe on Linux
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 REQUEST_FIELDS = {"jsonrpc", "id", "method", "params"}

@@ -1,0 +1,107 @@
+"""The command line, as a person runs it."""
+
+import os
+import pty
+import re
+import socket
+import subprocess
+
+import httpx2
+import pytest
+from fork_server import COMMAND, Process, run
+
+from agent_jobs import __version__
+from agent_jobs.cli import demo
+
+
+def typed(*arguments: str, limit_s: float = 50) -> "subprocess.CompletedProcess[str]":
+    return run([*COMMAND, *arguments], timeout=limit_s)
+
+
+def test_the_demo_shows_a_job_outlive_its_killed_server() -> None:
+    shown = typed("demo", "Is it safe?")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr == ""
+    told = [line.split(maxsplit=3)[2] for line in shown.stdout.splitlines() if re.match(r" *\d+\.\d s ", line)]
+    assert told == ["upstream", "host", "server", "host", "killer", "host", "host", "server", "upstream"]
+    assert "emulated answer to: Is it safe?" in shown.stdout
+    assert "counted 1 POST" in shown.stdout
+    assert '"mcpServers"' in shown.stdout
+
+
+def test_a_demo_that_cannot_show_it_says_so_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "SCRIPT", {"duration_s": 3, "end": "failed"})
+    assert demo.run("Is it safe?") == 1
+    assert "The demo failed: the job ended as 'failed'." in capsys.readouterr().err
+
+
+def test_the_version_is_told() -> None:
+    assert typed("--version").stdout == f"agent-jobs, version {__version__}\n"
+
+
+def test_on_a_terminal_it_says_what_it_is_and_how_to_configure_it() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        shown = run(COMMAND, stdin=theirs, timeout=50)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert shown.returncode == 0
+    assert "MCP server" in shown.stdout
+    assert '"mcpServers"' in shown.stdout
+
+
+def test_an_unknown_command_is_refused() -> None:
+    shown = typed("dmeo")
+    assert shown.returncode == 2
+    assert "dmeo" in shown.stderr
+
+
+def test_the_emulator_serves_until_it_is_interrupted() -> None:
+    with Process([*COMMAND, "emulator", "--port", "0"], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            said = "".join(process.stdout.readline() for _ in range(3))
+            base_url = re.search(r"OPENAI_BASE_URL=(\S+)", said)
+            assert base_url
+            answer = httpx2.get(f"{base_url[1]}/models", headers={"Authorization": "Bearer emulated"})
+            assert answer.status_code == 200
+        finally:
+            process.send_signal(2)
+        assert process.wait(10) == 0
+
+
+def test_a_port_that_is_taken_and_one_that_is_none_are_refused_in_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = typed("emulator", "--port", str(taken.getsockname()[1]))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: Nothing can listen there (")
+    assert typed("emulator", "--port", "99999").returncode == 2
+    assert typed("emulator", "--port", "0", "--time-scale", "0").returncode == 2
+
+
+def test_a_demo_that_is_interrupted_ends_without_a_traceback() -> None:
+    with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while "calls agent_poll" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(2)
+        _, said = process.communicate(timeout=60)
+    assert said == "Interrupted.\n"
+    assert process.returncode == 130
+
+
+def test_a_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
+    with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("argument", [["demo", "--help"], ["emulator", "--help"], ["--help"]])
+def test_every_command_explains_itself(argument: list[str]) -> None:
+    assert typed(*argument).stdout.startswith("Usage:")

@@ -1,0 +1,275 @@
+"""A file of prompts worked off from the terminal, through kills."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fork_server import COMMAND, Process
+from hosts import scripted
+from terminals import LIMIT_S, Terminal
+
+from agent_jobs.emulator import running
+from agent_jobs.emulator.server import RunningServer
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def written(terminal: Terminal, *lines: Any) -> Path:
+    path = terminal.folder.parent / "tasks.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def batch(terminal: Terminal, tasks: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return terminal.pipe("batch", str(tasks), "--out", "out", *more, **environment)
+
+
+def results(terminal: Terminal) -> list[dict[str, Any]]:
+    """The results that are written whole by now."""
+    path = terminal.folder.parent / "out" / "results.jsonl"
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+def asked(upstream: RunningServer) -> Counter[str]:
+    """How often upstream was asked for each task."""
+    texts = [entry.get("text") or "" for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    return Counter(found[0] for text in texts if (found := re.search(r"Task \d+\b", text)))
+
+
+def test_two_hundred_prompts_survive_two_kills_and_none_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    began = time.monotonic()
+    with running(time_scale=10) as upstream:
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
+        tasks = written(terminal, *({"prompt": scripted(f"Task {n}", {"duration_s": 10})} for n in range(200)))
+        command = [*COMMAND, "batch", str(tasks), "--out", str(tmp_path / "out"), "--concurrency", "40"]
+        for kill_at in (50, 110):
+            with subprocess.Popen(command, env=terminal.environment(AGENT_JOBS_MAX_CONCURRENT="40")) as process:
+                until = time.monotonic() + LIMIT_S
+                while len(results(terminal)) < kill_at and time.monotonic() < until:
+                    os.sched_yield()
+                process.send_signal(signal.SIGKILL)
+            assert kill_at <= len(results(terminal)) < 200
+        last = batch(terminal, tasks, "--concurrency", "40", "--json", AGENT_JOBS_MAX_CONCURRENT="40")
+        counters = upstream.emulator.counters()
+        times = asked(upstream)
+    rows = results(terminal)
+    assert sorted(row["line"] for row in rows) == list(range(1, 201))
+    assert len({row["job_id"] for row in rows}) == 200
+    assert set(counters["creates_by_request_id"].values()) == {1}
+    assert max(times.values()) == 1
+    # A kill between the first byte of a POST and the response's id leaves what only upstream knows.
+    unconfirmed = [row for row in rows if row["status"] == "failed"]
+    assert all(row["error"]["code"] == "start_unconfirmed" for row in unconfirmed)
+    assert all(f"Task {row['line'] - 1}" in row["output"] for row in rows if row not in unconfirmed)
+    assert len(unconfirmed) <= 80
+    assert last.returncode == (3 if unconfirmed else 0)
+    assert json.loads(last.stdout)["counts"]["completed"] == 200 - len(unconfirmed)
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n200 prompts, killed twice: {time.monotonic() - began:.1f} s, peak memory {peak_mib:.0f} MiB, "
+            f"{counters['creates']} POSTs, {len(unconfirmed)} unconfirmed\n"
+        )
+
+
+def test_lines_may_be_texts_or_objects_and_the_same_line_twice_is_two_jobs(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, "Task 1", "Task 1", {"prompt": "Task 2", "options": {"verbosity": "low"}})
+    assert batch(terminal, tasks, "--name", "night").returncode == 0
+    assert [row["status"] for row in results(terminal)] == ["completed"] * 3
+    assert asked(upstream) == {"Task 1": 2, "Task 2": 1}
+    found = json.loads(terminal.pipe("list", "--batch", "night", "--json").stdout)
+    assert found["counts"] == {"completed": 3}
+
+
+def test_more_at_once_than_the_default_limit_is_what_was_asked_for(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, *(scripted(f"Task {n}", {"end": "never"}) for n in range(12)))
+    command = [*COMMAND, "batch", str(tasks), "--out", str(terminal.folder / "out"), "--concurrency", "20"]
+    with subprocess.Popen(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + LIMIT_S
+        while upstream.emulator.counters()["creates"] < 12 and time.monotonic() < until:
+            time.sleep(0.05)
+        process.kill()
+    assert upstream.emulator.counters()["creates"] == 12
+
+
+def test_a_limit_that_the_user_set_holds_and_is_named(terminal: Terminal):
+    tasks = written(terminal, "Task 1", "Task 2", "Task 3")
+    said = batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
+    assert said.returncode == 0
+    assert said.stderr.startswith(
+        "AGENT_JOBS_MAX_CONCURRENT=2 limits this batch to 2 at once: set AGENT_JOBS_MAX_CONCURRENT=3, or unset it.\n"
+    )
+
+
+def test_lines_that_are_added_or_moved_cost_nothing_again(terminal: Terminal, upstream: RunningServer):
+    batch(terminal, written(terminal, "Task 1", "Task 2"))
+    assert batch(terminal, written(terminal, "Task 3", "Task 2", "Task 1")).returncode == 0
+    assert asked(upstream) == {"Task 1": 1, "Task 2": 1, "Task 3": 1}
+    assert len(results(terminal)) == 3
+
+
+def test_a_result_that_a_kill_cut_off_is_written_whole(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, "Task 1", "Task 2 \u2028 on one line")
+    batch(terminal, tasks)
+    path = terminal.folder.parent / "out" / "results.jsonl"
+    path.write_text(path.read_text()[:-20])
+    assert batch(terminal, tasks).returncode == 0
+    assert len(results(terminal)) == 2
+    assert upstream.emulator.counters()["creates"] == 2
+
+
+def test_a_result_is_one_line_for_every_reader(terminal: Terminal):
+    text = "a\u2028b\u2029c\x85d\x0be\x1cf"
+    tasks = written(terminal, scripted("Task 1", {"duration_s": 1, "text": text}))
+    assert batch(terminal, tasks).returncode == 0
+    path = terminal.folder.parent / "out" / "results.jsonl"
+    [line] = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["output"] == text
+    [shown] = terminal.pipe("result", json.loads(line)["job_id"], "--json").stdout.splitlines()
+    assert json.loads(shown)["output"] == text
+
+
+def test_failures_are_tried_again_only_when_that_is_asked_for(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, scripted("Task 1", {"end": "failed"}), "Task 2")
+    assert batch(terminal, tasks).returncode == 3
+    assert batch(terminal, tasks).returncode == 3
+    assert upstream.emulator.counters()["creates"] == 2
+    assert batch(terminal, tasks, "--retry").returncode == 3
+    assert upstream.emulator.counters()["creates"] == 3
+    assert [row["status"] for row in results(terminal)].count("failed") == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("not json", "Line 2"),
+        ("[1]", "Line 2"),
+        ('{"promt": "x"}', "Line 2"),
+        ('{"prompt": "x", "modle": "y"}', "'modle'"),
+        ('{"prompt": "x", "options": []}', "Line 2: options takes an object."),
+        ('{"prompt": "x", "files": "design.md"}', "Line 2: files takes a list of paths."),
+        ('{"prompt": "x", "files": [1]}', "Line 2: files takes a list of paths."),
+        ('{"prompt": "x", "web_search": "no"}', "Line 2: web_search takes true or false."),
+        ("[" * 100_000, "Line 2"),
+    ],
+)
+def test_a_line_that_is_no_task_is_named_before_anything_is_started(
+    terminal: Terminal, upstream: RunningServer, line: str, hint: str
+):
+    tasks = written(terminal, "Task 1")
+    tasks.write_text(tasks.read_text() + line + "\n")
+    refused = batch(terminal, tasks)
+    assert refused.returncode == 1
+    assert hint in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def test_a_line_with_a_file_that_is_not_attached_is_refused_by_its_number(terminal: Terminal, tmp_path: Path):
+    (tmp_path / ".env").touch()
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(json.dumps({"prompt": "x", "files": [str(tmp_path / ".env")]}))
+    refused = batch(terminal, tasks)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("Error: Line 1: .env seems to hold keys")
+
+
+def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: RunningServer, tmp_path: Path):
+    slow = written(terminal, scripted("Task 1", {"duration_s": 60}))
+    command = [*COMMAND, "batch", str(slow), "--out", str(tmp_path / "out")]
+    with Process(command, env=terminal.environment(), stderr=subprocess.DEVNULL) as first:
+        until = time.monotonic() + LIMIT_S
+        while not upstream.emulator.counters()["creates"] and time.monotonic() < until:
+            os.sched_yield()
+        second = terminal.pipe("batch", str(slow), "--out", str(tmp_path / "out"))
+        assert (second.returncode, second.stdout) == (1, "")
+        assert "Another batch writes into" in second.stderr
+        first.send_signal(signal.SIGKILL)
+    slow.write_text("")
+    assert terminal.pipe("batch", str(slow), "--out", str(tmp_path / "out")).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["dry_run", "key"])
+def test_an_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer, option: str
+):
+    refused = batch(terminal, written(terminal, {"prompt": "x", "options": {option: True}}))
+    assert refused.returncode == 1
+    assert f"Line 1: options.{option} has no place in a batch" in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def test_a_job_that_asks_is_cancelled_since_nobody_is_there(terminal: Terminal):
+    tool: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+    prompt = scripted("Task 1", {"duration_s": 0.2, "function_calls": [{"name": "lookup", "arguments": {}}]})
+    tasks = written(terminal, {"prompt": prompt, "options": {"tools": [tool]}})
+    assert batch(terminal, tasks).returncode == 5
+    assert [row["status"] for row in results(terminal)] == ["cancelled"]
+
+
+def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
+    tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
+    refused = batch(terminal, tasks)
+    assert refused.returncode == 1
+    *left, told = refused.stderr.splitlines()
+    assert told.startswith("Error: Line 2: effort does not take 'enormous'")
+    assert left == ["What was started goes on; the same command comes back to it."]
+    as_json = batch(terminal, tasks, "--json")
+    assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")
+
+
+def test_a_file_that_is_no_text_or_holds_nothing_is_told(terminal: Terminal, upstream: RunningServer):
+    tasks = written(terminal, "Task 1")
+    tasks.write_bytes(b'{"prompt": "caf\xe9"}\n')
+    refused = batch(terminal, tasks)
+    assert refused.stderr == f"Error: {tasks} is not UTF-8: save it as text in UTF-8, a JSON object in each line.\n"
+    tasks.write_bytes(b"\n")
+    assert batch(terminal, tasks).stdout.endswith(f": {tasks} has no lines\n")
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"key": "k", "status": "done"}', "\udcff"])
+def test_a_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: RunningServer, line: str):
+    tasks = written(terminal, "Task 1")
+    something_else = terminal.folder.parent / "out" / "results.jsonl"
+    something_else.parent.mkdir()
+    something_else.write_bytes(before := f"{line}\n".encode("utf-8", "surrogateescape"))
+    refused = batch(terminal, tasks)
+    assert refused.stderr.startswith(f"Error: Line 1 of {Path('out', 'results.jsonl')} is no result of a batch: ")
+    assert something_else.read_bytes() == before
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
+    with running(time_scale=5) as upstream:
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
+        tasks = written(terminal, *(scripted(f"Task {n}", {"duration_s": 5 + 20 * (n > 5)}) for n in range(12)))
+        left = terminal.show("batch", str(tasks), "--out", "out", stop=lambda seen: "6/12" in seen)
+        assert left.returncode == 130
+        assert left.width <= 80
+        assert "the same command comes back" in left.text
+        assert batch(terminal, tasks).returncode == 0
+        assert upstream.emulator.counters()["creates"] == 12
+    assert len(results(terminal)) == 12
+
+
+def test_what_ends_with_a_batch_is_not_said_to_go_on_and_may_be_started_anew(terminal: Terminal):
+    tasks = written(terminal, "Task 1", scripted("Task 2", {"duration_s": 150}))
+    command = ["batch", str(tasks), "--out", "out"]
+    left = terminal.show(*command, stop=lambda seen: "1/2" in seen, AGENT_JOBS_MODE="foreground")
+    assert left.returncode == 130
+    assert "What this process held open ends with it" in left.text.replace("\n", " ")
+    assert batch(terminal, tasks, AGENT_JOBS_MODE="foreground").returncode == 3
+    assert [row.get("error", {}).get("code") for row in results(terminal)] == [None, "interrupted"]
+    assert batch(terminal, tasks, "--retry", AGENT_JOBS_MODE="foreground").returncode == 0

@@ -1,0 +1,361 @@
+"""What is wrong is found, named in the same words wherever one looks, and comes with its remedy."""
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio import to_thread
+from click.testing import CliRunner
+from hosts import read, scripted
+from mcp import Client
+from processes import serving
+from terminals import KEY, Terminal
+
+from agent_jobs.app import open_app
+from agent_jobs.cli.main import cli
+from agent_jobs.cli.terminal import cells
+from agent_jobs.emulator import running
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.errors import ConfigError
+from agent_jobs.mcp_server.server import build_server
+from agent_jobs.settings import VARIABLES, Settings
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield listener.getsockname()[1]
+
+
+def doctor(terminal: Terminal, **environment: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """The exit status, and the findings by what was looked at."""
+    shown = terminal.pipe("doctor", "--json", **environment)
+    findings: dict[str, list[dict[str, str]]] = {}
+    for finding in json.loads(shown.stdout)["findings"]:
+        findings.setdefault(finding["what"], []).append(finding)
+    return shown.returncode, findings
+
+
+def config(terminal: Terminal, **environment: str) -> tuple[int, dict[str, Any]]:
+    shown = terminal.pipe("config", "--json", **environment)
+    return shown.returncode, json.loads(shown.stdout)
+
+
+def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningServer):
+    status, findings = doctor(terminal)
+    assert status == 0
+    states = {what: {finding["state"] for finding in found} for what, found in findings.items() if what != "uvx"}
+    assert states == {
+        what: {"ok"}
+        for what in (
+            "version",
+            "python",
+            "settings",
+            "key",
+            "host",
+            "upstream",
+            "model",
+            "database",
+            "jobs",
+            "self-test",
+        )
+    }
+    assert [f"protocol {version}" in finding["text"] for version, finding in zip(
+        ("2025-11-25", "2026-07-28"), findings["self-test"], strict=True)] == [True, True]  # fmt: skip
+    assert findings["key"][0]["text"].endswith("...6789")
+    assert KEY not in json.dumps(findings)
+    counters = upstream.emulator.counters()
+    assert counters["creates"] + counters["retrieves"] == 0
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_it_fits_the_terminal(terminal: Terminal, columns: int):
+    shown = terminal.show("doctor", columns=columns, PATH="/nowhere")
+    # A path stays whole, to be copied.
+    assert all(cells(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+    assert shown.colours
+    assert "uvx is not on the PATH" in shown.text
+    assert not terminal.show("doctor", NO_COLOR="1").colours
+
+
+def test_uvx_that_only_a_shell_finds_is_named_by_its_path(terminal: Terminal, tmp_path: Path):
+    uvx = tmp_path / "uvx"
+    uvx.write_text("#!/bin/sh\n")
+    uvx.chmod(0o755)
+    [finding] = doctor(terminal, PATH=str(tmp_path))[1]["uvx"]
+    assert finding["state"] == "warning"
+    assert str(uvx) in finding["fix"]
+
+
+#: What the server over stdio says too, and of files each by itself; see WRONG for all the others.
+MISTAKES = {
+    "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT takes"),
+    "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
+    "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
+    "presets that are not there": ({"AGENT_JOBS_PRESETS": "/nowhere/presets.toml"}, "AGENT_JOBS_PRESETS"),
+    "a toolbox that is not there": ({"AGENT_JOBS_TOOLBOX": "/nowhere/tools.json"}, "AGENT_JOBS_TOOLBOX"),
+}
+
+
+@pytest.mark.parametrize(("environment", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_by_doctor_config_and_the_tools_in_the_same_words(
+    terminal: Terminal, upstream: RunningServer, environment: dict[str, str], words: str
+):
+    _, findings = doctor(terminal, **environment)
+    [by_doctor] = {f["text"] for found in findings.values() for f in found if words in f["text"]}
+    status, shown = config(terminal, **environment)
+    assert status == 1
+    assert by_doctor in shown["mistakes"]
+    where = "database" if "AGENT_JOBS_DATA_DIR" in environment else "settings"
+    assert by_doctor in [finding["text"] for finding in findings[where]]
+    with serving(terminal.folder, upstream.base_url, **environment) as server:
+        server.initialize()
+        said = json.dumps([server.call("agent_list"), server.call("agent_start", prompt="x")])
+        assert json.dumps(by_doctor)[1:-1] in said
+
+
+def test_what_is_not_used_of_the_toolbox_is_a_warning_in_the_same_words(terminal: Terminal, tmp_path: Path):
+    path = tmp_path / "tools.json"
+    odd = {"old": {"type": "sse", "url": "https://x/sse"}, "git": {"command": "uvx", "timeout": 60, "env": {"A": 1}}}
+    path.write_text(f"// as a host keeps it\n{json.dumps({'mcpServers': odd})}")
+    status, findings = doctor(terminal, AGENT_JOBS_TOOLBOX=str(path))
+    assert (status, {finding["state"] for finding in findings["settings"]}) == (0, {"warning"})
+    sentences = [finding["text"] for finding in findings["settings"]]
+    assert [sentence.partition(":")[0] for sentence in sentences] == ["AGENT_JOBS_TOOLBOX"] * 2
+    assert "old: type sse is of the past" in sentences[0]
+    assert sentences[1].endswith("git: timeout is not used, since hosts disagree on its unit: write timeout_s.")
+    environment = {"AGENT_JOBS_TOOLBOX": str(path), "AGENT_JOBS_DATA_DIR": str(tmp_path / "jobs")}
+    shown = CliRunner().invoke(cli, ["config", "--json"], env=environment)
+    assert (shown.exit_code, json.loads(shown.stdout)["mistakes"]) == (1, sentences)
+
+
+#: For each variable that can be set wrongly the ways in which it can.
+WRONG: Mapping[str, tuple[str, ...]] = {
+    "OPENAI_API_KEY": ("sk-caf\u00e9", "${OPENAI_API_KEY}", "sk-1\x7f"),
+    "AGENT_JOBS_API_KEY_FILE": ("/nowhere/key", "key", "/dev/null"),
+    "OPENAI_BASE_URL": ("api.openai.com/v1", "https://host:0/v1", "https://name:password@host/v1"),
+    "OPENAI_ORG_ID": ("org-\u00e9",),
+    "OPENAI_PROJECT_ID": ("proj-\u00e9",),
+    "AGENT_JOBS_AUTH": ("basic",),
+    "AGENT_JOBS_PRESETS": ("~nobody-of-this-name/presets.toml",),
+    "AGENT_JOBS_SECRETS": ("A=b", "CAFE"),
+    "AGENT_JOBS_DATA_DIR": ("~nobody-of-this-name/jobs",),
+    "AGENT_JOBS_FILE_ROOTS": ("src", "/no/such/folder", "~nobody-of-this-name"),
+    "AGENT_JOBS_RESULT_DIR": ("/dev/null/out", "~nobody-of-this-name/out"),
+    "AGENT_JOBS_MAX_WAIT_S": ("0", "soon"),
+    "AGENT_JOBS_START_TIMEOUT_S": ("901",),
+    "AGENT_JOBS_FOLLOW": ("all", "-1"),
+    "AGENT_JOBS_MAX_CONCURRENT": ("many", "0"),
+    "AGENT_JOBS_JOB_TIMEOUT_S": ("never",),
+    "AGENT_JOBS_MODE": ("fast",),
+    "AGENT_JOBS_RESUBMIT": ("twice",),
+    "AGENT_JOBS_RETENTION_DAYS": ("0", "nan", "ever"),
+    "AGENT_JOBS_DELETE_UPSTREAM": ("perhaps",),
+    "AGENT_JOBS_BUDGET_MODE": ("guess",),
+    "AGENT_JOBS_TOOLBOX": ("~nobody-of-this-name/tools.json",),
+    "AGENT_JOBS_TOOL_CONCURRENCY": ("0",),
+    "AGENT_JOBS_APPROVALS": ("yes",),
+    "AGENT_JOBS_INPUT_TIMEOUT_S": ("1",),
+    "AGENT_JOBS_ON_FINISH": ("say 'it", "/no/such/command x", "./notify"),
+    "AGENT_JOBS_PRICES": ("~nobody-of-this-name/prices.toml",),
+    "AGENT_JOBS_DAILY_BUDGET_USD": ("0", "$20"),
+    "AGENT_JOBS_STRUCTURED": ("both",),
+    "AGENT_JOBS_TASKS": ("always",),
+    "AGENT_JOBS_LOG_LEVEL": ("loud",),
+    "AGENT_JOBS_LOGLEVEL": ("debug",),
+    "AGENT_JOBS_": ("1",),
+}
+#: A secret that no header can carry, for those who name it.
+CAFE = {"CAFE": "caf\u00e9"}
+
+
+async def by_the_tools(environ: Mapping[str, str]) -> str:
+    """What the tools say in this environment, as the server over stdio has it."""
+    settings: Settings | ConfigError
+    try:
+        settings = Settings.from_env(environ)
+    except ConfigError as error:
+        settings = error
+    async with open_app(settings) as app, Client(build_server(app.engine)) as client:
+        answers = [await client.call_tool("agent_list"), await client.call_tool("agent_start", {"prompt": "x"})]
+    return json.dumps([read(answer) for answer in answers])
+
+
+def test_only_what_takes_anything_cannot_be_set_wrongly():
+    assert VARIABLES.keys() - WRONG.keys() == {"AGENT_JOBS_MODEL"}
+
+
+@pytest.mark.timeout(180)  # doctor, config, and each mistake at the tools
+@pytest.mark.parametrize("number", range(max(map(len, WRONG.values()))))
+async def test_each_way_to_set_each_variable_wrongly_is_named_in_the_same_words(terminal: Terminal, number: int):
+    wrong = {name: values[number] for name, values in WRONG.items() if number < len(values)}
+    _, findings = await to_thread.run_sync(lambda: doctor(terminal, **wrong, **CAFE))
+    by_doctor = {finding["text"] for finding in findings["settings"]}
+    status, shown = await to_thread.run_sync(lambda: config(terminal, **wrong, **CAFE))
+    assert status == 1
+    assert by_doctor <= set(shown["mistakes"])
+    sound = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": terminal.base_url, "AGENT_JOBS_DATA_DIR": str(terminal.folder)}
+    for name, value in wrong.items():
+        named = "CAFE" if value == "CAFE" else name
+        [sentence] = [each for each in by_doctor if each.startswith(f"{named} ")]
+        assert json.dumps(sentence)[1:-1] in await by_the_tools({**sound, name: value, **CAFE})
+
+
+def test_every_mistake_is_named_at_once_and_the_rest_stays_in_force(terminal: Terminal):
+    status, shown = config(
+        terminal, AGENT_JOBS_FOLLOW="all", AGENT_JOBS_MODE="fast", AGENT_JOBS_TYPO="1", AGENT_JOBS_MODEL="gpt-x",
+        AGENT_JOBS_SECRETS="TOKEN", TOKEN="caf\u00e9",
+    )  # fmt: skip
+    assert status == 1
+    named = [sentence.split()[0] for sentence in shown["mistakes"]]
+    assert sorted(named) == ["AGENT_JOBS_FOLLOW", "AGENT_JOBS_MODE", "AGENT_JOBS_TYPO", "TOKEN"]
+    assert shown["settings"]["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "environment"}
+    assert shown["settings"]["AGENT_JOBS_MODE"]["value"] == "auto"
+
+
+def test_config_shows_every_setting_and_no_secret(terminal: Terminal):
+    environment = {
+        "OPENAI_BASE_URL": "https://api.example.com/v1?api-key=password",
+        "AGENT_JOBS_SECRETS": "TOKEN,SHORT,GONE",
+        "TOKEN": "t" * 20 + "abcd",
+        "SHORT": "hunter2",
+    }
+    shown = terminal.pipe("config", **environment).stdout
+    assert [line.split()[0] for line in shown.splitlines()] == list(VARIABLES)
+    for secret in (KEY, "password", "tttt", "hunter2"):
+        assert secret not in shown
+    assert "TOKEN ...abcd, SHORT (set), GONE (empty)" in shown
+    assert config(terminal)[0] == 0
+
+
+def test_config_says_where_a_setting_comes_from(terminal: Terminal, tmp_path: Path):
+    env, key = tmp_path / "env", tmp_path / "key"
+    env.write_text("AGENT_JOBS_MODEL=gpt-x\nAGENT_JOBS_FOLLOW=never\n")
+    key.write_text("sk-from-a-file-wxyz\n")
+    more = {"AGENT_JOBS_FOLLOW": "7", "AGENT_JOBS_API_KEY_FILE": str(key)}
+    told = json.loads(terminal.pipe("--env-file", str(env), "config", "--json", **more).stdout)["settings"]
+    assert told["AGENT_JOBS_MODEL"] == {"value": "gpt-x", "from": "env file"}
+    assert told["AGENT_JOBS_FOLLOW"] == {"value": 7, "from": "environment"}
+    assert told["OPENAI_API_KEY"] == {"value": "...wxyz", "from": "key file"}
+    assert told["AGENT_JOBS_AUTH"] == {"value": "auto", "from": "default"}
+
+
+def test_upstream_that_does_not_answer_is_told_apart_from_a_refused_key(terminal: Terminal, closed_port: int):
+    status, findings = doctor(terminal, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
+    assert status == 1
+    assert "OPENAI_BASE_URL" in findings["upstream"][0]["fix"]
+    assert "connection refused, cannot connect to 127.0.0.1" in findings["upstream"][0]["text"]
+    status, findings = doctor(terminal, OPENAI_API_KEY="invalid")
+    assert status == 1
+    assert "refuses the key" in findings["upstream"][0]["text"]
+
+
+def test_a_key_is_sent_nowhere_while_its_address_cannot_be_used(terminal: Terminal):
+    status, findings = doctor(terminal, OPENAI_BASE_URL="gateway.corp/v1")
+    assert status == 1
+    assert "OPENAI_BASE_URL" in findings["settings"][0]["text"]
+    assert "upstream" not in findings
+    assert findings["database"][0]["state"] == "ok"
+
+
+def test_an_address_without_its_path_is_no_model_that_is_missing(terminal: Terminal, upstream: RunningServer):
+    _, findings = doctor(terminal, OPENAI_BASE_URL=f"{upstream.url}/elsewhere")
+    [finding] = findings["upstream"]
+    assert finding["state"] == "warning"
+    assert "check OPENAI_BASE_URL, which usually ends in /v1" in finding["fix"]
+    assert "model" not in findings
+
+
+def test_models_that_are_not_there_or_soon_will_not_be_are_told(terminal: Terminal):
+    status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-nowhere")
+    assert status == 1
+    assert findings["upstream"][0]["state"] == "ok"
+    assert findings["model"][0]["state"] == "problem"
+    [finding] = doctor(terminal, AGENT_JOBS_MODEL="gpt-5")[1]["model"]
+    assert "2026-12-11" in finding["text"]
+    assert finding["state"] == "warning"
+
+
+def test_model_that_only_the_list_names_is_there(terminal: Terminal, upstream: RunningServer):
+    """How lists look, and what is said without one, is in test_model_list.py."""
+    upstream.queue_fault(on="any", match="gpt-6-sol", status=404, body={"detail": "Not Found"}, times=-1)
+    status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-6-sol")
+    assert (status, findings["model"][0]["text"]) == (0, "gpt-6-sol is there")
+    assert findings["upstream"][0]["state"] == "ok"
+
+
+def test_jobs_that_nobody_works_on_are_found_and_those_of_a_living_server_are_not(
+    terminal: Terminal, upstream: RunningServer
+):
+    job_id = terminal.pipe("start", "--detach", scripted("Long", {"duration_s": 3000})).stdout.strip()
+    [finding] = doctor(terminal)[1]["jobs"]
+    assert job_id in finding["text"]
+    assert "agent-jobs watch --all" in finding["fix"]
+    with serving(terminal.folder, upstream.base_url) as server:
+        server.initialize()
+        server.call("agent_list")
+        _, findings = doctor(terminal)
+    assert [finding["state"] for finding in findings["jobs"]] == ["ok"]
+    assert f"agent-jobs server (pid {server.process.pid})" in findings["database"][0]["text"]
+
+
+def test_jobs_of_several_addresses_are_told_each_with_its_own(terminal: Terminal, upstream: RunningServer):
+    here = terminal.pipe("start", "--detach", scripted("Here", {"duration_s": 3000})).stdout.strip()
+    with running() as elsewhere:
+        there = terminal.pipe(
+            "start", "--detach", scripted("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
+        )
+    findings = doctor(terminal)[1]["jobs"]
+    told = {finding["text"].removeprefix("nobody works on "): finding["fix"] for finding in findings}
+    assert told[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
+    assert told[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
+
+
+def test_a_start_that_nobody_can_confirm_is_found(terminal: Terminal):
+    script = {"faults": [{"on": "create", "status": 500, "after_accept": True}]}
+    terminal.pipe("run", scripted("Lost", script))
+    [finding] = doctor(terminal)[1]["jobs"]
+    assert "agent-jobs adopt" in finding["fix"]
+
+
+def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal: Terminal):
+    status, findings = doctor(terminal, OPENAI_API_KEY="")
+    assert status == 1
+    assert findings["key"][0]["text"].startswith("No API key is set")
+    assert "upstream" not in findings
+    assert findings["database"][0]["state"] == "ok"
+    findings = doctor(terminal, OPENAI_API_KEY="", AGENT_JOBS_PRESETS="/nowhere/presets.toml")[1]
+    assert "AGENT_JOBS_PRESETS" in findings["settings"][0]["text"]
+
+
+def test_a_database_of_a_newer_version_is_left_alone(terminal: Terminal):
+    import sqlite3
+
+    terminal.pipe("list")
+    with sqlite3.connect(terminal.folder / "jobs.db") as db:
+        db.execute("PRAGMA user_version = 999")
+    db.close()
+    status, findings = doctor(terminal)
+    assert status == 1
+    assert "newer" in findings["database"][0]["text"]
+
+
+def test_doctor_warns_of_its_own_key_files_that_others_can_read(terminal: Terminal, tmp_path: Path):
+    key, env = tmp_path / "key", tmp_path / "env"
+    key.write_text(KEY)
+    env.write_text(f"OPENAI_API_KEY={KEY}\n")
+    key.chmod(0o644)
+    env.chmod(0o644)
+    more = {"AGENT_JOBS_API_KEY_FILE": str(key)}
+    shown = json.loads(terminal.pipe("--env-file", str(env), "doctor", "--json", **more).stdout)["findings"]
+    warned = [finding["fix"] for finding in shown if finding["what"] == "key" and finding["state"] == "warning"]
+    assert warned == [f"chmod 600 {key}", f"chmod 600 {env}"]

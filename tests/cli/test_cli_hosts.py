@@ -1,0 +1,314 @@
+"""What doctor says of the hosts' own files: real files in a home of their own."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from terminals import KEY, Terminal
+
+from agent_jobs import __version__
+from agent_jobs.cli import host_checks
+from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.host_checks import host_findings, key_file_findings
+from agent_jobs.cli.terminal import cells
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.install.config_file import Scope, locate
+from agent_jobs.install.entry import installed
+from agent_jobs.install.hosts import HOSTS, Launch, Machine
+from agent_jobs.mcp_server.pacing import WAIT_CAPS_S, wait_cap_s
+from agent_jobs.settings import Settings
+
+WRITTEN = [name for name, host in HOSTS.items() if host.user]
+PINNED = (f"agent-jobs@{__version__}",)
+NONE: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody's home and project, and what a shell of theirs has set."""
+
+    home: Path
+    environ: dict[str, str]
+
+    @property
+    def machine(self) -> Machine:
+        return Machine("linux", self.home, self.environ, self.home / "project")
+
+    def file(self, host: str, scope: Scope = "user") -> Path:
+        return locate(HOSTS[host], self.machine, scope)
+
+    def writes(self, host: str, text: str, scope: Scope = "user") -> None:
+        path = self.file(host, scope)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def installs(
+        self, host: str, env: Mapping[str, str] = NONE, *, scope: Scope = "user", args: tuple[str, ...] = PINNED
+    ) -> None:
+        """The entry as `install` writes it."""
+        self.writes(host, installed(HOSTS[host], "", Launch(sys.executable, args), env), scope)
+
+    def changes(self, host: str, change: Callable[[dict[str, Any]], None], env: Mapping[str, str] = NONE) -> None:
+        """An entry that the person changed, in a JSON file."""
+        self.installs(host, env)
+        document = json.loads(self.file(host).read_text())
+        change(document[HOSTS[host].keys[0]]["agent-jobs"])
+        self.file(host).write_text(json.dumps(document))
+
+    def hears(self) -> list[Finding]:
+        return list(host_findings(self.machine, Settings.forgiving(self.environ)[0]))
+
+    def hears_one(self) -> Finding:
+        [finding] = self.hears()
+        assert finding.what == "host"
+        assert finding.state == "ok" or finding.fix
+        return finding
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Person:
+    key = tmp_path / "key"
+    key.write_text(KEY + "\n")
+    (tmp_path / "project").mkdir()
+    return Person(tmp_path, {"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": KEY, "HOME": str(tmp_path)})
+
+
+def test_a_person_without_hosts_hears_one_line(person: Person):
+    finding = person.hears_one()
+    assert (finding.state, finding.fix) == ("ok", "")
+    assert "agent-jobs install HOST" in finding.text
+
+
+def test_a_host_s_file_without_us_is_no_finding(person: Person):
+    person.writes("cursor", '{"mcpServers": {"other": {"command": "x"}}}')
+    assert "no host's file names agent-jobs" in person.hears_one().text
+
+
+@pytest.mark.parametrize("scope", ["user", "project"])
+@pytest.mark.parametrize("host", WRITTEN)
+def test_what_install_writes_is_right(person: Person, host: str, scope: Scope):
+    if scope == "project" and HOSTS[host].project is None:
+        return
+    env = {"AGENT_JOBS_API_KEY_FILE": str(person.home / "key")} if not HOSTS[host].hands_key_over else {}
+    person.installs(host, env, scope=scope)
+    finding = person.hears_one()
+    assert finding.state == "ok"
+    assert finding.text.startswith(f"{HOSTS[host].title} ({person.file(host, scope)}) starts agent-jobs {__version__}")
+    assert f"up to {wait_cap_s(host):g} s" in finding.text
+
+
+@pytest.mark.parametrize("host", WRITTEN)
+@pytest.mark.parametrize(("text", "state"), [("{,", "warning"), ('{"agent-jobs": [,', "problem")])
+def test_a_file_that_no_host_could_read_is_named(person: Person, host: str, text: str, state: str):
+    person.writes(host, text)
+    finding = person.hears_one()
+    assert finding.state == state
+    assert str(person.file(host)) in finding.text
+    assert f"agent-jobs install {host}" in finding.fix
+
+
+def test_an_entry_that_is_none_is_named(person: Person):
+    person.writes("cursor", '{"mcpServers": {"agent-jobs": "uvx"}}')
+    assert person.hears_one().state == "problem"
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(person: Person):
+    person.file("cursor").mkdir(parents=True)
+    assert "cannot be read" in person.hears_one().text
+
+
+@pytest.mark.parametrize("command", ["/nowhere/uvx", "no-such-program", "~/.local/bin/uvx", "", None, 7])
+def test_a_command_that_is_not_there_is_a_problem(person: Person, command: object):
+    person.changes("cursor", lambda entry: entry.update(command=command))
+    finding = person.hears_one()
+    assert (finding.state, finding.fix) == ("problem", "agent-jobs install cursor")
+    assert str(command) in finding.text if command and command != 7 else "no command" in finding.text
+
+
+def test_a_command_that_only_a_shell_finds_is_told_of_apps_and_not_of_terminals(person: Person):
+    tool = person.home / "bin/uvx"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    person.environ["PATH"] = str(tool.parent)
+    person.changes("cursor", lambda entry: entry.update(command="uvx"))
+    assert (person.hears_one().state, person.hears_one().fix) == ("warning", "agent-jobs install cursor")
+    person.file("cursor").unlink()
+    person.changes("claude-code", lambda entry: entry.update(command="uvx"))
+    assert person.hears_one().state == "ok"
+
+
+def test_a_clone_that_was_moved_away_is_a_problem(person: Person):
+    person.installs("codex", args=("--from", str(person.home / "clone"), "agent-jobs"))
+    assert f"{person.home / 'clone'}, which is not there" in person.hears_one().text
+    (person.home / "clone").mkdir()
+    assert person.hears_one().state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("args", "older"),
+    [
+        (("agent-jobs@0.0.9",), True),
+        (("agent-jobs==0.0.10",), True),
+        (("--from", "agent-jobs==0.1.0rc2", "agent-jobs"), True),
+        (("agent-jobs@0.1",), True),
+        (("agent-jobs@0.1.0",), False),
+        (("agent-jobs@0.1.1",), False),
+        (("agent-jobs@0.10.0",), False),
+        (("agent-jobs@latest",), False),
+        (("agent-jobs",), False),
+    ],
+)
+def test_a_pin_to_an_older_version_is_told(
+    person: Person, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], older: bool
+):
+    monkeypatch.setattr(host_checks, "__version__", "0.1.0")
+    person.installs("codex", args=args)
+    finding = person.hears_one()
+    assert (finding.state == "warning") == older
+    assert not older or (finding.fix, "and this is 0.1.0" in finding.text) == ("agent-jobs install codex", True)
+
+
+@pytest.mark.parametrize("host", ["claude-code", "cursor", "codex", "opencode", "qwen"])
+def test_a_key_that_is_taken_from_an_environment_without_one_is_told(person: Person, host: str):
+    del person.environ["OPENAI_API_KEY"]
+    person.installs(host)
+    finding = person.hears_one()
+    assert finding.state == "warning"
+    assert "takes OPENAI_API_KEY from the environment" in finding.text
+    assert finding.fix == f"agent-jobs install {host} --env AGENT_JOBS_API_KEY_FILE=PATH"
+
+
+@pytest.mark.parametrize("reference", ["$OPENAI_API_KEY", "${OPENAI_API_KEY}", "${env:OPENAI_API_KEY}"])
+def test_a_reference_that_the_host_does_not_fill_is_no_key(person: Person, reference: str):
+    person.installs("claude-desktop", {"OPENAI_API_KEY": reference})
+    [*findings] = person.hears()
+    assert any("gives the server no OPENAI_API_KEY" in finding.text for finding in findings)
+
+
+def test_an_entry_without_a_key_is_told(person: Person):
+    person.changes("cursor", lambda entry: entry.pop("env"))
+    assert "gives the server no OPENAI_API_KEY" in person.hears_one().text
+
+
+def test_a_key_that_the_host_asks_for_is_its_own_matter(person: Person):
+    del person.environ["OPENAI_API_KEY"]
+    person.installs("vscode")
+    assert person.hears_one().state == "ok"
+
+
+def test_a_key_file_that_is_not_there_is_told_in_the_words_of_the_server(person: Person):
+    person.installs("claude-desktop", {"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})
+    finding = person.hears_one()
+    [sentence] = Settings.forgiving({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
+    assert finding.state == "problem"
+    assert sentence in finding.text
+    assert finding.fix.startswith("correct that, or give it another value: agent-jobs install claude-desktop --env ")
+
+
+def test_another_key_is_told_without_showing_either(person: Person):
+    person.installs("claude-desktop", {"OPENAI_API_KEY": "sk-another-9876543210"})
+    finding = person.hears_one()
+    assert finding.state == "warning"
+    assert "...3210 there, ...6789 here" in finding.text
+    assert KEY not in finding.text
+
+
+def test_every_setting_of_the_entry_is_looked_at(person: Person):
+    person.installs("cursor", {"AGENT_JOBS_FOLLOW": "all", "AGENT_JOBS_MODELL": "x"})
+    found = {finding.state: finding.text for finding in person.hears()}
+    assert "AGENT_JOBS_FOLLOW takes auto" in found["problem"]
+    assert "did you mean AGENT_JOBS_MODEL?" in found["warning"]
+
+
+def test_other_places_than_this_terminal_s_are_told_with_how_to_make_them_one(person: Person):
+    here = {"AGENT_JOBS_DATA_DIR": "/jobs", "OPENAI_BASE_URL": "https://here.example/v1?api-key=secret"}
+    person.environ.update(here)
+    person.installs("cursor")
+    data, upstream = person.hears()
+    assert "this terminal in /jobs" in data.text
+    assert "agent-jobs install cursor --env AGENT_JOBS_DATA_DIR=/jobs" in data.fix
+    assert "https://here.example/v1" in upstream.text
+    assert "secret" not in upstream.text + upstream.fix
+    person.installs("cursor", here)
+    assert person.hears_one().state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("host", "entry", "variables", "told"),
+    [
+        ("codex", {}, {}, None),
+        ("codex", {"tool_timeout_sec": 60}, {}, "gives a tool call up after 60 s, and a poll waits up to 240 s"),
+        ("codex", {"tool_timeout_sec": 60}, {"AGENT_JOBS_MAX_WAIT_S": "50"}, None),
+        ("codex", {}, {"AGENT_JOBS_MAX_WAIT_S": "300"}, "after 300 s, and a poll waits up to 300 s"),
+        ("claude-code", {}, {"AGENT_JOBS_MAX_WAIT_S": "3600"}, None),
+        ("claude-code", {"timeout": 60_000}, {}, "after 60 s, and a poll waits up to 1500 s"),
+        ("claude-code", {"timeout": 600}, {}, None),
+        ("claude-code", {"timeout": "60000"}, {}, None),
+        ("cursor", {}, {"AGENT_JOBS_MAX_WAIT_S": "90"}, "after 60 s, and a poll waits up to 90 s"),
+        ("vscode", {}, {"AGENT_JOBS_MAX_WAIT_S": "90"}, None),
+    ],
+)
+def test_a_host_that_gives_up_before_we_answer_is_told(
+    person: Person, host: str, entry: dict[str, Any], variables: dict[str, str], told: str | None
+):
+    if host == "codex":
+        person.installs(host, variables)
+        text = person.file(host).read_text()
+        for name, value in entry.items():
+            text = text.replace(f"{name} = 300", f"{name} = {value}")
+        person.file(host).write_text(text)
+    else:
+        person.changes(host, lambda found: found.update(entry), variables)
+    finding = person.hears_one()
+    assert finding.state == ("warning" if told else "ok")
+    assert told is None or told in finding.text
+    assert told is None or "AGENT_JOBS_MAX_WAIT_S=" in finding.fix
+
+
+def test_hosts_that_are_waited_for_longer_are_known_by_the_names_they_give_themselves():
+    others = {"gemini-cli", "continue-cli-client", "@cline/core"}
+    assert WAIT_CAPS_S.keys() - HOSTS.keys() == others  # whose files are not read here, or whose names differ
+
+
+def test_in_the_home_folder_a_file_is_looked_at_once(person: Person):
+    person.installs("cursor")
+    at_home = Machine("linux", person.home, person.environ, person.home)
+    assert len(list(host_findings(at_home, Settings.forgiving(person.environ)[0]))) == 1
+
+
+def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: Path):
+    terminal = Terminal(upstream.base_url, tmp_path / "data")
+    terminal.pipe("install", "codex", "--no-check")
+    (tmp_path / ".cursor").mkdir()
+    (tmp_path / ".cursor/mcp.json").write_text('{"agent-jobs": [')
+    shown = terminal.show("doctor")
+    assert shown.returncode == 1
+    assert "X  host        Cursor" in shown.text
+    assert "!  host        Codex" in shown.text  # for it keeps its jobs elsewhere
+    assert all(cells(line) <= 80 or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_open"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o666, True)]
+)
+def test_key_files_that_others_can_read_are_named_with_the_line_that_closes_them(
+    person: Person, mode: int, is_open: bool
+):
+    ours, theirs = person.home / "our key", person.home / "key"
+    for file in (ours, theirs):
+        file.write_text(KEY)
+        file.chmod(mode)
+    person.installs("cursor", {"AGENT_JOBS_API_KEY_FILE": str(theirs)})
+    person.writes("claude-desktop", "{,")
+    findings = list(key_file_findings(person.machine, [ours, person.home / "gone"]))
+    assert [finding.fix for finding in findings] == [
+        f"chmod 600 '{person.home}/our key'",
+        f"chmod 600 {person.home}/key",
+    ] * is_open
+    assert all(finding.state == "warning" and f"mode {mode:o}" in finding.text for finding in findings)
+    assert KEY not in str(findings)

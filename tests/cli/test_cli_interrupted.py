@@ -1,0 +1,242 @@
+"""Ctrl-C before upstream has named the response: nothing that is paid is lost, and the id is always shown."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+from fork_server import COMMAND, Process
+from hosts import scripted
+from terminals import Terminal
+
+from agent_jobs.emulator.server import RunningServer
+
+WORK = "Compare two queues and say which of them is to be taken for what"
+#: Upstream takes the request and names the response some seconds later.
+SLOW_CREATE = {"duration_s": 3, "text": "Done.", "faults": [{"on": "create", "delay_s": 4}]}
+NEVER_NAMED = {"duration_s": 3, "faults": [{"on": "create", "delay_s": 3000}]}
+JOB_ID = re.compile(r"job_[0-9a-z]{12}")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent to a process")
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+@contextmanager
+def begun(terminal: Terminal, *arguments: str, **more: str) -> "Generator[subprocess.Popen[str]]":
+    """A command on pipes, to be interrupted on the way."""
+    with Process(
+        [*COMMAND, *arguments], env=terminal.environment(**more), cwd=terminal.folder.parent,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_create(upstream: RunningServer) -> None:
+    limit = time.monotonic() + 40
+    while upstream.emulator.counters()["creates"] == 0:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def read_until(stream: IO[str] | None, words: str) -> str:
+    """Read lines of a command up to the one with these words."""
+    assert stream is not None
+    seen = ""
+    while words not in seen:
+        line = stream.readline()
+        assert line, seen
+        seen += line
+    return seen
+
+
+def jobs_of(terminal: Terminal) -> list[dict[str, str]]:
+    return json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "--json"], ["start"], ["start", "--json"], ["start", "--wait"]])
+def test_the_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream: RunningServer, command: list[str]):
+    with begun(terminal, *command, scripted(WORK, SLOW_CREATE)) as process:
+        wait_for_create(upstream)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=40)
+    assert process.returncode == 130
+    [job] = jobs_of(terminal)
+    assert job["job_id"] in stdout + stderr
+    assert "waiting until upstream names the response" in stderr
+    assert f"Interrupted. Left {job['job_id']}: it goes on upstream." in stderr
+    again = terminal.pipe("run", scripted(WORK, SLOW_CREATE))
+    assert (again.returncode, again.stdout) == (0, "Done.\n")
+    assert f"An identical job, {job['job_id']}, is already" in again.stderr
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+@pytest.mark.parametrize("command", [["run"], ["start"]])
+def test_the_second_ctrl_c_leaves_at_once_and_says_what_may_be_running(
+    terminal: Terminal, upstream: RunningServer, command: list[str]
+):
+    with begun(terminal, *command, scripted(WORK, NEVER_NAMED)) as process:
+        wait_for_create(upstream)
+        process.send_signal(signal.SIGINT)
+        seen = read_until(process.stderr, "Ctrl-C again leaves at once")
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=40)
+    assert process.returncode == 130
+    [job_id] = set(JOB_ID.findall(stdout + seen + stderr))
+    assert f"Interrupted. Left {job_id}: it may be running and billed" in stderr
+
+
+def test_an_unconfirmed_start_names_the_flag_that_starts_another(terminal: Terminal, upstream: RunningServer):
+    asked = scripted(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
+    assert terminal.pipe("run", asked).returncode == 3
+    again = terminal.pipe("run", asked)
+    assert again.returncode == 3
+    assert "is already failed (start_unconfirmed). --new starts another." in again.stderr
+    before = upstream.emulator.counters()["creates"]
+    terminal.pipe("run", "--new", asked)
+    assert upstream.emulator.counters()["creates"] == before + 1
+
+
+def test_a_person_is_asked_before_an_unconfirmed_start_answers(terminal: Terminal):
+    asked = scripted(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
+    assert terminal.pipe("run", asked).returncode == 3
+    refused = terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="n\n")
+    assert "which may be paid twice?" in refused.text
+    assert refused.returncode == 3
+    assert len(jobs_of(terminal)) == 1
+    terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="y\n")
+    assert len(jobs_of(terminal)) == 2
+
+
+def test_what_was_left_unsent_is_named_before_it_is_sent(terminal: Terminal):
+    left = terminal.show("run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    [job] = jobs_of(terminal)
+    assert (left.returncode, job["status"]) == (130, "pending")
+    watched = terminal.show("watch", stop=lambda seen: "left unsent" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    assert f"Sending {job['job_id']}, which was left unsent: {WORK[:20]}" in watched.text.replace("\n", "")
+
+
+def test_what_waits_for_another_endpoint_is_not_said_to_be_sent(terminal: Terminal):
+    terminal.show("run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    other = terminal.pipe("run", "Other work")
+    assert other.returncode == 0
+    assert "left unsent" not in other.stderr
+
+
+def test_a_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal: Terminal):
+    wrong = terminal.show(
+        "run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1"
+    )
+    assert wrong.returncode == 130
+    right = terminal.pipe("run", WORK)
+    assert right.returncode == 0
+    assert "identical" not in right.stderr
+    assert {job["status"] for job in jobs_of(terminal)} == {"pending", "completed"}
+
+
+#: Presses Ctrl-C where a function is entered: `{function: [the end of its file, how often]}`.
+PRESS = """
+import os, signal, sys
+places = {places!r}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has the children of its background jobs ignore it
+def press(frame, event, argument):
+    code = frame.f_code
+    if event == "call" and code.co_qualname in places and code.co_filename.endswith(places[code.co_qualname][0]):
+        for _ in range(places.pop(code.co_qualname)[1]):
+            os.kill(os.getpid(), signal.SIGINT)
+sys.setprofile(press)
+"""
+
+
+def pressed(terminal: Terminal, *command: str, **places: tuple[str, int]) -> "subprocess.CompletedProcess[str]":
+    """Run a command that presses Ctrl-C on itself at such places."""
+    folder = terminal.folder.parent / "press"
+    folder.mkdir()
+    named = {name.replace("__", "."): place for name, place in places.items()}
+    (folder / "sitecustomize.py").write_text(PRESS.format(places=named))
+    return terminal.pipe(*command, PYTHONPATH=str(folder), AGENT_JOBS_LOG_LEVEL="error")
+
+
+MODULE = "<module>"
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "file"),
+    [
+        (["list"], "_serve_or_command", "agent_jobs/__main__.py"),
+        (["run", "x"], MODULE, "agent_jobs/cli/main.py"),
+        (["--help"], "Command.make_context", "click/core.py"),
+        (["doctor"], "Commands.resolve_command", "cli/__init__.py"),
+        (["list"], "Settings.from_env", "agent_jobs/settings.py"),
+        (["run", "x"], MODULE, "agent_jobs/engine/start.py"),  # imported on the event loop, as is the next
+        (["start", "x"], MODULE, "agent_jobs/engine/worker.py"),
+        (["list"], MODULE, "agent_jobs/store/records.py"),
+        (["list"], "shutdown", "logging/__init__.py"),
+        (["list"], "_shutdown", "threading.py"),
+        (["result", "x", "--json"], "Refusal.show", "cli/session.py"),
+    ],
+    ids=str,
+)
+def test_ctrl_c_is_reported_alike_wherever_it_is_pressed(
+    terminal: Terminal, command: list[str], function: str, file: str
+):
+    """From the first line of ours to the last of Python's own: while it imports, parses, opens, shows, and ends."""
+    ended = pressed(terminal, *command, **{function.replace(".", "__"): (file, 2)})
+    assert (ended.returncode, ended.stderr) == (130, "Interrupted.\n")
+
+
+def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
+    # Modules are cleared last of all, after Python has given its signal handlers up.
+    folder = terminal.folder.parent / "press"
+    folder.mkdir()
+    last = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nclass Last:\n"
+    last += " def __del__(self, kill=os.kill, pid=os.getpid()):\n  kill(pid, 2)\nlast = Last()\n"
+    (folder / "sitecustomize.py").write_text(last)
+    ended = terminal.pipe("list", PYTHONPATH=str(folder))
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"follow": ("cli/watch.py", 1), "App__hurry": ("agent_jobs/app.py", 1)},
+        {"follow": ("cli/watch.py", 2)},
+        {"follow": ("cli/watch.py", 1), "Interrupted__show": ("cli/interruption.py", 1)},
+        {"follow": ("cli/watch.py", 1), "shutdown": ("logging/__init__.py", 1)},
+    ],
+    ids=["closing", "before the loop turns", "reporting", "atexit"],
+)
+def test_a_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, places: dict[str, tuple[str, int]]):
+    ended = pressed(terminal, "run", scripted(WORK, {"duration_s": 3000}), **places)
+    [job] = jobs_of(terminal)
+    assert ended.returncode == 130
+    assert ended.stderr.splitlines()[-1].startswith(f"Interrupted. Left {job['job_id']}: it goes on upstream.")
+    assert ended.stderr.count("Interrupted.") == 1
+
+
+def test_ctrl_c_after_the_end_still_shows_the_answer(terminal: Terminal):
+    ended = pressed(terminal, "run", scripted(WORK, {"text": "Done."}), App__hurry=("agent_jobs/app.py", 1))
+    assert (ended.returncode, ended.stdout) == (0, "Done.\n")
+
+
+def test_run_json_says_what_a_job_that_asks_needs(terminal: Terminal):
+    function = '{"type":"function","name":"look_up","parameters":{"type":"object","properties":{}}}'
+    asked = scripted(WORK, {"function_calls": [{"name": "look_up", "arguments": {}}]})
+    ended = terminal.pipe("run", "--json", "--option", f"tools=[{function}]", asked)
+    told = json.loads(ended.stdout)
+    assert ended.returncode == 6
+    assert told["needs"][0]["name"] == "look_up"
+    assert told["next"] == f"agent-jobs reply {told['job_id']}"

@@ -1,0 +1,602 @@
+"""Jobs from the terminal: started, found, read, stopped, on the database that the server has too."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fork_server import COMMAND, Process, run
+from hosts import scripted
+from processes import serving
+from terminals import KEY, Terminal
+
+from agent_jobs.emulator import running
+from agent_jobs.emulator.server import RunningServer
+
+WORK = "Compare three caches"
+LONG = {"duration_s": 300}
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def listed(terminal: Terminal, *arguments: str) -> list[dict[str, Any]]:
+    return json.loads(terminal.pipe("list", "--json", *arguments).stdout)["jobs"]
+
+
+def test_run_prints_the_answer_and_nothing_else_on_stdout(terminal: Terminal):
+    ran = terminal.pipe("run", scripted(WORK, {"text": "Take the second.\n", "searches": 2}), "--web-search")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "Take the second.\n"
+    assert "completed" in ran.stderr
+
+
+def test_run_reads_a_prompt_from_stdin_and_options_by_name(terminal: Terminal, upstream: RunningServer):
+    ran = terminal.pipe(
+        "run", "-", "--model", "emulated-1", "--effort", "low", "--option", "max_output_tokens=500",
+        "--option", "verbosity=low", "--json", stdin=scripted("From a pipe", {"text": "Yes."}),
+    )  # fmt: skip
+    answer = json.loads(ran.stdout)
+    assert answer["status"] == "completed"
+    assert answer["output"] == "Yes."
+    [job] = listed(terminal)
+    request = json.loads(terminal.pipe("show", job["job_id"], "--json").stdout)["request"]
+    assert request["max_output_tokens"] == 500
+    assert request["text"] == {"verbosity": "low"}
+    assert request["model"] == "emulated-1"
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [({"end": "failed"}, 3), ({"end": "incomplete"}, 4), ({"end": "completed"}, 0)]
+)
+def test_the_exit_status_tells_how_the_job_ended(terminal: Terminal, script: dict[str, Any], status: int):
+    assert terminal.pipe("run", scripted(WORK, script)).returncode == status
+    [job] = listed(terminal)
+    assert terminal.pipe("result", job["job_id"]).returncode == status
+    assert terminal.pipe("watch", job["job_id"]).returncode == status
+
+
+def test_what_is_refused_starts_nothing_and_says_what_to_change(terminal: Terminal):
+    refused = terminal.pipe("run", WORK, "--option", "max_tokens=5")
+    assert refused.returncode == 1
+    assert "max_output_tokens" in refused.stderr
+    assert refused.stdout == ""
+    told = json.loads(terminal.pipe("run", WORK, "--preset", "deep", "--json").stdout)
+    assert told["error"]["code"] == "bad_request"
+    assert terminal.pipe("run", WORK, "--option", "verbosity").returncode == 2
+    assert listed(terminal) == []
+
+
+def test_a_dry_run_says_what_it_would_cost_and_starts_nothing(terminal: Terminal):
+    told = json.loads(terminal.pipe("run", WORK, "--option", "dry_run=true").stdout)
+    assert told["dry_run"] is True
+    assert listed(terminal) == []
+
+
+def test_a_file_that_the_command_line_names_may_be_read(terminal: Terminal):
+    (terminal.folder.parent / "notes.txt").write_text("a note")
+    ran = terminal.pipe("run", WORK, "--file", "notes.txt")
+    assert ran.returncode == 0, ran.stderr
+    [job] = listed(terminal)
+    request = json.loads(terminal.pipe("show", job["job_id"], "--json").stdout)["request"]
+    assert len(request["input"][0]["content"]) == 2
+
+
+def test_a_prompt_that_is_not_utf_8_and_a_home_that_is_not_there_are_told_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer
+):
+    for line, told in (
+        ("printf 'caf\\351' | {} run -", "stdin is not UTF-8"),
+        ("{} run x --file '~no-such-person/x'", "home"),
+    ):
+        command = line.format(" ".join(COMMAND))
+        refused = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60, env=terminal.environment()
+        )
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def shell(terminal: Terminal, line: str, **inherited: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a line of a shell, where {} is the command."""
+    command = ["sh", "-c", line.format(" ".join(COMMAND))]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=terminal.environment(),
+        cwd=terminal.folder.parent, **inherited,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt"),
+    [
+        ("printf 'the file\\n' | {} run 'Summarise this'", "Summarise this\n\nthe file\n"),
+        ("printf '\\357\\273\\277the file\\r\\n' | {} start 'Summarise this'", "Summarise this\n\nthe file\n"),
+        ("printf 'the file' > f; {} run 'Summarise this' < f", "Summarise this\n\nthe file"),
+        ("(sleep 1; printf 'the '; sleep 1; printf file) | {} run x", "x\n\nthe file"),
+        ("printf 'the file' | {} run -", "the file"),
+        ("printf ' \\n' | {} run x", "x"),
+        ("{} run x < /dev/null", "x"),
+        ("{} run x <&-", "x"),
+        ("{} start x <&-", "x"),
+        ("{} run x", "x"),
+    ],
+)
+def test_what_is_piped_in_is_appended_to_the_prompt(
+    terminal: Terminal, upstream: RunningServer, line: str, prompt: str
+):
+    reading, writing = os.pipe()  # inherited, open, and never written to
+    try:
+        ran = shell(terminal, line, stdin=reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert ran.returncode == 0, ran.stderr
+    assert ("Nothing came from stdin" in ran.stderr) == (line == "{} run x")
+    [job] = listed(terminal)
+    [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    assert run["metadata"]["job_id"] == job["job_id"]
+    items = httpx2.get(
+        f"{upstream.base_url}/responses/{run['id']}/input_items", headers={"Authorization": f"Bearer {KEY}"}
+    ).json()
+    assert [part["text"] for item in items["data"] for part in item["content"]] == [prompt]
+
+
+@pytest.mark.parametrize("line", ["printf 'caf\\351' | {} run x", "printf 'caf\\351' | {} start x"])
+def test_stdin_that_cannot_be_read_is_refused_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer, line: str
+):
+    refused = shell(terminal, line)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "stdin is" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def test_a_file_may_be_named_from_this_folder_and_an_empty_name_is_not_this_folder(terminal: Terminal):
+    below, beside = terminal.folder.parent / "below", terminal.folder.parent / "beside.md"
+    below.mkdir()
+    beside.write_text("What stands beside.")
+    command = [*COMMAND, "run", WORK, "--option", "dry_run=true", "--file"]
+
+    def ran(file: str) -> "subprocess.CompletedProcess[str]":
+        return run([*command, file], cwd=below, env=terminal.environment())
+
+    assert json.loads(ran("../beside.md").stdout)["dry_run"]
+    assert ran("").returncode == 2
+    assert "holds nothing that can be attached" in ran(".").stderr
+
+
+def test_a_secret_is_not_sent_even_if_it_is_named(terminal: Terminal):
+    (terminal.folder.parent / ".env").write_text("KEY=1")
+    assert terminal.pipe("run", WORK, "--file", ".env").returncode == 1
+
+
+def test_host_and_terminal_see_the_same_jobs(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url) as server:
+        server.initialize()
+        theirs = server.call("agent_start", prompt=scripted("From the host", LONG), wait_s=0)["job_id"]
+        started = terminal.pipe("start", scripted("From the terminal", LONG))
+        assert started.returncode == 0
+        ours = started.stdout.strip()
+        assert f"Watched by agent-jobs server (pid {server.process.pid})" in started.stderr
+        assert {row["job_id"] for row in server.call("agent_list")["jobs"]} == {ours, theirs}
+        cancelled = terminal.pipe("cancel", theirs, ours[:10])
+        assert cancelled.returncode == 0
+        assert cancelled.stdout.splitlines() == [f"{theirs}  cancelled", f"{ours}  cancelled"]
+        assert server.call("agent_poll", job_id=theirs)["status"] == "cancelled"
+
+
+def test_start_says_who_watches_in_json_too(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url) as server:
+        server.initialize()
+        server.call("agent_list")
+        told = json.loads(terminal.pipe("start", scripted(WORK, LONG), "--json").stdout)
+        assert told["watched_by"] == [{"what": "server", "pid": server.process.pid}]
+
+
+def test_a_server_of_another_endpoint_watches_nothing_of_ours(terminal: Terminal):
+    with running() as elsewhere, serving(terminal.folder, elsewhere.base_url) as server:
+        server.initialize()
+        server.call("agent_list")
+        started = terminal.pipe("start", "--wait", WORK)
+        assert "Staying until its end" in started.stderr
+        assert started.returncode == 0
+        left = terminal.pipe("start", scripted("Other work", LONG))
+        assert "No process watches it" in left.stderr
+        assert left.returncode == 0
+    assert {row["title"][:10]: row["status"] for row in listed(terminal)}[WORK[:10]] == "completed"
+
+
+def test_start_detached_leaves_once_upstream_named_the_response(terminal: Terminal, upstream: RunningServer):
+    started = terminal.pipe(
+        "start", "--detach", scripted(WORK, {**LONG, "faults": [{"on": "create", "delay_created_s": 60}]})
+    )
+    job_id = started.stdout.strip()
+    shown = json.loads(terminal.pipe("show", job_id, "--json").stdout)
+    assert shown["response_id"].startswith("resp_")
+    assert shown["status"] in ("queued", "in_progress")
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+#: How an endpoint shows that it has no background runs.
+FOREGROUND: dict[str, list[dict[str, Any]]] = {
+    "learnt": [{"ignore_background": True}],
+    "unsaid": [{"background_unsaid": True}, {"on": "any", "no_retrieve": True}],
+}
+
+
+@pytest.mark.parametrize("why", ["set", "learnt", "unsaid", "watched"])
+def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, upstream: RunningServer, why: str):
+    script = {"duration_s": 30, "text": "Held.", "faults": FOREGROUND.get(why, [])}
+    setting = {} if why in FOREGROUND else {"AGENT_JOBS_MODE": "foreground"}
+    with serving(terminal.folder, upstream.base_url) if why == "watched" else nullcontext() as server:
+        if server is not None:
+            server.initialize()
+            server.call("agent_list")
+        started = terminal.pipe("start", *["--detach"] * (why != "watched"), scripted(WORK, script), **setting)
+    assert started.returncode == 0, started.stderr
+    assert "This upstream has no background runs" in started.stderr
+    assert "Watched by" not in started.stderr
+    assert terminal.pipe("result", started.stdout.strip()).stdout == "Held.\n"
+
+
+def test_start_leaves_a_run_that_another_process_holds_open(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url, AGENT_JOBS_MODE="foreground") as server:
+        server.initialize()
+        theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
+        again = terminal.pipe("start", scripted(WORK, LONG))
+        assert (again.returncode, again.stdout) == (0, f"{theirs}\n")
+        assert f"Watched by agent-jobs server (pid {server.process.pid})" in again.stderr
+        [job] = listed(terminal)
+        assert job["status"] == "in_progress"
+
+
+def test_the_same_work_is_not_started_twice(terminal: Terminal, upstream: RunningServer):
+    first = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout
+    again = terminal.pipe("start", "--detach", scripted(WORK, LONG))
+    assert again.stdout == first
+    assert "already" in again.stderr
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+def test_an_id_may_be_written_by_its_beginning(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    [job] = listed(terminal)
+    for written in (job["job_id"], job["job_id"][:9], job["job_id"].removeprefix("job_")[:5]):
+        assert json.loads(terminal.pipe("show", written, "--json").stdout)["title"] == WORK
+
+
+def test_a_beginning_of_several_ids_names_them_and_one_of_none_names_the_newest(terminal: Terminal):
+    for number in range(2):
+        terminal.pipe("run", f"{WORK} {number}")
+    ids = sorted(row["job_id"] for row in listed(terminal))
+    several = terminal.pipe("result", "job_")
+    assert several.returncode == 1
+    assert ", ".join(ids) in several.stderr
+    unknown = terminal.pipe("show", "job_aeiou")
+    assert unknown.returncode == 1
+    assert all(job_id in unknown.stderr for job_id in ids)
+
+
+def test_an_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    refused = terminal.pipe("cancel", "")
+    assert refused.returncode == 1
+    assert "There is no job ''. The newest are job_" in refused.stderr
+
+
+def test_a_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Terminal):
+    assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; agent-jobs run makes one.\n")
+    running = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
+    assert ": agent-jobs watch it until it ends" in terminal.pipe("run", "More", "--previous", running).stderr
+    as_json = json.loads(terminal.pipe("run", "More", "--previous", running, "--json").stdout)
+    assert "agent_poll" in as_json["error"]["message"]
+
+
+def test_a_batch_that_runs_nothing_is_told(terminal: Terminal):
+    cancelled = terminal.pipe("cancel", "--batch", "nihgt")
+    assert (cancelled.returncode, cancelled.stdout) == (0, "")
+    assert cancelled.stderr == "Nothing of batch 'nihgt' goes on.\n"
+
+
+def test_start_tells_of_an_end_that_it_saw(terminal: Terminal):
+    stayed = terminal.pipe("start", "--wait", scripted(WORK, {"end": "failed"}))
+    assert stayed.returncode == 3
+    [job] = listed(terminal)
+    assert stayed.stdout == f"{job['job_id']}\n"
+    assert f"{job['job_id']}  failed" in stayed.stderr
+    refused = terminal.pipe("start", "--detach", "Other work", OPENAI_API_KEY="invalid")
+    assert refused.returncode == 3
+    assert "invalid_api_key: " in refused.stderr
+
+
+def test_a_path_that_cannot_be_written_and_a_full_disk_are_told_in_a_sentence(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    [job] = listed(terminal)
+    path = str(terminal.folder / "nowhere" / "result.md")
+    refused = terminal.pipe("result", job["job_id"], "--out", path)
+    assert refused.returncode == 1
+    assert refused.stderr == f"Error: {path} cannot be written or read (No such file or directory): name another.\n"
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            ran = run([*COMMAND, "list"], stdout=full, env=terminal.environment())
+        assert ran.returncode == 1
+        assert ran.stderr == "Error: The output cannot be written or read (No space left on device): name another.\n"
+
+
+def test_the_root_folder_can_be_named_and_is_refused_in_a_sentence(terminal: Terminal):
+    refused = terminal.pipe("run", WORK, "--file", "/")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of a shell")
+def test_standard_streams_may_be_closed(terminal: Terminal):
+    def shell(line: str) -> "subprocess.CompletedProcess[str]":
+        python = shlex.quote(sys.executable)
+        return subprocess.run(
+            ["sh", "-c", f"{python} -m agent_jobs {line}"], capture_output=True, text=True, check=False, timeout=60,
+            env=terminal.environment(),
+        )  # fmt: skip
+
+    assert "prompt is empty" in shell("run - <&-").stderr
+    assert (shell("list >&-").returncode, shell("list 2>&-").returncode) == (0, 0)
+    host_gone = shell("<&-")
+    assert (host_gone.returncode, host_gone.stderr) == (0, "")
+
+
+def test_a_result_that_is_not_there_yet_is_told_by_the_status(terminal: Terminal):
+    job_id = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
+    early = terminal.pipe("result", job_id)
+    assert early.returncode == 6
+    assert early.stdout == ""
+    assert f"agent-jobs watch {job_id}" in early.stderr
+    in_json = terminal.pipe("result", job_id, "--json")
+    assert (in_json.returncode, json.loads(in_json.stdout)["job_id"]) == (6, job_id)
+
+
+def test_a_result_goes_whole_into_a_file_or_a_pipe_byte_for_byte(terminal: Terminal):
+    text = "# Ünï\n\x1b[31m" + "x" * 90_000 + " end"
+    terminal.pipe("run", scripted(WORK, {"text": text}))
+    [job] = listed(terminal)
+    assert terminal.pipe("result", job["job_id"]).stdout == text + "\n"
+    out = terminal.folder.parent / "answer.md"
+    assert terminal.pipe("result", job["job_id"], "--out", str(out)).stdout == ""
+    assert out.read_text() == text
+    outline = json.loads(terminal.pipe("result", job["job_id"], "--part", "outline").stdout)
+    assert "Ünï" in json.dumps(outline, ensure_ascii=False)
+
+
+def test_a_model_cannot_steer_the_terminal(terminal: Terminal):
+    terminal.pipe("run", scripted("\x1b]0;title\x07 Steer \u202eback", {"text": "a\x1b[2Jb\x07\tc\n"}))
+    [job] = listed(terminal)
+    shown = terminal.show("result", job["job_id"])
+    assert "\x1b" not in shown.raw
+    assert "a[2Jb\tc" in shown.raw
+    rows = terminal.show("list").raw
+    assert "\x1b]" not in rows
+    assert "\u202e" not in rows
+    assert "\x1b" not in terminal.show("show", job["job_id"]).raw
+
+
+def test_a_follow_up_stands_below_what_it_goes_on_from(terminal: Terminal):
+    terminal.pipe("run", "The first question")
+    [first] = listed(terminal)
+    terminal.pipe("run", "And the second", "--previous", first["job_id"][:10])
+    terminal.pipe("run", "Something else")
+    head, *rows = terminal.pipe("list").stdout.splitlines()[:4]
+    assert [row[head.index("TITLE") :] for row in rows] == ["Something else", "The first question", "└ And the second"]
+    newest = next(row for row in listed(terminal) if row["title"] == "And the second")
+    assert newest["previous_job_id"] == first["job_id"]
+    assert newest["tokens"] > 0
+
+
+def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: RunningServer):
+    fault = {"on": "create", "status": 500, "after_accept": True}
+    httpx2.post(f"{upstream.url}/_emulator/faults", json=fault).raise_for_status()
+    ran = terminal.pipe("run", WORK)
+    assert ran.returncode == 3
+    assert "start_unconfirmed" in ran.stderr
+    [job] = listed(terminal)
+    assert f"look for metadata job_id={job['job_id']} in the provider's dashboard" in ran.stderr
+    assert f"agent-jobs adopt {job['job_id'][:10]} RESPONSE_ID" in ran.stderr
+    assert "RESPONSE_ID" in terminal.pipe("result", job["job_id"]).stderr
+    watched = terminal.pipe("watch", job["job_id"]).stderr
+    assert "RESPONSE_ID" in watched
+    assert "shows what it brought" not in watched
+    [response] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    for mistyped in (response["id"][:-1], ""):
+        assert "Upstream knows no response" in terminal.pipe("adopt", job["job_id"], mistyped).stderr
+    miss = {"on": "retrieve", "status": 404}
+    httpx2.post(f"{upstream.url}/_emulator/faults", json=miss).raise_for_status()
+    assert "repeat this" in terminal.pipe("adopt", job["job_id"], response["id"]).stderr
+    adopted = terminal.pipe("adopt", job["job_id"], response["id"])
+    assert adopted.returncode == 0, adopted.stderr
+    assert "agent-jobs watch" in adopted.stderr
+    assert terminal.pipe("watch", job["job_id"]).returncode == 0
+    assert terminal.pipe("result", job["job_id"]).stdout
+
+
+def test_prune_asks_and_leaves_the_providers_copy(terminal: Terminal, upstream: RunningServer):
+    terminal.pipe("run", WORK)
+    for number in ("nan", "-1", "many"):
+        assert terminal.pipe("prune", "--days", number, "--yes").returncode == 2
+    unset = terminal.pipe("prune", "--yes")
+    assert unset.returncode == 2
+    assert "--days" in unset.stderr
+    assert terminal.pipe("prune", "--days", "0", stdin="n\n").returncode == 1
+    assert len(listed(terminal)) == 1
+    assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were deleted.\n"
+    pruned = terminal.pipe("prune", "--days", "0", "--yes", OPENAI_API_KEY="")
+    assert pruned.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them too).\n"
+    assert listed(terminal) == []
+    assert upstream.emulator.counters()["deletes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "deleted"),
+    [
+        (["--days", "0", "--upstream"], {}, 1),
+        (["--days", "0"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 1),
+        (["--days", "0", "--no-upstream"], {"AGENT_JOBS_DELETE_UPSTREAM": "yes"}, 0),
+    ],
+)
+def test_prune_deletes_at_the_provider_where_the_user_chose_that(
+    terminal: Terminal, upstream: RunningServer, arguments: list[str], environment: dict[str, str], deleted: int
+):
+    terminal.pipe("run", WORK)
+    pruned = terminal.pipe("prune", *arguments, "--yes", "--json", **environment)
+    assert json.loads(pruned.stdout) == {"forgotten": 1, "kept_unread": 0, "deleted_upstream": deleted}
+    assert upstream.emulator.counters()["deletes"] == deleted
+
+
+def test_prune_says_that_the_provider_did_not_delete(terminal: Terminal, upstream: RunningServer):
+    terminal.pipe("run", WORK)
+    upstream.queue_fault(on="delete", status=403)
+    told = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert told == "1 job was deleted. 0 of 1 responses were deleted at the provider.\n"
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "incomplete"])
+@pytest.mark.parametrize("reading", [("result",), ("result", "--json"), ("result", "--part", "sources")])
+def test_prune_keeps_a_result_until_it_was_read(
+    terminal: Terminal, upstream: RunningServer, reading: tuple[str, ...], end: str
+):
+    terminal.pipe("start", "--wait", scripted(WORK, {"text": "Paid for.", "end": end}))
+    [job] = listed(terminal)
+    for unread in ("show", "watch"):  # neither shows the text
+        terminal.pipe(unread, job["job_id"])
+    terminal.pipe("result", job["job_id"], "--part", "meta")
+    kept = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
+    assert kept == "0 jobs were deleted. 1 was kept because nobody has read its result (--unread deletes it).\n"
+    assert terminal.pipe(reading[0], job["job_id"], *reading[1:]).stdout
+    told = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
+    assert (told["forgotten"], told["kept_unread"]) == (1, 0)
+    assert upstream.emulator.counters()["deletes"] == 0
+
+
+def test_prune_deletes_unread_results_where_it_is_told_to(terminal: Terminal):
+    terminal.pipe("start", "--wait", WORK)
+    told = terminal.pipe("prune", "--days", "0", "--yes", "--unread").stdout
+    assert told.startswith("1 job was deleted.")
+    assert listed(terminal) == []
+
+
+def test_a_result_that_could_not_be_written_stays_unread(terminal: Terminal):
+    terminal.pipe("start", "--wait", WORK)
+    [job] = listed(terminal)
+    assert terminal.pipe("result", job["job_id"], "--out", "no/such/folder/x").returncode != 0
+    assert json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)["kept_unread"] == 1
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_list_fits_the_terminal(terminal: Terminal, columns: int):
+    terminal.pipe("run", "A title that is longer than eighty columns leave room for, 東京 too")
+    shown = terminal.show("list", columns=columns)
+    assert shown.returncode == 0
+    assert shown.width <= columns
+    assert shown.colours
+    assert ("…" in shown.text) == (columns == 80)
+
+
+def test_colours_are_for_terminals_that_want_them(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    assert not terminal.show("list", NO_COLOR="1").colours
+    assert not terminal.show("list", TERM="dumb").colours
+    assert "\x1b" not in terminal.pipe("list").stdout
+
+
+def test_reading_commands_import_neither_the_wire_nor_the_protocol(terminal: Terminal):
+    terminal.pipe("start", scripted(WORK, LONG))
+    # No process watches it, and it cannot be asked about here.
+    traced = terminal.pipe("list", PYTHONPROFILEIMPORTTIME="1", OPENAI_BASE_URL="http://elsewhere.invalid/v1")
+    assert "not being watched" in traced.stdout
+    imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
+    assert "aiosqlite" in imported
+    assert not imported & {"mcp", "mcp_types", "httpx2", "pydantic", "rich", "starlette", "genai_prices"}
+
+
+def test_a_setting_that_is_wrong_writes_nothing_into_the_line_that_is_completed(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    asked = {"COMP_WORDS": "agent-jobs show job", "COMP_CWORD": "2", "_AGENT_JOBS_COMPLETE": "bash_complete"}
+    shown = terminal.pipe(**asked, AGENT_JOBS_LOGLEVEL="debug", AGENT_JOBS_FOLLOW="all")
+    assert shown.stdout.startswith("plain,job_")
+    assert shown.stderr == ""
+
+
+def test_a_shell_completes_ids_with_titles(terminal: Terminal):
+    terminal.pipe("run", WORK)
+    [job] = listed(terminal)
+    assert "_AGENT_JOBS_COMPLETE" in terminal.pipe("completion", "bash").stdout
+    asked = {"_AGENT_JOBS_COMPLETE": "zsh_complete", "COMP_WORDS": "agent-jobs show ", "COMP_CWORD": "2"}
+    assert terminal.pipe(**asked).stdout.splitlines() == ["plain", job["job_id"], WORK]
+
+
+def test_serve_is_the_server(terminal: Terminal):
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    with Process(
+        [*COMMAND, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=terminal.environment()
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "agent-jobs"
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+FUNCTION: dict[str, Any] = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
+SHOP: dict[str, Any] = {"type": "mcp", "server_label": "shop", "server_url": "https://shop.example/mcp"}
+BUY = {"server_label": "shop", "name": "buy", "arguments": '{"what": "a boat"}'}
+
+
+def asking(terminal: Terminal, tool: dict[str, Any], **emulate: Any) -> tuple[str, list[dict[str, Any]]]:
+    """The id of a job that waits, and what it asks for."""
+    prompt = scripted(WORK, {"duration_s": 0.2, **emulate})
+    ran = terminal.pipe("run", prompt, "--option", f"tools={json.dumps([tool])}")
+    assert ran.returncode == 6, ran.stderr
+    [job] = listed(terminal, "--status", "input_required")
+    asked = terminal.pipe("reply", job["job_id"], "--json")
+    assert asked.returncode == 6
+    return job["job_id"], json.loads(asked.stdout)["needs"]
+
+
+@pytest.mark.parametrize("answer", ["--approve-all", "--approve", "--deny"])
+def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal, answer: str):
+    job_id, [call] = asking(terminal, SHOP, mcp_approval=BUY)
+    assert (call["needs"], call["name"], call["arguments"]) == ("approval", "shop/buy", BUY["arguments"])
+    assert f"buy {BUY['arguments']}" in terminal.pipe("reply", job_id).stdout
+    replied = terminal.pipe("reply", job_id[:12], answer, *([] if answer == "--approve-all" else [call["call_id"]]))
+    assert replied.returncode == 0, replied.stderr
+    assert f"agent-jobs watch {job_id}" in replied.stderr
+    assert terminal.pipe("watch", job_id).returncode == 0
+
+
+def test_a_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
+    dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
+    job_id, _ = asking(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
+    assert r'{"path": "/tmp/\u202efdp.\u200bsecret"}\x08\x08' in terminal.show("reply", job_id, columns=160).text
+
+
+def test_outputs_of_functions_are_given_by_their_calls(terminal: Terminal):
+    job_id, [call] = asking(terminal, FUNCTION, function_calls=[{"name": "lookup", "arguments": {}}])
+    assert f"agent-jobs reply {job_id[:10]}" in terminal.pipe("watch", job_id).stderr
+    assert f"agent-jobs reply {job_id}" in terminal.pipe("result", job_id).stderr
+    refused = terminal.pipe("reply", job_id, "--output", "call_other=found", "--json")
+    assert json.loads(refused.stdout)["error"]["code"] == "bad_request"
+    assert terminal.pipe("reply", job_id, "--output", call["call_id"]).returncode == 2
+    assert terminal.pipe("reply", job_id, "--output", f"{call['call_id']}=a=b").returncode == 0
+    assert terminal.pipe("watch", job_id).returncode == 0
+    assert terminal.pipe("reply", job_id, "--message", "Go on").returncode == 1

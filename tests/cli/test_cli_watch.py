@@ -1,0 +1,185 @@
+"""Jobs watched from the terminal, and left."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fork_server import COMMAND, Process
+from hosts import scripted
+from processes import serving
+from terminals import KEY, Terminal
+
+from agent_jobs.emulator import running
+from agent_jobs.emulator.server import RunningServer
+
+WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
+LONG = {"duration_s": 3000}
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def started(terminal: Terminal, prompt: str) -> str:
+    return terminal.pipe("start", "--detach", prompt).stdout.strip()
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_a_terminal_shows_a_job_in_place_as_wide_as_it_is(tmp_path: Path, columns: int):
+    with running(time_scale=2) as upstream:
+        terminal = Terminal(upstream.base_url, tmp_path / "data")
+        script = {"duration_s": 12, "searches": 2, "text": "Words over words, 東京 among them. " * 40}
+        job_id = started(terminal, scripted(WORK, script))
+        shown = terminal.show("watch", job_id, columns=columns)
+    assert shown.returncode == 0
+    assert shown.width <= columns
+    assert shown.colours
+    assert "2 searches; writing" in shown.text
+    assert "Words over words" in shown.text
+    assert f"{job_id}  completed" in shown.text
+    assert f"agent-jobs result {job_id[:10]}" in shown.text
+
+
+def test_before_a_job_writes_a_terminal_shows_what_it_tells_of_its_reasoning(terminal: Terminal):
+    script = {"duration_s": 600, "reasoning": 60}
+    job_id = terminal.pipe(
+        "start", "--detach", "--option", 'reasoning_summary="auto"', scripted(WORK, script)
+    ).stdout.strip()
+    shown = terminal.show("watch", job_id, stop=lambda seen: "This is emulated reasoning" in seen)
+    assert shown.returncode == 130
+    assert "emulated answer" not in shown.text
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(terminal: Terminal, upstream: RunningServer):
+    job_id = started(terminal, scripted(WORK, LONG))
+    left = terminal.show("watch", job_id, stop=lambda seen: "in_progress" in seen)
+    assert left.returncode == 130
+    assert f"agent-jobs watch {job_id[:10]} comes back" in left.text
+    assert upstream.emulator.counters()["cancels"] == 0
+    assert terminal.pipe("cancel", job_id).returncode == 0
+    assert terminal.show("watch", job_id).returncode == 5
+
+
+@pytest.mark.parametrize("command", [["run"], ["start", "--wait"]], ids=["run", "start"])
+def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: list[str]):
+    left = terminal.show(*command, scripted(WORK, LONG), stop=lambda seen: "in_progress" in seen)
+    assert left.returncode == 130
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    assert f"Left {job['job_id']}: it goes on upstream. agent-jobs watch {job['job_id'][:10]}" in left.text
+    assert job["status"] == "in_progress"
+
+
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_a_run_that_ends_with_its_command_is_not_said_to_go_on(terminal: Terminal, command: str):
+    asked = scripted(WORK, LONG)
+    left = terminal.show(command, asked, stop=lambda seen: "in_progress" in seen, AGENT_JOBS_MODE="foreground")
+    assert left.returncode == 130
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    assert f"Left {job['job_id']}: it ends with this process.\n" in left.text
+    assert "Ctrl-C leaves it" not in left.text
+    assert "interrupted: " in terminal.pipe("watch", job["job_id"]).stdout
+
+
+def test_a_watcher_tells_what_ends_with_the_process_that_sent_it(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY, AGENT_JOBS_MODE="foreground") as server:
+        server.initialize()
+        theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
+        left = terminal.show("watch", theirs, stop=lambda seen: "in_progress" in seen)
+        assert (
+            f"Left {theirs}: it ends with the process that sent it. agent-jobs watch {theirs[:10]} comes" in left.text
+        )
+        started(terminal, scripted("Other", LONG))
+        left = terminal.show("watch", stop=lambda seen: seen.count("in_progress") >= 2)
+        assert "Left 2 jobs: they go on upstream, but for 1 that end with the process that sent them." in left.text
+
+
+def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        left = terminal.show("run", WORK, stop=lambda seen: "pending" in seen, OPENAI_BASE_URL=nowhere)
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    assert f"Left {job['job_id']}: it is not sent yet. agent-jobs watch" in left.text
+    started(terminal, scripted("Other", LONG))
+    left = terminal.show("watch", stop=lambda seen: "in_progress" in seen)
+    assert "Left 2 jobs: they go on upstream, but for 1 that are not sent yet." in left.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal that closes sends SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True], ids=["closed", "under nohup"])
+def test_a_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstream: RunningServer, ignored: bool):
+    command = [*["nohup"] * ignored, *COMMAND, "run", scripted(WORK, {"duration_s": 30, "text": "Done."})]
+    with Process(command, env=terminal.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while "in_progress" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == ((0, "Done.\n") if ignored else (130, ""))
+    assert ("it goes on upstream" in said) is not ignored
+
+
+def test_run_shows_progress_beside_its_answer(terminal: Terminal):
+    shown = terminal.show("run", scripted("Ask", {"duration_s": 20, "text": "The answer."}))
+    assert shown.returncode == 0
+    assert "in_progress" in shown.text
+    assert "The answer.\n" in shown.text
+
+
+def test_without_colours_and_without_a_cursor_it_goes_on_line_by_line(terminal: Terminal):
+    job_id = started(terminal, scripted(WORK, {"duration_s": 10, "searches": 1}))
+    assert not terminal.show("watch", job_id, NO_COLOR="1").colours
+    dumb = terminal.show("watch", job_id, TERM="dumb")
+    assert "\x1b" not in dumb.raw
+    piped = terminal.pipe("watch", job_id)
+    assert piped.stdout.splitlines()[-1].startswith(job_id)
+    assert "\x1b" not in piped.stdout + piped.stderr
+
+
+def test_every_change_is_one_json_object(terminal: Terminal):
+    job_id = started(terminal, scripted(WORK, {"duration_s": 20, "searches": 1}))
+    told = [json.loads(line) for line in terminal.pipe("watch", job_id, "--json").stdout.splitlines()]
+    assert {row["job_id"] for row in told} == {job_id}
+    assert [row["status"] for row in told][-1] == "completed"
+    assert len(told) == len({(row["status"], row.get("activity")) for row in told})
+
+
+def test_watching_all_waits_for_all_and_the_worst_end_counts(terminal: Terminal):
+    good = started(terminal, scripted("Good", {"duration_s": 15}))
+    bad = started(terminal, scripted("Bad", {"duration_s": 10, "end": "failed", "error_message": "No luck."}))
+    shown = terminal.show("watch")
+    assert shown.returncode == 3
+    assert f"{good}  completed" in shown.text
+    assert "No luck." in shown.text
+    assert bad in shown.text
+    assert "Nothing goes on" in terminal.pipe("watch", "--all").stdout
+
+
+def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal):
+    done = [{"prompt": f"Task {number}"} for number in range(30)]
+    tasks = terminal.folder.parent / "tasks.jsonl"
+    tasks.write_text("\n".join(map(json.dumps, done)))
+    terminal.pipe("batch", str(tasks), "--out", str(terminal.folder.parent / "out"), "--concurrency", "30")
+    ids = [job["job_id"] for job in json.loads(terminal.pipe("list", "-n", "30", "--json").stdout)["jobs"]]
+    running_id = started(terminal, scripted("Goes on", LONG))
+    shown = terminal.show("watch", running_id, *ids, stop=lambda seen: "9 more" in seen and "in_progress" in seen)
+    assert "and 9 more" in shown.text
+    assert f"{running_id}  in_progress" in shown.text
+
+
+def test_a_watcher_works_on_what_a_dead_server_left(terminal: Terminal, upstream: RunningServer):
+    with serving(terminal.folder, upstream.base_url, OPENAI_API_KEY=KEY) as server:
+        server.initialize()
+        script = {"duration_s": 20, "text": "Safe."}
+        job_id = server.call("agent_start", prompt=scripted(WORK, script), wait_s=0)["job_id"]
+    assert terminal.pipe("watch", job_id).returncode == 0
+    assert terminal.pipe("result", job_id).stdout == "Safe.\n"
+
+
+def test_ids_and_all_exclude_each_other(terminal: Terminal):
+    assert terminal.pipe("watch", "job_1", "--all").returncode == 2

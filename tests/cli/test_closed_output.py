@@ -1,0 +1,85 @@
+"""Whoever reads the output leaves, as `head -1` does: no traceback, and the exit status of what was done."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hosts import scripted
+from terminals import COMMAND, LIMIT_S, Terminal
+
+from agent_jobs.emulator.server import RunningServer
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def run_unread(terminal: Terminal, *arguments: str, and_stderr: bool = False) -> tuple[int, str]:
+    """Run a command whose output nobody reads; return its exit status and what it says on stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ran = subprocess.run(
+            [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=writer,
+            stderr=subprocess.STDOUT if and_stderr else subprocess.PIPE, text=True, timeout=LIMIT_S, check=False,
+            env=terminal.environment(), cwd=terminal.folder.parent,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    return ran.returncode, ran.stderr or ""
+
+
+def test_a_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Terminal, upstream: RunningServer):
+    for command in (("run", "A"), ("run", "--json", "B"), ("start", "C")):
+        status, said = run_unread(terminal, *command)
+        assert (status, "Traceback" in said, "unsent" in said) == (0, False, False)
+    assert run_unread(terminal, "run", scripted("D", {"end": "failed"}))[0] == 3
+    assert run_unread(terminal, "run", "E", and_stderr=True) == (0, "")
+    assert upstream.emulator.counters()["creates"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("--help",), 0),
+        (("list", "--help"), 0),
+        (("list",), 0),
+        (("config", "--explain"), 0),
+        (("show", "job_none", "--json"), 1),
+        (("install", "cursor", "--print"), 0),
+    ],
+)
+def test_a_command_exits_as_if_everything_had_been_read(terminal: Terminal, arguments: tuple[str, ...], status: int):
+    ended, said = run_unread(terminal, *arguments)
+    assert (ended, "Traceback" in said, "Exception ignored" in said) == (status, False, False)
+
+
+def test_a_watch_that_nothing_reads_leaves_the_jobs_and_says_so(terminal: Terminal):
+    job_id = terminal.pipe("start", scripted("Task", {"end": "never"})).stdout.strip()
+    status, said = run_unread(terminal, "watch", "--json", job_id)
+    assert status == 6
+    assert said.splitlines()[-1] == (f"Left {job_id}: it goes on upstream. agent-jobs watch {job_id[:10]} comes back.")
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve",)])
+def test_a_server_whose_host_no_longer_reads_ends_without_a_word(terminal: Terminal, arguments: tuple[str, ...]):
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=terminal.environment(),
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for number, method, params in ((1, "initialize", client), (2, "tools/list", {})):
+            request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            if number == 1:
+                assert json.loads(process.stdout.readline())["id"] == 1
+                process.stdout.close()
+        assert process.wait(LIMIT_S) == 0, "stdin is still open"
+        assert process.stderr.read() == ""

@@ -1,0 +1,125 @@
+"""Completion in the shells themselves, on a terminal: a key is pressed, and what then stands in the line is shown.
+
+A shell that is not on this machine is not asked.
+"""
+
+import os
+import pty
+import re
+import select
+import shutil
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hosts import scripted
+from terminals import ESCAPES, LIMIT_S, Terminal
+
+from agent_jobs.emulator.server import RunningServer
+
+#: How each shell is started without a person's own files, and how completion is switched on, as its help says.
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(agent-jobs completion bash)"'),
+    "zsh": (["zsh", "-f", "-i"], 'autoload -Uz compinit && compinit -u -D; eval "$(agent-jobs completion zsh)"'),
+    "fish": (["fish", "--no-config", "-i"], "agent-jobs completion fish | source"),
+}
+WORK = scripted("Compare \x1b[2Jtwo: things", {"duration_s": 0.2, "text": "done"})
+MARKS = count(1)
+TAB, BEGINNING, ENTER = "\t", "\x01", "\r"
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A shell on a terminal."""
+
+    master: int
+
+    def completed(self, line: str) -> str:
+        """What stands in the line once Tab was pressed after it."""
+        mark = f"@{next(MARKS)}"
+        self.press(f"{line}{TAB}{BEGINNING}echo {mark} {ENTER}")
+        return self.shows(f"^{mark} (.*?) *$")
+
+    def press(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def shows(self, pattern: str) -> str:
+        """The first group of what the shell shows in a line of its own, once it does."""
+        seen, until = b"", time.monotonic() + LIMIT_S
+        while time.monotonic() < until:
+            if select.select([self.master], [], [], 0.05)[0]:
+                seen += os.read(self.master, 65536)
+            text = re.sub(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)", "", seen.decode("utf-8", "replace"))
+            lines = ESCAPES.sub("", text).replace("\r", "\n").splitlines()
+            if found := next((match for line in lines if (match := re.search(pattern, line))), None):
+                return found[1]
+        raise AssertionError(f"the shell shows {seen!r}")
+
+
+@contextmanager
+def shell(name: str, terminal: Terminal) -> Generator[Shell]:
+    command, switch_on = SHELLS[name]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process, master = pty.fork()
+    if process == 0:  # pragma: no cover
+        os.chdir(terminal.folder.parent)
+        os.execvpe(command[0], command, terminal.environment(PATH=path, PS1="> ", COLUMNS="200"))
+    try:
+        started = Shell(master)
+        started.press(f"{switch_on}{ENTER}echo rea''dy{ENTER}")
+        started.shows("^(ready)")
+        yield started
+    finally:
+        os.close(master)
+        os.kill(process, 9)
+        os.waitpid(process, 0)
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_a_shell_completes_commands_presets_and_jobs(terminal: Terminal, name: str) -> None:
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not here")
+    terminal.pipe("run", WORK)
+    job_id = terminal.pipe("list").stdout.splitlines()[1].split()[0]
+    with shell(name, terminal) as started:
+        assert started.completed("agent-jobs wa") == "agent-jobs watch"
+        assert started.completed("agent-jobs install clin") == "agent-jobs install cline"
+        assert started.completed("agent-jobs run --preset dee") == "agent-jobs run --preset deep_research"
+        assert started.completed("agent-jobs show job_") == f"agent-jobs show {job_id}"
+
+
+def offered(terminal: Terminal, line: str, **environment: str) -> dict[str, str]:
+    """What zsh is told to offer after a line, each with its description."""
+    words = {"_AGENT_JOBS_COMPLETE": "zsh_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    lines = terminal.pipe(**words, **environment).stdout.splitlines()
+    return dict(zip(lines[1::3], lines[2::3], strict=True))
+
+
+def test_presets_of_one_s_own_are_offered_and_a_broken_file_of_them_hides_none_of_ours(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    mine = tmp_path / "presets.toml"
+    mine.write_text('[minutes]\ndescription = "Minutes of a meeting."\n')
+    line = "agent-jobs run --preset "
+    ours = offered(terminal, line)
+    assert {"deep_research", "think", "review", "quick"} <= ours.keys()
+    assert offered(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == {**ours, "minutes": "Minutes of a meeting."}
+    mine.write_text("[minutes")
+    assert offered(terminal, line, AGENT_JOBS_PRESETS=str(mine)) == ours
+
+
+def test_a_title_cannot_move_the_cursor_of_who_completes_its_job(terminal: Terminal) -> None:
+    terminal.pipe("run", WORK)
+    [title] = offered(terminal, "agent-jobs show ").values()
+    assert title.startswith("Compare")
+    assert "\x1b" not in title

@@ -1,0 +1,37 @@
+"""What the pages show of a terminal is what it shows."""
+
+import sys
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+from captures import PAGES, SCENES, captured, comparable
+from terminals import screen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the pages show a Linux machine")
+@pytest.mark.timeout(600)  # a page is up to thirty commands, one after the other
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_shows_what_stands_below_it(page: Path):
+    text = page.read_text()
+    shown = captured(text)
+    before, now = ([comparable(line) for line in each.splitlines()] for each in (text, shown))
+    difference = "\n".join(unified_diff(before, now, "the page", "the terminal", lineterm=""))
+    assert comparable(shown) == comparable(text), f"look at this, and run scripts/captures:\n{difference}"
+
+
+def test_every_scene_is_played():
+    text = "".join(page.read_text() for page in PAGES)
+    assert [name for name in SCENES if f"<!-- capture {name} -->" not in text] == []
+
+
+def test_what_is_another_each_time_is_not_compared_and_all_else_is():
+    assert comparable("job_0123456789bc  0:07  12.0 KiB, 3s") == comparable("job_zzzzzzzzzzzz 10:01\n1.2 KiB, 40s")
+    assert comparable("completed  83 tokens") != comparable("completed  84 tokens")
+
+
+def test_a_screen_shows_what_was_written_over():
+    assert screen("one\r\ntwo\r\n\x1b[1A\x1b[2K\x1b[1A\r\x1b[2Know\x1b[32m!\x1b[0m\r\n\x1b[?25h") == "now!"
+    assert screen("ab\rc") == "cb"
+    with pytest.raises(AssertionError):
+        screen("a\x1b[1K")

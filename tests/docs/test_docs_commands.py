@@ -1,0 +1,64 @@
+"""Every command that a page tells to type is typed here, or it is said why not; those with an output are captured."""
+
+import re
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from machine import KEY, Machine, machine
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: What is not typed here, and why.
+ELSEWHERE = {
+    "uvx --from . agent-jobs demo": "docs/start.md shows what it prints, so test_captures.py runs it",
+    "uv run scripts/test": "this is a part of it",
+    "claude mcp add agent-jobs --env OPENAI_API_KEY=sk-... -- uvx agent-jobs": "it needs Claude Code",
+    "docker build -t agent-jobs .": "it needs Docker and a network; test_package.py reads the Dockerfile",
+    "docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs": "it needs the image",
+    "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
+}
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    """The code blocks of a page: their languages and what stands in them."""
+    return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.S | re.M)
+
+
+def commands() -> list[str]:
+    lines = [
+        line for page in PAGES for language, block in fences(page) if language == "sh" for line in block.splitlines()
+    ]
+    return list(dict.fromkeys(line.strip().partition("   ")[0] for line in lines if line.strip()))
+
+
+@pytest.fixture
+def here() -> Generator[Machine]:
+    with machine() as here:
+        (here.home / "work/night.jsonl").write_text('"Summarise chapter 1"\n')
+        yield here
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
+def test_a_command_of_a_page_does_what_it_is_told(here: Machine, command: str) -> None:
+    typed = here.run(command, stdin=f"{KEY}\n")
+    assert typed.returncode == 0, typed.stdout + typed.stderr
+
+
+def test_the_key_file_is_the_one_that_the_entry_names(here: Machine) -> None:
+    [command] = [command for command in commands() if "openai-key" in command]
+    here.run(command, stdin=f"{KEY}\n")
+    keyed = here.run("agent-jobs config", OPENAI_API_KEY="", AGENT_JOBS_API_KEY_FILE="~/.config/agent-jobs/openai-key")
+    assert re.search(rf"OPENAI_API_KEY +key file +\.\.\.{KEY[-4:]}", keyed.stdout)
+    assert (here.home / ".config/agent-jobs/openai-key").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_not_typed_still_stands_on_a_page() -> None:
+    assert ELSEWHERE.keys() <= {*commands()}
+    assert len(commands()) > len(ELSEWHERE) + 5
+
+
+def test_a_block_with_a_prompt_is_a_terminal_that_is_captured() -> None:
+    for page in PAGES:
+        for language, block in fences(page):
+            assert (language == "console") == bool(re.search(r"^\$ ", block, re.M)), (page.name, block[:80])

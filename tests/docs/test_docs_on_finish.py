@@ -1,0 +1,202 @@
+"""What docs/on-finish.md says is so: its scripts are run as they stand there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import eventually
+from processes import serving
+from test_asking import script as asking_script
+from test_costs import PRICES, USAGE
+from test_notify import Ear, telling
+from test_stdio import start
+
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.engine import on_finish
+from agent_jobs.rendering import answers
+from agent_jobs.settings import Settings
+
+PAGE = (Path(__file__).parents[2] / "docs/on-finish.md").read_text()
+SETTINGS = re.findall(r"^AGENT_JOBS_ON_FINISH=(.*)$", PAGE, re.M)
+EXECUTABLE = 0o755
+SETTLE_WAIT_S, ANSWER_WAIT_S = on_finish.SETTLE_WAIT_S, on_finish.ANSWER_WAIT_S
+
+
+def section(heading: str) -> str:
+    return PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+@dataclass(frozen=True)
+class Home:
+    """A person's home folder with the page's scripts, and programs that only write down how they were called."""
+
+    folder: Path
+
+    def script(self, heading: str, name: str) -> Path:
+        """The script of a section, where the section says that it belongs."""
+        assert f"`~/bin/{name}`" in section(heading)
+        [text] = re.findall(r"```python\n(.*?)```", section(heading), re.S)
+        return self.program(name, text)
+
+    def program(self, name: str, text: str) -> Path:
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(EXECUTABLE)
+        return path
+
+    def stand_in(self, name: str) -> Path:
+        """A program that writes its arguments into a file; where that will be."""
+        called = self.folder / f"{name}.called"
+        part = f"{called}.part"
+        self.program(
+            name,
+            f"#!{sys.executable}\nimport json, os, sys\njson.dump(sys.argv[1:], open({part!r}, 'w'))\n"
+            f"os.rename({part!r}, {str(called)!r})\n",
+        )
+        return called
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {"HOME": str(self.folder), "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", **more}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    (tmp_path / "home").mkdir()
+    return Home(tmp_path / "home")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A server that takes what is posted to it."""
+
+    url: str
+    posted: list[tuple[str | None, dict[str, Any]]] = field(default_factory=list[tuple[str | None, dict[str, Any]]])
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            chat.posted.append((self.headers["Content-Type"], json.loads(body)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        chat = Chat(f"http://127.0.0.1:{server.server_port}/hooks/t0ken")
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield chat
+        server.shutdown()
+        thread.join()
+
+
+async def test_the_desktop_notification_is_shown_by_the_setting_of_the_page(
+    tmp_path: Path, upstream: RunningServer, home: Home
+) -> None:
+    home.script("A desktop notification", "job-done")
+    shown = home.stand_in("osascript" if sys.platform == "darwin" else "notify-send")
+    setting = home.environment(AGENT_JOBS_ON_FINISH=SETTINGS[0])
+    with serving(tmp_path / "data", upstream.base_url, **setting) as server:
+        server.initialize()
+        start(server, {"duration_s": 0.2, "text": "done"})
+        await eventually(shown.exists, 20)
+        assert server.end() == 0
+        assert server.stderr() == ""
+    assert json.loads(shown.read_text())[-2] == "agent-jobs: completed"
+    assert json.loads(shown.read_text())[-1].startswith("hello")
+
+
+def test_on_macos_the_words_are_handed_to_the_script_and_are_no_part_of_it(home: Home) -> None:
+    script, shown = home.script("A desktop notification", "job-done"), home.stand_in("osascript")
+    as_if = f"import sys; sys.platform = 'darwin'; exec(open({str(script)!r}).read())"
+    told = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
+    ran = subprocess.run([sys.executable, "-c", as_if], input=json.dumps(told), text=True, env=home.environment())
+    assert ran.returncode == 0
+    called = json.loads(shown.read_text())
+    assert called[::2][:3] == ["-e"] * 3
+    assert called[-2:] == ["agent-jobs: failed", '" & quit']
+
+
+async def test_the_chat_is_told(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
+    home.script("A chat webhook", "tell-chat")
+    setting = home.environment(AGENT_JOBS_ON_FINISH="~/bin/tell-chat", CHAT_WEBHOOK=chat.url)
+    with serving(tmp_path / "data", upstream.base_url, **setting) as server:
+        server.initialize()
+        start(server, {"duration_s": 0.2, "text": "All is \u00f6k."})
+        await eventually(lambda: bool(chat.posted), 20)
+        assert server.end() == 0
+        assert server.stderr() == ""
+    [(kind, said)] = chat.posted
+    assert kind == "application/json"
+    assert said["text"].startswith("hello")
+    assert said["text"].endswith(": completed\nAll is \u00f6k.")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the example is one of curl")
+async def test_a_webhook_takes_the_job_as_it_is(
+    tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat
+) -> None:
+    setting = home.environment(AGENT_JOBS_ON_FINISH=SETTINGS[1], JOB_WEBHOOK=chat.url)
+    with serving(tmp_path / "data", upstream.base_url, **setting) as server:
+        server.initialize()
+        job = start(server, {"duration_s": 0.2, "text": "done"})
+        await eventually(lambda: bool(chat.posted), 20)
+    [(kind, told)] = chat.posted
+    assert kind == "application/json"
+    assert (told["job_id"], told["status"], told["output"]) == (job["job_id"], "completed", "done")
+
+
+@pytest.fixture
+def priced(settings: Settings, tmp_path: Path) -> Settings:
+    (tmp_path / "prices.toml").write_text(PRICES)
+    return replace(settings, prices=tmp_path / "prices.toml")
+
+
+async def test_every_field_is_told_and_no_other(priced: Settings, tmp_path: Path) -> None:
+    (tmp_path / "ear").mkdir()
+    ear = Ear(tmp_path / "ear")
+    rows = [row.split("|")[1] for row in section("What it is told").splitlines() if row.startswith("| `")]
+    fields = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    settings = replace(priced, result_dir=tmp_path / "results")
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    async with telling(settings, ear.words) as host:
+        await host.start(emulate={"duration_s": 0.2, "text": "x" * 30_000, "usage": USAGE}, batch="b")
+        await host.start(emulate={"duration_s": 0.2, "end": "failed"})
+        await host.start(emulate={"duration_s": 0.2, "text": "{}"}, options={"json_schema": schema})
+        await host.start(emulate={"duration_s": 0.2, "images": 1})
+        many = [{"name": "lookup", "arguments": {"n": n}} for n in range(answers.CALLS + 1)]
+        await host.start(**asking_script(function_calls=many))
+        told = await ear.hears(5)
+    assert set().union(*told) == fields
+
+
+def test_its_figures_are_those_of_the_program() -> None:
+    promised = section("What is promised")
+    words = {4: "four", 10: "ten", 3: "three"}
+    assert f"At most {words[on_finish.AT_ONCE]}\n  run at once" in promised
+    assert f"After {on_finish.LIMIT_S:g} s a command is killed" in promised
+    assert f"within {words[round(on_finish.NEWS_S / 60)]} minutes" in promised
+    assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
+    assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
+    assert f"beyond {on_finish.STDERR_BYTES / 1e6:g} MB" in promised
+    assert (on_finish.LAST_S, f"{answers.OUTPUT_BYTES:,}") == (1.0, "24,000")

@@ -1,0 +1,65 @@
+"""The words about the settings are the same everywhere, and true."""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agent_jobs.cli.main import cli
+from agent_jobs.errors import ConfigError
+from agent_jobs.mcp_server.pacing import SDK_WAIT_CAP_S, WAIT_CAP_S, WAIT_CAPS_S
+from agent_jobs.settings import VARIABLES, Settings
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.M))
+#: A value that no variable takes which takes only some.
+NONSENSE = "no such thing"
+
+
+def refusals() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in VARIABLES:
+        try:
+            Settings.from_env({name: NONSENSE})
+        except ConfigError as error:
+            found[name] = str(error)
+    return found
+
+
+def test_every_field_has_a_variable_and_every_variable_a_field():
+    named = [variable.field for variable in VARIABLES.values()]
+    assert sorted(named) == sorted({field.name for field in fields(Settings)} - {"warnings"})
+
+
+def test_the_example_to_copy_sets_what_holds_anyway():
+    assert EXAMPLE.keys() == VARIABLES.keys()
+    assert Settings.from_env(EXAMPLE) == Settings()
+
+
+@pytest.mark.parametrize(("name", "refusal"), [*refusals().items()])
+def test_what_a_variable_takes_is_what_its_refusal_says(name: str, refusal: str):
+    if name != "OPENAI_BASE_URL":  # it says what to set it to
+        assert refusal.startswith(f"{name} takes {VARIABLES[name].takes}")
+
+
+def test_most_variables_refuse_something():
+    assert len(refusals()) >= 17
+
+
+def test_the_waits_that_are_told_are_those_that_hosts_get():
+    told = re.findall(r"(\d+) s\b", VARIABLES["AGENT_JOBS_MAX_WAIT_S"].about)
+    assert {*map(float, told)} - {60.0} == {SDK_WAIT_CAP_S, WAIT_CAP_S, *WAIT_CAPS_S.values()}
+
+
+def test_config_says_the_words_of_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("AGENT_JOBS_DATA_DIR", str(tmp_path))
+    told = json.loads(CliRunner().invoke(cli, ["config", "--explain", "--json"]).stdout)["settings"]
+    page = (ROOT / "docs/settings.md").read_text().replace("`", "")
+    for name, row in told.items():
+        assert f"| {name} |" in page
+        assert row["about"].replace("'", "") in page.replace("'", "")
+    shown = " ".join(CliRunner().invoke(cli, ["config", "--explain"]).stdout.split())
+    assert all(row["about"] in shown for row in told.values())

@@ -1,0 +1,82 @@
+"""What docs/troubleshooting.md quotes is what the program says, and no code is missing there."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import agent_jobs
+from agent_jobs.attachments.roots import UnfitError
+from agent_jobs.errors import AgentJobsError
+from agent_jobs.jobs.job import RETRYABLE
+from agent_jobs.rendering import answers
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/troubleshooting.md").read_text()
+#: Codes that only upstream gives.
+UPSTREAM = {"content_filter", *RETRYABLE - {"interrupted"}}
+#: What a failure is read from, in a row or in upstream's answer.
+FIELDS = {"error_code", "error_message", "reason"}
+
+
+def sources() -> list[ast.Module]:
+    house = Path(agent_jobs.__file__).parent
+    return [ast.parse(path.read_text()) for path in house.rglob("*.py") if "emulator" not in path.parts]
+
+
+@cache
+def said() -> str:
+    """Every text in the program, one to a line; what is filled in is an ellipsis."""
+
+    def text(node: ast.expr) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(map(text, node.values))
+        return str(node.value) if isinstance(node, ast.Constant) else "…"
+
+    nodes = (node for tree in sources() for node in ast.walk(tree))
+    return "\n".join(text(node) for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr))
+
+
+def our_codes() -> Iterator[str]:
+    """The codes with which a job ends by our own word."""
+    for node in (node for tree in sources() for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("failed", "_fail", "Failure"):
+            texts = [each.value for one in node.args[:2] for each in ast.walk(one) if isinstance(each, ast.Constant)]
+            yield from (text for text in texts if isinstance(text, str) and re.fullmatch("[a-z]+(_[a-z]+)*", text))
+
+
+def codes(heading: str) -> set[str]:
+    table = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    return {code for row in rows for code in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+@pytest.mark.parametrize("quotation", re.findall(r"^> (.*)$", PAGE, re.M))
+def test_every_quotation_is_said_by_the_program(quotation: str) -> None:
+    pieces = [piece.strip() for piece in quotation.split("…") if len(piece.strip(" .:,")) > 1]
+    assert pieces
+    assert re.search(".*?".join(map(re.escape, pieces)), said()), quotation
+
+
+def test_there_are_quotations() -> None:
+    assert len(re.findall(r"^> ", PAGE, re.M)) >= 20
+
+
+def test_every_failure_code_of_ours_is_explained_and_no_other() -> None:
+    known = {*our_codes()} - FIELDS | answers._NEXT.keys()  # pyright: ignore[reportPrivateUsage]
+    assert {"start_unconfirmed", "max_turns", "endpoint_lost", "upstream_rejected", "interrupted"} <= known
+    assert codes("By failure code") == known | UPSTREAM
+
+
+def test_every_code_of_a_refusal_is_explained_and_no_other() -> None:
+    def below(error: type[AgentJobsError]) -> Iterator[type[AgentJobsError]]:
+        yield error
+        for each in error.__subclasses__():
+            yield from below(each)
+
+    given = {answers.refused(each.__new__(each))["error"]["code"] for each in below(AgentJobsError)}
+    assert codes("By refusal") == given
+    assert answers.refused(UnfitError("x", "y"))["error"]["code"] == "bad_request"

@@ -1,0 +1,168 @@
+"""Tool servers whose messages cannot be read as they are: repaired, or answered with an error at once."""
+
+import json
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import uvicorn
+from hosts import Host, hosting
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from test_agent_loop import bad, call, calling, given, outputs
+from test_toolbox import WebServer
+
+from agent_jobs.settings import Settings
+
+
+def answer(text: str = "well", more: str = "", content: str | None = None) -> str:
+    """An answer to a call, in which @ID@ stands for its id."""
+    parts = f'[{{"type":"text","text":"{text}"}}]' if content is None else content
+    return f'{{"jsonrpc":"2.0","id":@ID@,"result":{{"content":{parts}{more}}}}}'
+
+
+def nested(levels: int) -> str:
+    return ',"structuredContent":{"a":' + "[" * levels + "]" * levels + "}"
+
+
+#: What a server writes for a call, and what the model is to read of it.
+ANSWERS: dict[str, tuple[str, str]] = {
+    "half a surrogate pair": (answer(r"well \ud83d"), "well ?"),
+    "the other half, in a key": (answer(more=r',"structuredContent":{"\udc00":"\ud83d"}'), "well"),
+    "a whole pair": (answer(r"well \ud83d\ude00"), "well \U0001f600"),
+    "deep": (answer(more=nested(300)), "well"),
+    "very deep": (answer(more=nested(100_000)), "well"),
+    "deep, and nothing else": (answer(content="[]", more=nested(300)), "[nested too deeply]"),
+    "deep, with half a pair": (answer(r"well \ud83d", more=nested(300)), "well ?"),
+    "brackets in a text": (answer("well " + "[{" * 300, more=nested(300)), "well " + "[{" * 300),
+    "a byte order mark": ("\ufeff" + answer(), "well"),
+    "a tab in a text": (answer("we\tll"), "we\tll"),
+    "a batch of one": (f"[{answer()}]", "well"),
+    "a carriage return": (answer() + "\r", "well"),
+    "cut": (answer()[:60], "its answer is not JSON"),
+    "cut in its depth": (answer()[:-1] + ',"a":' + "[" * 100_000, "its answer is not JSON"),
+    "broken before its id": ('{"jsonrpc":"2.0","result":{"content":oops},"id":@ID@}', "its answer is not JSON"),
+    "a result that is a text": ('{"jsonrpc":"2.0","id":@ID@,"result":"well"}', "its answer is no JSON-RPC message"),
+    "an error that is a text": ('{"jsonrpc":"2.0","id":@ID@,"error":"no"}', "its answer is no JSON-RPC message"),
+}
+LATIN = (answer("wéll"), "w\ufffdll")
+
+
+async def told(host: Host, server: str) -> dict[str, str]:
+    """What the model reads of each of the answers, which are all under way at once, with a good call beside them."""
+    lines = [{"line": line} for line, _ in ANSWERS.values()] + [{"line": LATIN[0], "encoding": "latin-1"}]
+    calls = [*(call(f"{server}__raw", **line) for line in lines), call(f"{server}__echo", text="good")]
+    turns = calling(calls, [call(f"{server}__echo", text="after it")])
+    job = await host.start(emulate=turns, options={"toolbox": [f"{server}/raw", f"{server}/echo"]})
+    assert (await host.end(job["job_id"]))["output"] == "the end"
+    names = [*ANSWERS, "latin", "beside", "after"]
+    return dict(zip(names, await outputs(host, job["job_id"]), strict=True))
+
+
+def check(read: dict[str, str]) -> None:
+    # What is shown of an output here is cut, and its white space folded.
+    wanted = {name: " ".join(text.split()) for name, (_, text) in ANSWERS.items()}
+    wanted |= {"latin": LATIN[1], "beside": "good", "after": "after it"}
+    assert {name: text for name, text in read.items() if wanted[name][:80] not in text} == {}
+
+
+async def test_what_a_server_writes_is_repaired_or_answered_with_an_error_at_once(settings: Settings) -> None:
+    async with hosting(given(settings, bad=bad("marked", timeout_s=600))) as host:
+        check(await told(host, "bad"))
+
+
+#: What is not the answer to a call, though it stands where one is due.
+NO_ANSWERS = [
+    '{"id":@ID@,"level":"info","message":oops}',
+    '{"id":@ID@,"level":"info","error":"oops"}',
+    '{"jsonrpc":"2.0","method":"notifications/message","params":{"id":@ID@,',
+    '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"\\ud83d"}}',
+    '{"jsonrpc":"2.0","id":"log","method":"log","result":oops}',
+    "{'id': @ID@, 'result': 1}",
+    "null",
+    "[]",
+    "\ufeff",
+]
+
+
+async def test_what_is_no_answer_ends_no_call(settings: Settings) -> None:
+    async with hosting(given(settings, bad=bad(timeout_s=600))) as host:
+        script = calling([call("bad__raw", line=f"{line}\n{answer()}") for line in NO_ANSWERS])
+        job = await host.start(emulate=script, options={"toolbox": ["bad/raw"]})
+        assert (await host.end(job["job_id"]))["output"] == "the end"
+        assert await outputs(host, job["job_id"]) == ["well"] * len(NO_ANSWERS)
+
+
+# Behind a URL
+
+
+def web(events: str) -> Starlette:
+    """A server that writes what it is told to: one body, or events whose lines end as in `events`."""
+
+    def written(body: str, encoding: str = "utf-8") -> Response:
+        if not events:
+            return Response(body.encode(encoding), media_type="application/json")
+        *before, last = [f"data: {line}" for line in body.removesuffix("\r").split("\n")]
+        lines = [*(line for each in before for line in (each, "")), ": a comment", "event: message", last, "", ""]
+        return Response(events.join(lines).encode(encoding), media_type="text/event-stream")
+
+    async def endpoint(request: Request) -> Response:
+        if request.method == "GET":
+            return Response(status_code=405)
+        message = json.loads(await request.body())
+        number, method, params = message.get("id"), message.get("method"), message.get("params", {})
+        if number is None:
+            return Response(status_code=202)
+        if method == "tools/call" and params["name"] == "raw":
+            given = params["arguments"]
+            return written(given["line"].replace("@ID@", str(number)), given.get("encoding", "utf-8"))
+        tool = {"description": "Does it.", "inputSchema": {"type": "object"}}
+        results: dict[str, Any] = {
+            "initialize": {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "x", "version": "1"},
+            },
+            "tools/list": {"tools": [{"name": name, **tool} for name in ("raw", "echo")]},
+            "tools/call": {"content": [{"type": "text", "text": params.get("arguments", {}).get("text", "")}]},
+        }
+        known = {"result": results[method]} if method in results else {"error": {"code": -32601, "message": "no"}}
+        return written("\ufeff" + json.dumps({"jsonrpc": "2.0", "id": number, **known}))
+
+    return Starlette(routes=[Route("/mcp", endpoint, methods=["GET", "POST", "DELETE"])])
+
+
+@asynccontextmanager
+async def hosting_web(settings: Settings, events: str) -> AsyncGenerator[Host]:
+    """A process of ours that has such a server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = WebServer(uvicorn.Config(web(events), log_config=None, timeout_graceful_shutdown=1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            await server.up.wait()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+            async with hosting(given(settings, web={"url": url, "approval": "never", "timeout_s": 600})) as host:
+                yield host
+            server.should_exit = True
+
+
+@pytest.mark.parametrize("events", ["", "\n", "\r\n", "\r"], ids=["a body", "events", "CRLF", "CR"])
+async def test_what_a_server_behind_a_url_writes_is_repaired_or_answered_with_an_error_at_once(
+    settings: Settings, events: str
+) -> None:
+    async with hosting_web(settings, events) as host:
+        check(await told(host, "web"))
+
+
+async def test_an_event_that_is_no_answer_ends_no_call(settings: Settings) -> None:
+    lines = [line for line in NO_ANSWERS if '"method"' in line]
+    async with hosting_web(settings, "\n") as host:
+        script = calling([call("web__raw", line=f"{line}\n{answer()}") for line in lines])
+        job = await host.start(emulate=script, options={"toolbox": ["web/raw"]})
+        assert (await host.end(job["job_id"]))["output"] == "the end"
+        assert await outputs(host, job["job_id"]) == ["well"] * len(lines)

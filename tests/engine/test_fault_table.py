@@ -1,0 +1,405 @@
+"""The faults under which comparable servers were measured to lose a paid result or to pay for it twice.
+
+In every one of them no response is asked about in a storm: each server here checks that as it ends.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+import httpx2
+import pytest
+from anyio.abc import TaskGroup
+from hosts import SPEED, Host, eventually, scripted
+from hosts import hosting as hosting_at
+from processes import serving
+from starlette.types import ASGIApp, Receive, Scope, Send
+from test_request_rates import check_rates
+
+from agent_jobs.emulator import Emulator
+from agent_jobs.emulator import running as running_unchecked
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.settings import Settings
+from agent_jobs.upstream import client
+
+FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing a socket resets its connection
+
+#: The speeds of the clocks of the hosts in a test: its fastest makes the most requests in a second of ours.
+SPEEDS: list[float] = []
+
+
+@asynccontextmanager
+async def hosting(settings: Settings, *, speed: float = SPEED) -> AsyncGenerator[Host]:
+    """A host whose requests are counted by its own seconds."""
+    SPEEDS.append(speed)
+    async with hosting_at(settings, speed=speed) as host:
+        yield host
+
+
+@contextmanager
+def running(emulator: Emulator | None = None, *, time_scale: float = 1.0) -> Generator[RunningServer]:
+    """An upstream that was asked about no response in a storm."""
+    SPEEDS.clear()
+    with running_unchecked(emulator=emulator, time_scale=time_scale) as server:
+        yield server
+    check_rates(server.emulator, max(SPEEDS, default=SPEED))
+
+
+@pytest.fixture
+def upstream() -> Iterator[RunningServer]:
+    with running(time_scale=SPEED) as server:
+        yield server
+
+
+class Line:
+    """The line to an upstream, which can be cut, fall silent and be mended."""
+
+    def __init__(self, upstream: RunningServer, tasks: TaskGroup) -> None:
+        self._upstream = urlsplit(upstream.base_url)
+        self._tasks = tasks
+        self._callers: set[asyncio.StreamWriter] = set()
+        self._port = 0
+        #: What is said now is swallowed, and nothing more is heard on that connection.
+        self.silent = False
+
+    @property
+    def base_url(self) -> str:
+        return self._upstream._replace(netloc=f"127.0.0.1:{self._port}").geturl()
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._called, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        """Reset every connection, and refuse new ones until mended."""
+        self._server.close()
+        for caller in self._callers:
+            caller.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            caller.transport.abort()
+        self._callers.clear()
+
+    def _called(self, heard: asyncio.StreamReader, caller: asyncio.StreamWriter) -> None:
+        self._callers.add(caller)
+        self._tasks.start_soon(self._connect, heard, caller)
+
+    async def _connect(self, heard: asyncio.StreamReader, caller: asyncio.StreamWriter) -> None:
+        answers, upstream = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
+        self._tasks.start_soon(self._carry, heard, upstream)
+        await self._carry(answers, caller)
+        self._callers.discard(caller)
+
+    async def _carry(self, heard: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(ConnectionError):
+                while data := await heard.read(65536):
+                    if self.silent:
+                        await anyio.sleep_forever()
+                    to.write(data)
+                    await to.drain()
+        finally:
+            to.close()
+
+
+@asynccontextmanager
+async def line_to(upstream: RunningServer) -> AsyncGenerator[Line]:
+    async with anyio.create_task_group() as tasks:
+        line = Line(upstream, tasks)
+        await line.mend()
+        try:
+            yield line
+        finally:
+            line.cut()
+            tasks.cancel_scope.cancel()
+
+
+class Gateway:
+    """Serves an API below a path of its own, and writes down what it is asked."""
+
+    def __init__(self, app: ASGIApp, path: str, asked: list[tuple[str, str, str]]) -> None:
+        self._app = app
+        self._path = path
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._asked.append((scope["method"], scope["path"], scope["query_string"].decode()))
+            scope = {**scope, "path": scope["path"].removeprefix(self._path)}
+        await self._app(scope, receive, send)
+
+
+def counters(upstream: RunningServer) -> dict[str, Any]:
+    return upstream.emulator.counters()
+
+
+def runs(upstream: RunningServer) -> list[dict[str, Any]]:
+    """The responses that upstream really made, from its own log."""
+    return [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+
+
+def mend(upstream: RunningServer) -> None:
+    """End the faults that wait for requests."""
+    httpx2.delete(f"{upstream.url}/_emulator/faults").raise_for_status()
+
+
+async def adopted(host: Host, job_id: str, response_id: str) -> dict[str, Any]:
+    """The job's end, after a person found its response at the provider."""
+    engine = await host.app.engine()
+    await engine.adopt(job_id, response_id)
+    return await host.end(job_id)
+
+
+async def pages(host: Host, answer: dict[str, Any]) -> list[str]:
+    """The output from the page in this answer to the last, each fetched as the one before says."""
+    read = [answer["output"]]
+    while "next" in answer:
+        tool, job, offset = answer["next"].split()
+        answer = await host.call(tool, job_id=job.partition("=")[2], offset=int(offset.partition("=")[2]))
+        read.append(answer["output"])
+    return read
+
+
+# The POST.
+
+
+async def test_a_post_that_is_closed_after_it_was_accepted_is_paid_once_and_its_result_can_be_had(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", drop="after_accept")
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"duration_s": 1, "text": "paid once"}, wait_s=5)
+        assert started["error"]["code"] == "start_unconfirmed"
+        [run] = runs(upstream)
+        assert run["metadata"]["job_id"] == started["job_id"], "by this a person finds it"
+        assert (await adopted(host, started["job_id"], run["id"]))["output"] == "paid once"
+    assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
+
+
+async def test_a_post_that_is_reset_after_it_was_accepted_is_paid_once_and_its_result_can_be_had(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", hang=True, after_accept=True)
+    async with line_to(upstream) as line, hosting(replace(settings, base_url=line.base_url)) as host:
+        started = await host.start(emulate={"duration_s": 1, "text": "paid once"})
+        assert started["status"] == "starting"
+        line.cut()
+        assert (await host.end(started["job_id"]))["error"]["code"] == "start_unconfirmed"
+        await line.mend()
+        [run] = runs(upstream)
+        assert (await adopted(host, started["job_id"], run["id"]))["output"] == "paid once"
+    assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "accepted"),
+    [({"hang": True, "after_accept": True}, 1), ({"hang": True, "status": 503}, 0)],
+    ids=["accepted", "not accepted"],
+)
+async def test_a_post_without_an_answer_is_told_at_once_given_up_in_time_and_never_sent_again(
+    settings: Settings, upstream: RunningServer, fault: dict[str, Any], accepted: int
+) -> None:
+    upstream.queue_fault(on="create", **fault)
+    settings = replace(settings, start_timeout_s=1.0)
+    async with hosting(settings, speed=20) as host:
+        started = await host.start(emulate={"duration_s": 1, "text": "paid once"})
+        assert started["status"] == "starting"
+        assert started["job_id"] in started["next"]
+        answer = await host.end(started["job_id"])
+        assert answer["error"]["code"] == "start_unconfirmed"
+        assert started["job_id"] in answer["next"]
+        [request_id] = counters(upstream)["creates_by_request_id"]
+    async with hosting(settings) as after:
+        assert (await after.end((await after.start(emulate={"duration_s": 1}))["job_id"]))["status"] == "completed"
+        assert await after.end(started["job_id"]) == answer
+        for run in runs(upstream)[:accepted]:
+            assert (await adopted(after, started["job_id"], run["id"]))["output"] == "paid once"
+    assert counters(upstream)["creates_by_request_id"][request_id] == 1
+    assert counters(upstream)["accepted"] == accepted + 1
+
+
+async def test_a_post_that_the_network_swallows_is_not_sent_again_when_the_network_is_back(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with line_to(upstream) as line:
+        settings = replace(settings, base_url=line.base_url, start_timeout_s=1.0)
+        async with hosting(settings, speed=20) as host:
+            line.silent = True
+            started = await host.start(emulate={"duration_s": 1})
+            assert started["status"] == "starting"
+            assert (await host.end(started["job_id"]))["error"]["code"] == "start_unconfirmed"
+            line.silent = False
+            assert (await host.end((await host.start(emulate={"duration_s": 1}))["job_id"]))["status"] == "completed"
+    assert counters(upstream)["creates"] == 1
+
+
+# The looks.
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"hang": True},
+        {"hang": True, "times": 5},
+        {"drop": "before_headers"},
+        {"drop": "before_headers", "times": 20},
+        {"status": 503, "times": 3},
+    ],
+    ids=["silent once", "silent five times", "reset once", "reset twenty times", "503 three times"],
+)
+async def test_a_get_that_fails_is_one_look_less(
+    settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(client, "LOOK_READ_S", 0.2)
+    upstream.queue_fault(on="retrieve", **fault)
+    async with hosting(replace(settings, follow=0), speed=50) as host:
+        started = await host.start(emulate={"duration_s": 1, "text": "still there"})
+        assert (await host.end(started["job_id"]))["output"] == "still there"
+    assert counters(upstream)["retrieves"] > fault.get("times", 1), "every fault was met"
+    assert counters(upstream)["creates"] == 1
+
+
+async def test_a_job_whose_looks_get_no_answer_holds_up_no_other(
+    settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LOOK_READ_S", 1.0)
+    async with hosting(replace(settings, follow=0)) as host:
+        stuck = await host.start("stuck", emulate={"duration_s": 1, "text": "late"})
+        upstream.queue_fault(on="retrieve", hang=True, times=-1, match=stuck["response_id"])
+        other = await host.start("other", emulate={"duration_s": 1, "text": "in time"})
+        assert (await host.end(other["job_id"]))["output"] == "in time"
+        assert "next_poll_ms" in await host.call("agent_poll", job_id=stuck["job_id"], wait_s=1)
+        mend(upstream)
+        assert (await host.end(stuck["job_id"]))["output"] == "late"
+
+
+@FOLLOW
+async def test_a_line_that_falls_silent_in_mid_job_is_given_up_for_another(
+    settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, follow: int
+) -> None:
+    async with line_to(upstream) as line:
+        settings = replace(settings, base_url=line.base_url, follow=follow)
+        async with hosting(settings) as host:
+            # Short only while the line is silent: later, a busy machine may take longer than that to answer.
+            with monkeypatch.context() as silence:
+                silence.setattr(client, "LOOK_READ_S", 0.5)
+                silence.setattr(client, "STREAM_IDLE_S", 0.5)
+                started = await host.start(emulate={"duration_s": 20, "text": "heard after all"})
+                line.silent = True
+                assert "next_poll_ms" in await host.call("agent_poll", job_id=started["job_id"], wait_s=10)
+            line.silent = False
+            with anyio.fail_after(15):
+                assert (await host.end(started["job_id"]))["output"] == "heard after all"
+    assert counters(upstream)["creates"] == 1
+
+
+@FOLLOW
+@pytest.mark.parametrize("duration_s", [900, 2000], ids=["ends meanwhile", "ends after it"])
+async def test_half_an_hour_of_503_loses_no_result(settings: Settings, follow: int, duration_s: float) -> None:
+    with running(time_scale=800) as upstream:
+        settings = replace(settings, base_url=upstream.base_url, follow=follow)
+        async with hosting(settings, speed=800) as host:
+            script = {"duration_s": duration_s, "text": "kept", "faults": [{"drop": {"after_events": 6}}]}
+            upstream.queue_fault(on="any", status=503, skip=1, times=-1)  # all but the POST
+            started = answer = await host.start(emulate=script)
+            while answer.get("elapsed_s", 0) < 1800:
+                answer = await host.call("agent_poll", job_id=started["job_id"])
+                assert "next_poll_ms" in answer, answer
+            assert "cannot look" in answer["activity"]
+            mend(upstream)
+            assert (await host.end(started["job_id"]))["output"] == "kept"
+        assert counters(upstream)["creates"] == 1
+
+
+@FOLLOW
+async def test_an_api_that_is_down_for_twelve_seconds_loses_no_result(
+    settings: Settings, upstream: RunningServer, follow: int
+) -> None:
+    async with line_to(upstream) as line:
+        settings = replace(settings, base_url=line.base_url, follow=follow)
+        async with hosting(settings) as host:
+            started = await host.start(emulate={"duration_s": 8, "text": "kept"})
+            line.cut()
+            answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=12)
+            assert "cannot look" in answer["activity"]
+            await eventually(lambda: runs(upstream)[0]["status"] == "completed")
+            await line.mend()
+            assert (await host.end(started["job_id"]))["output"] == "kept"
+    assert counters(upstream)["creates"] == 1
+
+
+# The server itself.
+
+
+async def test_a_server_that_is_killed_again_and_again_brings_the_result_of_its_one_post(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    assert settings.data_dir is not None
+    with serving(settings.data_dir, upstream.base_url) as server:
+        server.initialize()
+        prompt = scripted("long work", {"duration_s": 30, "text": "survived"})
+        started = server.call("agent_start", prompt=prompt, wait_s=0)
+        server.process.kill()
+    for _ in range(2):
+        with serving(settings.data_dir, upstream.base_url) as server:
+            server.initialize()
+            answer = server.call("agent_poll", job_id=started["job_id"], wait_s=0.5)
+            assert answer["job_id"] == started["job_id"]
+            server.process.kill()
+    with serving(settings.data_dir, upstream.base_url) as server:
+        server.initialize()
+        answer = server.call("agent_poll", job_id=started["job_id"])
+        assert answer == {"job_id": started["job_id"], "status": "completed", "output": "survived"}
+        assert server.end() == 0
+    assert [run["id"] for run in runs(upstream)] == [started["response_id"]]
+    assert counters(upstream)["creates"] == 1
+
+
+# The output.
+
+
+@FOLLOW
+@pytest.mark.parametrize("length", [60_000, 5_000_000], ids=["60 KB", "5 MB"])
+async def test_a_long_output_is_read_page_by_page_to_its_last_byte(
+    settings: Settings, upstream: RunningServer, follow: int, length: int
+) -> None:
+    async with hosting(replace(settings, follow=follow)) as host:
+        answer = await host.end((await host.start(emulate={"duration_s": 1, "length": length}))["job_id"])
+        read = await pages(host, answer)
+    [run] = runs(upstream)
+    assert len(run["text"]) == length
+    assert answer["bytes"] == len(run["text"].encode())
+    assert "".join(read) == run["text"]
+
+
+async def test_an_output_that_json_swells_is_read_to_its_last_byte(settings: Settings) -> None:
+    text = '"\\\n\t\x00\x1f\u2028東京 🙂 e\u0301' * 4000
+    async with hosting(settings) as host:
+        answer = await host.end((await host.start(emulate={"duration_s": 1, "text": text}))["job_id"])
+        assert "".join(await pages(host, answer)) == text
+
+
+# The address.
+
+
+async def test_a_base_url_with_a_path_and_a_query_is_used_as_it_is_and_keeps_background(settings: Settings) -> None:
+    emulator, asked = Emulator(time_scale=10), list[tuple[str, str, str]]()
+    emulator.app.add_middleware(Gateway, path="/team/openai", asked=asked)
+    with running(emulator=emulator) as upstream:
+        base_url = f"{upstream.url}/team/openai/v1?api-version=preview&tenant=a%20b"
+        async with hosting(replace(settings, base_url=base_url)) as host:
+            script = {"duration_s": 10, "text": "through", "faults": [{"drop": {"after_events": 9}}]}
+            started = await host.start(emulate=script)
+            assert (await host.end(started["job_id"]))["output"] == "through"
+            started = await host.start(emulate={"end": "never"})
+            assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
+    assert [run["background"] for run in runs(upstream)] == [True, True]
+    assert {"creates", "retrieves", "streams", "cancels"} <= {name for name, n in counters(upstream).items() if n}
+    assert all(path.startswith("/team/openai/v1/responses") for _, path, _ in asked), asked
+    for _, _, query in asked:
+        assert parse_qs(query).items() >= {"api-version": ["preview"], "tenant": ["a b"]}.items()

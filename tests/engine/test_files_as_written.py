@@ -1,0 +1,242 @@
+"""Files whose names and bytes are not quite as a model writes them: what is meant is taken, and never another file."""
+
+from dataclasses import replace
+from pathlib import Path
+from unicodedata import normalize
+
+import httpx2
+import pytest
+from hosts import hosting
+
+from agent_jobs.attachments import gather
+from agent_jobs.errors import RequestError
+from agent_jobs.settings import Settings
+
+SCREENSHOT = "Screenshot 2026-11-29 at 9.41.05\u202fAM.txt"
+CAFE, CAFE_APART = normalize("NFC", "café"), normalize("NFD", "café")
+
+
+def grow(top: Path, *paths: str) -> None:
+    """Write files that hold their own path."""
+    for path in paths:
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_text(path)
+
+
+def taken(top: Path, *patterns: str, upload: bool = False) -> list[str]:
+    return [one.data.decode() for one in gather.gather(patterns, [top], upload=upload)]
+
+
+def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
+    with pytest.raises(RequestError) as refused:
+        gather.gather(patterns, [top], upload=upload)
+    sentence = str(refused.value)
+    assert sentence.isprintable()
+    assert sentence.endswith((".", "?"))
+    return sentence
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("there", "written"),
+    [
+        (SCREENSHOT, "Screenshot 2026-11-29 at 9.41.05 AM.txt"),
+        (SCREENSHOT, "Screenshot 2026-11-29 at 9.41.05\u00a0AM.txt"),
+        ("a\u00a0b.txt", "a b.txt"),
+        ("a b.txt", "a\u3000b.txt"),
+        ("a  b.txt", "a b.txt"),
+        ("a b.txt", "a  b.txt"),
+        ("a.txt ", "a.txt"),
+        ("a.txt", "a.txt \n"),
+        ("a.txt", "\u202aa.txt"),
+        ("a\u200b.txt", "a.txt"),
+        (f"{CAFE_APART}.txt", f"{CAFE}.txt"),
+        (f"{CAFE}.txt", f"{CAFE_APART}.txt"),
+        ("\u1100\u1161.txt", "\uac00.txt"),
+        (f"{CAFE_APART}/x y/a.txt", f"{CAFE}/x\u00a0y/a.txt"),
+        ("Résumé/a.txt", "resume\u0301/A.TXT".replace("resume\u0301", normalize("NFD", "Résumé"))),
+        ("README.md", "Readme.md"),
+        ("Docs/README.md", "docs/readme.md"),
+        ("STRASSE.txt", "straße.txt"),
+        (f"{CAFE_APART}/a.txt", CAFE),
+        (f"{CAFE_APART}/a.txt", f"{CAFE}/"),
+        (f"{CAFE_APART}/a.txt", f"{CAFE}/*.txt"),
+        (f"x/{CAFE_APART}1.txt", f"**/{CAFE}*.txt"),
+        (SCREENSHOT, "* AM.txt"),
+        (f"{CAFE_APART}.txt", f"{{none,{CAFE}}}.txt"),
+    ],
+)
+def test_what_reads_the_same_is_meant_in_every_component(tmp_path: Path, there: str, written: str):
+    grow(tmp_path, "other.txt", there)
+    assert taken(tmp_path, written) == [there]
+    assert taken(tmp_path, str(tmp_path / written)) == [there]
+    assert taken(tmp_path, there, written) == [there]
+
+
+@pytest.mark.parametrize("name", [f"{CAFE} x", "A b"])
+def test_the_root_itself_may_be_written_differently(tmp_path: Path, name: str):
+    root = tmp_path / normalize("NFD", name.replace(" ", "\u00a0"))
+    grow(root, "a.txt")
+    assert taken(root, str(tmp_path / name / "a.txt")) == ["a.txt"]
+    assert taken(root, f" {tmp_path / name / 'a.txt'}\n") == ["a.txt"]
+    grow(tmp_path, f"{name}/a.txt")
+    assert "outside" in refusal(root, str(tmp_path / name / "a.txt"))
+
+
+@pytest.mark.parametrize(
+    ("exact", "alike"),
+    [(f"{CAFE}.txt", f"{CAFE_APART}.txt"), ("a b.txt", "a\u00a0b.txt"), ("a.txt", "A.txt"), ("d/a.txt", "D/a.txt")],
+)
+def test_the_exact_name_goes_before_what_is_like_it(tmp_path: Path, exact: str, alike: str):
+    grow(tmp_path, exact, alike)
+    assert taken(tmp_path, exact) == [exact]
+    assert taken(tmp_path, alike) == [alike]
+    assert taken(tmp_path, alike, exact) == [alike, exact]
+
+
+def test_case_counts_where_something_else_reads_the_same(tmp_path: Path):
+    grow(tmp_path, "a\u00a0b.txt", "A b.txt")
+    assert taken(tmp_path, "a  b.txt") == ["a\u00a0b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("there", "written", "named"),
+    [
+        (("a\u00a0b.txt", "a\u202fb.txt"), "a b.txt", [r'"a\u00a0b.txt"', r'"a\u202fb.txt"']),
+        ((f"{CAFE}  x", f"{CAFE_APART}  x"), f"{CAFE} x", [r"caf\u00e9  x", r"cafe\u0301  x"]),
+        (("README.md", "ReadMe.md"), "readme.md", ['"README.md"', '"ReadMe.md"']),
+        (("Docs/a.txt", "DOCS/a.txt"), "docs/a.txt", ['"Docs/a.txt"', '"DOCS/a.txt"']),
+        (("Docs/a.txt", "DOCS/b.txt"), "docs/*.txt", ['"Docs"', '"DOCS"']),
+    ],
+)
+def test_several_that_may_be_meant_are_named_and_none_is_taken(
+    tmp_path: Path, there: tuple[str, ...], written: str, named: list[str]
+):
+    grow(tmp_path, *there)
+    answer = refusal(tmp_path, written)
+    for name in named:
+        assert name in answer
+
+
+def test_two_roots_with_names_that_are_like_it_are_told_apart(tmp_path: Path):
+    grow(tmp_path, "one/A.txt", "two/a.TXT")
+    with pytest.raises(RequestError, match=r"one/A\.txt.*two/a\.TXT"):
+        gather.gather(["a.txt"], [tmp_path / "one", tmp_path / "two"])
+
+
+def test_nothing_secret_or_outside_is_reached_by_a_name_that_is_like_it(tmp_path: Path):
+    root = tmp_path / "root"
+    grow(root, ".env", "in/a.txt", "up/x")
+    grow(tmp_path, "secret.txt")
+    (root / "LINK.txt").symlink_to("../secret.txt")
+    assert "keys or passwords" in refusal(root, ".ENV")
+    assert "nothing matches" in refusal(root, "link.txt")
+    for written in ("\u200b.env", ".e\u200bnv"):
+        assert "keys or passwords" in refusal(root, written)
+    for written in (".. /secret.txt", "up/.\u200b./in/a.txt", " ..\u00a0/secret.txt", "\u200b", " "):
+        refusal(root, written)
+
+
+async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settings, tmp_path: Path) -> None:
+    grow(tmp_path / "root", SCREENSHOT)
+    async with hosting(replace(settings, file_roots=(tmp_path / "root",))) as host:
+        started = await host.start(files=["screenshot 2026-11-29 at 9.41.05 am.txt"])
+        address = f"{settings.base_url}/responses/{started['response_id']}/input_items"
+        [item] = httpx2.get(address, headers={"Authorization": "Bearer test"}).json()["data"]
+        message = await host.refused("agent_start", prompt="it", files=["Screenshot 2026-11-29 at 9.41.06 AM.txt"])
+    spoken = SCREENSHOT.replace("\u202f", " ")
+    assert item["content"][1]["text"] == f'<file name="{spoken}">\n{SCREENSHOT}\n</file>'
+    assert f"did you mean '{spoken}'?" in message
+
+
+# --- bytes
+
+
+def text_part(tmp_path: Path, data: bytes) -> str:
+    (tmp_path / "a.txt").write_bytes(data)
+    [part] = gather.parts(gather.gather(["a.txt"], [tmp_path]))
+    return part["text"]
+
+
+def fence(text: str, remarks: str = "") -> str:
+    return f'<file name="a.txt"{remarks}>\n{text}\n</file>'
+
+
+GREETING = "Grüße aus Köln – 你好"
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "remarks"),
+    [
+        ("“smart” – 5 €".encode("cp1252"), "“smart” – 5 €", ' encoding="guessed: windows-1252"'),
+        (b"It\x92s caf\xe9", "It’s café", ' encoding="guessed: windows-1252"'),
+        ("»CAFÉ« “é…”".encode("cp1252"), "»CAFÉ« “é…”", ' encoding="guessed: windows-1252"'),
+        (b"caf\xe9 \xbd", "café ½", ' encoding="guessed: latin-1"'),
+        (
+            b"\x93a\x94 \x80 5\x81", "“a” € 5\ufffd",
+            ' encoding="guessed: windows-1252" damaged="1 place is not windows-1252; U+FFFD stands there"',
+        ),
+        (GREETING.encode() + b"\xff", GREETING + "\ufffd", ' damaged="1 place is not utf-8; U+FFFD stands there"'),
+        ("é ".encode() + b"\xff", "é \ufffd", ' damaged="1 place is not utf-8; U+FFFD stands there"'),
+        (
+            b"\x80" + GREETING.encode() + b"\xe9" + GREETING.encode()[:-1],
+            f"\ufffd{GREETING}\ufffd{GREETING[:-1]}\ufffd",
+            ' damaged="3 places are not utf-8; U+FFFD stands there"',
+        ),
+        (
+            "\ufffd ".encode() + GREETING.encode() + b"\xc3", f"\ufffd {GREETING}\ufffd",
+            ' damaged="1 place is not utf-8; U+FFFD stands there"',
+        ),
+        (b"\xef\xbb\xbfplain \xff", "plain \ufffd", ' damaged="1 place is not utf-8; U+FFFD stands there"'),
+        (GREETING.encode("utf-16-le"), GREETING, ' encoding="guessed: utf-16-le"'),
+        (GREETING.encode("utf-16-be"), GREETING, ' encoding="guessed: utf-16-be"'),
+        ("a,b\r\n👍🏽".encode("utf-16-le"), "a,b\r\n👍🏽", ' encoding="guessed: utf-16-le"'),
+        (GREETING.encode("utf-16"), GREETING, ""),
+        (
+            GREETING.encode("utf-16") + b"\x00", GREETING + "\ufffd",
+            ' damaged="1 place is not utf-16-le; U+FFFD stands there"',
+        ),
+    ],
+)  # fmt: skip
+def test_a_text_is_read_as_it_was_meant_and_what_was_lost_is_said(tmp_path: Path, data: bytes, text: str, remarks: str):
+    assert text_part(tmp_path, data) == fence(text, remarks)
+
+
+@pytest.mark.parametrize("data", [b"\x7fELF\x02\x01\x01\x00", b"\0\0\1\0" * 50, bytes(range(256)), b"\1\2\0\0" * 9])
+def test_what_only_looks_a_little_like_text_stays_binary(tmp_path: Path, data: bytes):
+    (tmp_path / "a.txt").write_bytes(data)
+    assert "binary" in refusal(tmp_path, "a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_private_key_is_known_in_every_encoding(tmp_path: Path, encoding: str):
+    (tmp_path / "a.txt").write_bytes("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n".encode(encoding))
+    assert "keys or passwords" in refusal(tmp_path, "a.txt")
+
+
+# --- empty
+
+
+@pytest.mark.parametrize("upload", [False, True])
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.pdf", b"", "a.pdf is empty"),
+        ("A.PDF", b"", "A.PDF is empty"),
+        ("a.pdf", b"<html>Sign in</html>", "a.pdf is no PDF"),
+        ("a.pdf", b" \r\n", "a.pdf is no PDF"),
+        ("a.pdf", bytes(4000), "a.pdf is no PDF"),
+        ("a.png", b"", "a.png is empty"),
+        ("a.xlsx", b"", "a.xlsx is empty"),
+    ],
+)
+def test_a_document_without_content_is_refused_by_its_name(
+    tmp_path: Path, name: str, data: bytes, why: str, upload: bool
+):
+    (tmp_path / name).write_bytes(data)
+    if not upload or name != "a.xlsx":
+        assert why in refusal(tmp_path, name, upload=upload)
+    grow(tmp_path, "b.txt")
+    assert taken(tmp_path, "*", upload=upload) == ["b.txt"]

@@ -1,0 +1,181 @@
+"""What `doctor` says of the model where an endpoint serves the list of models, or only parts of that."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+from urllib.parse import parse_qs
+
+import pytest
+from hosts import hosting
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agent_jobs.cli.endpoint_check import upstream_findings
+from agent_jobs.cli.finding import Finding
+from agent_jobs.emulator import Emulator, running
+from agent_jobs.settings import Settings
+
+JSON = dict[str, Any]
+Answer = tuple[int, str, Any]
+NOT_FOUND: Answer = (404, "application/json", {"detail": "Not Found"})
+PAGE: Answer = (200, "text/html", "<!DOCTYPE html><title>Console</title><p>Models</p>")
+
+
+class Models:
+    """Answers for the models in the place of the emulator.
+
+    Args:
+        card: The answer for one model.
+        pages: Those for the list, by the query that asks for each; without one in the end, a 404.
+    """
+
+    def __init__(self, app: ASGIApp, *, card: Answer, pages: dict[str, Answer], asked: list[str]) -> None:
+        self._app = app
+        self._card = card
+        self._pages = pages
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or "/models" not in scope["path"]:
+            return await self._app(scope, receive, send)
+        query = parse_qs(scope["query_string"].decode())
+        [wanted] = {value for values in query.values() for value in values} or {""}
+        listing = scope["path"].endswith("/models")
+        self._asked.append(wanted if listing else "card")
+        status, kind, body = self._pages.get(wanted, NOT_FOUND) if listing else self._card
+        data = body if isinstance(body, str) else json.dumps(body)
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode())]})
+        await send({"type": "http.response.body", "body": data.encode()})
+
+
+@asynccontextmanager
+async def looked_at(
+    settings: Settings, model: str, card: Answer, *pages: tuple[str, Any], asked: list[str] | None = None
+) -> AsyncGenerator[dict[str, Finding]]:
+    """What `doctor` finds at an endpoint with these answers."""
+    emulator = Emulator()
+    answers = {query: _answer(body) for query, body in pages}
+    emulator.app.add_middleware(Models, card=card, pages=answers, asked=[] if asked is None else asked)
+    with running(emulator=emulator) as upstream:
+        there = replace(settings, base_url=upstream.base_url, model=model)
+        async with hosting(there) as host:
+            findings = await upstream_findings(await host.app.engine(), there)
+            yield {finding.what: finding for finding in findings}
+
+
+def _answer(body: Any) -> Answer:
+    return cast(Answer, body) if isinstance(body, tuple) else (200, "application/json", body)
+
+
+def cards(*names: str) -> list[JSON]:
+    return [{"id": name, "object": "model"} for name in names]
+
+
+#: A list that has the model, and by which name it is asked for.
+LISTED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
+    "data": ("gpt-5", [("", {"object": "list", "data": cards("gpt-4", "gpt-5")})]),
+    "models": ("gpt-5", [("", {"models": [{"name": "gpt-5"}]})]),
+    "a bare list": ("gpt-5", [("", cards("gpt-5"))]),
+    "names alone": ("gpt-5", [("", {"data": ["gpt-4", "gpt-5"]})]),
+    "keys": ("gpt-5", [("", {"models": {"gpt-5": {"context": 1}}})]),
+    "a list in data": ("gpt-5", [("", {"data": {"models": cards("gpt-5")}})]),
+    "a prefix on both sides": ("openai/gpt-5", [("", {"data": cards("openai/gpt-5")})]),
+    "a resource": ("gpt-5", [("", {"models": [{"name": "models/gpt-5"}]})]),
+    "a default tag": ("llama3", [("", {"models": [{"name": "llama3:latest"}]})]),
+    "a pattern": ("openai/gpt-5", [("", {"data": cards("anthropic/*", "openai/*")})]),
+    "a later page": (
+        "gpt-5",
+        [("", {"data": cards("a"), "has_more": True, "last_id": "a"}), ("a", {"data": cards("gpt-5")})],
+    ),
+    "a later page by its last entry": (
+        "gpt-5",
+        [("", {"data": cards("a"), "has_more": True}), ("a", {"data": cards("gpt-5"), "has_more": False})],
+    ),
+    "a token": ("gpt-5", [("", {"models": cards("a"), "nextPageToken": "t"}), ("t", {"models": cards("gpt-5")})]),
+    "an address": ("gpt-5", [("", {"data": cards("a"), "next": "/v1/models?page=2"}), ("2", {"data": cards("gpt-5")})]),
+    "a number": ("gpt-5", [("", {"data": cards("a"), "next_page": 2}), ("2", {"data": cards("gpt-5")})]),
+}
+
+
+@pytest.mark.parametrize(("model", "pages"), LISTED.values(), ids=LISTED)
+async def test_model_that_only_the_list_has_is_there(
+    settings: Settings, model: str, pages: list[tuple[str, Any]]
+) -> None:
+    async with looked_at(settings, model, NOT_FOUND, *pages) as found:
+        assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
+        assert found["model"].text == f"{model} is there"
+
+
+#: How an endpoint answers for one model although its list has it.
+NO_CARD: dict[str, Answer] = {
+    "no such path": (404, "text/plain", "404 page not found"),
+    "another method": (405, "application/json", {"detail": "Method Not Allowed"}),
+    "a web page": PAGE,
+    "an object of something else": (200, "application/json", {"data": {"id": "gpt-5"}}),
+    "a server error": (500, "application/json", {"error": {"message": "no route"}}),
+    "a name cut at its slash": (404, "application/json", {"error": {"message": "The model 'openai' does not exist"}}),
+}
+
+
+@pytest.mark.parametrize("card", NO_CARD.values(), ids=NO_CARD)
+async def test_list_decides_whatever_is_answered_for_the_one_model(settings: Settings, card: Answer) -> None:
+    async with looked_at(settings, "gpt-5", card, ("", {"data": cards("gpt-5")})) as found:
+        assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "near"),
+    [
+        ("gpt-5", ["openai/gpt-5", "google/gemini-4"], "openai/gpt-5"),
+        ("openai/gpt-5", ["gpt-5", "gemini-4"], "gpt-5"),
+        ("GPT-5", ["gpt-5", "gemini-4"], "gpt-5"),
+        ("gpt5", ["gemini-4", "gpt-5", "gpt-5-mini"], "gpt-5"),
+        ("gpt-5", ["qwen3", "llama3"], "qwen3, llama3"),
+        ("gpt-5", [f"m{n}" for n in range(9)], "m0, m1, m2, m3, m4 and 4 more"),
+    ],
+)
+async def test_model_that_the_list_lacks_is_told_with_the_nearest_names(
+    settings: Settings, model: str, names: list[str], near: str
+) -> None:
+    async with looked_at(settings, model, NOT_FOUND, ("", {"data": cards(*names)})) as found:
+        assert (found["upstream"].state, found["model"].state) == ("ok", "problem")
+        assert found["model"].text.endswith(f"does not list {model}")
+        assert found["model"].fix.partition(" has: ")[2].startswith(near)
+
+
+@pytest.mark.parametrize(
+    ("card", "listing", "state", "words"),
+    [
+        (NOT_FOUND, NOT_FOUND, "warning", "does not say what models it has"),
+        (NOT_FOUND, {"object": "list", "data": []}, "warning", "does not say what models it has"),
+        (NOT_FOUND, PAGE, "warning", "does not say what models it has"),
+        (PAGE, PAGE, "problem", "perhaps with a web page"),
+        (NOT_FOUND, (401, "application/json", {"error": {"message": "bad key"}}), "problem", "refuses the key"),
+        ((503, "text/plain", "down"), (503, "text/plain", "down"), "problem", "down"),
+    ],
+    ids=["nowhere", "an empty list", "a page for the list", "pages", "a key refused by the list", "down"],
+)
+async def test_endpoint_that_has_no_list_either_is_told_as_what_it_is(
+    settings: Settings, card: Answer, listing: Any, state: str, words: str
+) -> None:
+    async with looked_at(settings, "gpt-5", card, ("", listing)) as found:
+        assert found["upstream"].state == state
+        assert words in found["upstream"].text
+        assert "OPENAI_" in found["upstream"].fix
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"data": cards("a"), "has_more": True},
+        {"data": cards("a"), "next": "/v1/models"},
+        {"data": cards("a"), "next": "https://elsewhere.example/v1/models"},
+    ],
+    ids=["the same page again", "the same address", "another host"],
+)
+async def test_list_that_never_ends_and_one_that_leads_elsewhere_are_left(settings: Settings, page: JSON) -> None:
+    asked: list[str] = []
+    async with looked_at(settings, "gpt-5", NOT_FOUND, ("", page), ("a", page), asked=asked) as found:
+        assert found["model"].state == "problem"
+    assert len(asked) <= 3

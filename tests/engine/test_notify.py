@@ -1,0 +1,395 @@
+"""The user's own command at a job's end: what it is told, how often, and that nothing depends on it."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import SPEED, Host, eventually, hosting, scripted
+from processes import serving
+from terminals import Terminal
+from test_asking import script as asking_script
+from test_stdio import start
+
+from agent_jobs.clock import Clock, unset
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S, STDERR_BYTES, Command
+from agent_jobs.settings import SecretStr, Settings
+
+#: Writes down what it was given, whole or not at all.
+HEAR = """
+import json, os, sys, uuid
+told = json.load(sys.stdin)
+print("this is not for the host")
+part = os.path.join({folder!r}, uuid.uuid4().hex)
+with open(part, "w") as file:
+    json.dump({{"told": told, "environ": dict(os.environ), "cwd": os.getcwd()}}, file)
+os.rename(part, part + ".json")
+"""
+
+
+@dataclass(frozen=True)
+class Ear:
+    """A command that writes down what it hears."""
+
+    folder: Path
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.command(HEAR.format(folder=str(self.folder)))
+
+    def command(self, program: str) -> tuple[str, ...]:
+        """A command that runs a program of Python's."""
+        return (sys.executable, "-c", program)
+
+    def heard(self) -> list[dict[str, Any]]:
+        """All that was written down, in the order in which it was."""
+        files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+        return [json.loads(file.read_text()) for file in files]
+
+    def told(self) -> list[dict[str, Any]]:
+        return [each["told"] for each in self.heard()]
+
+    async def hears(self, count: int = 1) -> list[dict[str, Any]]:
+        await eventually(lambda: len(self.heard()) >= count, 30)
+        return self.told()
+
+
+@pytest.fixture
+def ear(tmp_path: Path) -> Ear:
+    (tmp_path / "ear").mkdir()
+    return Ear(tmp_path / "ear")
+
+
+@asynccontextmanager
+async def telling(settings: Settings, words: tuple[str, ...]) -> AsyncGenerator[Host]:
+    async with hosting(replace(settings, on_finish=words)) as host:
+        yield host
+
+
+# What it is told.
+
+
+async def test_an_end_is_told_with_what_a_person_wants_to_know(settings: Settings, ear: Ear) -> None:
+    async with telling(settings, ear.words) as host:
+        job = await host.start("Say hello", emulate={"duration_s": 0.2, "text": "Hello.\n\u00e9"}, batch="night")
+        [told] = await ear.hears()
+    assert told["title"].startswith("Say hello")
+    assert told == {
+        "job_id": job["job_id"],
+        "status": "completed",
+        "title": told["title"],
+        "model": "gpt-6.1-sol",
+        "batch": "night",
+        "created_at": told["created_at"],
+        "elapsed_s": told["elapsed_s"],
+        "output": "Hello.\n\u00e9",
+    }
+
+
+@pytest.mark.parametrize("end", ["incomplete", "failed"])
+async def test_a_bad_end_is_told_with_its_reason(settings: Settings, ear: Ear, end: str) -> None:
+    async with telling(settings, ear.words) as host:
+        await host.start(emulate={"duration_s": 0.2, "end": end})
+        [told] = await ear.hears()
+    assert (told["status"], "next" in told) == (end, False)
+    assert told["error"]["code"]
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["at work", "waiting for a slot"])
+async def test_a_cancelled_job_is_told_of(settings: Settings, ear: Ear, sent: bool) -> None:
+    async with telling(replace(settings, max_concurrent=1), ear.words) as host:
+        jobs = [await host.start(emulate={"end": "never"}) for _ in range(2)]
+        await host.call("agent_cancel", job_id=jobs[not sent]["job_id"])
+        [told] = await ear.hears()
+        assert (told["job_id"], told["status"]) == (jobs[not sent]["job_id"], "cancelled")
+
+
+async def test_a_job_that_asks_is_told_of_and_its_end_too(settings: Settings, ear: Ear) -> None:
+    async with telling(settings, ear.words) as host:
+        job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
+        [told] = await ear.hears()
+        assert told["status"] == "input_required"
+        [call] = told["needs"]
+        assert (call["name"], json.loads(call["arguments"])) == ("lookup", {"word": "one"})
+        await host.call("agent_reply", job_id=job["job_id"], outputs=[{"call_id": call["call_id"], "output": "found"}])
+        assert [each["status"] for each in await ear.hears(2)] == ["input_required", "completed"]
+
+
+def results(folder: Path) -> list[Path]:
+    return list((folder / "results").iterdir())
+
+
+async def test_a_question_that_the_host_answers_at_once_is_told_to_nobody(settings: Settings, ear: Ear) -> None:
+    async with hosting(replace(settings, on_finish=ear.words), speed=1.0) as host:
+        job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
+        asked = await host.call("agent_poll", job_id=job["job_id"], wait_s=20)
+        output = {"call_id": asked["needs"][0]["call_id"], "output": "found"}
+        await host.call("agent_reply", job_id=job["job_id"], outputs=[output])
+        await ear.hears()
+    assert [told["status"] for told in ear.told()] == ["completed"]
+
+
+async def test_a_long_output_is_told_by_its_beginning_and_files_by_their_paths(
+    settings: Settings, ear: Ear, tmp_path: Path
+) -> None:
+    settings = replace(settings, result_dir=tmp_path / "results")
+    async with telling(settings, ear.words) as host:
+        await host.start(emulate={"duration_s": 0.2, "text": '"\n' * 40_000})
+        [told] = await ear.hears()
+    assert told["bytes"] == 80_000
+    assert ('"\n' * 40_000).startswith(told["output"])
+    assert [str(path) for path in results(tmp_path)] == [told["result_path"]]
+
+
+# What it finds.
+
+
+async def test_it_finds_no_key_and_no_secret_in_its_environment(
+    settings: Settings, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"OPENAI_API_KEY": "sk-other", "COPY": "sk-secret", "TOKEN": "t0ken", "KEPT": "yes"}.items():
+        monkeypatch.setenv(name, value)
+    settings = replace(settings, secrets={"TOKEN": SecretStr("t0ken"), "EMPTY": SecretStr("")})
+    async with telling(settings, ear.words) as host:
+        await host.start(emulate={"duration_s": 0.2})
+        await ear.hears()
+    [heard] = ear.heard()
+    assert heard["environ"]["KEPT"] == "yes"
+    assert not {"OPENAI_API_KEY", "COPY", "TOKEN"} & heard["environ"].keys()
+    assert heard["cwd"] == str(settings.data_path())
+
+
+# How often.
+
+
+async def test_each_end_is_told_once_by_several_processes(tmp_path: Path, upstream: RunningServer, ear: Ear) -> None:
+    command = {"AGENT_JOBS_ON_FINISH": shlex.join(ear.words)}
+    with (
+        serving(tmp_path / "data", upstream.base_url, **command) as one,
+        serving(tmp_path / "data", upstream.base_url, **command) as other,
+        serving(tmp_path / "data", upstream.base_url) as silent,
+    ):
+        servers = (one, other, silent)
+        for server in servers:
+            server.initialize()
+        jobs = [
+            start(servers[n % 3], {"duration_s": 0.5 + n % 4, "text": f"result {n}"}, options={"allow_duplicate": True})
+            for n in range(12)
+        ]
+        await ear.hears(12)
+        for server in servers:
+            assert server.end() == 0
+    assert sorted(told["job_id"] for told in ear.told()) == sorted(job["job_id"] for job in jobs)
+
+
+def running(ear: Ear) -> list[int]:
+    """The processes that wait in `HOLD`, by their ids."""
+    return [int(file.name) for file in ear.folder.glob("[0-9]*") if not file.suffix]
+
+
+#: Shows that it runs by a file of its id, waits until it may go on, and says so; to be followed by `HEAR`.
+HOLD = """
+import os, sys, time
+mark = os.path.join({folder!r}, str(os.getpid()))
+open(mark, "w").close()
+while not os.path.exists(os.path.join({folder!r}, "go")):
+    time.sleep(0.02)
+print("going on", file=sys.stderr, flush=True)
+"""
+
+
+async def test_a_command_outlives_its_killed_server_and_is_not_run_again(
+    tmp_path: Path, upstream: RunningServer, ear: Ear
+) -> None:
+    words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
+    command = {"AGENT_JOBS_ON_FINISH": shlex.join(words)}
+    with serving(tmp_path / "data", upstream.base_url, **command) as server:
+        server.initialize()
+        start(server, {"duration_s": 0.2, "text": "done"})
+        await eventually(lambda: len(running(ear)) == 1, 20)
+        server.process.kill()
+    with serving(tmp_path / "data", upstream.base_url, **command) as server:
+        server.initialize()
+        second = start(server, {"duration_s": 0.2, "text": "later"})
+        await eventually(lambda: len(running(ear)) == 2, 20)
+        (ear.folder / "go").touch()
+        await ear.hears(2)
+        assert server.end() == 0
+    assert [told["output"] for told in ear.told()].count("done") == 1
+    assert second["job_id"] in {told["job_id"] for told in ear.told()}
+    assert len(running(ear)) == 2
+
+
+async def test_an_end_that_a_dead_process_could_not_tell_is_told_by_the_next(
+    tmp_path: Path, upstream: RunningServer, ear: Ear
+) -> None:
+    with serving(tmp_path / "data", upstream.base_url) as server:  # without a command, as if it died before
+        server.initialize()
+        job = start(server, {"duration_s": 0.2, "text": "done"}, wait_s=20)
+        assert job["status"] == "completed"
+        server.process.kill()
+    with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_ON_FINISH=shlex.join(ear.words)) as server:
+        server.initialize()
+        assert [told["job_id"] for told in await ear.hears()] == [job["job_id"]]
+
+
+async def test_what_ended_long_ago_is_no_news(settings: Settings, ear: Ear) -> None:
+    async with hosting(settings) as host:
+        await host.end((await host.start(emulate={"duration_s": 0.2}))["job_id"])
+    later = unset(SPEED)
+    clock = Clock(SPEED, lambda: later() + NEWS_S + 60)
+    async with hosting(replace(settings, on_finish=ear.words), clock=clock) as host:
+        job = await host.start(emulate={"duration_s": 0.2})
+        await ear.hears()
+    assert [told["job_id"] for told in ear.told()] == [job["job_id"]]
+
+
+async def test_a_start_that_is_found_again_is_told_of_at_its_second_end_too(
+    settings: Settings, upstream: RunningServer, ear: Ear
+) -> None:
+    async with telling(settings, ear.words) as host:
+        upstream.queue_fault(on="create", drop="after_accept")
+        job = await host.start(emulate={"duration_s": 0.2, "text": "found"})
+        [told] = await ear.hears()
+        assert told["error"]["code"] == "start_unconfirmed"
+        [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+        await (await host.app.engine()).adopt(job["job_id"], run["id"])
+        assert [each["status"] for each in await ear.hears(2)] == ["failed", "completed"]
+
+
+# That nothing depends on it.
+
+
+async def test_jobs_go_on_beside_commands_that_hang_and_these_are_killed(
+    settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture
+) -> None:
+    child = "import time; time.sleep(600)"
+    program = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+    program += f"open({str(ear.folder)!r} + '/' + str(child.pid), 'w').close()\nchild.wait()"
+    async with telling(settings, ear.command(program)) as host:
+        started = await host.call("agent_start", prompts=[scripted(f"{n}", {"duration_s": 0.2}) for n in range(6)])
+        for job_id in started["job_ids"]:
+            assert (await host.end(job_id))["status"] == "completed"
+        await eventually(lambda: len(running(ear)) == AT_ONCE, 20)
+        await eventually(lambda: caplog.text.count("took longer than 3 s and was killed") == 6, 40)
+    children = running(ear)
+    assert len(children) == 6
+    await eventually(lambda: not any(map(lives, children)))
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("program", "logged"),
+    [
+        ("import sys; sys.exit(7)", "ended with status 7"),
+        (
+            "import sys; print('x' * 90_000_000, file=sys.stderr); sys.exit('no \\x1b[2J such host')",
+            "no  [2J such host",
+        ),
+        ("import sys; sys.exit(sys.stdin.read())", "(its last words repeat the job)"),
+        ("import json, sys; sys.exit('sent: ' + json.load(sys.stdin)['output'])", "(its last words repeat the job)"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with status -9"),
+    ],
+    ids=["a status", "a flood", "all that it was given", "a part of that", "a signal"],
+)
+async def test_how_a_command_failed_is_logged_without_the_job(
+    settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture, program: str, logged: str
+) -> None:
+    async with telling(settings, ear.command(program)) as host:
+        job = await host.start("the title", emulate={"duration_s": 0.2, "text": "quite secret"})
+        await eventually(lambda: logged in caplog.text, 20)
+    line = next(line for line in caplog.text.splitlines() if logged in line)
+    assert job["job_id"] in line
+    assert "WARNING" in line
+    assert "secret" not in caplog.text
+    assert "the title" not in caplog.text
+
+
+async def test_what_a_command_writes_to_stderr_is_emptied_while_it_runs(
+    settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = f"""
+import os, sys, time
+for _ in range(2):
+    os.write(2, b"x" * {STDERR_BYTES + 1})
+    while os.fstat(2).st_size > {STDERR_BYTES}:
+        time.sleep(0.01)
+sys.exit("the last words")
+"""
+    async with telling(settings, ear.command(flood)) as host:
+        await host.start(emulate={"duration_s": 0.2})
+        await eventually(lambda: "AGENT_JOBS_ON_FINISH" in caplog.text, 20)
+    assert caplog.text.endswith("AGENT_JOBS_ON_FINISH ended with status 1: the last words\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors and a shell")
+def test_a_child_that_a_command_leaves_behind_costs_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+    def costs() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/dev/fd"))
+
+    threads, descriptors = costs()
+    Command(("sh", "-c", "sleep 600 & echo $! >child"), os.environ, tmp_path).run("job_1", {})
+    after = costs()
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    assert after[0] <= threads
+    assert after[1] <= descriptors
+
+
+async def test_a_command_that_is_gone_is_told_in_the_log(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    async with telling(settings, ("/nowhere/at-all",)) as host:
+        job = await host.start(emulate={"duration_s": 0.2})
+        await eventually(lambda: "cannot be started: No such file" in caplog.text, 20)
+        assert (await host.end(job["job_id"]))["status"] == "completed"
+
+
+async def test_a_server_that_ends_leaves_the_command_to_itself_and_says_so(
+    tmp_path: Path, upstream: RunningServer, ear: Ear
+) -> None:
+    words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
+    with serving(tmp_path / "data", upstream.base_url, AGENT_JOBS_ON_FINISH=shlex.join(words)) as server:
+        server.initialize()
+        start(server, {"duration_s": 0.2, "text": "done"})
+        await eventually(lambda: len(running(ear)) == 1, 20)
+        assert server.end() == 0
+        assert "1 runs of AGENT_JOBS_ON_FINISH go on without this process" in server.stderr()
+    assert not ear.heard()
+    (ear.folder / "go").touch()
+    assert [told["output"] for told in await ear.hears()] == ["done"]
+
+
+async def test_what_ends_with_a_command_of_the_terminal_is_told(
+    tmp_path: Path, upstream: RunningServer, ear: Ear
+) -> None:
+    terminal = Terminal(upstream.base_url, tmp_path / "data")
+    ran = terminal.pipe(
+        "run", scripted("x", {"duration_s": 0.2, "text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(ear.words)
+    )
+    assert (ran.returncode, ran.stdout) == (0, "done\n")
+    assert [told["output"] for told in await ear.hears()] == ["done"]
+
+
+async def test_a_command_outlives_the_terminal_s_and_may_write_to_stderr(
+    tmp_path: Path, upstream: RunningServer, ear: Ear
+) -> None:
+    words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
+    terminal = Terminal(upstream.base_url, tmp_path / "data")
+    ran = terminal.pipe("run", scripted("x", {"text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(words))
+    assert "1 runs of AGENT_JOBS_ON_FINISH go on without this process" in ran.stderr
+    (ear.folder / "go").touch()
+    assert [told["output"] for told in await ear.hears()] == ["done"]

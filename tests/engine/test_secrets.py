@@ -1,0 +1,203 @@
+"""Secrets: they reach upstream, and no file and no answer of ours holds them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import SPEED, hosting, scripted
+from processes import Server, serving
+from test_divergent_servers import Divergent
+from test_results import PARTS
+
+from agent_jobs.emulator import Emulator, running
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.settings import SecretStr, Settings
+
+KEY = "sk-seeded-4d1f0a77c2e9"
+HEADER, AUTHORIZATION, DOMAIN = "seeded-header-93ab5e", "seeded-authorization-17fc", "seeded-domain-5b20e8"
+SEEDED = {"TRACKER_TOKEN": HEADER, "MAIL_TOKEN": AUTHORIZATION, "DOMAIN_TOKEN": DOMAIN}
+TRACKER: dict[str, Any] = {
+    "type": "mcp",
+    "server_label": "tracker",
+    "server_url": "https://tracker.example.org/mcp",
+    "headers": {"Authorization": "Bearer ${TRACKER_TOKEN}"},
+    "require_approval": "never",
+}
+MAIL: dict[str, Any] = {
+    "type": "mcp",
+    "server_label": "mail",
+    "connector_id": "connector_mail",
+    "authorization": "${MAIL_TOKEN}",
+    "require_approval": "never",
+}
+CODE: dict[str, Any] = {
+    "type": "code_interpreter",
+    "container": {
+        "type": "auto",
+        "network_policy": {
+            "type": "allowlist",
+            "allowed_domains": ["example.org"],
+            "domain_secrets": [{"domain": "example.org", "name": "TOKEN", "value": "${DOMAIN_TOKEN}"}],
+        },
+    },
+}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return replace(settings, secrets={name: SecretStr(value) for name, value in SEEDED.items()})
+
+
+def seeing(upstream: RunningServer, secret: str) -> None:
+    """Have upstream refuse the next create that carries a text, and no other."""
+    upstream.queue_fault(match=secret, status=418, body={"error": {"code": "seen", "message": "It came."}})
+
+
+def creates(upstream: RunningServer) -> int:
+    return upstream.emulator.counters()["creates"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "carried"), [(TRACKER, f"Bearer {HEADER}"), (MAIL, AUTHORIZATION), (CODE, DOMAIN)], ids=str
+)
+async def test_a_named_secret_reaches_upstream(
+    settings: Settings, upstream: RunningServer, tool: dict[str, Any], carried: str
+) -> None:
+    seeing(upstream, carried)
+    async with hosting(settings) as host:
+        answer = await host.start(options={"tools": [tool]}, wait_s=5)
+    assert answer["error"]["code"] == "seen"
+
+
+@pytest.mark.parametrize(
+    ("tool", "why"),
+    [
+        ({**TRACKER, "headers": {"Authorization": "Bearer sk-literal"}}, "by name only"),
+        ({**MAIL, "authorization": "literal"}, "by name only"),
+        ({**MAIL, "authorization": "${HOME}"}, "add HOME to AGENT_JOBS_SECRETS"),
+        ({**TRACKER, "server_url": "https://user:literal@tracker.example.org"}, "by name only"),
+    ],
+    ids=["header", "authorization", "unlisted", "address"],
+)
+async def test_a_literal_and_an_unlisted_name_are_refused_and_nothing_starts(
+    settings: Settings, upstream: RunningServer, tool: dict[str, Any], why: str
+) -> None:
+    async with hosting(settings) as host:
+        message = await host.refused("agent_start", prompt="x", options={"tools": [tool]})
+        assert (await host.call("agent_list"))["jobs"] == []
+    assert why in message
+    assert "literal" not in message.replace(why, "")
+    assert creates(upstream) == 0
+
+
+async def test_a_job_that_outlasted_its_secret_fails_with_what_to_do(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="create", status=503, body={"error": {"message": "busy"}}, times=-1)
+    async with hosting(settings) as host:
+        started = await host.start(options={"tools": [TRACKER]})
+        assert started["status"] == "pending"
+    before = creates(upstream)
+    async with hosting(replace(settings, secrets={})) as host:
+        answer = await host.end(started["job_id"])
+    assert answer["status"] == "failed"
+    assert answer["error"]["code"] == "missing_secret"
+    assert "add TRACKER_TOKEN to AGENT_JOBS_SECRETS" in answer["error"]["message"]
+    assert creates(upstream) == before
+
+
+async def test_what_a_server_quotes_of_a_secret_is_told_to_nobody(settings: Settings, upstream: RunningServer) -> None:
+    settings = replace(settings, api_key=SecretStr(KEY))
+    for on, status in (("create", 400), ("create", 401), ("create", 500)):
+        words = f"Bad header 'Bearer {HEADER}' for key {KEY}"
+        upstream.queue_fault(on=on, status=status, body={"error": {"message": words}})
+        async with hosting(settings) as host:
+            started = await host.start(options={"tools": [TRACKER]})
+            answer = await host.end(started["job_id"])
+        assert "Bad header" in answer["error"]["message"]
+        assert "***" in answer["error"]["message"]
+    assert seeds_in(settings.data_path()) == []
+
+
+def echoing(response: dict[str, Any]) -> dict[str, Any]:
+    """A response as a server shows it that echoes its tools whole."""
+    return {**response, "tools": [{**TRACKER, "headers": {"Authorization": f"Bearer {HEADER}", "X-Key": KEY}}]}
+
+
+@pytest.mark.parametrize("follow", [200, 0], ids=["stream", "looks"])
+async def test_what_a_server_echoes_of_its_tools_is_not_kept(settings: Settings, tmp_path: Path, follow: int) -> None:
+    emulator = Emulator(time_scale=SPEED)
+    emulator.app.add_middleware(Divergent, shown=echoing)
+    settings = replace(settings, api_key=SecretStr(KEY), follow=follow, result_dir=tmp_path / "results")
+    with running(emulator=emulator) as upstream:
+        async with hosting(replace(settings, base_url=upstream.base_url)) as host:
+            started = await host.start(emulate={"duration_s": 2, "text": "whole"}, options={"tools": [TRACKER]})
+            assert (await host.end(started["job_id"]))["output"] == "whole"
+    assert seeds_in(tmp_path) == []
+
+
+def seeds_in(folder: Path) -> list[str]:
+    """Which secrets stand in which files below a folder, whatever kind of file it is."""
+    files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    seeds = {**SEEDED, "KEY": KEY}
+    return [
+        f"{name} in {file}" for file, data in files.items() for name, seed in seeds.items() if seed.encode() in data
+    ]
+
+
+def everything(server: Server, results: list[Any]) -> None:
+    """Every tool with every argument that could tell of a secret, and all that the protocol offers beside."""
+    tools = [TRACKER, MAIL, CODE, {"type": "web_search"}, {"type": "image_generation"}]
+    script = {
+        "duration_s": 1, "text": "# Done\n", "searches": 2, "mcp_calls": 2, "images": 1,
+        "container_files": [{"filename": "t.csv", "text": "a"}],
+    }  # fmt: skip
+    options: dict[str, Any] = {"tools": tools, "include": ["reasoning.encrypted_content"]}
+    asked: dict[str, Any] = {"prompt": scripted("all", script), "options": options, "files": ["data.csv"]}
+    results.append(server.call("agent_start", **asked, wait_s=0))
+    job_id = results[-1]["job_id"]
+    results.append(server.call("agent_start", **{**asked, "options": {**options, "dry_run": True}}))
+    results.append(server.call("agent_poll", job_id=job_id))
+    assert results[-1]["status"] == "completed", results[-1]
+    results.extend(server.call("agent_result", job_id=job_id, part=part) for part in PARTS)
+    follow_up = scripted("more", {"duration_s": 1, "end": "failed"})
+    results.append(server.call("agent_start", prompt=follow_up, previous_job_id=job_id, wait_s=20))
+    results.append(server.call("agent_start", prompt=scripted("x", {"end": "never"}), options=options, wait_s=0))
+    results.append(server.call("agent_cancel", job_id=results[-1]["job_id"]))
+    results.append(server.call("agent_start", prompt="x", options={"tools": [{**MAIL, "authorization": "${KEY}"}]}))
+    results.append(server.call("agent_list"))
+    results.append(server.request("resources/read", {"uri": f"job://{job_id}"}))
+    results.append(server.request("resources/read", {"uri": f"job://{job_id}/result"}))
+    results.append(server.request("prompts/list"))
+
+
+def test_after_everything_was_done_no_file_and_no_answer_holds_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/data.csv").write_text("1,2\n")
+    ours = {
+        "OPENAI_API_KEY": KEY,
+        "AGENT_JOBS_SECRETS": ",".join(SEEDED),
+        "AGENT_JOBS_RESULT_DIR": str(tmp_path / "results"),
+        "AGENT_JOBS_FILE_ROOTS": str(tmp_path / "root"),
+        "AGENT_JOBS_LOG_LEVEL": "debug",
+        **SEEDED,
+    }
+    results: list[Any] = []
+    with running(time_scale=SPEED) as upstream, serving(tmp_path / "data", upstream.base_url, **ours) as server:
+        upstream.queue_fault(on="retrieve", status=500, times=2)
+        server.initialize()
+        everything(server, results)
+        assert [*tmp_path.rglob("jobs.db-wal")], "looked at while the log is there"
+        assert seeds_in(tmp_path) == []
+        assert server.end() == 0
+        stderr = server.stderr()
+        seen = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    assert len(seen) == 3
+    assert seeds_in(tmp_path) == []
+    assert [*(tmp_path / "results").glob("*.md")]
+    told = json.dumps(results) + stderr
+    assert not [seed for seed in (KEY, *SEEDED.values()) if seed in told]
+    assert "iVBOR" not in told, "no picture"
+    assert "gAAAA" not in told, "nothing encrypted"

@@ -1,0 +1,213 @@
+"""Starts that are repeated, raced, cut off or cut short: one job for one piece of work, and each result told once."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+import pytest
+from hosts import SPEED, Host, hosting, read, scripted
+from mcp_types import Implementation
+from processes import Server, answer_of
+from test_costs import servers
+from test_tools import creates, ended, runs
+
+from agent_jobs.clock import Clock
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.mcp_server import server
+from agent_jobs.settings import Settings
+
+ENDLESS = {"end": "never"}
+
+
+def undelivered(listed: dict[str, Any]) -> set[str]:
+    return {row["job_id"] for row in listed["jobs"] if row.get("undelivered")}
+
+
+# The same work, over processes.
+
+
+@pytest.mark.parametrize("key", [False, True], ids=["one request", "one key"])
+def test_twenty_starts_of_one_piece_of_work_at_once_over_two_servers_are_one_job(
+    settings: Settings, upstream: RunningServer, key: bool
+) -> None:
+    with servers(settings, upstream, 2) as both:
+        asked: list[tuple[Server, int]] = []
+        for number in range(20):
+            prompt = scripted(f"same, said {number} times" if key else "same", ENDLESS)
+            arguments = {"prompt": prompt, "wait_s": 0, "options": {"key": "monday"} if key else {}}
+            one = both[number % 2]
+            asked.append((one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})))
+        answers = [answer_of(one.answer(number)) for one, number in asked]
+    assert len({answer["job_id"] for answer in answers}) == 1
+    assert [answer.get("duplicate") for answer in answers].count(None) == 1
+    assert creates(upstream) == 1
+
+
+def test_a_batch_of_ten_equal_prompts_started_at_two_servers_at_once_is_ten_jobs(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    with servers(settings, upstream, 2, AGENT_JOBS_MAX_CONCURRENT="20") as both:
+        arguments = {"prompts": [scripted("roll a die", ENDLESS)] * 10}
+        asked = [(one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})) for one in both]
+        answers = [answer_of(one.answer(number)) for one, number in asked]
+    assert set(answers[0]["job_ids"]) == set(answers[1]["job_ids"])
+    assert sorted(answer.get("duplicates", 0) for answer in answers) == [0, 10]
+    assert creates(upstream) == 10
+
+
+async def test_what_waits_for_a_slot_goes_by_priority_whichever_server_it_was_started_at(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    one_at_once = replace(settings, max_concurrent=1)
+    async with hosting(one_at_once) as one, hosting(one_at_once) as other:
+        first = await one.start(emulate=ENDLESS)
+        normal = await one.start(emulate={"duration_s": 1})
+        high = await other.start(emulate={"duration_s": 1}, priority="high")
+        await one.call("agent_cancel", job_id=first["job_id"])
+        for waiting in (high, normal):
+            await one.end(waiting["job_id"])
+    order = [run["metadata"]["job_id"] for run in runs(upstream)]
+    assert order == [first["job_id"], high["job_id"], normal["job_id"]]
+
+
+# Delivered, or not.
+
+
+def test_a_poll_that_its_host_cancels_as_the_job_ends_counts_as_delivered_only_where_it_was_answered(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    with servers(settings, upstream, 1) as [one]:
+        for number in range(12):
+            started = one.call("agent_start", prompt=scripted(f"work {number}", {"duration_s": 5}), wait_s=0)
+            poll = one.send("tools/call", {"name": "agent_poll", "arguments": {"job_id": started["job_id"]}})
+            while ended(upstream)[number] != "completed":
+                pass
+            for _ in range(number):  # a round trip later each time
+                one.request("ping")
+            one.notify("notifications/cancelled", {"requestId": poll})
+            listed = one.call("agent_list")
+            while listed["counts"].get("completed") != number + 1:
+                listed = one.call("agent_list")
+            # An answer is noted down after it was given.
+            while one.answered(poll) and started["job_id"] in undelivered(listed):
+                listed = one.call("agent_list")
+            assert (started["job_id"] in undelivered(listed)) == (not one.answered(poll))
+
+
+async def test_a_result_whose_poll_was_cancelled_before_it_was_answered_is_told_to_the_next_start(
+    settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same: dict[str, Any] = {"prompt": "same", "emulate": {"duration_s": 2, "text": "paid once"}}
+    async with hosting(settings) as host:
+        first = await host.start(**same)
+        with anyio.CancelScope() as scope:
+            engine = await host.app.engine()
+            poll = engine.poll
+
+            async def cancelled_at_the_end(job_id: str, **more: Any) -> Any:
+                job = await poll(job_id, **more)
+                assert job.terminal
+                scope.cancel()
+                await anyio.sleep_forever()
+
+            monkeypatch.setattr(engine, "poll", cancelled_at_the_end)
+            await host.call("agent_poll", job_id=first["job_id"])
+        monkeypatch.undo()
+        assert undelivered(await host.call("agent_list")) == {first["job_id"]}
+        again = await host.start(**same)
+        assert (again["job_id"], again["output"], again["duplicate"]) == (first["job_id"], "paid once", True)
+        await eventually_delivered(host)
+        assert (await host.start(**same))["job_id"] != first["job_id"]
+    assert creates(upstream) == 2
+
+
+async def eventually_delivered(host: Host) -> None:
+    with anyio.fail_after(10):
+        while undelivered(await host.call("agent_list")):
+            pass
+
+
+def test_a_result_whose_host_went_away_is_told_to_the_next_one(settings: Settings, upstream: RunningServer) -> None:
+    same = {"prompt": scripted("same", {"duration_s": 10, "text": "paid once"}), "wait_s": 0}
+    with servers(settings, upstream, 1) as [one]:
+        first = one.call("agent_start", **same)
+        one.send("tools/call", {"name": "agent_poll", "arguments": {"job_id": first["job_id"]}})
+        one.end()
+    with servers(settings, upstream, 1) as [one]:
+        while one.call("agent_list")["counts"] != {"completed": 1}:
+            pass
+        again = one.call("agent_start", **same)
+    assert (again["job_id"], again["output"]) == (first["job_id"], "paid once")
+    assert creates(upstream) == 1
+
+
+# How long.
+
+
+async def test_a_job_ends_at_its_own_deadline_and_the_others_go_on(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(settings) as host:
+        going_on = await host.start(emulate={"duration_s": 30, "text": "in time"})
+        ended = await host.end((await host.start(emulate=ENDLESS, options={"timeout_s": 6}))["job_id"])
+        assert ended["error"]["code"] == "deadline_exceeded"
+        assert (await host.end(going_on["job_id"]))["output"] == "in time"
+    assert upstream.emulator.counters()["cancels"] == 1
+
+
+async def test_a_job_may_run_longer_than_the_others(settings: Settings) -> None:
+    async with hosting(replace(settings, job_timeout_s=4)) as host:
+        started = await host.start(emulate={"duration_s": 15, "text": "late"}, options={"timeout_s": 60})
+        assert (await host.end(started["job_id"]))["output"] == "late"
+
+
+@dataclass(frozen=True, slots=True)
+class Impatient(Clock):
+    """A clock that knows how long it was asked to wait, and waits a second."""
+
+    asked_s: list[float] = field(default_factory=list[float])
+
+    def limit(self, seconds: float) -> anyio.CancelScope:
+        if seconds != float("inf"):  # what has no limit stands within one
+            self.asked_s.append(seconds)
+        return Clock.limit(self, min(seconds, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("client", "cap_s"),
+    [("claude-code", 1500), ("codex-mcp-client", 240), ("qwen-cli-mcp-client-x", 540), ("mcp", 25), ("cursor", 45)],
+)
+async def test_a_call_waits_no_longer_than_its_client_does(settings: Settings, client: str, cap_s: float) -> None:
+    clock = Impatient(SPEED)
+    polled = replace(settings, follow=0)
+    async with hosting(polled, clock=clock, client_info=Implementation(name=client, version="1")) as host:
+        started = await host.start(emulate=ENDLESS, wait_s=10_000)
+        assert started["next"].startswith(f"agent_poll job_id={started['job_id']}")
+        assert cap_s - 5 < max(clock.asked_s) <= cap_s
+        clock.asked_s.clear()
+        assert "next_poll_ms" in await host.call("agent_poll", job_id=started["job_id"])
+        assert max(clock.asked_s) == cap_s
+        clock.asked_s.clear()
+        assert "next_poll_ms" in await host.call("agent_poll", wait_s=10_000)
+        assert max(clock.asked_s) == cap_s
+        await host.call("agent_cancel", job_id=started["job_id"])
+
+
+async def test_a_start_that_waits_as_long_as_it_may_hands_over_the_job_id_and_says_on_the_way_that_it_lives(
+    settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PROGRESS_S", 0.2)
+    heard: list[float] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
+
+    async with hosting(settings, client_info=Implementation(name="cursor", version="1")) as host:
+        arguments = {"prompt": scripted("long work", ENDLESS), "wait_s": 45}
+        result = await host.client.call_tool("agent_start", arguments, progress_callback=hear)
+        assert not result.is_error
+        answer = read(result)
+        assert answer["status"] in ("queued", "in_progress")
+        assert answer["elapsed_s"] >= 45
+        await host.call("agent_cancel", job_id=answer["job_id"])
+    assert len(heard) >= 2
+    assert heard == sorted(heard)
+    assert creates(upstream) == 1

@@ -1,0 +1,485 @@
+"""Jobs that ask: the person in a dialog of the host, the host's model by agent_reply, and nobody at all."""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import httpx2
+import pytest
+from hosts import Host, hosting, read, scripted
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
+from processes import parameters, serving
+from test_tools import size
+
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.rendering.answers import ASKING_BYTES
+from agent_jobs.settings import Settings
+
+ERAS = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["before 2026-07-28", "2026-07-28"])
+LOOKUP = {"name": "lookup", "arguments": {"word": "one"}}
+REMOTE = {"server_label": "shop", "name": "buy", "arguments": '{"what": "a boat"}'}
+TWO = [LOOKUP, {"name": "lookup", "arguments": {"word": "two"}}]
+
+
+@dataclass
+class Person:
+    """Who sits before the host, and does with each question what they mean to."""
+
+    does: Literal["accept", "decline", "cancel"] = "accept"
+    seen: list[str] = field(default_factory=list[str])
+    began: anyio.Event = field(default_factory=anyio.Event)
+    may_answer: anyio.Event | None = None
+
+    async def asked(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        self.seen.append(params.message)
+        self.began.set()
+        if self.may_answer is not None:
+            await self.may_answer.wait()
+        return ElicitResult(action=self.does, content={} if self.does == "accept" else None)
+
+
+def answers(upstream: RunningServer) -> list[dict[str, Any]]:
+    """What upstream was given as the input of its newest run."""
+    newest = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"][-1]
+    items = httpx2.get(
+        f"{upstream.base_url}/responses/{newest['id']}/input_items", headers={"Authorization": "Bearer x"}
+    )
+    return items.json()["data"]
+
+
+def script(**emulate: Any) -> dict[str, Any]:
+    """The arguments of a start whose run ends by asking."""
+    function: dict[str, Any] = {
+        "type": "function",
+        "name": "lookup",
+        "parameters": {"type": "object", "properties": {}},
+    }
+    shop = {"type": "mcp", "server_label": "shop", "server_url": "https://shop.example/mcp"}
+    tools = [shop if "mcp_approval" in emulate else function]
+    return {"emulate": {"duration_s": 0.2, **emulate}, "options": {"tools": tools}}
+
+
+async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
+    """A job that waits, as a host without dialogs is told of it."""
+    started = await host.start(**script(**emulate))
+    return await host.call("agent_poll", job_id=started["job_id"], wait_s=20)
+
+
+def given(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]]:
+    return [{"call_id": call["call_id"], "output": output} for call in told["needs"]]
+
+
+def toolbox(settings: Settings, folder: Path) -> Settings:
+    """With a tool server, of which `write` and `hang` wait for an approval and `echo` does not."""
+    server = Path(__file__).parents[1] / "support" / "tool_server.py"
+    path = folder / "toolbox.json"
+    entry = {"command": sys.executable, "args": ["-S", str(server)], "timeout_s": 2}
+    path.write_text(json.dumps({"mcpServers": {"one": entry}}))
+    return replace(settings, toolbox=path)
+
+
+# The user, in a dialog of the host
+
+
+@ERAS
+@pytest.mark.parametrize(("does", "approved"), [("accept", True), ("decline", False)])
+async def test_the_user_decides_in_a_dialog_while_the_job_is_polled(
+    settings: Settings, upstream: RunningServer, mode: str, does: Literal["accept", "decline"], approved: bool
+) -> None:
+    person = Person(does)
+    async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
+        started = await host.start("Buy me something", **script(mcp_approval=REMOTE))
+        answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=40)
+    assert answer["status"] == "completed"
+    [question] = person.seen
+    assert all(told in question for told in ("Buy me something", started["job_id"], "shop/buy", '{"what": "a boat"}'))
+    [said] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
+    assert said["approve"] is approved
+    assert ("denied" in said.get("reason", "")) is not approved
+
+
+@ERAS
+@pytest.mark.parametrize(("does", "brought"), [("accept", "the text"), ("decline", "The user denied this call.")])
+async def test_a_call_of_the_users_own_tools_is_made_only_if_the_user_accepts(
+    settings: Settings,
+    tmp_path: Path,
+    upstream: RunningServer,
+    mode: str,
+    does: Literal["accept", "decline"],
+    brought: str,
+) -> None:
+    person = Person(does)
+    calls = [{"name": f"one__{name}", "arguments": {"text": "the text"}} for name in ("write", "echo")]
+    async with hosting(toolbox(settings, tmp_path), mode=mode, elicitation_callback=person.asked) as host:
+        started = await host.start(emulate={"duration_s": 0.2, "function_calls": calls}, options={"toolbox": ["one"]})
+        assert (await host.end(started["job_id"]))["status"] == "completed"
+    assert ["one__write" in question for question in person.seen] == [True]
+    outputs = [item["output"] for item in answers(upstream) if item["type"] == "function_call_output"]
+    assert outputs == ["the text", brought]  # the newest first
+
+
+@ERAS
+async def test_what_the_user_dismisses_stays_open_and_the_next_poll_asks_again(settings: Settings, mode: str) -> None:
+    person = Person("cancel")
+    async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        assert told["status"] == "input_required"
+        assert told["user"].startswith(f"only the user may approve: agent_poll job_id={told['job_id']} asks them")
+        person.does = "accept"
+        assert (await host.end(told["job_id"]))["status"] == "completed"
+    assert len(person.seen) == 2
+
+
+async def test_a_dialog_that_nobody_answers_ends_with_the_call(settings: Settings) -> None:
+    person = Person(may_answer=anyio.Event())
+    async with hosting(replace(settings, max_wait_s=5), mode="legacy", elicitation_callback=person.asked) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        assert (told["status"], len(person.seen)) == ("input_required", 1)
+
+
+@ERAS
+async def test_a_poll_that_does_not_wait_asks_nobody(settings: Settings, mode: str) -> None:
+    person = Person()
+    async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
+        started = await host.start(**script(mcp_approval=REMOTE))
+        await host.call("agent_poll", job_ids=[started["job_id"]], wait_s=20)
+        told = await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
+        assert (told["status"], person.seen) == ("input_required", [])
+
+
+@ERAS
+async def test_of_two_windows_that_ask_at_once_the_first_answer_counts(
+    settings: Settings, upstream: RunningServer, mode: str
+) -> None:
+    """Before 2026-07-28 the other dialog is withdrawn; since then its answer is told to have changed nothing."""
+    quick, slow = Person("decline"), Person("accept", may_answer=anyio.Event())
+    late: list[dict[str, Any]] = []
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(hosting(settings, mode=mode, elicitation_callback=slow.asked))
+        two = await stack.enter_async_context(hosting(settings, mode=mode, elicitation_callback=quick.asked))
+        job_id = (await one.start(**script(mcp_approval=REMOTE)))["job_id"]
+
+        async def poll() -> None:
+            late.append(await one.call("agent_poll", job_id=job_id))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(poll)
+            await slow.began.wait()
+            assert (await two.end(job_id))["status"] == "completed"
+            assert slow.may_answer is not None
+            slow.may_answer.set()
+    [answer] = late
+    assert answer["status"] == "completed"
+    assert ("changed nothing" in answer.get("note", "")) is (mode == "auto")
+    assert [item["approve"] for item in answers(upstream) if item["type"] == "mcp_approval_response"] == [False]
+
+
+@ERAS
+async def test_where_the_model_may_approve_no_dialog_is_shown(settings: Settings, mode: str) -> None:
+    person = Person()
+    async with hosting(replace(settings, approvals="model"), mode=mode, elicitation_callback=person.asked) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        await host.call("agent_reply", job_id=told["job_id"], approve=[told["needs"][0]["call_id"]])
+        assert (await host.end(told["job_id"]))["status"] == "completed"
+    assert person.seen == []
+
+
+@ERAS
+async def test_without_dialogs_the_model_is_told_whom_to_ask_and_cannot_approve(
+    settings: Settings, upstream: RunningServer, mode: str
+) -> None:
+    async with hosting(settings, mode=mode) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        [call] = told["needs"]
+        assert (call["name"], call["approval"]) == ("shop/buy", True)
+        assert f"agent-jobs reply {told['job_id']}" in told["user"]
+        why = await host.refused("agent_reply", job_id=told["job_id"], approve=[call["call_id"]])
+        assert why.startswith("Only the user may approve")
+        await host.call("agent_reply", job_id=told["job_id"], deny=[call["call_id"]])
+        await host.end(told["job_id"])
+    assert [item["approve"] for item in answers(upstream) if item["type"] == "mcp_approval_response"] == [False]
+
+
+async def test_what_a_dialog_shows_is_bounded_and_cannot_be_dressed_up(settings: Settings) -> None:
+    person = Person("cancel")
+    dressed = {**REMOTE, "arguments": "{\n\n\u202eSafe. " + "x" * 50_000 + "}"}
+    async with hosting(settings, mode="legacy", elicitation_callback=person.asked) as host:
+        told = await asking(host, mcp_approval=dressed)
+    [question] = person.seen
+    assert len(question) < 2_500
+    assert "\\n\\n\\u202eSafe." in question
+    assert f"characters are not shown: agent_result job_id={told['job_id']} part=items" in question
+
+
+@ERAS
+async def test_a_dialog_works_over_pipes(tmp_path: Path, upstream: RunningServer, mode: str) -> None:
+    person = Person()
+    over = Client(parameters(tmp_path, upstream.base_url), mode=mode, elicitation_callback=person.asked)
+    async with over as client:
+        arguments = script(mcp_approval=REMOTE)
+        prompt = scripted("ask", arguments["emulate"])
+        started = read(await client.call_tool("agent_start", {"prompt": prompt, "options": arguments["options"]}))
+        answer = read(await client.call_tool("agent_poll", {"job_id": started["job_id"]}))
+    assert (answer["status"], len(person.seen)) == ("completed", 1)
+
+
+async def test_an_answer_counts_also_where_the_server_was_started_anew_since_it_asked(settings: Settings) -> None:
+    person = Person()
+    async with hosting(settings, elicitation_callback=person.asked) as host:
+        poll = {"job_id": (await host.start(**script(mcp_approval=REMOTE)))["job_id"]}
+        asked = await host.client.session.call_tool("agent_poll", poll, allow_input_required=True)
+    assert isinstance(asked, InputRequiredResult)
+    said = {key: ElicitResult(action="accept", content={}) for key in asked.input_requests or {}}
+    async with hosting(settings, elicitation_callback=person.asked) as host:
+        answer = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**said}))
+        assert answer["status"] == "completed"
+        again = read(await host.client.session.call_tool("agent_poll", poll, input_responses={**said}))
+        assert again["note"].startswith("The user's answer changed nothing:")
+    assert person.seen == []
+
+
+# The host's model, by agent_reply
+
+
+async def test_functions_of_the_caller_are_answered_by_its_model_and_the_job_goes_on(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        told = await asking(host, function_calls=TWO)
+        assert [json.loads(call["arguments"])["word"] for call in told["needs"]] == ["one", "two"]
+        assert told["next"] == f"agent_reply job_id={told['job_id']} outputs=[{{call_id,output}}]"
+        await host.call("agent_reply", job_id=told["job_id"], outputs=given(told, {"found": 3}))
+        answer = await host.end(told["job_id"])
+        assert all(f'{call["call_id"]}: {{"found": 3}}' in answer["output"] for call in told["needs"])
+
+
+async def test_a_partial_answer_is_kept_and_the_rest_still_asked_for(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        told = await asking(host, function_calls=TWO)
+        one, two = given(told)
+        left = await host.call("agent_reply", job_id=told["job_id"], outputs=[one])
+        assert [call["call_id"] for call in left["needs"]] == [two["call_id"]]
+        assert two["call_id"] in await host.refused("agent_reply", job_id=told["job_id"], outputs=[one])
+        await host.call("agent_reply", job_id=told["job_id"], outputs=[two])
+        assert (await host.end(told["job_id"]))["status"] == "completed"
+
+
+WRONG: list[tuple[Callable[[str], dict[str, Any]], str]] = [
+    (lambda told: {"outputs": [{"call_id": "call_x", "output": ""}]}, "The job does not ask for 'call_x'"),
+    (lambda told: {"outputs": [{"call_id": told}]}, "outputs takes"),
+    (lambda told: {"outputs": [{"call_id": told, "output": 1}] * 2}, "answered twice"),
+    (lambda told: {"outputs": [{"call_id": told, "output": 1}], "deny": [told]}, "answered twice"),
+    (lambda told: {"outputs": []}, "Answer with outputs, approve, deny or message"),
+    (lambda told: {}, "Answer with outputs, approve, deny or message"),
+    (lambda told: {"approve": [told]}, "waits for an output, not for an approval"),
+]
+
+
+@pytest.mark.parametrize(("reply", "why"), WRONG, ids=[why for _, why in WRONG])
+async def test_a_wrong_answer_gets_a_sentence_and_changes_nothing(
+    settings: Settings, reply: Callable[[str], dict[str, Any]], why: str
+) -> None:
+    async with hosting(replace(settings, approvals="model")) as host:
+        told = await asking(host, function_calls=[LOOKUP])
+        [call] = told["needs"]
+        assert why in await host.refused("agent_reply", job_id=told["job_id"], **reply(call["call_id"]))
+        assert await host.call("agent_poll", job_id=told["job_id"], wait_s=0) == told
+
+
+async def test_an_output_for_an_approval_is_refused(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        why = await host.refused("agent_reply", job_id=told["job_id"], outputs=given(told))
+        assert "approve or deny, not for an output" in why
+
+
+async def test_an_answer_to_a_job_that_does_not_ask_is_refused(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never"})
+        why = await host.refused("agent_reply", job_id=started["job_id"], message="hello")
+        assert "asks for nothing" in why
+        await host.call("agent_cancel", job_id=started["job_id"])
+        assert "cancelled" in await host.refused("agent_reply", job_id=started["job_id"], message="hello")
+        for more in ({"message": "hello"}, {"approve": ["x"]}):
+            assert "There is no job 'job_x'" in await host.refused("agent_reply", job_id="job_x", **more)
+
+
+async def test_a_message_stands_in_for_every_answer_that_is_missing(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        told = await asking(host, function_calls=TWO)
+        await host.call("agent_reply", job_id=told["job_id"], outputs=given(told)[:1], message="Go on without it")
+        output = (await host.end(told["job_id"]))["output"]
+    assert ": found" in output
+    assert "Not done. The user says: Go on without it" in output
+
+
+async def test_a_message_in_place_of_an_approval_is_the_reason_of_the_refusal(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    async with hosting(settings) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        await host.call("agent_reply", job_id=told["job_id"], message="Too big")
+        await host.end(told["job_id"])
+    [said] = [item for item in answers(upstream) if item["type"] == "mcp_approval_response"]
+    assert (said["approve"], said["reason"]) == (False, "Not done. The user says: Too big")
+
+
+async def test_of_many_answers_at_once_the_first_counts(settings: Settings) -> None:
+    came: list[bool] = []
+    async with hosting(settings) as one, hosting(settings) as two:
+        told = await asking(one, function_calls=[LOOKUP])
+
+        async def reply(host: Host, number: int) -> None:
+            outputs = given(told, f"answer {number}")
+            result = await host.client.call_tool("agent_reply", {"job_id": told["job_id"], "outputs": outputs})
+            came.append(not result.is_error)
+            if not result.is_error:
+                counted.append(f"answer {number}")
+
+        counted: list[str] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(reply, (one, two)[number % 2], number)
+        assert sum(came) == 1
+        assert counted[0] in (await one.end(told["job_id"]))["output"]
+
+
+async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_neither(
+    settings: Settings, tmp_path: Path
+) -> None:
+    calls: list[dict[str, Any]] = [
+        {"name": "one__hang", "arguments": {}},
+        {"name": "one__write", "arguments": {"text": "written"}},
+    ]
+    async with hosting(replace(toolbox(settings, tmp_path), approvals="model")) as host:
+        started = await host.start(emulate={"duration_s": 0.2, "function_calls": calls}, options={"toolbox": ["one"]})
+        job_id = started["job_id"]
+        slow, quick = (await host.call("agent_poll", job_id=job_id))["needs"]
+        await host.call("agent_reply", job_id=job_id, approve=[slow["call_id"]])
+        with anyio.fail_after(20):
+            while (await host.call("agent_result", job_id=job_id, part="items"))["items"][0]["state"] != "running":
+                await anyio.lowlevel.checkpoint()
+        await host.call("agent_reply", job_id=job_id, approve=[quick["call_id"]])
+        output = (await host.end(job_id))["output"]
+    assert f"{quick['call_id']}: written" in output
+    assert "unknown" not in output
+
+
+def test_an_answer_outlives_every_process_that_had_to_do_with_it(tmp_path: Path, upstream: RunningServer) -> None:
+    """One process asks and is killed; one without a key takes the answer and is killed; a third goes on."""
+    with serving(tmp_path, upstream.base_url) as server:
+        server.initialize()
+        arguments = script(function_calls=[LOOKUP])
+        prompt = scripted("ask", arguments["emulate"])
+        job_id = server.call("agent_start", prompt=prompt, options=arguments["options"], wait_s=0)["job_id"]
+        told = server.call("agent_poll", job_id=job_id)
+    with serving(tmp_path, upstream.base_url, OPENAI_API_KEY="") as server:
+        server.initialize()
+        assert server.call("agent_poll", job_id=job_id, wait_s=0)["needs"] == told["needs"]
+        server.call("agent_reply", job_id=job_id, outputs=given(told, "kept"))
+    with serving(tmp_path, upstream.base_url) as server:
+        server.initialize()
+        assert "kept" in server.call("agent_poll", job_id=job_id)["output"]
+    assert upstream.emulator.counters()["creates"] == 2
+
+
+# Nobody, and what a host is told meanwhile
+
+
+async def test_a_question_that_nobody_answers_ends_the_job_in_time_whoever_looks_meanwhile(settings: Settings) -> None:
+    async with hosting(replace(settings, input_timeout_s=60.0, max_wait_s=45.0)) as host:
+        told = await asking(host, function_calls=[LOOKUP])
+        answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45)
+        answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45) if "error" not in answer else answer
+    assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
+
+
+@ERAS
+@pytest.mark.parametrize("dialogs", [True, False], ids=["dialogs", "no dialogs"])
+async def test_an_approval_that_nobody_gives_expires_and_a_late_one_changes_nothing(
+    settings: Settings, upstream: RunningServer, mode: str, dialogs: bool
+) -> None:
+    person: dict[str, Any] = {"elicitation_callback": Person("cancel").asked} if dialogs else {}
+    async with hosting(replace(settings, input_timeout_s=30.0), mode=mode, **person) as host:
+        told = await asking(host, mcp_approval=REMOTE)
+        with anyio.fail_after(20):
+            while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
+                pass
+        assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
+        assert answer["next"] == "agent_start again once somebody can answer"
+        late = await host.refused("agent_reply", job_id=told["job_id"], deny=[told["needs"][0]["call_id"]])
+        assert f"{told['job_id']} is failed and asks for nothing" in late
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+async def test_a_job_that_waits_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
+    async with hosting(settings) as host:
+        told = await asking(host, function_calls=[LOOKUP])
+        assert (await host.call("agent_cancel", job_id=told["job_id"]))["status"] == "cancelled"
+        assert "cancelled" in await host.refused("agent_reply", job_id=told["job_id"], outputs=given(told))
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+@pytest.mark.parametrize("of_all", [True, False], ids=["any of mine", "a list"])
+async def test_several_jobs_tell_of_a_question_once_and_again_when_it_changes(settings: Settings, of_all: bool) -> None:
+    async with hosting(settings) as host:
+        started = await host.start(**script(function_calls=TWO))
+        job_id = started["job_id"]
+        group: dict[str, Any] = {} if of_all else {"job_ids": [job_id]}
+        news = await host.call("agent_poll", **group, wait_s=20)
+        assert [(row["job_id"], row["status"]) for row in news["done"]] == [(job_id, "input_required")]
+        assert news["next"] == "agent_poll each that is input_required"
+        quiet = await host.call("agent_poll", **group, wait_s=5)
+        assert (quiet["running"], quiet["input_required"]) == (0, 1)
+        told = await host.call("agent_poll", job_id=job_id, wait_s=0)
+        await host.call("agent_reply", job_id=job_id, outputs=given(told)[:1])
+        assert "done" not in await host.call("agent_poll", **group, wait_s=0)  # the reply told what is left
+        await host.call("agent_reply", job_id=job_id, outputs=given(told)[1:])
+        assert (await host.call("agent_poll", **group, wait_s=40))["done"][0]["status"] == "completed"
+
+
+async def test_a_question_does_not_keep_the_end_of_another_job_from_being_told(settings: Settings) -> None:
+    async with hosting(settings) as host:
+        told = await asking(host, function_calls=[LOOKUP])
+        await host.start(emulate={"duration_s": 3, "text": "the other"})
+        answer = await host.call("agent_poll", wait_s=40)
+        assert [row.get("output") for row in answer["done"]] == ["the other"]
+        assert answer["input_required"] == 1
+        assert [row["job_id"] for row in (await host.call("agent_list", status="input_required"))["jobs"]] == [
+            told["job_id"]
+        ]
+
+
+async def test_each_window_is_told_of_a_question(settings: Settings) -> None:
+    async with hosting(settings) as one, hosting(settings) as two:
+        told = await asking(one, function_calls=[LOOKUP])
+        assert (await two.call("agent_poll", wait_s=20))["done"][0]["job_id"] == told["job_id"]
+
+
+@pytest.mark.parametrize(
+    ("count", "length"), [(1, 100_000), (25, 2_500), (64, 10)], ids=["huge", "huge and many", "many"]
+)
+async def test_what_a_job_asks_stays_small_and_can_be_read_whole(settings: Settings, count: int, length: int) -> None:
+    calls = [{"name": "lookup", "arguments": {"word": "ü" * length}} for _ in range(count)]
+    async with hosting(settings) as host:
+        told = await asking(host, function_calls=calls)
+        assert size(told) <= ASKING_BYTES
+        assert len(told["needs"]) + told.get("more", 0) == count
+        assert told["whole"] == f"agent_result job_id={told['job_id']} part=items"
+        entries: list[dict[str, Any]] = []
+        page: dict[str, Any] = {"next": "offset=0"}
+        while "next" in page:
+            offset = int(page["next"].rpartition("=")[2])
+            page = await host.call("agent_result", job_id=told["job_id"], part="items", offset=offset)
+            assert size(page) <= 26_000
+            entries += page["items"]
+    whole: dict[str, str] = {}
+    for entry in entries:
+        if entry["type"] == "call":
+            whole[entry["call_id"]] = whole.get(entry["call_id"], "") + entry["arguments"]
+    assert [json.loads(arguments) for arguments in whole.values()] == [call["arguments"] for call in calls]

@@ -1,0 +1,266 @@
+"""Calls that are not quite right: names that no one declared, ids that are missing or used twice."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from hosts import Host, eventually, hosting
+from test_agent_loop import SHOP, call, calling, given, ledger, lines, log, outputs, started
+from test_follow_ups import KEY
+from test_tools import runs
+
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.settings import Settings
+
+__all__ = ["log"]
+
+LEDGER = ["ledger__read", "ledger__write"]
+
+
+@pytest.fixture
+async def host(settings: Settings, log: Path) -> AsyncGenerator[Host]:
+    async with hosting(given(settings, ledger=ledger(log))) as host:
+        yield host
+
+
+def inputs(upstream: RunningServer) -> list[dict[str, Any]]:
+    """The items that the newest response was created with, the oldest first."""
+    newest = f"{upstream.base_url}/responses/{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100"
+    return httpx2.get(newest, headers=KEY).json()["data"]
+
+
+#: Names that no one declared, and which function they most likely mean.
+MEANT = {
+    "read": "ledger__read",
+    "LEDGER__READ": "ledger__read",
+    "Ledger.write": "ledger__write",
+    "other__ledger__read": "ledger__read",
+    "ledger__raed": "ledger__read",
+    "ledger__delete_everything": None,
+    "send_mail": None,
+    "": None,
+    "x" * 300: None,
+    "\ud83d": None,
+}
+
+
+async def test_a_function_that_no_one_declared_is_answered_with_those_that_there_are(host: Host, log: Path) -> None:
+    job_id = await started(host, calling([call(name, n=1) for name in MEANT]))
+    answer = await host.end(job_id)
+    assert (answer["status"], answer["output"]) == ("completed", "the end")
+    assert lines(log) == [], "nothing is executed under another name"
+    for told, (name, meant) in zip(await outputs(host, job_id), MEANT.items(), strict=True):
+        assert told.startswith("There is no function ") and all(each in told for each in LEDGER)
+        assert (f"Did you mean '{meant}'?" in told) is (meant is not None), name
+
+
+async def test_the_good_calls_beside_a_function_that_no_one_declared_are_made(host: Host, log: Path) -> None:
+    job_id = await started(host, calling([call("nothing"), call("ledger__write", n=1), call("ledger__read", n=2)]))
+    assert (await host.end(job_id))["output"] == "the end"
+    first, *others = await outputs(host, job_id)
+    assert first.startswith("There is no function 'nothing'") and others == ["write 1", "read 2"]
+    assert sorted(lines(log)) == ["begin read 2", "begin write 1", "end read 2", "end write 1"]
+
+
+@pytest.mark.parametrize("boxed", [True, False], ids=["beside a toolbox", "alone"])
+async def test_only_the_callers_own_functions_are_waited_for(host: Host, log: Path, boxed: bool) -> None:
+    calls = [call("shopp"), call("shop"), *([call("ledger__write", n=1)] if boxed else [])]
+    options = {"tools": [SHOP], "toolbox": ["ledger"] if boxed else "none"}
+    job_id = (await host.start(emulate=calling(calls), options=options))["job_id"]
+    (asked,) = (await host.end(job_id))["needs"]
+    assert asked["name"] == "shop"
+    await host.call("agent_reply", job_id=job_id, outputs=[{"call_id": asked["call_id"], "output": "bought"}])
+    assert (await host.end(job_id))["output"] == "the end"
+    told, *others = await outputs(host, job_id)
+    assert "Did you mean 'shop'?" in told
+    assert others == ["bought", *(["write 1"] if boxed else [])]
+    assert lines(log) == (["begin write 1", "end write 1"] if boxed else [])
+
+
+@pytest.mark.parametrize("tools", [[], [SHOP]], ids=["no functions", "a function of the caller"])
+async def test_a_job_that_asks_only_for_what_is_not_there_waits_for_no_one(
+    host: Host, tools: list[dict[str, Any]]
+) -> None:
+    job_id = (await host.start(emulate=calling([call("lookup")]), options={"tools": tools}))["job_id"]
+    assert (await host.end(job_id))["output"] == "the end"
+    (told,) = await outputs(host, job_id)
+    assert ("shop" in told) is bool(tools)
+
+
+async def test_a_function_that_is_not_there_is_asked_for_within_the_bounds(host: Host) -> None:
+    turns = [[call("nothing", n=n)] for n in range(25)]
+    ended = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0)))
+    assert ended["error"]["code"] == "max_turns"
+    ended = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0), max_tool_calls=2))
+    assert ended["error"]["code"] == "max_tool_calls"
+
+
+async def test_a_made_up_name_is_told_again_in_a_form_that_the_api_takes(host: Host, upstream: RunningServer) -> None:
+    script = calling([call("files.read all")], faults=[{"ignore_background": True}])
+    assert (await host.end(await started(host, script)))["output"] == "the end"
+    assert [item["name"] for item in inputs(upstream) if item["type"] == "function_call"] == ["files_read_all"]
+
+
+WRITE_1, WRITE_2, READ_1 = call("ledger__write", n=1), call("ledger__write", n=2), call("ledger__read", n=1)
+
+
+@pytest.mark.parametrize(
+    ("calls", "ids", "held"),
+    [
+        ([WRITE_1, WRITE_1], ["a", "a"], False),
+        ([WRITE_1, WRITE_2], ["a", "a"], True),
+        ([WRITE_1, WRITE_2, READ_1], ["a", "a", "a"], False),
+        ([WRITE_1, READ_1, WRITE_2], ["a", "a~2", "a"], False),
+        ([WRITE_1], [""], False),
+        ([WRITE_1, WRITE_2], [None, None], False),
+        ([WRITE_1, WRITE_2, READ_1], [7, "", None], True),
+        ([WRITE_1, call("nothing")], ["a", "a"], False),
+    ],
+)
+async def test_each_call_is_made_whatever_its_id_and_each_answer_goes_up_with_its_call(
+    host: Host, log: Path, upstream: RunningServer, calls: list[dict[str, Any]], ids: list[object], held: bool
+) -> None:
+    faults = [{"ignore_background": True}] if held else []
+    script = calling([{**each, "call_id": id} for each, id in zip(calls, ids, strict=True)], faults=faults)
+    job_id = await started(host, script)
+    answer = await host.end(job_id)
+    assert (answer["status"], answer["output"]) == ("completed", "the end")
+    made = [each for each in calls if each["name"] in LEDGER]
+    ends = [f"{each['name'].removeprefix('ledger__')} {each['arguments']['n']}" for each in made]
+    assert sorted(line for line in lines(log) if line.startswith("end")) == sorted(f"end {end}" for end in ends)
+    assert [told for told in await outputs(host, job_id) if not told.startswith("There is no")] == ends
+    sent = inputs(upstream)
+    asked = [item["call_id"] for item in sent if item["type"] == "function_call"]
+    told = [item["call_id"] for item in sent if item["type"] == "function_call_output"]
+    assert told == asked and len(set(told)) == len(calls), "told again, each with an id of its own"
+
+
+async def test_calls_of_one_id_that_wait_are_answered_one_by_one(host: Host, upstream: RunningServer) -> None:
+    calls = [{**call("shop", n=n), "call_id": "a"} for n in (1, 2)]
+    options = {"tools": [SHOP], "toolbox": "none"}
+    job_id = (await host.start(emulate=calling(calls), options=options))["job_id"]
+    asked = (await host.end(job_id))["needs"]
+    assert [each["arguments"] for each in asked] == ['{"n": 1}', '{"n": 2}']
+    for each, output in reversed(list(zip(asked, ["one", "two"], strict=True))):
+        await host.call("agent_reply", job_id=job_id, outputs=[{"call_id": each["call_id"], "output": output}])
+    assert (await host.end(job_id))["output"] == "the end"
+    assert [item["output"] for item in inputs(upstream) if "output" in item] == ["one", "two"]
+
+
+async def test_approvals_of_one_id_are_answered_one_by_one(settings: Settings, upstream: RunningServer) -> None:
+    asks = [{"server_label": "tracker", "name": name, "arguments": "{}", "id": "mcpr_a"} for name in ("add", "drop")]
+    tool = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example.org/mcp"}
+    async with hosting(replace(settings, approvals="model")) as host:
+        job_id = (await host.start(emulate=calling(asks), options={"tools": [tool]}))["job_id"]
+        asked = (await host.end(job_id))["needs"]
+        assert [each["name"] for each in asked] == ["tracker/add", "tracker/drop"]
+        add, drop = (each["call_id"] for each in asked)
+        await host.call("agent_reply", job_id=job_id, approve=[add], deny=[drop])
+        assert (await host.end(job_id))["output"] == "the end"
+    sent = inputs(upstream)
+    answers = {item["approval_request_id"]: item["approve"] for item in sent if "approval_request_id" in item}
+    assert [answers[item["id"]] for item in sent if item["type"] == "mcp_approval_request"] == [True, False]
+
+
+async def test_in_a_conversation_calls_of_one_id_are_answered_by_it(host: Host, upstream: RunningServer) -> None:
+    script = calling([{**WRITE_1, "call_id": "a"}, {**WRITE_2, "call_id": "a"}])
+    assert (await host.end(await started(host, script, conversation=True)))["output"] == "the end"
+    told = [(item["call_id"], item["output"]) for item in inputs(upstream) if item["type"] == "function_call_output"]
+    assert told == [("a", "write 1"), ("a", "write 2")]
+
+
+async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Path, tmp_path: Path) -> None:
+    ours, left = given(settings, ledger=ledger(log)), tmp_path / "left"
+    calls = [{**call("ledger__read", n=n, until=str(left)), "call_id": "a"} for n in (1, 2)]
+    async with hosting(ours) as host:
+        job_id = await started(host, calling(calls))
+        await eventually(lambda: sorted(lines(log)) == ["begin read 1", "begin read 2"])
+    left.touch()
+    async with hosting(ours) as host:
+        with anyio.fail_after(30):
+            assert (await host.end(job_id))["output"] == "the end"
+        assert await outputs(host, job_id) == ["read 1", "read 2"]
+
+
+# Follow-ups of jobs that left calls open.
+
+TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example.org/mcp"}
+ASK = {"server_label": "tracker", "name": "add", "arguments": "{}"}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by id", "told again"])
+@pytest.mark.parametrize(
+    "calls",
+    [[call("shop")], [call("shop", n=1), call("shop", n=2)], [{**call("shop"), "call_id": "a"}] * 2, [ASK]],
+    ids=["one", "two", "two of one id", "an approval"],
+)
+async def test_a_follow_up_closes_the_calls_that_a_cut_response_left_open(
+    settings: Settings, upstream: RunningServer, calls: list[dict[str, Any]], known: bool
+) -> None:
+    async with hosting(settings) as host:
+        script = {"duration_s": 0.2, "reasoning": 0, "function_calls": calls, "end": "incomplete"}
+        first = (await host.start(emulate=script, options={"tools": [SHOP, TRACKER]}))["job_id"]
+        assert (await host.end(first))["status"] == "incomplete"
+        if not known:
+            upstream.forget(response_id=runs(upstream)[-1]["id"])
+        second = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
+        answer = await host.end(second)
+        assert (answer["status"], answer["output"]) == ("completed", "on")
+    *closed, prompt = [item for item in inputs(upstream) if "call" not in item["type"] or "output" in item]
+    closed = [item for item in closed if "output" in item or "reason" in item]
+    notes = [item.get("output") or item["reason"] for item in closed]
+    assert notes == ["This call was not made: the response was cut before it ended."] * len(calls)
+    assert prompt["role"] == "user"
+
+
+async def ended_with_open_calls(host: Host, how: str) -> str:
+    """A job that ended before all calls of its second turn were answered."""
+    turns = [[WRITE_1], [WRITE_2, call("shop")]]
+    options = {"tools": [SHOP], "max_tool_calls": 2 if how == "failed" else 9}
+    job_id = await started(host, calling(*turns), **options)
+    asked = await host.end(job_id)
+    if how == "cancelled":
+        assert asked["status"] == "input_required"
+        await host.call("agent_cancel", job_id=job_id)
+    assert (await host.end(job_id))["status"] == how
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("how", "second"),
+    [("cancelled", "write 2"), ("failed", "This call was not made: the job ended failed before that.")],
+)
+async def test_a_follow_up_of_a_job_that_ended_amid_its_calls_has_what_they_brought(
+    host: Host, upstream: RunningServer, how: str, second: str
+) -> None:
+    first = await ended_with_open_calls(host, how)
+    follow_up = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
+    assert (await host.end(follow_up))["output"] == "on"
+    notes = [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"]
+    assert notes == ["write 1", second, f"This call was not made: the job ended {how} before that."]
+
+
+async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_what_was_there_before_it(
+    host: Host, upstream: RunningServer
+) -> None:
+    script = calling([WRITE_1])
+    script["turns"][1] = {"end": "failed", "error_code": "bad", "error_message": "No.", "length": 0}
+    first = await started(host, script)
+    assert (await host.end(first))["status"] == "failed"
+    second = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
+    assert (await host.end(second))["output"] == "on"
+    assert [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"] == ["write 1"]
+
+
+async def test_what_cannot_be_gone_on_from_says_why(host: Host) -> None:
+    first = (await host.start(emulate=calling([call("shop")]), options={"tools": [SHOP]}))["job_id"]
+    assert (await host.end(first))["status"] == "input_required"
+    sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
+    assert sentence.startswith(f"{first} waits for answers") and "agent_reply" in sentence
+    await host.call("agent_cancel", job_id=first)
+    sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
+    assert "ended cancelled without an output to go on from, only with calls that were not made" in sentence

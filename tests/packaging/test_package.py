@@ -1,0 +1,246 @@
+"""What is released: the wheel, the bundle, the image, and that all of them speak of the same version."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hatchling.build import build_sdist, build_wheel
+from jsonschema import Draft7Validator
+
+from agent_jobs import __version__
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SERVER: dict[str, Any] = json.loads((ROOT / "server.json").read_text())
+MANIFEST: dict[str, Any] = json.loads((ROOT / "packaging/mcpb/manifest.json").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SETTINGS = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built by the build backend itself: no network, no environment of its own."""
+    folder = tmp_path_factory.mktemp("dist")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return zipfile.ZipFile(folder / build_wheel(str(folder)))
+
+
+def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel: zipfile.ZipFile):
+    house = ROOT / "src"
+    kept = {
+        str(path.relative_to(house))
+        for path in (house / "agent_jobs").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == kept
+    assert {"agent_jobs/py.typed", "agent_jobs/store/migrations/0001_job.sql"} <= kept
+    assert {f"agent_jobs/data/{name}.toml" for name in ("models", "presets", "prices")} <= kept
+
+
+def test_the_wheel_s_metadata_is_what_the_index_and_the_registry_ask_for(wheel: zipfile.ZipFile):
+    info = f"agent_jobs-{__version__}.dist-info"
+    metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
+    assert (metadata["Name"], metadata["Version"]) == ("agent-jobs", __version__)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert f"<!-- mcp-name: {SERVER['name']} -->" in str(metadata.get_payload())
+    assert wheel.read(f"{info}/entry_points.txt").decode().split("\n")[:2] == [
+        "[console_scripts]", "agent-jobs = agent_jobs.__main__:main",
+    ]  # fmt: skip
+    assert f"{info}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_the_sdist_holds_what_its_tests_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    name = build_sdist(str(tmp_path))
+    listed = subprocess.run(["tar", "tzf", tmp_path / name], capture_output=True, text=True, check=True).stdout.split()
+    top = {Path(each).parts[1] for each in listed}
+    assert {
+        "src",
+        "tests",
+        "docs",
+        "scripts",
+        "packaging",
+        "server.json",
+        "Dockerfile",
+        "README.md",
+        ".env.example",
+    } <= top
+    assert not top & {".venv", "dist", ".git", ".env", "uv.lock"}
+
+
+def test_name_and_version_are_the_same_everywhere():
+    [package] = SERVER["packages"]
+    labels = dict(re.findall(r'([\w.]+)="(.*?)"', DOCKERFILE))
+    readme = re.findall(r"mcp-name: (\S+)", (ROOT / "README.md").read_text())
+    assert [SERVER["name"]] == readme == [labels["io.modelcontextprotocol.server.name"]]
+    assert SERVER["name"].split("/")[1] == package["identifier"] == MANIFEST["name"] == PROJECT["name"] == "agent-jobs"
+    versions = {
+        "server.json": SERVER["version"],
+        "its package": package["version"],
+        "manifest.json": MANIFEST["version"],
+        "its command": MANIFEST["server"]["mcp_config"]["args"][-1].partition("@")[2],
+        "Dockerfile": labels["org.opencontainers.image.version"],
+    }
+    assert versions == dict.fromkeys(versions, __version__)
+
+
+#: The rules of the registry's schema of 2025-12-11 for the fields that are used here.
+TEXT = {"type": "string", "minLength": 1}
+REGISTRY = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["$schema", "name", "description", "version", "packages"],
+    "properties": {
+        "$schema": {"const": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"},
+        "name": {"type": "string", "pattern": "^[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+$", "minLength": 3, "maxLength": 200},
+        "title": {**TEXT, "maxLength": 100},
+        "description": {**TEXT, "maxLength": 100},
+        "version": {**TEXT, "maxLength": 255},
+        "packages": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["registryType", "identifier", "version", "transport"],
+                "properties": {
+                    "registryType": {"const": "pypi"},
+                    "identifier": TEXT,
+                    "version": {**TEXT, "not": {"const": "latest"}},
+                    "runtimeHint": {"const": "uvx"},
+                    "transport": {"const": {"type": "stdio"}},
+                    "environmentVariables": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["name", "description"],
+                            "properties": {
+                                "name": {"enum": sorted(SETTINGS)},
+                                "description": TEXT,
+                                "default": {"type": "string"},
+                                "format": {"enum": ["string", "number", "boolean", "filepath"]},
+                                "isRequired": {"type": "boolean"},
+                                "isSecret": {"type": "boolean"},
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def test_the_registry_s_entry_keeps_to_its_schema():
+    errors = [error.message for error in Draft7Validator(REGISTRY).iter_errors(SERVER)]  # pyright: ignore[reportUnknownMemberType]
+    assert errors == []
+    secret = [each["name"] for each in SERVER["packages"][0]["environmentVariables"] if each.get("isSecret")]
+    assert secret == ["OPENAI_API_KEY"]
+
+
+def test_the_bundle_asks_for_the_key_and_hands_every_field_on():
+    server, fields = MANIFEST["server"], MANIFEST["user_config"]
+    assert (MANIFEST["manifest_version"], server["type"]) == ("0.4", "uv")
+    # Claude Desktop on Windows takes type uv as uv.exe: what follows has to be its arguments, not uvx's.
+    assert server["mcp_config"]["args"][:2] == ["tool", "run"]
+    assert (ROOT / "packaging/mcpb" / server["entry_point"]).is_file()
+    env = server["mcp_config"]["env"]
+    assert env.keys() <= SETTINGS
+    assert sorted(env.values()) == sorted(f"${{user_config.{name}}}" for name in fields)
+    assert env["OPENAI_API_KEY"] == "${user_config.openai_api_key}"
+    assert fields["openai_api_key"]["sensitive"] is True
+    # An optional field without a default comes as its placeholder when it is left empty.
+    assert all("default" in field for name, field in fields.items() if name != "openai_api_key")
+
+
+def statements() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, lines joined."""
+    joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M))
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())]
+
+
+def test_the_image_is_slim_and_runs_the_server_as_nobody_in_particular():
+    said = statements()
+    last = said[len(said) - [word for word, _ in said][::-1].index("FROM") - 1 :]
+    stage = dict(last)
+    known = {"FROM", "COPY", "RUN", "LABEL", "ENV", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT"}
+    assert {word for word, _ in said} <= known
+    assert all(re.fullmatch(r"python:3\.\d+-slim( AS build)?", rest) for word, rest in said if word == "FROM")
+    assert re.fullmatch(r"[1-9]\d*", stage["USER"]), "a number: what runs it can see that it is not root"
+    assert json.loads(stage["ENTRYPOINT"]) == [PROJECT["name"]]
+    assert f"AGENT_JOBS_DATA_DIR={stage['VOLUME']}" in stage["ENV"].split()
+    assert stage["VOLUME"] in json.loads(stage["HEALTHCHECK"].partition("CMD ")[2])
+    order = [word for word, _ in last]
+    assert order.index("RUN") < order.index("USER") < order.index("VOLUME"), (
+        "the folder is its owner's before it is kept"
+    )
+    assert not any(word in ("ENV", "COPY") and re.search("KEY|SECRET|TOKEN|\\.env", rest) for word, rest in said)
+
+
+def test_what_the_image_copies_is_there_and_not_ignored():
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [rest.split()[:-1] for word, rest in statements() if word == "COPY" and not rest.startswith("--from")]
+    assert {name for names in copied for name in names} == allowed
+    assert all((ROOT / name).exists() for name in allowed)
+
+
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github/workflows").iterdir()), ids=lambda path: path.name)
+def test_a_workflow_only_calls_scripts_and_pins_what_it_uses(workflow: Path):
+    text = workflow.read_text()
+    called = re.findall(r"run: +(\S+)", text)
+    assert called
+    for command in called:
+        script = ROOT / command
+        assert command == ".ci/run" or command.startswith("scripts/")
+        assert script.stat().st_mode & 0o111, f"{command} cannot be run"
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", used) for used in re.findall(r"uses: +(\S+)", text))
+    assert re.search(r"^permissions:\n  contents: read$", text, re.M)
+    assert "://" not in text
+
+
+NAMING = ("server.json", "README.md", "Dockerfile")
+
+
+def test_the_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
+    (tmp_path / "scripts").mkdir()
+    for name in (*NAMING, "scripts/owner"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+
+    def named(owner: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([tmp_path / "scripts/owner", owner], capture_output=True, text=True, check=False)
+
+    def names() -> set[str]:
+        texts = [(tmp_path / name).read_text() for name in NAMING]
+        found = [re.findall(r"io\.github\.[\w-]+/agent-jobs", text) for text in texts]
+        assert all(found)
+        return {each for names in found for each in names}
+
+    before = names()
+    assert [named(owner).returncode for owner in ("a/b", "-a", "a.b", "$(id)")] == [1] * 4
+    assert names() == before
+    assert [named("Some-One").returncode for _ in range(2)] == [0, 0]
+    assert names() == {"io.github.Some-One/agent-jobs"}
+    other = named("another")
+    assert (other.returncode, "another owner" in other.stderr) == (1, True)
+    assert names() == {"io.github.Some-One/agent-jobs"}
+
+
+def test_nothing_is_published_under_the_placeholder_or_another_version(tmp_path: Path):
+    def publish(tag: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([ROOT / "scripts/publish", tag], capture_output=True, text=True, check=False)
+
+    other = publish("v0.0.0")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert __version__ in other.stderr
+    if "OWNER" in SERVER["name"]:
+        refused = publish(f"v{__version__}")
+        assert refused.returncode == 1
+        assert "OWNER" in refused.stderr

@@ -1,0 +1,546 @@
+"""What only the SQLite store can get wrong: files and their modes, locks, full disks, damage, versions, threads."""
+
+import sqlite3
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+from subprocess import PIPE, CompletedProcess, Popen
+
+import anyio
+import pytest
+from test_store import NOW, a_job, at, process, row, sqlite, standing, there
+
+from agent_jobs.errors import StoreError
+from agent_jobs.jobs.job import Output, Status
+from agent_jobs.jobs.queries import Group
+from agent_jobs.store.base import open_store
+from agent_jobs.store.records import open_sqlite
+from agent_jobs.store.worker_lock import Holder
+
+MIGRATIONS = resources.files("agent_jobs.store").joinpath("migrations")
+SCRIPTS = [entry.read_text() for entry in sorted(MIGRATIONS.iterdir(), key=lambda entry: entry.name)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "not yet there" / "data"
+
+
+def file(folder: Path) -> Path:
+    return folder / "jobs.db"
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
+
+
+def tables(folder: Path) -> set[str]:
+    with closing(sqlite3.connect(file(folder))) as db:
+        return {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def made(folder: Path, *statements: str) -> Path:
+    """A database that somebody else made in this folder."""
+    folder.mkdir(parents=True)
+    with closing(sqlite3.connect(file(folder))) as db:
+        db.executescript(";\n".join(statements))
+        db.commit()
+    return folder
+
+
+def written(folder: Path, content: bytes) -> Path:
+    folder.mkdir(parents=True)
+    file(folder).write_bytes(content)
+    return folder
+
+
+async def run(program: str, *arguments: str) -> CompletedProcess[bytes]:
+    with anyio.fail_after(50):
+        return await anyio.run_process([sys.executable, "-c", program, *arguments], check=False, stderr=PIPE)
+
+
+# Files.
+
+
+async def test_only_the_user_can_read_what_is_kept(folder: Path):
+    async with open_store(folder) as store:
+        await store.add(a_job())
+        found = modes(folder)
+    [lock] = [name for name in found if name.endswith(".lock")]
+    assert found == {
+        ".": 0o700,
+        "jobs.db": 0o600,
+        "jobs.db-wal": 0o600,
+        "jobs.db-shm": 0o600,
+        "run": 0o700,
+        lock: 0o600,
+    }
+
+
+async def test_a_store_that_was_closed_leaves_only_the_database(folder: Path):
+    async with open_store(folder) as store:
+        await store.add(a_job())
+    assert everything(folder).keys() == {"jobs.db"}
+
+
+async def test_who_opens_anew_what_was_removed_takes_nothing_from_who_has_it_open(folder: Path):
+    async with open_store(folder) as store:
+        await store.add(a_job("job_old"))
+        file(folder).unlink()
+        body = ['await store.add(a_job("job_new"))', 'print("written", flush=True)', "await anyio.sleep_forever()"]
+        async with process(sqlite(folder), *body):
+            assert [job.id for job in await store.find(Group(), 9)] == ["job_old"], "the removed file is still whole"
+            await store.record("job_old", NOW, "polling")  # any write notices
+            assert {job.id for job in await store.find(Group(), 9)} == {"job_old", "job_new"}
+    async with open_store(folder) as after:
+        assert {job.id for job in await after.find(Group(), 9)} == {"job_old", "job_new"}
+
+
+async def test_what_one_opening_wrote_the_next_one_reads(folder: Path):
+    async with open_store(folder) as store:
+        job = await standing(store, Status.IN_PROGRESS)
+    for _ in range(2):
+        async with open_store(folder) as store:
+            assert await row(store) == job
+
+
+async def test_an_empty_file_is_a_new_database(folder: Path):
+    async with open_store(written(folder, b"")) as store:
+        await store.add(a_job())
+
+
+# Versions.
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+async def test_a_database_of_a_newer_version_is_refused_in_words_and_left_as_it_is(folder: Path, journal_mode: str):
+    made(folder, f"PRAGMA journal_mode = {journal_mode}", "CREATE TABLE future (x)", "PRAGMA user_version = 9999")
+    before = everything(folder)
+    with pytest.raises(StoreError) as refusal:
+        async with open_store(folder):
+            pass
+    assert "newer agent-jobs" in str(refusal.value)
+    assert "AGENT_JOBS_DATA_DIR" in str(refusal.value)
+    assert everything(folder) == before
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind_and_can_be_repeated(folder: Path):
+    """The last table of the first migration is in its way, so that the ones before it are made and taken back."""
+    made(folder, "CREATE TABLE output (mine)")
+    with pytest.raises(StoreError):
+        async with open_store(folder):
+            pass
+    assert tables(folder) == {"output"}
+    with closing(sqlite3.connect(file(folder))) as db:
+        db.execute("DROP TABLE output")
+        assert db.execute("PRAGMA user_version").fetchone() == (0,)
+    async with open_store(folder) as store:
+        await store.add(a_job())
+    assert tables(folder) >= {"job", "turn", "output"}
+
+
+@pytest.mark.parametrize("version", range(1, len(SCRIPTS)))
+async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_jobs(folder: Path, version: int):
+    made(
+        folder,
+        SCRIPTS[0],
+        "INSERT INTO job (id, title, status, created_at, turn) VALUES ('job_1', 't', 'queued', 7.5, 1)",
+        "INSERT INTO turn (job_id, number, request, request_id, base_url, sent_at) "
+        "VALUES ('job_1', 1, '{}', 'r', 'u', 8.5)",
+        *SCRIPTS[1:version],
+        f"PRAGMA user_version = {version}",
+    )
+    async with open_store(folder) as store:
+        job = await row(store)
+        assert (job.status, job.created_at, job.turn.base_url) == (Status.QUEUED, 7.5, "u")
+        assert job.overdue_s(18.5, 60.0) == -50.0
+        assert await store.save(at(job, Status.COMPLETED, output=Output("x", {})), held=False)
+
+
+async def test_several_processes_may_open_a_new_database_at_the_same_moment(tmp_path: Path):
+    """Hosts start a server per window, all at once. Each round is another chance to meet."""
+
+    async def use(folder: Path, number: int) -> None:
+        async with open_store(folder, busy_timeout_s=20) as store:
+            await store.add(a_job(f"job_{number}"))
+
+    for attempt in range(15):
+        async with anyio.create_task_group() as tasks:
+            for number in range(6):
+                tasks.start_soon(use, tmp_path / str(attempt), number)
+        async with open_store(tmp_path / str(attempt)) as store:
+            assert len(await store.find(Group(), 9)) == 6
+
+
+# What cannot be used is told in words.
+
+
+def a_file_in_the_way(folder: Path) -> Path:
+    folder.parent.mkdir()
+    folder.write_text("I am a file")
+    return folder
+
+
+def below_a_file(folder: Path) -> Path:
+    return a_file_in_the_way(folder) / "data"
+
+
+def a_folder_in_place_of_the_database(folder: Path) -> Path:
+    file(folder).mkdir(parents=True)
+    return folder
+
+
+def a_file_in_place_of_the_locks(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "run").touch()
+    return folder
+
+
+def where_nobody_may_write(_folder: Path) -> Path:
+    return Path("/proc/agent-jobs")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [a_file_in_the_way, below_a_file, a_folder_in_place_of_the_database, a_file_in_place_of_the_locks]
+    + [where_nobody_may_write] * sys.platform.startswith("linux"),
+)
+async def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(folder: Path, spoil: object):
+    assert callable(spoil)
+    spoilt = spoil(folder)
+    assert isinstance(spoilt, Path)
+    with pytest.raises(StoreError) as refusal:
+        async with open_store(spoilt):
+            pass
+    assert str(spoilt) in str(refusal.value)
+    assert "AGENT_JOBS_DATA_DIR" in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x00" * 5000, b"SQLite format 3\x00" + b"\xff" * 5000])
+async def test_a_file_that_is_no_database_is_told_and_left_as_it_is(folder: Path, content: bytes):
+    with pytest.raises(StoreError, match=r"jobs\.db is damaged: move it away"):
+        async with open_store(written(folder, content)):
+            pass
+    assert everything(folder) == {"jobs.db": content}
+
+
+async def test_a_database_that_is_damaged_inside_is_told(folder: Path):
+    async with open_store(folder) as store:
+        for number in range(50):
+            await store.add(a_job(f"job_{number}"))
+    whole = file(folder).read_bytes()
+    file(folder).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(StoreError, match=r"jobs\.db is damaged: move it away"):
+        async with open_store(folder) as store:
+            await store.find(Group(), 99)
+
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA locking_mode = " + sys.argv[3])
+db.execute("BEGIN " + sys.argv[2])
+db.execute("UPDATE job SET title = title")
+print("locked", flush=True)
+sys.stdin.readline()
+db.execute("ROLLBACK")
+db.close()
+"""
+
+
+@pytest.fixture
+def database_locker(folder: Path) -> Iterator[list[Popen[bytes]]]:
+    """Programs that lock the database; they let go when their stdin ends."""
+    lockers: list[Popen[bytes]] = []
+    yield lockers
+    for locker in lockers:
+        locker.communicate(timeout=10)
+
+
+def lock(folder: Path, lockers: list[Popen[bytes]], *how: str) -> Popen[bytes]:
+    locker = Popen([sys.executable, "-c", HOLD, str(file(folder)), *how], stdin=PIPE, stdout=PIPE)
+    lockers.append(locker)
+    assert locker.stdout is not None
+    assert locker.stdout.readline() == b"locked\n"
+    return locker
+
+
+async def test_a_database_that_another_program_locks_is_told_and_works_again_afterwards(
+    folder: Path, database_locker: list[Popen[bytes]]
+):
+    async with open_store(folder, busy_timeout_s=0.05) as store:
+        job = await standing(store, Status.IN_PROGRESS)
+        locker = lock(folder, database_locker, "IMMEDIATE", "NORMAL")
+        for change in (
+            lambda: store.request_cancel("job_1", NOW),
+            lambda: store.save(at(job, Status.COMPLETED, output=Output("x", {}))),
+            lambda: store.add(a_job("job_2")),
+        ):
+            with pytest.raises(StoreError, match="locked by another program: close it, then try again"):
+                await change()
+        assert await row(store) == job, "reading goes on"
+        locker.communicate(timeout=10)
+        assert there(await store.request_cancel("job_1", NOW)).cancel_requested_at == NOW
+        assert await store.get("job_2") is None
+        assert await store.output("job_1") is None
+
+
+async def test_one_job_is_read_while_a_change_of_this_process_waits_for_the_lock(
+    folder: Path, database_locker: list[Popen[bytes]]
+):
+    async with open_store(folder, busy_timeout_s=60) as store, anyio.create_task_group() as tasks:
+        await standing(store, Status.IN_PROGRESS)
+        locker = lock(folder, database_locker, "IMMEDIATE", "NORMAL")
+        tasks.start_soon(store.request_cancel, "job_1", NOW)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(10):
+            job = await row(store)
+            assert job.cancel_requested_at is None
+            with anyio.move_on_after(0.3) as waiting:
+                await store.changed("job_1", job.revision)
+            assert waiting.cancelled_caught
+            locker.communicate(timeout=10)
+            await store.changed("job_1", job.revision)
+        assert (await row(store)).cancel_requested_at == NOW
+
+
+async def test_a_wait_for_a_job_that_is_removed_meanwhile_leaves_room_for_its_time_limit(folder: Path):
+    """Nothing of such a wait has to wait: a loop of it must not keep the event loop from counting the time."""
+    async with open_store(folder) as store:
+        with anyio.move_on_after(0.05) as limit:
+            while True:
+                await store.changed("job_1", 0)
+                assert await store.get("job_1") is None
+        assert limit.cancelled_caught
+
+
+async def test_a_database_that_is_locked_whole_cannot_be_opened_until_it_is_free(
+    folder: Path, database_locker: list[Popen[bytes]]
+):
+    async with open_store(folder) as store:
+        await store.add(a_job())
+    locker = lock(folder, database_locker, "EXCLUSIVE", "EXCLUSIVE")
+    with pytest.raises(StoreError, match="locked by another program"):
+        async with open_store(folder, busy_timeout_s=0.05):
+            pass
+    locker.communicate(timeout=10)
+    async with open_store(folder, busy_timeout_s=0.05) as store:
+        assert (await row(store)).id == "job_1"
+
+
+async def test_a_database_that_another_program_reads_before_it_is_ours_is_told_as_locked(folder: Path):
+    """WAL can only be switched on while nobody else is there, and SQLite does not wait for that by itself."""
+    async with open_store(folder) as store:
+        await store.add(a_job())
+    with closing(sqlite3.connect(file(folder), isolation_level=None)) as reader:
+        reader.execute("PRAGMA journal_mode = DELETE")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM job").fetchall()
+        with pytest.raises(StoreError, match="locked by another program"):
+            async with open_store(folder, busy_timeout_s=0.05):
+                pass
+    async with open_store(folder) as store:
+        assert (await row(store)).id == "job_1"
+
+
+async def test_a_database_that_may_not_grow_is_told_and_works_again_afterwards(folder: Path):
+    async with open_sqlite(folder, 5) as store:
+        db = store._db._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
+        job = await standing(store, Status.IN_PROGRESS)
+        [[pages]] = await db.execute_fetchall("PRAGMA page_count")
+        await db.execute_fetchall(f"PRAGMA max_page_count = {pages + 5}")
+        end = at(job, Status.COMPLETED, output=Output("x" * 1_000_000, {}))
+        with pytest.raises(StoreError, match="is full: free some space, then try again; no job is lost"):
+            await store.save(end)
+        assert await row(store) == job
+        assert await store.output("job_1") is None
+        await db.execute_fetchall("PRAGMA max_page_count = 100000")
+        assert await store.save(end)
+        assert await store.output("job_1") == end.output
+
+
+FILL = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+import anyio
+from agent_jobs.errors import StoreError
+from agent_jobs.jobs.job import *
+from agent_jobs.store.base import open_store
+
+folder, room = Path(sys.argv[1]), int(sys.argv[2])
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+async def main():
+    async with open_store(folder) as store:
+        turn = Turn(number=1, request={}, request_id="r", base_url="u")
+        job = Job(id="job_1", title="t", status=Status.PENDING, created_at=1.0, turn=turn)
+        await store.add(job)
+        await store.begin(job.sent(2.0))
+        job = await store.attach("job_1", 1, "resp_1", 3.0)
+        size = (folder / "jobs.db-wal").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, hard))
+        end = replace(job, status=Status.COMPLETED, finished_at=4.0, output=Output("x" * 5_000_000, {}))
+        for change in (lambda: store.save(end), lambda: store.add(replace(job, id="job_2", title="x" * 5_000_000))):
+            try:
+                await change()
+            except StoreError as error:
+                print(error)
+            else:
+                sys.exit("it was written")
+            assert await store.get("job_1") == job
+            assert await store.output("job_1") is None
+            assert await store.get("job_2") is None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert await store.save(end)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited there")
+@pytest.mark.parametrize("room", [0, 100, 5_000, 100_000, 4_000_000])
+async def test_on_a_full_disk_a_change_is_not_written_at_all_and_can_be_repeated_later(folder: Path, room: int):
+    done = await run(FILL, str(folder), str(room))
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.count(str(folder).encode()) >= 2
+    async with open_store(folder) as store:
+        assert (await row(store)).status is Status.COMPLETED
+        assert there_is(await store.output("job_1")).text == "x" * 5_000_000
+        assert [job.id for job in await store.find(Group(), 9)] == ["job_1"]
+
+
+def there_is(output: Output | None) -> Output:
+    assert output is not None
+    return output
+
+
+# A worker thread that nobody stops would keep the interpreter from ending.
+
+LEAVE = """
+import sys
+from pathlib import Path
+import anyio
+from anyio.lowlevel import checkpoint
+from agent_jobs.jobs.queries import Group
+from agent_jobs.store.base import open_store
+
+folder = Path(sys.argv[1])
+
+async def by_an_exception():
+    async with open_store(folder):
+        raise KeyError("left")
+
+async def by_exit():
+    async with open_store(folder):
+        sys.exit(7)
+
+async def by_a_refusal():
+    async with open_store(folder):
+        import sqlite3
+        db = sqlite3.connect(folder / "jobs.db")
+        db.execute("PRAGMA user_version = 9999")
+        db.close()
+    async with open_store(folder):
+        pass
+
+async def by_cancelling_at_every_point():
+    for turns in range(0, 1200, 7):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave_open, turns)
+            for _ in range(turns):
+                await checkpoint()
+            tasks.cancel_scope.cancel()
+
+async def leave_open(number):
+    async with open_store(folder / str(number)) as store:
+        await store.find(Group(), 1)
+        await anyio.sleep_forever()
+
+anyio.run(globals()[sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "code"), [("by_an_exception", 1), ("by_exit", 7), ("by_a_refusal", 1), ("by_cancelling_at_every_point", 0)]
+)
+async def test_the_interpreter_ends_however_a_store_was_left(folder: Path, way: str, code: int):
+    done = await run(LEAVE, str(folder), way)
+    assert done.returncode == code, done.stderr.decode()
+    assert not [name for name in modes(folder) if name.endswith(".lock")]
+
+
+async def test_a_change_that_was_acknowledged_survives_a_kill_and_a_cut_log(folder: Path, tmp_path: Path):
+    """What is on disk at the moment of an acknowledgement is enough, whatever becomes of the process."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    async with open_store(folder) as store:
+        job = await standing(store, Status.IN_PROGRESS)
+        for name, content in everything(folder).items():
+            if name.startswith("jobs.db"):
+                (copy / name).write_bytes(content)
+        await store.save(at(job, Status.COMPLETED))
+    (copy / "jobs.db-shm").unlink()
+    with (copy / "jobs.db-wal").open("ab") as wal:
+        wal.write(b"half a frame")
+    async with open_store(copy) as store:
+        assert await row(store) == job
+
+
+# Who is dead.
+
+
+def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
+    me, neighbour = Holder(tmp_path / "run"), Holder(tmp_path / "run")
+    try:
+        assert not me.dead(neighbour.name)
+        assert not neighbour.dead(me.name)
+        assert not me.dead(me.name)
+        assert me.dead("4711-never")
+    finally:
+        neighbour.close()
+    assert me.dead(neighbour.name)
+    assert me.dead(neighbour.name), "however often one asks"
+    me.close()
+    assert everything(tmp_path) == {}
+
+
+def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
+    program = "import sys; from pathlib import Path; from agent_jobs.store.worker_lock import Holder\n"
+    program += "print(Holder(Path(sys.argv[1])).name, flush=True); sys.stdin.readline()"
+    me = Holder(tmp_path)
+    with Popen([sys.executable, "-c", program, str(tmp_path)], stdin=PIPE, stdout=PIPE) as victim:
+        assert victim.stdout is not None
+        name = victim.stdout.readline().decode().strip()
+        assert not me.dead(name)
+        victim.kill()
+    assert everything(tmp_path).keys() == {f"{me.name}.lock", f"{name}.lock"}
+    assert me.dead(name)
+    assert everything(tmp_path).keys() == {f"{me.name}.lock"}
+    me.close()
+
+
+def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is_left_alone(tmp_path: Path):
+    me, neighbour = Holder(tmp_path / "run"), Holder(tmp_path / "run")
+    try:
+        assert me.others() == {}
+        neighbour.tell({"what": "server"})
+        assert me.others() == {neighbour.name: {"what": "server"}}
+        (tmp_path / "run" / f"{neighbour.name}.lock").unlink()
+        neighbour.stay()
+        assert me.others() == {neighbour.name: {"what": "server"}}
+        starting = tmp_path / "run" / "4711-abc.lock"
+        starting.touch()
+        (tmp_path / "run" / "4712-abc.lock").write_text("\nno json")
+        assert me.others().keys() == {neighbour.name}
+        assert starting.exists(), "its process may be about to lock it"
+    finally:
+        neighbour.close()
+        me.close()

@@ -1,0 +1,240 @@
+"""The terminal captures of the pages: below each `$` line of a `console` block stands what that line shows.
+
+    scripts/captures [PAGE]...
+
+runs the lines of the pages that have any, each page's in its order on a machine of its own, and writes what they show.
+A test runs them too and compares, but for ids, times, versions and paths. The API is the emulated one.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machine import KEY, Machine, machine
+from processes import serving
+from terminals import screen
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if "```console" in page.read_text()
+]
+BLOCK = re.compile(r"(?:<!-- capture ([\w-]+) -->\n)?```console\n(.*?)```", re.S)
+JOB = re.compile(r"job_[0-9a-z]{12}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How a block that has a name is captured."""
+
+    before: Callable[[Machine], None] = lambda here: None
+    columns: int = 80
+    at: Sequence[str] = ()  #: Ctrl-C is pressed once all of these are on the screen ...
+    moment: bool = False  #: ... and the block shows that moment, not the end
+
+
+def captured(page: str) -> str:
+    """The page with what its lines show now; a block that shows the same stays as it is."""
+
+    def block(found: re.Match[str]) -> str:
+        now = _block(here, found[1], found[2])
+        return found[0] if comparable(now) == comparable(found[0]) else now
+
+    with machine() as here:
+        return BLOCK.sub(block, page)
+
+
+def commands(block: str) -> Iterator[tuple[str, str]]:
+    """The lines that are typed in a block, each with what stands below it."""
+    for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        line, _, shown = part.partition("\n")
+        while line.endswith("\\"):
+            more, _, shown = shown.partition("\n")
+            line += f"\n{more}"
+        yield line, shown
+
+
+def _block(here: Machine, name: str | None, block: str) -> str:
+    scene = SCENES[name] if name else Scene()
+    scene.before(here)
+    parts = [f"$ {line}\n{_shown(here, scene, line, shown)}".rstrip("\n") for line, shown in commands(block)]
+    mark = f"<!-- capture {name} -->\n" if name else ""
+    return f"{mark}```console\n" + "\n\n".join(parts) + "\n```"
+
+
+def _shown(here: Machine, scene: Scene, line: str, before: str) -> str:
+    def stop(seen: str) -> bool:
+        shown = " ".join(screen(seen).split())
+        return bool(scene.at) and all(text in shown for text in scene.at)
+
+    moment, end = here.type(line, columns=scene.columns, stop=stop)
+    assert moment or not scene.at, f"{line} never showed {scene.at!r}:\n{end}"
+    shown = moment if scene.moment else end
+    # The page keeps the ids that it has.
+    for there, real in zip(_ids(before), _ids(shown), strict=False):
+        if there not in here.ids and real not in here.ids.values():
+            here.ids.update({there: real, there[:10]: real[:10]})
+    return here.told(shown)
+
+
+def _ids(text: str) -> list[str]:
+    return list(dict.fromkeys(JOB.findall(text)))
+
+
+#: What is another each time, and what stands for it when pages are compared. White space counts once: a longer time or
+#: path moves what stands behind it.
+OTHERWISE: Sequence[tuple[str, str]] = (
+    (r"job_[0-9a-z]{6,12}", "job_X"),
+    (r"(resp|batch)_[0-9a-z]+", r"\1_X"),
+    (r"127\.0\.0\.1:\d+", "ADDRESS"),
+    (r"\bpid \d+|SIGKILL to \d+", "pid N"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE"),
+    (r"\b\d+:\d\d(:\d\d)?\b", "TIME"),
+    (r"\b\d+(\.\d+)?( ?s| KiB| MiB)\b", r"N\2"),
+    (r"(job_X +TIME +(queued|in_progress).*\n)+", "CHANGES\n"),
+    (r'("elapsed_s"|"age_s"):\d+', r"\1:N"),
+    (r"\b\d+\.\d+\.\d+\b|\bschema \d+", "VERSION"),
+    (r"\w*…", "…"),
+    (r"\s+", " "),
+)
+
+
+def comparable(page: str) -> str:
+    """A page without what is another each time."""
+    for pattern, instead in OTHERWISE:
+        page = re.sub(pattern, instead, page)
+    return page
+
+
+CHECKPOINT, POINT = "What is a checkpoint?", "The point up to which the log is in the database."
+RAFT = "Read the Raft paper and list its assumptions"
+RECOVERY = "Compare how three databases recover from a crash"
+RETRIES = "Which of our retries is not idempotent?"
+PLAN = "Write the migration plan"
+FOLLOW_UP = "And which of them do we break?"
+LOG = "The write-ahead log keeps what was promised; the checkpoint keeps it small. " * 8 + "That is all."
+
+
+def _still(text: str, **script: Any) -> dict[str, Any]:
+    """A run that writes this at once, and then no more without ending: the emulator keeps back the second half."""
+    return {"duration_s": 5, "text": text * 2, "chunk": len(text), "end": "never", **script}
+
+
+#: A run that is not watched from its beginning, and has begun with nothing that is to be seen by then.
+LATER = {"duration_s": 60}
+
+
+def _asking(prompt: str, **script: Any) -> Callable[[Machine], None]:
+    """Nothing goes on, and how the run of a prompt will go."""
+
+    def prepare(here: Machine) -> None:
+        here.rest()
+        here.scripts[prompt] = script
+
+    return prepare
+
+
+def _served(here: Machine) -> None:
+    """A host's server works on the jobs."""
+    server = here.beside.enter_context(serving(here.data, here.upstream.base_url, OPENAI_API_KEY=KEY))
+    server.initialize()
+    server.call("agent_list")
+    here.scripts[PLAN] = _still(POINT, searches=2)
+
+
+def _hosted(here: Machine) -> None:
+    """A host's server goes on with a job that its assistant started."""
+    with serving(here.data, here.upstream.base_url, OPENAI_API_KEY=KEY) as server:
+        server.initialize()
+        here.scripts[RECOVERY] = {"searches": 3}
+        server.call("agent_start", prompt=RECOVERY, web_search=True, wait_s=30)
+
+
+def _own_presets(here: Machine) -> None:
+    """A file of presets with a typing error."""
+    (here.home / "work/mine.toml").write_text('[release_notes]\ndescription = "Release notes"\nefort = "medium"\n')
+
+
+def _installed(here: Machine) -> None:
+    """The key is where the entries say, and they send jobs where this shell does."""
+    key = here.home / ".config/agent-jobs/openai-key"
+    key.parent.mkdir(parents=True)
+    key.write_text(f"{KEY}\n")
+    key.chmod(0o600)
+    for host in ("claude-desktop", "claude-code", "cursor", "vscode"):
+        installed = here.run(f"uvx agent-jobs install {host} --no-check --env OPENAI_BASE_URL={here.upstream.base_url}")
+        assert installed.returncode == 0, installed.stderr
+
+
+def _one(here: Machine) -> None:
+    """One job, which writes."""
+    here.rest()
+    here.start(RECOVERY, **_still(LOG, searches=3, **LATER))
+
+
+def _several(here: Machine) -> None:
+    """Three jobs, one of which fails soon."""
+    here.rest()
+    here.start(RAFT, **_still(POINT, searches=1, **LATER))
+    here.start(RETRIES, duration_s=60, end="failed", error_message="The model produced invalid content.")
+    here.start(PLAN, **_still(POINT, searches=2, **LATER))
+
+
+def _a_day(here: Machine) -> None:
+    """Jobs of a day: one that goes on from another, one that failed."""
+    here.rest()
+    here.run("agent-jobs prune --days 0 --unread --yes")
+    here.scripts.update({RAFT: {}, FOLLOW_UP: {}, PLAN: {}})
+    [raft] = JOB.findall(here.run(f"agent-jobs run '{RAFT}'").stderr.splitlines()[-1])
+    here.run(f"agent-jobs run '{FOLLOW_UP}' --previous {raft}")
+    here.run(f"agent-jobs run '{RETRIES}'")
+    here.run(f"agent-jobs run '{PLAN}'")
+
+
+def _night(here: Machine) -> None:
+    """A file of prompts."""
+    here.rest()
+    prompts = [f"Summarise chapter {n}" for n in range(1, 25)]
+    here.scripts.update({prompt: {"text": f"What {prompt[10:]} says, in a sentence."} for prompt in prompts})
+    (here.home / "work/night.jsonl").write_text("".join(f"{json.dumps(prompt)}\n" for prompt in prompts))
+
+
+SCENES: dict[str, Scene] = {
+    "doctor-hosts": Scene(_installed),
+    "first-run": Scene(_asking(CHECKPOINT, text=POINT)),
+    "first-list": Scene(_hosted),
+    "preset-mistake": Scene(_own_presets),
+    "unconfirmed": Scene(_asking(RECOVERY, faults=[{"on": "create", "status": 500, "after_accept": True}])),
+    "run-moment": Scene(_asking(CHECKPOINT, **_still(POINT)), at=["in the database."], moment=True),
+    "run-moment-160": Scene(
+        _asking(RECOVERY, **_still(LOG, searches=3)), columns=160, at=["That is all."], moment=True
+    ),
+    "run": Scene(_asking(CHECKPOINT, text=POINT)),
+    "start": Scene(_served),
+    "watch": Scene(_one, at=["That is all."]),
+    "watch-160": Scene(_one, columns=160, at=["That is all."]),
+    "watch-piped": Scene(_one, at=["searches; writing"]),
+    "watch-several": Scene(_several, at=["failed", "1 search; writing", "2 searches; writing"]),
+    "list": Scene(_a_day),
+    "list-160": Scene(columns=160),
+    "batch": Scene(_night),
+    "doctor": Scene(Machine.rest),
+    "doctor-160": Scene(columns=160),
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Write the captures of the pages that are named, or of all."""
+    for page in [ROOT / name for name in names] or PAGES:
+        text = page.read_text()
+        new = captured(text)
+        if comparable(new) != comparable(text):
+            page.write_text(new)
+            sys.stderr.write(f"{page.relative_to(ROOT)} shows something else now: look at the difference.\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

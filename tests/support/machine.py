@@ -1,0 +1,165 @@
+"""A person's machine, on which the commands of the pages are typed."""
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from terminals import on_terminal, screen
+
+from agent_jobs import __version__
+from agent_jobs.emulator import running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.script import Script, question
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.wire import Exchange
+
+#: Emulated seconds in a second.
+SPEED = 20.0
+#: What pages call the home and the address. Both are as long as the real ones, since texts are wrapped.
+HOME, PORT = "/home/ada-lovelace", 8787
+KEY = "sk-emulated-0123456789abcdef"
+
+#: As uvx, for this program alone: where --from would take it from is not looked at.
+UVX = """#!/bin/sh
+[ "$1" = --from ] && shift 2
+case "$1" in
+    agent-jobs | agent-jobs@*) shift && exec {home}/.cache/uv/archive-v0/QqRs/bin/python -m agent_jobs "$@" ;;
+esac
+echo "uvx: $1 is not what this machine has" >&2
+exit 2
+"""
+#: As uv, for tools: ours is always there already.
+UV = """#!/bin/sh
+case "$*" in
+    "tool dir --bin") echo {home}/.local/bin ;;
+    "tool dir") echo {home}/.local/share/uv/tools ;;
+    "tool install agent-jobs"*) ;;
+    *) exit 2 ;;
+esac
+"""
+
+
+class Prompted(Emulator):
+    """The emulator with scripts by prompt, so that a page need not show how its runs are scripted."""
+
+    def __init__(self) -> None:
+        super().__init__(time_scale=SPEED)
+        self.scripts: dict[str, dict[str, Any]] = {}
+
+    def _read(self, exchange: Exchange) -> tuple[Script, dict[str, Any]]:
+        body = exchange.body()
+        if script := self.scripts.get(question(body)):
+            exchange.raw = json.dumps({**body, "input": f"{body['input']} [emulate {json.dumps(script)}]"}).encode()
+        return super()._read(exchange)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A home of its own, agent-jobs as if from the package index, and the emulated API."""
+
+    home: Path
+    upstream: RunningServer
+    scripts: dict[str, dict[str, Any]]  #: how the run of a prompt goes
+    beside: ExitStack  #: what runs there beside the shell
+    ids: dict[str, str] = field(default_factory=dict[str, str])  #: of jobs on a page, and what they are here
+
+    @property
+    def data(self) -> Path:
+        """Where the jobs are kept."""
+        return self.home / ".local/share/agent-jobs"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a shell there has set."""
+        # Without coverage, which doubles the time: all that pages show has tests of its own.
+        kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+        ours = {
+            "HOME": str(self.home),
+            "PATH": f"{self.home}/.local/bin:/usr/bin:/bin",
+            "PYTHONPATH": str(self.home / ".index"),
+            "TERM": "xterm",
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": self.upstream.base_url,
+        }
+        return {**kept, **ours, **more}
+
+    def type(
+        self, line: str, *, columns: int = 80, stop: Callable[[str], bool] = lambda seen: False
+    ) -> tuple[str, str]:
+        """Type a line into a shell; gives what the screen showed when Ctrl-C was pressed, and at the end."""
+        for there, here in sorted(self.ids.items(), key=lambda pair: -len(pair[0])):
+            line = line.replace(there, here)
+        line = line.replace(f"http://127.0.0.1:{PORT}", self.upstream.url)
+        shown = on_terminal(["/bin/sh", "-c", line], self.environment(), self.home / "work", columns, stop)
+        return screen(shown.stopped_at), screen(shown.raw.replace("^C", ""))
+
+    def run(self, line: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run a line on pipes."""
+        return subprocess.run(
+            ["/bin/sh", "-c", line], input=stdin, capture_output=True, text=True, timeout=50, check=False,
+            env=self.environment(**environment), cwd=self.home / "work",
+        )  # fmt: skip
+
+    def start(self, prompt: str, **script: Any) -> None:
+        """Start a job whose run is scripted, and leave it."""
+        self.scripts[prompt] = script
+        started = self.run(f"agent-jobs start '{prompt}'")
+        assert started.returncode == 0, started.stderr
+
+    def rest(self) -> None:
+        """Have nothing go on any more."""
+        self.beside.close()
+        jobs: list[dict[str, Any]] = json.loads(self.run("agent-jobs list --status open --json").stdout)["jobs"]
+        for job in jobs:
+            self.run(f"agent-jobs cancel {job['job_id']}")
+
+    def told(self, text: str) -> str:
+        """A text of this machine as a page tells it."""
+        text = text.replace(str(self.home), HOME).replace(self.upstream.url, f"http://127.0.0.1:{PORT}")
+        for there, here in self.ids.items():
+            text = text.replace(here, there)
+        return text
+
+
+@contextmanager
+def machine() -> Generator[Machine]:
+    """A machine that is gone afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="agent", dir="/tmp"))
+    assert len(str(home)) == len(HOME)
+    index = home / f".index/agent_jobs-{__version__}.dist-info"
+    try:
+        for folder in (home / ".local/bin", home / "work", index):
+            folder.mkdir(parents=True)
+        # What an installation from the index says of itself; that of a clone says where the clone is.
+        (index / "METADATA").write_text(f"Metadata-Version: 2.4\nName: agent-jobs\nVersion: {__version__}\n")
+        (home / ".venv").symlink_to(sys.prefix)
+        (home / ".cache/uv/archive-v0").mkdir(parents=True)
+        (home / ".cache/uv/archive-v0/QqRs").symlink_to(sys.prefix)
+        ours = f'#!/bin/sh\nexec {home}/.venv/bin/python -m agent_jobs "$@"\n'
+        for name, text in (("uvx", UVX), ("uv", UV), ("agent-jobs", ours)):
+            (home / ".local/bin" / name).write_text(text.replace("{home}", str(home)))
+            (home / ".local/bin" / name).chmod(0o755)
+        emulator = Prompted()
+        with running(emulator=emulator, port=_free_port()) as upstream, ExitStack() as beside:
+            yield Machine(home, upstream, emulator.scripts, beside)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _free_port() -> int:
+    """A port of four digits that nobody listens on."""
+    for port in random.sample(range(8000, 10_000), 50):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no free port from 8000 to 9999")

@@ -1,0 +1,202 @@
+"""Which package or module may import which. A new module at the top level needs a row here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agent_jobs
+
+HOUSE = Path(agent_jobs.__file__).parent
+
+#: Modules of plain values and functions that every package may import.
+SHARED = {"errors", "clock", "text", "text_file"}
+PURE = {"api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "variable_names"}
+FACE = {"", "app", "engine", "rendering", "request", "jobs", "settings", "api_key", "variable_names", *SHARED}
+
+#: Which packages and modules each one may import. `""` is the package itself, which has only the version.
+ALLOWED: dict[str, set[str]] = {
+    "": set(),
+    "errors": set(),
+    "clock": set(),
+    "text": set(),
+    "text_file": set(),
+    "ctrl_c": set(),
+    "file_lock": set(),
+    "api_key": set(),
+    "strict_schema": set(),
+    "variable_names": {"text"},
+    "jsonrpc": {"text_file"},
+    "jobs": {"errors"},
+    "settings": {"api_key", "jobs", "variable_names", *SHARED},
+    "request": {"jobs", "strict_schema", *SHARED},
+    "pricing": {"jobs", *SHARED},
+    "rendering": {"jobs", "request", *SHARED},
+    "attachments": SHARED,
+    "upstream": SHARED,
+    "install": {"", *SHARED},
+    "toolbox": {"", "jsonrpc", "strict_schema", *SHARED},
+    "store": {"jobs", "file_lock", *SHARED},
+    "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
+    "app": {
+        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings", "ctrl_c",
+        *SHARED,
+    },
+    "mcp_server": {"jsonrpc", *FACE},
+    "cli": {"mcp_server", "install", "emulator", "ctrl_c", "file_lock", *FACE},
+    "__main__": {"cli", "mcp_server", "ctrl_c"},
+    "emulator": set(),
+}  # fmt: skip
+
+#: Which modules of the engine each of them may import. The faces import `engine.engine` alone.
+INSIDE_ENGINE: dict[str, set[str]] = {
+    "step_result": set(),
+    "finalize": set(),
+    "on_finish": set(),
+    "stream": set(),
+    "start": set(),
+    "resend": {"finalize"},
+    "retrieve": {"finalize", "resend"},
+    "background_check": {"retrieve", "stream", "step_result"},
+    "tool_loop": {"finalize", "step_result"},
+    "step": {"background_check", "finalize", "resend", "retrieve", "step_result", "stream", "tool_loop"},
+    "worker": {"step", "step_result"},
+    "engine": {"start", "tool_loop", "worker"},
+}
+
+#: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
+OUTSIDE: dict[str, set[str]] = {
+    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "store", "toolbox", "upstream"},
+    "httpx2": {"toolbox", "upstream"},
+    "aiosqlite": {"store"},
+    "sqlite3": {"store"},
+    "mcp": {"cli", "mcp_server", "toolbox"},
+    "mcp_types": {"cli", "jsonrpc", "mcp_server", "toolbox"},
+    "pydantic": {"mcp_server", "toolbox"},
+    "jsonschema": {"request"},
+    "referencing": {"request"},
+    "platformdirs": {"settings"},
+    "genai_prices": {"pricing"},
+    "pathspec": {"attachments"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "tomlkit": {"install"},
+    "starlette": {"emulator"},
+    "uvicorn": {"cli", "emulator"},
+}
+UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket", "logging", "threading", "subprocess"}
+
+
+def room_of(module: str) -> str | None:
+    """The room of a dotted name, None for what is not ours."""
+    package, _, rest = module.partition(".")
+    return rest.partition(".")[0] if package == "agent_jobs" else None
+
+
+def imported(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
+    """The dotted names that a module imports anywhere in it, relative ones resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".")
+            above = parts[: len(parts) - node.level + is_package] if node.level else []
+            base = ".".join([*above, node.module] if node.module else above)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def forbidden(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """What this module imports against the tables."""
+    here = room_of(module)
+    assert here is not None
+    wrong: list[str] = []
+    for name in imported(source, module, is_package=is_package):
+        room, outside = room_of(name), name.partition(".")[0]
+        if room is not None and room not in ALLOWED:
+            room = ""  # `from agent_jobs import __version__`
+        if room is None:
+            fine = here in OUTSIDE.get(outside, {here}) and not (here in PURE and outside in UNTOUCHED_BY_THE_PURE)
+        elif room == here == "engine":
+            fine = may_import_inside_engine(module, name)
+        elif room == "engine" and here != "app":
+            fine = room in ALLOWED[here] and name.startswith("agent_jobs.engine.engine.")
+        else:
+            fine = room == here or room in ALLOWED[here]
+        if not fine:
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def may_import_inside_engine(module: str, name: str) -> bool:
+    """Return True if a module of the engine may import this dotted name of the engine."""
+    importer, part = module.split(".")[2], name.split(".")[2]
+    return part in INSIDE_ENGINE[importer]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(HOUSE.rglob("*.py")):
+        parts = path.relative_to(HOUSE.parent).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
+def test_a_module_imports_only_from_below(module: str, path: Path):
+    assert room_of(module) in ALLOWED, "a new room needs a row in ALLOWED"
+    assert forbidden(path.read_text(), module, is_package=path.name == "__init__.py") == []
+
+
+def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
+    assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "cli"}
+    assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
+    assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app"}
+
+
+@pytest.mark.parametrize("table", [ALLOWED, INSIDE_ENGINE], ids=["packages", "engine"])
+def test_the_table_has_no_circle(table: dict[str, set[str]]):
+    below = {room: set(rooms) for room, rooms in table.items()}
+    while below:
+        bottom = {room for room, rooms in below.items() if not rooms & below.keys()}
+        assert bottom, f"a circle among {sorted(below)}"
+        below = {room: rooms for room, rooms in below.items() if room not in bottom}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("agent_jobs.jobs.job", "from agent_jobs.store.base import Store"),
+        ("agent_jobs.jobs.job", "import time"),
+        ("agent_jobs.rendering.answers", "from asyncio import sleep"),
+        ("agent_jobs.request.body", "import anyio"),
+        ("agent_jobs.store.records", "from agent_jobs.upstream.client import refusal"),
+        ("agent_jobs.upstream.client", "import agent_jobs.jobs.job"),
+        ("agent_jobs.upstream.client", "def later():\n    from agent_jobs import job"),
+        ("agent_jobs.upstream.client", "from .. import store"),
+        ("agent_jobs.upstream.client", "from ..store.sqlite import SQLiteStore"),
+        ("agent_jobs.mcp_server.server", "from agent_jobs.store.base import Store"),
+        ("agent_jobs.engine.engine", "from agent_jobs.app import open_app"),
+        ("agent_jobs.engine.engine", "import httpx2"),
+        ("agent_jobs.engine.engine", "def cost():\n    from genai_prices import calc_price"),
+        ("agent_jobs.emulator.wire", "from agent_jobs.errors import AgentJobsError"),
+        ("agent_jobs.emulator.wire", "from ..job import Status"),
+        ("agent_jobs.emulator.wire", "import agent_jobs"),
+        ("agent_jobs.app", "from agent_jobs.emulator import running"),
+        ("agent_jobs.__main__", "import click"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, source: str):
+    assert len(forbidden(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("agent_jobs.store.records", "from agent_jobs.store.worker_lock import Holder\nfrom .holder import Holder"),
+        ("agent_jobs.emulator.wire", "from .run import Run\nimport starlette.requests"),
+        ("agent_jobs.mcp_server.server", "from agent_jobs import __version__, render\nimport json"),
+        ("agent_jobs.cli.demo", "from agent_jobs.emulator import running"),
+        ("agent_jobs.engine.step", "from agent_jobs.upstream.client import ResponsesClient\nimport anyio, time"),
+    ],
+)
+def test_an_allowed_import_is_not(module: str, source: str):
+    assert forbidden(source, module) == []

@@ -1,0 +1,129 @@
+"""A name that does not exist is answered with the one that was meant, wherever it is written."""
+
+from collections.abc import Sequence
+
+import pytest
+from click.testing import CliRunner
+from hosts import hosting
+
+from agent_jobs.cli.main import cli
+from agent_jobs.request.models import suggest_model
+from agent_jobs.settings import Settings
+from agent_jobs.text import nearest, suggest_name
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "meant"),
+    [
+        ("modle", ["mode", "model"], "model"),  # swapped letters before a shorter name
+        ("QUICK", ["quick", "think"], "quick"),
+        ("lm", ["roo", "lm-studio"], "lm-studio"),  # a beginning
+        ("l", ["roo", "lm-studio"], None),
+        ("x" * 100_000, ["roo"], None),
+        ("", ["roo"], None),
+        ("roo", [], None),
+    ],
+)
+def test_nearest_is_the_name_that_was_meant(name: str, names: Sequence[str], meant: str | None):
+    assert nearest(name, names) == meant
+
+
+def test_suggestion_lists_the_names_where_none_is_near():
+    assert suggest_name("zzz", ["one", "two"]) == "use one of one, two."
+    assert suggest_name("zzz", []) == "use one of (none)."
+    assert suggest_name("tow", ["one", "two"]) == "did you mean 'two'?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("lst", "list"),
+        ("ls", "list"),
+        ("Doctor", "doctor"),
+        ("instal cursor", "install"),
+        ("list --jsn", "--json"),
+        ("install cursor --dryrun", "--dry-run"),
+        ("list --status quued", "queued"),
+        ("result --part outlin job_1", "outline"),
+        ("install claud", "claude-code"),
+        ("install vs", "vscode"),
+        ("install lmstudio", "lm-studio"),
+        ("install cursor --scope projcet", "project"),
+        ("uninstall claude_desktop", "claude-desktop"),
+        ("completion bsh", "bash"),
+    ],
+)
+def test_command_line_suggests_the_nearest_name(arguments: str, meant: str):
+    refused = CliRunner().invoke(cli, arguments.split())
+    assert refused.exit_code == 2
+    assert f"Did you mean '{meant}'?" in refused.stderr
+
+
+def test_command_that_resembles_none_is_refused_without_a_guess():
+    refused = CliRunner().invoke(cli, ["zzzz"])
+    assert refused.exit_code == 2
+    assert "No such command 'zzzz'." in refused.stderr
+    assert "Did you mean" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "meant"),
+    [
+        ("gpt-6.1-sool", "gpt-6.1-sol"),
+        ("gpt6.1-sol", "gpt-6.1-sol"),
+        ("GPT-6.1-SOL", "gpt-6.1-sol"),
+        ("gpt-6.1-sol", None),
+        ("llama-3.3-70b", None),
+        ("gpt-none", None),
+    ],
+)
+def test_model_that_upstream_does_not_know_is_answered_with_a_near_one(model: str, meant: str | None):
+    assert suggest_model(model) == (f"Did you mean {meant!r}?" if meant else "")
+
+
+async def test_job_that_names_a_misspelt_model_ends_with_the_near_one(settings: Settings):
+    async with hosting(settings) as host:
+        answer = await host.start(model="gpt-6.1-sool", wait_s=5)
+    assert answer["error"]["message"].endswith("Did you mean 'gpt-6.1-sol'?")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("AGENT_JOBS_MODLE", "AGENT_JOBS_MODEL"),
+        ("AGENT_JOBS_LOGLEVEL", "AGENT_JOBS_LOG_LEVEL"),
+        ("AGENT_JOBS_PRESET", "AGENT_JOBS_PRESETS"),
+        ("AGENT_JOBS_OPENAI_API_KEY", "OPENAI_API_KEY"),
+        ("AGENT_JOBS_API_KEY", "OPENAI_API_KEY"),
+        ("AGENT_JOBS_KEY_FILE", "AGENT_JOBS_API_KEY_FILE"),
+        ("AGENT_JOBS_OPENAI_BASEURL", "OPENAI_BASE_URL"),
+        ("AGENT_JOBS_BASE_URL", "OPENAI_BASE_URL"),
+        ("AGENT_JOBS_ORG_ID", "OPENAI_ORG_ID"),
+        ("AGENT_JOB_MODEL", "AGENT_JOBS_MODEL"),
+        ("agent_jobs_model", "AGENT_JOBS_MODEL"),
+        ("OPENAI_APIKEY", "OPENAI_API_KEY"),
+        ("OPENAI_KEY", "OPENAI_API_KEY"),
+        ("OPEN_AI_API_KEY", "OPENAI_API_KEY"),
+        ("OPENIA_API_KEY", "OPENAI_API_KEY"),
+        ("openai_api_key", "OPENAI_API_KEY"),
+        ("OPENAI_API_KEY_FILE", "AGENT_JOBS_API_KEY_FILE"),
+        ("OPENAI_API_BASE", "OPENAI_BASE_URL"),
+        ("OPENAI_BASEURL", "OPENAI_BASE_URL"),
+    ],
+)
+def test_misnamed_variable_suggests_the_setting_and_hides_its_value(name: str, meant: str):
+    [warning] = Settings.from_env({name: "sk-secret"}).warnings
+    assert warning == f"{name} is no setting and changes nothing: did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        dict.fromkeys(["OPENAI_LOG", "OPENAI_ADMIN_KEY", "OPENAI_API_TYPE", "OPENROUTER_API_KEY", "OLLAMA_HOST"], "x"),
+        {"AGENT_JOBSTATUS": "Succeeded", "AGENT_JOBNAME": "build"},  # Azure Pipelines
+        {"_AGENT_JOBS_COMPLETE": "bash_complete"},
+        {"OPENAI_API_KEY": "sk-1", "OPENAI_KEY": "x", "OPENAI_BASE_URL": "http://a/v1", "OPENAI_API_BASE": "http://b"},
+    ],
+)
+def test_variables_of_other_programs_are_left_alone(environ: dict[str, str]):
+    assert Settings.from_env(environ).warnings == ()
