@@ -179,7 +179,7 @@ MODULE = "<module>"
         (["list"], "_serve_or_command", "agent_jobs/__main__.py"),
         (["run", "x"], MODULE, "agent_jobs/cli/main.py"),
         (["--help"], "Command.make_context", "click/core.py"),
-        (["doctor"], "Commands.resolve_command", "cli/__init__.py"),
+        (["doctor"], "Commands.resolve_command", "cli/main.py"),
         (["list"], "Settings.from_env", "agent_jobs/settings.py"),
         (["run", "x"], MODULE, "agent_jobs/engine/start.py"),  # imported on the event loop, as is the next
         (["start", "x"], MODULE, "agent_jobs/engine/worker.py"),
