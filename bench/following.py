@@ -17,7 +17,7 @@ import anyio
 import httpx2
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.stream import Follower
+from agent_jobs.engine.stream import StreamReader
 from agent_jobs.jobs.job import Job, Status, Turn
 from agent_jobs.store.base import Store, open_store
 from agent_jobs.upstream.client import Endpoint, ResponsesClient, open_client
@@ -49,7 +49,7 @@ async def cpu(base_url: str, rounds: int, burst: int, paced: int) -> list[Figure
             httpx2.AsyncClient(verify=False, timeout=None, limits=httpx2.Limits(max_connections=None)) as naive,
             anyio.create_task_group() as tasks,
         ):
-            follower = Follower(store, Clock(), 1000, _as_it_is)
+            follower = StreamReader(store, Clock(), 1000, _as_it_is, _never)
             tasks.start_soon(follower.keep)
             follow, read = _follow(follower, store, client), _bare(naive, base_url)
             at_once = Figure("CPU of 1,000 events, in a burst", "<= 1.3x", lambda figure: figure.ratio <= 1.3)
@@ -74,11 +74,15 @@ async def _in_turns(figure: Figure, follow: Prepare, read: Prepare, rounds: int,
                 times.append((time.process_time() - began) * 1e6 / (streams * deltas))
 
 
+async def _never(_job: Job) -> bool:
+    return False
+
+
 async def _as_it_is(job: Job) -> Job:
     return job
 
 
-def _follow(follower: Follower, store: Store, client: ResponsesClient) -> Prepare:
+def _follow(follower: StreamReader, store: Store, client: ResponsesClient) -> Prepare:
     """Our reader: a job of its own for each stream, written down as one that upstream runs."""
     clock = Clock()
 
@@ -86,12 +90,12 @@ def _follow(follower: Follower, store: Store, client: ResponsesClient) -> Prepar
         turn = Turn(number=1, request={}, request_id=str(uuid4()), base_url=client.endpoint.base_url)
         job = Job(id=f"job_{uuid4().hex}", title="", status=Status.PENDING, created_at=clock.now(), turn=turn)
         await store.add(job, allow_duplicate=True)
-        job = job.sent(clock.now()).found(run)
-        await store.begin(job)
-        await store.attach(job.id, 1, run, clock.now())
+        job = job.mark_sending(clock.now()).set_response_id(run)
+        await store.begin_sending(job)
+        await store.record_response_id(job.id, 1, run, clock.now())
 
         async def follow() -> None:
-            followed = await follower.follow(job, client.stream(run))
+            followed = await follower.read_stream(job, client.stream(run))
             assert followed.status is Status.COMPLETED, followed
 
         return follow

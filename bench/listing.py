@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from agent_jobs.jobs.job import NEXT, Job, Status, Turn
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.job import TRANSITIONS, Job, Status, Turn
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.store.base import Budget, Store, open_store
 from bench.figures import Figure
 
@@ -51,38 +51,40 @@ async def _key(store: Store, now: float) -> None:
 async def _launch(store: Store, now: float) -> None:
     job = replace(new_job(now, random.randrange(10**9)), reserved_usd=None)
     await store.add(job)
-    assert not await store.begin(job.sent(now), limit=1)
+    assert not await store.begin_sending(job.mark_sending(now), limit=1)
     await store.request_cancel(job.id, now)
 
 
-async def _list(store: Store, now: float, group: Group) -> None:
-    await store.listed(group, 20, now - now % DAY_S)
+async def _list(store: Store, now: float, group: JobFilter) -> None:
+    await store.list_jobs(group, 20, now - now % DAY_S)
 
 
 QUESTIONS: dict[str, Question] = {
-    "the newest": lambda store, now: store.find(Group(), 20),
-    "status=completed": lambda store, now: store.find(Group(statuses=frozenset({Status.COMPLETED})), 20),
-    "status=open": lambda store, now: store.find(Group(statuses=frozenset(NEXT)), 20),
-    "batch=": lambda store, now: store.find(Group(batch="batch 40"), 20),
-    "days=1": lambda store, now: store.find(Group(since=now - DAY_S), 20),
-    "query=, a common word": lambda store, now: store.find(Group(words="report"), 20),
-    "whole agent_list: with counts and costs": lambda store, now: _list(store, now, Group()),
+    "the newest": lambda store, now: store.find(JobFilter(), 20),
+    "status=completed": lambda store, now: store.find(JobFilter(statuses=frozenset({Status.COMPLETED})), 20),
+    "status=open": lambda store, now: store.find(JobFilter(statuses=frozenset(TRANSITIONS)), 20),
+    "batch=": lambda store, now: store.find(JobFilter(batch="batch 40"), 20),
+    "days=1": lambda store, now: store.find(JobFilter(since=now - DAY_S), 20),
+    "query=, a common word": lambda store, now: store.find(JobFilter(words="report"), 20),
+    "whole agent_list: with counts and costs": lambda store, now: _list(store, now, JobFilter()),
     "whole agent_list status=completed": lambda store, now: _list(
-        store, now, Group(statuses=frozenset({Status.COMPLETED}))
+        store, now, JobFilter(statuses=frozenset({Status.COMPLETED}))
     ),
-    "whole agent_list days=1": lambda store, now: _list(store, now, Group(since=now - DAY_S)),
-    "what no process observes": lambda store, now: store.unwatched(Group(), 1000),
-    "agent_poll of whatever goes on": lambda store, now: store.find(Group(active=True, since=now - 7 * DAY_S), 1000),
-    "agent_poll batch=": lambda store, now: store.find(Group(batch="batch 40"), 1000),
+    "whole agent_list days=1": lambda store, now: _list(store, now, JobFilter(since=now - DAY_S)),
+    "what no process observes": lambda store, now: store.find_unobserved(JobFilter(), 1000),
+    "agent_poll of whatever goes on": lambda store, now: store.find(
+        JobFilter(active=True, since=now - 7 * DAY_S), 1000
+    ),
+    "agent_poll batch=": lambda store, now: store.find(JobFilter(batch="batch 40"), 1000),
     "agent_poll of one job": lambda store, now: store.get("job_99"),
-    "the loop: next_at": lambda store, now: store.next_at(HERE),
-    "the loop: due": lambda store, now: store.due(now - DAYS * DAY_S, HERE),
-    "the loop: take_over": lambda store, now: store.take_over(now),
-    "the loop: unpark": lambda store, now: store.unpark(HERE, 0),
+    "the loop: next_at": lambda store, now: store.next_due_at(HERE),
+    "the loop: due": lambda store, now: store.find_due(now - DAYS * DAY_S, HERE),
+    "the loop: take_over": lambda store, now: store.reclaim_from_dead(now),
+    "the loop: unpark": lambda store, now: store.claim_free_slots(HERE, 0),
     "a start on a budget, and its cancel": _start,
     "a start under a key that exists": _key,
     "a launch without a free slot, start and cancel": _launch,
-    "how many wait before it": lambda store, now: store.ahead(new_job(now, 1)),
+    "how many wait before it": lambda store, now: store.count_ahead(new_job(now, 1)),
 }
 #: No target: a word is looked for in every title, what is written waits for the disk, and the whole is several queries.
 UNBOUNDED = ("query=", "a start on", "a launch", "whole")

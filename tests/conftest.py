@@ -26,7 +26,7 @@ def anyio_backend() -> str:
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks run faster here, this machine does not: its work after an end is waited for as long as in earnest."""
     for module in (engine, on_finish):
-        monkeypatch.setattr(module, "SETTLE_WAIT_S", module.SETTLE_WAIT_S * SPEED)
+        monkeypatch.setattr(module, "FINALIZE_WAIT_S", module.FINALIZE_WAIT_S * SPEED)
 
 
 @pytest.fixture

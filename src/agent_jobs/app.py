@@ -23,11 +23,11 @@ from agent_jobs.settings import Settings
 from agent_jobs.store.base import Store, open_store
 
 if TYPE_CHECKING:  # imported where jobs are sent
-    from agent_jobs.engine.finalize import Settler
+    from agent_jobs.engine.finalize import Finalizer
     from agent_jobs.engine.on_finish import Notifier
-    from agent_jobs.engine.start import Terms
-    from agent_jobs.engine.step import Advancer
-    from agent_jobs.engine.worker import Runner
+    from agent_jobs.engine.start import StartDefaults
+    from agent_jobs.engine.step import JobStepper
+    from agent_jobs.engine.worker import Worker
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.toolbox.toolbox import Toolbox, ToolServers
     from agent_jobs.upstream.client import Endpoint, ResponsesClient
@@ -66,8 +66,8 @@ class App:
         self._stack = stack
         self._opening: _Opening | None = None
         self._store: Store | None = None
-        self._advancer: Advancer | None = None
-        self._runner: Runner | None = None
+        self._advancer: JobStepper | None = None
+        self._runner: Worker | None = None
         self._notifier: Notifier | None = None
 
     async def engine(self) -> Engine:
@@ -122,16 +122,16 @@ class App:
             async with open_client(endpoint, secrets=_secrets(settings)) as client:
                 settler = self._settler(settings, store, client, Prices.load(settings.prices))
                 retrieved = await Collector(store, client, self._clock, settler).collect(nearby, limit_s)
-            if any(job.terminal for job in retrieved.values()) and (notifier := self._notifying(settings, store)):
+            if any(job.is_terminal for job in retrieved.values()) and (notifier := self._notifying(settings, store)):
                 await notifier.finish()
         except ConfigError as error:
             logger.warning("cannot ask upstream how jobs stand: %s", error)
         return retrieved
 
-    def hurry(self) -> None:
+    def begin_shutdown(self) -> None:
         """The process ends: ids that are on their way get a last moment."""
         if self._advancer is not None:
-            self._advancer.hurry()
+            self._advancer.begin_shutdown()
 
     async def _open(self, opening: _Opening) -> None:
         try:
@@ -157,7 +157,7 @@ class App:
 
     async def _sending(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
         """An engine that talks to upstream."""
-        from agent_jobs.engine.start import Intake, Terms
+        from agent_jobs.engine.start import StartDefaults, StartPlanner
         from agent_jobs.pricing.prices import Prices
         from agent_jobs.request.body import load_presets
         from agent_jobs.upstream.client import open_client
@@ -167,7 +167,7 @@ class App:
             missing = ConfigError(" ".join((NO_KEY, *settings.warnings)))
             return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
         endpoint = _endpoint(settings, settings.api_key.get_secret_value())
-        terms = Terms(
+        terms = StartDefaults(
             prices=Prices.load(settings.prices),
             presets=presets,
             model=settings.model,
@@ -184,7 +184,7 @@ class App:
         runner = self._runner = self._running(settings, store, client, terms)
         if self._role == "works":
             self.work()
-        upstream = Upstream(client, runner, Intake(store, endpoint, self._clock, terms))
+        upstream = Upstream(client, runner, StartPlanner(store, endpoint, self._clock, terms))
         return Engine(store, upstream, self._clock, self._tasks, presets, settings.warnings)
 
     def _toolbox(self, settings: Settings) -> Toolbox | None:
@@ -214,13 +214,13 @@ class App:
         command = Command(settings.on_finish, environ, settings.data_path(), LIMIT_S / self._clock.speed)
         return Notifier(store, self._clock, command)
 
-    def _running(self, settings: Settings, store: Store, client: ResponsesClient, terms: Terms) -> Runner:
+    def _running(self, settings: Settings, store: Store, client: ResponsesClient, terms: StartDefaults) -> Worker:
         """Who works on the jobs."""
-        from agent_jobs.engine.step import Advancer, Limits
-        from agent_jobs.engine.tool_loop import Bounds, Loop
-        from agent_jobs.engine.worker import Runner
+        from agent_jobs.engine.step import JobStepper, RunLimits
+        from agent_jobs.engine.tool_loop import ToolLimits, ToolLoop
+        from agent_jobs.engine.worker import Worker
 
-        limits = Limits(
+        limits = RunLimits(
             follow=settings.follow,
             concurrent=settings.max_concurrent,
             job_timeout_s=settings.job_timeout_s,
@@ -228,16 +228,16 @@ class App:
             mode=None if settings.mode == "auto" else settings.mode,
         )
         settler = self._settler(settings, store, client, terms.prices)
-        bounds = Bounds(
+        bounds = ToolLimits(
             job_timeout_s=settings.job_timeout_s,
             input_timeout_s=settings.input_timeout_s,
             budget_usd=settings.daily_budget_usd,
             budget_spent=settings.budget_mode == "spent",
         )
-        loop = Loop(store, self._clock, settler, terms.prices, terms.toolbox, bounds)
-        self._advancer = Advancer(store, client, self._clock, limits, settler, loop, terms.secrets)
+        loop = ToolLoop(store, self._clock, settler, terms.prices, terms.toolbox, bounds)
+        self._advancer = JobStepper(store, client, self._clock, limits, settler, loop, terms.secrets)
         self._tasks.start_soon(self._advancer.keep)
-        return Runner(
+        return Worker(
             store,
             self._advancer,
             self._clock,
@@ -248,16 +248,16 @@ class App:
             delete_upstream=client if settings.delete_upstream == "yes" else None,
         )
 
-    def _settler(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Settler:
-        from agent_jobs.engine.finalize import Settler
+    def _settler(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Finalizer:
+        from agent_jobs.engine.finalize import Finalizer
 
         made = settings.result_dir or settings.data_path() / "made"
-        return Settler(store, client, self._clock, prices, results=settings.result_dir, made=made)
+        return Finalizer(store, client, self._clock, prices, results=settings.result_dir, made=made)
 
     async def _release(self, store: Store) -> None:
         """Leave the jobs to whoever comes next, at once."""
         try:
-            await store.release(self._clock.now())
+            await store.release_claims(self._clock.now())
         except StoreError as error:
             logger.warning("cannot release the jobs; the next process takes them over: %s", error)
 
@@ -356,5 +356,5 @@ async def open_app(
         try:
             yield app
         finally:
-            app.hurry()
+            app.begin_shutdown()
             tasks.cancel_scope.cancel()

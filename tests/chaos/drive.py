@@ -15,7 +15,7 @@ from agent_jobs.emulator import Emulator, running
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.settings import SecretStr, Settings
 
 from .faults import START_TIMEOUT_S, Json
@@ -194,7 +194,7 @@ async def _collect(record: Record, emulator: Emulator, folder: Path, base_url: s
                 continue
             job = await engine.poll(story.job_id)
             story.stored = _end_of(job)
-            if job.unconfirmed and adoptable(responses.get(job.id)):
+            if job.is_unconfirmed and adoptable(responses.get(job.id)):
                 tasks.start_soon(_adopt, engine, story, responses[job.id])
 
 
@@ -210,8 +210,8 @@ async def _adopt(engine: Engine, story: Story, response: Json) -> None:
     except RequestError:  # upstream may miss what it has, once; the refusal says to repeat it
         job = await engine.adopt(story.job_id, response["id"])
     if not response["ended"]:
-        [job] = await engine.cancel(Group(job_ids=(job.id,)))
-    while not job.terminal:
+        [job] = await engine.cancel(JobFilter(job_ids=(job.id,)))
+    while not job.is_terminal:
         job = await engine.poll(job.id, wait_s=30)
     story.adopted = _end_of(job)
 

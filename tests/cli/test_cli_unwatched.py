@@ -23,7 +23,7 @@ from agent_jobs.app import App, open_app
 from agent_jobs.cli import unwatched
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.request.start_request import Order
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import open_store
 
@@ -116,7 +116,7 @@ async def starting(settings: Settings) -> AsyncGenerator[App]:
 
 async def begin(app: App, script: dict[str, Any], **more: Any) -> str:
     engine = await app.engine()
-    [started] = await engine.start(Order(prompts=[scripted(f"work {next(WORK)}", script)], model=MODEL, **more))
+    [started] = await engine.start(StartRequest(prompts=[scripted(f"work {next(WORK)}", script)], model=MODEL, **more))
     return started.job.id
 
 

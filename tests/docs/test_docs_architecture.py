@@ -7,7 +7,7 @@ from pathlib import Path
 from test_imports import ALLOWED, SHARED
 
 import agent_jobs
-from agent_jobs.jobs.job import NEXT, Status
+from agent_jobs.jobs.job import TRANSITIONS, Status
 
 PAGE = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
 HOUSE = Path(agent_jobs.__file__).parent
@@ -55,4 +55,4 @@ def test_the_statuses_are_those_that_there_are() -> None:
     [path] = re.findall(r"^ pending -> (.*)$", picture, re.M)
     steps = ["pending", *path.split(" -> ")[:-1]]
     for before, after in pairwise(steps):
-        assert Status(after) in NEXT[Status(before)]
+        assert Status(after) in TRANSITIONS[Status(before)]

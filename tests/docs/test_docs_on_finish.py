@@ -29,7 +29,7 @@ from agent_jobs.settings import Settings
 PAGE = (Path(__file__).parents[2] / "docs/on-finish.md").read_text()
 SETTINGS = re.findall(r"^AGENT_JOBS_ON_FINISH=(.*)$", PAGE, re.M)
 EXECUTABLE = 0o755
-SETTLE_WAIT_S, ANSWER_WAIT_S = on_finish.SETTLE_WAIT_S, on_finish.ANSWER_WAIT_S
+SETTLE_WAIT_S, ANSWER_WAIT_S = on_finish.FINALIZE_WAIT_S, on_finish.ANSWER_WAIT_S
 
 
 def section(heading: str) -> str:

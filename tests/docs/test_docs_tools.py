@@ -83,4 +83,4 @@ def test_the_limits_of_files_are_those_that_are_kept() -> None:
     assert told == {*gather.LIMIT_BYTES.values(), gather.INLINE_BYTES, gather.UPLOAD_BYTES}
     assert f"{gather.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
-    assert finalize.SETTLE_MAX_S == 86_400
+    assert finalize.FINALIZE_MAX_S == 86_400

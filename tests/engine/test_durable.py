@@ -374,7 +374,7 @@ async def test_a_job_that_was_sent_with_another_key_than_it_was_written_down_wit
         engine = await host.app.engine()
         began = engine.now()
         await eventually(lambda: engine.now() > began + 120, 30)
-        assert not (await engine.poll(started["job_id"])).terminal
+        assert not (await engine.poll(started["job_id"])).is_terminal
     httpx2.delete(f"{upstream.url}/_emulator/faults")
     async with hosting(sender) as other:
         assert (await other.end(started["job_id"]))["output"] == "paid by another"
@@ -462,7 +462,7 @@ async def learned(host: Host) -> None:
     """Wait until the endpoint is known to run nothing in the background."""
     engine = await host.app.engine()
     with anyio.fail_after(10):
-        while await engine.mode(models()["default"]) != "foreground":  # noqa: ASYNC110  # it sets no event
+        while await engine.learned_mode(models()["default"]) != "foreground":  # noqa: ASYNC110  # it sets no event
             await anyio.sleep(0.01)
 
 
@@ -534,7 +534,7 @@ async def test_a_response_that_cannot_be_retrieved_at_first_is_not_taken_for_hel
                     await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
             assert "lasts" not in await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
             assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
-            assert await engine.mode(models()["default"]) is None
+            assert await engine.learned_mode(models()["default"]) is None
         [run] = [entry for entry in emulator.log() if entry["entry"] == "response"]
         assert run["status"] == "cancelled", "upstream was asked to stop it"
 

@@ -255,7 +255,7 @@ async def test_a_post_that_the_network_swallows_is_not_sent_again_when_the_netwo
 async def test_a_get_that_fails_is_one_look_less(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(client, "LOOK_READ_S", 0.2)
+    monkeypatch.setattr(client, "RETRIEVE_READ_S", 0.2)
     upstream.queue_fault(on="retrieve", **fault)
     async with hosting(replace(settings, follow=0), speed=50) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "still there"})
@@ -267,7 +267,7 @@ async def test_a_get_that_fails_is_one_look_less(
 async def test_a_job_whose_looks_get_no_answer_holds_up_no_other(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "LOOK_READ_S", 1.0)
+    monkeypatch.setattr(client, "RETRIEVE_READ_S", 1.0)
     async with hosting(replace(settings, follow=0)) as host:
         stuck = await host.start("stuck", emulate={"duration_s": 1, "text": "late"})
         upstream.queue_fault(on="retrieve", hang=True, times=-1, match=stuck["response_id"])
@@ -287,7 +287,7 @@ async def test_a_line_that_falls_silent_in_mid_job_is_given_up_for_another(
         async with hosting(settings) as host:
             # Short only while the line is silent: later, a busy machine may take longer than that to answer.
             with monkeypatch.context() as silence:
-                silence.setattr(client, "LOOK_READ_S", 0.5)
+                silence.setattr(client, "RETRIEVE_READ_S", 0.5)
                 silence.setattr(client, "STREAM_IDLE_S", 0.5)
                 started = await host.start(emulate={"duration_s": 20, "text": "heard after all"})
                 line.silent = True

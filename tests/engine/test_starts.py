@@ -106,7 +106,7 @@ async def test_a_result_whose_poll_was_cancelled_before_it_was_answered_is_told_
 
             async def cancelled_at_the_end(job_id: str, **more: Any) -> Any:
                 job = await poll(job_id, **more)
-                assert job.terminal
+                assert job.is_terminal
                 scope.cancel()
                 await anyio.sleep_forever()
 

@@ -438,7 +438,7 @@ async def test_a_job_that_is_adopted_while_its_start_still_listens_keeps_its_res
         began = engine.now()
         await eventually(lambda: engine.now() > began + 30, 30)
         job = await engine.poll(started["job_id"])
-        assert (job.terminal, job.turn.response_id) == (False, run["id"])
+        assert (job.is_terminal, job.turn.response_id) == (False, run["id"])
         await host.call("agent_cancel", job_id=job.id)
 
 
@@ -457,7 +457,7 @@ async def test_what_runs_behind_a_thousand_newer_ends_of_its_batch_is_polled_and
             ]
             await store.add(*[replace(each, turn=replace(each.turn, response_id=None)) for each in later])
             for each in later:
-                await store.save(each.cancelled(each.created_at), held=False)
+                await store.save(each.mark_cancelled(each.created_at), held=False)
         polled = await host.call("agent_poll", batch="night", wait_s=0)
         assert polled["running"] == 1
         await host.call("agent_cancel", batch="night")

@@ -17,7 +17,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.store.base import open_store
 from peer.environment import Peer, upstream
 
@@ -129,13 +129,13 @@ async def sent(prompt: str, folder: Path) -> None:
     """Wait until the first byte of this prompt's POST is about to leave."""
     async with open_store(folder / "data") as store:
         with anyio.fail_after(ANSWER_S):
-            while not any(job.title == prompt and job.turn.sent_at for job in await store.find(Group(), 1)):
+            while not any(job.title == prompt and job.turn.sent_at for job in await store.find(JobFilter(), 1)):
                 pass
 
 
 async def stored(folder: Path) -> list[Job]:
     async with open_store(folder / "data") as store:
-        return await store.find(Group(), KILLS + 1)
+        return await store.find(JobFilter(), KILLS + 1)
 
 
 @pytest.mark.timeout(240)

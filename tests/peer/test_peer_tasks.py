@@ -30,7 +30,7 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tasks import TasksExtension
 from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
-from agent_jobs.request.body import Order
+from agent_jobs.request.body import StartRequest
 from agent_jobs.settings import Settings
 from peer.environment import HERE
 
@@ -112,7 +112,7 @@ class Fixtures:
 
     async def _start(self, ctx: Context, *scripts: dict[str, Any], **options: Any) -> Answer | CallToolResult:
         jobs = await self._host.app.engine()
-        order = Order(prompts=[scripted(f"work {next(NUMBERS)}", each) for each in scripts], options=options)
+        order = StartRequest(prompts=[scripted(f"work {next(NUMBERS)}", each) for each in scripts], options=options)
         if self._tasks.is_wanted(ctx, None):
             return await self._tasks.start(ctx, jobs, order)
         [one] = await jobs.start(order, wait_s=60)

@@ -15,13 +15,13 @@ from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.job import TERMINAL, TRANSITIONS, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.store.base import Budget, Event, Store, open_store
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
-PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = NEXT
+PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = TRANSITIONS
 COMPLETED, FAILED, CANCELLED, EXPIRED = Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED
 
 
@@ -113,9 +113,9 @@ async def standing(store: Store, status: Status, *, job_id: str = "job_1", named
     job = a_job(job_id)
     await store.add(job)
     if status is not PENDING:
-        assert await store.begin(job.sent(NOW))
+        assert await store.begin_sending(job.mark_sending(NOW))
         if named and status is not STARTING:
-            await store.attach(job_id, 1, "resp_1", NOW)
+            await store.record_response_id(job_id, 1, "resp_1", NOW)
         if status is not STARTING and (status is not QUEUED or not named):
             assert await store.save(at(await row(store, job_id), status))
     return await row(store, job_id)
@@ -124,7 +124,7 @@ async def standing(store: Store, status: Status, *, job_id: str = "job_1", named
 async def unconfirmed(store: Store) -> Job:
     """A job whose POST was sent and whose id nobody learnt."""
     job = await standing(store, STARTING)
-    assert await store.save(job.failed("start_unconfirmed", "nobody knows", NOW))
+    assert await store.save(job.mark_failed("start_unconfirmed", "nobody knows", NOW))
     return await row(store)
 
 
@@ -135,12 +135,12 @@ async def test_a_lost_job_is_claimed_once_by_a_process_of_another_endpoint(datab
         await standing(gone, PENDING, job_id="job_2")
         await standing(gone, COMPLETED, job_id="job_3")
         assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == [], "it is held"
-        await gone.release(NOW)
+        await gone.release_claims(NOW)
     assert await store.claim_lost(HERE, sent_before=long_ago, created_before=long_ago) == []
     assert await store.claim_lost(ELSEWHERE, sent_before=never, created_before=never) == []
     assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=never) == ["job_1"]
     assert await store.claim_lost(ELSEWHERE, sent_before=long_ago, created_before=long_ago) == ["job_2"]
-    assert await store.save((await row(store)).failed("endpoint_lost", "nobody came", NOW))
+    assert await store.save((await row(store)).mark_failed("endpoint_lost", "nobody came", NOW))
 
 
 # Jobs are written down and read.
@@ -153,33 +153,33 @@ async def test_a_job_is_read_back_as_it_was_written(store: Store, other: Store):
     await store.add(job)
     assert replace(await row(store), revision=0) == job
     assert await row(other) == await row(store)
-    assert await store.output(job.id) is None
+    assert await store.get_output(job.id) is None
 
 
 async def test_a_job_that_does_not_exist_is_none_everywhere(store: Store):
     nobody = a_job("job_nobody")
     assert await store.get("job_nobody") is None
-    assert await store.output("job_nobody") is None
-    assert await store.find(Group(), 5) == []
-    assert await store.begin(nobody.sent(NOW)) is False
-    assert await store.attach("job_nobody", 1, "resp_1", NOW) is None
+    assert await store.get_output("job_nobody") is None
+    assert await store.find(JobFilter(), 5) == []
+    assert await store.begin_sending(nobody.mark_sending(NOW)) is False
+    assert await store.record_response_id("job_nobody", 1, "resp_1", NOW) is None
     assert await store.save(nobody, held=False) is None
     assert await store.request_cancel("job_nobody", NOW) is None
     assert await store.claim_cancel("job_nobody", NOW, 30) is False
-    await store.forget_cancel("job_nobody")
-    await store.watch("job_nobody", NOW, NOW + 60)
+    await store.clear_cancel_claim("job_nobody")
+    await store.mark_watched("job_nobody", NOW, NOW + 60)
     await store.schedule("job_nobody", NOW, 1)
-    assert await store.next_at(HERE) is None
+    assert await store.next_due_at(HERE) is None
     with anyio.fail_after(5):
-        await store.changed("job_nobody", 0)
-    assert await store.find(Group(), 5) == []
+        await store.wait_for_change("job_nobody", 0)
+    assert await store.find(JobFilter(), 5) == []
 
 
 async def test_the_newest_jobs_come_first(store: Store, other: Store):
     for number in (2, 4, 1, 3):
         await store.add(a_job(f"job_{number}", created_at=NOW + number))
-    assert [job.id for job in await other.find(Group(), 3)] == ["job_4", "job_3", "job_2"]
-    assert len(await store.find(Group(), 9)) == 4
+    assert [job.id for job in await other.find(JobFilter(), 3)] == ["job_4", "job_3", "job_2"]
+    assert len(await store.find(JobFilter(), 9)) == 4
 
 
 async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Store):
@@ -193,7 +193,7 @@ async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Stor
 
         tasks.start_soon(end_all)
         while True:
-            listed = await store.listed(Group(), 99, 0.0)
+            listed = await store.list_jobs(JobFilter(), 99, 0.0)
             assert Counter(job.status for job in listed.jobs) == listed.counts
 
 
@@ -207,8 +207,8 @@ async def test_an_id_is_given_once(store: Store, other: Store):
 async def test_a_new_job_is_due_to_nobody_because_its_process_advances_it_now(store: Store, other: Store):
     await store.add(a_job())
     for process in (store, other):
-        assert await process.next_at(HERE) is None
-        assert await process.due(NOW + 1e6, HERE) == []
+        assert await process.next_due_at(HERE) is None
+        assert await process.find_due(NOW + 1e6, HERE) == []
 
 
 # The right to POST.
@@ -219,7 +219,7 @@ async def test_only_one_begins_a_pending_job(store: Store, other: Store):
     won: list[Store] = []
 
     async def begin(process: Store) -> None:
-        if await process.begin(a_job().sent(NOW + 7)):
+        if await process.begin_sending(a_job().mark_sending(NOW + 7)):
             won.append(process)
 
     async with anyio.create_task_group() as tasks:
@@ -233,29 +233,29 @@ async def test_only_one_begins_a_pending_job(store: Store, other: Store):
 async def test_a_begin_that_is_refused_leaves_no_trace(store: Store, other: Store):
     await store.add(a_job())
     before = await row(store)
-    assert not await other.begin(a_job().sent(NOW))
+    assert not await other.begin_sending(a_job().mark_sending(NOW))
     assert await row(store) == before
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in (PENDING, EXPIRED)])
 async def test_a_job_that_is_not_pending_cannot_be_begun(store: Store, status: Status):
     before = await standing(store, status, named=False)
-    assert not await store.begin(before.sent(NOW + 9))
+    assert not await store.begin_sending(before.mark_sending(NOW + 9))
     assert await row(store) == before
 
 
 async def test_a_cancel_takes_the_right_to_post_away(store: Store, other: Store):
     await store.add(a_job())
     await other.request_cancel("job_1", NOW)
-    assert not await store.begin(a_job().sent(NOW))
+    assert not await store.begin_sending(a_job().mark_sending(NOW))
     assert (await row(store)).status is CANCELLED
 
 
 async def test_a_post_that_was_provably_not_accepted_may_be_begun_again(store: Store):
     job = await standing(store, STARTING)
-    back = there(await store.save(job.unsent("busy; trying again")))
+    back = there(await store.save(job.mark_not_sent("busy; trying again")))
     assert (back.status, back.activity, back.turn.attempt) == (PENDING, "busy; trying again", 1)
-    assert await store.begin(back.sent(NOW + 9))
+    assert await store.begin_sending(back.mark_sending(NOW + 9))
     again = await row(store)
     assert (again.status, again.turn.attempt, again.turn.sent_at, again.activity) == (STARTING, 2, NOW + 9, "")
 
@@ -266,7 +266,7 @@ async def test_a_post_that_was_provably_not_accepted_may_be_begun_again(store: S
 @pytest.mark.parametrize("status", [status for status in Status if status is not EXPIRED])
 async def test_an_id_is_kept_in_every_status(store: Store, other: Store, status: Status):
     before = await standing(store, status, named=False)
-    job = there(await other.attach("job_1", 1, "resp_9", NOW + 9))
+    job = there(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
     assert job == await row(store)
     assert job.turn.response_id == "resp_9"
     assert job.status is (QUEUED if status in (PENDING, STARTING) else status)
@@ -276,37 +276,37 @@ async def test_an_id_is_kept_in_every_status(store: Store, other: Store, status:
 @pytest.mark.parametrize("status", [status for status in Status if status not in (PENDING, STARTING)])
 async def test_the_first_id_stays(store: Store, other: Store, status: Status):
     before = await standing(store, status)
-    job = there(await other.attach("job_1", 1, "resp_9", NOW + 9))
+    job = there(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
     assert (job.turn.response_id, job.status) == ("resp_1", before.status)
 
 
 async def test_an_id_reopens_an_unconfirmed_start_for_whoever_comes_first(store: Store, other: Store):
     await unconfirmed(store)
-    job = there(await other.attach("job_1", 1, "resp_9", NOW + 9))
+    job = there(await other.record_response_id("job_1", 1, "resp_9", NOW + 9))
     assert (job.status, job.error, job.finished_at, job.turn.response_id) == (QUEUED, None, None, "resp_9")
-    assert await store.next_at(HERE) == NOW + 9
-    assert await other.due(NOW + 9, HERE) == ["job_1"]
+    assert await store.next_due_at(HERE) == NOW + 9
+    assert await other.find_due(NOW + 9, HERE) == ["job_1"]
 
 
 async def test_an_id_reopens_a_job_that_nobody_could_look_at(store: Store, other: Store):
     job = await standing(store, IN_PROGRESS)
-    await store.save(job.failed("endpoint_lost", "nobody came", NOW))
-    again = there(await other.attach("job_1", 1, "resp_1", NOW + 9))
+    await store.save(job.mark_failed("endpoint_lost", "nobody came", NOW))
+    again = there(await other.record_response_id("job_1", 1, "resp_1", NOW + 9))
     assert (again.status, again.error, again.finished_at) == (QUEUED, None, None)
-    assert await other.due(NOW + 9, HERE) == ["job_1"]
+    assert await other.find_due(NOW + 9, HERE) == ["job_1"]
 
 
 async def test_an_id_reopens_no_other_failure(store: Store):
     job = await standing(store, STARTING)
-    await store.save(job.failed("upstream_rejected", "no", NOW))
-    again = there(await store.attach("job_1", 1, "resp_9", NOW + 9))
+    await store.save(job.mark_failed("upstream_rejected", "no", NOW))
+    again = there(await store.record_response_id("job_1", 1, "resp_9", NOW + 9))
     assert (again.status, again.error) == (FAILED, Failure("upstream_rejected", "no"))
 
 
 async def test_an_id_brings_back_a_cancel_that_waited_for_it(store: Store, other: Store):
     await standing(store, STARTING)
     await other.request_cancel("job_1", NOW + 3)
-    job = there(await store.attach("job_1", 1, "resp_1", NOW + 9))
+    job = there(await store.record_response_id("job_1", 1, "resp_1", NOW + 9))
     assert job.cancel_requested_at == NOW + 3
 
 
@@ -319,7 +319,7 @@ async def test_a_status_is_written_only_where_the_table_leads(store: Store, befo
     for after in Status:
         job = await standing(store, before, job_id=f"job_{after}")
         saved = await store.save(at(job, after, activity="new"), held=False)
-        if after in NEXT.get(before, ()) or (after is before and before not in TERMINAL):
+        if after in TRANSITIONS.get(before, ()) or (after is before and before not in TERMINAL):
             assert saved is not None, after
             assert saved == await row(store, job.id)
             assert (saved.status, saved.activity) == (after, "new")
@@ -356,24 +356,27 @@ async def test_progress_writes_how_far_a_stream_came_and_tells_of_a_cancel(store
     job = await standing(store, IN_PROGRESS)
     await other.request_cancel(job.id, NOW + 3)
     second = await standing(store, IN_PROGRESS, job_id="job_2")
-    told, more = job.progressed(8, "3 searches", "so\x00 far", "why"), second.progressed(2, "writing", "\ud83d", "")
-    assert await store.progress([told, more]) == {job.id: NOW + 3, second.id: None}
+    told, more = (
+        job.with_progress(8, "3 searches", "so\x00 far", "why"),
+        second.with_progress(2, "writing", "\ud83d", ""),
+    )
+    assert await store.save_progress([told, more]) == {job.id: NOW + 3, second.id: None}
     assert (await row(other, "job_2")).turn == replace(more.turn, partial="?")
     written = await row(other)
     assert (written.activity, written.observed_by, written.turn) == ("3 searches", "following", told.turn)
     assert (written.status, written.cancel_requested_at) == (IN_PROGRESS, NOW + 3)
-    await store.progress([job.progressed(5, "", "late", "")])
+    await store.save_progress([job.with_progress(5, "", "late", "")])
     assert (await row(other)).turn.sequence_number == 8, "a cursor never falls"
 
 
 @pytest.mark.parametrize("status", [PENDING, INPUT_REQUIRED, *TERMINAL])
 async def test_progress_is_its_holders_and_of_a_job_that_runs(store: Store, other: Store, status: Status):
     running = await standing(store, IN_PROGRESS, job_id="job_2")
-    told = running.progressed(8, "writing", "so far", "")
-    assert await other.progress([told]) == {}
+    told = running.with_progress(8, "writing", "so far", "")
+    assert await other.save_progress([told]) == {}
     assert await row(store, "job_2") == running
     job = await standing(store, status)
-    assert await store.progress([replace(job, activity="writing"), told]) == {"job_2": None}
+    assert await store.save_progress([replace(job, activity="writing"), told]) == {"job_2": None}
     assert await row(store) == job
     assert (await row(store, "job_2")).turn == told.turn
 
@@ -389,9 +392,9 @@ async def test_what_a_process_does_not_hold_it_saves_only_if_it_says_so(store: S
 
 async def test_a_stale_job_erases_nothing_that_others_wrote_meanwhile(store: Store, other: Store):
     stale = await standing(store, STARTING)
-    await other.attach("job_1", 1, "resp_1", NOW)
+    await other.record_response_id("job_1", 1, "resp_1", NOW)
     await other.request_cancel("job_1", NOW + 3)
-    await other.watch("job_1", NOW, NOW + 60)
+    await other.mark_watched("job_1", NOW, NOW + 60)
     saved = there(await store.save(at(stale, IN_PROGRESS, activity="writing")))
     assert (saved.status, saved.activity) == (IN_PROGRESS, "writing")
     assert (saved.cancel_requested_at, saved.watched_until) == (NOW + 3, NOW + 60)
@@ -411,7 +414,7 @@ async def test_the_cursor_never_falls(store: Store, there: int | None, saved: in
 async def test_a_cursor_beyond_all_reason_does_not_lose_the_event_that_brought_it(store: Store):
     job = await standing(store, IN_PROGRESS)
     response = {"id": "resp_1", "status": "completed", "output": [{"type": "message", "content": [{"text": "done"}]}]}
-    saved = there(await store.save(job.apply({"sequence_number": 2**80, "response": response}, NOW)))
+    saved = there(await store.save(job.apply_event({"sequence_number": 2**80, "response": response}, NOW)))
     assert saved.status is COMPLETED
 
 
@@ -427,7 +430,7 @@ async def test_an_end_is_written_once_with_its_output(store: Store, first: Statu
         assert await store.save(late, held=False) is None
         assert await store.save(late) is None
     assert await row(store) == written
-    assert await store.output("job_1") == Output("out", {"a": 1})
+    assert await store.get_output("job_1") == Output("out", {"a": 1})
 
 
 async def test_of_two_ends_at_once_one_is_written_whole(store: Store, other: Store):
@@ -445,7 +448,7 @@ async def test_of_two_ends_at_once_one_is_written_whole(store: Store, other: Sto
         tasks.start_soon(end, store, "third", FAILED)
     [name] = won
     assert (await row(store)).error == Failure(name, "")
-    assert await other.output("job_1") == Output(name, {})
+    assert await other.get_output("job_1") == Output(name, {})
 
 
 async def test_a_job_that_ended_is_held_by_nobody_and_never_due(store: Store, other: Store):
@@ -453,17 +456,17 @@ async def test_a_job_that_ended_is_held_by_nobody_and_never_due(store: Store, ot
     await store.schedule("job_1", NOW, 5)
     await store.save(at(job, COMPLETED))
     await store.schedule("job_1", NOW, 1)
-    await store.watch("job_1", NOW, NOW + 60)
-    await store.release(NOW)
+    await store.mark_watched("job_1", NOW, NOW + 60)
+    await store.release_claims(NOW)
     for process in (store, other):
-        assert await process.next_at(HERE) is None
-        assert await process.due(NOW + 1e6, HERE) == []
+        assert await process.next_due_at(HERE) is None
+        assert await process.find_due(NOW + 1e6, HERE) == []
 
 
 async def test_a_save_that_is_refused_writes_no_output(store: Store, other: Store):
     job = await standing(store, IN_PROGRESS)
     assert await other.save(at(job, COMPLETED, output=Output("x", {}))) is None
-    assert await store.output("job_1") is None
+    assert await store.get_output("job_1") is None
 
 
 OUTPUTS = {
@@ -481,7 +484,7 @@ async def test_an_output_comes_back_as_it_was(store: Store, other: Store, text: 
     job = await standing(store, IN_PROGRESS)
     output = Output(text, {"output": [{"text": text, "n": 1.25, "none": None, "deep": [[{"": []}]]}]})
     assert await store.save(at(job, COMPLETED, output=output))
-    assert await other.output("job_1") == output
+    assert await other.get_output("job_1") == output
 
 
 HALF = "cut \ud83d emoji"  # valid in JSON, where a server cut a text by UTF-16 units
@@ -491,7 +494,7 @@ async def test_half_a_surrogate_pair_does_not_lose_a_result(store: Store):
     job = await standing(store, IN_PROGRESS)
     output = Output(HALF, {"output": [{"text": HALF}]})
     there(await store.save(at(job, COMPLETED, output=output, activity=HALF, error=Failure(HALF, HALF))))
-    kept = await store.output("job_1")
+    kept = await store.get_output("job_1")
     assert kept is not None
     assert kept.text.startswith("cut ")
     assert kept.text.encode().endswith(b" emoji")
@@ -521,94 +524,99 @@ async def acting(store: Store, *calls: str) -> Job:
 async def waiting(store: Store, *calls: str) -> Job:
     """A job of this store that waits for the outputs of its calls."""
     job = await acting(store, *calls)
-    for call in await store.calls(job.id):
-        assert await store.set_call(job, replace(call, needs="output"), "open")
-    assert await store.wait(job, NOW, 600.0)
+    for call in await store.get_calls(job.id):
+        assert await store.save_call(job, replace(call, needs="output"), "open")
+    assert await store.wait_for_input(job, NOW, 600.0)
     return await row(store)
 
 
 async def states(store: Store) -> list[str]:
-    return [call.state for call in await store.calls("job_1")]
+    return [call.state for call in await store.get_calls("job_1")]
 
 
 async def test_the_calls_of_a_turn_are_written_with_it_and_read_in_their_order(store: Store, other: Store):
     job = await acting(store, "b", "a")
     asked = [Call(id=name, kind="function", name=f"box__{name}", arguments="{}") for name in ("b", "a")]
-    assert await other.calls(job.id) == await other.calls(job.id, 1) == asked
-    assert await other.calls(job.id, 2) == await other.calls("job_nobody") == []
+    assert await other.get_calls(job.id) == await other.get_calls(job.id, 1) == asked
+    assert await other.get_calls(job.id, 2) == await other.get_calls("job_nobody") == []
 
 
 async def test_a_turn_that_is_written_again_does_not_ask_again(store: Store):
     job = await acting(store, "a")
-    [call] = await store.calls(job.id)
-    assert await store.set_call(job, replace(call, state="done", output={"ö": [1, None]}), "open")
+    [call] = await store.get_calls(job.id)
+    assert await store.save_call(job, replace(call, state="done", output={"ö": [1, None]}), "open")
     assert await store.save(replace(job, output=asking("a")))
-    assert [(call.state, call.output) for call in await store.calls(job.id)] == [("done", {"ö": [1, None]})]
+    assert [(call.state, call.output) for call in await store.get_calls(job.id)] == [("done", {"ö": [1, None]})]
 
 
 async def test_a_call_is_taken_by_one_who_knows_how_it_stood(store: Store):
     job = await acting(store, "a")
-    [call] = await store.calls(job.id)
+    [call] = await store.get_calls(job.id)
     won: list[int] = []
 
     async def take(number: int) -> None:
-        if await store.set_call(job, replace(call, state="running"), "open", "approved"):
+        if await store.save_call(job, replace(call, state="running"), "open", "approved"):
             won.append(number)
 
     async with anyio.create_task_group() as tasks:
         for number in range(4):
             tasks.start_soon(take, number)
     assert len(won) == 1
-    assert not await store.set_call(job, replace(call, state="done"), "open", "approved")
+    assert not await store.save_call(job, replace(call, state="done"), "open", "approved")
     assert await states(store) == ["running"]
 
 
 async def test_a_process_that_does_not_hold_the_job_takes_no_call_and_begins_no_turn(store: Store, other: Store):
     job = await acting(store, "a")
-    [call] = await store.calls(job.id)
-    assert not await other.set_call(job, replace(call, state="running"), "open")
-    assert not await other.go_on(job.next_turn({}, "r-2"))
+    [call] = await store.get_calls(job.id)
+    assert not await other.save_call(job, replace(call, state="running"), "open")
+    assert not await other.begin_next_turn(job.with_next_turn({}, "r-2"))
     assert (await states(store), (await row(store)).turn.number) == (["open"], 1)
 
 
 async def test_a_reply_answers_all_or_nothing_and_wakes_the_job_once_nothing_is_asked(store: Store, other: Store):
     job = await waiting(store, "a", "b")
-    a, b = [replace(call, state="done", output="1") for call in await store.calls(job.id)]
-    assert await other.reply(job, [a], NOW + 1)
-    assert ((await row(store)).status, await store.next_at(HERE)) == (INPUT_REQUIRED, NOW + 1)
-    assert not await other.reply(job, [b, a], NOW + 2)
+    a, b = [replace(call, state="done", output="1") for call in await store.get_calls(job.id)]
+    assert await other.record_reply(job, [a], NOW + 1)
+    assert ((await row(store)).status, await store.next_due_at(HERE)) == (INPUT_REQUIRED, NOW + 1)
+    assert not await other.record_reply(job, [b, a], NOW + 2)
     assert await states(store) == ["done", "open"]
-    assert await other.reply(job, [b], NOW + 3)
-    assert ((await row(store)).status, await store.next_at(HERE)) == (IN_PROGRESS, NOW + 3)
-    assert not await other.reply(job, [b], NOW + 4)
+    assert await other.record_reply(job, [b], NOW + 3)
+    assert ((await row(store)).status, await store.next_due_at(HERE)) == (IN_PROGRESS, NOW + 3)
+    assert not await other.record_reply(job, [b], NOW + 4)
 
 
 async def test_a_job_that_was_answered_meanwhile_does_not_wait_any_more(store: Store, other: Store):
     job = await waiting(store, "a")
-    [call] = await store.calls(job.id)
-    assert await other.reply(job, [replace(call, state="done", output="1")], NOW + 1)
-    assert not await store.wait(job, NOW + 2, 600.0)
+    [call] = await store.get_calls(job.id)
+    assert await other.record_reply(job, [replace(call, state="done", output="1")], NOW + 1)
+    assert not await store.wait_for_input(job, NOW + 2, 600.0)
     assert (await row(store)).status is IN_PROGRESS
 
 
 async def test_a_reply_to_a_job_that_was_cancelled_changes_nothing(store: Store, other: Store):
     job = await waiting(store, "a")
-    [call] = await store.calls(job.id)
+    [call] = await store.get_calls(job.id)
     assert there(await other.request_cancel(job.id, NOW)).status is CANCELLED
-    assert not await other.reply(job, [replace(call, state="done")], NOW + 1)
+    assert not await other.record_reply(job, [replace(call, state="done")], NOW + 1)
     assert await states(store) == ["open"]
 
 
 async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store, other: Store):
     job = replace(await acting(store, "a"), usage=Usage(input_tokens=5), cost_usd=0.25)
-    going_on = job.next_turn({"input": "outputs"}, "r-2", rebuilt=True)
-    assert await store.go_on(going_on)
-    assert not await store.go_on(going_on)
+    going_on = job.with_next_turn({"input": "outputs"}, "r-2", rebuilt=True)
+    assert await store.begin_next_turn(going_on)
+    assert not await store.begin_next_turn(going_on)
     seen = await row(other)
     assert (seen.turn.number, seen.turn.request, seen.turn.request_id) == (2, {"input": "outputs"}, "r-2")
-    assert (seen.turn.rebuilt, seen.turn.acting, seen.turn.response_id, seen.unsent_turn) == (True, False, None, True)
+    assert (seen.turn.rebuilt, seen.turn.acting, seen.turn.response_id, seen.has_unsent_turn) == (
+        True,
+        False,
+        None,
+        True,
+    )
     assert (seen.usage_before, seen.cost_before_usd) == (Usage(input_tokens=5), 0.25)
-    assert await store.begin(seen.sent(NOW + 9))
+    assert await store.begin_sending(seen.mark_sending(NOW + 9))
     assert ((await row(other)).status, (await row(other)).turn.sent_at) == (IN_PROGRESS, NOW + 9)
 
 
@@ -616,34 +624,34 @@ async def test_a_job_runs_since_its_first_post_but_for_the_time_in_which_somebod
     store: Store, other: Store
 ):
     job = await waiting(store, "a", "b")
-    a, b = [replace(call, state="done", output="1") for call in await store.calls(job.id)]
+    a, b = [replace(call, state="done", output="1") for call in await store.get_calls(job.id)]
     assert [job.overdue_s(NOW + later_s, 60.0) for later_s in (0.0, 900.0)] == [-60.0, -60.0]
-    assert await other.reply(job, [a], NOW + 500.0)
-    assert await store.wait(await row(store), NOW + 501.0, 600.0)
-    assert await other.reply(job, [b], NOW + 900.0)
+    assert await other.record_reply(job, [a], NOW + 500.0)
+    assert await store.wait_for_input(await row(store), NOW + 501.0, 600.0)
+    assert await other.record_reply(job, [b], NOW + 900.0)
     assert (await row(store)).overdue_s(NOW + 950.0, 60.0) == -10.0
-    assert await store.go_on((await row(store)).next_turn({}, "r-2"))
-    assert await store.begin((await row(store)).sent(NOW + 950.0))
+    assert await store.begin_next_turn((await row(store)).with_next_turn({}, "r-2"))
+    assert await store.begin_sending((await row(store)).mark_sending(NOW + 950.0))
     assert (await row(other)).overdue_s(NOW + 970.0, 60.0) == 10.0
 
 
 async def test_a_turn_that_the_budget_does_not_cover_is_not_begun(store: Store, other: Store):
     await store.add(a_job("job_2", reserved_usd=1.0))
     job = replace(await acting(store, "a"), cost_usd=0.5)
-    going_on = replace(job.next_turn({}, "r-2"), reserved_usd=1.5)
+    going_on = replace(job.with_next_turn({}, "r-2"), reserved_usd=1.5)
     with pytest.raises(BudgetError, match=r"up to 2\.50 USD"):
-        await store.go_on(going_on, Budget(2.4, NOW - 1))
+        await store.begin_next_turn(going_on, Budget(2.4, NOW - 1))
     assert (await row(other)).turn.number == 1
-    assert (await store.listed(Group(), 1, NOW - 1)).today_usd == 1.0
-    assert await store.go_on(going_on, Budget(2.5, NOW - 1))
+    assert (await store.list_jobs(JobFilter(), 1, NOW - 1)).today_usd == 1.0
+    assert await store.begin_next_turn(going_on, Budget(2.5, NOW - 1))
     assert (await row(other)).turn.number == 2
-    assert (await store.listed(Group(), 1, NOW - 1)).today_usd == 2.5
+    assert (await store.list_jobs(JobFilter(), 1, NOW - 1)).today_usd == 2.5
 
 
 async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):
     job = await acting(store, "a")
     await other.request_cancel(job.id, NOW)
-    assert not await store.go_on(job.next_turn({}, "r-2"))
+    assert not await store.begin_next_turn(job.with_next_turn({}, "r-2"))
     assert (await row(store)).turn.number == 1
 
 
@@ -653,12 +661,12 @@ async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other
 async def test_what_happened_to_a_job_is_told_in_the_order_of_time(store: Store, other: Store):
     await standing(store, STARTING)
     await standing(store, STARTING, job_id="job_2")
-    await store.record("job_1", NOW + 2, "looked", "HTTP 502")
-    await other.record("job_1", NOW + 1, "sent")
-    await store.record("job_2", NOW, "sent", "🎈")
-    assert await store.events("job_1") == [Event(NOW + 1, "sent", ""), Event(NOW + 2, "looked", "HTTP 502")]
-    assert await other.events("job_2") == [Event(NOW, "sent", "🎈")]
-    assert await store.events("job_3") == []
+    await store.record_event("job_1", NOW + 2, "looked", "HTTP 502")
+    await other.record_event("job_1", NOW + 1, "sent")
+    await store.record_event("job_2", NOW, "sent", "🎈")
+    assert await store.get_events("job_1") == [Event(NOW + 1, "sent", ""), Event(NOW + 2, "looked", "HTTP 502")]
+    assert await other.get_events("job_2") == [Event(NOW, "sent", "🎈")]
+    assert await store.get_events("job_3") == []
 
 
 # Cancels.
@@ -673,8 +681,8 @@ async def test_a_cancel_ends_an_idle_job_marks_a_running_one_and_leaves_an_ended
     assert job == await row(store)
     if status in (PENDING, INPUT_REQUIRED):  # nothing runs upstream
         assert (job.status, job.finished_at, job.error) == (CANCELLED, NOW + 3, None)
-        assert await store.next_at(HERE) is None
-        assert await store.due(NOW + 1e6, HERE) == []
+        assert await store.next_due_at(HERE) is None
+        assert await store.find_due(NOW + 1e6, HERE) == []
     elif status in TERMINAL:
         assert job == before
     else:
@@ -703,7 +711,7 @@ async def test_a_cancel_is_sent_by_one_caller_at_a_time(store: Store, other: Sto
 async def test_a_cancel_that_did_not_arrive_may_be_sent_by_whoever_comes_next(store: Store, other: Store):
     await standing(store, IN_PROGRESS)
     assert await store.claim_cancel("job_1", NOW, 30)
-    await store.forget_cancel("job_1")
+    await store.clear_cancel_claim("job_1")
     assert await other.claim_cancel("job_1", NOW + 1, 30)
 
 
@@ -714,8 +722,8 @@ async def news(
     store: Store, *, since: float = NOW - 600, settled_before: float = NOW, asked_before: float = NOW + 9
 ) -> str | None:
     """The job whose news this caller is given."""
-    found = await store.news(since, settled_before=settled_before, asked_before=asked_before)
-    return found[0] if found is not None and await store.claim_news(*found) else None
+    found = await store.pending_notification(since, settled_before=settled_before, asked_before=asked_before)
+    return found[0] if found is not None and await store.claim_notification(*found) else None
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
@@ -737,11 +745,11 @@ async def test_each_end_is_news_to_one_caller(store: Store, other: Store, end: S
 async def test_news_that_is_none_any_more_is_given_to_nobody(store: Store):
     lost = replace(at(await standing(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
     assert await store.save(lost)
-    found = await store.news(NOW - 600, settled_before=NOW, asked_before=NOW)
+    found = await store.pending_notification(NOW - 600, settled_before=NOW, asked_before=NOW)
     assert found == ("job_1", NOW)
-    await store.attach("job_1", 1, "resp_1", NOW + 1)
-    assert not await store.claim_news("job_1", NOW)
-    assert not await store.claim_news("job_nobody", NOW)
+    await store.record_response_id("job_1", 1, "resp_1", NOW + 1)
+    assert not await store.claim_notification("job_1", NOW)
+    assert not await store.claim_notification("job_nobody", NOW)
 
 
 async def test_a_cancel_that_needs_no_look_is_news(store: Store, other: Store):
@@ -762,7 +770,7 @@ async def test_what_is_settled_is_news_at_once_and_the_older_comes_first(store: 
     for job_id, finished_at in (("job_1", NOW), ("job_2", NOW - 5)):
         job = await standing(store, IN_PROGRESS, job_id=job_id)
         await store.save(replace(at(job, COMPLETED), finished_at=finished_at, unsettled=True))
-        await store.settle(job_id)
+        await store.mark_finalized(job_id)
     assert [await news(store), await news(store), await news(store)] == ["job_2", "job_1", None]
 
 
@@ -770,11 +778,11 @@ async def test_each_question_is_news_once_unless_it_is_answered_and_so_is_the_en
     job = await waiting(store, "a")
     assert await news(store, asked_before=NOW) is None
     assert [await news(store), await news(store)] == ["job_1", None]
-    [call] = await store.calls(job.id)
-    assert await store.reply(job, [replace(call, state="done", output="1")], NOW + 1)
-    assert await store.go_on(job.next_turn({}, "r-2"))
-    assert await store.begin((await row(store)).sent(NOW + 2))
-    await store.attach(job.id, 2, "resp_2", NOW + 2)
+    [call] = await store.get_calls(job.id)
+    assert await store.record_reply(job, [replace(call, state="done", output="1")], NOW + 1)
+    assert await store.begin_next_turn(job.with_next_turn({}, "r-2"))
+    assert await store.begin_sending((await row(store)).mark_sending(NOW + 2))
+    await store.record_response_id(job.id, 2, "resp_2", NOW + 2)
     assert await news(store) is None
     assert await store.save(replace(at(await row(store), COMPLETED), finished_at=NOW + 3))
     assert [await news(store), await news(store)] == ["job_1", None]
@@ -784,9 +792,9 @@ async def test_a_job_that_was_found_again_is_news_at_its_second_end(store: Store
     lost = replace(at(await standing(store, STARTING), FAILED), error=Failure("start_unconfirmed", "x"))
     assert await store.save(lost)
     assert await news(store) == "job_1"
-    found = there(await store.attach("job_1", 1, "resp_1", NOW + 1))
+    found = there(await store.record_response_id("job_1", 1, "resp_1", NOW + 1))
     assert await news(store) is None
-    [due] = await store.due(NOW + 1, HERE)
+    [due] = await store.find_due(NOW + 1, HERE)
     assert due == found.id
     assert await store.save(replace(at(found, FAILED), finished_at=NOW + 2))
     assert [await news(store), await news(store)] == ["job_1", None]
@@ -812,19 +820,19 @@ async def test_a_job_comes_back_when_it_said_or_sooner_if_watched_but_never_befo
     store: Store, after_s: float, not_before_s: float, watched: bool, due_s: float
 ):
     await standing(store, IN_PROGRESS)
-    await store.watch("job_1", NOW, NOW + 60 if watched else NOW)
+    await store.mark_watched("job_1", NOW, NOW + 60 if watched else NOW)
     await store.schedule("job_1", NOW, after_s, not_before_s)
-    assert await store.next_at(HERE) == NOW + due_s
+    assert await store.next_due_at(HERE) == NOW + due_s
     if due_s:
-        assert await store.due(NOW + due_s - 0.001, HERE) == []
-    assert await store.due(NOW + due_s, HERE) == ["job_1"]
+        assert await store.find_due(NOW + due_s - 0.001, HERE) == []
+    assert await store.find_due(NOW + due_s, HERE) == ["job_1"]
 
 
 async def test_a_new_schedule_forgets_what_upstream_asked_before(store: Store):
     await standing(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 3, 500)
     await store.schedule("job_1", NOW, 3)
-    assert await store.next_at(HERE) == NOW + 3
+    assert await store.next_due_at(HERE) == NOW + 3
 
 
 @pytest.mark.parametrize(
@@ -843,71 +851,71 @@ async def test_a_watcher_pulls_the_next_look_nearer(
     job = await standing(store, IN_PROGRESS)
     await store.save(replace(job, turn=replace(job.turn, looked_at=NOW + looked_s)))
     await store.schedule("job_1", NOW, 30, not_before_s)
-    await other.watch("job_1", NOW + at_s, NOW + at_s + 60)
-    assert await store.next_at(HERE) == NOW + due_s
+    await other.mark_watched("job_1", NOW + at_s, NOW + at_s + 60)
+    assert await store.next_due_at(HERE) == NOW + due_s
 
 
 async def test_a_watcher_does_not_make_due_what_is_being_advanced(store: Store):
     await standing(store, IN_PROGRESS)
-    await store.watch("job_1", NOW, NOW + 60)
-    assert await store.next_at(HERE) is None
+    await store.mark_watched("job_1", NOW, NOW + 60)
+    assert await store.next_due_at(HERE) is None
     assert (await row(store)).watched_until == NOW + 60
 
 
 async def test_the_watcher_who_stays_longest_counts(store: Store, other: Store):
     await standing(store, IN_PROGRESS)
-    await store.watch("job_1", NOW, NOW + 60)
-    await other.watch("job_1", NOW, NOW + 10)
+    await store.mark_watched("job_1", NOW, NOW + 60)
+    await other.mark_watched("job_1", NOW, NOW + 10)
     assert (await row(store)).watched_until == NOW + 60
 
 
 async def test_a_due_job_is_claimed_once_until_it_is_scheduled_again(store: Store):
     await standing(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 1)
-    assert await store.due(NOW + 1, HERE) == ["job_1"]
-    assert await store.due(NOW + 1e6, HERE) == []
-    assert await store.next_at(HERE) is None
+    assert await store.find_due(NOW + 1, HERE) == ["job_1"]
+    assert await store.find_due(NOW + 1e6, HERE) == []
+    assert await store.next_due_at(HERE) is None
 
 
 async def test_an_end_is_settled_once_although_the_step_that_ended_the_job_is_scheduled_late(store: Store):
     running = await standing(store, IN_PROGRESS)
     await store.save(replace(at(running, COMPLETED), unsettled=True))
-    assert await store.due(NOW + 1, HERE) == ["job_1"]
+    assert await store.find_due(NOW + 1, HERE) == ["job_1"]
     await store.schedule("job_1", NOW + 1, 0)  # by the step that ended it, while another settles it
-    assert await store.due(NOW + 1, HERE) == []
+    assert await store.find_due(NOW + 1, HERE) == []
     await store.schedule("job_1", NOW + 1, 60)  # what could not be settled is tried again
-    assert await store.due(NOW + 61, HERE) == ["job_1"]
+    assert await store.find_due(NOW + 61, HERE) == ["job_1"]
 
 
 async def test_a_job_that_another_process_holds_is_not_due_here(store: Store, other: Store):
     await standing(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 1)
-    assert await other.next_at(HERE) is None
-    assert await other.due(NOW + 1e6, HERE) == []
-    assert await store.next_at(HERE) == NOW + 1
+    assert await other.next_due_at(HERE) is None
+    assert await other.find_due(NOW + 1e6, HERE) == []
+    assert await store.next_due_at(HERE) == NOW + 1
 
 
 async def test_a_process_that_does_not_hold_a_job_cannot_schedule_it(store: Store, other: Store):
     await standing(store, IN_PROGRESS)
     await other.schedule("job_1", NOW, 1)
-    assert await store.next_at(HERE) is None
+    assert await store.next_due_at(HERE) is None
 
 
 async def test_a_job_at_another_endpoint_is_not_due_here(store: Store):
     await standing(store, IN_PROGRESS)
     await store.schedule("job_1", NOW, 1)
-    assert await store.next_at(ELSEWHERE) is None
-    assert await store.due(NOW + 1, ELSEWHERE) == []
-    assert await store.due(NOW + 1, HERE) == ["job_1"]
+    assert await store.next_due_at(ELSEWHERE) is None
+    assert await store.find_due(NOW + 1, ELSEWHERE) == []
+    assert await store.find_due(NOW + 1, HERE) == ["job_1"]
 
 
 async def test_the_first_of_several_due_jobs_decides_when_to_look(store: Store):
     for number in (3, 1, 2):
         await standing(store, IN_PROGRESS, job_id=f"job_{number}")
         await store.schedule(f"job_{number}", NOW, number)
-    assert await store.next_at(HERE) == NOW + 1
-    assert sorted(await store.due(NOW + 2, HERE)) == ["job_1", "job_2"]
-    assert await store.next_at(HERE) == NOW + 3
+    assert await store.next_due_at(HERE) == NOW + 1
+    assert sorted(await store.find_due(NOW + 2, HERE)) == ["job_1", "job_2"]
+    assert await store.next_due_at(HERE) == NOW + 3
 
 
 async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(database: Database, store: Store):
@@ -917,11 +925,11 @@ async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(databas
     claimed: list[str] = []
 
     async def claim(process: Store) -> None:
-        claimed.extend(await process.due(NOW, HERE))
+        claimed.extend(await process.find_due(NOW, HERE))
 
     async with database.open() as second, database.open() as third:
         await standing(second, IN_PROGRESS, job_id="job_of_second")
-        await store.release(NOW)
+        await store.release_claims(NOW)
         async with anyio.create_task_group() as tasks:
             for process in (second, third, store):
                 tasks.start_soon(claim, process)
@@ -930,9 +938,9 @@ async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(databas
 
 async def test_a_released_job_can_be_saved_only_by_who_claims_it(store: Store, other: Store):
     job = await standing(store, QUEUED)
-    await store.release(NOW)
+    await store.release_claims(NOW)
     assert await store.save(at(job, IN_PROGRESS)) is None
-    assert await other.due(NOW, HERE) == ["job_1"]
+    assert await other.find_due(NOW, HERE) == ["job_1"]
     assert await other.save(at(job, IN_PROGRESS)) is not None
 
 
@@ -945,57 +953,59 @@ async def test_a_job_is_taken_over_once_its_process_is_dead_and_not_before(datab
         'await store.add(a_job("job_over"))',
         'await store.request_cancel("job_over", 1.0)',
         'await store.add(a_job("job_sent"))',
-        f'assert await store.begin(a_job("job_sent").sent({NOW}))',
+        f'assert await store.begin_sending(a_job("job_sent").sent({NOW}))',
         'await store.add(a_job("job_running"))',
-        f'assert await store.begin(a_job("job_running").sent({NOW}))',
-        f'await store.attach("job_running", 1, "resp_7", {NOW})',
+        f'assert await store.begin_sending(a_job("job_running").sent({NOW}))',
+        f'await store.record_response_id("job_running", 1, "resp_7", {NOW})',
         f'await store.schedule("job_running", {NOW}, 3600.0)',
         'print("written", flush=True)',
         "await anyio.sleep_forever()",
     ]
     async with process(database, *body) as victim:
-        assert await store.take_over(NOW) == 0
-        assert await store.due(NOW + 1e6, HERE) == []
+        assert await store.reclaim_from_dead(NOW) == 0
+        assert await store.find_due(NOW + 1e6, HERE) == []
         victim.kill()
         await victim.wait()
-    assert await store.take_over(NOW + 5) == 3
-    assert await store.take_over(NOW + 5) == 0
-    assert await store.next_at(HERE) == NOW + 5
-    assert sorted(await store.due(NOW + 5, HERE)) == ["job_pending", "job_running", "job_sent"]
+    assert await store.reclaim_from_dead(NOW + 5) == 3
+    assert await store.reclaim_from_dead(NOW + 5) == 0
+    assert await store.next_due_at(HERE) == NOW + 5
+    assert sorted(await store.find_due(NOW + 5, HERE)) == ["job_pending", "job_running", "job_sent"]
     running = await row(store, "job_running")
     assert (running.status, running.turn.response_id) == (QUEUED, "resp_7")
     assert (await row(store, "job_sent")).status is STARTING
     assert (await row(store, "job_over")).status is CANCELLED
-    assert await store.begin((await row(store, "job_pending")).sent(NOW + 5)), "a pending job may still be sent"
+    assert await store.begin_sending((await row(store, "job_pending")).mark_sending(NOW + 5)), (
+        "a pending job may still be sent"
+    )
 
 
 async def test_a_living_store_in_the_same_process_is_not_taken_over(store: Store, other: Store):
     await standing(store, IN_PROGRESS)
-    assert await other.take_over(NOW) == 0
-    assert await store.take_over(NOW) == 0
-    assert await other.due(NOW + 1e6, HERE) == []
+    assert await other.reclaim_from_dead(NOW) == 0
+    assert await store.reclaim_from_dead(NOW) == 0
+    assert await other.find_due(NOW + 1e6, HERE) == []
 
 
 async def test_a_job_that_was_freed_by_a_clock_an_hour_ahead_is_due_at_once(database: Database, store: Store):
     async with database.open() as gone:
         await standing(gone, IN_PROGRESS)
-        await gone.release(NOW + 3600)
-    assert await store.take_over(NOW) == 0, "nobody is dead"
-    assert await store.next_at(HERE) == NOW
+        await gone.release_claims(NOW + 3600)
+    assert await store.reclaim_from_dead(NOW) == 0, "nobody is dead"
+    assert await store.next_due_at(HERE) == NOW
 
 
 async def test_a_job_that_was_let_go_for_a_minute_stays_so(store: Store):
     await standing(store, IN_PROGRESS)
-    await store.let_go("job_1", NOW + 60)
-    await store.take_over(NOW)
-    assert await store.next_at(HERE) == NOW + 60
+    await store.release_claim("job_1", NOW + 60)
+    await store.reclaim_from_dead(NOW)
+    assert await store.next_due_at(HERE) == NOW + 60
 
 
 async def test_a_store_that_was_closed_without_releasing_counts_as_dead(database: Database, store: Store):
     async with database.open() as gone:
         await standing(gone, IN_PROGRESS)
-    assert await store.take_over(NOW) == 1
-    assert await store.due(NOW, HERE) == ["job_1"]
+    assert await store.reclaim_from_dead(NOW) == 1
+    assert await store.find_due(NOW, HERE) == ["job_1"]
 
 
 async def test_the_jobs_of_the_dead_are_freed_by_one_of_the_living(database: Database, store: Store, other: Store):
@@ -1005,7 +1015,7 @@ async def test_the_jobs_of_the_dead_are_freed_by_one_of_the_living(database: Dat
     freed: list[int] = []
 
     async def take_over(process: Store) -> None:
-        freed.append(await process.take_over(NOW))
+        freed.append(await process.reclaim_from_dead(NOW))
 
     async with anyio.create_task_group() as tasks:
         for process in (store, other, store, other):
@@ -1022,7 +1032,7 @@ async def woken(store: Store, job: Job) -> AsyncGenerator[anyio.Event]:
     returned = anyio.Event()
 
     async def wait() -> None:
-        await store.changed(job.id, job.revision)
+        await store.wait_for_change(job.id, job.revision)
         returned.set()
 
     with anyio.fail_after(5):
@@ -1036,7 +1046,7 @@ async def woken(store: Store, job: Job) -> AsyncGenerator[anyio.Event]:
 
 OWN: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "save": lambda store, job: store.save(replace(job, activity="new")),
-    "attach": lambda store, job: store.attach(job.id, 1, "resp_1", NOW),
+    "attach": lambda store, job: store.record_response_id(job.id, 1, "resp_1", NOW),
     "request_cancel": lambda store, job: store.request_cancel(job.id, NOW),
 }
 
@@ -1052,12 +1062,12 @@ async def test_a_waiter_wakes_when_its_own_store_begins_the_job(store: Store):
     await store.add(a_job())
     job = await row(store)
     async with woken(store, job):
-        assert await store.begin(job.sent(NOW))
+        assert await store.begin_sending(job.mark_sending(NOW))
 
 
 FREEING: dict[str, Callable[[Store], Awaitable[object]]] = {
-    "release": lambda store: store.release(NOW),
-    "take_over": lambda store: store.take_over(NOW),
+    "release": lambda store: store.release_claims(NOW),
+    "take_over": lambda store: store.reclaim_from_dead(NOW),
 }
 
 
@@ -1109,17 +1119,17 @@ async def test_who_knows_an_old_revision_does_not_wait(store: Store):
     job = await standing(store, IN_PROGRESS)
     assert await store.save(replace(job, activity="new"))
     with anyio.fail_after(5):
-        await store.changed(job.id, job.revision)
+        await store.wait_for_change(job.id, job.revision)
 
 
 async def test_every_change_that_a_reader_can_see_has_its_own_revision(store: Store, other: Store):
-    job = a_job().sent(NOW)
+    job = a_job().mark_sending(NOW)
     changes: list[Callable[[], Awaitable[object]]] = [
-        lambda: store.begin(job),
-        lambda: store.attach("job_1", 1, "resp_1", NOW),
+        lambda: store.begin_sending(job),
+        lambda: store.record_response_id("job_1", 1, "resp_1", NOW),
         lambda: store.save(at(job, IN_PROGRESS)),
         lambda: store.save(at(job, IN_PROGRESS, activity="writing")),
-        lambda: store.progress([at(job, IN_PROGRESS, activity="thinking")]),
+        lambda: store.save_progress([at(job, IN_PROGRESS, activity="thinking")]),
         lambda: other.request_cancel("job_1", NOW),
         lambda: other.save(at(job, CANCELLED), held=False),
     ]
@@ -1148,8 +1158,8 @@ async def test_many_writers_on_several_stores_get_in_one_another_s_way_only_by_w
         async with anyio.create_task_group() as tasks:
             for name, process in zip(names, [first, second, third] * 4, strict=True):
                 tasks.start_soon(work, process, name)
-        assert {job.id for job in await first.find(Group(), 99) if job.status is COMPLETED} == set(names)
-        assert [output.text for name in names if (output := await third.output(name))] == names
+        assert {job.id for job in await first.find(JobFilter(), 99) if job.status is COMPLETED} == set(names)
+        assert [output.text for name in names if (output := await third.get_output(name))] == names
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -1175,16 +1185,16 @@ async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_n
     async def write(name: str) -> None:
         job = acknowledged[name] = a_job(name)
         await store.add(job)
-        acknowledged[name] = job = job.sent(NOW)
-        assert await store.begin(job)
-        job = await store.attach(name, 1, "resp_" + name, NOW) or job
+        acknowledged[name] = job = job.mark_sending(NOW)
+        assert await store.begin_sending(job)
+        job = await store.record_response_id(name, 1, "resp_" + name, NOW) or job
         acknowledged[name] = job
         for number in range(40):
             seen = at(job, IN_PROGRESS, turn=replace(job.turn, sequence_number=number))
             acknowledged[name] = job = await store.save(seen) or job
             await store.schedule(name, NOW, 5)
-            await store.watch(name, NOW, NOW + 60)
-            await store.due(NOW + 9, HERE)
+            await store.mark_watched(name, NOW, NOW + 60)
+            await store.find_due(NOW + 9, HERE)
         end = at(job, COMPLETED, output=Output(name, {}))
         acknowledged[name] = await store.save(end) or job
 
@@ -1202,42 +1212,42 @@ async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_n
                 assert found.revision >= known.revision
                 assert found.turn.response_id or not known.turn.response_id
                 assert (found.turn.sequence_number or 0) >= (known.turn.sequence_number or 0)
-                assert not known.terminal or known.status is found.status
-                assert (await witness.output(name) is None) == (not found.terminal)
+                assert not known.is_terminal or known.status is found.status
+                assert (await witness.get_output(name) is None) == (not found.is_terminal)
         await store.add(a_job("job_after"))
 
 
 async def test_ids_are_found_by_their_beginning_in_their_order(store: Store, other: Store):
     await store.add(*(a_job(name) for name in ("job_b2", "job_b1", "job_c", "job_%")))
-    assert await other.ids("job_b", 10) == ["job_b1", "job_b2"]
-    assert await other.ids("job_b", 2) == ["job_b1", "job_b2"]
-    assert await other.ids("job_c", 10) == ["job_c"]
-    assert await other.ids("job_%", 10) == ["job_%"]
-    assert await other.ids("job_d", 10) == []
-    assert len(await other.ids("", 10)) == 4
+    assert await other.find_ids("job_b", 10) == ["job_b1", "job_b2"]
+    assert await other.find_ids("job_b", 2) == ["job_b1", "job_b2"]
+    assert await other.find_ids("job_c", 10) == ["job_c"]
+    assert await other.find_ids("job_%", 10) == ["job_%"]
+    assert await other.find_ids("job_d", 10) == []
+    assert len(await other.find_ids("", 10)) == 4
 
 
 async def test_who_works_on_jobs_is_known_to_the_others_as_long_as_it_lives(database: Database, store: Store):
-    assert (await store.about()).watchers == ()
+    assert (await store.store_info()).watchers == ()
     async with process(
         database, f"await store.announce('server', {HERE!r})", "print(1, flush=True)", "await anyio.sleep_forever()"
     ) as victim:
-        [watcher] = (await store.about()).watchers
+        [watcher] = (await store.store_info()).watchers
         assert (watcher.pid, watcher.what, watcher.base_url) == (victim.pid, "server", HERE)
         victim.kill()
         await victim.wait()
-        assert (await store.about()).watchers == ()
+        assert (await store.store_info()).watchers == ()
 
 
 async def test_a_process_that_only_reads_is_no_watcher_and_nobody_is_its_own(store: Store, other: Store):
     await store.announce("watch", HERE)
-    assert (await store.about()).watchers == ()
-    [watcher] = (await other.about()).watchers
+    assert (await store.store_info()).watchers == ()
+    [watcher] = (await other.store_info()).watchers
     assert watcher.what == "watch"
 
 
 async def test_a_store_tells_where_it_is_and_how_large(store: Store):
-    about = await store.about()
+    about = await store.store_info()
     assert about.path.endswith("jobs.db")
     assert about.bytes > 0
     assert about.journal == "wal"
@@ -1245,10 +1255,10 @@ async def test_a_store_tells_where_it_is_and_how_large(store: Store):
 
 
 async def test_what_an_endpoint_refuses_is_kept_apart_from_others_and_from_how_to_send(store: Store):
-    await store.learn(HERE, "gpt", "foreground", NOW, "no background here")
-    await store.learn_refused(HERE, "include", NOW, "Unknown parameter: 'include'.")
-    await store.learn_refused(HERE, "store", NOW - 60, "Store must be set to false")
+    await store.learn_mode(HERE, "gpt", "foreground", NOW, "no background here")
+    await store.learn_refused_parameter(HERE, "include", NOW, "Unknown parameter: 'include'.")
+    await store.learn_refused_parameter(HERE, "store", NOW - 60, "Store must be set to false")
     assert await store.refused_parameters(HERE, NOW - 1) == {"include"}
     assert await store.refused_parameters(HERE, NOW - 90) == {"include", "store"}
     assert await store.refused_parameters("http://elsewhere/v1", NOW - 90) == set()
-    assert await store.mode(HERE, "gpt", NOW - 1) == "foreground"
+    assert await store.learned_mode(HERE, "gpt", NOW - 1) == "foreground"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.jobs.job import NEXT, Job, Status, Turn
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.job import TRANSITIONS, Job, Status, Turn
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.store.base import Budget, Store, open_store
 from agent_jobs.store.database import Database, Statement
 
@@ -27,11 +27,11 @@ def a_job(**more: Any) -> Job:
 
 
 def found(**asked: Any) -> Callable[[Store], Awaitable[object]]:
-    return lambda store: store.find(Group(**asked), 20)
+    return lambda store: store.find(JobFilter(**asked), 20)
 
 
 def listed(**asked: Any) -> Callable[[Store], Awaitable[object]]:
-    return lambda store: store.listed(Group(**asked), 20, 5.0)
+    return lambda store: store.list_jobs(JobFilter(**asked), 20, 5.0)
 
 
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
@@ -60,7 +60,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
 OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "the newest": listed(),
     "those in a status": listed(statuses=frozenset({Status.COMPLETED})),
-    "those that go on": listed(statuses=frozenset(NEXT)),
+    "those that go on": listed(statuses=frozenset(TRANSITIONS)),
     "a batch": listed(batch="b"),
     "some days": listed(since=5.0),
     "some jobs": found(job_ids=("job_1", "job_2")),
@@ -71,21 +71,21 @@ OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "a start of the same work": lambda store: store.add(a_job(id="job_3", request_hash="same")),
     "a start under the same key": lambda store: store.add(a_job(id="job_3", key="same")),
     "what an endpoint refuses": lambda store: store.refused_parameters(HERE, 5.0),
-    "an id that is found": lambda store: store.attach("job_0", 1, "resp_0", 2.0),
+    "an id that is found": lambda store: store.record_response_id("job_0", 1, "resp_0", 2.0),
     "how a job stands": lambda store: store.save(a_job(id="job_0", status=Status.FAILED, finished_at=5.0)),
-    "a launch": lambda store: store.begin(a_job(id="job_0").sent(2.0), limit=5),
-    "what goes before it": lambda store: store.ahead(a_job()),
-    "what is due": lambda store: store.due(5.0, HERE),
-    "when the next is due": lambda store: store.next_at(HERE),
-    "what the dead left": lambda store: store.take_over(5.0),
-    "what a slot is free for": lambda store: store.unpark(HERE, 5),
-    "what is news": lambda store: store.news(5.0, settled_before=9.0, asked_before=9.0),
-    "what streams tell": lambda store: store.progress([a_job(), a_job(id="job_0")]),
-    "what is told": lambda store: store.claim_news("job_1", 5.0),
-    "what was delivered": lambda store: store.deliver(["job_1"], 5.0),
-    "what no process observes": lambda store: store.unwatched(Group(), 20),
-    "what no process observes of a job": lambda store: store.unwatched(Group(job_ids=("job_1",)), 20),
-    "what went before": lambda store: store.thread("job_0"),
+    "a launch": lambda store: store.begin_sending(a_job(id="job_0").mark_sending(2.0), limit=5),
+    "what goes before it": lambda store: store.count_ahead(a_job()),
+    "what is due": lambda store: store.find_due(5.0, HERE),
+    "when the next is due": lambda store: store.next_due_at(HERE),
+    "what the dead left": lambda store: store.reclaim_from_dead(5.0),
+    "what a slot is free for": lambda store: store.claim_free_slots(HERE, 5),
+    "what is news": lambda store: store.pending_notification(5.0, settled_before=9.0, asked_before=9.0),
+    "what streams tell": lambda store: store.save_progress([a_job(), a_job(id="job_0")]),
+    "what is told": lambda store: store.claim_notification("job_1", 5.0),
+    "what was delivered": lambda store: store.mark_delivered(["job_1"], 5.0),
+    "what no process observes": lambda store: store.find_unobserved(JobFilter(), 20),
+    "what no process observes of a job": lambda store: store.find_unobserved(JobFilter(job_ids=("job_1",)), 20),
+    "what went before": lambda store: store.get_exchanges("job_0"),
 }
 
 
@@ -143,18 +143,18 @@ async def test_what_goes_on_is_open_or_undelivered(tmp_path: Path, more: dict[st
         await store.save(replace(jobs[1], **ended))
         await store.save(replace(jobs[2], **ended))
         await store.save(replace(jobs[3], **{**ended, "finished_at": 4.0}))
-        await store.deliver(["read"], 9.5)
-        group = Group(active=True, since=5.0, **more)
+        await store.mark_delivered(["read"], 9.5)
+        group = JobFilter(active=True, since=5.0, **more)
         there = [job.id for job in await store.find(group, 20)]
         assert there == (["apart"] if not more or "words" in more else []) + ["told", "open"]
-        assert sum((await store.listed(group, 20, 0.0)).counts.values()) == len(there)
+        assert sum((await store.list_jobs(group, 20, 0.0)).counts.values()) == len(there)
 
 
 async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their pages are chained: what stands behind a report of megabytes is found by reading all of it."""
     async with open_store(tmp_path) as store:
         asked = noted(monkeypatch)
-        await store.find(Group(), 20)
+        await store.find(JobFilter(), 20)
         monkeypatch.undo()
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
         [(sql, _)] = asked
@@ -165,16 +165,16 @@ async def test_lists_do_not_read_outputs_and_requests(tmp_path: Path, monkeypatc
 
 async def test_the_counts_are_right_whatever_becomes_of_the_jobs(tmp_path: Path) -> None:
     async def told(store: Store) -> dict[Status, int]:
-        counts = (await store.listed(Group(), 1, 0.0)).counts
-        assert counts == (await store.listed(Group(since=0.5), 1, 0.0)).counts, "counted one by one"
+        counts = (await store.list_jobs(JobFilter(), 1, 0.0)).counts
+        assert counts == (await store.list_jobs(JobFilter(since=0.5), 1, 0.0)).counts, "counted one by one"
         return counts
 
     async with open_store(tmp_path) as store:
         assert await told(store) == {}
         jobs = [a_job(id=f"job_{number}") for number in range(4)]
         await store.add(*jobs, allow_duplicate=True)
-        await store.begin(jobs[0].sent(2.0))
-        await store.attach("job_0", 1, "resp_0", 2.0)
+        await store.begin_sending(jobs[0].mark_sending(2.0))
+        await store.record_response_id("job_0", 1, "resp_0", 2.0)
         await store.request_cancel("job_1", 2.0)
         assert await told(store) == {Status.PENDING: 2, Status.QUEUED: 1, Status.CANCELLED: 1}
         running = await store.get("job_0")
@@ -183,5 +183,7 @@ async def test_the_counts_are_right_whatever_becomes_of_the_jobs(tmp_path: Path)
         await store.save(replace(running, status=Status.IN_PROGRESS))
         await store.purge(5.0, unread=True)
         assert await told(store) == {Status.PENDING: 2, Status.IN_PROGRESS: 1}
-        assert (await store.listed(Group(statuses=frozenset({Status.PENDING})), 1, 0.0)).counts == {Status.PENDING: 2}
-        assert (await store.listed(Group(statuses=frozenset({Status.FAILED})), 1, 0.0)).counts == {}
+        assert (await store.list_jobs(JobFilter(statuses=frozenset({Status.PENDING})), 1, 0.0)).counts == {
+            Status.PENDING: 2
+        }
+        assert (await store.list_jobs(JobFilter(statuses=frozenset({Status.FAILED})), 1, 0.0)).counts == {}

@@ -15,10 +15,10 @@ from test_store import NOW, a_job, at, process, row, sqlite, standing, there
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Output, Status
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.store.base import open_store
 from agent_jobs.store.records import open_sqlite
-from agent_jobs.store.worker_lock import Holder
+from agent_jobs.store.worker_lock import WorkerLock
 
 MIGRATIONS = resources.files("agent_jobs.store").joinpath("migrations")
 SCRIPTS = [entry.read_text() for entry in sorted(MIGRATIONS.iterdir(), key=lambda entry: entry.name)]
@@ -96,11 +96,13 @@ async def test_who_opens_anew_what_was_removed_takes_nothing_from_who_has_it_ope
         file(folder).unlink()
         body = ['await store.add(a_job("job_new"))', 'print("written", flush=True)', "await anyio.sleep_forever()"]
         async with process(sqlite(folder), *body):
-            assert [job.id for job in await store.find(Group(), 9)] == ["job_old"], "the removed file is still whole"
-            await store.record("job_old", NOW, "polling")  # any write notices
-            assert {job.id for job in await store.find(Group(), 9)} == {"job_old", "job_new"}
+            assert [job.id for job in await store.find(JobFilter(), 9)] == ["job_old"], (
+                "the removed file is still whole"
+            )
+            await store.record_event("job_old", NOW, "polling")  # any write notices
+            assert {job.id for job in await store.find(JobFilter(), 9)} == {"job_old", "job_new"}
     async with open_store(folder) as after:
-        assert {job.id for job in await after.find(Group(), 9)} == {"job_old", "job_new"}
+        assert {job.id for job in await after.find(JobFilter(), 9)} == {"job_old", "job_new"}
 
 
 async def test_what_one_opening_wrote_the_next_one_reads(folder: Path):
@@ -176,7 +178,7 @@ async def test_several_processes_may_open_a_new_database_at_the_same_moment(tmp_
             for number in range(6):
                 tasks.start_soon(use, tmp_path / str(attempt), number)
         async with open_store(tmp_path / str(attempt)) as store:
-            assert len(await store.find(Group(), 9)) == 6
+            assert len(await store.find(JobFilter(), 9)) == 6
 
 
 # What cannot be used is told in words.
@@ -239,7 +241,7 @@ async def test_a_database_that_is_damaged_inside_is_told(folder: Path):
     file(folder).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     with pytest.raises(StoreError, match=r"jobs\.db is damaged: move it away"):
         async with open_store(folder) as store:
-            await store.find(Group(), 99)
+            await store.find(JobFilter(), 99)
 
 
 HOLD = """
@@ -289,7 +291,7 @@ async def test_a_database_that_another_program_locks_is_told_and_works_again_aft
         locker.communicate(timeout=10)
         assert there(await store.request_cancel("job_1", NOW)).cancel_requested_at == NOW
         assert await store.get("job_2") is None
-        assert await store.output("job_1") is None
+        assert await store.get_output("job_1") is None
 
 
 async def test_one_job_is_read_while_a_change_of_this_process_waits_for_the_lock(
@@ -304,10 +306,10 @@ async def test_one_job_is_read_while_a_change_of_this_process_waits_for_the_lock
             job = await row(store)
             assert job.cancel_requested_at is None
             with anyio.move_on_after(0.3) as waiting:
-                await store.changed("job_1", job.revision)
+                await store.wait_for_change("job_1", job.revision)
             assert waiting.cancelled_caught
             locker.communicate(timeout=10)
-            await store.changed("job_1", job.revision)
+            await store.wait_for_change("job_1", job.revision)
         assert (await row(store)).cancel_requested_at == NOW
 
 
@@ -316,7 +318,7 @@ async def test_a_wait_for_a_job_that_is_removed_meanwhile_leaves_room_for_its_ti
     async with open_store(folder) as store:
         with anyio.move_on_after(0.05) as limit:
             while True:
-                await store.changed("job_1", 0)
+                await store.wait_for_change("job_1", 0)
                 assert await store.get("job_1") is None
         assert limit.cancelled_caught
 
@@ -360,10 +362,10 @@ async def test_a_database_that_may_not_grow_is_told_and_works_again_afterwards(f
         with pytest.raises(StoreError, match="is full: free some space, then try again; no job is lost"):
             await store.save(end)
         assert await row(store) == job
-        assert await store.output("job_1") is None
+        assert await store.get_output("job_1") is None
         await db.execute_fetchall("PRAGMA max_page_count = 100000")
         assert await store.save(end)
-        assert await store.output("job_1") == end.output
+        assert await store.get_output("job_1") == end.output
 
 
 FILL = """
@@ -383,8 +385,8 @@ async def main():
         turn = Turn(number=1, request={}, request_id="r", base_url="u")
         job = Job(id="job_1", title="t", status=Status.PENDING, created_at=1.0, turn=turn)
         await store.add(job)
-        await store.begin(job.sent(2.0))
-        job = await store.attach("job_1", 1, "resp_1", 3.0)
+        await store.begin_sending(job.mark_sending(2.0))
+        job = await store.record_response_id("job_1", 1, "resp_1", 3.0)
         size = (folder / "jobs.db-wal").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, hard))
         end = replace(job, status=Status.COMPLETED, finished_at=4.0, output=Output("x" * 5_000_000, {}))
@@ -396,7 +398,7 @@ async def main():
             else:
                 sys.exit("it was written")
             assert await store.get("job_1") == job
-            assert await store.output("job_1") is None
+            assert await store.get_output("job_1") is None
             assert await store.get("job_2") is None
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         assert await store.save(end)
@@ -413,8 +415,8 @@ async def test_on_a_full_disk_a_change_is_not_written_at_all_and_can_be_repeated
     assert done.stdout.count(str(folder).encode()) >= 2
     async with open_store(folder) as store:
         assert (await row(store)).status is Status.COMPLETED
-        assert there_is(await store.output("job_1")).text == "x" * 5_000_000
-        assert [job.id for job in await store.find(Group(), 9)] == ["job_1"]
+        assert there_is(await store.get_output("job_1")).text == "x" * 5_000_000
+        assert [job.id for job in await store.find(JobFilter(), 9)] == ["job_1"]
 
 
 def there_is(output: Output | None) -> Output:
@@ -429,7 +431,7 @@ import sys
 from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.store.base import open_store
 
 folder = Path(sys.argv[1])
@@ -461,7 +463,7 @@ async def by_cancelling_at_every_point():
 
 async def leave_open(number):
     async with open_store(folder / str(number)) as store:
-        await store.find(Group(), 1)
+        await store.find(JobFilter(), 1)
         await anyio.sleep_forever()
 
 anyio.run(globals()[sys.argv[2]])
@@ -498,7 +500,7 @@ async def test_a_change_that_was_acknowledged_survives_a_kill_and_a_cut_log(fold
 
 
 def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
-    me, neighbour = Holder(tmp_path / "run"), Holder(tmp_path / "run")
+    me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
         assert not me.dead(neighbour.name)
         assert not neighbour.dead(me.name)
@@ -513,9 +515,9 @@ def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
 
 
 def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
-    program = "import sys; from pathlib import Path; from agent_jobs.store.worker_lock import Holder\n"
-    program += "print(Holder(Path(sys.argv[1])).name, flush=True); sys.stdin.readline()"
-    me = Holder(tmp_path)
+    program = "import sys; from pathlib import Path; from agent_jobs.store.worker_lock import WorkerLock\n"
+    program += "print(WorkerLock(Path(sys.argv[1])).name, flush=True); sys.stdin.readline()"
+    me = WorkerLock(tmp_path)
     with Popen([sys.executable, "-c", program, str(tmp_path)], stdin=PIPE, stdout=PIPE) as victim:
         assert victim.stdout is not None
         name = victim.stdout.readline().decode().strip()
@@ -528,7 +530,7 @@ def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
 
 
 def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is_left_alone(tmp_path: Path):
-    me, neighbour = Holder(tmp_path / "run"), Holder(tmp_path / "run")
+    me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
         assert me.others() == {}
         neighbour.tell({"what": "server"})

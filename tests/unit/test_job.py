@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from agent_jobs.jobs.job import (
     HOLLOW_LOOKS,
-    NEXT,
     RETRYABLE,
     TERMINAL,
+    TRANSITIONS,
     Failure,
     Job,
     Output,
@@ -25,7 +25,7 @@ from agent_jobs.jobs.job import (
 )
 
 NOW = 1_800_000_000.0
-PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = NEXT
+PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = TRANSITIONS
 COMPLETED, INCOMPLETE, FAILED = Status.COMPLETED, Status.INCOMPLETE, Status.FAILED
 CANCELLED, EXPIRED = Status.CANCELLED, Status.EXPIRED
 
@@ -40,7 +40,7 @@ def a_job(status: Status = IN_PROGRESS, *, turn: Turn | None = None, **changes: 
     """A job of this status; it has an id once its status says that upstream named one."""
     named = a_turn(response_id=None if status in (PENDING, STARTING) else "resp_1")
     job = Job(id="job_1", title="t", status=status, created_at=NOW, turn=turn or named)
-    return replace(job, finished_at=NOW if job.terminal else None, **changes)
+    return replace(job, finished_at=NOW if job.is_terminal else None, **changes)
 
 
 def unconfirmed() -> Job:
@@ -56,11 +56,11 @@ def a_response(status: Any = "completed", **more: Any) -> dict[str, Any]:
 
 
 def by_a_look(job: Job, response: dict[str, Any]) -> Job:
-    return job.observe(response, NOW)
+    return job.apply_response(response, NOW)
 
 
 def by_an_event(job: Job, response: dict[str, Any]) -> Job:
-    return job.apply({"type": "response.whatever", "response": response}, NOW)
+    return job.apply_event({"type": "response.whatever", "response": response}, NOW)
 
 
 both_ways = pytest.mark.parametrize("verb", [by_a_look, by_an_event])
@@ -68,12 +68,12 @@ both_ways = pytest.mark.parametrize("verb", [by_a_look, by_an_event])
 
 def test_the_table_leads_from_pending_to_every_status_and_out_of_no_end():
     assert {COMPLETED, INCOMPLETE, FAILED, CANCELLED, EXPIRED} == TERMINAL
-    assert {PENDING, *(status for later in NEXT.values() for status in later)} == set(Status)
-    assert all(status not in later for status, later in NEXT.items())
-    assert {before for before, later in NEXT.items() if PENDING in later} == {STARTING}
-    assert {before for before, later in NEXT.items() if QUEUED in later} == {STARTING}
-    assert all(FAILED in later and CANCELLED in later for later in NEXT.values())
-    assert EXPIRED not in NEXT[PENDING] | NEXT[STARTING]
+    assert {PENDING, *(status for later in TRANSITIONS.values() for status in later)} == set(Status)
+    assert all(status not in later for status, later in TRANSITIONS.items())
+    assert {before for before, later in TRANSITIONS.items() if PENDING in later} == {STARTING}
+    assert {before for before, later in TRANSITIONS.items() if QUEUED in later} == {STARTING}
+    assert all(FAILED in later and CANCELLED in later for later in TRANSITIONS.values())
+    assert EXPIRED not in TRANSITIONS[PENDING] | TRANSITIONS[STARTING]
 
 
 SAID = ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled", "brand_new", None]
@@ -112,13 +112,13 @@ def test_the_status_in_the_body_moves_the_job_where_the_table_allows(
     ],
 )
 def test_the_status_in_the_body_beats_the_name_of_the_event(name: str, said: str | None, after: Status):
-    assert a_job(QUEUED).apply({"type": name, "response": a_response(said)}, NOW).status is after
+    assert a_job(QUEUED).apply_event({"type": name, "response": a_response(said)}, NOW).status is after
 
 
 @pytest.mark.parametrize("name", ["response.completed", "response.failed", "error", "keepalive", "response.new"])
 def test_an_event_without_a_response_moves_only_the_cursor(name: str):
     before = a_job(QUEUED)
-    after = before.apply({"type": name, "sequence_number": 7, "error": {"code": "server_error"}}, NOW)
+    after = before.apply_event({"type": name, "sequence_number": 7, "error": {"code": "server_error"}}, NOW)
     assert after == replace(before, turn=replace(before.turn, sequence_number=7))
 
 
@@ -128,7 +128,7 @@ def test_an_event_without_a_response_moves_only_the_cursor(name: str):
 )
 def test_an_event_counts_once_and_in_order(cursor: int | None, number: int, taken: int | None):
     before = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=cursor))
-    after = before.apply({"sequence_number": number, "response": a_response()}, NOW)
+    after = before.apply_event({"sequence_number": number, "response": a_response()}, NOW)
     if taken is None:
         assert after == before
     else:
@@ -138,21 +138,21 @@ def test_an_event_counts_once_and_in_order(cursor: int | None, number: int, take
 @pytest.mark.parametrize("number", [None, True, 4.0, "4", [4], {}])
 def test_an_event_without_a_usable_number_is_taken_in_and_leaves_the_cursor(number: Any):
     before = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=3))
-    after = before.apply({"sequence_number": number, "response": a_response()}, NOW)
+    after = before.apply_event({"sequence_number": number, "response": a_response()}, NOW)
     assert (after.status, after.turn.sequence_number) == (COMPLETED, 3)
 
 
 @pytest.mark.parametrize("said", ["completed", "incomplete", "failed", "cancelled"])
 def test_once_a_cancel_was_requested_only_a_look_ends_the_job(said: str):
     before = a_job(STARTING, cancel_requested_at=NOW)
-    told = before.apply({"sequence_number": 5, "response": a_response(said)}, NOW)
-    assert not told.terminal
+    told = before.apply_event({"sequence_number": 5, "response": a_response(said)}, NOW)
+    assert not told.is_terminal
     assert (told.turn.response_id, told.turn.sequence_number, told.output) == ("resp_1", 5, None)
-    assert told.observe(a_response(said), NOW).status == said
+    assert told.apply_response(a_response(said), NOW).status == said
 
 
 def test_an_output_that_a_cancelled_run_brought_is_kept():
-    job = a_job(cancel_requested_at=NOW).observe(a_response("cancelled"), NOW)
+    job = a_job(cancel_requested_at=NOW).apply_response(a_response("cancelled"), NOW)
     assert (job.status, job.output and job.output.text) == (CANCELLED, "done")
 
 
@@ -166,16 +166,16 @@ def test_a_completed_without_output_and_usage_is_not_believed_at_once(verb: Verb
 def test_a_hollow_completed_is_believed_after_three_more_looks():
     job, hollow = a_job(), a_response(output=[], usage=None)
     for _ in range(HOLLOW_LOOKS):
-        job = job.observe(hollow, NOW)
+        job = job.apply_response(hollow, NOW)
         assert job.status is IN_PROGRESS
-    job = job.observe(hollow, NOW)
+    job = job.apply_response(hollow, NOW)
     assert (job.status, job.output) == (COMPLETED, None)
 
 
 def test_a_look_that_shows_the_job_running_begins_the_count_of_hollow_ones_anew():
     job, hollow = a_job(), a_response(output=[], usage=None)
     for response in [hollow] * HOLLOW_LOOKS + [a_response("in_progress")] + [hollow] * HOLLOW_LOOKS:
-        job = job.observe(response, NOW)
+        job = job.apply_response(response, NOW)
         assert job.status is IN_PROGRESS
 
 
@@ -206,11 +206,11 @@ def test_a_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list
     for second, look in looks:
         now = NOW + second
         if look == "missed":
-            job = job.missed(now)
+            job = job.mark_not_found(now)
         elif look == "seen":
-            job = job.observe(a_response("in_progress"), now)
+            job = job.apply_response(a_response("in_progress"), now)
         else:
-            job = job.unreached("no answer", now)
+            job = job.mark_unreachable("no answer", now)
         assert job.turn.looked_at == now
     assert job.status is after
     assert job.turn.looks == len(looks)
@@ -221,9 +221,9 @@ def test_a_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list
 
 
 def test_a_look_without_an_answer_is_told_and_ends_nothing():
-    job = a_job(QUEUED).unreached("cannot look: HTTP 502", NOW)
+    job = a_job(QUEUED).mark_unreachable("cannot look: HTTP 502", NOW)
     assert (job.status, job.activity, job.turn.looks) == (QUEUED, "cannot look: HTTP 502", 1)
-    assert job.observe(a_response("queued", output=[]), NOW).activity == ""
+    assert job.apply_response(a_response("queued", output=[]), NOW).activity == ""
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_a_look_without_an_answer_is_told_and_ends_nothing():
     ],
 )
 def test_an_id_is_taken_in_every_status_and_reopens_only_an_unconfirmed_start(job: Job, after: Status):
-    found = job.found("resp_9")
+    found = job.set_response_id("resp_9")
     assert (found.turn.response_id, found.status) == ("resp_9", after)
-    assert found.terminal == (found.finished_at is not None)
+    assert found.is_terminal == (found.finished_at is not None)
     if after is QUEUED:
         assert found.error is None
 
@@ -248,7 +248,7 @@ def test_an_id_is_taken_in_every_status_and_reopens_only_an_unconfirmed_start(jo
 @pytest.mark.parametrize("job", [unconfirmed(), *(a_job(status, turn=a_turn()) for status in Status)])
 @pytest.mark.parametrize("nonsense", [None, "", 7, True, ["resp_9"], {"id": "resp_9"}])
 def test_an_id_that_is_no_text_is_no_id(job: Job, nonsense: Any):
-    assert job.found(nonsense) == job
+    assert job.set_response_id(nonsense) == job
 
 
 @both_ways
@@ -264,14 +264,14 @@ def test_an_unconfirmed_start_whose_id_turns_up_goes_on_to_its_result(verb: Verb
 
 
 VERBS: dict[str, Callable[[Job], Job]] = {
-    "sent": lambda job: job.sent(NOW),
-    "unsent": lambda job: job.unsent("no connection"),
-    "failed": lambda job: job.failed("upstream_rejected", "no", NOW),
-    "cancelled": lambda job: job.cancelled(NOW),
-    "unreached": lambda job: job.unreached("no answer", NOW),
-    "progressed": lambda job: job.progressed(9, "writing", "so far", ""),
-    "unfollowed": lambda job: job.unfollowed(),
-    "missed": lambda job: replace(job, turn=replace(job.turn, missing=3, missing_since=NOW - 60)).missed(NOW),
+    "sent": lambda job: job.mark_sending(NOW),
+    "unsent": lambda job: job.mark_not_sent("no connection"),
+    "failed": lambda job: job.mark_failed("upstream_rejected", "no", NOW),
+    "cancelled": lambda job: job.mark_cancelled(NOW),
+    "unreached": lambda job: job.mark_unreachable("no answer", NOW),
+    "progressed": lambda job: job.with_progress(9, "writing", "so far", ""),
+    "unfollowed": lambda job: job.mark_stream_failed(),
+    "missed": lambda job: replace(job, turn=replace(job.turn, missing=3, missing_since=NOW - 60)).mark_not_found(NOW),
 }
 
 
@@ -279,15 +279,15 @@ VERBS: dict[str, Callable[[Job], Job]] = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_keeps_to_the_table(verb: str, status: Status):
     after = VERBS[verb](a_job(status)).status
-    assert after is status or after in NEXT.get(status, ())
+    assert after is status or after in TRANSITIONS.get(status, ())
 
 
 def test_a_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_accepted():
-    sent = a_job(PENDING, activity="cannot connect; trying again").sent(NOW)
+    sent = a_job(PENDING, activity="cannot connect; trying again").mark_sending(NOW)
     assert (sent.status, sent.turn.attempt, sent.turn.sent_at, sent.activity) == (STARTING, 1, NOW, "")
-    back = sent.unsent("busy; trying again")
+    back = sent.mark_not_sent("busy; trying again")
     assert (back.status, back.activity) == (PENDING, "busy; trying again")
-    assert back.sent(NOW + 9).turn.attempt == 2
+    assert back.mark_sending(NOW + 9).turn.attempt == 2
 
 
 @pytest.mark.parametrize(
@@ -295,16 +295,16 @@ def test_a_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_acc
 )
 def test_what_a_stream_told_moves_the_cursor_only_forward(before: int | None, told: int, after: int | None):
     job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, detached=2))
-    job = job.progressed(told, "", "so far", "why")
+    job = job.with_progress(told, "", "so far", "why")
     assert (job.turn.sequence_number, job.turn.partial, job.turn.detached) == (after, "so far", 0)
     assert job.turn.reasoning == "why"
     assert (job.observed_by, job.activity) == ("following", "1 search")
-    assert job.progressed(told, "writing", "", "").activity == "writing"
+    assert job.with_progress(told, "writing", "", "").activity == "writing"
 
 
 @pytest.mark.parametrize("end", sorted(TERMINAL))
 def test_a_stream_tells_nothing_more_of_a_job_that_is_over(end: Status):
-    assert a_job(end).progressed(9, "writing", "so far", "") == a_job(end)
+    assert a_job(end).with_progress(9, "writing", "so far", "") == a_job(end)
 
 
 @pytest.mark.parametrize(
@@ -329,17 +329,19 @@ def test_a_stream_is_attached_to_again_while_upstream_lets_one_and_it_brings_som
 ):
     followed = {"response_id": "resp_1", "sequence_number": 4, "sent_at": NOW - 60, "detached": 0}
     job = replace(a_job(turn=a_turn(**{**followed, **turn})), **changes)
-    assert job.followable(NOW) is worth_a_try
+    assert job.can_stream(NOW) is worth_a_try
 
 
 def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
     job = a_job(turn=a_turn(response_id="resp_1", sequence_number=4, sent_at=NOW))
     for _ in range(2):
-        job = job.unfollowed()
-        assert job.followable(NOW)
-    assert job.progressed(5, "", "", "").unfollowed().unfollowed().followable(NOW), "an event begins the count anew"
-    assert not job.unfollowed().followable(NOW)
-    assert not a_job(turn=job.turn).unfollowed(for_good=True).followable(NOW)
+        job = job.mark_stream_failed()
+        assert job.can_stream(NOW)
+    assert job.with_progress(5, "", "", "").mark_stream_failed().mark_stream_failed().can_stream(NOW), (
+        "an event begins the count anew"
+    )
+    assert not job.mark_stream_failed().can_stream(NOW)
+    assert not a_job(turn=job.turn).mark_stream_failed(for_good=True).can_stream(NOW)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,7 @@ def test_three_attachments_in_vain_or_one_that_was_refused_end_the_following():
     ],
 )  # fmt: skip
 def test_an_end_says_why_as_far_as_upstream_did(end: dict[str, Any], reason: tuple[str, str] | None):
-    error = a_job().observe(end, NOW).error
+    error = a_job().apply_response(end, NOW).error
     assert error == (Failure(*reason) if reason else None)
 
 
@@ -371,13 +373,13 @@ def test_every_end_keeps_the_output_and_the_usage_it_brought(verb: Verb, end: st
 
 
 def test_a_running_response_has_no_output_yet_but_tells_what_it_does():
-    job = a_job().observe(a_response("in_progress", output=[{"type": "reasoning"}]), NOW)
+    job = a_job().apply_response(a_response("in_progress", output=[{"type": "reasoning"}]), NOW)
     assert (job.output, job.activity) == (None, "reasoning")
 
 
 @pytest.mark.parametrize("code", ["server_error", "rate_limit_exceeded", "upstream_rejected", "start_unconfirmed", ""])
 def test_only_upstreams_own_troubles_make_a_failure_retryable(code: str):
-    assert Failure(code, "").retryable is (code in RETRYABLE)
+    assert Failure(code, "").is_retryable is (code in RETRYABLE)
     assert "start_unconfirmed" not in RETRYABLE
 
 
@@ -466,11 +468,11 @@ def looks_during(seconds: float, *, watched: bool) -> list[float]:
     """When a job that keeps running is looked at in the time after its start."""
     job = a_job(watched_until=NOW + seconds + 60 if watched else 0.0)
     looks: list[float] = []
-    second = job.next_look_s(NOW)
+    second = job.next_retrieve_s(NOW)
     while second <= seconds:
         looks.append(second)
-        job = job.observe(a_response("in_progress"), NOW + second)
-        second += job.next_look_s(NOW + second)
+        job = job.apply_response(a_response("in_progress"), NOW + second)
+        second += job.next_retrieve_s(NOW + second)
     return looks
 
 
@@ -501,8 +503,8 @@ def test_an_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_leas
 @pytest.mark.parametrize("looks", [0, 1, 5, 40, 100_000])
 def test_a_job_that_somebody_begins_to_watch_is_looked_at_within_five_seconds(looks: int):
     job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", looks=looks))
-    assert 1 <= job.next_look_s(NOW) <= 5
-    assert job.next_look_s(NOW + 60) == min(30, 2**looks)
+    assert 1 <= job.next_retrieve_s(NOW) <= 5
+    assert job.next_retrieve_s(NOW + 60) == min(30, 2**looks)
 
 
 WRONG: list[Any] = [None, True, 0, -7, 2**80, 1.5, "", "nonsense", [], [[]], [None], {}, {"id": []}, {"status": {}}]
@@ -521,7 +523,7 @@ def test_a_field_of_the_wrong_type_counts_as_missing(verb: Verb, field: str, wro
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
 def test_a_response_of_the_wrong_type_counts_as_missing(wrong: Any):
     job = a_job(QUEUED, turn=a_turn(response_id="resp_1", sequence_number=3))
-    after = job.apply({"type": wrong, "sequence_number": 4, "response": wrong}, NOW)
+    after = job.apply_event({"type": wrong, "sequence_number": 4, "response": wrong}, NOW)
     assert after.status in (QUEUED, IN_PROGRESS)
     assert after.turn.sequence_number == 4
 
@@ -589,27 +591,27 @@ beginnings = st.sampled_from([replace(job, cancel_requested_at=at) for job in jo
 def taken_in(job: Job, now: float, verb: str, value: Any) -> Job:
     match verb:
         case "apply":
-            return job.apply(value, now)
+            return job.apply_event(value, now)
         case "observe":
-            return job.observe(value, now)
+            return job.apply_response(value, now)
         case "missed":
-            return job.missed(now)
+            return job.mark_not_found(now)
         case "found":
-            return job.found(value)
+            return job.set_response_id(value)
         case "progressed":
-            return job.progressed(value, "writing", "so far", "")
+            return job.with_progress(value, "writing", "so far", "")
         case "unfollowed":
-            return job.unfollowed()
+            return job.mark_stream_failed()
         case _:
-            return job.unreached("no answer", now)
+            return job.mark_unreachable("no answer", now)
 
 
 def allowed(before: Job, after: Job) -> bool:
     """Whether the table knows the way; an id that turned up opens what had none and then counts as queued."""
     learnt = before.turn.response_id is None and after.turn.response_id is not None
-    opened = learnt and (before.unconfirmed or before.status is PENDING)
+    opened = learnt and (before.is_unconfirmed or before.status is PENDING)
     start = QUEUED if opened else before.status
-    return after.status is start or after.status in NEXT.get(start, ())
+    return after.status is start or after.status in TRANSITIONS.get(start, ())
 
 
 @settings(max_examples=400, deadline=None)
@@ -622,15 +624,15 @@ def test_whatever_comes_in_a_job_keeps_its_end_its_cursor_and_its_id(
         now += passed
         before, job = job, taken_in(job, now, verb, value)
         assert allowed(before, job), (before.status, job.status)
-        if before.terminal and not (before.unconfirmed and before.turn.response_id is None):
+        if before.is_terminal and not (before.is_unconfirmed and before.turn.response_id is None):
             assert outcome(job) == outcome(before)
         assert before.turn.response_id in (None, job.turn.response_id)
         assert before.turn.sequence_number is None or (job.turn.sequence_number or 0) >= before.turn.sequence_number
-        assert job.terminal == (job.finished_at is not None)
-        assert job.terminal or job.error is None
+        assert job.is_terminal == (job.finished_at is not None)
+        assert job.is_terminal or job.error is None
         assert isinstance(job.activity, str)
         assert (job.id, job.created_at, job.turn.number) == (before.id, before.created_at, before.turn.number)
-        assert job.next_look_s(now) > 0
+        assert job.next_retrieve_s(now) > 0
 
 
 def outcome(job: Job) -> tuple[Any, ...]:
@@ -652,8 +654,8 @@ COURSE: list[dict[str, Any]] = [
 def test_whatever_is_lost_doubled_or_late_on_the_way_the_last_look_brings_the_same_end(events: list[dict[str, Any]]):
     job = a_job(STARTING)
     for event in events:
-        job = job.apply(event, NOW)
-    job = job.observe(a_response(), NOW)
+        job = job.apply_event(event, NOW)
+    job = job.apply_response(a_response(), NOW)
     assert (job.status, job.output, job.usage) == (COMPLETED, Output("done", a_response()), Usage(input_tokens=1))
     assert (job.turn.response_id, job.finished_at, job.error) == ("resp_1", NOW, None)
 
@@ -661,9 +663,9 @@ def test_whatever_is_lost_doubled_or_late_on_the_way_the_last_look_brings_the_sa
 @given(beginnings, events, st.floats(0, 100))
 def test_an_event_that_comes_again_changes_nothing(job: Job, event: dict[str, Any], later: float):
     number = event.get("sequence_number")
-    once = job.apply(event, NOW)
+    once = job.apply_event(event, NOW)
     if isinstance(number, int) and not isinstance(number, bool):
-        assert once.apply(event, NOW + later) == once
+        assert once.apply_event(event, NOW + later) == once
 
 
 @pytest.mark.parametrize(
@@ -682,6 +684,6 @@ def test_what_all_turns_used_is_partial_where_a_turn_was_not_counted(
 ):
     job = a_job()
     later = replace(job, usage=before, usage_before=before, turn=replace(job.turn, number=2))
-    used = later.observe(a_response(usage=usage), 9.0).usage
+    used = later.apply_response(a_response(usage=usage), 9.0).usage
     assert used is not None
     assert (used.input_tokens, used.partial) == (input_tokens, partial)

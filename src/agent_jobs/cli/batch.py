@@ -19,9 +19,9 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option, read_settings, refusal
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job, Status
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.rendering import answers
-from agent_jobs.request.body import Order
+from agent_jobs.request.body import StartRequest
 from agent_jobs.settings import Settings
 from agent_jobs.text_file import decode_text, marked_encoding, read_text
 
@@ -265,7 +265,7 @@ async def _work(
                 error.args = (f"Line {task.line}: {error}",)  # some classes take more than a sentence to be made
                 raise
             results.add(task, job)
-            await session.engine.deliver(job)
+            await session.engine.mark_delivered(job)
             advance(results)
 
     refusals: list[Exception] = []
@@ -288,15 +288,15 @@ async def _job(session: Session, name: str, task: Task) -> Job:
     """The task's job, at its end: a new one or the one that exists."""
     asked = {each: task.asked[each] for each in FIELDS if task.asked.get(each) is not None}
     options = {**asked.pop("options", {}), "key": task.key}
-    order = Order(prompts=[task.asked["prompt"]], batch=name[:60], options=options, **asked)
+    order = StartRequest(prompts=[task.asked["prompt"]], batch=name[:60], options=options, **asked)
     [started] = await session.engine.start(order)
     job = started.job
-    while not job.terminal:
-        if job.held_open and not started.duplicate:
+    while not job.is_terminal:
+        if job.is_held_open and not started.duplicate:
             session.detached = LEFT_HELD
         job = await session.engine.poll(job.id, wait_s=WAIT_S)
         if job.status is Status.INPUT_REQUIRED:
-            [job] = await session.engine.cancel(Group(job_ids=(job.id,)))  # nobody is there to answer
+            [job] = await session.engine.cancel(JobFilter(job_ids=(job.id,)))  # nobody is there to answer
     return await session.engine.poll(job.id)
 
 

@@ -25,8 +25,8 @@ from agent_jobs.engine.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import HOSTS
-from agent_jobs.jobs.job import OPEN, Job, Status
-from agent_jobs.jobs.queries import Group, Watcher
+from agent_jobs.jobs.job import ACTIVE, Job, Status
+from agent_jobs.jobs.queries import JobFilter, WorkerInfo
 from agent_jobs.settings import Settings, with_env_file
 
 #: A running job that nobody looked at for so long is stuck: an unwatched one is looked at every 60 s, a followed one
@@ -139,7 +139,7 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
         findings: list[Finding] = []
         if asks:
             findings += await upstream_findings(engine, settings)
-        database = await engine.database()
+        database = await engine.store_info()
         mode = oct(os.stat(database.path).st_mode & 0o777)[2:]
         others = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in database.watchers)
         text = (
@@ -154,11 +154,11 @@ def _engine_findings(settings: Settings, *, asks: bool) -> Any:
     return look
 
 
-async def _jobs(engine: Engine, watchers: tuple[Watcher, ...]) -> list[Finding]:
+async def _jobs(engine: Engine, watchers: tuple[WorkerInfo, ...]) -> list[Finding]:
     """What goes on, and what of it does not go on as it should."""
     now = engine.now()
-    running = await engine.find(Group(statuses=OPEN), GATHERED_MAX)
-    counts = (await engine.find(Group(), 1)).counts
+    running = await engine.find(JobFilter(statuses=ACTIVE), GATHERED_MAX)
+    counts = (await engine.find(JobFilter(), 1)).counts
     total = f"{sum(counts.values())} jobs, {sum(running.counts.values())} of them open"
     findings: list[Finding] = []
     places = {one.base_url for one in watchers}
@@ -171,8 +171,8 @@ async def _jobs(engine: Engine, watchers: tuple[Watcher, ...]) -> list[Finding]:
     if stuck:
         fix = "end the process that holds them, and another goes on: the database line names it"
         findings.append(Finding("jobs", "warning", f"nobody has looked for 10 minutes at {_few(stuck)}", fix))
-    failed = await engine.find(Group(statuses=frozenset({Status.FAILED})), GATHERED_MAX)
-    if unconfirmed := [job for job in failed.jobs if job.unconfirmed]:
+    failed = await engine.find(JobFilter(statuses=frozenset({Status.FAILED})), GATHERED_MAX)
+    if unconfirmed := [job for job in failed.jobs if job.is_unconfirmed]:
         fix = "look for their metadata job_id in the provider's dashboard, then agent-jobs adopt JOB RESPONSE_ID"
         text = f"nobody knows whether upstream accepted {_few(unconfirmed)}; they may be billed"
         findings.append(Finding("jobs", "warning", text, fix))

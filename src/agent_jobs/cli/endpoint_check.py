@@ -25,7 +25,7 @@ async def upstream_findings(engine: Engine, settings: Settings) -> list[Finding]
     name = settings.model or models()["default"]
     where = bare(settings.base_url)
     try:
-        answer = await engine.model(name)
+        answer = await engine.describe_model(name)
     except AccountError as error:
         return [_refused_key(where, error)]
     except ConfigError as error:
@@ -44,7 +44,7 @@ async def _by_list(engine: Engine, name: str, where: str, error: UpstreamError) 
     no_list: UpstreamError = error
     listed: Mapping[str, JSON] = {}
     try:
-        listed = await engine.models()
+        listed = await engine.list_models()
     except AccountError as refused:
         return [_refused_key(where, refused)]
     except UpstreamError as failed:
@@ -103,7 +103,7 @@ def _unreachable(where: str, error: AgentJobsError) -> Finding:
 
 
 async def _mode(engine: Engine, model: str) -> str:
-    taught = await engine.mode(model)
+    taught = await engine.learned_mode(model)
     return f"; it taught us to send jobs as {taught}" if taught else ""
 
 

@@ -17,8 +17,8 @@ from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.jobs.job import OPEN, Call, Job, Status
-from agent_jobs.jobs.queries import SO_FAR, Group, Listed, Part, Pruned, Reply, Result
+from agent_jobs.jobs.job import ACTIVE, Call, Job, Status
+from agent_jobs.jobs.queries import SO_FAR, JobFilter, JobPage, Part, Pruned, Reply, Result
 from agent_jobs.settings import Settings
 
 DAY_S = 86_400.0
@@ -48,11 +48,11 @@ def list_command(status: str | None, batch: str, query: str, days: float | None,
     A follow-up stands below what it goes on from, if that is in the list too. Jobs that no process watches are asked
     about first, for a second at most.
     """
-    statuses = OPEN if status == "open" else frozenset({Status(status)} if status else ())
+    statuses = ACTIVE if status == "open" else frozenset({Status(status)} if status else ())
     since = time.time() - days * DAY_S if days else 0.0
-    group = Group(batch=batch, statuses=statuses, words=query, since=since)
+    group = JobFilter(batch=batch, statuses=statuses, words=query, since=since)
 
-    async def find(session: Session) -> tuple[Unwatched, Listed, float]:
+    async def find(session: Session) -> tuple[Unwatched, JobPage, float]:
         unwatched = await retrieve_unwatched(session, group)
         return unwatched, await session.engine.find(group, limit), session.engine.now()
 
@@ -104,7 +104,7 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     """
     result, unwatched, now = _result(job_id)
     job, note = result.job, unwatched.note(result.job, now)
-    if not job.terminal and part not in SO_FAR:
+    if not job.is_terminal and part not in SO_FAR:
         go_on = "reply" if job.status is Status.INPUT_REQUIRED else "watch"
         status = f"{job.status}, {note}" if note else job.status
         click.echo(f"{job.id} is {status}: agent-jobs {go_on} {job.id}", err=True)
@@ -122,7 +122,7 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
         click.echo(f"{out}: {out.stat().st_size} bytes", err=True)
     else:
         write(text)
-    if job.terminal and job.delivered_at is None and part not in _NO_RESULT:
+    if job.is_terminal and job.delivered_at is None and part not in _NO_RESULT:
         _mark_read(job)
     if job.error is not None:
         click.echo(f"{job.status}: {terminal.line(job.error.message)}", err=True)
@@ -143,7 +143,7 @@ def _mark_read(job: Job) -> None:
     """Note that the job's result was read, after it was written: a retention deletes what was read."""
 
     async def deliver(session: Session) -> None:
-        await session.engine.deliver(job)
+        await session.engine.mark_delivered(job)
 
     call(deliver, settings=replace(Settings.forgiving(os.environ)[0], warnings=()))
 
@@ -181,12 +181,12 @@ def reply_command(
         if approve_all or approve or deny or given or message:
             allowed = approve
             if approve_all:
-                waiting = [call.id for call in await engine.asked(job) if call.needs == "approval"]
+                waiting = [call.id for call in await engine.open_calls(job) if call.needs == "approval"]
                 allowed = tuple(call_id for call_id in waiting if call_id not in deny)
             reply = Reply(outputs=given, approve=allowed, deny=deny, message=message, turn=job.turn.number)
             job = await engine.reply(job.id, reply)
-        others = (await engine.database()).watchers
-        return job, await engine.asked(job), any(other.base_url == job.turn.base_url for other in others)
+        others = (await engine.store_info()).watchers
+        return job, await engine.open_calls(job), any(other.base_url == job.turn.base_url for other in others)
 
     job, asked, watched = call(reply)
     from agent_jobs.rendering import answers
@@ -200,7 +200,7 @@ def reply_command(
         click.echo(f"{job.id}  {job.status}")
         for each in asked:
             click.echo(f"{each.id}  {each.needs}  {answers.visible(f'{each.name} {each.arguments}')}")
-        if not (asked or job.terminal or watched):
+        if not (asked or job.is_terminal or watched):
             click.echo(f"Nobody goes on with it yet: agent-jobs watch {job.id}", err=True)
     raise SystemExit(Exit.RUNNING if asked else Exit.DONE)
 
@@ -226,7 +226,7 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
 
     async def cancel(session: Session) -> list[Job]:
         ids = [await session.engine.identify(job_id) for job_id in job_ids]
-        jobs = await session.engine.cancel(Group(job_ids=tuple(ids), batch=batch))
+        jobs = await session.engine.cancel(JobFilter(job_ids=tuple(ids), batch=batch))
         return sorted(jobs, key=lambda job: ids.index(job.id)) if ids else jobs
 
     jobs = call(cancel, role="acts")
@@ -238,8 +238,8 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
         click.echo(f"Nothing of batch {batch!r} goes on.", err=True)
     else:
         for job in jobs:
-            click.echo(f"{job.id}  {job.status}" + ("" if job.terminal else "  (cancel requested)"))
-    raise SystemExit(Exit.DONE if all(job.terminal for job in jobs) else Exit.RUNNING)
+            click.echo(f"{job.id}  {job.status}" + ("" if job.is_terminal else "  (cancel requested)"))
+    raise SystemExit(Exit.DONE if all(job.is_terminal for job in jobs) else Exit.RUNNING)
 
 
 @click.command("adopt")
@@ -254,7 +254,7 @@ def adopt_command(job_id: str, response_id: str, as_json: bool) -> None:
 
     async def adopt(session: Session) -> tuple[Job, bool]:
         job = await session.engine.adopt(await session.engine.identify(job_id), response_id)
-        return job, bool(await session.engine.watched())
+        return job, bool(await session.engine.other_workers())
 
     job, watched = call(adopt, role="acts")
     if as_json:
@@ -324,7 +324,7 @@ def write(text: str) -> None:
 def _result(job_id: str) -> tuple[Result, Unwatched, float]:
     async def read(session: Session) -> tuple[Result, Unwatched, float]:
         whole_id = await session.engine.identify(job_id)
-        unwatched = await retrieve_unwatched(session, Group(job_ids=(whole_id,)))
+        unwatched = await retrieve_unwatched(session, JobFilter(job_ids=(whole_id,)))
         return await session.engine.result(whole_id), unwatched, session.engine.now()
 
     return call(read)
@@ -334,7 +334,7 @@ def _time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _json(found: Listed, unwatched: Unwatched, now: float) -> str:
+def _json(found: JobPage, unwatched: Unwatched, now: float) -> str:
     from agent_jobs.rendering import answers
 
     answer = answers.listed(found, now)
@@ -346,7 +346,7 @@ def _json(found: Listed, unwatched: Unwatched, now: float) -> str:
     return answers.json_line(answer)
 
 
-def _table(found: Listed, now: float) -> str:
+def _table(found: JobPage, now: float) -> str:
     if not found.jobs:
         return "There are no such jobs."
     tree = list(_tree(found.jobs))
@@ -381,7 +381,7 @@ def _placed(name: str, text: str, width: int) -> str:
     return text.ljust(width) if name in ("ID", "STATUS") else text.rjust(width)
 
 
-def _summary(found: Listed) -> Iterator[str]:
+def _summary(found: JobPage) -> Iterator[str]:
     counted = ", ".join(f"{count} {status}" for status, count in found.counts.items())
     total = sum(found.counts.values())
     more = f"; {total - len(found.jobs)} more: -n {total}" if total > len(found.jobs) else ""

@@ -21,7 +21,7 @@ from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interru
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.job import Job, Status
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.settings import Settings
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ class JobId(click.ParamType[str]):
         """The newest jobs whose ids begin so, with their titles."""
 
         async def newest(session: Session) -> list[Job]:
-            return (await session.engine.find(Group(), 50)).jobs
+            return (await session.engine.find(JobFilter(), 50)).jobs
 
         # What is written meanwhile would stand in the line that is being typed.
         quiet = replace(Settings.forgiving(os.environ)[0], log_level="error")

@@ -24,12 +24,12 @@ from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Call, Job, Status
-from agent_jobs.jobs.queries import Estimate, Watcher
+from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.settings import Settings
 from agent_jobs.text_file import decode_text
 
 if TYPE_CHECKING:  # imported once a job is asked for
-    from agent_jobs.request.body import Order
+    from agent_jobs.request.body import StartRequest
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def run_command(as_json: bool, **asked: Any) -> None:
     """
     asked_for, roots = _order(asked)
 
-    async def run(order: "Order", may_ask: bool, session: Session) -> "Estimate | _Finished":
+    async def run(order: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
         order = await _meant(session, order)
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
@@ -115,8 +115,8 @@ def run_command(as_json: bool, **asked: Any) -> None:
         with display(sys.stderr, one=True) as shown:
             await follow(session, [job.id], shown, back=_back(job), ours=not started.duplicate)
         job = await session.engine.poll(job.id)
-        await session.engine.deliver(job)
-        return _Finished(job, await session.engine.asked(job))
+        await session.engine.mark_delivered(job)
+        return _Finished(job, await session.engine.open_calls(job))
 
     finished = _call_asking(run, asked_for, what="run", roots=roots, as_json=as_json)
     _tell_estimate(finished) if isinstance(finished, Estimate) else _tell_end(finished, as_json=as_json)
@@ -139,7 +139,7 @@ def start_command(as_json: bool, wait: bool, detach: bool, **asked: Any) -> None
         raise click.UsageError("Give --wait or --detach.")
     asked_for, roots = _order(asked)
 
-    async def start(order: "Order", may_ask: bool, session: Session) -> "Estimate | Job":
+    async def start(order: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
         order = await _meant(session, order)
         if order.options.get("dry_run"):
             return await session.engine.estimate(order)
@@ -148,11 +148,11 @@ def start_command(as_json: bool, wait: bool, detach: bool, **asked: Any) -> None
         click.echo(job.id, err=as_json)
         if ours:
             job = await _confirm_start(session, job)
-        watchers = await session.engine.watched()
+        watchers = await session.engine.other_workers()
         if as_json:
             _show_start_as_json(started._replace(job=job), watchers, session.engine.now())
-        held = ours and job.held_open
-        if not (wait or held) or job.terminal:
+        held = ours and job.is_held_open
+        if not (wait or held) or job.is_terminal:
             return _show_collector(job, [] if as_json else watchers)
         click.echo(_staying(job, ours=ours), err=True)
         await announce_pending(session, job.id)
@@ -164,7 +164,7 @@ def start_command(as_json: bool, wait: bool, detach: bool, **asked: Any) -> None
     started = _call_asking(start, asked_for, what="start", roots=roots, as_json=as_json)
     if isinstance(started, Estimate):
         _tell_estimate(started)
-    elif started.terminal:
+    elif started.is_terminal:
         _tell_how(started)
         if started.output_bytes:
             click.echo(f"agent-jobs result {started.id[:10]} shows what it brought.", err=True)
@@ -187,8 +187,8 @@ class _UnconfirmedStart(Exception):
 
 
 def _call_asking(
-    work: "Callable[[Order, bool, Session], Awaitable[T]]",
-    order: "Order",
+    work: "Callable[[StartRequest, bool, Session], Awaitable[T]]",
+    order: "StartRequest",
     *,
     what: str,
     roots: tuple[Path, ...],
@@ -207,7 +207,7 @@ def _call_asking(
     return call(partial(work, order, False), role="acts", what=what, roots=roots)
 
 
-async def _submit(session: Session, order: "Order", *, may_ask: bool) -> Started:
+async def _submit(session: Session, order: "StartRequest", *, may_ask: bool) -> Started:
     """Write the job down and launch it, or return the identical one; Ctrl-C is held back from here on.
 
     Raises:
@@ -220,16 +220,16 @@ async def _submit(session: Session, order: "Order", *, may_ask: bool) -> Started
     if not started.duplicate:
         session.detached = left([job], _back(job), ours=True)
         return started
-    if may_ask and job.unconfirmed:
+    if may_ask and job.is_unconfirmed:
         raise _UnconfirmedStart(job)
-    state = "failed (start_unconfirmed)" if job.unconfirmed else str(job.status)
+    state = "failed (start_unconfirmed)" if job.is_unconfirmed else str(job.status)
     click.echo(f"An identical job, {job.id}, is already {state}. --new starts another.", err=True)
     session.detached = left([job], _back(job))
     session.finish_starting()
     return started
 
 
-def _allowing_duplicate(order: "Order") -> "Order":
+def _allowing_duplicate(order: "StartRequest") -> "StartRequest":
     """Return the order of a job of its own, whatever identical jobs there are."""
     return replace(order, options={**order.options, "allow_duplicate": True})
 
@@ -242,7 +242,7 @@ async def _confirm_start(session: Session, job: Job) -> Job:
     """
     deadline = session.engine.now() + BIRTH_S
     try:
-        while session.engine.now() < deadline and not job.terminal and job.turn.response_id is None:
+        while session.engine.now() < deadline and not job.is_terminal and job.turn.response_id is None:
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
                 click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
@@ -258,15 +258,15 @@ async def _confirm_start(session: Session, job: Job) -> Job:
     return job
 
 
-def _order(asked: dict[str, Any]) -> "tuple[Order, tuple[Path, ...]]":
+def _order(asked: dict[str, Any]) -> "tuple[StartRequest, tuple[Path, ...]]":
     """What the command line asks for, and the folders that it opens by naming files."""
-    from agent_jobs.request.body import Order
+    from agent_jobs.request.body import StartRequest
 
     prompt = _stdin() if asked["prompt"] == "-" else asked["prompt"]
     if asked["prompt"] != "-" and (piped := _piped()).strip():
         prompt = f"{prompt}\n\n{piped}"
     files = [_named(each) for each in asked["files"]]
-    order = Order(
+    order = StartRequest(
         prompts=[prompt],
         preset=asked["preset"],
         model=asked["model"],
@@ -323,7 +323,7 @@ def _decoded(read: bytes) -> str:
         raise click.BadParameter(f"stdin is not UTF-8 (byte {error.start + 1}): save it as text in UTF-8.") from None
 
 
-async def _meant(session: Session, order: "Order") -> "Order":
+async def _meant(session: Session, order: "StartRequest") -> "StartRequest":
     """The order with the whole id of the job that it goes on from."""
     if order.previous_job_id is None:
         return order
@@ -358,16 +358,16 @@ def _standing(file: Path) -> Path:
     return next(folder for folder in (*file.parents, file) if folder.is_dir() and not set("*?[{") & set(str(folder)))
 
 
-def _show_start_as_json(started: Started, watchers: list[Watcher], now: float) -> None:
+def _show_start_as_json(started: Started, watchers: list[WorkerInfo], now: float) -> None:
     from agent_jobs.rendering import answers
 
     shown = answers.started(started.job, now, duplicate=started.duplicate)
     click.echo(answers.json_line(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
 
 
-def _show_collector(job: Job, watchers: list[Watcher]) -> Job:
+def _show_collector(job: Job, watchers: list[WorkerInfo]) -> Job:
     """Say which process collects the result of a job that goes on; returns the job."""
-    if job.terminal:
+    if job.is_terminal:
         return job
     who = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in watchers)
     watched = f"Watched by {who}." if who else "No process watches it; the next host or `agent-jobs watch` collects it."
@@ -377,7 +377,7 @@ def _show_collector(job: Job, watchers: list[Watcher]) -> Job:
 
 def _staying(job: Job, *, ours: bool) -> str:
     """Why a job is not left before its end."""
-    if ours and job.held_open:
+    if ours and job.is_held_open:
         return "This upstream has no background runs: the job would end with this process, which stays. Ctrl-C ends it."
     return f"Staying until its end. Ctrl-C leaves it. {_back(job)}"
 
@@ -404,7 +404,7 @@ def _write_end_as_json(finished: _Finished) -> None:
     from agent_jobs.rendering import answers
 
     job = finished.job
-    if job.terminal:
+    if job.is_terminal:
         text = {"output": job.output.text} if job.output else {}
         return click.echo(answers.json_line(answers.ended(job) | text))
     asked = answers.asking(job, finished.open_calls, may_approve=True)

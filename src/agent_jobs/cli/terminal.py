@@ -111,12 +111,12 @@ def advice(job: Job) -> str:
     """What to do about a job that asks for something or failed in a way that a person can mend; else empty."""
     if job.status is Status.INPUT_REQUIRED:
         return f"agent-jobs reply {job.id[:10]} shows what it asks for."
-    if job.unconfirmed:
+    if job.is_unconfirmed:
         return (
             f"It may be running and billed: look for metadata job_id={job.id} in the provider's dashboard, "
             f"then agent-jobs adopt {job.id[:10]} RESPONSE_ID."
         )
-    return "Trying again is sensible." if job.error is not None and job.error.retryable else ""
+    return "Trying again is sensible." if job.error is not None and job.error.is_retryable else ""
 
 
 def usd(amount: float | None) -> str:

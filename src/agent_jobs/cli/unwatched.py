@@ -7,7 +7,7 @@ from typing import Any
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Session
 from agent_jobs.jobs.job import Job, Status
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 
 #: Seconds that a command which only reads waits for upstream; a person waits for its answer.
 RETRIEVE_S = 1.0
@@ -22,7 +22,7 @@ class Unwatched:
 
     def fields(self, job: Job, now: float) -> Mapping[str, Any]:
         """Return what `--json` says of a job beside its status; nothing where a process observes it."""
-        if job.terminal or job.id not in self.ids:
+        if job.is_terminal or job.id not in self.ids:
             return {}
         known = {"watched_by": list[str]()}
         if job.status is Status.PENDING:
@@ -32,7 +32,7 @@ class Unwatched:
 
     def note(self, job: Job, now: float) -> str:
         """Return how old what is shown of a job is, such as `not being watched; last seen 13 s ago`."""
-        if job.terminal or job.id not in self.ids or job.id in self.retrieved:
+        if job.is_terminal or job.id not in self.ids or job.id in self.retrieved:
             return ""
         return f"not being watched; {_age_of(job, now)}"
 
@@ -50,9 +50,9 @@ class Unwatched:
                 yield f"{len(some)} jobs: not being watched; {age}. agent-jobs watch {verb} them."
 
 
-async def retrieve_unwatched(session: Session, group: Group) -> Unwatched:
+async def retrieve_unwatched(session: Session, group: JobFilter) -> Unwatched:
     """Retrieve the jobs of a group that go on and that no process observes, as far as that takes a moment."""
-    jobs = await session.engine.unwatched(group)
+    jobs = await session.engine.find_unobserved(group)
     if not jobs:
         return Unwatched()
     retrieved = await session.app.collect(jobs, RETRIEVE_S)

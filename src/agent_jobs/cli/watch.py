@@ -13,7 +13,7 @@ from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.jobs.job import Job, Status
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.queries import JobFilter
 
 #: How often elapsed times move on; where many jobs are watched, each look at them is a write for each.
 REFRESH_S, REFRESH_MANY_S, MANY = 1.0, 5.0, 20
@@ -50,7 +50,7 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
         engine = session.engine
         ids = [await engine.identify(job_id) for job_id in job_ids]
         if not ids:
-            ids = [job.id for job in (await engine.find(Group(active=True, since=engine.now()), GATHERED_MAX)).jobs]
+            ids = [job.id for job in (await engine.find(JobFilter(active=True, since=engine.now()), GATHERED_MAX)).jobs]
         if not ids:
             return []
         await announce_pending(session)
@@ -78,9 +78,9 @@ def has_reader() -> bool:
 async def announce_pending(session: Session, *but: str) -> None:
     """Name the jobs that an earlier command left unsent, before this process sends them."""
     engine = session.engine
-    if engine.base_url is None or await engine.watched():
+    if engine.base_url is None or await engine.other_workers():
         return  # nothing is sent from here, or another process has them
-    pending = Group(statuses=frozenset({Status.PENDING}))
+    pending = JobFilter(statuses=frozenset({Status.PENDING}))
     for job in (await engine.find(pending, GATHERED_MAX)).jobs:
         if job.turn.base_url == engine.base_url and job.id not in but:
             cancel = f"agent-jobs cancel {job.id[:10]} stops it."
@@ -100,25 +100,27 @@ async def follow(
 
     Whoever leaves is told what becomes of them, and how to come `back`.
     """
-    engine, group = session.engine, Group(job_ids=tuple(job_ids))
+    engine, group = session.engine, JobFilter(job_ids=tuple(job_ids))
     while True:
         jobs = sorted((await engine.find(group, len(job_ids))).jobs, key=lambda job: (job.created_at, job.id))
         session.detached = left(jobs, back, ours=ours)
         shown.show(jobs, engine.now())
-        running = tuple(job.id for job in jobs if not job.terminal and job.status is not Status.INPUT_REQUIRED)
+        running = tuple(job.id for job in jobs if not job.is_terminal and job.status is not Status.INPUT_REQUIRED)
         if not running:
             return jobs
         if not has_reader():
             click.echo(session.detached, err=True)
             return jobs
-        await engine.gather(Group(job_ids=running), wait_s=REFRESH_S if len(running) < MANY else REFRESH_MANY_S)
+        await engine.wait_for_any(
+            JobFilter(job_ids=running), wait_s=REFRESH_S if len(running) < MANY else REFRESH_MANY_S
+        )
 
 
 def left(jobs: Sequence[Job], back: str, *, ours: bool = False) -> str:
     """What becomes of jobs when this process leaves, and how to come back to them; whether it sent them itself."""
-    going = [job for job in jobs if not job.terminal] or jobs
-    unsent, held = sum(job.status is Status.PENDING for job in going), sum(job.held_open for job in going)
-    unconfirmed = sum(job.status is Status.STARTING and not job.held_open for job in going)
+    going = [job for job in jobs if not job.is_terminal] or jobs
+    unsent, held = sum(job.status is Status.PENDING for job in going), sum(job.is_held_open for job in going)
+    unconfirmed = sum(job.status is Status.STARTING and not job.is_held_open for job in going)
     one = len(going) == 1
     it, is_, goes, ends, them = ("it", "is", "goes", "ends", "it") if one else ("they", "are", "go", "end", "them")
     fates = {
@@ -208,11 +210,11 @@ class Panel:
 
         room = max(1, self._live.console.height - 2)
         # What goes on is never pushed out by what is over.
-        first = sorted(jobs, key=lambda job: job.terminal)[:room]
+        first = sorted(jobs, key=lambda job: job.is_terminal)[:room]
         lines = [self._line(job, now) for job in jobs if job in first]
         if len(jobs) > len(first):
             lines.append(Text(f"and {len(jobs) - len(first)} more", style="dim"))
-        if self._one and jobs and not jobs[0].terminal:
+        if self._one and jobs and not jobs[0].is_terminal:
             lines += self._partial(jobs[0], room - 1)
         shown = Text("\n").join(lines)
         shown.no_wrap, shown.overflow = True, "ellipsis"
@@ -225,7 +227,7 @@ class Panel:
         text.append(f"{job.status:<12}", style=terminal.COLOURS.get(job.status, "cyan"))
         text.append(f"{terminal.elapsed((job.finished_at or now) - job.created_at):>7}  ")
         going = "working" if job.status is Status.IN_PROGRESS else "waiting for upstream"
-        text.append(_end(job) if job.terminal else terminal.line(job.activity) or going, style="bold")
+        text.append(_end(job) if job.is_terminal else terminal.line(job.activity) or going, style="bold")
         text.append(f"  {terminal.line(job.title)}", style="dim")
         text.truncate(self._live.console.width, overflow="ellipsis")
         return text
@@ -242,7 +244,7 @@ class Panel:
 
 def _end(job: Job) -> str:
     """How a job ended, in figures or in its failure's words."""
-    if not job.terminal:
+    if not job.is_terminal:
         return ""
     figures = [terminal.size(job.output_bytes) if job.output_bytes else "", terminal.usd(job.cost_usd)]
     count = terminal.tokens(job)

@@ -13,8 +13,8 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.retrieve import is_not_served
-from agent_jobs.engine.step_result import After
-from agent_jobs.engine.stream import Follower
+from agent_jobs.engine.step_result import RunAgain
+from agent_jobs.engine.stream import StreamReader
 from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.jobs.job import Job
 from agent_jobs.store.base import Store
@@ -46,10 +46,10 @@ class _Doubt:
     is_over: bool = False
 
 
-class Holds:
+class BackgroundCheck:
     """Decides it for the runs of one endpoint."""
 
-    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, follower: Follower) -> None:
+    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, follower: StreamReader) -> None:
         self._store = store
         self._client = client
         self._clock = clock
@@ -85,19 +85,19 @@ class Holds:
         held = replace(job, turn=replace(job.turn, mode="foreground"))
         with suppress(StoreError):  # a note must not cost the stream
             await self._store.save(held)
-            await self._store.record(job.id, self._clock.now(), "foreground", why)
+            await self._store.record_event(job.id, self._clock.now(), "foreground", why)
         if error is not None and _is_never_served(error):
             await self._learn(job, why)
         else:
             self._doubts[job.id] = _Doubt(job, why, error is not None and is_not_served(error))
         return held
 
-    async def follow_and_ask(self, job_id: str, follow: Callable[[], Awaitable[After]]) -> After:
+    async def stream_and_ask(self, job_id: str, follow: Callable[[], Awaitable[RunAgain]]) -> RunAgain:
         """Follow a job; where its run is in doubt, ask again beside that and once after it."""
         doubt = self._doubts.pop(job_id, None)
         if doubt is None:
             return await follow()
-        outcome: After | None = None
+        outcome: RunAgain | None = None
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ask_again, doubt)
@@ -135,10 +135,12 @@ class Holds:
         """Take the run for one that goes on without its connection, as it was sent."""
         with suppress(StoreError):
             if await self._follower.mark_background(job.id, job.turn.mode):
-                await self._store.record(job.id, self._clock.now(), "background", "a later GET shows the response")
+                await self._store.record_event(
+                    job.id, self._clock.now(), "background", "a later GET shows the response"
+                )
                 await self._store.schedule(job.id, self._clock.now(), FAR_LOOK_S, FAR_LOOK_S)
 
     async def _learn(self, job: Job, why: str) -> None:
         model = str(job.turn.request.get("model"))
         with suppress(StoreError):
-            await self._store.learn(job.turn.base_url, model, "foreground", self._clock.now(), why)
+            await self._store.learn_mode(job.turn.base_url, model, "foreground", self._clock.now(), why)

@@ -14,25 +14,25 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
-from agent_jobs.jobs.job import JSON, OPEN, WAITING, Call, Job, Mode, Status, mapping_of
+from agent_jobs.jobs.job import ACTIVE, JSON, WAITING, Call, Job, Mode, Status, mapping_of
 from agent_jobs.jobs.queries import (
     UNSETTLED,
+    BatchState,
     Estimate,
-    Gathered,
-    Group,
-    Listed,
+    JobFilter,
+    JobPage,
     Pruned,
     Reply,
     Result,
-    Storage,
-    Watcher,
+    StoreInfo,
+    WorkerInfo,
 )
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
-    from agent_jobs.engine.start import Intake, Intended
-    from agent_jobs.engine.worker import Runner
-    from agent_jobs.request.body import Order, Preset
+    from agent_jobs.engine.start import PlannedStart, StartPlanner
+    from agent_jobs.engine.worker import Worker
+    from agent_jobs.request.body import Preset, StartRequest
     from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ CANCEL_WAIT_S = 10.0
 #: A poll counts as watching for so long after it.
 WATCHED_S = 60.0
 #: What is to be done after an end, like writing files, is waited for so long.
-SETTLE_WAIT_S = 3.0
+FINALIZE_WAIT_S = 3.0
 #: An end that nobody was told of for so long is news no more; agent_list still shows it.
 UNTOLD_S = 7 * 86_400.0
 #: Jobs that are asked about together at most.
@@ -61,8 +61,8 @@ class Upstream(NamedTuple):
     """The endpoint this process works with, and who runs its jobs."""
 
     client: ResponsesClient
-    runner: Runner
-    intake: Intake
+    runner: Worker
+    intake: StartPlanner
 
 
 class Started(NamedTuple):
@@ -107,7 +107,7 @@ class Engine:
 
     async def start(
         self,
-        order: Order,
+        order: StartRequest,
         *,
         wait_s: float = 0.0,
         id_wait_s: float = ID_WAIT_S,
@@ -134,7 +134,7 @@ class Engine:
             for job, duplicate in submitted
         ]
 
-    async def plan(self, order: Order) -> Intended:
+    async def plan(self, order: StartRequest) -> PlannedStart:
         """Check an order and price it; nothing is written down yet.
 
         Raises:
@@ -147,7 +147,7 @@ class Engine:
             await self._existing(order.previous_job_id)
         return await upstream.intake.jobs(order)
 
-    async def submit(self, planned: Intended) -> list[Started]:
+    async def submit(self, planned: PlannedStart) -> list[Started]:
         """Write the planned jobs down and launch them; return without waiting for upstream.
 
         A caller that is cancelled meanwhile still gets the ids: what is written down may be sent at any moment.
@@ -181,7 +181,7 @@ class Engine:
         """The job with its id, or its end if that comes in time; as last known where the database fails."""
         try:
             job = await self._until(job, _arrived, began + id_wait_s - self._clock.now())
-            if wait_s > 0 and not job.terminal:
+            if wait_s > 0 and not job.is_terminal:
                 job = await self._watched(job, began + wait_s - self._clock.now())
             return await self._placed(job)
         except StoreError as error:
@@ -189,7 +189,7 @@ class Engine:
             logger.warning("%s was started; how it stands cannot be read: %s", job.id, error)
             return job
 
-    async def estimate(self, order: Order) -> Estimate:
+    async def estimate(self, order: StartRequest) -> Estimate:
         """What an order would send and may cost; nothing is started.
 
         Raises:
@@ -208,11 +208,11 @@ class Engine:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
         job = await self._existing(job_id)
-        if job.terminal:
+        if job.is_terminal:
             return await self._settled(job)
         return await self._settled(await self._watched(job, wait_s, self._asks_anew if anew else _asks))
 
-    async def gather(self, group: Group, *, wait_s: float = 0.0) -> Gathered:
+    async def wait_for_any(self, group: JobFilter, *, wait_s: float = 0.0) -> BatchState:
         """How the jobs of a group stand, once one ended or asks that nobody was told of, or after `wait_s`.
 
         Raises:
@@ -228,23 +228,23 @@ class Engine:
         if wait_s > 0:
             now = self._clock.now()
             for job in [*gathered.running, *gathered.asking]:
-                await self._store.watch(job.id, now, now + wait_s + WATCHED_S)
+                await self._store.mark_watched(job.id, now, now + wait_s + WATCHED_S)
             self._wake()
         with self._clock.limit(wait_s):
             while gathered.going_on and not gathered.done:
-                mark = await self._store.mark()
+                mark = await self._store.change_mark()
                 gathered = await self._gathered(group)
                 if gathered.going_on and not gathered.done:
-                    settling = any(job.terminal for job in gathered.running)
-                    with self._clock.limit(SETTLE_WAIT_S if settling else inf):
-                        await self._store.moved(mark)
+                    settling = any(job.is_terminal for job in gathered.running)
+                    with self._clock.limit(FINALIZE_WAIT_S if settling else inf):
+                        await self._store.wait_for_any_change(mark)
         return gathered
 
-    async def find_open(self, group: Group) -> list[Job]:
+    async def find_open(self, group: JobFilter) -> list[Job]:
         """Return the jobs of a group that have not ended, as they are stored; upstream is not asked."""
         if group.active:
             group = replace(group, since=self._clock.now() - UNTOLD_S)
-        return [await self._placed(job) for job in await self._found(group) if not job.terminal]
+        return [await self._placed(job) for job in await self._found(group) if not job.is_terminal]
 
     async def result(self, job_id: str) -> Result:
         """All that is kept of a job.
@@ -253,25 +253,25 @@ class Engine:
             JobNotFoundError: There is no such job.
         """
         job = await self._settled(await self._existing(job_id))
-        whole = replace(job, output=await self._store.output(job_id) or job.output)
+        whole = replace(job, output=await self._store.get_output(job_id) or job.output)
         return Result(
             whole,
-            await self._store.events(job_id),
-            await self._store.made(job_id),
-            await self._store.calls(job_id),
+            await self._store.get_events(job_id),
+            await self._store.get_output_files(job_id),
+            await self._store.get_calls(job_id),
         )
 
-    async def find(self, group: Group, limit: int) -> Listed:
+    async def find(self, group: JobFilter, limit: int) -> JobPage:
         """The newest jobs of a group, how many there are in each status, and what today's jobs cost so far."""
         now = self._clock.now()
         warnings = self._warnings
         if isinstance(self._upstream, Upstream):
             warnings += self._upstream.intake.warnings
-        return replace(await self._store.listed(group, limit, now - now % DAY_S), warnings=warnings)
+        return replace(await self._store.list_jobs(group, limit, now - now % DAY_S), warnings=warnings)
 
-    async def unwatched(self, group: Group) -> list[Job]:
+    async def find_unobserved(self, group: JobFilter) -> list[Job]:
         """Return the newest jobs of a group that go on by themselves and that no living process observes."""
-        return await self._store.unwatched(group, GATHERED_MAX)
+        return await self._store.find_unobserved(group, GATHERED_MAX)
 
     async def identify(self, text: str) -> str:
         """The id of the job that a person means: the whole id or the beginning of one, with or without `job_`.
@@ -282,37 +282,37 @@ class Engine:
         """
         prefixes = (text, f"job_{text.removeprefix('job_')}") if text else ()  # a shell's empty variable means none
         for prefix in dict.fromkeys(prefixes):
-            ids = await self._store.ids(prefix, FITTING)
+            ids = await self._store.find_ids(prefix, FITTING)
             if len(ids) == 1 or prefix in ids:
                 return prefix if prefix in ids else ids[0]
             if ids:
                 raise RequestError(f"{text!r} fits several jobs: write more of {', '.join(ids)}.")
         return (await self._existing(text)).id
 
-    async def database(self) -> Storage:
+    async def store_info(self) -> StoreInfo:
         """Where the jobs are kept, and which other processes work on them."""
-        return await self._store.about()
+        return await self._store.store_info()
 
     @property
     def base_url(self) -> str | None:
         """The endpoint that this process works with; None where it can send nothing."""
         return self._upstream.client.endpoint.base_url if isinstance(self._upstream, Upstream) else None
 
-    async def watched(self) -> list[Watcher]:
+    async def other_workers(self) -> list[WorkerInfo]:
         """The other living processes that work on the jobs of this endpoint."""
         base_url = self._working().client.endpoint.base_url
-        return [one for one in (await self._store.about()).watchers if one.base_url == base_url]
+        return [one for one in (await self._store.store_info()).watchers if one.base_url == base_url]
 
-    async def model(self, name: str) -> JSON:
+    async def describe_model(self, name: str) -> JSON:
         """What upstream says of a model, asked with the key.
 
         Raises:
             ConfigError: Nothing can be asked from here.
             UpstreamError: It cannot be asked, refuses the key, or does not know the model.
         """
-        return await self._working().client.model(name)
+        return await self._working().client.describe_model(name)
 
-    async def models(self) -> dict[str, JSON]:
+    async def list_models(self) -> dict[str, JSON]:
         """What upstream says of each model that it lists, by name, asked with the key.
 
         Raises:
@@ -327,10 +327,10 @@ class Engine:
         """Return True while it is not known yet whether the job's run goes on without this process."""
         return isinstance(self._upstream, Upstream) and self._working().runner.is_deciding(job_id)
 
-    async def mode(self, model: str) -> Mode | None:
+    async def learned_mode(self, model: str) -> Mode | None:
         """How jobs of a model have to be sent, where the endpoint taught it in the last day."""
         base_url = self._working().client.endpoint.base_url
-        return await self._store.mode(base_url, model, self._clock.now() - DAY_S)
+        return await self._store.learned_mode(base_url, model, self._clock.now() - DAY_S)
 
     async def prune(self, older_than_s: float, *, upstream: bool = False, unread: bool = False) -> Pruned:
         """Delete the jobs that ended that long ago, and keep those whose results no reader received.
@@ -348,23 +348,23 @@ class Engine:
         client = self._working().client if upstream else None
         return await prune(self._store, self._clock.now() - older_than_s, client, unread=unread)
 
-    def delivered(self, *jobs: Job) -> None:
+    def mark_delivered_later(self, *jobs: Job) -> None:
         """Have it noted, once the caller is done, that the ends of these jobs were handed to a host.
 
         What jobs ask is noted for this process alone: every host's model should hear of it.
         """
         self._told |= {job.id: job.revision for job in jobs if _asks(job)}
         if any(_news(job) for job in jobs):
-            self._tasks.start_soon(self.deliver, *jobs)
+            self._tasks.start_soon(self.mark_delivered, *jobs)
 
-    async def deliver(self, *jobs: Job) -> None:
+    async def mark_delivered(self, *jobs: Job) -> None:
         """Note that the ends of these jobs were handed to whoever asked for them."""
         try:
-            await self._store.deliver([job.id for job in jobs if _news(job)], self._clock.now())
+            await self._store.mark_delivered([job.id for job in jobs if _news(job)], self._clock.now())
         except StoreError as error:
             logger.warning("cannot note that results were handed out: %s", error)
 
-    async def cancel(self, group: Group) -> list[Job]:
+    async def cancel(self, group: JobFilter) -> list[Job]:
         """Have upstream stop the jobs of a group, and wait a moment for it to say so.
 
         Returns the jobs as upstream left them; where one is not terminal, its cancel is delivered later.
@@ -377,11 +377,11 @@ class Engine:
         began = self._clock.now()
         return [await self._stopped(job, began + CANCEL_WAIT_S - self._clock.now()) for job in jobs]
 
-    async def asked(self, job: Job) -> list[Call]:
+    async def open_calls(self, job: Job) -> list[Call]:
         """What a job that waits asks for."""
         if not _asks(job):
             return []
-        calls = await self._store.calls(job.id, job.turn.number)
+        calls = await self._store.get_calls(job.id, job.turn.number)
         return [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
 
     async def reply(self, job_id: str, reply: Reply) -> Job:
@@ -391,16 +391,16 @@ class Engine:
             RequestError: The job does not wait, or an answer fits nothing that it asks for; nothing was changed.
         """
         job = await self._existing(job_id)
-        asked = {call.id: call for call in await self.asked(job)}
+        asked = {call.id: call for call in await self.open_calls(job)}
         if not asked:
             raise RequestError(f"{job_id} is {job.status} and asks for nothing: agent_poll it.")
         current = reply.turn in (None, job.turn.number)
-        if not current or not await self._store.reply(job, _answers(asked, reply), self._clock.now()):
+        if not current or not await self._store.record_reply(job, _answers(asked, reply), self._clock.now()):
             raise RequestError(f"{job_id} was answered by somebody else meanwhile: agent_poll it.")
         self._wake()
         return await self._existing(job_id)
 
-    async def answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
+    async def wait_until_answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
         """Return once the job does not ask for this call any more, or after `wait_s`.
 
         Raises:
@@ -408,8 +408,8 @@ class Engine:
         """
         with self._clock.limit(wait_s):
             job = await self._existing(job_id)
-            while any(call.id == call_id for call in await self.asked(job)):
-                await self._store.changed(job.id, job.revision)
+            while any(call.id == call_id for call in await self.open_calls(job)):
+                await self._store.wait_for_change(job.id, job.revision)
                 job = await self._existing(job_id)
 
     async def adopt(self, job_id: str, response_id: str) -> Job:
@@ -424,7 +424,7 @@ class Engine:
             await self._may_have(job, response_id)
         elif job.turn.response_id != response_id:
             raise RequestError(f"{job_id} already has the response {job.turn.response_id}.")
-        await self._store.attach(job_id, job.turn.number, response_id, self._clock.now())
+        await self._store.record_response_id(job_id, job.turn.number, response_id, self._clock.now())
         self._working().runner.wake()
         return await self._existing(job_id)
 
@@ -454,34 +454,34 @@ class Engine:
         job = await self._store.get(job_id)
         if job is not None:
             return job
-        purged = await self._store.tombstone(job_id)
+        purged = await self._store.get_tombstone(job_id)
         if purged is not None:
             days = round((self._clock.now() - purged.finished_at) / DAY_S)
             raise JobNotFoundError(f"{job_id} ended {purged.status} {days} days ago and was purged; start it again.")
-        newest = [f"{job.id} ({job.title[:30]})" for job in await self._store.find(Group(), 3)]
+        newest = [f"{job.id} ({job.title[:30]})" for job in await self._store.find(JobFilter(), 3)]
         hint = f"The newest are {', '.join(newest)}." if newest else "There are no jobs yet; agent_start makes one."
         raise JobNotFoundError(f"There is no job {job_id[:40]!r}. {hint}")
 
-    async def _found(self, group: Group) -> list[Job]:
+    async def _found(self, group: JobFilter) -> list[Job]:
         """The newest jobs of a group, and, where these are not all, those that are open and that nobody was told of."""
         jobs = await self._store.find(group, GATHERED_MAX)
         if len(jobs) == GATHERED_MAX:
-            for sought in (replace(group, statuses=OPEN), replace(group, active=True)):
+            for sought in (replace(group, statuses=ACTIVE), replace(group, active=True)):
                 jobs += await self._store.find(sought, GATHERED_MAX)
         return list({job.id: job for job in jobs}.values())
 
-    async def _gathered(self, group: Group) -> Gathered:
+    async def _gathered(self, group: JobFilter) -> BatchState:
         jobs = await self._found(group)
         now = self._clock.now()
-        settling = [job for job in jobs if job.unsettled and now - (job.finished_at or now) < SETTLE_WAIT_S]
-        open_jobs = [job for job in jobs if not job.terminal or job in settling]
+        settling = [job for job in jobs if job.unsettled and now - (job.finished_at or now) < FINALIZE_WAIT_S]
+        open_jobs = [job for job in jobs if not job.is_terminal or job in settling]
         for job in jobs:
             if not _asks(job):
                 self._told.pop(job.id, None)
         anew = [job for job in open_jobs if self._asks_anew(job)]
-        ended = [job for job in jobs if job.terminal and job not in settling]
+        ended = [job for job in jobs if job.is_terminal and job not in settling]
         fresh = sorted((job for job in ended if job.delivered_at is None), key=lambda job: job.finished_at or 0.0)
-        return Gathered(
+        return BatchState(
             [*fresh, *anew],
             [job for job in open_jobs if not _asks(job)],
             [job for job in open_jobs if _asks(job) and job not in anew],
@@ -494,29 +494,29 @@ class Engine:
     async def _watched(self, job: Job, wait_s: float, arrived: Callable[[Job], bool] = _asks) -> Job:
         """Wait for the job's end with upstream looked at often; a wait that runs out is no error."""
         now = self._clock.now()
-        await self._store.watch(job.id, now, now + max(0.0, wait_s) + WATCHED_S)
+        await self._store.mark_watched(job.id, now, now + max(0.0, wait_s) + WATCHED_S)
         self._wake()
         return await self._placed(await self._until(job, arrived, wait_s))
 
     async def _settled(self, job: Job) -> Job:
         """The job; where something follows its end, once that is done or was waited for long enough."""
-        if not (job.terminal and job.unsettled and isinstance(self._upstream, Upstream)):
+        if not (job.is_terminal and job.unsettled and isinstance(self._upstream, Upstream)):
             return job
-        if any(event.kind == UNSETTLED for event in await self._store.events(job.id)):
+        if any(event.kind == UNSETTLED for event in await self._store.get_events(job.id)):
             return job  # it failed before and may fail for hours
-        with self._clock.limit(SETTLE_WAIT_S):
+        with self._clock.limit(FINALIZE_WAIT_S):
             while job.unsettled:
-                await self._store.changed(job.id, job.revision)
+                await self._store.wait_for_change(job.id, job.revision)
                 job = await self._store.get(job.id) or job
         return job
 
     async def _cancel(self, job: Job) -> None:
-        if job.terminal:
+        if job.is_terminal:
             return
         upstream = self._working()
         job = await self._store.request_cancel(job.id, self._clock.now()) or job
         if (
-            not job.terminal
+            not job.is_terminal
             and job.turn.response_id is not None
             and job.turn.base_url == upstream.client.endpoint.base_url
         ):
@@ -524,19 +524,19 @@ class Engine:
 
     async def _stopped(self, job: Job, wait_s: float) -> Job:
         job = await self._store.get(job.id) or job
-        return job if job.terminal else await self._watched(job, wait_s)
+        return job if job.is_terminal else await self._watched(job, wait_s)
 
     async def _placed(self, job: Job) -> Job:
         """The job; where it waits for a slot, with how many go before it."""
         if job.status is not Status.PENDING or job.activity != WAITING:
             return job
-        return replace(job, activity=f"{WAITING}, {await self._store.ahead(job)} ahead")
+        return replace(job, activity=f"{WAITING}, {await self._store.count_ahead(job)} ahead")
 
     async def _until(self, job: Job, arrived: Callable[[Job], bool], wait_s: float) -> Job:
         """The job once it has ended or arrived somewhere, or as it stands after `wait_s`."""
         with self._clock.limit(wait_s):
-            while not (job.terminal or arrived(job)):
-                await self._store.changed(job.id, job.revision)
+            while not (job.is_terminal or arrived(job)):
+                await self._store.wait_for_change(job.id, job.revision)
                 job = await self._store.get(job.id) or job
         return job
 
@@ -557,7 +557,7 @@ def _arrived(job: Job) -> bool:
 
 def _news(job: Job) -> bool:
     """Whether the job ended and nobody was handed its end."""
-    return job.terminal and job.delivered_at is None
+    return job.is_terminal and job.delivered_at is None
 
 
 def _answers(asked: Mapping[str, Call], reply: Reply) -> list[Call]:

@@ -19,7 +19,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.rendering import content
-from agent_jobs.store.base import Made, Store
+from agent_jobs.store.base import OutputFile, Store
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ T = TypeVar("T")
 #: Of a name in UTF-8, so that with what stands around it any file system takes it (255 bytes).
 NAME_BYTES, SUFFIX_BYTES = 120, 16
 #: What failed is tried again so long.
-SETTLE_MAX_S = 86_400.0
+FINALIZE_MAX_S = 86_400.0
 
 
-class Settler:
+class Finalizer:
     """Settles the jobs of one endpoint.
 
     Args:
@@ -50,23 +50,23 @@ class Settler:
         self._results = results
         self._made = made
 
-    async def closed(self, job: Job) -> Job:
+    async def prepare_end(self, job: Job) -> Job:
         """An ended job as it is kept: with its cost, without echoed secrets, marked where something is left to do."""
-        if not (job.terminal or job.turn.acting):
+        if not (job.is_terminal or job.turn.acting):
             return job
         if job.output is not None and job.output.response:
             job = replace(job, output=replace(job.output, response=content.without_secrets(job.output.response)))
         # A run that may go on unknown to us may still need its files.
-        uploaded = not job.unconfirmed and bool(await self._store.uploads(job.id))
+        uploaded = not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
         left = uploaded or bool(self._results and job.output) or bool(content.files(_output(job)))
-        job = replace(job, unsettled=left and job.terminal)
+        job = replace(job, unsettled=left and job.is_terminal)
         try:
             return replace(job, cost_usd=await self._cost_usd(job))
         except Exception:  # a paid result must not wait for what is only told about it
             logger.exception("%s: its cost could not be worked out", job.id)
             return replace(job, cost_usd=None)
 
-    async def settle(self, job: Job, *, delete_uploads: bool = True) -> bool:
+    async def finalize(self, job: Job, *, delete_uploads: bool = True) -> bool:
         """Do what is left to do for an ended job, each thing whatever becomes of the others.
 
         Without `delete_uploads`, what it uploaded stays at the provider until the next process settles it.
@@ -82,29 +82,29 @@ class Settler:
                 failures.append(error)
                 return None
 
-        whole = replace(job, output=await self._store.output(job.id) or job.output)
+        whole = replace(job, output=await self._store.get_output(job.id) or job.output)
         files = content.files_with_data(_output(whole))
         named = zip(_named([file for file, _ in files]), files, strict=True)
         made = [await tried(self._save(whole, name, file, data)) for (name, file), (_, data) in named]
         path = await tried(self._write_result(whole))
-        uploaded = [each.file_id for each in await self._store.uploads(job.id) if each.file_id is not None]
+        uploaded = [each.file_id for each in await self._store.get_uploads(job.id) if each.file_id is not None]
         for file_id in uploaded if delete_uploads else ():
             await tried(self._client.delete_file(file_id))
         if failures:
             await self._tell(job, "; ".join(map(str, failures)))
-        if not all(map(_lost, failures)) and self._clock.now() - (job.finished_at or 0.0) < SETTLE_MAX_S:
+        if not all(map(_lost, failures)) and self._clock.now() - (job.finished_at or 0.0) < FINALIZE_MAX_S:
             return False
         if uploaded and not delete_uploads:
             return False
-        await self._store.settle(job.id, path or "", [each for each in made if each is not None])
+        await self._store.mark_finalized(job.id, path or "", [each for each in made if each is not None])
         return True
 
     async def _tell(self, job: Job, why: str) -> None:
         """Note for people what cannot be done, once for each reason. The result itself is safe in the store."""
-        told = {event.text for event in await self._store.events(job.id) if event.kind == UNSETTLED}
+        told = {event.text for event in await self._store.get_events(job.id) if event.kind == UNSETTLED}
         if why not in told:
             logger.warning("%s: not all of its files can be dealt with: %s", job.id, why)
-            await self._store.record(job.id, self._clock.now(), UNSETTLED, why)
+            await self._store.record_event(job.id, self._clock.now(), UNSETTLED, why)
 
     async def _cost_usd(self, job: Job) -> float | None:
         """What all turns cost; unknown if one's is."""
@@ -114,7 +114,7 @@ class Settler:
         if (job.turn.number > 1 or job.usage_before is not None) and job.cost_before_usd is None:
             return None
         before = job.cost_before_usd or 0.0
-        if job.turn.response_id is None and not job.unconfirmed:
+        if job.turn.response_id is None and not job.is_unconfirmed:
             return before  # nothing of this turn was accepted
         if not response:
             return None
@@ -127,7 +127,7 @@ class Settler:
             return ""
         return await self._write(self._results / _name(job), content.markdown(job).encode())
 
-    async def _save(self, job: Job, name: str, file: content.Entry, data: bytes | None) -> Made | None:
+    async def _save(self, job: Job, name: str, file: content.Entry, data: bytes | None) -> OutputFile | None:
         """Write one file that the run made; None for one that is not ours to fetch."""
         path = self._made / job.id / name
         if file["type"] == "sandbox_file":
@@ -141,7 +141,7 @@ class Settler:
                 if there
                 else self._client.container_file(file["container_id"], file["file_id"])
             )
-        return None if data is None else Made(name, await self._write(path, data), len(data))
+        return None if data is None else OutputFile(name, await self._write(path, data), len(data))
 
     async def _linked(self, file: content.Entry) -> bytes | None:
         """Return what a file holds that only the text links, from the first container that has it."""

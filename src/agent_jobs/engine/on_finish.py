@@ -26,7 +26,7 @@ from anyio.lowlevel import current_token
 from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Call, Job
-from agent_jobs.jobs.queries import Made
+from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.rendering import answers
 from agent_jobs.store.base import Store
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 #: How often to look what ended; and how old an end may be when this process comes, to be told still.
 LOOK_S, NEWS_S = 1.0, 600.0
 #: Files that follow an end are waited for so long; and the host's model may answer a question, unless it is told.
-SETTLE_WAIT_S, ANSWER_WAIT_S = 3.0, 10.0
+FINALIZE_WAIT_S, ANSWER_WAIT_S = 3.0, 10.0
 AT_ONCE = 4
 LIMIT_S = 30.0
 #: At the end of this process commands get so long, and then go on without it.
@@ -129,9 +129,9 @@ class Notifier:
         try:
             while len(self._running) < AT_ONCE:
                 now = self._clock.now()
-                news = await self._store.news(
+                news = await self._store.pending_notification(
                     self._since,
-                    settled_before=now - SETTLE_WAIT_S * patience,
+                    settled_before=now - FINALIZE_WAIT_S * patience,
                     asked_before=now - ANSWER_WAIT_S * patience,
                 )
                 if news is None:
@@ -146,7 +146,7 @@ class Notifier:
         # All is read before the claim, after which a kill leaves this untold.
         told = await self._notice(job_id)
         with anyio.CancelScope(shield=True):
-            if await self._store.claim_news(job_id, at) and told is not None:
+            if await self._store.claim_notification(job_id, at) and told is not None:
                 self._start(job_id, told)
 
     async def _notice(self, job_id: str) -> dict[str, Any] | None:
@@ -155,8 +155,8 @@ class Notifier:
             job = await self._store.get(job_id)
             if job is None:
                 return None  # purged just now
-            calls = [] if job.terminal else await self._store.calls(job_id, job.turn.number)
-            return notice(job, calls, await self._store.made(job_id), self._clock.now())
+            calls = [] if job.is_terminal else await self._store.get_calls(job_id, job.turn.number)
+            return notice(job, calls, await self._store.get_output_files(job_id), self._clock.now())
         except Exception:
             logger.exception("%s: AGENT_JOBS_ON_FINISH is not told of it", job_id)
             return None
@@ -178,10 +178,10 @@ class Notifier:
         threading.Thread(target=run, daemon=True).start()
 
 
-def notice(job: Job, calls: Sequence[Call], made: Sequence[Made], now: float) -> dict[str, Any]:
+def notice(job: Job, calls: Sequence[Call], made: Sequence[OutputFile], now: float) -> dict[str, Any]:
     """What the command is told of a job: how it ended with the beginning of its output, or what it asks for."""
     waiting = [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
-    shown = answers.ended(job) if job.terminal else answers.asking(job, waiting, may_approve=True)
+    shown = answers.ended(job) if job.is_terminal else answers.asking(job, waiting, may_approve=True)
     told = {
         "job_id": job.id,
         "status": job.status,

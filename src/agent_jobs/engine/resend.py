@@ -10,7 +10,7 @@ from math import inf
 from uuid import uuid4
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.finalize import Settler
+from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class Resender:
     """Rewrites turns that upstream cannot go on from."""
 
-    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, settler: Settler) -> None:
+    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, settler: Finalizer) -> None:
         self._store = store
         self._client = client
         self._clock = clock
@@ -32,19 +32,24 @@ class Resender:
     async def after_refusal(self, job: Job, error: UpstreamError) -> bool:
         """If upstream refused a turn because it lacks what goes before, rewrite the turn and return True."""
         rewritten = await self._rewrite_turn(job, error.code, error.param, str(error))
-        if rewritten is None or await self._store.save(job.unsent("")) is None:
+        if rewritten is None or await self._store.save(job.mark_not_sent("")) is None:
             return False
-        await self._store.record(job.id, self._clock.now(), "rebuilt", str(error))
-        return await self._store.rewrite(replace(job, context="rebuilt", turn=rewritten))
+        await self._store.record_event(job.id, self._clock.now(), "rebuilt", str(error))
+        return await self._store.rewrite_request(replace(job, context="rebuilt", turn=rewritten))
 
     async def after_failure(self, failed: Job) -> bool:
         """If a response failed because upstream lacks what goes before, have its turn sent again and return True."""
         response_id, error = failed.turn.response_id, failed.error
         again = await self.find_rewritten(failed)
-        if again is None or error is None or response_id is None or not await self._store.resend(again, response_id):
+        if (
+            again is None
+            or error is None
+            or response_id is None
+            or not await self._store.reset_for_resend(again, response_id)
+        ):
             return False
         logger.info("%s: %s failed without what it goes on from; sent again", failed.id, response_id)
-        await self._store.record(failed.id, self._clock.now(), "rebuilt", f"{response_id}: {error.message}")
+        await self._store.record_event(failed.id, self._clock.now(), "rebuilt", f"{response_id}: {error.message}")
         return True
 
     async def find_rewritten(self, failed: Job) -> Job | None:
@@ -74,9 +79,9 @@ class Resender:
         try:
             look = await self._client.retrieve(job.turn.response_id or "")
         except UpstreamError:
-            failed = job.failed(error.code, error.message, now)
+            failed = job.mark_failed(error.code, error.message, now)
             return replace(failed, counted={"error": {"param": param}})
-        seen = job.observe(look.response, now)
+        seen = job.apply_response(look.response, now)
         return replace(seen, error=error) if seen.status is Status.FAILED else seen
 
     async def _rewrite_turn(
@@ -92,7 +97,7 @@ class Resender:
             return None if kept == body else replace(turn, request=kept)
         if turn.rebuilt or not history.forgotten(body, code, param, "" if answered else words, named_in=words):
             return None
-        exchanges = await self._store.thread(job.id, before_turn=turn.number)
+        exchanges = await self._store.get_exchanges(job.id, before_turn=turn.number)
         if not exchanges:
             return None
         return replace(turn, request=history.continued(body, {}, exchanges), rebuilt=True)
@@ -114,7 +119,7 @@ class Resender:
         used = Usage.of(_response_of(failed).get("usage"))
         if used is None or (used == Usage() and not used.partial):
             return again
-        cost_usd = (await self._settler.closed(failed)).cost_usd
+        cost_usd = (await self._settler.prepare_end(failed)).cost_usd
         failed_usd = None if cost_usd is None else cost_usd - (failed.cost_before_usd or 0.0)
         most_usd = inf if failed.max_cost_usd is None else failed.max_cost_usd
         if most_usd < inf and failed_usd is None:

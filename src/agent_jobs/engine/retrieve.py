@@ -15,7 +15,7 @@ from anyio.from_thread import run_sync
 from anyio.lowlevel import current_token
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.finalize import Settler
+from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.resend import Resender
 from agent_jobs.errors import AccountError, MissingError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Status
@@ -30,7 +30,7 @@ MAX_ASKED_WAIT_S = 120.0
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
-class Retrieved(NamedTuple):
+class RetrieveOutcome(NamedTuple):
     """A job as a GET of its response shows it, and what the GET said beside that."""
 
     job: Job | None  #: None where only another key can see the response
@@ -38,24 +38,28 @@ class Retrieved(NamedTuple):
     error: UpstreamError | None = None  #: why there was no response object
 
 
-async def retrieve(client: ResponsesClient, clock: Clock, job: Job) -> Retrieved:
+async def retrieve(client: ResponsesClient, clock: Clock, job: Job) -> RetrieveOutcome:
     """GET a job's response and take in what it shows; no failure of that ends a job, unless it is not there."""
     now = clock.now()
     try:
         look = await client.retrieve(job.turn.response_id or "")
     except (MissingError, AccountError) as error:
         if job.turn.fingerprint not in ("", client.endpoint.fingerprint):
-            return Retrieved(None, error=error)  # whoever has its key can see it
-        seen = job.missed(now) if isinstance(error, MissingError) else job.unreached(f"cannot look: {error}", now)
-        return Retrieved(seen, error=error)
+            return RetrieveOutcome(None, error=error)  # whoever has its key can see it
+        seen = (
+            job.mark_not_found(now)
+            if isinstance(error, MissingError)
+            else job.mark_unreachable(f"cannot look: {error}", now)
+        )
+        return RetrieveOutcome(seen, error=error)
     except UpstreamError as error:
         lost = job.turn.mode == "foreground" and is_not_served(error)
-        seen = job.missed(now) if lost else job.unreached(f"cannot look: {error}", now)
+        seen = job.mark_not_found(now) if lost else job.mark_unreachable(f"cannot look: {error}", now)
         if error.code == "not_a_responses_api":
             logger.warning("%s: %s", job.id, error)
-        return Retrieved(seen, min(error.retry_after_s or 0.0, MAX_ASKED_WAIT_S), error)
-    seen = _with_actual_mode(job.observe(look.response, clock.now()))
-    return Retrieved(seen, min(look.poll_after_s or 0.0, MAX_ASKED_WAIT_S))
+        return RetrieveOutcome(seen, min(error.retry_after_s or 0.0, MAX_ASKED_WAIT_S), error)
+    seen = _with_actual_mode(job.apply_response(look.response, clock.now()))
+    return RetrieveOutcome(seen, min(look.poll_after_s or 0.0, MAX_ASKED_WAIT_S))
 
 
 def _with_actual_mode(seen: Job) -> Job:
@@ -96,7 +100,7 @@ class Collector:
     the next process that works on the job. It claims no job.
     """
 
-    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, settler: Settler) -> None:
+    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, settler: Finalizer) -> None:
         self._store = store
         self._client = client
         self._clock = clock
@@ -132,10 +136,10 @@ class Collector:
                 return  # another process was first
             if retrieved.error is None:
                 self._retrieved[job.id] = saved
-            if saved.terminal:
+            if saved.is_terminal:
                 logger.info("%s: ended, %s", job.id, saved.status)
-            if saved.terminal and saved.unsettled:
-                await self._settler.settle(saved, delete_uploads=False)
+            if saved.is_terminal and saved.unsettled:
+                await self._settler.finalize(saved, delete_uploads=False)
         except StoreError as error:
             logger.warning("%s: %s", job.id, error)
         except Exception:
@@ -145,7 +149,7 @@ class Collector:
         """Write down what was seen, unless a write before failed: a locked database is waited for once."""
         saved: Job | None = None
         with anyio.CancelScope(shield=True):  # what arrived in time is kept
-            job = await self._settler.closed(job)
+            job = await self._settler.prepare_end(job)
             async with self._saving:
                 if not self._store_failed:
                     self._store_failed = True

@@ -22,9 +22,9 @@ from agent_jobs.jobs.queries import Estimate
 from agent_jobs.pricing.prices import Bound, Prices, day_start
 from agent_jobs.request.added_parameters import ASKED
 from agent_jobs.request.body import (
-    Order,
     Preset,
     Secret,
+    StartRequest,
     asked_by,
     build,
     given_options,
@@ -53,7 +53,7 @@ TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class StartDefaults:
     """What the user set for new jobs.
 
     Args:
@@ -78,7 +78,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Intended:
+class PlannedStart:
     """The jobs of an order, and what is to be written down with them."""
 
     jobs: list[Job]
@@ -87,10 +87,10 @@ class Intended:
     allow_duplicate: bool = False  #: also where a job does the same work already
 
 
-class Intake:
+class StartPlanner:
     """Makes jobs for one endpoint by the user's terms."""
 
-    def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, terms: Terms) -> None:
+    def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, terms: StartDefaults) -> None:
         self._store = store
         self._endpoint = endpoint
         self._clock = clock
@@ -101,7 +101,7 @@ class Intake:
         """Return why no job can be given the user's tools, if that is so."""
         return self._terms.toolbox.warnings if self._terms.toolbox is not None else ()
 
-    async def jobs(self, order: Order) -> Intended:
+    async def jobs(self, order: StartRequest) -> PlannedStart:
         """The jobs of an order, not yet written down.
 
         Raises:
@@ -116,14 +116,14 @@ class Intake:
         bounded = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
         jobs, parts = [job for job, _ in bounded], max((each for _, each in bounded), key=len, default="")
         budget = self._terms.budget_usd
-        return Intended(
+        return PlannedStart(
             jobs,
             [Upload(one.name, one.data) for one in uploads],
             None if budget is None else Budget(budget, day_start(self._clock.now()), self._terms.budget_spent, parts),
             allow_duplicate=bool(order.options.get("allow_duplicate")),
         )
 
-    async def estimate(self, order: Order) -> Estimate:
+    async def estimate(self, order: StartRequest) -> Estimate:
         """What the order would send and cost; nothing is written down.
 
         Raises:
@@ -148,7 +148,9 @@ class Intake:
             bound_parts=parts,
         )
 
-    async def _check_fits(self, order: Order, body: JSON, attached: Sequence[Attachment], history_tokens: int) -> None:
+    async def _check_fits(
+        self, order: StartRequest, body: JSON, attached: Sequence[Attachment], history_tokens: int
+    ) -> None:
         """Refuse what the model certainly cannot read; a model that is not known is not asked about."""
         parts = {
             "the prompt": max(map(_least_tokens, order.prompts)),
@@ -174,7 +176,7 @@ class Intake:
             "leave some of it out, or split it."
         )
 
-    async def _drafted(self, order: Order, batch: str) -> "_Draft":
+    async def _drafted(self, order: StartRequest, batch: str) -> "_Draft":
         order.check()
         order = replace(order, options=given_options(order.preset, order.options, self._terms.presets))
         options = options_with(order.preset, order.options, self._terms.presets)
@@ -188,7 +190,7 @@ class Intake:
 
     def _job(
         self,
-        order: Order,
+        order: StartRequest,
         prompt: str,
         batch: str,
         options: JSON,
@@ -304,7 +306,7 @@ class Intake:
         url, tokens = self._endpoint.base_url, previous.tokens
         return self._terms.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)
 
-    async def _attached(self, order: Order, options: JSON, previous: "_Previous") -> list[Attachment]:
+    async def _attached(self, order: StartRequest, options: JSON, previous: "_Previous") -> list[Attachment]:
         if not order.files:
             return []
         tools = items_of(options.get("tools", previous.request.get("tools")))
@@ -326,7 +328,7 @@ class Intake:
         if link and job.status is Status.COMPLETED:
             return replace(before, link=link, tokens=tokens, least_tokens=await self._history_tokens(job))
         number, response = await self._last_turn(job)
-        calls = await self._store.calls(job_id, number)
+        calls = await self._store.get_calls(job_id, number)
         cut = job.status is Status.INCOMPLETE
         why = "the response was cut before it ended" if cut else f"the job ended {job.status} before that"
         closing = history.closing_answers(response, calls, why)
@@ -337,7 +339,7 @@ class Intake:
         if not history.tells(response, closing if brought else ()):
             asked = ", only with calls that were not made" if closing else ""
             raise RequestError(f"{job_id} ended {job.status} without an output to go on from{asked}: start anew.")
-        exchanges = await self._store.thread(job_id, before_turn=number + 1)
+        exchanges = await self._store.get_exchanges(job_id, before_turn=number + 1)
         if not exchanges:
             raise RequestError(
                 f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
@@ -354,18 +356,18 @@ class Intake:
                 f"{job_id} waits for answers, which agent_poll shows: agent_reply and let it end, or agent_cancel it, "
                 "then go on from it."
             )
-        if job is None or not job.terminal:
+        if job is None or not job.is_terminal:
             raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
         return job
 
     async def _last_turn(self, job: Job) -> tuple[int, JSON]:
         """Return the number of the last turn that brought anything, and its response."""
-        output = await self._store.output(job.id) if job.output is not None else None
+        output = await self._store.get_output(job.id) if job.output is not None else None
         response = (output.response if output else None) or {}
         if history.brings(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed goes on from the calls of the one before it.
-        before = await self._store.thread(job.id, before_turn=job.turn.number)
+        before = await self._store.get_exchanges(job.id, before_turn=job.turn.number)
         return job.turn.number - 1, before[-1][1] if before else {}
 
     async def _history_tokens(self, job: Job) -> int:
@@ -373,7 +375,7 @@ class Intake:
         usage, tools = job.usage, items_of(job.turn.request.get("tools"))
         if usage is not None and not usage.partial and not tools:  # with tools its input was counted several times
             return usage.input_tokens + max(0, usage.output_tokens - usage.reasoning_tokens)
-        return history.said_chars(await self._store.thread(job.id)) // MOST_TOKEN_CHARS
+        return history.said_chars(await self._store.get_exchanges(job.id)) // MOST_TOKEN_CHARS
 
     def _link(self, job: Job, conversation: bool | str | None) -> JSON:
         """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""

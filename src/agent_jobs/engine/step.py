@@ -15,13 +15,13 @@ from math import inf
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.background_check import Holds
-from agent_jobs.engine.finalize import Settler
+from agent_jobs.engine.background_check import BackgroundCheck
+from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.retrieve import retrieve
-from agent_jobs.engine.step_result import After, Done, Parked
-from agent_jobs.engine.stream import Follower
-from agent_jobs.engine.tool_loop import Loop
+from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
+from agent_jobs.engine.stream import StreamReader
+from agent_jobs.engine.tool_loop import ToolLoop
 from agent_jobs.errors import (
     AccountError,
     BusyError,
@@ -38,42 +38,42 @@ from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, 
 from agent_jobs.request.body import sent_as, sentence_for, with_files
 from agent_jobs.request.hosted_tools import Secret, resolved
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, bare, in_background
+from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, in_background, redacted_url
 
 logger = logging.getLogger(__name__)
 
 #: A connection that sends anything is read on for the id so long (seen: 301 s of nothing but keepalives).
-BIRTH_LIMIT_S = 900.0
+CREATE_LIMIT_S = 900.0
 #: At shutdown an id that is on its way gets so long to arrive; hosts kill soon after.
-BIRTH_GRACE_S = 1.5
+CREATE_GRACE_S = 1.5
 RELAUNCH_MIN_S, RELAUNCH_MAX_S = 2.0, 60.0
 #: A stream that lives may still miss the end, so a followed job is looked at all the same, seldom.
-FAR_LOOK_S = 290.0
+FAR_RETRIEVE_S = 290.0
 #: A look whose answer came after that of a newer one is repeated.
 OVERTAKEN_S = 1.0
 CANCEL_AGAIN_S, CANCEL_RETRY_S = 30.0, 5.0
 #: Nothing was sent in so long: the work is not wanted any more.
 PENDING_MAX_S = 7 * 86_400.0
 #: Past its limit a run that cannot be asked about is asked about so often, and so long.
-OVERDUE_LOOK_S, COLLECT_S = 300.0, 86_400.0
+OVERDUE_POLL_S, COLLECT_S = 300.0, 86_400.0
 STORE_RETRY_S = 1.0
 #: After a refused key or an empty account, new work is refused for so long; looks go on and end it sooner.
 PAUSE_S = 60.0
 #: A job of a key that this process lacks is left to others for so long.
 LET_GO_S = 60.0
 #: What follows a job's end is tried again so often.
-SETTLE_AGAIN_S = 30.0
+FINALIZE_AGAIN_S = 30.0
 #: What an endpoint taught is kept for a day.
 MODE_KEPT_S = 86_400.0
 #: What to try where an endpoint refuses a way of sending.
-LESSER: Mapping[Mode, Mode] = {"background_stream": "background", "background": "foreground"}
+FALLBACK_MODE: Mapping[Mode, Mode] = {"background_stream": "background", "background": "foreground"}
 WAY_OF_SENDING = re.compile(r"\b(background|stream|streaming|store)\b")
 #: What is wrong with an account, where upstream's code tells a person what to mend.
 ACCOUNT_CODES = frozenset({"invalid_api_key", "insufficient_quota"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RunLimits:
     """How much is done at once, and how long a run may take.
 
     Args:
@@ -92,7 +92,7 @@ class Limits:
     mode: Mode | None = None
 
 
-class Advancer:
+class JobStepper:
     """The steps of jobs at one endpoint."""
 
     def __init__(
@@ -100,9 +100,9 @@ class Advancer:
         store: Store,
         client: ResponsesClient,
         clock: Clock,
-        limits: Limits,
-        settler: Settler,
-        loop: Loop,
+        limits: RunLimits,
+        settler: Finalizer,
+        loop: ToolLoop,
         secrets: Mapping[str, Secret],
     ) -> None:
         self._store = store
@@ -113,10 +113,10 @@ class Advancer:
         self._loop = loop
         self._secrets = secrets
         self._resender = Resender(store, client, clock, settler)
-        self._follower = Follower(store, clock, limits.follow, settler.closed, self._resender.after_failure)
+        self._follower = StreamReader(store, clock, limits.follow, settler.prepare_end, self._resender.after_failure)
         self._births: set[anyio.CancelScope] = set()
         self._hurried = False
-        self._holds = Holds(store, client, clock, self._follower)
+        self._holds = BackgroundCheck(store, client, clock, self._follower)
         self._paused: tuple[float, str] | None = None
 
     @property
@@ -132,22 +132,22 @@ class Advancer:
         """Write down what followed jobs tell on their way, for ever."""
         await self._follower.keep()
 
-    async def advance(self, job_id: str) -> Done | After | Parked:
+    async def run_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
         """Take the one step that the job's row asks for: launch, cancel or look."""
         job = await self._store.get(job_id)
-        if job is None or job.terminal:
-            settled = job is None or not job.unsettled or await self._settler.settle(job)
-            return Done() if settled else After(SETTLE_AGAIN_S)
+        if job is None or job.is_terminal:
+            settled = job is None or not job.unsettled or await self._settler.finalize(job)
+            return Done() if settled else RunAgain(FINALIZE_AGAIN_S)
         if job.turn.acting:
-            return await self._loop.act(job)
+            return await self._loop.run_tools(job)
         if job.turn.response_id is None:
-            return await (self._launch(job) if job.unsent_turn else self._orphaned(job))
+            return await (self._launch(job) if job.has_unsent_turn else self._orphaned(job))
         stopping = job.cancel_requested_at is not None or job.turn.timed_out_at is not None
         if stopping and job.turn.mode != "foreground":
             return await self.cancel(job)
-        return await self._look(job)
+        return await self._retrieve(job)
 
-    async def cancel(self, job: Job) -> Done | After:
+    async def cancel(self, job: Job) -> Done | RunAgain:
         """Have upstream stop, and read how the response stands after it. Takes no claim on the job."""
         response_id = job.turn.response_id
         if response_id is None or job.turn.acting:
@@ -161,10 +161,10 @@ class Advancer:
             except MissingError:
                 pass  # the look counts it
             except UpstreamError as error:
-                await self._store.forget_cancel(job.id)
-                await self._store.save(job.unreached(f"cannot cancel: {error}", self._clock.now()), held=False)
-                return await self._overdue(job) or After(error.retry_after_s or CANCEL_RETRY_S)
-        return await self._look(job, held=False)
+                await self._store.clear_cancel_claim(job.id)
+                await self._store.save(job.mark_unreachable(f"cannot cancel: {error}", self._clock.now()), held=False)
+                return await self._overdue(job) or RunAgain(error.retry_after_s or CANCEL_RETRY_S)
+        return await self._retrieve(job, held=False)
 
     async def give_up_lost(self) -> None:
         """End the jobs at other endpoints that no process came to work on, for a day past their limit."""
@@ -178,17 +178,17 @@ class Advancer:
             if job is not None:
                 await self._give_up(job, "no server ran")
 
-    def hurry(self) -> None:
+    def begin_shutdown(self) -> None:
         """Give the ids that are on their way a last moment to arrive."""
         self._hurried = True
         for birth in self._births:
-            birth.deadline = min(birth.deadline, anyio.current_time() + BIRTH_GRACE_S)
+            birth.deadline = min(birth.deadline, anyio.current_time() + CREATE_GRACE_S)
 
-    async def _launch(self, job: Job) -> Done | After | Parked:
+    async def _launch(self, job: Job) -> Done | RunAgain | WaitForSlot:
         """Send the POST, if this caller wins the right to, and stay until the response has an id."""
         now = self._clock.now()
         if job.cancel_requested_at is not None:
-            await self._save(job.cancelled(now))
+            await self._save(job.mark_cancelled(now))
             return Done()
         if job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
             await self._fail(job, "deadline_exceeded", "upstream could not be reached for a week; nothing was sent")
@@ -197,7 +197,7 @@ class Advancer:
             await self._fail(job, "deadline_exceeded", f"its time limit passed before turn {job.turn.number} was taken")
             return Done()
         # Not to be cancelled between the first byte and the id: the run would be paid and lost.
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + BIRTH_LIMIT_S) as birth:
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CREATE_LIMIT_S) as birth:
             self._births.add(birth)
             try:
                 job = await self._in_conversation(job)
@@ -209,10 +209,10 @@ class Advancer:
                 code = error.code if error.code in ACCOUNT_CODES else "account_refused"
                 await self._fail(job, code, str(error))
             except RefusedError as error:
-                if await self._drop(job, error) or await self._taught(job, error):
-                    return After(0)
+                if await self._drop(job, error) or await self._fall_back_mode(job, error):
+                    return RunAgain(0)
                 if await self._resender.after_refusal(job, error):
-                    return After(0)
+                    return RunAgain(0)
                 why = sentence_for(error.code, error.param, str(error), job.turn.request)
                 await self._fail(job, error.code or "upstream_rejected", why)
             except RequestError as error:
@@ -220,23 +220,23 @@ class Advancer:
             except UnclearError as error:
                 # A gateway's 500 may be another server's "not found".
                 if error.status is not None and await self._resender.after_refusal(job, error):
-                    return After(0)
+                    return RunAgain(0)
                 return await self._unconfirmed(job, str(error))
             except _NotOursError:
                 # Parks nothing but a job that is still pending and ours; a later turn has its slot.
-                return Parked() if job.turn.number == 1 else After(CANCEL_RETRY_S)
+                return WaitForSlot() if job.turn.number == 1 else RunAgain(CANCEL_RETRY_S)
             finally:
                 self._births.discard(birth)
             return Done()
-        return After(0)  # the limit ended it: the row says whether anything was sent
+        return RunAgain(0)  # the limit ended it: the row says whether anything was sent
 
-    async def _create(self, job: Job, file_ids: Sequence[str], birth: anyio.CancelScope) -> Done | After:
+    async def _create(self, job: Job, file_ids: Sequence[str], birth: anyio.CancelScope) -> Done | RunAgain:
         """POST, write the id down, and read on: for speed, or because the run would end with the connection."""
 
         async def before_sending() -> None:
             nonlocal job
-            job = job.sent(self._clock.now())
-            if not await self._store.begin(job, self._limits.concurrent):
+            job = job.mark_sending(self._clock.now())
+            if not await self._store.begin_sending(job, self._limits.concurrent):
                 raise _NotOursError
 
         # Another key may have written the job down; the response will be this one's.
@@ -248,7 +248,7 @@ class Advancer:
         create = self._client.create(body, request_id=job.turn.request_id, before_sending=before_sending)
         async with aclosing(create) as events:
             async for event in events:
-                job = job.apply(event, self._clock.now())
+                job = job.apply_event(event, self._clock.now())
                 if (response_id := job.turn.response_id) is None:
                     continue
                 if in_background(event) is False:
@@ -256,19 +256,19 @@ class Advancer:
                 if not self._hurried:
                     birth.deadline = inf  # an id is not given up while this process lives
                 unsaid = in_background(event) is None and event.get("type") != ANSWERED_JSON
-                is_open = not job.terminal and job.turn.mode != "foreground" and self._limits.mode is None
+                is_open = not job.is_terminal and job.turn.mode != "foreground" and self._limits.mode is None
                 if unsaid and is_open:
                     self._holds.begin(job.id)
-                cancelling = await self._born(job, response_id)
+                cancelling = await self._record_response_id(job, response_id)
                 job = await self._holds.decide(job)
                 self._births.discard(birth)
                 birth.shield, birth.deadline = False, inf
-                if job.terminal or cancelling:
-                    return After(0)
+                if job.is_terminal or cancelling:
+                    return RunAgain(0)
                 if event.get("type") == ANSWERED_JSON:
                     return await self._poll(job)
                 if self._follower.has_room or in_background(event) is not True:
-                    return await self._holds.follow_and_ask(job.id, partial(self._follow, job, events))
+                    return await self._holds.stream_and_ask(job.id, partial(self._follow, job, events))
                 return await self._poll(job)
         raise UnclearError("upstream ended its answer before it named an id", code="no_id")
 
@@ -277,7 +277,7 @@ class Advancer:
         if self._limits.mode is not None:
             return self._limits.mode
         since = self._clock.now() - MODE_KEPT_S
-        taught = await self._store.mode(job.turn.base_url, str(job.turn.request.get("model")), since)
+        taught = await self._store.learned_mode(job.turn.base_url, str(job.turn.request.get("model")), since)
         return taught or ("background" if self._client.endpoint.azure else "background_stream")
 
     async def _without_refused(self, body: JSON, turn: Turn) -> JSON:
@@ -297,30 +297,30 @@ class Advancer:
             return False
         for name in new:
             if name == "store":  # what is not stored does not run in the background
-                await self._store.learn(base_url, str(body.get("model")), "foreground", now, str(error))
+                await self._store.learn_mode(base_url, str(body.get("model")), "foreground", now, str(error))
             if name != THIS_SCHEMA:
-                await self._store.learn_refused(base_url, _kept_as(name, body), now, str(error))
-            await self._store.record(job.id, now, "dropped", f"{name}: {error}")
-        if await self._store.save(job.unsent("")) is None:
+                await self._store.learn_refused_parameter(base_url, _kept_as(name, body), now, str(error))
+            await self._store.record_event(job.id, now, "dropped", f"{name}: {error}")
+        if await self._store.save(job.mark_not_sent("")) is None:
             return False
         if THIS_SCHEMA in new:
-            return await self._store.rewrite(replace(job, turn=replace(job.turn, request=lenient(body))))
+            return await self._store.rewrite_request(replace(job, turn=replace(job.turn, request=lenient(body))))
         return True
 
     def _can_drop(self, name: str) -> bool:
         return name != "store" or self._limits.mode in (None, "foreground")
 
-    async def _taught(self, job: Job, error: RefusedError) -> bool:
+    async def _fall_back_mode(self, job: Job, error: RefusedError) -> bool:
         """Whether a refusal names the way of sending and there is a lesser one, which is kept and tried next."""
         mode = await self._mode(job)
         named = WAY_OF_SENDING.search(f"{error.param} {error}".lower())
-        lesser = LESSER.get(mode)
+        lesser = FALLBACK_MODE.get(mode)
         if self._limits.mode is not None or lesser is None or not named:
             return False
         model, now = str(job.turn.request.get("model")), self._clock.now()
-        await self._store.learn(job.turn.base_url, model, lesser, now, str(error))
-        await self._store.record(job.id, now, lesser, str(error))
-        return await self._store.save(job.unsent("")) is not None
+        await self._store.learn_mode(job.turn.base_url, model, lesser, now, str(error))
+        await self._store.record_event(job.id, now, lesser, str(error))
+        return await self._store.save(job.mark_not_sent("")) is not None
 
     async def _in_conversation(self, job: Job) -> Job:
         """The job with a conversation of its own, if it asked for one."""
@@ -331,21 +331,21 @@ class Advancer:
         except UnclearError as error:
             raise _unsent(error) from error
         job = replace(job, turn=replace(job.turn, request=body))
-        if not await self._store.rewrite(job):
+        if not await self._store.rewrite_request(job):
             raise _NotOursError
         return job
 
     async def _uploaded(self, job: Job) -> list[str]:
         """The provider's ids of the files that go with the job, those that are not there yet handed over first."""
         file_ids: list[str] = []
-        for upload in await self._store.uploads(job.id):
+        for upload in await self._store.get_uploads(job.id):
             file_id = upload.file_id
             if file_id is None:
                 try:
                     file_id = await self._client.upload(upload.name, upload.data)
                 except UnclearError as error:
                     raise _unsent(error) from error
-                await self._store.uploaded(job.id, upload.name, file_id)
+                await self._store.record_upload(job.id, upload.name, file_id)
             file_ids.append(file_id)
         return file_ids
 
@@ -353,11 +353,11 @@ class Advancer:
         """Send nothing new for a while: every job would fail the same way."""
         self._paused = (self._clock.now() + PAUSE_S, str(error))
 
-    async def _born(self, job: Job, response_id: str) -> bool:
+    async def _record_response_id(self, job: Job, response_id: str) -> bool:
         """Write the id down before anybody is told of it; returns whether a cancel waited for it."""
         while True:
             try:
-                row = await self._store.attach(
+                row = await self._store.record_response_id(
                     job.id, job.turn.number, response_id, self._clock.now(), mode=job.turn.mode
                 )
                 if row is None:
@@ -377,28 +377,28 @@ class Advancer:
         """Write down a job that was sent, in a database that does not know it."""
         unsent = replace(job, status=Status.PENDING, key=None, turn=replace(job.turn, response_id=None))
         await self._store.add(unsent, allow_duplicate=True)
-        await self._store.begin(job)
+        await self._store.begin_sending(job)
 
-    async def _follow(self, job: Job, events: AsyncGenerator[JSON], *, attached: bool = False) -> After:
+    async def _follow(self, job: Job, events: AsyncGenerator[JSON], *, attached: bool = False) -> RunAgain:
         """Read the job's stream; what it leaves open, a GET decides."""
         if job.observed_by != "following":
             with suppress(StoreError):  # a note must not cost the stream
-                await self._store.record(job.id, self._clock.now(), "following")
+                await self._store.record_event(job.id, self._clock.now(), "following")
             job = replace(job, observed_by="following")
         held = job.turn.mode == "foreground"
         if not held:
             # A stream may live on and say nothing of an end; GETs of a foreground response may not be served.
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
-        job = await self._follower.follow(job, events, max(0.0, -overdue_s) if held else inf, attached=attached)
+        job = await self._follower.read_stream(job, events, max(0.0, -overdue_s) if held else inf, attached=attached)
         if job.turn.acting:
-            return After(0)
-        if job.terminal:
+            return RunAgain(0)
+        if job.is_terminal:
             logger.info("%s: ended, %s", job.id, job.status)
-            return After(0)
+            return RunAgain(0)
         error = self._follower.take_error(job.id)
         if error and await self._follower.insist(job, lambda: self._resender.after_stream_error(job, error)):
-            return After(0)
+            return RunAgain(0)
         if job.turn.mode == "foreground":
             return await self._end_held(job)
         if job.turn.detached == 0:
@@ -406,71 +406,71 @@ class Advancer:
         wait_s = 2.0 ** min(job.turn.detached, DETACHED_MAX)
         return replace(await self._poll(job, wait_s), not_before_s=wait_s)
 
-    async def _end_held(self, job: Job) -> After:
+    async def _end_held(self, job: Job) -> RunAgain:
         """Write down how a held run ended whose connection is over: by a cancel, by its limit, or by upstream."""
         row = await self._follower.insist(job, lambda: self._store.get(job.id))
         if row is not None and row.cancel_requested_at is not None:
-            ended = job.with_partial().cancelled(self._clock.now())
+            ended = job.with_partial().mark_cancelled(self._clock.now())
         elif job.turn.timed_out_at is not None:
-            ended = job.overran(self._clock.now())
+            ended = job.end_at_deadline(self._clock.now())
         else:
-            ended = await self._ask_for_rest(job.unfollowed())
-        if not (ended.terminal or ended.turn.acting):
+            ended = await self._ask_for_rest(job.mark_stream_failed())
+        if not (ended.is_terminal or ended.turn.acting):
             return await self._poll(ended)
         await self._follower.insist(ended, lambda: self._save_seen(ended))
         logger.info("%s: ended with its connection, %s", job.id, ended.status)
-        return After(0)
+        return RunAgain(0)
 
     async def _ask_for_rest(self, job: Job) -> Job:
         """Return a held run that upstream cut as a GET shows it, else with what was read of it."""
         try:
             look = await self._client.retrieve(job.turn.response_id or "")
-            seen = job.observe(look.response, self._clock.now())
+            seen = job.apply_response(look.response, self._clock.now())
             asked_for_more = not seen.turn.hollow
         except UpstreamError as error:
             now = self._clock.now()
-            seen = job.missed(now) if isinstance(error, MissingError) and job.counted is None else job
+            seen = job.mark_not_found(now) if isinstance(error, MissingError) and job.counted is None else job
             asked_for_more = job.counted is None
         if not asked_for_more and job.counted is not None:
             now = self._clock.now()
-            seen = replace(job, turn=replace(job.turn, hollow=HOLLOW_LOOKS)).observe(job.counted, now)
+            seen = replace(job, turn=replace(job.turn, hollow=HOLLOW_LOOKS)).apply_response(job.counted, now)
         return seen
 
-    async def _poll(self, job: Job, after_s: float | None = None) -> After:
+    async def _poll(self, job: Job, after_s: float | None = None) -> RunAgain:
         """From here on the job is looked at."""
         now = self._clock.now()
         await self._store.save(replace(job, observed_by="polling"))
         if job.observed_by != "polling":
-            await self._store.record(job.id, now, "polling")
-        return After(job.next_look_s(now) if after_s is None else after_s)
+            await self._store.record_event(job.id, now, "polling")
+        return RunAgain(job.next_retrieve_s(now) if after_s is None else after_s)
 
-    async def _relaunch(self, job: Job, error: UpstreamError) -> After:
+    async def _relaunch(self, job: Job, error: UpstreamError) -> RunAgain:
         """Upstream provably did not accept the POST: it is sent again, less often as the job gets older."""
         now = self._clock.now()
-        await self._store.save(job.unsent(f"{error}; trying again"))
+        await self._store.save(job.mark_not_sent(f"{error}; trying again"))
         wait_s = min(RELAUNCH_MAX_S, max(RELAUNCH_MIN_S, (now - job.created_at) / 4))
         wait_s = max(wait_s, error.retry_after_s or 0.0)
-        return After(wait_s, wait_s)
+        return RunAgain(wait_s, wait_s)
 
-    async def _orphaned(self, job: Job) -> Done | After:
+    async def _orphaned(self, job: Job) -> Done | RunAgain:
         """The first byte of the POST left, and nobody listens for its id any more."""
         return await self._unconfirmed(job, "the process that sent it ended before upstream named an id")
 
-    async def _unconfirmed(self, job: Job, why: str) -> Done | After:
+    async def _unconfirmed(self, job: Job, why: str) -> Done | RunAgain:
         """Nobody knows whether upstream accepted the POST: it is not sent again, unless a person chose that risk."""
         row = await self._store.get(job.id) or job
         if row.turn.response_id is not None:
-            return After(0)  # it was adopted meanwhile
+            return RunAgain(0)  # it was adopted meanwhile
         if self._limits.resubmit and row.turn.attempt < 2 and row.cancel_requested_at is None:
-            await self._store.record(job.id, self._clock.now(), "resubmitted", why)
-            await self._store.save(row.unsent(f"{why}; trying once more"))
-            return After(RELAUNCH_MIN_S)
+            await self._store.record_event(job.id, self._clock.now(), "resubmitted", why)
+            await self._store.save(row.mark_not_sent(f"{why}; trying once more"))
+            return RunAgain(RELAUNCH_MIN_S)
         await self._fail(job, "start_unconfirmed", why)
         return Done()
 
     async def _give_up(self, job: Job, why: str) -> None:
         """End a job that nobody could work on, with how its result may yet be had."""
-        where = f"{why} with OPENAI_BASE_URL={bare(job.turn.base_url)}"
+        where = f"{why} with OPENAI_BASE_URL={redacted_url(job.turn.base_url)}"
         if job.status is Status.PENDING:
             await self._fail(job, "endpoint_lost", f"{where} for a week; nothing was sent")
         elif job.turn.response_id is None:
@@ -482,7 +482,7 @@ class Advancer:
 
     async def _save(self, job: Job, *, held: bool = True) -> Job | None:
         """Write down what may be the job's end, with what it cost."""
-        return await self._store.save(await self._settler.closed(job), held=held)
+        return await self._store.save(await self._settler.prepare_end(job), held=held)
 
     async def _save_seen(self, job: Job, *, held: bool = True) -> Job | None:
         """Write down what upstream showed of a job; None also where its turn is to be sent again instead."""
@@ -492,9 +492,9 @@ class Advancer:
 
     async def _fail(self, job: Job, code: str, why: str) -> None:
         logger.info("%s: failed, %s", job.id, code)
-        await self._save(job.failed(code, why, self._clock.now()))
+        await self._save(job.mark_failed(code, why, self._clock.now()))
 
-    async def _look(self, job: Job, *, held: bool = True) -> Done | After:
+    async def _retrieve(self, job: Job, *, held: bool = True) -> Done | RunAgain:
         """GET the response and take in what it says; no failure of a look ends a job."""
         seen, not_before_s, error = await retrieve(self._client, self._clock, job)
         now = self._clock.now()
@@ -503,35 +503,35 @@ class Advancer:
             if job.overdue_s(now, self._limits.job_timeout_s) > COLLECT_S:
                 await self._give_up(job, "no server with its key ran")
             else:
-                await self._store.let_go(job.id, now + LET_GO_S)
+                await self._store.release_claim(job.id, now + LET_GO_S)
             return Done()
         if error is None:
             self._paused = None
         elif isinstance(error, AccountError):
             self._pause(error)
         saved = await self._save_seen(seen, held=held)
-        if saved is None and (row := await self._store.get(job.id)) is not None and not row.terminal:
-            return After(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
-        if saved is None or saved.terminal:
+        if saved is None and (row := await self._store.get(job.id)) is not None and not row.is_terminal:
+            return RunAgain(OVERTAKEN_S)  # where the job is held elsewhere that schedules nothing
+        if saved is None or saved.is_terminal:
             self._follower.leave(job.id)
             logger.info("%s: ended, %s", job.id, saved.status if saved else "as another look saw")
             return Done()
         if saved.turn.acting:
-            return After(0)
+            return RunAgain(0)
         if (overdue := await self._overdue(saved)) is not None:
             return overdue
-        if self._follower.follows(job.id):
-            return After(*[self._far_look_s(saved)] * 2)
-        if held and self._follower.has_room and saved.followable(now):
+        if self._follower.is_streaming(job.id):
+            return RunAgain(*[self._far_look_s(saved)] * 2)
+        if held and self._follower.has_room and saved.can_stream(now):
             events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
             return await self._follow(saved, events, attached=True)
-        return After(saved.next_look_s(now) * random.uniform(1.0, 1.1), not_before_s)
+        return RunAgain(saved.next_retrieve_s(now) * random.uniform(1.0, 1.1), not_before_s)
 
     def _far_look_s(self, job: Job) -> float:
         """When to look at a followed job: seldom, but not after its deadline."""
-        return min(FAR_LOOK_S, max(1.0, -job.overdue_s(self._clock.now(), self._limits.job_timeout_s)))
+        return min(FAR_RETRIEVE_S, max(1.0, -job.overdue_s(self._clock.now(), self._limits.job_timeout_s)))
 
-    async def _overdue(self, job: Job) -> Done | After | None:
+    async def _overdue(self, job: Job) -> Done | RunAgain | None:
         """What is due for a run past its limit, which was just looked at: have it cancelled, or give it up at last.
 
         A deadline ends spending, never collecting: what upstream cannot be asked about is asked about for a day more.
@@ -547,10 +547,10 @@ class Advancer:
             return None
         if job.turn.timed_out_at is None:
             self._follower.leave(job.id)
-            await self._store.save(job.timed_out(now))
-            await self._store.record(job.id, now, "deadline")
-            return After(0)
-        return After(OVERDUE_LOOK_S, OVERDUE_LOOK_S) if job.activity else After(CANCEL_RETRY_S)
+            await self._store.save(job.mark_timed_out(now))
+            await self._store.record_event(job.id, now, "deadline")
+            return RunAgain(0)
+        return RunAgain(OVERDUE_POLL_S, OVERDUE_POLL_S) if job.activity else RunAgain(CANCEL_RETRY_S)
 
 
 def _kept_as(name: str, body: JSON) -> str:

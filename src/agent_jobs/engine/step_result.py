@@ -9,7 +9,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class After:
+class RunAgain:
     """Come back after so many seconds, sooner if somebody watches, but never before `not_before_s`."""
 
     s: float
@@ -17,5 +17,5 @@ class After:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class WaitForSlot:
     """As many jobs run as may: somebody comes back to this one when a slot is free."""

@@ -34,7 +34,7 @@ PARTIAL_CHARS, HELD_PARTIAL_CHARS = 2_000, 200_000
 REASONING_CHARS = 1_000
 
 
-class Follower:
+class StreamReader:
     """The streams that this process reads, each until its job's end or its own.
 
     Args:
@@ -65,7 +65,7 @@ class Follower:
         """Whether one more stream may be read."""
         return len(self._readings) < self._limit
 
-    def follows(self, job_id: str) -> bool:
+    def is_streaming(self, job_id: str) -> bool:
         """Whether this process reads the job's stream."""
         return job_id in self._readings
 
@@ -77,7 +77,7 @@ class Follower:
     async def mark_background(self, job_id: str, mode: Mode) -> bool:
         """Take a held run for one of this mode, which goes on without its stream; False where none is read here."""
         reading = self._readings.get(job_id)
-        if reading is None or reading.job.terminal or reading.job.turn.acting:
+        if reading is None or reading.job.is_terminal or reading.job.turn.acting:
             return False
         reading.job = replace(reading.job, turn=replace(reading.job.turn, mode=mode))
         return await self._save(reading)
@@ -107,7 +107,7 @@ class Follower:
                 logger.exception("progress cannot be written; it goes on")
             await self._clock.sleep(WRITE_S)
 
-    async def follow(
+    async def read_stream(
         self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf, *, attached: bool = False
     ) -> Job:
         """Read events and write down what they show, until the job ends, the stream does or the time is over.
@@ -124,25 +124,25 @@ class Follower:
                     await self._read(reading, events)
             except RefusedError as error:
                 logger.info("%s: its stream cannot be read: %s", job.id, error)
-                return reading.written().unfollowed(for_good=True)
+                return reading.written().mark_stream_failed(for_good=True)
             except UpstreamError as error:
                 logger.info("%s: its stream broke: %s", job.id, error)
             finally:
                 del self._readings[job.id]
-        if reading.error is not None and not reading.job.terminal:
+        if reading.error is not None and not reading.job.is_terminal:
             self._errors[job.id] = reading.error
         if limit.cancelled_caught:
-            return reading.written().timed_out(self._clock.now())
-        if not (reading.job.terminal or reading.heard):
-            return reading.job.unfollowed()
+            return reading.written().mark_timed_out(self._clock.now())
+        if not (reading.job.is_terminal or reading.heard):
+            return reading.job.mark_stream_failed()
         brief = self._clock.now() - began < BRIEF_S
         ended = reading.ended()
         if attached and reading.answered_json:
-            return ended.unfollowed(for_good=True)
+            return ended.mark_stream_failed(for_good=True)
         if attached and brief:
             # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
             ended = replace(ended, turn=replace(ended.turn, detached=job.turn.detached))
-            return ended.unfollowed()
+            return ended.mark_stream_failed()
         return ended
 
     async def _read(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
@@ -154,25 +154,25 @@ class Follower:
             if not reading.behind:
                 self._told.set()
             reading.take(event)
-            if reading.moved and (not await self._save(reading) or reading.job.terminal or reading.job.turn.acting):
+            if reading.moved and (not await self._save(reading) or reading.job.is_terminal or reading.job.turn.acting):
                 return
 
     async def _apply(self, reading: "_Reading", event: JSON) -> None:
         now = self._clock.now()
         event = reading.completed(event)
-        applied = reading.job.apply(event, now)
-        if applied.terminal or applied.turn.acting:
+        applied = reading.job.apply_event(event, now)
+        if applied.is_terminal or applied.turn.acting:
             # A cancel may have been asked for by another process; then only a GET finalises.
             row = await self.insist(applied, lambda: self._store.get(applied.id))
             cancel_requested_at = row.cancel_requested_at if row else None
-            applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply(event, now)
+            applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
         reading.moved |= applied.status is not reading.job.status or applied.turn.acting
         reading.job = applied
 
     async def _save(self, reading: "_Reading") -> bool:
         """Write the job down where it moved; returns whether it is still ours to follow."""
         job = reading.written()
-        ends = job.terminal or job.turn.acting
+        ends = job.is_terminal or job.turn.acting
 
         async def save() -> Job | None:
             if await self._resend(job):
@@ -204,7 +204,7 @@ class Follower:
             await self._clock.sleep(WRITE_S)
 
     async def _keep(self, behind: "Sequence[_Reading]") -> None:
-        ours = await self._store.progress([reading.written() for reading in behind])
+        ours = await self._store.save_progress([reading.written() for reading in behind])
         for reading in behind:
             if reading.job.id not in ours or _stopped(reading.job, ours[reading.job.id]):
                 reading.scope.cancel()
@@ -305,7 +305,7 @@ class _Reading:
     def ended(self) -> Job:
         """Return the job after its stream; a held run has its answer as `counted` where all of it was read."""
         job = self.written()
-        if not self.held or job.terminal or job.turn.acting or self.error is not None:
+        if not self.held or job.is_terminal or job.turn.acting or self.error is not None:
             return job
         items = self._finished_items()
         last: JSON = items[-1] if items else {}
@@ -323,5 +323,5 @@ class _Reading:
         self.words.clear()
         self.thoughts.clear()
         self.behind = False
-        self.job = self.job.progressed(self.cursor, activity_of(self.items), partial, reasoning)
+        self.job = self.job.with_progress(self.cursor, activity_of(self.items), partial, reasoning)
         return self.job

@@ -18,8 +18,8 @@ from uuid import uuid4
 import anyio
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.finalize import Settler
-from agent_jobs.engine.step_result import After, Done
+from agent_jobs.engine.finalize import Finalizer
+from agent_jobs.engine.step_result import Done, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import UNANSWERED, Call, Job, Status, Usage, activity_of, items_of, upstream_call_id
@@ -45,7 +45,7 @@ OVERRAN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class ToolLimits:
     """How long a job may go on by itself.
 
     Args:
@@ -63,7 +63,7 @@ class Bounds:
     budget_spent: bool = False
 
 
-class Loop:
+class ToolLoop:
     """Acts for the jobs whose turn asked for calls.
 
     Args:
@@ -74,10 +74,10 @@ class Loop:
         self,
         store: Store,
         clock: Clock,
-        settler: Settler,
+        settler: Finalizer,
         prices: Prices,
         toolbox: "Toolbox | None",
-        bounds: Bounds,
+        bounds: ToolLimits,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -87,39 +87,39 @@ class Loop:
         self._bounds = bounds
         self._acting: set[str] = set()
 
-    async def act(self, job: Job) -> Done | After:
+    async def run_tools(self, job: Job) -> Done | RunAgain:
         """Run what can be run here, ask for what cannot, and begin the next turn once all is answered."""
         if job.id in self._acting:
-            return After(AGAIN_S)  # a reply came meanwhile: a call that is under way here was not left by the dead
+            return RunAgain(AGAIN_S)  # a reply came meanwhile: a call that is under way here was not left by the dead
         self._acting.add(job.id)
         try:
             return await self._act(job)
         finally:
             self._acting.discard(job.id)
 
-    async def _act(self, job: Job) -> Done | After:
+    async def _act(self, job: Job) -> Done | RunAgain:
         now = self._clock.now()
         if job.cancel_requested_at is not None:
-            return await self._end(job.cancelled(now))
+            return await self._end(job.mark_cancelled(now))
         asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
         if asked_at is not None and now - asked_at >= self._bounds.input_timeout_s:
-            return await self._end(job.failed(UNANSWERED.code, UNANSWERED.message, now))
+            return await self._end(job.mark_failed(UNANSWERED.code, UNANSWERED.message, now))
         if self._left_s(job) <= 0:
-            return await self._end(job.failed("deadline_exceeded", OVERRAN, now))
+            return await self._end(job.mark_failed("deadline_exceeded", OVERRAN, now))
         if not self._has_servers_of(job):
-            await self._store.let_go(job.id, now + LET_GO_S)
+            await self._store.release_claim(job.id, now + LET_GO_S)
             return Done()
         calls = await self._known(job)
-        why = self._beyond(job, await self._store.calls(job.id)) or await self._unpaid(job)
+        why = self._beyond(job, await self._store.get_calls(job.id)) or await self._unpaid(job)
         if why:
-            return await self._end(job.failed(*why, now))
+            return await self._end(job.mark_failed(*why, now))
         if not await self._run(job, [call for call in calls if _runnable(call)]):
-            return After(0)  # to be ended
-        calls = await self._store.calls(job.id, job.turn.number)
+            return RunAgain(0)  # to be ended
+        calls = await self._store.get_calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
             return await self._go_on(job, calls)
         # Answers may come at any time, so whether somebody is still waited for is asked of the store.
-        return Done() if await self._store.wait(job, now, self._bounds.input_timeout_s) else After(0)
+        return Done() if await self._store.wait_for_input(job, now, self._bounds.input_timeout_s) else RunAgain(0)
 
     def _has_servers_of(self, job: Job) -> bool:
         """Whether the servers that the job was given are this process's too."""
@@ -135,10 +135,10 @@ class Loop:
     async def _known(self, job: Job) -> list[Call]:
         """The turn's calls, each with what it needs, those that a dead process left under way dealt with."""
         calls: list[Call] = []
-        for call in await self._store.calls(job.id, job.turn.number):
+        for call in await self._store.get_calls(job.id, job.turn.number):
             known = await self._found_out(job, call)
             if known != call:
-                await self._store.set_call(job, known, call.state)
+                await self._store.save_call(job, known, call.state)
             calls.append(known)
         return calls
 
@@ -207,7 +207,7 @@ class Loop:
 
     async def _found(self, job: Job) -> str:
         """What upstream's own tools did in the turn, in a few words."""
-        turn = await self._store.output(job.id)
+        turn = await self._store.get_output(job.id)
         items = items_of(turn.response.get("output")) if turn and turn.response else []
         own = ("function_call", "message", "reasoning")
         return activity_of([item for item in items if item.get("type") not in own])
@@ -217,7 +217,7 @@ class Loop:
         under_way = replace(call, state="running")
 
         async def before_calling() -> None:
-            if not await self._store.set_call(job, under_way, "open", "approved"):
+            if not await self._store.save_call(job, under_way, "open", "approved"):
                 raise _TakenError
 
         try:
@@ -226,39 +226,39 @@ class Loop:
             return
         # What was called is not forgotten, even by who is to stop.
         with anyio.CancelScope(shield=True):
-            await self._store.set_call(job, _done(under_way, called.output), "open", "approved", "running")
-            await self._store.record(job.id, self._clock.now(), "call", f"{call.name}{' failed' * called.failed}")
+            await self._store.save_call(job, _done(under_way, called.output), "open", "approved", "running")
+            await self._store.record_event(job.id, self._clock.now(), "call", f"{call.name}{' failed' * called.failed}")
 
     async def _over(self, job: Job) -> None:
         """Return once somebody wants the job to be cancelled, or its time is over."""
         row: Job | None = job
         while row is not None and row.cancel_requested_at is None and (left_s := self._left_s(row)) > 0:
             with self._clock.limit(left_s):
-                await self._store.changed(job.id, row.revision)
+                await self._store.wait_for_change(job.id, row.revision)
             row = await self._store.get(job.id)
 
-    async def _go_on(self, job: Job, calls: Sequence[Call]) -> Done | After:
+    async def _go_on(self, job: Job, calls: Sequence[Call]) -> Done | RunAgain:
         """Begin the next turn with the answers, with what it may cost set aside."""
         usd = self._bounds.budget_usd
         # A job belongs to the day on which it was started, and so do its later turns.
         budget = None if usd is None else Budget(usd, day_start(job.created_at), self._bounds.budget_spent)
         try:
             going_on = await self._priced(await self._next(job, calls))
-            await self._store.go_on(going_on, budget)  # or a cancel came first, which the next step sees
+            await self._store.begin_next_turn(going_on, budget)  # or a cancel came first, which the next step sees
         except (RequestError, ConfigError) as error:
-            return await self._end(job.failed(*_not_begun(job, error), self._clock.now()))
-        return After(0)
+            return await self._end(job.mark_failed(*_not_begun(job, error), self._clock.now()))
+        return RunAgain(0)
 
     async def _next(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
         body = {**job.turn.request, "input": [history.answer(call) for call in calls]}
-        if self._is_told_again(job, calls) and (exchanges := await self._store.thread(job.id)):
-            return job.next_turn(dict(history.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
+        if self._is_told_again(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
+            return job.with_next_turn(dict(history.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
         # Upstream goes by the ids that it gave itself.
         body["input"] = [history.answer(replace(call, id=upstream_call_id(call.id))) for call in calls]
         if "conversation" not in body:
             body = {**body, "previous_response_id": job.turn.response_id}
-        return job.next_turn(body, str(uuid4()))
+        return job.with_next_turn(body, str(uuid4()))
 
     @staticmethod
     def _is_told_again(job: Job, calls: Sequence[Call]) -> bool:
@@ -280,7 +280,7 @@ class Loop:
         so_far = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd
         if so_far is None:
             raise RequestError("What it cost so far is not known.")
-        before = await self._store.output(job.id)
+        before = await self._store.get_output(job.id)
         used = Usage.of(before.response.get("usage")) if before and before.response else None
         bound_usd = partial(
             self._prices.bound_usd,
@@ -297,7 +297,7 @@ class Loop:
         return replace(job, reserved_usd=most)
 
     async def _end(self, job: Job) -> Done:
-        await self._store.save(await self._settler.closed(job))
+        await self._store.save(await self._settler.prepare_end(job))
         return Done()
 
 

@@ -8,8 +8,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.step import Advancer
-from agent_jobs.engine.step_result import After, Done, Parked
+from agent_jobs.engine.step import JobStepper
+from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
@@ -26,8 +26,8 @@ CRASH_RETRY_S = 30.0
 PURGE_EVERY_S = 3600.0
 
 
-class Runner:
-    """Runs `Advancer.advance` for the jobs of one endpoint until its task group is cancelled.
+class Worker:
+    """Runs `JobStepper.run_step` for the jobs of one endpoint until its task group is cancelled.
 
     Args:
         retention_s: Seconds after which an ended job that was read is deleted; None keeps all jobs.
@@ -37,7 +37,7 @@ class Runner:
     def __init__(
         self,
         store: Store,
-        advancer: Advancer,
+        advancer: JobStepper,
         clock: Clock,
         tasks: TaskGroup,
         *,
@@ -64,7 +64,7 @@ class Runner:
             woken = self._woken = anyio.Event()
             wait_s = TICK_S
             try:
-                await self._store.take_over(self._clock.now())
+                await self._store.reclaim_from_dead(self._clock.now())
                 wait_s = min(wait_s, await self._sweep())
             except StoreError as error:
                 logger.warning("cannot read the jobs: %s", error)
@@ -109,32 +109,32 @@ class Runner:
 
     async def _sweep(self) -> float:
         """Start a step for each job that is due; returns how long nothing more will be, in real seconds."""
-        for job_id in await self._store.unpark(self._identity[0], self._concurrent):
+        for job_id in await self._store.claim_free_slots(self._identity[0], self._concurrent):
             self._tasks.start_soon(self._advance, job_id)
-        next_at = await self._store.next_at(*self._identity)
+        next_at = await self._store.next_due_at(*self._identity)
         if next_at is not None and next_at <= self._clock.now():
-            for job_id in await self._store.due(self._clock.now(), *self._identity):
+            for job_id in await self._store.find_due(self._clock.now(), *self._identity):
                 self._tasks.start_soon(self._advance, job_id)
-            next_at = await self._store.next_at(*self._identity)
+            next_at = await self._store.next_due_at(*self._identity)
         return TICK_S if next_at is None else max(0.0, next_at - self._clock.now()) / self._clock.speed
 
     async def _advance(self, job_id: str) -> None:
         try:
-            outcome = await self._advancer.advance(job_id)
+            outcome = await self._advancer.run_step(job_id)
         except StoreError as error:
             logger.warning("%s: %s", job_id, error)
-            outcome = After(STORE_RETRY_S)
+            outcome = RunAgain(STORE_RETRY_S)
         except Exception:
             logger.exception("%s: a step failed", job_id)
-            outcome = After(CRASH_RETRY_S)
+            outcome = RunAgain(CRASH_RETRY_S)
         await self._come_back(job_id, outcome)
 
-    async def _come_back(self, job_id: str, outcome: Done | After | Parked) -> None:
+    async def _come_back(self, job_id: str, outcome: Done | RunAgain | WaitForSlot) -> None:
         """Write down when the job is next due; a database that does not take it is asked until it does."""
         while not isinstance(outcome, Done):
             try:
-                if isinstance(outcome, Parked):
-                    return await self._store.park(job_id, WAITING)
+                if isinstance(outcome, WaitForSlot):
+                    return await self._store.wait_for_slot(job_id, WAITING)
                 await self._store.schedule(job_id, self._clock.now(), outcome.s, outcome.not_before_s)
                 return self.wake()
             except StoreError as error:
@@ -145,8 +145,8 @@ class Runner:
     async def _cancel(self, job_id: str) -> None:
         try:
             # The holder of a followed job looks seldom, so who was asked to cancel stays until it is over.
-            while (job := await self._store.get(job_id)) is not None and not job.terminal:
-                if not isinstance(outcome := await self._advancer.cancel(job), After):
+            while (job := await self._store.get(job_id)) is not None and not job.is_terminal:
+                if not isinstance(outcome := await self._advancer.cancel(job), RunAgain):
                     return
                 await self._clock.sleep(outcome.s)
         except Exception:  # the holder sees the request at its next look

@@ -35,7 +35,7 @@ _ENDS = {Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED}
 
 #: What may follow what. `apply` and `observe` obey it, and the store guards each write with the same table.
 #: Only an id that is found may do more: see `Job.found`.
-NEXT: Mapping[Status, frozenset[Status]] = {
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.STARTING, Status.CANCELLED, Status.FAILED}),
     # Back to pending: upstream provably did not accept the POST.
     Status.STARTING: frozenset({Status.PENDING, Status.QUEUED, Status.IN_PROGRESS, Status.INPUT_REQUIRED, *_ENDS}),
@@ -43,8 +43,8 @@ NEXT: Mapping[Status, frozenset[Status]] = {
     Status.IN_PROGRESS: frozenset({Status.INPUT_REQUIRED, Status.EXPIRED, *_ENDS}),
     Status.INPUT_REQUIRED: frozenset({Status.IN_PROGRESS, Status.FAILED, Status.CANCELLED, Status.EXPIRED}),
 }
-OPEN = frozenset(NEXT)
-TERMINAL = frozenset(Status) - OPEN
+ACTIVE = frozenset(TRANSITIONS)
+TERMINAL = frozenset(Status) - ACTIVE
 
 #: What a pending job does while as many run as may.
 WAITING = "waiting for a free slot"
@@ -98,7 +98,7 @@ class Failure:
     message: str
 
     @property
-    def retryable(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether starting the same work again is sensible."""
         if self.code in NOT_RETRYABLE:
             return False
@@ -245,12 +245,12 @@ class Job:
     revision: int = 0  #: grows with every write, so that a waiter sees a change
 
     @property
-    def terminal(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether nothing more will happen to this job, unless a lost id is found."""
         return self.status in TERMINAL
 
     @property
-    def held_open(self) -> bool:
+    def is_held_open(self) -> bool:
         """Whether its run ends with the process that sent it, which must stay to listen."""
         running = (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS)
         return self.turn.mode == "foreground" and self.status in running
@@ -262,25 +262,25 @@ class Job:
         return running and self.turn.response_id is not None and self.turn.mode != "foreground"
 
     @property
-    def unsent_turn(self) -> bool:
+    def has_unsent_turn(self) -> bool:
         """Whether the current turn's request may be sent."""
         return self.status is Status.PENDING or (
             self.turn.number > 1 and self.turn.sent_at is None and self.turn.response_id is None
         )
 
     @property
-    def unconfirmed(self) -> bool:
+    def is_unconfirmed(self) -> bool:
         """Whether the job ended because nobody knows if upstream accepted it."""
         return self.status is Status.FAILED and self.error is not None and self.error.code == "start_unconfirmed"
 
-    def apply(self, event: JSON, now: float) -> "Job":
+    def apply_event(self, event: JSON, now: float) -> "Job":
         """Take in one stream event; one that was seen before changes nothing.
 
         The status in the event's response counts, not the event's name: one server ends a cancelled stream with
         `response.failed` around `"status": "cancelled"`. Only a GET finalises what is hollow or being cancelled.
         """
         response = mapping_of(event.get("response"))
-        job = self.found(response.get("id"))  # whatever its number is
+        job = self.set_response_id(response.get("id"))  # whatever its number is
         number = _number(event.get("sequence_number"))
         if number is not None:
             if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
@@ -289,22 +289,22 @@ class Job:
         stopping = job.cancel_requested_at is not None and job.turn.mode != "foreground"
         if _ended(response) and stopping:
             return job  # a run that is held open may have no other copy than this event
-        if not job.terminal and job._is_hollow(response):
+        if not job.is_terminal and job._is_hollow(response):
             hollow = replace(job.turn, hollow=max(1, job.turn.hollow))
             used = job._used(Usage.of(response.get("usage")))
             return replace(job, turn=hollow, usage=used, counted=response)
         return job._absorb(response, now) if response else job
 
-    def observe(self, response: JSON, now: float) -> "Job":
+    def apply_response(self, response: JSON, now: float) -> "Job":
         """Take in a response object that upstream answered to a GET, POST or cancel."""
         hollow = self.turn.hollow + 1 if self._is_hollow(response) else 0
         turn = replace(
             self.turn, looks=self.turn.looks + 1, looked_at=now, missing=0, missing_since=None, hollow=hollow
         )
-        job = replace(self, turn=turn, activity="").found(response.get("id"))
+        job = replace(self, turn=turn, activity="").set_response_id(response.get("id"))
         return job if 0 < hollow <= HOLLOW_LOOKS else job._absorb(response, now)
 
-    def missed(self, now: float) -> "Job":
+    def mark_not_found(self, now: float) -> "Job":
         """Take in that upstream does not know the response; it expires once that was said often and long enough."""
         since = now if self.turn.missing_since is None else self.turn.missing_since
         turn = replace(
@@ -317,7 +317,7 @@ class Job:
         if turn.hollow and turn.partial:
             return kept._ended_as(Status.COMPLETED, now, None)
         if turn.mode == "foreground":
-            return kept.failed("interrupted", CONNECTION_CUT if turn.detached else HOLDER_ENDED, now)
+            return kept.mark_failed("interrupted", CONNECTION_CUT if turn.detached else HOLDER_ENDED, now)
         lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
         return kept._ended_as(Status.EXPIRED, now, lost)
 
@@ -337,28 +337,28 @@ class Job:
         used = Usage.of(response.get("usage"))
         return not items and (used is None or used.output_tokens > 0)
 
-    def unreached(self, reason: str, now: float) -> "Job":
+    def mark_unreachable(self, reason: str, now: float) -> "Job":
         """Take in a look that brought no answer: it is told, and counts towards the next look's distance."""
         turn = replace(self.turn, looks=self.turn.looks + 1, looked_at=now)
         return replace(self, turn=turn, activity=reason)
 
-    def found(self, response_id: object) -> "Job":
+    def set_response_id(self, response_id: object) -> "Job":
         """Take in the id upstream gave the response. The first one stays, and it re-opens an unconfirmed start."""
         if self.turn.response_id is not None or not isinstance(response_id, str) or not response_id:
             return self
         job = replace(self, turn=replace(self.turn, response_id=response_id), activity="")
-        if self.unconfirmed or self.status in (Status.PENDING, Status.STARTING):
+        if self.is_unconfirmed or self.status in (Status.PENDING, Status.STARTING):
             return replace(job, status=Status.QUEUED, error=None, finished_at=None)
         return job
 
-    def sent(self, now: float) -> "Job":
+    def mark_sending(self, now: float) -> "Job":
         """The first byte of the POST is about to leave: from here on only upstream knows."""
-        if not self.unsent_turn:
+        if not self.has_unsent_turn:
             return self
         job = replace(self, turn=replace(self.turn, attempt=self.turn.attempt + 1, sent_at=now), activity="")
         return replace(job, status=Status.STARTING, running_since=now) if self.turn.number == 1 else job
 
-    def unsent(self, reason: str) -> "Job":
+    def mark_not_sent(self, reason: str) -> "Job":
         """Upstream provably did not accept the POST, so it may be repeated."""
         if self.turn.response_id is None and self.turn.number > 1:
             return replace(self, turn=replace(self.turn, sent_at=None), activity=reason)
@@ -366,29 +366,29 @@ class Job:
             return self
         return replace(self, status=Status.PENDING, activity=reason)
 
-    def failed(self, code: str, message: str, now: float) -> "Job":
+    def mark_failed(self, code: str, message: str, now: float) -> "Job":
         """End the job with a failure of ours or one that upstream named outside a response object."""
         return self._ended_as(Status.FAILED, now, Failure(code, message))
 
-    def cancelled(self, now: float) -> "Job":
+    def mark_cancelled(self, now: float) -> "Job":
         """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
         return self._ended_as(Status.CANCELLED, now, None)
 
-    def progressed(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
+    def with_progress(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
         """Take in what many small events of a stream told together."""
-        if self.terminal:
+        if self.is_terminal:
             return self
         cursor = max(cursor, -1 if self.turn.sequence_number is None else self.turn.sequence_number)
         turn = replace(self.turn, detached=0, partial=partial, reasoning=reasoning)
         turn = replace(turn, sequence_number=None if cursor < 0 else cursor)
         return replace(self, turn=turn, activity=activity or self.activity, observed_by="following")
 
-    def unfollowed(self, *, for_good: bool = False) -> "Job":
+    def mark_stream_failed(self, *, for_good: bool = False) -> "Job":
         """An attachment to the stream brought nothing; from now on the job is looked at."""
         detached = DETACHED_MAX if for_good else self.turn.detached + 1
         return replace(self, turn=replace(self.turn, detached=detached))
 
-    def followable(self, now: float) -> bool:
+    def can_stream(self, now: float) -> bool:
         """Whether attaching to the response's stream again is worth a try."""
         young = self.turn.sent_at is not None and now - self.turn.sent_at < ATTACH_S
         # Without a cursor upstream tells all from the start, which is right only where nothing was taken in yet.
@@ -413,19 +413,19 @@ class Job:
         asked_at = self.turn.asked_at if self.status is Status.INPUT_REQUIRED else None
         return (now if asked_at is None else asked_at) - self.running_since - limit_s
 
-    def timed_out(self, now: float) -> "Job":
+    def mark_timed_out(self, now: float) -> "Job":
         """Our deadline has come: the run is to be cancelled, and its end will be a failure that says so."""
         return replace(self, turn=replace(self.turn, timed_out_at=now))
 
-    def overran(self, now: float) -> "Job":
+    def end_at_deadline(self, now: float) -> "Job":
         """End a run that was held open until its limit: it stopped with its connection, and no more will come."""
-        return self.with_partial().failed("deadline_exceeded", DEADLINE, now)
+        return self.with_partial().mark_failed("deadline_exceeded", DEADLINE, now)
 
     def next_poll_ms(self, now: float) -> int:
         """When a poll that does not wait is next worthwhile: a tenth of the job's age, 2 to 30 s."""
         return min(POLL_MAX_MS, max(POLL_MIN_MS, round((now - self.created_at) / 10) * 1000))
 
-    def next_look_s(self, now: float) -> float:
+    def next_retrieve_s(self, now: float) -> float:
         """Seconds until the next look at upstream: 1 to 5 while somebody watches, else doubling to 30 or 60."""
         if self.watched_until > now:
             return min(LOOK_WATCHED_MAX_S, self.turn.looks + 1.0)
@@ -434,7 +434,7 @@ class Job:
 
     def _absorb(self, response: JSON, now: float) -> "Job":
         """Move on as the response's own status says; an unknown or missing status counts as running."""
-        if self.terminal:
+        if self.is_terminal:
             return self
         items = items_of(response.get("output"))
         job = replace(self, activity=activity_of(items) or self.activity)
@@ -455,7 +455,7 @@ class Job:
                 if end == "completed" and calls_of(items):
                     return known._asking(now)
                 if end == "cancelled" and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
-                    return known.failed("deadline_exceeded", DEADLINE, now)
+                    return known.mark_failed("deadline_exceeded", DEADLINE, now)
                 return known._ended_as(Status(end), now, _failure(response, str(end)))
             case _:
                 return job._to(Status.IN_PROGRESS)
@@ -471,12 +471,12 @@ class Job:
     def _asking(self, now: float) -> "Job":
         """The turn ended by asking for calls: the job goes on with them, unless it is to stop."""
         if self.cancel_requested_at is not None:
-            return self.cancelled(now)
+            return self.mark_cancelled(now)
         if self.turn.timed_out_at is not None:
-            return self.failed("deadline_exceeded", DEADLINE, now)
+            return self.mark_failed("deadline_exceeded", DEADLINE, now)
         return replace(self._to(Status.IN_PROGRESS), turn=replace(self.turn, acting=True), activity="")
 
-    def next_turn(self, request: JSON, request_id: str, *, rebuilt: bool = False) -> "Job":
+    def with_next_turn(self, request: JSON, request_id: str, *, rebuilt: bool = False) -> "Job":
         """The job with another turn, not yet sent, for which all that the last one asked for is there."""
         turn = Turn(
             number=self.turn.number + 1,
@@ -497,7 +497,7 @@ class Job:
         )
 
     def _to(self, status: Status) -> "Job":
-        return replace(self, status=status) if status in NEXT.get(self.status, ()) else self
+        return replace(self, status=status) if status in TRANSITIONS.get(self.status, ()) else self
 
     def _ended_as(self, status: Status, now: float, error: Failure | None) -> "Job":
         job = self._to(status)

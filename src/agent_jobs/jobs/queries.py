@@ -16,7 +16,7 @@ SO_FAR: tuple[Part, ...] = ("partial", "reasoning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class JobFilter:
     """Which jobs are asked about together: these, those of a batch, those in which something goes on, or all."""
 
     job_ids: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class BatchState:
     """How the jobs of a group stand; none with its output."""
 
     done: list[Job]  #: over and handed to nobody yet, what ended first comes first; then what asks and was not told
@@ -43,7 +43,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class JobPage:
     """Some jobs, newest first and without their outputs, with what is known of all that were asked for."""
 
     jobs: list[Job]
@@ -64,7 +64,7 @@ class Event(NamedTuple):
     text: str
 
 
-class Made(NamedTuple):
+class OutputFile(NamedTuple):
     """A file that a job's run made, as it was written here."""
 
     name: str
@@ -81,7 +81,7 @@ class Pruned(NamedTuple):
     deleted_upstream: int = 0  #: how many of these responses were deleted at the provider
 
 
-class Watcher(NamedTuple):
+class WorkerInfo(NamedTuple):
     """A living process that works on the jobs of an endpoint."""
 
     pid: int
@@ -89,14 +89,14 @@ class Watcher(NamedTuple):
     base_url: str
 
 
-class Storage(NamedTuple):
+class StoreInfo(NamedTuple):
     """Where the jobs are kept, and who else works on them."""
 
     path: str
     schema: int
     journal: str  #: SQLite's journal_mode
     bytes: int  #: with its log
-    watchers: tuple[Watcher, ...]
+    watchers: tuple[WorkerInfo, ...]
 
 
 class Result(NamedTuple):
@@ -104,7 +104,7 @@ class Result(NamedTuple):
 
     job: Job
     events: list[Event]
-    made: list[Made]
+    made: list[OutputFile]
     calls: list[Call]
 
 

@@ -52,7 +52,7 @@ async def polled(
         note = await decide(jobs, job_id, ctx.input_responses)
         return await jobs.poll(job_id, wait_s=wait_s), note
     job = await jobs.poll(job_id, wait_s=wait_s)
-    calls = [call for call in await jobs.asked(job) if call.needs == "approval"][:ASKED]
+    calls = [call for call in await jobs.open_calls(job) if call.needs == "approval"][:ASKED]
     if not calls or wait_s <= 0:
         return job, ""
     if _modern(ctx):
@@ -80,7 +80,7 @@ async def _answer(ctx: Context, jobs: Engine, job: Job, call: Call, wait_s: floa
 
         async def withdraw() -> None:
             with suppress(AgentJobsError):
-                await jobs.answered(job.id, call.id, wait_s=wait_s)
+                await jobs.wait_until_answered(job.id, call.id, wait_s=wait_s)
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(withdraw)

@@ -36,7 +36,7 @@ BACKGROUND_AFTER_S: Mapping[str, float] = {"claude-code": 120.0}
 BACKGROUND_NOTE = "; may go to the background, its result wakes you"
 
 #: After each so many waits without an end the model is told that it may leave; models lose patience after about five.
-BARREN_WAITS = 6
+MAX_EMPTY_WAITS = 6
 #: What is polled, as far as it is remembered; what was asked for longest ago is forgotten first.
 REMEMBERED = 256
 
@@ -98,28 +98,28 @@ class Waits:
         return BACKGROUND_NOTE if after_s is not None and self.limit_s(client) > after_s else ""
 
 
-class Pace:
+class PollPacing:
     """How a model polls, for each job or group of jobs that it polls for."""
 
     def __init__(self) -> None:
         self._hinted: dict[str, tuple[float, float]] = {}
         self._barren: dict[str, int] = {}
 
-    def held_s(self, asked: str, wait_s: float, now: float) -> float:
+    def effective_wait_s(self, asked: str, wait_s: float, now: float) -> float:
         """How long to wait for a poll: one that comes in the first half of its hint is held until the hint."""
         at, hint_s = self._hinted.get(asked, (0.0, 0.0))
         left_s = at + hint_s - now
         return max(wait_s, left_s) if left_s > hint_s / 2 else wait_s
 
-    def hint(self, asked: str, next_poll_ms: int, now: float) -> None:
+    def poll_hint(self, asked: str, next_poll_ms: int, now: float) -> None:
         """Remember what was hinted."""
         _remember(self._hinted, asked, (now, next_poll_ms / 1000))
 
-    def barren(self, asked: str) -> bool:
+    def has_empty_waits(self, asked: str) -> bool:
         """Count a wait that brought nothing; returns whether it is time to advise the model to leave."""
         waits = self._barren.pop(asked, 0) + 1
         _remember(self._barren, asked, waits)
-        return waits % BARREN_WAITS == 0
+        return waits % MAX_EMPTY_WAITS == 0
 
     def over(self, asked: str) -> None:
         """Something was brought: counting begins anew."""

@@ -31,14 +31,14 @@ from pydantic import AnyUrl, Field
 from agent_jobs import __version__
 from agent_jobs.engine.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.jobs.job import OPEN, Job, Status
-from agent_jobs.jobs.queries import SO_FAR, Group, Part, Reply
+from agent_jobs.jobs.job import ACTIVE, Job, Status
+from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Reply
 from agent_jobs.mcp_server.elicitation import can_ask, polled
-from agent_jobs.mcp_server.pacing import Pace, Waits
+from agent_jobs.mcp_server.pacing import PollPacing, Waits
 from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.paging import page_cap_bytes
-from agent_jobs.request.body import EFFORTS, Order, Preset, dry_run_of, one_of, our_presets
+from agent_jobs.request.body import EFFORTS, Preset, StartRequest, dry_run_of, one_of, our_presets
 
 if TYPE_CHECKING:
     from agent_jobs.mcp_server.tasks import TasksExtension
@@ -193,7 +193,7 @@ class _Tools:
         self._tasks = tasks
         self._waits = Waits(max_wait_s)
         self._may_approve = may_approve
-        self._pace = Pace()
+        self._pace = PollPacing()
 
     async def agent_start(
         self,
@@ -225,7 +225,7 @@ class _Tools:
             prompts = None
         if (prompt is None) == (prompts is None):
             raise RequestError("Give either prompt, or prompts for several jobs.")
-        order = Order(
+        order = StartRequest(
             prompts=[prompt] if prompt is not None else prompts or [],
             preset=preset,
             model=model,
@@ -251,7 +251,9 @@ class _Tools:
         ids: list[str] = []
         starting = jobs.start(order, wait_s=wait_s, id_wait_s=id_wait_s, on_submitted=ids.extend)
         longest_s = max(wait_s, id_wait_s)
-        started = await self._wait(ctx, jobs, starting, longest_s, lambda: Group(job_ids=tuple(ids)) if ids else None)
+        started = await self._wait(
+            ctx, jobs, starting, longest_s, lambda: JobFilter(job_ids=tuple(ids)) if ids else None
+        )
         if prompt is None:
             return answers.started_together([one.job for one in started], sum(one.duplicate for one in started))
         [one] = started
@@ -283,7 +285,7 @@ class _Tools:
             return await self._tasks.poll(ctx, jobs, task_id)
         cap_s = self._waits.limit_s(_client_name(ctx))
         asked, waits = answers.asked(group), wait_s != 0
-        wait_s = min(self._pace.held_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
+        wait_s = min(self._pace.effective_wait_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
         dialog = can_ask(ctx) and not self._may_approve
@@ -312,10 +314,10 @@ class _Tools:
         jobs = await self._engine()
         result = await jobs.result(job_id)
         asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
-        if not (result.job.terminal or part in SO_FAR or asks):
+        if not (result.job.is_terminal or part in SO_FAR or asks):
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
-            jobs.delivered(result.job)
+            jobs.mark_delivered_later(result.job)
         return answers.part(result, part, offset, max_bytes or _page_bytes(ctx))
 
     async def agent_list(
@@ -330,7 +332,7 @@ class _Tools:
         """Find jobs, newest first, with counts and today's cost. To wait use agent_poll."""
         jobs = await self._engine()
         since = 0.0 if days is None else jobs.now() - days * DAY_S
-        group = Group(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
+        group = JobFilter(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
         return answers.listed(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
 
     async def agent_reply(
@@ -356,7 +358,7 @@ class _Tools:
             outputs=_outputs(outputs or []), approve=tuple(approve or ()), deny=tuple(deny or ()), message=message or ""
         )
         job = await jobs.reply(job_id, reply)
-        jobs.delivered(job)
+        jobs.mark_delivered_later(job)
         return await self._shown(ctx, jobs, job, dialog=can_ask(ctx))
 
     async def agent_cancel(
@@ -368,7 +370,7 @@ class _Tools:
             raise RequestError("Say which: job_id, job_ids or batch.")
         jobs = await self._engine()
         stopped = await jobs.cancel(group)
-        jobs.delivered(*stopped)
+        jobs.mark_delivered_later(*stopped)
         if job_id is None:
             return answers.stopped(stopped, group)
         return answers.shown(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
@@ -394,7 +396,7 @@ class _Tools:
         dialog: bool = False,
         note: str = "",
     ) -> Answer:
-        if calls := await jobs.asked(job):
+        if calls := await jobs.open_calls(job):
             return answers.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
         # Both do not fit: a poll that does not wait asks for the activity.
         background = self._waits.background_note(_client_name(ctx)) if waits or not job.activity else ""
@@ -403,11 +405,11 @@ class _Tools:
         )
         return self._hinted(ctx, answer)
 
-    async def _gathered(self, ctx: Context, jobs: Engine, group: Group, wait_s: float) -> Answer:
-        gathered = await self._wait(ctx, jobs, jobs.gather(group, wait_s=wait_s), wait_s, lambda: group)
+    async def _gathered(self, ctx: Context, jobs: Engine, group: JobFilter, wait_s: float) -> Answer:
+        gathered = await self._wait(ctx, jobs, jobs.wait_for_any(group, wait_s=wait_s), wait_s, lambda: group)
         asked = answers.asked(group)
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
-        advise = not done and wait_s > 0 and self._pace.barren(asked)
+        advise = not done and wait_s > 0 and self._pace.has_empty_waits(asked)
         answer, told = answers.gathered(
             replace(gathered, done=done),
             group,
@@ -420,19 +422,19 @@ class _Tools:
         if done or not gathered.going_on:
             self._pace.over(asked)
         else:
-            self._pace.hint(asked, answer["next_poll_ms"], jobs.now())
-        jobs.delivered(*told)
+            self._pace.poll_hint(asked, answer["next_poll_ms"], jobs.now())
+        jobs.mark_delivered_later(*told)
         return answer
 
     def _answered(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
         """Take note of what a model was told of one job; returns whether to advise it to leave."""
-        asked = answers.asked(Group(job_ids=(job.id,)))
-        jobs.delivered(job)
-        if job.terminal or job.status is Status.INPUT_REQUIRED:
+        asked = answers.asked(JobFilter(job_ids=(job.id,)))
+        jobs.mark_delivered_later(job)
+        if job.is_terminal or job.status is Status.INPUT_REQUIRED:
             self._pace.over(asked)
             return False
-        self._pace.hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
-        return waited and self._pace.barren(asked)
+        self._pace.poll_hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
+        return waited and self._pace.has_empty_waits(asked)
 
     def _hinted(self, ctx: Context, answer: Answer) -> Answer:
         """Return the answer with a hint that suits what was learned of the client."""
@@ -441,7 +443,7 @@ class _Tools:
         return answer | {"next_poll_ms": self._waits.hint_ms(_client_name(ctx), answer["next_poll_ms"])}
 
     async def _wait(
-        self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], Group | None]
+        self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], JobFilter | None]
     ) -> T:
         """Await work on a group of jobs for a call that may wait; learn from a client that cancels it."""
         began = jobs.now()
@@ -471,14 +473,14 @@ def _page_bytes(ctx: Context) -> int:
     return page_cap_bytes(client.client_info.name if client else "")
 
 
-def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> Group:
+def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> JobFilter:
     """The jobs that a call is about: one, several, a batch; or those in which something goes on."""
     if job_id is not None and job_ids == [job_id]:
         job_ids = None
     if sum(given is not None for given in (job_id, job_ids, batch)) > 1:
         raise RequestError("Give one of job_id, job_ids and batch.")
     ids = (job_id,) if job_id is not None else tuple(job_ids or ())
-    return Group(job_ids=ids, batch=batch or "", active=not (ids or batch))
+    return JobFilter(job_ids=ids, batch=batch or "", active=not (ids or batch))
 
 
 def _outputs(given: Sequence[dict[str, Any]]) -> dict[str, object]:
@@ -497,12 +499,12 @@ def _statuses(status: str | None) -> frozenset[Status]:
     if status is None:
         return frozenset()
     if status == "open":
-        return OPEN
+        return ACTIVE
     return frozenset({Status(one_of("status", status, [*Status, "open"]))})
 
 
 async def _report_activity(
-    ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], Group | None]
+    ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], JobFilter | None]
 ) -> T:
     """Await the work; every ten seconds tell a host that gave a progress token what the jobs of the group do."""
     if wait_s < PROGRESS_S:

@@ -34,12 +34,12 @@ from pydantic import ConfigDict, Field, ValidationError
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.jobs.job import Call, Job, Status
-from agent_jobs.jobs.queries import Gathered, Group
+from agent_jobs.jobs.queries import BatchState, JobFilter
 from agent_jobs.mcp_server.elicitation import ASKED, can_show_form, decide, key_of, request_for
 from agent_jobs.mcp_server.tool_adapter import Answer, as_result
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page_cap_bytes
-from agent_jobs.request.body import Order
+from agent_jobs.request.body import StartRequest
 
 TASKS = "io.modelcontextprotocol/tasks"
 VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
@@ -145,7 +145,7 @@ class TasksExtension(Extension):
         is_answer = ctx.input_responses is not None
         return declares_tasks(ctx.protocol_version, ctx.client_capabilities) and wait_s != 0 and not is_answer
 
-    async def start(self, ctx: Context, jobs: Engine, order: Order) -> Answer | CreatedTask:
+    async def start(self, ctx: Context, jobs: Engine, order: StartRequest) -> Answer | CreatedTask:
         """Start jobs and return them as one task; where no one id names all of them, return the plain answer.
 
         Raises:
@@ -155,9 +155,9 @@ class TasksExtension(Extension):
         duplicates = [one.job.id for one in started if one.duplicate]
         if len(order.prompts) == 1:
             self._duplicates.update(duplicates)
-            return await self._create(ctx, jobs, Group(job_ids=(started[0].job.id,)))
+            return await self._create(ctx, jobs, JobFilter(job_ids=(started[0].job.id,)))
         answer = answers.started_together([one.job for one in started], len(duplicates))
-        return await self._create(ctx, jobs, Group(batch=answer["batch"])) if "batch" in answer else answer
+        return await self._create(ctx, jobs, JobFilter(batch=answer["batch"])) if "batch" in answer else answer
 
     async def poll(self, ctx: Context, jobs: Engine, task_id: str) -> CreatedTask:
         """Return a job or a batch as a task.
@@ -172,7 +172,7 @@ class TasksExtension(Extension):
             self._ask_again(job)
         return await self._create(ctx, jobs, group)
 
-    async def _create(self, ctx: Context, jobs: Engine, group: Group) -> CreatedTask:
+    async def _create(self, ctx: Context, jobs: Engine, group: JobFilter) -> CreatedTask:
         state = await self._state(jobs, group, host=_host_of(ctx.client_capabilities, ctx.session.client_params))
         return CreatedTask(content=[], task=_wire(group, state, "task", is_structured=self._is_structured))
 
@@ -183,8 +183,8 @@ class TasksExtension(Extension):
             state = await self._state(
                 jobs, group, host=_host_of(ctx.session.client_capabilities, ctx.session.client_params)
             )
-            self._told |= {job.id: job.revision for job in state.shown if not job.terminal}
-            jobs.delivered(*state.shown)
+            self._told |= {job.id: job.revision for job in state.shown if not job.is_terminal}
+            jobs.mark_delivered_later(*state.shown)
             return _wire(group, state, "complete", is_structured=self._is_structured)
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> HandlerResult:
@@ -207,22 +207,22 @@ class TasksExtension(Extension):
         with _as_protocol_error(ctx, params.task_id):
             jobs = await self._engine()
             stopped = await jobs.cancel(await _find_group(jobs, params.task_id))
-            jobs.delivered(*(job for job in stopped if job.status is Status.CANCELLED))
+            jobs.mark_delivered_later(*(job for job in stopped if job.status is Status.CANCELLED))
             return {}
 
-    async def _state(self, jobs: Engine, group: Group, *, host: "TaskHost") -> TaskState:
+    async def _state(self, jobs: Engine, group: JobFilter, *, host: "TaskHost") -> TaskState:
         if group.batch:
             return await self._state_of_batch(jobs, group, host=host)
         return await self._state_of_job(jobs, await jobs.poll(group.job_ids[0]), host=host)
 
     async def _state_of_job(self, jobs: Engine, job: Job, *, host: "TaskHost") -> TaskState:
-        calls = await jobs.asked(job)
+        calls = await jobs.open_calls(job)
         state = TaskState("working", _message(job, jobs.now()), job.created_at, _updated_at(job), _poll_ms(jobs, [job]))
         if job.status is Status.CANCELLED:
             return state._replace(status="cancelled", shown=[job])
         if questions := self._questions(job, calls, may_ask=host.may_ask):
             return state._replace(status="input_required", questions=questions)
-        if job.terminal:
+        if job.is_terminal:
             is_duplicate = job.id in self._duplicates
             answer = answers.started(job, jobs.now(), duplicate=is_duplicate, limit_bytes=host.page_bytes)
             return state._replace(status="completed", answer=answer, shown=[job])
@@ -231,12 +231,12 @@ class TasksExtension(Extension):
             return state._replace(status="completed", answer=answer, shown=[job])
         return state
 
-    async def _state_of_batch(self, jobs: Engine, group: Group, *, host: "TaskHost") -> TaskState:
+    async def _state_of_batch(self, jobs: Engine, group: JobFilter, *, host: "TaskHost") -> TaskState:
         """Return the state of a batch, which is completed once all of it ended, or one asks the model."""
         found = await jobs.find(group, BATCH_ROWS)
-        gathered = await jobs.gather(group)
-        asking = [job for job in [*gathered.done, *gathered.asking] if not job.terminal]
-        calls = {job.id: await jobs.asked(job) for job in asking}
+        gathered = await jobs.wait_for_any(group)
+        asking = [job for job in [*gathered.done, *gathered.asking] if not job.is_terminal]
+        calls = {job.id: await jobs.open_calls(job) for job in asking}
         by_job = {job.id: self._questions(job, calls[job.id], may_ask=host.may_ask) for job in asking}
         questions: Questions = {key: each for asked in by_job.values() for key, each in asked.items()}
         pressing = [job for job in asking if not by_job[job.id] and self._needs_model(job, calls[job.id])]
@@ -253,13 +253,13 @@ class TasksExtension(Extension):
             return state
         if found.counts.keys() == {Status.CANCELLED}:
             return state._replace(status="cancelled", shown=found.jobs)
-        fresh = [job for job in gathered.done if job.terminal]
+        fresh = [job for job in gathered.done if job.is_terminal]
         ended = fresh or [] if pressing else fresh or _by_end(found.jobs)
         waiting = [job for job in asking if job not in pressing]
         done = [*ended, *pressing]
         if len(done) == 1:
             done = [await jobs.poll(done[0].id)]  # with its output
-        told = Gathered(done, gathered.running, waiting, gathered.delivered)
+        told = BatchState(done, gathered.running, waiting, gathered.delivered)
         answer, shown = answers.gathered(told, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES)
         return state._replace(status="completed", answer=answer, shown=shown)
 
@@ -291,9 +291,9 @@ class TasksExtension(Extension):
         return self._dismissals.get((job.id, key_of(job, call)), 0)
 
 
-async def _find_group(jobs: Engine, task_id: str) -> Group:
+async def _find_group(jobs: Engine, task_id: str) -> JobFilter:
     """Return what asks for the job or the batch of this id."""
-    for group in (Group(job_ids=(task_id,)), Group(batch=task_id)) if task_id else ():
+    for group in (JobFilter(job_ids=(task_id,)), JobFilter(batch=task_id)) if task_id else ():
         if (await jobs.find(group, 1)).jobs:
             return group
     raise JobNotFoundError(f"There is no job and no batch {task_id[:40]!r}: agent_list shows what there is.")
@@ -324,7 +324,7 @@ def _read_answer(value: object) -> ElicitResult:
         raise MCPError(INVALID_PARAMS, "An input response takes an action: accept, decline or cancel.") from None
 
 
-def _wire(group: Group, state: TaskState, kind: str, *, is_structured: bool) -> dict[str, Any]:
+def _wire(group: JobFilter, state: TaskState, kind: str, *, is_structured: bool) -> dict[str, Any]:
     """Return a task as it is sent: a mapping, because the SDK's models would drop `ttlMs`, which is null."""
     task: dict[str, Any] = {
         "resultType": kind,
@@ -349,7 +349,7 @@ def _dump(model: Any) -> dict[str, Any]:
 
 def _message(job: Job, now: float) -> str:
     """Return what a person reads of a job beside the status of its task."""
-    if not job.terminal:
+    if not job.is_terminal:
         text = answers.shown(job, now).get("activity") or job.status
     else:
         text = f"{job.status}: {job.error.message}" if job.error else job.status

@@ -20,7 +20,7 @@ from agent_jobs.errors import (
     ToolServerError,
 )
 from agent_jobs.jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
-from agent_jobs.jobs.queries import Estimate, Gathered, Group, Listed, Result
+from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage, Result
 from agent_jobs.rendering import content, paging
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page, page_of
 from agent_jobs.request.body import mismatch
@@ -86,7 +86,7 @@ def started(
     `host_note` says of the next poll what is special about the caller's host.
     """
     again = {"duplicate": True} if duplicate else {}
-    if job.terminal:
+    if job.is_terminal:
         return _with_output_last(ended(job, limit_bytes) | again)
     answer = {"job_id": job.id, **again, "response_id": job.turn.response_id, **_going_on(job, now, host_note)}
     answer = _fitting(_compact(answer), START_BYTES)
@@ -103,7 +103,7 @@ def shown(
     The note says what became of an answer that was given before; `host_note`, of the next poll what is special
     about the caller's host.
     """
-    if job.terminal:
+    if job.is_terminal:
         return _with_output_last(ended(job, limit_bytes) | _compact({"note": note}))
     answer = {"job_id": job.id, **_going_on(job, now, host_note)}
     if advise:
@@ -118,7 +118,7 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
     batches = {job.batch for job in jobs}
     # Jobs that were there before may be of another batch, or of none.
     batch = batches.pop() if len(batches) == 1 else ""
-    together = Group(batch=batch) if batch else Group(job_ids=tuple(job.id for job in jobs))
+    together = JobFilter(batch=batch) if batch else JobFilter(job_ids=tuple(job.id for job in jobs))
     answer = _compact(
         {
             "batch": together.batch,
@@ -136,8 +136,8 @@ def started_together(jobs: Sequence[Job], duplicates: int) -> dict[str, Any]:
 
 
 def gathered(
-    told: Gathered,
-    group: Group,
+    told: BatchState,
+    group: JobFilter,
     now: float,
     *,
     advise: bool = False,
@@ -186,7 +186,7 @@ def _each(rows: Sequence[dict[str, Any]]) -> list[str]:
     return ["agent_result for each that ended"] * (not all(asking)) + ["agent_poll each that is input_required"]
 
 
-def listed(found: Listed, now: float, limit_bytes: int | None = None) -> dict[str, Any]:
+def listed(found: JobPage, now: float, limit_bytes: int | None = None) -> dict[str, Any]:
     """The answer to a search: how many jobs there are in each status, what today cost, if known, and a row for each.
 
     With a limit only as many rows as fit it.
@@ -198,7 +198,7 @@ def listed(found: Listed, now: float, limit_bytes: int | None = None) -> dict[st
                 "batch": job.batch,
                 "age_s": max(0, round(now - job.created_at)),
                 "cost_usd": None if job.cost_usd is None else _usd(job.cost_usd),
-                "undelivered": True if job.terminal and job.delivered_at is None else None,
+                "undelivered": True if job.is_terminal and job.delivered_at is None else None,
             }
         )
         for job in found.jobs
@@ -215,10 +215,10 @@ def listed(found: Listed, now: float, limit_bytes: int | None = None) -> dict[st
     return _compact(known) | {"jobs": rows}
 
 
-def stopped(jobs: Sequence[Job], group: Group) -> dict[str, Any]:
+def stopped(jobs: Sequence[Job], group: JobFilter) -> dict[str, Any]:
     """The answer to a cancel of several jobs."""
     counts = Counter(str(job.status) for job in jobs)
-    still = any(not job.terminal for job in jobs)
+    still = any(not job.is_terminal for job in jobs)
     return _compact({"counts": counts, "next": f"agent_poll {asked(group)}" if still else None})
 
 
@@ -269,7 +269,7 @@ def part(result: Result, name: str, offset: int, limit_bytes: int) -> dict[str, 
     return _compact({"job_id": job.id, "next": more}) | {name: shown}
 
 
-def asked(group: Group) -> str:
+def asked(group: JobFilter) -> str:
     """The arguments by which a group of jobs is asked for."""
     if group.batch:
         return f"batch={group.batch}"
@@ -414,7 +414,7 @@ def _calls(result: Result) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for call in result.calls:
         # Who made it was stopped, or died, before it heard of an answer.
-        state = "unknown" if call.state == "running" and result.job.terminal else call.state
+        state = "unknown" if call.state == "running" and result.job.is_terminal else call.state
         entry = {"type": "call", "name": call.name, "state": state}
         if call.state == "open":
             pieces = range(0, max(1, len(call.arguments)), ARGUMENT_CHARS)
@@ -555,11 +555,11 @@ def _going_on(job: Job, now: float, host_note: str) -> dict[str, Any]:
 
 def _error(error: Failure) -> dict[str, Any]:
     shown: dict[str, Any] = {"code": error.code[:CODE_CHARS], "message": error.message[:MESSAGE_CHARS]}
-    return shown | {"retryable": True} if error.retryable else shown
+    return shown | {"retryable": True} if error.is_retryable else shown
 
 
 def _next(job: Job, error: Failure) -> str:
-    if error.retryable:
+    if error.is_retryable:
         return "agent_start again in 60 s"
     if error == UNANSWERED:
         return "agent_start again once somebody can answer"

@@ -43,15 +43,15 @@ from agent_jobs.request.options import (
     with_one_schema,
 )
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
-from agent_jobs.request.start_request import Order
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.request.validators import one_of
 
 __all__ = [
     "ASKED",
     "EFFORTS",
-    "Order",
     "Preset",
     "Secret",
+    "StartRequest",
     "allow_duplicate_of",
     "asked_by",
     "build",
@@ -184,7 +184,7 @@ def given_options(preset: str | None, options: JSON, presets: Mapping[str, Prese
     return {name: value for name, value in with_one_schema(options).items() if value is not None or name not in idle}
 
 
-def asked_by(order: Order, presets: Mapping[str, Preset]) -> list[str]:
+def asked_by(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
     """Return what the caller, or the user's own preset, asked for; what our presets hold is not among it."""
     chosen, ours = presets.get(order.preset or ""), our_presets().get(order.preset or "")
     options = dict(order.options)

@@ -12,7 +12,7 @@ BATCH_MAX, BATCH_CHARS = 20, 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class StartRequest:
     """What a caller asks for: the same for each prompt, a job for each. See `request.build` for the arguments."""
 
     prompts: Sequence[str]

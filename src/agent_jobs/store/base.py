@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from agent_jobs.jobs.job import JSON, Call, Job, Mode, Output
-from agent_jobs.jobs.queries import Event, Group, Listed, Made, Storage
+from agent_jobs.jobs.queries import Event, JobFilter, JobPage, OutputFile, StoreInfo
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -72,15 +72,15 @@ class Store(Protocol):
         """The job with its current turn, and the text of its output once it has ended."""
         ...
 
-    async def output(self, job_id: str) -> Output | None:
+    async def get_output(self, job_id: str) -> Output | None:
         """What the job's current turn brought, once it has ended, with the response object."""
         ...
 
-    async def find(self, group: Group, limit: int) -> list[Job]:
+    async def find(self, group: JobFilter, limit: int) -> list[Job]:
         """The jobs of a group that were started last, newest first, without their outputs."""
         ...
 
-    async def listed(self, group: Group, limit: int, since: float) -> Listed:
+    async def list_jobs(self, group: JobFilter, limit: int, since: float) -> JobPage:
         """The same jobs, and how many of the group stand where, all at one moment.
 
         Beside it stands what the jobs started in the day from `since` on cost, in USD; of those that run, what they
@@ -88,59 +88,59 @@ class Store(Protocol):
         """
         ...
 
-    async def ids(self, prefix: str, limit: int) -> list[str]:
+    async def find_ids(self, prefix: str, limit: int) -> list[str]:
         """The ids that begin so, in their order."""
         ...
 
-    async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
+    async def get_exchanges(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
         """Requests and responses of a job's turns and of the jobs it goes on from, oldest first.
 
         Empty where one of them is gone: what is left would mean something else.
         """
         ...
 
-    async def uploads(self, job_id: str) -> list[Upload]:
+    async def get_uploads(self, job_id: str) -> list[Upload]:
         """The files that go to the provider with a job."""
         ...
 
-    async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
+    async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
         """Keep the id that the provider gave a file, so that it is removed there at the end, also where that came."""
         ...
 
-    async def rewrite(self, job: Job) -> bool:
+    async def rewrite_request(self, job: Job) -> bool:
         """Write a pending job's request anew, with how its context came into it; False when someone was first."""
         ...
 
-    async def resend(self, job: Job, failed_id: str) -> bool:
+    async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
         """Have a running job's turn sent again as it now stands, for its holder, in place of a response that failed.
 
         False when another response is there by now, or the job is to be cancelled.
         """
         ...
 
-    async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
+    async def get_calls(self, job_id: str, turn: int | None = None) -> list[Call]:
         """What a turn asks for, or all turns of a job, in their order."""
         ...
 
-    async def set_call(self, job: Job, call: Call, *before: str) -> bool:
+    async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         """Write down how a call stands, for the job's holder, if it stood in one of these states before."""
         ...
 
-    async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
+    async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
         """Have a job that this process holds wait for an answer, due again `timeout_s` after it asked.
 
         False when nothing is waited for any more: all was answered meanwhile, or the job is to be cancelled.
         """
         ...
 
-    async def reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
         """Answer calls that a waiting job asks for, all or none; the job is due once nothing is waited for.
 
         False when one of them was answered before, or the job does not wait any more.
         """
         ...
 
-    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
+    async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
         """Begin the job's next turn, for its holder; False when it was begun or cancelled before.
 
         Raises:
@@ -148,22 +148,22 @@ class Store(Protocol):
         """
         ...
 
-    async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
+    async def mark_finalized(self, job_id: str, result_path: str = "", made: Sequence[OutputFile] = ()) -> None:
         """All was done that follows the job's end; its uploads are gone."""
         ...
 
-    async def made(self, job_id: str) -> list[Made]:
+    async def get_output_files(self, job_id: str) -> list[OutputFile]:
         """The files that a job's run made."""
         ...
 
-    async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
+    async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
         """Move pending to starting, for its holder, while nobody cancelled it and fewer than `limit` run.
 
         That is the only right to POST.
         """
         ...
 
-    async def attach(
+    async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
     ) -> Job | None:
         """Keep a turn's response id, whatever the job's status, and how upstream runs it; the first id stays.
@@ -182,7 +182,7 @@ class Store(Protocol):
         """
         ...
 
-    async def progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+    async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
         """Write how far the streams of running jobs came, for their holder: cursor, activity, what they told.
 
         Returns when a cancel was requested, by the ids of those that were written; for the others someone was first.
@@ -197,11 +197,11 @@ class Store(Protocol):
         """The right to send the cancel upstream, given to one caller in `again_after_s`."""
         ...
 
-    async def forget_cancel(self, job_id: str) -> None:
+    async def clear_cancel_claim(self, job_id: str) -> None:
         """The cancel did not reach upstream: whoever comes next may send it."""
         ...
 
-    async def watch(self, job_id: str, now: float, until: float) -> None:
+    async def mark_watched(self, job_id: str, now: float, until: float) -> None:
         """Somebody waits for this job: pull its next look to now, one second after the last at the earliest."""
         ...
 
@@ -212,22 +212,22 @@ class Store(Protocol):
         """
         ...
 
-    async def let_go(self, job_id: str, at: float) -> None:
+    async def release_claim(self, job_id: str, at: float) -> None:
         """Free a job for another process, due again at this time."""
         ...
 
-    async def due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
+    async def find_due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
         """Claim the jobs at this endpoint that are due and not held by another process.
 
         A job of another key is left for half a minute to a process that has that key.
         """
         ...
 
-    async def mode(self, base_url: str, model: str, since: float) -> Mode | None:
+    async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         """What an endpoint taught us to send for a model, if it did after this time."""
         ...
 
-    async def learn(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
+    async def learn_mode(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
         """Keep what an endpoint taught us, with the answer that did."""
         ...
 
@@ -235,7 +235,7 @@ class Store(Protocol):
         """Return the parameters that an endpoint refused after this time."""
         ...
 
-    async def learn_refused(self, base_url: str, parameter: str, now: float, answer: str) -> None:
+    async def learn_refused_parameter(self, base_url: str, parameter: str, now: float, answer: str) -> None:
         """Keep that an endpoint refuses a parameter, with the answer that said so."""
         ...
 
@@ -259,27 +259,29 @@ class Store(Protocol):
         """
         ...
 
-    async def tombstone(self, job_id: str) -> Tombstone | None:
+    async def get_tombstone(self, job_id: str) -> Tombstone | None:
         """What is left of a purged job."""
         ...
 
-    async def park(self, job_id: str, activity: str) -> None:
+    async def wait_for_slot(self, job_id: str, activity: str) -> None:
         """Let go of a pending job until there is a slot for it."""
         ...
 
-    async def unpark(self, base_url: str, limit: int) -> list[str]:
+    async def claim_free_slots(self, base_url: str, limit: int) -> list[str]:
         """Claim as many parked jobs as there are free slots, by priority and age."""
         ...
 
-    async def ahead(self, job: Job) -> int:
+    async def count_ahead(self, job: Job) -> int:
         """How many pending jobs go before this one."""
         ...
 
-    async def deliver(self, job_ids: Sequence[str], now: float) -> None:
+    async def mark_delivered(self, job_ids: Sequence[str], now: float) -> None:
         """Note that the jobs' ends were handed to a host."""
         ...
 
-    async def news(self, since: float, *, settled_before: float, asked_before: float) -> tuple[str, float] | None:
+    async def pending_notification(
+        self, since: float, *, settled_before: float, asked_before: float
+    ) -> tuple[str, float] | None:
         """A job that ended or asked after `since`, and when: of those that nobody claimed for that, the first.
 
         Where something is still to be done after an end, that is left to be done until `settled_before`; and a
@@ -287,22 +289,22 @@ class Store(Protocol):
         """
         ...
 
-    async def claim_news(self, job_id: str, at: float) -> bool:
+    async def claim_notification(self, job_id: str, at: float) -> bool:
         """Claim what happened to a job then, which goes to one caller, for ever; False where it is not so any more."""
         ...
 
-    async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
+    async def next_due_at(self, base_url: str, fingerprint: str = "") -> float | None:
         """When the next job at this endpoint is due here."""
         ...
 
-    async def take_over(self, now: float) -> int:
+    async def reclaim_from_dead(self, now: float) -> int:
         """Free the jobs whose holder is dead, due at once; returns how many.
 
         Free jobs that are due far ahead, by the clock of a process that disagreed with ours, are due at once too.
         """
         ...
 
-    async def release(self, now: float) -> None:
+    async def release_claims(self, now: float) -> None:
         """Free the jobs that this process holds, due at once, for whoever comes next."""
         ...
 
@@ -310,34 +312,34 @@ class Store(Protocol):
         """Let other processes know that this one works on the jobs of an endpoint, as long as it lives."""
         ...
 
-    async def about(self) -> Storage:
+    async def store_info(self) -> StoreInfo:
         """Where the jobs are kept, and which other living processes work on them."""
         ...
 
-    async def unwatched(self, group: Group, limit: int) -> list[Job]:
+    async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
         """Return the newest jobs of a group that go on by themselves and that no living process observes or will.
 
         A job that waits for an answer is none of them. The group's own statuses do not count.
         """
         ...
 
-    async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:
+    async def record_event(self, job_id: str, at: float, kind: str, text: str = "") -> None:
         """Note for people what happened to a job."""
         ...
 
-    async def events(self, job_id: str) -> list[Event]:
+    async def get_events(self, job_id: str) -> list[Event]:
         """What happened to a job, oldest first."""
         ...
 
-    async def changed(self, job_id: str, revision: int) -> None:
+    async def wait_for_change(self, job_id: str, revision: int) -> None:
         """Return once the job has another revision than this one, written by any process."""
         ...
 
-    async def mark(self) -> Mark:
+    async def change_mark(self) -> Mark:
         """How far the jobs have moved, for `moved`."""
         ...
 
-    async def moved(self, mark: Mark) -> None:
+    async def wait_for_any_change(self, mark: Mark) -> None:
         """Return once any job changed since this mark, written by any process."""
         ...
 

@@ -23,7 +23,7 @@ from agent_jobs.errors import StoreError
 from agent_jobs.store.base import Mark
 from agent_jobs.store.recovery import carry_over, check_database, identity
 from agent_jobs.store.schema import migrate, write_ahead
-from agent_jobs.store.worker_lock import Holder, alone
+from agent_jobs.store.worker_lock import WorkerLock, alone
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ async def open_database(folder: Path, busy_timeout_s: float) -> AsyncGenerator["
     Raises:
         StoreError: It cannot be opened; the sentence says what to do.
     """
-    with told(folder):
+    with as_store_error(folder):
         _make(folder / "jobs.db")
-        holder = Holder(folder / "run")
+        holder = WorkerLock(folder / "run")
     try:
-        with told(folder):
+        with as_store_error(folder):
             database = Database(await _connect(folder / "jobs.db", busy_timeout_s), holder, folder, busy_timeout_s)
         try:
             yield database
@@ -60,7 +60,7 @@ async def open_database(folder: Path, busy_timeout_s: float) -> AsyncGenerator["
 class Database:
     """Statements, changes of several statements, and who waits for them."""
 
-    def __init__(self, db: aiosqlite.Connection, holder: Holder, folder: Path, busy_timeout_s: float) -> None:
+    def __init__(self, db: aiosqlite.Connection, holder: WorkerLock, folder: Path, busy_timeout_s: float) -> None:
         self._db = db
         self.holder = holder
         self._folder = folder
@@ -79,7 +79,7 @@ class Database:
 
     async def fetch(self, sql: str, **values: Any) -> list[sqlite3.Row]:
         """The rows of one statement of its own."""
-        with told(self._folder):
+        with as_store_error(self._folder):
             async with self._lock:
                 return await self.execute(sql, **values)
 
@@ -105,7 +105,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[None]:
         """All statements inside see the database as it is at one moment."""
-        with told(self._folder):
+        with as_store_error(self._folder):
             async with self._lock:
                 with anyio.CancelScope(shield=True):
                     await self.execute("BEGIN")
@@ -118,7 +118,7 @@ class Database:
     @asynccontextmanager
     async def changing(self, *job_ids: str, spending: bool = False) -> AsyncGenerator[None]:
         """All statements inside are written or none; waiters for the jobs wake after the commit."""
-        with told(self._folder), anyio.CancelScope(shield=True):
+        with as_store_error(self._folder), anyio.CancelScope(shield=True):
             async with self._lock:
                 await self._settle()
                 if spending and self._adrift is not None:
@@ -131,7 +131,7 @@ class Database:
                     # A failed COMMIT may have rolled back by itself.
                     if self._db.in_transaction:
                         await self.execute("ROLLBACK")
-                    if not isinstance(error, SomeoneWasFirst):
+                    if not isinstance(error, LostRace):
                         raise
         if job_ids:
             self._stir(job_ids)
@@ -142,7 +142,7 @@ class Database:
         Returns False where a needed statement brings no row; then nothing is written.
         """
         is_written = False
-        with told(self._folder), anyio.CancelScope(shield=True):
+        with as_store_error(self._folder), anyio.CancelScope(shield=True):
             async with self._lock:
                 await self._settle()
                 if spending and self._adrift is not None:
@@ -177,17 +177,17 @@ class Database:
 
     def announce(self, said: Mapping[str, Any]) -> None:
         """See `Store.announce`."""
-        with told(self._folder):
+        with as_store_error(self._folder):
             self.holder.tell(said)
 
     def others(self) -> dict[str, Mapping[str, Any]]:
         """The other living processes by name, and what they said of themselves."""
-        with told(self._folder):
+        with as_store_error(self._folder):
             return self.holder.others()
 
     def size_bytes(self) -> int:
         """The size of the file with its log."""
-        with told(self._folder):
+        with as_store_error(self._folder):
             return sum(path.stat().st_size for path in (self.path, *_beside(self.path)) if path.exists())
 
     async def close(self) -> None:
@@ -206,7 +206,7 @@ class Database:
             return
         self._settle_at = anyio.current_time() + SETTLE_AGAIN_S
         try:
-            with told(self._folder):
+            with as_store_error(self._folder):
                 check_database(self.path)
                 self._leave_log()
                 self.holder.stay()
@@ -288,7 +288,7 @@ def _write(db: sqlite3.Connection, statements: Iterable[Statement]) -> bool:
     return True
 
 
-class SomeoneWasFirst(Exception):
+class LostRace(Exception):
     """Leaves a change unmade; zero rows is a normal answer."""
 
 
@@ -298,7 +298,7 @@ def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def told(folder: Path) -> Generator[None]:
+def as_store_error(folder: Path) -> Generator[None]:
     """Turn what SQLite and the file system raise into one sentence that says what to do."""
     try:
         yield

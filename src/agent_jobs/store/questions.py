@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from agent_jobs.errors import StoreError
+from agent_jobs.jobs.job import ACTIVE as OPEN_STATUSES
 from agent_jobs.jobs.job import JSON, Call, Job, Mode, Output, Status
-from agent_jobs.jobs.job import OPEN as OPEN_STATUSES
-from agent_jobs.jobs.queries import Group, Listed, Storage, Watcher
-from agent_jobs.store.base import Event, Made, Mark, Tombstone, Upload
+from agent_jobs.jobs.queries import JobFilter, JobPage, StoreInfo, WorkerInfo
+from agent_jobs.store.base import Event, Mark, OutputFile, Tombstone, Upload
 from agent_jobs.store.database import Database, damaged
 from agent_jobs.store.rows import COLUMNS, OPEN, call_of, job_of, where
 
@@ -60,25 +60,25 @@ class Questions:
         rows = await self._db.read(_ONE_JOB, id=job_id)
         return self._job(rows[0]) if rows else None
 
-    async def output(self, job_id: str) -> Output | None:
+    async def get_output(self, job_id: str) -> Output | None:
         rows = await self._db.fetch(
             "SELECT text, response FROM output WHERE job_id = :id ORDER BY turn DESC LIMIT 1", id=job_id
         )
         return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
 
-    async def find(self, group: Group, limit: int) -> list[Job]:
+    async def find(self, group: JobFilter, limit: int) -> list[Job]:
         sql, values = _newest(group, limit)
         return [self._job(row) for row in await self._db.fetch(sql, **values)]
 
-    async def listed(self, group: Group, limit: int, since: float) -> Listed:
+    async def list_jobs(self, group: JobFilter, limit: int, since: float) -> JobPage:
         sql, values = _newest(group, limit)
         async with self._db.reading():
             jobs = [self._job(row) for row in await self._db.execute(sql, **values)]
             spent = await self._db.execute(SPENT, since=since)
-            return Listed(jobs, await self._counts(group), spent[0]["usd"] or 0.0)
+            return JobPage(jobs, await self._counts(group), spent[0]["usd"] or 0.0)
 
-    async def _counts(self, group: Group) -> dict[Status, int]:
-        if group == Group(statuses=group.statuses):
+    async def _counts(self, group: JobFilter) -> dict[Status, int]:
+        if group == JobFilter(statuses=group.statuses):
             rows = await self._db.execute("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
         else:
             clauses, values = where(group)
@@ -90,7 +90,7 @@ class Questions:
         counts = {Status(row["status"]): row["n"] for row in rows}
         return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
 
-    async def ids(self, prefix: str, limit: int) -> list[str]:
+    async def find_ids(self, prefix: str, limit: int) -> list[str]:
         rows = await self._db.fetch(
             "SELECT id FROM job WHERE id >= :prefix AND id < :prefix || char(1114111) ORDER BY id LIMIT :limit",
             prefix=prefix,
@@ -98,7 +98,7 @@ class Questions:
         )
         return [row["id"] for row in rows]
 
-    async def thread(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
+    async def get_exchanges(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
         rows = await self._db.fetch(
             """WITH RECURSIVE thread (id, previous, depth) AS (
                    SELECT id, previous_job_id, 0 FROM job WHERE id = :id
@@ -123,13 +123,13 @@ class Questions:
                 break  # it tells all that was said before it
         return exchanges
 
-    async def uploads(self, job_id: str) -> list[Upload]:
+    async def get_uploads(self, job_id: str) -> list[Upload]:
         rows = await self._db.fetch(
             "SELECT name, data, file_id FROM upload WHERE job_id = :id ORDER BY name", id=job_id
         )
         return [Upload(**row) for row in rows]
 
-    async def calls(self, job_id: str, turn: int | None = None) -> list[Call]:
+    async def get_calls(self, job_id: str, turn: int | None = None) -> list[Call]:
         rows = await self._db.fetch(
             """SELECT id, kind, name, arguments, needs, state, output FROM call
                WHERE job_id = :id AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position""",
@@ -138,15 +138,15 @@ class Questions:
         )
         return [call_of(row) for row in rows]
 
-    async def made(self, job_id: str) -> list[Made]:
+    async def get_output_files(self, job_id: str) -> list[OutputFile]:
         rows = await self._db.fetch("SELECT name, path, bytes FROM made WHERE job_id = :id ORDER BY name", id=job_id)
-        return [Made(**row) for row in rows]
+        return [OutputFile(**row) for row in rows]
 
-    async def events(self, job_id: str) -> list[Event]:
+    async def get_events(self, job_id: str) -> list[Event]:
         rows = await self._db.fetch("SELECT at, kind, text FROM event WHERE job_id = :id ORDER BY at", id=job_id)
         return [Event(row["at"], row["kind"], row["text"]) for row in rows]
 
-    async def mode(self, base_url: str, model: str, since: float) -> Mode | None:
+    async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         rows = await self._db.fetch(
             "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
             base_url=base_url,
@@ -174,11 +174,11 @@ class Questions:
         )
         return rows[0]["n"]
 
-    async def tombstone(self, job_id: str) -> Tombstone | None:
+    async def get_tombstone(self, job_id: str) -> Tombstone | None:
         rows = await self._db.fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
         return Tombstone(rows[0]["status"], rows[0]["finished_at"]) if rows else None
 
-    async def ahead(self, job: Job) -> int:
+    async def count_ahead(self, job: Job) -> int:
         rows = await self._db.fetch(
             """SELECT COUNT(*) AS n FROM job WHERE status = 'pending'
                AND (priority > :priority OR priority = :priority AND created_at < :created_at)""",
@@ -187,20 +187,22 @@ class Questions:
         )
         return rows[0]["n"]
 
-    async def news(self, since: float, *, settled_before: float, asked_before: float) -> tuple[str, float] | None:
+    async def pending_notification(
+        self, since: float, *, settled_before: float, asked_before: float
+    ) -> tuple[str, float] | None:
         rows = await self._db.fetch(_NEWS, since=since, settled_before=settled_before, asked_before=asked_before)
         return (rows[0]["id"], rows[0]["at"]) if rows else None
 
-    async def about(self) -> Storage:
+    async def store_info(self) -> StoreInfo:
         schema = (await self._db.fetch("PRAGMA user_version"))[0][0]
         journal = (await self._db.fetch("PRAGMA journal_mode"))[0][0]
         watchers = tuple(
-            Watcher(int(name.partition("-")[0]), str(said.get("what")), str(said.get("base_url")))
+            WorkerInfo(int(name.partition("-")[0]), str(said.get("what")), str(said.get("base_url")))
             for name, said in self._db.others().items()
         )
-        return Storage(str(self._db.path), schema, journal, self._db.size_bytes(), watchers)
+        return StoreInfo(str(self._db.path), schema, journal, self._db.size_bytes(), watchers)
 
-    async def unwatched(self, group: Group, limit: int) -> list[Job]:
+    async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
         clauses, values = where(replace(group, statuses=UNATTENDED, active=False))
         watched = {str(said.get("base_url")) for said in self._db.others().values()}
         rows = await self._db.fetch(
@@ -219,13 +221,13 @@ class Questions:
         found = {job.id: job for job in map(self._job, jobs)}
         return [found[job_id] for job_id in left if job_id in found]
 
-    async def changed(self, job_id: str, revision: int) -> None:
+    async def wait_for_change(self, job_id: str, revision: int) -> None:
         await self._db.changed(job_id, revision)
 
-    async def mark(self) -> Mark:
+    async def change_mark(self) -> Mark:
         return await self._db.mark()
 
-    async def moved(self, mark: Mark) -> None:
+    async def wait_for_any_change(self, mark: Mark) -> None:
         await self._db.moved(mark)
 
     def _job(self, row: sqlite3.Row) -> Job:
@@ -235,7 +237,7 @@ class Questions:
             raise StoreError(f"{damaged(self._folder)} ({error})") from error
 
 
-def _newest(group: Group, limit: int) -> tuple[str, dict[str, Any]]:
+def _newest(group: JobFilter, limit: int) -> tuple[str, dict[str, Any]]:
     clauses, values = where(group)
     order = "ORDER BY job.created_at DESC, job.id LIMIT :limit"
     return f"{_HEAD} WHERE {clauses} {order}", {**values, "limit": limit}

@@ -19,7 +19,7 @@ class Queue:
 
     _db: Database
 
-    async def watch(self, job_id: str, now: float, until: float) -> None:
+    async def mark_watched(self, job_id: str, now: float, until: float) -> None:
         watching = Statement(
             f"""UPDATE job SET watched_until = MAX(watched_until, :until),
                        next_at = MIN(next_at, MAX(:now, not_before, 1 + COALESCE(
@@ -46,7 +46,7 @@ class Queue:
         )
         await self._db.change(job_id, scheduling)
 
-    async def let_go(self, job_id: str, at: float) -> None:
+    async def release_claim(self, job_id: str, at: float) -> None:
         async with self._db.changing(job_id):
             await self._db.execute(
                 f"""UPDATE job SET holder = NULL, next_at = :at, not_before = :at
@@ -56,7 +56,7 @@ class Queue:
                 at=at,
             )
 
-    async def due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
+    async def find_due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
         async with self._db.changing():
             rows = await self._db.execute(
                 f"""UPDATE job SET holder = :me, next_at = NULL
@@ -69,7 +69,7 @@ class Queue:
             )
         return [row["id"] for row in rows]
 
-    async def next_at(self, base_url: str, fingerprint: str = "") -> float | None:
+    async def next_due_at(self, base_url: str, fingerprint: str = "") -> float | None:
         rows = await self._db.fetch(
             # CROSS: the few jobs that are due at some time are to be read first, not all turns.
             f"SELECT MIN({_WHEN}) AS at FROM job CROSS JOIN turn WHERE next_at IS NOT NULL AND {_MINE}",
@@ -95,7 +95,7 @@ class Queue:
             )
         return [row["id"] for row in rows]
 
-    async def park(self, job_id: str, activity: str) -> None:
+    async def wait_for_slot(self, job_id: str, activity: str) -> None:
         async with self._db.changing(job_id):
             await self._db.execute(
                 """UPDATE job SET holder = NULL, next_at = NULL, activity = :activity, revision = revision + 1
@@ -105,7 +105,7 @@ class Queue:
                 activity=activity,
             )
 
-    async def unpark(self, base_url: str, limit: int) -> list[str]:
+    async def claim_free_slots(self, base_url: str, limit: int) -> list[str]:
         async with self._db.changing():
             rows = await self._db.execute(
                 f"""UPDATE job SET holder = :me WHERE id IN (
@@ -133,11 +133,11 @@ class Queue:
             )
         return bool(won)
 
-    async def forget_cancel(self, job_id: str) -> None:
+    async def clear_cancel_claim(self, job_id: str) -> None:
         async with self._db.changing(job_id):
             await self._db.execute("UPDATE job SET cancel_sent_at = NULL WHERE id = :id", id=job_id)
 
-    async def claim_news(self, job_id: str, at: float) -> bool:
+    async def claim_notification(self, job_id: str, at: float) -> bool:
         won: list[sqlite3.Row] = []
         async with self._db.changing():
             won = await self._db.execute(
@@ -151,7 +151,7 @@ class Queue:
             )
         return bool(won)
 
-    async def take_over(self, now: float) -> int:
+    async def reclaim_from_dead(self, now: float) -> int:
         # The process that freed a job may have had another time.
         await self._db.fetch(
             "UPDATE job SET next_at = :now WHERE holder IS NULL AND next_at > :now + :ahead_s RETURNING id",
@@ -163,7 +163,7 @@ class Queue:
         )
         return sum([await self._free(row["holder"], now) for row in others if self._db.holder.dead(row["holder"])])
 
-    async def release(self, now: float) -> None:
+    async def release_claims(self, now: float) -> None:
         await self._free(self._db.holder.name, now)
 
     async def announce(self, what: str, base_url: str) -> None:

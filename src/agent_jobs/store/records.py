@@ -8,8 +8,8 @@ from pathlib import Path
 
 from agent_jobs.errors import BudgetError
 from agent_jobs.jobs.job import JSON, Call, Job, Mode, Status, calls_of, items_of
-from agent_jobs.store.base import NO_LIMIT, Budget, Made, Place, Upload
-from agent_jobs.store.database import SomeoneWasFirst, Statement, open_database
+from agent_jobs.store.base import NO_LIMIT, Budget, OutputFile, Place, Upload
+from agent_jobs.store.database import LostRace, Statement, open_database
 from agent_jobs.store.questions import JOB, PAID, REFUSED, SPENT, Questions
 from agent_jobs.store.queue import Queue
 from agent_jobs.store.rows import ADDED_TO_JOB, OPEN, RUNNING, before, dumps, job_columns, turn_columns, usage_json
@@ -126,7 +126,7 @@ class SQLiteStore(Questions, Queue):
             body=dumps(job.turn.request),
         )
 
-    async def uploaded(self, job_id: str, name: str, file_id: str) -> None:
+    async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
         async with self._db.changing(job_id):
             await self._db.execute(
                 """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, x'', :file_id FROM job
@@ -141,7 +141,7 @@ class SQLiteStore(Questions, Queue):
                 id=job_id,
             )
 
-    async def rewrite(self, job: Job) -> bool:
+    async def rewrite_request(self, job: Job) -> bool:
         async with self._db.changing(job.id):
             won = await self._db.execute(
                 """UPDATE job SET context = :context, revision = revision + 1
@@ -163,10 +163,10 @@ class SQLiteStore(Questions, Queue):
                 body=dumps(job.turn.request),
             )
             if not won:
-                raise SomeoneWasFirst
+                raise LostRace
         return bool(won)
 
-    async def resend(self, job: Job, failed_id: str) -> bool:
+    async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
         async with self._db.changing(job.id):
             won = await self._db.execute(
                 f"""UPDATE job SET status = :status, context = :context, activity = '', observed_by = '',
@@ -193,7 +193,7 @@ class SQLiteStore(Questions, Queue):
                 failed_id=failed_id,
             )
             if not (won and forgotten):
-                raise SomeoneWasFirst
+                raise LostRace
             await self._db.execute(
                 "DELETE FROM request WHERE job_id = :id AND turn = :number", id=job.id, number=job.turn.number
             )
@@ -201,7 +201,7 @@ class SQLiteStore(Questions, Queue):
             return True
         return False
 
-    async def begin(self, job: Job, limit: int = NO_LIMIT) -> bool:
+    async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
         named = {"id": job.id, "number": job.turn.number}
         # A job in a later turn has its slot already, and shows in_progress.
         taking_slot = Statement(
@@ -224,7 +224,7 @@ class SQLiteStore(Questions, Queue):
         )
         return await self._db.change(job.id, taking_slot, sending, spending=True)
 
-    async def attach(
+    async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
     ) -> Job | None:
         naming = Statement(
@@ -259,7 +259,7 @@ class SQLiteStore(Questions, Queue):
                       AND (:status <> 'input_required' OR :asked_at IS NULL OR {_ASKING})
                     RETURNING id""",
                 job_columns(job)
-                | {"asked_at": job.turn.asked_at, "ended": job.terminal, "me": self._db.holder.name, "held": held},
+                | {"asked_at": job.turn.asked_at, "ended": job.is_terminal, "me": self._db.holder.name, "held": held},
                 is_needed=True,
             ),
             Statement(
@@ -277,7 +277,7 @@ class SQLiteStore(Questions, Queue):
                 statements += _asking_for(job, calls_of(items_of(job.output.response.get("output"))))
         return await self.get(job.id) if await self._db.change(job.id, *statements) else None
 
-    async def progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+    async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
         # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
         ours: dict[str, float | None] = {}
         async with self._db.changing(*(job.id for job in jobs)):
@@ -301,7 +301,7 @@ class SQLiteStore(Questions, Queue):
             )
         return ours
 
-    async def set_call(self, job: Job, call: Call, *before: str) -> bool:
+    async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         won: list[sqlite3.Row] = []
         async with self._db.changing(job.id):
             won = await self._db.execute(
@@ -321,7 +321,7 @@ class SQLiteStore(Questions, Queue):
             await self._db.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
         return bool(won)
 
-    async def wait(self, job: Job, now: float, timeout_s: float) -> bool:
+    async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
         async with self._db.changing(job.id):
             await self._db.execute(
                 """UPDATE turn SET asked_at = :now WHERE job_id = :id AND number = :number
@@ -342,11 +342,11 @@ class SQLiteStore(Questions, Queue):
                 timeout_s=timeout_s,
             )
             if not waits:
-                raise SomeoneWasFirst
+                raise LostRace
             return True
         return False
 
-    async def reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
         async with self._db.changing(job.id):
             for call in calls:
                 answered = await self._db.execute(
@@ -361,7 +361,7 @@ class SQLiteStore(Questions, Queue):
                     output=None if call.output is None else dumps(call.output),
                 )
                 if not answered:
-                    raise SomeoneWasFirst
+                    raise LostRace
             # A step that is under way, which has no due time, sees the answers at its end; another one beside it
             # would take the calls that it runs for those of a dead process.
             await self._db.execute(
@@ -377,7 +377,7 @@ class SQLiteStore(Questions, Queue):
             return True
         return False
 
-    async def go_on(self, job: Job, budget: Budget | None = None) -> bool:
+    async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
         async with self._db.changing(job.id):
             won = await self._db.execute(
                 """UPDATE job SET turn = :number, status = 'in_progress', usage_before = :usage_before,
@@ -393,7 +393,7 @@ class SQLiteStore(Questions, Queue):
                 me=self._db.holder.name,
             )
             if not won:
-                raise SomeoneWasFirst
+                raise LostRace
             if budget is not None:
                 await self._keep_within(budget)
             await self._add_turn(job)
@@ -418,10 +418,10 @@ class SQLiteStore(Questions, Queue):
             )
         return await self.get(job_id)
 
-    async def learn(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
+    async def learn_mode(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
         await self._learn(base_url, model, mode, now, answer)
 
-    async def learn_refused(self, base_url: str, parameter: str, now: float, answer: str) -> None:
+    async def learn_refused_parameter(self, base_url: str, parameter: str, now: float, answer: str) -> None:
         await self._learn(base_url, f"{REFUSED}{parameter}", "refused", now, answer)
 
     async def _learn(self, base_url: str, model: str, mode: str, now: float, answer: str) -> None:
@@ -463,7 +463,7 @@ class SQLiteStore(Questions, Queue):
                     purged[row["id"]] = [Place(**place) for place in places]
         return purged
 
-    async def deliver(self, job_ids: Sequence[str], now: float) -> None:
+    async def mark_delivered(self, job_ids: Sequence[str], now: float) -> None:
         async with self._db.changing():
             await self._db.execute(
                 f"""UPDATE job SET delivered_at = :now
@@ -473,7 +473,7 @@ class SQLiteStore(Questions, Queue):
                 now=now,
             )
 
-    async def settle(self, job_id: str, result_path: str = "", made: Sequence[Made] = ()) -> None:
+    async def mark_finalized(self, job_id: str, result_path: str = "", made: Sequence[OutputFile] = ()) -> None:
         async with self._db.changing(job_id):
             await self._db.execute(
                 f"""UPDATE job SET unsettled = 0, result_path = :result_path, holder = NULL, next_at = NULL,
@@ -492,7 +492,7 @@ class SQLiteStore(Questions, Queue):
                     bytes=file.bytes,
                 )
 
-    async def record(self, job_id: str, at: float, kind: str, text: str = "") -> None:
+    async def record_event(self, job_id: str, at: float, kind: str, text: str = "") -> None:
         async with self._db.changing():
             await self._db.execute(
                 "INSERT INTO event (job_id, at, kind, text) VALUES (:id, :at, :kind, :text)",

@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from agent_jobs.jobs.job import NEXT, TERMINAL, Call, Failure, Job, Output, Status, Turn, Usage
-from agent_jobs.jobs.queries import Group
+from agent_jobs.jobs.job import TERMINAL, TRANSITIONS, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.queries import JobFilter
 
 
 def _listed(statuses: Iterable[Status]) -> str:
@@ -15,7 +15,7 @@ def _listed(statuses: Iterable[Status]) -> str:
 
 
 #: The statuses in which something may still happen, as an SQL list.
-OPEN = _listed(NEXT)
+OPEN = _listed(TRANSITIONS)
 #: What takes a slot: it runs upstream, or may.
 RUNNING = "('starting', 'queued', 'in_progress')"
 #: The ids of the open jobs, and of those that ended since then and were not delivered. The index is named because
@@ -144,7 +144,7 @@ def usage_json(usage: Usage | None) -> str | None:
     return None if usage is None else dumps({name: getattr(usage, name) for name in Usage.__slots__})
 
 
-def where(group: Group) -> tuple[str, dict[str, Any]]:
+def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
     """The WHERE that picks a group, and its values; built of what was asked, so that an index can serve it."""
     clauses = {
         "job.id IN (SELECT value FROM json_each(:ids))": group.job_ids,
@@ -195,5 +195,5 @@ def dumps(value: Any) -> str:
 
 def before(status: Status) -> str:
     """The statuses from which this one may be written, as an SQL list; the end of a job is written once."""
-    earlier_ones = [earlier for earlier, later in NEXT.items() if status in later]
+    earlier_ones = [earlier for earlier, later in TRANSITIONS.items() if status in later]
     return _listed(earlier_ones if status in TERMINAL else [*earlier_ones, status])

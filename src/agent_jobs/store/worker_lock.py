@@ -34,7 +34,7 @@ else:
             os.close(descriptor)
 
 
-class Holder:
+class WorkerLock:
     """One process in a folder of locks: no heartbeat and no clock tell who lives, but the lock itself."""
 
     def __init__(self, folder: Path) -> None:

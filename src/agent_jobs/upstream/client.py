@@ -42,7 +42,7 @@ MAX_EVENT_BYTES = 64 * 2**20
 STREAM_IDLE_S = 90.0
 #: A run that lives by its connection is not given up for a pause: not every server sends keepalives.
 HELD_IDLE_S = 900.0
-CONNECT_S, LOOK_READ_S, LOOK_TOTAL_S = 10.0, 30.0, 120.0
+CONNECT_S, RETRIEVE_READ_S, RETRIEVE_TOTAL_S = 10.0, 30.0, 120.0
 #: 64 MiB over a slow line; a container's file takes no less.
 FILE_TOTAL_S = 600.0
 #: What nobody could remove, for its process died before it knew the id, upstream removes by itself (30 days at most).
@@ -136,7 +136,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Retrieved:
     """A response object as upstream sent it, and when it wants to be asked again."""
 
     response: JSON
@@ -229,7 +229,7 @@ class ResponsesClient:
         except httpx2.TransportError as error:
             raise _broken(error, self.endpoint, dialed, sent=True) from error
 
-    async def retrieve(self, response_id: str) -> Look:
+    async def retrieve(self, response_id: str) -> Retrieved:
         """GET the response object as it stands.
 
         Raises:
@@ -239,7 +239,7 @@ class ResponsesClient:
         """
         answer = await self._call("GET", self._response_url(response_id))
         poll_after_ms = _number(answer.headers.get("openai-poll-after-ms"))
-        return Look(_object(answer), None if poll_after_ms is None else poll_after_ms / 1000)
+        return Retrieved(_object(answer), None if poll_after_ms is None else poll_after_ms / 1000)
 
     async def cancel(self, response_id: str) -> None:
         """Ask upstream to stop; returns when it answered that it did, or that there is nothing left to stop.
@@ -255,7 +255,7 @@ class ResponsesClient:
             if error.status not in (400, 409) or isinstance(error, MissingError | AccountError):
                 raise
 
-    async def model(self, name: str) -> JSON:
+    async def describe_model(self, name: str) -> JSON:
         """What upstream says of a model: the cheapest question that needs the key.
 
         Raises:
@@ -283,7 +283,7 @@ class ResponsesClient:
                     break
                 if isinstance(error, UpstreamError):
                     raise
-                words = f"{bare(url)} answered without JSON"
+                words = f"{redacted_url(url)} answered without JSON"
                 raise UnclearError(words, code="not_a_responses_api") from None
             url = _next_page(url, pages[-1])
         return pages
@@ -390,7 +390,7 @@ class ResponsesClient:
         return self.endpoint.url(f"/responses/{_named(response_id)}{action}")
 
     async def _call(
-        self, method: str, url: httpx2.URL, *, total_s: float = LOOK_TOTAL_S, **content: Any
+        self, method: str, url: httpx2.URL, *, total_s: float = RETRIEVE_TOTAL_S, **content: Any
     ) -> httpx2.Response:
         dialed = Dialed()
         try:
@@ -462,7 +462,7 @@ async def open_client(
         verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
     except OSError:  # a bad PEM file is one too
         raise ConfigError("SSL_CERT_FILE takes a PEM file with certificates, SSL_CERT_DIR a folder of them.") from None
-    timeout = httpx2.Timeout(LOOK_READ_S, connect=CONNECT_S, pool=None)
+    timeout = httpx2.Timeout(RETRIEVE_READ_S, connect=CONNECT_S, pool=None)
     # A kept connection may be closed by the other side just as a POST leaves, and nobody knows if it arrived.
     unkept = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     try:
@@ -490,7 +490,7 @@ def refusal(
         if "model" in f"{code} {words}".lower():
             code = "model_not_found"  # vLLM gives the status as the code
         elif _parsed(body) is None or words in NO_ROUTE or words.startswith("Invalid URL"):
-            code, message = "no_such_endpoint", f"there is no Responses API at {bare(url)}"
+            code, message = "no_such_endpoint", f"there is no Responses API at {redacted_url(url)}"
     details: dict[str, Any] = {
         "code": code,
         "param": str(error.get("param") or ""),
@@ -518,7 +518,7 @@ def refusal(
     return RefusedError(message, **details)
 
 
-def bare(url: httpx2.URL | str | None) -> str:
+def redacted_url(url: httpx2.URL | str | None) -> str:
     """An address without what may be secret in it."""
     return str(httpx2.URL(url).copy_with(query=None, userinfo=b"")) if url is not None else "upstream"
 
@@ -596,7 +596,7 @@ def _object(answer: httpx2.Response) -> JSON:
     response = _parsed(answer.text)
     if response is None or not response.get("id"):
         kind = _content_type(answer) or "nothing"
-        words = f"{bare(answer.request.url)} answered {kind}, which is no response object"
+        words = f"{redacted_url(answer.request.url)} answered {kind}, which is no response object"
         if response is None and answer.request.method == "GET" and _id_in(answer.request.url):
             words = f"retrieve is not served here: {words}"
         raise UnclearError(words, code="not_a_responses_api", status=answer.status_code)
@@ -640,7 +640,7 @@ def _is_page(answer: httpx2.Response) -> bool:
 def _page_words(answer: httpx2.Response) -> str:
     found = re.search(r"<title[^>]*>([^<]{1,120})", answer.text[:20_000], re.I)
     title = f' ("{" ".join(found[1].split())}")' if found else ""
-    where = bare(answer.request.url)
+    where = redacted_url(answer.request.url)
     return f"{where} answered with a web page{title} and not with a response: check OPENAI_BASE_URL and the login there"
 
 
