@@ -24,7 +24,7 @@ from agent_jobs.cli.main import PRINTED, WRITTEN, cli
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import launch
 from agent_jobs.install.config_file import locate, read, replace
-from agent_jobs.install.entry import entry_in, fragment, installed, uninstalled
+from agent_jobs.install.entry import entry_in, fragment, install_entry, remove_entry
 from agent_jobs.install.hosts import HOSTS, KEY_PATH, Launch, Machine
 
 UVX = Launch("/opt/bin/uvx", ("agent-jobs@0.1.0",))
@@ -288,7 +288,7 @@ def test_codex_need_not_ask_for_tools_that_read_and_for_agent_start_once_it_is_a
     ],
 )
 def test_an_approval_goes_beside_what_a_person_decided(before: str, tools: dict[str, Any]):
-    text = installed(HOSTS["codex"], before, UVX, {}, approve=True)
+    text = install_entry(HOSTS["codex"], before, UVX, {}, approve=True)
     entry = entry_in(HOSTS["codex"], text)
     assert entry is not None
     assert entry["tools"] == tools
@@ -323,7 +323,7 @@ def test_claude_code_loads_the_tools_at_once_unless_a_person_decided_otherwise(h
     ],
 )  # fmt: skip
 def test_the_entry_has_the_form_that_its_host_reads(host: str, entry: dict[str, Any]):
-    text = installed(HOSTS[host], "", UVX, {"A": "b"})
+    text = install_entry(HOSTS[host], "", UVX, {"A": "b"})
     assert entry_in(HOSTS[host], text) == entry
     assert HOSTS[host].command_of(entry) == UVX
 
@@ -395,13 +395,13 @@ def test_a_key_file_of_one_s_own_that_is_not_there_is_told(run: Run):
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_key_file_takes_the_place_of_the_host_s_way(host: str):
-    text = "" if HOSTS[host].format == "yaml" else installed(HOSTS[host], "", UVX, {})
+    text = "" if HOSTS[host].format == "yaml" else install_entry(HOSTS[host], "", UVX, {})
     passed = {"AGENT_JOBS_API_KEY_FILE": "/run/secrets/openai"}
     for before in ("", text):
         if HOSTS[host].format == "yaml":
             after = fragment(HOSTS[host], UVX, passed)
         else:
-            after = installed(HOSTS[host], before, UVX, passed)
+            after = install_entry(HOSTS[host], before, UVX, passed)
         assert "/run/secrets/openai" in after
         assert "OPENAI_API_KEY" not in after
         assert "promptString" not in after, "nobody is asked for what is not needed"
@@ -413,7 +413,7 @@ def test_what_a_person_set_in_our_entry_stays_and_the_command_is_ours():
         "env": {"OPENAI_API_KEY": "sk-mine", "AGENT_JOBS_MODEL": "m"},
     }  # fmt: skip
     text = json.dumps({"mcpServers": {"agent-jobs": mine}})
-    after = json.loads(installed(HOSTS["cursor"], text, UVX, {"AGENT_JOBS_MODEL": "n"}))
+    after = json.loads(install_entry(HOSTS["cursor"], text, UVX, {"AGENT_JOBS_MODEL": "n"}))
     assert after["mcpServers"]["agent-jobs"] == {
         "command": UVX.command, "args": list(UVX.args), "disabled": True,
         "env": {"OPENAI_API_KEY": "sk-mine", "AGENT_JOBS_MODEL": "n"},
@@ -532,7 +532,7 @@ def test_a_file_that_changed_since_it_was_read_is_not_overwritten(tmp_path: Path
     file.write_text("{}")
     before = read(file)
     file.write_text('{"new": 1}')
-    with pytest.raises(ConfigError, match="try again"):
+    with pytest.raises(ConfigError, match="changed by another program"):
         replace(before, '{"ours": 1}')
     assert folder_of(tmp_path).keys() == {"mcp.json"}, "no backup either, which may hold a secret"
     assert file.read_text() == '{"new": 1}'
@@ -561,14 +561,14 @@ COMMENTED = """\
 
 def test_comments_and_commas_of_a_person_stay_to_the_byte():
     vscode = HOSTS["vscode"]
-    with_ours = installed(vscode, COMMENTED, UVX, {})
+    with_ours = install_entry(vscode, COMMENTED, UVX, {})
     kept = iter(with_ours.splitlines())
     assert all(
         line.rstrip(",") in (each.rstrip(",") for each in kept) for line in COMMENTED.splitlines() if "asks" not in line
     )
     assert "// asks" in with_ours
-    assert installed(vscode, with_ours, UVX, {}) == with_ours
-    assert uninstalled(vscode, with_ours) == COMMENTED
+    assert install_entry(vscode, with_ours, UVX, {}) == with_ours
+    assert remove_entry(vscode, with_ours) == COMMENTED
 
 
 @pytest.mark.parametrize(
@@ -585,17 +585,17 @@ def test_comments_and_commas_of_a_person_stay_to_the_byte():
     ],
 )
 def test_install_and_uninstall_give_the_same_text_whatever_its_layout(text: str):
-    with_ours = installed(HOSTS["cursor"], text, UVX, {})
+    with_ours = install_entry(HOSTS["cursor"], text, UVX, {})
     assert entry_in(HOSTS["cursor"], with_ours)
-    assert uninstalled(HOSTS["cursor"], with_ours) == text
+    assert remove_entry(HOSTS["cursor"], with_ours) == text
 
 
 def test_of_two_entries_of_one_name_the_last_counts_as_it_does_for_hosts():
     text = '{"mcpServers": {"agent-jobs": {"a": 1}, "agent-jobs": {"b": 2}}}'
-    with_ours = installed(HOSTS["cursor"], text, UVX, {})
+    with_ours = install_entry(HOSTS["cursor"], text, UVX, {})
     assert json.loads(with_ours)["mcpServers"]["agent-jobs"]["b"] == 2
     with pytest.raises(ConfigError, match="by hand"):
-        uninstalled(HOSTS["cursor"], with_ours)
+        remove_entry(HOSTS["cursor"], with_ours)
 
 
 CODEX = """\
@@ -617,7 +617,7 @@ model = "y"
 
 
 def test_toml_keeps_its_comments_and_order_to_the_byte():
-    with_ours = installed(HOSTS["codex"], CODEX, UVX, {})
+    with_ours = install_entry(HOSTS["codex"], CODEX, UVX, {})
     assert [line for line in with_ours.splitlines() if line] == [
         *[line for line in CODEX.splitlines() if line][:9],
         "[mcp_servers.agent-jobs]",
@@ -632,7 +632,7 @@ def test_toml_keeps_its_comments_and_order_to_the_byte():
         "[profiles.deep]",
         'model = "y"',
     ]
-    assert uninstalled(HOSTS["codex"], with_ours) == CODEX
+    assert remove_entry(HOSTS["codex"], with_ours) == CODEX
 
 
 @pytest.mark.parametrize(
@@ -650,12 +650,12 @@ def test_toml_keeps_its_comments_and_order_to_the_byte():
 )
 def test_toml_of_any_layout_keeps_what_it_says(text: str):
     codex = HOSTS["codex"]
-    with_ours = installed(codex, text, UVX, {"A": "b"})
+    with_ours = install_entry(codex, text, UVX, {"A": "b"})
     entry = entry_in(codex, with_ours)
     assert entry is not None
     assert entry["env"] == {"A": "b"}
-    assert installed(codex, with_ours, UVX, {}) == with_ours
-    assert plain(tomllib.loads(uninstalled(codex, with_ours))) == plain(tomllib.loads(text))
+    assert install_entry(codex, with_ours, UVX, {}) == with_ours
+    assert plain(tomllib.loads(remove_entry(codex, with_ours))) == plain(tomllib.loads(text))
 
 
 OURS = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n[mcp_servers.agent-jobs.env] # mine\nA = """\n# "b"\n[c]"""\n'
@@ -674,8 +674,8 @@ OURS = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n[mcp_servers.agent-jobs.env] 
 def test_comments_below_our_toml_table_outlive_it(before: str, after: str, line_end: str):
     before, ours, after = (text.replace("\n", line_end) for text in (before, OURS, after))
     codex = HOSTS["codex"]
-    assert uninstalled(codex, before + ours + after) == before + after
-    changed = installed(codex, before + ours + after, UVX, {"NEW": "1"})
+    assert remove_entry(codex, before + ours + after) == before + after
+    changed = install_entry(codex, before + ours + after, UVX, {"NEW": "1"})
     assert changed.startswith(before)
     assert changed.endswith(f'NEW = "1"{line_end}{after}')
 
@@ -693,15 +693,15 @@ def test_comments_below_our_toml_table_outlive_it(before: str, after: str, line_
 )
 def test_a_new_toml_table_goes_between_no_comment_and_what_it_speaks_of(before: str, after: str):
     codex = HOSTS["codex"]
-    with_ours = installed(codex, before + after, UVX, {})
+    with_ours = install_entry(codex, before + after, UVX, {})
     assert with_ours == f"{before}\n{fragment(codex, UVX, {})}{after}"
-    assert uninstalled(codex, with_ours) == before + after
+    assert remove_entry(codex, with_ours) == before + after
 
 
 def test_what_would_cost_a_comment_its_place_is_refused():
     codex = HOSTS["codex"]
     apart = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n# theirs\n[b]\nc = 1\n\n[mcp_servers.agent-jobs.env]\nA = "1"\n'
-    for change in (lambda: uninstalled(codex, apart), lambda: installed(codex, apart, UVX, {"A": "2"})):
+    for change in (lambda: remove_entry(codex, apart), lambda: install_entry(codex, apart, UVX, {"A": "2"})):
         with pytest.raises(ConfigError, match="by hand"):
             change()
 
@@ -731,10 +731,10 @@ def test_any_json_object_survives(host: str, data: st.DataObject, indent: int | 
         if data.draw(st.booleans()):
             document[name] = data.draw(strategy)
     text = json.dumps(document, indent=indent, ensure_ascii=ascii_only)
-    with_ours = installed(HOSTS[host], text, UVX, {})
+    with_ours = install_entry(HOSTS[host], text, UVX, {})
     assert entry_in(HOSTS[host], with_ours) is not None
-    assert installed(HOSTS[host], with_ours, UVX, {}) == with_ours
-    without = uninstalled(HOSTS[host], with_ours)
+    assert install_entry(HOSTS[host], with_ours, UVX, {}) == with_ours
+    without = remove_entry(HOSTS[host], with_ours)
     empty: dict[str, Any] = {container: {}}
     if host == "vscode":
         empty["inputs"] = []
@@ -752,9 +752,9 @@ def test_comments_survive_wherever_they_stand(host: str, data: st.DataObject):
     document = {"a": 1, container: data.draw(st.sampled_from([{}, {"x": {"command": "y"}}, {"x": [1], "y": "// no"}]))}
     tokens = re.findall(r'"[^"]*"|[\w.]+|[{}\[\]:,]', json.dumps(document))
     text = "".join(data.draw(TRIVIA) + token for token in tokens) + data.draw(TRIVIA)
-    with_ours = installed(HOSTS[host], text, UVX, {})
+    with_ours = install_entry(HOSTS[host], text, UVX, {})
     assert entry_in(HOSTS[host], with_ours) is not None
-    without = uninstalled(HOSTS[host], with_ours)
+    without = remove_entry(HOSTS[host], with_ours)
     assert entry_in(HOSTS[host], without) is None
     comments = re.compile(r"// c|/\*\s*c \*/")
     assert comments.findall(with_ours) == comments.findall(without) == comments.findall(text)
@@ -785,13 +785,13 @@ def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str,
     said = tomllib.loads(text)
     codex = HOSTS["codex"]
     try:
-        with_ours = installed(codex, text, UVX, {})
+        with_ours = install_entry(codex, text, UVX, {})
     except ConfigError as refusal:
         assert "by hand" in str(refusal), "what cannot be changed safely is refused, not damaged"
         return
     assert entry_in(codex, with_ours) is not None
-    assert installed(codex, with_ours, UVX, {}) == with_ours
-    without = uninstalled(codex, with_ours)
+    assert install_entry(codex, with_ours, UVX, {}) == with_ours
+    without = remove_entry(codex, with_ours)
     assert plain(tomllib.loads(without)) == plain(said)
     assert without == text, "not a byte of what was there changed"
     headed = re.compile(r"# c\n\[.*")
@@ -818,7 +818,7 @@ def test_the_entry_starts_uvx_by_its_absolute_path(tmp_path: Path):
 def test_a_version_from_the_package_index_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "uvx").write_text("")
     (tmp_path / "uvx").chmod(0o755)
-    monkeypatch.setattr("agent_jobs.install.command._source", lambda: None)
+    monkeypatch.setattr("agent_jobs.install.command._find_source", lambda: None)
     assert launch(machine("linux", tmp_path, PATH=str(tmp_path))).args == (f"agent-jobs@{__version__}",)
 
 

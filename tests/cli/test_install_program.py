@@ -95,7 +95,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     monkeypatch.setenv("HOME", str(tools.home))
     monkeypatch.setenv("PATH", f"{tools.folder}:/usr/bin:/bin")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "cache/uv/archive-v0/abc"))
-    monkeypatch.setattr("agent_jobs.install.command._source", lambda: None)
+    monkeypatch.setattr("agent_jobs.install.command._find_source", lambda: None)
     monkeypatch.setattr("agent_jobs.install.command.UVX_FOLDERS", ())
     return tools
 

@@ -17,7 +17,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.cli.start_times import start_findings
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import locate
-from agent_jobs.install.entry import installed
+from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch
 
 KEY = "sk-emulated-0123456789abcdef"
@@ -117,7 +117,7 @@ def test_an_entry_that_starts_directly_is_measured_and_an_older_program_is_named
     old.write_text(f"#!/bin/sh\n{version}\nexec {sys.executable} -m agent_jobs\n")
     old.chmod(0o755)
     file = locate(HOSTS["claude-code"], here(), "user")
-    file.write_text(installed(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
+    file.write_text(install_entry(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
     [finding] = found()
     assert (finding.state, finding.fix) == ("warning", "agent-jobs install claude-code")
     assert finding.text == f"{old} is agent-jobs 0.0.9, and this is {__version__}"
