@@ -96,7 +96,7 @@ async def test_a_run_ends_when_it_is_due_however_late_it_is_played(late_s: float
     created: Json = {}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run.play)
-        created = await run.created()
+        created = await run.wait_until_created()
     types = [event["type"].removeprefix("response.") for event in await events_of(run)]
     assert (created["status"], run.ended_s) == ("queued", 105.0)
     assert types[:8] == [

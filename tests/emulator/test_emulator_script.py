@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs.emulator.faults import Fault, FaultQueue, combined
-from agent_jobs.emulator.script import Script, answer_text, question, read_request
-from agent_jobs.emulator.timeline import timeline
+from agent_jobs.emulator.faults import Fault, FaultQueue, combine
+from agent_jobs.emulator.script import Script, answer_text, read_question, read_request
+from agent_jobs.emulator.timeline import build_timeline
 from agent_jobs.emulator.tool_items import Container
 
 DOCS = Path(__file__).parents[2] / "docs" / "emulator.md"
@@ -34,7 +34,7 @@ BOX = Container("cntr_1", [("cfile_1", "a.txt")])
 def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script, asked: str) -> None:
     text = answer_text(script, {"input": asked})
     assert len(text) == script.length and text == answer_text(script, {"input": asked})
-    steps = timeline(script, "resp_1", text)
+    steps = build_timeline(script, "resp_1", text)
     deltas = "".join(step.event["delta"] for step in steps if step.event["type"] == "response.output_text.delta")
     assert deltas == ("I will look into this." if script.phase else "") + text
     times = [step.at_s for step in steps]
@@ -43,7 +43,7 @@ def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script,
 
 @given(scripts)
 def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
-    steps = timeline(script, "resp_1", answer_text(script, {"input": "x"}), container=BOX, unknown=True)
+    steps = build_timeline(script, "resp_1", answer_text(script, {"input": "x"}), container=BOX, unknown=True)
     opened = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.added"]
     done = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.done"]
     assert opened == done == list(range(len(opened)))
@@ -52,7 +52,7 @@ def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
 def test_five_million_characters_come_in_forty_deltas() -> None:
     script = Script(length=5_000_000)
     text = answer_text(script, {"input": "x"})
-    steps = timeline(script, "resp_1", text)
+    steps = build_timeline(script, "resp_1", text)
     assert len(text) == 5_000_000
     assert sum(step.event["type"] == "response.output_text.delta" for step in steps) == 40
 
@@ -79,7 +79,7 @@ def test_a_directive_in_the_last_text_is_read_and_removed(asked: Any) -> None:
     script, body = read_request({"input": asked})
     assert (script.length, script.text) == (7, "]}")
     assert "emulate" not in json.dumps(body)
-    assert question(body) == "before  after"
+    assert read_question(body) == "before  after"
 
 
 def test_metadata_carries_a_directive_and_the_text_overrides_it() -> None:
@@ -173,7 +173,7 @@ def test_a_fault_without_end_is_taken_until_cleared() -> None:
 
 
 def test_of_two_faults_the_later_wins_where_they_meet() -> None:
-    assert combined(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
+    assert combine(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
 
 
 @pytest.mark.parametrize("given", [{"stauts": 500}, {"on": "update"}, {"drop": "everything"}])
