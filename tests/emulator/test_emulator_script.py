@@ -89,7 +89,7 @@ def test_metadata_carries_a_directive_and_the_text_overrides_it() -> None:
     assert body["metadata"] == metadata
 
 
-def test_a_turn_that_brings_outputs_is_not_asked_for_them_again() -> None:
+def test_turn_with_outputs_does_not_repeat_its_calls() -> None:
     metadata = {"emulate": '{"function_calls": [{"name": "lookup"}], "length": 90}'}
     outputs = [{"type": "function_call_output", "call_id": "call_1", "output": "42"}]
     script, body = read_request({"input": outputs, "metadata": metadata})
@@ -97,7 +97,7 @@ def test_a_turn_that_brings_outputs_is_not_asked_for_them_again() -> None:
     assert "the outputs of call_1: 42" in answer_text(script, body)
 
 
-def test_an_input_that_tells_all_again_is_at_the_turn_whose_outputs_it_does_not_have_yet() -> None:
+def test_input_with_the_whole_history_continues_at_the_next_turn() -> None:
     directive: dict[str, Any] = {
         "chunk": 5,
         "turns": [{"function_calls": [{}, {}]}, {"function_calls": [{}]}, {"text": "the end"}],
@@ -111,7 +111,7 @@ def test_an_input_that_tells_all_again_is_at_the_turn_whose_outputs_it_does_not_
     assert {script.chunk for script in scripts} == {5}
 
 
-def test_a_text_that_is_said_again_does_not_ask_for_its_calls_again() -> None:
+def test_repeated_text_does_not_repeat_its_calls() -> None:
     asked = {"role": "user", "content": '[emulate {"function_calls": [{"name": "lookup"}]}]'}
     output = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
     assert len(read_request({"input": [output, asked]})[0].function_calls) == 1
@@ -154,7 +154,7 @@ def test_a_directive_that_is_not_closed_is_a_value_error() -> None:
         read_request({"input": '[emulate {"length": 3} and so on'})
 
 
-def test_faults_are_taken_in_order_by_the_requests_they_are_meant_for() -> None:
+def test_faults_apply_in_order_to_matching_requests() -> None:
     queue = FaultQueue([
         Fault(on="retrieve", status=500),
         Fault(status=501, match="needle"),
@@ -165,14 +165,14 @@ def test_faults_are_taken_in_order_by_the_requests_they_are_meant_for() -> None:
     assert queue.take("retrieve", "").status == 500
 
 
-def test_a_fault_without_end_is_taken_until_cleared() -> None:
+def test_unlimited_fault_applies_until_it_is_cleared() -> None:
     queue = FaultQueue([Fault(on="any", times=-1, status=500)])
     assert [queue.take("delete", "").status for _ in range(3)] == [500, 500, 500]
     queue.clear()
     assert queue.take("delete", "") == Fault()
 
 
-def test_of_two_faults_the_later_wins_where_they_meet() -> None:
+def test_later_fault_wins_over_an_earlier_one() -> None:
     assert combine(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
 
 
@@ -183,6 +183,6 @@ def test_a_wrong_fault_is_a_value_error(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", [Script, Fault])
-def test_the_docs_name_everything_that_can_be_asked_for(kind: type[Any]) -> None:
+def test_docs_name_every_field_of_scripts_and_faults(kind: type[Any]) -> None:
     named = DOCS.read_text()
     assert [field.name for field in fields(kind) if f"`{field.name}`" not in named] == []
