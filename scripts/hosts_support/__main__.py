@@ -15,7 +15,7 @@ from .catalogue import HOSTS
 from .runs import HostError, Run, install_agent_jobs, open_home
 
 QUICK_S = 1.0  # a job whose host is only asked for its first request
-COLUMNS = "{:<14} {:<9} {:>10} {:>7} {:>9} {:>9}   {:<32} {}"
+COLUMNS = "{:<14} {:<9} {:>10} {:>7} {:>9} {:>9}   {:<40} {}"
 
 
 def main() -> int:
@@ -88,7 +88,7 @@ def _describe_long(runs: Sequence[Run]) -> str:
         return "not run"
     [run] = runs
     read = "read" if run.is_result_read else "NOT READ"
-    return f"{read}, {run.turns} turns, {run.posts} POST, {run.seconds:.0f} s"
+    return f"{read}, {run.turns} turns, {run.lost_calls} lost, {run.posts} POST, {run.seconds:.0f} s"
 
 
 def _describe_miss(run: Run) -> str:
@@ -96,7 +96,7 @@ def _describe_miss(run: Run) -> str:
         return "its model was never asked"
     missing = f"without {', '.join(run.missing_at_first)} in the first request, " if run.missing_at_first else ""
     read = "result read" if run.is_result_read else "result not read"
-    return f"{missing}{read}, {run.posts} POSTs, {run.turns} turns"
+    return f"{missing}{read}, {run.posts} POSTs, {run.turns} turns, {run.lost_calls} calls lost"
 
 
 sys.exit(main())

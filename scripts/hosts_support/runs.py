@@ -17,11 +17,12 @@ from agent_jobs.emulator import RunningServer, running
 
 from .catalogue import KEY, MODEL_URL, PROMPT, RealHost
 from .model import ScriptedModel, serve_model
-from .script import Task
+from .script import JOB_ID, Task
 
 ROOT = Path(__file__).parents[2]
 SPARE_S = 120  # a host's own start and end, on a loaded machine
 LAST_LINES = 12
+MAX_LOST = 1  # a host that cuts our first poll thereby says how long it waits
 
 
 class HostError(Exception):
@@ -34,6 +35,7 @@ class Run:
 
     missing_at_first: tuple[str, ...]  #: tools of ours that the first request did not have
     turns: int  #: requests of the host's model that carried the user's prompt
+    lost_calls: int  #: calls that brought no job, since the host cut them or refused them
     is_result_read: bool  #: the model was shown the job's answer
     posts: int  #: create requests upstream
     seconds: float
@@ -47,7 +49,7 @@ class Run:
     @property
     def is_good(self) -> bool:
         """Return True if everything went as promised."""
-        return self.has_tools_at_once and self.is_result_read and self.posts == 1
+        return self.has_tools_at_once and self.is_result_read and self.posts == 1 and self.lost_calls <= MAX_LOST
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,12 @@ class Home:
             [str(self.program), *words], self.path / "work", self.environment, self.printed_entry, seconds + SPARE_S
         )
         turns = self.model.turns
+        tool_answers = turns[-1].tool_answers if turns else ()
         return Run(
             missing_at_first=tuple(turns[0].missing_tools) if turns else (),
             turns=len(turns),
-            is_result_read=any(answer in shown for turn in turns for shown in turn.tool_answers),
+            lost_calls=sum(not JOB_ID.search(shown) for shown in tool_answers),
+            is_result_read=any(answer in shown for shown in tool_answers),
             posts=self._count_posts() - before,
             seconds=monotonic() - started,
             output="\n".join(output.splitlines()[-LAST_LINES:]),
