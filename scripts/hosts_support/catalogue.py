@@ -11,6 +11,7 @@ DRIVERS = Path(__file__).parent / "drivers"
 
 #: Made up; the emulator and the scripted model take any.
 KEY = "sk-made-up-0123456789abcdef"
+KEY_FILE = ".config/agent-jobs/openai-key"  # in the home, for hosts that have no way of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +20,15 @@ class RealHost:
 
     registry: Literal["npm", "pypi"]
     packages: tuple[str, ...]  #: the host with its version first
-    #: What `agent-jobs install` is given. Frameworks have no file of servers: they get the entry that it prints.
-    install: tuple[str, ...]
+    install: tuple[str, ...]  #: what `agent-jobs install` is given
     command: tuple[str, ...]  #: the first word is a program of the package
     files: Mapping[str, str] = field(default_factory=dict[str, str])  #: its own settings, in the home
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def reads_entry(self) -> bool:
+        """Return True for a framework, which has no file of servers: its driver reads the printed entry on stdin."""
+        return "--print" in self.install
 
     @property
     def version(self) -> str:

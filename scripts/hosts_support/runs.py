@@ -15,7 +15,7 @@ from time import monotonic
 
 from agent_jobs.emulator import RunningServer, running
 
-from .catalogue import KEY, MODEL_URL, PROMPT, RealHost
+from .catalogue import KEY, KEY_FILE, MODEL_URL, PROMPT, RealHost
 from .model import ScriptedModel, serve_model
 from .script import JOB_ID, Task
 
@@ -60,7 +60,7 @@ class Home:
     program: Path
     path: Path
     environment: dict[str, str]
-    printed_entry: str
+    stdin: str
     model: ScriptedModel
     upstream: RunningServer
 
@@ -73,9 +73,8 @@ class Home:
         before = self._count_posts()
         started = monotonic()
         words = [word.replace(PROMPT, task.user_prompt) for word in self.host.command[1:]]
-        output = _output_of(
-            [str(self.program), *words], self.path / "work", self.environment, self.printed_entry, seconds + SPARE_S
-        )
+        command = [str(self.program), *words]
+        output = _output_of(command, self.path / "work", self.environment, self.stdin, seconds + SPARE_S)
         turns = self.model.turns
         tool_answers = turns[-1].tool_answers if turns else ()
         return Run(
@@ -100,15 +99,14 @@ def open_home(name: str, host: RealHost, cache: Path, agent_jobs: Path) -> Gener
     try:
         with serve_model() as model, running() as upstream:
             (path / "work").mkdir()
-            key_file = path / ".config/agent-jobs/openai-key"
-            for file, text in {**{path / name: text for name, text in host.files.items()}, key_file: KEY}.items():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text.replace(MODEL_URL, model.url))
-            key_file.chmod(0o600)
+            for file, text in {**host.files, KEY_FILE: KEY}.items():
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
+                (path / file).write_text(text.replace(MODEL_URL, model.url))
+            (path / KEY_FILE).chmod(0o600)
             environment = _environment(path, host, model)
             install = [agent_jobs, "install", *host.install, "--env", f"OPENAI_BASE_URL={upstream.base_url}"]
             printed = _checked(install, cwd=path / "work", env=environment)
-            yield Home(host, program, path, environment, printed, model, upstream)
+            yield Home(host, program, path, environment, printed if host.reads_entry else "", model, upstream)
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
