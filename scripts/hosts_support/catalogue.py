@@ -24,6 +24,8 @@ class RealHost:
     command: tuple[str, ...]  #: the first word is a program of the package
     files: Mapping[str, str] = field(default_factory=dict[str, str])  #: its own settings, in the home
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: What names our server in the first request of a host whose model finds tools by a search, None elsewhere.
+    announced_as: str | None = None
 
     @property
     def reads_entry(self) -> bool:
@@ -75,6 +77,15 @@ HOSTS: Mapping[str, RealHost] = {
         install=("codex", "--approve"),  # `codex exec` asks nobody, so it refuses agent_start without
         command=("codex", "exec", "--skip-git-repo-check", PROMPT),
         files={".codex/config.toml": CODEX_CONFIG},
+    ),
+    # Models that Codex does not know are shown all tools. Those that it knows find them by a search.
+    "codex-search": RealHost(
+        registry="npm",
+        packages=("@openai/codex@0.171.0",),
+        install=("codex", "--approve"),
+        command=("codex", "exec", "--skip-git-repo-check", "--model=gpt-5.5", PROMPT),
+        files={".codex/config.toml": CODEX_CONFIG},
+        announced_as="mcp__agent_jobs",
     ),
     "claude-code": RealHost(
         registry="npm",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .script import Conversation, Move, Tool, ToolCall
+from .script import SEARCH, Conversation, Move, Tool, ToolCall
 
 Json = dict[str, Any]
 #: The name of an event, None where the API names none, and its data.
@@ -48,19 +48,27 @@ def _new_id(prefix: str) -> str:
 def _read_responses(body: Json) -> Conversation:
     given = body["input"]
     items = cast("list[Json]", given) if isinstance(given, list) else [{"content": given}]
+    offered: list[Json] = [*body.get("tools", [])]
+    for item in items:
+        offered += item.get("tools", [])  # what a search has found
     tools: list[Tool] = []
-    for tool in body.get("tools", []):
+    for tool in offered:
         if tool["type"] == "namespace":
             tools += [Tool(inner["name"], namespace=tool["name"]) for inner in tool["tools"]]
-        elif "name" in tool:
-            tools.append(Tool(tool["name"]))
+        else:
+            tools.append(Tool(tool.get("name", tool["type"])))
     answers = tuple(text_of(item["output"]) for item in items if item.get("type") == "function_call_output")
     return Conversation(text_of(items), tuple(tools), answers)
 
 
 def _write_responses(move: Move) -> Json:
-    if isinstance(move, ToolCall):
+    if isinstance(move, ToolCall) and move.tool.name == SEARCH:
         item: Json = {
+            "type": "tool_search_call", "id": _new_id("tsc"), "call_id": _new_id("call"), "status": "completed",
+            "execution": "client", "arguments": move.arguments,
+        }  # fmt: skip
+    elif isinstance(move, ToolCall):
+        item = {
             "type": "function_call", "id": _new_id("fc"), "call_id": _new_id("call"), "status": "completed",
             "name": move.tool.name, "arguments": json.dumps(move.arguments),
         }  # fmt: skip

@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         conversation, task = dialect.read(body), self._model.task
         if task.user_prompt in conversation.text:
             self._model.turns.append(conversation)
-            move = next_move(task, conversation)
+            move = next_move(task, conversation, len(self._model.turns))
         else:
             move = "Nothing to say."
         answer = dialect.write(move)

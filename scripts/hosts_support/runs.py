@@ -17,7 +17,7 @@ from agent_jobs.emulator import RunningServer, running
 
 from .catalogue import KEY, KEY_FILE, MODEL_URL, PROMPT, RealHost
 from .model import ScriptedModel, serve_model
-from .script import JOB_ID, Task
+from .script import JOB_ID, Conversation, Task
 
 ROOT = Path(__file__).parents[2]
 SPARE_S = 120  # a host's own start and end, on a loaded machine
@@ -33,7 +33,7 @@ class HostError(Exception):
 class Run:
     """What was seen of one run of a host."""
 
-    missing_at_first: tuple[str, ...]  #: tools of ours that the first request did not have
+    missing_at_first: tuple[str, ...]  #: tools of ours that the first request neither had nor led to
     turns: int  #: requests of the host's model that carried the user's prompt
     lost_calls: int  #: calls that brought no job, since the host cut them or refused them
     is_result_read: bool  #: the model was shown the job's answer
@@ -78,7 +78,7 @@ class Home:
         turns = self.model.turns
         tool_answers = turns[-1].tool_answers if turns else ()
         return Run(
-            missing_at_first=tuple(turns[0].missing_tools) if turns else (),
+            missing_at_first=tuple(self._missing_tools(turns[0])) if turns else (),
             turns=len(turns),
             lost_calls=sum(not JOB_ID.search(shown) for shown in tool_answers),
             is_result_read=any(answer in shown for shown in tool_answers),
@@ -87,6 +87,11 @@ class Home:
             output="\n".join(output.splitlines()[-LAST_LINES:]),
         )
 
+    def _missing_tools(self, first: Conversation) -> list[str]:
+        """Return the tools that the model cannot know of; a search leads to all of a server that is named."""
+        announced_as = self.host.announced_as
+        return [] if announced_as and announced_as in first.text else first.missing_tools
+
     def _count_posts(self) -> int:
         return self.upstream.emulator.counters()["creates"]
 
@@ -94,7 +99,7 @@ class Home:
 @contextmanager
 def open_home(name: str, host: RealHost, cache: Path, agent_jobs: Path) -> Generator[Home]:
     """Make a home for a host, with a model and an upstream on loopback; all of it is gone afterwards."""
-    program = install_host(name, host, cache)
+    program = install_host(host, cache)
     path = Path(tempfile.mkdtemp(prefix=f"home-{name}-", dir=cache))
     try:
         with serve_model() as model, running() as upstream:
@@ -111,9 +116,9 @@ def open_home(name: str, host: RealHost, cache: Path, agent_jobs: Path) -> Gener
         shutil.rmtree(path, ignore_errors=True)
 
 
-def install_host(name: str, host: RealHost, cache: Path) -> Path:
+def install_host(host: RealHost, cache: Path) -> Path:
     """Install a host from its registry unless it is there; return the program to run."""
-    folder = cache / f"{name}-{host.version}"
+    folder = cache / host.packages[0].replace("/", "-")
     if host.registry == "npm":
         program = folder / "node_modules/.bin" / host.command[0]
         commands = [["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", *host.packages]]

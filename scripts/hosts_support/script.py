@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 TOOLS = ("agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel")
-MAX_TURNS = 40  # a host that cuts every call still ends
+SEARCH = "tool_search"
+MAX_TURNS = 60  # a host that cuts every call still ends
 #: Some hosts show a tool's text inside another text, with its quotes escaped.
 JOB_ID = re.compile(r'job_id\\*"\s*:\s*\\*"([\w-]+)')
 
@@ -57,18 +58,19 @@ class ToolCall:
 Move = ToolCall | str
 
 
-def next_move(task: Task, conversation: Conversation) -> Move:
-    """Return what a model that follows our tool descriptions does next."""
+def next_move(task: Task, conversation: Conversation, turn: int) -> Move:
+    """Return what a model that follows our tool descriptions does in this turn."""
     answers = conversation.tool_answers
     if answers and task.answer in answers[-1]:
         return f"The job is done. {task.answer}"
-    if len(answers) >= MAX_TURNS:
-        return f"The job did not end within {MAX_TURNS} calls."
+    if turn > MAX_TURNS:
+        return f"The job did not end within {MAX_TURNS} turns."
     job_ids = [found for answer in answers for found in JOB_ID.findall(answer)]
     name, arguments = (
         ("agent_poll", {"job_id": job_ids[0]}) if job_ids else ("agent_start", {"prompt": task.job_prompt})
     )
-    tool = conversation.find_tool(name)
-    if tool is None:
-        return f"There is no tool {name}."
-    return ToolCall(tool, arguments)
+    if tool := conversation.find_tool(name):
+        return ToolCall(tool, arguments)
+    if search := conversation.find_tool(SEARCH):
+        return ToolCall(search, {"query": name})
+    return f"There is no tool {name}."
