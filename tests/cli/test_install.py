@@ -298,13 +298,19 @@ def test_approve_is_refused_for_hosts_without_approvals_in_their_file(run: Run, 
     assert "leave --approve out" in run("install", host, "--print", "--approve", status=1).output
 
 
-def test_claude_code_entry_loads_tools_at_once_unless_the_user_changed_it(home: Path, run: Run):
-    run("install", "claude-code")
-    file = home / ".claude.json"
-    assert json.loads(file.read_text())["mcpServers"]["agent-jobs"]["alwaysLoad"] is True
-    file.write_text(file.read_text().replace('"alwaysLoad": true', '"alwaysLoad": false'))
-    run("install", "claude-code")
-    assert json.loads(file.read_text())["mcpServers"]["agent-jobs"]["alwaysLoad"] is False
+@pytest.mark.parametrize(
+    ("host", "file", "key"),
+    [("claude-code", ".claude.json", "alwaysLoad"), ("qwen", ".qwen/settings.json", "alwaysLoadTools")],
+)
+def test_host_with_a_tool_search_loads_tools_at_once_unless_the_user_changed_it(
+    home: Path, run: Run, host: str, file: str, key: str
+):
+    run("install", host)
+    path = home / file
+    assert json.loads(path.read_text())["mcpServers"]["agent-jobs"][key] is True
+    path.write_text(path.read_text().replace(f'"{key}": true', f'"{key}": false'))
+    run("install", host)
+    assert json.loads(path.read_text())["mcpServers"]["agent-jobs"][key] is False
 
 
 @pytest.mark.parametrize(
@@ -314,7 +320,7 @@ def test_claude_code_entry_loads_tools_at_once_unless_the_user_changed_it(home: 
                       "environment": {"OPENAI_API_KEY": "{env:OPENAI_API_KEY}", "A": "b"}}),
         ("kilo", {"type": "local", "command": ["/opt/bin/uvx", "agent-jobs@0.1.0"], "enabled": True,
                   "environment": {"OPENAI_API_KEY": "{env:OPENAI_API_KEY}", "A": "b"}}),
-        ("qwen", {"command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"],
+        ("qwen", {"command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"], "alwaysLoadTools": True,
                   "env": {"OPENAI_API_KEY": "$OPENAI_API_KEY", "A": "b"}}),
         ("copilot-cli", {"type": "local", "command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"], "tools": ["*"],
                          "env": {"AGENT_JOBS_API_KEY_FILE": KEY_PATH, "A": "b"}}),

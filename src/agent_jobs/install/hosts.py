@@ -403,6 +403,7 @@ _ALL = (
         user=lambda machine: (Place(machine.home / ".qwen/settings.json"),),
         project=".qwen/settings.json",
         secret="$OPENAI_API_KEY",
+        first={"alwaysLoadTools": True},  # without it the model finds the tools by a search, a turn later
         desktop=False,
         call_limit_s=600.0,
         call_limit_key=("timeout", 0.001),
