@@ -119,6 +119,10 @@ class Fault:
             return False
         return self.status >= 300 or self.body is not None  # a bare 202 only changes the status of the real answer
 
+    def drops_after(self, event_count: int) -> bool:
+        """Return True if the connection is cut after this number of events."""
+        return self.drop == "after_events" and event_count == self.after_events
+
     def select_lasting(self) -> "Fault":
         """Return only the fields that outlive the request that created the response."""
         return Fault(**{name: value for name, value in self.list_changes().items() if name in _LASTING})

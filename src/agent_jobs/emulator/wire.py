@@ -158,7 +158,7 @@ class Exchange:
         async for event in self._select_events(run, after):
             yield self._format_event(event, obfuscated=obfuscated)
             sent_count += 1
-            if fault.drop != "after_events" or sent_count != fault.after_events:
+            if not fault.drops_after(sent_count):
                 continue
             if fault.eof_without_terminal:
                 return
