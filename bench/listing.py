@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from agent_jobs.jobs.job import TRANSITIONS, Job, Status, Turn
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import TRANSITIONS, Status
 from agent_jobs.store.base import Budget, Store, open_store
 from bench.figures import Figure
 

@@ -15,8 +15,10 @@ from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.jobs.job import TERMINAL, TRANSITIONS, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 from agent_jobs.store.base import Budget, Event, Store, open_store
 
 NOW = 1_800_000_000.0

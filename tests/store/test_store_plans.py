@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.jobs.job import TRANSITIONS, Job, Status, Turn
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import TRANSITIONS, Status
 from agent_jobs.store.base import Budget, Store, open_store
 from agent_jobs.store.database import Database, Statement
 

@@ -14,8 +14,9 @@ import pytest
 from test_store import NOW, a_job, at, process, row, sqlite, standing, there
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.job import Output, Status
+from agent_jobs.jobs.job import Output
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import open_store
 from agent_jobs.store.records import open_sqlite
 from agent_jobs.store.worker_lock import WorkerLock

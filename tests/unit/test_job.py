@@ -9,20 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.jobs.job import (
-    HOLLOW_LOOKS,
-    RETRYABLE,
-    TERMINAL,
-    TRANSITIONS,
-    Failure,
-    Job,
-    Output,
-    Status,
-    Turn,
-    Usage,
-    activity_of,
-    text_of,
-)
+from agent_jobs.jobs.job import HOLLOW_LOOKS, Job, Output, Turn
+from agent_jobs.jobs.poll_schedule import next_poll_ms, next_retrieve_s
+from agent_jobs.jobs.response import RETRYABLE, Failure, Usage, activity_of, text_of
+from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 
 NOW = 1_800_000_000.0
 PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = TRANSITIONS
@@ -461,18 +451,18 @@ def test_the_usage_is_what_upstream_counted(usage: object, read: Usage | None):
     [(-60, 2_000), (0, 2_000), (19, 2_000), (30, 3_000), (95, 10_000), (300, 30_000), (86_400, 30_000)],
 )
 def test_the_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
-    assert a_job().next_poll_ms(NOW + age_s) == ms
+    assert next_poll_ms(a_job(), NOW + age_s) == ms
 
 
 def looks_during(seconds: float, *, watched: bool) -> list[float]:
     """When a job that keeps running is looked at in the time after its start."""
     job = a_job(watched_until=NOW + seconds + 60 if watched else 0.0)
     looks: list[float] = []
-    second = job.next_retrieve_s(NOW)
+    second = next_retrieve_s(job, NOW)
     while second <= seconds:
         looks.append(second)
         job = job.apply_response(a_response("in_progress"), NOW + second)
-        second += job.next_retrieve_s(NOW + second)
+        second += next_retrieve_s(job, NOW + second)
     return looks
 
 
@@ -503,8 +493,8 @@ def test_an_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_leas
 @pytest.mark.parametrize("looks", [0, 1, 5, 40, 100_000])
 def test_a_job_that_somebody_begins_to_watch_is_looked_at_within_five_seconds(looks: int):
     job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", looks=looks))
-    assert 1 <= job.next_retrieve_s(NOW) <= 5
-    assert job.next_retrieve_s(NOW + 60) == min(30, 2**looks)
+    assert 1 <= next_retrieve_s(job, NOW) <= 5
+    assert next_retrieve_s(job, NOW + 60) == min(30, 2**looks)
 
 
 WRONG: list[Any] = [None, True, 0, -7, 2**80, 1.5, "", "nonsense", [], [[]], [None], {}, {"id": []}, {"status": {}}]
@@ -632,7 +622,7 @@ def test_whatever_comes_in_a_job_keeps_its_end_its_cursor_and_its_id(
         assert job.is_terminal or job.error is None
         assert isinstance(job.activity, str)
         assert (job.id, job.created_at, job.turn.number) == (before.id, before.created_at, before.turn.number)
-        assert job.next_retrieve_s(now) > 0
+        assert next_retrieve_s(job, now) > 0
 
 
 def outcome(job: Job) -> tuple[Any, ...]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Session
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 
 #: Seconds that a command which only reads waits for upstream; a person waits for its answer.
 RETRIEVE_S = 1.0

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
-from agent_jobs.jobs.job import ACTIVE, JSON, WAITING, Call, Job, Mode, Status, mapping_of
+from agent_jobs.jobs.job import WAITING, Job, Mode
 from agent_jobs.jobs.queries import (
     UNSETTLED,
     BatchState,
@@ -27,6 +27,8 @@ from agent_jobs.jobs.queries import (
     StoreInfo,
     WorkerInfo,
 )
+from agent_jobs.jobs.response import JSON, Call, mapping_of
+from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them

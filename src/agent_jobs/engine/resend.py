@@ -13,7 +13,9 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.response import JSON, Failure, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 

@@ -18,7 +18,8 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.resend import Resender
 from agent_jobs.errors import AccountError, MissingError, StoreError, UpstreamError
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 

@@ -17,8 +17,10 @@ from agent_jobs.attachments.gather import Attachment, gather
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
+from agent_jobs.jobs.response import JSON, items_of, upstream_call_id
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Bound, Prices, day_start
 from agent_jobs.request.added_parameters import ASKED
 from agent_jobs.request.body import (

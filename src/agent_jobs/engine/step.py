@@ -33,7 +33,10 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
+from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, Job, Mode, Turn
+from agent_jobs.jobs.poll_schedule import next_retrieve_s
+from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.status import Status
 from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, lenient, refused_of, without
 from agent_jobs.request.body import sent_as, sentence_for, with_files
 from agent_jobs.request.hosted_tools import Secret, resolved
@@ -442,7 +445,7 @@ class JobStepper:
         await self._store.save(replace(job, observed_by="polling"))
         if job.observed_by != "polling":
             await self._store.record_event(job.id, now, "polling")
-        return RunAgain(job.next_retrieve_s(now) if after_s is None else after_s)
+        return RunAgain(next_retrieve_s(job, now) if after_s is None else after_s)
 
     async def _relaunch(self, job: Job, error: UpstreamError) -> RunAgain:
         """Upstream provably did not accept the POST: it is sent again, less often as the job gets older."""
@@ -525,7 +528,7 @@ class JobStepper:
         if held and self._follower.has_room and saved.can_stream(now):
             events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
             return await self._follow(saved, events, attached=True)
-        return RunAgain(saved.next_retrieve_s(now) * random.uniform(1.0, 1.1), not_before_s)
+        return RunAgain(next_retrieve_s(saved, now) * random.uniform(1.0, 1.1), not_before_s)
 
     def _far_look_s(self, job: Job) -> float:
         """When to look at a followed job: seldom, but not after its deadline."""

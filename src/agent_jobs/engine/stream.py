@@ -14,7 +14,8 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
-from agent_jobs.jobs.job import JSON, Job, Mode, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
 

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from agent_jobs.jobs.job import JSON, Call, arguments_text, calls_of, items_of, with_call_ids
+from agent_jobs.jobs.response import JSON, Call, arguments_text, calls_of, items_of, with_call_ids
 
 #: How a request names what went before it; only one of them may stand there.
 LINKS = ("previous_response_id", "conversation")

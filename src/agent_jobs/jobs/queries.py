@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from agent_jobs.jobs.job import Call, Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import Status
 
 #: What can be read of a job's result.
 Part = Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"]

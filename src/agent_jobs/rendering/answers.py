@@ -19,8 +19,11 @@ from agent_jobs.errors import (
     StoreError,
     ToolServerError,
 )
-from agent_jobs.jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
+from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage, Result
+from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import content, paging
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page, page_of
 from agent_jobs.request.body import mismatch
@@ -155,7 +158,7 @@ def gathered(
     if not told.done:
         waiting: dict[str, Any] = {"running": running, "input_required": asks, "delivered": told.delivered or None}
         if told.going_on:
-            hint = min(job.next_poll_ms(now) for job in [*told.running, *told.asking])
+            hint = min(next_poll_ms(job, now) for job in [*told.running, *told.asking])
             then = poll if running else "agent_list status=input_required, then agent_poll each"
             waiting |= {"next_poll_ms": hint, "next": then, "advice": ADVICE if advise else None}
         else:
@@ -548,7 +551,7 @@ def _going_on(job: Job, now: float, host_note: str) -> dict[str, Any]:
         "activity": _activity_of(job),
         "lasts": "while this server runs" if job.turn.mode == "foreground" else None,
         "observed_by": job.observed_by if job.observed_by == "polling" else None,
-        "next_poll_ms": job.next_poll_ms(now),
+        "next_poll_ms": next_poll_ms(job, now),
         "next": f"agent_poll job_id={job.id}{host_note}",
     }
 

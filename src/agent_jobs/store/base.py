@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from agent_jobs.jobs.job import JSON, Call, Job, Mode, Output
+from agent_jobs.jobs.job import Job, Mode, Output
 from agent_jobs.jobs.queries import Event, JobFilter, JobPage, OutputFile, StoreInfo
+from agent_jobs.jobs.response import JSON, Call
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]

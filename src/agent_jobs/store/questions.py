@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.job import ACTIVE as OPEN_STATUSES
-from agent_jobs.jobs.job import JSON, Call, Job, Mode, Output, Status
+from agent_jobs.jobs.job import Job, Mode, Output
 from agent_jobs.jobs.queries import JobFilter, JobPage, StoreInfo, WorkerInfo
+from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.status import ACTIVE as OPEN_STATUSES
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Event, Mark, OutputFile, Tombstone, Upload
 from agent_jobs.store.database import Database, damaged
 from agent_jobs.store.rows import COLUMNS, OPEN, call_of, job_of, where

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent_jobs.errors import BudgetError
-from agent_jobs.jobs.job import JSON, Call, Job, Mode, Status, calls_of, items_of
+from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.jobs.response import JSON, Call, calls_of, items_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, OutputFile, Place, Upload
 from agent_jobs.store.database import LostRace, Statement, open_database
 from agent_jobs.store.questions import JOB, PAID, REFUSED, SPENT, Questions

@@ -5,8 +5,10 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from agent_jobs.jobs.job import TERMINAL, TRANSITIONS, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 
 
 def _listed(statuses: Iterable[Status]) -> str:
