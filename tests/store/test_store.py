@@ -340,12 +340,12 @@ async def test_what_a_look_changed_is_written(store: Store, other: Store):
         turn=replace(
             job.turn,
             sequence_number=8,
-            looks=5,
-            looked_at=NOW + 5,
-            missing=2,
-            missing_since=NOW + 1,
-            hollow=1,
-            detached=2,
+            polls=5,
+            polled_at=NOW + 5,
+            not_found_count=2,
+            not_found_since=NOW + 1,
+            empty_completions=1,
+            stream_failures=2,
             partial="so far",
         ),
     )
@@ -520,7 +520,7 @@ def asking(*calls: str) -> Output:
 async def acting(store: Store, *calls: str) -> Job:
     """A job of this store whose turn asked for calls."""
     job = await standing(store, IN_PROGRESS)
-    return there(await store.save(replace(job, turn=replace(job.turn, acting=True), output=asking(*calls))))
+    return there(await store.save(replace(job, turn=replace(job.turn, has_open_calls=True), output=asking(*calls))))
 
 
 async def waiting(store: Store, *calls: str) -> Job:
@@ -611,7 +611,7 @@ async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store
     assert not await store.begin_next_turn(going_on)
     seen = await row(other)
     assert (seen.turn.number, seen.turn.request, seen.turn.request_id) == (2, {"input": "outputs"}, "r-2")
-    assert (seen.turn.rebuilt, seen.turn.acting, seen.turn.response_id, seen.has_unsent_turn) == (
+    assert (seen.turn.rebuilt, seen.turn.has_open_calls, seen.turn.response_id, seen.has_unsent_turn) == (
         True,
         False,
         None,
@@ -762,7 +762,7 @@ async def test_a_cancel_that_needs_no_look_is_news(store: Store, other: Store):
 
 async def test_an_end_is_no_news_once_it_is_old_or_while_something_is_to_be_done_after_it(store: Store):
     running = await standing(store, IN_PROGRESS)
-    await store.save(replace(at(running, COMPLETED), unsettled=True))
+    await store.save(replace(at(running, COMPLETED), needs_finalizing=True))
     assert await news(store) is None
     assert await news(store, since=NOW, settled_before=NOW + 1) is None
     assert await news(store, settled_before=NOW + 1) == "job_1"
@@ -771,7 +771,7 @@ async def test_an_end_is_no_news_once_it_is_old_or_while_something_is_to_be_done
 async def test_what_is_settled_is_news_at_once_and_the_older_comes_first(store: Store):
     for job_id, finished_at in (("job_1", NOW), ("job_2", NOW - 5)):
         job = await standing(store, IN_PROGRESS, job_id=job_id)
-        await store.save(replace(at(job, COMPLETED), finished_at=finished_at, unsettled=True))
+        await store.save(replace(at(job, COMPLETED), finished_at=finished_at, needs_finalizing=True))
         await store.mark_finalized(job_id)
     assert [await news(store), await news(store), await news(store)] == ["job_2", "job_1", None]
 
@@ -851,7 +851,7 @@ async def test_a_watcher_pulls_the_next_look_nearer(
     store: Store, other: Store, looked_s: float, not_before_s: float, at_s: float, due_s: float
 ):
     job = await standing(store, IN_PROGRESS)
-    await store.save(replace(job, turn=replace(job.turn, looked_at=NOW + looked_s)))
+    await store.save(replace(job, turn=replace(job.turn, polled_at=NOW + looked_s)))
     await store.schedule("job_1", NOW, 30, not_before_s)
     await other.mark_watched("job_1", NOW + at_s, NOW + at_s + 60)
     assert await store.next_due_at(HERE) == NOW + due_s
@@ -881,7 +881,7 @@ async def test_a_due_job_is_claimed_once_until_it_is_scheduled_again(store: Stor
 
 async def test_an_end_is_settled_once_although_the_step_that_ended_the_job_is_scheduled_late(store: Store):
     running = await standing(store, IN_PROGRESS)
-    await store.save(replace(at(running, COMPLETED), unsettled=True))
+    await store.save(replace(at(running, COMPLETED), needs_finalizing=True))
     assert await store.find_due(NOW + 1, HERE) == ["job_1"]
     await store.schedule("job_1", NOW + 1, 0)  # by the step that ended it, while another settles it
     assert await store.find_due(NOW + 1, HERE) == []

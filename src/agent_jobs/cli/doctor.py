@@ -182,7 +182,7 @@ async def _jobs(engine: Engine, watchers: tuple[WorkerInfo, ...]) -> list[Findin
 
 def _stuck(job: Job, now: float) -> bool:
     """Whether a job that upstream has was not looked at for longer than looks are ever apart."""
-    seen = max(job.turn.looked_at or 0.0, job.turn.sent_at or 0.0)
+    seen = max(job.turn.polled_at or 0.0, job.turn.sent_at or 0.0)
     return job.status in (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS) and now - seen > STUCK_S
 
 

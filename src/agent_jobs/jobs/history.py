@@ -31,7 +31,7 @@ NAME_CHARS = 64
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
-def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = ()) -> JSON:
+def continue_request(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = ()) -> JSON:
     """The body with what went before it: a link that upstream knows, or all that was said, oldest first.
 
     Args:
@@ -41,15 +41,23 @@ def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = (
     """
     if not exchanges:
         return {**body, **link}
-    answers = {_answers(item) for request in (*(request for request, _ in exchanges), body) for item in _asked(request)}
-    said = [item for request, response in exchanges for item in (*_asked(request), *_answered(response, answers))]
+    answers = {
+        _answered_id(item)
+        for request in (*(request for request, _ in exchanges), body)
+        for item in _input_items(request)
+    }
+    said = [
+        item
+        for request, response in exchanges
+        for item in (*_input_items(request), *_output_as_input(response, answers))
+    ]
     kept = {name: value for name, value in body.items() if name not in LINKS}
     # Nothing of this thread may be known upstream by the next time either.
     include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
-    return {**kept, **link, "input": [*said, *_asked(body)], "include": include}
+    return {**kept, **link, "input": [*said, *_input_items(body)], "include": include}
 
 
-def answer(call: Call) -> JSON:
+def answer_item(call: Call) -> JSON:
     """Return what goes upstream for a call."""
     if call.kind == "approval":
         answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
@@ -57,35 +65,35 @@ def answer(call: Call) -> JSON:
     return {"type": "function_call_output", "call_id": call.id, "output": call.output}
 
 
-def said_chars(exchanges: Sequence[tuple[JSON, JSON]]) -> int:
+def count_exchange_chars(exchanges: Sequence[tuple[JSON, JSON]]) -> int:
     """Return how many characters of text were said in exchanges, runs of blanks as one; no pictures and files."""
-    return _chars(continued({"input": []}, {}, exchanges)["input"]) if exchanges else 0
+    return _count_text_chars(continue_request({"input": []}, {}, exchanges)["input"]) if exchanges else 0
 
 
-def _chars(value: object) -> int:
+def _count_text_chars(value: object) -> int:
     if isinstance(value, str):
         return len(" ".join(value.split()))
     if isinstance(value, list):
-        return sum(map(_chars, cast("list[object]", value)))
+        return sum(map(_count_text_chars, cast("list[object]", value)))
     if not isinstance(value, dict):
         return 0
     facts = cast(JSON, value)
-    return sum(_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+    return sum(_count_text_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
 
 
 def without_reasoning(body: JSON) -> JSON:
     """The body without reasoning in its input."""
-    return {**body, "input": [item for item in _asked(body) if item.get("type") != "reasoning"]}
+    return {**body, "input": [item for item in _input_items(body) if item.get("type") != "reasoning"]}
 
 
-def tells(response: JSON, closing: Iterable[JSON] = ()) -> bool:
+def has_repeatable_output(response: JSON, closing: Iterable[JSON] = ()) -> bool:
     """Return True if anything in a response can be told again, given the answers to its calls."""
-    return any(True for _ in _answered(response, {_answers(item) for item in closing}))
+    return any(True for _ in _output_as_input(response, {_answered_id(item) for item in closing}))
 
 
-def brings(response: JSON) -> bool:
+def has_output_or_calls(response: JSON) -> bool:
     """Return True if a response says anything or asks for calls."""
-    return tells(response) or bool(calls_of(items_of(response.get("output"))))
+    return has_repeatable_output(response) or bool(calls_of(items_of(response.get("output"))))
 
 
 def closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSON]:
@@ -98,7 +106,7 @@ def closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSO
     """
     known = {call.id: call for call in calls}
     asked = [known.get(call.id, call) for call in calls_of(items_of(response.get("output")))]
-    return [answer(replace(call, output=_closing_output(call, why))) for call in asked]
+    return [answer_item(replace(call, output=_closing_output(call, why))) for call in asked]
 
 
 def _closing_output(call: Call, why: str) -> object:
@@ -109,10 +117,10 @@ def _closing_output(call: Call, why: str) -> object:
 
 def with_answers(body: JSON, answers: Sequence[JSON]) -> JSON:
     """Return the body with answers to the calls of the response that it goes on from, before what it asks for."""
-    return {**body, "input": [*answers, *_asked(body)]} if answers else body
+    return {**body, "input": [*answers, *_input_items(body)]} if answers else body
 
 
-def forgotten(body: JSON, code: str, param: str, words: str, *, named_in: str = "") -> bool:
+def is_context_lost(body: JSON, code: str, param: str, words: str, *, named_in: str = "") -> bool:
     """Return True if an error means that upstream does not know what the request goes on from.
 
     Args:
@@ -130,12 +138,12 @@ def forgotten(body: JSON, code: str, param: str, words: str, *, named_in: str = 
     return named or code in FORGOTTEN_CODES or param in LINKS or bool(links and _LOST.search(words))
 
 
-def unreadable(code: str, param: str) -> bool:
+def is_reasoning_unreadable(code: str, param: str) -> bool:
     """Whether a refusal means that reasoning was encrypted for somebody else: another organization, another server."""
     return "encrypted_content" in code or "encrypted_content" in param
 
 
-def _asked(request: JSON) -> Iterable[JSON]:
+def _input_items(request: JSON) -> Iterable[JSON]:
     """A request's input as items."""
     given = request.get("input")
     if isinstance(given, list):
@@ -143,19 +151,19 @@ def _asked(request: JSON) -> Iterable[JSON]:
     return [{"role": "user", "content": given}]
 
 
-def _answers(item: JSON) -> object:
+def _answered_id(item: JSON) -> object:
     """What an item of an input answers: a call, a request for an approval, or nothing."""
     return item.get("call_id") or item.get("approval_request_id")
 
 
-def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]:
+def _output_as_input(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]:
     """A response's output as input: without the ids of what upstream may have forgotten, and what only they explain.
 
     Calls stay where their answers are told too: one without the other is refused.
     """
     leading: list[JSON] = []  # reasoning, which is refused without what it led to
     for item in with_call_ids(items_of(response.get("output"))):
-        told = _told(item, answers)
+        told = _item_as_input(item, answers)
         if told is None or told["type"] == "mcp_approval_request":  # if this is what it led to, nobody says
             leading.clear()
         if told is None:
@@ -167,7 +175,7 @@ def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]
             leading.clear()
 
 
-def _told(item: JSON, answers: Container[object]) -> JSON | None:
+def _item_as_input(item: JSON, answers: Container[object]) -> JSON | None:
     """An item of an output as one of an input; None for what a hosted tool did, which the next message tells."""
     match dict(item):
         case {"type": "message", "content": [_, *_] as content, **rest}:
@@ -175,7 +183,7 @@ def _told(item: JSON, answers: Container[object]) -> JSON | None:
             return {
                 "type": "message",
                 "role": "assistant",
-                "content": [_said(part) for part in items_of(content)],
+                "content": [_message_part_as_input(part) for part in items_of(content)],
                 **phase,
             }
         case {"type": "reasoning", "encrypted_content": str() as encrypted, **rest} if encrypted:
@@ -195,7 +203,7 @@ def _told(item: JSON, answers: Container[object]) -> JSON | None:
             return None
 
 
-def _said(part: JSON) -> JSON:
+def _message_part_as_input(part: JSON) -> JSON:
     """A part of a message without its citations, which may name files that are gone."""
     if part.get("type") == "refusal":
         return {"type": "refusal", "refusal": part.get("refusal")}

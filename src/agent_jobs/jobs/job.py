@@ -32,21 +32,23 @@ Mode = Literal["background_stream", "background", "foreground"]
 #: What a pending job does while as many run as may.
 WAITING = "waiting for a free slot"
 #: Said of a run that our own deadline stopped.
-DEADLINE = "It ran longer than its time limit and was cancelled; what came until then is in the output."
+DEADLINE_MESSAGE = "It ran longer than its time limit and was cancelled; what came until then is in the output."
 
 #: Why a run that was held open has no result, by which side of its connection ended.
-HOLDER_ENDED = "The process that held its connection ended, and upstream runs nothing without one."
-CONNECTION_CUT = "Upstream ended the connection before the answer was finished, and cannot be asked for the rest."
+PROCESS_ENDED_MESSAGE = "The process that held its connection ended, and upstream runs nothing without one."
+CONNECTION_CUT_MESSAGE = (
+    "Upstream ended the connection before the answer was finished, and cannot be asked for the rest."
+)
 
 #: A `completed` without output is looked at this often again before it is believed (LiteLLM #36275).
-HOLLOW_LOOKS = 3
+MAX_EMPTY_COMPLETIONS = 3
 #: Reads right after a create may miss for ~33 s (measured on Azure), so `expired` needs this many misses, this long.
 MISSING_LOOKS, MISSING_S = 4, 60.0
 
 #: Upstream lets nobody attach to a stream that is older than five minutes (openai-python #2828).
 ATTACH_S = 290.0
 #: Attachments in a row without an event, after which a job is only looked at.
-DETACHED_MAX = 3
+MAX_STREAM_FAILURES = 3
 
 
 #: Why a job ends that was waited with for somebody, as long as that may take.
@@ -75,14 +77,14 @@ class Turn:
     sent_at: float | None = None  #: first byte of the latest POST, epoch seconds
     response_id: str | None = None  #: the first one we were told; gateways change it from GET to GET
     sequence_number: int | None = None
-    looks: int = 0
-    looked_at: float | None = None
-    missing: int = 0  #: looks in a row that upstream answered with "not found"
-    missing_since: float | None = None
-    hollow: int = 0  #: looks that saw `completed` with nothing in it
-    detached: int = 0  #: attachments to its stream in a row that brought no event
+    polls: int = 0
+    polled_at: float | None = None
+    not_found_count: int = 0  #: looks in a row that upstream answered with "not found"
+    not_found_since: float | None = None
+    empty_completions: int = 0  #: looks that saw `completed` with nothing in it
+    stream_failures: int = 0  #: attachments to its stream in a row that brought no event
     timed_out_at: float | None = None  #: our own deadline had it cancelled
-    acting: bool = False  #: it ended by asking for calls; the job goes on with another turn
+    has_open_calls: bool = False  #: it ended by asking for calls; the job goes on with another turn
     rebuilt: bool = False  #: its request tells all that was said before it
     asked_at: float | None = None  #: since when somebody is waited for
     partial: str = ""  #: the tail of what the model has written so far
@@ -109,7 +111,7 @@ class Job:
     cost_usd: float | None = None  #: None while unknown
     reserved_usd: float | None = None  #: the most it may cost, held against the day's budget
     delivered_at: float | None = None
-    unsettled: bool = False  #: something is left to do after its end
+    needs_finalizing: bool = False  #: something is left to do after its end
     result_path: str = ""
     finished_at: float | None = None
     activity: str = ""
@@ -141,7 +143,7 @@ class Job:
     @property
     def can_be_retrieved(self) -> bool:
         """Return True if a GET of its response can show how the job goes on."""
-        running = self.status in (Status.QUEUED, Status.IN_PROGRESS) and not self.turn.acting
+        running = self.status in (Status.QUEUED, Status.IN_PROGRESS) and not self.turn.has_open_calls
         return running and self.turn.response_id is not None and self.turn.mode != "foreground"
 
     @property
@@ -172,37 +174,48 @@ class Job:
         stopping = job.cancel_requested_at is not None and job.turn.mode != "foreground"
         if has_ended(response) and stopping:
             return job  # a run that is held open may have no other copy than this event
-        if not job.is_terminal and job._is_hollow(response):
-            hollow = replace(job.turn, hollow=max(1, job.turn.hollow))
-            used = job._used(Usage.of(response.get("usage")))
+        if not job.is_terminal and job._is_empty_completion(response):
+            hollow = replace(job.turn, empty_completions=max(1, job.turn.empty_completions))
+            used = job._sum_usage(Usage.of(response.get("usage")))
             return replace(job, turn=hollow, usage=used, counted=response)
-        return job._absorb(response, now) if response else job
+        return job._apply_status(response, now) if response else job
 
     def apply_response(self, response: JSON, now: float) -> "Job":
         """Take in a response object that upstream answered to a GET, POST or cancel."""
-        hollow = self.turn.hollow + 1 if self._is_hollow(response) else 0
+        hollow = self.turn.empty_completions + 1 if self._is_empty_completion(response) else 0
         turn = replace(
-            self.turn, looks=self.turn.looks + 1, looked_at=now, missing=0, missing_since=None, hollow=hollow
+            self.turn,
+            polls=self.turn.polls + 1,
+            polled_at=now,
+            not_found_count=0,
+            not_found_since=None,
+            empty_completions=hollow,
         )
         job = replace(self, turn=turn, activity="").set_response_id(response.get("id"))
-        return job if 0 < hollow <= HOLLOW_LOOKS else job._absorb(response, now)
+        return job if 0 < hollow <= MAX_EMPTY_COMPLETIONS else job._apply_status(response, now)
 
     def mark_not_found(self, now: float) -> "Job":
         """Take in that upstream does not know the response; it expires once that was said often and long enough."""
-        since = now if self.turn.missing_since is None else self.turn.missing_since
+        since = now if self.turn.not_found_since is None else self.turn.not_found_since
         turn = replace(
-            self.turn, looks=self.turn.looks + 1, looked_at=now, missing=self.turn.missing + 1, missing_since=since
+            self.turn,
+            polls=self.turn.polls + 1,
+            polled_at=now,
+            not_found_count=self.turn.not_found_count + 1,
+            not_found_since=since,
         )
         job = replace(self, turn=turn)
-        if turn.mode != "foreground" and (turn.missing < MISSING_LOOKS or now - since < MISSING_S):
+        if turn.mode != "foreground" and (turn.not_found_count < MISSING_LOOKS or now - since < MISSING_S):
             return job
         kept = job.with_partial()
-        if turn.hollow and turn.partial:
-            return kept._ended_as(Status.COMPLETED, now, None)
+        if turn.empty_completions and turn.partial:
+            return kept._end_as(Status.COMPLETED, now, None)
         if turn.mode == "foreground":
-            return kept.mark_failed("interrupted", CONNECTION_CUT if turn.detached else HOLDER_ENDED, now)
+            return kept.mark_failed(
+                "interrupted", CONNECTION_CUT_MESSAGE if turn.stream_failures else PROCESS_ENDED_MESSAGE, now
+            )
         lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
-        return kept._ended_as(Status.EXPIRED, now, lost)
+        return kept._end_as(Status.EXPIRED, now, lost)
 
     def with_partial(self) -> "Job":
         """Return the job with the text that its stream brought as its output, where there is any."""
@@ -210,7 +223,7 @@ class Job:
             return self
         return replace(self, output=Output(self.turn.partial, with_text(self.counted or {}, self.turn.partial)))
 
-    def _is_hollow(self, response: JSON) -> bool:
+    def _is_empty_completion(self, response: JSON) -> bool:
         """Return True if upstream reports success without what it wrote: such an answer is asked for again."""
         if response.get("status") != "completed":
             return False
@@ -222,7 +235,7 @@ class Job:
 
     def mark_unreachable(self, reason: str, now: float) -> "Job":
         """Take in a look that brought no answer: it is told, and counts towards the next look's distance."""
-        turn = replace(self.turn, looks=self.turn.looks + 1, looked_at=now)
+        turn = replace(self.turn, polls=self.turn.polls + 1, polled_at=now)
         return replace(self, turn=turn, activity=reason)
 
     def set_response_id(self, response_id: object) -> "Job":
@@ -251,25 +264,25 @@ class Job:
 
     def mark_failed(self, code: str, message: str, now: float) -> "Job":
         """End the job with a failure of ours or one that upstream named outside a response object."""
-        return self._ended_as(Status.FAILED, now, Failure(code, message))
+        return self._end_as(Status.FAILED, now, Failure(code, message))
 
     def mark_cancelled(self, now: float) -> "Job":
         """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
-        return self._ended_as(Status.CANCELLED, now, None)
+        return self._end_as(Status.CANCELLED, now, None)
 
     def with_progress(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
         """Take in what many small events of a stream told together."""
         if self.is_terminal:
             return self
         cursor = max(cursor, -1 if self.turn.sequence_number is None else self.turn.sequence_number)
-        turn = replace(self.turn, detached=0, partial=partial, reasoning=reasoning)
+        turn = replace(self.turn, stream_failures=0, partial=partial, reasoning=reasoning)
         turn = replace(turn, sequence_number=None if cursor < 0 else cursor)
         return replace(self, turn=turn, activity=activity or self.activity, observed_by="following")
 
     def mark_stream_failed(self, *, for_good: bool = False) -> "Job":
         """An attachment to the stream brought nothing; from now on the job is looked at."""
-        detached = DETACHED_MAX if for_good else self.turn.detached + 1
-        return replace(self, turn=replace(self.turn, detached=detached))
+        detached = MAX_STREAM_FAILURES if for_good else self.turn.stream_failures + 1
+        return replace(self, turn=replace(self.turn, stream_failures=detached))
 
     def can_stream(self, now: float) -> bool:
         """Whether attaching to the response's stream again is worth a try."""
@@ -280,7 +293,7 @@ class Job:
         return (
             young
             and resumable
-            and self.turn.detached < DETACHED_MAX
+            and self.turn.stream_failures < MAX_STREAM_FAILURES
             and self.status in (Status.QUEUED, Status.IN_PROGRESS)
         )
 
@@ -302,9 +315,9 @@ class Job:
 
     def end_at_deadline(self, now: float) -> "Job":
         """End a run that was held open until its limit: it stopped with its connection, and no more will come."""
-        return self.with_partial().mark_failed("deadline_exceeded", DEADLINE, now)
+        return self.with_partial().mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
 
-    def _absorb(self, response: JSON, now: float) -> "Job":
+    def _apply_status(self, response: JSON, now: float) -> "Job":
         """Move on as the response's own status says; an unknown or missing status counts as running."""
         if self.is_terminal:
             return self
@@ -312,7 +325,7 @@ class Job:
         job = replace(self, activity=activity_of(items) or self.activity)
         match response_status(response):
             case "queued":
-                return job._to(Status.QUEUED)
+                return job._move_to(Status.QUEUED)
             case "completed" | "incomplete" | "failed" | "cancelled" as end:
                 if self.turn.partial and not has_answer(items):
                     response = with_text(response, self.turn.partial)
@@ -320,19 +333,19 @@ class Job:
                 text = text_of(items)
                 known = replace(
                     job,
-                    usage=job._used(Usage.of(response.get("usage"))),
+                    usage=job._sum_usage(Usage.of(response.get("usage"))),
                     output=Output(text, response) if items else job.output,
                     counted=None if items else response,
                 )
                 if end == "completed" and calls_of(items):
-                    return known._asking(now)
+                    return known._await_calls(now)
                 if end == "cancelled" and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
-                    return known.mark_failed("deadline_exceeded", DEADLINE, now)
-                return known._ended_as(Status(end), now, failure_of_end(response, str(end)))
+                    return known.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
+                return known._end_as(Status(end), now, failure_of_end(response, str(end)))
             case _:
-                return job._to(Status.IN_PROGRESS)
+                return job._move_to(Status.IN_PROGRESS)
 
-    def _used(self, used: Usage | None) -> Usage | None:
+    def _sum_usage(self, used: Usage | None) -> Usage | None:
         """Return the usage of all turns, given this one's; partial where that of any turn is not known."""
         if self.turn.number == 1 and self.usage_before is None:
             return used or self.usage
@@ -340,13 +353,13 @@ class Job:
             return None
         return (used or Usage(partial=True)).plus(self.usage_before or Usage(partial=True))
 
-    def _asking(self, now: float) -> "Job":
+    def _await_calls(self, now: float) -> "Job":
         """The turn ended by asking for calls: the job goes on with them, unless it is to stop."""
         if self.cancel_requested_at is not None:
             return self.mark_cancelled(now)
         if self.turn.timed_out_at is not None:
-            return self.mark_failed("deadline_exceeded", DEADLINE, now)
-        return replace(self._to(Status.IN_PROGRESS), turn=replace(self.turn, acting=True), activity="")
+            return self.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
+        return replace(self._move_to(Status.IN_PROGRESS), turn=replace(self.turn, has_open_calls=True), activity="")
 
     def with_next_turn(self, request: JSON, request_id: str, *, rebuilt: bool = False) -> "Job":
         """The job with another turn, not yet sent, for which all that the last one asked for is there."""
@@ -360,7 +373,7 @@ class Job:
             rebuilt=rebuilt,
         )
         return replace(
-            self._to(Status.IN_PROGRESS),
+            self._move_to(Status.IN_PROGRESS),
             turn=turn,
             usage_before=self.usage,
             cost_before_usd=self.cost_usd,
@@ -368,9 +381,9 @@ class Job:
             activity="",
         )
 
-    def _to(self, status: Status) -> "Job":
+    def _move_to(self, status: Status) -> "Job":
         return replace(self, status=status) if status in TRANSITIONS.get(self.status, ()) else self
 
-    def _ended_as(self, status: Status, now: float, error: Failure | None) -> "Job":
-        job = self._to(status)
+    def _end_as(self, status: Status, now: float, error: Failure | None) -> "Job":
+        job = self._move_to(status)
         return replace(job, finished_at=now, error=error, activity="") if job is not self else self

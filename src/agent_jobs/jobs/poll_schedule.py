@@ -26,6 +26,6 @@ def next_poll_ms(job: Job, now: float) -> int:
 def next_retrieve_s(job: Job, now: float) -> float:
     """Return the seconds until the next retrieve: 1 to 5 while a caller waits, else doubling up to 30 or 60."""
     if job.watched_until > now:
-        return min(WATCHED_RETRIEVE_MAX_S, job.turn.looks + 1.0)
+        return min(WATCHED_RETRIEVE_MAX_S, job.turn.polls + 1.0)
     limit_s = OLD_RETRIEVE_MAX_S if now - job.created_at > OLD_S else RETRIEVE_MAX_S
-    return min(limit_s, 2.0 ** min(job.turn.looks, _MAX_DOUBLINGS))
+    return min(limit_s, 2.0 ** min(job.turn.polls, _MAX_DOUBLINGS))

@@ -39,7 +39,7 @@ class BatchState:
     delivered: int  #: how many were handed out before
 
     @property
-    def going_on(self) -> bool:
+    def is_running(self) -> bool:
         """Whether something may still come."""
         return bool(self.running or self.asking)
 

@@ -66,12 +66,12 @@ class Usage:
         counted = mapping_of(usage)
         if not counted:
             return None
-        read, written = _counted(counted, *INPUT_NAMES), _counted(counted, *OUTPUT_NAMES)
+        read, written = _read_count(counted, *INPUT_NAMES), _read_count(counted, *OUTPUT_NAMES)
         return cls(
             input_tokens=read or 0,
-            cached_tokens=_detail(counted, INPUT_NAMES, "cached_tokens"),
+            cached_tokens=_read_count_detail(counted, INPUT_NAMES, "cached_tokens"),
             output_tokens=written or 0,
-            reasoning_tokens=_detail(counted, OUTPUT_NAMES, "reasoning_tokens"),
+            reasoning_tokens=_read_count_detail(counted, OUTPUT_NAMES, "reasoning_tokens"),
             partial=read is None or written is None,
         )
 
@@ -225,12 +225,12 @@ def activity_of(items: list[JSON]) -> str:
     """What a running response has done so far, like `3 searches; reasoning`; empty when nothing is known."""
     kinds = [item.get("type") for item in items]
     counted = [(kinds.count(kind), word) for kind, word in _WORDS.items()]
-    words = [f"{n} {word if n > 1 else _singular(word)}" for n, word in counted if n]
+    words = [f"{n} {word if n > 1 else _singular_word(word)}" for n, word in counted if n]
     last = {"reasoning": "reasoning", "message": "writing"}.get(str(kinds[-1])) if kinds else None
     return "; ".join([*words, last] if last else words)
 
 
-def _singular(word: str) -> str:
+def _singular_word(word: str) -> str:
     return word.removesuffix("es") if word.endswith("ches") else word.removesuffix("s")
 
 
@@ -276,12 +276,12 @@ def _part_text(part: JSON) -> str:
     return texts[0] if texts else ""
 
 
-def _counted(counts: JSON, *names: str) -> int | None:
+def _read_count(counts: JSON, *names: str) -> int | None:
     """Return the count under any of these names; gateways fill the name that they do not use with 0."""
     return max((count for name in names if (count := whole_number(counts.get(name))) is not None), default=None)
 
 
-def _detail(counts: JSON, names: Sequence[str], detail: str) -> int:
+def _read_count_detail(counts: JSON, names: Sequence[str], detail: str) -> int:
     return max(whole_number(mapping_of(counts.get(f"{name}_details")).get(detail)) or 0 for name in names)
 
 

@@ -421,7 +421,7 @@ class _Tools:
             limit_bytes=_page_bytes(ctx),
         )
         answer = self._hinted(ctx, answer)
-        if done or not gathered.going_on:
+        if done or not gathered.is_running:
             self._pace.over(asked)
         else:
             self._pace.poll_hint(asked, answer["next_poll_ms"], jobs.now())

@@ -360,7 +360,7 @@ def _message(job: Job, now: float) -> str:
 
 
 def _updated_at(job: Job) -> float:
-    times = (job.turn.sent_at, job.turn.looked_at, job.turn.asked_at, job.finished_at)
+    times = (job.turn.sent_at, job.turn.polled_at, job.turn.asked_at, job.finished_at)
     return max(job.created_at, *(time or 0.0 for time in times))
 
 

@@ -157,7 +157,7 @@ def gathered(
     asks = len(told.asking) or None
     if not told.done:
         waiting: dict[str, Any] = {"running": running, "input_required": asks, "delivered": told.delivered or None}
-        if told.going_on:
+        if told.is_running:
             hint = min(next_poll_ms(job, now) for job in [*told.running, *told.asking])
             then = poll if running else "agent_list status=input_required, then agent_poll each"
             waiting |= {"next_poll_ms": hint, "next": then, "advice": ADVICE if advise else None}
@@ -328,9 +328,11 @@ def ended(job: Job, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:
 
 def warning_of(job: Job) -> str:
     """Return what a reader must know of an output that upstream did not finish or did not give; else nothing."""
-    if job.status is Status.COMPLETED and job.output is None and (job.turn.hollow or job.usage is not None):
+    if job.status is Status.COMPLETED and job.output is None and (job.turn.empty_completions or job.usage is not None):
         return EMPTY
-    unfinished = job.turn.hollow > 0 or (job.error is not None and job.error.code in ("interrupted", "expired"))
+    unfinished = job.turn.empty_completions > 0 or (
+        job.error is not None and job.error.code in ("interrupted", "expired")
+    )
     if unfinished and _text(job) and _text(job) == job.turn.partial:
         return CUT
     return SANDBOX if "sandbox:/" in _text(job) else ""
@@ -397,7 +399,7 @@ def _meta(result: Result, limit_bytes: int) -> dict[str, Any]:
             "request_id": job.turn.request_id,
             "mode": job.turn.mode,
             "attempts": job.turn.attempt,
-            "looks": job.turn.looks,
+            "looks": job.turn.polls,
             "created_at": round(job.created_at),
             "finished_at": round(job.finished_at) if job.finished_at else None,
             "result_path": job.result_path,

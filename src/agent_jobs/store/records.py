@@ -275,7 +275,7 @@ class SQLiteStore(Questions, Queue):
         ]
         if job.output is not None and job.output.response is not None:
             statements.append(_keeping_output(job, job.output.text, job.output.response))
-            if job.turn.acting:
+            if job.turn.has_open_calls:
                 statements += _asking_for(job, calls_of(items_of(job.output.response.get("output"))))
         return await self.get(job.id) if await self._db.change(job.id, *statements) else None
 

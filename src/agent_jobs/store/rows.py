@@ -27,29 +27,39 @@ _ACTIVE = f"""SELECT id FROM job WHERE status IN {OPEN}
               SELECT id FROM job INDEXED BY job_untold WHERE delivered_at IS NULL AND finished_at >= :since"""
 #: What `apply` and `observe` own of a turn, and so what `save` writes.
 _SAVED_OF_TURN = (
-    "looks",
-    "looked_at",
-    "missing",
-    "missing_since",
-    "hollow",
-    "detached",
+    "polls",
+    "polled_at",
+    "not_found_count",
+    "not_found_since",
+    "empty_completions",
+    "stream_failures",
     "partial",
     "reasoning",
     "timed_out_at",
     "mode",
     "sent_at",
-    "acting",
+    "has_open_calls",
     "asked_at",
     "sequence_number",
 )
 _READ_OF_TURN = (
-    *(name for name in _SAVED_OF_TURN if name != "acting"),
+    *(name for name in _SAVED_OF_TURN if name != "has_open_calls"),
     "request_id",
     "base_url",
     "fingerprint",
     "attempt",
     "response_id",
 )
+#: Fields of a turn whose columns have other names.
+_COLUMN_OF = {
+    "polls": "looks",
+    "polled_at": "looked_at",
+    "not_found_count": "missing",
+    "not_found_since": "missing_since",
+    "empty_completions": "hollow",
+    "stream_failures": "detached",
+    "has_open_calls": "acting",
+}
 #: What a job is started with.
 ADDED_TO_JOB = (
     "id",
@@ -91,7 +101,7 @@ _STORED_FROM = _TURN_FROM + len(_READ_OF_TURN)
 COLUMNS = ", ".join(
     [
         *(f"job.{name}" for name in _READ_OF_JOB),
-        *(f"turn.{name}" for name in _READ_OF_TURN),
+        *(f"turn.{_COLUMN_OF.get(name, name)}" for name in _READ_OF_TURN),
         *(f"job.{name}" for name in _STORED_OF_JOB),
         *(f"turn.{name}" for name in _STORED_OF_TURN),
     ]
@@ -106,7 +116,7 @@ def job_of(row: sqlite3.Row) -> Job:
     turn = Turn(
         number=number,
         request=json.loads(request) if request is not None else {},
-        acting=bool(acting),
+        has_open_calls=bool(acting),
         rebuilt=bool(rebuilt),
         **dict(zip(_READ_OF_TURN, row[_TURN_FROM:_STORED_FROM], strict=True)),
     )
@@ -118,7 +128,7 @@ def job_of(row: sqlite3.Row) -> Job:
         toolbox=tuple(json.loads(toolbox)),
         output=Output(text) if text is not None else None,
         output_bytes=size or 0,
-        unsettled=bool(unsettled),
+        needs_finalizing=bool(unsettled),
         turn=turn,
         **dict(zip(_READ_OF_JOB, row[:_TURN_FROM], strict=True)),
     )
@@ -178,14 +188,16 @@ def job_columns(job: Job) -> dict[str, Any]:
         "error_code": job.error.code if job.error else None,
         "error_message": job.error.message if job.error else None,
         "cost_usd": job.cost_usd,
-        "unsettled": job.unsettled,
+        "unsettled": job.needs_finalizing,
         "usage": usage_json(job.usage),
     }
 
 
 def turn_columns(job: Job) -> dict[str, Any]:
     """What `save` writes of a turn."""
-    return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
+    return {"id": job.id, "number": job.turn.number} | {
+        _COLUMN_OF.get(name, name): getattr(job.turn, name) for name in _SAVED_OF_TURN
+    }
 
 
 def dumps(value: Any) -> str:
