@@ -13,7 +13,8 @@ from uuid import uuid4
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import TRANSITIONS, Status
-from agent_jobs.store.base import Budget, Store, open_store
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Budget, Store
 from bench.figures import Figure
 
 HERE, DAY_S = "https://api.openai.com/v1", 86_400.0

@@ -19,7 +19,8 @@ from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
-from agent_jobs.store.base import Budget, Event, Store, open_store
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Budget, Event, Store
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -62,7 +63,7 @@ import sys
 from pathlib import Path
 import anyio
 from agent_jobs.jobs.job import *
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 def a_job(job_id):
     turn = Turn(number=1, request={{}}, request_id="r", base_url={base_url!r})

@@ -17,8 +17,8 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Output
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import open_store
-from agent_jobs.store.records import open_sqlite
+from agent_jobs.store import open_store
+from agent_jobs.store.sqlite import open_sqlite
 from agent_jobs.store.worker_lock import WorkerLock
 
 MIGRATIONS = resources.files("agent_jobs.store").joinpath("migrations")
@@ -376,7 +376,7 @@ from pathlib import Path
 import anyio
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import *
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -433,7 +433,7 @@ from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 folder = Path(sys.argv[1])
 
@@ -503,14 +503,14 @@ async def test_a_change_that_was_acknowledged_survives_a_kill_and_a_cut_log(fold
 def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
     me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
-        assert not me.dead(neighbour.name)
-        assert not neighbour.dead(me.name)
-        assert not me.dead(me.name)
-        assert me.dead("4711-never")
+        assert not me.is_dead(neighbour.name)
+        assert not neighbour.is_dead(me.name)
+        assert not me.is_dead(me.name)
+        assert me.is_dead("4711-never")
     finally:
         neighbour.close()
-    assert me.dead(neighbour.name)
-    assert me.dead(neighbour.name), "however often one asks"
+    assert me.is_dead(neighbour.name)
+    assert me.is_dead(neighbour.name), "however often one asks"
     me.close()
     assert everything(tmp_path) == {}
 
@@ -522,10 +522,10 @@ def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
     with Popen([sys.executable, "-c", program, str(tmp_path)], stdin=PIPE, stdout=PIPE) as victim:
         assert victim.stdout is not None
         name = victim.stdout.readline().decode().strip()
-        assert not me.dead(name)
+        assert not me.is_dead(name)
         victim.kill()
     assert everything(tmp_path).keys() == {f"{me.name}.lock", f"{name}.lock"}
-    assert me.dead(name)
+    assert me.is_dead(name)
     assert everything(tmp_path).keys() == {f"{me.name}.lock"}
     me.close()
 
@@ -534,10 +534,10 @@ def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is
     me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
         assert me.others() == {}
-        neighbour.tell({"what": "server"})
+        neighbour.announce({"what": "server"})
         assert me.others() == {neighbour.name: {"what": "server"}}
         (tmp_path / "run" / f"{neighbour.name}.lock").unlink()
-        neighbour.stay()
+        neighbour.restore_file()
         assert me.others() == {neighbour.name: {"what": "server"}}
         starting = tmp_path / "run" / "4711-abc.lock"
         starting.touch()

@@ -5,7 +5,7 @@ that comes from upstream may be incomplete, wrongly typed or from a server that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from agent_jobs.jobs.response import (
@@ -24,40 +24,45 @@ from agent_jobs.jobs.response import (
     whole_number,
     with_text,
 )
-from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
+from agent_jobs.jobs.status import RUNNING, TERMINAL, TRANSITIONS, Status
 
 #: How a turn is sent: in the background with a stream, in the background without one, or held open by this process.
 Mode = Literal["background_stream", "background", "foreground"]
 
-#: What a pending job does while as many run as may.
+#: Activity of a pending job while as many jobs run as the limit allows.
 WAITING = "waiting for a free slot"
-#: Said of a run that our own deadline stopped.
+#: Error message of a run that our own deadline stopped.
 DEADLINE_MESSAGE = "It ran longer than its time limit and was cancelled; what came until then is in the output."
 
-#: Why a run that was held open has no result, by which side of its connection ended.
+#: Error message of a run that was held open, when our side of its connection ended.
 PROCESS_ENDED_MESSAGE = "The process that held its connection ended, and upstream runs nothing without one."
+#: The same when the other side ended.
 CONNECTION_CUT_MESSAGE = (
     "Upstream ended the connection before the answer was finished, and cannot be asked for the rest."
 )
 
-#: A `completed` without output is looked at this often again before it is believed (LiteLLM #36275).
+#: A `completed` without output is retrieved this many times again before it is believed (LiteLLM #36275).
 MAX_EMPTY_COMPLETIONS = 3
-#: Reads right after a create may miss for ~33 s (measured on Azure), so `expired` needs this many misses, this long.
-MISSING_LOOKS, MISSING_S = 4, 60.0
+#: Retrieves right after a create may fail for about 33 s (measured on Azure): `expired` needs this many in a row,
+MIN_NOT_FOUND_COUNT = 4
+#: over at least this long.
+MIN_NOT_FOUND_S = 60.0
 
-#: Upstream lets nobody attach to a stream that is older than five minutes (openai-python #2828).
-ATTACH_S = 290.0
-#: Attachments in a row without an event, after which a job is only looked at.
+#: Upstream refuses to resume a stream that is older than five minutes (openai-python #2828).
+STREAM_MAX_AGE_S = 290.0
+#: Attempts to stream in a row without an event, after which a job is only polled.
 MAX_STREAM_FAILURES = 3
 
-
-#: Why a job ends that was waited with for somebody, as long as that may take.
+#: Failure of a job whose question was not answered within the input timeout.
 UNANSWERED = Failure("deadline_exceeded", "Nobody answered what it asked for.")
+
+#: Errors of jobs that ended only because we lost sight of them: a response id re-opens them.
+REOPENED_BY_ID = frozenset({"start_unconfirmed", "endpoint_lost"})
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a finished turn brought."""
+    """The output of a finished turn."""
 
     text: str
     response: JSON | None = None  #: the response object it came from, unchanged; None where only the text was read
@@ -65,30 +70,30 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One upstream response of a job, from the request we wrote down to the cursor of its stream."""
+    """One upstream response of a job, from the request that creates it to the cursor of its stream."""
 
     number: int
     request: JSON  #: the body of POST /responses
     request_id: str  #: sent as X-Client-Request-Id
-    base_url: str  #: where the response lives; only a process that talks to it may look
+    base_url: str  #: where the response lives; only a process with this endpoint may retrieve it
     fingerprint: str = ""  #: of the key that creates it; only its owner's "not found" counts
     mode: Mode = "background_stream"
     attempt: int = 0  #: POSTs of which a byte was sent
     sent_at: float | None = None  #: first byte of the latest POST, epoch seconds
-    response_id: str | None = None  #: the first one we were told; gateways change it from GET to GET
-    sequence_number: int | None = None
-    polls: int = 0
+    response_id: str | None = None  #: the first id that upstream named; gateways change it from GET to GET
+    sequence_number: int | None = None  #: of the last stream event
+    polls: int = 0  #: retrieves, with those that failed
     polled_at: float | None = None
-    not_found_count: int = 0  #: looks in a row that upstream answered with "not found"
+    not_found_count: int = 0  #: retrieves in a row that upstream answered with "not found"
     not_found_since: float | None = None
-    empty_completions: int = 0  #: looks that saw `completed` with nothing in it
-    stream_failures: int = 0  #: attachments to its stream in a row that brought no event
-    timed_out_at: float | None = None  #: our own deadline had it cancelled
-    has_open_calls: bool = False  #: it ended by asking for calls; the job goes on with another turn
-    rebuilt: bool = False  #: its request tells all that was said before it
-    asked_at: float | None = None  #: since when somebody is waited for
-    partial: str = ""  #: the tail of what the model has written so far
-    reasoning: str = ""  #: the tail of what it has told of its reasoning so far
+    empty_completions: int = 0  #: retrieves that showed `completed` without output
+    stream_failures: int = 0  #: attempts to stream in a row that brought no event
+    timed_out_at: float | None = None  #: when our own deadline had it cancelled
+    has_open_calls: bool = False  #: it ended by asking for calls; the job continues with another turn
+    rebuilt: bool = False  #: its request repeats the whole conversation before it
+    asked_at: float | None = None  #: since when the job waits for an answer
+    partial: str = ""  #: the tail of the text that the model has written so far
+    reasoning: str = ""  #: the tail of the reasoning that it has streamed so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +105,18 @@ class Job:
     status: Status
     created_at: float
     turn: Turn
-    request_hash: str = ""  #: what was asked for, without the job's own id
+    request_hash: str = ""  #: of the work alone, without the job's own id
     key: str | None = None  #: the caller's own: one job for each
     priority: int = 0
     batch: str = ""
     previous_job_id: str | None = None
-    context: Literal["", "rebuilt"] = ""  #: how what went before came into this job's request
-    timeout_s: float | None = None  #: its own limit on all its turns; None takes the process's
-    running_since: float | None = None  #: the first byte of its first POST, later by as long as somebody was waited for
+    context: Literal["", "rebuilt"] = ""  #: "rebuilt" if the conversation before it had to be sent again
+    timeout_s: float | None = None  #: its own limit on all its turns; None means the process's
+    running_since: float | None = None  #: start of its first POST, shifted forward by the time in `input_required`
     cost_usd: float | None = None  #: None while unknown
     reserved_usd: float | None = None  #: the most it may cost, held against the day's budget
     delivered_at: float | None = None
-    needs_finalizing: bool = False  #: something is left to do after its end
+    needs_finalizing: bool = False  #: it ended, and files are still to be written or removed
     result_path: str = ""
     finished_at: float | None = None
     activity: str = ""
@@ -122,23 +127,25 @@ class Job:
     max_cost_usd: float | None = None
     toolbox: Sequence[str] = ()  #: which tools of the user's servers it may call
     output: Output | None = None
-    counted: JSON | None = None  #: the response object of an end without output, for its price; not kept
+    counted: JSON | None = None  #: the response object of an end without output, for its price; not stored
     output_bytes: int = 0  #: of the text in UTF-8, also where it was not read
     cancel_requested_at: float | None = None
     observed_by: Literal["", "following", "polling"] = ""
-    watched_until: float = 0.0  #: somebody polled; look often until then
-    revision: int = 0  #: grows with every write, so that a waiter sees a change
+    watched_until: float = 0.0  #: a caller polled the job: retrieve often until then
+    revision: int = 0  #: grows with every change that a reader can see
+    claimed_by: str | None = field(default=None, compare=False)  #: the process that works on it
+    due_at: float | None = field(default=None, compare=False)  #: next step; None during a step and after the last one
+    not_before: float = field(default=0.0, compare=False)  #: upstream asked not to be called earlier
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more will happen to this job, unless a lost id is found."""
+        """Return True if the job ended; only a response id that is found later can re-open it."""
         return self.status in TERMINAL
 
     @property
     def is_held_open(self) -> bool:
-        """Whether its run ends with the process that sent it, which must stay to listen."""
-        running = (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS)
-        return self.turn.mode == "foreground" and self.status in running
+        """Return True if the run ends with the process that sent it, which must stay to listen."""
+        return self.turn.mode == "foreground" and self.status in RUNNING
 
     @property
     def can_be_retrieved(self) -> bool:
@@ -148,24 +155,30 @@ class Job:
 
     @property
     def has_unsent_turn(self) -> bool:
-        """Whether the current turn's request may be sent."""
+        """Return True if the current turn's request may be sent."""
         return self.status is Status.PENDING or (
             self.turn.number > 1 and self.turn.sent_at is None and self.turn.response_id is None
         )
 
     @property
     def is_unconfirmed(self) -> bool:
-        """Whether the job ended because nobody knows if upstream accepted it."""
+        """Return True if the job failed because its POST got no answer: upstream may run it."""
         return self.status is Status.FAILED and self.error is not None and self.error.code == "start_unconfirmed"
 
+    @property
+    def can_be_reopened(self) -> bool:
+        """Return True if the job ended only because its response was out of our sight."""
+        return self.status is Status.FAILED and self.error is not None and self.error.code in REOPENED_BY_ID
+
     def apply_event(self, event: JSON, now: float) -> "Job":
-        """Take in one stream event; one that was seen before changes nothing.
+        """Apply one stream event; one that was applied before changes nothing.
 
         The status in the event's response counts, not the event's name: one server ends a cancelled stream with
-        `response.failed` around `"status": "cancelled"`. Only a GET finalises what is hollow or being cancelled.
+        `response.failed` around `"status": "cancelled"`. An empty completion, or an end while a cancel is under way,
+        needs a GET.
         """
         response = mapping_of(event.get("response"))
-        job = self.set_response_id(response.get("id"))  # whatever its number is
+        job = self.set_response_id(response.get("id"))  # also from an event that repeats
         number = whole_number(event.get("sequence_number"))
         if number is not None:
             if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
@@ -175,27 +188,29 @@ class Job:
         if has_ended(response) and stopping:
             return job  # a run that is held open may have no other copy than this event
         if not job.is_terminal and job._is_empty_completion(response):
-            hollow = replace(job.turn, empty_completions=max(1, job.turn.empty_completions))
+            turn = replace(job.turn, empty_completions=max(1, job.turn.empty_completions))
             used = job._sum_usage(Usage.of(response.get("usage")))
-            return replace(job, turn=hollow, usage=used, counted=response)
+            return replace(job, turn=turn, usage=used, counted=response)
         return job._apply_status(response, now) if response else job
 
     def apply_response(self, response: JSON, now: float) -> "Job":
-        """Take in a response object that upstream answered to a GET, POST or cancel."""
-        hollow = self.turn.empty_completions + 1 if self._is_empty_completion(response) else 0
+        """Apply a response object that upstream returned for a GET, POST or cancel."""
+        empty_completions = self.turn.empty_completions + 1 if self._is_empty_completion(response) else 0
         turn = replace(
             self.turn,
             polls=self.turn.polls + 1,
             polled_at=now,
             not_found_count=0,
             not_found_since=None,
-            empty_completions=hollow,
+            empty_completions=empty_completions,
         )
         job = replace(self, turn=turn, activity="").set_response_id(response.get("id"))
-        return job if 0 < hollow <= MAX_EMPTY_COMPLETIONS else job._apply_status(response, now)
+        if 0 < empty_completions <= MAX_EMPTY_COMPLETIONS:
+            return job
+        return job._apply_status(response, now)
 
     def mark_not_found(self, now: float) -> "Job":
-        """Take in that upstream does not know the response; it expires once that was said often and long enough."""
+        """Note that upstream does not know the response; the job expires after enough of these over enough time."""
         since = now if self.turn.not_found_since is None else self.turn.not_found_since
         turn = replace(
             self.turn,
@@ -205,26 +220,26 @@ class Job:
             not_found_since=since,
         )
         job = replace(self, turn=turn)
-        if turn.mode != "foreground" and (turn.not_found_count < MISSING_LOOKS or now - since < MISSING_S):
+        is_certain = turn.not_found_count >= MIN_NOT_FOUND_COUNT and now - since >= MIN_NOT_FOUND_S
+        if turn.mode != "foreground" and not is_certain:
             return job
         kept = job.with_partial()
         if turn.empty_completions and turn.partial:
             return kept._end_as(Status.COMPLETED, now, None)
         if turn.mode == "foreground":
-            return kept.mark_failed(
-                "interrupted", CONNECTION_CUT_MESSAGE if turn.stream_failures else PROCESS_ENDED_MESSAGE, now
-            )
+            message = CONNECTION_CUT_MESSAGE if turn.stream_failures else PROCESS_ENDED_MESSAGE
+            return kept.mark_failed("interrupted", message, now)
         lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
         return kept._end_as(Status.EXPIRED, now, lost)
 
     def with_partial(self) -> "Job":
-        """Return the job with the text that its stream brought as its output, where there is any."""
+        """Return the job with the text that its stream brought as its output, if there is any."""
         if not self.turn.partial:
             return self
         return replace(self, output=Output(self.turn.partial, with_text(self.counted or {}, self.turn.partial)))
 
     def _is_empty_completion(self, response: JSON) -> bool:
-        """Return True if upstream reports success without what it wrote: such an answer is asked for again."""
+        """Return True if upstream reports success without the output: such a response is retrieved again."""
         if response.get("status") != "completed":
             return False
         items = items_of(response.get("output"))
@@ -234,28 +249,43 @@ class Job:
         return not items and (used is None or used.output_tokens > 0)
 
     def mark_unreachable(self, reason: str, now: float) -> "Job":
-        """Take in a look that brought no answer: it is told, and counts towards the next look's distance."""
+        """Note a retrieve without an answer: its reason is shown, and it counts towards the next one's distance."""
         turn = replace(self.turn, polls=self.turn.polls + 1, polled_at=now)
         return replace(self, turn=turn, activity=reason)
 
     def set_response_id(self, response_id: object) -> "Job":
-        """Take in the id upstream gave the response. The first one stays, and it re-opens an unconfirmed start."""
-        if self.turn.response_id is not None or not isinstance(response_id, str) or not response_id:
+        """Keep the id that upstream gave the response; the first one stays.
+
+        An id queues a job that was being sent. It re-opens one that ended because we had lost sight of its response.
+        """
+        if not isinstance(response_id, str) or not response_id:
             return self
-        job = replace(self, turn=replace(self.turn, response_id=response_id), activity="")
-        if self.is_unconfirmed or self.status in (Status.PENDING, Status.STARTING):
-            return replace(job, status=Status.QUEUED, error=None, finished_at=None)
+        job = self
+        if self.turn.response_id is None:
+            job = replace(self, turn=replace(self.turn, response_id=response_id), activity="")
+        if self.status in (Status.PENDING, Status.STARTING) or self.can_be_reopened:
+            return replace(
+                job,
+                status=Status.QUEUED,
+                activity="",
+                error=None,
+                finished_at=None,
+                needs_finalizing=False,
+                delivered_at=None,
+            )
         return job
 
     def mark_sending(self, now: float) -> "Job":
-        """The first byte of the POST is about to leave: from here on only upstream knows."""
+        """Note that the first byte of the POST is about to leave: from here on only upstream knows."""
         if not self.has_unsent_turn:
             return self
         job = replace(self, turn=replace(self.turn, attempt=self.turn.attempt + 1, sent_at=now), activity="")
-        return replace(job, status=Status.STARTING, running_since=now) if self.turn.number == 1 else job
+        if self.turn.number > 1:
+            return job
+        return replace(job, status=Status.STARTING, running_since=now)
 
     def mark_not_sent(self, reason: str) -> "Job":
-        """Upstream provably did not accept the POST, so it may be repeated."""
+        """Note that upstream provably did not accept the POST, so that it may be repeated."""
         if self.turn.response_id is None and self.turn.number > 1:
             return replace(self, turn=replace(self.turn, sent_at=None), activity=reason)
         if self.status not in (Status.PENDING, Status.STARTING):
@@ -267,11 +297,11 @@ class Job:
         return self._end_as(Status.FAILED, now, Failure(code, message))
 
     def mark_cancelled(self, now: float) -> "Job":
-        """End the job as cancelled without a word from upstream: right only where nothing was ever sent."""
+        """End the job as cancelled without an answer of upstream: right only where nothing was ever sent."""
         return self._end_as(Status.CANCELLED, now, None)
 
     def with_progress(self, cursor: int, activity: str, partial: str, reasoning: str) -> "Job":
-        """Take in what many small events of a stream told together."""
+        """Apply the sum of many small stream events."""
         if self.is_terminal:
             return self
         cursor = max(cursor, -1 if self.turn.sequence_number is None else self.turn.sequence_number)
@@ -280,37 +310,35 @@ class Job:
         return replace(self, turn=turn, activity=activity or self.activity, observed_by="following")
 
     def mark_stream_failed(self, *, for_good: bool = False) -> "Job":
-        """An attachment to the stream brought nothing; from now on the job is looked at."""
-        detached = MAX_STREAM_FAILURES if for_good else self.turn.stream_failures + 1
-        return replace(self, turn=replace(self.turn, stream_failures=detached))
+        """Note that an attempt to stream brought nothing; after the last one the job is only polled."""
+        failures = MAX_STREAM_FAILURES if for_good else self.turn.stream_failures + 1
+        return replace(self, turn=replace(self.turn, stream_failures=failures))
 
     def can_stream(self, now: float) -> bool:
-        """Whether attaching to the response's stream again is worth a try."""
-        young = self.turn.sent_at is not None and now - self.turn.sent_at < ATTACH_S
-        # Without a cursor upstream tells all from the start, which is right only where nothing was taken in yet.
-        resumable = self.turn.sequence_number is not None or not (self.turn.partial or self.turn.reasoning)
-        resumable = resumable and self.turn.mode == "background_stream"
-        return (
-            young
-            and resumable
-            and self.turn.stream_failures < MAX_STREAM_FAILURES
-            and self.status in (Status.QUEUED, Status.IN_PROGRESS)
-        )
+        """Return True if another attempt to stream the response is worthwhile."""
+        if self.turn.mode != "background_stream" or self.status not in (Status.QUEUED, Status.IN_PROGRESS):
+            return False
+        is_young = self.turn.sent_at is not None and now - self.turn.sent_at < STREAM_MAX_AGE_S
+        # Without a cursor upstream repeats all from the start, which would double what was applied before.
+        is_resumable = self.turn.sequence_number is not None or not (self.turn.partial or self.turn.reasoning)
+        return is_young and is_resumable and self.turn.stream_failures < MAX_STREAM_FAILURES
 
     def overdue_s(self, now: float, limit_s: float) -> float:
-        """How long the job has been past its limit; below 0 before.
+        """Return how many seconds the job is past its limit; negative before.
 
-        All its turns count from the first byte of the first POST, with their calls, but not what somebody is waited
-        for. The job's own limit, where it has one, goes before the one that is given.
+        All its turns count from the first byte of the first POST, with their calls, without the time in
+        `input_required`. The job's own limit goes before the given one.
         """
         limit_s = limit_s if self.timeout_s is None else self.timeout_s
         if self.running_since is None:
             return -limit_s
-        asked_at = self.turn.asked_at if self.status is Status.INPUT_REQUIRED else None
-        return (now if asked_at is None else asked_at) - self.running_since - limit_s
+        until = now
+        if self.status is Status.INPUT_REQUIRED and self.turn.asked_at is not None:
+            until = self.turn.asked_at
+        return until - self.running_since - limit_s
 
     def mark_timed_out(self, now: float) -> "Job":
-        """Our deadline has come: the run is to be cancelled, and its end will be a failure that says so."""
+        """Note that our deadline passed: the run is to be cancelled and will end as a failure that says so."""
         return replace(self, turn=replace(self.turn, timed_out_at=now))
 
     def end_at_deadline(self, now: float) -> "Job":
@@ -318,35 +346,38 @@ class Job:
         return self.with_partial().mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
 
     def _apply_status(self, response: JSON, now: float) -> "Job":
-        """Move on as the response's own status says; an unknown or missing status counts as running."""
+        """Move as the response's own status says; an unknown or missing status counts as running."""
         if self.is_terminal:
             return self
         items = items_of(response.get("output"))
         job = replace(self, activity=activity_of(items) or self.activity)
-        match response_status(response):
-            case "queued":
-                return job._move_to(Status.QUEUED)
-            case "completed" | "incomplete" | "failed" | "cancelled" as end:
-                if self.turn.partial and not has_answer(items):
-                    response = with_text(response, self.turn.partial)
-                    items = items_of(response["output"])
-                text = text_of(items)
-                known = replace(
-                    job,
-                    usage=job._sum_usage(Usage.of(response.get("usage"))),
-                    output=Output(text, response) if items else job.output,
-                    counted=None if items else response,
-                )
-                if end == "completed" and calls_of(items):
-                    return known._await_calls(now)
-                if end == "cancelled" and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
-                    return known.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
-                return known._end_as(Status(end), now, failure_of_end(response, str(end)))
-            case _:
-                return job._move_to(Status.IN_PROGRESS)
+        status = response_status(response)
+        if status == "queued":
+            return job._move_to(Status.QUEUED)
+        if has_ended(response):
+            return job._apply_end(response, Status(str(status)), now)
+        return job._move_to(Status.IN_PROGRESS)
+
+    def _apply_end(self, response: JSON, end: Status, now: float) -> "Job":
+        """Apply an ended response: the job ends with it, or continues with the calls that it asks for."""
+        items = items_of(response.get("output"))
+        if self.turn.partial and not has_answer(items):
+            response = with_text(response, self.turn.partial)
+            items = items_of(response["output"])
+        job = replace(
+            self,
+            usage=self._sum_usage(Usage.of(response.get("usage"))),
+            output=Output(text_of(items), response) if items else self.output,
+            counted=None if items else response,
+        )
+        if end is Status.COMPLETED and calls_of(items):
+            return job._await_calls(now)
+        if end is Status.CANCELLED and self.turn.timed_out_at is not None and self.cancel_requested_at is None:
+            return job.mark_failed("deadline_exceeded", DEADLINE_MESSAGE, now)
+        return job._end_as(end, now, failure_of_end(response, end))
 
     def _sum_usage(self, used: Usage | None) -> Usage | None:
-        """Return the usage of all turns, given this one's; partial where that of any turn is not known."""
+        """Return the usage of all turns, given this one's; partial if that of any turn is not known."""
         if self.turn.number == 1 and self.usage_before is None:
             return used or self.usage
         if used is None and self.usage_before is None:
@@ -354,7 +385,7 @@ class Job:
         return (used or Usage(partial=True)).plus(self.usage_before or Usage(partial=True))
 
     def _await_calls(self, now: float) -> "Job":
-        """The turn ended by asking for calls: the job goes on with them, unless it is to stop."""
+        """Keep the job running for the calls that its turn asked for, unless it is to stop."""
         if self.cancel_requested_at is not None:
             return self.mark_cancelled(now)
         if self.turn.timed_out_at is not None:
@@ -362,7 +393,7 @@ class Job:
         return replace(self._move_to(Status.IN_PROGRESS), turn=replace(self.turn, has_open_calls=True), activity="")
 
     def with_next_turn(self, request: JSON, request_id: str, *, rebuilt: bool = False) -> "Job":
-        """The job with another turn, not yet sent, for which all that the last one asked for is there."""
+        """Return the job with another turn, not yet sent, whose request answers all calls of the last one."""
         turn = Turn(
             number=self.turn.number + 1,
             request=request,
@@ -380,6 +411,10 @@ class Job:
             output=None,
             activity="",
         )
+
+    def can_move_to(self, status: Status) -> bool:
+        """Return True if the job may have this status next; within one that is no end it may stay."""
+        return status in TRANSITIONS.get(self.status, ()) or (status is self.status and not self.is_terminal)
 
     def _move_to(self, status: Status) -> "Job":
         return replace(self, status=status) if status in TRANSITIONS.get(self.status, ()) else self
