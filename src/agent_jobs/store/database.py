@@ -168,12 +168,14 @@ def _run_in_transaction(db: sqlite3.Connection, begin: str, run: Callable[[Trans
     return result
 
 
+def valid_text(text: str) -> str:
+    """Return the text as SQLite accepts it: half a surrogate pair, which upstream may send, becomes a `?`."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def valid_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as SQLite accepts them: half a surrogate pair, which upstream may send, becomes a `?`."""
-    return {
-        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-        for name, value in values.items()
-    }
+    """Return the values of a statement with text that SQLite accepts."""
+    return {name: valid_text(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:

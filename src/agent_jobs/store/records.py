@@ -28,6 +28,9 @@ _JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
                                 (SELECT bytes FROM output INDEXED BY output_size
                                  WHERE job_id = job.id AND turn = job.turn)
                          FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
+#: One job without its request and output, for a change that needs neither.
+ONE_JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL, NULL FROM job
+                            JOIN turn ON turn.job_id = job.id AND turn.number = job.turn WHERE job.id = :id"""
 #: Cost in USD of the jobs that were started in the day from `since` on; an active job counts with what it may cost.
 SPENT = f"""SELECT SUM(CASE WHEN status IN {ACTIVE_SQL} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
                             ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent_jobs.errors import BudgetError
@@ -11,8 +12,8 @@ from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
-from agent_jobs.store.database import Database, Transaction
-from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, PAID, SPENT, read_job
+from agent_jobs.store.database import Database, Transaction, valid_text
+from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, PAID, SPENT, read_job
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
     RUNNING_SQL,
@@ -77,7 +78,7 @@ class Transitions:
                 return None
             return transitions.begin_sending(stored, job)
 
-        return await self._change_job(job.id, begin, is_spending=True) is not None
+        return await self._has_changed_job(job.id, begin, is_spending=True)
 
     async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
@@ -147,7 +148,7 @@ class Transitions:
                 return None
             return transitions.wait_for_input(stored, job.turn.number, now, timeout_s)
 
-        return await self._change_job(job.id, wait) is not None
+        return await self._has_changed_job(job.id, wait)
 
     async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
         def reply(transaction: Transaction, stored: Job) -> Job | None:
@@ -161,15 +162,14 @@ class Transitions:
             is_answered = not _has_open_questions(transaction, stored.id, stored.turn.number)
             return transitions.record_reply(stored, now, is_answered=is_answered)
 
-        return await self._change_job(job.id, reply) is not None
+        return await self._has_changed_job(job.id, reply)
 
     async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
+        def begin_turn(_: Transaction, stored: Job) -> Job | None:
+            return transitions.begin_next_turn(stored, job) if self._has_claim(stored) else None
+
         def begin(transaction: Transaction) -> bool:
-            begun = self._change_inside(
-                transaction,
-                job.id,
-                lambda _, stored: transitions.begin_next_turn(stored, job) if self._has_claim(stored) else None,
-            )
+            begun = self._change_inside(transaction, job.id, begin_turn, ONE_JOB_WITHOUT_TEXTS)
             if begun is not None and budget is not None:
                 _check_budget(transaction, budget)
             return begun is not None
@@ -177,16 +177,16 @@ class Transitions:
         return await self._db.change(begin, job.id)
 
     async def rewrite_request(self, job: Job) -> bool:
-        rewritten = await self.transition(
-            job.id, lambda stored: transitions.rewrite_request(stored, job), is_claimed=True
-        )
-        return rewritten is not None
+        def rewrite(_: Transaction, stored: Job) -> Job | None:
+            return transitions.rewrite_request(stored, job) if self._has_claim(stored) else None
+
+        return await self._has_changed_job(job.id, rewrite)
 
     async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
-        reset = await self.transition(
-            job.id, lambda stored: transitions.reset_for_resend(stored, job, failed_id), is_claimed=True
-        )
-        return reset is not None
+        def reset(_: Transaction, stored: Job) -> Job | None:
+            return transitions.reset_for_resend(stored, job, failed_id) if self._has_claim(stored) else None
+
+        return await self._has_changed_job(job.id, reset)
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
         def cancel(transaction: Transaction, stored: Job) -> Job:
@@ -195,8 +195,11 @@ class Transitions:
         return await self._change_job(job_id, cancel)
 
     async def mark_finalized(self, job_id: str, result_path: str = "", made: Sequence[OutputFile] = ()) -> None:
+        def finalize_job(_: Transaction, stored: Job) -> Job | None:
+            return transitions.mark_finalized(stored, result_path)
+
         def finalize(transaction: Transaction) -> None:
-            self._change_inside(transaction, job_id, lambda _, stored: transitions.mark_finalized(stored, result_path))
+            self._change_inside(transaction, job_id, finalize_job, ONE_JOB_WITHOUT_TEXTS)
             transaction.execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
             transaction.execute_each(
                 "INSERT OR REPLACE INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)",
@@ -226,9 +229,20 @@ class Transitions:
             lambda transaction: self._change_inside(transaction, job_id, change), job_id, is_spending=is_spending
         )
 
-    def _change_inside(self, transaction: Transaction, job_id: str, change: _Change) -> Job | None:
+    async def _has_changed_job(self, job_id: str, change: _Change, *, is_spending: bool = False) -> bool:
+        """Change a job without reading its request and output, which may be large; return False if it was refused."""
+        changed = await self._db.change(
+            lambda transaction: self._change_inside(transaction, job_id, change, ONE_JOB_WITHOUT_TEXTS),
+            job_id,
+            is_spending=is_spending,
+        )
+        return changed is not None
+
+    def _change_inside(
+        self, transaction: Transaction, job_id: str, change: _Change, one_job: str = ONE_JOB
+    ) -> Job | None:
         """Change a job inside a transaction; return the new job, or None if it does not exist or may not change so."""
-        rows = transaction.execute(ONE_JOB, id=job_id)
+        rows = transaction.execute(one_job, id=job_id)
         if not rows:
             return None
         stored = read_job(rows[0], self._db.folder)
@@ -237,39 +251,10 @@ class Transitions:
             return new
         if not transitions.can_become(stored, new):
             return None
-        return self._write_change(transaction, stored, new)
-
-    def _write_change(self, transaction: Transaction, old: Job, new: Job) -> Job:
-        """Write what differs, and return the job as a reader finds it now."""
-        has_output = new.output is not old.output and new.output is not None and new.output.response is not None
-        job_values = changed_job_columns(old, new)
-        is_new_turn = new.turn.number != old.turn.number
-        turn_values = {} if is_new_turn else changed_turn_columns(old.turn, new.turn)
-        revision = new.revision
-        if is_visible_change(job_values) or turn_values or has_output:
-            revision = max(new.revision, old.revision + 1)
-            job_values["revision"] = revision
-        if job_values:
-            transaction.execute(f"UPDATE job SET {_assignments(job_values)} WHERE id = :id", id=new.id, **job_values)
-        if is_new_turn:
-            _insert_turn(transaction, new)
-        elif turn_values:
-            transaction.execute(
-                f"UPDATE turn SET {_assignments(turn_values)} WHERE job_id = :id AND number = :turn_number",
-                id=new.id,
-                turn_number=new.turn.number,
-                **turn_values,
-            )
-        if not is_new_turn and new.turn.request is not old.turn.request:
-            transaction.execute(
-                "UPDATE request SET body = :body WHERE job_id = :id AND turn = :number",
-                id=new.id,
-                number=new.turn.number,
-                body=compact_json(new.turn.request),
-            )
-        if has_output:
-            _write_output(transaction, new)
-        return read_job(transaction.execute(ONE_JOB, id=new.id)[0], self._db.folder)
+        written = _write_change(transaction, stored, new)
+        if _has_valid_text(written):
+            return written
+        return read_job(transaction.execute(one_job, id=job_id)[0], self._db.folder)
 
     def _has_claim(self, job: Job) -> bool:
         return job.claimed_by == self._db.worker_lock.name
@@ -301,6 +286,56 @@ class Transitions:
         return None
 
 
+def _write_change(transaction: Transaction, old: Job, new: Job) -> Job:
+    """Write what differs between two states of a job, and return it as a reader finds it now."""
+    has_output = new.output is not old.output and new.output is not None and new.output.response is not None
+    job_values = changed_job_columns(old, new)
+    is_new_turn = new.turn.number != old.turn.number
+    turn_values = {} if is_new_turn else changed_turn_columns(old.turn, new.turn)
+    if is_visible_change(job_values) or turn_values or has_output:
+        new = replace(new, revision=max(new.revision, old.revision + 1))
+        job_values["revision"] = new.revision
+    if job_values:
+        transaction.execute(f"UPDATE job SET {_assignments(job_values)} WHERE id = :id", id=new.id, **job_values)
+    if is_new_turn:
+        _insert_turn(transaction, new)
+    else:
+        _write_turn(transaction, old, new, turn_values)
+    if not has_output or new.output is None:
+        return new
+    _write_output(transaction, new, new.output)
+    text = new.output.text
+    return replace(new, output=Output(text), output_bytes=len(text.encode("utf-8", "replace")))
+
+
+def _has_valid_text(job: Job) -> bool:
+    """Return True if SQLite gives a job's new strings back as they are: it holds no half of a surrogate pair."""
+    texts = [job.activity, job.result_path, job.turn.partial, job.turn.reasoning]
+    if job.error is not None:
+        texts += [job.error.code, job.error.message]
+    if job.output is not None:
+        texts.append(job.output.text)
+    return all(text.isascii() or text == valid_text(text) for text in texts)
+
+
+def _write_turn(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
+    """Write these columns of the current turn, and its request if it is another one."""
+    if columns:
+        transaction.execute(
+            f"UPDATE turn SET {_assignments(columns)} WHERE job_id = :id AND number = :turn_number",
+            id=new.id,
+            turn_number=new.turn.number,
+            **columns,
+        )
+    if new.turn.request is not old.turn.request:
+        transaction.execute(
+            "UPDATE request SET body = :body WHERE job_id = :id AND turn = :number",
+            id=new.id,
+            number=new.turn.number,
+            body=compact_json(new.turn.request),
+        )
+
+
 def _assignments(columns: dict[str, Any]) -> str:
     return ", ".join(f"{name} = :{name}" for name in columns)
 
@@ -317,9 +352,8 @@ def _insert_turn(transaction: Transaction, job: Job) -> None:
     )
 
 
-def _write_output(transaction: Transaction, job: Job) -> None:
+def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
     """Write the output of a turn, and the calls that it asks for."""
-    output = job.output or Output("")
     transaction.execute(
         """INSERT INTO output (job_id, turn, text, bytes, response) VALUES (:id, :turn, :text, :bytes, :response)
            ON CONFLICT DO UPDATE SET text = excluded.text, bytes = excluded.bytes, response = excluded.response""",
