@@ -41,7 +41,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel: zipfi
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == kept
-    assert {"agent_jobs/py.typed", "agent_jobs/store/migrations/0001_job.sql"} <= kept
+    assert {"agent_jobs/py.typed", "agent_jobs/store/schema.sql"} <= kept
     assert {f"agent_jobs/data/{name}.toml" for name in ("models", "presets", "prices")} <= kept
 
 

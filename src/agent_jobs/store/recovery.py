@@ -13,6 +13,7 @@ import anyio
 
 from agent_jobs.errors import StoreError
 from agent_jobs.store.error_advice import as_store_error
+from agent_jobs.store.schema import column_names
 from agent_jobs.store.worker_lock import WorkerLock
 
 logger = logging.getLogger(__name__)
@@ -183,8 +184,11 @@ async def _copy_jobs(db: aiosqlite.Connection, ids: list[str]) -> None:
             db, f"UPDATE main.job SET key = NULL WHERE id {these} AND key IN (SELECT key FROM there.job)", ids=listed
         )
         for table, column in _JOB_COLUMN_OF_TABLE.items():
+            names = ", ".join(await column_names(db, table))  # a file that an upgrade wrote has them in another order
             await _run_statement(
-                db, f"INSERT INTO there.{table} SELECT * FROM main.{table} WHERE {column} {these}", ids=listed
+                db,
+                f"INSERT INTO there.{table} ({names}) SELECT {names} FROM main.{table} WHERE {column} {these}",
+                ids=listed,
             )
         await _run_statement(db, "COMMIT")
     except BaseException:
