@@ -1,4 +1,4 @@
-"""When a host should poll a job again, and when a worker should retrieve its response. Pure."""
+"""Computes the time of a host's next poll, and of a worker's next retrieve. Pure."""
 
 from agent_jobs.jobs.job import Job
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypeGuard, cast
 
 JSON = Mapping[str, Any]
 #: Failures after which the same request may well succeed.
@@ -12,47 +12,48 @@ RETRYABLE = frozenset(
     {"server_error", "rate_limit_exceeded", "server_is_overloaded", "vector_store_timeout", "interrupted"}
 )
 
-#: Failures that time does not cure, whatever upstream says beside them. A start that is unconfirmed may be running:
-#: starting it again could be paid twice.
+#: Failures that time does not cure, whatever their message says. An unconfirmed start may be running: another one
+#: could be paid twice.
 NOT_RETRYABLE = frozenset(
     {"start_unconfirmed", "invalid_api_key", "account_refused", "insufficient_quota", "missing_secret"}
 )
-#: What upstream says of a failure that time alone cures.
-_AGAIN = re.compile(r"\b(?:try(?:ing)? again|retry)\b.{0,30}?(?:\bin \d|\bafter \d|\blater\b|\bshortly\b)", re.I)
-#: Ends as some servers write them.
-_SPELLINGS = {"error": "failed", "errored": "failed", "canceled": "cancelled"}
-#: Id of the message that holds what a stream brought of a text, where no response object has it.
+#: Words of upstream for a failure that time alone cures.
+_RETRY_LATER = re.compile(r"\b(?:try(?:ing)? again|retry)\b.{0,30}?(?:\bin \d|\bafter \d|\blater\b|\bshortly\b)", re.I)
+#: Final statuses as some servers write them.
+_STATUS_SPELLINGS = {"error": "failed", "errored": "failed", "canceled": "cancelled"}
+#: Id of the message that holds the text of a stream if no response object has it.
 PARTIAL_ID = "msg_from_stream"
 
-#: What asks to be answered, and the field of it that the answer names.
+#: Types of items that ask for an answer, and the field by which the answer names the item.
 _ID_OF_CALL = {"function_call": "call_id", "mcp_approval_request": "id"}
-#: How an id ends that is ours, because upstream gave a call none, or one of another call.
+#: End of an id that we made, because upstream gave a call none, or the id of another call.
 _MADE_ID = re.compile(r"~\d+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job did not complete: upstream's code and words, or one of ours."""
+    """The reason why a job did not complete: upstream's code and message, or ours."""
 
     code: str
     message: str
 
     @property
     def is_retryable(self) -> bool:
-        """Whether starting the same work again is sensible."""
+        """Return True if the same work may succeed when it is started again."""
         if self.code in NOT_RETRYABLE:
             return False
-        return self.code in RETRYABLE or _AGAIN.search(self.message) is not None
+        return self.code in RETRYABLE or _RETRY_LATER.search(self.message) is not None
 
 
-#: The counts of a usage in the Responses API, and in chat completions.
+#: Names of the input count in the Responses API, and in chat completions.
 INPUT_NAMES = ("input_tokens", "prompt_tokens")
+#: The same of the output count.
 OUTPUT_NAMES = ("output_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of a turn as upstream counted them; at least so many where it is partial."""
+    """Tokens of a turn as upstream counted them; a lower bound if it is partial."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
@@ -77,11 +78,13 @@ class Usage:
 
     @property
     def exact_tokens(self) -> int | None:
-        """Input and output together; None where a part of them is not known."""
-        return None if self.partial else self.input_tokens + self.output_tokens
+        """Return the sum of input and output; None if it is not known."""
+        if self.partial:
+            return None
+        return self.input_tokens + self.output_tokens
 
     def plus(self, other: "Usage | None") -> "Usage":
-        """Both together."""
+        """Return the sum of two usages."""
         if other is None:
             return self
         return Usage(
@@ -95,40 +98,30 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Something that a turn asks for before the job can go on."""
+    """A question of a turn that must be answered before the job can continue."""
 
     id: str  #: `call_id` of a function call, or the id of an approval request
-    kind: Literal["function", "approval"]  #: the second: of a call that upstream itself makes to an MCP server
+    kind: Literal["function", "approval"]  #: "approval": of a call that upstream makes to an MCP server
     name: str
     arguments: str  #: JSON as the model wrote it
-    needs: Literal["", "run", "approval", "output"] = ""  #: what it waits for, once that was found out
+    needs: Literal["", "run", "approval", "output"] = ""  #: what it waits for, once that is known
     state: Literal["open", "approved", "running", "done"] = "open"
-    output: object = None  #: what goes upstream as its answer
+    output: object = None  #: its answer for upstream
 
 
 def calls_of(items: list[JSON]) -> list[Call]:
-    """What a response asks for: function calls without an output in it, and approvals of MCP calls."""
+    """Return the calls that a response asks for: functions without an output in it, and approvals of MCP calls."""
     answered = {str(item.get("call_id")) for item in items if str(item.get("type")).endswith("_call_output")}
-    calls: list[Call] = []
-    for item in with_call_ids(items):
-        kind = str(item.get("type"))
-        if kind not in _ID_OF_CALL:
-            continue
-        call_id = item[_ID_OF_CALL[kind]]
-        if call_id not in answered:
-            name, arguments = str(item.get("name") or ""), item.get("arguments")
-            of_function = kind == "function_call"
-            server = "" if of_function else f"{item.get('server_label') or 'mcp'}/"
-            calls.append(
-                Call(
-                    id=call_id,
-                    kind="function" if of_function else "approval",
-                    name=f"{server}{name}",
-                    arguments=arguments_text(arguments),
-                    needs="" if of_function else "approval",
-                )
-            )
-    return calls
+    asking = [item for item in with_call_ids(items) if item.get("type") in _ID_OF_CALL]
+    return [_call_of(item) for item in asking if item[_ID_OF_CALL[str(item["type"])]] not in answered]
+
+
+def _call_of(item: JSON) -> Call:
+    name, arguments = str(item.get("name") or ""), arguments_text(item.get("arguments"))
+    if item["type"] == "function_call":
+        return Call(id=item["call_id"], kind="function", name=name, arguments=arguments)
+    server = item.get("server_label") or "mcp"
+    return Call(id=item["id"], kind="approval", name=f"{server}/{name}", arguments=arguments, needs="approval")
 
 
 def with_call_ids(items: list[JSON]) -> list[JSON]:
@@ -150,28 +143,37 @@ def with_call_ids(items: list[JSON]) -> list[JSON]:
 
 
 def _free_call_id(item: JSON, field_name: str, taken: Collection[str]) -> str:
+    """Return the item's own id, or one made of it that no other call has."""
     given = item.get(field_name)
-    if isinstance(given, str) and given and given not in taken and not _MADE_ID.search(given):
+    if _is_name(given) and given not in taken and not _MADE_ID.search(given):
         return given
-    base = next((each for each in (given, item.get("id")) if isinstance(each, str) and each), "call")
-    number = 2 if base in taken else 1
+    base = next((each for each in (given, item.get("id")) if _is_name(each)), "call")
+    number = 1
+    if base in taken:
+        number = 2
     while (call_id := f"{base}~{number}") in taken:
         number += 1
     return call_id
 
 
+def _is_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value != ""
+
+
 def upstream_call_id(call_id: str) -> str:
-    """Return the id by which upstream knows a call, as far as it gave the call one."""
+    """Return the id by which upstream knows a call, if it gave the call one."""
     return _MADE_ID.sub("", call_id)
 
 
 def arguments_text(arguments: object) -> str:
     """Return a call's arguments as JSON text; null and lists stay what they are."""
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps(arguments, default=str)
 
 
 def text_of(items: list[JSON]) -> str:
-    """The text to show of a response's output: the final answer where phases are marked, refusals included."""
+    """Return the text of a response's output, refusals included; of marked phases only the final answer."""
     messages = [item for item in items if item.get("type") == "message"]
     final = [message for message in messages if message.get("phase") == "final_answer"]
     texts = ["".join(_part_text(part) for part in items_of(message.get("content"))) for message in final or messages]
@@ -184,7 +186,7 @@ def has_answer(items: list[JSON]) -> bool:
 
 
 def with_text(response: JSON, text: str) -> JSON:
-    """Return the response with text that only its stream brought, as a message marked as incomplete."""
+    """Return the response with text that only its stream brought, as an incomplete message."""
     part: JSON = {"type": "output_text", "text": text, "annotations": []}
     message: JSON = {
         "id": PARTIAL_ID,
@@ -197,21 +199,21 @@ def with_text(response: JSON, text: str) -> JSON:
 
 
 def mapping_of(value: object) -> JSON:
-    """The object that upstream should have sent here; empty for anything else."""
-    return cast(JSON, value) if isinstance(value, dict) else {}
+    """Return the object that upstream should have sent here; empty for anything else."""
+    if isinstance(value, dict):
+        return cast(JSON, value)
+    return {}
 
 
 def items_of(value: object) -> list[JSON]:
-    """The objects in a list that upstream should have sent here; what is something else is left out."""
-    return (
-        [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
-        if isinstance(value, list)
-        else []
-    )
+    """Return the objects in a list that upstream should have sent here, without anything else in it."""
+    if not isinstance(value, list):
+        return []
+    return [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
 
 
-#: How the items of a running response are told in a few words, in this order.
-_WORDS = {
+#: Words for the items of a running response, in the order in which they are shown.
+_ACTIVITY_WORDS = {
     "web_search_call": "searches",
     "file_search_call": "file searches",
     "code_interpreter_call": "code runs",
@@ -219,23 +221,29 @@ _WORDS = {
     "mcp_call": "tool calls",
     "function_call": "function calls",
 }
+#: Words for the last item, which the model works on.
+_LAST_ACTIVITY_WORDS = {"reasoning": "reasoning", "message": "writing"}
 
 
 def activity_of(items: list[JSON]) -> str:
-    """What a running response has done so far, like `3 searches; reasoning`; empty when nothing is known."""
-    kinds = [item.get("type") for item in items]
-    counted = [(kinds.count(kind), word) for kind, word in _WORDS.items()]
-    words = [f"{n} {word if n > 1 else _singular_word(word)}" for n, word in counted if n]
-    last = {"reasoning": "reasoning", "message": "writing"}.get(str(kinds[-1])) if kinds else None
-    return "; ".join([*words, last] if last else words)
+    """Return what a running response has done so far, like `3 searches; reasoning`; empty if it is not known."""
+    kinds = [str(item.get("type")) for item in items]
+    words = [_count_words(kinds.count(kind), word) for kind, word in _ACTIVITY_WORDS.items() if kind in kinds]
+    if kinds and kinds[-1] in _LAST_ACTIVITY_WORDS:
+        words.append(_LAST_ACTIVITY_WORDS[kinds[-1]])
+    return "; ".join(words)
 
 
-def _singular_word(word: str) -> str:
-    return word.removesuffix("es") if word.endswith("ches") else word.removesuffix("s")
+def _count_words(number: int, plural: str) -> str:
+    if number > 1:
+        return f"{number} {plural}"
+    if plural.endswith("ches"):
+        return f"{number} {plural.removesuffix('es')}"
+    return f"{number} {plural.removesuffix('s')}"
 
 
 def failure_of_end(response: JSON, end: str) -> Failure | None:
-    """The reason of an end that is not `completed`, from wherever upstream wrote it."""
+    """Return the reason of an end other than `completed`, from wherever upstream wrote it."""
     details = mapping_of(response.get("incomplete_details"))
     if end == "failed":
         return failure_in(response) or Failure("failed", "Upstream gave no reason.")
@@ -247,23 +255,29 @@ def failure_of_end(response: JSON, end: str) -> Failure | None:
 def failure_in(response: JSON) -> Failure | None:
     """Return the error that a response names: an object, a text, or one or several of them in a list."""
     for name in ("error", "errors", "last_error", "detail", "message"):
-        value = response.get(name)
-        errors = cast("list[object]", value) if isinstance(value, list) else [value]
-        found = [mapping_of(each) or {"message": each} for each in errors if each]
-        codes = [each.get("code") or each.get("type") for each in found]
-        words = [each.get("message") or each.get("msg") or each.get("detail") for each in found]
-        if any(codes) or any(words):
-            message = "; ".join(str(each) for each in words if each) or "Upstream gave no reason."
+        errors = _errors_of(response.get(name))
+        codes = [error.get("code") or error.get("type") for error in errors]
+        messages = [error.get("message") or error.get("msg") or error.get("detail") for error in errors]
+        if any(codes) or any(messages):
+            message = "; ".join(str(each) for each in messages if each) or "Upstream gave no reason."
             return Failure(str(next(filter(None, codes), "failed")), message)
     return None
 
 
+def _errors_of(value: object) -> list[JSON]:
+    """Return one error or a list of them as objects; a text becomes a message."""
+    errors = cast("list[object]", value) if isinstance(value, list) else [value]
+    return [mapping_of(error) or {"message": error} for error in errors if error]
+
+
 def response_status(response: JSON) -> object:
-    """Return the status in upstream's own spelling; an error without a status that is known is a failure."""
+    """Return the status in OpenAI's spelling; an error without a status is a failure."""
     status = response.get("status")
-    if isinstance(status, str) and status in _SPELLINGS:
-        return _SPELLINGS[status]
-    return "failed" if status is None and response.get("error") else status
+    if isinstance(status, str) and status in _STATUS_SPELLINGS:
+        return _STATUS_SPELLINGS[status]
+    if status is None and response.get("error"):
+        return "failed"
+    return status
 
 
 def has_ended(response: JSON) -> bool:
@@ -273,11 +287,11 @@ def has_ended(response: JSON) -> bool:
 
 def _part_text(part: JSON) -> str:
     texts = [text for text in (part.get("text"), part.get("refusal")) if isinstance(text, str)]
-    return texts[0] if texts else ""
+    return next(iter(texts), "")
 
 
 def _read_count(counts: JSON, *names: str) -> int | None:
-    """Return the count under any of these names; gateways fill the name that they do not use with 0."""
+    """Return the largest count under these names: gateways fill the name that they do not use with 0."""
     return max((count for name in names if (count := whole_number(counts.get(name))) is not None), default=None)
 
 
@@ -286,5 +300,9 @@ def _read_count_detail(counts: JSON, names: Sequence[str], detail: str) -> int:
 
 
 def whole_number(value: object) -> int | None:
-    """A whole number that fits a column, or None for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
+    """Return a whole number that fits a column of the database; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    if not 0 <= value < 2**63:
+        return None
+    return value

@@ -5,9 +5,9 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a job stands. OpenAI's words, but for `pending`, `starting`, `input_required` (MCP's) and `expired`."""
+    """The status of a job. OpenAI's words, but for `pending`, `starting`, `input_required` (MCP's) and `expired`."""
 
-    PENDING = "pending"  #: written down, nothing was sent
+    PENDING = "pending"  #: stored, nothing was sent
     STARTING = "starting"  #: the first byte of the POST was sent, upstream named no id yet
     QUEUED = "queued"
     IN_PROGRESS = "in_progress"
@@ -16,22 +16,26 @@ class Status(StrEnum):
     INCOMPLETE = "incomplete"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    EXPIRED = "expired"  #: upstream no longer knows it, and we never got its result
+    EXPIRED = "expired"  #: upstream no longer has it, and its result was never read
 
 
-_ENDS = {Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED}
+_UPSTREAM_ENDS = {Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED}
 
-#: What may follow what. `apply` and `observe` obey it, and the store guards each write with the same table.
-#: Only an id that is found may do more: see `Job.found`.
+#: The statuses that may follow each one. A job's own methods obey it, and `Store.transition` checks it again.
+#: The two exceptions are in `transitions.can_become`.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.STARTING, Status.CANCELLED, Status.FAILED}),
     # Back to pending: upstream provably did not accept the POST.
-    Status.STARTING: frozenset({Status.PENDING, Status.QUEUED, Status.IN_PROGRESS, Status.INPUT_REQUIRED, *_ENDS}),
-    Status.QUEUED: frozenset({Status.IN_PROGRESS, Status.INPUT_REQUIRED, Status.EXPIRED, *_ENDS}),
-    Status.IN_PROGRESS: frozenset({Status.INPUT_REQUIRED, Status.EXPIRED, *_ENDS}),
+    Status.STARTING: frozenset(
+        {Status.PENDING, Status.QUEUED, Status.IN_PROGRESS, Status.INPUT_REQUIRED, *_UPSTREAM_ENDS}
+    ),
+    Status.QUEUED: frozenset({Status.IN_PROGRESS, Status.INPUT_REQUIRED, Status.EXPIRED, *_UPSTREAM_ENDS}),
+    Status.IN_PROGRESS: frozenset({Status.INPUT_REQUIRED, Status.EXPIRED, *_UPSTREAM_ENDS}),
     Status.INPUT_REQUIRED: frozenset({Status.IN_PROGRESS, Status.FAILED, Status.CANCELLED, Status.EXPIRED}),
 }
+#: Statuses in which something may still happen.
 ACTIVE = frozenset(TRANSITIONS)
+#: Statuses in which nothing more happens.
 TERMINAL = frozenset(Status) - ACTIVE
 #: Statuses of a job that runs at the provider, or may: it takes a slot.
 RUNNING = frozenset({Status.STARTING, Status.QUEUED, Status.IN_PROGRESS})
