@@ -1265,3 +1265,68 @@ async def test_what_an_endpoint_refuses_is_kept_apart_from_others_and_from_how_t
     assert await store.refused_parameters(HERE, NOW - 90) == {"include", "store"}
     assert await store.refused_parameters("http://elsewhere/v1", NOW - 90) == set()
     assert await store.learned_mode(HERE, "gpt", NOW - 1) == "foreground"
+
+
+# The one writer of a job's status.
+
+
+async def test_a_transition_writes_what_its_change_returns_and_returns_the_stored_job(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    changed = there(await other.transition("job_1", lambda stored: replace(stored, activity="new", result_path="/r")))
+    assert (changed.activity, changed.result_path) == ("new", "/r")
+    assert changed.revision > job.revision
+    assert await row(store) == changed
+
+
+async def test_a_transition_of_a_claim_alone_is_no_change_that_a_reader_sees(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    changed = there(await store.transition("job_1", lambda stored: replace(stored, due_at=NOW + 5)))
+    assert (changed.due_at, changed.revision) == (NOW + 5, job.revision)
+    assert await store.next_due_at(HERE) == NOW + 5
+
+
+@pytest.mark.parametrize("before", Status)
+async def test_a_transition_obeys_the_table_of_statuses(store: Store, before: Status):
+    for after in Status:
+        job = await standing(store, before, job_id=f"job_{after}")
+        changed = await store.transition(job.id, lambda stored, after=after: replace(stored, status=after))
+        is_allowed = after is before or after in TRANSITIONS.get(before, ())
+        assert (changed is not None) is is_allowed, after
+        assert (await row(store, job.id)).status is (after if is_allowed else before)
+
+
+async def test_a_transition_that_is_refused_fails_or_changes_nothing_leaves_no_trace(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+
+    def fail(_: Job) -> Job:
+        raise ZeroDivisionError
+
+    assert await store.transition("job_1", lambda _: None) is None
+    assert await store.transition("job_1", lambda stored: stored) == job
+    assert await store.transition("job_nobody", lambda stored: stored) is None
+    assert await other.transition("job_1", lambda stored: replace(stored, activity="x"), is_claimed=True) is None
+    with pytest.raises(ZeroDivisionError):
+        await store.transition("job_1", fail)
+    assert await row(store) == job
+    assert await store.transition("job_1", lambda stored: replace(stored, activity="x"), is_claimed=True)
+
+
+async def test_transitions_of_several_processes_at_once_lose_no_change(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+
+    async def count(process: Store) -> None:
+        for _ in range(20):
+            await process.transition("job_1", lambda stored: replace(stored, activity=stored.activity + "x"))
+
+    async with anyio.create_task_group() as tasks:
+        for process in (store, other, store):
+            tasks.start_soon(count, process)
+    assert (await row(store)).activity == "x" * 60
+
+
+async def test_what_an_earlier_turn_observed_late_is_not_written_into_the_next_one(store: Store):
+    job = await acting(store, "a")
+    assert await store.begin_next_turn(job.with_next_turn({"input": "outputs"}, "r-2"))
+    before = await row(store)
+    assert await store.save(replace(job, usage=Usage(input_tokens=9), activity="late")) is None
+    assert await row(store) == before

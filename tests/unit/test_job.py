@@ -225,9 +225,11 @@ def test_a_look_without_an_answer_is_told_and_ends_nothing():
         *((a_job(status, turn=a_turn()), status) for status in Status if status not in (PENDING, STARTING)),
         (a_job(FAILED, turn=a_turn(), error=Failure("server_error", "")), FAILED),
         (a_job(CANCELLED, turn=a_turn(), error=Failure("start_unconfirmed", "")), CANCELLED),
+        (a_job(FAILED, turn=a_turn(), error=Failure("endpoint_lost", "")), QUEUED),
+        (a_job(FAILED, turn=a_turn(response_id="resp_9"), error=Failure("endpoint_lost", "")), QUEUED),
     ],
 )
-def test_an_id_is_taken_in_every_status_and_reopens_only_an_unconfirmed_start(job: Job, after: Status):
+def test_an_id_is_kept_in_every_status_and_reopens_only_a_job_that_we_lost_sight_of(job: Job, after: Status):
     found = job.set_response_id("resp_9")
     assert (found.turn.response_id, found.status) == ("resp_9", after)
     assert found.is_terminal == (found.finished_at is not None)

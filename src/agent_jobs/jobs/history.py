@@ -11,8 +11,8 @@ from agent_jobs.jobs.response import JSON, Call, arguments_text, calls_of, items
 LINKS = ("previous_response_id", "conversation")
 #: Error codes of a link that upstream does not know, or not any more.
 LOST_CONTEXT_CODES = frozenset({"previous_response_not_found", "conversation_not_found"})
-#: The same in messages, also with another id than ours: gateways know a response by an id of their own. A call or an item
-#: is reported missing where a gateway accepted the link and did not follow it.
+#: The same in messages, also with another id than ours: gateways have ids of their own. A gateway that accepted the
+#: link and did not follow it reports a call or an item as missing.
 _LOST_CONTEXT = re.compile(
     r"previous[ _-]?response"
     r"|\b(?:no|unknown) (?:such )?(?:response|conversation) (?:found|exists|with|for|id)\b"
@@ -42,20 +42,15 @@ def continue_request(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSO
     """
     if not exchanges:
         return {**body, **link}
-    answers = {
-        _answered_id(item)
-        for request in (*(request for request, _ in exchanges), body)
-        for item in _input_items(request)
-    }
-    said = [
-        item
-        for request, response in exchanges
-        for item in (*_input_items(request), *_output_as_input(response, answers))
-    ]
+    requests = [*(request for request, _ in exchanges), body]
+    answered_ids = {_find_answered_id(item) for request in requests for item in _input_items(request)}
+    conversation: list[JSON] = []
+    for request, response in exchanges:
+        conversation += [*_input_items(request), *_output_as_input(response, answered_ids)]
     kept = {name: value for name, value in body.items() if name not in LINKS}
     # Upstream may not know this conversation by the next time either, and then its reasoning is needed here.
     include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
-    return {**kept, **link, "input": [*said, *_input_items(body)], "include": include}
+    return {**kept, **link, "input": [*conversation, *_input_items(body)], "include": include}
 
 
 def answer_item(call: Call) -> JSON:
@@ -93,7 +88,7 @@ def without_reasoning(body: JSON) -> JSON:
 
 def has_repeatable_output(response: JSON, closing: Iterable[JSON] = ()) -> bool:
     """Return True if anything in a response can be repeated as input, given the answers to its calls."""
-    return any(True for _ in _output_as_input(response, {_answered_id(item) for item in closing}))
+    return any(True for _ in _output_as_input(response, {_find_answered_id(item) for item in closing}))
 
 
 def has_output_or_calls(response: JSON) -> bool:
@@ -160,13 +155,13 @@ def _input_items(request: JSON) -> Iterable[JSON]:
     return [{"role": "user", "content": given}]
 
 
-def _answered_id(item: JSON) -> object:
+def _find_answered_id(item: JSON) -> object:
     """Return the id of the call or approval request that an item of an input answers; None for other items."""
     return item.get("call_id") or item.get("approval_request_id")
 
 
 def _output_as_input(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]:
-    """Yield a response's output as input: without ids, which upstream may not know any more, and what only they explain.
+    """Yield a response's output as input, without ids that upstream may not know any more.
 
     Calls stay if their answers follow: upstream refuses one without the other.
     """

@@ -255,13 +255,20 @@ def failure_of_end(response: JSON, end: str) -> Failure | None:
 def failure_in(response: JSON) -> Failure | None:
     """Return the error that a response names: an object, a text, or one or several of them in a list."""
     for name in ("error", "errors", "last_error", "detail", "message"):
-        errors = _errors_of(response.get(name))
-        codes = [error.get("code") or error.get("type") for error in errors]
-        messages = [error.get("message") or error.get("msg") or error.get("detail") for error in errors]
-        if any(codes) or any(messages):
-            message = "; ".join(str(each) for each in messages if each) or "Upstream gave no reason."
-            return Failure(str(next(filter(None, codes), "failed")), message)
+        failure = _join_errors(_errors_of(response.get(name)))
+        if failure is not None:
+            return failure
     return None
+
+
+def _join_errors(errors: list[JSON]) -> Failure | None:
+    """Return the first code and all messages of these errors; None if they have neither."""
+    codes = [str(code) for error in errors if (code := error.get("code") or error.get("type"))]
+    found = [error.get("message") or error.get("msg") or error.get("detail") for error in errors]
+    messages = [str(message) for message in found if message]
+    if not codes and not messages:
+        return None
+    return Failure(next(iter(codes), "failed"), "; ".join(messages) or "Upstream gave no reason.")
 
 
 def _errors_of(value: object) -> list[JSON]:

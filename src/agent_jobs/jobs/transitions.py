@@ -79,13 +79,14 @@ def with_observation(stored: Job, seen: Job) -> Job | None:
         cost_usd=seen.cost_usd,
         needs_finalizing=seen.needs_finalizing,
         output=seen.output if has_output else stored.output,
-        turn=_observed_turn(stored.turn, seen.turn),
+        turn=_merge_turn(stored.turn, seen.turn),
         revision=stored.revision + 1,
     )
     return _release_at_end(job) if job.is_terminal else job
 
 
-def _observed_turn(stored: Turn, seen: Turn) -> Turn:
+def _merge_turn(stored: Turn, seen: Turn) -> Turn:
+    """Return the observed turn with what only the store knows for certain."""
     cursors = [number for number in (stored.sequence_number, seen.sequence_number) if number is not None]
     return replace(
         seen,

@@ -40,7 +40,9 @@ async def open_database(folder: Path, busy_timeout_s: float) -> AsyncGenerator["
         worker_lock = WorkerLock(folder / "run")
     try:
         with as_store_error(folder):
-            database = Database(await _connect(folder / "jobs.db", busy_timeout_s), worker_lock, folder, busy_timeout_s)
+            database = Database(
+                await _connect_to_file(folder / "jobs.db", busy_timeout_s), worker_lock, folder, busy_timeout_s
+            )
         try:
             yield database
         finally:
@@ -142,7 +144,7 @@ class Database:
         """If our file was removed or replaced, continue in the one at its path, with all our jobs."""
         if self._file_guard.is_in_place():
             return
-        opened = await self._file_guard.move_jobs(self._db, lambda: _connect(self.path, self._busy_timeout_s))
+        opened = await self._file_guard.move_jobs(self._db, lambda: _connect_to_file(self.path, self._busy_timeout_s))
         if opened is None:
             return
         self._close_reader()
@@ -178,7 +180,7 @@ def valid_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: valid_text(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-async def _connect(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
+async def _connect_to_file(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:
     """Connect to this file; create it if necessary, and give it the schema of this version."""
     _create_file(path)
     db = aiosqlite.connect(path, isolation_level=None, timeout=busy_timeout_s)

@@ -179,7 +179,7 @@ def turn_columns(turn: Turn) -> dict[str, Any]:
     return columns | {"number": turn.number, "acting": turn.has_open_calls, "rebuilt": turn.rebuilt}
 
 
-def changed_job_columns(old: Job, new: Job) -> dict[str, Any]:
+def diff_job(old: Job, new: Job) -> dict[str, Any]:
     """Return the columns of a job that differ, with their new values."""
     columns = {
         _COLUMN_OF.get(name, name): getattr(new, name)
@@ -191,9 +191,9 @@ def changed_job_columns(old: Job, new: Job) -> dict[str, Any]:
     if new.error != old.error:
         columns["error_code"] = new.error.code if new.error is not None else None
         columns["error_message"] = new.error.message if new.error is not None else None
-    if _differs(new.usage, old.usage):
+    if _has_usage_changed(new.usage, old.usage):
         columns["usage"] = _usage_json(new.usage)
-    if _differs(new.usage_before, old.usage_before):
+    if _has_usage_changed(new.usage_before, old.usage_before):
         columns["usage_before"] = _usage_json(new.usage_before)
     if new.needs_finalizing != old.needs_finalizing:
         columns["unsettled"] = new.needs_finalizing
@@ -202,7 +202,7 @@ def changed_job_columns(old: Job, new: Job) -> dict[str, Any]:
     return columns
 
 
-def changed_turn_columns(old: Turn, new: Turn) -> dict[str, Any]:
+def diff_turn(old: Turn, new: Turn) -> dict[str, Any]:
     """Return the columns of a turn that differ, with their new values."""
     columns = {
         _COLUMN_OF.get(name, name): getattr(new, name)
@@ -221,7 +221,7 @@ def is_visible_change(columns: Mapping[str, Any]) -> bool:
     return not columns.keys() <= _CLAIM_COLUMNS
 
 
-def _differs(new: Usage | None, old: Usage | None) -> bool:
+def _has_usage_changed(new: Usage | None, old: Usage | None) -> bool:
     """Return True if a usage changed; whether it is partial does not count when usages are compared."""
     return new != old or (new is not None and old is not None and new.partial != old.partial)
 

@@ -17,9 +17,9 @@ from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS,
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
     RUNNING_SQL,
-    changed_job_columns,
-    changed_turn_columns,
     compact_json,
+    diff_job,
+    diff_turn,
     is_visible_change,
     job_columns,
     turn_columns,
@@ -65,10 +65,9 @@ class Transitions:
     async def transition(
         self, job_id: str, change: Callable[[Job], Job | None], *, is_claimed: bool = False
     ) -> Job | None:
-        def change_claimed(_: Transaction, stored: Job) -> Job | None:
-            return change(stored) if not is_claimed or self._has_claim(stored) else None
-
-        return await self._change_job(job_id, change_claimed)
+        if is_claimed:
+            return await self._change_job(job_id, self._if_claimed(change))
+        return await self._change_job(job_id, lambda _, stored: change(stored))
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
         def begin(transaction: Transaction, stored: Job) -> Job | None:
@@ -165,8 +164,7 @@ class Transitions:
         return await self._has_changed_job(job.id, reply)
 
     async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
-        def begin_turn(_: Transaction, stored: Job) -> Job | None:
-            return transitions.begin_next_turn(stored, job) if self._has_claim(stored) else None
+        begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job))
 
         def begin(transaction: Transaction) -> bool:
             begun = self._change_inside(transaction, job.id, begin_turn, ONE_JOB_WITHOUT_TEXTS)
@@ -177,15 +175,11 @@ class Transitions:
         return await self._db.change(begin, job.id)
 
     async def rewrite_request(self, job: Job) -> bool:
-        def rewrite(_: Transaction, stored: Job) -> Job | None:
-            return transitions.rewrite_request(stored, job) if self._has_claim(stored) else None
-
+        rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job))
         return await self._has_changed_job(job.id, rewrite)
 
     async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
-        def reset(_: Transaction, stored: Job) -> Job | None:
-            return transitions.reset_for_resend(stored, job, failed_id) if self._has_claim(stored) else None
-
+        reset = self._if_claimed(lambda stored: transitions.reset_for_resend(stored, job, failed_id))
         return await self._has_changed_job(job.id, reset)
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
@@ -256,6 +250,16 @@ class Transitions:
             return written
         return read_job(transaction.execute(one_job, id=job_id)[0], self._db.folder)
 
+    def _if_claimed(self, change: Callable[[Job], Job | None]) -> _Change:
+        """Return the change, refused unless this process has claimed the job."""
+
+        def change_claimed(_: Transaction, stored: Job) -> Job | None:
+            if not self._has_claim(stored):
+                return None
+            return change(stored)
+
+        return change_claimed
+
     def _has_claim(self, job: Job) -> bool:
         return job.claimed_by == self._db.worker_lock.name
 
@@ -288,24 +292,40 @@ class Transitions:
 
 def _write_change(transaction: Transaction, old: Job, new: Job) -> Job:
     """Write what differs between two states of a job, and return it as a reader finds it now."""
-    has_output = new.output is not old.output and new.output is not None and new.output.response is not None
-    job_values = changed_job_columns(old, new)
-    is_new_turn = new.turn.number != old.turn.number
-    turn_values = {} if is_new_turn else changed_turn_columns(old.turn, new.turn)
-    if is_visible_change(job_values) or turn_values or has_output:
+    output = _new_output(old, new)
+    job_columns_now = diff_job(old, new)
+    has_new_turn = new.turn.number != old.turn.number
+    turn_columns_now: dict[str, Any] = {}
+    if not has_new_turn:
+        turn_columns_now = diff_turn(old.turn, new.turn)
+    if is_visible_change(job_columns_now) or turn_columns_now or output is not None:
         new = replace(new, revision=max(new.revision, old.revision + 1))
-        job_values["revision"] = new.revision
-    if job_values:
-        transaction.execute(f"UPDATE job SET {_assignments(job_values)} WHERE id = :id", id=new.id, **job_values)
-    if is_new_turn:
+        job_columns_now["revision"] = new.revision
+    _update_job_row(transaction, new.id, job_columns_now)
+    if has_new_turn:
         _insert_turn(transaction, new)
     else:
-        _write_turn(transaction, old, new, turn_values)
-    if not has_output or new.output is None:
+        _update_turn_row(transaction, old, new, turn_columns_now)
+    if output is None:
         return new
-    _write_output(transaction, new, new.output)
-    text = new.output.text
-    return replace(new, output=Output(text), output_bytes=len(text.encode("utf-8", "replace")))
+    _write_output(transaction, new, output)
+    return replace(new, output=Output(output.text), output_bytes=_count_bytes(output.text))
+
+
+def _new_output(old: Job, new: Job) -> Output | None:
+    """Return the output that a change brings with its response, if it brings one."""
+    if new.output is old.output or new.output is None or new.output.response is None:
+        return None
+    return new.output
+
+
+def _update_job_row(transaction: Transaction, job_id: str, columns: dict[str, Any]) -> None:
+    if columns:
+        transaction.execute(f"UPDATE job SET {_set_clause(columns)} WHERE id = :id", id=job_id, **columns)
+
+
+def _count_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _has_valid_text(job: Job) -> bool:
@@ -318,11 +338,11 @@ def _has_valid_text(job: Job) -> bool:
     return all(text.isascii() or text == valid_text(text) for text in texts)
 
 
-def _write_turn(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
+def _update_turn_row(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
     """Write these columns of the current turn, and its request if it is another one."""
     if columns:
         transaction.execute(
-            f"UPDATE turn SET {_assignments(columns)} WHERE job_id = :id AND number = :turn_number",
+            f"UPDATE turn SET {_set_clause(columns)} WHERE job_id = :id AND number = :turn_number",
             id=new.id,
             turn_number=new.turn.number,
             **columns,
@@ -336,7 +356,7 @@ def _write_turn(transaction: Transaction, old: Job, new: Job, columns: dict[str,
         )
 
 
-def _assignments(columns: dict[str, Any]) -> str:
+def _set_clause(columns: dict[str, Any]) -> str:
     return ", ".join(f"{name} = :{name}" for name in columns)
 
 
@@ -360,7 +380,7 @@ def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
         id=job.id,
         turn=job.turn.number,
         text=output.text,
-        bytes=len(output.text.encode("utf-8", "replace")),
+        bytes=_count_bytes(output.text),
         response=compact_json(output.response),
     )
     if not job.turn.has_open_calls:
@@ -389,18 +409,19 @@ def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
 
 def _check_budget(transaction: Transaction, budget: Budget) -> None:
     """Refuse the change if more may be spent with it than the budget allows."""
-    spent = transaction.execute(PAID if budget.spent else SPENT, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
     if budget.spent:
-        if spent >= budget.usd:
+        spent_usd = transaction.execute(PAID, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
+        if spent_usd >= budget.usd:
             raise BudgetError(
-                f"The day's budget of {budget.usd:g} USD is spent ({spent:.2f} USD): wait until midnight UTC, or "
+                f"The day's budget of {budget.usd:g} USD is spent ({spent_usd:.2f} USD): wait until midnight UTC, or "
                 "ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
             )
         return
-    if spent > budget.usd:
+    bound_usd = transaction.execute(SPENT, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
+    if bound_usd > budget.usd:
         parts = f" A job's bound: {budget.parts}." if budget.parts else ""
         raise BudgetError(
-            f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {spent:.2f} USD would be "
+            f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
             "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
             f"AGENT_JOBS_DAILY_BUDGET_USD.{parts}"
         )
