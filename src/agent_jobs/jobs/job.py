@@ -180,18 +180,24 @@ class Job:
         response = mapping_of(event.get("response"))
         job = self.set_response_id(response.get("id"))  # also from an event that repeats
         number = whole_number(event.get("sequence_number"))
-        if number is not None:
-            if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
-                return job
-            job = replace(job, turn=replace(job.turn, sequence_number=number))
-        stopping = job.cancel_requested_at is not None and job.turn.mode != "foreground"
-        if has_ended(response) and stopping:
-            return job  # a run that is held open may have no other copy than this event
-        if not job.is_terminal and job._is_empty_completion(response):
-            turn = replace(job.turn, empty_completions=max(1, job.turn.empty_completions))
-            used = job._sum_usage(Usage.of(response.get("usage")))
-            return replace(job, turn=turn, usage=used, counted=response)
-        return job._apply_status(response, now) if response else job
+        if number is None:
+            return job._apply_event_response(response, now)
+        if job.turn.sequence_number is not None and number <= job.turn.sequence_number:
+            return job
+        job = replace(job, turn=replace(job.turn, sequence_number=number))
+        return job._apply_event_response(response, now)
+
+    def _apply_event_response(self, response: JSON, now: float) -> "Job":
+        """Apply the response in an event; the job does not change if the event has none."""
+        if not response:
+            return self
+        is_stopping = self.cancel_requested_at is not None and self.turn.mode != "foreground"
+        if is_stopping and has_ended(response):
+            return self  # a run that is held open may have no other copy than this event
+        if self.is_terminal or not self._is_empty_completion(response):
+            return self._apply_status(response, now)
+        turn = replace(self.turn, empty_completions=max(1, self.turn.empty_completions))
+        return replace(self, turn=turn, usage=self._sum_usage(Usage.of(response.get("usage"))), counted=response)
 
     def apply_response(self, response: JSON, now: float) -> "Job":
         """Apply a response object that upstream returned for a GET, POST or cancel."""
@@ -223,14 +229,18 @@ class Job:
         is_certain = turn.not_found_count >= MIN_NOT_FOUND_COUNT and now - since >= MIN_NOT_FOUND_S
         if turn.mode != "foreground" and not is_certain:
             return job
-        kept = job.with_partial()
-        if turn.empty_completions and turn.partial:
-            return kept._end_as(Status.COMPLETED, now, None)
-        if turn.mode == "foreground":
-            message = CONNECTION_CUT_MESSAGE if turn.stream_failures else PROCESS_ENDED_MESSAGE
-            return kept.mark_failed("interrupted", message, now)
-        lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
-        return kept._end_as(Status.EXPIRED, now, lost)
+        return job.with_partial()._end_unfound(now)
+
+    def _end_unfound(self, now: float) -> "Job":
+        """End a job whose response upstream does not have, with what its stream brought."""
+        if self.turn.empty_completions and self.turn.partial:
+            return self._end_as(Status.COMPLETED, now, None)
+        if self.turn.mode != "foreground":
+            lost = Failure("expired", "Upstream no longer knows this response and its result was never read.")
+            return self._end_as(Status.EXPIRED, now, lost)
+        if self.turn.stream_failures:
+            return self.mark_failed("interrupted", CONNECTION_CUT_MESSAGE, now)
+        return self.mark_failed("interrupted", PROCESS_ENDED_MESSAGE, now)
 
     def with_partial(self) -> "Job":
         """Return the job with the text that its stream brought as its output, if there is any."""

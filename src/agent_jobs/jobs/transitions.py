@@ -28,13 +28,9 @@ def can_become(stored: Job, new: Job) -> bool:
 
 def begin_sending(stored: Job, sending: Job) -> Job | None:
     """Take the right to POST the current turn: `sending` is a copy of this job after `mark_sending`."""
-    if sending.turn.number != stored.turn.number or stored.cancel_requested_at is not None:
+    if sending.turn.number != stored.turn.number or not _may_send(stored):
         return None
     is_first = stored.turn.number == 1
-    may_begin = stored.status is Status.PENDING or (stored.status is Status.IN_PROGRESS and not is_first)
-    is_unsent = stored.turn.response_id is None and (is_first or stored.turn.sent_at is None)
-    if not (may_begin and is_unsent):
-        return None
     turn = replace(
         stored.turn,
         attempt=sending.turn.attempt,
@@ -45,6 +41,15 @@ def begin_sending(stored: Job, sending: Job) -> Job | None:
     if not is_first:  # it has its slot already
         return replace(stored, turn=turn, activity="")
     return replace(stored, turn=turn, activity="", status=Status.STARTING, running_since=sending.running_since)
+
+
+def _may_send(stored: Job) -> bool:
+    """Return True if the current turn was not sent, or provably not accepted, and the job is not to stop."""
+    if stored.cancel_requested_at is not None or stored.turn.response_id is not None:
+        return False
+    if stored.turn.number == 1:
+        return stored.status is Status.PENDING
+    return stored.status in (Status.PENDING, Status.IN_PROGRESS) and stored.turn.sent_at is None
 
 
 def record_response_id(stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None) -> Job:

@@ -140,13 +140,20 @@ class Records:
             watched=json.dumps(sorted(watched)),
             limit=limit,
         )
-        dead = {holder: self._db.worker_lock.is_dead(holder) for holder in {row["holder"] for row in rows} - {None}}
-        left = [row["id"] for row in rows if row["holder"] is None or dead[row["holder"]]]
-        if not left:
+        unobserved = [row["id"] for row in self._find_unclaimed(rows)]
+        if not unobserved:
             return []
-        jobs = await self._db.fetch(f"{JOB} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(left))
-        found = {job.id: job for job in (read_job(row, self._db.folder) for row in jobs)}
-        return [found[job_id] for job_id in left if job_id in found]
+        found = await self._db.fetch(
+            f"{JOB} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(unobserved)
+        )
+        jobs = {job.id: job for job in (read_job(row, self._db.folder) for row in found)}
+        return [jobs[job_id] for job_id in unobserved if job_id in jobs]
+
+    def _find_unclaimed(self, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+        """Return the rows of jobs that no living process has claimed."""
+        workers = {row["holder"] for row in rows}
+        living = {worker for worker in workers if worker is not None and not self._db.worker_lock.is_dead(worker)}
+        return [row for row in rows if row["holder"] not in living]
 
     async def store_info(self) -> StoreInfo:
         schema = (await self._db.fetch("PRAGMA user_version"))[0][0]

@@ -186,11 +186,16 @@ def diff_job(old: Job, new: Job) -> dict[str, Any]:
         for name in _FIELDS_OF_JOB
         if getattr(new, name) != getattr(old, name)
     }
+    return columns | _diff_coded_columns(old, new)
+
+
+def _diff_coded_columns(old: Job, new: Job) -> dict[str, Any]:
+    """Return the same for the columns that have another form than their fields."""
+    columns: dict[str, Any] = {}
     if new.status is not old.status:
         columns["status"] = new.status
     if new.error != old.error:
-        columns["error_code"] = new.error.code if new.error is not None else None
-        columns["error_message"] = new.error.message if new.error is not None else None
+        columns |= _error_columns(new.error)
     if _has_usage_changed(new.usage, old.usage):
         columns["usage"] = _usage_json(new.usage)
     if _has_usage_changed(new.usage_before, old.usage_before):
@@ -200,6 +205,12 @@ def diff_job(old: Job, new: Job) -> dict[str, Any]:
     if new.turn.number != old.turn.number:
         columns["turn"] = new.turn.number
     return columns
+
+
+def _error_columns(error: Failure | None) -> dict[str, Any]:
+    if error is None:
+        return {"error_code": None, "error_message": None}
+    return {"error_code": error.code, "error_message": error.message}
 
 
 def diff_turn(old: Turn, new: Turn) -> dict[str, Any]:

@@ -77,13 +77,7 @@ async def _create_tables(db: aiosqlite.Connection) -> None:
 
 async def _upgrade_tables(db: aiosqlite.Connection) -> None:
     """Put the old tables aside, create the new ones, and copy the columns that both have."""
-    parts = await db.execute_fetchall("SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL")
-    for kind, name in parts:
-        if kind in ("index", "trigger"):
-            await db.execute_fetchall(f"DROP {kind} {name}")
-    old_tables = [name for kind, name in parts if kind == "table"]
-    for table in old_tables:
-        await db.execute_fetchall(f"ALTER TABLE {table} RENAME TO old_{table}")
+    old_tables = await _put_tables_aside(db)
     await _create_tables(db)
     new_columns = [f"{table}.{name}" for table in _COPIED_TABLES for name in await _copy_rows(db, table)]
     for column, statement in _FILL_UPS.items():
@@ -91,6 +85,18 @@ async def _upgrade_tables(db: aiosqlite.Connection) -> None:
             await db.execute_fetchall(statement)
     for table in reversed(old_tables):
         await db.execute_fetchall(f"DROP TABLE old_{table}")
+
+
+async def _put_tables_aside(db: aiosqlite.Connection) -> list[str]:
+    """Rename all tables, without their indexes and triggers, and return their names before that."""
+    parts = list(await db.execute_fetchall("SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL"))
+    for kind, name in parts:
+        if kind in ("index", "trigger"):
+            await db.execute_fetchall(f"DROP {kind} {name}")
+    tables = [name for kind, name in parts if kind == "table"]
+    for table in tables:
+        await db.execute_fetchall(f"ALTER TABLE {table} RENAME TO old_{table}")
+    return tables
 
 
 async def _copy_rows(db: aiosqlite.Connection, table: str) -> list[str]:
