@@ -7,7 +7,7 @@ from pathlib import Path
 from test_imports import ALLOWED, SHARED
 
 import agent_jobs
-from agent_jobs.jobs.job import TRANSITIONS, Status
+from agent_jobs.jobs.status import TRANSITIONS, Status
 
 PAGE = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
 HOUSE = Path(agent_jobs.__file__).parent

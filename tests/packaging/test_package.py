@@ -41,7 +41,7 @@ def test_wheel_has_only_the_package_and_its_data(wheel: zipfile.ZipFile):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == kept
-    assert {"agent_jobs/py.typed", "agent_jobs/store/migrations/0001_job.sql"} <= kept
+    assert {"agent_jobs/py.typed", "agent_jobs/store/schema.sql"} <= kept
     assert {f"agent_jobs/data/{name}.toml" for name in ("models", "presets", "prices")} <= kept
 
 
