@@ -4,8 +4,8 @@ A step may be cut off anywhere by the death of the process. What another process
 """
 
 import logging
-import random
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from math import inf
 
 import anyio
 
+from agent_jobs.backoff import exponential, with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.background_check import BackgroundCheck
 from agent_jobs.engine.finalize import Finalizer
@@ -33,7 +34,7 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
+from agent_jobs.jobs.job import HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
 from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, lenient, refused_of, without
 from agent_jobs.request.body import sent_as, sentence_for, with_files
 from agent_jobs.request.hosted_tools import Secret, resolved
@@ -46,7 +47,10 @@ logger = logging.getLogger(__name__)
 CREATE_LIMIT_S = 900.0
 #: At shutdown an id that is on its way gets so long to arrive; hosts kill soon after.
 CREATE_GRACE_S = 1.5
-RELAUNCH_MIN_S, RELAUNCH_MAX_S = 2.0, 60.0
+RELAUNCH_FIRST_S = 2.0  # most refusals for load are over by then
+RELAUNCH_MOST_S = 60.0  # a job that waits for upstream starts within a minute of its return
+REATTACH_FIRST_S = 2.0  # a stream that was cut is often cut again at once
+REATTACH_MOST_S = 8.0  # from there on polls are as soon
 #: A stream that lives may still miss the end, so a followed job is looked at all the same, seldom.
 FAR_RETRIEVE_S = 290.0
 #: A look whose answer came after that of a newer one is repeated.
@@ -116,6 +120,7 @@ class JobStepper:
         self._follower = StreamReader(store, clock, limits.follow, settler.prepare_end, self._resender.after_failure)
         self._births: set[anyio.CancelScope] = set()
         self._hurried = False
+        self._failed_launches = Counter[str]()  #: POSTs in a row that upstream did not accept, by job
         self._holds = BackgroundCheck(store, client, clock, self._follower)
         self._paused: tuple[float, str] | None = None
 
@@ -403,7 +408,7 @@ class JobStepper:
             return await self._end_held(job)
         if job.turn.detached == 0:
             return await self._poll(job, 0)
-        wait_s = 2.0 ** min(job.turn.detached, DETACHED_MAX)
+        wait_s = with_jitter(exponential(job.turn.detached, first_s=REATTACH_FIRST_S, most_s=REATTACH_MOST_S))
         return replace(await self._poll(job, wait_s), not_before_s=wait_s)
 
     async def _end_held(self, job: Job) -> RunAgain:
@@ -445,11 +450,12 @@ class JobStepper:
         return RunAgain(job.next_retrieve_s(now) if after_s is None else after_s)
 
     async def _relaunch(self, job: Job, error: UpstreamError) -> RunAgain:
-        """Upstream provably did not accept the POST: it is sent again, less often as the job gets older."""
-        now = self._clock.now()
+        """Send a POST again that upstream provably did not accept, after a longer wait each time."""
+        self._failed_launches[job.id] += 1
         await self._store.save(job.mark_not_sent(f"{error}; trying again"))
-        wait_s = min(RELAUNCH_MAX_S, max(RELAUNCH_MIN_S, (now - job.created_at) / 4))
-        wait_s = max(wait_s, error.retry_after_s or 0.0)
+        attempt = self._failed_launches[job.id]
+        wait_s = exponential(attempt, first_s=RELAUNCH_FIRST_S, most_s=RELAUNCH_MOST_S)
+        wait_s = with_jitter(max(wait_s, error.retry_after_s or 0.0))
         return RunAgain(wait_s, wait_s)
 
     async def _orphaned(self, job: Job) -> Done | RunAgain:
@@ -464,7 +470,7 @@ class JobStepper:
         if self._limits.resubmit and row.turn.attempt < 2 and row.cancel_requested_at is None:
             await self._store.record_event(job.id, self._clock.now(), "resubmitted", why)
             await self._store.save(row.mark_not_sent(f"{why}; trying once more"))
-            return RunAgain(RELAUNCH_MIN_S)
+            return RunAgain(RELAUNCH_FIRST_S)
         await self._fail(job, "start_unconfirmed", why)
         return Done()
 
@@ -525,7 +531,7 @@ class JobStepper:
         if held and self._follower.has_room and saved.can_stream(now):
             events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
             return await self._follow(saved, events, attached=True)
-        return RunAgain(saved.next_retrieve_s(now) * random.uniform(1.0, 1.1), not_before_s)
+        return RunAgain(with_jitter(saved.next_retrieve_s(now)), not_before_s)
 
     def _far_look_s(self, job: Job) -> float:
         """When to look at a followed job: seldom, but not after its deadline."""
