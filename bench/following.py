@@ -49,8 +49,8 @@ async def cpu(base_url: str, rounds: int, burst: int, paced: int) -> list[Figure
             httpx2.AsyncClient(verify=False, timeout=None, limits=httpx2.Limits(max_connections=None)) as naive,
             anyio.create_task_group() as tasks,
         ):
-            follower = StreamReader(store, Clock(), 1000, _as_it_is, _never)
-            tasks.start_soon(follower.keep)
+            follower = StreamReader(store, Clock(), 1000, store.save)
+            tasks.start_soon(follower.write_progress)
             follow, read = _follow(follower, store, client), _bare(naive, base_url)
             at_once = Figure("CPU of 1,000 events, in a burst", "<= 1.3x", lambda figure: figure.ratio <= 1.3)
             await _in_turns(at_once, follow, read, rounds, run_id("burst", burst), 1)
@@ -72,14 +72,6 @@ async def _in_turns(figure: Figure, follow: Prepare, read: Prepare, rounds: int,
                     tasks.start_soon(reader)
             if number:
                 times.append((time.process_time() - began) * 1e6 / (streams * deltas))
-
-
-async def _never(_job: Job) -> bool:
-    return False
-
-
-async def _as_it_is(job: Job) -> Job:
-    return job
 
 
 def _follow(follower: StreamReader, store: Store, client: ResponsesClient) -> Prepare:

@@ -103,7 +103,7 @@ async def test_a_turn_that_upstream_does_not_take_in_time_is_not_sent_any_more(
     upstream.queue_fault(on="create", status=503, body=body, skip=1, times=-1)
     answer = await host.end(await started(host, calling([call("ledger__read", n=1)]), timeout_s=20))
     assert answer["error"]["code"] == "deadline_exceeded"
-    assert answer["error"]["message"] == "its time limit passed before turn 2 was taken"
+    assert answer["error"]["message"] == "Its time limit passed before turn 2 began."
     assert counters(upstream)["accepted"] == 1
 
 

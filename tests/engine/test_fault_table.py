@@ -310,7 +310,7 @@ async def test_half_an_hour_of_503_loses_no_result(settings: Settings, follow: i
             while answer.get("elapsed_s", 0) < 1800:
                 answer = await host.call("agent_poll", job_id=started["job_id"])
                 assert "next_poll_ms" in answer, answer
-            assert "cannot look" in answer["activity"]
+            assert "cannot poll" in answer["activity"]
             mend(upstream)
             assert (await host.end(started["job_id"]))["output"] == "kept"
         assert counters(upstream)["creates"] == 1
@@ -326,7 +326,7 @@ async def test_an_api_that_is_down_for_twelve_seconds_loses_no_result(
             started = await host.start(emulate={"duration_s": 8, "text": "kept"})
             line.cut()
             answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=12)
-            assert "cannot look" in answer["activity"]
+            assert "cannot poll" in answer["activity"]
             await eventually(lambda: runs(upstream)[0]["status"] == "completed")
             await line.mend()
             assert (await host.end(started["job_id"]))["output"] == "kept"

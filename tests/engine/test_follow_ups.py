@@ -168,7 +168,7 @@ async def test_a_job_that_failed_without_an_output_is_nothing_to_go_on_from(
         first = await host.start(emulate=script, options={"conversation": conversation})
         assert (await host.end(first["job_id"]))["status"] == "failed"
         sentence = await host.refused("agent_start", prompt="two", previous_job_id=first["job_id"])
-    assert f"{first['job_id']} ended failed without an output to go on from" in sentence
+    assert f"{first['job_id']} ended failed without an output to continue" in sentence
     assert creates(upstream) == 1
 
 
@@ -177,7 +177,7 @@ async def test_a_job_that_was_never_sent_is_nothing_to_go_on_from(settings: Sett
         first = await host.start()
         await host.call("agent_cancel", job_id=first["job_id"])
         sentence = await host.refused("agent_start", prompt="two", previous_job_id=first["job_id"])
-    assert "ended cancelled without an output to go on from" in sentence
+    assert "ended cancelled without an output to continue" in sentence
 
 
 async def test_what_a_cancelled_job_wrote_is_gone_on_from(settings: Settings, upstream: RunningServer) -> None:
@@ -418,7 +418,7 @@ async def test_a_call_that_nobody_answered_is_nothing_to_go_on_from(
         first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         await host.call("agent_cancel", job_id=first)
         sentence = await host.refused("agent_start", prompt="two", previous_job_id=first)
-    assert "ended cancelled without an output to go on from" in sentence
+    assert "ended cancelled without an output to continue" in sentence
     assert creates(upstream) == 1
 
 

@@ -21,7 +21,8 @@ from test_stdio import start
 
 from agent_jobs.clock import Clock, unset
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S, STDERR_BYTES, Command
+from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S
+from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
 from agent_jobs.settings import SecretStr, Settings
 
 #: Writes down what it was given, whole or not at all.
@@ -367,7 +368,7 @@ async def test_a_server_that_ends_leaves_the_command_to_itself_and_says_so(
         start(server, {"duration_s": 0.2, "text": "done"})
         await eventually(lambda: len(running(ear)) == 1, 20)
         assert server.end() == 0
-        assert "1 runs of AGENT_JOBS_ON_FINISH go on without this process" in server.stderr()
+        assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in server.stderr()
     assert not ear.heard()
     (ear.folder / "go").touch()
     assert [told["output"] for told in await ear.hears()] == ["done"]
@@ -390,6 +391,6 @@ async def test_a_command_outlives_the_terminal_s_and_may_write_to_stderr(
     words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
     terminal = Terminal(upstream.base_url, tmp_path / "data")
     ran = terminal.pipe("run", scripted("x", {"text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(words))
-    assert "1 runs of AGENT_JOBS_ON_FINISH go on without this process" in ran.stderr
+    assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in ran.stderr
     (ear.folder / "go").touch()
     assert [told["output"] for told in await ear.hears()] == ["done"]
