@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -116,9 +116,7 @@ class App:
             retrieved = await self._collect_nearby(
                 settings, settings.api_key.get_secret_value(), store, nearby, limit_s
             )
-            notifier = self._create_notifier(settings, store)
-            if notifier is not None and any(job.is_terminal for job in retrieved.values()):
-                await notifier.finish()
+            await self._notify_finished(settings, store, retrieved.values())
         except ConfigError as error:
             logger.warning("cannot retrieve jobs: %s", error)
             return {}
@@ -142,6 +140,12 @@ class App:
         async with open_client(endpoint, secrets=_list_secrets(settings)) as client:
             finalizer = self._create_finalizer(settings, store, client, Prices.load(settings.prices))
             return await Collector(store, client, self._clock, finalizer).collect(here, limit_s)
+
+    async def _notify_finished(self, settings: Settings, store: Store, jobs: Iterable[Job]) -> None:
+        """Run the user's command for jobs that were found finished."""
+        notifier = self._create_notifier(settings, store)
+        if notifier is not None and any(job.is_terminal for job in jobs):
+            await notifier.finish()
 
     async def _try_to_open(self, opening: _Opening) -> None:
         try:

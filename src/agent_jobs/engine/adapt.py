@@ -55,7 +55,7 @@ class RequestAdapter:
         body, now = job.turn.request, self._clock.now()
         known = await self._store.refused_parameters(job.turn.base_url, now - LESSON_KEPT_S)
         refused = refused_of(error.code, error.param, str(error), body)
-        dropped = [name for name in refused if _stored_name(name, body) not in known and self._can_drop(name)]
+        dropped = [name for name in refused if _choose_stored_name(name, body) not in known and self._can_drop(name)]
         if not dropped:
             return False
         for name in dropped:
@@ -71,7 +71,7 @@ class RequestAdapter:
         if name == "store":  # a response that is not stored does not run in the background
             await self._store.learn_mode(base_url, str(body.get("model")), "foreground", now, answer)
         if name != THIS_SCHEMA:
-            await self._store.learn_refused_parameter(base_url, _stored_name(name, body), now, answer)
+            await self._store.learn_refused_parameter(base_url, _choose_stored_name(name, body), now, answer)
         await self._store.record_event(job.id, now, "dropped", f"{name}: {answer}")
 
     def _can_drop(self, name: str) -> bool:
@@ -90,6 +90,6 @@ class RequestAdapter:
         return await self._store.save(job.mark_not_sent("")) is not None
 
 
-def _stored_name(name: str, body: JSON) -> str:
+def _choose_stored_name(name: str, body: JSON) -> str:
     """Return the name under which a refused parameter is remembered: for the endpoint, or for a model of it."""
     return f"{name}@{body.get('model')}" if name in OF_A_MODEL else name

@@ -18,13 +18,13 @@ JOB_ID_CHARS = 40  # of another job's id: ours have 16
 async def check_response(client: "ResponsesClient", job: Job, response_id: str) -> None:
     """Raise RequestError if upstream says that this is not the job's response."""
     if not response_id:
-        raise _unknown_response(response_id)
+        raise _describe_unknown_response(response_id)
     if client.endpoint.base_url != job.turn.base_url:
         return  # a process of the other endpoint retrieves it
     try:
         retrieved = await client.retrieve(response_id)
     except MissingError:
-        raise _unknown_response(response_id) from None
+        raise _describe_unknown_response(response_id) from None
     except UpstreamError as error:
         logger.info("cannot retrieve %s: %s", response_id, error)
         return
@@ -38,7 +38,7 @@ def _check_owner(job: Job, response_id: str, response: JSON) -> None:
         raise RequestError(f"{shown} is the response of {str(owner)[:JOB_ID_CHARS]!r}: copy this job's id.")
 
 
-def _unknown_response(response_id: str) -> RequestError:
+def _describe_unknown_response(response_id: str) -> RequestError:
     return RequestError(
         f"Upstream knows no response {response_id[:RESPONSE_ID_CHARS]!r}: copy its id again, in full. "
         "One that was created within the last minute may not be found yet; then repeat this."

@@ -80,7 +80,7 @@ class BackgroundCheck:
         outcome: RunAgain | None = None
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ask_again, doubt)
+            tasks.start_soon(self._retrieve_again, doubt)
             try:
                 outcome = await stream()
             except Exception as error:  # raised below: a task group would wrap it
@@ -108,7 +108,7 @@ class BackgroundCheck:
             self._doubts[job.id] = _Doubt(job, why, error is not None and is_not_served(error))
         return held
 
-    async def _ask_again(self, doubt: _Doubt) -> None:
+    async def _retrieve_again(self, doubt: _Doubt) -> None:
         for wait_s in RETRY_AFTER_S:
             await self._clock.sleep(wait_s)
             if await self._can_retrieve(doubt):

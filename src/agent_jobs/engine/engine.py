@@ -237,7 +237,9 @@ class Engine:
             JobNotFoundError: No id begins so.
             RequestError: Several do; the sentence names some.
         """
-        prefixes = (text, f"job_{text.removeprefix('job_')}") if text else ()  # an unset shell variable means no job
+        prefixes: tuple[str, ...] = ()
+        if text:  # an unset shell variable is empty, and means no job
+            prefixes = (text, f"job_{text.removeprefix('job_')}")
         for prefix in dict.fromkeys(prefixes):
             ids = await self._store.find_ids(prefix, MAX_ECHOED_IDS)
             if prefix in ids:
@@ -255,7 +257,9 @@ class Engine:
     @property
     def base_url(self) -> str | None:
         """Return the endpoint that this process works with; None if it can send nothing."""
-        return self._upstream.client.endpoint.base_url if isinstance(self._upstream, Upstream) else None
+        if isinstance(self._upstream, Upstream):
+            return self._upstream.client.endpoint.base_url
+        return None
 
     async def other_workers(self) -> list[WorkerInfo]:
         """Return the other living processes that work on the jobs of this endpoint."""
@@ -334,7 +338,7 @@ class Engine:
         for job in jobs:
             await self._request_cancel(job)
         until = self._clock.now() + CANCEL_WAIT_S
-        return [await self._wait_for_end(job, until - self._clock.now()) for job in jobs]
+        return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
 
     async def open_calls(self, job: Job) -> list[Call]:
         """Return what a waiting job asks for."""
@@ -433,9 +437,11 @@ class Engine:
         if is_here and not job.is_terminal and job.turn.response_id is not None:
             upstream.worker.cancel(job)
 
-    async def _wait_for_end(self, job: Job, wait_s: float) -> Job:
+    async def _wait_for_cancel(self, job: Job, wait_s: float) -> Job:
         job = await self._store.get(job.id) or job
-        return job if job.is_terminal else await self._waiter.watch(job, wait_s)
+        if job.is_terminal:
+            return job
+        return await self._waiter.watch(job, wait_s)
 
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):

@@ -86,8 +86,7 @@ class Finalizer:
         if delete_uploads:
             for file_id in uploaded:
                 await attempts.run(self._client.delete_file(file_id))
-        if attempts.failures:
-            await self._note_failures(job, "; ".join(map(str, attempts.failures)))
+        await self._note_failures(job, attempts.failures)
         if self._should_retry(job, attempts.failures):
             return False
         if uploaded and not delete_uploads:
@@ -120,8 +119,11 @@ class Finalizer:
             return False
         return self._clock.now() - (job.finished_at or 0.0) < FINALIZE_MAX_S
 
-    async def _note_failures(self, job: Job, why: str) -> None:
+    async def _note_failures(self, job: Job, failures: Sequence[Exception]) -> None:
         """Record what could not be done, once for each reason. The result itself is safe in the store."""
+        if not failures:
+            return
+        why = "; ".join(map(str, failures))
         noted = {event.text for event in await self._store.get_events(job.id) if event.kind == UNSETTLED}
         if why not in noted:
             logger.warning("%s: its files cannot all be written or deleted: %s", job.id, why)
@@ -129,20 +131,23 @@ class Finalizer:
 
     async def _calculate_cost_usd(self, job: Job) -> float | None:
         """Return the cost of all turns; None if that of any turn is unknown."""
-        response = job.output.response if job.output else job.counted
+        response = job.counted
+        if job.output is not None:
+            response = job.output.response
         if not response and job.turn.acting:
             return job.cost_usd  # it includes this turn since the turn finished
-        has_earlier_cost = job.turn.number > 1 or job.usage_before is not None
-        if has_earlier_cost and job.cost_before_usd is None:
+        before_usd = _get_earlier_cost_usd(job)
+        if before_usd is None:
             return None
-        before_usd = job.cost_before_usd or 0.0
         if job.turn.response_id is None and not job.is_unconfirmed:
             return before_usd  # upstream did not accept this turn
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
         turn_usd = await anyio.to_thread.run_sync(price)  # loading the price list takes a moment
-        return None if turn_usd is None else before_usd + turn_usd
+        if turn_usd is None:
+            return None
+        return before_usd + turn_usd
 
     async def _write_result(self, job: Job) -> str:
         if self._results is None or job.output is None:
@@ -203,8 +208,17 @@ def _replace_file(path: Path, data: bytes) -> str:
     return str(path.absolute())
 
 
+def _get_earlier_cost_usd(job: Job) -> float | None:
+    """Return the cost of the turns before the current one; None if it is unknown."""
+    if job.turn.number == 1 and job.usage_before is None:
+        return job.cost_before_usd or 0.0
+    return job.cost_before_usd
+
+
 def _read_output(job: Job) -> object:
-    return job.output.response.get("output") if job.output and job.output.response else None
+    if job.output is None or not job.output.response:
+        return None
+    return job.output.response.get("output")
 
 
 def _is_permanent(error: Exception) -> bool:

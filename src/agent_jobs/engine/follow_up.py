@@ -36,7 +36,7 @@ class Previous:
 
         return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
 
-    def inherited_fields(self, web_search: bool | None) -> JSON:
+    def fields_to_inherit(self, web_search: bool | None) -> JSON:
         """Return the fields that the next request takes over, without the functions of its toolbox."""
         kept = {name: self.request[name] for name in INHERITED if name in self.request}
         if "tools" in kept:
@@ -66,17 +66,21 @@ class PreviousFinder:
         link = self._find_link(job, conversation)
         if link and job.status is Status.COMPLETED:
             return await self._continue_by_link(job, link, ())
+        return await self._continue_unfinished(job, link)
+
+    async def _continue_unfinished(self, job: Job, link: JSON) -> Previous:
+        """Return a previous job that upstream did not complete, or whose history it does not have."""
         number, response = await self._find_last_turn(job)
-        calls = await self._store.get_calls(job_id, number)
+        calls = await self._store.get_calls(job.id, number)
         closing = history.closing_answers(response, calls, _explain_open_calls(job))
         if link and not any(map(_has_made_id, closing)):
             return await self._continue_by_link(job, link, closing)
         has_progress = job.status is Status.INCOMPLETE or number > 1 or any(call.state == "done" for call in calls)
         if not history.tells(response, closing if has_progress else ()):
-            asked = ", only with calls that were not made" if closing else ""
-            raise RequestError(
-                f"{job_id} ended {job.status} without an output to continue{asked}: start again without it."
-            )
+            why = f"{job.id} ended {job.status} without an output to continue"
+            if closing:
+                why += ", only with calls that were not made"
+            raise RequestError(f"{why}: start again without it.")
         return await self._continue_by_history(job, number, closing)
 
     async def _continue_by_link(self, job: Job, link: JSON, closing: Sequence[JSON]) -> Previous:
@@ -116,10 +120,10 @@ class PreviousFinder:
 
     async def _find_last_turn(self, job: Job) -> tuple[int, JSON]:
         """Return the number of the last turn that brought anything, and its response."""
-        output = await self._store.get_output(job.id) if job.output is not None else None
         response: JSON = {}
-        if output is not None and output.response:
-            response = output.response
+        if job.output is not None:
+            output = await self._store.get_output(job.id)
+            response = (output.response if output else None) or {}
         if history.brings(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed is repeated from the calls of the one before it.
@@ -140,8 +144,9 @@ class PreviousFinder:
         own = job.turn.request.get("conversation")
         if own is not None:
             # Upstream adds only completed responses to a conversation.
-            is_there = job.status is Status.COMPLETED and conversation in (None, own)
-            return {"conversation": own} if is_there else {}
+            if job.status is Status.COMPLETED and conversation in (None, own):
+                return {"conversation": own}
+            return {}
         if conversation is not None or job.turn.response_id is None:
             return {}
         if job.status not in (Status.COMPLETED, Status.INCOMPLETE):

@@ -17,7 +17,9 @@ class KeyPause:
     @property
     def reason(self) -> str | None:
         """Return upstream's rejection while the pause lasts, else None."""
-        return self._rejection if self._clock.now() < self._until else None
+        if self._clock.now() >= self._until:
+            return None
+        return self._rejection
 
     def begin(self, error: AccountError) -> None:
         """Send nothing new for a while."""

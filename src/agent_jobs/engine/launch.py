@@ -193,8 +193,7 @@ class Launcher:
     ) -> RunAgain:
         """Store the response's id, then read on, for speed or because the run ends with the connection."""
         self._failed_attempts.pop(job.id, None)
-        is_background = in_background(event)
-        if is_background is False:
+        if in_background(event) is False:
             job = replace(job, turn=replace(job.turn, mode="foreground"))
         if not self._is_shutting_down:
             scope.deadline = inf  # an id is never given up while this process lives
@@ -206,10 +205,15 @@ class Launcher:
         scope.shield, scope.deadline = False, inf
         if job.is_terminal or is_cancelling:
             return RunAgain(0)
-        is_stream = event.get("type") != ANSWERED_JSON
-        if is_stream and (self._reader.has_room or is_background is not True):
+        if self._should_stream(event):
             return await self._check.stream_and_ask(job.id, partial(self._stream_step.run, job, events))
         return await self._stream_step.poll_instead(job)
+
+    def _should_stream(self, event: JSON) -> bool:
+        """Return True if the answer is a stream, and there is room for it or the run may end without it."""
+        if event.get("type") == ANSWERED_JSON:
+            return False
+        return self._reader.has_room or in_background(event) is not True
 
     def _must_check_background(self, job: Job, event: JSON) -> bool:
         """Return True if upstream did not say whether the run continues without this connection."""
@@ -221,7 +225,7 @@ class Launcher:
         """Return the job with a conversation of its own, if it asked for one."""
         if job.turn.request.get("conversation") is not True:
             return job
-        conversation = await _repeatable(self._client.create_conversation())
+        conversation = await _send_repeatably(self._client.create_conversation())
         job = replace(job, turn=replace(job.turn, request={**job.turn.request, "conversation": conversation}))
         if not await self._store.rewrite_request(job):
             raise LostRace
@@ -233,7 +237,7 @@ class Launcher:
         for upload in await self._store.get_uploads(job.id):
             file_id = upload.file_id
             if file_id is None:
-                file_id = await _repeatable(self._client.upload(upload.name, upload.data))
+                file_id = await _send_repeatably(self._client.upload(upload.name, upload.data))
                 await self._store.record_upload(job.id, upload.name, file_id)
             file_ids.append(file_id)
         return file_ids
@@ -292,7 +296,7 @@ class Launcher:
         return Done()
 
 
-async def _repeatable(request: Awaitable[T]) -> T:
+async def _send_repeatably(request: Awaitable[T]) -> T:
     """Return the answer to a request that may be sent twice: without one, nothing of the job counts as sent."""
     try:
         return await request

@@ -79,8 +79,7 @@ def _wait_for_end(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_s
     until = time.monotonic() + limit_s
     while (left_s := until - time.monotonic()) > 0:
         with suppress(subprocess.TimeoutExpired):
-            status = process.wait(min(left_s, STDERR_CHECK_S))
-            return f"ended with status {status}" if status else ""
+            return _describe_status(process.wait(min(left_s, STDERR_CHECK_S)))
         if os.fstat(stderr.fileno()).st_size > STDERR_BYTES:
             # The command shares the position in the file, and writes on from there.
             stderr.seek(0)
@@ -92,6 +91,10 @@ def _wait_for_end(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_s
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return f"took longer than {limit_s:g} s and was killed"
+
+
+def _describe_status(status: int) -> str:
+    return f"ended with status {status}" if status else ""
 
 
 def _read_last_line(stderr: IO[bytes]) -> str:

@@ -65,15 +65,15 @@ class Poller:
             return await self._leave_to_key_owner(job)
         self._update_pause(outcome.error)
         saved = await self._resender.save_or_resend(outcome.job, held=held)
-        if saved is None and await self._is_active(job.id):
-            return RunAgain(OVERTAKEN_S)  # schedules nothing if another process has claimed the job
-        if saved is None or saved.is_terminal:
+        if saved is None:
+            return await self._check_overtaken(job)
+        if saved.is_terminal:
             self._reader.stop_reading(job.id)
-            logger.info("%s: finished, %s", job.id, saved.status if saved else "as another poll saw")
+            logger.info("%s: finished, %s", job.id, saved.status)
             return Done()
         if saved.turn.acting:
             return RunAgain(0)
-        return await self.check_deadline(saved) or await self._observe(saved, outcome.not_before_s, held=held)
+        return await self.check_deadline(saved) or await self._continue_running(saved, outcome.not_before_s, held=held)
 
     async def cancel(self, job: Job) -> Done | RunAgain:
         """Have upstream stop the run, then poll it. Takes no claim on the job."""
@@ -128,7 +128,7 @@ class Poller:
             if job is not None:
                 await self._end_unreachable(job, "No server ran")
 
-    async def _observe(self, job: Job, not_before_s: float, *, held: bool) -> RunAgain:
+    async def _continue_running(self, job: Job, not_before_s: float, *, held: bool) -> RunAgain:
         """Say when a running job is polled next, or read its stream until then."""
         if self._reader.is_streaming(job.id):
             far_s = self._stream_step.seconds_until_far_poll(job)
@@ -139,9 +139,14 @@ class Poller:
             return await self._stream_step.run(job, events, attached=True)
         return RunAgain(with_jitter(job.next_retrieve_s(now)), not_before_s)
 
-    async def _is_active(self, job_id: str) -> bool:
-        row = await self._store.get(job_id)
-        return row is not None and not row.is_terminal
+    async def _check_overtaken(self, job: Job) -> Done | RunAgain:
+        """Poll again if another write was stored meanwhile, unless it ended the job."""
+        row = await self._store.get(job.id)
+        if row is not None and not row.is_terminal:
+            return RunAgain(OVERTAKEN_S)  # schedules nothing if another process has claimed the job
+        self._reader.stop_reading(job.id)
+        logger.info("%s: finished, as another poll saw", job.id)
+        return Done()
 
     def _update_pause(self, error: UpstreamError | None) -> None:
         """Begin or end the pause of new POSTs by what upstream answered to this key."""

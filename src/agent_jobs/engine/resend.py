@@ -6,6 +6,7 @@ sent once more without the link.
 
 import logging
 from dataclasses import replace
+from math import inf
 from uuid import uuid4
 
 from agent_jobs.clock import Clock
@@ -57,12 +58,8 @@ class Resender:
     async def find_rewritten(self, failed: Job) -> Job | None:
         """Return the job with its turn to be sent again; None for another failure, or for a second one."""
         error = failed.error
-        if failed.status is not Status.FAILED or error is None or failed.turn.response_id is None:
+        if error is None or not _may_be_sent_again(failed):
             return None
-        if failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None:
-            return None
-        if failed.turn.rebuilt:
-            return None  # it may have been accepted twice already
         response = _get_response(failed)
         param = str(mapping_of(response.get("error")).get("param") or "")
         answered = has_answer(items_of(response.get("output")))
@@ -135,14 +132,14 @@ class Resender:
     async def _charge_failed_response(self, failed: Job, again: Job) -> Job | None:
         """Return the job with the cost of the failed response; None if that is unknown or over the cost limit."""
         cost_usd = (await self._finalizer.prepare_end(failed)).cost_usd
-        failed_usd = None if cost_usd is None else cost_usd - (failed.cost_before_usd or 0.0)
-        limit_usd, reserved_usd = failed.max_cost_usd, failed.reserved_usd
-        if limit_usd is not None and failed_usd is None:
+        limit_usd = inf if failed.max_cost_usd is None else failed.max_cost_usd
+        if cost_usd is None and limit_usd < inf:
             return None
-        if reserved_usd is not None:
-            reserved_usd += failed_usd or 0.0
-            if limit_usd is not None and reserved_usd > limit_usd:
-                return None
+        reserved_usd = failed.reserved_usd
+        if reserved_usd is not None and cost_usd is not None:
+            reserved_usd += cost_usd - (failed.cost_before_usd or 0.0)
+        if reserved_usd is not None and reserved_usd > limit_usd:
+            return None
         return replace(
             again,
             usage=failed.usage,
@@ -153,6 +150,16 @@ class Resender:
         )
 
 
+def _may_be_sent_again(failed: Job) -> bool:
+    """Return True if the job failed upstream, is not to stop, and was not sent again before."""
+    if failed.status is not Status.FAILED or failed.turn.response_id is None:
+        return False
+    if failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None:
+        return False
+    return not failed.turn.rebuilt  # a rebuilt turn may have been accepted twice already
+
+
 def _get_response(failed: Job) -> JSON:
-    output = failed.output.response if failed.output else None
-    return output or failed.counted or {}
+    if failed.output is not None and failed.output.response:
+        return failed.output.response
+    return failed.counted or {}

@@ -92,7 +92,7 @@ class _Draft(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """What all jobs of a request have in common."""
+    """The parts that all jobs of a request share."""
 
     request: StartRequest
     options: JSON
@@ -114,7 +114,9 @@ class StartPlanner:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return why no job can be given the user's tools, if that is so."""
-        return self._defaults.toolbox.warnings if self._defaults.toolbox is not None else ()
+        if self._defaults.toolbox is None:
+            return ()
+        return self._defaults.toolbox.warnings
 
     async def plan(self, request: StartRequest) -> PlannedStart:
         """Return the jobs of a request, not yet stored.
@@ -123,7 +125,9 @@ class StartPlanner:
             RequestError: Part of the request cannot be done; the sentence says what can.
             ConfigError: The user must change a setting first.
         """
-        batch = request.batch or (_create_id("batch") if len(request.prompts) > 1 else "")
+        batch = request.batch
+        if not batch and len(request.prompts) > 1:
+            batch = _create_id("batch")
         draft = await self._draft_jobs(request, batch)
         uploads = [file for file in draft.attached if file.kind == "data"]
         jobs, bound_parts = draft.jobs, ""
@@ -225,7 +229,7 @@ class StartPlanner:
             attachments=shared.contents,
             openai=self._endpoint.openai,
         )
-        body = {**previous.inherited_fields(request.web_search), **body}
+        body = {**previous.fields_to_inherit(request.web_search), **body}
         if shared.functions:
             names = {function["name"] for function in shared.functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in names]
@@ -375,7 +379,9 @@ def _separate_repeats(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         repeats = seen[job.request_hash]
         seen[job.request_hash] += 1
-        separate.append(replace(job, request_hash=f"{job.request_hash}+{repeats}") if repeats else job)
+        if repeats:
+            job = replace(job, request_hash=f"{job.request_hash}+{repeats}")
+        separate.append(job)
     return separate
 
 

@@ -115,16 +115,10 @@ class StreamReader:
             return reading.flush_to_job().mark_timed_out(self._clock.now())
         if not (reading.job.is_terminal or reading.has_events):
             return reading.job.mark_stream_failed()
-        finished = reading.finish_job()
         if not attached:
-            return finished
-        if reading.answered_json:
-            return finished.mark_stream_failed(for_good=True)
-        if self._clock.now() - began < BRIEF_S:
-            # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
-            finished = replace(finished, turn=replace(finished.turn, detached=job.turn.detached))
-            return finished.mark_stream_failed()
-        return finished
+            return reading.finish_job()
+        is_brief = self._clock.now() - began < BRIEF_S
+        return reading.finish_attached_job(job.turn.detached, is_brief=is_brief)
 
     async def retry_until_stored(self, job: Job, operation: Callable[[], Awaitable[T]]) -> T:
         """Return what a database operation returns; for a held run, repeat it until the database answers.
@@ -331,9 +325,26 @@ class _Reading:
         response = {"id": job.turn.response_id, **(job.counted or {}), "status": "completed", "output": items}
         return replace(job, counted=response)
 
+    def finish_attached_job(self, stream_failures: int, *, is_brief: bool) -> Job:
+        """Return the job after a stream that a GET opened.
+
+        Args:
+            stream_failures: In a row, before this stream.
+            is_brief: True if the stream ended soon.
+        """
+        job = self.finish_job()
+        if self.answered_json:
+            return job.mark_stream_failed(for_good=True)
+        if is_brief:
+            # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
+            return replace(job, turn=replace(job.turn, detached=stream_failures)).mark_stream_failed()
+        return job
+
     def flush_to_job(self) -> Job:
         """Move what the stream brought into the job, and return the job."""
-        limit = HELD_PARTIAL_CHARS if self.is_held_open or self.job.turn.hollow else PARTIAL_CHARS
+        limit = PARTIAL_CHARS
+        if self.is_held_open or self.job.turn.hollow:
+            limit = HELD_PARTIAL_CHARS
         partial = (self.job.turn.partial + "".join(self.new_words))[-limit:]
         reasoning = (self.job.turn.reasoning + "".join(self.new_reasoning)).lstrip("\n")[-REASONING_CHARS:]
         self.new_words.clear()

@@ -117,7 +117,9 @@ class ToolLoop:
             failure = UNANSWERED
         elif self._seconds_left(job) <= 0:
             failure = OVERRAN
-        return None if failure is None else job.mark_failed(failure.code, failure.message, now)
+        if failure is None:
+            return None
+        return job.mark_failed(failure.code, failure.message, now)
 
     def _is_unanswered(self, job: Job, now: float) -> bool:
         """Return True if the job's question was not answered within the input timeout."""
@@ -148,9 +150,7 @@ class ToolLoop:
         return calls
 
     async def _classify_call(self, job: Job, call: Call) -> Call:
-        if call.state == "done":
-            return call
-        if call.needs and call.state != "running":
+        if _is_classified(call):
             return call
         declared = _list_declared_functions(job)
         if call.name not in declared:
@@ -314,8 +314,9 @@ class ToolLoop:
 def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) -> Call:
     """Return the call with what its tool's policy asks for; None stands for a tool that its server lacks by now."""
     if call.state == "running":  # the process that ran it is dead
-        is_harmless = policy is not None and (policy.read_only or policy.idempotent)
-        return replace(call, state="approved") if is_harmless else _finish_call(call, UNKNOWN)
+        if policy is not None and (policy.read_only or policy.idempotent):
+            return replace(call, state="approved")
+        return _finish_call(call, UNKNOWN)
     if policy is None:
         others = [name for name in declared if name != call.name]
         return _finish_call(call, _explain_unknown_function(call.name, others))
@@ -364,6 +365,13 @@ def _find_nearest_function(name: str, declared: Sequence[str]) -> str | None:
 def _strip_server(name: str) -> str:
     """Return a function's name without the server that models put before it in several ways."""
     return re.split(r"__|[./:]", name.casefold())[-1]
+
+
+def _is_classified(call: Call) -> bool:
+    """Return True if nothing has to be found out about the call; one that was running may be interrupted."""
+    if call.state == "running":
+        return False
+    return call.state == "done" or bool(call.needs)
 
 
 def _is_runnable(call: Call) -> bool:

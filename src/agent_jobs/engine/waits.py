@@ -64,10 +64,7 @@ class JobWaiter:
         if group.batch and not (state.done or state.going_on or state.delivered):
             raise JobNotFoundError(f"There is no batch {group.batch[:ECHO_CHARS]!r}: agent_list shows what there is.")
         if wait_s > 0:
-            now = self._clock.now()
-            for job in [*state.running, *state.asking]:
-                await self._store.mark_watched(job.id, now, now + wait_s + WATCHED_S)
-            self._wake()
+            await self._mark_watched([*state.running, *state.asking], wait_s)
         with self._clock.limit(wait_s):
             while _must_wait(state):
                 mark = await self._store.change_mark()
@@ -84,9 +81,7 @@ class JobWaiter:
             wait_s: The longest wait.
             has_arrived: What ends the wait instead of a question.
         """
-        now = self._clock.now()
-        await self._store.mark_watched(job.id, now, now + max(0.0, wait_s) + WATCHED_S)
-        self._wake()
+        await self._mark_watched([job], max(0.0, wait_s))
         return await self.add_queue_position(await self.wait_until(job, has_arrived or has_question, wait_s))
 
     async def wait_until(self, job: Job, has_arrived: Callable[[Job], bool], wait_s: float) -> Job:
@@ -115,6 +110,13 @@ class JobWaiter:
             return job
         return replace(job, activity=f"{WAITING}, {await self._store.count_ahead(job)} ahead")
 
+    async def _mark_watched(self, jobs: Sequence[Job], wait_s: float) -> None:
+        """Have jobs polled often during a wait and a while after it."""
+        now = self._clock.now()
+        for job in jobs:
+            await self._store.mark_watched(job.id, now, now + wait_s + WATCHED_S)
+        self._wake()
+
     async def _read_batch(self, group: JobFilter) -> BatchState:
         jobs = await self.find_recent_jobs(group)
         self._forget_answered(jobs)
@@ -131,8 +133,10 @@ class JobWaiter:
 
     async def _wait_for_change(self, state: BatchState, mark: Mark) -> None:
         """Return once any job changed; sooner if files of finished jobs are waited for."""
-        is_finalizing = any(job.is_terminal for job in state.running)
-        with self._clock.limit(FINALIZE_WAIT_S if is_finalizing else inf):
+        limit_s = inf
+        if any(job.is_terminal for job in state.running):
+            limit_s = FINALIZE_WAIT_S
+        with self._clock.limit(limit_s):
             await self._store.wait_for_any_change(mark)
 
     def _forget_answered(self, jobs: Sequence[Job]) -> None:
