@@ -15,7 +15,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.retrieve import is_not_served
 from agent_jobs.engine.step_result import RunAgain
 from agent_jobs.engine.stream import FAR_POLL_S, StreamReader
-from agent_jobs.errors import StoreError, UpstreamError
+from agent_jobs.errors import StoreError, UpstreamError, ungroup
 from agent_jobs.jobs.job import Job
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
@@ -77,18 +77,12 @@ class BackgroundCheck:
         doubt = self._doubts.pop(job_id, None)
         if doubt is None:
             return await stream()
-        outcome: RunAgain | None = None
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._retrieve_again, doubt)
-            try:
+        outcome = RunAgain(0)
+        with ungroup():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._retrieve_again, doubt)
                 outcome = await stream()
-            except Exception as error:  # raised below: a task group would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if outcome is None:
-            assert failure is not None
-            raise failure
+                tasks.cancel_scope.cancel()
         if not doubt.is_over and not await self._can_retrieve(doubt) and doubt.is_missing:
             await self._learn_foreground(doubt.job, doubt.why)
         return outcome
