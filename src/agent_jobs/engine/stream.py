@@ -256,12 +256,15 @@ class _Reading:
             self.cursor = number
         self.has_events = self.is_behind = True
         kind = event.get("type")
-        if type(kind) is str and kind in _EVENT_HANDLERS:
-            _EVENT_HANDLERS[kind](self, event)
+        if type(kind) is str and (handle := _EVENT_HANDLERS.get(kind)):
+            handle(self, event)
 
     def take_words(self, event: JSON) -> None:
-        """Note words that the model wrote."""
-        self._add_words(event.get("output_index"), str(event.get("delta")))
+        """Note words that the model wrote. Most events are of this kind."""
+        words = str(event.get("delta"))
+        self.indexes_with_text.add(event.get("output_index"))
+        self.new_words.append(words)
+        self.all_words.append(words)
 
     def take_whole_text(self, event: JSON) -> None:
         """Note a text that came as a whole, unless its words came before."""
