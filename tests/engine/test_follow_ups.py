@@ -1,4 +1,4 @@
-"""Going on from an ended job: by its response, in a conversation, or by all that was said, told again.
+"""Follow-ups of a finished job: by its response, in a conversation, or with the whole history repeated.
 
 The emulator refuses what the real API refuses, so it judges the input that is told again.
 """
@@ -36,12 +36,12 @@ def sent_by_id(upstream: RunningServer, response_id: str) -> dict[str, Any]:
 
 
 def said(upstream: RunningServer, job_id: str) -> list[tuple[str, str]]:
-    """What the job's request told upstream, message by message."""
+    """Return the job's request as upstream got it, message by message."""
     return messages(sent(upstream, job_id)["input"])
 
 
 def conversation_of(upstream: RunningServer, conversation: str) -> list[tuple[str, str]]:
-    """What upstream has in a conversation."""
+    """Return the items of a conversation upstream."""
     items = httpx2.get(f"{upstream.base_url}/conversations/{conversation}/items?order=asc&limit=100", headers=KEY)
     return messages(items.json()["data"])
 
@@ -86,7 +86,7 @@ async def answered(host: Host, prompt: str, text: str = "", **more: Any) -> str:
 # By its response.
 
 
-async def test_a_follow_up_names_the_response_before_it_and_keeps_what_was_asked_of_it(
+async def test_follow_up_names_the_previous_response_and_keeps_its_options(
     settings: Settings, upstream: RunningServer
 ) -> None:
     options = {"instructions": "Be brief.", "verbosity": "low"}
@@ -102,7 +102,7 @@ async def test_a_follow_up_names_the_response_before_it_and_keeps_what_was_asked
     assert "context" not in answer
 
 
-async def test_what_a_follow_up_says_anew_holds(settings: Settings, upstream: RunningServer) -> None:
+async def test_options_of_a_follow_up_replace_the_previous_ones(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await answered(
             host, "one", model="gpt-6-luna", web_search=True, options={"instructions": "Be brief.", "verbosity": "low"}
@@ -115,7 +115,7 @@ async def test_what_a_follow_up_says_anew_holds(settings: Settings, upstream: Ru
     assert after["text"]["verbosity"] == "low"
 
 
-async def test_a_preset_that_names_no_model_leaves_a_follow_up_its_own(
+async def test_preset_without_a_model_keeps_the_model_of_a_follow_up(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -124,7 +124,7 @@ async def test_a_preset_that_names_no_model_leaves_a_follow_up_its_own(
     assert sent(upstream, second)["model"] == "gpt-6-luna"
 
 
-async def test_many_go_on_from_one_job(settings: Settings, upstream: RunningServer) -> None:
+async def test_many_jobs_continue_one_job(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await answered(host, "one")
         prompts = [scripted(f"branch {n}", {"duration_s": 0.5}) for n in range(10)]
@@ -135,7 +135,7 @@ async def test_many_go_on_from_one_job(settings: Settings, upstream: RunningServ
     assert {sent(upstream, job_id)["previous_response_id"] for job_id in started["job_ids"]} == {root}
 
 
-async def test_the_files_that_a_job_ran_code_on_are_not_missed_by_its_follow_up(
+async def test_follow_up_works_without_the_files_that_the_previous_job_ran_code_on(
     settings: Settings, upstream: RunningServer, tmp_path: Path
 ) -> None:
     (tmp_path / "figures.csv").write_text("a,b\n1,2\n")
@@ -150,7 +150,7 @@ async def test_the_files_that_a_job_ran_code_on_are_not_missed_by_its_follow_up(
 # What there is nothing to go on from.
 
 
-async def test_a_job_that_still_runs_is_to_be_polled_first(settings: Settings, upstream: RunningServer) -> None:
+async def test_running_job_cannot_be_continued(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await host.start(emulate={"end": "never"})
         sentence = await host.refused("agent_start", prompt="two", previous_job_id=first["job_id"])
@@ -160,7 +160,7 @@ async def test_a_job_that_still_runs_is_to_be_polled_first(settings: Settings, u
 
 
 @pytest.mark.parametrize("conversation", [False, True])
-async def test_a_job_that_failed_without_an_output_is_nothing_to_go_on_from(
+async def test_failed_job_without_an_output_cannot_be_continued(
     settings: Settings, upstream: RunningServer, conversation: bool
 ) -> None:
     script = {"duration_s": 1, "end": "failed", "text": "", "reasoning": 0}
@@ -172,7 +172,7 @@ async def test_a_job_that_failed_without_an_output_is_nothing_to_go_on_from(
     assert creates(upstream) == 1
 
 
-async def test_a_job_that_was_never_sent_is_nothing_to_go_on_from(settings: Settings) -> None:
+async def test_unsent_job_cannot_be_continued(settings: Settings) -> None:
     async with hosting(replace(settings, base_url="http://127.0.0.1:9/v1")) as host:
         first = await host.start()
         await host.call("agent_cancel", job_id=first["job_id"])
@@ -180,7 +180,7 @@ async def test_a_job_that_was_never_sent_is_nothing_to_go_on_from(settings: Sett
     assert "ended cancelled without an output to continue" in sentence
 
 
-async def test_what_a_cancelled_job_wrote_is_gone_on_from(settings: Settings, upstream: RunningServer) -> None:
+async def test_cancelled_job_with_text_can_be_continued(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await host.start("one", emulate={"duration_s": 20, "reasoning": 0, "length": 2_000})
         with anyio.fail_after(20):
@@ -195,7 +195,7 @@ async def test_what_a_cancelled_job_wrote_is_gone_on_from(settings: Settings, up
 # In a conversation.
 
 
-async def test_a_conversation_is_made_once_and_the_follow_up_is_in_it(
+async def test_conversation_is_created_once_and_the_follow_up_is_in_it(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="create", status=429, times=2, headers={"retry-after": "1"})
@@ -223,7 +223,7 @@ async def test_jobs_of_one_conversation_wait_for_each_other(settings: Settings, 
     assert accepted(upstream) == 4
 
 
-async def test_a_conversation_of_the_callers_own_is_used(settings: Settings, upstream: RunningServer) -> None:
+async def test_conversation_of_the_caller_is_used(settings: Settings, upstream: RunningServer) -> None:
     items = [{"role": "user", "content": "before"}]
     made = httpx2.post(f"{upstream.base_url}/conversations", headers=KEY, json={"items": items}).json()["id"]
     async with hosting(settings) as host:
@@ -234,9 +234,7 @@ async def test_a_conversation_of_the_callers_own_is_used(settings: Settings, ups
     ]  # fmt: skip
 
 
-async def test_a_follow_up_in_a_new_conversation_brings_what_was_said_before(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_follow_up_in_a_new_conversation_repeats_the_history(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await answered(host, "one")
         second = await answered(host, "two", previous_job_id=first, options={"conversation": True})
@@ -253,7 +251,7 @@ async def test_a_follow_up_in_a_new_conversation_brings_what_was_said_before(
 # Told again.
 
 
-async def test_a_chain_that_upstream_forgot_is_told_again(settings: Settings, upstream: RunningServer) -> None:
+async def test_forgotten_chain_is_repeated(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await answered(host, "one", web_search=True)
         second = await answered(host, "two", previous_job_id=first)
@@ -272,9 +270,7 @@ async def test_a_chain_that_upstream_forgot_is_told_again(settings: Settings, up
     assert all(count == 1 for count in upstream.emulator.counters()["accepted_by_request_id"].values())
 
 
-async def test_reasoning_is_told_again_where_it_was_kept_in_a_form_that_can_be(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_encrypted_reasoning_is_repeated(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await answered(host, "one")
         upstream.forget(response_id=sent(upstream, first)["id"])
@@ -291,7 +287,7 @@ def kinds(upstream: RunningServer, job_id: str) -> list[str]:
     return [item["type"] for item in sent(upstream, job_id)["input"]]
 
 
-async def test_reasoning_that_led_to_nothing_is_not_told_again(settings: Settings, upstream: RunningServer) -> None:
+async def test_reasoning_without_a_result_is_not_repeated(settings: Settings, upstream: RunningServer) -> None:
     options = {"include": ["reasoning.encrypted_content"]}
     async with hosting(settings) as host:
         first = await host.start("one", emulate={"duration_s": 1, "end": "incomplete", "text": ""}, options=options)
@@ -314,7 +310,7 @@ async def test_reasoning_that_upstream_cannot_read_is_left_out(settings: Setting
 
 
 @pytest.mark.parametrize("fault", ["ignore_background", "refuse_background"])
-async def test_what_was_never_kept_upstream_is_told_again(
+async def test_history_that_upstream_never_stored_is_repeated(
     settings: Settings, upstream: RunningServer, fault: str
 ) -> None:
     upstream.queue_fault(on="create", **{fault: True}, times=-1)
@@ -328,7 +324,7 @@ async def test_what_was_never_kept_upstream_is_told_again(
     assert accepted(upstream) == 3
 
 
-async def test_a_forgotten_conversation_is_told_again(settings: Settings, upstream: RunningServer) -> None:
+async def test_forgotten_conversation_is_repeated(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await answered(host, "one", options={"conversation": True})
         second = await answered(host, "two", previous_job_id=first)
@@ -338,7 +334,9 @@ async def test_a_forgotten_conversation_is_told_again(settings: Settings, upstre
     assert [words for _, words in said(upstream, third)] == ["one", "answer to one", "two", "answer to two", "three"]
 
 
-async def test_another_endpoint_and_another_key_are_told_again(settings: Settings, upstream: RunningServer) -> None:
+async def test_history_is_repeated_to_another_endpoint_and_another_key(
+    settings: Settings, upstream: RunningServer
+) -> None:
     async with hosting(settings) as host:
         first = await answered(host, "one")
     async with hosting(replace(settings, api_key=SecretStr("another"))) as host:
@@ -350,9 +348,7 @@ async def test_another_endpoint_and_another_key_are_told_again(settings: Setting
     assert [words for _, words in said(upstream, second)] == ["one", "answer to one", "two"]
 
 
-async def test_a_chain_of_which_a_job_was_purged_cannot_be_told_again(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_chain_with_a_purged_job_cannot_be_repeated(settings: Settings, upstream: RunningServer) -> None:
     purging = replace(settings, retention_days=1, delete_upstream="yes")
     now = Now()
     async with hosting(purging, clock=now.clock()) as host:
@@ -396,7 +392,7 @@ def forget_all(upstream: RunningServer) -> None:
         upstream.forget(response_id=run["id"])
 
 
-async def test_calls_are_told_again_with_their_answers(settings: Settings, upstream: RunningServer) -> None:
+async def test_calls_are_repeated_with_their_answers(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await asking(host, {"function_calls": [{"name": "lookup", "arguments": {}}]}, LOOKUP)
         [run] = runs(upstream)
@@ -411,7 +407,7 @@ async def test_calls_are_told_again_with_their_answers(settings: Settings, upstr
     assert [tool["name"] for tool in sent(upstream, second)["tools"]] == ["lookup"]
 
 
-async def test_a_call_that_nobody_answered_is_nothing_to_go_on_from(
+async def test_job_with_only_an_unanswered_call_cannot_be_continued(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -422,9 +418,7 @@ async def test_a_call_that_nobody_answered_is_nothing_to_go_on_from(
     assert creates(upstream) == 1
 
 
-async def test_a_request_for_an_approval_is_told_again_with_its_answer(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_approval_request_is_repeated_with_its_answer(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await asking(host, {"mcp_calls": 1}, {**TRACKER, "require_approval": "always"})
         [run] = runs(upstream)
@@ -442,7 +436,7 @@ async def test_a_request_for_an_approval_is_told_again_with_its_answer(
 # A process that is killed while it tells all again.
 
 
-def test_a_follow_up_whose_server_is_killed_while_it_is_told_again_is_sent_once(
+def test_follow_up_whose_server_is_killed_during_the_repetition_is_sent_once(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None

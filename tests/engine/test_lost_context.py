@@ -1,4 +1,4 @@
-"""Gateways that accept `previous_response_id` and lack the response it names, or never look at it."""
+"""Gateways that accept `previous_response_id` and lack the response it names, or never read it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +102,7 @@ async def test_follow_up_whose_link_is_refused_in_words_is_sent_with_the_history
 @pytest.mark.parametrize(
     "fault", [PLAIN, {"status": 400, "body": error("No tool call found for function call output with call_id call_1.")}]
 )
-async def test_toolbox_job_goes_on_with_its_history_and_calls_nothing_twice(
+async def test_toolbox_job_continues_with_its_history_and_calls_nothing_twice(
     settings: Settings, upstream: RunningServer, tmp_path: Path, fault: JSON
 ) -> None:
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **fault)
@@ -134,7 +134,7 @@ async def test_reply_is_sent_with_the_history(settings: Settings, upstream: Runn
     [({}, 0, 0), (USED, 100_000, 2), ({"input_tokens": None}, None, None)],
     ids=["nothing", "tokens", "an unknown count"],
 )
-async def test_failed_response_is_counted_where_it_used_anything(
+async def test_failed_response_is_counted_if_it_used_tokens(
     settings: Settings,
     upstream: RunningServer,
     usage: JSON,
@@ -234,7 +234,7 @@ def kinds_sent(upstream: RunningServer) -> list[str]:
     return [item["type"] for item in items]
 
 
-async def test_follow_up_of_what_cannot_be_retrieved_tells_all_that_was_said(
+async def test_follow_up_of_an_unretrievable_response_repeats_the_history(
     settings: Settings, heedless: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -246,7 +246,7 @@ async def test_follow_up_of_what_cannot_be_retrieved_tells_all_that_was_said(
     assert accepted(heedless) == 3
 
 
-async def test_reply_to_what_cannot_be_retrieved_tells_all_that_was_said(
+async def test_reply_to_an_unretrievable_response_repeats_the_history(
     settings: Settings, heedless: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -259,7 +259,7 @@ async def test_reply_to_what_cannot_be_retrieved_tells_all_that_was_said(
     assert accepted(heedless) == 2
 
 
-async def test_toolbox_turns_of_what_cannot_be_retrieved_tell_all_that_was_said(
+async def test_toolbox_turns_after_an_unretrievable_response_repeat_the_history(
     settings: Settings, heedless: RunningServer, tmp_path: Path
 ) -> None:
     script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)])
