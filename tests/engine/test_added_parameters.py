@@ -147,7 +147,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
-async def accepted(host: Host, job_id: str, names: dict[str, Any]) -> dict[str, Any]:
+async def get_accepted_fields(host: Host, job_id: str, names: dict[str, Any]) -> dict[str, Any]:
     """Return what upstream says of the request of a job that completed."""
     assert (await host.end(job_id))["status"] == "completed"
     output = (await (await host.app.engine()).result(job_id)).job.output
@@ -164,7 +164,7 @@ async def test_added_parameter_is_dropped_once_and_that_is_remembered(
     async with hosting(settings) as host:
         for posts in (2, 3):
             started = await host.start(emulate={"duration_s": 1, "text": "taken"}, **asked)
-            assert await accepted(host, started["job_id"], gone) == gone
+            assert await get_accepted_fields(host, started["job_id"], gone) == gone
             assert upstream.emulator.counters()["creates"] == posts
 
 
@@ -202,11 +202,11 @@ async def test_refused_strict_schema_is_sent_without_strict(settings: Settings, 
     upstream.queue_fault(on="create", status=400, body=body)
     async with hosting(settings) as host:
         started = await host.start(options={"json_schema": SCHEMA})
-        text = (await accepted(host, started["job_id"], {"text": None}))["text"]
+        text = (await get_accepted_fields(host, started["job_id"], {"text": None}))["text"]
         assert not text["format"].get("strict")
         # It was this schema, and not the endpoint.
         again = await host.start(options={"json_schema": {**SCHEMA, "title": "Another"}})
-        assert (await accepted(host, again["job_id"], {"text": None}))["text"]["format"]["strict"] is True
+        assert (await get_accepted_fields(host, again["job_id"], {"text": None}))["text"]["format"]["strict"] is True
     assert upstream.emulator.counters()["creates"] == 3
 
 

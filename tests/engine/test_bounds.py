@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hosts import Host, eventually, hosting, scripted
-from test_agent_loop import MODEL, USED, bad, call, calling, given, ledger, lines, outputs, started
+from test_agent_loop import MODEL, USED, add_tool_servers, bad, call, calling, ledger, lines, outputs, start_with_ledger
 from test_asking import asking, script
 from test_asking import given as answers_to
 from test_durable import counters
@@ -30,7 +30,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def boxed(settings: Settings, log: Path) -> Settings:
-    return given(settings, ledger=ledger(log))
+    return add_tool_servers(settings, ledger=ledger(log))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def host(boxed: Settings) -> AsyncGenerator[Host]:
 
 async def test_time_limit_covers_all_turns_together(host: Host, upstream: RunningServer) -> None:
     turns = [[call("ledger__read", n=n)] for n in range(15)]
-    answer = await host.end(await started(host, calling(*turns, duration_s=4, queued_s=0), timeout_s=30))
+    answer = await host.end(await start_with_ledger(host, calling(*turns, duration_s=4, queued_s=0), timeout_s=30))
     assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
     assert 1 < len(runs(upstream)) < 15
 
@@ -52,7 +52,7 @@ async def test_time_limit_covers_all_turns_together(host: Host, upstream: Runnin
 async def test_running_turn_is_cancelled_at_the_limit_and_keeps_its_text(host: Host, upstream: RunningServer) -> None:
     end = {"duration_s": 400, "reasoning": 0, "length": 4000}
     script = {"duration_s": 0.5, "turns": [{"function_calls": [call("ledger__read", n=1)]}, end]}
-    answer = await host.end(await started(host, script, timeout_s=60))
+    answer = await host.end(await start_with_ledger(host, script, timeout_s=60))
     assert answer["error"]["code"] == "deadline_exceeded"
     assert answer["output"].startswith("This is an emulated answer")
     assert [run["status"] for run in runs(upstream)] == ["completed", "cancelled"]
@@ -60,7 +60,7 @@ async def test_running_turn_is_cancelled_at_the_limit_and_keeps_its_text(host: H
 
 async def test_call_stopped_by_the_limit_is_unknown_and_the_others_keep_their_outputs(host: Host, log: Path) -> None:
     turns = [[call("ledger__read", n=1)], [call("ledger__read", n=2), call("ledger__write", n=3, hang=True)]]
-    job_id = await started(host, calling(*turns), timeout_s=40)
+    job_id = await start_with_ledger(host, calling(*turns), timeout_s=40)
     assert (await host.end(job_id))["error"]["code"] == "deadline_exceeded"
     items = (await host.call("agent_result", job_id=job_id, part="items"))["items"]
     assert [(item["name"], item["state"]) for item in items if item["type"] == "call"] == [
@@ -93,7 +93,7 @@ async def test_time_spent_waiting_for_an_answer_does_not_count(settings: Setting
 async def test_turn_that_upstream_accepts_too_late_is_not_sent(host: Host, upstream: RunningServer) -> None:
     body = {"error": {"code": "server_is_overloaded", "message": "later"}}
     upstream.queue_fault(on="create", status=503, body=body, skip=1, times=-1)
-    answer = await host.end(await started(host, calling([call("ledger__read", n=1)]), timeout_s=20))
+    answer = await host.end(await start_with_ledger(host, calling([call("ledger__read", n=1)]), timeout_s=20))
     assert answer["error"]["code"] == "deadline_exceeded"
     assert answer["error"]["message"] == "Its time limit passed before turn 2 began."
     assert counters(upstream)["accepted"] == 1
@@ -101,7 +101,7 @@ async def test_turn_that_upstream_accepts_too_late_is_not_sent(host: Host, upstr
 
 async def test_job_whose_tool_servers_are_gone_ends_at_its_limit(boxed: Settings) -> None:
     async with hosting(boxed) as host:
-        job_id = await started(host, calling([call("ledger__read", n=1)], duration_s=2), timeout_s=100)
+        job_id = await start_with_ledger(host, calling([call("ledger__read", n=1)], duration_s=2), timeout_s=100)
     async with hosting(replace(boxed, toolbox=None), speed=100) as host:
         assert (await host.end(job_id))["error"]["code"] == "deadline_exceeded"
 
@@ -114,7 +114,7 @@ def turns_of(count: int) -> dict[str, Any]:
     return calling(*([call("ledger__read", n=n)] for n in range(count)), usage=USED)
 
 
-async def paid(host: Host, count: int, prompt: str | None = None, **options: Any) -> dict[str, Any]:
+async def start_paid_turns(host: Host, count: int, prompt: str | None = None, **options: Any) -> dict[str, Any]:
     """The start of a job that calls in so many turns, a dollar each."""
     options = {"toolbox": ["ledger"], **BOUNDED, "allow_duplicate": True, **options}
     return await host.start(prompt, model=MODEL, emulate=turns_of(count), options=options)
@@ -126,7 +126,7 @@ async def test_turn_over_the_cost_limit_is_not_begun_and_outputs_are_kept(
 ) -> None:
     of_job = limit == "options.max_cost_usd"
     async with hosting(boxed if of_job else replace(boxed, daily_budget_usd=3.5)) as host:
-        job = await paid(host, 9, max_cost_usd=3.5 if of_job else 99)
+        job = await start_paid_turns(host, 9, max_cost_usd=3.5 if of_job else 99)
         answer = await host.end(job["job_id"])
         assert (answer["status"], answer["error"]["code"]) == ("failed", "budget_exceeded")
         assert answer["error"]["message"].startswith("Turn 4 was not begun. ")
@@ -137,14 +137,14 @@ async def test_turn_over_the_cost_limit_is_not_begun_and_outputs_are_kept(
 
 
 async def test_tool_is_not_called_if_no_turn_could_read_its_output(host: Host, log: Path) -> None:
-    answer = await host.end((await paid(host, 9, max_cost_usd=2.5))["job_id"])
+    answer = await host.end((await start_paid_turns(host, 9, max_cost_usd=2.5))["job_id"])
     assert answer["error"]["code"] == "budget_exceeded"
     assert [line for line in lines(log) if line.startswith("begin")] == ["begin read 0"]
 
 
 async def test_job_within_its_bounds_completes(boxed: Settings) -> None:
     async with hosting(replace(boxed, daily_budget_usd=4.5)) as host:
-        answer = await host.end((await paid(host, 2, max_cost_usd=3.5))["job_id"])
+        answer = await host.end((await start_paid_turns(host, 2, max_cost_usd=3.5))["job_id"])
         assert (answer["status"], answer["cost_usd"]) == ("completed", pytest.approx(3))
 
 
@@ -176,7 +176,7 @@ async def test_budget_limits_turns_of_many_jobs_at_once(boxed: Settings, upstrea
 async def test_turns_count_to_the_day_on_which_the_job_was_started(settings: Settings, upstream: RunningServer) -> None:
     now = Now()
     now.pass_s(day_start(now()) + DAY_S - HOUR_S - now())  # an hour before midnight
-    priced = replace(given(settings, ledger=ledger(Path("/dev/null"))), daily_budget_usd=2.5)
+    priced = replace(add_tool_servers(settings, ledger=ledger(Path("/dev/null"))), daily_budget_usd=2.5)
     async with hosting(priced, clock=now.clock()) as host:
         asks = script(usage=USED, function_calls=[call("lookup", word="one")])
         job = await host.start(model=MODEL, emulate=asks["emulate"], options={**BOUNDED, **asks["options"]})
@@ -192,7 +192,7 @@ async def test_turns_count_to_the_day_on_which_the_job_was_started(settings: Set
 async def test_turn_without_a_bound_is_not_begun_under_a_budget(settings: Settings, tmp_path: Path) -> None:
     script = calling([call("bad__image")], usage=USED)
     options = {"toolbox": ["bad"], **BOUNDED, "max_cost_usd": 50}
-    async with hosting(given(settings, bad=bad())) as host:
+    async with hosting(add_tool_servers(settings, bad=bad())) as host:
         answer = await host.end((await host.start(model=MODEL, emulate=script, options=options))["job_id"])
     assert answer["error"]["code"] == "budget_exceeded"
     assert "Files and images have no known number of tokens" in answer["error"]["message"]

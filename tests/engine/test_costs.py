@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hosts import Host, hosting, scripted
 from processes import Server, answer_of, serving
-from test_follow_ups import Now, answered, sent
+from test_follow_ups import Now, complete_job, get_response_of
 from test_many import all_done
 from test_tools import creates, runs
 
@@ -147,7 +147,7 @@ async def test_incomplete_run_costs_what_upstream_counted(
     async with hosting(replace(priced, follow=0)) as host:
         started = await host.start(emulate={"end": "never", "reasoning": 0})
         message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "so far"}]}
-        ended = sent(upstream, started["job_id"]) | {
+        ended = get_response_of(upstream, started["job_id"]) | {
             "status": status, "usage": USAGE, "output": [message] if output else [],
         }  # fmt: skip
         upstream.queue_fault(on="retrieve", status=200, body=ended, times=-1)
@@ -216,7 +216,7 @@ def test_budget_for_five_admits_five_of_twenty_starts_over_two_servers(
 
 async def test_finished_job_replaces_its_reservation_with_its_cost(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=2.1)) as host:
-        first = await answered(host, "one", options=DOLLAR)
+        first = await complete_job(host, "one", options=DOLLAR)
         second = await host.start("two", emulate={"duration_s": 1, "usage": USAGE}, options=DOLLAR)
         await host.end(second["job_id"])
         assert 0.32 < (await host.call("agent_list"))["today_usd"] < 0.34
@@ -240,7 +240,7 @@ async def test_budget_is_full_again_at_midnight_utc(priced: Settings) -> None:
     now = Now()
     now.pass_s(day_start(now()) + DAY_S / 2 - now())  # noon
     async with hosting(replace(priced, daily_budget_usd=1.1), clock=now.clock()) as host:
-        await answered(host, "morning", options={**DOLLAR, "metadata": {"emulate": '{"usage": null}'}})
+        await complete_job(host, "morning", options={**DOLLAR, "metadata": {"emulate": '{"usage": null}'}})
         now.pass_s(DAY_S / 2 - 3600)
         assert "budget" in await host.refused("agent_start", prompt="late", options=DOLLAR)
         now.pass_s(2 * 3600)
@@ -293,11 +293,11 @@ async def test_repeated_start_takes_no_more_of_the_budget(priced: Settings, upst
 async def test_follow_up_with_its_history_fits_a_budget(priced: Settings, upstream: RunningServer) -> None:
     searching = {**DOLLAR, "max_tool_calls": 3, "include": ["reasoning.encrypted_content"]}
     async with hosting(replace(priced, daily_budget_usd=20)) as host:
-        first = await answered(host, "one", web_search=True, options=searching)
-    upstream.forget(response_id=sent(upstream, first)["id"])
+        first = await complete_job(host, "one", web_search=True, options=searching)
+    upstream.forget(response_id=get_response_of(upstream, first)["id"])
     async with hosting(replace(priced, daily_budget_usd=20, mode="foreground")) as host:
-        second = await answered(host, "two", previous_job_id=first, options=searching)
-        third = await answered(host, "three", previous_job_id=second, options=searching)
+        second = await complete_job(host, "two", previous_job_id=first, options=searching)
+        third = await complete_job(host, "three", previous_job_id=second, options=searching)
         assert (await host.end(third))["context"] == "rebuilt"
 
 
@@ -364,7 +364,7 @@ async def test_budget_adds_limits_to_ordinary_work(
     assert "input" in estimate["bound_parts"]
     assert "output" in estimate["bound_parts"]
     assert listed["today_usd"] <= budget_usd
-    body = sent(upstream, started["job_id"])
+    body = get_response_of(upstream, started["job_id"])
     assert body["max_output_tokens"] == arguments.get("options", {}).get("max_output_tokens", body["max_output_tokens"])
     assert ("web_search" in str(body.get("tools"))) == bool(body.get("max_tool_calls"))
 
@@ -396,7 +396,9 @@ async def test_budget_of_spent_money_refuses_once_it_is_spent(priced: Settings, 
     counted = replace(priced, daily_budget_usd=USD * 1.5, budget_mode="spent")
     async with hosting(counted) as host:
         running = await host.start("running", emulate={"end": "never"}, preset="deep_research")
-        assert "max_output_tokens" not in {k for k, v in sent(upstream, running["job_id"]).items() if v is not None}
+        assert "max_output_tokens" not in {
+            k for k, v in get_response_of(upstream, running["job_id"]).items() if v is not None
+        }
         for prompt in ("one", "two"):
             started = await host.start(prompt, emulate={"duration_s": 1, "usage": USAGE})
             await host.end(started["job_id"])
@@ -421,11 +423,13 @@ PARTLY: dict[str, tuple[Any, dict[str, int] | None]] = {
 }
 
 
-async def ended_with(host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any) -> str:
+async def complete_with_usage(
+    host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any
+) -> str:
     """A job that completed with this usage."""
     started = await host.start(prompt, emulate={"end": "never", "reasoning": 0}, **more)
     message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "done"}]}
-    ended = sent(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}
+    ended = get_response_of(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}
     upstream.queue_fault(on="retrieve", status=200, body=ended)
     assert (await host.end(started["job_id"]))["status"] == "completed"
     return started["job_id"]
@@ -437,7 +441,7 @@ async def test_partly_unknown_usage_keeps_its_reservation_and_has_no_cost(
 ) -> None:
     usage, known = PARTLY[name]
     async with hosting(replace(priced, follow=0, daily_budget_usd=1.1)) as host:
-        job_id = await ended_with(host, upstream, usage, options=DOLLAR)
+        job_id = await complete_with_usage(host, upstream, usage, options=DOLLAR)
         listed = await host.call("agent_list")
         shown = {} if known is None else await usage_of(host, job_id)
         assert "2.00 USD" in await host.refused("agent_start", prompt="two", options=DOLLAR)
@@ -465,19 +469,19 @@ async def test_usage_is_read_by_the_names_of_chat_completions_too(
     priced: Settings, upstream: RunningServer, usage: dict[str, Any]
 ) -> None:
     async with hosting(replace(priced, follow=0)) as host:
-        job_id = await ended_with(host, upstream, usage)
+        job_id = await complete_with_usage(host, upstream, usage)
         assert rows(await host.call("agent_list")) == {job_id: USD}
 
 
 async def test_completed_response_without_input_tokens_has_no_cost(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, follow=0)) as host:
-        job_id = await ended_with(host, upstream, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
+        job_id = await complete_with_usage(host, upstream, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
         assert rows(await host.call("agent_list")) == {job_id: None}
 
 
 async def test_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, follow=0, daily_budget_usd=10)) as host:
-        before = await ended_with(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
+        before = await complete_with_usage(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
         refusal = await host.refused("agent_start", prompt="two", previous_job_id=before, options=DOLLAR)
     assert "tokens of the previous job are not known" in refusal
 

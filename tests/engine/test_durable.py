@@ -436,7 +436,7 @@ async def test_run_that_silently_ignores_background_is_held_open(settings: Setti
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
         assert answer["lasts"] == "while this server runs"
         assert (await host.end(started["job_id"]))["output"] == "kept"
-        await learned(host)
+        await wait_until_learned(host)
         asked = counters(upstream)["retrieves"]
         second = await host.start(emulate={"duration_s": 2, "text": "again"}, previous_job_id=started["job_id"])
         assert (await host.end(second["job_id"]))["context"] == "rebuilt"
@@ -444,7 +444,7 @@ async def test_run_that_silently_ignores_background_is_held_open(settings: Setti
     assert counters(upstream)["retrieves"] == asked  # what was learned holds
 
 
-async def learned(host: Host) -> None:
+async def wait_until_learned(host: Host) -> None:
     """Wait until the endpoint is known to run nothing in the background."""
     engine = await host.app.engine()
     with anyio.fail_after(10):
@@ -469,7 +469,7 @@ async def test_server_without_gets_holds_its_runs_and_is_known_after_one(
     upstream.queue_fault(on="retrieve", times=-1, **answer)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 8, "text": "kept"})
-        await learned(host)
+        await wait_until_learned(host)
         seen = await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
         assert seen["lasts"] == "while this server runs"
         assert (await host.end(started["job_id"]))["output"] == "kept"

@@ -148,7 +148,7 @@ def mend(upstream: RunningServer) -> None:
     httpx2.delete(f"{upstream.url}/_emulator/faults").raise_for_status()
 
 
-async def adopted(host: Host, job_id: str, response_id: str) -> dict[str, Any]:
+async def adopt_response(host: Host, job_id: str, response_id: str) -> dict[str, Any]:
     """The job's end, after a person found its response at the provider."""
     engine = await host.app.engine()
     await engine.adopt(job_id, response_id)
@@ -177,7 +177,7 @@ async def test_post_closed_after_it_was_accepted_is_paid_once_and_its_result_is_
         assert started["error"]["code"] == "start_unconfirmed"
         [run] = runs(upstream)
         assert run["metadata"]["job_id"] == started["job_id"], "by this a person finds it"
-        assert (await adopted(host, started["job_id"], run["id"]))["output"] == "paid once"
+        assert (await adopt_response(host, started["job_id"], run["id"]))["output"] == "paid once"
     assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
 
 
@@ -192,7 +192,7 @@ async def test_post_reset_after_it_was_accepted_is_paid_once_and_its_result_is_f
         assert (await host.end(started["job_id"]))["error"]["code"] == "start_unconfirmed"
         await line.mend()
         [run] = runs(upstream)
-        assert (await adopted(host, started["job_id"], run["id"]))["output"] == "paid once"
+        assert (await adopt_response(host, started["job_id"], run["id"]))["output"] == "paid once"
     assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
 
 
@@ -218,7 +218,7 @@ async def test_post_without_an_answer_is_shown_at_once_and_never_sent_again(
         assert (await after.end((await after.start(emulate={"duration_s": 1}))["job_id"]))["status"] == "completed"
         assert await after.end(started["job_id"]) == answer
         for run in runs(upstream)[:accepted]:
-            assert (await adopted(after, started["job_id"], run["id"]))["output"] == "paid once"
+            assert (await adopt_response(after, started["job_id"], run["id"]))["output"] == "paid once"
     assert counters(upstream)["creates_by_request_id"][request_id] == 1
     assert counters(upstream)["accepted"] == accepted + 1
 

@@ -18,7 +18,7 @@ def counters(upstream: RunningServer) -> dict[str, Any]:
     return upstream.emulator.counters()
 
 
-async def told_after(host: Host, job_id: str, before: str) -> str:
+async def wait_for_activity(host: Host, job_id: str, before: str) -> str:
     """Return the activity of a running job once it differs."""
     with anyio.fail_after(20):
         while (told := (await host.call("agent_poll", job_id=job_id, wait_s=1)).get("activity", "")) == before:
@@ -52,7 +52,7 @@ async def test_progress_before_a_pause_of_the_stream_is_stored_during_it(setting
         async with hosting(replace(settings, base_url=slow.base_url), speed=1.0) as host:
             # Its first events come at once; the next one is a keepalive, half a minute later.
             started = await host.start(emulate={"duration_s": 600, "searches": 2})
-            assert await told_after(host, started["job_id"], "")
+            assert await wait_for_activity(host, started["job_id"], "")
             await host.call("agent_cancel", job_id=started["job_id"])
 
 
@@ -61,13 +61,13 @@ async def test_progress_is_stored_once_the_database_accepts_it(
 ) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 3000, "searches": 200, "length": 50_000})
-        before = await told_after(host, started["job_id"], "")
+        before = await wait_for_activity(host, started["job_id"], "")
         other = sqlite3.connect(settings.data_path() / "jobs.db", isolation_level=None, check_same_thread=False)
         with closing(other):
             await anyio.to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")  # our own loop may have to let go first
             await eventually(lambda: "the progress of streams (1) cannot be written" in caplog.text, 30)
             other.execute("ROLLBACK")
-        assert await told_after(host, started["job_id"], before)
+        assert await wait_for_activity(host, started["job_id"], before)
         assert counters(upstream)["streams"] == 0, "the stream was read on"
         await host.call("agent_cancel", job_id=started["job_id"])
 

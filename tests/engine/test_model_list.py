@@ -50,7 +50,7 @@ class Models:
 
 
 @asynccontextmanager
-async def looked_at(
+async def run_doctor(
     settings: Settings, model: str, card: Answer, *pages: tuple[str, Any], asked: list[str] | None = None
 ) -> AsyncGenerator[dict[str, Finding]]:
     """Return the findings of `doctor` at an endpoint with these answers."""
@@ -102,7 +102,7 @@ LISTED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
 async def test_model_that_only_the_list_has_is_available(
     settings: Settings, model: str, pages: list[tuple[str, Any]]
 ) -> None:
-    async with looked_at(settings, model, NOT_FOUND, *pages) as found:
+    async with run_doctor(settings, model, NOT_FOUND, *pages) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
         assert found["model"].text == f"{model} is there"
 
@@ -120,7 +120,7 @@ NO_CARD: dict[str, Answer] = {
 
 @pytest.mark.parametrize("card", NO_CARD.values(), ids=NO_CARD)
 async def test_list_overrides_the_answer_for_the_single_model(settings: Settings, card: Answer) -> None:
-    async with looked_at(settings, "gpt-5", card, ("", {"data": cards("gpt-5")})) as found:
+    async with run_doctor(settings, "gpt-5", card, ("", {"data": cards("gpt-5")})) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
 
 
@@ -138,7 +138,7 @@ async def test_list_overrides_the_answer_for_the_single_model(settings: Settings
 async def test_model_that_the_list_lacks_is_reported_with_the_nearest_names(
     settings: Settings, model: str, names: list[str], near: str
 ) -> None:
-    async with looked_at(settings, model, NOT_FOUND, ("", {"data": cards(*names)})) as found:
+    async with run_doctor(settings, model, NOT_FOUND, ("", {"data": cards(*names)})) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "problem")
         assert found["model"].text.endswith(f"does not list {model}")
         assert found["model"].fix.partition(" has: ")[2].startswith(near)
@@ -159,7 +159,7 @@ async def test_model_that_the_list_lacks_is_reported_with_the_nearest_names(
 async def test_endpoint_without_a_list_is_reported_as_such(
     settings: Settings, card: Answer, listing: Any, state: str, words: str
 ) -> None:
-    async with looked_at(settings, "gpt-5", card, ("", listing)) as found:
+    async with run_doctor(settings, "gpt-5", card, ("", listing)) as found:
         assert found["upstream"].state == state
         assert words in found["upstream"].text
         assert "OPENAI_" in found["upstream"].fix
@@ -176,6 +176,6 @@ async def test_endpoint_without_a_list_is_reported_as_such(
 )
 async def test_endless_list_and_list_at_another_host_are_not_read(settings: Settings, page: JSON) -> None:
     asked: list[str] = []
-    async with looked_at(settings, "gpt-5", NOT_FOUND, ("", page), ("a", page), asked=asked) as found:
+    async with run_doctor(settings, "gpt-5", NOT_FOUND, ("", page), ("a", page), asked=asked) as found:
         assert found["model"].state == "problem"
     assert len(asked) <= 3

@@ -16,7 +16,7 @@ AT_ONCE = 20  # requests for one response that may come together
 A_SECOND = 2  # further requests per second
 
 
-def asked(emulator: Emulator) -> dict[str, list[float]]:
+def list_request_times(emulator: Emulator) -> dict[str, list[float]]:
     """Return the times of all requests for each response, by its id."""
     times: dict[str, list[float]] = {}
     for entry in emulator.log():
@@ -27,7 +27,7 @@ def asked(emulator: Emulator) -> dict[str, list[float]]:
 
 def check_rates(emulator: Emulator, speed: float = SPEED) -> None:
     """Check that no response was requested more often than allowed, by the seconds of our own clock."""
-    for response_id, times in asked(emulator).items():
+    for response_id, times in list_request_times(emulator).items():
         for number, at in enumerate(times, 1):
             most = AT_ONCE + A_SECOND * (at - times[0]) * speed
             assert number <= most, f"{number} requests for {response_id} in {at - times[0]:.3f} s at {speed:g}x"
@@ -65,7 +65,7 @@ async def test_response_is_never_polled_in_a_storm(
         kinds = [event.kind for event in (await engine.result(started["job_id"])).events]
     assert answer["status"] == "completed"
     check_rates(upstream.emulator)
-    assert sum(map(len, asked(upstream.emulator).values())) <= 45
+    assert sum(map(len, list_request_times(upstream.emulator).values())) <= 45
     assert all(one != other for one, other in pairwise(kinds)), kinds
     assert len(kinds) <= 9, kinds
 

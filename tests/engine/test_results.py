@@ -45,7 +45,7 @@ def size(answer: dict[str, Any]) -> int:
     return len(dumps(answer).encode())
 
 
-async def done(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
+async def run_job(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
     """The end of a job that runs this script."""
     started = await host.start(emulate={"duration_s": 1, **emulate}, options=options or {})
     return await host.end(started["job_id"])
@@ -90,7 +90,7 @@ async def test_pages_together_are_the_text_byte_for_byte(
 ) -> None:
     text = (unit * chars)[:chars]
     async with hosting(settings) as host:
-        answer = await done(host, text=text)
+        answer = await run_job(host, text=text)
         for limit in limits:
             put_together = "".join(await pages(host, answer["job_id"], limit))
             assert put_together == text
@@ -100,7 +100,7 @@ async def test_pages_together_are_the_text_byte_for_byte(
 
 async def test_offset_beyond_the_end_or_within_a_character_breaks_nothing(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, text="äöü")
+        answer = await run_job(host, text="äöü")
         within = await host.call("agent_result", job_id=answer["job_id"], offset=1)
         beyond = await host.call("agent_result", job_id=answer["job_id"], offset=10**12)
         refused = await host.refused("agent_result", job_id=answer["job_id"], offset=-1)
@@ -115,7 +115,7 @@ async def test_offset_beyond_the_end_or_within_a_character_breaks_nothing(settin
 async def test_offsets_of_an_outline_lead_to_its_headings(settings: Settings) -> None:
     text = LISTING + "filler. " * 2_000 + "\n\n# Last\n"
     async with hosting(settings) as host:
-        answer = await done(host, text=text)
+        answer = await run_job(host, text=text)
         outline = [entry for page in await pages(host, answer["job_id"], 500, "outline") for entry in page]
         read = [
             (await host.call("agent_result", job_id=answer["job_id"], offset=entry["offset"], max_bytes=500))["output"]
@@ -130,7 +130,7 @@ async def test_offsets_of_an_outline_lead_to_its_headings(settings: Settings) ->
 
 async def test_sources_are_listed_once_cited_ones_first_by_pages(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
+        answer = await run_job(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
         found = [entry for page in await pages(host, answer["job_id"], 700, "sources") for entry in page]
         at_once = (await host.call("agent_result", job_id=answer["job_id"], part="sources"))["sources"]
     assert found == at_once
@@ -143,7 +143,7 @@ async def test_sources_are_listed_once_cited_ones_first_by_pages(settings: Setti
 async def test_items_show_what_was_done_without_pictures(settings: Settings) -> None:
     tools = [{"type": "web_search"}, {"type": "image_generation"}, {"type": "code_interpreter"}]
     async with hosting(settings) as host:
-        answer = await done(
+        answer = await run_job(
             host, {"tools": tools, "include": ["reasoning.encrypted_content"]}, searches=3, images=1, image_px=64,
             container_files=[{"filename": "a.csv", "text": "1"}], text="Here.",
         )  # fmt: skip
@@ -160,8 +160,8 @@ async def test_items_show_what_was_done_without_pictures(settings: Settings) -> 
 
 async def test_reasoning_is_its_summaries_or_an_empty_text(settings: Settings) -> None:
     async with hosting(settings) as host:
-        with_summary = await done(host, {"reasoning_summary": "auto"}, reasoning=3)
-        without = await done(host, reasoning=1)
+        with_summary = await run_job(host, {"reasoning_summary": "auto"}, reasoning=3)
+        without = await run_job(host, reasoning=1)
         told = "".join(await pages(host, with_summary["job_id"], 500, "reasoning"))
         nothing = await host.call("agent_result", job_id=without["job_id"], part="reasoning")
     assert told.count("This is emulated reasoning") == 3
@@ -171,8 +171,8 @@ async def test_reasoning_is_its_summaries_or_an_empty_text(settings: Settings) -
 async def test_usage_is_what_upstream_counted_or_empty(settings: Settings) -> None:
     counts = {"input_tokens": 1000, "output_tokens": 500, "output_tokens_details": {"reasoning_tokens": 400}}
     async with hosting(settings) as host:
-        counted = await done(host, usage=counts)
-        uncounted = await done(host, usage=None)
+        counted = await run_job(host, usage=counts)
+        uncounted = await run_job(host, usage=None)
         usage = (await host.call("agent_result", job_id=counted["job_id"], part="usage"))["usage"]
         nothing = (await host.call("agent_result", job_id=uncounted["job_id"], part="usage"))["usage"]
     assert usage == {
@@ -229,7 +229,7 @@ async def test_partial_text_can_be_read_while_the_job_runs_and_nothing_else(sett
 async def test_every_part_of_every_finished_job_keeps_its_size(settings: Settings, part: str) -> None:
     async with hosting(settings) as host:
         for end in ("completed", "failed", "incomplete", "refusal"):
-            answer = await done(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
+            answer = await run_job(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
             for max_bytes in (500, 4_000):
                 got = await host.call("agent_result", job_id=answer["job_id"], part=part, max_bytes=max_bytes)
                 assert size(got) <= max_bytes + ENVELOPE_BYTES
@@ -249,7 +249,7 @@ async def test_finished_result_is_a_markdown_file_that_the_poll_names(settings: 
             options={"tools": [{"type": "web_search"}]},
         )
         answer = await host.end(started["job_id"])
-        failed = await done(host, end="failed", length=0)
+        failed = await run_job(host, end="failed", length=0)
         job = (await (await host.app.engine()).result(started["job_id"])).job
         await host.start(emulate={"duration_s": 1}, batch="b")
         rows = await host.call("agent_poll", batch="b")
@@ -281,7 +281,7 @@ async def test_title_of_the_widest_letters_is_a_valid_file_name(settings: Settin
 
 async def test_result_is_not_written_without_a_result_folder(settings: Settings, tmp_path: Path) -> None:
     async with hosting(settings) as host:
-        answer = await done(host)
+        answer = await run_job(host)
     assert "result_path" not in answer
     assert not [name for name in below(tmp_path) if name.endswith(".md")]
 
@@ -303,7 +303,7 @@ LAKE: dict[str, Any] = {
 )
 async def test_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_schema: dict[str, Any]) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": json_schema})
+        answer = await run_job(host, {"json_schema": json_schema})
     lake = json.loads(answer["output"])
     assert isinstance(lake["name"], str)
     assert isinstance(lake["area_km2"], int | float)
@@ -322,7 +322,7 @@ async def test_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_
 )
 async def test_answer_that_does_not_fit_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
+        answer = await run_job(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
     assert answer["status"] == "completed"
     assert answer["output"] == text
     assert why in answer["invalid"]
@@ -330,7 +330,7 @@ async def test_answer_that_does_not_fit_its_schema_is_reported(settings: Setting
 
 async def test_cut_answer_is_not_blamed_on_its_schema(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": LAKE}, end="incomplete")
+        answer = await run_job(host, {"json_schema": LAKE}, end="incomplete")
     assert answer["error"]["code"] == "max_output_tokens"
     assert "invalid" not in answer
 
@@ -383,7 +383,7 @@ async def test_prompts_are_ours_if_nothing_can_be_opened(settings: Settings, tmp
 async def test_job_and_its_full_output_are_resources(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         running_job = await host.start(emulate={"end": "never"})
-        answer = await done(host, length=61_000)
+        answer = await run_job(host, length=61_000)
         templates = [each.uri_template for each in (await host.client.list_resource_templates()).resource_templates]
         going_on = await resource(host, f"job://{running_job['job_id']}")
         ended = await resource(host, f"job://{answer['job_id']}")

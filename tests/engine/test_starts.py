@@ -19,7 +19,7 @@ from agent_jobs.settings import Settings
 ENDLESS = {"end": "never"}
 
 
-def undelivered(listed: dict[str, Any]) -> set[str]:
+def list_undelivered(listed: dict[str, Any]) -> set[str]:
     return {row["job_id"] for row in listed["jobs"] if row.get("undelivered")}
 
 
@@ -85,9 +85,9 @@ def test_poll_cancelled_as_the_job_ends_delivers_only_if_it_was_answered(
             while listed["counts"].get("completed") != number + 1:
                 listed = one.call("agent_list")
             # An answer is noted down after it was given.
-            while one.answered(poll) and started["job_id"] in undelivered(listed):
+            while one.answered(poll) and started["job_id"] in list_undelivered(listed):
                 listed = one.call("agent_list")
-            assert (started["job_id"] in undelivered(listed)) == (not one.answered(poll))
+            assert (started["job_id"] in list_undelivered(listed)) == (not one.answered(poll))
 
 
 async def test_result_of_a_cancelled_poll_is_delivered_to_the_next_start(
@@ -109,7 +109,7 @@ async def test_result_of_a_cancelled_poll_is_delivered_to_the_next_start(
             monkeypatch.setattr(engine, "poll", cancelled_at_the_end)
             await host.call("agent_poll", job_id=first["job_id"])
         monkeypatch.undo()
-        assert undelivered(await host.call("agent_list")) == {first["job_id"]}
+        assert list_undelivered(await host.call("agent_list")) == {first["job_id"]}
         again = await host.start(**same)
         assert (again["job_id"], again["output"], again["duplicate"]) == (first["job_id"], "paid once", True)
         await eventually_delivered(host)
@@ -119,7 +119,7 @@ async def test_result_of_a_cancelled_poll_is_delivered_to_the_next_start(
 
 async def eventually_delivered(host: Host) -> None:
     with anyio.fail_after(10):
-        while undelivered(await host.call("agent_list")):
+        while list_undelivered(await host.call("agent_list")):
             pass
 
 
