@@ -1,4 +1,4 @@
-"""The errors of agent-jobs: one class for each thing that the caller can do about it.
+"""The errors of agent-jobs: a class for each thing that the caller can do about it.
 
 Every message is one sentence for the reader of a tool answer: what is wrong and what to do next.
 
@@ -7,14 +7,14 @@ AgentJobsError
 ├── RequestError            the arguments of this call must be changed
 │   ├── JobNotFoundError    ask for a job that exists
 │   └── BudgetError         the day's budget does not allow it: wait, or raise the budget
-├── StoreError              the database cannot be read or written; nothing was spent
-├── ToolServerError         one of the user's tool servers failed: continue without it, or fix it
+├── StoreError              the database does not take or give data; nothing was spent
+├── ToolServerError         one of the user's tool servers does not do as asked: do without it, or see to it
 └── UpstreamError           the Responses API
     ├── UnsentError         nothing left this machine: repeat freely
     ├── BusyError           refused for now and not accepted: repeat after `retry_after_s`
     ├── UnclearError        no usable answer: a GET may be repeated, a POST must not
     └── RefusedError        read and refused: change the request
-        ├── AccountError    key, permission or credit: the user must act, then it may be repeated
+        ├── AccountError    key, permission or credit: a person must act, then it may be repeated
         └── MissingError    upstream does not know this response
 """
 
@@ -24,7 +24,7 @@ from typing import cast
 
 
 class AgentJobsError(Exception):
-    """A failure that this program expects; its text may be shown to a model."""
+    """Anything that this program expects to go wrong; its text may be shown to a model."""
 
 
 class ConfigError(AgentJobsError):
@@ -40,28 +40,28 @@ class JobNotFoundError(RequestError):
 
 
 class BudgetError(RequestError):
-    """The day's budget does not cover what this may cost; nothing was started."""
+    """What this may cost is not left of the day's budget; nothing was started."""
 
 
 class StoreError(AgentJobsError):
-    """The database cannot be read or written."""
+    """The database does not take or give data."""
 
 
 class ToolServerError(AgentJobsError):
-    """One of the user's tool servers does not start or does not answer."""
+    """One of the user's tool servers does not start, or does not answer."""
 
 
 class UpstreamError(AgentJobsError):
-    """The Responses API did not do what was asked.
+    """The Responses API did not do as asked.
 
     Args:
-        message: One sentence, in upstream's words if it gave any.
+        message: One sentence in upstream's words where it gave any.
         code: Upstream's `error.code` (or `error.type`) as text, for instance `model_not_found`.
         param: The parameter that upstream names.
-        status: The HTTP status; None without an answer.
+        status: The HTTP status, None when there was no answer.
         request_id: Upstream's `x-request-id`, for its support.
-        retry_after_s: Seconds that upstream asked to wait.
-        fix: A remedy for a person at a terminal, if one is known.
+        retry_after_s: How long upstream asked to wait.
+        fix: What a person at a terminal may do about it, where that is known.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class BusyError(UpstreamError):
 
 
 class UnclearError(UpstreamError):
-    """There is no usable answer. A GET may be repeated; a POST must not, because it may have been accepted."""
+    """There is no usable answer: a GET may be repeated, a POST must not, for it may have been accepted."""
 
 
 class RefusedError(UpstreamError):
@@ -101,7 +101,7 @@ class RefusedError(UpstreamError):
 
 
 class AccountError(RefusedError):
-    """The key, its permissions or the account's credit: the user must act."""
+    """The key, its permissions or the account's credit: a person must act."""
 
 
 class MissingError(RefusedError):
