@@ -119,7 +119,7 @@ class Launcher:
         if job.cancel_requested_at is not None:
             await self._finalizer.save_job(job.mark_cancelled(now))
         elif job.status is Status.PENDING and now - job.created_at > PENDING_MAX_S:
-            why = "Upstream could not be reached for a week. Nothing was sent."
+            why = "Upstream could not be reached for a week, so nothing was sent."
             await self._finalizer.fail_job(job, "deadline_exceeded", why)
         elif turn > 1 and job.overdue_s(now, self._limits.job_timeout_s) >= 0:
             await self._finalizer.fail_job(job, "deadline_exceeded", f"Its time limit passed before turn {turn} began.")

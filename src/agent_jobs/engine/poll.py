@@ -175,7 +175,7 @@ class Poller:
         where = f"{why} with OPENAI_BASE_URL={redacted_url(job.turn.base_url)}"
         response_id = job.turn.response_id
         if job.status is Status.PENDING:
-            await self._finalizer.fail_job(job, "endpoint_lost", f"{where} for a week. Nothing was sent.")
+            await self._finalizer.fail_job(job, "endpoint_lost", f"{where} for a week, so nothing was sent.")
         elif response_id is None:
             message = f"Its process ended before upstream named an id. {where}."
             await self._finalizer.fail_job(job, "start_unconfirmed", message)
