@@ -18,6 +18,10 @@ AgentJobsError
         └── MissingError    upstream does not know this response
 """
 
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import cast
+
 
 class AgentJobsError(Exception):
     """Anything that this program expects to go wrong; its text may be shown to a model."""
@@ -102,3 +106,30 @@ class AccountError(RefusedError):
 
 class MissingError(RefusedError):
     """Upstream does not know this response (any more, or not yet)."""
+
+
+@contextmanager
+def ungroup() -> Generator[None]:
+    """Raise the first error of a task group itself, without the group that wraps it.
+
+    Enter it before the task group, so that callers can catch the error by its class.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        first = next(walk_leaves(group))
+        context = first.__context__
+        try:
+            raise first
+        finally:
+            # Python has made the group the context of its own member, which sends readers of causes round in a circle.
+            first.__context__ = context
+
+
+def walk_leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, or if it is a group, all errors in it, in their order."""
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+        yield from walk_leaves(member)

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from test_agent_loop import bad, call, calling, given, outputs
+from test_agent_loop import add_tool_servers, bad, call, calling, outputs
 from test_toolbox import WebServer
 
 from agent_jobs.settings import Settings
@@ -72,7 +72,7 @@ def check(read: dict[str, str]) -> None:
 
 
 async def test_what_a_server_writes_is_repaired_or_answered_with_an_error_at_once(settings: Settings) -> None:
-    async with hosting(given(settings, bad=bad("marked", timeout_s=600))) as host:
+    async with hosting(add_tool_servers(settings, bad=bad("marked", timeout_s=600))) as host:
         check(await told(host, "bad"))
 
 
@@ -91,7 +91,7 @@ NO_ANSWERS = [
 
 
 async def test_what_is_no_answer_ends_no_call(settings: Settings) -> None:
-    async with hosting(given(settings, bad=bad(timeout_s=600))) as host:
+    async with hosting(add_tool_servers(settings, bad=bad(timeout_s=600))) as host:
         script = calling([call("bad__raw", line=f"{line}\n{answer()}") for line in NO_ANSWERS])
         job = await host.start(emulate=script, options={"toolbox": ["bad/raw"]})
         assert (await host.end(job["job_id"]))["output"] == "the end"
@@ -146,7 +146,9 @@ async def hosting_web(settings: Settings, events: str) -> AsyncGenerator[Host]:
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-            async with hosting(given(settings, web={"url": url, "approval": "never", "timeout_s": 600})) as host:
+            async with hosting(
+                add_tool_servers(settings, web={"url": url, "approval": "never", "timeout_s": 600})
+            ) as host:
                 yield host
             server.should_exit = True
 

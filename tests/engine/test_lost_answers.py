@@ -40,7 +40,7 @@ async def test_answer_is_retrieved_when_its_stream_was_read_in_part_only(
     assert (answer["status"], answer["output"]) == ("completed", TEXT)
 
 
-async def test_streamed_text_is_the_answer_where_upstream_never_gives_it_again(
+async def test_streamed_text_is_the_answer_if_upstream_never_returns_it(
     settings: Settings, upstream: RunningServer
 ) -> None:
     faults = [{"completed_empty": 99, "eof_without_terminal": True}]

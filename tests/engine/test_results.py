@@ -1,4 +1,4 @@
-"""What a job brought, part by part: through the tools, prompts and resources, over the emulated upstream."""
+"""Parts of a job's result: through the tools, prompts and resources, over the emulated upstream."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def size(answer: dict[str, Any]) -> int:
     return len(dumps(answer).encode())
 
 
-async def done(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
+async def run_job(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
     """The end of a job that runs this script."""
     started = await host.start(emulate={"duration_s": 1, **emulate}, options=options or {})
     return await host.end(started["job_id"])
@@ -85,12 +85,12 @@ async def pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> 
     ],
     ids=["empty", "mixed", "one word", "CJK", "flags", "right to left", "a million mixed", "a million CJK"],
 )
-async def test_pages_put_together_are_the_text_byte_for_byte(
+async def test_pages_together_are_the_text_byte_for_byte(
     settings: Settings, chars: int, limits: tuple[int, ...], unit: str
 ) -> None:
     text = (unit * chars)[:chars]
     async with hosting(settings) as host:
-        answer = await done(host, text=text)
+        answer = await run_job(host, text=text)
         for limit in limits:
             put_together = "".join(await pages(host, answer["job_id"], limit))
             assert put_together == text
@@ -98,9 +98,9 @@ async def test_pages_put_together_are_the_text_byte_for_byte(
     assert answer.get("bytes", chars and len(text.encode())) == len(text.encode())
 
 
-async def test_an_offset_beyond_the_end_or_within_a_character_breaks_nothing(settings: Settings) -> None:
+async def test_offset_beyond_the_end_or_within_a_character_breaks_nothing(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, text="äöü")
+        answer = await run_job(host, text="äöü")
         within = await host.call("agent_result", job_id=answer["job_id"], offset=1)
         beyond = await host.call("agent_result", job_id=answer["job_id"], offset=10**12)
         refused = await host.refused("agent_result", job_id=answer["job_id"], offset=-1)
@@ -112,10 +112,10 @@ async def test_an_offset_beyond_the_end_or_within_a_character_breaks_nothing(set
 # Parts.
 
 
-async def test_the_offsets_of_an_outline_lead_to_its_headings(settings: Settings) -> None:
+async def test_offsets_of_an_outline_lead_to_its_headings(settings: Settings) -> None:
     text = LISTING + "filler. " * 2_000 + "\n\n# Last\n"
     async with hosting(settings) as host:
-        answer = await done(host, text=text)
+        answer = await run_job(host, text=text)
         outline = [entry for page in await pages(host, answer["job_id"], 500, "outline") for entry in page]
         read = [
             (await host.call("agent_result", job_id=answer["job_id"], offset=entry["offset"], max_bytes=500))["output"]
@@ -128,9 +128,9 @@ async def test_the_offsets_of_an_outline_lead_to_its_headings(settings: Settings
     assert [page.startswith(start) for page, start in zip(read, starts, strict=True)] == [True] * 4
 
 
-async def test_sources_are_told_once_each_the_cited_ones_first_and_by_pages(settings: Settings) -> None:
+async def test_sources_are_listed_once_cited_ones_first_by_pages(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
+        answer = await run_job(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
         found = [entry for page in await pages(host, answer["job_id"], 700, "sources") for entry in page]
         at_once = (await host.call("agent_result", job_id=answer["job_id"], part="sources"))["sources"]
     assert found == at_once
@@ -140,10 +140,10 @@ async def test_sources_are_told_once_each_the_cited_ones_first_and_by_pages(sett
     assert found[-1]["cited"] == 0
 
 
-async def test_items_tell_what_was_done_and_hold_no_picture(settings: Settings) -> None:
+async def test_items_show_what_was_done_without_pictures(settings: Settings) -> None:
     tools = [{"type": "web_search"}, {"type": "image_generation"}, {"type": "code_interpreter"}]
     async with hosting(settings) as host:
-        answer = await done(
+        answer = await run_job(
             host, {"tools": tools, "include": ["reasoning.encrypted_content"]}, searches=3, images=1, image_px=64,
             container_files=[{"filename": "a.csv", "text": "1"}], text="Here.",
         )  # fmt: skip
@@ -158,21 +158,21 @@ async def test_items_tell_what_was_done_and_hold_no_picture(settings: Settings) 
     assert "gAAAA" not in dumps(items)
 
 
-async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Settings) -> None:
+async def test_reasoning_is_its_summaries_or_an_empty_text(settings: Settings) -> None:
     async with hosting(settings) as host:
-        with_summary = await done(host, {"reasoning_summary": "auto"}, reasoning=3)
-        without = await done(host, reasoning=1)
+        with_summary = await run_job(host, {"reasoning_summary": "auto"}, reasoning=3)
+        without = await run_job(host, reasoning=1)
         told = "".join(await pages(host, with_summary["job_id"], 500, "reasoning"))
         nothing = await host.call("agent_result", job_id=without["job_id"], part="reasoning")
     assert told.count("This is emulated reasoning") == 3
     assert nothing == {"job_id": without["job_id"], "reasoning": ""}
 
 
-async def test_usage_is_what_upstream_counted_and_empty_where_it_did_not(settings: Settings) -> None:
+async def test_usage_is_what_upstream_counted_or_empty(settings: Settings) -> None:
     counts = {"input_tokens": 1000, "output_tokens": 500, "output_tokens_details": {"reasoning_tokens": 400}}
     async with hosting(settings) as host:
-        counted = await done(host, usage=counts)
-        uncounted = await done(host, usage=None)
+        counted = await run_job(host, usage=counts)
+        uncounted = await run_job(host, usage=None)
         usage = (await host.call("agent_result", job_id=counted["job_id"], part="usage"))["usage"]
         nothing = (await host.call("agent_result", job_id=uncounted["job_id"], part="usage"))["usage"]
     assert usage == {
@@ -181,7 +181,7 @@ async def test_usage_is_what_upstream_counted_and_empty_where_it_did_not(setting
     assert nothing == {}
 
 
-async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
+async def test_meta_shows_how_it_was_sent_without_prompts_within_its_size(
     settings: Settings, upstream: RunningServer
 ) -> None:
     words = "No stream in the background here. " * 14
@@ -203,7 +203,7 @@ async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
     assert small["meta"]["response_id"] == started["response_id"]
 
 
-async def test_what_was_written_so_far_is_read_while_the_job_runs_and_nothing_else_is(settings: Settings) -> None:
+async def test_partial_text_can_be_read_while_the_job_runs_and_nothing_else(settings: Settings) -> None:
     async with hosting(settings) as host:
         script = {"end": "never", "length": 4_000, "duration_s": 2, "reasoning": 3}
         started = await host.start(emulate=script, options={"reasoning_summary": "auto"})
@@ -226,10 +226,10 @@ async def test_what_was_written_so_far_is_read_while_the_job_runs_and_nothing_el
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_every_part_of_every_end_is_an_answer_of_its_size(settings: Settings, part: str) -> None:
+async def test_every_part_of_every_finished_job_keeps_its_size(settings: Settings, part: str) -> None:
     async with hosting(settings) as host:
         for end in ("completed", "failed", "incomplete", "refusal"):
-            answer = await done(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
+            answer = await run_job(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
             for max_bytes in (500, 4_000):
                 got = await host.call("agent_result", job_id=answer["job_id"], part=part, max_bytes=max_bytes)
                 assert size(got) <= max_bytes + ENVELOPE_BYTES
@@ -239,7 +239,7 @@ async def test_every_part_of_every_end_is_an_answer_of_its_size(settings: Settin
 # Results on disk.
 
 
-async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(settings: Settings, tmp_path: Path) -> None:
+async def test_finished_result_is_a_markdown_file_that_the_poll_names(settings: Settings, tmp_path: Path) -> None:
     results = tmp_path / "new" / "results"
     async with hosting(replace(settings, result_dir=results)) as host:
         prompt = "Größe/ändern: *now* 𝔘𝔘𝔘\n" + "x" * 200
@@ -249,7 +249,7 @@ async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(sett
             options={"tools": [{"type": "web_search"}]},
         )
         answer = await host.end(started["job_id"])
-        failed = await done(host, end="failed", length=0)
+        failed = await run_job(host, end="failed", length=0)
         job = (await (await host.app.engine()).result(started["job_id"])).job
         await host.start(emulate={"duration_s": 1}, batch="b")
         rows = await host.call("agent_poll", batch="b")
@@ -272,16 +272,16 @@ def on_disk(folder: Path) -> dict[str, str]:
     return {path.name: path.read_bytes().decode() for path in folder.iterdir() if path.is_file()}
 
 
-async def test_a_title_of_the_widest_letters_is_a_name_that_the_disk_takes(settings: Settings, tmp_path: Path) -> None:
+async def test_title_of_the_widest_letters_is_a_valid_file_name(settings: Settings, tmp_path: Path) -> None:
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
         started = await host.start("𝔘" * 300, emulate={"duration_s": 1})
         answer = await host.end(started["job_id"])
     assert Path(answer["result_path"]).name in on_disk(tmp_path / "results")
 
 
-async def test_without_a_result_folder_no_result_is_written(settings: Settings, tmp_path: Path) -> None:
+async def test_result_is_not_written_without_a_result_folder(settings: Settings, tmp_path: Path) -> None:
     async with hosting(settings) as host:
-        answer = await done(host)
+        answer = await run_job(host)
     assert "result_path" not in answer
     assert not [name for name in below(tmp_path) if name.endswith(".md")]
 
@@ -301,9 +301,9 @@ LAKE: dict[str, Any] = {
     [LAKE, {"schema": LAKE, "name": "lake"}, {**LAKE, "additionalProperties": True}, {"schema": LAKE, "strict": False}],
     ids=["strict", "wrapped", "open", "not strict"],
 )
-async def test_an_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_schema: dict[str, Any]) -> None:
+async def test_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_schema: dict[str, Any]) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": json_schema})
+        answer = await run_job(host, {"json_schema": json_schema})
     lake = json.loads(answer["output"])
     assert isinstance(lake["name"], str)
     assert isinstance(lake["area_km2"], int | float)
@@ -320,22 +320,22 @@ async def test_an_answer_by_a_schema_is_json_that_fits_it(settings: Settings, js
         ("", "not JSON"),
     ],
 )
-async def test_an_answer_that_does_not_fit_its_schema_is_told(settings: Settings, text: str, why: str) -> None:
+async def test_answer_that_does_not_fit_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
+        answer = await run_job(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
     assert answer["status"] == "completed"
     assert answer["output"] == text
     assert why in answer["invalid"]
 
 
-async def test_an_answer_that_was_cut_is_not_blamed_on_its_schema(settings: Settings) -> None:
+async def test_cut_answer_is_not_blamed_on_its_schema(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await done(host, {"json_schema": LAKE}, end="incomplete")
+        answer = await run_job(host, {"json_schema": LAKE}, end="incomplete")
     assert answer["error"]["code"] == "max_output_tokens"
     assert "invalid" not in answer
 
 
-async def test_a_schema_that_cannot_be_strict_is_refused_where_strict_was_asked_for(
+async def test_schema_that_cannot_be_strict_is_refused_if_strict_was_requested(
     settings: Settings, upstream: RunningServer
 ) -> None:
     schema = {"schema": {**LAKE, "required": ["name"]}, "strict": True}
@@ -348,7 +348,7 @@ async def test_a_schema_that_cannot_be_strict_is_refused_where_strict_was_asked_
 # Prompts and resources.
 
 
-async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_path: Path) -> None:
+async def test_presets_are_prompts_including_the_user_s(settings: Settings, tmp_path: Path) -> None:
     own = tmp_path / "presets.toml"
     own.write_text(
         '[quick]\ndescription = "Mine"\n[notes]\ndescription = "Release notes"\nprompt = "Notes on {task}!"\n'
@@ -372,7 +372,7 @@ async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_pat
     assert "job_id" in started
 
 
-async def test_where_nothing_can_be_opened_the_prompts_are_ours(settings: Settings, tmp_path: Path) -> None:
+async def test_prompts_are_ours_if_nothing_can_be_opened(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "presets.toml").write_text("[broken")
     async with hosting(replace(settings, presets=tmp_path / "presets.toml")) as host:
         listed = [prompt.name for prompt in (await host.client.list_prompts()).prompts]
@@ -380,10 +380,10 @@ async def test_where_nothing_can_be_opened_the_prompts_are_ours(settings: Settin
     assert listed == [*our_presets()]
 
 
-async def test_a_job_is_a_resource_and_so_is_its_whole_output(settings: Settings, upstream: RunningServer) -> None:
+async def test_job_and_its_full_output_are_resources(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         running_job = await host.start(emulate={"end": "never"})
-        answer = await done(host, length=61_000)
+        answer = await run_job(host, length=61_000)
         templates = [each.uri_template for each in (await host.client.list_resource_templates()).resource_templates]
         going_on = await resource(host, f"job://{running_job['job_id']}")
         ended = await resource(host, f"job://{answer['job_id']}")

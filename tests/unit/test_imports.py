@@ -11,13 +11,14 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"errors", "clock", "text", "text_file"}
+SHARED = {"backoff", "clock", "errors", "text", "text_file"}
 PURE = {"api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "variable_names"}
 FACE = {"", "app", "engine", "rendering", "request", "jobs", "settings", "api_key", "variable_names", *SHARED}
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
+    "backoff": set(),
     "errors": set(),
     "clock": set(),
     "text": set(),
@@ -52,18 +53,36 @@ ALLOWED: dict[str, set[str]] = {
 #: Which modules of the engine each of them may import. The faces import `engine.engine` alone.
 INSIDE_ENGINE: dict[str, set[str]] = {
     "step_result": set(),
-    "finalize": set(),
-    "on_finish": set(),
+    "limits": set(),
+    "key_pause": set(),
+    "retrieve": set(),
     "stream": set(),
-    "start": set(),
+    "finalize": set(),
+    "on_finish_command": set(),
+    "on_finish": {"on_finish_command"},
+    "replies": set(),
+    "waits": set(),
+    "adopt": set(),
+    "follow_up": set(),
+    "start": {"follow_up"},
     "resend": {"finalize"},
-    "retrieve": {"finalize", "resend"},
+    "adapt": {"limits"},
+    "collect": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
-    "tool_loop": {"finalize", "step_result"},
-    "step": {"background_check", "finalize", "resend", "retrieve", "step_result", "stream", "tool_loop"},
+    "stream_step": {"limits", "resend", "step_result", "stream"},
+    "poll": {"finalize", "key_pause", "limits", "resend", "retrieve", "step_result", "stream", "stream_step"},
+    "launch": {
+        "adapt", "background_check", "finalize", "key_pause", "limits", "resend", "step_result", "stream",
+        "stream_step",
+    },
+    "tool_loop": {"finalize", "limits", "step_result"},
+    "step": {
+        "finalize", "key_pause", "launch", "limits", "poll", "resend", "step_result", "stream", "stream_step",
+        "tool_loop",
+    },
     "worker": {"step", "step_result"},
-    "engine": {"start", "tool_loop", "worker"},
-}
+    "engine": {"adopt", "replies", "start", "waits", "worker"},
+}  # fmt: skip
 
 #: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
 OUTSIDE: dict[str, set[str]] = {

@@ -292,7 +292,7 @@ class _Tools:
             return await self._gathered(ctx, jobs, group, wait_s)
         dialog = can_ask(ctx) and not self._may_approve
         if not dialog:
-            polling = jobs.poll(job_id, wait_s=wait_s, anew=True)
+            polling = jobs.poll(job_id, wait_s=wait_s, new_only=True)
             job = await self._wait(ctx, jobs, polling, wait_s, lambda: group)
             advise = self._answered(jobs, job, waited=wait_s > 0)
             return await self._shown(ctx, jobs, job, waits=waits, advise=advise)
