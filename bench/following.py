@@ -20,7 +20,8 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.stream import StreamReader
 from agent_jobs.jobs.job import Job, Status, Turn
 from agent_jobs.store.base import Store, open_store
-from agent_jobs.upstream.client import Endpoint, ResponsesClient, open_client
+from agent_jobs.upstream.client import ResponsesClient, open_client
+from agent_jobs.upstream.endpoint import Endpoint
 from bench.figures import OURS, Call, Figure, ours, settings
 from bench.peers import ROOT, StdioServer, environment
 from bench.streams import PACE_HZ, run_id

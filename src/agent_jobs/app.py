@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.worker import Worker
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.toolbox.toolbox import Toolbox, ToolServers
-    from agent_jobs.upstream.client import Endpoint, ResponsesClient
+    from agent_jobs.upstream.client import ResponsesClient
+    from agent_jobs.upstream.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -304,7 +305,7 @@ def tool_servers(settings: Settings) -> ToolServers | None:
 
 
 def _endpoint(settings: Settings, key: str) -> Endpoint:
-    from agent_jobs.upstream.client import Endpoint
+    from agent_jobs.upstream.endpoint import Endpoint
 
     return Endpoint.of(
         settings.base_url, key, auth=settings.auth, organization=settings.organization, project=settings.project

@@ -35,7 +35,7 @@ from agent_jobs.request.body import (
 from agent_jobs.request.hosted_tools import resolved
 from agent_jobs.request.options import conversation_of, key_of, max_cost_of, timeout_of, toolbox_of
 from agent_jobs.store.base import Budget, Store, Upload
-from agent_jobs.upstream.client import Endpoint
+from agent_jobs.upstream.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox.toolbox import Toolbox

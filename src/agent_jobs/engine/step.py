@@ -38,7 +38,8 @@ from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, 
 from agent_jobs.request.body import sent_as, sentence_for, with_files
 from agent_jobs.request.hosted_tools import Secret, resolved
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, in_background, redacted_url
+from agent_jobs.upstream.client import ANSWERED_JSON, ResponsesClient, in_background
+from agent_jobs.upstream.endpoint import redacted_url
 
 logger = logging.getLogger(__name__)
 
