@@ -166,14 +166,20 @@ def _read_network_error(error: BaseException) -> Reason | None:
 
 
 def _list_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its causes, and the members of groups on the way."""
-    yield error
-    if isinstance(error, BaseExceptionGroup):
-        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _list_causes(each)
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        yield from _list_causes(cause)
+    """Yield an error, its causes, and the members of groups on the way, each once."""
+    pending = [error]
+    listed: set[int] = set()
+    while pending:
+        each = pending.pop()
+        if id(each) in listed:
+            continue
+        listed.add(id(each))
+        yield each
+        cause = each.__cause__ or each.__context__
+        if cause is not None:
+            pending.append(cause)
+        if isinstance(each, BaseExceptionGroup):
+            pending += reversed(cast("BaseExceptionGroup[BaseException]", each).exceptions)
 
 
 def _find_proxy_setting(scheme: str) -> str:
