@@ -156,7 +156,7 @@ async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settin
 
 def text_part(tmp_path: Path, data: bytes) -> str:
     (tmp_path / "a.txt").write_bytes(data)
-    [part] = gather.parts(gather.gather(["a.txt"], [tmp_path]))
+    [part] = gather.build_content_parts(gather.gather(["a.txt"], [tmp_path]))
     return part["text"]
 
 

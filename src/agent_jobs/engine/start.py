@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import anyio
 
-from agent_jobs.attachments.attachment import described, estimate_tokens, parts
+from agent_jobs.attachments.attachment import build_content_parts, describe_attachments, estimate_tokens
 from agent_jobs.attachments.gather import Attachment, gather
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
@@ -141,7 +141,7 @@ class StartPlanner:
         return Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
-            files=described(attached),
+            files=describe_attachments(attached),
             input_tokens=prompt_tokens + estimate_tokens(attached),
             cost_bound_usd=bound,
             unbounded=unbounded,
@@ -183,7 +183,7 @@ class StartPlanner:
         previous = await self._previous(order.previous_job_id, conversation_of(options))
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options, previous)
-        contents = parts(attached)
+        contents = build_content_parts(attached)
         jobs = [self._job(order, prompt, batch, options, previous, contents, functions) for prompt in order.prompts]
         await self._check_fits(order, jobs[0].turn.request, attached, previous.least_tokens)
         return _Draft(jobs, options, previous, attached)
