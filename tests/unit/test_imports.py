@@ -11,13 +11,14 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"errors", "clock", "text", "text_file"}
+SHARED = {"backoff", "clock", "errors", "text", "text_file"}
 PURE = {"api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "variable_names"}
 FACE = {"", "app", "engine", "rendering", "request", "jobs", "settings", "api_key", "variable_names", *SHARED}
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
+    "backoff": set(),
     "errors": set(),
     "clock": set(),
     "text": set(),

@@ -22,6 +22,7 @@ from mcp_types import (
 from pydantic import TypeAdapter, ValidationError
 
 from agent_jobs import __version__
+from agent_jobs.backoff import exponential
 from agent_jobs.errors import AgentJobsError, ConfigError, ToolServerError
 from agent_jobs.toolbox.config import ServerConfig
 from agent_jobs.toolbox.http_transport import Remote
@@ -33,8 +34,8 @@ from agent_jobs.toolbox.stdio_transport import Child
 MAX_TOOLS, MAX_PAGES = 1_000, 50
 #: How long a call waits to learn why its server ended.
 REASON_S = 2.0
-#: The longest pause between two starts of a server that keeps ending.
-BACKOFF_S = 60.0
+BACKOFF_FIRST_S = 1.0  # before the third start of a server that keeps ending
+BACKOFF_MAX_S = 60.0  # a job would wait longer for a start than a person for the job
 WORDS_CHARS = 300
 
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
@@ -154,9 +155,10 @@ class Connection:
 
     def _failed(self, run: "_Run", why: str) -> None:
         self._failures += 1
-        # The first time may have been bad luck: the next use starts it again at once.
-        pause_s = 0.0 if self._failures == 1 else min(BACKOFF_S, 2.0 ** (self._failures - 2))
-        self._not_before = anyio.current_time() + pause_s
+        self._not_before = anyio.current_time()
+        # A single failure may be an accident: the next use starts the server again at once.
+        if self._failures > 1:
+            self._not_before += exponential(self._failures - 1, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
         run.error = self._error("ended" if run.client is not None else "cannot be started", run, why)
 
     async def _asked(
