@@ -46,16 +46,16 @@ def read_request(line: str) -> tuple[JSONRPCMessage | None, JSONRPCError | None]
     if (message := read_message(line)) is not None:
         return message, None
     code, why = PARSE_ERROR, "This line is not JSON."
-    parsed = _parsed(line)
+    parsed = _parse_json(line)
     if parsed is not _BROKEN:
-        if (message := read_message(_written(parsed))) is not None:
+        if (message := read_message(_write_json(parsed))) is not None:
             return message, None
         code, why = INVALID_REQUEST, "This line is no JSON-RPC message: send one request a line."
-    number = _id_in(line) if parsed is _BROKEN else _id_of_request(parsed)
+    number = _find_id(line) if parsed is _BROKEN else _id_of_request(parsed)
     return None, JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=why))
 
 
-def repaired_answer(text: str, request_id: int | str | None = None) -> str | None:
+def repair_message(text: str, request_id: int | str | None = None) -> str | None:
     """Return a message of a tool server in a form that the SDK reads: repaired, or an error in the place of an answer.
 
     Repaired are byte order marks, bad UTF-8 (as decoded with "replace"), half surrogate pairs, control characters in
@@ -66,8 +66,8 @@ def repaired_answer(text: str, request_id: int | str | None = None) -> str | Non
         request_id: The request that it must answer, where that is certain.
     """
     text = text.lstrip(f"{BOM} \t\r\n")
-    message = _unbatched(_parsed(_without_depths(text))) if text.startswith(("{", "[")) else _BROKEN
-    if message is not _BROKEN and is_message(written := _written(message)):
+    message = _unwrap_batch(_parse_json(_cut_depths(text))) if text.startswith(("{", "[")) else _BROKEN
+    if message is not _BROKEN and is_message(written := _write_json(message)):
         return written
     if message is _BROKEN:
         number, why = id_of_broken_answer(text), "its answer is not JSON"
@@ -81,13 +81,13 @@ def repaired_answer(text: str, request_id: int | str | None = None) -> str | Non
     return error.model_dump_json(by_alias=True, exclude_unset=True)
 
 
-def _parsed(text: str) -> object:
+def _parse_json(text: str) -> object:
     with suppress(ValueError, RecursionError):
         return json.loads(text, strict=False)
     return _BROKEN
 
 
-def _unbatched(message: object) -> object:
+def _unwrap_batch(message: object) -> object:
     """Return the message in a batch of one."""
     if not isinstance(message, list):
         return message
@@ -95,11 +95,11 @@ def _unbatched(message: object) -> object:
     return batch[0] if len(batch) == 1 else batch
 
 
-def _written(message: object) -> str:
+def _write_json(message: object) -> str:
     return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
-def _without_depths(text: str) -> str:
+def _cut_depths(text: str) -> str:
     """Return a JSON text with a note in the place of what is nested too deeply; what is no JSON stays that."""
     kept: list[str] = []
     depth = start = 0
@@ -136,7 +136,7 @@ def id_of_broken_answer(text: str) -> int | None:
     """Return the id of an answer to us in a text that is no JSON."""
     if not ('"jsonrpc"' in text and ('"result"' in text or '"error"' in text)):
         return None  # somebody's log
-    number = _id_in(text)
+    number = _find_id(text)
     return number if isinstance(number, int) else None
 
 
@@ -148,7 +148,7 @@ def _is_notification(text: str, message: object) -> bool:
     return '"method"' in text if message is _BROKEN else isinstance(message, dict) and "method" in message
 
 
-def _id_in(line: str) -> int | str | None:
+def _find_id(line: str) -> int | str | None:
     """Return the id of a message in a line that is no JSON: the first at its top level, not one of an argument."""
     braces = brackets = 0
     for token in _TOKEN.finditer(line):

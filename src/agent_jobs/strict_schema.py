@@ -33,7 +33,7 @@ _ALONE = ("items", "additionalProperties", "not", "if", "then", "else", "contain
 
 def is_strict(schema: Schema) -> bool:
     """Return True if every model takes the schema as strict."""
-    return _fault(schema, KEYWORDS, DEPTH) is None
+    return _find_fault(schema, KEYWORDS, DEPTH) is None
 
 
 def fault_of(schema: Schema) -> str | None:
@@ -41,12 +41,12 @@ def fault_of(schema: Schema) -> str | None:
     root = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     if "anyOf" in root:
         return "leave out anyOf at the root"
-    return _fault(root, KEYWORDS | MORE_KEYWORDS, MORE_DEPTH)
+    return _find_fault(root, KEYWORDS | MORE_KEYWORDS, MORE_DEPTH)
 
 
 def may_be_array(schema: Schema) -> bool:
     """Return True if the type of a schema admits an array."""
-    return "array" in _kinds(schema)
+    return "array" in _list_types(schema)
 
 
 def with_items(schema: Any) -> Any:
@@ -68,7 +68,7 @@ def with_items(schema: Any) -> Any:
     return given
 
 
-def _fault(schema: Any, keywords: frozenset[str], depth: int) -> str | None:
+def _find_fault(schema: Any, keywords: frozenset[str], depth: int) -> str | None:
     """Return what keeps a schema or one in it from being strict, as what to do about it."""
     if not isinstance(schema, Mapping):
         return "write every part as an object"
@@ -78,11 +78,13 @@ def _fault(schema: Any, keywords: frozenset[str], depth: int) -> str | None:
     if foreign := sorted(part.keys() - keywords):
         return f"leave out {foreign[0]}"
     own = _fault_of_value(part) or _fault_of_object(part)
-    return own or next((fault for each in _inner(part) if (fault := _fault(each, keywords, depth - 1))), None)
+    return own or next(
+        (fault for each in _list_subschemas(part) if (fault := _find_fault(each, keywords, depth - 1))), None
+    )
 
 
 def _fault_of_value(part: Schema) -> str | None:
-    if not _KINDS & part.keys() or not all(isinstance(kind, str) and kind in TYPES for kind in _kinds(part)):
+    if not _KINDS & part.keys() or not all(isinstance(kind, str) and kind in TYPES for kind in _list_types(part)):
         return "give every part a type"
     if "$ref" in part:
         is_local = isinstance(part["$ref"], str) and part["$ref"].startswith("#")
@@ -97,7 +99,7 @@ def _fault_of_value(part: Schema) -> str | None:
 
 
 def _fault_of_object(part: Schema) -> str | None:
-    if "object" not in _kinds(part) and "properties" not in part:
+    if "object" not in _list_types(part) and "properties" not in part:
         return None
     properties, required = part.get("properties", {}), part.get("required")
     if part.get("additionalProperties") is not False or not isinstance(properties, dict):
@@ -107,12 +109,12 @@ def _fault_of_object(part: Schema) -> str | None:
     return None if is_all and {*cast("list[str]", required)} == names.keys() else _CLOSED
 
 
-def _kinds(schema: Schema) -> list[Any]:
+def _list_types(schema: Schema) -> list[Any]:
     kind = schema.get("type", [])
     return cast("list[Any]", kind) if isinstance(kind, list) else [kind]
 
 
-def _inner(part: Schema) -> Iterator[Any]:
+def _list_subschemas(part: Schema) -> Iterator[Any]:
     for keyword in ("properties", "$defs", "definitions"):
         named = part.get(keyword, {})
         yield from cast("dict[str, Any]", named).values() if isinstance(named, dict) else [None]

@@ -14,7 +14,7 @@ _ENCODINGS = (
 )
 
 
-def marked_encoding(data: bytes) -> str | None:
+def find_marked_encoding(data: bytes) -> str | None:
     """Return the encoding that a byte order mark names, None where there is no mark."""
     return next((encoding for mark, encoding in _ENCODINGS if data.startswith(mark)), None)
 
@@ -27,7 +27,7 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
     Raises:
         UnicodeDecodeError: The bytes are something else.
     """
-    text = data.decode(marked_encoding(data) or "utf-8", errors)
+    text = data.decode(find_marked_encoding(data) or "utf-8", errors)
     return text.lstrip(BOM).replace(f"\n{BOM}", "\n") if BOM in text else text
 
 
@@ -45,4 +45,4 @@ def open_text(path: Path) -> TextIO:
     """Open a file to be read as `read_text` reads it, a part at a time; a mark stands there as U+FEFF."""
     binary = path.open("rb")
     head = binary.peek(4)
-    return io.TextIOWrapper(binary, marked_encoding(head) or "utf-8")
+    return io.TextIOWrapper(binary, find_marked_encoding(head) or "utf-8")

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from agent_jobs.errors import ConfigError, RequestError, ToolServerError
 from agent_jobs.toolbox.stdio_transport import STOP_STEPS_S
-from agent_jobs.toolbox.toolbox import Called, Policy, Toolbox, load_toolbox
+from agent_jobs.toolbox.toolbox import Policy, Toolbox, ToolOutput, load_toolbox
 
 SCRIPT = str(Path(__file__).parents[1] / "support" / "tool_server.py")
 TOKEN = "t0ken-that-nobody-sees"
@@ -47,7 +47,7 @@ async def opened(
         tasks.cancel_scope.cancel()
 
 
-async def call(box: Toolbox, name: str, /, **arguments: Any) -> Called:
+async def call(box: Toolbox, name: str, /, **arguments: Any) -> ToolOutput:
     server = name.partition("__")[0]
     return await box.call(name, json.dumps(arguments), [server])
 
@@ -74,7 +74,7 @@ async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path
             }
             for name in ("one__echo", "two__write")
         ]
-        assert (await box.call("one__echo", '{"text": "hallo"}', ["one"])) == Called("hallo")
+        assert (await box.call("one__echo", '{"text": "hallo"}', ["one"])) == ToolOutput("hallo")
 
 
 async def test_nothing_is_offered_and_nothing_runs_that_a_job_does_not_name(tmp_path: Path):
@@ -133,7 +133,7 @@ async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: P
         functions = {f["description"]: f["name"] for f in await box.functions([name])}
     async with opened(tmp_path, **{name: bad()}) as box:
         assert await box.policy(functions["Does write."], [name]) == Policy(True, False, False)
-        assert await box.call(functions["Does echo."], '{"text": "x"}', [name]) == Called("x")
+        assert await box.call(functions["Does echo."], '{"text": "x"}', [name]) == ToolOutput("x")
 
 
 # Who is asked
@@ -340,7 +340,7 @@ async def test_whatever_a_tool_answers_is_passed_on_by_what_it_is_or_said_to_be_
 
 async def test_a_tool_that_fails_says_so(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
-        assert await call(box, "one__fail") == Called("it went wrong", failed=True)
+        assert await call(box, "one__fail") == ToolOutput("it went wrong", failed=True)
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "null", '{"text": "\\ud800"}', '{"a":' * 3000, "NaN"])
@@ -349,7 +349,7 @@ async def test_arguments_that_are_no_json_object_never_reach_a_server(tmp_path: 
         called = await box.call("one__echo", arguments, ["one"])
         assert called.failed
         assert "JSON" in str(called.output)
-        assert await box.call("one__echo", "", ["one"]) == Called("(The tool answered nothing.)")
+        assert await box.call("one__echo", "", ["one"]) == ToolOutput("(The tool answered nothing.)")
 
 
 async def test_a_server_that_asks_its_client_something_is_refused(tmp_path: Path):
@@ -392,7 +392,7 @@ async def test_a_variable_that_is_not_set_is_missed_where_it_is_used_and_found_o
 
 async def test_garbage_on_stdout_is_skipped(tmp_path: Path):
     async with opened(tmp_path, one=bad("garbage")) as box:
-        assert await call(box, "one__echo", text="x") == Called("x")
+        assert await call(box, "one__echo", text="x") == ToolOutput("x")
 
 
 @pytest.mark.parametrize(("tool", "sign"), [("flood", ""), ("stderr", ""), ("huge", "longer than 16 MiB")])
@@ -408,15 +408,15 @@ async def test_a_flood_is_read_and_forgotten(tmp_path: Path, tool: str, sign: st
             tracemalloc.stop()
         assert sign in str(called.output)
         assert called.failed == bool(sign)
-        assert await call(box, "one__echo", text="x") == Called("x")
+        assert await call(box, "one__echo", text="x") == ToolOutput("x")
     assert peak < 50_000_000
 
 
 async def test_a_server_that_only_prints_is_given_up_and_started_again(tmp_path: Path):
     async with opened(tmp_path, one=bad(allow=["endless", "echo"])) as box:
         called = await call(box, "one__endless")
-        assert called == Called("Tool server one ended: it printed only what is no protocol.", failed=True)
-        assert await call(box, "one__echo", text="x") == Called("x")
+        assert called == ToolOutput("Tool server one ended: it printed only what is no protocol.", failed=True)
+        assert await call(box, "one__echo", text="x") == ToolOutput("x")
 
 
 async def test_a_server_that_does_not_read_holds_nobody_up(tmp_path: Path):
@@ -424,7 +424,7 @@ async def test_a_server_that_does_not_read_holds_nobody_up(tmp_path: Path):
         assert (await call(box, "one__deaf")).failed
         with anyio.fail_after(60):  # it goes on reading after ten minutes
             called = await call(box, "one__echo", text="x" * 1_000_000)
-        assert called == Called("Tool server one did not answer echo within 1 s.", failed=True)
+        assert called == ToolOutput("Tool server one did not answer echo within 1 s.", failed=True)
 
 
 async def test_several_jobs_share_one_run_of_a_server(tmp_path: Path):
@@ -481,7 +481,7 @@ async def test_a_server_that_hangs_at_its_start_is_given_up(tmp_path: Path, entr
 async def test_a_call_without_an_answer_ends_in_time_and_is_cancelled_there(tmp_path: Path):
     async with opened(tmp_path, one=bad(timeout_s=1)) as box:
         called = await call(box, "one__hang")
-        assert called == Called("Tool server one did not answer hang within 1 s.", failed=True)
+        assert called == ToolOutput("Tool server one did not answer hang within 1 s.", failed=True)
         with anyio.fail_after(60):
             while (seen := await call(box, "one__seen")).failed:  # on a busy machine a second may be too short for it
                 pass
@@ -533,7 +533,7 @@ async def test_a_list_or_an_answer_that_is_no_protocol_is_told_in_a_sentence(tmp
         ):
             await box.functions(["one"])
         assert "did not answer odd in a form that the protocol knows" in str((await call(box, "two__odd")).output)
-        assert await call(box, "two__echo", text="x") == Called("x")
+        assert await call(box, "two__echo", text="x") == ToolOutput("x")
 
 
 async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
@@ -677,12 +677,12 @@ async def test_a_server_behind_a_url_gets_its_headers_and_its_answers_have_a_lim
         entry = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${TOKEN}"}}
         async with opened(tmp_path, {"TOKEN": TOKEN}, web=entry) as box:
             assert [f["name"] for f in await box.functions(["web"])] == ["web__huge", "web__sure", "web__who"]
-            assert await call(box, "web__who") == Called("[secret] 2026-07-28")
+            assert await call(box, "web__who") == ToolOutput("[secret] 2026-07-28")
             huge = await call(box, "web__huge")
             assert huge.failed
             assert "longer than 16 MiB" in huge.output
             assert (await call(box, "web__sure")).failed
-            assert await call(box, "web__who") == Called("[secret] 2026-07-28")
+            assert await call(box, "web__who") == ToolOutput("[secret] 2026-07-28")
 
 
 async def test_a_server_that_was_started_again_is_found_again(tmp_path: Path, listener: socket.socket):

@@ -27,9 +27,9 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.request.body import build, sent_as
 from agent_jobs.toolbox.config import KEYS, ServerConfig, ToolServers, load_toolbox
-from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, function_name, function_of, prefix_of
-from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, called_of
-from agent_jobs.toolbox.schema import fitted, is_strict
+from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, build_function, function_name, prefix_of
+from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, read_output
+from agent_jobs.toolbox.schema import fit_schema, is_strict
 from agent_jobs.toolbox.stdio_transport import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -305,7 +305,7 @@ SCHEMAS = st.recursive(
 @given(st.dictionaries(st.sampled_from(KEYWORDS), SCHEMAS, max_size=6))
 def test_whatever_a_server_offers_what_is_sent_is_the_valid_schema_of_an_object(schema: dict[str, Any]):
     before = repr(schema)
-    parameters = function_of("a__b", "", schema)["parameters"]
+    parameters = build_function("a__b", "", schema)["parameters"]
     assert repr(schema) == before
     Draft202012Validator.check_schema(parameters)
     assert parameters["type"] == "object"
@@ -332,11 +332,11 @@ CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
     ],
 )
 def test_strictness_is_on_where_a_schema_fits_and_off_elsewhere(schema: dict[str, Any], strict: bool):
-    assert function_of("a__b", "", schema)["strict"] is strict
+    assert build_function("a__b", "", schema)["strict"] is strict
 
 
 def test_the_alternatives_of_a_root_become_its_properties():
-    assert fitted(
+    assert fit_schema(
         {
             "$defs": {"x": {"properties": {"x": {"type": "string"}}, "required": ["x"]}, "y": {"enum": [1, 2]}},
             "allOf": [{"$ref": "#/$defs/x"}],
@@ -363,7 +363,7 @@ def test_a_schema_without_an_end_is_told_in_words():
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(5_000):
         deep = {"properties": {"a": deep}}
-    assert fitted(deep) is None
+    assert fit_schema(deep) is None
     assert not is_strict({"properties": {}})
 
 
@@ -371,7 +371,7 @@ def test_a_schema_without_an_end_is_told_in_words():
     ("text", "end"), [("One. " * 500, "One. …"), ("word " * 500, "word …"), ("x" * 5000, "x …"), ("short", "short")]
 )
 def test_a_description_is_cut_where_a_sentence_or_a_word_ends(text: str, end: str):
-    description = function_of("a__b", text, {})["description"]
+    description = build_function("a__b", text, {})["description"]
     assert len(description) <= 1_024
     assert description.endswith(end)
 
@@ -380,7 +380,7 @@ def test_a_description_is_cut_where_a_sentence_or_a_word_ends(text: str, end: st
 
 
 def called(*content: ContentBlock, **more: Any) -> str | list[dict[str, Any]]:
-    return called_of(
+    return read_output(
         CallToolResult(content=list(content), **more), lambda text: text.replace("hush", "[secret]")
     ).output
 
@@ -446,11 +446,11 @@ def test_the_file_of_the_documentation_is_read_as_it_says(tmp_path: Path):
     assert [git.approval_of(tool) for tool in ("git_add", "git_commit", "git_log")] == ["never", "always", "ask"]
     assert [git.allows(tool) for tool in ("git_log", "git_reset")] == [True, False]
     assert [tracker.allows(tool) for tool in ("get_issue", "delete_issue")] == [True, False]
-    settled, secrets = tracker.resolved({"TRACKER_TOKEN": "very-secret"})
+    settled, secrets = tracker.resolve({"TRACKER_TOKEN": "very-secret"})
     assert settled.headers == {"Authorization": "Bearer very-secret"}
     assert "very-secret" in secrets
     with pytest.raises(ConfigError, match="TRACKER_TOKEN"):
-        tracker.resolved({})
+        tracker.resolve({})
 
 
 def test_every_key_stands_in_its_table_and_no_other():
@@ -482,7 +482,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_whatever_may_be_an_array_has_items(kind: Any, place: Callable[[Any], Any]) -> None:
     schema = {"type": "object", "properties": place({"type": kind}), "$defs": {"a": {"type": kind}}}
-    sent = function_of("a__b", "", schema)["parameters"]
+    sent = build_function("a__b", "", schema)["parameters"]
     assert sent["properties"] == place({"type": kind, "items": {}})
     assert sent["$defs"] == {"a": {"type": kind, "items": {}}}
     own = build("x", job_id="job_1", options={"tools": [{"type": "function", "name": "f", "parameters": schema}]})

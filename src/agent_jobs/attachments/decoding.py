@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from agent_jobs.text_file import BOM, marked_encoding
+from agent_jobs.text_file import BOM, find_marked_encoding
 
 #: Bytes that no text holds in any encoding; form feed, backspace and escape do occur.
 _CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\b\x1b"})
@@ -31,7 +31,7 @@ class Decoded:
 
 def is_text(head: bytes) -> bool:
     """Return True if a file that begins so may be text."""
-    return marked_encoding(head) is not None or b"\0" not in head or _detect_utf16(head) is not None
+    return find_marked_encoding(head) is not None or b"\0" not in head or _detect_utf16(head) is not None
 
 
 def decode(data: bytes) -> Decoded | None:
@@ -40,7 +40,7 @@ def decode(data: bytes) -> Decoded | None:
     UTF-8, and UTF-16 or UTF-32 with a byte order mark, are known. Everything else is a guess: UTF-16 without a mark,
     UTF-8 with a few bytes that are not, Windows-1252, Latin-1.
     """
-    if encoding := marked_encoding(data):
+    if encoding := find_marked_encoding(data):
         return _decode_marked(data, encoding)
     try:
         text = data.decode()

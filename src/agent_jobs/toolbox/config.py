@@ -12,7 +12,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.toolbox.entry import KEYS, VARIABLE, Approval, WrongEntryError, read_entry
 from agent_jobs.toolbox.jsonc import read_jsonc
 
-__all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches", "read_toolbox"]
+__all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches_any", "read_toolbox"]
 
 SETTING = "AGENT_JOBS_TOOLBOX"
 
@@ -51,7 +51,7 @@ class ServerConfig:
 
     def allows(self, tool: str) -> bool:
         """Whether the user lets any job see this tool."""
-        return matches(tool, self.allow) and not matches(tool, self.deny)
+        return matches_any(tool, self.allow) and not matches_any(tool, self.deny)
 
     def approval_of(self, tool: str) -> Approval:
         """What the user wants to be asked about a tool."""
@@ -60,12 +60,12 @@ class ServerConfig:
                 return approval
         return "ask"
 
-    def idle_rules(self, tools: Sequence[str]) -> Sequence[str]:
+    def find_idle_rules(self, tools: Sequence[str]) -> Sequence[str]:
         """Return the globs that hold tools back and match none of these: one may have a typing error."""
         globs = [*self.deny, *(glob for glob, approval in self.approval if approval != "never")]
         return [glob for glob in globs if not any(fnmatchcase(tool, glob) for tool in tools)]
 
-    def resolved(self, environ: Mapping[str, str]) -> tuple["ServerConfig", frozenset[str]]:
+    def resolve(self, environ: Mapping[str, str]) -> tuple["ServerConfig", frozenset[str]]:
         """The server with each `${NAME}` and `${NAME:-default}` replaced, and the texts in it that are secret.
 
         Raises:
@@ -96,7 +96,7 @@ class ServerConfig:
             self,
             command=self.command and expanduser(put_in("command", self.command)),
             args=[put_in("args", each) for each in self.args],
-            env={key: put_in(f"env.{key}", each, secret=_is_telling(key)) for key, each in self.env.items()},
+            env={key: put_in(f"env.{key}", each, secret=_is_telling_name(key)) for key, each in self.env.items()},
             cwd=self.cwd and expanduser(put_in("cwd", self.cwd)),
             url=self.url and put_in("url", self.url),
             headers={key: put_in(f"headers.{key}", each, secret=True) for key, each in self.headers.items()},
@@ -151,7 +151,7 @@ def load_toolbox(path: Path) -> ToolServers:
         raise ConfigError(f"{SETTING}: {path} is not JSON: {error}.") from None
     except OSError as error:
         raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror or error}.") from None
-    servers = _servers(written)
+    servers = _find_servers(written)
     if servers is None:
         raise ConfigError(f'{SETTING}: {path} needs an object "mcpServers" with a server under each name.')
     usable: dict[str, ServerConfig] = {}
@@ -184,12 +184,12 @@ def read_toolbox(path: Path) -> ToolServers:
         return ToolServers(path=path, broken=str(error))
 
 
-def matches(name: str, globs: Sequence[str]) -> bool:
+def matches_any(name: str, globs: Sequence[str]) -> bool:
     """Whether one of the globs matches."""
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def _servers(written: Any) -> dict[str, Any] | None:
+def _find_servers(written: Any) -> dict[str, Any] | None:
     """Return the object with a server under each name; None where there is none."""
     for keys in CONTAINERS:
         found = written
@@ -200,5 +200,5 @@ def _servers(written: Any) -> dict[str, Any] | None:
     return None
 
 
-def _is_telling(name: str) -> bool:
+def _is_telling_name(name: str) -> bool:
     return _TELLING_NAME.search(name) is not None

@@ -84,14 +84,14 @@ def read_entry(name: str, written: Any) -> Entry:
     notes: list[str] = []
     given = {key: value for key, value in entry.items() if key in KEYS and not _is_blank(key, value)}
     foreign = {key: value for key, value in entry.items() if key not in KEYS and value is not None}
-    if _is_off(given, foreign):
+    if _is_switched_off(given, foreign):
         return Entry(None)
     for key in getattr(entry, "repeated", ()):
-        if key in RULES or _plain(key) in DENIES | ALLOWS:
+        if key in RULES or _normalize_key(key) in DENIES | ALLOWS:
             raise WrongEntryError(f"{key} stands there more than once.")
-    _translate(foreign, given, notes)
+    _translate_foreign(foreign, given, notes)
     _split_command(given)
-    _choose_way(given, notes)
+    _choose_transport(given, notes)
     fields = {key: KEYS[key](key, value) for key, value in given.items()}
     for key in ("disabled", "type"):
         fields.pop(key, None)
@@ -99,7 +99,7 @@ def read_entry(name: str, written: Any) -> Entry:
     return Entry(fields, notes)
 
 
-def _plain(key: str) -> str:
+def _normalize_key(key: str) -> str:
     """Return a key as all programs could have written it: `disabled_tools` and `disabledTools` are one."""
     return re.sub(r"[_\-. ]", "", key).lower()
 
@@ -109,19 +109,19 @@ def _is_blank(key: str, value: Any) -> bool:
     return key not in RULES and (value is None or (key not in ("command", "timeout_s") and value in ("", [], {})))
 
 
-def _is_off(given: Mapping[str, Any], foreign: Mapping[str, Any]) -> bool:
+def _is_switched_off(given: Mapping[str, Any], foreign: Mapping[str, Any]) -> bool:
     """Return True if the user switched the server off."""
-    off = [_flag(key, value) for key, value in given.items() if key == "disabled"]
-    on = [_flag(key, value) for key, value in foreign.items() if _plain(key) in SWITCHES]
+    off = [_parse_flag(key, value) for key, value in given.items() if key == "disabled"]
+    on = [_parse_flag(key, value) for key, value in foreign.items() if _normalize_key(key) in SWITCHES]
     return any(off) or not all(on)
 
 
-def _translate(foreign: Mapping[str, Any], given: dict[str, Any], notes: list[str]) -> None:
+def _translate_foreign(foreign: Mapping[str, Any], given: dict[str, Any], notes: list[str]) -> None:
     """Add what the keys of other programs mean to the given ones; note what is not used."""
     own_allow = "allow" in given
     unused: list[str] = []
     for key, value in foreign.items():
-        plain = _plain(key)
+        plain = _normalize_key(key)
         if plain in ALIASES:
             if plain == "httpurl" and given.get("url"):
                 notes.append(f"url is not used beside {key}")  # for Gemini CLI a url is one of the old transport
@@ -131,11 +131,11 @@ def _translate(foreign: Mapping[str, Any], given: dict[str, Any], notes: list[st
             else:
                 given[ALIASES[plain]] = value
         elif plain in DENIES:
-            given["deny"] = (*_texts("deny", given.get("deny", [])), *_texts(key, value))
+            given["deny"] = (*_parse_strings("deny", given.get("deny", [])), *_parse_strings(key, value))
         elif plain in ALLOWS and own_allow:
             notes.append(f"{key[:40]} is not used beside allow")
         elif plain in ALLOWS:
-            given["allow"] = (*given.get("allow", ()), *_texts(key, value))
+            given["allow"] = (*given.get("allow", ()), *_parse_strings(key, value))
         elif plain not in SWITCHES | INERT and not key.startswith(("$", "_", "/", "#", "x-")):
             _refuse_typing_error(key, plain)
             if plain in MISSED:
@@ -160,19 +160,19 @@ def _split_command(given: dict[str, Any]) -> None:
     command = given.get("command")
     if isinstance(command, list) and command:
         given["command"], *args = cast("list[Any]", command)
-        given["args"] = [*args, *_arguments("args", given.get("args", []))]
+        given["args"] = [*args, *_parse_args("args", given.get("args", []))]
     elif isinstance(command, dict):
         parts = cast("dict[str, Any]", command)
         given["command"] = parts.get("path", parts.get("command"))
         given |= {key: parts[key] for key in ("args", "env") if key in parts and key not in given}
 
 
-def _choose_way(given: dict[str, Any], notes: list[str]) -> None:
+def _choose_transport(given: dict[str, Any], notes: list[str]) -> None:
     """Leave either a command or a url, as its type says or as there is only one."""
     for key, other in (("command", "url"), ("url", "command")):
         if given.get(key) == "" and given.get(other):
             del given[key]
-    kind = _kind("type", given["type"]) if "type" in given else None
+    kind = _parse_kind("type", given["type"]) if "type" in given else None
     if kind is not None and "command" in given and "url" in given:
         unused = "url" if kind == "stdio" else "command"
         del given[unused]
@@ -195,31 +195,33 @@ def _refuse_inputs(fields: Mapping[str, Any]) -> None:
             )
 
 
-def _text(key: str, value: Any) -> str:
+def _parse_string(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise WrongEntryError(f"{key} takes a text.")
     return value
 
 
-def _texts(key: str, value: Any) -> Sequence[str]:
+def _parse_strings(key: str, value: Any) -> Sequence[str]:
     each = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else None
     if each is None or not all(isinstance(item, str) and "\0" not in item for item in each):
         raise WrongEntryError(f"{key} takes a list of texts.")
     return tuple(each)
 
 
-def _as_text(value: Any) -> Any:
+def _to_string(value: Any) -> Any:
     """Return a number or a flag as the text that it is in JSON, and all else as it is."""
     return json.dumps(value) if isinstance(value, bool | int | float) else value
 
 
-def _arguments(key: str, value: Any) -> Sequence[str]:
-    return _texts(key, [*map(_as_text, cast("Sequence[Any]", value))] if isinstance(value, list | tuple) else value)
+def _parse_args(key: str, value: Any) -> Sequence[str]:
+    return _parse_strings(
+        key, [*map(_to_string, cast("Sequence[Any]", value))] if isinstance(value, list | tuple) else value
+    )
 
 
-def _by_name(key: str, value: Any) -> Mapping[str, str]:
+def _parse_pairs(key: str, value: Any) -> Mapping[str, str]:
     given = cast("dict[str, Any]", value) if isinstance(value, dict) else {"": None}
-    pairs = {name: _as_text(each) for name, each in given.items() if each is not None or name == ""}
+    pairs = {name: _to_string(each) for name, each in given.items() if each is not None or name == ""}
     if not all(_is_pair(name, text) for name, text in pairs.items()):
         raise WrongEntryError(f'{key} takes texts by name, like {{"API_TOKEN": "${{API_TOKEN}}"}}.')
     return pairs
@@ -229,8 +231,8 @@ def _is_pair(name: str, text: Any) -> bool:
     return isinstance(text, str) and "\0" not in name + text and name != "" and "=" not in name
 
 
-def _headers(key: str, value: Any) -> Mapping[str, str]:
-    pairs = _by_name(key, value)
+def _parse_headers(key: str, value: Any) -> Mapping[str, str]:
+    pairs = _parse_pairs(key, value)
     if not all(
         re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) and text.isprintable() for name, text in pairs.items()
     ):
@@ -238,8 +240,8 @@ def _headers(key: str, value: Any) -> Mapping[str, str]:
     return pairs
 
 
-def _url(key: str, value: Any) -> str:
-    address = _text(key, value)
+def _parse_url(key: str, value: Any) -> str:
+    address = _parse_string(key, value)
     try:
         parts = urlsplit(VARIABLE.sub("8", address))  # whatever the variable brings, a port included
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -250,9 +252,9 @@ def _url(key: str, value: Any) -> str:
     return address
 
 
-def _kind(key: str, value: Any) -> str:
+def _parse_kind(key: str, value: Any) -> str:
     """Return `stdio` or `http`."""
-    kind = _plain(value) if isinstance(value, str) else ""
+    kind = _normalize_key(value) if isinstance(value, str) else ""
     if kind == "sse":
         raise WrongEntryError("type sse is of the past: write the server's streamable HTTP address with type http.")
     if kind not in STDIO | HTTP:
@@ -260,19 +262,19 @@ def _kind(key: str, value: Any) -> str:
     return "stdio" if kind in STDIO else "http"
 
 
-def _flag(key: str, value: Any) -> bool:
+def _parse_flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise WrongEntryError(f"{key} takes true or false.")
     return value
 
 
-def _seconds(key: str, value: Any) -> float:
+def _parse_seconds(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 3600:
         raise WrongEntryError(f"{key} takes seconds from 1 to 3600; without it 60 are used.")
     return float(value)
 
 
-def _approval(key: str, value: Any) -> Sequence[tuple[str, Approval]]:
+def _parse_approval(key: str, value: Any) -> Sequence[tuple[str, Approval]]:
     if getattr(value, "repeated", ()):
         raise WrongEntryError(f"{key} holds a tool more than once.")
     pairs = cast("dict[str, Any]", value if isinstance(value, dict) else {"*": value})
@@ -284,18 +286,18 @@ def _approval(key: str, value: Any) -> Sequence[tuple[str, Approval]]:
 
 
 KEYS: Mapping[str, Callable[[str, Any], Any]] = {
-    "type": _kind,
-    "command": _text,
-    "args": _arguments,
-    "env": _by_name,
-    "cwd": _text,
-    "url": _url,
-    "headers": _headers,
-    "disabled": _flag,
-    "allow": _texts,
-    "deny": _texts,
-    "approval": _approval,
-    "timeout_s": _seconds,
+    "type": _parse_kind,
+    "command": _parse_string,
+    "args": _parse_args,
+    "env": _parse_pairs,
+    "cwd": _parse_string,
+    "url": _parse_url,
+    "headers": _parse_headers,
+    "disabled": _parse_flag,
+    "allow": _parse_strings,
+    "deny": _parse_strings,
+    "approval": _parse_approval,
+    "timeout_s": _parse_seconds,
 }
 #: Keys that say what may run, and keys that say what is run.
 RULES = ("allow", "deny", "approval", "disabled")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent_jobs.toolbox.schema import OPEN, fitted, is_strict
+from agent_jobs.toolbox.schema import OPEN, fit_schema, is_strict
 
 #: What the API takes in a function's name, and how much of a description.
 NAME_CHARS, DESCRIPTION_CHARS = 64, 1_024
@@ -27,12 +27,12 @@ def function_name(server: str, tool: str) -> str:
     if _PLAIN.fullmatch(name) and "__" not in server and not server.endswith("_"):
         return name
     digest = hashlib.sha256(f"{server}\0{tool}".encode(errors="surrogatepass")).hexdigest()[:_DIGEST_CHARS]
-    return f"{_sanitised(name)[: NAME_CHARS - _DIGEST_CHARS - 1]}_{digest}"
+    return f"{_sanitize_name(name)[: NAME_CHARS - _DIGEST_CHARS - 1]}_{digest}"
 
 
 def prefix_of(server: str) -> str:
     """How the names of all functions of a server begin."""
-    return _sanitised(f"{server}__")[: NAME_CHARS - _DIGEST_CHARS - 1]
+    return _sanitize_name(f"{server}__")[: NAME_CHARS - _DIGEST_CHARS - 1]
 
 
 def is_given(name: str, names: Sequence[str]) -> bool:
@@ -40,26 +40,26 @@ def is_given(name: str, names: Sequence[str]) -> bool:
 
     A server's name may have slashes in it, so what is before each of them may be one.
     """
-    servers = {given[:end] for given in (each.removeprefix("!") for each in names) for end in _ends(given)}
+    servers = {given[:end] for given in (each.removeprefix("!") for each in names) for end in _list_name_ends(given)}
     return any(name.startswith(prefix_of(server)) for server in servers)
 
 
-def function_of(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+def build_function(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """A function tool for the body of POST /responses."""
-    parameters = fitted(schema)
+    parameters = fit_schema(schema)
     if parameters is None:
         parameters = OPEN
         description = f"{description}\nArguments: {json.dumps(schema, default=str)[: DESCRIPTION_CHARS // 2]}"
     return {
         "type": "function",
         "name": name,
-        "description": shortened(description),
+        "description": shorten_description(description),
         "parameters": parameters,
         "strict": is_strict(parameters),
     }
 
 
-def shortened(text: str) -> str:
+def shorten_description(text: str) -> str:
     """A description within its limit, cut after a sentence if there is one in its second half, else after a word."""
     text = re.sub(r"[ \t]+\n|\n{3,}", "\n", text.strip())
     if len(text) <= DESCRIPTION_CHARS:
@@ -71,9 +71,9 @@ def shortened(text: str) -> str:
     return f"{head[:end].rstrip()} …"
 
 
-def _ends(given: str) -> list[int]:
+def _list_name_ends(given: str) -> list[int]:
     return [*(at for at, letter in enumerate(given) if letter == "/"), len(given)]
 
 
-def _sanitised(name: str) -> str:
+def _sanitize_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)

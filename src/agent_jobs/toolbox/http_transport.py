@@ -37,25 +37,25 @@ class Remote:
         """The status of its last answer, if that was an error."""
         return f"it answered with HTTP status {self._status}" if self._status >= 400 else ""
 
-    def transport(self) -> Transport:
+    def open_transport(self) -> Transport:
         """Speak with it."""
-        return self._streams()
+        return self._open_http_streams()
 
     @asynccontextmanager
-    async def _streams(self) -> AsyncGenerator[Any]:
-        hooks = {"response": [self._look]}
+    async def _open_http_streams(self) -> AsyncGenerator[Any]:
+        hooks = {"response": [self._wrap_body]}
         async with (
             httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, event_hooks=hooks) as http,
             streamable_http_client(self._url, http_client=http, max_sse_event_size=MESSAGE_BYTES) as streams,
         ):
             yield streams
 
-    async def _look(self, response: httpx2.Response) -> None:
+    async def _wrap_body(self, response: httpx2.Response) -> None:
         self._status = response.status_code
         if response.headers.get("content-encoding", "identity") != "identity":
             raise httpx2.DecodingError("it sends packed answers though asked not to", request=response.request)
         body = cast("httpx2.AsyncByteStream", response.stream)
-        number = _request_id(response.request)
+        number = _read_request_id(response.request)
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             response.stream = _RepairedEvents(body, number)
         else:
@@ -83,7 +83,7 @@ class _RepairedBody(httpx2.AsyncByteStream):
         if jsonrpc.is_message(bytes(whole)):
             yield bytes(whole)
             return
-        repaired = jsonrpc.repaired_answer(whole.decode("utf-8", "replace"), self._request_id)
+        repaired = jsonrpc.repair_message(whole.decode("utf-8", "replace"), self._request_id)
         yield bytes(whole) if repaired is None else repaired.encode()
 
     async def aclose(self) -> None:
@@ -107,19 +107,19 @@ class _RepairedEvents(httpx2.AsyncByteStream):
                 pending = pending.removeprefix(_BOM)
             while (end := _END_OF_EVENT.search(pending, searched)) is not None:
                 event, pending, searched = bytes(pending[: end.end()]), pending[end.end() :], 0
-                yield self._repaired_event(event)
+                yield self._repair_event(event)
             if len(pending) > MESSAGE_BYTES:
                 yield bytes(pending)
                 pending = bytearray()
         yield bytes(pending)
 
-    def _repaired_event(self, event: bytes) -> bytes:
+    def _repair_event(self, event: bytes) -> bytes:
         lines = event.splitlines()
         kind = next((_field_value(line) for line in lines if line.startswith(b"event:")), b"message")
         data = b"\n".join(_field_value(line) for line in lines if line.startswith(b"data:"))
         if kind != b"message" or not data or jsonrpc.is_message(data):
             return event
-        repaired = jsonrpc.repaired_answer(data.decode("utf-8", "replace"), self._request_id)
+        repaired = jsonrpc.repair_message(data.decode("utf-8", "replace"), self._request_id)
         if repaired is None:
             return b": an event that could not be read was here\n\n"  # the SDK would end the request for it
         others = [line for line in lines if line and not line.startswith(b"data:")]
@@ -129,7 +129,7 @@ class _RepairedEvents(httpx2.AsyncByteStream):
         await self._body.aclose()
 
 
-def _request_id(request: httpx2.Request) -> int | str | None:
+def _read_request_id(request: httpx2.Request) -> int | str | None:
     """Return the id in a POST of the SDK's; None for what asks for no answer."""
     try:
         return json.loads(request.content).get("id") if request.method == "POST" else None

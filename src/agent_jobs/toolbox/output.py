@@ -55,14 +55,14 @@ Part = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class ToolOutput:
     """What a call brought: the `output` of a `function_call_output`, and whether it tells of a failure."""
 
     output: str | list[Part]
     failed: bool = False
 
 
-def called_of(result: CallToolResult, mask: Callable[[str], str]) -> Called:
+def read_output(result: CallToolResult, mask: Callable[[str], str]) -> ToolOutput:
     """What a tool server answered: a text, or the parts of an input where an image is among them.
 
     Args:
@@ -70,24 +70,24 @@ def called_of(result: CallToolResult, mask: Callable[[str], str]) -> Called:
         mask: Takes what is secret out of a text.
     """
     failed = bool(result.is_error)
-    found = [_part(block) for block in result.content]
+    found = [_read_block(block) for block in result.content]
     structured = result.structured_content
-    if structured is not None and not _is_said(structured, [part["text"] for part in found if "text" in part]):
-        found.append(_text(json.dumps(_without_base64(structured), ensure_ascii=False)))
-    parts = list(_joined(_within_limits(found)))
+    if structured is not None and not _is_repeated(structured, [part["text"] for part in found if "text" in part]):
+        found.append(_build_text_part(json.dumps(_replace_base64(structured), ensure_ascii=False)))
+    parts = list(_join_texts(_limit_images(found)))
     room = TEXT_CHARS
     for part in parts:
         if "text" in part:
-            part["text"] = cut(mask(part["text"]), room)
+            part["text"] = cut_text(mask(part["text"]), room)
             room = max(0, room - len(part["text"]))
     if any("image_url" in part for part in parts):
-        return Called(parts, failed)
+        return ToolOutput(parts, failed)
     nothing = "(The tool failed without a word.)" if failed else "(The tool answered nothing.)"
     text = "".join(part["text"] for part in parts)
-    return Called(text if text.strip() else nothing, failed)
+    return ToolOutput(text if text.strip() else nothing, failed)
 
 
-def cut(text: str, room: int = TEXT_CHARS) -> str:
+def cut_text(text: str, room: int = TEXT_CHARS) -> str:
     """A text within its limit: its beginning and its end, with a note between them of what is missing."""
     text = text.encode(errors="replace").decode()  # half a surrogate pair has no place in a request
     if len(text) <= room:
@@ -97,30 +97,30 @@ def cut(text: str, room: int = TEXT_CHARS) -> str:
     return f"{text[: room - tail]}{note}{text[len(text) - tail :]}"
 
 
-def left_out(what: str, why: str) -> str:
+def describe_left_out(what: str, why: str) -> str:
     """Return the line that stands where something is not passed on."""
     return f"[{what} is left out: {why}]"
 
 
-def _part(block: ContentBlock) -> Part:
+def _read_block(block: ContentBlock) -> Part:
     match block:
         case TextContent(text=text):
             address = _DATA_URL.match(text)
             is_data = address is not None and _BASE64.fullmatch(text, address.end()) is not None
-            return _of_bytes(text, "", is_document=True) if is_data else _text(text)
+            return _read_bytes(text, "", is_document=True) if is_data else _build_text_part(text)
         case ImageContent(data=data, mime_type=mime):
-            return _of_bytes(data, mime)
+            return _read_bytes(data, mime)
         case AudioContent(data=data, mime_type=mime):
-            return _of_bytes(data, mime, is_sound=True)
+            return _read_bytes(data, mime, is_sound=True)
         case ResourceLink(name=name, uri=uri, description=description):
-            return _text(" ".join(filter(None, (name, str(uri), description))))
+            return _build_text_part(" ".join(filter(None, (name, str(uri), description))))
         case EmbeddedResource(resource=resource):
             if isinstance(resource, TextResourceContents):
-                return _text(resource.text)
-            return _of_bytes(resource.blob, resource.mime_type or "", is_document=True)
+                return _build_text_part(resource.text)
+            return _read_bytes(resource.blob, resource.mime_type or "", is_document=True)
 
 
-def _of_bytes(data: str, label: str, *, is_document: bool = False, is_sound: bool = False) -> Part:
+def _read_bytes(data: str, label: str, *, is_document: bool = False, is_sound: bool = False) -> Part:
     """Return what is in base64 as an image or a text if it is one, and else that it is left out.
 
     Args:
@@ -129,25 +129,27 @@ def _of_bytes(data: str, label: str, *, is_document: bool = False, is_sound: boo
         is_document: Whether it may be any text, and not only a drawing that is written in letters.
         is_sound: Whether it was sent as one.
     """
-    raw, label = _decoded(data, label)
+    raw, label = _decode_base64(data, label)
     name = label[:LABEL_CHARS].strip() or "data"
     if raw is None:
         if re.match(r"\s*https?://", data):
-            return _text(left_out(name, f"the tool sent an address and not the data: {data.strip()[:500]}"))
+            return _build_text_part(
+                describe_left_out(name, f"the tool sent an address and not the data: {data.strip()[:500]}")
+            )
         size = len(data) * 3 // 4
-        return _text(left_out(f"{name} of {size} bytes", "it is not base64"))
+        return _build_text_part(describe_left_out(f"{name} of {size} bytes", "it is not base64"))
     kind = next((mime for mime, begins in IMAGES.items() if begins.match(raw)), None)
     if kind is not None:
         return {"type": "input_image", "image_url": f"data:{kind};base64,{base64.b64encode(raw).decode()}"}
-    written = _written(raw, label)
+    written = _decode_text(raw, label)
     if written is not None and (is_document or re.match(r"\s*<(\?xml|!DOCTYPE svg|svg|!--)", written)):
-        return _text(written)
+        return _build_text_part(written)
     if is_sound:
-        return _text(left_out(name, "no model here hears it"))
-    return _text(left_out(f"{name} of {len(raw)} bytes", "it is no image that a model takes"))
+        return _build_text_part(describe_left_out(name, "no model here hears it"))
+    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is no image that a model takes"))
 
 
-def _decoded(data: str, label: str) -> tuple[bytes | None, str]:
+def _decode_base64(data: str, label: str) -> tuple[bytes | None, str]:
     """Return the bytes of base64 in any of its forms, None where it is something else; and their label."""
     address = _DATA_URL.match(data)
     if address is not None:
@@ -162,7 +164,7 @@ def _decoded(data: str, label: str) -> tuple[bytes | None, str]:
         return None, label
 
 
-def _written(raw: bytes, label: str) -> str | None:
+def _decode_text(raw: bytes, label: str) -> str | None:
     """Return bytes as the text that they are; None where they are none."""
     if raw.startswith(_NO_TEXT_BYTES):
         return None
@@ -180,7 +182,7 @@ def _written(raw: bytes, label: str) -> str | None:
     return None if text is None or _NO_TEXT.search(text) else text
 
 
-def _is_said(structured: Any, texts: Sequence[str]) -> bool:
+def _is_repeated(structured: Any, texts: Sequence[str]) -> bool:
     """Return True if the texts of an answer hold all that its structured content does."""
     if not texts:
         return False
@@ -202,20 +204,20 @@ def _read_json(text: str) -> Any:
         return object()
 
 
-def _without_base64(value: Any) -> Any:
+def _replace_base64(value: Any) -> Any:
     """Return structured content with a note in the place of each text that only a program can read."""
     if isinstance(value, str):
         if len(value) <= BASE64_CHARS or not _BASE64.fullmatch(value[value.find(",") + 1 :]):
             return value
-        return left_out(f"base64 of {len(value)} characters", "a model cannot read it")
+        return describe_left_out(f"base64 of {len(value)} characters", "a model cannot read it")
     if isinstance(value, dict):
-        return {name: _without_base64(each) for name, each in cast("dict[str, Any]", value).items()}
+        return {name: _replace_base64(each) for name, each in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_without_base64(each) for each in cast("list[Any]", value)]
+        return [_replace_base64(each) for each in cast("list[Any]", value)]
     return value
 
 
-def _within_limits(parts: Iterable[Part]) -> Iterator[Part]:
+def _limit_images(parts: Iterable[Part]) -> Iterator[Part]:
     """The parts, with notes in the place of images that are too many."""
     images = chars = 0
     for part in parts:
@@ -224,10 +226,10 @@ def _within_limits(parts: Iterable[Part]) -> Iterator[Part]:
             continue
         images, chars = images + 1, chars + len(part["image_url"])
         fits = images <= MAX_IMAGES and chars <= IMAGES_CHARS
-        yield part if fits else _text("[An image is left out: the call brought too much of them]")
+        yield part if fits else _build_text_part("[An image is left out: the call brought too much of them]")
 
 
-def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+def _join_texts(parts: Iterable[Part]) -> Iterator[Part]:
     """The parts, with texts that follow each other as one."""
     last: Part | None = None
     for part in parts:
@@ -238,5 +240,5 @@ def _joined(parts: Iterable[Part]) -> Iterator[Part]:
         yield part
 
 
-def _text(text: str) -> Part:
+def _build_text_part(text: str) -> Part:
     return {"type": "input_text", "text": text}

@@ -14,7 +14,7 @@ from mcp.client import Transport
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, ToolAnnotations
 
-from agent_jobs.toolbox.output import left_out
+from agent_jobs.toolbox.output import describe_left_out
 
 Members = dict[str, Any]
 _Repair = Callable[[Members, Callable[[str], None]], Members]
@@ -24,7 +24,7 @@ URI_CHARS = 200
 
 
 @asynccontextmanager
-async def repairing(transport: Transport, skip: Callable[[str], None]) -> AsyncGenerator[Any]:
+async def repair_transport(transport: Transport, skip: Callable[[str], None]) -> AsyncGenerator[Any]:
     """Repair the answers that come over a transport.
 
     Args:
@@ -84,13 +84,13 @@ class _Incoming(_Stream):
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
-        return self._repaired(await self._stream.__anext__())
+        return self._repair_message(await self._stream.__anext__())
 
     async def receive(self) -> SessionMessage | Exception:
         """Return the next message."""
-        return self._repaired(await self._stream.receive())
+        return self._repair_message(await self._stream.receive())
 
-    def _repaired(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+    def _repair_message(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
         if isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCResponse | JSONRPCError):
             method = self._methods.pop(item.message.id, None)
             if method is not None and isinstance(item.message, JSONRPCResponse):
@@ -103,7 +103,7 @@ def repair_list(result: Members, skip: Callable[[str], None]) -> Members:
     tools = result.get("tools")
     if not isinstance(tools, list):
         return result
-    kept = [tool for each in cast("list[Any]", tools) if (tool := _tool(each)) is not None]
+    kept = [tool for each in cast("list[Any]", tools) if (tool := _repair_tool(each)) is not None]
     if not kept and tools:
         return result  # no list of tools at all, which the SDK says best
     if nameless := len(cast("list[Any]", tools)) - len(kept):
@@ -112,7 +112,7 @@ def repair_list(result: Members, skip: Callable[[str], None]) -> Members:
     return {**rest, "tools": kept}
 
 
-def _tool(written: Any) -> Members | None:
+def _repair_tool(written: Any) -> Members | None:
     """Return a tool with what is used of it; None for one that has no name."""
     tool = cast("Members", written) if isinstance(written, dict) else {}
     name = tool.get("name")
@@ -121,10 +121,10 @@ def _tool(written: Any) -> Members | None:
     schema = next((tool[key] for key in ("inputSchema", "input_schema", "parameters") if key in tool), None)
     kept = {key: tool[key] for key in ("title", "description") if isinstance(tool.get(key), str)}
     # An output schema has no reader here. Without annotations a call waits for a person, which is never wrong.
-    return {**kept, "name": name, "inputSchema": _schema(schema), **_annotations(tool.get("annotations"))}
+    return {**kept, "name": name, "inputSchema": _repair_schema(schema), **_repair_annotations(tool.get("annotations"))}
 
 
-def _schema(written: Any) -> Members:
+def _repair_schema(written: Any) -> Members:
     """Return the schema of an object, as the protocol asks for."""
     schema = dict(cast("Members", written)) if isinstance(written, dict) else {}
     properties = schema.get("properties")
@@ -142,7 +142,7 @@ def _schema(written: Any) -> Members:
     return {**schema, "type": "object"}
 
 
-def _annotations(written: Any) -> Members:
+def _repair_annotations(written: Any) -> Members:
     try:
         ToolAnnotations.model_validate(written, by_name=False, strict=True)
     except ValueError:
@@ -163,7 +163,7 @@ def repair_answer(result: Members, _skip: Callable[[str], None]) -> Members:
     elif isinstance(content, str):
         return result  # no answer at all, which the SDK says best
     repaired: Members = {"resultType": "complete"} if "resultType" in result else {}
-    repaired["content"] = [block for each in blocks for block in _blocks(each)]
+    repaired["content"] = [block for each in blocks for block in _repair_block(each)]
     repaired["isError"] = result.get("isError", result.get("is_error")) in (True, "true", "True")
     if structured is not None:
         # Until 2026-07-28 it had to be an object.
@@ -171,31 +171,31 @@ def repair_answer(result: Members, _skip: Callable[[str], None]) -> Members:
     return repaired
 
 
-def _blocks(written: Any) -> Iterator[Members]:
+def _repair_block(written: Any) -> Iterator[Members]:
     """Return a part of an answer as parts of the protocol."""
     if not isinstance(written, dict):
         if written is not None:
-            yield _text(written)
+            yield _build_text_block(written)
         return
     block = cast("Members", written)
-    kind = _kind(block)
-    data, mime = _data(block)
+    kind = _find_kind(block)
+    data, mime = _find_data(block)
     resource = block.get("resource")
     if kind == "text":
-        yield _text(block.get("text", ""))
+        yield _build_text_block(block.get("text", ""))
     elif kind in ("image", "audio") and data is not None:
         yield {"type": kind, "data": data, "mimeType": mime}
     elif kind == "resource_link" and isinstance(block.get("uri"), str):
-        description = _first([block], "description")
+        description = _find_first([block], "description")
         words = {} if description is None else {"description": description}
-        yield {"type": kind, "name": _first([block], "name", "title") or "", "uri": block["uri"], **words}
+        yield {"type": kind, "name": _find_first([block], "name", "title") or "", "uri": block["uri"], **words}
     elif kind == "resource" and isinstance(resource, dict):
-        yield _resource(cast("Members", resource))
+        yield _repair_resource(cast("Members", resource))
     else:
-        yield from _unknown(kind, block)
+        yield from _repair_unknown(kind, block)
 
 
-def _kind(block: Mapping[str, Any]) -> str:
+def _find_kind(block: Mapping[str, Any]) -> str:
     """Return the type of a part, or what it must be where it does not say."""
     kind = block.get("type")
     if isinstance(kind, str):
@@ -207,35 +207,35 @@ def _kind(block: Mapping[str, Any]) -> str:
 _KINDS = {"text": "text", "resource": "resource", "data": "image", "uri": "resource_link"}
 
 
-def _data(block: Members) -> tuple[str | None, str]:
+def _find_data(block: Members) -> tuple[str | None, str]:
     """Return the data of a part and its type, also as the APIs of models have them."""
     places = [block, *(block[key] for key in ("source", "image_url", "file") if isinstance(block.get(key), dict))]
-    data = _first(places, "data", "blob", "image_url", "url")
-    return data, _first(places, "mimeType", "mime_type", "mediaType", "media_type") or ""
+    data = _find_first(places, "data", "blob", "image_url", "url")
+    return data, _find_first(places, "mimeType", "mime_type", "mediaType", "media_type") or ""
 
 
-def _first(places: Sequence[Members], *keys: str) -> str | None:
+def _find_first(places: Sequence[Members], *keys: str) -> str | None:
     """Return the first text that is under one of the keys."""
     return next((place[key] for place in places for key in keys if isinstance(place.get(key), str)), None)
 
 
-def _unknown(kind: str, block: Members) -> Iterator[Members]:
+def _repair_unknown(kind: str, block: Members) -> Iterator[Members]:
     """Return what a part of an unknown type has that can be read, and else that it is left out."""
     if isinstance(block.get("resource"), dict):
-        yield _resource(cast("Members", block["resource"]))
+        yield _repair_resource(cast("Members", block["resource"]))
         return
     text = block.get("text")
     if isinstance(text, str):
-        yield _text(text)
-    data, mime = _data(block)
+        yield _build_text_block(text)
+    data, mime = _find_data(block)
     if data is not None:
         yield {"type": "resource", "resource": {"uri": "", "blob": data, "mimeType": mime or kind}}
     elif not isinstance(text, str):
         what = f"content of the type {kind[:40]!r}" if kind else "content without a type"
-        yield _text(left_out(what, "nothing here reads it"))
+        yield _build_text_block(describe_left_out(what, "nothing here reads it"))
 
 
-def _resource(written: Members) -> Members:
+def _repair_resource(written: Members) -> Members:
     """Return the contents of a resource as an embedded one."""
     mime = next((written[key] for key in ("mimeType", "mime_type") if isinstance(written.get(key), str)), None)
     uri = written.get("uri")
@@ -243,11 +243,13 @@ def _resource(written: Members) -> Members:
     if isinstance(written.get("blob"), str) and not isinstance(written.get("text"), str):
         return {"type": "resource", "resource": {**about, "blob": written["blob"]}}
     if "text" not in written:
-        return _text(left_out(f"the resource {about['uri'][:URI_CHARS]}", "the tool did not send its contents"))
-    return {"type": "resource", "resource": {**about, "text": _text(written["text"])["text"]}}
+        return _build_text_block(
+            describe_left_out(f"the resource {about['uri'][:URI_CHARS]}", "the tool did not send its contents")
+        )
+    return {"type": "resource", "resource": {**about, "text": _build_text_block(written["text"])["text"]}}
 
 
-def _text(value: Any) -> Members:
+def _build_text_block(value: Any) -> Members:
     if value is None:
         value = ""
     return {"type": "text", "text": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}

@@ -57,16 +57,16 @@ class Child:
         ]
         return "; ".join(filter(None, words))
 
-    def transport(self) -> Transport:
+    def open_transport(self) -> Transport:
         """Start it and speak with it; at the end it and all that it started in its group are stopped.
 
         Raises:
             OSError: It cannot be started.
         """
-        return self._streams()
+        return self._open_child_streams()
 
     @asynccontextmanager
-    async def _streams(self) -> AsyncGenerator[Streams]:
+    async def _open_child_streams(self) -> AsyncGenerator[Streams]:
         self._process = process = await anyio.open_process(
             self._command, env=self._env, cwd=self._cwd, start_new_session=True
         )
@@ -76,9 +76,9 @@ class Child:
         outgoing, said = anyio.create_memory_object_stream[SessionMessage](64)
         try:
             async with anyio.create_task_group() as tasks, incoming, outgoing:
-                tasks.start_soon(self._hear, process.stdout, heard)
-                tasks.start_soon(self._say, process.stdin, said)
-                tasks.start_soon(self._note, process.stderr)
+                tasks.start_soon(self._read_stdout, process.stdout, heard)
+                tasks.start_soon(self._write_stdin, process.stdin, said)
+                tasks.start_soon(self._keep_stderr, process.stderr)
                 try:
                     yield incoming, outgoing
                 finally:
@@ -87,16 +87,16 @@ class Child:
             heard.close()
             said.close()
             with anyio.CancelScope(shield=True):
-                await _stop(process)
+                await _stop_process(process)
 
-    async def _hear(self, stdout: ByteReceiveStream, heard: Heard) -> None:
-        noise, lines = 0, _Lines()
+    async def _read_stdout(self, stdout: ByteReceiveStream, heard: Heard) -> None:
+        noise, lines = 0, _LineReader()
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async with heard:
                 async for chunk in stdout:
                     noise += len(chunk)
                     for line, whole in lines.add(chunk):
-                        message = _message(line) if whole else _refusal(line)
+                        message = _read_message_line(line) if whole else _refuse_long_answer(line)
                         if message is not None:
                             noise = 0
                             await heard.send(message)
@@ -105,13 +105,13 @@ class Child:
                         break
         self.gone.set()
 
-    async def _say(self, stdin: ByteSendStream, said: MemoryObjectReceiveStream[SessionMessage]) -> None:
+    async def _write_stdin(self, stdin: ByteSendStream, said: MemoryObjectReceiveStream[SessionMessage]) -> None:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             async for item in said:
                 await stdin.send(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
         said.close()
 
-    async def _note(self, stderr: ByteReceiveStream) -> None:
+    async def _keep_stderr(self, stderr: ByteReceiveStream) -> None:
         rest = ""
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async for chunk in stderr:
@@ -121,7 +121,7 @@ class Child:
         self._stderr.append(rest)
 
 
-class _Lines:
+class _LineReader:
     """The lines in a stream of bytes; of one that is too long only the beginning."""
 
     def __init__(self) -> None:
@@ -132,27 +132,27 @@ class _Lines:
         """The lines that end in this chunk, and whether they are whole."""
         *ends, rest = chunk.split(b"\n")
         for end in ends:
-            self._extend(end)
+            self._extend_line(end)
             yield bytes(self._line), self._whole
             self._line, self._whole = bytearray(), True
-        self._extend(rest)
+        self._extend_line(rest)
 
-    def _extend(self, part: bytes) -> None:
+    def _extend_line(self, part: bytes) -> None:
         if self._whole:
             self._line += part
         if len(self._line) > MESSAGE_BYTES:
             self._line, self._whole = self._line[:_HEAD_BYTES], False
 
 
-def _message(line: bytes) -> SessionMessage | None:
+def _read_message_line(line: bytes) -> SessionMessage | None:
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError:
-        repaired = jsonrpc.repaired_answer(line.decode("utf-8", "replace"))
+        repaired = jsonrpc.repair_message(line.decode("utf-8", "replace"))
     return None if repaired is None else SessionMessage(jsonrpc_message_adapter.validate_json(repaired, by_name=False))
 
 
-def _refusal(head: bytes) -> SessionMessage | None:
+def _refuse_long_answer(head: bytes) -> SessionMessage | None:
     """An error in the place of an answer that was too long, for whoever waits for it."""
     number = jsonrpc.id_of_broken_answer(head.decode("utf-8", "replace"))
     if number is None:
@@ -161,18 +161,18 @@ def _refusal(head: bytes) -> SessionMessage | None:
     return SessionMessage(JSONRPCError(jsonrpc="2.0", id=number, error=error))
 
 
-async def _stop(process: Process) -> None:
+async def _stop_process(process: Process) -> None:
     """Ask a process to end, then make it and its group end; what left the group escapes."""
     assert process.stdin
     with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
         await process.stdin.aclose()
     for step_s, then in zip(STOP_STEPS_S, ("SIGTERM", "SIGKILL", None), strict=True):
         with anyio.move_on_after(step_s):
-            while _lives(process):  # noqa: ASYNC110  # nothing tells of the end of a group
+            while _is_group_alive(process):  # noqa: ASYNC110  # nothing tells of the end of a group
                 await anyio.sleep(0.01)
             break
         if then is not None:
-            _signal(process, then)
+            _send_signal(process, then)
     # A stranger that holds the pipes keeps asyncio's transport open, which warns when it is collected.
     transport = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:
@@ -182,7 +182,7 @@ async def _stop(process: Process) -> None:
         await process.aclose()
 
 
-def _lives(process: Process) -> bool:
+def _is_group_alive(process: Process) -> bool:
     if process.returncode is None:
         return True
     if sys.platform == "win32":  # pragma: no cover
@@ -196,7 +196,7 @@ def _lives(process: Process) -> bool:
     return True
 
 
-def _signal(process: Process, name: str) -> None:
+def _send_signal(process: Process, name: str) -> None:
     with suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":  # pragma: no cover
             process.kill()

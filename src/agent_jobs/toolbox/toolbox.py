@@ -18,12 +18,12 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
 from agent_jobs.text import suggest_name
-from agent_jobs.toolbox.config import SETTING, ServerConfig, ToolServers, load_toolbox, matches, read_toolbox
+from agent_jobs.toolbox.config import SETTING, ServerConfig, ToolServers, load_toolbox, matches_any, read_toolbox
 from agent_jobs.toolbox.connection import Connection
-from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, is_given, prefix_of
-from agent_jobs.toolbox.output import Called
+from agent_jobs.toolbox.functions import MAX_FUNCTIONS, build_function, function_name, is_given, prefix_of
+from agent_jobs.toolbox.output import ToolOutput
 
-__all__ = ["Called", "Policy", "ServerConfig", "ToolServers", "Toolbox", "load_toolbox", "read_toolbox"]
+__all__ = ["Policy", "ServerConfig", "ToolOutput", "ToolServers", "Toolbox", "load_toolbox", "read_toolbox"]
 
 OPTION = "options.toolbox"
 CORRECT = "Ask the user to correct that; jobs that do not name it in options.toolbox can be started."
@@ -78,7 +78,7 @@ class Toolbox:
             RequestError: There is no such server; the sentence names the nearest one.
             ConfigError: Its entry or the whole file cannot be used.
         """
-        self._chosen(names)
+        self._choose_servers(names)
 
     @staticmethod
     def knows(name: str, names: Sequence[str]) -> bool:
@@ -93,19 +93,21 @@ class Toolbox:
             ToolServerError: A server cannot be started, or does not list its tools.
             ConfigError: A server's entry cannot be used, or names a variable that is not set.
         """
-        chosen = self._chosen(names)
-        listed = await _gathered(chosen)
+        chosen = self._choose_servers(names)
+        listed = await _list_side_by_side(chosen)
         found = {
             function_name(choice.server, tool.name): tool
             for choice in chosen
-            for tool in choice.of(listed[choice.server])
+            for tool in choice.select_tools(listed[choice.server])
         }
         if len(found) > MAX_FUNCTIONS:
             raise RequestError(
                 f"{OPTION} brings {len(found)} tools, and the API takes {MAX_FUNCTIONS}: name fewer of them, "
                 f'such as "{chosen[0].server}/get_*".'
             )
-        return [function_of(name, _described(tool), tool.input_schema) for name, tool in sorted(found.items())]
+        return [
+            build_function(name, _choose_description(tool), tool.input_schema) for name, tool in sorted(found.items())
+        ]
 
     async def policy(self, name: str, names: Sequence[str]) -> Policy | None:
         """Whether a call of this function waits for a person; None if the job has no such function.
@@ -115,7 +117,7 @@ class Toolbox:
             ToolServerError: Its server cannot be started, or does not list its tools.
             ConfigError: Its server's entry cannot be used, or names a variable that is not set.
         """
-        found = await self._found(name, names)
+        found = await self._find_tool(name, names)
         if found is None:
             return None
         connection, tool = found
@@ -131,7 +133,7 @@ class Toolbox:
         arguments: str,
         names: Sequence[str],
         before_calling: Callable[[], Awaitable[None]] | None = None,
-    ) -> Called:
+    ) -> ToolOutput:
         """Call a function, whatever its policy; a failure of any kind is an output that says what it was.
 
         Cancelling this tells the server so.
@@ -143,10 +145,10 @@ class Toolbox:
             before_calling: Awaited once there is a slot for the call; nothing is called where it raises.
         """
         try:
-            given = _arguments(arguments)
-            found = await self._found(name, names)
+            given = _read_call_arguments(arguments)
+            found = await self._find_tool(name, names)
             if found is None:
-                return Called(f"There is no function {name[:80]}.", failed=True)
+                return ToolOutput(f"There is no function {name[:80]}.", failed=True)
             connection, tool = found
             if not arguments.strip() and tool.input_schema.get("required"):
                 raise RequestError("The arguments are missing: call again with a JSON object.")
@@ -155,35 +157,35 @@ class Toolbox:
                     await before_calling()
                 return await connection.call(tool.name, given)
         except (ConfigError, RequestError, ToolServerError) as error:
-            return Called(str(error), failed=True)
+            return ToolOutput(str(error), failed=True)
 
-    async def _found(self, name: str, names: Sequence[str]) -> tuple[Connection, Tool] | None:
-        chosen = [choice for choice in self._chosen(names) if name.startswith(prefix_of(choice.server))]
+    async def _find_tool(self, name: str, names: Sequence[str]) -> tuple[Connection, Tool] | None:
+        chosen = [choice for choice in self._choose_servers(names) if name.startswith(prefix_of(choice.server))]
         for fresh in (False, True):  # another process may have seen a newer list
             for choice in chosen:
-                for tool in (await choice.connection.tools(fresh=fresh)).values():
+                for tool in (await choice.connection.list_tools(fresh=fresh)).values():
                     if function_name(choice.server, tool.name) == name and choice.has(tool.name):
                         return choice.connection, tool
         return None
 
-    def _chosen(self, names: Sequence[str]) -> list["_Choice"]:
+    def _choose_servers(self, names: Sequence[str]) -> list["_Choice"]:
         chosen: dict[str, _Choice] = {}
         for each in names:
             wanted = not each.startswith("!")
-            server, glob = self._parted(each.removeprefix("!"))
+            server, glob = self._split_name(each.removeprefix("!"))
             choice = chosen.setdefault(server, _Choice(server, self._connections[server], [], []))
             (choice.only if wanted else choice.never).append(glob)
         return [choice for choice in chosen.values() if choice.only]
 
-    def _parted(self, name: str) -> tuple[str, str]:
+    def _split_name(self, name: str) -> tuple[str, str]:
         """The server in a name, and which of its tools."""
-        server = _server_in(name, self._connections)
-        if server is None and (self._servers.broken or _server_in(name, self._servers.refused) is not None):
+        server = _find_server_in(name, self._connections)
+        if server is None and (self._servers.broken or _find_server_in(name, self._servers.refused) is not None):
             self._read_again()
-            server = _server_in(name, self._connections)
+            server = _find_server_in(name, self._connections)
         if server is not None:
             return server, name[len(server) + 1 :] or "*"
-        raise self._unusable(name)
+        raise self._explain_unusable(name)
 
     def _read_again(self) -> None:
         """Read the file again, so that what the user corrected needs no restart."""
@@ -191,14 +193,14 @@ class Toolbox:
         for name, config in self._servers.items():
             self._connections.setdefault(name, self._connect(config))
 
-    def _unusable(self, name: str) -> AgentJobsError:
+    def _explain_unusable(self, name: str) -> AgentJobsError:
         """Return why a job cannot be given what it names."""
         servers = self._servers
         if servers.broken:
             return ConfigError(f"{servers.broken} {CORRECT}")
-        if (refused := _server_in(name, servers.refused)) is not None:
+        if (refused := _find_server_in(name, servers.refused)) is not None:
             return ConfigError(f"{servers.refused[refused]} {CORRECT}")
-        if (off := _server_in(name, servers.off)) is not None:
+        if (off := _find_server_in(name, servers.off)) is not None:
             return RequestError(f"{OPTION}: {off} is switched off: ask the user to switch it on in {servers.path}.")
         if not self._connections:
             return RequestError(f"{OPTION}: there are no tool servers: ask the user to set {SETTING}.")
@@ -216,30 +218,30 @@ class _Choice:
     never: list[str]
 
     def has(self, tool: str) -> bool:
-        return matches(tool, self.only) and not matches(tool, self.never)
+        return matches_any(tool, self.only) and not matches_any(tool, self.never)
 
-    def of(self, tools: Mapping[str, Tool]) -> list[Tool]:
+    def select_tools(self, tools: Mapping[str, Tool]) -> list[Tool]:
         """The tools that are meant.
 
         Raises:
             RequestError: A glob means none.
         """
         for glob in self.only:
-            if glob != "*" and not any(matches(tool, [glob]) for tool in tools):
+            if glob != "*" and not any(matches_any(tool, [glob]) for tool in tools):
                 raise RequestError(
                     f"{OPTION}: {self.server} has no tool {glob[:80]!r}: {suggest_name(glob, sorted(tools))}"
                 )
         return [tool for tool in tools.values() if self.has(tool.name)]
 
 
-async def _gathered(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool]]:
+async def _list_side_by_side(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool]]:
     """The tools of several servers, started side by side."""
     listed: dict[str, Mapping[str, Tool]] = {}
     failed: list[AgentJobsError] = []
 
     async def gather(choice: _Choice) -> None:
         try:
-            listed[choice.server] = await choice.connection.tools(fresh=True)
+            listed[choice.server] = await choice.connection.list_tools(fresh=True)
         except AgentJobsError as error:
             failed.append(error)
 
@@ -251,12 +253,12 @@ async def _gathered(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool
     return listed
 
 
-def _server_in(name: str, servers: Iterable[str]) -> str | None:
+def _find_server_in(name: str, servers: Iterable[str]) -> str | None:
     """Return the server of which a job names all tools or some."""
     return next((server for server in servers if name == server or name.startswith(f"{server}/")), None)
 
 
-def _arguments(written: str) -> dict[str, Any]:
+def _read_call_arguments(written: str) -> dict[str, Any]:
     try:
         arguments = json.loads(written.strip() or "{}")
         to_json(arguments, inf_nan_mode="strings")  # neither half a surrogate pair nor a depth that cannot be sent
@@ -267,6 +269,6 @@ def _arguments(written: str) -> dict[str, Any]:
     return cast("dict[str, Any]", arguments)
 
 
-def _described(tool: Tool) -> str:
+def _choose_description(tool: Tool) -> str:
     title = tool.title or (tool.annotations.title if tool.annotations is not None else None)
     return tool.description or title or tool.name
