@@ -1,6 +1,6 @@
 """Convert the answer of a tool to the output of a function call: text within a limit, and images. Pure.
 
-The kind of bytes is recognized by their content, whatever their label says. A note stands in the place of omitted parts.
+Bytes are recognized by their content, whatever their label says. A note stands in the place of an omitted part.
 """
 
 import base64
@@ -228,16 +228,11 @@ def _is_repeated(structured: Any, texts: Sequence[str]) -> bool:
     values: list[Any] = [structured]
     if isinstance(structured, dict) and cast("dict[str, Any]", structured).keys() == {"result"}:
         values.append(structured["result"])  # servers wrap values that are no objects
-    if any(_is_value_in(value, texts) for value in values):
+    parsed = [_read_json(text) for text in texts]
+    if any(value in parsed or value in texts or value in (parsed, [*texts]) for value in values):
         return True
     forms = [json.dumps(structured, ensure_ascii=False, **form) for form in _JSON_FORMS]
     return any(form in text for form in forms for text in texts)
-
-
-def _is_value_in(value: Any, texts: Sequence[str]) -> bool:
-    """Return True if a value is one of the texts, as it is or as JSON, or the list of all."""
-    parsed = [_read_json(text) for text in texts]
-    return value in parsed or value in texts or value in (parsed, [*texts])
 
 
 def _read_json(text: str) -> Any:
