@@ -1,4 +1,4 @@
-"""A tool server that is started when it is first needed, started again when it ended, and asked within limits."""
+"""Start a tool server when it is first needed, start it again after its end, and call it within limits."""
 
 import logging
 import math
@@ -30,25 +30,24 @@ from agent_jobs.toolbox.output import ToolOutput, read_output
 from agent_jobs.toolbox.repair import repair_transport
 from agent_jobs.toolbox.stdio_transport import Child
 
-#: A list of tools goes no further: no request could carry more of them.
-MAX_TOOLS, MAX_PAGES = 1_000, 50
-#: How long a call waits to learn why its server ended.
-REASON_S = 2.0
+MAX_TOOLS = 1_000  # of a server: no request could carry more of them
+MAX_PAGES = 50  # of a list of tools: a server could name next pages for ever
+REASON_S = 2.0  # wait of a call for the reason why its server ended
 BACKOFF_FIRST_S = 1.0  # before the third start of a server that keeps ending
 BACKOFF_MAX_S = 60.0  # a job would wait longer for a start than a person for the job
-WORDS_CHARS = 300
+WORDS_CHARS = 300  # of a server's own words in a tool answer
 
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
 _Answer = TypeVar("_Answer")
 
 logger = logging.getLogger(__name__)
 
-for _logger in ("client", "mcp.client"):  # they log what they cannot read, which may be an output
+for _logger in ("client", "mcp.client"):  # they log unreadable messages, which may be outputs
     logging.getLogger(_logger).setLevel(logging.CRITICAL)
 
 
 class Connection:
-    """The way to one tool server."""
+    """The connection to one tool server."""
 
     def __init__(
         self, config: ServerConfig, environ: Mapping[str, str], tasks: TaskGroup, *, start_timeout_s: float
@@ -63,7 +62,7 @@ class Connection:
         self._skipped: set[str] = set()
 
     async def list_tools(self, *, fresh: bool = False) -> Mapping[str, Tool]:
-        """The tools that the user allows, by name; asked for anew if `fresh`.
+        """Return the tools that the user allows, by name; with `fresh`, the server lists them again.
 
         Raises:
             ToolServerError: It cannot be started, or does not list its tools.
@@ -79,35 +78,36 @@ class Connection:
             return run.tools
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> ToolOutput:
-        """Call a tool. Cancelling this tells the server so.
+        """Call a tool; if this is cancelled, the call is cancelled at the server.
 
         Raises:
-            ToolServerError: There is no answer.
+            ToolServerError: It does not answer.
             ConfigError: Its entry names a variable that is not set.
         """
 
-        async def question(client: Client) -> CallToolResult | InputRequiredResult:
+        async def send_call(client: Client) -> CallToolResult | InputRequiredResult:
             params = CallToolRequestParams(name=tool, arguments=arguments)
-            # Not by `call_tool`: it withholds what does not keep to the tool's output schema, and no one here minds.
+            # Not `call_tool`, which withholds an answer that breaks the tool's output schema; a model can read it.
             return await client.session.send_request(CallToolRequest(params=params), _ANSWER)
 
         run = await self._ensure_running()
-        answer = await self._ask_server(run, f"answer {tool}", self.config.timeout_s, question)
+        answer = await self._ask_server(run, f"answer {tool}", self.config.timeout_s, send_call)
         self._failures = 0
         if isinstance(answer, InputRequiredResult):
             raise self._build_error(f"asks somebody something before {tool} can answer, which nobody here can")
         return read_output(answer, run.mask)
 
     async def _ensure_running(self) -> "_ServerRun":
-        """A run that is ready; one is started if there is none."""
+        """Return a run that is ready; start one if there is none.
+
+        Raises:
+            ToolServerError: It cannot be started.
+            ConfigError: Its entry names a variable that is not set.
+        """
         if self._run is not None and self._run.is_gone():
             await self._run.over.wait()
         if self._run is None or self._run.over.is_set():
-            pause_s = self._not_before - anyio.current_time()
-            if pause_s > 0 and self._run is not None and self._run.error is not None:
-                raise ToolServerError(
-                    f"{self._run.error} It is started again in {math.ceil(pause_s)} s at the soonest."
-                )
+            self._refuse_early_start()
             self._run = _ServerRun()
             self._tasks.start_soon(self._run_server, self._run)
         run = self._run
@@ -116,8 +116,14 @@ class Connection:
             raise run.error or self._build_error("is being stopped")
         return run
 
+    def _refuse_early_start(self) -> None:
+        """Raise the error of the last run if the pause after it is not over."""
+        pause_s = self._not_before - anyio.current_time()
+        if pause_s > 0 and self._run is not None and self._run.error is not None:
+            raise ToolServerError(f"{self._run.error} It is started again in {math.ceil(pause_s)} s at the soonest.")
+
     async def _run_server(self, run: "_ServerRun") -> None:
-        """One run from its start to its end; nobody who waits for it takes it along when cancelled."""
+        """Start a server and keep it until it ends; a cancelled caller does not stop it."""
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + self._start_timeout_s) as scope:
                 async with self._open_server_client(run) as client:
@@ -125,8 +131,10 @@ class Connection:
                     run.client = client
                     run.ready.set()
                     await run.wait_until_gone()
-            why = f"it was not ready within {self._start_timeout_s:g} s" if scope.cancelled_caught else ""
-            self._record_failure(run, why)
+            reason = ""
+            if scope.cancelled_caught:
+                reason = f"it was not ready within {self._start_timeout_s:g} s"
+            self._record_failure(run, reason)
         except ConfigError as error:
             run.error = error
         except Exception as error:
@@ -142,7 +150,7 @@ class Connection:
             run.wire = Child(config.command, config.args, config.env, config.cwd)
         else:
             run.wire = Remote(config)
-        # Without callbacks the SDK refuses what a server asks of us: models, persons, folders.
+        # Without callbacks the SDK refuses a server's requests for models, persons and folders.
         us = Implementation(name="agent-jobs", version=__version__)
         async with Client(
             repair_transport(run.wire.open_transport(), self._log_skipped), client_info=us, cache=None
@@ -150,23 +158,26 @@ class Connection:
             yield client
 
     def _log_skipped(self, what: str) -> None:
-        """Write once to the log what of the server's list, or of the rules for it, comes to nothing."""
+        """Log a note about unused tools or rules once."""
         if what not in self._skipped:
             self._skipped.add(what)
             logger.warning("tool server %s: %s", self.config.name, what)
 
-    def _record_failure(self, run: "_ServerRun", why: str) -> None:
+    def _record_failure(self, run: "_ServerRun", reason: str) -> None:
         self._failures += 1
         self._not_before = anyio.current_time()
         # A single failure may be an accident: the next use starts the server again at once.
         if self._failures > 1:
             self._not_before += exponential(self._failures - 1, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
-        run.error = self._build_error("ended" if run.client is not None else "cannot be started", run, why)
+        event = "cannot be started"
+        if run.client is not None:
+            event = "ended"
+        run.error = self._build_error(event, run, reason)
 
     async def _ask_server(
         self, run: "_ServerRun", doing: str, limit_s: float, question: Callable[[Client], Awaitable[_Answer]]
     ) -> _Answer:
-        """What the server answers in time; whatever else happens is one sentence."""
+        """Return the server's answer; raise any failure as a ToolServerError of one sentence."""
         assert run.client is not None
         try:
             with anyio.fail_after(limit_s):
@@ -186,10 +197,14 @@ class Connection:
                 f"did not {doing} in a form that the protocol knows", run, _describe_finding(error)
             ) from None
 
-    def _build_error(self, what: str, run: "_ServerRun | None" = None, why: str = "") -> ToolServerError:
-        words = "; ".join(filter(None, (why, run.last_words() if run is not None else "")))
-        words = " ".join((run.mask(words) if run is not None else words).split())[:WORDS_CHARS].rstrip(". ")
-        return ToolServerError(f"Tool server {self.config.name} {what}{': ' if words else ''}{words}.")
+    def _build_error(self, event: str, run: "_ServerRun | None" = None, reason: str = "") -> ToolServerError:
+        words = reason
+        if run is not None:
+            words = run.mask("; ".join(filter(None, (reason, run.last_words()))))
+        words = " ".join(words.split())[:WORDS_CHARS].rstrip(". ")
+        if words:
+            return ToolServerError(f"Tool server {self.config.name} {event}: {words}.")
+        return ToolServerError(f"Tool server {self.config.name} {event}.")
 
 
 class _ServerRun:
@@ -217,7 +232,9 @@ class _ServerRun:
             self.wire.gone.set()
 
     def last_words(self) -> str:
-        return self.wire.last_words() if self.wire is not None else ""
+        if self.wire is None:
+            return ""
+        return self.wire.last_words()
 
     def mask(self, text: str) -> str:
         for secret in sorted(self.secrets, key=len, reverse=True):
@@ -238,14 +255,14 @@ async def _list_all_tools(client: Client) -> list[Tool]:
 
 
 def _describe_cause(error: BaseException) -> str:
-    """Why something failed, in the words of what failed first."""
+    """Return the reason of a failure, in the words of its first cause."""
     leaf = next(_list_leaves(error))
     if isinstance(leaf, FileNotFoundError):
         return f"there is no {leaf.filename}"
     if isinstance(leaf, ValidationError):
         return _describe_finding(leaf)
     if isinstance(leaf, MCPError) and leaf.code == CONNECTION_CLOSED:
-        return ""  # what it said itself tells more
+        return ""  # its last words on stderr say more
     return str(leaf) or type(leaf).__name__
 
 
@@ -258,6 +275,6 @@ def _list_leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _describe_finding(error: ValidationError) -> str:
-    """What pydantic found first, without the value, which is somebody's."""
+    """Return pydantic's first finding without the value, which may be private."""
     first = error.errors(include_input=False, include_url=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"

@@ -1,4 +1,4 @@
-"""The tools of a server as functions that a model may call: their names, descriptions and parameters. Pure."""
+"""Convert the tools of a server to functions that a model may call: names, descriptions and parameters. Pure."""
 
 import hashlib
 import json
@@ -8,19 +8,18 @@ from typing import Any
 
 from agent_jobs.toolbox.schema import OPEN, fit_schema, is_strict
 
-#: What the API takes in a function's name, and how much of a description.
-NAME_CHARS, DESCRIPTION_CHARS = 64, 1_024
-#: How many functions the API takes in one request.
-MAX_FUNCTIONS = 128
+NAME_CHARS = 64  # the API's limit of a function's name
+DESCRIPTION_CHARS = 1_024  # the API's limit of a function's description
+MAX_FUNCTIONS = 128  # the API's limit of functions in one request
 
 _DIGEST_CHARS = 10
 _PLAIN = re.compile(rf"(?!.*_[0-9a-f]{{{_DIGEST_CHARS}}}$)[A-Za-z0-9_-]{{1,{NAME_CHARS}}}")
 
 
 def function_name(server: str, tool: str) -> str:
-    """The one name of a tool, `server__tool`, the same in every process.
+    """Return the only name of a tool, `server__tool`, which is the same in every process.
 
-    A name that the API does not take, or that another tool could have as well, ends in a digest of both names.
+    A name that the API refuses, or that another tool could have too, ends in a digest of both names.
     """
     name = f"{server}__{tool}"
     # With no `__` before the first one, a plain name belongs to one server and one tool.
@@ -31,21 +30,23 @@ def function_name(server: str, tool: str) -> str:
 
 
 def prefix_of(server: str) -> str:
-    """How the names of all functions of a server begin."""
+    """Return the beginning of the names of all functions of a server."""
     return _sanitize_name(f"{server}__")[: NAME_CHARS - _DIGEST_CHARS - 1]
 
 
 def is_given(name: str, names: Sequence[str]) -> bool:
-    """Whether a function of this name is of a server that a job was given.
+    """Return True if a function of this name belongs to a server of a job.
 
-    A server's name may have slashes in it, so what is before each of them may be one.
+    A server's name may contain slashes, so it may end before each of them.
     """
-    servers = {given[:end] for given in (each.removeprefix("!") for each in names) for end in _list_name_ends(given)}
-    return any(name.startswith(prefix_of(server)) for server in servers)
+    for given in (each.removeprefix("!") for each in names):
+        if any(name.startswith(prefix_of(given[:end])) for end in _list_name_ends(given)):
+            return True
+    return False
 
 
 def build_function(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A function tool for the body of POST /responses."""
+    """Return a function tool for the body of POST /responses."""
     parameters = fit_schema(schema)
     if parameters is None:
         parameters = OPEN
@@ -60,7 +61,7 @@ def build_function(name: str, description: str, schema: Mapping[str, Any]) -> di
 
 
 def shorten_description(text: str) -> str:
-    """A description within its limit, cut after a sentence if there is one in its second half, else after a word."""
+    """Return a description within its limit, cut after a sentence in its second half, else after a word."""
     text = re.sub(r"[ \t]+\n|\n{3,}", "\n", text.strip())
     if len(text) <= DESCRIPTION_CHARS:
         return text

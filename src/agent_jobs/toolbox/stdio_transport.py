@@ -1,4 +1,4 @@
-"""A tool server as a child process, which may print what it likes: all that is kept of it has a limit.
+"""Run a tool server as a child process, and limit everything that is kept of its output.
 
 The SDK's own stdio transport keeps a line of any length, passes stderr on, and takes up to four seconds to stop.
 """
@@ -20,22 +20,20 @@ from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, jsonrpc_message_a
 
 from agent_jobs import jsonrpc
 
-#: One message, for instance an answer with images; what is longer is read and forgotten.
-MESSAGE_BYTES = 16 * 2**20
-#: What a server may print between two messages before it is given up.
-NOISE_BYTES = 256 * 2**20
-STDERR_LINES, STDERR_LINE_CHARS = 20, 400
-#: How long each step of stopping may take: closing stdin, SIGTERM, SIGKILL.
-STOP_STEPS_S = (0.4, 0.4, 0.3)
-
-_HEAD_BYTES = 256
+MESSAGE_BYTES = 16 * 2**20  # of one message, for instance an answer with images; a longer one is skipped
+NOISE_BYTES = 256 * 2**20  # between two messages: a server that prints more is stopped
+STDERR_LINES = 20  # kept for an error message
+STDERR_LINE_CHARS = 400
+STOP_STEPS_S = (0.4, 0.4, 0.3)  # limits of the steps of a stop: closing stdin, SIGTERM, SIGKILL
+_HEAD_BYTES = 256  # of a skipped message, in which its id is searched
+_SENT_AHEAD = 64  # messages: a cancelled call must not wait until a server reads its cancellation
 
 Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
 Heard = MemoryObjectSendStream[SessionMessage | Exception]
 
 
 class Child:
-    """One run of a stdio server; `gone` is set when it can say nothing any more."""
+    """One run of a stdio server; `gone` is set when it can send nothing any more."""
 
     def __init__(self, command: str, args: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
         self._command = [command, *args]
@@ -47,18 +45,20 @@ class Child:
         self.gone = anyio.Event()
 
     def last_words(self) -> str:
-        """How it ended and the last line of its stderr, as far as there is either."""
-        status = self._process.returncode if self._process is not None else None
-        line = next((line.strip() for line in reversed(self._stderr) if line.strip()), "")
-        words = [
-            "it printed only what is no protocol" if self._too_noisy else "",
-            f"it ended with status {status}" if status is not None and not self._too_noisy else "",
-            f"its last words: {line}" if line else "",
-        ]
-        return "; ".join(filter(None, words))
+        """Return how it ended and the last line of its stderr, as far as they are known."""
+        words: list[str] = []
+        if self._too_noisy:
+            words.append("it printed only what is no protocol")
+        elif self._process is not None and self._process.returncode is not None:
+            words.append(f"it ended with status {self._process.returncode}")
+        for line in reversed(self._stderr):
+            if line.strip():
+                words.append(f"its last words: {line.strip()}")
+                break
+        return "; ".join(words)
 
     def open_transport(self) -> Transport:
-        """Start it and speak with it; at the end it and all that it started in its group are stopped.
+        """Start it and open the streams of messages; at the end, stop it and all processes of its group.
 
         Raises:
             OSError: It cannot be started.
@@ -72,8 +72,7 @@ class Child:
         )
         assert process.stdin and process.stdout and process.stderr
         heard, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-        # Room for a cancel to a server that does not read: whoever cancels must not wait for it.
-        outgoing, said = anyio.create_memory_object_stream[SessionMessage](64)
+        outgoing, said = anyio.create_memory_object_stream[SessionMessage](_SENT_AHEAD)
         try:
             async with anyio.create_task_group() as tasks, incoming, outgoing:
                 tasks.start_soon(self._read_stdout, process.stdout, heard)
@@ -90,13 +89,14 @@ class Child:
                 await _stop_process(process)
 
     async def _read_stdout(self, stdout: ByteReceiveStream, heard: Heard) -> None:
-        noise, lines = 0, _LineReader()
+        noise = 0
+        lines = _LineReader()
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async with heard:
                 async for chunk in stdout:
                     noise += len(chunk)
                     for line, whole in lines.add(chunk):
-                        message = _read_message_line(line) if whole else _refuse_long_answer(line)
+                        message = _read_message_line(line, is_whole=whole)
                         if message is not None:
                             noise = 0
                             await heard.send(message)
@@ -122,38 +122,45 @@ class Child:
 
 
 class _LineReader:
-    """The lines in a stream of bytes; of one that is too long only the beginning."""
+    """Splits a stream of bytes into lines; of a line that is too long, only the beginning is kept."""
 
     def __init__(self) -> None:
         self._line = bytearray()
         self._whole = True
 
     def add(self, chunk: bytes) -> Iterator[tuple[bytes, bool]]:
-        """The lines that end in this chunk, and whether they are whole."""
+        """Yield the lines that end in this chunk, and whether they are complete."""
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             self._extend_line(end)
             yield bytes(self._line), self._whole
-            self._line, self._whole = bytearray(), True
+            self._line = bytearray()
+            self._whole = True
         self._extend_line(rest)
 
     def _extend_line(self, part: bytes) -> None:
         if self._whole:
             self._line += part
         if len(self._line) > MESSAGE_BYTES:
-            self._line, self._whole = self._line[:_HEAD_BYTES], False
+            self._line = self._line[:_HEAD_BYTES]
+            self._whole = False
 
 
-def _read_message_line(line: bytes) -> SessionMessage | None:
+def _read_message_line(line: bytes, *, is_whole: bool) -> SessionMessage | None:
+    """Return the message in a line, repaired if necessary; None if the line answers nothing."""
+    if not is_whole:
+        return _refuse_long_answer(line)
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError:
         repaired = jsonrpc.repair_message(line.decode("utf-8", "replace"))
-    return None if repaired is None else SessionMessage(jsonrpc_message_adapter.validate_json(repaired, by_name=False))
+    if repaired is None:
+        return None
+    return SessionMessage(jsonrpc_message_adapter.validate_json(repaired, by_name=False))
 
 
 def _refuse_long_answer(head: bytes) -> SessionMessage | None:
-    """An error in the place of an answer that was too long, for whoever waits for it."""
+    """Return an error for the call whose answer was too long."""
     number = jsonrpc.id_of_broken_answer(head.decode("utf-8", "replace"))
     if number is None:
         return None
@@ -162,18 +169,18 @@ def _refuse_long_answer(head: bytes) -> SessionMessage | None:
 
 
 async def _stop_process(process: Process) -> None:
-    """Ask a process to end, then make it and its group end; what left the group escapes."""
+    """Ask a process to end, then kill it and its group; a process that left the group is not stopped."""
     assert process.stdin
     with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
         await process.stdin.aclose()
     for step_s, then in zip(STOP_STEPS_S, ("SIGTERM", "SIGKILL", None), strict=True):
         with anyio.move_on_after(step_s):
-            while _is_group_alive(process):  # noqa: ASYNC110  # nothing tells of the end of a group
+            while _is_group_alive(process):  # noqa: ASYNC110  # the end of a group raises no event
                 await anyio.sleep(0.01)
             break
         if then is not None:
             _send_signal(process, then)
-    # A stranger that holds the pipes keeps asyncio's transport open, which warns when it is collected.
+    # A process outside the group that holds the pipes keeps asyncio's transport open, which warns when it is collected.
     transport = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:
         with suppress(PermissionError):
@@ -192,7 +199,7 @@ def _is_group_alive(process: Process) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # macOS says so of those that just died
+        pass  # macOS raises this for processes that just died
     return True
 
 
