@@ -94,7 +94,7 @@ class Connection:
         answer = await self._ask_server(run, f"answer {tool}", self.config.timeout_s, send_call)
         self._failures = 0
         if isinstance(answer, InputRequiredResult):
-            raise self._build_error(f"asks somebody something before {tool} can answer, which nobody here can")
+            raise self._build_server_error(f"asks somebody something before {tool} can answer, which nobody here can")
         return read_output(answer, run.mask)
 
     async def _ensure_running(self) -> "_ServerRun":
@@ -113,7 +113,7 @@ class Connection:
         run = self._run
         await run.ready.wait()
         if run.client is None:
-            raise run.error or self._build_error("is being stopped")
+            raise run.error or self._build_server_error("is being stopped")
         return run
 
     def _refuse_early_start(self) -> None:
@@ -172,7 +172,7 @@ class Connection:
         event = "cannot be started"
         if run.client is not None:
             event = "ended"
-        run.error = self._build_error(event, run, reason)
+        run.error = self._build_server_error(event, run, reason)
 
     async def _ask_server(
         self, run: "_ServerRun", doing: str, limit_s: float, question: Callable[[Client], Awaitable[_Answer]]
@@ -183,21 +183,21 @@ class Connection:
             with anyio.fail_after(limit_s):
                 return await question(run.client)
         except TimeoutError:
-            raise self._build_error(f"did not {doing} within {limit_s:g} s") from None
+            raise self._build_server_error(f"did not {doing} within {limit_s:g} s") from None
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
                 with anyio.move_on_after(REASON_S):
                     await run.over.wait()
-                raise run.error or self._build_error("ended", run) from None
+                raise run.error or self._build_server_error("ended", run) from None
             if error.message == "Session terminated":
                 run.end()
-            raise self._build_error(f"did not {doing}", run, error.message) from None
+            raise self._build_server_error(f"did not {doing}", run, error.message) from None
         except ValidationError as error:
-            raise self._build_error(
+            raise self._build_server_error(
                 f"did not {doing} in a form that the protocol knows", run, _describe_finding(error)
             ) from None
 
-    def _build_error(self, event: str, run: "_ServerRun | None" = None, reason: str = "") -> ToolServerError:
+    def _build_server_error(self, event: str, run: "_ServerRun | None" = None, reason: str = "") -> ToolServerError:
         words = reason
         if run is not None:
             words = run.mask("; ".join(filter(None, (reason, run.last_words()))))

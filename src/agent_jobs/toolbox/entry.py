@@ -96,11 +96,16 @@ def read_entry(name: str, written: Any) -> Entry:
     _translate_foreign(foreign, given, notes)
     _split_command(given)
     _choose_transport(given, notes)
+    return Entry(_parse_fields(given), notes)
+
+
+def _parse_fields(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of the configuration, each checked by its parser."""
     fields = {key: KEYS[key](key, value) for key, value in given.items()}
     for key in ("disabled", "type"):
         fields.pop(key, None)
     _refuse_inputs(fields)
-    return Entry(fields, notes)
+    return fields
 
 
 def _refuse_repeated_rules(repeated: Iterable[str]) -> None:
@@ -146,14 +151,16 @@ def _translate_foreign(foreign: Mapping[str, Any], given: dict[str, Any], notes:
             given["allow"] = (*given.get("allow", ()), *_parse_strings(key, value))
         elif not _is_inert(key):
             _refuse_typing_error(key, plain)
-            if plain in MISSED:
-                notes.append(MISSED[plain])
-            else:
-                unused.append(key[:KEY_CHARS])
-    if len(unused) == 1:
-        notes.append(f"{unused[0]} is not used")
-    elif unused:
-        notes.append(f"{', '.join(unused)} are not used")
+            unused.append(key)
+    notes += [MISSED[plain] for plain in map(_normalize_key, unused) if plain in MISSED]
+    _note_unused([key[:KEY_CHARS] for key in unused if _normalize_key(key) not in MISSED], notes)
+
+
+def _note_unused(keys: Sequence[str], notes: list[str]) -> None:
+    if len(keys) == 1:
+        notes.append(f"{keys[0]} is not used")
+    elif keys:
+        notes.append(f"{', '.join(keys)} are not used")
 
 
 def _translate_alias(key: str, value: Any, given: dict[str, Any], notes: list[str]) -> None:

@@ -60,8 +60,10 @@ class Remote:
         number = _read_request_id(response.request)
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             response.stream = _RepairedEvents(body, number)
+        elif response.is_success:
+            response.stream = _RepairedBody(body, number)
         else:
-            response.stream = _RepairedBody(body, number if response.is_success else None)
+            response.stream = _RepairedBody(body, None)
 
 
 class _RepairedBody(httpx2.AsyncByteStream):

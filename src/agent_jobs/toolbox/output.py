@@ -150,7 +150,7 @@ def _read_bytes(data: str, label: str, *, is_document: bool = False, is_sound: b
     name = label[:LABEL_CHARS].strip() or "data"
     if raw is None:
         return _describe_no_base64(data, name)
-    kind = _recognize_image(raw)
+    kind = _recognize_api_image(raw)
     if kind is not None:
         return {"type": "input_image", "image_url": f"data:{kind};base64,{base64.b64encode(raw).decode()}"}
     text = _decode_text(raw, label)
@@ -169,7 +169,7 @@ def _describe_no_base64(data: str, name: str) -> Part:
     return _build_text_part(describe_left_out(f"{name} of {size} bytes", "it is not base64"))
 
 
-def _recognize_image(raw: bytes) -> str | None:
+def _recognize_api_image(raw: bytes) -> str | None:
     for media_type, begin in IMAGES.items():
         if begin.match(raw):
             return media_type
@@ -225,14 +225,26 @@ def _is_repeated(structured: Any, texts: Sequence[str]) -> bool:
     """Return True if the texts of an answer contain all of its structured content."""
     if not texts:
         return False
-    values: list[Any] = [structured]
-    if isinstance(structured, dict) and cast("dict[str, Any]", structured).keys() == {"result"}:
-        values.append(structured["result"])  # servers wrap values that are no objects
-    parsed = [_read_json(text) for text in texts]
-    if any(value in parsed or value in texts or value in (parsed, [*texts]) for value in values):
+    if _is_value_of_texts(structured, texts):
         return True
-    forms = [json.dumps(structured, ensure_ascii=False, **form) for form in _JSON_FORMS]
-    return any(form in text for form in forms for text in texts)
+    if _is_wrapped(structured) and _is_value_of_texts(structured["result"], texts):
+        return True
+    return any(_has_json(structured, text) for text in texts)
+
+
+def _is_wrapped(structured: Any) -> bool:
+    """Return True for the form in which servers wrap values that are no objects."""
+    return isinstance(structured, dict) and cast("dict[str, Any]", structured).keys() == {"result"}
+
+
+def _is_value_of_texts(value: Any, texts: Sequence[str]) -> bool:
+    """Return True if a value is one of the texts, as it is or as JSON, or the list of all."""
+    parsed = [_read_json(text) for text in texts]
+    return value in parsed or value in texts or value in (parsed, [*texts])
+
+
+def _has_json(structured: Any, text: str) -> bool:
+    return any(json.dumps(structured, ensure_ascii=False, **form) in text for form in _JSON_FORMS)
 
 
 def _read_json(text: str) -> Any:

@@ -69,7 +69,9 @@ class Toolbox:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return the reason why no server can be used, if there is one."""
-        return (self._servers.broken,) if self._servers.broken else ()
+        if not self._servers.broken:
+            return ()
+        return (self._servers.broken,)
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse names of servers that do not exist or cannot be used; nothing is started.
