@@ -225,9 +225,9 @@ def test_a_private_key_is_known_in_every_encoding(tmp_path: Path, encoding: str)
     [
         ("a.pdf", b"", "a.pdf is empty"),
         ("A.PDF", b"", "A.PDF is empty"),
-        ("a.pdf", b"<html>Sign in</html>", "a.pdf is no PDF"),
-        ("a.pdf", b" \r\n", "a.pdf is no PDF"),
-        ("a.pdf", bytes(4000), "a.pdf is no PDF"),
+        ("a.pdf", b"<html>Sign in</html>", "a.pdf is not a PDF"),
+        ("a.pdf", b" \r\n", "a.pdf is not a PDF"),
+        ("a.pdf", bytes(4000), "a.pdf is not a PDF"),
         ("a.png", b"", "a.png is empty"),
         ("a.xlsx", b"", "a.xlsx is empty"),
     ],

@@ -206,7 +206,7 @@ def blob(raw: bytes, mime: str | None = None) -> dict[str, Any]:
 
 
 PNG, JPEG = f"data:image/png;base64,{PIXEL}", f"data:image/jpeg;base64,{ROOM_FOR_BOTH}"
-NOTHING, FAILED = "(The tool answered nothing.)", "(The tool failed without a word.)"
+NOTHING, FAILED = "(The tool returned nothing.)", "(The tool failed without a message.)"
 #: What a tool gives, and what of it the model reads; an image stands there as its address.
 GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an image": ({"content": [image()]}, [PNG]),
@@ -256,11 +256,11 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "a text in an address": ({"content": [resource(blob="data:text/plain,a%20b")]}, "a b"),
     "bytes": (
         {"content": [blob(b"\x00\xff", "application/zip")]},
-        "[application/zip of 2 bytes is left out: it is no image that a model takes]",
+        "[application/zip of 2 bytes is left out: it is no image that a model accepts]",
     ),
     "bytes in letters": (
         {"content": [blob(b"%PDF-1.4 a")]},
-        "[data of 10 bytes is left out: it is no image that a model takes]",
+        "[data of 10 bytes is left out: it is no image that a model accepts]",
     ),
     "a resource without contents": (
         {"content": [resource()]},
@@ -269,7 +269,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "a resource without an address": ({"content": [{"type": "resource", "resource": {"text": "a"}}]}, "a"),
     "a sound": (
         {"content": [{"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}]},
-        "[audio/wav is left out: no model here hears it]",
+        "[audio/wav is left out: no model here accepts sound]",
     ),
     "a link": ({"content": [{"type": "resource_link", "uri": "file:///a", "title": "A"}]}, "A file:///a"),
     "a link without an address": (
@@ -283,7 +283,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an unknown type with a text": ({"content": [{"type": "markdown", "text": "# a"}]}, "# a"),
     "an unknown type with data": (
         {"content": [{"type": "video", "data": "AAAA", "mimeType": "video/mp4"}]},
-        "[video/mp4 of 3 bytes is left out: it is no image that a model takes]",
+        "[video/mp4 of 3 bytes is left out: it is no image that a model accepts]",
     ),
     "no type": ({"content": [{"text": "a"}, "b", None, 3]}, "a\nb\n3"),
     "nothing known": ({"content": [{}]}, "[content without a type is left out: nothing here reads it]"),
@@ -349,7 +349,7 @@ async def test_arguments_that_are_no_json_object_never_reach_a_server(tmp_path: 
         called = await box.call("one__echo", arguments, ["one"])
         assert called.failed
         assert "JSON" in str(called.output)
-        assert await box.call("one__echo", "", ["one"]) == ToolOutput("(The tool answered nothing.)")
+        assert await box.call("one__echo", "", ["one"]) == ToolOutput("(The tool returned nothing.)")
 
 
 async def test_a_server_that_asks_its_client_something_is_refused(tmp_path: Path):
@@ -508,7 +508,7 @@ async def test_whoever_is_cancelled_while_a_server_starts_leaves_it_to_the_other
 
 async def test_two_hundred_tools_are_too_many_for_a_request_but_some_of_them_are_not(tmp_path: Path):
     async with opened(tmp_path, one=bad("many")) as box:
-        with pytest.raises(RequestError, match="brings 200 tools, and the API takes 128"):
+        with pytest.raises(RequestError, match="names 200 tools, and the API accepts 128"):
             await box.functions(["one"])
         assert len(await box.functions(["one/tool_1*"])) == 111
 

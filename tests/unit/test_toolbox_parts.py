@@ -72,12 +72,12 @@ def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
         (3, "object like"),
         ({}, "either a command or a url"),
         ({"command": "x", "url": "http://x"}, "either a command or a url"),
-        ({"command": ""}, "command takes a text"),
-        ({"command": "x\0"}, "command takes a text"),
-        ({"command": "x", "args": "y"}, "args takes a list"),
-        ({"command": "x", "args": [None]}, "args takes a list"),
-        ({"command": "x", "env": {"A": [1]}}, "env takes texts by name"),
-        ({"command": "x", "env": {"A=B": "1"}}, "env takes texts by name"),
+        ({"command": ""}, "command accepts a string"),
+        ({"command": "x\0"}, "command accepts a string"),
+        ({"command": "x", "args": "y"}, "args accepts a list"),
+        ({"command": "x", "args": [None]}, "args accepts a list"),
+        ({"command": "x", "env": {"A": [1]}}, "env accepts strings by name"),
+        ({"command": "x", "env": {"A=B": "1"}}, "env accepts strings by name"),
         ({"command": "x", "env": {"A": "${input:token}"}}, "only an editor asks for"),
         ({"command": "x", "arg": ["--read-only"]}, "did you mean 'args'"),
         ({"command": "x", "timeout_s": 0}, "1 to 3600"),
@@ -88,9 +88,9 @@ def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
         ({"url": "http://x", "type": "websocket"}, "stdio or http"),
         ({"url": "x"}, "web address"),
         ({"url": "http://[x"}, "web address"),
-        ({"url": "http://x", "headers": {"A": "b\nc"}}, "no header can carry"),
-        ({"url": "http://x", "headers": {"A B": "c"}}, "no header can carry"),
-        ({"url": "http://x", "headers": {"A": {}}}, "headers takes texts by name"),
+        ({"url": "http://x", "headers": {"A": "b\nc"}}, "a header cannot carry"),
+        ({"url": "http://x", "headers": {"A B": "c"}}, "a header cannot carry"),
+        ({"url": "http://x", "headers": {"A": {}}}, "headers accepts strings by name"),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key(
@@ -229,7 +229,7 @@ def test_a_server_that_is_there_twice_is_not_used(tmp_path: Path):
 def test_a_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
     servers = read(tmp_path, {"mcpServers": {name: {"command": "x"}, "fine": {"command": "x"}}})
     assert [*servers] == ["fine"]
-    assert "a server's name takes" in servers.refused[name]
+    assert "a server's name has" in servers.refused[name]
     assert servers.refused[name].isprintable()
 
 
@@ -402,14 +402,15 @@ def test_texts_of_every_kind_are_one_output():
         EmbeddedResource(type="resource", resource=blob),
     )
     assert output == (
-        "[secret] ?\ninside\nreport https://example.org/r the report\n[audio/wav is left out: no model here hears it]\n"
-        "[application/zip of 3 bytes is left out: it is no image that a model takes]"
+        "[secret] ?\ninside\nreport https://example.org/r the report\n"
+        "[audio/wav is left out: no model here accepts sound]\n"
+        "[application/zip of 3 bytes is left out: it is no image that a model accepts]"
     )
 
 
 def test_an_answer_of_structure_alone_is_its_json():
     assert called(structured_content={"grüße": [1]}) == '{"grüße": [1]}'
-    assert called() == "(The tool answered nothing.)"
+    assert called() == "(The tool returned nothing.)"
 
 
 def test_only_so_many_images_are_sent():

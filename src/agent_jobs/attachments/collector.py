@@ -61,7 +61,7 @@ class Collector:
         except OSError as error:
             raise unreadable_error(names, error) from None
         if len(self._read) == MAX_FILES:
-            raise RequestError(f"files are more than {MAX_FILES}, the most that a job takes: name fewer.")
+            raise RequestError(f"a job accepts at most {MAX_FILES} files: name fewer.")
         self._read[path] = root, attachment
 
     def list_attachments(self) -> list[Attachment]:
@@ -140,7 +140,7 @@ def _require_pdf(names: Names, recognized: tuple[Kind, str] | None) -> None:
     if recognized is not None and recognized[0] in ("pdf", "image"):
         return
     raise UnfitError(
-        f"{printable_path(names)} is no PDF, since it does not begin with %PDF: make or download it again.",
+        f"{printable_path(names)} is not a PDF, since it does not begin with %PDF: make or download it again.",
         "PDF by name only",
     )
 

@@ -65,12 +65,12 @@ def count_literal_names(names: Names) -> int:
 
 def _parse_path(pattern: str, shown: str) -> Path:
     if not pattern.strip() or "\0" in pattern:
-        raise RequestError("files takes paths and globs: one of them is empty or holds a NUL character.")
+        raise RequestError("files accepts paths and globs: one of them is empty or contains a NUL character.")
     try:
         path = Path(pattern).expanduser()
         os.fsencode(path)
     except (RuntimeError, ValueError):
-        raise RequestError(f"files cannot take {shown!r}: write a path that can exist.") from None
+        raise RequestError(f"files does not accept {shown!r}: write a path that can exist.") from None
     return path
 
 
@@ -86,7 +86,7 @@ def _list_places(roots: Sequence[Root], find_names: Callable[[Root], Names | Non
 def _refuse_upwards(shown: str, names: Names) -> None:
     # Where links are, `a/..` is another folder than it seems.
     if ".." in names:
-        raise RequestError(f"files cannot take {shown!r}: write the path without '..'.")
+        raise RequestError(f"files does not accept {shown!r}: write the path without '..'.")
 
 
 def _count_choices(pattern: str) -> int:

@@ -43,7 +43,7 @@ class Budget:
         self._entries -= 1
         if self._entries < 0 or time.monotonic() > self._until:
             where = printable_path(folder)
-            raise RequestError(f"there is too much to look through below {where!r}: name folders further down.")
+            raise RequestError(f"there are too many files below {where!r}: name folders further down.")
 
 
 @dataclass(frozen=True, slots=True)

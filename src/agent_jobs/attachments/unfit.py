@@ -54,7 +54,7 @@ def secret_error(names: Names) -> UnfitError:
     """Return the refusal of a file that seems to hold a secret."""
     path = printable_path(names)
     return UnfitError(
-        f"{path} seems to hold keys or passwords and is not attached: copy what is harmless into another file.",
+        f"{path} seems to hold keys or passwords and is not attached: copy its harmless parts into another file.",
         "seem to hold secrets",
     )
 

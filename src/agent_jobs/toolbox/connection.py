@@ -94,7 +94,9 @@ class Connection:
         answer = await self._ask_server(run, f"answer {tool}", self.config.timeout_s, send_call)
         self._failures = 0
         if isinstance(answer, InputRequiredResult):
-            raise self._build_server_error(f"asks somebody something before {tool} can answer, which nobody here can")
+            raise self._build_server_error(
+                f"asks for input before {tool} can answer, which agent-jobs does not support"
+            )
         return read_output(answer, run.mask)
 
     async def _ensure_running(self) -> "_ServerRun":

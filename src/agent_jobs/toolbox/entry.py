@@ -83,7 +83,7 @@ def read_entry(name: str, written: Any) -> Entry:
         WrongEntryError: It cannot be used.
     """
     if not _NAME.fullmatch(name) or name == "none":
-        raise WrongEntryError("a server's name takes up to 40 letters, digits, spaces, @ . _ / and -, and is not none.")
+        raise WrongEntryError("a server's name has at most 40 letters, digits, spaces, @ . _ / and -, and is not none.")
     if not isinstance(written, dict):
         raise WrongEntryError('a server is an object like {"command": "uvx", "args": ["mcp-server-time"]}.')
     entry = cast("dict[str, Any]", written)
@@ -111,7 +111,7 @@ def _parse_fields(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def _refuse_repeated_rules(repeated: Iterable[str]) -> None:
     for key in repeated:
         if key in RULES or _normalize_key(key) in DENIES | ALLOWS:
-            raise WrongEntryError(f"{key} stands there more than once.")
+            raise WrongEntryError(f"{key} is written more than once.")
 
 
 def _normalize_key(key: str) -> str:
@@ -239,13 +239,13 @@ def _refuse_inputs(fields: Mapping[str, Any]) -> None:
 
 def _parse_string(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise WrongEntryError(f"{key} takes a text.")
+        raise WrongEntryError(f"{key} accepts a string.")
     return value
 
 
 def _parse_strings(key: str, value: Any) -> Sequence[str]:
     if not isinstance(value, list | tuple) or not all(map(_is_string, cast("Sequence[Any]", value))):
-        raise WrongEntryError(f"{key} takes a list of texts.")
+        raise WrongEntryError(f"{key} accepts a list of strings.")
     return tuple(cast("Sequence[str]", value))
 
 
@@ -267,7 +267,7 @@ def _parse_args(key: str, value: Any) -> Sequence[str]:
 
 
 def _parse_pairs(key: str, value: Any) -> Mapping[str, str]:
-    wrong = WrongEntryError(f'{key} takes texts by name, like {{"API_TOKEN": "${{API_TOKEN}}"}}.')
+    wrong = WrongEntryError(f'{key} accepts strings by name, like {{"API_TOKEN": "${{API_TOKEN}}"}}.')
     if not isinstance(value, dict):
         raise wrong
     given = cast("dict[str, Any]", value)
@@ -284,7 +284,7 @@ def _is_pair(name: str, text: Any) -> bool:
 def _parse_headers(key: str, value: Any) -> Mapping[str, str]:
     pairs = _parse_pairs(key, value)
     if not all(map(_is_header, pairs, pairs.values())):
-        raise WrongEntryError(f"{key} holds what no header can carry.")
+        raise WrongEntryError(f"{key} holds characters that a header cannot carry.")
     return pairs
 
 
@@ -295,7 +295,7 @@ def _is_header(name: str, value: str) -> bool:
 def _parse_url(key: str, value: Any) -> str:
     address = _parse_string(key, value)
     if not address.startswith("${") and not _is_web_address(address):
-        raise WrongEntryError(f"{key} takes a web address like https://tools.example.org/mcp.")
+        raise WrongEntryError(f"{key} accepts a web address like https://tools.example.org/mcp.")
     return address
 
 
@@ -319,30 +319,30 @@ def _parse_kind(key: str, value: Any) -> str:
         return "stdio"
     if kind in HTTP:
         return "http"
-    raise WrongEntryError(f"{key} takes stdio or http.")
+    raise WrongEntryError(f"{key} accepts stdio or http.")
 
 
 def _parse_flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise WrongEntryError(f"{key} takes true or false.")
+        raise WrongEntryError(f"{key} accepts true or false.")
     return value
 
 
 def _parse_seconds(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 3600:
-        raise WrongEntryError(f"{key} takes seconds from 1 to 3600; without it 60 are used.")
+        raise WrongEntryError(f"{key} accepts seconds from 1 to 3600. The default is 60.")
     return float(value)
 
 
 def _parse_approval(key: str, value: Any) -> Sequence[tuple[str, Approval]]:
     if getattr(value, "repeated", ()):
-        raise WrongEntryError(f"{key} holds a tool more than once.")
+        raise WrongEntryError(f"{key} contains a tool more than once.")
     pairs: dict[str, Any] = {"*": value}
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value)
     if not all(approval in APPROVALS for approval in pairs.values()):
         raise WrongEntryError(
-            f'{key} takes {", ".join(APPROVALS)}, or one of them for each tool, like {{"git_*": "never"}}.'
+            f'{key} accepts {", ".join(APPROVALS)}, or one of them for each tool, like {{"git_*": "never"}}.'
         )
     return tuple(pairs.items())
 

@@ -85,8 +85,8 @@ def read_output(result: CallToolResult, mask: Callable[[str], str]) -> ToolOutpu
     if text.strip():
         return ToolOutput(text, failed)
     if failed:
-        return ToolOutput("(The tool failed without a word.)", failed)
-    return ToolOutput("(The tool answered nothing.)", failed)
+        return ToolOutput("(The tool failed without a message.)", failed)
+    return ToolOutput("(The tool returned nothing.)", failed)
 
 
 def _limit_texts(parts: Iterable[Part], mask: Callable[[str], str]) -> None:
@@ -157,8 +157,8 @@ def _read_bytes(data: str, label: str, *, is_document: bool = False, is_sound: b
     if text is not None and (is_document or _DRAWING.match(text)):
         return _build_text_part(text)
     if is_sound:
-        return _build_text_part(describe_left_out(name, "no model here hears it"))
-    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is no image that a model takes"))
+        return _build_text_part(describe_left_out(name, "no model here accepts sound"))
+    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is no image that a model accepts"))
 
 
 def _describe_no_base64(data: str, name: str) -> Part:
@@ -280,7 +280,7 @@ def _limit_images(parts: Iterable[Part]) -> Iterator[Part]:
         if images <= MAX_IMAGES and chars <= IMAGES_CHARS:
             yield part
         else:
-            yield _build_text_part("[An image is left out: the call brought too much of them]")
+            yield _build_text_part("[An image is left out: the call returned too many]")
 
 
 def _join_texts(parts: Iterable[Part]) -> Iterator[Part]:

@@ -91,7 +91,7 @@ class Toolbox:
         """Return the function tools for the body of POST /responses, by name; the servers list them again.
 
         Raises:
-            RequestError: There is no such server or tool, or there are more tools than the API takes.
+            RequestError: There is no such server or tool, or there are more tools than the API accepts.
             ToolServerError: A server cannot be started, or does not list its tools.
             ConfigError: A server's entry cannot be used, or names a variable that is not set.
         """
@@ -104,7 +104,7 @@ class Toolbox:
         }
         if len(found) > MAX_FUNCTIONS:
             raise RequestError(
-                f"{OPTION} brings {len(found)} tools, and the API takes {MAX_FUNCTIONS}: name fewer of them, "
+                f"{OPTION} names {len(found)} tools, and the API accepts {MAX_FUNCTIONS}: name fewer of them, "
                 f'such as "{chosen[0].server}/get_*".'
             )
         return [

@@ -442,7 +442,9 @@ async def open_client(
     try:
         verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
     except OSError:  # also for a bad PEM file
-        raise ConfigError("SSL_CERT_FILE takes a PEM file with certificates, SSL_CERT_DIR a folder of them.") from None
+        raise ConfigError(
+            "SSL_CERT_FILE accepts a PEM file with certificates, SSL_CERT_DIR a folder of them."
+        ) from None
     timeout = httpx2.Timeout(RETRIEVE_READ_S, connect=CONNECT_S, pool=None)
     # Upstream may close a kept connection just as a POST leaves; then it is unknown whether the POST arrived.
     unkept = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
@@ -453,7 +455,7 @@ async def open_client(
             for limits in (unkept, kept)
         ]
     except (ValueError, ImportError, httpx2.InvalidURL):
-        raise ConfigError("HTTPS_PROXY and ALL_PROXY take an address such as http://HOST:PORT; no SOCKS.") from None
+        raise ConfigError("HTTPS_PROXY and ALL_PROXY accept an address such as http://HOST:PORT; no SOCKS.") from None
     async with AsyncExitStack() as stack:
         once, reused = [await stack.enter_async_context(client) for client in clients]
         yield ResponsesClient(endpoint, once, reused, start_timeout_s, masked)
