@@ -19,7 +19,7 @@ from terminals import Terminal
 from test_asking import script as asking_script
 from test_stdio import start
 
-from agent_jobs.clock import Clock, unset
+from agent_jobs.clock import Clock, steady_wall_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S, STDERR_BYTES, Command
 from agent_jobs.settings import SecretStr, Settings
@@ -245,7 +245,7 @@ async def test_an_end_that_a_dead_process_could_not_tell_is_told_by_the_next(
 async def test_what_ended_long_ago_is_no_news(settings: Settings, ear: Ear) -> None:
     async with hosting(settings) as host:
         await host.end((await host.start(emulate={"duration_s": 0.2}))["job_id"])
-    later = unset(SPEED)
+    later = steady_wall_clock(SPEED)
     clock = Clock(SPEED, lambda: later() + NEWS_S + 60)
     async with hosting(replace(settings, on_finish=ear.words), clock=clock) as host:
         job = await host.start(emulate={"duration_s": 0.2})

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import ConfigError, JobNotFoundError, MissingError, RequestError, StoreError, UpstreamError
-from agent_jobs.jobs.job import ACTIVE, JSON, WAITING, Call, Job, Mode, Status, mapping_of
+from agent_jobs.jobs.job import WAITING, Job, Mode
 from agent_jobs.jobs.queries import (
     UNSETTLED,
     BatchState,
@@ -27,6 +27,8 @@ from agent_jobs.jobs.queries import (
     StoreInfo,
     WorkerInfo,
 )
+from agent_jobs.jobs.response import JSON, Call, mapping_of
+from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not wait for what sends them
@@ -223,7 +225,7 @@ class Engine:
         if group.active:
             group = replace(group, since=self._clock.now() - UNTOLD_S)
         gathered = await self._gathered(group)
-        if group.batch and not (gathered.done or gathered.going_on or gathered.delivered):
+        if group.batch and not (gathered.done or gathered.is_running or gathered.delivered):
             raise JobNotFoundError(f"There is no batch {group.batch[:40]!r}: agent_list shows what there is.")
         if wait_s > 0:
             now = self._clock.now()
@@ -231,10 +233,10 @@ class Engine:
                 await self._store.mark_watched(job.id, now, now + wait_s + WATCHED_S)
             self._wake()
         with self._clock.limit(wait_s):
-            while gathered.going_on and not gathered.done:
+            while gathered.is_running and not gathered.done:
                 mark = await self._store.change_mark()
                 gathered = await self._gathered(group)
-                if gathered.going_on and not gathered.done:
+                if gathered.is_running and not gathered.done:
                     settling = any(job.is_terminal for job in gathered.running)
                     with self._clock.limit(FINALIZE_WAIT_S if settling else inf):
                         await self._store.wait_for_any_change(mark)
@@ -473,7 +475,7 @@ class Engine:
     async def _gathered(self, group: JobFilter) -> BatchState:
         jobs = await self._found(group)
         now = self._clock.now()
-        settling = [job for job in jobs if job.unsettled and now - (job.finished_at or now) < FINALIZE_WAIT_S]
+        settling = [job for job in jobs if job.needs_finalizing and now - (job.finished_at or now) < FINALIZE_WAIT_S]
         open_jobs = [job for job in jobs if not job.is_terminal or job in settling]
         for job in jobs:
             if not _asks(job):
@@ -500,12 +502,12 @@ class Engine:
 
     async def _settled(self, job: Job) -> Job:
         """The job; where something follows its end, once that is done or was waited for long enough."""
-        if not (job.is_terminal and job.unsettled and isinstance(self._upstream, Upstream)):
+        if not (job.is_terminal and job.needs_finalizing and isinstance(self._upstream, Upstream)):
             return job
         if any(event.kind == UNSETTLED for event in await self._store.get_events(job.id)):
             return job  # it failed before and may fail for hours
         with self._clock.limit(FINALIZE_WAIT_S):
-            while job.unsettled:
+            while job.needs_finalizing:
                 await self._store.wait_for_change(job.id, job.revision)
                 job = await self._store.get(job.id) or job
         return job

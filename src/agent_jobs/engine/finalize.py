@@ -52,14 +52,14 @@ class Finalizer:
 
     async def prepare_end(self, job: Job) -> Job:
         """An ended job as it is kept: with its cost, without echoed secrets, marked where something is left to do."""
-        if not (job.is_terminal or job.turn.acting):
+        if not (job.is_terminal or job.turn.has_open_calls):
             return job
         if job.output is not None and job.output.response:
             job = replace(job, output=replace(job.output, response=content.without_secrets(job.output.response)))
         # A run that may go on unknown to us may still need its files.
         uploaded = not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
         left = uploaded or bool(self._results and job.output) or bool(content.files(_output(job)))
-        job = replace(job, unsettled=left and job.is_terminal)
+        job = replace(job, needs_finalizing=left and job.is_terminal)
         try:
             return replace(job, cost_usd=await self._cost_usd(job))
         except Exception:  # a paid result must not wait for what is only told about it
@@ -109,7 +109,7 @@ class Finalizer:
     async def _cost_usd(self, job: Job) -> float | None:
         """What all turns cost; unknown if one's is."""
         response = job.output.response if job.output else job.counted
-        if not response and job.turn.acting:
+        if not response and job.turn.has_open_calls:
             return job.cost_usd  # this turn's is in it since it ended
         if (job.turn.number > 1 or job.usage_before is not None) and job.cost_before_usd is None:
             return None

@@ -18,7 +18,8 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.resend import Resender
 from agent_jobs.errors import AccountError, MissingError, StoreError, UpstreamError
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
@@ -64,7 +65,11 @@ async def retrieve(client: ResponsesClient, clock: Clock, job: Job) -> RetrieveO
 
 def _with_actual_mode(seen: Job) -> Job:
     """Return a job that a GET shows running; where no process holds its connection, it goes on without one."""
-    if seen.turn.mode != "foreground" or seen.status not in (Status.QUEUED, Status.IN_PROGRESS) or seen.turn.acting:
+    if (
+        seen.turn.mode != "foreground"
+        or seen.status not in (Status.QUEUED, Status.IN_PROGRESS)
+        or seen.turn.has_open_calls
+    ):
         return seen
     return replace(seen, turn=replace(seen.turn, mode="background"))
 
@@ -138,7 +143,7 @@ class Collector:
                 self._retrieved[job.id] = saved
             if saved.is_terminal:
                 logger.info("%s: ended, %s", job.id, saved.status)
-            if saved.is_terminal and saved.unsettled:
+            if saved.is_terminal and saved.needs_finalizing:
                 await self._settler.finalize(saved, delete_uploads=False)
         except StoreError as error:
             logger.warning("%s: %s", job.id, error)

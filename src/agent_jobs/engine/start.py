@@ -17,8 +17,10 @@ from agent_jobs.attachments.gather import Attachment, gather
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
+from agent_jobs.jobs.response import JSON, items_of, upstream_call_id
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Bound, Prices, day_start
 from agent_jobs.request.added_parameters import ASKED
 from agent_jobs.request.body import (
@@ -219,7 +221,7 @@ class StartPlanner:
             body = {**body, "tools": [*kept, *functions]}
         conversation = conversation_of(options)
         link = {"conversation": conversation} if conversation else previous.link
-        body = history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
+        body = history.continue_request(history.with_answers(body, previous.closing), link, previous.exchanges)
         asked = asked_by(order, self._terms.presets)
         before: list[str] = previous.request.get(ASKED, [])
         resolved(body, self._terms.secrets)  # refused now rather than when it is sent
@@ -336,7 +338,7 @@ class StartPlanner:
             least = await self._history_tokens(job)
             return replace(before, link=link, tokens=tokens, closing=closing, least_tokens=least)
         brought = cut or number > 1 or any(call.state == "done" for call in calls)
-        if not history.tells(response, closing if brought else ()):
+        if not history.has_repeatable_output(response, closing if brought else ()):
             asked = ", only with calls that were not made" if closing else ""
             raise RequestError(f"{job_id} ended {job.status} without an output to go on from{asked}: start anew.")
         exchanges = await self._store.get_exchanges(job_id, before_turn=number + 1)
@@ -345,7 +347,7 @@ class StartPlanner:
                 f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
                 "with what matters of it in the prompt."
             )
-        least = history.said_chars(exchanges) // MOST_TOKEN_CHARS
+        least = history.count_exchange_chars(exchanges) // MOST_TOKEN_CHARS
         return replace(before, exchanges=exchanges, closing=closing, least_tokens=least)
 
     async def _ended(self, job_id: str) -> Job:
@@ -364,7 +366,7 @@ class StartPlanner:
         """Return the number of the last turn that brought anything, and its response."""
         output = await self._store.get_output(job.id) if job.output is not None else None
         response = (output.response if output else None) or {}
-        if history.brings(response) or job.turn.number == 1:
+        if history.has_output_or_calls(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed goes on from the calls of the one before it.
         before = await self._store.get_exchanges(job.id, before_turn=job.turn.number)
@@ -375,7 +377,7 @@ class StartPlanner:
         usage, tools = job.usage, items_of(job.turn.request.get("tools"))
         if usage is not None and not usage.partial and not tools:  # with tools its input was counted several times
             return usage.input_tokens + max(0, usage.output_tokens - usage.reasoning_tokens)
-        return history.said_chars(await self._store.get_exchanges(job.id)) // MOST_TOKEN_CHARS
+        return history.count_exchange_chars(await self._store.get_exchanges(job.id)) // MOST_TOKEN_CHARS
 
     def _link(self, job: Job, conversation: bool | str | None) -> JSON:
         """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""

@@ -33,7 +33,10 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.jobs.job import DETACHED_MAX, HOLLOW_LOOKS, JSON, Job, Mode, Status, Turn
+from agent_jobs.jobs.job import MAX_EMPTY_COMPLETIONS, MAX_STREAM_FAILURES, Job, Mode, Turn
+from agent_jobs.jobs.poll_schedule import next_retrieve_s
+from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.status import Status
 from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, lenient, refused_of, without
 from agent_jobs.request.body import sent_as, sentence_for, with_files
 from agent_jobs.request.hosted_tools import Secret, resolved
@@ -137,9 +140,9 @@ class JobStepper:
         """Take the one step that the job's row asks for: launch, cancel or look."""
         job = await self._store.get(job_id)
         if job is None or job.is_terminal:
-            settled = job is None or not job.unsettled or await self._settler.finalize(job)
+            settled = job is None or not job.needs_finalizing or await self._settler.finalize(job)
             return Done() if settled else RunAgain(FINALIZE_AGAIN_S)
-        if job.turn.acting:
+        if job.turn.has_open_calls:
             return await self._loop.run_tools(job)
         if job.turn.response_id is None:
             return await (self._launch(job) if job.has_unsent_turn else self._orphaned(job))
@@ -151,7 +154,7 @@ class JobStepper:
     async def cancel(self, job: Job) -> Done | RunAgain:
         """Have upstream stop, and read how the response stands after it. Takes no claim on the job."""
         response_id = job.turn.response_id
-        if response_id is None or job.turn.acting:
+        if response_id is None or job.turn.has_open_calls:
             return Done()  # its launcher sees the request as soon as there is an id
         if job.turn.mode == "foreground":
             self._follower.leave(job.id)  # its run ends with its connection; the process that holds it sees the request
@@ -392,7 +395,7 @@ class JobStepper:
             await self._store.schedule(job.id, self._clock.now(), *[self._far_look_s(job)] * 2)
         overdue_s = job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
         job = await self._follower.read_stream(job, events, max(0.0, -overdue_s) if held else inf, attached=attached)
-        if job.turn.acting:
+        if job.turn.has_open_calls:
             return RunAgain(0)
         if job.is_terminal:
             logger.info("%s: ended, %s", job.id, job.status)
@@ -402,9 +405,9 @@ class JobStepper:
             return RunAgain(0)
         if job.turn.mode == "foreground":
             return await self._end_held(job)
-        if job.turn.detached == 0:
+        if job.turn.stream_failures == 0:
             return await self._poll(job, 0)
-        wait_s = 2.0 ** min(job.turn.detached, DETACHED_MAX)
+        wait_s = 2.0 ** min(job.turn.stream_failures, MAX_STREAM_FAILURES)
         return replace(await self._poll(job, wait_s), not_before_s=wait_s)
 
     async def _end_held(self, job: Job) -> RunAgain:
@@ -416,7 +419,7 @@ class JobStepper:
             ended = job.end_at_deadline(self._clock.now())
         else:
             ended = await self._ask_for_rest(job.mark_stream_failed())
-        if not (ended.is_terminal or ended.turn.acting):
+        if not (ended.is_terminal or ended.turn.has_open_calls):
             return await self._poll(ended)
         await self._follower.insist(ended, lambda: self._save_seen(ended))
         logger.info("%s: ended with its connection, %s", job.id, ended.status)
@@ -427,14 +430,16 @@ class JobStepper:
         try:
             look = await self._client.retrieve(job.turn.response_id or "")
             seen = job.apply_response(look.response, self._clock.now())
-            asked_for_more = not seen.turn.hollow
+            asked_for_more = not seen.turn.empty_completions
         except UpstreamError as error:
             now = self._clock.now()
             seen = job.mark_not_found(now) if isinstance(error, MissingError) and job.counted is None else job
             asked_for_more = job.counted is None
         if not asked_for_more and job.counted is not None:
             now = self._clock.now()
-            seen = replace(job, turn=replace(job.turn, hollow=HOLLOW_LOOKS)).apply_response(job.counted, now)
+            seen = replace(job, turn=replace(job.turn, empty_completions=MAX_EMPTY_COMPLETIONS)).apply_response(
+                job.counted, now
+            )
         return seen
 
     async def _poll(self, job: Job, after_s: float | None = None) -> RunAgain:
@@ -443,7 +448,7 @@ class JobStepper:
         await self._store.save(replace(job, observed_by="polling"))
         if job.observed_by != "polling":
             await self._store.record_event(job.id, now, "polling")
-        return RunAgain(job.next_retrieve_s(now) if after_s is None else after_s)
+        return RunAgain(next_retrieve_s(job, now) if after_s is None else after_s)
 
     async def _relaunch(self, job: Job, error: UpstreamError) -> RunAgain:
         """Upstream provably did not accept the POST: it is sent again, less often as the job gets older."""
@@ -517,7 +522,7 @@ class JobStepper:
             self._follower.leave(job.id)
             logger.info("%s: ended, %s", job.id, saved.status if saved else "as another look saw")
             return Done()
-        if saved.turn.acting:
+        if saved.turn.has_open_calls:
             return RunAgain(0)
         if (overdue := await self._overdue(saved)) is not None:
             return overdue
@@ -526,7 +531,7 @@ class JobStepper:
         if held and self._follower.has_room and saved.can_stream(now):
             events = self._client.stream(saved.turn.response_id or "", starting_after=saved.turn.sequence_number)
             return await self._follow(saved, events, attached=True)
-        return RunAgain(saved.next_retrieve_s(now) * random.uniform(1.0, 1.1), not_before_s)
+        return RunAgain(next_retrieve_s(saved, now) * random.uniform(1.0, 1.1), not_before_s)
 
     def _far_look_s(self, job: Job) -> float:
         """When to look at a followed job: seldom, but not after its deadline."""

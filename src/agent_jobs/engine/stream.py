@@ -14,7 +14,8 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
-from agent_jobs.jobs.job import JSON, Job, Mode, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
 
@@ -77,7 +78,7 @@ class StreamReader:
     async def mark_background(self, job_id: str, mode: Mode) -> bool:
         """Take a held run for one of this mode, which goes on without its stream; False where none is read here."""
         reading = self._readings.get(job_id)
-        if reading is None or reading.job.is_terminal or reading.job.turn.acting:
+        if reading is None or reading.job.is_terminal or reading.job.turn.has_open_calls:
             return False
         reading.job = replace(reading.job, turn=replace(reading.job.turn, mode=mode))
         return await self._save(reading)
@@ -141,7 +142,7 @@ class StreamReader:
             return ended.mark_stream_failed(for_good=True)
         if attached and brief:
             # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
-            ended = replace(ended, turn=replace(ended.turn, detached=job.turn.detached))
+            ended = replace(ended, turn=replace(ended.turn, stream_failures=job.turn.stream_failures))
             return ended.mark_stream_failed()
         return ended
 
@@ -154,25 +155,27 @@ class StreamReader:
             if not reading.behind:
                 self._told.set()
             reading.take(event)
-            if reading.moved and (not await self._save(reading) or reading.job.is_terminal or reading.job.turn.acting):
+            if reading.moved and (
+                not await self._save(reading) or reading.job.is_terminal or reading.job.turn.has_open_calls
+            ):
                 return
 
     async def _apply(self, reading: "_Reading", event: JSON) -> None:
         now = self._clock.now()
         event = reading.completed(event)
         applied = reading.job.apply_event(event, now)
-        if applied.is_terminal or applied.turn.acting:
+        if applied.is_terminal or applied.turn.has_open_calls:
             # A cancel may have been asked for by another process; then only a GET finalises.
             row = await self.insist(applied, lambda: self._store.get(applied.id))
             cancel_requested_at = row.cancel_requested_at if row else None
             applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
-        reading.moved |= applied.status is not reading.job.status or applied.turn.acting
+        reading.moved |= applied.status is not reading.job.status or applied.turn.has_open_calls
         reading.job = applied
 
     async def _save(self, reading: "_Reading") -> bool:
         """Write the job down where it moved; returns whether it is still ours to follow."""
         job = reading.written()
-        ends = job.is_terminal or job.turn.acting
+        ends = job.is_terminal or job.turn.has_open_calls
 
         async def save() -> Job | None:
             if await self._resend(job):
@@ -305,7 +308,7 @@ class _Reading:
     def ended(self) -> Job:
         """Return the job after its stream; a held run has its answer as `counted` where all of it was read."""
         job = self.written()
-        if not self.held or job.is_terminal or job.turn.acting or self.error is not None:
+        if not self.held or job.is_terminal or job.turn.has_open_calls or self.error is not None:
             return job
         items = self._finished_items()
         last: JSON = items[-1] if items else {}
@@ -317,7 +320,7 @@ class _Reading:
 
     def written(self) -> Job:
         """The job with all that was told; what was told becomes a part of it."""
-        limit = HELD_PARTIAL_CHARS if self.held or self.job.turn.hollow else PARTIAL_CHARS
+        limit = HELD_PARTIAL_CHARS if self.held or self.job.turn.empty_completions else PARTIAL_CHARS
         partial = (self.job.turn.partial + "".join(self.words))[-limit:]
         reasoning = (self.job.turn.reasoning + "".join(self.thoughts)).lstrip("\n")[-REASONING_CHARS:]
         self.words.clear()
