@@ -99,7 +99,7 @@ async def test_a_rule_that_holds_back_no_tool_at_all_is_said_once_in_the_log(
     ]
 
 
-async def test_what_the_user_does_not_allow_no_job_can_name(tmp_path: Path):
+async def test_job_cannot_name_a_tool_that_the_user_does_not_allow(tmp_path: Path):
     async with opened(tmp_path, one=bad(deny=["crash"])) as box:
         with pytest.raises(RequestError, match="no tool 'crash'"):
             await box.functions(["one/crash"])
@@ -139,7 +139,7 @@ async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: P
 # Who is asked
 
 
-async def test_what_declares_itself_read_only_runs_and_everything_else_waits(tmp_path: Path):
+async def test_tool_that_declares_itself_read_only_runs_and_others_wait(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         policies = {name: await box.policy(f"one__{name}", ["one"]) for name in ("echo", "write", "put", "nothing")}
     assert policies == {
@@ -173,7 +173,7 @@ async def test_a_long_output_is_cut_with_a_note(tmp_path: Path):
     assert output.endswith("0123456789")
 
 
-async def test_images_are_images_and_what_is_none_is_told(tmp_path: Path):
+async def test_images_are_passed_on_and_other_data_is_replaced_with_a_note(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         text, image, note = (await call(box, "one__image")).output
     assert text == {"type": "input_text", "text": "look:"}
@@ -325,7 +325,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
 }  # fmt: skip
 
 
-async def test_whatever_a_tool_answers_is_passed_on_by_what_it_is_or_said_to_be_left_out(tmp_path: Path):
+async def test_answer_is_passed_on_by_its_content_or_replaced_with_a_note(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         outputs: dict[str, str | list[Any]] = {}
         for name, (result, _) in GIVEN.items():
@@ -419,7 +419,7 @@ async def test_a_server_that_only_prints_is_given_up_and_started_again(tmp_path:
         assert await call(box, "one__echo", text="x") == ToolOutput("x")
 
 
-async def test_a_server_that_does_not_read_holds_nobody_up(tmp_path: Path):
+async def test_server_that_does_not_read_delays_no_other_call(tmp_path: Path):
     async with opened(tmp_path, one=bad(timeout_s=1)) as box:
         assert (await call(box, "one__deaf")).failed
         with anyio.fail_after(60):  # it goes on reading after ten minutes
@@ -499,7 +499,7 @@ async def test_cancelling_a_call_cancels_it_on_the_server_and_leaves_the_others_
         assert str((await call(box, "one__seen")).output).endswith("hang seen notifications/cancelled seen")
 
 
-async def test_whoever_is_cancelled_while_a_server_starts_leaves_it_to_the_others(tmp_path: Path):
+async def test_cancelled_call_does_not_stop_a_server_that_starts_for_others(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         with anyio.move_on_after(0):
             await box.functions(["one"])
@@ -526,7 +526,7 @@ async def test_schemas_that_no_api_takes_are_made_to_fit(tmp_path: Path):
     assert descriptions[3].startswith('Does bad_3.\nArguments: {"type": "object", "properties": {"p0"')
 
 
-async def test_a_list_or_an_answer_that_is_no_protocol_is_told_in_a_sentence(tmp_path: Path):
+async def test_list_or_answer_outside_the_protocol_fails_with_a_sentence(tmp_path: Path):
     async with opened(tmp_path, one=bad("no-tools"), two=bad()) as box:
         with pytest.raises(
             ToolServerError, match=r"one did not list its tools in a form that the protocol knows: tools"
@@ -558,7 +558,7 @@ async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
     assert record.getMessage() == "tool server one: 3 of its tools are not offered, without a name to call it by"
 
 
-async def test_what_was_started_ends_with_the_process_in_under_two_seconds(tmp_path: Path):
+async def test_started_servers_end_with_the_process_in_under_two_seconds(tmp_path: Path):
     pids = tmp_path / "pids"
     entry = bad("stubborn", "family", str(pids))
     alive: list[int] = []

@@ -119,7 +119,7 @@ def test_each_file_comes_once_in_the_order_of_the_patterns(tmp_path: Path):
     ]
 
 
-def test_a_relative_path_is_looked_for_below_every_root_and_equal_names_are_told_apart(tmp_path: Path):
+def test_relative_path_is_searched_below_every_root_and_equal_names_get_a_prefix(tmp_path: Path):
     one, two = grow(tmp_path / "one", {"a.txt": b"1", "b.txt": b"b"}), grow(tmp_path / "two", {"a.txt": b"2"})
     found = gather.gather(["a.txt", "b.txt"], [one, two])
     assert [(attachment.name, attachment.data) for attachment in found] == [
@@ -210,7 +210,7 @@ def test_a_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp
             pass
 
 
-def test_whoever_swaps_folders_for_links_meanwhile_gets_nothing_from_outside(tmp_path: Path):
+def test_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere_outside(tmp_path: Path):
     inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/in/a.txt": INSIDE, "root/out": "../away"}) / "root"
     done = threading.Event()
 
@@ -232,7 +232,7 @@ def test_whoever_swaps_folders_for_links_meanwhile_gets_nothing_from_outside(tmp
         swapping.join()
 
 
-def test_a_root_that_is_gone_is_told_to_who_set_it(tmp_path: Path):
+def test_missing_root_is_named_with_its_setting(tmp_path: Path):
     with pytest.raises(ConfigError, match="AGENT_JOBS_FILE_ROOTS"):
         gather.gather(["a.txt"], [tmp_path / "gone"])
 
@@ -253,7 +253,7 @@ def unprivileged() -> Generator[Path]:
         shutil.rmtree(top)
 
 
-def test_what_may_not_be_read_is_refused_by_name_and_left_out_of_globs():
+def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
     import pathspec  # before the right to read it may be gone
 
     assert pathspec
@@ -305,7 +305,7 @@ def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(
     assert refusal(["*.pdf"], tmp_path).startswith("1.pdf has 17.0 MiB, which is more than the 15.0 MiB")
 
 
-def test_more_files_than_a_job_takes_are_refused(tmp_path: Path):
+def test_more_files_than_a_job_accepts_are_refused(tmp_path: Path):
     grow(tmp_path, {f"{number}.txt": INSIDE for number in range(collector.MAX_FILES)})
     (tmp_path / "binary").write_bytes(b"\0")
     assert len(gather.gather(["*"], [tmp_path])) == collector.MAX_FILES
@@ -434,7 +434,7 @@ WEBP = {
         (b"RIFF\0\0\0\0WEBPANIM", "image/webp", 1536),
     ],
 )
-def test_an_image_is_known_by_its_content_told_by_its_name_and_counted_by_its_patches(
+def test_image_is_recognized_by_its_content_named_and_counted_by_its_patches(
     tmp_path: Path, data: bytes, media_type: str, tokens: int
 ):
     (tmp_path / "shot.bin").write_bytes(data)
@@ -456,7 +456,7 @@ def test_a_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
     assert [gather.estimate_tokens([one]) for one in (first, second)] == [3000, 3000]
 
 
-def test_the_parts_are_what_the_api_takes(tmp_path: Path):
+def test_parts_have_the_form_that_the_api_accepts(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE, "b.png": png(1, 1), "c.pdf": b"%PDF-1.7", "d.csv": b"1,2"})
     found = gather.gather(["*"], [tmp_path], upload=True)
     parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(gather.build_content_parts(found))
@@ -480,7 +480,7 @@ SECRETS = [".env", ".ENV", ".env.local", "app/.env.production", "id_rsa", "keys/
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_what_keeps_secrets_by_its_name_is_refused_and_left_out(tmp_path: Path, name: str):
+def test_file_with_the_name_of_a_secret_is_refused_and_left_out(tmp_path: Path, name: str):
     grow(tmp_path, {"a.txt": INSIDE, name: OUTSIDE, "innocent.txt": name, ".env.example": b"KEY="})
     for pattern in (name, str(tmp_path / name), "innocent.txt"):
         assert "not attached" in refusal([pattern], tmp_path)
@@ -625,7 +625,7 @@ def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, step
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=2))
-def test_whatever_the_pattern_says_it_is_answered_in_a_sentence(trap: Path, patterns: list[str]):
+def test_every_pattern_is_answered_with_a_sentence(trap: Path, patterns: list[str]):
     try:
         found = gather.gather(patterns, [trap / "root"])
     except AgentJobsError as refused:

@@ -181,7 +181,7 @@ STDIO, WEB = {"command": "x"}, {"url": "https://x/mcp"}
         ({**STDIO, "enabled_tools": ["a"]}, {"allow": ("a",)}, ""),
     ],
 )
-def test_what_other_programs_read_is_taken_for_what_it_means_or_passed_over_and_said(
+def test_keys_of_other_programs_are_translated_or_skipped_with_a_note(
     tmp_path: Path, entry: Any, expected: dict[str, Any], note: str
 ):
     servers = read(tmp_path, {"mcpServers": {"a": entry}})
@@ -242,7 +242,7 @@ def test_a_file_that_is_no_such_file_is_refused(tmp_path: Path, written: str):
         load_toolbox(tmp_path)
 
 
-def test_what_the_user_wrote_shows_no_secret(tmp_path: Path):
+def test_representation_of_a_server_contains_no_secret(tmp_path: Path):
     entry = {"url": "http://x/?key=hidden", "headers": {"A": "hidden"}}
     servers = load(tmp_path, {"mcpServers": {"a": entry, "b": {"command": "x", "env": {"K": "hidden"}}}})
     assert "hidden" not in repr(servers)
@@ -303,7 +303,7 @@ SCHEMAS = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYWORDS), SCHEMAS, max_size=6))
-def test_whatever_a_server_offers_what_is_sent_is_the_valid_schema_of_an_object(schema: dict[str, Any]):
+def test_any_offered_schema_is_sent_as_the_valid_schema_of_an_object(schema: dict[str, Any]):
     before = repr(schema)
     parameters = build_function("a__b", "", schema)["parameters"]
     assert repr(schema) == before
@@ -359,7 +359,7 @@ def test_the_alternatives_of_a_root_become_its_properties():
     }
 
 
-def test_a_schema_without_an_end_is_told_in_words():
+def test_endless_schema_is_described_in_words():
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(5_000):
         deep = {"properties": {"a": deep}}
@@ -431,7 +431,7 @@ def test_only_so_many_images_are_sent():
         ("", "image/png"),
     ],
 )
-def test_what_only_says_that_it_is_an_image_is_not_sent(data: str, mime: str):
+def test_data_with_the_label_of_an_image_is_not_sent(data: str, mime: str):
     assert f"[{mime} of" in called(ImageContent(type="image", data=data, mime_type=mime))
 
 
@@ -481,7 +481,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("kind", ["array", ["array"], ["array", "null"], ["string", "array"]])
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_whatever_may_be_an_array_has_items(kind: Any, place: Callable[[Any], Any]) -> None:
+def test_every_part_that_may_be_an_array_has_items(kind: Any, place: Callable[[Any], Any]) -> None:
     schema = {"type": "object", "properties": place({"type": kind}), "$defs": {"a": {"type": kind}}}
     sent = build_function("a__b", "", schema)["parameters"]
     assert sent["properties"] == place({"type": kind, "items": {}})
