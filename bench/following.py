@@ -22,7 +22,8 @@ from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.status import Status
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import Endpoint, ResponsesClient, open_client
+from agent_jobs.upstream.client import ResponsesClient, open_client
+from agent_jobs.upstream.endpoint import Endpoint
 from bench.figures import OURS, Call, Figure, ours, settings
 from bench.peers import ROOT, StdioServer, environment
 from bench.streams import PACE_HZ, run_id

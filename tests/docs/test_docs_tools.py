@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hosts import hosting
 
-from agent_jobs.attachments import gather
+from agent_jobs.attachments import collector
 from agent_jobs.attachments.attachment import DATA_TYPES
 from agent_jobs.engine import finalize
 from agent_jobs.mcp_server.pacing import (
@@ -80,7 +80,7 @@ def test_the_waits_of_hosts_are_those_that_they_get() -> None:
 
 def test_the_limits_of_files_are_those_that_are_kept() -> None:
     told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
-    assert told == {*gather.LIMIT_BYTES.values(), gather.INLINE_BYTES, gather.UPLOAD_BYTES}
-    assert f"{gather.MAX_FILES} files" in FILES
+    assert told == {*collector.LIMIT_BYTES.values(), collector.INLINE_BYTES, collector.UPLOAD_BYTES}
+    assert f"{collector.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
     assert finalize.FINALIZE_MAX_S == 86_400

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import agent_jobs
-from agent_jobs.attachments.roots import UnfitError
+from agent_jobs.attachments.unfit import UnfitError
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.response import RETRYABLE
 from agent_jobs.rendering import answers

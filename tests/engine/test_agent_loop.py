@@ -351,7 +351,7 @@ async def test_tools_over_the_api_s_limit_are_refused_and_the_server_continues(s
         sentence = await host.refused(
             "agent_start", prompt=scripted("work", calling()), options={"toolbox": ["bad"]}, wait_s=0
         )
-        assert "brings 200 tools, and the API takes 128" in sentence
+        assert "names 200 tools, and the API accepts 128" in sentence
         assert (await host.start(emulate={"text": "x"}))["job_id"]
 
 
@@ -431,7 +431,7 @@ async def test_invalid_entry_stops_only_jobs_that_name_it(settings: Settings, ca
             "old": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: old: type sse is of the past",
             "typo": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: typo: there is no key 'deney': did you mean 'deny'?",
             "off": "options.toolbox: off is switched off: ask the user to switch it on",
-            "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name takes",
+            "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name has",
             "good/write": "options.toolbox: good has no tool 'write/echo'",
         }.items():
             assert said[name].startswith(sentence)

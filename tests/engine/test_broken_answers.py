@@ -53,7 +53,7 @@ ANSWERS: dict[str, tuple[str, str]] = {
 LATIN = (answer("wéll"), "w\ufffdll")
 
 
-async def told(host: Host, server: str) -> dict[str, str]:
+async def read_answers(host: Host, server: str) -> dict[str, str]:
     """What the model reads of each of the answers, which are all under way at once, with a good call beside them."""
     lines = [{"line": line} for line, _ in ANSWERS.values()] + [{"line": LATIN[0], "encoding": "latin-1"}]
     calls = [*(call(f"{server}__raw", **line) for line in lines), call(f"{server}__echo", text="good")]
@@ -64,16 +64,16 @@ async def told(host: Host, server: str) -> dict[str, str]:
     return dict(zip(names, await outputs(host, job["job_id"]), strict=True))
 
 
-def check(read: dict[str, str]) -> None:
+def assert_answers(read: dict[str, str]) -> None:
     # What is shown of an output here is cut, and its white space folded.
     wanted = {name: " ".join(text.split()) for name, (_, text) in ANSWERS.items()}
     wanted |= {"latin": LATIN[1], "beside": "good", "after": "after it"}
     assert {name: text for name, text in read.items() if wanted[name][:80] not in text} == {}
 
 
-async def test_what_a_server_writes_is_repaired_or_answered_with_an_error_at_once(settings: Settings) -> None:
+async def test_broken_answer_is_repaired_or_becomes_an_error_at_once(settings: Settings) -> None:
     async with hosting(add_tool_servers(settings, bad=bad("marked", timeout_s=600))) as host:
-        check(await told(host, "bad"))
+        assert_answers(await read_answers(host, "bad"))
 
 
 #: What is not the answer to a call, though it stands where one is due.
@@ -90,7 +90,7 @@ NO_ANSWERS = [
 ]
 
 
-async def test_what_is_no_answer_ends_no_call(settings: Settings) -> None:
+async def test_message_that_is_no_answer_ends_no_call(settings: Settings) -> None:
     async with hosting(add_tool_servers(settings, bad=bad(timeout_s=600))) as host:
         script = calling([call("bad__raw", line=f"{line}\n{answer()}") for line in NO_ANSWERS])
         job = await host.start(emulate=script, options={"toolbox": ["bad/raw"]})
@@ -154,14 +154,14 @@ async def hosting_web(settings: Settings, events: str) -> AsyncGenerator[Host]:
 
 
 @pytest.mark.parametrize("events", ["", "\n", "\r\n", "\r"], ids=["a body", "events", "CRLF", "CR"])
-async def test_what_a_server_behind_a_url_writes_is_repaired_or_answered_with_an_error_at_once(
+async def test_broken_answer_behind_a_url_is_repaired_or_becomes_an_error_at_once(
     settings: Settings, events: str
 ) -> None:
     async with hosting_web(settings, events) as host:
-        check(await told(host, "web"))
+        assert_answers(await read_answers(host, "web"))
 
 
-async def test_an_event_that_is_no_answer_ends_no_call(settings: Settings) -> None:
+async def test_event_that_is_no_answer_ends_no_call(settings: Settings) -> None:
     lines = [line for line in NO_ANSWERS if '"method"' in line]
     async with hosting_web(settings, "\n") as host:
         script = calling([call("web__raw", line=f"{line}\n{answer()}") for line in lines])

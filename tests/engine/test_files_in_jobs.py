@@ -137,7 +137,7 @@ def key(root: Path) -> str:
         (nothing, "nothing matches"),
     ],
 )
-async def test_what_may_not_be_attached_is_refused_in_one_sentence_and_nothing_starts(
+async def test_forbidden_file_is_refused_in_one_sentence_and_no_job_starts(
     settings: Settings, upstream: RunningServer, root: Path, made: Any, why: str
 ) -> None:
     pattern = made(root)
@@ -287,7 +287,7 @@ async def test_an_upload_that_fails_is_tried_again_and_nothing_is_sent_before(
     assert operations(upstream)[:4] == ["upload", "upload", "upload", "create"]
 
 
-async def test_a_start_that_nobody_can_confirm_keeps_its_files_until_it_is_adopted_and_ends(
+async def test_unconfirmed_start_keeps_its_files_until_it_is_adopted_and_ends(
     settings: Settings, upstream: RunningServer, root: Path
 ) -> None:
     (root / "sums.csv").write_bytes(CSV)
@@ -351,7 +351,7 @@ def test_the_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path: Path, 
             assert counted(upstream) == (1, 1, 0)
 
 
-def test_what_a_killed_server_had_uploaded_is_used_by_the_next(tmp_path: Path, root: Path) -> None:
+def test_upload_of_a_killed_server_is_used_by_the_next_one(tmp_path: Path, root: Path) -> None:
     (root / "a.csv").write_bytes(CSV)
     (root / "b.csv").write_bytes(CSV)
     with running(time_scale=SPEED) as upstream:

@@ -17,7 +17,10 @@ from agent_jobs.errors import (
     UnclearError,
     UpstreamError,
 )
-from agent_jobs.upstream.client import RETRY_AFTER_MAX_S, Endpoint, ResponsesClient, refusal, retry_after_s
+from agent_jobs.upstream.client import ResponsesClient
+from agent_jobs.upstream.endpoint import Endpoint
+from agent_jobs.upstream.error_mapping import map_error
+from agent_jobs.upstream.retry_after import RETRY_AFTER_MAX_S, read_retry_after_s
 
 CREATE = httpx2.URL("https://up.example/v1/responses?api-version=preview")
 LOOK = httpx2.URL("https://up.example/v1/responses/resp_1")
@@ -79,7 +82,7 @@ def envelope(message: str = "no", **error: Any) -> str:
 def test_refused_create_says_how_to_fix_it(
     status: int, headers: dict[str, str], body: str, kind: type[UpstreamError], code: str
 ):
-    error = refusal(status, headers, body, url=CREATE, creating=True)
+    error = map_error(status, headers, body, url=CREATE, is_create=True)
     assert (type(error), error.code, error.status) == (kind, code, status)
 
 
@@ -96,7 +99,7 @@ def test_refused_create_says_how_to_fix_it(
     ],
 )
 def test_wrong_address_is_reported_without_its_query(status: int, body: str):
-    error = refusal(status, {}, body, url=CREATE, creating=True)
+    error = map_error(status, {}, body, url=CREATE, is_create=True)
     assert (type(error), error.code) == (RefusedError, "no_such_endpoint")
     assert str(error) == "there is no Responses API at https://up.example/v1/responses"
 
@@ -106,7 +109,7 @@ def test_wrong_address_is_reported_without_its_query(status: int, body: str):
     ["Vector store with id ['vs_1'] not found.", "Conversation with id 'conv_1' not found.", "Prompt pmpt_1 not found"],
 )
 def test_404_about_the_request_is_not_taken_for_a_wrong_address(words: str):
-    error = refusal(404, {}, envelope(words, code=None), url=CREATE, creating=True)
+    error = map_error(404, {}, envelope(words, code=None), url=CREATE, is_create=True)
     assert (type(error), str(error)) == (RefusedError, words)
     assert error.code != "no_such_endpoint"
 
@@ -139,7 +142,7 @@ def test_404_about_the_request_is_not_taken_for_a_wrong_address(words: str):
 def test_refused_poll_says_whether_the_response_is_missing(
     url: httpx2.URL, status: int, body: str, kind: type[UpstreamError]
 ):
-    assert type(refusal(status, {}, body, url=url)) is kind
+    assert type(map_error(status, {}, body, url=url)) is kind
 
 
 # What is read of a refusal.
@@ -167,28 +170,28 @@ def test_refused_poll_says_whether_the_response_is_missing(
     ],
 )
 def test_code_and_words_are_found_in_every_shape_of_body(body: str, code: str, message: str):
-    error = refusal(400, {}, body, url=CREATE, creating=True)
+    error = map_error(400, {}, body, url=CREATE, is_create=True)
     assert (error.code, str(error)) == (code, message)
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, '{"error":' * 100_000, "9" * 10_000, '{"error":{"code":1e999}}'])
-def test_unparsable_body_is_only_a_refusal(body: str):
-    assert isinstance(refusal(500, {}, body, url=CREATE, creating=True), UnclearError)
+def test_unparsable_body_is_only_a_map_error(body: str):
+    assert isinstance(map_error(500, {}, body, url=CREATE, is_create=True), UnclearError)
 
 
 def test_words_are_cut_and_important_headers_are_kept():
     headers = httpx2.Headers({"X-Request-Id": "req_1", "Retry-After": "7"})
-    error = refusal(429, headers, envelope("x" * 9000), url=CREATE, creating=True)
+    error = map_error(429, headers, envelope("x" * 9000), url=CREATE, is_create=True)
     assert (len(str(error)), error.request_id, error.retry_after_s) == (500, "req_1", 7.0)
 
 
 def test_redirect_names_its_target():
-    assert "https://login.example/" in str(refusal(302, {"location": "https://login.example/"}, "", url=CREATE))
+    assert "https://login.example/" in str(map_error(302, {"location": "https://login.example/"}, "", url=CREATE))
 
 
 @pytest.mark.parametrize("url", ["https://user:s3cret@up.example/v1/responses", CREATE.copy_with(query=b"key=s3cret")])
 def test_address_is_shown_without_its_secrets(url: httpx2.URL | str):
-    error = refusal(404, {}, "", url=httpx2.URL(url), creating=True)
+    error = map_error(404, {}, "", url=httpx2.URL(url), is_create=True)
     assert "up.example/v1/responses" in str(error)
     assert "s3cret" not in str(error)
 
@@ -227,8 +230,8 @@ def test_address_is_shown_without_its_secrets(url: httpx2.URL | str):
     ],
 )
 def test_wait_is_read_in_every_documented_form(headers: dict[str, str], seconds: float | None):
-    assert retry_after_s(headers) == seconds
-    assert refusal(429, headers, "").retry_after_s == seconds
+    assert read_retry_after_s(headers) == seconds
+    assert map_error(429, headers, "").retry_after_s == seconds
 
 
 # Where an endpoint stands.

@@ -187,7 +187,7 @@ def test_the_table_has_no_circle(table: dict[str, set[str]]):
         ("agent_jobs.jobs.job", "import time"),
         ("agent_jobs.rendering.answers", "from asyncio import sleep"),
         ("agent_jobs.request.body", "import anyio"),
-        ("agent_jobs.store.records", "from agent_jobs.upstream.client import refusal"),
+        ("agent_jobs.store.records", "from agent_jobs.upstream.error_mapping import map_error"),
         ("agent_jobs.upstream.client", "import agent_jobs.jobs.job"),
         ("agent_jobs.upstream.client", "def later():\n    from agent_jobs import job"),
         ("agent_jobs.upstream.client", "from .. import store"),

@@ -24,7 +24,7 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
 from agent_jobs.request.body import StartRequest
 from agent_jobs.settings import Settings
-from agent_jobs.text_file import decode_text, marked_encoding, read_text
+from agent_jobs.text_file import decode_text, find_marked_encoding, read_text
 
 #: What a line may say beside its prompt, the fields of an order that may differ from line to line, and what they take.
 FIELDS: Mapping[str, tuple[type, str]] = {
@@ -228,7 +228,7 @@ def _done(path: Path) -> dict[str, dict[str, Any]]:
     read = [(line, _row(line, path, number)) for number, line in enumerate(lines, 1)]
     # An unconfirmed start may have been adopted since; its job is asked again.
     kept = [(line, row) for line, row in read if row.get("error", {}).get("code") != "start_unconfirmed"]
-    if cut_off or len(kept) < len(lines) or marked_encoding(raw):
+    if cut_off or len(kept) < len(lines) or find_marked_encoding(raw):
         part = path.with_name(f".{path.name}.part")
         part.write_text("".join(f"{line}\n" for line, _ in kept), "utf-8", newline="\n")
         part.replace(path)

@@ -14,7 +14,8 @@ from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import Endpoint, ResponsesClient
+from agent_jobs.upstream.client import ResponsesClient
+from agent_jobs.upstream.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
