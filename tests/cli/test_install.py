@@ -182,7 +182,7 @@ def test_a_dry_run_shows_the_change_and_makes_none(home: Path, run: Run, host: s
 def test_a_variable_that_the_server_would_not_take_is_told_as_the_server_tells_it(home: Path, run: Run):
     wrong = ("--env", "AGENT_JOBS_LOGLEVEL=x", "--env", "AGENT_JOBS_FOLLOW=all", "--env", "AGENT_JOBS_MODEL=gpt-x")
     told = run("install", "cursor", *wrong).stdout
-    assert "Next: AGENT_JOBS_FOLLOW takes" in told
+    assert "Next: AGENT_JOBS_FOLLOW accepts" in told
     assert "Next: AGENT_JOBS_LOGLEVEL is no setting and changes nothing: did you mean AGENT_JOBS_LOG_LEVEL?" in told
     assert "MODEL" not in told
     assert (home / ".cursor/mcp.json").exists()

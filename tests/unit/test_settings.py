@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hosts import hosting
@@ -12,10 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import ConfigError
-from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, Settings, with_env_file
+from agent_jobs.jobs.job import Mode
+from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, SendingMode, Settings
 
 SECRET = "sk-proj-very-secret"
+
+
+def test_sending_mode_is_auto_or_a_mode_of_jobs():
+    assert get_args(SendingMode) == ("auto", *get_args(Mode))
 
 
 def test_an_empty_environment_is_enough():

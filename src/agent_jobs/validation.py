@@ -1,0 +1,89 @@
+"""Checks of one value at a time, for settings, options and files alike. Pure."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar, cast
+
+from agent_jobs.errors import AgentJobsError, RequestError
+from agent_jobs.text import suggest_name
+
+T = TypeVar("T")
+ECHOED_CHARS = 40  # enough to recognise a name; a whole prompt in its place would cost tokens
+
+
+class Kind(Generic[T]):
+    """A kind of value. A plain class: a dataclass takes a millisecond of every start."""
+
+    __slots__ = ("accepts", "fits")
+
+    def __init__(self, accepts: str, fits: Callable[[Any], bool]) -> None:
+        """Make a kind.
+
+        Args:
+            accepts: Completes the sentence "NAME accepts ...".
+            fits: Returns True if a value is of this kind.
+        """
+        self.accepts = accepts
+        self.fits = fits
+
+
+def check_value(name: str, value: object, kind: Kind[T], error: type[AgentJobsError] = RequestError) -> T:
+    """Return the value if it is of this kind.
+
+    Raises:
+        AgentJobsError: It is not. The class is `error`, and the sentence says what `name` accepts.
+    """
+    if not kind.fits(value):
+        raise error(f"{name} accepts {kind.accepts}.")
+    return cast("T", value)
+
+
+def check_choice(name: str, value: object, allowed: Iterable[str], error: type[AgentJobsError] = RequestError) -> str:
+    """Return the value if it is one of the allowed ones.
+
+    Raises:
+        AgentJobsError: It is not. The sentence names the nearest allowed value, or all of them.
+    """
+    choices = list(allowed)
+    if isinstance(value, str) and value in choices:
+        return value
+    given = str(value)
+    raise error(f"{name} does not accept {given[:ECHOED_CHARS]!r}: {suggest_name(given, choices)}")
+
+
+def whole_number(least: int, most: int | None = None) -> Kind[int]:
+    """Return the kind of a whole number within limits."""
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    return Kind(
+        f"a whole number {limits}",
+        lambda value: _is_number(value, int) and least <= value <= (math.inf if most is None else most),
+    )
+
+
+def number(least: float, most: float) -> Kind[float]:
+    """Return the kind of a number within limits; `most` may be infinite."""
+    limits = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+    return Kind(f"a number {limits}", lambda value: _is_number(value, int, float) and least <= value <= most)
+
+
+def mapping(example: str) -> Kind[Mapping[str, Any]]:
+    """Return the kind of an object, which is described by an example."""
+    return Kind(f"an object like {example}", lambda value: isinstance(value, dict))
+
+
+def _is_number(value: object, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
+def _is_filled_string(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_list_of_strings(value: object) -> bool:
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return bool(items) and all(map(_is_filled_string, items))
+
+
+FLAG: Kind[bool] = Kind("true or false", lambda value: isinstance(value, bool))
+STRING: Kind[str] = Kind("a non-empty string", _is_filled_string)
+STRINGS: Kind[list[str]] = Kind("a list of at least one non-empty string", _is_list_of_strings)
