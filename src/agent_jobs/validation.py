@@ -26,29 +26,37 @@ class Kind(Generic[T]):
         self.accepts = accepts
         self.fits = fits
 
+    def check(self, name: str, value: object, error: type[AgentJobsError] = RequestError) -> T:
+        """Return the value if it is of this kind.
 
-def check_value(name: str, value: object, kind: Kind[T], error: type[AgentJobsError] = RequestError) -> T:
-    """Return the value if it is of this kind.
-
-    Raises:
-        AgentJobsError: It is not. The class is `error`, and the sentence says what `name` accepts.
-    """
-    if not kind.fits(value):
-        raise error(f"{name} accepts {kind.accepts}.")
-    return cast("T", value)
+        Raises:
+            AgentJobsError: It is not. The class is `error`, and the sentence says what `name` accepts.
+        """
+        if not self.fits(value):
+            raise error(f"{name} accepts {self.accepts}.")
+        return cast("T", value)
 
 
-def check_choice(name: str, value: object, allowed: Iterable[str], error: type[AgentJobsError] = RequestError) -> str:
-    """Return the value if it is one of the allowed ones.
+class Choice(Kind[str]):
+    """One of several strings."""
 
-    Raises:
-        AgentJobsError: It is not. The sentence names the nearest allowed value, or all of them.
-    """
-    choices = list(allowed)
-    if isinstance(value, str) and value in choices:
-        return value
-    given = str(value)
-    raise error(f"{name} does not accept {given[:ECHOED_CHARS]!r}: {suggest_name(given, choices)}")
+    __slots__ = ("names",)
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Make a kind of these strings."""
+        self.names = list(names)
+        super().__init__(f"one of {', '.join(self.names)}", lambda value: value in self.names)
+
+    def check(self, name: str, value: object, error: type[AgentJobsError] = RequestError) -> str:
+        """Return the value if it is one of the strings.
+
+        Raises:
+            AgentJobsError: It is not. The sentence names the nearest string, or all of them.
+        """
+        if isinstance(value, str) and value in self.names:
+            return value
+        given = str(value)
+        raise error(f"{name} does not accept {given[:ECHOED_CHARS]!r}: {suggest_name(given, self.names)}")
 
 
 def whole_number(least: int, most: int | None = None) -> Kind[int]:

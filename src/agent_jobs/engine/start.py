@@ -33,7 +33,7 @@ from agent_jobs.request.body import (
     title_of,
 )
 from agent_jobs.request.hosted_tools import resolved
-from agent_jobs.request.options import conversation_of, key_of, max_cost_of, timeout_of, toolbox_of
+from agent_jobs.request.options import StartOptions
 from agent_jobs.store.base import Budget, Store, Upload
 from agent_jobs.upstream.client import Endpoint
 
@@ -179,8 +179,8 @@ class StartPlanner:
     async def _drafted(self, order: StartRequest, batch: str) -> "_Draft":
         order.check()
         order = replace(order, options=given_options(order.preset, order.options, self._terms.presets))
-        options = options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id, conversation_of(options))
+        options = StartOptions.parse(options_with(order.preset, order.options, self._terms.presets))
+        previous = await self._previous(order.previous_job_id, options.conversation)
         attached = await self._attached(order, options, previous)
         functions = await self._functions(options, previous)
         contents = parts(attached)
@@ -193,7 +193,7 @@ class StartPlanner:
         order: StartRequest,
         prompt: str,
         batch: str,
-        options: JSON,
+        options: StartOptions,
         previous: "_Previous",
         attached: Sequence[JSON],
         functions: Sequence[JSON],
@@ -208,7 +208,7 @@ class StartPlanner:
             default_model=previous.request.get("model") or self._terms.model,
             effort=order.effort,
             web_search=order.web_search,
-            options=order.options,
+            options=options,
             attachments=attached,
             openai=self._endpoint.openai,
         )
@@ -217,8 +217,7 @@ class StartPlanner:
             named = {function["name"] for function in functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
             body = {**body, "tools": [*kept, *functions]}
-        conversation = conversation_of(options)
-        link = {"conversation": conversation} if conversation else previous.link
+        link = {"conversation": options.conversation} if options.conversation else previous.link
         body = history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
         asked = asked_by(order, self._terms.presets)
         before: list[str] = previous.request.get(ASKED, [])
@@ -229,14 +228,14 @@ class StartPlanner:
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),
-            key=key_of(options),
+            key=options.key,
             priority=order.priority,
             batch=batch,
             previous_job_id=order.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
-            timeout_s=timeout_of(options),
-            max_cost_usd=max_cost_of(options),
-            toolbox=previous.toolbox if (named := toolbox_of(options)) is None else named,
+            timeout_s=options.timeout_s,
+            max_cost_usd=options.max_cost_usd,
+            toolbox=previous.toolbox if options.toolbox is None else options.toolbox,
             turn=Turn(
                 number=1,
                 request={**body, ASKED: [*asked, *(name for name in before if name not in asked)]},
@@ -247,9 +246,9 @@ class StartPlanner:
             ),
         )
 
-    async def _functions(self, options: JSON, previous: "_Previous") -> Sequence[JSON]:
+    async def _functions(self, options: StartOptions, previous: "_Previous") -> Sequence[JSON]:
         """The functions of the user's own tool servers that the caller named, else those of the job before."""
-        names = toolbox_of(options)
+        names = options.toolbox
         if not (previous.toolbox if names is None else names):
             return ()
         if self._terms.toolbox is None:
@@ -260,9 +259,9 @@ class StartPlanner:
             return previous.tools(of_toolbox=True)
         return await self._terms.toolbox.functions(names)
 
-    async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> tuple[Job, str]:
+    async def _bounded(self, job: Job, options: StartOptions, previous: "_Previous") -> tuple[Job, str]:
         """Return the job with the most that it may cost, where that is limited, and the parts of that."""
-        most = max_cost_of(options)
+        most = options.max_cost_usd
         if most is None and not self._reserves:
             return job, ""
         job, bound = await self._capped(job, previous)
@@ -306,10 +305,10 @@ class StartPlanner:
         url, tokens = self._endpoint.base_url, previous.tokens
         return self._terms.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)
 
-    async def _attached(self, order: StartRequest, options: JSON, previous: "_Previous") -> list[Attachment]:
+    async def _attached(self, order: StartRequest, options: StartOptions, previous: "_Previous") -> list[Attachment]:
         if not order.files:
             return []
-        tools = items_of(options.get("tools", previous.request.get("tools")))
+        tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
         # A container that the caller names is not ours to fill.
         runs_code = any(
             tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str) for tool in tools
@@ -416,7 +415,7 @@ class _Draft(NamedTuple):
     """The jobs of an order without their bounds, and what they were made of."""
 
     jobs: list[Job]
-    options: JSON
+    options: StartOptions
     previous: _Previous
     attached: list[Attachment]
 

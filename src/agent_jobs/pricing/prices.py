@@ -386,7 +386,7 @@ def _keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
     keys = cast("dict[str, Any]", value)
     strange = next((name for name in keys if allowed and name not in allowed), None)
     if strange is not None:
-        raise ConfigError(f"{SETTING}: {where} does not take {strange[:60]!r}, but {', '.join(allowed)}.")
+        raise ConfigError(f"{SETTING}: {where} does not accept {strange[:60]!r}, but {', '.join(allowed)}.")
     return keys
 
 
@@ -395,7 +395,7 @@ def _number(where: str, keys: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= PRICE_MAX:
-        raise ConfigError(f"{SETTING}: {where}.{name} takes a number from 0 to {PRICE_MAX}.")
+        raise ConfigError(f"{SETTING}: {where}.{name} accepts a number from 0 to {PRICE_MAX}.")
     return float(value)
 
 
@@ -411,7 +411,7 @@ def _tokens(where: str, keys: Mapping[str, Any], name: str, *, needed: bool = Fa
     if needed and value is None:
         raise ConfigError(f"{SETTING}: {where} lacks {name!r}, a number of tokens.")
     if value is not None and not _count(value):
-        raise ConfigError(f"{SETTING}: {where}.{name} takes a whole number of tokens above 0.")
+        raise ConfigError(f"{SETTING}: {where}.{name} accepts a whole number of tokens above 0.")
     return value
 
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.request.hosted_tools import NEEDING_NOTHING
-from agent_jobs.request.options import FORMS, NAMES, SCHEMA_ALIASES, with_one_schema
-from agent_jobs.request.validators import one_of
+from agent_jobs.request.options import OPTIONS, SCHEMA_ALIASES, with_one_schema
+from agent_jobs.validation import Choice
 
 #: What some hosts add to a tool whose arguments are all optional.
 PLACEHOLDERS = frozenset({"random_string", "dummy", "placeholder"})
@@ -60,7 +60,7 @@ def read_arguments(tool: str, arguments: Mapping[str, Any], schema: Mapping[str,
     for name, value in arguments.items():
         if name not in properties and (name in PLACEHOLDERS or name.startswith("_") or is_empty(value)):
             continue
-        form = properties[one_of(tool, name, properties)]
+        form = properties[Choice(properties).check(tool, name)]
         value = _in_form(name, value, form)
         # An option that is null takes the preset's away, so options that are only nulls still say something.
         says_something = bool(cast(Any, value)) if isinstance(value, dict) else not is_empty(value)
@@ -95,7 +95,7 @@ def _under_our_names(arguments: Mapping[str, Any], properties: Mapping[str, Any]
     beside: dict[str, Any] = {}
     for name, value in arguments.items():
         written = re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).replace("-", "_").lower()
-        if name in properties or written not in (*properties, *NAMES, *SCHEMA_ALIASES):
+        if name in properties or written not in (*properties, *OPTIONS, *SCHEMA_ALIASES):
             ours[name] = value
         elif written in properties:
             ours[name if written in arguments or written in ours else written] = value
@@ -169,7 +169,7 @@ def _as_text(name: str, value: Any, choices: Any = ()) -> Any:
     if isinstance(value, dict) and name in FREE_TEXTS and name not in value:
         return json.dumps(value, ensure_ascii=False)
     several = "; several tasks go into prompts" if name == "prompt" else ""
-    raise RequestError(f'{name} takes one text like "..."{several}.')
+    raise RequestError(f'{name} accepts one string like "..."{several}.')
 
 
 def _text_in(name: str, value: Any) -> str | None:
@@ -213,7 +213,7 @@ def _as_item(name: str, value: Any) -> Any:
         return value
     each = str(value) if type(value) is int else _text_in(name, value)
     if each is None:
-        raise RequestError(f'{name} takes a list of texts like ["..."].')
+        raise RequestError(f'{name} accepts a list of strings like ["..."].')
     return each
 
 
@@ -225,7 +225,7 @@ def _listed(name: str, text: str, kind: str | None) -> Any:
     if name == "tools":
         return [{"type": text.strip()}] if text.strip() in NEEDING_NOTHING else text
     if kind == "object":
-        raise RequestError(f"{name} takes a list like {EXAMPLES.get(name, '[{}]')}.")
+        raise RequestError(f"{name} accepts a list like {EXAMPLES.get(name, '[{}]')}.")
     if name in ID_LISTS:
         return re.findall(r"[\w-]+", text) or [text]
     return [text]
@@ -243,7 +243,7 @@ def _as_options(name: str, value: Any) -> Any:
     if is_empty(given) and not isinstance(given, dict):
         return given
     if not isinstance(given, dict):
-        raise RequestError(f"{name} takes an object like {EXAMPLES.get(name, '{}')}.")
+        raise RequestError(f"{name} accepts an object like {EXAMPLES.get(name, '{}')}.")
     options = cast("dict[str, Any]", given)
     if name != "options":
         return options
@@ -254,12 +254,12 @@ def _option(name: str, value: Any) -> Any:
     """Return an option in its form; what cannot be read so is refused where options are checked."""
     if value is None or (name == "toolbox" and value == "none"):
         return value
-    return _in_form(name, value, FORMS.get(name, {}))
+    return _in_form(name, value, (OPTIONS[name].form if name in OPTIONS else None) or {})
 
 
 def _says_nothing(name: str, value: Any) -> bool:
     # A null takes an option of the preset away. An unknown option is refused later, even if empty.
-    if value is None or name not in NAMES:
+    if value is None or name not in OPTIONS:
         return False
     is_zero = name in ZERO_IS_NONE and not isinstance(value, bool) and value in (0, "0")
     return is_empty(value) or is_zero

@@ -31,44 +31,33 @@ from agent_jobs.request.models import (
 )
 from agent_jobs.request.options import (
     INCLUDES,
-    NAMES,
-    allow_duplicate_of,
-    apply_options,
-    conversation_of,
-    dry_run_of,
-    key_of,
-    max_cost_of,
-    timeout_of,
-    toolbox_of,
+    NOT_JSON,
+    OPTIONS,
+    StartOptions,
     with_one_schema,
 )
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.request.validators import one_of
+from agent_jobs.validation import Choice
 
 __all__ = [
     "ASKED",
     "EFFORTS",
     "Preset",
     "Secret",
+    "StartOptions",
     "StartRequest",
-    "allow_duplicate_of",
     "asked_by",
     "build",
-    "conversation_of",
-    "dry_run_of",
     "find_listed",
     "given_options",
     "hash_of",
-    "key_of",
     "lenient",
     "listed_models",
     "load_presets",
-    "max_cost_of",
     "mismatch",
     "models",
     "near_models",
-    "one_of",
     "options_with",
     "our_presets",
     "read_arguments",
@@ -77,9 +66,7 @@ __all__ = [
     "sent_as",
     "sentence_for",
     "suggest_model",
-    "timeout_of",
     "title_of",
-    "toolbox_of",
     "with_files",
     "without",
 ]
@@ -121,7 +108,7 @@ def build(
     default_model: str | None = None,
     effort: str | None = None,
     web_search: bool | None = None,
-    options: JSON | None = None,
+    options: StartOptions | JSON | None = None,
     attachments: Sequence[JSON] = (),
     openai: bool = True,
 ) -> JSON:
@@ -139,7 +126,7 @@ def build(
         default_model: The user's choice.
         effort: A value of EFFORTS.
         web_search: None leaves it to the preset.
-        options: By the allow-list in `options`. A null takes an option of the preset away.
+        options: Parsed, with the preset's, or as the caller gave them. A null removes an option of the preset.
         attachments: Content parts (`input_text`, `input_image`, `input_file`) that come beside the prompt.
         openai: Whether the endpoint is OpenAI's, so that what is known of its models holds.
 
@@ -149,6 +136,7 @@ def build(
     if not prompt.strip():
         raise RequestError("prompt is empty: say what the job is to do.")
     chosen = _preset(preset, presets)
+    parsed = options if isinstance(options, StartOptions) else StartOptions.parse(_merged(chosen, options))
     effort = chosen.effort if effort is None else effort
     body: dict[str, Any] = {
         "model": model or chosen.model or default_model or models()["default"],
@@ -160,27 +148,27 @@ def build(
         "metadata": {"job_id": job_id},
     }
     if effort is not None:
-        body["reasoning"] = {"effort": one_of("effort", effort, EFFORTS)}
+        body["reasoning"] = {"effort": Choice(EFFORTS).check("effort", effort)}
     try:
-        apply_options(body, _merged(chosen, options))
+        parsed.write_to(body)
         _add_tools(body, search=bool(chosen.web_search if web_search is None else web_search))
         if openai:
             _check_models(body)
         # Half a surrogate pair cannot be sent.
         return json.loads(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
     except (TypeError, ValueError, RecursionError):
-        raise RequestError("options hold something that JSON cannot: use texts, numbers, lists and objects.") from None
+        raise RequestError(NOT_JSON) from None
 
 
 def options_with(preset: str | None, options: JSON | None, presets: Mapping[str, Preset] | None = None) -> JSON:
-    """The options that hold for a start: the caller's over the preset's. For `timeout_of` and the like."""
+    """Return the options of a start, still unparsed: the caller's over the preset's."""
     return _merged(_preset(preset, presets), options)
 
 
 def given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
     """Return the caller's options under our names; a null that takes nothing of the preset away is not given."""
     chosen = presets.get(preset or "")
-    idle = {*NAMES} - {*(chosen.options if chosen else ())}
+    idle = {*OPTIONS} - {*(chosen.options if chosen else ())}
     return {name: value for name, value in with_one_schema(options).items() if value is not None or name not in idle}
 
 
@@ -233,7 +221,7 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
     """What upstream refused, with the argument of ours that has to change; its own words where it names none."""
     if (limit := budget_limit_of(param, message, body)) is not None:
         return (
-            f"Upstream does not take {limit}, without which the daily budget has no bound: ask the user to set "
+            f"Upstream does not accept {limit}, without which the daily budget has no bound: ask the user to set "
             f"AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
         )
     argument = _argument(param, body)
@@ -249,7 +237,7 @@ def _preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
     if name is None:
         return Preset(description="", prompt="")
     known = our_presets() if presets is None else presets
-    return known[one_of("preset", name, known)]
+    return known[Choice(known).check("preset", name)]
 
 
 def _with_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
@@ -304,4 +292,4 @@ def _argument(param: str, body: JSON) -> str | None:
     if item and cast("list[Any]", body.get(item[1]) or [])[int(item[2]) :][:1] in _SEARCHING:
         return "web_search"
     top = re.split(r"[.\[]", param)[0]
-    return f"options.{top}" if top in NAMES else None
+    return f"options.{top}" if top in OPTIONS else None

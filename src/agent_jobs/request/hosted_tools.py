@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import validators
 from agent_jobs.strict_schema import with_items
+from agent_jobs.validation import STRING, STRINGS, Choice, mapping, whole_number
 
 #: Tools whose calls a client has to answer in ways that nobody here can; those of functions the caller does.
 CLIENT_TOOLS = ("custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
@@ -80,7 +80,7 @@ def resolved(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
 def _checked(name: str, tool: Any) -> JSON:
     kind = cast(JSON, tool).get("type") if isinstance(tool, dict) else None
     if not isinstance(kind, str):
-        raise RequestError(f'{name} takes a list of hosted tools like {{"type":"code_interpreter"}}.')
+        raise RequestError(f'{name} accepts a list of hosted tools like {{"type":"code_interpreter"}}.')
     if kind in CLIENT_TOOLS:
         raise RequestError(f"{name} cannot take {kind} tools yet: nobody here would answer their calls.")
     tool = cast("dict[str, Any]", tool)
@@ -92,23 +92,23 @@ def _checked(name: str, tool: Any) -> JSON:
 
 def _web_search(where: str, tool: JSON) -> JSON:
     if "filters" in tool:
-        filters = validators.mapping(f"{where}.filters", tool["filters"], '{"allowed_domains":["example.org"]}')
+        filters = mapping('{"allowed_domains":["example.org"]}').check(f"{where}.filters", tool["filters"])
         if "allowed_domains" in filters:
-            for domain in validators.texts(f"{where}.filters.allowed_domains", filters["allowed_domains"]):
+            for domain in STRINGS.check(f"{where}.filters.allowed_domains", filters["allowed_domains"]):
                 if "/" in domain:
-                    raise RequestError(f"{where}.filters.allowed_domains takes bare domains like example.org.")
+                    raise RequestError(f"{where}.filters.allowed_domains accepts bare domains like example.org.")
     if "search_context_size" in tool:
-        validators.one_of(f"{where}.search_context_size", tool["search_context_size"], SIZES)
+        Choice(SIZES).check(f"{where}.search_context_size", tool["search_context_size"])
     if "user_location" in tool:
-        place = validators.mapping(f"{where}.user_location", tool["user_location"], '{"country":"DE","city":"Berlin"}')
+        place = mapping('{"country":"DE","city":"Berlin"}').check(f"{where}.user_location", tool["user_location"])
         return {"user_location": {"type": "approximate", **place}}
     return {}
 
 
 def _file_search(where: str, tool: JSON) -> JSON:
-    validators.texts(f"{where}.vector_store_ids", tool.get("vector_store_ids"))
+    STRINGS.check(f"{where}.vector_store_ids", tool.get("vector_store_ids"))
     if "max_num_results" in tool:
-        validators.whole(f"{where}.max_num_results", tool["max_num_results"], 1, 50)
+        whole_number(1, 50).check(f"{where}.max_num_results", tool["max_num_results"])
     return {}
 
 
@@ -117,33 +117,33 @@ def _code_interpreter(where: str, tool: JSON) -> JSON:
     if isinstance(container, dict):
         return {"container": {"type": "auto", **cast("dict[str, Any]", container)}}
     if not isinstance(container, str) or not container:
-        raise RequestError(f'{where}.container takes {{"type":"auto"}} or the id of a container.')
+        raise RequestError(f'{where}.container accepts {{"type":"auto"}} or the id of a container.')
     return {}
 
 
 def _image_generation(where: str, tool: JSON) -> JSON:
     if "model" in tool:
-        validators.text(f"{where}.model", tool["model"])
+        STRING.check(f"{where}.model", tool["model"])
     if "output_format" in tool:
-        validators.one_of(f"{where}.output_format", tool["output_format"], IMAGE_FORMATS)
+        Choice(IMAGE_FORMATS).check(f"{where}.output_format", tool["output_format"])
     if "quality" in tool:
-        validators.one_of(f"{where}.quality", tool["quality"], IMAGE_QUALITIES)
+        Choice(IMAGE_QUALITIES).check(f"{where}.quality", tool["quality"])
     return {}
 
 
 def _mcp(where: str, tool: JSON) -> JSON:
-    validators.text(f"{where}.server_label", tool.get("server_label"))
+    STRING.check(f"{where}.server_label", tool.get("server_label"))
     given = [name for name in NEEDS_ONE_OF if name in tool]
     if len(given) != 1:
         raise RequestError(f"{where} needs exactly one of {', '.join(NEEDS_ONE_OF)}.")
-    address = validators.text(f"{where}.{given[0]}", tool[given[0]])
+    address = STRING.check(f"{where}.{given[0]}", tool[given[0]])
     if given == ["server_url"]:
         _check_url(f"{where}.server_url", address)
     if "headers" in tool:
-        validators.mapping(f"{where}.headers", tool["headers"], '{"Authorization":"Bearer ${NAME}"}')
+        mapping('{"Authorization":"Bearer ${NAME}"}').check(f"{where}.headers", tool["headers"])
     approval = tool.get("require_approval", "always")
     if approval not in ("never", "always") and not isinstance(approval, dict):
-        raise RequestError(f'{where}.require_approval takes "always", "never", or which tools need which.')
+        raise RequestError(f'{where}.require_approval accepts "always", "never", or which tools need which.')
     return {}
 
 
@@ -152,7 +152,7 @@ def _function(where: str, tool: JSON) -> JSON:
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
         raise RequestError(f"{where} needs a name of at most 64 letters, digits, _ and -.")
     if "parameters" in tool:
-        parameters = validators.mapping(f"{where}.parameters", tool["parameters"], '{"type":"object","properties":{}}')
+        parameters = mapping('{"type":"object","properties":{}}').check(f"{where}.parameters", tool["parameters"])
         return {"parameters": with_items(parameters)}
     return {}
 
@@ -164,7 +164,7 @@ def _check_url(where: str, url: str) -> None:
     except ValueError:
         usable, parts = False, None
     if not usable or parts is None:
-        raise RequestError(f"{where} takes a web address like https://example.org/mcp.")
+        raise RequestError(f"{where} accepts a web address like https://example.org/mcp.")
     if parts.username is not None or parts.password is not None:
         _refuse_literal(where)
 
@@ -203,6 +203,6 @@ def _parts(text: str) -> tuple[str, str]:
 
 def _refuse_literal(where: str) -> NoReturn:
     raise RequestError(
-        f'{where} takes secrets by name only, like "authorization":"${{NAME}}" or "Bearer ${{NAME}}" in headers: ask '
+        f'{where} accepts secrets by name only, like "authorization":"${{NAME}}" or "Bearer ${{NAME}}" in headers: ask '
         "the user to list NAME in AGENT_JOBS_SECRETS."
     )

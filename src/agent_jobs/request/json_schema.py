@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import validators
 from agent_jobs.strict_schema import fault_of, with_items
+from agent_jobs.validation import FLAG, STRING, mapping
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: What a schema may stand in, beside its name.
@@ -29,21 +29,21 @@ def format_of(name: str, value: Any) -> JSON:
         RequestError: It is no object schema, or said to be strict and is not.
     """
     asked = _asked(name, value)
-    schema = validators.mapping(name, asked["schema"], EXAMPLE)
+    schema = mapping(EXAMPLE).check(name, asked["schema"])
     if "type" not in schema and isinstance(schema.get("properties"), dict):
         schema = {"type": "object", **schema}
     if schema.get("type") != "object":
-        raise RequestError(f"{name} takes the JSON schema of an object, like {EXAMPLE}.")
+        raise RequestError(f"{name} accepts the JSON schema of an object, like {EXAMPLE}.")
     label = asked.get("name", "answer")
     if not isinstance(label, str) or not _NAME.fullmatch(label):
-        raise RequestError(f"{name}.name takes up to 64 letters, digits, _ and -.")
+        raise RequestError(f"{name}.name accepts up to 64 letters, digits, _ and -.")
     schema = with_items(schema)
     fault = fault_of(schema)
-    strict = validators.flag(f"{name}.strict", asked.get("strict", fault is None))
+    strict = FLAG.check(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
         raise RequestError(f"{name} is not strict: {fault}, or leave strict out.")
     described = (
-        {"description": validators.text(f"{name}.description", asked["description"])} if "description" in asked else {}
+        {"description": STRING.check(f"{name}.description", asked["description"])} if "description" in asked else {}
     )
     return {"type": "json_schema", "name": label, "schema": schema, "strict": strict, **described}
 
@@ -61,14 +61,14 @@ def _asked(name: str, value: Any) -> JSON:
 
     These are `response_format`, `text.format` and a function's parameters. No object's schema looks like one of them.
     """
-    given = validators.mapping(name, _parsed(value), EXAMPLE)
+    given = mapping(EXAMPLE).check(name, _parsed(value))
     for key in WRAPPERS:
         if isinstance(_parsed(given.get(key)), dict) and given.keys() <= {key, "type"} and _is_wrapper(given):
             return _asked(name, given[key])
     kind = given.get("type")
     if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
         raise RequestError(
-            f"{name} takes the JSON schema of an object, like {EXAMPLE}; {kind} says nothing of its form."
+            f"{name} accepts the JSON schema of an object, like {EXAMPLE}; {kind} says nothing of its form."
         )
     key = next((each for each in SCHEMA_KEYS if each in given), None)
     if key is not None and given.keys() <= {*WRAPPING, "type", key} and _is_wrapper(given):

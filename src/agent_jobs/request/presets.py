@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request import validators
-from agent_jobs.request.options import apply_options, with_one_schema
+from agent_jobs.request.options import StartOptions, with_one_schema
 from agent_jobs.text_file import read_text
+from agent_jobs.validation import FLAG, STRING, Choice, mapping
 
 SETTING = "AGENT_JOBS_PRESETS"
 #: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
@@ -96,12 +96,12 @@ def _preset(name: str, table: Any, base: Preset | None) -> Preset:
         RequestError: A key or its value is not allowed.
     """
     if not _NAME.fullmatch(name):
-        raise RequestError("a preset's name takes up to 40 lower-case letters, digits, _ and -.")
+        raise RequestError("a preset's name accepts up to 40 lower-case letters, digits, _ and -.")
     if not isinstance(table, dict):
         raise RequestError(f"a preset is a table: write [{name}] and its keys below it.")
     given: dict[str, Any] = {}
     for key, value in cast("dict[str, Any]", table).items():
-        given[key] = _FIELDS[validators.one_of("a preset", key, _FIELDS)](key, value)
+        given[key] = _FIELDS[Choice(_FIELDS).check("a preset", key)](key, value)
     if base is not None:
         given["options"] = MappingProxyType({**base.options, **given.get("options", {})})
         return replace(base, **given)
@@ -112,17 +112,16 @@ def _preset(name: str, table: Any, base: Preset | None) -> Preset:
 
 
 def _prompt(name: str, value: Any) -> str:
-    if "{task}" not in validators.text(name, value):
+    if "{task}" not in STRING.check(name, value):
         raise RequestError("prompt needs {task} where the person's own words go.")
     return value.strip()
 
 
 def _options(name: str, value: Any) -> JSON:
-    options = with_one_schema(validators.mapping(name, value, '{ verbosity = "low" }'))
+    options = with_one_schema(mapping('{ verbosity = "low" }').check(name, value))
     if "key" in options:
         raise RequestError("options.key belongs to one job and not to a preset.")
-    scratch: dict[str, Any] = {"metadata": {}}
-    apply_options(scratch, options)
+    StartOptions.parse(options)
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError):
@@ -131,10 +130,10 @@ def _options(name: str, value: Any) -> JSON:
 
 
 _FIELDS: Mapping[str, Callable[[str, Any], Any]] = {
-    "description": validators.text,
+    "description": STRING.check,
     "prompt": _prompt,
-    "model": validators.text,
-    "effort": lambda name, value: validators.one_of(name, value, EFFORTS),
-    "web_search": validators.flag,
+    "model": STRING.check,
+    "effort": Choice(EFFORTS).check,
+    "web_search": FLAG.check,
     "options": _options,
 }
