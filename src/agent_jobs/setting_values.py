@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from agent_jobs.api_key import find_key_mistake
 from agent_jobs.errors import ConfigError
-from agent_jobs.text import nearest
+from agent_jobs.text import ask_if_meant
 from agent_jobs.text_file import BOM, open_text
 from agent_jobs.validation import Kind, number, whole_number
 
@@ -107,8 +107,7 @@ def choice(*values: str, words: Mapping[str, str] | None = None) -> Reader:
         value = (words or {}).get(given, given)
         if value in values:
             return value
-        near = nearest(value, values)
-        return written.refuse(accepts, f"Did you mean {near!r}?" if near is not None else "")
+        return written.refuse(accepts, ask_if_meant(value, values))
 
     return Reader(accepts, read)
 

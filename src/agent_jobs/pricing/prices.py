@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.job import JSON, Usage
+from agent_jobs.text import encode_text
 from agent_jobs.text_file import read_text
 
 if TYPE_CHECKING:
@@ -497,7 +498,7 @@ def _input_tokens(body: JSON, history_tokens: int | None) -> int:
     if not _is_text(body.get("input")):
         raise RequestError("Files and images have no known number of tokens, so the cost has no bound: send text.")
     sent = {name: body.get(name) for name in ("instructions", "input", "tools", "tool_choice", "text")}
-    return len(json.dumps(sent, ensure_ascii=False).encode("utf-8", "replace")) + (history_tokens or 0)
+    return len(encode_text(json.dumps(sent, ensure_ascii=False))) + (history_tokens or 0)
 
 
 def _is_text(value: object) -> bool:

@@ -38,6 +38,7 @@ from agent_jobs.request.options import (
 )
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.start_request import StartRequest
+from agent_jobs.text import encode_text, truncate
 from agent_jobs.validation import Choice
 
 __all__ = [
@@ -155,7 +156,7 @@ def build(
         if openai:
             _check_models(body)
         # Half a surrogate pair cannot be sent.
-        return json.loads(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
+        return json.loads(encode_text(json.dumps(body, ensure_ascii=False, allow_nan=False)))
     except (TypeError, ValueError, RecursionError):
         raise RequestError(NOT_JSON) from None
 
@@ -214,7 +215,7 @@ def hash_of(body: JSON) -> str:
 def title_of(prompt: str) -> str:
     """The first line of a prompt, short enough for a list."""
     line = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
-    return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1] + "…"
+    return truncate(line, TITLE_CHARS)
 
 
 def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.text import nearest
+from agent_jobs.text import ask_if_meant
 
 #: Where lists of models stand, and the names in them.
 LIST_FIELDS = ("data", "models", "items", "results")
@@ -62,8 +62,7 @@ def obituary(model: str) -> str:
 def suggest_model(model: str) -> str:
     """Return a question for the known model that a name of none was probably meant to be, or nothing."""
     known = [name for family in models()["family"] for name in family["names"]]
-    near = None if model in known else nearest(model, known, MODEL_CUTOFF)
-    return f"Did you mean {near!r}?" if near is not None else ""
+    return "" if model in known else ask_if_meant(model, known, MODEL_CUTOFF)
 
 
 def listed_models(pages: Iterable[object]) -> dict[str, JSON]:
