@@ -26,7 +26,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "nothing to do": ("agent_start", {}, "Give either prompt, or prompts"),
     "two ways to say what to do": ("agent_start", {"prompt": "a", "prompts": ["b"]}, "Give either prompt, or prompts"),
     "no prompts": ("agent_start", {"prompts": []}, "Give either prompt, or prompts"),
-    "too many prompts": ("agent_start", {"prompts": ["x"] * 21}, "1 to 20 texts"),
+    "too many prompts": ("agent_start", {"prompts": ["x"] * 21}, "1 to 20 strings"),
     "an empty one of several prompts": ("agent_start", {"prompts": ["x", ""]}, "prompt is empty"),
     "a key for several jobs": ("agent_start", {"prompts": ["a", "b"], "options": {"key": "k"}}, "one by one"),
     "a long batch name": ("agent_start", {"prompt": "a", "batch": "b" * 61}, "at most 60 characters"),

@@ -112,6 +112,10 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an option beside options": ({"prompt": "o", "max_output_tokens": 99}, {"max_output_tokens": 99}),
     "a schema beside options": ({"prompt": "js", "responseFormat": SCHEMA}, {"text": TEXT}),
     "a whole number as a text": ({"prompt": "w", "options": {"max_output_tokens": "99"}}, {"max_output_tokens": 99}),
+    "a number with a sign and zeros": (
+        {"prompt": "w3", "options": {"max_output_tokens": " +099 "}},
+        {"max_output_tokens": 99},
+    ),
     "a whole number as a float": ({"prompt": "w2", "options": {"max_tool_calls": 7.0}}, {"max_tool_calls": 7}),
     "zero as a text": ({"prompt": "z", "options": {"max_output_tokens": "0"}}, {"max_output_tokens": None}),
     "one text for a list": (
