@@ -76,7 +76,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "function"}, "needs a name"),
     ({"type": "function", "name": "a b"}, "needs a name"),
     ({"type": "function", "name": "f", "parameters": []}, "function.parameters"),
-    *(({"type": kind}, f"cannot take {kind} tools yet") for kind in CLIENT_TOOLS),
+    *(({"type": kind}, f"cannot contain {kind} tools yet") for kind in CLIENT_TOOLS),
 ]
 
 
