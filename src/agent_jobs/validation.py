@@ -70,7 +70,7 @@ def whole_number(least: int, most: int | None = None) -> Kind[int]:
 
 def number(least: float, most: float) -> Kind[float]:
     """Return the kind of a number within limits; `most` may be infinite."""
-    limits = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+    limits = f"of at least {least:.10g}" if math.isinf(most) else f"from {least:.10g} to {most:.10g}"
     return Kind(f"a number {limits}", lambda value: _is_number(value, int, float) and least <= value <= most)
 
 
