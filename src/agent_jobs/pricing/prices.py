@@ -60,7 +60,7 @@ class _Offer(NamedTuple):
     at: float
 
 
-class _Reading(NamedTuple):
+class _MostRead(NamedTuple):
     """The most that the model reads, over all its readings, and the calls between them."""
 
     tokens: int
@@ -132,7 +132,7 @@ class Prices:
             calls: Of hosted tools, by their names, see `calls_of`.
             cache_write_tokens: A part of the input, like the cached ones.
         """
-        offer = _Offer(model, tier_name(service_tier), _host_of(provider_url), at)
+        offer = _Offer(model, tier_name(service_tier), _host_kind(provider_url), at)
         rates = self._find_rates(offer, usage.input_tokens)
         usd = rates.cost_usd(usage, cache_write_tokens) if rates else None
         if usd is None:
@@ -156,7 +156,7 @@ class Prices:
             budget_usd: The budget of a whole day, so that the same request gets the same limits all day long.
             bound: Returns the bound of a body.
         """
-        lacks_calls = bool(_hosted_tools(body)) and not body.get("max_tool_calls")
+        lacks_calls = bool(_names_of_hosted_tools(body)) and not body.get("max_tool_calls")
         if not body.get("max_output_tokens"):
             fewest_calls = {"max_tool_calls": DEFAULT_CALLS[-1]} if lacks_calls else {}
             body = _cap_output(body, budget_usd * OUTPUT_SHARE, lambda capped: bound({**capped, **fewest_calls}))
@@ -181,7 +181,7 @@ class Prices:
             ConfigError: A price that the bound needs is unknown. The sentence names the price table.
         """
         model = str(body.get("model"))[:MODEL_CHARS]
-        offer = _Offer(model, tier_name(body.get("service_tier")), _host_of(provider_url), at)
+        offer = _Offer(model, tier_name(body.get("service_tier")), _host_kind(provider_url), at)
         output = _read_count(body.get("max_output_tokens"))
         if not output:
             raise RequestError("Without options.max_output_tokens the cost has no bound: set it.")
@@ -189,8 +189,8 @@ class Prices:
         standard = self._find_rates(offer, 0) or _refuse_unknown(f"what {model!r} costs in the {offer.tier} tier")
         context = standard.context_tokens
         tokens = min(tokens, context or tokens)
-        reading = _Reading(tokens, f"up to {tokens:,} tokens")
-        if _hosted_tools(body):
+        reading = _MostRead(tokens, f"up to {tokens:,} tokens")
+        if _names_of_hosted_tools(body):
             context = context or _refuse_unknown(f"how many tokens {model!r} reads at most (context_tokens)")
             reading = self._bound_reading(body, offer.host, context, tokens + output)
         rates = self._find_rates(offer, reading.tokens) or standard
@@ -207,10 +207,10 @@ class Prices:
 
     def context_tokens(self, model: str, *, at: float, provider_url: str) -> int | None:
         """Return how many tokens a model reads at most; None if unknown."""
-        rates = self._find_rates(_Offer(model, "default", _host_of(provider_url), at), 0)
+        rates = self._find_rates(_Offer(model, "default", _host_kind(provider_url), at), 0)
         return rates.context_tokens if rates else None
 
-    def _bound_reading(self, body: JSON, host: Host, context_tokens: int, tokens: int) -> _Reading:
+    def _bound_reading(self, body: JSON, host: Host, context_tokens: int, tokens: int) -> _MostRead:
         """Return the most that is read with hosted tools.
 
         Args:
@@ -219,7 +219,7 @@ class Prices:
             context_tokens: How much the model reads at most at once.
             tokens: How much it reads and writes without calls.
         """
-        names = _hosted_tools(body)
+        names = _names_of_hosted_tools(body)
         calls = _read_count(body.get("max_tool_calls"))
         if not calls:
             raise RequestError(
@@ -229,7 +229,7 @@ class Prices:
         readings = calls + 1
         each = min(context_tokens, tokens + readings * (tool.tokens or context_tokens))
         described = f"{readings} readings of {each:,} tokens each, for up to {calls} calls of {', '.join(names)}"
-        return _Reading(each * readings, described, calls * tool.call_usd)
+        return _MostRead(each * readings, described, calls * tool.call_usd)
 
     def _find_rates(self, offer: _Offer, input_tokens: int) -> Rates | None:
         """Return the rates for a number of input tokens: the user's, else the list's, else ours."""
@@ -305,7 +305,9 @@ def _highest_input_price(rates: Rates, model: str) -> float:
 
 
 def _refuse_unknown(fact: str) -> NoReturn:
-    raise ConfigError(f"The cost has no bound, for nobody knows {fact}: add it to the price table of {SETTING}.")
+    raise ConfigError(
+        f"The cost has no bound, since agent-jobs does not know {fact}. Add it to the price table of {SETTING}."
+    )
 
 
 def _cache_write_tokens(response: JSON) -> int | None:
@@ -346,7 +348,7 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def _host_of(url: str) -> Host:
+def _host_kind(url: str) -> Host:
     host = urlsplit(url).hostname or ""
     if host == _OPENAI_HOST:
         return "openai"
@@ -355,7 +357,7 @@ def _host_of(url: str) -> Host:
     return "other"
 
 
-def _hosted_tools(body: JSON) -> list[str]:
+def _names_of_hosted_tools(body: JSON) -> list[str]:
     """Return the names of the tools that upstream runs."""
     names = {_tool_name(tool) for tool in _list_mappings(body.get("tools"))}
     return sorted(names - _CLIENT_TOOLS)

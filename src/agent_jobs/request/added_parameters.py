@@ -83,7 +83,7 @@ _LOCATION = re.compile(r"['\"]loc['\"]: ?[\[(]([^\])]*)")
 _SCHEMA = re.compile(r"invalid_json_schema|invalid_function_parameters|text\.format\.schema|invalid schema for ")
 
 
-def asked_names(options: JSON, *, effort: bool) -> list[str]:
+def list_asked_names(options: JSON, *, effort: bool) -> list[str]:
     """Return what a caller asked for, as `ADDED` names it: includes by their values, a schema if it says how strict."""
     names = [name for name, value in options.items() if value is not None and name not in ("include", "json_schema")]
     included = options.get("include")
@@ -218,7 +218,7 @@ def _find_refused_names(param: str, words: str, body: JSON) -> Iterator[str]:
         return
     yield from _find_listed_names(words)
     for pattern in (_BEHIND, _EXTRA):
-        yield from map(_matched_path, pattern.finditer(words))
+        yield from map(_path_of_match, pattern.finditer(words))
 
 
 def _find_listed_names(words: str) -> Iterator[str]:
@@ -226,8 +226,8 @@ def _find_listed_names(words: str) -> Iterator[str]:
     for trigger in _BEFORE.finditer(words):
         end = _END.search(words, trigger.end())
         limit = end.start() if end else len(words)
-        yield from map(_matched_path, _LISTED.finditer(words, trigger.end(), limit))
+        yield from map(_path_of_match, _LISTED.finditer(words, trigger.end(), limit))
 
 
-def _matched_path(found: "re.Match[str]") -> str:
+def _path_of_match(found: "re.Match[str]") -> str:
     return ALIASES.get(found["name"], found["name"]) + found["below"]

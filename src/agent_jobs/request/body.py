@@ -10,10 +10,10 @@ from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON, Mode
 from agent_jobs.request.added_parameters import (
     ASKED,
-    asked_names,
     budget_limit_of,
     is_asked,
     lenient,
+    list_asked_names,
     refused_of,
     without,
 )
@@ -183,11 +183,11 @@ def asked_by(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
     """Return what the caller, or the user's own preset, asked for; what our presets hold is not among it."""
     chosen = presets.get(order.preset or "")
     if chosen is None:
-        return asked_names(order.options, effort=order.effort is not None)
+        return list_asked_names(order.options, effort=order.effort is not None)
     ours = our_presets().get(order.preset or "", _EMPTY_PRESET)
     own = {name: value for name, value in chosen.options.items() if ours.options.get(name) != value}
     has_own_effort = chosen.effort is not None and chosen.effort != ours.effort
-    return asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
+    return list_asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
 
 
 def sent_as(body: JSON, mode: Mode) -> JSON:

@@ -47,7 +47,7 @@ class Secret(Protocol):
         ...
 
 
-def checked_tools(name: str, value: Any) -> list[JSON]:
+def check_tools(name: str, value: Any) -> list[JSON]:
     """Return the tools as they are sent, with the fields that they need.
 
     A type that is not known here passes, for the API grows; a literal secret passes nowhere.
@@ -56,7 +56,7 @@ def checked_tools(name: str, value: Any) -> list[JSON]:
         RequestError: A tool cannot be used. The sentence names it and the field.
     """
     tools = cast("list[Any]", value) if isinstance(value, list) else [None]
-    return [_check_tool(name, tool) for tool in tools]
+    return [_check_hosted_tool(name, tool) for tool in tools]
 
 
 def resolved(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
@@ -90,7 +90,7 @@ def _fill_secret(text: str, secrets: Mapping[str, Secret]) -> str:
     return scheme + secret
 
 
-def _check_tool(name: str, value: Any) -> JSON:
+def _check_hosted_tool(name: str, value: Any) -> JSON:
     """Return one tool with the fields that it needs."""
     tool = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     kind = tool.get("type")

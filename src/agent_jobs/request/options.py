@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Self, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
-from agent_jobs.request.hosted_tools import checked_tools
+from agent_jobs.request.hosted_tools import check_tools
 from agent_jobs.request.json_schema import format_of, same_schema
 from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, whole_number
 
@@ -32,7 +32,7 @@ INCLUDES = (
     "message.output_text.logprobs",
     "reasoning.encrypted_content",
 )
-#: What other interfaces call `json_schema`; `text` may hold the verbosity, too.
+#: Names of other interfaces for `json_schema`; `text` may hold the verbosity, too.
 SCHEMA_ALIASES = ("response_format", "text", "format", "text_format", "output_schema")
 
 
@@ -40,31 +40,37 @@ def with_one_schema(options: JSON) -> JSON:
     """Return the options with a schema under a name of another interface as `json_schema`.
 
     Raises:
-        RequestError: There are two schemas, or what stands there holds none.
+        RequestError: There are two schemas, or the value under such a name holds none.
     """
-    named = [name for name in SCHEMA_ALIASES if name in options]
-    ours = {name: value for name, value in options.items() if name not in named}
-    for name in named:
-        found = _other_form(name, options[name])
-        for key, value in found.items():
-            if key in ours and ours[key] != value and not (key == "json_schema" and same_schema(ours[key], value)):
+    ours = {name: value for name, value in options.items() if name not in SCHEMA_ALIASES}
+    for name in (alias for alias in SCHEMA_ALIASES if alias in options):
+        for key, value in _read_alias(name, options[name]).items():
+            if not _is_same_option(key, ours.setdefault(key, value), value):
                 raise RequestError(f"options.{name} and options.{key} differ: give options.{key} only.")
-            ours.setdefault(key, value)
     return ours
 
 
-def _other_form(name: str, value: Any) -> JSON:
+def _is_same_option(name: str, one: Any, other: Any) -> bool:
+    return one is other or one == other or (name == "json_schema" and same_schema(one, other))
+
+
+def _read_alias(name: str, value: Any) -> JSON:
     """Return the options of ours that a `response_format` or a `text` of upstream's stands for."""
     if value is None:
         return {"json_schema": None}
-    if isinstance(value, dict) and name == "text":
-        text = dict(cast("dict[str, Any]", value))
-        verbosity = {"verbosity": text.pop("verbosity")} if "verbosity" in text else {}
-        value = text.get("format", text) if text.keys() <= {"format"} else text
-        return {**verbosity, **_other_form("format", value)} if value else verbosity
+    if name == "text" and isinstance(value, dict):
+        return _read_text_parameter(cast("dict[str, Any]", value))
     if value in ({}, "", "text", {"type": "text"}):
         return {}
     return {"json_schema": value}
+
+
+def _read_text_parameter(value: Mapping[str, Any]) -> JSON:
+    """Return the options of ours that upstream's `text` stands for."""
+    rest = {name: each for name, each in value.items() if name != "verbosity"}
+    verbosity = {"verbosity": value["verbosity"]} if "verbosity" in value else {}
+    form = rest.get("format", rest) if rest.keys() <= {"format"} else rest
+    return {**verbosity, **_read_alias("format", form)} if form else verbosity
 
 
 class Option(NamedTuple):
@@ -111,7 +117,7 @@ def _is_metadata(key: object, text: object) -> bool:
     return is_key and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
 
 
-def _read_option(option: Option, name: str, value: Any) -> Any:
+def _check_option(option: Option, name: str, value: Any) -> Any:
     try:
         return option.read(f"options.{name}", value)
     except (TypeError, ValueError, RecursionError):
@@ -138,7 +144,7 @@ OPTIONS: Mapping[str, Option] = {
     "reasoning_summary": Option(Choice(SUMMARIES).check, ("reasoning", "summary")),
     "service_tier": Option(Choice(SERVICE_TIERS).check, ("service_tier",)),
     "temperature": Option(number(0, 2).check, ("temperature",), _NUMBER),
-    "tools": Option(checked_tools, ("tools",), _OBJECTS),
+    "tools": Option(check_tools, ("tools",), _OBJECTS),
     "top_p": Option(number(0, 1).check, ("top_p",), _NUMBER),
     "verbosity": Option(Choice(VERBOSITIES).check, ("text", "verbosity")),
     # Options that agent-jobs reads itself: the fields of `StartOptions`.
@@ -188,9 +194,9 @@ class StartOptions:
         for name, value in options.items():
             option = OPTIONS[Choice(OPTIONS).check("options", name)]
             if option.place:
-                upstream[name] = _read_option(option, name, value)
+                upstream[name] = _check_option(option, name, value)
             elif value is not None:
-                ours[name] = _read_option(option, name, value)
+                ours[name] = _check_option(option, name, value)
         ours["conversation"] = ours.get("conversation") or None  # false asks for none
         return cls(**ours, upstream=upstream)
 

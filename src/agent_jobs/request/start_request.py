@@ -1,4 +1,4 @@
-"""What a caller asks for, before it is a request."""
+"""Hold the arguments of a start before they are a request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import JSON
 from agent_jobs.request.options import StartOptions
 
-#: Jobs that one call starts at most.
-BATCH_MAX, BATCH_CHARS = 20, 60
+BATCH_MAX = 20  # jobs that one call starts: the answer with their ids stays short
+BATCH_CHARS = 60  # a name fits a row of a list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """What a caller asks for: the same for each prompt, a job for each. See `request.build` for the arguments."""
+    """The arguments of a start: the same for each prompt, a job for each. See `request.body.build` for them."""
 
     prompts: Sequence[str]
     preset: str | None = None
@@ -33,7 +33,7 @@ class StartRequest:
         return StartOptions.parse({"dry_run": self.options.get("dry_run")}).dry_run
 
     def check(self) -> None:
-        """Raise a RequestError for what no request can be."""
+        """Raise a RequestError if no request can be made of the arguments."""
         if not 0 < len(self.prompts) <= BATCH_MAX:
             raise RequestError(f"prompts accepts 1 to {BATCH_MAX} strings: start the others in another call.")
         if len(self.batch) > BATCH_CHARS:
