@@ -31,8 +31,8 @@ class KeyMistake(NamedTuple):
     """A form that no key has."""
 
     pattern: re.Pattern[str]
-    what: str  #: begins after the name of a setting
-    fix: str = "put the key there, alone"
+    what: str  #: continues a sentence after the name of a setting
+    fix: str = "Put the key there, alone."
     is_unset: bool = False  #: True if the host left its own reference there, so that nothing is set
 
 
@@ -46,49 +46,49 @@ MISTAKES = (
     _key_mistake(
         rf"(?:bearer\s+|[\"'])?(?:{'|'.join(_REFERENCES)})[\"']?",
         "is still a reference that the host did not fill in",
-        "set the variable where the host is started, or use AGENT_JOBS_API_KEY_FILE",
+        "Set the variable where the host is started, or use AGENT_JOBS_API_KEY_FILE.",
         is_unset=True,
     ),
     _key_mistake(
         r"(?:(?:proxy-)?authorization\s*[:=]\s*)?[\"']?(?:bearer(?:[\s:].*)?|basic\s.*)|(?:proxy-)?authorization\s*[:=].*",
         "begins with 'Bearer' or with the name of a header",
-        "leave that out",
+        "Leave that out.",
     ),
     _key_mistake(
         rf"\W{{0,4}}(?:(?:export|setx?|env|declare|const|let|var|e)\b[\s:]*)?{_NAME}[\"']?\s*:?=\s*[^=\s].*"
         r"|(?:export|setx?|declare)\s.*|--?(?:api-?)?key[=\s].*"
         rf"|[-\s\"']*(?:[a-z0-9]+[-_])*(?:api{_SPLIT}key[\"']?\s*:|token[\"']?\s*:\s).*",
         "is a whole NAME=value line",
-        "put only the value there",
+        "Put only the value there.",
     ),
     _key_mistake(r"(?-i:[A-Z_]*(?:KEY|TOKEN)=)", "is a NAME=value line without a value"),
     _key_mistake(r"[\[{]\s*[\"'{\[].*|[\[{]|---\s*|-----BEGIN.*|<\?xml.*", "is the beginning of another file"),
-    _key_mistake(r".*[“”„‟‘’‚‛«»‹›″′].*", "has typographic quotes around it", "leave them out"),
-    _key_mistake(r"[\"'`].*|.*[\"'`][,;]?", "has quotes around it", "leave them out"),
-    _key_mistake(r".*[,;]", "ends in a comma or a semicolon", "leave that out"),
+    _key_mistake(r".*[“”„‟‘’‚‛«»‹›″′].*", "has typographic quotes around it", "Leave them out."),
+    _key_mistake(r"[\"'`].*|.*[\"'`][,;]?", "has quotes around it", "Leave them out."),
+    _key_mistake(r".*[,;]", "ends in a comma or a semicolon", "Leave that out."),
     _key_mistake(
         rf"{_PREFIX}(?:{'|'.join(_PLACEHOLDERS)})|<[^<>]*>|\[[^\[\]]*\]|\{{[^{{}}]*\}}|sk-|sk-proj-",
         "is a placeholder of an example",
-        "put your own key there",
+        "Put your own key there.",
     ),
-    _key_mistake(r".*(?:\.{3}|…|\*{3}|•{3}).*", "is a key that was shortened for display", "copy the whole key"),
-    _key_mistake(r"\w+://.*|file:.*", "is an address", "put the key itself there"),
+    _key_mistake(r".*(?:\.{3}|…|\*{3}|•{3}).*", "is a key that was shortened for display", "Copy the whole key."),
+    _key_mistake(r"\w+://.*|file:.*", "is an address", "Put the key itself there."),
     _key_mistake(
         r"(?:~|\.{1,2}|[a-z]:)[/\\].*|/(?:home|users|root|etc|run|var|tmp|opt)/.*",
         "is a path",
-        "AGENT_JOBS_API_KEY_FILE takes one",
+        "Set AGENT_JOBS_API_KEY_FILE to it.",
     ),
     _key_mistake(
         "(?:.*[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff].*)",
         "holds an invisible character, such as a zero-width space",
-        "copy the key again from where it was made",
+        "Copy the key again from where it was made.",
     ),
     _key_mistake(
         ".*[\u2010-\u2015\u2212\ufe58\ufe63\uff0d].*",
         "holds a dash that is not the '-' of the keyboard",
-        "copy the key again from where it was made",
+        "Copy the key again from where it was made.",
     ),
-    _key_mistake(r".*\s.*", "has a space or a line break in it", "copy the key again, alone"),
+    _key_mistake(r".*\s.*", "has a space or a line break in it", "Copy the key again, alone."),
 )
 
 

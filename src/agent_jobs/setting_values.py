@@ -210,7 +210,7 @@ def check_header(name: str, value: str) -> str:
 
 def secret_names() -> Reader:
     """Return the reader of the names of secrets. One that is not set is empty, and refused where it is used."""
-    accepts = "the names of environment variables, with commas between"
+    accepts = "names of environment variables, separated by commas"
 
     def read(written: Written) -> Mapping[str, SecretStr]:
         names = [name.strip() for name in written.text.split(",") if name.strip()]
@@ -232,9 +232,9 @@ def api_key() -> Reader:
         if mistake is None:
             return SecretStr(check_header(written.name, written.text))
         if mistake.is_unset:
-            written.warnings.append(f"{written.name} {mistake.what}: {mistake.fix}.")
+            written.warnings.append(f"{written.name} {mistake.what}. {mistake.fix}")
             return None
-        raise ConfigError(f"{written.name} accepts {accepts}, and this {mistake.what}: {mistake.fix}.")
+        raise ConfigError(f"{written.name} accepts {accepts}, and this {mistake.what}. {mistake.fix}")
 
     return Reader(accepts, read)
 
@@ -253,14 +253,14 @@ def read_key_file(path: Path) -> SecretStr:
                 raise ValueError  # its first bytes were no mark
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"{named}, which cannot be read ({reason}): put the key into that file.") from None
+        raise ConfigError(f"{named}, which cannot be read ({reason}). Put the key into that file.") from None
     if not line:
-        raise ConfigError(f"{named}, whose first line is empty: put the key there.")
+        raise ConfigError(f"{named}, whose first line is empty. Put the key there.")
     if len(line) == KEY_FILE_CHARS:
-        raise ConfigError(f"{named}, whose first line is longer than any key: put the key there.")
+        raise ConfigError(f"{named}, whose first line is longer than any key. Put the key there.")
     if mistake := find_key_mistake(line):
-        fix = "put the key itself there" if mistake.is_unset else mistake.fix
-        raise ConfigError(f"{named}, whose first line {mistake.what}: {fix}.")
+        fix = "Put the key itself there." if mistake.is_unset else mistake.fix
+        raise ConfigError(f"{named}, whose first line {mistake.what}. {fix}")
     return SecretStr(check_header(KEY_FILE, line))
 
 
@@ -271,7 +271,7 @@ def path() -> Reader:
 
 def absolute_path() -> Reader:
     """Return the reader of an absolute path."""
-    accepts = "a path from / or ~ on"
+    accepts = "a path that starts with / or ~"
 
     def read(written: Written) -> Path:
         found = _expand_user(written.name, written.text)
@@ -291,8 +291,7 @@ def output_folder() -> Reader:
         standing = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None)
         if standing is not None and not (os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK)):
             written.warnings.append(
-                f"{written.name} names {folder}, where nothing can be written: make {standing} a folder that is "
-                "writable."
+                f"{written.name} names {folder}, where nothing can be written. Make {standing} a writable folder."
             )
         return folder
 
@@ -308,7 +307,7 @@ def _expand_user(name: str, text: str) -> Path:
 
 def folders() -> Reader:
     """Return the reader of folders that exist, each once, in their order."""
-    accepts = f"folders from / on, with {os.pathsep!r} between them"
+    accepts = f"absolute folders, separated by {os.pathsep!r}"
 
     def read(written: Written) -> tuple[Path, ...]:
         parts = [part.strip() for part in written.text.split(os.pathsep) if part.strip()]
@@ -337,15 +336,15 @@ def command() -> Reader:
             program = os.path.expanduser(program)
         except ValueError as error:
             written.warnings.append(
-                f"{written.name} is not run because of its quotes ({str(error).lower()}): write it as for a shell."
+                f"{written.name} is not run because of its quotes ({str(error).lower()}). Quote it as for a shell."
             )
             return ()
         if (reason := _find_program_fault(program, written.env.get("PATH"))) is not None:
-            written.warnings.append(f"{written.name} is not run because {reason}: begin it with the path of one.")
+            written.warnings.append(f"{written.name} is not run because {reason}. Begin it with the path of a program.")
             return ()
         return (program, *arguments)
 
-    return Reader("a command as for a shell", read, tuple[str, ...])
+    return Reader("a program and its arguments, quoted as for a shell", read, tuple[str, ...])
 
 
 def _find_program_fault(program: str, search_path: str | None) -> str | None:
@@ -353,7 +352,7 @@ def _find_program_fault(program: str, search_path: str | None) -> str | None:
     import shutil  # not needed where the variable is not set
 
     if os.path.dirname(program) and not os.path.isabs(program):
-        return "its program is neither a name nor a path from / or ~ on"
+        return "its program is neither a name nor a path that starts with / or ~"
     if shutil.which(program, path=search_path) is None:
         return "its first word is no program that can be found and run"
     return None
@@ -373,7 +372,7 @@ def base_url(example: str) -> Reader:
             )
         if ending := _ENDPOINT.search(parts.path):
             raise ConfigError(
-                f"{written.name} ends in {ending['name'].lower()}, which is added to it: remove it, so that it is "
+                f"{written.name} ends in {ending['name'].lower()}, which agent-jobs adds: remove it, so that it is "
                 f"{_without_endpoint(parts)}."
             )
         return written.text

@@ -24,7 +24,7 @@ REQUEST = "What a job asks for"
 STORAGE = "Where things are kept"
 LIMITS = "Waiting and limits"
 TOOLS = "Tools of your own"
-FINISH = "When a job ends"
+FINISH = "When a job finishes"
 MONEY = "Money"
 ANSWERS = "What hosts are sent"
 LOG = "The log"
@@ -71,39 +71,39 @@ class Settings:
     """Everything a user can set. `None` means that the program chooses or does without."""
 
     api_key: SecretStr | None = setting(
-        "OPENAI_API_KEY", ENDPOINT, values.api_key(), "The key. Without it jobs can be read but not started."
+        "OPENAI_API_KEY", ENDPOINT, values.api_key(), "The API key. Without it you can read jobs but not start them."
     )
     api_key_file: Path | None = setting(
         "AGENT_JOBS_API_KEY_FILE",
         ENDPOINT,
         values.absolute_path(),
-        "A file whose first line is the key; it goes before OPENAI_API_KEY.",
+        "A file with the key on its first line. It takes precedence over OPENAI_API_KEY.",
         page="install.md#the-key",
     )
     base_url: str = setting(
         "OPENAI_BASE_URL",
         ENDPOINT,
         values.base_url(DEFAULT_BASE_URL),
-        "Where the Responses API stands: on Azure https://RESOURCE.openai.azure.com/openai/v1, elsewhere an "
+        "The address of the Responses API: on Azure https://RESOURCE.openai.azure.com/openai/v1, elsewhere an "
         "address that usually ends in /v1.",
         default=DEFAULT_BASE_URL,
     )
     organization: str | None = setting(
-        "OPENAI_ORG_ID", ENDPOINT, values.header("a text"), "Sent as OpenAI-Organization."
+        "OPENAI_ORG_ID", ENDPOINT, values.header("a string"), "Sent as OpenAI-Organization."
     )
-    project: str | None = setting("OPENAI_PROJECT_ID", ENDPOINT, values.header("a text"), "Sent as OpenAI-Project.")
+    project: str | None = setting("OPENAI_PROJECT_ID", ENDPOINT, values.header("a string"), "Sent as OpenAI-Project.")
     auth: str = setting(
         "AGENT_JOBS_AUTH",
         ENDPOINT,
         values.choice(*AUTH_STYLES),
-        "The header that carries the key: Authorization (bearer) or api-key. auto takes api-key on Azure.",
+        "The header that carries the key: Authorization (bearer) or api-key. auto uses api-key on Azure.",
         default="auto",
     )
     mode: SendingMode = setting(
         "AGENT_JOBS_MODE",
         ENDPOINT,
         values.choice(*get_args(SendingMode)),
-        "How jobs are sent. auto finds out what the endpoint takes, and keeps it for a day.",
+        "How jobs are sent. auto finds out which way the endpoint supports, and remembers it for a day.",
         default="auto",
     )
 
@@ -111,7 +111,7 @@ class Settings:
         "AGENT_JOBS_MODEL",
         REQUEST,
         values.anything("the name of a model"),
-        "The model where neither a start nor its preset names one.",
+        "The model of a job whose start and preset name none.",
     )
     presets: Path | None = setting(
         "AGENT_JOBS_PRESETS", REQUEST, values.path(), "A TOML file with presets of your own.", page="presets.md"
@@ -120,14 +120,15 @@ class Settings:
         "AGENT_JOBS_FILE_ROOTS",
         REQUEST,
         values.folders(),
-        "Folders whose files may be attached to jobs; without it none. On Windows ';' stands between them.",
+        "Folders whose files you may attach to jobs. Without it you can attach none. On Windows, separate them with "
+        "';'.",
         page="files.md",
     )
     secrets: Mapping[str, SecretStr] = setting(
         "AGENT_JOBS_SECRETS",
         REQUEST,
         values.secret_names(),
-        "Variables that hosted tools may carry as ${NAME} in headers and authorization.",
+        "Variables that hosted tools may use as ${NAME} in headers and authorization.",
         page="requests.md#secrets",
     )
 
@@ -135,27 +136,27 @@ class Settings:
         "AGENT_JOBS_DATA_DIR",
         STORAGE,
         values.absolute_path(),
-        "The folder of the database, the locks and the log; without it the user data folder.",
+        "The folder of the database, the locks and the log. Without it the user data folder is used.",
     )
     result_dir: Path | None = setting(
         "AGENT_JOBS_RESULT_DIR",
         STORAGE,
         values.output_folder(),
-        "A folder where every finished result is also written as a Markdown file, with the files that a run made.",
+        "A folder where every finished result is also written as a Markdown file, with the files that the run made.",
         page="files.md#what-a-run-makes",
     )
     retention_days: float | None = setting(
         "AGENT_JOBS_RETENTION_DAYS",
         STORAGE,
         values.days(1, 3650, "Without it all jobs are kept."),
-        "Ended jobs whose results were read are deleted after this many days. Without it all jobs are kept.",
+        "Finished jobs whose results were read are deleted after this many days. Without it all jobs are kept.",
         page="reliability.md#how-long-jobs-are-kept",
     )
     delete_upstream: str = setting(
         "AGENT_JOBS_DELETE_UPSTREAM",
         STORAGE,
         values.choice("no", "yes"),
-        "yes: a job that is deleted here is deleted at the provider, too.",
+        "yes: a job that is deleted here is also deleted at the provider.",
         default="no",
         page="reliability.md#how-long-jobs-are-kept",
     )
@@ -164,17 +165,18 @@ class Settings:
         "AGENT_JOBS_MAX_WAIT_S",
         LIMITS,
         values.seconds(1, 3600),
-        "The longest that a tool call waits. Without it by the client: 1500 s in Claude Code, 540 s in Gemini CLI "
-        "and Qwen Code, 380 s in OpenCode and Kilo, 240 s in Codex and Goose, 25 s under an SDK's own name, else "
-        "45 s, since most cut at 60 s. A client that cancels a waiting call is answered sooner from then on.",
+        "The longest time that a tool call waits. Without it the client decides: 1500 s in Claude Code, 540 s in "
+        "Gemini CLI and Qwen Code, 380 s in OpenCode and Kilo, 240 s in Codex and Goose, 25 s under an SDK's own name, "
+        "else 45 s, since most clients cut calls at 60 s. A client that cancels a waiting call gets earlier answers "
+        "from then on.",
         page="tools.md#how-long-a-call-waits",
     )
     tasks: str = setting(
         "AGENT_JOBS_TASKS",
         LIMITS,
         values.choice("auto", "never"),
-        "auto: a host that declares native tasks gets a job as a task and waits for it itself. never: it waits by "
-        "agent_poll as all others.",
+        "auto: a host that declares native tasks gets a job as a task and waits for it itself. never: it waits with "
+        "agent_poll like all others.",
         default="auto",
         page="tools.md#native-tasks",
     )
@@ -182,36 +184,36 @@ class Settings:
         "AGENT_JOBS_START_TIMEOUT_S",
         LIMITS,
         values.seconds(1, 900),
-        "How long a silent upstream is waited for at the start of a job.",
+        "How long the start of a job waits for a silent provider.",
         default="120",
     )
     job_timeout_s: float = setting(
         "AGENT_JOBS_JOB_TIMEOUT_S",
         LIMITS,
         values.seconds(1, 604_800),
-        "A run that takes longer is cancelled, and what came is kept.",
+        "A run that takes longer is cancelled. The output until then is kept.",
         default="10800",
     )
     max_concurrent: int = setting(
         "AGENT_JOBS_MAX_CONCURRENT",
         LIMITS,
         values.count(),
-        "How many jobs run upstream at once, over all servers on one database; the others wait for a slot.",
+        "How many jobs run at the provider at once, over all servers on one database. The others wait for a slot.",
         default="10",
     )
     follow: int = setting(
         "AGENT_JOBS_FOLLOW",
         LIMITS,
         values.streams(DEFAULT_STREAMS),
-        "How many jobs are followed by their stream at once, which shows an end within a moment; the others are "
-        f"looked at. auto is {DEFAULT_STREAMS}.",
+        "How many jobs are streamed at once, which shows their finish within a moment. The others are polled. "
+        f"auto is {DEFAULT_STREAMS}.",
         default="auto",
     )
     resubmit: str = setting(
         "AGENT_JOBS_RESUBMIT",
         LIMITS,
         values.choice("never", "once"),
-        "once: a start that nobody can confirm is sent again; it may then cost twice.",
+        "once: a start that could not be confirmed is sent again. It may then cost twice.",
         default="never",
         page="reliability.md#what-is-not-promised",
     )
@@ -224,14 +226,14 @@ class Settings:
         page="agent-loop.md",
     )
     tool_concurrency: int = setting(
-        "AGENT_JOBS_TOOL_CONCURRENCY", TOOLS, values.count(), "How many calls of such tools run at once.", default="4"
+        "AGENT_JOBS_TOOL_CONCURRENCY", TOOLS, values.count(), "How many calls of these tools run at once.", default="4"
     )
     approvals: str = setting(
         "AGENT_JOBS_APPROVALS",
         TOOLS,
         values.choice("ask", "model"),
-        "Who approves calls that change something: ask a person (a dialog of the host, or agent-jobs reply), or "
-        "the host's model by agent_reply.",
+        "Who approves calls that change something. ask: a person, in a dialog of the host or with agent-jobs reply. "
+        "model: the host's model, with agent_reply.",
         default="ask",
         page="agent-loop.md#who-answers",
     )
@@ -247,7 +249,7 @@ class Settings:
         "AGENT_JOBS_ON_FINISH",
         FINISH,
         values.command(),
-        "A command that is run when a job ended or asks for something, with the job as JSON on its stdin.",
+        "A command that runs when a job finishes or asks for something. It gets the job as JSON on its stdin.",
         page="on-finish.md",
     )
 
@@ -255,14 +257,14 @@ class Settings:
         "AGENT_JOBS_DAILY_BUDGET_USD",
         MONEY,
         values.dollars("Set it to an amount such as 20, or remove it for no budget."),
-        "What all starts of a day (UTC) may cost together; what could cost more is not started.",
+        "The most that all starts of a day (UTC) may cost together. A job that could cost more is not started.",
         page="cost.md#the-budget",
     )
     budget_mode: str = setting(
         "AGENT_JOBS_BUDGET_MODE",
         MONEY,
         values.choice("bound", "spent"),
-        "What counts to the budget: the most that running jobs may cost (bound), or only what was spent (spent).",
+        "What counts towards the budget. bound: the most that running jobs may cost. spent: only what was spent.",
         default="bound",
         page="cost.md#the-budget",
     )
@@ -270,7 +272,7 @@ class Settings:
         "AGENT_JOBS_PRICES",
         MONEY,
         values.path(),
-        "A price table of your own, a TOML file.",
+        "A TOML file with your own price table.",
         page="cost.md#your-price-table",
     )
 
@@ -278,11 +280,15 @@ class Settings:
         "AGENT_JOBS_STRUCTURED",
         ANSWERS,
         values.switch(),
-        "1: tool answers also come as structuredContent, for programs; some hosts show a model both copies.",
+        "1: tool answers also come as structuredContent, for programs. Some hosts then show a model both copies.",
         default="0",
     )
     log_level: str = setting(
-        "AGENT_JOBS_LOG_LEVEL", LOG, values.choice(*LOG_LEVELS), "What goes to stderr.", default="warning"
+        "AGENT_JOBS_LOG_LEVEL",
+        LOG,
+        values.choice(*LOG_LEVELS),
+        "The least severe messages that go to stderr.",
+        default="warning",
     )
     warnings: tuple[str, ...] = ()  #: a sentence for each thing that is set but not as the user meant it
 

@@ -111,7 +111,7 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         *(("AGENT_JOBS_SECRETS", text, "never their values") for text in ("1A", "A B", "A;B", "$A", "A=b", "\u00c4")),
         ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
-        *((name, text, "from / or ~ on") for name in ("AGENT_JOBS_DATA_DIR", "AGENT_JOBS_RESULT_DIR") for text in (
+        *((name, text, "starts with / or ~") for name in ("AGENT_JOBS_DATA_DIR", "AGENT_JOBS_RESULT_DIR") for text in (
             "jobs", "./jobs", "../jobs", ".", "$HOME/jobs", "%APPDATA%/jobs", '"/tmp/jobs"', "tmp/~",
         )),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
@@ -139,9 +139,9 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(n
         ("no-such-program --secret", "first word"),
         ("/no/such/program", "first word"),
         ("/tmp", "first word"),
-        ("~nobody-of-this-name/notify", "from / or ~ on"),
-        ("./notify", "from / or ~ on"),
-        ("https://chat.example/hooks/t0ken", "from / or ~ on"),
+        ("~nobody-of-this-name/notify", "starts with / or ~"),
+        ("./notify", "starts with / or ~"),
+        ("https://chat.example/hooks/t0ken", "starts with / or ~"),
     ],
 )
 def test_a_command_that_cannot_be_run_is_told_and_stops_nothing(text: str, hint: str):
@@ -419,7 +419,7 @@ def test_key_of_several_lines_is_refused_as_such():
 
 @pytest.mark.parametrize("text", ["$SECRET", "${env:SECRET}", "%SECRET%", "sk-" + "secret" * 2000])
 def test_key_file_without_the_key_itself_is_refused(text: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="put the key") as refusal:
+    with pytest.raises(ConfigError, match="Put the key") as refusal:
         Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, text.encode()))})
     assert "secret" not in str(refusal.value).lower()
 
