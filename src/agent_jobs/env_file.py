@@ -38,5 +38,6 @@ def _read_lines(text: str, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _strip_quotes(value: str) -> str:
-    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    return value[1:-1] if is_quoted else value
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1]
+    return value

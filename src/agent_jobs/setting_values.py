@@ -47,7 +47,8 @@ class SecretStr:
         return hash(self._text)
 
     def __repr__(self) -> str:
-        return "SecretStr('**********')" if self._text else "SecretStr('')"
+        shown = "**********" if self._text else ""
+        return f"SecretStr({shown!r})"
 
     __str__ = __repr__
 
@@ -63,8 +64,9 @@ class Written(NamedTuple):
 
     def refuse(self, accepts: str, fix: str = "") -> NoReturn:
         """Raise the ConfigError of a value that cannot be used."""
-        without = f"Without it, {self.default} is used." if self.default else "Correct it or remove it."
-        raise ConfigError(f"{self.name} accepts {accepts}. {fix or without}")
+        if not fix and self.default:
+            fix = f"Without it, {self.default} is used."
+        raise ConfigError(f"{self.name} accepts {accepts}. {fix or 'Correct it or remove it.'}")
 
 
 class Reader:
@@ -181,8 +183,9 @@ def streams(automatic: int) -> Reader:
 
 def _parse_count(text: str) -> int | None:
     """Return the whole number that a short text of digits says; None for anything else."""
-    is_count = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_COUNT))
-    return int(text) if is_count else None
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_COUNT)):
+        return int(text)
+    return None
 
 
 def anything(accepts: str) -> Reader:
@@ -245,7 +248,24 @@ def read_key_file(path: Path) -> SecretStr:
     Raises:
         ConfigError: The file cannot be read, or its first line is no key. The sentence does not show the line.
     """
-    named = f"{KEY_FILE} names {path}"
+    line = _read_first_line(path)
+    if not line:
+        _refuse_key_file(path, "is empty. Put the key there.")
+    if len(line) == KEY_FILE_CHARS:
+        _refuse_key_file(path, "is longer than any key. Put the key there.")
+    mistake = find_key_mistake(line)
+    if mistake is None:
+        return SecretStr(check_header(KEY_FILE, line))
+    fix = "Put the key itself there." if mistake.is_unset else mistake.fix
+    _refuse_key_file(path, f"{mistake.what}. {fix}")
+
+
+def _refuse_key_file(path: Path, fault: str) -> NoReturn:
+    raise ConfigError(f"{KEY_FILE} names {path}, whose first line {fault}")
+
+
+def _read_first_line(path: Path) -> str:
+    """Return the first line of a file, at most `KEY_FILE_CHARS` of it."""
     try:
         with open_text(path) as file:
             line = file.readline(KEY_FILE_CHARS).lstrip(BOM).strip()
@@ -253,15 +273,8 @@ def read_key_file(path: Path) -> SecretStr:
                 raise ValueError  # its first bytes were no mark
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"{named}, which cannot be read ({reason}). Put the key into that file.") from None
-    if not line:
-        raise ConfigError(f"{named}, whose first line is empty. Put the key there.")
-    if len(line) == KEY_FILE_CHARS:
-        raise ConfigError(f"{named}, whose first line is longer than any key. Put the key there.")
-    if mistake := find_key_mistake(line):
-        fix = "Put the key itself there." if mistake.is_unset else mistake.fix
-        raise ConfigError(f"{named}, whose first line {mistake.what}. {fix}")
-    return SecretStr(check_header(KEY_FILE, line))
+        raise ConfigError(f"{KEY_FILE} names {path}, which cannot be read ({reason}). Put the key there.") from None
+    return line
 
 
 def path() -> Reader:
@@ -387,7 +400,9 @@ def _split_url(url: str) -> SplitResult | None:
         has_port = parts.port is None or parts.port > 0
     except ValueError:
         return None
-    return parts if parts.scheme in ("http", "https") and parts.hostname and has_port else None
+    if parts.scheme in ("http", "https") and parts.hostname and has_port:
+        return parts
+    return None
 
 
 def _without_endpoint(parts: SplitResult) -> str:
@@ -397,9 +412,11 @@ def _without_endpoint(parts: SplitResult) -> str:
         path = path[: ending.start()]
     if _DEPLOYMENT.search(path):
         path, query = _DEPLOYMENT.sub("/openai/v1", path), ""  # versions by date are not for this path
-    shown = "&".join(_redact_parameter(pair) for pair in query.split("&")) if query else ""
+    shown = "&".join(_redact_parameter(pair) for pair in query.split("&"))
     return urlunsplit((parts.scheme, parts.netloc, path.rstrip("/"), shown, ""))
 
 
 def _redact_parameter(pair: str) -> str:
-    return pair if pair.startswith("api-version=") else f"{pair.partition('=')[0]}=..."
+    if not pair or pair.startswith("api-version="):
+        return pair
+    return f"{pair.partition('=')[0]}=..."

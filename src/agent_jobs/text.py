@@ -14,7 +14,9 @@ _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 def truncate(text: str, max_chars: int) -> str:
     """Return the text in at most `max_chars` characters, with an ellipsis in place of what was cut."""
-    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
+    if len(text) <= max_chars:
+        return text
+    return f"{text[: max_chars - 1]}…"
 
 
 def encode_text(text: str) -> bytes:
@@ -49,15 +51,20 @@ def nearest(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str | No
     close = difflib.get_close_matches(written, by_folded, n=5, cutoff=cutoff)
     # Swapped letters are the likeliest slip: MODLE means MODEL, although MODE scores higher.
     close.sort(key=lambda each: sorted(each) != sorted(written))
-    if not close and len(written) >= MIN_PREFIX_CHARS:
-        close = sorted((each for each in by_folded if each.startswith(written)), key=len)
-    return by_folded[close[0]] if close else None
+    if close:
+        return by_folded[close[0]]
+    if len(written) < MIN_PREFIX_CHARS:
+        return None
+    longer = [each for each in by_folded if each.startswith(written)]
+    return by_folded[min(longer, key=len)] if longer else None
 
 
 def ask_if_meant(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str:
     """Return the question for the nearest name as a sentence, or nothing if none is near."""
     near = nearest(name, names, cutoff)
-    return f"Did you mean {near!r}?" if near is not None else ""
+    if near is None:
+        return ""
+    return f"Did you mean {near!r}?"
 
 
 def suggest_name(name: str, names: Sequence[str]) -> str:

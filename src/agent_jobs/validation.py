@@ -59,19 +59,22 @@ class Choice(Kind[str]):
         raise error(f"{name} does not accept {given[:ECHOED_CHARS]!r}: {suggest_name(given, self.names)}")
 
 
-def whole_number(least: int, most: int | None = None) -> Kind[int]:
+def whole_number(least: int, most: float = math.inf) -> Kind[int]:
     """Return the kind of a whole number within limits."""
-    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-    return Kind(
-        f"a whole number {limits}",
-        lambda value: _is_number(value, int) and least <= value <= (math.inf if most is None else most),
-    )
+    limits = _name_limits(least, most)
+    return Kind(f"a whole number {limits}", lambda value: _is_number(value, int) and least <= value <= most)
 
 
-def number(least: float, most: float) -> Kind[float]:
-    """Return the kind of a number within limits; `most` may be infinite."""
-    limits = f"of at least {least:.10g}" if math.isinf(most) else f"from {least:.10g} to {most:.10g}"
+def number(least: float, most: float = math.inf) -> Kind[float]:
+    """Return the kind of a number within limits."""
+    limits = _name_limits(least, most)
     return Kind(f"a number {limits}", lambda value: _is_number(value, int, float) and least <= value <= most)
+
+
+def _name_limits(least: float, most: float) -> str:
+    if math.isinf(most):
+        return f"of at least {least:.10g}"
+    return f"from {least:.10g} to {most:.10g}"
 
 
 def mapping(example: str) -> Kind[Mapping[str, Any]]:

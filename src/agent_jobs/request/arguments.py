@@ -36,6 +36,8 @@ EXAMPLES: Mapping[str, str] = {
     "metadata": '{"team":"..."}',
     "options": '{"instructions":"..."}',
 }
+#: Arguments with a second one for several strings.
+SEVERAL_STRINGS: Mapping[str, str] = {"prompt": "; several tasks go into prompts"}
 FLAGS: Mapping[str, bool] = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -107,18 +109,22 @@ def _rename_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any
     beside: dict[str, Any] = {}
     for name, value in arguments.items():
         written = re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).replace("-", "_").lower()
-        is_option = written in OPTIONS or written in SCHEMA_ALIASES
-        if name in properties:
-            ours[name] = value
-        elif written in properties and written not in arguments and written not in ours:
-            ours[written] = value
-        elif written not in properties and is_option and "options" in properties and not is_empty(value):
+        if _is_option_beside(name, written, value, properties):
             beside[written] = value
-        else:
+        elif name in properties or written not in properties or written in arguments or written in ours:
             ours[name] = value
+        else:
+            ours[written] = value
     if beside:
         ours["options"] = _join_options(ours.get("options"), beside)
     return ours
+
+
+def _is_option_beside(name: str, written: str, value: Any, properties: Mapping[str, Any]) -> bool:
+    """Return True if an argument is an option that stands beside `options`."""
+    if name in properties or written in properties or "options" not in properties or is_empty(value):
+        return False
+    return written in OPTIONS or written in SCHEMA_ALIASES
 
 
 def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +194,9 @@ def _only_item(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     items = cast("list[Any]", value)
-    return items[0] if len(items) == 1 else items
+    if len(items) == 1:
+        return items[0]
+    return items
 
 
 def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
@@ -198,7 +206,8 @@ def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
         RequestError: No single string is meant.
     """
     if isinstance(value, str):
-        return next((each for each in choices if each == value.strip().lower()), value)
+        written = value.strip().lower()
+        return written if written in choices else value
     if value is True or is_empty(value):
         return value
     if isinstance(value, int | float):
@@ -208,14 +217,15 @@ def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
         return found
     if isinstance(value, dict) and name in FREE_TEXTS and name not in value:
         return json.dumps(value, ensure_ascii=False)
-    several = "; several tasks go into prompts" if name == "prompt" else ""
-    raise RequestError(f'{name} accepts one string like "..."{several}.')
+    raise RequestError(f'{name} accepts one string like "..."{SEVERAL_STRINGS.get(name, "")}.')
 
 
 def _read_scalar_as_string(name: str, value: float) -> Any:
     if not value:
         return None  # hosts fill in false and 0
-    return value if name in FREE_TEXTS else json.dumps(value)
+    if name in FREE_TEXTS:
+        return value
+    return json.dumps(value)
 
 
 def _find_string(name: str, value: Any) -> str | None:
@@ -245,14 +255,15 @@ def _find_string_in_object(name: str, facts: dict[str, Any]) -> str | None:
     if facts.get("type", "text") in ("text", "input_text") and facts.keys() <= {"type", "text"}:
         name = "text"
     key = next((each for each in TEXT_KEYS.get(name, (name,)) if isinstance(facts.get(each), str)), None)
-    if key is None:
-        return None
-    is_alone = facts.keys() <= {key, "type"}
-    return facts[key] if is_alone or name in JOB_IDS else None
+    if key is not None and (name in JOB_IDS or facts.keys() <= {key, "type"}):
+        return facts[key]
+    return None
 
 
 def _string_or_inner(name: str, value: Any) -> str | None:
-    return value if isinstance(value, str) else _find_string(name, value)
+    if isinstance(value, str):
+        return value
+    return _find_string(name, value)
 
 
 def _read_list(name: str, value: Any, kind: str | None) -> Any:
@@ -261,9 +272,14 @@ def _read_list(name: str, value: Any, kind: str | None) -> Any:
         value = _list_from_string(name, value, kind)
     if isinstance(value, dict) and not is_empty(cast(Any, value)):
         value = _list_from_object(name, cast("dict[str, Any]", value), kind)
-    if not isinstance(value, list):
-        return cast(Any, value)
-    given = [each for each in cast("list[Any]", value) if name == "prompts" or not is_empty(each)]
+    if isinstance(value, list):
+        return _read_items(name, cast("list[Any]", value), kind)
+    return cast(Any, value)
+
+
+def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
+    """Return the items of a list that say something; of prompts all, since an empty one is refused."""
+    given = [each for each in items if name == "prompts" or not is_empty(each)]
     if kind == "object":
         return [_parse_json(each) for each in given]
     return [_read_item(name, each) for each in given]
@@ -286,8 +302,10 @@ def _list_from_string(name: str, text: str, kind: str | None) -> Any:
     parsed: Any = _parse_json(text)
     if isinstance(parsed, list) or (kind == "object" and isinstance(parsed, dict)):
         return cast(Any, parsed)
+    if name == "tools" and text.strip() in NEEDING_NOTHING:
+        return [{"type": text.strip()}]
     if name == "tools":
-        return [{"type": text.strip()}] if text.strip() in NEEDING_NOTHING else text
+        return text  # refused where tools are checked
     if kind == "object":
         raise RequestError(f"{name} accepts a list like {EXAMPLES.get(name, '[{}]')}.")
     if name in ID_LISTS:

@@ -55,8 +55,9 @@ def check_tools(name: str, value: Any) -> list[JSON]:
     Raises:
         RequestError: A tool cannot be used. The sentence names it and the field.
     """
-    tools = cast("list[Any]", value) if isinstance(value, list) else [None]
-    return [_check_hosted_tool(name, tool) for tool in tools]
+    if not isinstance(value, list):
+        _refuse_tools(name)
+    return [_check_hosted_tool(name, tool) for tool in cast("list[Any]", value)]
 
 
 def resolved(body: JSON, secrets: Mapping[str, Secret]) -> JSON:
@@ -90,16 +91,23 @@ def _fill_secret(text: str, secrets: Mapping[str, Secret]) -> str:
     return scheme + secret
 
 
+def _refuse_tools(name: str) -> NoReturn:
+    raise RequestError(f'{name} accepts a list of hosted tools like {{"type":"code_interpreter"}}.')
+
+
 def _check_hosted_tool(name: str, value: Any) -> JSON:
     """Return one tool with the fields that it needs."""
-    tool = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        _refuse_tools(name)
+    tool = cast("dict[str, Any]", value)
     kind = tool.get("type")
     if not isinstance(kind, str):
-        raise RequestError(f'{name} accepts a list of hosted tools like {{"type":"code_interpreter"}}.')
+        _refuse_tools(name)
     if kind in CLIENT_TOOLS:
         raise RequestError(f"{name} cannot contain {kind} tools yet: agent-jobs cannot answer their calls.")
     _map_secrets(tool, _split_secret)
-    check = _CHECKS.get("web_search" if kind.startswith("web_search") else kind)
+    base = "web_search" if kind.startswith("web_search") else kind  # its versions end in a date
+    check = _CHECKS.get(base)
     if check is None:
         return tool
     return {**tool, **check(f"{name} {kind[:TYPE_CHARS]}", tool)}
@@ -214,7 +222,9 @@ def _map_secrets(value: Any, change: Callable[[str], object], *, inside: bool = 
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value).items()
         return {key: _map_field(str(key).lower(), each, change, inside=inside, more=more) for key, each in fields}
-    return change(str(value)) if inside and value is not None else value
+    if not inside or value is None:
+        return value
+    return change(str(value))
 
 
 def _map_field(name: str, value: Any, change: Callable[[str], object], *, inside: bool, more: bool) -> Any:

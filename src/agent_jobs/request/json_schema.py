@@ -75,8 +75,13 @@ def _unwrap_schema(name: str, value: Any) -> JSON:
     if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
         raise RequestError(f"{name} accepts the JSON schema of an object, like {EXAMPLE}; {kind} has no schema.")
     key = next((each for each in SCHEMA_KEYS if each in given), None)
-    if key is None or not given.keys() <= {*WRAPPING, "type", key} or not _has_wrapper_type(given):
-        return {"schema": given}
+    if key is not None and _has_wrapper_type(given) and given.keys() <= {*WRAPPING, "type", key}:
+        return _unwrap_fields(given, key)
+    return {"schema": given}
+
+
+def _unwrap_fields(given: JSON, key: str) -> JSON:
+    """Return the fields around a schema, and the schema that stands under a key of theirs."""
     kept = {each: found for each, found in given.items() if each in WRAPPING and found is not None}
     return {**kept, "schema": _parse_object(given[key])}
 

@@ -67,10 +67,13 @@ def _read_alias(name: str, value: Any) -> JSON:
 
 def _read_text_parameter(value: Mapping[str, Any]) -> JSON:
     """Return the options of ours that upstream's `text` stands for."""
-    rest = {name: each for name, each in value.items() if name != "verbosity"}
-    verbosity = {"verbosity": value["verbosity"]} if "verbosity" in value else {}
-    form = rest.get("format", rest) if rest.keys() <= {"format"} else rest
-    return {**verbosity, **_read_alias("format", form)} if form else verbosity
+    verbosity = {name: each for name, each in value.items() if name == "verbosity"}
+    form: Any = {name: each for name, each in value.items() if name != "verbosity"}
+    if form.keys() == {"format"}:
+        form = form["format"]
+    if not form:
+        return verbosity
+    return {**verbosity, **_read_alias("format", form)}
 
 
 class Option(NamedTuple):
@@ -88,7 +91,9 @@ def _read_conversation(name: str, value: Any) -> bool | str:
 
 
 def _read_toolbox(name: str, value: Any) -> tuple[str, ...]:
-    return () if value == "none" else tuple(STRINGS.check(name, value))
+    if value == "none":
+        return ()
+    return tuple(STRINGS.check(name, value))
 
 
 def _read_cost(name: str, value: Any) -> float:
@@ -102,19 +107,22 @@ def _read_includes(name: str, value: Any) -> list[str]:
     return [Choice(INCLUDES).check(name, each) for each in STRINGS.check(name, value)]
 
 
-def _read_metadata(name: str, value: Any) -> JSON:
-    pairs: dict[Any, Any] = cast("dict[Any, Any]", value) if isinstance(value, dict) else {None: None}
-    if len(pairs) > METADATA_PAIRS or not all(_is_metadata(key, text) for key, text in pairs.items()):
-        raise RequestError(
-            f"{name} accepts up to {METADATA_PAIRS} strings of {METADATA_VALUE_CHARS} characters by name; job_id is "
-            "ours."
-        )
-    return pairs
+def _is_metadata(value: object) -> bool:
+    """Return True if a value is an object with strings within the API's limits."""
+    if not isinstance(value, dict):
+        return False
+    pairs = cast("dict[object, object]", value)
+    return len(pairs) <= METADATA_PAIRS and all(_is_pair(key, text) for key, text in pairs.items())
 
 
-def _is_metadata(key: object, text: object) -> bool:
+def _is_pair(key: object, text: object) -> bool:
     is_key = isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
     return is_key and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
+
+
+_METADATA: Kind[JSON] = Kind(
+    f"up to {METADATA_PAIRS} strings of {METADATA_VALUE_CHARS} characters by name; job_id is ours", _is_metadata
+)
 
 
 def _check_option(option: Option, name: str, value: Any) -> Any:
@@ -139,7 +147,7 @@ OPTIONS: Mapping[str, Option] = {
     "json_schema": Option(format_of, ("text", "format")),
     "max_output_tokens": Option(whole_number(MIN_OUTPUT_TOKENS).check, ("max_output_tokens",), _WHOLE),
     "max_tool_calls": Option(whole_number(1).check, ("max_tool_calls",), _WHOLE),
-    "metadata": Option(_read_metadata, ("metadata",), _OBJECT),
+    "metadata": Option(_METADATA.check, ("metadata",), _OBJECT),
     "reasoning_mode": Option(Choice(REASONING_MODES).check, ("reasoning", "mode")),
     "reasoning_summary": Option(Choice(SUMMARIES).check, ("reasoning", "summary")),
     "service_tier": Option(Choice(SERVICE_TIERS).check, ("service_tier",)),
@@ -201,10 +209,13 @@ class StartOptions:
         return cls(**ours, upstream=upstream)
 
     def write_to(self, body: dict[str, Any]) -> None:
-        """Write the options of the API into the body of a request."""
+        """Write the options of the API into the body of a request; metadata beside ours."""
+        ours = body["metadata"]
         for name, value in self.upstream.items():
             place = body
             *groups, last = OPTIONS[name].place
             for group in groups:
                 place = place.setdefault(group, {})
-            place[last] = {**value, **body["metadata"]} if name == "metadata" else value
+            place[last] = value
+        if "metadata" in self.upstream:
+            body["metadata"] = {**self.upstream["metadata"], **ours}
