@@ -59,13 +59,19 @@ def _find_foreign(name: str, names: Collection[str], wanted: Collection[str]) ->
     squeezed = _squeeze_name(name)
     if squeezed.startswith("AGENT") and not name.startswith("_"):
         return _find_near(squeezed, [each for each in names if each.startswith(PREFIX)])
-    if not wanted or not squeezed.startswith(("O", "AZUREOPENAI")):
-        return None
+    if wanted and squeezed.startswith(("O", "AZUREOPENAI")):
+        return _find_wanted(squeezed, wanted)
+    return None
+
+
+def _find_wanted(squeezed: str, wanted: Collection[str]) -> str | None:
+    """Return the missing variable that another program's name for it was meant to be."""
     alias = _find_alias(squeezed)
     if alias is None:
         return _find_near(squeezed, wanted)
-    is_wanted = alias in wanted or (alias == KEY_FILE and KEY in wanted)
-    return alias if is_wanted else None
+    if alias in wanted or (alias == KEY_FILE and KEY in wanted):
+        return alias
+    return None
 
 
 def _find_near(squeezed: str, names: Collection[str]) -> str | None:

@@ -35,30 +35,27 @@ def find_listed_rates(model: str, tier: str, input_tokens: int, at: float) -> Ra
         return None
     prices = found.get_prices(when, {"service_tier": tier})
     kinds = {name for name, value in vars(prices).items() if value is not None}
-    read = _price_at(prices.input_mtok, input_tokens)
-    written = _price_at(prices.output_mtok, input_tokens)
-    if read is None or written is None or not kinds <= _TEXT_PRICES:
+    if not {"input_mtok", "output_mtok"} <= kinds <= _TEXT_PRICES:
         return None
-    # In this list, tokens without a price of their own cost as much as all input.
-    cached = _price_at(prices.cache_read_mtok, input_tokens)
-    cache_write = _price_at(prices.cache_write_mtok, input_tokens)
+    read = _price_at(prices.input_mtok, input_tokens)
     return Rates(
         input=read,
-        output=written,
-        cached=read if cached is None else cached,
-        cache_write=read if cache_write is None else cache_write,
+        output=_price_at(prices.output_mtok, input_tokens),
+        # In this list, tokens without a price of their own cost as much as all input.
+        cached=_price_at(prices.cache_read_mtok, input_tokens, read),
+        cache_write=_price_at(prices.cache_write_mtok, input_tokens, read),
         context_tokens=found.context_window,
     )
 
 
-def _price_at(price: "Decimal | TieredPrices | None", input_tokens: int) -> float | None:
+def _price_at(price: "Decimal | TieredPrices | None", input_tokens: int, default: float = 0.0) -> float:
     """Return a price per million tokens for a number of input tokens."""
     if price is None:
-        return None
+        return default
     if isinstance(price, Decimal):
         return float(price)
-    reached = [step.price for step in price.tiers if input_tokens > step.start]
-    return float(reached[-1] if reached else price.base)
+    reached = [price.base, *(step.price for step in price.tiers if input_tokens > step.start)]
+    return float(reached[-1])
 
 
 def _has_tier(model: "ModelInfo", tier: str, when: datetime) -> bool:

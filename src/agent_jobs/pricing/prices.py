@@ -268,8 +268,9 @@ def calls_of(response: JSON) -> dict[str, int]:
     searches = _count_searches(response, calls.pop("web_search", 0))
     if searches:
         # The preview tool's items have the same type, but its price depends on the model.
-        tools = map(_tool_name, _list_mappings(response.get("tools")))
-        calls["web_search_preview" if "web_search_preview" in tools else "web_search"] = searches
+        is_preview = "web_search_preview" in map(_tool_name, _list_mappings(response.get("tools")))
+        name = "web_search_preview" if is_preview else "web_search"
+        calls[name] = searches
     return calls
 
 
@@ -387,11 +388,13 @@ def _as_mapping(value: object) -> JSON:
 
 
 def _list_mappings(value: object) -> Iterable[JSON]:
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast(JSON, item) for item in items if isinstance(item, dict)]
+    if not isinstance(value, list):
+        return []
+    return [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
 
 
 def _read_count(value: object) -> int:
     """Return a positive whole number; 0 for anything else."""
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return cast("int", value) if is_count else 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return max(0, value)

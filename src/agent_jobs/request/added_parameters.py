@@ -110,13 +110,20 @@ def refused_of(code: str, param: str, words: str, body: JSON) -> list[str]:
     """Return what we added to a body and a refusal names, as `ADDED` has it; `store` or `NO_STORE` for that."""
     said = _fold_words(words)
     found = _find_added(param, said, body)
-    if _SCHEMA.search(f"{code} {param} {said}") and lenient(body) != body:
-        found = [*(path for path in found if path != STRICT), THIS_SCHEMA]
+    if _SCHEMA.search(f"{code} {param} {said}"):
+        found = _blame_schema(found, body)
     if _WANTS_FALSE.search(said) is None:
-        return [NO_STORE if path == "store" else path for path in found]
+        return [{"store": NO_STORE}.get(path, path) for path in found]
     if "store" not in found and is_added(body, "store"):
         found.append("store")
     return found
+
+
+def _blame_schema(found: list[str], body: JSON) -> list[str]:
+    """Return the refused parameters with the schema in place of strictness, if we chose to send one as strict."""
+    if lenient(body) == body:
+        return found
+    return [*(path for path in found if path != STRICT), THIS_SCHEMA]
 
 
 def budget_limit_of(param: str, words: str, body: JSON) -> str | None:
@@ -133,21 +140,27 @@ def is_added(body: JSON, path: str) -> bool:
         return bool(_our_includes(body))
     place: Any = body
     for step in path.split("."):
-        place = cast(JSON, place).get(step) if isinstance(place, Mapping) else None
+        if not isinstance(place, Mapping):
+            return False
+        place = cast(JSON, place).get(step)
     return bool(place) and not (ADDED[path] and is_asked(body, ADDED[path]))
 
 
 def without(body: JSON, refused: Collection[str]) -> JSON:
     """Return the body without those of the refused parameters that only we added."""
     kept = {name: value for name, value in body.items() if name != ASKED}
-    for path in ADDED:
-        if path in refused and path != "store" and is_added(body, path):
+    for path in sorted(ADDED.keys() & refused):
+        if path != "store" and is_added(body, path):
             _remove_added(kept, path, body)
     if "store" in refused:
         kept["store"] = False
     elif NO_STORE in refused:
         kept.pop("store", None)
-    return {name: value for name, value in kept.items() if value or name not in ("include", "reasoning", "text")}
+    return _drop_empty_groups(kept)
+
+
+def _drop_empty_groups(body: JSON) -> JSON:
+    return {name: value for name, value in body.items() if value or name not in ("include", "reasoning", "text")}
 
 
 def lenient(body: JSON) -> JSON:
@@ -155,11 +168,16 @@ def lenient(body: JSON) -> JSON:
     changed: dict[str, Any] = {}
     if is_added(body, STRICT):
         changed |= _without_own_strict(body)
-    tools = cast("list[JSON]", body.get("tools") or [])
-    is_ours = ASKED in body and not is_asked(body, "tools")
-    if is_ours and any(tool.get("strict") for tool in tools):
-        changed["tools"] = [{**tool, "strict": False} if tool.get("strict") else tool for tool in tools]
+    if ASKED in body and not is_asked(body, "tools") and body.get("tools"):
+        changed["tools"] = [_without_strict(tool) for tool in body["tools"]]
     return {**body, **changed}
+
+
+def _without_strict(tool: JSON) -> JSON:
+    """Return a tool that is not strict."""
+    if not tool.get("strict"):
+        return tool
+    return {**tool, "strict": False}
 
 
 def _remove_added(kept: dict[str, Any], path: str, body: JSON) -> None:
@@ -213,8 +231,7 @@ def _find_refused_names(param: str, words: str, body: JSON) -> Iterator[str]:
         return
     locations = [re.findall(r"[\w]+", each) for each in _LOCATION.findall(words)]
     if locations:
-        for steps in locations:
-            yield ".".join(steps[1:] if steps[:1] == ["body"] else steps)
+        yield from (".".join(steps).removeprefix("body.") for steps in locations)
         return
     yield from _find_listed_names(words)
     for pattern in (_BEHIND, _EXTRA):

@@ -212,6 +212,11 @@ def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
         return value
     if isinstance(value, int | float):
         return _read_scalar_as_string(name, value)
+    return _read_container_as_string(name, value)
+
+
+def _read_container_as_string(name: str, value: Any) -> str:
+    """Return the one string in a list or object; an object in the place of free text as JSON."""
     found = _find_string(name, value)
     if found is not None:
         return found
@@ -245,7 +250,9 @@ def _find_string_in_list(name: str, parts: list[Any]) -> str | None:
         return None
     texts = [_find_string("text", part) for part in parts]
     found = [text for text in texts if text is not None]
-    return "\n\n".join(found) if len(found) == len(texts) else None
+    if len(found) < len(texts):
+        return None
+    return "\n\n".join(found)
 
 
 def _find_string_in_object(name: str, facts: dict[str, Any]) -> str | None:
@@ -302,15 +309,20 @@ def _list_from_string(name: str, text: str, kind: str | None) -> Any:
     parsed: Any = _parse_json(text)
     if isinstance(parsed, list) or (kind == "object" and isinstance(parsed, dict)):
         return cast(Any, parsed)
-    if name == "tools" and text.strip() in NEEDING_NOTHING:
-        return [{"type": text.strip()}]
-    if name == "tools":
-        return text  # refused where tools are checked
     if kind == "object":
-        raise RequestError(f"{name} accepts a list like {EXAMPLES.get(name, '[{}]')}.")
+        return _objects_from_string(name, text)
     if name in ID_LISTS:
         return re.findall(r"[\w-]+", text) or [text]
     return [text]
+
+
+def _objects_from_string(name: str, text: str) -> Any:
+    """Return the one tool that a string names; no other string stands for objects."""
+    if name != "tools":
+        raise RequestError(f"{name} accepts a list like {EXAMPLES.get(name, '[{}]')}.")
+    if text.strip() in NEEDING_NOTHING:
+        return [{"type": text.strip()}]
+    return text  # refused where tools are checked
 
 
 def _list_from_object(name: str, value: dict[str, Any], kind: str | None) -> list[Any]:

@@ -236,7 +236,7 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
 def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
     if name is None:
         return _EMPTY_PRESET
-    known = our_presets() if presets is None else presets
+    known = presets if presets is not None else our_presets()
     return known[Choice(known).check("preset", name)]
 
 
@@ -310,8 +310,10 @@ def _find_argument(param: str, body: JSON) -> str | None:
     for theirs, ours in _ARGUMENTS.items():
         if _is_at_or_below(param, theirs):
             return ours
+    if _ATTACHED.match(param):
+        return "files"
     if param == "input" or param.startswith("input["):
-        return "files" if _ATTACHED.match(param) else "prompt"
+        return "prompt"
     if _is_of_web_search(param, body):
         return "web_search"
     top = re.split(r"[.\[]", param)[0]

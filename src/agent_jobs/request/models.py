@@ -41,8 +41,11 @@ def check_model(model: str, effort: str | None = None, sampling: Iterable[str] =
     if gone is not None and gone["on"] <= models()["as_of"]:
         raise RequestError(f"{model} was shut down on {gone['on']}: {_name_successor(gone)}.")
     family = _find_row("family", model)
-    if family is None:
-        return
+    if family is not None:
+        _check_family(family, model, effort, sampling)
+
+
+def _check_family(family: Mapping[str, Any], model: str, effort: str | None, sampling: Iterable[str]) -> None:
     if effort is not None and effort not in family["efforts"]:
         raise RequestError(f"effort {effort!r} is refused by {model}: use one of {', '.join(family['efforts'])}.")
     if effort in family["sampling"]:

@@ -112,10 +112,10 @@ def _is_metadata(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     pairs = cast("dict[object, object]", value)
-    return len(pairs) <= METADATA_PAIRS and all(_is_pair(key, text) for key, text in pairs.items())
+    return len(pairs) <= METADATA_PAIRS and all(_is_metadata_pair(key, text) for key, text in pairs.items())
 
 
-def _is_pair(key: object, text: object) -> bool:
+def _is_metadata_pair(key: object, text: object) -> bool:
     is_key = isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
     return is_key and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
 
