@@ -98,7 +98,7 @@ def test_uvx_that_only_a_shell_finds_is_named_by_its_path(terminal: Terminal, tm
 
 #: What the server over stdio says too, and of files each by itself; see WRONG for all the others.
 MISTAKES = {
-    "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT takes"),
+    "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT accepts"),
     "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
     "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
     "presets that are not there": ({"AGENT_JOBS_PRESETS": "/nowhere/presets.toml"}, "AGENT_JOBS_PRESETS"),

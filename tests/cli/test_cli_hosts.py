@@ -221,7 +221,7 @@ def test_another_key_is_told_without_showing_either(person: Person):
 def test_every_setting_of_the_entry_is_looked_at(person: Person):
     person.installs("cursor", {"AGENT_JOBS_FOLLOW": "all", "AGENT_JOBS_MODELL": "x"})
     found = {finding.state: finding.text for finding in person.hears()}
-    assert "AGENT_JOBS_FOLLOW takes auto" in found["problem"]
+    assert "AGENT_JOBS_FOLLOW accepts auto" in found["problem"]
     assert "did you mean AGENT_JOBS_MODEL?" in found["warning"]
 
 

@@ -11,7 +11,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsNo
 from pydantic import TypeAdapter
 
 from agent_jobs.request.body import build, resolved, sent_as
-from agent_jobs.request.options import NAMES
+from agent_jobs.request.options import OPTIONS
 from agent_jobs.request.presets import Preset, load_presets, our_presets
 from agent_jobs.settings import SecretStr
 
@@ -41,7 +41,7 @@ def test_there_are_examples() -> None:
 
 def test_every_option_stands_in_its_table_and_no_other() -> None:
     named = [name for row in rows("Options") for name in re.findall(r"`(\w+)`", row[0])]
-    assert sorted(named) == sorted(NAMES)
+    assert sorted(named) == sorted(OPTIONS)
 
 
 def test_when_to_use_each_preset_is_said() -> None:

@@ -175,7 +175,7 @@ def test_code_and_words_are_found_in_every_shape_of_body(body: str, code: str, m
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, '{"error":' * 100_000, "9" * 10_000, '{"error":{"code":1e999}}'])
-def test_unparsable_body_is_only_a_map_error(body: str):
+def test_unparsable_body_is_only_a_refusal(body: str):
     assert isinstance(map_error(500, {}, body, url=CREATE, is_create=True), UnclearError)
 
 

@@ -11,9 +11,11 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"backoff", "clock", "errors", "text", "text_file"}
-PURE = {"api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "variable_names"}
-FACE = {"", "app", "engine", "rendering", "request", "jobs", "settings", "api_key", "variable_names", *SHARED}
+SHARED = {"backoff", "clock", "errors", "text", "text_file", "validation"}
+PURE = {"api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names"}
+FACE = {
+    "", "app", "engine", "rendering", "request", "jobs", "settings", "env_file", "api_key", "variable_names", *SHARED,
+}  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
@@ -23,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "clock": set(),
     "text": set(),
     "text_file": set(),
+    "validation": {"errors", "text"},
     "ctrl_c": set(),
     "file_lock": set(),
     "api_key": set(),
@@ -30,7 +33,9 @@ ALLOWED: dict[str, set[str]] = {
     "variable_names": {"text"},
     "jsonrpc": {"text_file"},
     "jobs": {"errors"},
-    "settings": {"api_key", "jobs", "variable_names", *SHARED},
+    "env_file": {"errors", "text_file"},
+    "settings": {"errors", "setting_values", "variable_names"},
+    "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
     "rendering": {"jobs", "request", *SHARED},

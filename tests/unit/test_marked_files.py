@@ -15,11 +15,12 @@ from agent_jobs.cli.batch import read_tasks
 from agent_jobs.cli.host_checks import host_findings
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.env_file import with_env_file
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
-from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.settings import Settings
 from agent_jobs.toolbox.config import load_toolbox
 
 MARKS: dict[str, Callable[[str], bytes]] = {

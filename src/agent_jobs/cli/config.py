@@ -11,8 +11,9 @@ import click
 from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
+from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.settings import SUBJECTS, VARIABLES, SecretStr, Settings, Variable, with_env_file
+from agent_jobs.settings import SUBJECTS, VARIABLES, SecretStr, Settings, Variable
 
 
 def masked(secret: SecretStr | None) -> str | None:
@@ -87,7 +88,7 @@ def config_command(explain: bool, as_json: bool) -> None:
 def _words(variable: Variable) -> dict[str, str]:
     """What can be said of a setting, for programs."""
     more = {"docs": f"docs/{variable.page}"} if variable.page else {}
-    return {"about": variable.about, "takes": variable.takes, **more}
+    return {"about": variable.about, "takes": variable.accepts, **more}
 
 
 def _explained(lines: Mapping[str, str]) -> Iterator[str]:
@@ -97,7 +98,7 @@ def _explained(lines: Mapping[str, str]) -> Iterator[str]:
         yield f"{chr(10) * bool(number)}{subject}\n"
         for name, variable in variables.items():
             yield lines[name]
-            words = terminal.wrapped(f"{variable.about} Takes {variable.takes}.", width - 4)
+            words = terminal.wrapped(f"{variable.about} Accepts {variable.accepts}.", width - 4)
             yield from (f"    {each}" for each in words)
 
 

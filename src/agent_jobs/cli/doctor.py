@@ -22,13 +22,14 @@ from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import start_findings
 from agent_jobs.engine.engine import GATHERED_MAX, Engine
+from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, WorkerInfo
 from agent_jobs.jobs.status import ACTIVE, Status
-from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.settings import Settings
 
 #: A running job that nobody looked at for so long is stuck: an unwatched one is looked at every 60 s, a followed one
 #: every 290 s.

@@ -109,7 +109,7 @@ def cli(context: click.Context, env_file: str | None) -> None:
     Without a command and with a host on stdin this is the MCP server.
     """
     if env_file is not None:
-        from agent_jobs.settings import with_env_file
+        from agent_jobs.env_file import with_env_file
 
         try:
             os.environ.update(with_env_file(os.environ, env_file))

@@ -40,7 +40,8 @@ from agent_jobs.mcp_server.pacing import PollPacing, Waits
 from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.paging import page_cap_bytes
-from agent_jobs.request.body import EFFORTS, Preset, StartRequest, dry_run_of, one_of, our_presets
+from agent_jobs.request.body import EFFORTS, Preset, StartRequest, our_presets
+from agent_jobs.validation import Choice
 
 if TYPE_CHECKING:
     from agent_jobs.mcp_server.tasks import TasksExtension
@@ -240,7 +241,7 @@ class _Tools:
             options=options or {},
         )
         jobs = await self._engine()
-        if dry_run_of(order.options):
+        if order.is_dry_run:
             return answers.estimated(await jobs.estimate(order))
         if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.start(ctx, jobs, order)
@@ -502,7 +503,7 @@ def _statuses(status: str | None) -> frozenset[Status]:
         return frozenset()
     if status == "open":
         return ACTIVE
-    return frozenset({Status(one_of("status", status, [*Status, "open"]))})
+    return frozenset({Status(Choice([*Status, "open"]).check("status", status))})
 
 
 async def _report_activity(

@@ -22,7 +22,7 @@ from agent_jobs.app import leave_on_signal, open_app
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.front_door import FrontDoor, write_all
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.settings import Settings
 from agent_jobs.text_file import BOM
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ def serve(door: FrontDoor, env_file: str | None = None) -> None:
     """
     try:
         if env_file is not None:
+            from agent_jobs.env_file import with_env_file  # few hosts name one
+
             os.environ.update(with_env_file(os.environ, env_file))
         settings: Settings | ConfigError = Settings.from_env(os.environ)
     except ConfigError as error:
