@@ -13,7 +13,7 @@ from test_tools import creates, ended, runs
 
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.mcp_server import server
+from agent_jobs.mcp_server import tools
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}
@@ -194,7 +194,7 @@ async def test_a_call_waits_no_longer_than_its_client_does(settings: Settings, c
 async def test_a_start_that_waits_as_long_as_it_may_hands_over_the_job_id_and_says_on_the_way_that_it_lives(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROGRESS_S", 0.2)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0.2)
     heard: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:

@@ -14,7 +14,7 @@ from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
-from agent_jobs.mcp_server import server
+from agent_jobs.mcp_server import tools
 from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import open_store
@@ -194,7 +194,7 @@ async def test_after_every_six_barren_waits_the_model_is_told_that_it_may_leave(
 async def test_a_host_that_gave_a_token_hears_that_the_wait_is_alive(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROGRESS_S", 0.02)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0.02)
     heard: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:

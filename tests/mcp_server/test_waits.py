@@ -19,7 +19,7 @@ from test_tools import creates, size
 from agent_jobs.app import open_app
 from agent_jobs.clock import Clock, fast_clock, unset
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.mcp_server import server
+from agent_jobs.mcp_server import tools
 from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, Waits, wait_cap_s
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
@@ -254,7 +254,7 @@ async def test_a_start_answers_before_any_host_that_was_seen_cuts_it(
 async def test_progress_says_what_the_jobs_do(
     settings: Settings, wire: str, tool: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROGRESS_S", 0.05)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0.05)
     expected = "searches" if count == 1 else "2 in_progress"
     said: list[str] = []
     heard = anyio.Event()
