@@ -23,7 +23,7 @@ from test_stdio import start
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine import on_finish
-from agent_jobs.rendering import answers
+from agent_jobs.rendering import paging, questions
 from agent_jobs.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs/on-finish.md").read_text()
@@ -184,7 +184,7 @@ async def test_every_field_is_told_and_no_other(priced: Settings, tmp_path: Path
         await host.start(emulate={"duration_s": 0.2, "end": "failed"})
         await host.start(emulate={"duration_s": 0.2, "text": "{}"}, options={"json_schema": schema})
         await host.start(emulate={"duration_s": 0.2, "images": 1})
-        many = [{"name": "lookup", "arguments": {"n": n}} for n in range(answers.CALLS + 1)]
+        many = [{"name": "lookup", "arguments": {"n": n}} for n in range(questions.MAX_CALLS + 1)]
         await host.start(**asking_script(function_calls=many))
         told = await ear.hears(5)
     assert set().union(*told) == fields
@@ -199,4 +199,4 @@ def test_its_figures_are_those_of_the_program() -> None:
     assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
     assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
     assert f"beyond {on_finish.STDERR_BYTES / 1e6:g} MB" in promised
-    assert (on_finish.LAST_S, f"{answers.OUTPUT_BYTES:,}") == (1.0, "24,000")
+    assert (on_finish.LAST_S, f"{paging.OUTPUT_BYTES:,}") == (1.0, "24,000")

@@ -10,7 +10,7 @@ from hosts import Host, hosting
 from mcp_types import Implementation, TextContent
 from test_asking import asking
 
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 
 #: Calls of every tool, those that are refused too.

@@ -13,8 +13,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
-from agent_jobs.rendering.content import markdown
+from agent_jobs.rendering.markdown import render_markdown
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.request.body import our_presets
 from agent_jobs.settings import Settings
 
@@ -255,9 +255,9 @@ async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(sett
         rows = await host.call("agent_poll", batch="b")
     written = on_disk(results)
     assert answer["result_path"] == str(results / Path(answer["result_path"]).name)
-    assert written[Path(answer["result_path"]).name] == markdown(job)
-    assert LISTING in markdown(job)
-    assert "## Sources" in markdown(job)
+    assert written[Path(answer["result_path"]).name] == render_markdown(job)
+    assert LISTING in render_markdown(job)
+    assert "## Sources" in render_markdown(job)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-größe-ändern-now-.*-job_\w{12}\.md", Path(answer["result_path"]).name)
     assert rows["done"][0]["result_path"] in {str(results / name) for name in written}
     assert len(written) == 2 + ("result_path" in failed)

@@ -19,7 +19,7 @@ from processes import parameters, serving
 from test_tools import size
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import ASKING_BYTES
+from agent_jobs.rendering.questions import ASKING_BYTES
 from agent_jobs.settings import Settings
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["before 2026-07-28", "2026-07-28"])
@@ -411,7 +411,7 @@ async def test_an_approval_that_nobody_gives_expires_and_a_late_one_changes_noth
             while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
                 pass
         assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
-        assert answer["next"] == "agent_start again once somebody can answer"
+        assert answer["next"] == "agent_start again once the user can answer"
         late = await host.refused("agent_reply", job_id=told["job_id"], deny=[told["needs"][0]["call_id"]])
         assert f"{told['job_id']} is failed and asks for nothing" in late
     assert upstream.emulator.counters()["creates"] == 1

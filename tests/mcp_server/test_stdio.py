@@ -15,7 +15,7 @@ from processes import MODERN, Server, answer_of, parameters, serving
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]

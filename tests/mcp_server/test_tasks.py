@@ -335,7 +335,7 @@ async def test_a_batch_is_one_task(settings: Settings, batch: str | None) -> Non
         assert answer_of(await host.get(task["taskId"]))["done"] == answer["done"]
         assert await host.plain.call("agent_poll", wait_s=0) == {
             "running": 0,
-            "next": "all were told before: agent_list",
+            "next": "all results were reported before: agent_list",
         }
 
 

@@ -15,7 +15,7 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import GATHERED_MAX
 from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server import tools
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import open_store
 

@@ -18,7 +18,10 @@ from agent_jobs.errors import AccountError, MissingError, RefusedError, Upstream
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import UNSETTLED
 from agent_jobs.pricing.prices import Prices
-from agent_jobs.rendering import content
+from agent_jobs.rendering.lines import Entry
+from agent_jobs.rendering.markdown import render_markdown
+from agent_jobs.rendering.output import list_files, list_files_with_data
+from agent_jobs.rendering.redaction import mask_tool_secrets
 from agent_jobs.store.base import OutputFile, Store
 from agent_jobs.upstream.client import ResponsesClient
 
@@ -55,10 +58,10 @@ class Finalizer:
         if not (job.is_terminal or job.turn.acting):
             return job
         if job.output is not None and job.output.response:
-            job = replace(job, output=replace(job.output, response=content.without_secrets(job.output.response)))
+            job = replace(job, output=replace(job.output, response=mask_tool_secrets(job.output.response)))
         # A run that may go on unknown to us may still need its files.
         uploaded = not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
-        left = uploaded or bool(self._results and job.output) or bool(content.files(_output(job)))
+        left = uploaded or bool(self._results and job.output) or bool(list_files(_output(job)))
         job = replace(job, unsettled=left and job.is_terminal)
         try:
             return replace(job, cost_usd=await self._cost_usd(job))
@@ -83,7 +86,7 @@ class Finalizer:
                 return None
 
         whole = replace(job, output=await self._store.get_output(job.id) or job.output)
-        files = content.files_with_data(_output(whole))
+        files = list_files_with_data(_output(whole))
         named = zip(_named([file for file, _ in files]), files, strict=True)
         made = [await tried(self._save(whole, name, file, data)) for (name, file), (_, data) in named]
         path = await tried(self._write_result(whole))
@@ -125,9 +128,9 @@ class Finalizer:
     async def _write_result(self, job: Job) -> str:
         if self._results is None or job.output is None:
             return ""
-        return await self._write(self._results / _name(job), content.markdown(job).encode())
+        return await self._write(self._results / _name(job), render_markdown(job).encode())
 
-    async def _save(self, job: Job, name: str, file: content.Entry, data: bytes | None) -> OutputFile | None:
+    async def _save(self, job: Job, name: str, file: Entry, data: bytes | None) -> OutputFile | None:
         """Write one file that the run made; None for one that is not ours to fetch."""
         path = self._made / job.id / name
         if file["type"] == "sandbox_file":
@@ -143,7 +146,7 @@ class Finalizer:
             )
         return None if data is None else OutputFile(name, await self._write(path, data), len(data))
 
-    async def _linked(self, file: content.Entry) -> bytes | None:
+    async def _linked(self, file: Entry) -> bytes | None:
         """Return what a file holds that only the text links, from the first container that has it."""
         for container_id in filter(None, file.get("containers", "").split(",")):
             try:
@@ -182,9 +185,9 @@ def _name(job: Job) -> str:
     return "-".join(part for part in (day, _safe(job.title.lower(), NAME_BYTES), job.id) if part) + ".md"
 
 
-def _named(files: list[content.Entry]) -> list[tuple[str, content.Entry]]:
+def _named(files: list[Entry]) -> list[tuple[str, Entry]]:
     """The files with names of their own within one folder, whatever upstream calls them."""
-    named: dict[str, tuple[str, content.Entry]] = {}
+    named: dict[str, tuple[str, Entry]] = {}
     for number, file in enumerate(files, 1):
         # What upstream calls a file must not name another folder.
         written = PurePosixPath(file.get("filename", "")).name

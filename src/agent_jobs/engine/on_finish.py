@@ -27,7 +27,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Call, Job
 from agent_jobs.jobs.queries import OutputFile
-from agent_jobs.rendering import answers
+from agent_jobs.rendering import answers, questions
 from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,10 @@ class Notifier:
 def notice(job: Job, calls: Sequence[Call], made: Sequence[OutputFile], now: float) -> dict[str, Any]:
     """What the command is told of a job: how it ended with the beginning of its output, or what it asks for."""
     waiting = [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
-    shown = answers.ended(job) if job.is_terminal else answers.asking(job, waiting, may_approve=True)
+    if job.is_terminal:
+        shown = answers.render_finished_job(job)
+    else:
+        shown = questions.render_questions(job, waiting, may_approve=True)
     told = {
         "job_id": job.id,
         "status": job.status,

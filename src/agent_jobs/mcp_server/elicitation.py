@@ -19,7 +19,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import Call, Job
 from agent_jobs.jobs.queries import Reply
-from agent_jobs.rendering import answers
+from agent_jobs.rendering.questions import approval_question
 
 #: Nothing is to be filled in: to accept is to approve.
 NO_FIELDS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -85,7 +85,7 @@ async def _answer(ctx: Context, jobs: Engine, job: Job, call: Call, wait_s: floa
 
         tasks.start_soon(withdraw)
         with suppress(MCPError):
-            answer = await ctx.session.elicit_form(answers.question(job, call), {**NO_FIELDS}, ctx.request_id)
+            answer = await ctx.session.elicit_form(approval_question(job, call), {**NO_FIELDS}, ctx.request_id)
         tasks.cancel_scope.cancel()
     return answer
 
@@ -110,7 +110,7 @@ async def decide(jobs: Engine, job_id: str, answers: Mapping[str, object]) -> st
 
 def request_for(job: Job, call: Call) -> ElicitRequest:
     """Return the question whether a job may make a call, as a host is sent it."""
-    params = ElicitRequestFormParams(message=answers.question(job, call), requested_schema={**NO_FIELDS})
+    params = ElicitRequestFormParams(message=approval_question(job, call), requested_schema={**NO_FIELDS})
     return ElicitRequest(params=params)
 
 

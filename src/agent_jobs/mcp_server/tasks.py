@@ -39,6 +39,7 @@ from agent_jobs.mcp_server.elicitation import ASKED, can_show_form, decide, key_
 from agent_jobs.mcp_server.tool_adapter import Answer, as_result
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page_cap_bytes
+from agent_jobs.rendering.questions import escape_invisible, render_questions
 from agent_jobs.request.body import StartRequest
 
 TASKS = "io.modelcontextprotocol/tasks"
@@ -156,7 +157,7 @@ class TasksExtension(Extension):
         if len(order.prompts) == 1:
             self._duplicates.update(duplicates)
             return await self._create(ctx, jobs, JobFilter(job_ids=(started[0].job.id,)))
-        answer = answers.started_together([one.job for one in started], len(duplicates))
+        answer = answers.render_starts([one.job for one in started], len(duplicates))
         return await self._create(ctx, jobs, JobFilter(batch=answer["batch"])) if "batch" in answer else answer
 
     async def poll(self, ctx: Context, jobs: Engine, task_id: str) -> CreatedTask:
@@ -224,10 +225,10 @@ class TasksExtension(Extension):
             return state._replace(status="input_required", questions=questions)
         if job.is_terminal:
             is_duplicate = job.id in self._duplicates
-            answer = answers.started(job, jobs.now(), duplicate=is_duplicate, limit_bytes=host.page_bytes)
+            answer = answers.render_start(job, jobs.now(), duplicate=is_duplicate, limit_bytes=host.page_bytes)
             return state._replace(status="completed", answer=answer, shown=[job])
         if self._needs_model(job, calls):
-            answer = answers.asking(job, calls, may_approve=self._may_approve, dialog=host.may_ask)
+            answer = render_questions(job, calls, may_approve=self._may_approve, dialog=host.may_ask)
             return state._replace(status="completed", answer=answer, shown=[job])
         return state
 
@@ -260,7 +261,9 @@ class TasksExtension(Extension):
         if len(done) == 1:
             done = [await jobs.poll(done[0].id)]  # with its output
         told = BatchState(done, gathered.running, waiting, gathered.delivered)
-        answer, shown = answers.gathered(told, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES)
+        answer, shown = answers.render_batch(
+            told, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES
+        )
         return state._replace(status="completed", answer=answer, shown=shown)
 
     def _questions(self, job: Job, calls: Sequence[Call], *, may_ask: bool) -> Questions:
@@ -350,10 +353,10 @@ def _dump(model: Any) -> dict[str, Any]:
 def _message(job: Job, now: float) -> str:
     """Return what a person reads of a job beside the status of its task."""
     if not job.is_terminal:
-        text = answers.shown(job, now).get("activity") or job.status
+        text = answers.render_job(job, now).get("activity") or job.status
     else:
         text = f"{job.status}: {job.error.message}" if job.error else job.status
-    return answers.visible(text)[:MESSAGE_CHARS]
+    return escape_invisible(text)[:MESSAGE_CHARS]
 
 
 def _updated_at(job: Job) -> float:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.rendering import answers
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.request.body import read_arguments
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class JobTool(Tool):
         return as_result(answer, is_structured=self.is_structured)
 
     def _refused(self, error: AgentJobsError) -> CallToolResult:
-        result = self._result(answers.refused(error))
+        result = self._result(answers.render_error(error))
         result.is_error = True
         return result
 
@@ -73,7 +74,7 @@ def as_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
     """Return an answer in the form in which every tool gives it."""
     # Some hosts show their model both forms, so that every answer costs twice and a page is cut in its middle.
     structured = answer if is_structured else None
-    return CallToolResult(content=[TextContent(type="text", text=answers.dumps(answer))], structured_content=structured)
+    return CallToolResult(content=[TextContent(type="text", text=dumps(answer))], structured_content=structured)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -17,8 +17,8 @@ from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Reply
 from agent_jobs.mcp_server.elicitation import can_ask, polled
 from agent_jobs.mcp_server.pacing import PollPacing, Waits
 from agent_jobs.mcp_server.tool_adapter import Answer
-from agent_jobs.rendering import answers
-from agent_jobs.rendering.paging import page_cap_bytes
+from agent_jobs.rendering import answers, questions, result_parts
+from agent_jobs.rendering.paging import dumps, page_cap_bytes
 from agent_jobs.request.options import dry_run_of
 from agent_jobs.request.presets import EFFORTS
 from agent_jobs.request.start_request import StartRequest
@@ -95,7 +95,7 @@ class Tools:
         )
         jobs = await self._engine()
         if dry_run_of(order.options):
-            return answers.estimated(await jobs.estimate(order))
+            return answers.render_estimate(await jobs.estimate(order))
         if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.start(ctx, jobs, order)
         client = _client_name(ctx)
@@ -111,10 +111,10 @@ class Tools:
             ctx, jobs, starting, longest_s, lambda: JobFilter(job_ids=tuple(ids)) if ids else None
         )
         if prompt is None:
-            return answers.started_together([one.job for one in started], sum(one.duplicate for one in started))
+            return answers.render_starts([one.job for one in started], sum(one.duplicate for one in started))
         [one] = started
         self._answered(jobs, one.job, waited=False)
-        answer = answers.started(
+        answer = answers.render_start(
             one.job,
             jobs.now(),
             duplicate=one.duplicate,
@@ -140,7 +140,7 @@ class Tools:
         if self._tasks is not None and (task_id := job_id or batch) and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.poll(ctx, jobs, task_id)
         cap_s = self._waits.limit_s(_client_name(ctx))
-        asked, waits = answers.asked(group), wait_s != 0
+        asked, waits = answers.filter_arguments(group), wait_s != 0
         wait_s = min(self._pace.effective_wait_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._gathered(ctx, jobs, group, wait_s)
@@ -174,7 +174,7 @@ class Tools:
             raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
         if part == "text":
             jobs.mark_delivered_later(result.job)
-        return answers.part(result, part, offset, max_bytes or _page_bytes(ctx))
+        return result_parts.render_part(result, part, offset, max_bytes or _page_bytes(ctx))
 
     async def agent_list(
         self,
@@ -189,7 +189,7 @@ class Tools:
         jobs = await self._engine()
         since = 0.0 if days is None else jobs.now() - days * DAY_S
         group = JobFilter(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
-        return answers.listed(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
+        return answers.render_list(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
 
     async def agent_reply(
         self,
@@ -228,13 +228,13 @@ class Tools:
         stopped = await jobs.cancel(group)
         jobs.mark_delivered_later(*stopped)
         if job_id is None:
-            return answers.stopped(stopped, group)
-        return answers.shown(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
+            return answers.render_cancel(stopped, group)
+        return answers.render_job(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
 
     async def job(self, job_id: str) -> str:
         """A job as a poll that does not wait would tell of it."""
         jobs = await self._engine()
-        return answers.dumps(answers.shown((await jobs.result(job_id)).job, jobs.now()))
+        return dumps(answers.render_job((await jobs.result(job_id)).job, jobs.now()))
 
     async def text(self, job_id: str) -> str:
         """A job's whole output."""
@@ -253,20 +253,20 @@ class Tools:
         note: str = "",
     ) -> Answer:
         if calls := await jobs.open_calls(job):
-            return answers.asking(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
+            return questions.render_questions(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
         # Both do not fit: a poll that does not wait asks for the activity.
         background = self._waits.background_note(_client_name(ctx)) if waits or not job.activity else ""
-        answer = answers.shown(
+        answer = answers.render_job(
             job, jobs.now(), advise=advise, note=note, host_note=background, limit_bytes=_page_bytes(ctx)
         )
         return self._hinted(ctx, answer)
 
     async def _gathered(self, ctx: Context, jobs: Engine, group: JobFilter, wait_s: float) -> Answer:
         gathered = await self._wait(ctx, jobs, jobs.wait_for_any(group, wait_s=wait_s), wait_s, lambda: group)
-        asked = answers.asked(group)
+        asked = answers.filter_arguments(group)
         done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
         advise = not done and wait_s > 0 and self._pace.has_empty_waits(asked)
-        answer, told = answers.gathered(
+        answer, told = answers.render_batch(
             replace(gathered, done=done),
             group,
             jobs.now(),
@@ -284,7 +284,7 @@ class Tools:
 
     def _answered(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
         """Take note of what a model was told of one job; returns whether to advise it to leave."""
-        asked = answers.asked(JobFilter(job_ids=(job.id,)))
+        asked = answers.filter_arguments(JobFilter(job_ids=(job.id,)))
         jobs.mark_delivered_later(job)
         if job.is_terminal or job.status is Status.INPUT_REQUIRED:
             self._pace.over(asked)
@@ -373,7 +373,7 @@ async def _report_activity(
             waited_s += PROGRESS_S
             with suppress(AgentJobsError):  # the call itself says so if the database cannot be read
                 if (found := group()) is not None:
-                    doing = answers.activity(await jobs.find_open(found)) or doing
+                    doing = answers.summarize_activity(await jobs.find_open(found)) or doing
             await ctx.report_progress(waited_s, message=doing)
 
     refusal: AgentJobsError | None = None
