@@ -271,7 +271,7 @@ async def test_a_partial_answer_is_kept_and_the_rest_still_asked_for(settings: S
 
 WRONG: list[tuple[Callable[[str], dict[str, Any]], str]] = [
     (lambda told: {"outputs": [{"call_id": "call_x", "output": ""}]}, "The job does not ask for 'call_x'"),
-    (lambda told: {"outputs": [{"call_id": told}]}, "outputs takes"),
+    (lambda told: {"outputs": [{"call_id": told}]}, "outputs accepts"),
     (lambda told: {"outputs": [{"call_id": told, "output": 1}] * 2}, "answered twice"),
     (lambda told: {"outputs": [{"call_id": told, "output": 1}], "deny": [told]}, "answered twice"),
     (lambda told: {"outputs": []}, "Answer with outputs, approve, deny or message"),

@@ -20,7 +20,7 @@ from agent_jobs.app import open_app
 from agent_jobs.clock import Clock, fast_clock, unset
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import tools
-from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, Waits, wait_cap_s
+from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, WaitLimits, wait_cap_s
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
 
@@ -64,8 +64,8 @@ WIRES = ["legacy", MODERN, "direct"]
 )
 def test_client_waits_as_long_as_its_host_was_seen_to_allow(client: str, cap_s: float) -> None:
     assert wait_cap_s(client) == cap_s
-    assert Waits(None).limit_s(client) == cap_s
-    assert Waits(50).limit_s(client) == 50
+    assert WaitLimits(None).limit_s(client) == cap_s
+    assert WaitLimits(50).limit_s(client) == 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ async def test_a_cut_call_teaches_all_later_ones(
 
 
 async def test_what_was_set_and_what_is_known_of_a_host_give_way_to_what_it_does(settings: Settings) -> None:
-    waits = Waits(300)
+    waits = WaitLimits(300)
     waits.learn_limit("codex-mcp-client", 60)
     assert waits.limit_s("codex-mcp-client") == 48
     assert waits.limit_s("another") == 300

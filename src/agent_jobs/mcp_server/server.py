@@ -1,4 +1,4 @@
-"""The MCP server over an engine: its tools, prompts and resources."""
+"""Builds the MCP server over an engine: its tools, prompts and resources."""
 
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from mcp.server import MCPServer
+from mcp.server.extension import Extension
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import UnexpectedResourceError
@@ -55,19 +56,21 @@ def build_server(
     has_tasks: bool = True,
     is_structured: bool = False,
 ) -> MCPServer:
-    """The MCP server over an engine that may still be opening.
+    """Return the MCP server over an engine that may still be opening.
 
     Args:
         engine: Gives the engine or raises why there is none; called by every tool call.
-        max_wait_s: No tool call waits longer; None goes by the client's name, for hosts cut at different times. A
-            client that cancels a call that waits is answered sooner from then on.
-        may_approve: Whether the host's model may approve calls; otherwise a person does.
+        max_wait_s: No tool call waits longer. None goes by the client's name, because hosts cut calls at different
+            times. A client that cancels a waiting call gets earlier answers from then on.
+        may_approve: Whether the host's model may approve calls; otherwise the user does.
         has_tasks: Whether requests that declare native tasks are answered with tasks.
         is_structured: Whether answers are repeated as structured content, for programs that read only that.
     """
-    tasks = _tasks_extension(engine, may_approve=may_approve, is_structured=is_structured) if has_tasks else None
+    tasks: TasksExtension | None = None
+    if has_tasks:
+        tasks = _create_tasks_extension(engine, may_approve=may_approve, is_structured=is_structured)
     tools = Tools(engine, max_wait_s, may_approve=may_approve, tasks=tasks)
-    tool = partial(JobTool.of, is_structured=is_structured)
+    tool = partial(JobTool.from_method, is_structured=is_structured)
     server = AgentJobsServer(
         engine,
         [
@@ -80,21 +83,87 @@ def build_server(
         ],
         tasks,
     )
-    server.resource("job://{job_id}", mime_type="application/json", description="How a job stands")(tools.job)
-    server.resource("job://{job_id}/result", mime_type="text/markdown", description="A job's whole output")(tools.text)
+    server.resource("job://{job_id}", name="job", mime_type="application/json", description="The state of a job")(
+        tools.read_job
+    )
+    server.resource(
+        "job://{job_id}/result", name="text", mime_type="text/markdown", description="The full output of a job"
+    )(tools.read_output)
     return server
 
 
-def _tasks_extension(
+def _create_tasks_extension(
     engine: Callable[[], Awaitable[Engine]], *, may_approve: bool, is_structured: bool
 ) -> "TasksExtension":
-    from agent_jobs.mcp_server.tasks import TasksExtension  # not needed where tasks are switched off
+    from agent_jobs.mcp_server.tasks import TasksExtension  # not needed if tasks are switched off
 
     return TasksExtension(engine, may_approve=may_approve, is_structured=is_structured)
 
 
+class AgentJobsServer(MCPServer):
+    """The server with the presets as prompts, which hosts show as commands."""
+
+    def __init__(
+        self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool], tasks: "TasksExtension | None"
+    ) -> None:
+        extensions: list[Extension] = []
+        if tasks is not None:
+            extensions.append(tasks)
+        with _hide_rich():
+            super().__init__(
+                "agent-jobs",
+                version=__version__,
+                instructions=INSTRUCTIONS,
+                log_level="WARNING",
+                tools=[*tools],
+                extensions=extensions,
+            )
+        self._engine = engine
+
+    async def list_prompts(self) -> list[Prompt]:
+        """Return the presets, each with the task as its one argument."""
+        task = PromptArgument(name="task", description="What the job is to do", required=True)
+        return [
+            Prompt(name=name, description=preset.description, arguments=[task])
+            for name, preset in (await self._load_presets()).items()
+        ]
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context | None = None
+    ) -> GetPromptResult:
+        """Return the prompt that asks a host's model to start a job with this preset."""
+        presets = await self._load_presets()
+        task = (arguments or {}).get("task")
+        if name not in presets or not isinstance(task, str) or not task.strip():
+            raise MCPError(INVALID_PARAMS, f"Prompts are {', '.join(presets)}; each accepts a task.")
+        text = TextContent(type="text", text=presets[name].asking(task))
+        return GetPromptResult(
+            description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
+        )
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Return a resource, or raise our own error: the SDK would log it together with the job's title."""
+        try:
+            return await super().read_resource(uri, context)
+        except UnexpectedResourceError as error:
+            cause = error.__cause__
+            if isinstance(cause, RequestError):
+                raise MCPError(INVALID_PARAMS, str(cause)) from None
+            if isinstance(cause, AgentJobsError):
+                raise MCPError(INTERNAL_ERROR, str(cause)) from None
+            raise
+
+    async def _load_presets(self) -> Mapping[str, Preset]:
+        try:
+            return (await self._engine()).presets
+        except AgentJobsError:  # the tools report the cause
+            return our_presets()
+
+
 @contextmanager
-def _hidden_rich() -> Generator[None]:
+def _hide_rich() -> Generator[None]:
     """Keep the SDK from importing rich for a log handler that is not used: 42 modules, at every start."""
     if "rich" in sys.modules:
         yield
@@ -105,61 +174,3 @@ def _hidden_rich() -> Generator[None]:
         yield
     finally:
         del modules["rich"]
-
-
-class AgentJobsServer(MCPServer):
-    """Ours, with the user's presets as prompts: hosts show them as commands."""
-
-    def __init__(
-        self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool], tasks: "TasksExtension | None"
-    ) -> None:
-        with _hidden_rich():
-            super().__init__(
-                "agent-jobs",
-                version=__version__,
-                instructions=INSTRUCTIONS,
-                log_level="WARNING",
-                tools=[*tools],
-                extensions=[tasks] if tasks else [],
-            )
-        self._engine = engine
-
-    async def list_prompts(self) -> list[Prompt]:
-        """The presets, each with the task as its one argument."""
-        task = PromptArgument(name="task", description="What the job is to do", required=True)
-        return [
-            Prompt(name=name, description=preset.description, arguments=[task])
-            for name, preset in (await self._presets()).items()
-        ]
-
-    async def get_prompt(
-        self, name: str, arguments: dict[str, Any] | None = None, context: Context | None = None
-    ) -> GetPromptResult:
-        """What asks a host's model to start a job by this preset."""
-        presets = await self._presets()
-        task = (arguments or {}).get("task")
-        if name not in presets or not isinstance(task, str) or not task.strip():
-            raise MCPError(INVALID_PARAMS, f"Prompts are {', '.join(presets)}; each takes a task.")
-        text = TextContent(type="text", text=presets[name].asking(task))
-        return GetPromptResult(
-            description=presets[name].description, messages=[PromptMessage(role="user", content=text)]
-        )
-
-    async def read_resource(
-        self, uri: AnyUrl | str, context: Context | None = None
-    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
-        """A resource, or our sentence that says why there is none; the SDK would log it, titles and all."""
-        try:
-            return await super().read_resource(uri, context)
-        except UnexpectedResourceError as error:
-            cause = error.__cause__
-            if not isinstance(cause, AgentJobsError):
-                raise
-            code = INVALID_PARAMS if isinstance(cause, RequestError) else INTERNAL_ERROR
-            raise MCPError(code, str(cause)) from None
-
-    async def _presets(self) -> Mapping[str, Preset]:
-        try:
-            return (await self._engine()).presets
-        except AgentJobsError:  # the tools say what is wrong
-            return our_presets()

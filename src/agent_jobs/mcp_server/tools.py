@@ -10,15 +10,17 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, InputRequiredResult
 from pydantic import Field
 
-from agent_jobs.engine.engine import ID_WAIT_S, Engine
+from agent_jobs.engine.engine import ID_WAIT_S, Engine, Started
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import ACTIVE, Job, Status
-from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Reply
-from agent_jobs.mcp_server.elicitation import can_ask, polled
-from agent_jobs.mcp_server.pacing import PollPacing, Waits
-from agent_jobs.mcp_server.tool_adapter import Answer
-from agent_jobs.rendering import answers, questions, result_parts
+from agent_jobs.jobs.queries import SO_FAR, BatchState, JobFilter, Part, Reply
+from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
+from agent_jobs.mcp_server.pacing import PollPacing, WaitLimits
+from agent_jobs.rendering import answers
+from agent_jobs.rendering.answers import Answer
 from agent_jobs.rendering.paging import dumps, page_cap_bytes
+from agent_jobs.rendering.questions import render_questions
+from agent_jobs.rendering.result_parts import render_part
 from agent_jobs.request.options import dry_run_of
 from agent_jobs.request.presets import EFFORTS
 from agent_jobs.request.start_request import StartRequest
@@ -29,13 +31,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROGRESS_S = 10.0
-LISTED, LISTED_MAX = 20, 100
+PROGRESS_S = 10.0  # between progress messages: often enough for a host that resets its timeout with each
+DEFAULT_ROWS = 20
+MAX_ROWS = 100
 DAY_S = 86_400.0
+ECHOED_CHARS = 60  # of a caller's value in an error
 
 
 class Tools:
-    """The tools: each parses, makes one call of the engine, and renders."""
+    """The six tools, and the two resources, over an engine that may still be opening.
+
+    Args:
+        engine: Gives the engine or raises why there is none.
+        max_wait_s: No tool call waits longer; None goes by the client's name.
+        may_approve: Whether the host's model may approve calls; otherwise the user does.
+        tasks: Answers calls with native tasks; None if they are switched off.
+    """
 
     def __init__(
         self,
@@ -47,9 +58,9 @@ class Tools:
     ) -> None:
         self._engine = engine
         self._tasks = tasks
-        self._waits = Waits(max_wait_s)
+        self._limits = WaitLimits(max_wait_s)
         self._may_approve = may_approve
-        self._pace = PollPacing()
+        self._pacing = PollPacing()
 
     async def agent_start(
         self,
@@ -61,10 +72,10 @@ class Tools:
         effort: Annotated[str | None, Field(json_schema_extra={"enum": [*EFFORTS]})] = None,
         web_search: bool | None = None,
         files: Annotated[list[str] | None, Field(description="Paths or globs to attach")] = None,
-        previous_job_id: Annotated[str | None, Field(description="Go on from this ended job")] = None,
+        previous_job_id: Annotated[str | None, Field(description="Continue this finished job")] = None,
         batch: Annotated[str | None, Field(description="Name to poll jobs together by")] = None,
         priority: Literal["normal", "high"] = "normal",
-        wait_s: Annotated[float | None, Field(ge=0, description="Seconds to wait for its end")] = None,
+        wait_s: Annotated[float | None, Field(ge=0, description="Seconds to wait for the result")] = None,
         options: Annotated[
             dict[str, Any] | None,
             Field(
@@ -77,12 +88,8 @@ class Tools:
         """Hand long work (research, hard reasoning, reviews) to a background model. Returns a job_id within
         seconds; then call agent_poll. Start the same work only once, however long it takes: each start costs money.
         """
-        if prompt is not None and prompts == [prompt]:
-            prompts = None
-        if (prompt is None) == (prompts is None):
-            raise RequestError("Give either prompt, or prompts for several jobs.")
         order = StartRequest(
-            prompts=[prompt] if prompt is not None else prompts or [],
+            prompts=_choose_prompts(prompt, prompts),
             preset=preset,
             model=model,
             effort=effort,
@@ -98,30 +105,10 @@ class Tools:
             return answers.render_estimate(await jobs.estimate(order))
         if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.start(ctx, jobs, order)
-        client = _client_name(ctx)
-        usual_s = self._waits.start_limit_s(client)
-        if wait_s is None:
-            wait_s = usual_s if prompt is not None else 0.0
-        wait_s = min(wait_s, self._waits.limit_s(client))
-        id_wait_s = min(ID_WAIT_S, max(usual_s, wait_s))
-        ids: list[str] = []
-        starting = jobs.start(order, wait_s=wait_s, id_wait_s=id_wait_s, on_submitted=ids.extend)
-        longest_s = max(wait_s, id_wait_s)
-        started = await self._wait(
-            ctx, jobs, starting, longest_s, lambda: JobFilter(job_ids=tuple(ids)) if ids else None
-        )
         if prompt is None:
-            return answers.render_starts([one.job for one in started], sum(one.duplicate for one in started))
-        [one] = started
-        self._answered(jobs, one.job, waited=False)
-        answer = answers.render_start(
-            one.job,
-            jobs.now(),
-            duplicate=one.duplicate,
-            host_note=self._waits.background_note(client),
-            limit_bytes=_page_bytes(ctx),
-        )
-        return self._hinted(ctx, answer)
+            return await self._start_several(ctx, jobs, order, wait_s)
+        [started] = await self._start_jobs(ctx, jobs, order, wait_s)
+        return self._render_start(ctx, jobs, started)
 
     async def agent_poll(
         self,
@@ -131,32 +118,23 @@ class Tools:
         batch: str | None = None,
         wait_s: Annotated[float | None, Field(ge=0, description="Default: as long as the host allows")] = None,
     ) -> Answer | CallToolResult | InputRequiredResult:
-        """Wait on the server until a job ends, and get its output. in_progress is normal, no error: call again; if it
-        takes long, end your turn, tell the user the job_id and poll later. input_required: do what `next` says. No
+        """Wait on the server until a job finishes, and get its output. in_progress is normal, no error: call again; if
+        it takes long, end your turn, tell the user the job_id and poll later. input_required: do what `next` says. No
         arguments: any of your jobs.
         """
         jobs = await self._engine()
-        group = _group(job_id, job_ids, batch)
-        if self._tasks is not None and (task_id := job_id or batch) and self._tasks.is_wanted(ctx, wait_s):
+        group = _select_jobs(job_id, job_ids, batch)
+        task_id = job_id or batch
+        if task_id and self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.poll(ctx, jobs, task_id)
-        cap_s = self._waits.limit_s(_client_name(ctx))
-        asked, waits = answers.filter_arguments(group), wait_s != 0
-        wait_s = min(self._pace.effective_wait_s(asked, cap_s if wait_s is None else wait_s, jobs.now()), cap_s)
+        cap_s = self._limits.limit_s(_client_name(ctx))
+        asked_to_wait = wait_s != 0
+        if wait_s is None:
+            wait_s = cap_s
+        wait_s = min(self._pacing.effective_wait_s(answers.filter_arguments(group), wait_s, jobs.now()), cap_s)
         if job_id is None:
-            return await self._gathered(ctx, jobs, group, wait_s)
-        dialog = can_ask(ctx) and not self._may_approve
-        if not dialog:
-            polling = jobs.poll(job_id, wait_s=wait_s, anew=True)
-            job = await self._wait(ctx, jobs, polling, wait_s, lambda: group)
-            advise = self._answered(jobs, job, waited=wait_s > 0)
-            return await self._shown(ctx, jobs, job, waits=waits, advise=advise)
-        asking = polled(ctx, jobs, job_id, wait_s, cap_s)
-        found = await self._wait(ctx, jobs, asking, cap_s if wait_s > 0 else 0.0, lambda: group)
-        if isinstance(found, InputRequiredResult):
-            return found
-        job, note = found
-        advise = self._answered(jobs, job, waited=wait_s > 0)
-        return await self._shown(ctx, jobs, job, waits=waits, advise=advise, dialog=True, note=note)
+            return await self._poll_group(ctx, jobs, group, wait_s)
+        return await self._poll_job(ctx, jobs, job_id, wait_s, cap_s, asked_to_wait=asked_to_wait)
 
     async def agent_result(
         self,
@@ -166,29 +144,32 @@ class Tools:
         offset: Annotated[int, Field(ge=0)] = 0,
         max_bytes: Annotated[int | None, Field(ge=500, le=100_000)] = None,
     ) -> Answer:
-        """Read more of an output by pages, its outline, sources or files; items: what it did and asks, whole."""
+        """Read more pages of an output, its outline, sources or files; items: its steps, and open calls in full."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
-        asks = result.job.status is Status.INPUT_REQUIRED and part == "items"
+        status = result.job.status
+        asks = status is Status.INPUT_REQUIRED and part == "items"
         if not (result.job.is_terminal or part in SO_FAR or asks):
-            raise RequestError(f"{job_id} is still {result.job.status}: agent_poll it until it ends.")
+            raise RequestError(f"{job_id} is {status} and has no result yet. Call agent_poll until it finishes.")
         if part == "text":
             jobs.mark_delivered_later(result.job)
-        return result_parts.render_part(result, part, offset, max_bytes or _page_bytes(ctx))
+        return render_part(result, part, offset, max_bytes or _page_bytes(ctx))
 
     async def agent_list(
         self,
         ctx: Context,
-        status: Annotated[str | None, Field(description="or open: all not ended")] = None,
+        status: Annotated[str | None, Field(description="or open: all unfinished")] = None,
         batch: str | None = None,
         query: Annotated[str | None, Field(description="In the title")] = None,
         days: Annotated[float | None, Field(gt=0)] = None,
-        limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = LISTED,
+        limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = DEFAULT_ROWS,
     ) -> Answer:
         """Find jobs, newest first, with counts and today's cost. To wait use agent_poll."""
         jobs = await self._engine()
-        since = 0.0 if days is None else jobs.now() - days * DAY_S
-        group = JobFilter(batch=batch or "", statuses=_statuses(status), words=query or "", since=since)
+        since = 0.0
+        if days is not None:
+            since = jobs.now() - days * DAY_S
+        group = JobFilter(batch=batch or "", statuses=_read_statuses(status), words=query or "", since=since)
         return answers.render_list(await jobs.find(group, limit), jobs.now(), _page_bytes(ctx))
 
     async def agent_reply(
@@ -196,124 +177,196 @@ class Tools:
         ctx: Context,
         job_id: str,
         outputs: Annotated[
-            list[dict[str, Any]] | None, Field(description="[{call_id, output}]: what your functions gave")
+            list[dict[str, Any]] | None, Field(description="[{call_id, output}]: results of your functions")
         ] = None,
         approve: Annotated[list[str] | None, Field(description="call_ids the user allowed, never on your own")] = None,
         deny: Annotated[list[str] | None, Field(description="call_ids not to be done")] = None,
-        message: Annotated[str | None, Field(description="For the job, in place of answers you do not give")] = None,
+        message: Annotated[str | None, Field(description="For the job, instead of the other answers")] = None,
     ) -> Answer:
-        """Answer the `needs` of a job that is input_required, all or some; it goes on once all are answered. Then
+        """Answer the `needs` of a job that is input_required, all or some; it continues once all are answered. Then
         agent_poll.
         """
         jobs = await self._engine()
         if approve and not self._may_approve:
-            await jobs.poll(job_id)  # or there is no such job
-            ask = "agent_poll asks them" if can_ask(ctx) else f"they run `agent-jobs reply {job_id}` in a terminal"
-            raise RequestError(f"Only the user may approve: {ask}, or set AGENT_JOBS_APPROVALS=model. You may deny.")
+            await jobs.poll(job_id)  # or raises that there is no such job
+            raise RequestError(
+                f"Only the user may approve: {_describe_approval(ctx, job_id)}, "
+                "or set AGENT_JOBS_APPROVALS=model. You may deny."
+            )
         reply = Reply(
-            outputs=_outputs(outputs or []), approve=tuple(approve or ()), deny=tuple(deny or ()), message=message or ""
+            outputs=_read_outputs(outputs or []),
+            approve=tuple(approve or ()),
+            deny=tuple(deny or ()),
+            message=message or "",
         )
         job = await jobs.reply(job_id, reply)
         jobs.mark_delivered_later(job)
-        return await self._shown(ctx, jobs, job, dialog=can_ask(ctx))
+        return await self._render_job(ctx, jobs, job)
 
     async def agent_cancel(
         self, ctx: Context, job_id: str | None = None, job_ids: list[str] | None = None, batch: str | None = None
     ) -> Answer:
-        """Stop jobs, upstream too, so that they cost no more."""
-        group = _group(job_id, job_ids, batch)
+        """Stop jobs at the provider, so that they cost no more."""
+        group = _select_jobs(job_id, job_ids, batch)
         if group.active:
-            raise RequestError("Say which: job_id, job_ids or batch.")
+            raise RequestError("Say which jobs to cancel: give job_id, job_ids or batch.")
         jobs = await self._engine()
-        stopped = await jobs.cancel(group)
-        jobs.mark_delivered_later(*stopped)
+        cancelled = await jobs.cancel(group)
+        jobs.mark_delivered_later(*cancelled)
         if job_id is None:
-            return answers.render_cancel(stopped, group)
-        return answers.render_job(stopped[0], jobs.now(), limit_bytes=_page_bytes(ctx))
+            return answers.render_cancel(cancelled, group)
+        return answers.render_job(cancelled[0], jobs.now(), limit_bytes=_page_bytes(ctx))
 
-    async def job(self, job_id: str) -> str:
-        """A job as a poll that does not wait would tell of it."""
+    async def read_job(self, job_id: str) -> str:
+        """Return a job as a poll that does not wait would answer."""
         jobs = await self._engine()
-        return dumps(answers.render_job((await jobs.result(job_id)).job, jobs.now()))
+        result = await jobs.result(job_id)
+        return dumps(answers.render_job(result.job, jobs.now()))
 
-    async def text(self, job_id: str) -> str:
-        """A job's whole output."""
-        output = (await (await self._engine()).result(job_id)).job.output
-        return output.text if output else ""
+    async def read_output(self, job_id: str) -> str:
+        """Return the full output of a job."""
+        jobs = await self._engine()
+        result = await jobs.result(job_id)
+        return answers.output_text(result.job)
 
-    async def _shown(
-        self,
-        ctx: Context,
-        jobs: Engine,
-        job: Job,
-        *,
-        waits: bool = False,
-        advise: bool = False,
-        dialog: bool = False,
-        note: str = "",
-    ) -> Answer:
-        if calls := await jobs.open_calls(job):
-            return questions.render_questions(job, calls, may_approve=self._may_approve, dialog=dialog, note=note)
-        # Both do not fit: a poll that does not wait asks for the activity.
-        background = self._waits.background_note(_client_name(ctx)) if waits or not job.activity else ""
-        answer = answers.render_job(
-            job, jobs.now(), advise=advise, note=note, host_note=background, limit_bytes=_page_bytes(ctx)
-        )
-        return self._hinted(ctx, answer)
+    async def _start_several(self, ctx: Context, jobs: Engine, order: StartRequest, wait_s: float | None) -> Answer:
+        if wait_s is None:
+            wait_s = 0.0  # the jobs of several prompts are polled together
+        started = await self._start_jobs(ctx, jobs, order, wait_s)
+        return answers.render_starts([one.job for one in started], sum(one.duplicate for one in started))
 
-    async def _gathered(self, ctx: Context, jobs: Engine, group: JobFilter, wait_s: float) -> Answer:
-        gathered = await self._wait(ctx, jobs, jobs.wait_for_any(group, wait_s=wait_s), wait_s, lambda: group)
-        asked = answers.filter_arguments(group)
-        done = [await jobs.poll(gathered.done[0].id)] if len(gathered.done) == 1 else gathered.done
-        advise = not done and wait_s > 0 and self._pace.has_empty_waits(asked)
-        answer, told = answers.render_batch(
-            replace(gathered, done=done),
+    async def _start_jobs(
+        self, ctx: Context, jobs: Engine, order: StartRequest, wait_s: float | None
+    ) -> Sequence[Started]:
+        """Start jobs and wait for their ids, and up to `wait_s` for them to finish; None is the usual wait."""
+        client = _client_name(ctx)
+        usual_s = self._limits.start_limit_s(client)
+        if wait_s is None:
+            wait_s = usual_s
+        wait_s = min(wait_s, self._limits.limit_s(client))
+        id_wait_s = min(ID_WAIT_S, max(usual_s, wait_s))
+        ids: list[str] = []
+
+        def select_started() -> JobFilter | None:
+            if not ids:
+                return None
+            return JobFilter(job_ids=tuple(ids))
+
+        starting = jobs.start(order, wait_s=wait_s, id_wait_s=id_wait_s, on_submitted=ids.extend)
+        return await self._await_engine(ctx, jobs, starting, max(wait_s, id_wait_s), select_started)
+
+    async def _poll_job(
+        self, ctx: Context, jobs: Engine, job_id: str, wait_s: float, cap_s: float, *, asked_to_wait: bool
+    ) -> Answer | InputRequiredResult:
+        group = JobFilter(job_ids=(job_id,))
+        note = ""
+        may_ask = wait_s > 0 or ctx.input_responses is not None
+        if may_ask and not self._may_approve and can_ask(ctx):
+            limit_s = 0.0
+            if wait_s > 0:
+                limit_s = cap_s  # the user may take as long for the dialogs as the host allows for a call
+            polling = poll_with_dialogs(ctx, jobs, job_id, wait_s, cap_s)
+            outcome = await self._await_engine(ctx, jobs, polling, limit_s, lambda: group)
+            if isinstance(outcome, InputRequiredResult):
+                return outcome
+            job, note = outcome
+        else:
+            polling = jobs.poll(job_id, wait_s=wait_s, anew=True)
+            job = await self._await_engine(ctx, jobs, polling, wait_s, lambda: group)
+        advise = self._record_answer(jobs, job, waited=wait_s > 0)
+        return await self._render_job(ctx, jobs, job, waits=asked_to_wait, advise=advise, note=note)
+
+    async def _poll_group(self, ctx: Context, jobs: Engine, group: JobFilter, wait_s: float) -> Answer:
+        polling = jobs.wait_for_any(group, wait_s=wait_s)
+        state = await self._await_engine(ctx, jobs, polling, wait_s, lambda: group)
+        if len(state.done) == 1:
+            state = replace(state, done=[await jobs.poll(state.done[0].id)])  # with its output
+        key = answers.filter_arguments(group)
+        answer, reported = answers.render_batch(
+            state,
             group,
             jobs.now(),
-            advise=advise,
-            host_note=self._waits.background_note(_client_name(ctx)),
+            advise=not state.done and wait_s > 0 and self._pacing.count_empty_wait(key),
+            host_note=self._limits.background_note(_client_name(ctx)),
             limit_bytes=_page_bytes(ctx),
         )
-        answer = self._hinted(ctx, answer)
-        if done or not gathered.going_on:
-            self._pace.over(asked)
-        else:
-            self._pace.poll_hint(asked, answer["next_poll_ms"], jobs.now())
-        jobs.mark_delivered_later(*told)
+        answer = self._limit_hint(ctx, answer)
+        self._record_hint(jobs, key, state, answer)
+        jobs.mark_delivered_later(*reported)
         return answer
 
-    def _answered(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
-        """Take note of what a model was told of one job; returns whether to advise it to leave."""
-        asked = answers.filter_arguments(JobFilter(job_ids=(job.id,)))
+    def _record_hint(self, jobs: Engine, key: str, state: BatchState, answer: Answer) -> None:
+        if state.done or not state.going_on:
+            self._pacing.reset(key)
+        else:
+            self._pacing.remember_hint(key, answer["next_poll_ms"], jobs.now())
+
+    def _record_answer(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
+        """Record that a model gets to know the state of a job; return whether to advise it to leave."""
+        key = answers.filter_arguments(JobFilter(job_ids=(job.id,)))
         jobs.mark_delivered_later(job)
         if job.is_terminal or job.status is Status.INPUT_REQUIRED:
-            self._pace.over(asked)
+            self._pacing.reset(key)
             return False
-        self._pace.poll_hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
-        return waited and self._pace.has_empty_waits(asked)
+        now = jobs.now()
+        self._pacing.remember_hint(key, job.next_poll_ms(now), now)
+        return waited and self._pacing.count_empty_wait(key)
 
-    def _hinted(self, ctx: Context, answer: Answer) -> Answer:
-        """Return the answer with a hint that suits what was learned of the client."""
+    def _render_start(self, ctx: Context, jobs: Engine, started: Started) -> Answer:
+        self._record_answer(jobs, started.job, waited=False)
+        answer = answers.render_start(
+            started.job,
+            jobs.now(),
+            duplicate=started.duplicate,
+            host_note=self._limits.background_note(_client_name(ctx)),
+            limit_bytes=_page_bytes(ctx),
+        )
+        return self._limit_hint(ctx, answer)
+
+    async def _render_job(
+        self, ctx: Context, jobs: Engine, job: Job, *, waits: bool = False, advise: bool = False, note: str = ""
+    ) -> Answer:
+        if calls := await jobs.open_calls(job):
+            return render_questions(job, calls, may_approve=self._may_approve, dialog=can_ask(ctx), note=note)
+        client = _client_name(ctx)
+        host_note = ""
+        # The note and the activity do not both fit, and a poll that does not wait asks for the activity.
+        if not job.is_terminal and (waits or not job.activity):
+            host_note = self._limits.background_note(client)
+        answer = answers.render_job(
+            job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=page_cap_bytes(client)
+        )
+        return self._limit_hint(ctx, answer)
+
+    def _limit_hint(self, ctx: Context, answer: Answer) -> Answer:
+        """Return the answer with a hint that is no longer than the client lets a call wait."""
         if "next_poll_ms" not in answer:
             return answer
-        return answer | {"next_poll_ms": self._waits.hint_ms(_client_name(ctx), answer["next_poll_ms"])}
+        return answer | {"next_poll_ms": self._limits.hint_ms(_client_name(ctx), answer["next_poll_ms"])}
 
-    async def _wait(
-        self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], JobFilter | None]
+    async def _await_engine(
+        self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, select: Callable[[], JobFilter | None]
     ) -> T:
-        """Await work on a group of jobs for a call that may wait; learn from a client that cancels it."""
+        """Await work of the engine for a call that may wait; learn from a client that cancels it.
+
+        `select` returns the jobs whose activity the host is to see.
+        """
         began = jobs.now()
         try:
-            return await _report_activity(ctx, jobs, work, wait_s, group)
+            if wait_s < PROGRESS_S:
+                return await work
+            return await _report_activity(ctx, jobs, work, select)
         except anyio.get_cancelled_exc_class():
             if wait_s > 0 and _is_cancelled_by_client(ctx):
-                self._waits.learn_limit(_client_name(ctx), jobs.now() - began)
+                self._limits.learn_limit(_client_name(ctx), jobs.now() - began)
             raise
 
 
 def _client_name(ctx: Context) -> str:
     client = ctx.session.client_params
-    return client.client_info.name if client else ""
+    if client is None:
+        return ""
+    return client.client_info.name
 
 
 def _is_cancelled_by_client(ctx: Context) -> bool:
@@ -324,34 +377,47 @@ def _is_cancelled_by_client(ctx: Context) -> bool:
 
 
 def _page_bytes(ctx: Context) -> int:
-    """Return how much of an output the host shows as a whole."""
-    client = ctx.session.client_params
-    return page_cap_bytes(client.client_info.name if client else "")
+    """Return how much of an output the host shows uncut."""
+    return page_cap_bytes(_client_name(ctx))
 
 
-def _group(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> JobFilter:
-    """The jobs that a call is about: one, several, a batch; or those in which something goes on."""
-    if job_id is not None and job_ids == [job_id]:
-        job_ids = None
-    if sum(given is not None for given in (job_id, job_ids, batch)) > 1:
+def _choose_prompts(prompt: str | None, prompts: list[str] | None) -> list[str]:
+    if prompt is not None and prompts in (None, [prompt]):
+        return [prompt]
+    if prompt is None and prompts is not None:
+        return prompts
+    raise RequestError("Give either prompt, or prompts for several jobs.")
+
+
+def _select_jobs(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> JobFilter:
+    """Return the filter for one job, several jobs or a batch; for the active jobs if nothing is given."""
+    ids = tuple(job_ids or ())
+    if job_id is not None and ids in ((), (job_id,)):
+        job_id, ids = None, (job_id,)
+    if job_id is not None or (ids and batch):
         raise RequestError("Give one of job_id, job_ids and batch.")
-    ids = (job_id,) if job_id is not None else tuple(job_ids or ())
     return JobFilter(job_ids=ids, batch=batch or "", active=not (ids or batch))
 
 
-def _outputs(given: Sequence[dict[str, Any]]) -> dict[str, object]:
+def _describe_approval(ctx: Context, job_id: str) -> str:
+    if can_ask(ctx):
+        return "agent_poll asks them"
+    return f"they run `agent-jobs reply {job_id}` in a terminal"
+
+
+def _read_outputs(given: Sequence[dict[str, Any]]) -> dict[str, object]:
     outputs: dict[str, object] = {}
     for each in given:
         call_id = each.get("call_id")
         if not isinstance(call_id, str) or "output" not in each:
-            raise RequestError('outputs takes [{"call_id":"call_...","output":"..."}].')
+            raise RequestError('outputs accepts [{"call_id":"call_...","output":"..."}].')
         if call_id in outputs:
-            raise RequestError(f"{call_id[:60]!r} is answered twice: answer each call once.")
+            raise RequestError(f"{call_id[:ECHOED_CHARS]!r} is answered twice: answer each call once.")
         outputs[call_id] = each["output"]
     return outputs
 
 
-def _statuses(status: str | None) -> frozenset[Status]:
+def _read_statuses(status: str | None) -> frozenset[Status]:
     if status is None:
         return frozenset()
     if status == "open":
@@ -359,29 +425,27 @@ def _statuses(status: str | None) -> frozenset[Status]:
     return frozenset({Status(one_of("status", status, [*Status, "open"]))})
 
 
-async def _report_activity(
-    ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, group: Callable[[], JobFilter | None]
-) -> T:
-    """Await the work; every ten seconds tell a host that gave a progress token what the jobs of the group do."""
-    if wait_s < PROGRESS_S:
-        return await work
+async def _report_activity(ctx: Context, jobs: Engine, work: Awaitable[T], select: Callable[[], JobFilter | None]) -> T:
+    """Await the work; every PROGRESS_S report to the host what the selected jobs do, if it gave a progress token."""
 
-    async def report() -> None:
-        waited_s, doing = 0.0, str(Status.PENDING)
+    async def report_regularly() -> None:
+        waited_s = 0.0
+        activity = str(Status.PENDING)
         while True:
             await anyio.sleep(PROGRESS_S)
             waited_s += PROGRESS_S
-            with suppress(AgentJobsError):  # the call itself says so if the database cannot be read
-                if (found := group()) is not None:
-                    doing = answers.summarize_activity(await jobs.find_open(found)) or doing
-            await ctx.report_progress(waited_s, message=doing)
+            group = select()
+            if group is not None:
+                with suppress(AgentJobsError):  # the call itself reports a database that cannot be read
+                    activity = answers.summarize_activity(await jobs.find_open(group)) or activity
+            await ctx.report_progress(waited_s, message=activity)
 
     refusal: AgentJobsError | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(report)
+        tasks.start_soon(report_regularly)
         try:
             return await work
-        except AgentJobsError as error:  # would leave the group as a group
+        except AgentJobsError as error:  # the task group would wrap it into an ExceptionGroup
             refusal = error
         finally:
             tasks.cancel_scope.cancel()

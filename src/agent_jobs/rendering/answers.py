@@ -254,7 +254,7 @@ def _suggest_next_step(job: Job, error: Failure) -> str:
 
 def warning_of(job: Job) -> str:
     """Return what a reader must know of an output that upstream did not finish or did not give; else nothing."""
-    if job.status is Status.COMPLETED and job.output is None and (job.turn.hollow or job.usage is not None):
+    if _is_empty_success(job):
         return EMPTY
     text = output_text(job)
     if text and text == job.turn.partial and _is_cut(job):
@@ -262,6 +262,12 @@ def warning_of(job: Job) -> str:
     if "sandbox:/" in text:
         return SANDBOX
     return ""
+
+
+def _is_empty_success(job: Job) -> bool:
+    if job.status is not Status.COMPLETED or job.output is not None:
+        return False
+    return job.turn.hollow > 0 or job.usage is not None
 
 
 def _is_cut(job: Job) -> bool:

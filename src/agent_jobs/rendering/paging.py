@@ -6,6 +6,7 @@ Offsets and sizes are bytes of UTF-8.
 import json
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,6 +15,7 @@ T = TypeVar("T")
 OUTPUT_BYTES = 24_000
 #: By the beginning of the client's name: hosts that cut 23.5 KB in the middle, or showed it as a file.
 SMALLER_OUTPUT_BYTES = {"codex": 9_000, "copilot-cli": 9_000}
+MAX_CACHED_CLIENTS = 256  # a server on stdio has one client
 #: Any character takes at most this many bytes as JSON, with its quotes, so every page has at least one.
 MIN_PAGE_BYTES = 8
 #: The longest character in UTF-8.
@@ -50,6 +52,7 @@ def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
     return part, offset + len(part.encode())
 
 
+@lru_cache(MAX_CACHED_CLIENTS)
 def page_cap_bytes(client: str) -> int:
     """Return how much of an output a client of this name shows uncut, in bytes of JSON."""
     name = client.strip().lower().replace(" ", "-").replace("_", "-")

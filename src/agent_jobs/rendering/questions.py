@@ -1,6 +1,6 @@
 """Renders the open calls of a job for its model, and a call for the person who approves it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agent_jobs.jobs.job import Call, Job
 from agent_jobs.rendering.answers import LIST_TITLE_CHARS, Answer, drop_empty
@@ -21,21 +21,33 @@ def render_questions(
 
     `dialog` says that a poll asks the user directly; `note`, what became of an answer that the user gave before.
     """
-    next_steps = _describe_replies(job, calls, may_approve=may_approve, dialog=dialog)
-    count = min(len(calls), MAX_CALLS)
+    replies = {**_describe_replies(job, calls, may_approve=may_approve, dialog=dialog), "note": note}
+    answer: Answer = {}
+    for count, chars in _iterate_sizes(len(calls)):
+        answer = _render_calls(job, calls, count, chars, replies)
+        if size(answer) <= ASKING_BYTES:
+            break
+    return answer
+
+
+def _iterate_sizes(count: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of a number of calls and the characters of their arguments, from the largest to the smallest."""
+    count = min(count, MAX_CALLS)
     chars = ARGUMENT_CHARS
-    while True:
-        needs = [_render_need(call, chars) for call in calls[:count]]
-        answer = {"job_id": job.id, "status": job.status, "more": len(calls) - count or None}
-        if count < len(calls) or any("cut" in need for need in needs):
-            answer["whole"] = f"agent_result job_id={job.id} part=items"
-        answer = drop_empty({**answer, **next_steps, "note": note, "needs": needs})
-        if size(answer) <= ASKING_BYTES or (count, chars) == (1, MIN_ARGUMENT_CHARS):
-            return answer
-        if chars > MIN_ARGUMENT_CHARS:
-            chars = max(MIN_ARGUMENT_CHARS, chars // 2)
-        else:
-            count -= 1
+    yield count, chars
+    while chars > MIN_ARGUMENT_CHARS:
+        chars = max(MIN_ARGUMENT_CHARS, chars // 2)
+        yield count, chars
+    for fewer in range(count - 1, 0, -1):
+        yield fewer, chars
+
+
+def _render_calls(job: Job, calls: Sequence[Call], count: int, chars: int, replies: Answer) -> Answer:
+    needs = [_render_need(call, chars) for call in calls[:count]]
+    answer: Answer = {"job_id": job.id, "status": job.status, "more": len(calls) - count or None}
+    if count < len(calls) or any("cut" in need for need in needs):
+        answer["whole"] = f"agent_result job_id={job.id} part=items"
+    return drop_empty({**answer, **replies, "needs": needs})
 
 
 def _render_need(call: Call, chars: int) -> Answer:

@@ -86,12 +86,8 @@ def redact_request(body: JSON) -> dict[str, Any]:
 
 
 def _hide_blobs_in(value: Any, depth: int) -> Any:
-    if isinstance(value, str):
-        return hide_base64(value)
-    if isinstance(value, float):
-        return finite_or_none(value)
     if not isinstance(value, dict | list):
-        return value
+        return _hide_scalar_blob(value)
     if not depth:
         return TOO_DEEP
     if isinstance(value, list):
@@ -101,6 +97,14 @@ def _hide_blobs_in(value: Any, depth: int) -> Any:
     if fields.get("type") == "image_generation_call":
         blobs = _IMAGE_BLOB_FIELDS
     return {make_writable(name): _hide_blob_field(name, each, blobs, depth - 1) for name, each in fields.items()}
+
+
+def _hide_scalar_blob(value: Any) -> Any:
+    if isinstance(value, str):
+        return hide_base64(value)
+    if isinstance(value, float):
+        return finite_or_none(value)
+    return value
 
 
 def _hide_blob_field(name: str, value: Any, blobs: frozenset[str], depth: int) -> Any:
@@ -130,10 +134,7 @@ def _mask_secret_field(name: str, value: Any, depth: int) -> Any:
 
 def _redact_value(name: str, value: Any, treatment: _Treatment, depth: int) -> Any:
     """Return a value of a request without secrets, prompts and addresses, which its name gives away."""
-    if _SECRET_NAME.search(name):
-        treatment = _Treatment.MASKED
-    elif name in _PROMPT_FIELDS and treatment is _Treatment.PLAIN:
-        treatment = _Treatment.AS_SIZE
+    treatment = _choose_treatment(name, treatment)
     if not isinstance(value, dict | list):
         return _REDACT_SCALAR[treatment](name, value)
     if not depth:
@@ -142,6 +143,15 @@ def _redact_value(name: str, value: Any, treatment: _Treatment, depth: int) -> A
         return [_redact_value("", each, treatment, depth - 1) for each in cast("list[Any]", value)]
     fields = cast("dict[str, Any]", value)
     return {one_line(key, NAME_CHARS): _redact_value(key, each, treatment, depth - 1) for key, each in fields.items()}
+
+
+def _choose_treatment(name: str, inherited: _Treatment) -> _Treatment:
+    """Return the treatment of a field, which has that of the value around it unless its name needs a stricter one."""
+    if _SECRET_NAME.search(name):
+        return _Treatment.MASKED
+    if name in _PROMPT_FIELDS and inherited is _Treatment.PLAIN:
+        return _Treatment.AS_SIZE
+    return inherited
 
 
 def _redact_plain(name: str, value: Any) -> Any:
