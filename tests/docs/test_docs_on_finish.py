@@ -121,7 +121,7 @@ async def test_the_desktop_notification_is_shown_by_the_setting_of_the_page(
     assert json.loads(shown.read_text())[-1].startswith("hello")
 
 
-def test_on_macos_the_words_are_handed_to_the_script_and_are_no_part_of_it(home: Home) -> None:
+def test_the_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
     script, shown = home.script("A desktop notification", "job-done"), home.stand_in("osascript")
     as_if = f"import sys; sys.platform = 'darwin'; exec(open({str(script)!r}).read())"
     told = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
@@ -132,7 +132,7 @@ def test_on_macos_the_words_are_handed_to_the_script_and_are_no_part_of_it(home:
     assert called[-2:] == ["agent-jobs: failed", '" & quit']
 
 
-async def test_the_chat_is_told(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
+async def test_the_chat_gets_the_message(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
     home.script("A chat webhook", "tell-chat")
     setting = home.environment(AGENT_JOBS_ON_FINISH="~/bin/tell-chat", CHAT_WEBHOOK=chat.url)
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
@@ -148,7 +148,7 @@ async def test_the_chat_is_told(tmp_path: Path, upstream: RunningServer, home: H
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example is one of curl")
-async def test_a_webhook_takes_the_job_as_it_is(
+async def test_a_webhook_gets_the_job_unchanged(
     tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat
 ) -> None:
     setting = home.environment(AGENT_JOBS_ON_FINISH=SETTINGS[1], JOB_WEBHOOK=chat.url)
@@ -167,7 +167,7 @@ def priced(settings: Settings, tmp_path: Path) -> Settings:
     return replace(settings, prices=tmp_path / "prices.toml")
 
 
-async def test_every_field_is_told_and_no_other(priced: Settings, tmp_path: Path) -> None:
+async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_path: Path) -> None:
     (tmp_path / "ear").mkdir()
     ear = Ear(tmp_path / "ear")
     rows = [row.split("|")[1] for row in section("What it is told").splitlines() if row.startswith("| `")]

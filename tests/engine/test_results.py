@@ -128,7 +128,7 @@ async def test_the_offsets_of_an_outline_lead_to_its_headings(settings: Settings
     assert [page.startswith(start) for page, start in zip(read, starts, strict=True)] == [True] * 4
 
 
-async def test_sources_are_told_once_each_the_cited_ones_first_and_by_pages(settings: Settings) -> None:
+async def test_sources_come_once_the_cited_ones_first_and_by_pages(settings: Settings) -> None:
     async with hosting(settings) as host:
         answer = await done(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
         found = [entry for page in await pages(host, answer["job_id"], 700, "sources") for entry in page]
@@ -140,7 +140,7 @@ async def test_sources_are_told_once_each_the_cited_ones_first_and_by_pages(sett
     assert found[-1]["cited"] == 0
 
 
-async def test_items_tell_what_was_done_and_hold_no_picture(settings: Settings) -> None:
+async def test_items_list_the_steps_and_hold_no_picture(settings: Settings) -> None:
     tools = [{"type": "web_search"}, {"type": "image_generation"}, {"type": "code_interpreter"}]
     async with hosting(settings) as host:
         answer = await done(
@@ -168,7 +168,7 @@ async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Se
     assert nothing == {"job_id": without["job_id"], "reasoning": ""}
 
 
-async def test_usage_is_what_upstream_counted_and_empty_where_it_did_not(settings: Settings) -> None:
+async def test_usage_is_the_count_of_upstream_or_empty(settings: Settings) -> None:
     counts = {"input_tokens": 1000, "output_tokens": 500, "output_tokens_details": {"reasoning_tokens": 400}}
     async with hosting(settings) as host:
         counted = await done(host, usage=counts)
@@ -181,7 +181,7 @@ async def test_usage_is_what_upstream_counted_and_empty_where_it_did_not(setting
     assert nothing == {}
 
 
-async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
+async def test_meta_shows_how_a_job_was_sent_without_its_prompt_and_keeps_its_size(
     settings: Settings, upstream: RunningServer
 ) -> None:
     words = "No stream in the background here. " * 14
@@ -203,7 +203,7 @@ async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
     assert small["meta"]["response_id"] == started["response_id"]
 
 
-async def test_what_was_written_so_far_is_read_while_the_job_runs_and_nothing_else_is(settings: Settings) -> None:
+async def test_only_the_partial_text_and_reasoning_of_a_running_job_can_be_read(settings: Settings) -> None:
     async with hosting(settings) as host:
         script = {"end": "never", "length": 4_000, "duration_s": 2, "reasoning": 3}
         started = await host.start(emulate=script, options={"reasoning_summary": "auto"})
@@ -226,7 +226,7 @@ async def test_what_was_written_so_far_is_read_while_the_job_runs_and_nothing_el
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_every_part_of_every_end_is_an_answer_of_its_size(settings: Settings, part: str) -> None:
+async def test_every_part_of_every_outcome_keeps_its_size(settings: Settings, part: str) -> None:
     async with hosting(settings) as host:
         for end in ("completed", "failed", "incomplete", "refusal"):
             answer = await done(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
@@ -272,7 +272,7 @@ def on_disk(folder: Path) -> dict[str, str]:
     return {path.name: path.read_bytes().decode() for path in folder.iterdir() if path.is_file()}
 
 
-async def test_a_title_of_the_widest_letters_is_a_name_that_the_disk_takes(settings: Settings, tmp_path: Path) -> None:
+async def test_a_title_of_the_widest_letters_makes_a_valid_file_name(settings: Settings, tmp_path: Path) -> None:
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
         started = await host.start("𝔘" * 300, emulate={"duration_s": 1})
         answer = await host.end(started["job_id"])
@@ -320,7 +320,7 @@ async def test_an_answer_by_a_schema_is_json_that_fits_it(settings: Settings, js
         ("", "not JSON"),
     ],
 )
-async def test_an_answer_that_does_not_fit_its_schema_is_told(settings: Settings, text: str, why: str) -> None:
+async def test_an_answer_that_does_not_match_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
     async with hosting(settings) as host:
         answer = await done(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
     assert answer["status"] == "completed"
@@ -335,7 +335,7 @@ async def test_an_answer_that_was_cut_is_not_blamed_on_its_schema(settings: Sett
     assert "invalid" not in answer
 
 
-async def test_a_schema_that_cannot_be_strict_is_refused_where_strict_was_asked_for(
+async def test_a_schema_that_cannot_be_strict_is_refused_if_strict_is_requested(
     settings: Settings, upstream: RunningServer
 ) -> None:
     schema = {"schema": {**LAKE, "required": ["name"]}, "strict": True}
@@ -372,7 +372,7 @@ async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_pat
     assert "job_id" in started
 
 
-async def test_where_nothing_can_be_opened_the_prompts_are_ours(settings: Settings, tmp_path: Path) -> None:
+async def test_our_presets_are_the_prompts_if_the_engine_cannot_open(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "presets.toml").write_text("[broken")
     async with hosting(replace(settings, presets=tmp_path / "presets.toml")) as host:
         listed = [prompt.name for prompt in (await host.client.list_prompts()).prompts]

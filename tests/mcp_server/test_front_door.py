@@ -132,7 +132,7 @@ CAPABILITIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CAPABILITIES)
-async def test_what_a_host_can_do_changes_no_answer(name: str) -> None:
+async def test_capabilities_of_a_host_change_no_answer(name: str) -> None:
     capabilities = {name: CAPABILITIES[name]}
     assert await compared(initialize(capabilities=capabilities), INITIALIZED, request(2, "tools/list")) == 2
     opened = enveloped(1, "server/discover", **{f"{PREFIX}clientCapabilities": capabilities})
@@ -206,7 +206,7 @@ clients = st.dictionaries(st.sampled_from(["name", "version", "title", "websiteU
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(capabilities=capabilities, client=clients | st.just({"name": "x", "version": "1"}))
-def test_whatever_a_host_says_of_itself_gets_the_answers_of_the_sdk(
+def test_every_description_of_a_host_gets_the_answers_of_the_sdk(
     capabilities: dict[str, Any], client: dict[str, Any]
 ) -> None:
     opened = initialize(capabilities=capabilities, clientInfo=client)

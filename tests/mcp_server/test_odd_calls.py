@@ -48,7 +48,7 @@ MEANT = {
 }
 
 
-async def test_a_function_that_no_one_declared_is_answered_with_those_that_there_are(host: Host, log: Path) -> None:
+async def test_an_undeclared_function_is_answered_with_the_declared_ones(host: Host, log: Path) -> None:
     job_id = await started(host, calling([call(name, n=1) for name in MEANT]))
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
@@ -58,7 +58,7 @@ async def test_a_function_that_no_one_declared_is_answered_with_those_that_there
         assert (f"Did you mean '{meant}'?" in told) is (meant is not None), name
 
 
-async def test_the_good_calls_beside_a_function_that_no_one_declared_are_made(host: Host, log: Path) -> None:
+async def test_valid_calls_beside_an_undeclared_function_are_made(host: Host, log: Path) -> None:
     job_id = await started(host, calling([call("nothing"), call("ledger__write", n=1), call("ledger__read", n=2)]))
     assert (await host.end(job_id))["output"] == "the end"
     first, *others = await outputs(host, job_id)
@@ -82,7 +82,7 @@ async def test_only_the_callers_own_functions_are_waited_for(host: Host, log: Pa
 
 
 @pytest.mark.parametrize("tools", [[], [SHOP]], ids=["no functions", "a function of the caller"])
-async def test_a_job_that_asks_only_for_what_is_not_there_waits_for_no_one(
+async def test_a_job_that_calls_only_undeclared_functions_does_not_wait(
     host: Host, tools: list[dict[str, Any]]
 ) -> None:
     job_id = (await host.start(emulate=calling([call("lookup")]), options={"tools": tools}))["job_id"]
@@ -91,7 +91,7 @@ async def test_a_job_that_asks_only_for_what_is_not_there_waits_for_no_one(
     assert ("shop" in told) is bool(tools)
 
 
-async def test_a_function_that_is_not_there_is_asked_for_within_the_bounds(host: Host) -> None:
+async def test_calls_of_an_undeclared_function_stay_within_the_limits(host: Host) -> None:
     turns = [[call("nothing", n=n)] for n in range(25)]
     ended = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0)))
     assert ended["error"]["code"] == "max_turns"
@@ -99,7 +99,9 @@ async def test_a_function_that_is_not_there_is_asked_for_within_the_bounds(host:
     assert ended["error"]["code"] == "max_tool_calls"
 
 
-async def test_a_made_up_name_is_told_again_in_a_form_that_the_api_takes(host: Host, upstream: RunningServer) -> None:
+async def test_an_invented_name_is_sent_back_in_a_form_that_the_api_accepts(
+    host: Host, upstream: RunningServer
+) -> None:
     script = calling([call("files.read all")], faults=[{"ignore_background": True}])
     assert (await host.end(await started(host, script)))["output"] == "the end"
     assert [item["name"] for item in inputs(upstream) if item["type"] == "function_call"] == ["files_read_all"]
@@ -121,7 +123,7 @@ WRITE_1, WRITE_2, READ_1 = call("ledger__write", n=1), call("ledger__write", n=2
         ([WRITE_1, call("nothing")], ["a", "a"], False),
     ],
 )
-async def test_each_call_is_made_whatever_its_id_and_each_answer_goes_up_with_its_call(
+async def test_calls_with_any_ids_are_made_and_answered_with_their_calls(
     host: Host, log: Path, upstream: RunningServer, calls: list[dict[str, Any]], ids: list[object], held: bool
 ) -> None:
     faults = [{"ignore_background": True}] if held else []
@@ -234,7 +236,7 @@ async def ended_with_open_calls(host: Host, how: str) -> str:
     ("how", "second"),
     [("cancelled", "write 2"), ("failed", "This call was not made: the job ended failed before that.")],
 )
-async def test_a_follow_up_of_a_job_that_ended_amid_its_calls_has_what_they_brought(
+async def test_a_follow_up_of_a_job_that_finished_amid_its_calls_has_their_answers(
     host: Host, upstream: RunningServer, how: str, second: str
 ) -> None:
     first = await ended_with_open_calls(host, how)
@@ -244,7 +246,7 @@ async def test_a_follow_up_of_a_job_that_ended_amid_its_calls_has_what_they_brou
     assert notes == ["write 1", second, f"This call was not made: the job ended {how} before that."]
 
 
-async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_what_was_there_before_it(
+async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turns(
     host: Host, upstream: RunningServer
 ) -> None:
     script = calling([WRITE_1])
@@ -256,7 +258,7 @@ async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_what_was_there_b
     assert [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"] == ["write 1"]
 
 
-async def test_what_cannot_be_gone_on_from_says_why(host: Host) -> None:
+async def test_a_job_that_cannot_be_continued_says_why(host: Host) -> None:
     first = (await host.start(emulate=calling([call("shop")]), options={"tools": [SHOP]}))["job_id"]
     assert (await host.end(first))["status"] == "input_required"
     sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)

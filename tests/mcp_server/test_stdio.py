@@ -178,7 +178,7 @@ async def test_a_server_killed_before_the_first_byte_of_the_post_costs_nothing(t
         assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_server_killed_before_the_id_came_leaves_a_job_that_says_so_and_can_be_adopted(
+async def test_a_server_killed_before_the_id_arrived_leaves_an_unconfirmed_job_that_can_be_adopted(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -232,7 +232,7 @@ def test_neither_key_nor_prompt_nor_output_is_logged(tmp_path: Path, upstream: R
     ],
     ids=["no key", "bad address", "bad number", "no folder"],
 )
-def test_whatever_is_set_wrong_the_server_stays_up_and_its_tools_say_what_to_set(
+def test_a_server_with_wrong_settings_stays_up_and_its_tools_say_what_to_set(
     tmp_path: Path, environment: dict[str, str], told: str
 ) -> None:
     base_url = environment.pop("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")

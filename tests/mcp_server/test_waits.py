@@ -148,7 +148,7 @@ async def test_a_host_that_cuts_calls_loses_one_poll_at_most_and_reads_the_resul
     ],
     ids=[*WIRES, "long poll", "start", "starts"],
 )
-async def test_a_cut_call_teaches_all_later_ones(
+async def test_a_cut_call_shortens_all_later_ones(
     settings: Settings, wire: str, tool: str, arguments: dict[str, Any]
 ) -> None:
     clock = Cutting.at(20)
@@ -167,7 +167,7 @@ async def test_a_cut_call_teaches_all_later_ones(
         await host.call("agent_cancel", job_ids=[row["job_id"] for row in open_jobs["jobs"]])
 
 
-async def test_what_was_set_and_what_is_known_of_a_host_give_way_to_what_it_does(settings: Settings) -> None:
+async def test_a_learned_limit_overrides_the_setting_and_the_table(settings: Settings) -> None:
     waits = WaitLimits(300)
     waits.learn_limit("codex-mcp-client", 60)
     assert waits.limit_s("codex-mcp-client") == 48
@@ -185,7 +185,7 @@ async def test_what_was_set_and_what_is_known_of_a_host_give_way_to_what_it_does
 
 
 @pytest.mark.parametrize("end", ["the host leaves", "the process ends"])
-async def test_a_connection_that_ends_in_mid_poll_teaches_nothing(settings: Settings, end: str) -> None:
+async def test_a_connection_that_closes_during_a_poll_sets_no_limit(settings: Settings, end: str) -> None:
     clock = Cutting.at(20)
     client = Implementation(name="someone", version="1")
     start: dict[str, Any] = {"prompt": scripted("long work", ENDLESS), "wait_s": 0}
@@ -251,7 +251,7 @@ async def test_a_start_answers_before_any_host_that_was_seen_cuts_it(
         (MODERN, "agent_start", 2),
     ],
 )
-async def test_progress_says_what_the_jobs_do(
+async def test_progress_shows_the_activity_of_the_jobs(
     settings: Settings, wire: str, tool: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tools, "PROGRESS_S", 0.05)
@@ -281,7 +281,7 @@ async def test_progress_says_what_the_jobs_do(
 
 
 @pytest.mark.parametrize(("wait_s", "noted"), [(None, True), (120, False)])
-async def test_claude_code_is_told_that_a_long_poll_goes_on_in_the_background(
+async def test_claude_code_learns_that_a_long_poll_may_go_to_the_background(
     settings: Settings, wait_s: float | None, noted: bool
 ) -> None:
     async with connected(replace(settings, max_wait_s=wait_s), Cutting.at(2000), client="claude-code") as host:
@@ -302,7 +302,7 @@ async def test_claude_code_is_told_that_a_long_poll_goes_on_in_the_background(
     )
 
 
-async def test_other_hosts_are_not_told_of_a_background(settings: Settings) -> None:
+async def test_other_hosts_get_no_note_about_a_background(settings: Settings) -> None:
     async with hosting(settings, client_info=Implementation(name="codex-mcp-client", version="1")) as host:
         started = await host.start(emulate=ENDLESS)
         assert started["next"] == f"agent_poll job_id={started['job_id']}"

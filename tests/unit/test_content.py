@@ -71,11 +71,11 @@ BASE64 = base64.b64encode(PICTURE).decode()
 # Outline.
 
 
-def test_half_a_surrogate_pair_in_a_heading_is_told_as_a_question_mark():
+def test_half_a_surrogate_pair_in_a_heading_becomes_a_question_mark():
     assert find_headings("a\ud83d\n# b\udc00") == [{"offset": 3, "level": 1, "title": "b?"}]
 
 
-def test_the_outline_is_of_headings_outside_code_and_its_offsets_are_where_they_begin():
+def test_the_outline_has_the_headings_outside_code_with_their_offsets():
     text = "\n".join(
         [
             "Vorwort über 長い",
@@ -207,7 +207,7 @@ def output_of(*output: ResponseOutputItem) -> list[dict[str, Any]]:
     return a_response(*output)["output"]
 
 
-def test_sources_are_told_once_the_cited_ones_first_without_who_sent_the_reader():
+def test_sources_come_once_the_cited_ones_first_without_tracking_parameters():
     output = output_of(
         a_search("tea", "https://seen.example/?utm_source=openai", "https://B.example:443/x", "https://a.example/?q=1"),
         a_message(
@@ -233,12 +233,12 @@ def test_sources_are_told_once_the_cited_ones_first_without_who_sent_the_reader(
 
 
 @pytest.mark.parametrize("url", ["https://[broken", "https://app.example/#/a", "not a url", "https://x.example/?a=&b"])
-def test_an_address_of_any_kind_is_a_source_as_it_stands(url: str):
+def test_an_address_of_any_kind_is_an_unchanged_source(url: str):
     other = "https://app.example/#/b"
     assert [source["url"] for source in find_sources(output_of(a_search("q", url, url, other)))] == [url, other]
 
 
-def test_an_address_that_is_a_picture_is_none():
+def test_a_data_url_is_no_source():
     assert find_sources(output_of(a_search("q", "data:image/png;base64," + BASE64))) == []
 
 
@@ -376,20 +376,20 @@ def test_each_item_says_in_one_entry_what_it_did():
     ]
 
 
-def test_an_item_of_a_kind_we_do_not_know_is_told_by_what_we_know_of_it():
+def test_an_item_of_an_unknown_type_has_the_fields_that_are_known():
     assert list_items([{"type": "dream_call", "name": "n", "output": {"text": "t"}}, {}, "no item", None]) == [
         {"type": "dream_call", "name": "n", "output": "t"},
         {"type": "unknown"},
     ]
 
 
-def test_a_refusal_is_told():
+def test_a_refusal_has_its_text():
     refusal = ResponseOutputRefusal(type="refusal", refusal="No.")
     message = ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[refusal])
     assert list_items(output_of(message)) == [{"type": "message", "status": "completed", "text": "No."}]
 
 
-def test_the_reasoning_is_its_summaries_and_where_there_are_none_what_the_server_shows():
+def test_the_reasoning_is_its_summaries_or_else_its_content():
     plain = ResponseReasoningItem(
         id="rs", type="reasoning", summary=[], content=[Content(type="reasoning_text", text="Hm.")]
     )
@@ -397,7 +397,7 @@ def test_the_reasoning_is_its_summaries_and_where_there_are_none_what_the_server
     assert join_reasoning(output_of(a_message("text"))) == ""
 
 
-def test_files_are_told_by_descriptors_and_a_picture_is_saved_byte_for_byte():
+def test_files_have_descriptors_and_a_picture_is_saved_byte_for_byte():
     output = output_of(IMAGE, CODE, a_message("t", WROTE, NOTES, WROTE, AnnotationFilePath(
         type="file_path", file_id="file_2", index=1)))  # fmt: skip
     assert list_files(output) == [
@@ -411,12 +411,12 @@ def test_files_are_told_by_descriptors_and_a_picture_is_saved_byte_for_byte():
 
 
 @pytest.mark.parametrize("result", ["data:image/png;base64," + BASE64, BASE64[:80] + "\n" + BASE64[80:]])
-def test_a_picture_is_read_however_the_server_wraps_it(result: str):
+def test_a_picture_is_read_in_every_wrapping_of_a_server(result: str):
     assert decode_image({"type": "image_generation_call", "result": result}) == PICTURE
 
 
 @pytest.mark.parametrize("result", [None, "", 7, ["x"], "no base64!", "長", "\ud83d", "AAAAA"])
-def test_what_is_no_picture_is_none(result: Any):
+def test_an_invalid_picture_is_none(result: Any):
     item = {"type": "image_generation_call", "result": result}
     assert decode_image(item) is None
     assert list_files([item]) == []
@@ -438,7 +438,7 @@ def test_a_response_without_blobs_is_the_response_with_notes_of_their_sizes():
     assert bare == response
 
 
-def test_a_secret_that_a_server_echoes_is_not_told():
+def test_a_secret_that_a_server_echoes_is_masked():
     tool = {"type": "mcp", "server_url": "https://a.example", "headers": {"X-Key": "SECRET"}, "authorization": "SECRET"}
     masked = {**tool, "headers": {"X-Key": "***"}, "authorization": "***"}
     assert hide_blobs({"id": "resp_1", "tools": [tool]}) == {"id": "resp_1", "tools": [masked]}
@@ -485,7 +485,7 @@ def told_of(value: Any) -> list[Any]:
 
 @settings(deadline=None)
 @given(values)
-def test_whatever_json_came_it_is_told_without_an_exception_in_json_that_can_be_sent(value: Any):
+def test_any_json_is_rendered_as_json_without_an_exception(value: Any):
     for answer in told_of(value):
         json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
         assert BASE64 not in json.dumps(answer)
@@ -510,7 +510,7 @@ def test_an_entry_is_bounded_and_a_request_is_too(output: list[Any]):
 
 
 @pytest.mark.parametrize("wrap", ["list", *KINDS])
-def test_what_is_nested_too_deep_is_cut_and_not_followed(wrap: str):
+def test_json_that_is_nested_too_deep_is_cut(wrap: str):
     deep: Any = "bottom"
     for _ in range(2_000):
         deep = [deep] if wrap == "list" else {"content": deep, "type": wrap}
@@ -527,7 +527,7 @@ def test_a_hostile_text_is_searched_for_base64_in_a_moment(text: str):
 # Requests.
 
 
-def test_of_a_request_the_prompt_the_files_and_the_secrets_are_not_shown():
+def test_a_shown_request_hides_the_prompt_the_files_and_the_secrets():
     body = {
         "model": "gpt-6.1-sol",
         "background": True,
@@ -595,7 +595,7 @@ def test_of_a_request_the_prompt_the_files_and_the_secrets_are_not_shown():
     }
 
 
-def test_a_prompt_is_told_by_its_size_in_bytes():
+def test_a_prompt_is_shown_as_its_size_in_bytes():
     assert redact_request({"input": "長い"}) == {"input": "[6 bytes]"}
 
 
@@ -616,7 +616,7 @@ def a_job(text: str = "text", **changes: Any) -> Job:
     return replace(job, **changes)
 
 
-def test_the_file_of_a_result_tells_what_it_is_then_the_text_then_its_sources():
+def test_the_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
     text = '# Tea\n\nIt is "hot". 🫖\n'
     usage = ResponseUsage(
         input_tokens=1_200,
@@ -654,7 +654,7 @@ def test_the_file_of_a_result_tells_what_it_is_then_the_text_then_its_sources():
     )
 
 
-def test_a_title_cannot_end_what_stands_in_front():
+def test_a_title_cannot_close_the_front_matter():
     told = render_markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
     assert told.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
     assert 'error: "code: two lines"' in told.splitlines()
@@ -667,5 +667,5 @@ def test_a_job_without_a_text_has_a_file_too(job: Job):
 
 
 @given(st.text())
-def test_the_text_stands_in_its_file_unchanged(text: str):
+def test_the_file_has_the_text_unchanged(text: str):
     assert render_markdown(a_job(text)).endswith(f"---\n\n{text}\n" if text else "---\n")

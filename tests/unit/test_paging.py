@@ -52,7 +52,7 @@ def test_pages_of_any_text_and_any_size_put_together_are_the_text(text: str, lim
 
 
 @given(texts, st.integers(-5, 60))
-def test_the_smallest_pages_still_get_on(text: str, limit_bytes: int):
+def test_the_smallest_pages_still_advance(text: str, limit_bytes: int):
     pages_of(text, max(8, limit_bytes))
     assert page(text, 3, min(8, limit_bytes)) == page(text, 3, 8)
 
@@ -65,7 +65,7 @@ def test_long_texts_are_read_in_pages_that_are_at_least_half_full(piece: str, ch
     assert len(pages_of(text, limit_bytes)) <= 2 + 2 * size(text) / limit_bytes
 
 
-def test_a_page_ends_with_a_paragraph_a_line_a_sentence_or_a_word_where_one_ends_in_its_second_half():
+def test_a_page_ends_after_a_paragraph_line_sentence_or_word_in_its_second_half():
     def cut(text: str) -> str:
         return page(text + "z" * 200, 0, 102)[0]
 
@@ -97,7 +97,7 @@ def test_a_page_from_the_middle_of_a_character_begins_with_that_character(offset
     assert bool(part) == (start < len(MIXED.encode()))
 
 
-def test_half_a_surrogate_pair_is_told_as_a_question_mark():
+def test_half_a_surrogate_pair_becomes_a_question_mark():
     assert page("a\ud83d\nb", 0, 100) == ("a?\nb", None)
 
 

@@ -33,7 +33,7 @@ def size(answer: object) -> int:
 # A job that goes on.
 
 
-def test_a_start_says_the_ids_and_how_to_go_on():
+def test_a_start_has_the_ids_and_the_next_step():
     assert render_start(a_job(Status.QUEUED, response_id="resp_abc"), NOW) == {
         "job_id": ID,
         "response_id": "resp_abc",
@@ -43,11 +43,11 @@ def test_a_start_says_the_ids_and_how_to_go_on():
     }
 
 
-def test_a_start_without_an_id_yet_says_so_by_leaving_it_out():
+def test_a_start_leaves_out_an_unknown_id():
     assert "response_id" not in render_start(a_job(Status.STARTING, response_id=None), NOW)
 
 
-def test_a_running_job_tells_its_age_and_what_it_does():
+def test_a_running_job_has_its_age_and_activity():
     assert render_job(a_job(activity="12 searches; writing"), NOW + 95) == {
         "job_id": ID,
         "status": "in_progress",
@@ -58,17 +58,17 @@ def test_a_running_job_tells_its_age_and_what_it_does():
     }
 
 
-def test_a_cancel_that_is_not_confirmed_says_so():
+def test_an_unconfirmed_cancel_says_so():
     assert render_job(a_job(cancel_requested_at=NOW), NOW)["cancel_requested"] is True
     assert "cancel_requested" not in render_job(a_job(), NOW)
 
 
-def test_only_a_job_that_nobody_follows_says_how_it_is_observed():
+def test_only_a_polled_job_says_how_it_is_observed():
     assert render_job(a_job(observed_by="polling"), NOW)["observed_by"] == "polling"
     assert "observed_by" not in render_job(a_job(observed_by="following"), NOW)
 
 
-def test_advice_comes_only_when_it_is_asked_for():
+def test_advice_comes_only_on_request():
     assert "advice" not in render_job(a_job(), NOW)
     assert "End your turn" in render_job(a_job(), NOW, advise=True)["advice"]
 
@@ -83,7 +83,7 @@ def test_an_activity_that_is_too_long_is_cut_and_marked():
     assert activity.endswith("…")
 
 
-def test_an_id_that_nobody_would_read_is_left_out():
+def test_a_very_long_id_is_left_out():
     assert "response_id" not in render_start(a_job(response_id="resp_" + "x" * 421), NOW)
 
 
@@ -101,7 +101,7 @@ ages = st.floats(-1e4, 30 * 24 * 3600)
 
 @settings(max_examples=300)
 @given(running_jobs, ages)
-def test_a_job_that_goes_on_is_told_in_few_bytes(job: Job, age_s: float):
+def test_an_unfinished_job_takes_few_bytes(job: Job, age_s: float):
     now = NOW + age_s
     assert size(render_start(job, now)) <= 240
     assert size(render_job(job, now)) <= (240 if job.observed_by == "polling" else 200)
@@ -109,7 +109,7 @@ def test_a_job_that_goes_on_is_told_in_few_bytes(job: Job, age_s: float):
 
 
 @given(running_jobs, ages)
-def test_an_answer_holds_nothing_unknown_and_always_says_how_to_go_on(job: Job, age_s: float):
+def test_an_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float):
     for answer in (
         render_start(job, NOW + age_s),
         render_job(job, NOW + age_s),
@@ -125,7 +125,7 @@ def test_an_answer_holds_nothing_unknown_and_always_says_how_to_go_on(job: Job, 
 # A job that is over.
 
 
-def test_a_result_is_told_whole():
+def test_a_short_result_comes_in_full():
     job = completed("The answer.")
     answer = {"job_id": ID, "status": "completed", "output": "The answer."}
     assert render_finished_job(job) == render_job(job, NOW) == render_start(job, NOW) == answer
@@ -141,7 +141,7 @@ def test_a_result_is_told_whole():
         replace(completed("text"), cost_usd=0.4, context="rebuilt", result_path="/results/a.md"),
     ],
 )
-def test_an_output_stands_last_whatever_is_said_with_it(job: Job):
+def test_an_output_stands_last_with_every_other_field(job: Job):
     for answer in (render_finished_job(job), render_job(job, NOW, note="NOTE"), render_start(job, NOW, duplicate=True)):
         assert [*answer][:2] == ["job_id", "status"]
         assert [*answer][-1] == "output"
@@ -153,12 +153,12 @@ def test_a_result_without_a_text_is_an_empty_one(job: Job):
     assert render_finished_job(job) == {"job_id": ID, "status": "completed", "output": ""}
 
 
-def test_what_was_cancelled_says_no_more_than_that():
+def test_a_cancelled_job_has_only_its_status():
     assert render_finished_job(a_job(Status.CANCELLED)) == {"job_id": ID, "status": "cancelled"}
 
 
 @pytest.mark.parametrize("status", [Status.CANCELLED, Status.INCOMPLETE, Status.FAILED])
-def test_an_output_that_came_all_the_same_is_shown(status: Status):
+def test_the_output_of_an_unfinished_response_is_shown(status: Status):
     error = None if status is Status.CANCELLED else Failure("max_output_tokens", "cut")
     assert render_finished_job(a_job(status, error=error, output=Output("half", {})))["output"] == "half"
 
@@ -179,7 +179,7 @@ def test_an_output_that_came_all_the_same_is_shown(status: Status):
         (Status.INCOMPLETE, "content_filter", "output has what arrived"),
     ],
 )
-def test_every_failure_says_what_to_do_next(status: Status, code: str, hint: str):
+def test_every_failure_has_a_next_step(status: Status, code: str, hint: str):
     answer = render_finished_job(a_job(status, error=Failure(code, "why")))
     assert (answer["error"]["code"], answer["error"]["message"]) == (code, "why")
     assert hint in answer["next"]
@@ -187,7 +187,7 @@ def test_every_failure_says_what_to_do_next(status: Status, code: str, hint: str
     assert "{" not in answer["next"]
 
 
-def test_who_does_not_know_whether_it_runs_is_not_told_to_start_it_again_at_once():
+def test_an_unconfirmed_start_does_not_suggest_an_immediate_restart():
     answer = render_finished_job(a_job(Status.FAILED, error=Failure("start_unconfirmed", "why")))
     assert not answer["next"].startswith("agent_start")
     assert "retryable" not in answer["error"]
@@ -204,7 +204,7 @@ def test_a_long_message_is_cut():
     st.builds(Failure, st.text(), st.text()) | st.none(),
     st.builds(Output, st.text() | st.text(min_size=1).map(lambda text: text * 9_000), st.just({})) | st.none(),
 )
-def test_an_answer_about_an_end_echoes_nothing_and_holds_one_page_at_most(
+def test_a_finished_job_echoes_no_request_and_holds_one_page_at_most(
     status: Status, error: Failure | None, brought: Output | None
 ):
     answer = render_finished_job(a_job(status, error=error, output=brought))
@@ -254,7 +254,7 @@ def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, chara
 
 
 @pytest.mark.parametrize("offset", [0, 5, 10**12, -1])
-def test_beyond_the_end_and_in_nothing_there_is_nothing(offset: int):
+def test_a_page_beyond_the_end_or_of_nothing_is_empty(offset: int):
     assert page_output(completed(""), offset) == {"output": ""}
     assert page_output(completed("ab"), max(offset, 2)) == {"output": ""}
     assert page_output(a_job(Status.CANCELLED), offset) == {"output": ""}

@@ -121,7 +121,7 @@ class PollPacing:
         self._empty_waits: dict[str, int] = {}
 
     def effective_wait_s(self, poll: str, wait_s: float, now: float) -> float:
-        """Return how long a poll waits: one that comes in the first half of its hint is held until its end."""
+        """Return how long a poll waits: one that comes in the first half of its hint waits until the hint is over."""
         if poll not in self._hints:
             return wait_s
         given_at, hint_s = self._hints[poll]

@@ -282,15 +282,16 @@ class Tools:
         if len(state.done) == 1:
             state = replace(state, done=[await jobs.poll(state.done[0].id)])  # with its output
         key = answers.filter_arguments(group)
+        client = _client_name(ctx)
         answer, reported = answers.render_batch(
             state,
             group,
             jobs.now(),
             advise=not state.done and wait_s > 0 and self._pacing.count_empty_wait(key),
-            host_note=self._limits.background_note(_client_name(ctx)),
-            limit_bytes=_page_bytes(ctx),
+            host_note=self._limits.background_note(client),
+            limit_bytes=page_cap_bytes(client),
         )
-        answer = self._limit_hint(ctx, answer)
+        answer = self._limit_hint(client, answer)
         self._record_hint(jobs, key, state, answer)
         jobs.mark_delivered_later(*reported)
         return answer
@@ -314,14 +315,15 @@ class Tools:
 
     def _render_start(self, ctx: Context, jobs: Engine, started: Started) -> Answer:
         self._record_answer(jobs, started.job, waited=False)
+        client = _client_name(ctx)
         answer = answers.render_start(
             started.job,
             jobs.now(),
             duplicate=started.duplicate,
-            host_note=self._limits.background_note(_client_name(ctx)),
-            limit_bytes=_page_bytes(ctx),
+            host_note=self._limits.background_note(client),
+            limit_bytes=page_cap_bytes(client),
         )
-        return self._limit_hint(ctx, answer)
+        return self._limit_hint(client, answer)
 
     async def _render_job(
         self, ctx: Context, jobs: Engine, job: Job, *, waits: bool = False, advise: bool = False, note: str = ""
@@ -336,13 +338,13 @@ class Tools:
         answer = answers.render_job(
             job, jobs.now(), advise=advise, note=note, host_note=host_note, limit_bytes=page_cap_bytes(client)
         )
-        return self._limit_hint(ctx, answer)
+        return self._limit_hint(client, answer)
 
-    def _limit_hint(self, ctx: Context, answer: Answer) -> Answer:
+    def _limit_hint(self, client: str, answer: Answer) -> Answer:
         """Return the answer with a hint that is no longer than the client lets a call wait."""
         if "next_poll_ms" not in answer:
             return answer
-        return answer | {"next_poll_ms": self._limits.hint_ms(_client_name(ctx), answer["next_poll_ms"])}
+        return answer | {"next_poll_ms": self._limits.hint_ms(client, answer["next_poll_ms"])}
 
     async def _await_engine(
         self, ctx: Context, jobs: Engine, work: Awaitable[T], wait_s: float, select: Callable[[], JobFilter | None]

@@ -42,7 +42,7 @@ ADVICE = (
 )
 #: The next step after a failure, by its code. After any other failure the request has to change.
 NEXT_STEPS = {
-    "start_unconfirmed": "it may be running and billed: look for metadata job_id={id} in the provider's dashboard "
+    "start_unconfirmed": "it may be running and billed: search the provider's dashboard for metadata job_id={id} "
     "before you start it again with options.allow_duplicate",
     "expired": "agent_start again",
     "deadline_exceeded": "agent_start again with a narrower prompt, or ask the user to raise AGENT_JOBS_JOB_TIMEOUT_S",

@@ -70,5 +70,5 @@ def _format_tokens(usage: Usage | None) -> str | None:
     read = f"{usage.input_tokens} in ({usage.cached_tokens} cached)"
     counts = f"{read}, {usage.output_tokens} out ({usage.reasoning_tokens} reasoning)"
     if usage.partial:
-        return f"{counts}, and more that upstream did not count"
+        return f"{counts}, and more that the provider did not count"
     return counts

@@ -120,7 +120,7 @@ def list_files(output: object) -> list[Entry]:
     """Return a descriptor for each file that a response made besides its text.
 
     An image is `{"type": "image", "id": "ig_...", "media_type": "image/png", "bytes": 5120}`, or has a `url` if
-    upstream keeps it. A file of the code interpreter is a `container_file` or `file` with its ids and its name, or a
+    upstream keeps it. A file of the code interpreter is a `container_file` or `file` with its ids and its name. It is a
     `sandbox_file` if only the text links it.
     """
     return [file for file, _ in list_files_with_data(output)]
