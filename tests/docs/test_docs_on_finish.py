@@ -1,4 +1,4 @@
-"""What docs/on-finish.md says is so: its scripts are run as they stand there."""
+"""The statements of docs/on-finish.md are true, and its scripts run unchanged."""
 
 import json
 import os
@@ -38,12 +38,12 @@ def section(heading: str) -> str:
 
 @dataclass(frozen=True)
 class Home:
-    """A person's home folder with the page's scripts, and programs that only write down how they were called."""
+    """A home folder with the page's scripts, and programs that only record their arguments."""
 
     folder: Path
 
     def script(self, heading: str, name: str) -> Path:
-        """The script of a section, where the section says that it belongs."""
+        """Write the script of a section to the place that the section names, and return its path."""
         assert f"`~/bin/{name}`" in section(heading)
         [text] = re.findall(r"```python\n(.*?)```", section(heading), re.S)
         return self.program(name, text)
@@ -56,7 +56,7 @@ class Home:
         return path
 
     def stand_in(self, name: str) -> Path:
-        """A program that writes its arguments into a file; where that will be."""
+        """Create a program that writes its arguments into a file, and return the path of that file."""
         called = self.folder / f"{name}.called"
         part = f"{called}.part"
         self.program(
@@ -78,7 +78,7 @@ def home(tmp_path: Path) -> Home:
 
 @dataclass(frozen=True)
 class Chat:
-    """A server that takes what is posted to it."""
+    """A server that keeps the bodies that are posted to it."""
 
     url: str
     posted: list[tuple[str | None, dict[str, Any]]] = field(default_factory=list[tuple[str | None, dict[str, Any]]])

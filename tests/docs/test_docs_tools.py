@@ -1,4 +1,4 @@
-"""What docs/tools.md and docs/files.md say is so."""
+"""The statements of docs/tools.md and docs/files.md are true."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def section(heading: str) -> str:
 
 
 def named(heading: str, head: str) -> list[str]:
-    """The names in the first cells of a table, which begins with this head."""
+    """Return the names in the first cells of the table with this head."""
     table = section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
     return [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
 

@@ -1,4 +1,4 @@
-"""What the host's model reads: one copy of each answer, its facts before its long text, and how to go on."""
+"""The host's model reads one copy of each answer, with its facts and the next step before its long text."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from test_asking import asking
 from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 
-#: Calls of every tool, those that are refused too.
+#: Calls of every tool, also refused ones.
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("agent_start", {"prompt": "one", "wait_s": 0}),
     ("agent_start", {"prompts": ["one", "two"]}),
@@ -73,7 +73,7 @@ LONG = "# Costs\n\nThey rise [source](https://example.org/a).\n\n" + "Lorem ipsu
 
 
 async def run(host: Host, text: str = LONG, **more: Any) -> str:
-    """Start a job that is soon over; return its id."""
+    """Start a job that finishes soon; return its id."""
     return (await host.start(emulate={"duration_s": 0.2, "searches": 3, "text": text}, **more))["job_id"]
 
 

@@ -1,4 +1,4 @@
-"""What a job brought, part by part: through the tools, prompts and resources, over the emulated upstream."""
+"""The results of jobs are read in parts through tools, prompts and resources, over the emulated upstream."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from agent_jobs.request.body import our_presets
 from agent_jobs.settings import Settings
 
 PARTS = ("text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial")
-#: What stands around a page: ids, offsets, and where the next one starts.
+#: The fields around a page: ids, offsets, and where the next one starts.
 ENVELOPE_BYTES = 250
 #: Emoji of several code points, flags, CJK, Arabic and Hebrew with marks, quotes and controls that JSON escapes.
 SCRIPTS = '👩‍👩‍👧‍👦 🇩🇪🇫🇷 👍🏽 漢字かな交じり文。한국어 العَرَبِيَّة שָׁלוֹם "quoted" \\ \t e\u0301 \u200f\u202b𝔘\r\n\n'
@@ -46,13 +46,13 @@ def size(answer: dict[str, Any]) -> int:
 
 
 async def done(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
-    """The end of a job that runs this script."""
+    """Return the answer about a finished job that runs this script."""
     started = await host.start(emulate={"duration_s": 1, **emulate}, options=options or {})
     return await host.end(started["job_id"])
 
 
 async def pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> list[Any]:
-    """The pages of a part, read as each answer says."""
+    """Return the pages of a part, each read by the call that the one before names."""
     found: list[Any] = []
     asked: dict[str, Any] = {"job_id": job_id, "part": part}
     while True:

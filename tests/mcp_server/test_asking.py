@@ -1,4 +1,4 @@
-"""Jobs that ask: the person in a dialog of the host, the host's model by agent_reply, and nobody at all."""
+"""Jobs that ask the user in a dialog or the model by agent_reply, and jobs that get no answer."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
 from processes import parameters, serving
-from test_tools import size
+from upstream_log import size
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.questions import ASKING_BYTES
@@ -30,7 +30,7 @@ TWO = [LOOKUP, {"name": "lookup", "arguments": {"word": "two"}}]
 
 @dataclass
 class Person:
-    """Who sits before the host, and does with each question what they mean to."""
+    """The user of a host, who answers each question as intended."""
 
     does: Literal["accept", "decline", "cancel"] = "accept"
     seen: list[str] = field(default_factory=list[str])
@@ -46,7 +46,7 @@ class Person:
 
 
 def answers(upstream: RunningServer) -> list[dict[str, Any]]:
-    """What upstream was given as the input of its newest run."""
+    """Return the input of the newest run at upstream."""
     newest = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"][-1]
     items = httpx2.get(
         f"{upstream.base_url}/responses/{newest['id']}/input_items", headers={"Authorization": "Bearer x"}
@@ -55,7 +55,7 @@ def answers(upstream: RunningServer) -> list[dict[str, Any]]:
 
 
 def script(**emulate: Any) -> dict[str, Any]:
-    """The arguments of a start whose run ends by asking."""
+    """Return the arguments of a start whose run asks for a call."""
     function: dict[str, Any] = {
         "type": "function",
         "name": "lookup",
@@ -67,7 +67,7 @@ def script(**emulate: Any) -> dict[str, Any]:
 
 
 async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
-    """A job that waits, as a host without dialogs is told of it."""
+    """Start a job that asks, and return the answer that a host without dialogs gets."""
     started = await host.start(**script(**emulate))
     return await host.call("agent_poll", job_id=started["job_id"], wait_s=20)
 
@@ -77,7 +77,7 @@ def given(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]
 
 
 def toolbox(settings: Settings, folder: Path) -> Settings:
-    """With a tool server, of which `write` and `hang` wait for an approval and `echo` does not."""
+    """Return settings with a tool server: `write` and `hang` need an approval, `echo` does not."""
     server = Path(__file__).parents[1] / "support" / "tool_server.py"
     path = folder / "toolbox.json"
     entry = {"command": sys.executable, "args": ["-S", str(server)], "timeout_s": 2}
@@ -158,7 +158,7 @@ async def test_a_poll_that_does_not_wait_shows_no_dialog(settings: Settings, mod
 async def test_the_first_answer_counts_when_two_windows_ask_at_once(
     settings: Settings, upstream: RunningServer, mode: str
 ) -> None:
-    """Before 2026-07-28 the other dialog is withdrawn; since then its answer is told to have changed nothing."""
+    """Before 2026-07-28 the other dialog is withdrawn. Later versions note that its answer changed nothing."""
     quick, slow = Person("decline"), Person("accept", may_answer=anyio.Event())
     late: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
@@ -371,7 +371,7 @@ async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_
 
 
 def test_an_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: Path, upstream: RunningServer) -> None:
-    """One process asks and is killed; one without a key takes the answer and is killed; a third goes on."""
+    """One process asks and is killed, one without a key stores the answer and is killed, and a third one continues."""
     with serving(tmp_path, upstream.base_url) as server:
         server.initialize()
         arguments = script(function_calls=[LOOKUP])
@@ -388,7 +388,7 @@ def test_an_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: P
     assert upstream.emulator.counters()["creates"] == 2
 
 
-# Nobody, and what a host is told meanwhile
+# No answer, and the reports to hosts meanwhile
 
 
 async def test_an_unanswered_question_fails_the_job_in_time_even_if_it_is_polled(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Every bad input gets one sentence that says what to do next, and costs nothing."""
+"""Every bad input is answered with the next step, and costs nothing."""
 
 import sqlite3
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Calls that are not quite right: names that no one declared, ids that are missing or used twice."""
+"""Invalid calls of a model: undeclared names, and ids that are missing or used twice."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -11,7 +11,7 @@ import pytest
 from hosts import Host, eventually, hosting
 from test_agent_loop import SHOP, call, calling, given, ledger, lines, log, outputs, started
 from test_follow_ups import KEY
-from test_tools import runs
+from upstream_log import runs
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
@@ -28,12 +28,12 @@ async def host(settings: Settings, log: Path) -> AsyncGenerator[Host]:
 
 
 def inputs(upstream: RunningServer) -> list[dict[str, Any]]:
-    """The items that the newest response was created with, the oldest first."""
+    """Return the input items of the newest response, the oldest first."""
     newest = f"{upstream.base_url}/responses/{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100"
     return httpx2.get(newest, headers=KEY).json()["data"]
 
 
-#: Names that no one declared, and which function they most likely mean.
+#: Undeclared names, and the function that each most likely means.
 MEANT = {
     "read": "ledger__read",
     "LEDGER__READ": "ledger__read",
@@ -219,8 +219,8 @@ async def test_a_follow_up_closes_the_calls_that_a_cut_response_left_open(
     assert prompt["role"] == "user"
 
 
-async def ended_with_open_calls(host: Host, how: str) -> str:
-    """A job that ended before all calls of its second turn were answered."""
+async def finish_with_open_calls(host: Host, how: str) -> str:
+    """Return a job that finished before all calls of its second turn were answered."""
     turns = [[WRITE_1], [WRITE_2, call("shop")]]
     options = {"tools": [SHOP], "max_tool_calls": 2 if how == "failed" else 9}
     job_id = await started(host, calling(*turns), **options)
@@ -239,7 +239,7 @@ async def ended_with_open_calls(host: Host, how: str) -> str:
 async def test_a_follow_up_of_a_job_that_finished_amid_its_calls_has_their_answers(
     host: Host, upstream: RunningServer, how: str, second: str
 ) -> None:
-    first = await ended_with_open_calls(host, how)
+    first = await finish_with_open_calls(host, how)
     follow_up = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
     assert (await host.end(follow_up))["output"] == "on"
     notes = [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"]

@@ -1,4 +1,4 @@
-"""The server as a host runs it: its process, its pipes, its signals and its death."""
+"""The server as a host runs it: its process, pipes and signals, and a kill."""
 
 import signal
 import socket
@@ -19,7 +19,7 @@ from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]
-#: How the SDK's client opens a connection of each era, and the version that it then speaks.
+#: The mode in which the SDK's client opens a connection of each era, and the version that it then speaks.
 ERAS = {"legacy": "2025-11-25", "auto": MODERN}
 TOOLS = ["agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"]
 

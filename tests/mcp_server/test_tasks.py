@@ -38,7 +38,7 @@ from agent_jobs.settings import Settings
 TASKS = "io.modelcontextprotocol/tasks"
 FOREVER: dict[str, Any] = {"duration_s": 0.1, "end": "never"}
 PREFIX = "io.modelcontextprotocol/"
-#: Of a request of 2026-07-28 that declares tasks.
+#: The `_meta` of a request of 2026-07-28 that declares tasks.
 DECLARED: dict[str, Any] = {
     "_meta": {f"{PREFIX}protocolVersion": MODERN, f"{PREFIX}clientCapabilities": {"extensions": {TASKS: {}}}}
 }
@@ -64,7 +64,7 @@ class TaskResult(Result):
 
 
 class TaskHost(ClientExtension):
-    """Declares tasks and keeps what it is given; a test asks for the rest."""
+    """Declares tasks and keeps the created ones; a test fetches their states."""
 
     identifier = TASKS
 
@@ -80,7 +80,7 @@ class TaskHost(ClientExtension):
 
 
 class Tasks:
-    """A host that waits for tasks, and beside it one on the same jobs that knows none."""
+    """A host that waits for tasks, beside a host without tasks on the same jobs."""
 
     def __init__(self, plain: Host, client: Client, extension: TaskHost) -> None:
         self.plain = plain
@@ -111,7 +111,7 @@ class Tasks:
         return await self.once(task_id, lambda task: task["status"] in statuses)
 
     async def once(self, task_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the task once this holds of it."""
+        """Return the task once this condition holds."""
         with anyio.fail_after(30):
             while not holds(task := await self.get(task_id)):  # noqa: ASYNC110  # a host gets no event either
                 await anyio.sleep(0.02)
@@ -503,7 +503,7 @@ async def test_a_task_has_no_dialog_if_the_model_may_approve(settings: Settings)
         assert told["next"].endswith("approve=[...] or deny=[...]")
 
 
-def declared(server: Server, method: str, **params: Any) -> dict[str, Any]:
+def ask_with_tasks(server: Server, method: str, **params: Any) -> dict[str, Any]:
     """Ask as a host of 2026-07-28 that declares tasks."""
     return server.request(method, params | DECLARED)
 
@@ -511,18 +511,18 @@ def declared(server: Server, method: str, **params: Any) -> dict[str, Any]:
 def test_a_task_outlives_its_server(tmp_path: Path, upstream: RunningServer) -> None:
     prompt = scripted("outlive", {"duration_s": 2 * SPEED})
     with serving(tmp_path, upstream.base_url) as server:
-        assert TASKS in declared(server, "server/discover")["capabilities"]["extensions"]
-        task = declared(server, "tools/call", name="agent_start", arguments={"prompt": prompt})
+        assert TASKS in ask_with_tasks(server, "server/discover")["capabilities"]["extensions"]
+        task = ask_with_tasks(server, "tools/call", name="agent_start", arguments={"prompt": prompt})
         assert (task["resultType"], task["status"], task["ttlMs"]) == ("task", "working", None)
         server.process.kill()
         server.process.wait()
     with serving(tmp_path, upstream.base_url) as server:
-        again = declared(server, "tasks/get", taskId=task["taskId"])
+        again = ask_with_tasks(server, "tasks/get", taskId=task["taskId"])
         assert again["taskId"] == task["taskId"]
         assert again["createdAt"] == task["createdAt"]
-        # Several jobs have no common id, so that this poll waits as ever.
-        declared(server, "tools/call", name="agent_poll", arguments={"job_ids": [task["taskId"]]})
-        again = declared(server, "tasks/get", taskId=task["taskId"])
+        # Several jobs have no common id, so this poll waits on the server.
+        ask_with_tasks(server, "tools/call", name="agent_poll", arguments={"job_ids": [task["taskId"]]})
+        again = ask_with_tasks(server, "tasks/get", taskId=task["taskId"])
         assert json.loads(again["result"]["content"][0]["text"])["status"] == "completed"
     assert upstream.emulator.counters()["creates"] == 1
 
@@ -535,8 +535,8 @@ def test_a_user_can_switch_tasks_off(tmp_path: Path, upstream: RunningServer, wh
         ([], {"AGENT_JOBS_TASKS": "never"}) if where == "environment" else (["--env-file", str(path)], {})
     )
     with serving(tmp_path, upstream.base_url, *arguments, **environment) as server:
-        assert "extensions" not in declared(server, "server/discover")["capabilities"]
+        assert "extensions" not in ask_with_tasks(server, "server/discover")["capabilities"]
         arguments = {"prompt": scripted("short", {"duration_s": 0.2})}
-        answer = declared(server, "tools/call", name="agent_start", arguments=arguments)
+        answer = ask_with_tasks(server, "tools/call", name="agent_start", arguments=arguments)
         assert answer["resultType"] == "complete"
         assert json.loads(answer["content"][0]["text"])["job_id"]

@@ -9,6 +9,7 @@ import anyio
 import httpx2
 import pytest
 from hosts import SPEED, eventually, hosting, scripted
+from upstream_log import creates, ended, runs, size
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
@@ -18,23 +19,6 @@ from agent_jobs.mcp_server import tools
 from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 from agent_jobs.store.base import open_store
-
-
-def size(answer: dict[str, Any]) -> int:
-    return len(dumps(answer).encode())
-
-
-def runs(upstream: RunningServer) -> list[dict[str, Any]]:
-    """The responses that upstream really made, from its own log."""
-    return [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
-
-
-def ended(upstream: RunningServer) -> list[str]:
-    return [run["status"] for run in runs(upstream)]
-
-
-def creates(upstream: RunningServer) -> int:
-    return upstream.emulator.counters()["creates"]
 
 
 async def test_a_start_answers_with_an_id_and_polls_bring_the_whole_output(
@@ -206,7 +190,7 @@ async def test_a_host_with_a_progress_token_gets_progress_while_it_waits(
     assert len(heard) >= 2
 
 
-# What upstream may answer to the POST.
+# Answers of upstream to the POST.
 
 
 @pytest.mark.parametrize(
@@ -288,7 +272,7 @@ async def test_a_job_completes_with_every_form_of_the_answer(
     assert creates(upstream) == 1
 
 
-# What upstream may answer to a look.
+# Answers of upstream to a retrieval.
 
 
 @pytest.mark.parametrize(
@@ -377,7 +361,7 @@ async def test_a_cancel_that_cannot_be_delivered_is_delivered_later(
     assert answer["status"] == "cancelled"
 
 
-# Hosts that go away, and processes that follow one another.
+# Hosts that disconnect, and processes that take over.
 
 
 async def test_a_start_cancelled_by_the_host_in_mid_post_keeps_its_response(

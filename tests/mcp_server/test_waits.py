@@ -1,4 +1,4 @@
-"""How long calls wait: by the client's name, by what its cancellations teach, and what a host hears meanwhile."""
+"""Calls wait as long as the client's name and its cancellations allow, and report progress meanwhile."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from mcp.shared.memory import create_client_server_memory_streams
 from mcp.shared.message import SessionMessage
 from mcp_types import Implementation, JSONRPCNotification, JSONRPCRequest
 from processes import MODERN
-from test_tools import creates, size
+from upstream_log import creates, size
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import Clock, fast_clock, unset
@@ -25,10 +25,10 @@ from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}
-#: Of this clock in a real second: what happens between a host's limit and the end of its call counts as waited.
+#: Seconds of this clock in a real one. Time between a host's limit and the end of its call counts as waited.
 PASSING = 5.0
 INF = float("inf")
-#: How a client in this process is connected: by messages in both eras, or by plain calls.
+#: Connections of a client in this process: by messages in both eras, or by plain calls.
 WIRES = ["legacy", MODERN, "direct"]
 
 
@@ -70,7 +70,7 @@ def test_client_waits_as_long_as_its_host_was_seen_to_allow(client: str, cap_s: 
 
 @dataclass(frozen=True, slots=True)
 class Cutting(Clock):
-    """A clock for a host that cuts calls: a wait within its limit takes a second, a longer one lasts until the cut."""
+    """Clock of a host that cuts calls. A wait within its limit takes a second, a longer one lasts until the cut."""
 
     cut_s: float = INF
     asked_s: list[float] = field(default_factory=list[float])
@@ -93,7 +93,7 @@ class Cutting(Clock):
 async def connected(
     settings: Settings, clock: Clock, wire: str = "direct", client: str = "someone"
 ) -> AsyncGenerator[Host]:
-    """A host that is connected in this way; waits are those of polling, since a stream has limits of its own."""
+    """A host with this connection. Jobs are polled, because a stream has limits of its own."""
     async with open_app(replace(settings, follow=0), clock) as app:
         mcp = build_server(app.engine, max_wait_s=settings.max_wait_s)
         transport = mcp if wire == "direct" else InMemoryTransport(mcp)
@@ -103,7 +103,7 @@ async def connected(
 
 
 async def cut(host: Host, clock: Cutting, tool: str, **arguments: Any) -> dict[str, Any] | None:
-    """Return what a call is answered; None if it was to wait for longer than the host does, which cancelled it."""
+    """Return the answer to a call; None if the host cancelled it because it waited too long."""
     clock.asked_s.clear()
     began, answers = clock.now(), list[dict[str, Any]]()
     async with anyio.create_task_group() as tasks:

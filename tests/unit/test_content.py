@@ -1,4 +1,4 @@
-"""What readers are told of a response: the same bytes by pages, and never an exception, a secret or base64."""
+"""The parts of a response are read without an exception, and hold no secret and no base64."""
 
 import base64
 import json
@@ -130,7 +130,7 @@ def test_a_hostile_text_is_outlined_in_a_moment(text: str):
     find_headings(text)  # a pattern that went back and forth would run into the timeout of the tests
 
 
-# What came, in the contract's own types.
+# Responses in the types of the API's own package.
 
 
 def a_response(*output: ResponseOutputItem, **fields: Any) -> dict[str, Any]:
@@ -444,10 +444,10 @@ def test_a_secret_that_a_server_echoes_is_masked():
     assert hide_blobs({"id": "resp_1", "tools": [tool]}) == {"id": "resp_1", "tools": [masked]}
 
 
-# Anything at all.
+# Any JSON.
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)
-#: Every name and every kind that the module looks for, so that wrong types meet every line of it.
+#: Every name and type that the modules read, so that wrong types reach every line of them.
 NAMES = [
     *("type", "id", "status", "content", "summary", "text", "refusal", "annotations", "url", "title", "file_id"),
     *("filename", "container_id", "action", "operation", "sources", "query", "queries", "results", "output", "outputs"),
@@ -472,8 +472,8 @@ values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def told_of(value: Any) -> list[Any]:
-    """Everything this module tells of a value in the place of an output, an item, a response and a request."""
+def render_everything(value: Any) -> list[Any]:
+    """Return everything that the modules render of a value in place of an output, an item, a response and a request."""
     body = mapping_of(value) or {"output": value}
     answers: list[Any] = []
     for output in (value, [value], body.get("output")):
@@ -486,24 +486,24 @@ def told_of(value: Any) -> list[Any]:
 @settings(deadline=None)
 @given(values)
 def test_any_json_is_rendered_as_json_without_an_exception(value: Any):
-    for answer in told_of(value):
+    for answer in render_everything(value):
         json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
         assert BASE64 not in json.dumps(answer)
 
 
-def widened(value: Any) -> Any:
-    """The same JSON with much behind each of its texts but the kinds."""
+def lengthen_texts(value: Any) -> Any:
+    """Return the same JSON with a long end on each of its texts but the types."""
     if isinstance(value, str):
         return value if value in KINDS else value + " 長い" * 2_000
     if isinstance(value, list):
-        return [widened(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
-    return {name: widened(each) for name, each in mapping_of(value).items()} or value
+        return [lengthen_texts(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return {name: lengthen_texts(each) for name, each in mapping_of(value).items()} or value
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(values, max_size=3))
 def test_an_entry_is_bounded_and_a_request_is_too(output: list[Any]):
-    wide = widened(output)
+    wide = lengthen_texts(output)
     for entries in (find_sources(wide), list_items(wide), list_files(wide)):
         assert all(size(entry) <= 7_000 for entry in entries)
     assert size(redact_request({f"field {number}": value for number, value in enumerate(wide * 20)})) <= 4_000
@@ -515,7 +515,9 @@ def test_json_that_is_nested_too_deep_is_cut(wrap: str):
     for _ in range(2_000):
         deep = [deep] if wrap == "list" else {"content": deep, "type": wrap}
     output: list[Any] = [{"type": kind, name: deep} for kind in KINDS for name in NAMES]
-    for answer in told_of({"output": [*output, {"content": [{"annotations": output}]}], **dict.fromkeys(NAMES, deep)}):
+    for answer in render_everything(
+        {"output": [*output, {"content": [{"annotations": output}]}], **dict.fromkeys(NAMES, deep)}
+    ):
         json.dumps(answer)
 
 

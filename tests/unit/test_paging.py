@@ -1,4 +1,4 @@
-"""A text of any kind is read by pages that fit."""
+"""Texts and lists of any kind are read by pages that fit."""
 
 from typing import Any
 

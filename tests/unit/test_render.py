@@ -1,4 +1,4 @@
-"""What a model reads of a job: small answers, nothing unknown, and pages that put together are the output."""
+"""Answers about a job are small, hold only known facts, and have pages that join to the output."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def size(answer: object) -> int:
     return len(dumps(answer).encode())
 
 
-# A job that goes on.
+# An unfinished job.
 
 
 def test_a_start_has_the_ids_and_the_next_step():
@@ -122,7 +122,7 @@ def test_an_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float
         assert answer["next_poll_ms"] == job.next_poll_ms(NOW + age_s)
 
 
-# A job that is over.
+# A finished job.
 
 
 def test_a_short_result_comes_in_full():
