@@ -222,7 +222,7 @@ async def test_only_the_partial_text_and_reasoning_of_a_running_job_can_be_read(
         "**Looking at the request*", "**Weighing the possible a", "**Checking the details ag"
     ]  # fmt: skip
     assert set(refusals) == {refusals[0]}
-    assert "agent_poll it" in refusals[0]
+    assert "Call agent_poll until it finishes" in refusals[0]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -359,7 +359,7 @@ async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_pat
         theirs = await host.client.get_prompt("notes", {"task": "1.0"})
         started = await host.start(emulate={"duration_s": 1}, preset="notes")
         for name, arguments in (("nothing", {"task": "x"}), ("notes", {}), ("notes", {"task": " "})):
-            with pytest.raises(MCPError, match="each takes a task"):
+            with pytest.raises(MCPError, match="each accepts a task"):
                 await host.client.get_prompt(name, arguments)
     assert {*listed} == {*our_presets(), "notes"}
     assert listed["quick"].description == "Mine"
