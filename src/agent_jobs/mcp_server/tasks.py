@@ -6,6 +6,7 @@ what hosts of this process asked and were answered.
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from types import MappingProxyType
@@ -278,7 +279,7 @@ class TasksExtension(Extension):
     ) -> TaskState:
         """Return the state of a completed batch with the answer that reports its jobs."""
         if len(outcome.done) == 1:
-            outcome.done[:] = [await jobs.poll(outcome.done[0].id)]  # with its output
+            outcome = replace(outcome, done=[await jobs.poll(outcome.done[0].id)])  # with its output
         answer, reported = answers.render_batch(
             outcome, group, jobs.now(), limit_bytes=host.page_bytes, rows_bytes=BATCH_BYTES
         )

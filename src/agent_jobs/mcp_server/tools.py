@@ -258,21 +258,24 @@ class Tools:
     async def _poll_job(
         self, ctx: Context, jobs: Engine, job_id: str, wait_s: float, cap_s: float, *, asked_to_wait: bool
     ) -> Answer | InputRequiredResult:
-        group = JobFilter(job_ids=(job_id,))
         note = ""
+
+        def select_job() -> JobFilter:
+            return JobFilter(job_ids=(job_id,))
+
         may_ask = wait_s > 0 or ctx.input_responses is not None
         if may_ask and not self._may_approve and can_ask(ctx):
             limit_s = 0.0
             if wait_s > 0:
                 limit_s = cap_s  # the user may take as long for the dialogs as the host allows for a call
             polling = poll_with_dialogs(ctx, jobs, job_id, wait_s, cap_s)
-            outcome = await self._await_engine(ctx, jobs, polling, limit_s, lambda: group)
+            outcome = await self._await_engine(ctx, jobs, polling, limit_s, select_job)
             if isinstance(outcome, InputRequiredResult):
                 return outcome
             job, note = outcome
         else:
             polling = jobs.poll(job_id, wait_s=wait_s, anew=True)
-            job = await self._await_engine(ctx, jobs, polling, wait_s, lambda: group)
+            job = await self._await_engine(ctx, jobs, polling, wait_s, select_job)
         advise = self._record_answer(jobs, job, waited=wait_s > 0)
         return await self._render_job(ctx, jobs, job, waits=asked_to_wait, advise=advise, note=note)
 
@@ -304,7 +307,7 @@ class Tools:
 
     def _record_answer(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
         """Record that a model gets to know the state of a job; return whether to advise it to leave."""
-        key = answers.filter_arguments(JobFilter(job_ids=(job.id,)))
+        key = answers.job_argument(job.id)
         jobs.mark_delivered_later(job)
         if job.is_terminal or job.status is Status.INPUT_REQUIRED:
             self._pacing.reset(key)

@@ -437,10 +437,15 @@ def filter_arguments(group: JobFilter) -> str:
     if len(group.job_ids) > MAX_ECHOED_IDS:
         return "with the same job_ids"
     if len(group.job_ids) == 1:
-        return f"job_id={group.job_ids[0]}"
+        return job_argument(group.job_ids[0])
     if not group.job_ids:
         return ""
     return f"job_ids={dumps(group.job_ids)}"
+
+
+def job_argument(job_id: str) -> str:
+    """Return the argument by which a call selects one job."""
+    return f"job_id={job_id}"
 
 
 # Errors and values.
