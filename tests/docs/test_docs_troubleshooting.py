@@ -66,7 +66,7 @@ def test_there_are_quotations() -> None:
 
 
 def test_every_failure_code_of_ours_is_explained_and_no_other() -> None:
-    known = {*our_codes()} - FIELDS | answers._NEXT.keys()  # pyright: ignore[reportPrivateUsage]
+    known = {*our_codes()} - FIELDS | answers.NEXT_STEPS.keys()
     assert {"start_unconfirmed", "max_turns", "endpoint_lost", "upstream_rejected", "interrupted"} <= known
     assert codes("By failure code") == known | UPSTREAM
 
@@ -77,6 +77,6 @@ def test_every_code_of_a_refusal_is_explained_and_no_other() -> None:
         for each in error.__subclasses__():
             yield from below(each)
 
-    given = {answers.refused(each.__new__(each))["error"]["code"] for each in below(AgentJobsError)}
+    given = {answers.render_error(each.__new__(each))["error"]["code"] for each in below(AgentJobsError)}
     assert codes("By refusal") == given
-    assert answers.refused(UnfitError("x", "y"))["error"]["code"] == "bad_request"
+    assert answers.render_error(UnfitError("x", "y"))["error"]["code"] == "bad_request"

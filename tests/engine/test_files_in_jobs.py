@@ -16,7 +16,7 @@ from processes import serving
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 
 CODE: dict[str, Any] = {"tools": [{"type": "code_interpreter"}]}

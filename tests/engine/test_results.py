@@ -1,4 +1,4 @@
-"""Parts of a job's result: through the tools, prompts and resources, over the emulated upstream."""
+"""The results of jobs are read in parts through tools, prompts and resources, over the emulated upstream."""
 
 import json
 import re
@@ -13,13 +13,13 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
-from agent_jobs.rendering.content import markdown
+from agent_jobs.rendering.markdown import render_markdown
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.request.body import our_presets
 from agent_jobs.settings import Settings
 
 PARTS = ("text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial")
-#: What stands around a page: ids, offsets, and where the next one starts.
+#: The fields around a page: ids, offsets, and where the next one starts.
 ENVELOPE_BYTES = 250
 #: Emoji of several code points, flags, CJK, Arabic and Hebrew with marks, quotes and controls that JSON escapes.
 SCRIPTS = '👩‍👩‍👧‍👦 🇩🇪🇫🇷 👍🏽 漢字かな交じり文。한국어 العَرَبِيَّة שָׁלוֹם "quoted" \\ \t e\u0301 \u200f\u202b𝔘\r\n\n'
@@ -45,14 +45,14 @@ def size(answer: dict[str, Any]) -> int:
     return len(dumps(answer).encode())
 
 
-async def run_job(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
-    """The end of a job that runs this script."""
+async def done(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
+    """Return the answer about a finished job that runs this script."""
     started = await host.start(emulate={"duration_s": 1, **emulate}, options=options or {})
     return await host.end(started["job_id"])
 
 
 async def pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> list[Any]:
-    """The pages of a part, read as each answer says."""
+    """Return the pages of a part, each read by the call that the one before names."""
     found: list[Any] = []
     asked: dict[str, Any] = {"job_id": job_id, "part": part}
     while True:
@@ -85,12 +85,12 @@ async def pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> 
     ],
     ids=["empty", "mixed", "one word", "CJK", "flags", "right to left", "a million mixed", "a million CJK"],
 )
-async def test_pages_together_are_the_text_byte_for_byte(
+async def test_pages_put_together_are_the_text_byte_for_byte(
     settings: Settings, chars: int, limits: tuple[int, ...], unit: str
 ) -> None:
     text = (unit * chars)[:chars]
     async with hosting(settings) as host:
-        answer = await run_job(host, text=text)
+        answer = await done(host, text=text)
         for limit in limits:
             put_together = "".join(await pages(host, answer["job_id"], limit))
             assert put_together == text
@@ -98,9 +98,9 @@ async def test_pages_together_are_the_text_byte_for_byte(
     assert answer.get("bytes", chars and len(text.encode())) == len(text.encode())
 
 
-async def test_offset_beyond_the_end_or_within_a_character_breaks_nothing(settings: Settings) -> None:
+async def test_an_offset_beyond_the_end_or_within_a_character_breaks_nothing(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await run_job(host, text="äöü")
+        answer = await done(host, text="äöü")
         within = await host.call("agent_result", job_id=answer["job_id"], offset=1)
         beyond = await host.call("agent_result", job_id=answer["job_id"], offset=10**12)
         refused = await host.refused("agent_result", job_id=answer["job_id"], offset=-1)
@@ -112,10 +112,10 @@ async def test_offset_beyond_the_end_or_within_a_character_breaks_nothing(settin
 # Parts.
 
 
-async def test_offsets_of_an_outline_lead_to_its_headings(settings: Settings) -> None:
+async def test_the_offsets_of_an_outline_lead_to_its_headings(settings: Settings) -> None:
     text = LISTING + "filler. " * 2_000 + "\n\n# Last\n"
     async with hosting(settings) as host:
-        answer = await run_job(host, text=text)
+        answer = await done(host, text=text)
         outline = [entry for page in await pages(host, answer["job_id"], 500, "outline") for entry in page]
         read = [
             (await host.call("agent_result", job_id=answer["job_id"], offset=entry["offset"], max_bytes=500))["output"]
@@ -128,9 +128,9 @@ async def test_offsets_of_an_outline_lead_to_its_headings(settings: Settings) ->
     assert [page.startswith(start) for page, start in zip(read, starts, strict=True)] == [True] * 4
 
 
-async def test_sources_are_listed_once_cited_ones_first_by_pages(settings: Settings) -> None:
+async def test_sources_come_once_the_cited_ones_first_and_by_pages(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await run_job(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
+        answer = await done(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
         found = [entry for page in await pages(host, answer["job_id"], 700, "sources") for entry in page]
         at_once = (await host.call("agent_result", job_id=answer["job_id"], part="sources"))["sources"]
     assert found == at_once
@@ -140,10 +140,10 @@ async def test_sources_are_listed_once_cited_ones_first_by_pages(settings: Setti
     assert found[-1]["cited"] == 0
 
 
-async def test_items_show_what_was_done_without_pictures(settings: Settings) -> None:
+async def test_items_list_the_steps_and_hold_no_picture(settings: Settings) -> None:
     tools = [{"type": "web_search"}, {"type": "image_generation"}, {"type": "code_interpreter"}]
     async with hosting(settings) as host:
-        answer = await run_job(
+        answer = await done(
             host, {"tools": tools, "include": ["reasoning.encrypted_content"]}, searches=3, images=1, image_px=64,
             container_files=[{"filename": "a.csv", "text": "1"}], text="Here.",
         )  # fmt: skip
@@ -158,21 +158,21 @@ async def test_items_show_what_was_done_without_pictures(settings: Settings) -> 
     assert "gAAAA" not in dumps(items)
 
 
-async def test_reasoning_is_its_summaries_or_an_empty_text(settings: Settings) -> None:
+async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Settings) -> None:
     async with hosting(settings) as host:
-        with_summary = await run_job(host, {"reasoning_summary": "auto"}, reasoning=3)
-        without = await run_job(host, reasoning=1)
+        with_summary = await done(host, {"reasoning_summary": "auto"}, reasoning=3)
+        without = await done(host, reasoning=1)
         told = "".join(await pages(host, with_summary["job_id"], 500, "reasoning"))
         nothing = await host.call("agent_result", job_id=without["job_id"], part="reasoning")
     assert told.count("This is emulated reasoning") == 3
     assert nothing == {"job_id": without["job_id"], "reasoning": ""}
 
 
-async def test_usage_is_what_upstream_counted_or_empty(settings: Settings) -> None:
+async def test_usage_is_the_count_of_upstream_or_empty(settings: Settings) -> None:
     counts = {"input_tokens": 1000, "output_tokens": 500, "output_tokens_details": {"reasoning_tokens": 400}}
     async with hosting(settings) as host:
-        counted = await run_job(host, usage=counts)
-        uncounted = await run_job(host, usage=None)
+        counted = await done(host, usage=counts)
+        uncounted = await done(host, usage=None)
         usage = (await host.call("agent_result", job_id=counted["job_id"], part="usage"))["usage"]
         nothing = (await host.call("agent_result", job_id=uncounted["job_id"], part="usage"))["usage"]
     assert usage == {
@@ -181,7 +181,7 @@ async def test_usage_is_what_upstream_counted_or_empty(settings: Settings) -> No
     assert nothing == {}
 
 
-async def test_meta_shows_how_it_was_sent_without_prompts_within_its_size(
+async def test_meta_shows_how_a_job_was_sent_without_its_prompt_and_keeps_its_size(
     settings: Settings, upstream: RunningServer
 ) -> None:
     words = "No stream in the background here. " * 14
@@ -203,7 +203,7 @@ async def test_meta_shows_how_it_was_sent_without_prompts_within_its_size(
     assert small["meta"]["response_id"] == started["response_id"]
 
 
-async def test_partial_text_can_be_read_while_the_job_runs_and_nothing_else(settings: Settings) -> None:
+async def test_only_the_partial_text_and_reasoning_of_a_running_job_can_be_read(settings: Settings) -> None:
     async with hosting(settings) as host:
         script = {"end": "never", "length": 4_000, "duration_s": 2, "reasoning": 3}
         started = await host.start(emulate=script, options={"reasoning_summary": "auto"})
@@ -222,14 +222,14 @@ async def test_partial_text_can_be_read_while_the_job_runs_and_nothing_else(sett
         "**Looking at the request*", "**Weighing the possible a", "**Checking the details ag"
     ]  # fmt: skip
     assert set(refusals) == {refusals[0]}
-    assert "agent_poll it" in refusals[0]
+    assert "Call agent_poll until it finishes" in refusals[0]
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_every_part_of_every_finished_job_keeps_its_size(settings: Settings, part: str) -> None:
+async def test_every_part_of_every_outcome_keeps_its_size(settings: Settings, part: str) -> None:
     async with hosting(settings) as host:
         for end in ("completed", "failed", "incomplete", "refusal"):
-            answer = await run_job(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
+            answer = await done(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
             for max_bytes in (500, 4_000):
                 got = await host.call("agent_result", job_id=answer["job_id"], part=part, max_bytes=max_bytes)
                 assert size(got) <= max_bytes + ENVELOPE_BYTES
@@ -239,7 +239,7 @@ async def test_every_part_of_every_finished_job_keeps_its_size(settings: Setting
 # Results on disk.
 
 
-async def test_finished_result_is_a_markdown_file_that_the_poll_names(settings: Settings, tmp_path: Path) -> None:
+async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(settings: Settings, tmp_path: Path) -> None:
     results = tmp_path / "new" / "results"
     async with hosting(replace(settings, result_dir=results)) as host:
         prompt = "Größe/ändern: *now* 𝔘𝔘𝔘\n" + "x" * 200
@@ -249,15 +249,15 @@ async def test_finished_result_is_a_markdown_file_that_the_poll_names(settings: 
             options={"tools": [{"type": "web_search"}]},
         )
         answer = await host.end(started["job_id"])
-        failed = await run_job(host, end="failed", length=0)
+        failed = await done(host, end="failed", length=0)
         job = (await (await host.app.engine()).result(started["job_id"])).job
         await host.start(emulate={"duration_s": 1}, batch="b")
         rows = await host.call("agent_poll", batch="b")
     written = on_disk(results)
     assert answer["result_path"] == str(results / Path(answer["result_path"]).name)
-    assert written[Path(answer["result_path"]).name] == markdown(job)
-    assert LISTING in markdown(job)
-    assert "## Sources" in markdown(job)
+    assert written[Path(answer["result_path"]).name] == render_markdown(job)
+    assert LISTING in render_markdown(job)
+    assert "## Sources" in render_markdown(job)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-größe-ändern-now-.*-job_\w{12}\.md", Path(answer["result_path"]).name)
     assert rows["done"][0]["result_path"] in {str(results / name) for name in written}
     assert len(written) == 2 + ("result_path" in failed)
@@ -272,16 +272,16 @@ def on_disk(folder: Path) -> dict[str, str]:
     return {path.name: path.read_bytes().decode() for path in folder.iterdir() if path.is_file()}
 
 
-async def test_title_of_the_widest_letters_is_a_valid_file_name(settings: Settings, tmp_path: Path) -> None:
+async def test_a_title_of_the_widest_letters_makes_a_valid_file_name(settings: Settings, tmp_path: Path) -> None:
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
         started = await host.start("𝔘" * 300, emulate={"duration_s": 1})
         answer = await host.end(started["job_id"])
     assert Path(answer["result_path"]).name in on_disk(tmp_path / "results")
 
 
-async def test_result_is_not_written_without_a_result_folder(settings: Settings, tmp_path: Path) -> None:
+async def test_without_a_result_folder_no_result_is_written(settings: Settings, tmp_path: Path) -> None:
     async with hosting(settings) as host:
-        answer = await run_job(host)
+        answer = await done(host)
     assert "result_path" not in answer
     assert not [name for name in below(tmp_path) if name.endswith(".md")]
 
@@ -301,9 +301,9 @@ LAKE: dict[str, Any] = {
     [LAKE, {"schema": LAKE, "name": "lake"}, {**LAKE, "additionalProperties": True}, {"schema": LAKE, "strict": False}],
     ids=["strict", "wrapped", "open", "not strict"],
 )
-async def test_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_schema: dict[str, Any]) -> None:
+async def test_an_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_schema: dict[str, Any]) -> None:
     async with hosting(settings) as host:
-        answer = await run_job(host, {"json_schema": json_schema})
+        answer = await done(host, {"json_schema": json_schema})
     lake = json.loads(answer["output"])
     assert isinstance(lake["name"], str)
     assert isinstance(lake["area_km2"], int | float)
@@ -320,22 +320,22 @@ async def test_answer_by_a_schema_is_json_that_fits_it(settings: Settings, json_
         ("", "not JSON"),
     ],
 )
-async def test_answer_that_does_not_fit_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
+async def test_an_answer_that_does_not_match_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
     async with hosting(settings) as host:
-        answer = await run_job(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
+        answer = await done(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
     assert answer["status"] == "completed"
     assert answer["output"] == text
     assert why in answer["invalid"]
 
 
-async def test_cut_answer_is_not_blamed_on_its_schema(settings: Settings) -> None:
+async def test_an_answer_that_was_cut_is_not_blamed_on_its_schema(settings: Settings) -> None:
     async with hosting(settings) as host:
-        answer = await run_job(host, {"json_schema": LAKE}, end="incomplete")
+        answer = await done(host, {"json_schema": LAKE}, end="incomplete")
     assert answer["error"]["code"] == "max_output_tokens"
     assert "invalid" not in answer
 
 
-async def test_schema_that_cannot_be_strict_is_refused_if_strict_was_requested(
+async def test_a_schema_that_cannot_be_strict_is_refused_if_strict_is_requested(
     settings: Settings, upstream: RunningServer
 ) -> None:
     schema = {"schema": {**LAKE, "required": ["name"]}, "strict": True}
@@ -348,7 +348,7 @@ async def test_schema_that_cannot_be_strict_is_refused_if_strict_was_requested(
 # Prompts and resources.
 
 
-async def test_presets_are_prompts_including_the_user_s(settings: Settings, tmp_path: Path) -> None:
+async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_path: Path) -> None:
     own = tmp_path / "presets.toml"
     own.write_text(
         '[quick]\ndescription = "Mine"\n[notes]\ndescription = "Release notes"\nprompt = "Notes on {task}!"\n'
@@ -359,7 +359,7 @@ async def test_presets_are_prompts_including_the_user_s(settings: Settings, tmp_
         theirs = await host.client.get_prompt("notes", {"task": "1.0"})
         started = await host.start(emulate={"duration_s": 1}, preset="notes")
         for name, arguments in (("nothing", {"task": "x"}), ("notes", {}), ("notes", {"task": " "})):
-            with pytest.raises(MCPError, match="each takes a task"):
+            with pytest.raises(MCPError, match="each accepts a task"):
                 await host.client.get_prompt(name, arguments)
     assert {*listed} == {*our_presets(), "notes"}
     assert listed["quick"].description == "Mine"
@@ -372,7 +372,7 @@ async def test_presets_are_prompts_including_the_user_s(settings: Settings, tmp_
     assert "job_id" in started
 
 
-async def test_prompts_are_ours_if_nothing_can_be_opened(settings: Settings, tmp_path: Path) -> None:
+async def test_our_presets_are_the_prompts_if_the_engine_cannot_open(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "presets.toml").write_text("[broken")
     async with hosting(replace(settings, presets=tmp_path / "presets.toml")) as host:
         listed = [prompt.name for prompt in (await host.client.list_prompts()).prompts]
@@ -380,10 +380,10 @@ async def test_prompts_are_ours_if_nothing_can_be_opened(settings: Settings, tmp
     assert listed == [*our_presets()]
 
 
-async def test_job_and_its_full_output_are_resources(settings: Settings, upstream: RunningServer) -> None:
+async def test_a_job_is_a_resource_and_so_is_its_whole_output(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         running_job = await host.start(emulate={"end": "never"})
-        answer = await run_job(host, length=61_000)
+        answer = await done(host, length=61_000)
         templates = [each.uri_template for each in (await host.client.list_resource_templates()).resource_templates]
         going_on = await resource(host, f"job://{running_job['job_id']}")
         ended = await resource(host, f"job://{answer['job_id']}")

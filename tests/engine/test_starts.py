@@ -13,7 +13,7 @@ from test_tools import creates, ended, runs
 
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.mcp_server import server
+from agent_jobs.mcp_server import tools
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}
@@ -192,7 +192,7 @@ async def test_call_waits_no_longer_than_its_client(settings: Settings, client: 
 async def test_longest_waiting_start_returns_the_job_id_and_reports_progress(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROGRESS_S", 0.2)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0.2)
     heard: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:

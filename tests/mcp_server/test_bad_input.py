@@ -1,4 +1,4 @@
-"""Every bad input gets one sentence that says what to do next, and costs nothing."""
+"""Every bad input is answered with the next step, and costs nothing."""
 
 import sqlite3
 from collections.abc import Callable
@@ -89,7 +89,7 @@ ENDED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("changed", "arguments", "code", "told"), ENDED.values(), ids=ENDED)
-async def test_what_upstream_refuses_ends_the_job_with_what_to_do(
+async def test_a_refusal_by_upstream_fails_the_job_with_a_next_step(
     settings: Settings,
     upstream: RunningServer,
     changed: dict[str, Any],
@@ -151,7 +151,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "told"), BROKEN.values(), ids=BROKEN)
-async def test_a_database_that_cannot_be_used_is_told_and_works_once_it_is_mended(
+async def test_an_unusable_database_is_reported_and_works_once_it_is_fixed(
     settings: Settings, spoil: Callable[[Path], None], told: str
 ) -> None:
     folder = settings.data_dir
@@ -168,7 +168,7 @@ async def test_a_database_that_cannot_be_used_is_told_and_works_once_it_is_mende
         assert answer["status"] == "queued"
 
 
-async def test_a_start_that_was_sent_is_told_with_its_id_although_the_database_is_locked_then(
+async def test_a_sent_start_answers_with_its_id_even_if_the_database_is_locked(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -191,7 +191,7 @@ async def test_a_start_that_was_sent_is_told_with_its_id_although_the_database_i
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_locked_database_is_told_and_loses_nothing(settings: Settings) -> None:
+async def test_a_locked_database_is_reported_and_loses_nothing(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "safe"})
         assert settings.data_dir is not None

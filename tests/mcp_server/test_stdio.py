@@ -1,4 +1,4 @@
-"""The server as a host runs it: its process, its pipes, its signals and its death."""
+"""The server as a host runs it: its process, pipes and signals, and a kill."""
 
 import signal
 import socket
@@ -15,11 +15,11 @@ from processes import MODERN, Server, answer_of, parameters, serving
 
 from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]
-#: How the SDK's client opens a connection of each era, and the version that it then speaks.
+#: The mode in which the SDK's client opens a connection of each era, and the version that it then speaks.
 ERAS = {"legacy": "2025-11-25", "auto": MODERN}
 TOOLS = ["agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"]
 
@@ -178,7 +178,7 @@ async def test_a_server_killed_before_the_first_byte_of_the_post_costs_nothing(t
         assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_server_killed_before_the_id_came_leaves_a_job_that_says_so_and_can_be_adopted(
+async def test_a_server_killed_before_the_id_arrived_leaves_an_unconfirmed_job_that_can_be_adopted(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -232,7 +232,7 @@ def test_neither_key_nor_prompt_nor_output_is_logged(tmp_path: Path, upstream: R
     ],
     ids=["no key", "bad address", "bad number", "no folder"],
 )
-def test_whatever_is_set_wrong_the_server_stays_up_and_its_tools_say_what_to_set(
+def test_a_server_with_wrong_settings_stays_up_and_its_tools_say_what_to_set(
     tmp_path: Path, environment: dict[str, str], told: str
 ) -> None:
     base_url = environment.pop("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")

@@ -73,22 +73,23 @@ def show_command(job_id: str, as_json: bool) -> None:
     How it stands, its ids, what it cost, what happened to it, and its request.
     """
     result, unwatched, now = _result(job_id)
-    from agent_jobs.rendering import answers
+    from agent_jobs.rendering import answers, result_parts
+    from agent_jobs.rendering.paging import dumps
 
     job = result.job
-    known = {name: value for name, value in answers.shown(job, now).items() if name not in _NOT_SHOWN}
-    known |= answers.part(result, "meta", 0, WHOLE_BYTES)["meta"]
-    known |= {"usage": answers.part(result, "usage", 0, WHOLE_BYTES)["usage"]} if job.usage else {}
+    known = {name: value for name, value in answers.render_job(job, now).items() if name not in _NOT_SHOWN}
+    known |= result_parts.render_part(result, "meta", 0, WHOLE_BYTES)["meta"]
+    known |= {"usage": result_parts.render_part(result, "usage", 0, WHOLE_BYTES)["usage"]} if job.usage else {}
     if as_json:
         return click.echo(answers.json_line(known | unwatched.fields(job, now)))
     known |= {"note": note} if (note := unwatched.note(job, now)) else {}
     request, events = known.pop("request"), known.pop("events", [])
     known |= {name: _time(known[name]) for name in ("created_at", "finished_at") if name in known}
-    rows = [(name, value if isinstance(value, str) else answers.dumps(value)) for name, value in known.items()]
+    rows = [(name, value if isinstance(value, str) else dumps(value)) for name, value in known.items()]
     parts = [event.partition(" ") for event in events]
     if parts:
         rows += [("events", "\n".join(f"{_time(float(at))} {text}" for at, _, text in parts))]
-    return click.echo(terminal.pairs([*rows, ("request", answers.dumps(request))]))
+    return click.echo(terminal.pairs([*rows, ("request", dumps(request))]))
 
 
 _NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
@@ -114,11 +115,12 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
             told = {"job_id": job.id, "status": job.status, **unwatched.fields(job, now)}
             click.echo(json.dumps(told, separators=(",", ":")))
         raise SystemExit(Exit.RUNNING)
-    from agent_jobs.rendering import answers
+    from agent_jobs.rendering import answers, result_parts
+    from agent_jobs.rendering.paging import dumps
 
-    answer = answers.part(result, part, 0, WHOLE_BYTES)
+    answer = result_parts.render_part(result, part, 0, WHOLE_BYTES)
     shown = answer["output" if part == "text" else part]
-    text = answers.json_line(answer) if as_json else shown if isinstance(shown, str) else answers.dumps(shown)
+    text = answers.json_line(answer) if as_json else shown if isinstance(shown, str) else dumps(shown)
     if out is not None:
         out.write_bytes(text.encode("utf-8", "replace"))
         click.echo(f"{out}: {out.stat().st_size} bytes", err=True)
@@ -191,7 +193,7 @@ def reply_command(
         return job, await engine.open_calls(job), any(other.base_url == job.turn.base_url for other in others)
 
     job, asked, watched = call(reply)
-    from agent_jobs.rendering import answers
+    from agent_jobs.rendering import answers, questions
 
     if as_json:
         needs = [
@@ -201,7 +203,7 @@ def reply_command(
     else:
         click.echo(f"{job.id}  {job.status}")
         for each in asked:
-            click.echo(f"{each.id}  {each.needs}  {answers.visible(f'{each.name} {each.arguments}')}")
+            click.echo(f"{each.id}  {each.needs}  {questions.escape_invisible(f'{each.name} {each.arguments}')}")
         if not (asked or job.is_terminal or watched):
             click.echo(f"Nobody goes on with it yet: agent-jobs watch {job.id}", err=True)
     raise SystemExit(Exit.RUNNING if asked else Exit.DONE)
@@ -339,7 +341,7 @@ def _time(at: float) -> str:
 def _json(found: JobPage, unwatched: Unwatched, now: float) -> str:
     from agent_jobs.rendering import answers
 
-    answer = answers.listed(found, now)
+    answer = answers.render_list(found, now)
     for row, job in zip(answer["jobs"], found.jobs, strict=True):
         tokens = job.usage and job.usage.exact_tokens
         more = {"tokens": tokens, "previous_job_id": job.previous_job_id, "title": job.title}

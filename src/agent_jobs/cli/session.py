@@ -165,7 +165,7 @@ class Refusal(click.ClickException):
             return super().show(file)
         from agent_jobs.rendering import answers
 
-        return click.echo(answers.json_line(answers.refused(self.error)))
+        return click.echo(answers.json_line(answers.render_error(self.error)))
 
 
 async def _called(

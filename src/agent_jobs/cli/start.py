@@ -363,7 +363,7 @@ def _standing(file: Path) -> Path:
 def _show_start_as_json(started: Started, watchers: list[WorkerInfo], now: float) -> None:
     from agent_jobs.rendering import answers
 
-    shown = answers.started(started.job, now, duplicate=started.duplicate)
+    shown = answers.render_start(started.job, now, duplicate=started.duplicate)
     click.echo(answers.json_line(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
 
 
@@ -387,7 +387,7 @@ def _staying(job: Job, *, ours: bool) -> str:
 def _tell_estimate(estimate: Estimate) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(answers.estimated(estimate)))
+    click.echo(answers.json_line(answers.render_estimate(estimate)))
 
 
 def _tell_end(finished: _Finished, *, as_json: bool) -> None:
@@ -403,13 +403,13 @@ def _tell_end(finished: _Finished, *, as_json: bool) -> None:
 
 
 def _write_end_as_json(finished: _Finished) -> None:
-    from agent_jobs.rendering import answers
+    from agent_jobs.rendering import answers, questions
 
     job = finished.job
     if job.is_terminal:
         text = {"output": job.output.text} if job.output else {}
-        return click.echo(answers.json_line(answers.ended(job) | text))
-    asked = answers.asking(job, finished.open_calls, may_approve=True)
+        return click.echo(answers.json_line(answers.render_finished_job(job) | text))
+    asked = questions.render_questions(job, finished.open_calls, may_approve=True)
     return click.echo(answers.json_line(asked | {"next": f"agent-jobs reply {job.id}"}))
 
 

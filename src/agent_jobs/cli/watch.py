@@ -182,7 +182,7 @@ class Records(_Shown):
         for job in jobs:
             if self._told.get(job.id) != (what := (job.status, job.activity, job.output_bytes)):
                 self._told[job.id] = what
-                shown = answers.shown(job, now)
+                shown = answers.render_job(job, now)
                 click.echo(answers.json_line({key: shown[key] for key in shown if key not in ("output", "next")}))
                 sys.stdout.flush()
 
