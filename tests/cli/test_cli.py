@@ -11,7 +11,7 @@ import pytest
 from fork_server import COMMAND, Process, run
 
 from agent_jobs import __version__
-from agent_jobs.cli import demo
+from agent_jobs.cli import demo_story as demo
 
 
 def typed(*arguments: str, limit_s: float = 50) -> "subprocess.CompletedProcess[str]":

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from hosts import read, scripted
 from mcp import Client
 from processes import serving
+from rich.cells import cell_len
 from terminals import KEY, Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator import running
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
@@ -81,7 +81,7 @@ def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningSe
 def test_it_fits_the_terminal(terminal: Terminal, columns: int):
     shown = terminal.show("doctor", columns=columns, PATH="/nowhere")
     # A path stays whole, to be copied.
-    assert all(cells(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+    assert all(cell_len(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
     assert shown.colours
     assert "uvx is not on the PATH" in shown.text
     assert not terminal.show("doctor", NO_COLOR="1").colours

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from terminals import KEY, Terminal
 
 from agent_jobs import __version__
 from agent_jobs.cli import host_checks
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.host_checks import host_findings, key_file_findings
-from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.entry import installed
@@ -290,7 +290,7 @@ def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: P
     assert shown.returncode == 1
     assert "X  host        Cursor" in shown.text
     assert "!  host        Codex" in shown.text  # for it keeps its jobs elsewhere
-    assert all(cells(line) <= 80 or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+    assert all(cell_len(line) <= 80 or len(line[15:].split()) == 1 for line in shown.text.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs import __version__
-from agent_jobs.cli.install import masked
-from agent_jobs.cli.main import PRINTED, WRITTEN, cli
+from agent_jobs.cli.install import PRINTED, WRITTEN, masked
+from agent_jobs.cli.main import cli
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import launch
 from agent_jobs.install.config_file import locate, read, replace

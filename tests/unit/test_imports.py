@@ -194,7 +194,7 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("agent_jobs.store.records", "from agent_jobs.store.rows import job_of\nfrom .worker_lock import WorkerLock"),
         ("agent_jobs.emulator.wire", "from .run import Run\nimport starlette.requests"),
         ("agent_jobs.mcp_server.server", "from agent_jobs import __version__, render\nimport json"),
-        ("agent_jobs.cli.demo", "from agent_jobs.emulator import running"),
+        ("agent_jobs.cli.demo_story", "from agent_jobs.emulator import running"),
         ("agent_jobs.engine.step", "from agent_jobs.upstream.client import ResponsesClient\nimport anyio, time"),
     ],
 )

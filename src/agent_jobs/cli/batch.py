@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -308,6 +308,43 @@ def _bar(total: int, done: int, *, as_json: bool) -> AbstractContextManager[Any]
     """A progress bar on a terminal, where it is written over; elsewhere nothing is."""
     if as_json or not terminal.live(sys.stderr):
         return nullcontext(_nothing)
-    from agent_jobs.cli.bar import bar
+    return _progress_bar(total, done)
 
-    return bar(total, done)
+
+@contextmanager
+def _progress_bar(total: int, done: int) -> Generator[Callable[[Results], None]]:
+    """Show a bar on stderr; yield the function to call after each result."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True, highlight=False), expand=True) as progress:
+        task = progress.add_task("", total=total, completed=done)
+
+        def advance(results: Results) -> None:
+            progress.update(task, advance=1, description=_describe_results(results))
+
+        yield advance
+
+
+def _describe_results(results: Results) -> str:
+    """Return the cost so far and how many jobs did not complete."""
+    parts: list[str] = []
+    if results.usd:
+        parts.append(terminal.usd(results.usd))
+    if bad := sum(results.statuses.values()) - results.statuses["completed"]:
+        parts.append(f"{bad} not completed")
+    return ", ".join(parts)

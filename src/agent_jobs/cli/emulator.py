@@ -6,11 +6,24 @@ from contextlib import ExitStack, suppress
 import click
 
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.emulator import running
 
 
-def run(host: str, port: int, time_scale: float) -> None:
-    """Serve until somebody interrupts."""
+@click.command("emulator")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="Port to listen on; 0 is a free one."
+)
+@click.option(
+    "--time-scale", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
+    help="Emulated seconds that pass in a second.",
+)  # fmt: skip
+def emulator_command(host: str, port: int, time_scale: float) -> None:
+    """Serve a look-alike of the Responses API.
+
+    For trying things without a key.
+    """
+    from agent_jobs.emulator import running
+
     with ExitStack() as stack:
         try:
             server = stack.enter_context(running(host=host, port=port, time_scale=time_scale))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.host_checks import REMOVE_LOCAL, settings_of, written
 from agent_jobs.cli.program import Program, make_permanent, planned_program, printed_program, remove_program
 from agent_jobs.cli.session import refusals
@@ -21,7 +22,7 @@ from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import launch as uvx_launch
 from agent_jobs.install.config_file import Read, Scope, locate, read, replace
 from agent_jobs.install.entry import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
-from agent_jobs.install.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
+from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
 from agent_jobs.install.local_scope import local_scope
 
 SECRET_VALUE = re.compile(
@@ -39,6 +40,63 @@ SECRET_FORM = re.compile(
 MASK = "********"
 T = TypeVar("T")
 SHOWN_CHARS = 400
+
+#: Hosts whose files `install` writes.
+WRITTEN = tuple(name for name, host in HOSTS.items() if host.user is not None)
+#: Hosts whose entries `install --print` prints and nothing writes.
+PRINTED = tuple(name for name, host in HOSTS.items() if host.user is None)
+
+
+scope_option = click.option(
+    "--scope", type=NamedChoice(["user", "project"]), default="user", show_default=True,
+    help="Your own file, or that of the project in this folder.",
+)  # fmt: skip
+
+
+@click.command("install")
+@click.argument("host", type=NamedChoice(WRITTEN + PRINTED), metavar="HOST")
+@click.option("--print", "print_only", is_flag=True, help="Only print the entry; for every host.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
+@click.option("--uvx", is_flag=True, help="Let the host start uvx, which is slower, and install nothing.")
+@click.option("--approve", is_flag=True, help="Let the model call agent_start unasked; for codex.")
+@click.option(
+    "--no-check", "checks", is_flag=True, flag_value=False, default=True, help="Do not start the written command once."
+)
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; may be repeated.")
+@scope_option
+@click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
+def install_command(host: str, print_only: bool, env: tuple[str, ...], **how: Any) -> None:
+    """Put this server into the configuration of HOST.
+
+    Written are claude-desktop, claude-code, cursor, vscode, codex, opencode, kilo, qwen and copilot-cli. With --print
+    also gemini, antigravity, windsurf, devin, zed, goose, cline, roo, continue and lm-studio.
+
+    The entry starts a permanent program by its absolute path: the one that runs this command or, if that is temporary,
+    one that uv tool install or pipx install makes of this version.
+
+    The file is backed up beside itself; everything else in it stays as it is. The OpenAI key is left to what the host
+    has for secrets. Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
+    """
+    values = variables(env)
+    if print_only:
+        shown = {name: how[name] for name in ("uvx", "approve", "as_json")}
+        show(HOSTS[host], here(), values, **shown)
+    else:
+        install(HOSTS[host], here(), values, **how)
+
+
+@click.command("uninstall")
+@click.argument("host", type=NamedChoice(WRITTEN), metavar="HOST")
+@click.option("--dry-run", is_flag=True, help="Show what would change, secrets masked, and change nothing.")
+@scope_option
+@click.option("--json", "as_json", is_flag=True, help="Answer as one JSON object.")
+def uninstall_command(host: str, dry_run: bool, scope: Scope, as_json: bool) -> None:
+    """Take this server out of the configuration of HOST, one of those that install writes.
+
+    A program that install installed goes too, unless another host's entry starts it. Jobs, database and key stay. Exit
+    status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
+    """
+    uninstall(HOSTS[host], here(), scope, dry_run=dry_run, as_json=as_json)
 
 
 @refusals()
@@ -110,6 +168,13 @@ def show(
     if program.installer is not None:
         click.echo(f"Quicker at each start: {program.installer.shown_install}, and then this again.", err=True)
     click.echo(entry, nl=False)
+
+
+def configuration() -> str:
+    """Return the entry for hosts that read `mcpServers`, as it works on this machine."""
+    start = uvx_launch(here())
+    entry = {"command": start.command, "args": list(start.args), "env": {KEY: "sk-..."}}
+    return json.dumps({"mcpServers": {SERVER: entry}}, indent=2)
 
 
 def variables(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -57,21 +57,23 @@ def wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(line(text), max(20, width), break_long_words=False, break_on_hyphens=False)
 
 
-def cells(text: str) -> int:
-    """How many columns a text takes."""
-    return sum(_cells(char) for char in text)
+def count_columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)  # without the import of rich, most commands start sooner
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def fit(text: str, width: int) -> str:
-    """A text cut and filled up to so many columns."""
-    if cells(text) > width:
-        kept, used = "", 0
-        for char in text:
-            if used + _cells(char) > width - 1:
-                break
-            kept, used = kept + char, used + _cells(char)
-        text = kept + "…"
-    return text + " " * (width - cells(text))
+    """Return a text cut or padded to exactly `width` columns."""
+    columns_taken = count_columns(text)
+    if columns_taken <= width:
+        return text + " " * (width - columns_taken)
+    from rich.cells import set_cell_size
+
+    return f"{set_cell_size(text, width - 1)}…"
 
 
 def age(seconds: float) -> str:
@@ -136,15 +138,9 @@ def size(count: int) -> str:
 
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
     """Names and what they are, below each other; long ones go on under themselves."""
-    width = max((cells(name) for name, _ in rows), default=0) + 2
+    width = max((count_columns(name) for name, _ in rows), default=0) + 2
     shown: list[str] = []
     for name, text in rows:
         first, *more = plain(text).splitlines() or [""]
         shown += [f"{fit(name, width)}{first}", *(f"{' ' * width}{each}" for each in more)]
     return "\n".join(shown)
-
-
-def _cells(char: str) -> int:
-    if unicodedata.combining(char) or unicodedata.category(char) in ("Cf", "Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
