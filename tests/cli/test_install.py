@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs import __version__
-from agent_jobs.cli.install import PRINTED, WRITTEN, masked
+from agent_jobs.cli.install import PRINTED, WRITTEN
+from agent_jobs.cli.install_report import mask_secrets
 from agent_jobs.cli.main import cli
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import launch
@@ -440,7 +441,7 @@ def test_secrets_of_others_are_not_shown_either(home: Path, run: Run):
 
 @pytest.mark.parametrize("text", ['"A_KEY": "${A_KEY}"', 'TOKEN = "$TOKEN"', '"AGENT_JOBS_API_KEY_FILE": "~/key"'])
 def test_references_and_paths_are_no_secrets(text: str):
-    assert masked(text) == text
+    assert mask_secrets(text) == text
 
 
 # --- the file ---

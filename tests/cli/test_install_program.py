@@ -118,7 +118,7 @@ def test_the_program_is_installed_for_good_and_goes_with_the_last_entry(
     assert tools.started_by("codex") == Launch(str(tools.program), ())
     assert tools.run("install", "codex").stdout.startswith("Nothing to do")
     assert "is installed" not in tools.run("install", "cursor").output
-    assert f"stays, since {tools.home}/.cursor/mcp.json starts it" in tools.run("uninstall", "codex").stdout
+    assert f"stays, because {tools.home}/.cursor/mcp.json starts it" in tools.run("uninstall", "codex").stdout
     assert f"would be removed ({undone})" in tools.run("uninstall", "cursor", "--dry-run").stdout
     assert (tools.changes, tools.program.exists()) == ([command], True)
     assert f"{tools.program} was removed ({undone})." in tools.run("uninstall", "cursor").stdout
@@ -149,7 +149,7 @@ def test_a_failed_installation_is_said_in_a_sentence_and_the_entry_works(tools: 
 def test_a_program_of_another_version_than_was_asked_for_is_not_trusted(tools: Tools):
     tools.have("uv", "uvx")
     (tools.folder / "version").write_text("0.0.1")
-    assert "is not there or does not start" in tools.run("install", "codex").stdout
+    assert "does not exist or does not start" in tools.run("install", "codex").stdout
     assert tools.started_by("codex").command == str(tools.folder / "uvx")
 
 

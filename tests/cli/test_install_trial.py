@@ -14,7 +14,7 @@ from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import here
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.start_times import start_findings
+from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import locate
 from agent_jobs.install.entry import installed
@@ -94,7 +94,7 @@ def test_a_command_that_does_not_start_is_a_warning_with_its_last_words(uvx: Pat
 
 
 def found() -> list[Finding]:
-    return list(start_findings(here(), HOSTS.values()))
+    return list(check_start_times(here(), HOSTS.values()))
 
 
 def test_an_entry_that_starts_uvx_is_named_with_both_times_and_the_host_s_patience(uvx: Path):

@@ -1,4 +1,4 @@
-"""`agent-jobs completion`."""
+"""`agent-jobs completion`: print the script for completions in a shell."""
 
 import click
 
@@ -12,9 +12,9 @@ COMPLETION_VARIABLE = "_AGENT_JOBS_COMPLETE"
 @click.argument("shell", type=NamedChoice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:
-    """Print what a shell needs to complete names.
+    """Print the completion script of a shell.
 
-    Those of commands, options, hosts, presets and jobs.
+    It completes commands, options, hosts, presets and jobs.
 
     \b
     bash:  eval "$(agent-jobs completion bash)"    in ~/.bashrc

@@ -1,4 +1,4 @@
-"""`agent-jobs demo`."""
+"""`agent-jobs demo`: show that a job outlives its server."""
 
 import click
 
@@ -6,9 +6,9 @@ import click
 @click.command("demo")
 @click.argument("question", default="What makes a background job trustworthy?")
 def demo_command(question: str) -> None:
-    """Watch a job outlive its killed server.
+    """Show a job that outlives its killed server.
 
-    No key, no network, about ten seconds.
+    Needs no key and no network, and takes about ten seconds.
     """
     from agent_jobs.cli.demo_story import run
 

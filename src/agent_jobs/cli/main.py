@@ -18,7 +18,7 @@ talks to it over stdin and stdout. It hands long work to OpenAI background respo
 
 See it work, without a key:   agent-jobs demo
 Put it into your host:        agent-jobs install claude-desktop     (or another: agent-jobs install --help)
-By hand, in hosts that take "mcpServers":
+By hand, in hosts that read "mcpServers":
 
 """
 
@@ -27,10 +27,10 @@ COMMANDS = {
     "run": "start",
     "start": "start",
     "watch": "watch",
-    "list": "jobs",
+    "list": "job_list",
     "show": "jobs",
-    "result": "jobs",
-    "reply": "jobs",
+    "result": "result",
+    "reply": "reply",
     "cancel": "jobs",
     "batch": "batch",
     "adopt": "jobs",
@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group that imports a command when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -69,30 +69,29 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **more: Any) -> Any:
-        """Run the command line; that its output is read no further is no failure of it."""
+        """Run the command line. A reader of the output that leaves does not make it fail."""
         outlive_readers()
         return super().main(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a file that cannot be used, or a full disk, is told in a sentence."""
+        """Run the command; turn an error of the operating system, such as a full disk, into a sentence."""
         try:
             with report_interruption():
                 return super().invoke(ctx)
         except OSError as error:
-            what = error.filename or "The output"
-            raise click.ClickException(
-                f"{what} cannot be written or read ({error.strerror or error}): name another."
-            ) from None
+            place = error.filename or "The output"
+            reason = error.strerror or error
+            raise click.ClickException(f"{place} cannot be read or written ({reason}). Name another file.") from None
 
 
 @click.group(cls=Commands, invoke_without_command=True)
 @click.version_option(__version__, prog_name="agent-jobs")
-@click.option("--env-file", metavar="PATH", help="A file of NAME=VALUE lines; what the environment sets stays.")
+@click.option("--env-file", metavar="PATH", help="A file of NAME=VALUE lines; variables that are already set win.")
 @click.pass_context
 def cli(context: click.Context, env_file: str | None) -> None:
-    """Run long work as OpenAI background responses, for hosts that speak MCP.
+    """Run long jobs as OpenAI background responses, from the terminal and from MCP hosts.
 
-    Without a command and with a host on stdin this is the MCP server.
+    Without a command, and started by a host, this is the MCP server.
     """
     if env_file is not None:
         from agent_jobs.settings import with_env_file
@@ -100,7 +99,9 @@ def cli(context: click.Context, env_file: str | None) -> None:
         try:
             os.environ.update(with_env_file(os.environ, env_file))
         except ConfigError as error:
-            raise click.ClickException(str(error)) from None
+            from agent_jobs.cli.wording import reword
+
+            raise click.ClickException(reword(str(error))) from None
     if context.invoked_subcommand is None:
         from agent_jobs.cli.install import configuration
 

@@ -1,4 +1,4 @@
-"""`agent-jobs serve`."""
+"""`agent-jobs serve`: run the MCP server."""
 
 import click
 
@@ -7,7 +7,7 @@ import click
 def serve_command() -> None:
     """Serve MCP on stdin and stdout.
 
-    As a host has it, which gives no command.
+    A host gets the same server without a command.
     """
     from agent_jobs.mcp_server.front_door import open_front_door
 
