@@ -225,9 +225,7 @@ def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     assert refused.returncode == 1
     *left, told = refused.stderr.splitlines()
     assert told.startswith("Error: Line 2: effort does not take 'enormous'")
-    assert left == [
-        "Started jobs are still running at the provider. Run the same command again to collect their results."
-    ]
+    assert left == ["Jobs continue at the provider. Run the same command to resume."]
     as_json = batch(terminal, tasks, "--json")
     assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")
 
@@ -261,7 +259,7 @@ def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
         left = terminal.show("batch", str(tasks), "--out", "out", stop=lambda seen: "6/12" in seen)
         assert left.returncode == 130
         assert left.width <= 80
-        assert "Run the same command again" in left.text.replace("\n", "")
+        assert "Run the same command to resume" in left.text
         assert batch(terminal, tasks).returncode == 0
         assert upstream.emulator.counters()["creates"] == 12
     assert len(results(terminal)) == 12
@@ -272,7 +270,7 @@ def test_what_ends_with_a_batch_is_not_said_to_go_on_and_may_be_started_anew(ter
     command = ["batch", str(tasks), "--out", "out"]
     left = terminal.show(*command, stop=lambda seen: "1/2" in seen, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
-    assert "Jobs in the foreground stop with this process" in left.text.replace("\n", "")
+    assert "Jobs in the foreground stop with this process" in left.text.replace("\n", " ")
     assert batch(terminal, tasks, AGENT_JOBS_MODE="foreground").returncode == 3
     assert [row.get("error", {}).get("code") for row in results(terminal)] == [None, "interrupted"]
     assert batch(terminal, tasks, "--retry", AGENT_JOBS_MODE="foreground").returncode == 0

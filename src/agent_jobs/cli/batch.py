@@ -24,11 +24,10 @@ from agent_jobs.settings import Settings
 POLL_WAIT_S = 60.0
 #: Characters of a batch's name that the engine accepts.
 BATCH_NAME_CHARS = 60
-DETACHED = "Started jobs are still running at the provider. Run the same command again to collect their results."
+DETACHED = "Jobs continue at the provider. Run the same command to resume."
 DETACHED_HELD = (
-    "Background jobs are still running at the provider. Run the same command again to collect their results. "
-    "Jobs in the foreground stop with this process: the same command records them as failed, and --retry starts them "
-    "again."
+    "Background jobs continue at the provider. Run the same command to resume. Jobs in the foreground stop with this "
+    "process: the same command records them as failed, and --retry starts them again."
 )
 LIMIT_VARIABLE = "AGENT_JOBS_MAX_CONCURRENT"
 #: Exit statuses of results, the worst first.

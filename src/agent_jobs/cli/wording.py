@@ -36,6 +36,9 @@ PHRASES = (
     (re.compile(r"\b(?P<first>[Tt])he user's\b"), "your"),
     (re.compile(r"\b(?P<first>[Tt])he user is\b"), "you are"),
     (re.compile(r"\b(?P<first>[Tt])he user has\b"), "you have"),
+    (re.compile(r"\b(?P<first>[Tt])he user was\b"), "you were"),
+    (re.compile(r"\b(?P<first>[Tt])he user does\b"), "you do"),
+    (re.compile(r"\b(?P<first>[Tt])he user (?P<verb>\w+[^\Ws])s\b"), "you {verb}"),
     (re.compile(r"\b(?P<first>[Tt])he user\b"), "you"),
 )
 _CALL = re.compile(rf"({'|'.join(COMMANDS)}) job_id=(\w+)(?: part=(\w+))?(?: offset=\d+)?")
