@@ -298,7 +298,7 @@ def test_an_approval_goes_beside_what_a_person_decided(before: str, tools: dict[
 
 @pytest.mark.parametrize("host", [name for name in HOSTS if name != "codex"])
 def test_a_host_that_keeps_its_approvals_elsewhere_takes_none(run: Run, host: str):
-    assert "leave --approve out" in run("install", host, "--print", "--approve", status=1).output
+    assert "Leave --approve out" in run("install", host, "--print", "--approve", status=1).output
 
 
 def test_claude_code_loads_the_tools_at_once_unless_a_person_decided_otherwise(home: Path, run: Run):

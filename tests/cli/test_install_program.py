@@ -177,7 +177,7 @@ def test_nothing_is_installed_by_a_dry_run_a_printed_entry_or_a_refusal(tools: T
     tools.have("uv", "uvx")
     assert f"{tools.program} would be installed" in tools.run("install", "cursor", "--dry-run").stdout
     printed = tools.run("install", "cursor", "--print")
-    assert f"uv tool install {PINNED}, and then this again" in printed.stderr
+    assert f"uv tool install {PINNED}, then this command again" in printed.stderr
     assert str(tools.folder / "uvx") in printed.stdout
     (tools.home / ".cursor").mkdir()
     (tools.home / ".cursor/mcp.json").write_text("{")
