@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs import __version__
-from agent_jobs.cli.install import masked
-from agent_jobs.cli.main import PRINTED, WRITTEN, cli
+from agent_jobs.cli.install import PRINTED, WRITTEN
+from agent_jobs.cli.install_report import mask_secrets
+from agent_jobs.cli.main import cli
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import launch
 from agent_jobs.install.config_file import locate, read, replace
@@ -294,8 +295,8 @@ def test_approval_keeps_the_user_s_own_settings(before: str, tools: dict[str, An
 
 
 @pytest.mark.parametrize("host", [name for name in HOSTS if name != "codex"])
-def test_approve_is_refused_for_hosts_without_approvals_in_their_file(run: Run, host: str):
-    assert "leave --approve out" in run("install", host, "--print", "--approve", status=1).output
+def test_a_host_that_keeps_its_approvals_elsewhere_takes_none(run: Run, host: str):
+    assert "Leave --approve out" in run("install", host, "--print", "--approve", status=1).output
 
 
 @pytest.mark.parametrize(
@@ -443,8 +444,8 @@ def test_diff_masks_secrets_of_other_servers(home: Path, run: Run):
 
 
 @pytest.mark.parametrize("text", ['"A_KEY": "${A_KEY}"', 'TOKEN = "$TOKEN"', '"AGENT_JOBS_API_KEY_FILE": "~/key"'])
-def test_diff_shows_references_and_paths(text: str):
-    assert masked(text) == text
+def test_references_and_paths_are_no_secrets(text: str):
+    assert mask_secrets(text) == text
 
 
 # --- the file ---

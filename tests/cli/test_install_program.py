@@ -118,7 +118,7 @@ def test_program_is_installed_and_removed_with_its_last_entry(
     assert tools.read_launch("codex") == Launch(str(tools.program), ())
     assert tools.run("install", "codex").stdout.startswith("Nothing to do")
     assert "is installed" not in tools.run("install", "cursor").output
-    assert f"stays, since {tools.home}/.cursor/mcp.json starts it" in tools.run("uninstall", "codex").stdout
+    assert f"stays, because {tools.home}/.cursor/mcp.json starts it" in tools.run("uninstall", "codex").stdout
     assert f"would be removed ({undone})" in tools.run("uninstall", "cursor", "--dry-run").stdout
     assert (tools.list_changes, tools.program.exists()) == ([command], True)
     assert f"{tools.program} was removed ({undone})." in tools.run("uninstall", "cursor").stdout
@@ -149,8 +149,8 @@ def test_failed_installation_is_reported_and_the_entry_starts_uvx(tools: Tools, 
 def test_installed_program_of_another_version_is_not_used(tools: Tools):
     tools.add_installers("uv", "uvx")
     (tools.folder / "version").write_text("0.0.1")
-    assert "is not there or does not start" in tools.run("install", "codex").stdout
-    assert tools.read_launch("codex").command == str(tools.folder / "uvx")
+    assert "does not exist or does not start" in tools.run("install", "codex").stdout
+    assert tools.started_by("codex").command == str(tools.folder / "uvx")
 
 
 @pytest.mark.parametrize("version", ["0.0.1", __version__])
@@ -177,7 +177,7 @@ def test_dry_run_print_and_refusal_install_nothing(tools: Tools):
     tools.add_installers("uv", "uvx")
     assert f"{tools.program} would be installed" in tools.run("install", "cursor", "--dry-run").stdout
     printed = tools.run("install", "cursor", "--print")
-    assert f"uv tool install {PINNED}, and then this again" in printed.stderr
+    assert f"uv tool install {PINNED}, then this command again" in printed.stderr
     assert str(tools.folder / "uvx") in printed.stdout
     (tools.home / ".cursor").mkdir()
     (tools.home / ".cursor/mcp.json").write_text("{")

@@ -14,7 +14,7 @@ from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import here
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.start_times import start_findings
+from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import locate
 from agent_jobs.install.entry import install_entry
@@ -93,8 +93,8 @@ def test_command_that_does_not_start_is_a_warning_with_its_last_line(uvx: Path):
     assert "warnings" not in install("cursor", "--uvx", "--no-check")
 
 
-def list_findings() -> list[Finding]:
-    return list(start_findings(here(), HOSTS.values()))
+def found() -> list[Finding]:
+    return list(check_start_times(here(), HOSTS.values()))
 
 
 def test_doctor_reports_an_entry_that_starts_uvx_with_both_times(uvx: Path):

@@ -11,7 +11,7 @@ import pytest
 from hosts import hosting
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent_jobs.cli.endpoint_check import upstream_findings
+from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding
 from agent_jobs.emulator import Emulator, running
 from agent_jobs.settings import Settings
@@ -60,7 +60,7 @@ async def run_doctor(
     with running(emulator=emulator) as upstream:
         there = replace(settings, base_url=upstream.base_url, model=model)
         async with hosting(there) as host:
-            findings = await upstream_findings(await host.app.engine(), there)
+            findings = await check_endpoint(await host.app.engine(), there)
             yield {finding.what: finding for finding in findings}
 
 
@@ -104,7 +104,7 @@ async def test_model_that_only_the_list_has_is_available(
 ) -> None:
     async with run_doctor(settings, model, NOT_FOUND, *pages) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
-        assert found["model"].text == f"{model} is there"
+        assert found["model"].text == f"{model} is available"
 
 
 #: How an endpoint answers for one model although its list has it.
@@ -147,9 +147,9 @@ async def test_model_that_the_list_lacks_is_reported_with_the_nearest_names(
 @pytest.mark.parametrize(
     ("card", "listing", "state", "words"),
     [
-        (NOT_FOUND, NOT_FOUND, "warning", "does not say what models it has"),
-        (NOT_FOUND, {"object": "list", "data": []}, "warning", "does not say what models it has"),
-        (NOT_FOUND, PAGE, "warning", "does not say what models it has"),
+        (NOT_FOUND, NOT_FOUND, "warning", "does not say which models it has"),
+        (NOT_FOUND, {"object": "list", "data": []}, "warning", "does not say which models it has"),
+        (NOT_FOUND, PAGE, "warning", "does not say which models it has"),
         (PAGE, PAGE, "problem", "perhaps with a web page"),
         (NOT_FOUND, (401, "application/json", {"error": {"message": "bad key"}}), "problem", "refuses the key"),
         ((503, "text/plain", "down"), (503, "text/plain", "down"), "problem", "down"),

@@ -16,7 +16,7 @@ from anyio.streams.tls import TLSListener
 from hosts import hosting
 from terminals import Terminal
 
-from agent_jobs.cli.endpoint_check import upstream_findings
+from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 
@@ -42,7 +42,7 @@ async def assert_named(settings: Settings, setting: str, reason: str, where: str
         assert started["status"] == "pending"
         assert started["activity"].startswith(f"{setting}: {reason}, ")
         assert where in started["activity"]
-        [finding] = await upstream_findings(await host.app.engine(), settings)
+        [finding] = await check_endpoint(await host.app.engine(), settings)
     assert finding.state == "problem"
     assert f"{setting}: {reason}, " in finding.text
     assert fix in finding.fix

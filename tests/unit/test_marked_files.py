@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 
-from agent_jobs.cli.batch import read_tasks
-from agent_jobs.cli.host_checks import host_findings
+from agent_jobs.cli.batch_files import read_tasks
+from agent_jobs.cli.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.env_file import with_env_file
@@ -56,7 +56,7 @@ def key_file(path: Path) -> Any:
 
 
 def batch(path: Path) -> Any:
-    return [task.asked["prompt"] for task in read_tasks(path, "x")]
+    return [task.fields["prompt"] for task in read_tasks(path, "x")]
 
 
 READERS: list[tuple[Callable[[Path], Any], str, Any]] = [
@@ -127,7 +127,7 @@ def file_of(machine: Machine, host: str, scope: Scope = "user") -> Path:
 
 
 def doctor(machine: Machine) -> list[tuple[str, str, str]]:
-    findings = host_findings(machine, Settings.forgiving(machine.environ)[0])
+    findings = check_hosts(machine, Settings.forgiving(machine.environ)[0])
     return [(each.state, each.text, each.fix) for each in findings]
 
 
@@ -151,7 +151,7 @@ def test_install_leaves_no_mark_even_where_nothing_else_is_to_do(machine: Machin
     assert HOSTS[host].path[-1] in json.loads(ours)[HOSTS[host].keys[0]]
     path.write_bytes(codecs.BOM_UTF8 + ours)
     assert any("byte order mark" in said and "install" in fix for _, said, fix in doctor(machine))
-    assert "would be taken off" in run("install", host, "--dry-run").stdout
+    assert "would be removed" in run("install", host, "--dry-run").stdout
     assert path.read_bytes() == codecs.BOM_UTF8 + ours
     run("install", host)
     assert path.read_bytes() == ours
@@ -254,7 +254,7 @@ def test_doctor_sees_what_claude_mcp_add_writes(machine: Machine, where: str):
 def test_the_local_scope_of_another_folder_is_not_ours(machine: Machine):
     path = file_of(machine, "claude-code")
     path.write_text(json.dumps({"projects": {str(machine.home): {"mcpServers": {"agent-jobs": README_ENTRY}}}}))
-    assert "no host's file names agent-jobs" in doctor(machine)[0][1]
+    assert "no host has agent-jobs in its configuration" in doctor(machine)[0][1]
     at_home = replace(machine, folder=machine.home)
     assert "local scope" in doctor(at_home)[0][1]
 
@@ -265,7 +265,7 @@ def test_the_local_scope_of_another_folder_is_not_ours(machine: Machine):
 def test_projects_in_a_form_of_their_own_are_passed_over(machine: Machine, projects: Any):
     written = json.dumps({"projects": projects}).replace("HERE", str(machine.folder))
     file_of(machine, "claude-code").write_text(written)
-    assert "no host's file names agent-jobs" in doctor(machine)[0][1]
+    assert "no host has agent-jobs in its configuration" in doctor(machine)[0][1]
 
 
 def test_install_and_uninstall_name_the_local_entry_that_goes_before_theirs(machine: Machine):
