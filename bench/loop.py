@@ -19,7 +19,7 @@ from pydantic import Field
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import fast_clock
-from agent_jobs.emulator import running
+from agent_jobs.emulator.server import running
 from agent_jobs.mcp_server.pacing import BACKGROUND_AFTER_S
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings

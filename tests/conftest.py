@@ -7,10 +7,10 @@ import pytest
 from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.engine import on_finish, waits
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 # An example may take any time on a busy machine; everybody tries the same ones, so that a failure can be repeated.
 hypothesis_settings.register_profile("any machine", deadline=None, derandomize=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from agent_jobs.emulator import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, running
 
 from .catalogue import KEY, KEY_FILE, MODEL_URL, PROMPT, RealHost
 from .model import ScriptedModel, serve_model

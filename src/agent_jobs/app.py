@@ -31,8 +31,10 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.worker import Worker
     from agent_jobs.pricing.prices import Prices
-    from agent_jobs.toolbox.toolbox import Toolbox, ToolServers
-    from agent_jobs.upstream.client import Endpoint, ResponsesClient
+    from agent_jobs.toolbox.config import ToolServers
+    from agent_jobs.toolbox.toolbox import Toolbox
+    from agent_jobs.upstream.client import ResponsesClient
+    from agent_jobs.upstream.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +176,7 @@ class App:
         """Return an engine that talks to upstream, or one that says why it cannot."""
         from agent_jobs.engine.start import StartDefaults, StartPlanner
         from agent_jobs.pricing.prices import Prices
-        from agent_jobs.request.body import load_presets
+        from agent_jobs.request.presets import load_presets
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
@@ -304,13 +306,13 @@ def tool_servers(settings: Settings) -> ToolServers | None:
     """Read the file with the user's tool servers; return None if no file is set."""
     if settings.toolbox is None:
         return None
-    from agent_jobs.toolbox.toolbox import read_toolbox  # loads the MCP client
+    from agent_jobs.toolbox.config import read_toolbox
 
     return read_toolbox(settings.toolbox)
 
 
 def _create_endpoint(settings: Settings, key: str) -> Endpoint:
-    from agent_jobs.upstream.client import Endpoint
+    from agent_jobs.upstream.endpoint import Endpoint
 
     return Endpoint.of(
         settings.base_url, key, auth=settings.auth, organization=settings.organization, project=settings.project

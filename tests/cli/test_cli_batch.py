@@ -17,8 +17,7 @@ from fork_server import COMMAND, Process
 from hosts import scripted
 from terminals import LIMIT_S, Terminal
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 
 
 @pytest.fixture

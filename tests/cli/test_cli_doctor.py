@@ -17,8 +17,7 @@ from terminals import KEY, Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import VARIABLES, Settings

@@ -16,8 +16,7 @@ from hosts import scripted
 from processes import serving
 from terminals import KEY, Terminal
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 
 WORK = "Compare three caches"
 LONG = {"duration_s": 300}

@@ -13,8 +13,7 @@ from hosts import scripted
 from processes import serving
 from terminals import KEY, Terminal
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}

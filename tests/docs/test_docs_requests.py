@@ -10,10 +10,11 @@ import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
-from agent_jobs.request.body import build, resolved, sent_as
+from agent_jobs.request.body import build, sent_as
+from agent_jobs.request.hosted_tools import resolved
 from agent_jobs.request.options import OPTIONS
 from agent_jobs.request.presets import Preset, load_presets, our_presets
-from agent_jobs.settings import SecretStr
+from agent_jobs.setting_values import SecretStr
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, PRESETS = ((DOCS / name).read_text() for name in ("requests.md", "presets.md"))

@@ -19,7 +19,8 @@ from agent_jobs.mcp_server.pacing import (
     WAIT_CAP_S,
     WAIT_CAPS_S,
 )
-from agent_jobs.rendering.answers import ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES, RUNNING_BYTES, START_BYTES
+from agent_jobs.rendering.answers import ADVICE_BYTES, DRY_RUN_BYTES, RUNNING_BYTES, START_BYTES
+from agent_jobs.rendering.paging import OUTPUT_BYTES
 from agent_jobs.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
-from agent_jobs.emulator import RunningServer
+from agent_jobs.emulator.server import RunningServer
 
 MODEL = "gpt-6.2-sol"
 TERMINAL = ("completed", "failed", "incomplete", "cancelled")

@@ -6,7 +6,8 @@ import httpx2
 import pytest
 from emulator_client import MODEL, TERMINAL, Client, Json, list_types, parse_events, read_live_events, request, text_of
 
-from agent_jobs.emulator import Emulator, RunningServer, running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 
 ENDS = ("response.completed", "response.failed", "response.incomplete")
 

@@ -13,7 +13,8 @@ from openai.types import FileDeleted, FileObject
 from openai.types.containers import FileListResponse, FileRetrieveResponse
 from openai.types.responses import Response
 
-from agent_jobs.emulator import Emulator, RunningServer, running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 
 TABLE = ("table.csv", b"a,b\n1,2\n", "text/csv")
 MADE = [{"filename": "sum.csv", "text": "sum\n3\n"}, {"filename": "naïve notes.txt", "text": "東京"}]

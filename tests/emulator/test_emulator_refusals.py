@@ -9,7 +9,7 @@ from emulator_client import MODEL, Client, Json
 from openai import AsyncOpenAI
 from openai.types.conversations import ConversationItemList
 
-from agent_jobs.emulator import RunningServer
+from agent_jobs.emulator.server import RunningServer
 
 
 def refusal(client: Client, **fields: Any) -> Json:

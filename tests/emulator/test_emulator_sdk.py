@@ -17,7 +17,7 @@ from openai.types.responses import (
 )
 from pydantic import BaseModel, ValidationError
 
-from agent_jobs.emulator import RunningServer
+from agent_jobs.emulator.server import RunningServer
 
 # Each event is checked against the class of its own type, because a laxer member of the union could accept it.
 _CLASSES: tuple[type[BaseModel], ...] = get_args(get_args(ResponseStreamEvent)[0])

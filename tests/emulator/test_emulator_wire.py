@@ -7,7 +7,8 @@ import httpx2
 import pytest
 from emulator_client import MODEL, Client, Json, list_types, parse_events, read_live_events, text_of
 
-from agent_jobs.emulator import Emulator, RunningServer, running, serve
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running, serve
 
 CREATED = ["response.created", "response.queued", "response.in_progress"]
 

@@ -8,7 +8,8 @@ import pytest
 from hosts import Host, hosting, scripted
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.request.body import ASKED, build, refused_of
+from agent_jobs.request.added_parameters import ASKED, refused_of
+from agent_jobs.request.body import build
 from agent_jobs.settings import Settings
 
 SCHEMA: dict[str, Any] = {

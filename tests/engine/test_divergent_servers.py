@@ -30,8 +30,8 @@ from hosts import SPEED, Host, eventually, hosting
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 

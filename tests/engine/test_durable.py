@@ -13,10 +13,11 @@ from hosts import SPEED, Host, eventually, hosting, scripted
 from processes import serving
 from test_divergent_servers import Divergent
 
-from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.request.models import models
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 
 DAY_S = 86_400

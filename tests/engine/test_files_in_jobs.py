@@ -14,8 +14,7 @@ import pytest
 from hosts import SPEED, Host, eventually, hosting
 from processes import serving
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 

@@ -9,8 +9,7 @@ import anyio
 import pytest
 from hosts import Host, eventually, hosting
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
 
 

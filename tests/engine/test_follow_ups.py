@@ -15,9 +15,9 @@ from processes import serving
 from test_tools import creates, runs
 
 from agent_jobs.clock import Clock, steady_wall_clock
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 DAY_S = 86_400
 KEY = {"Authorization": "Bearer test"}

@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding
-from agent_jobs.emulator import Emulator, running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import running
 from agent_jobs.settings import Settings
 
 JSON = dict[str, Any]

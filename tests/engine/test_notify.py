@@ -23,7 +23,8 @@ from agent_jobs.clock import Clock, steady_wall_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S
 from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 #: Writes down what it was given, whole or not at all.
 HEAR = """

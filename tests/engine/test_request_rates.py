@@ -8,7 +8,7 @@ import anyio
 import pytest
 from hosts import SPEED, hosting
 
-from agent_jobs.emulator import Emulator
+from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 

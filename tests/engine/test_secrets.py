@@ -11,9 +11,10 @@ from processes import Server, serving
 from test_divergent_servers import Divergent
 from test_results import PARTS
 
-from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 KEY = "sk-seeded-4d1f0a77c2e9"
 HEADER, AUTHORIZATION, DOMAIN = "seeded-header-93ab5e", "seeded-authorization-17fc", "seeded-domain-5b20e8"

@@ -15,8 +15,7 @@ from processes import serving
 from test_fault_table import line_to, mend
 
 from agent_jobs.clock import Clock, steady_wall_clock
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
 
 FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])

@@ -24,8 +24,10 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel
 
 from agent_jobs.errors import ConfigError, RequestError, ToolServerError
+from agent_jobs.toolbox.config import load_toolbox
+from agent_jobs.toolbox.output import ToolOutput
 from agent_jobs.toolbox.stdio_transport import STOP_STEPS_S
-from agent_jobs.toolbox.toolbox import Policy, Toolbox, ToolOutput, load_toolbox
+from agent_jobs.toolbox.toolbox import Policy, Toolbox
 
 SCRIPT = str(Path(__file__).parents[1] / "support" / "tool_server.py")
 TOKEN = "t0ken-that-nobody-sees"

@@ -13,7 +13,8 @@ from anyio import to_thread
 from hosts import SPEED, eventually, hosting
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "misspelt argument": ("agent_start", {"promt": "hi"}, "did you mean 'prompt'?"),

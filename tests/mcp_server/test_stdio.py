@@ -13,8 +13,7 @@ from mcp.client.stdio import stdio_client
 from mcp_types import TextContent, TextResourceContents
 from processes import MODERN, Server, answer_of, parameters, serving
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings
 

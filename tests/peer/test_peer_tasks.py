@@ -31,7 +31,7 @@ from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tasks import TasksExtension
 from agent_jobs.mcp_server.tool_adapter import JobTool
 from agent_jobs.rendering.answers import Answer
-from agent_jobs.request.body import StartRequest
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
 from peer.environment import HERE
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agent_jobs.toolbox.toolbox import Policy, Toolbox, load_toolbox
+from agent_jobs.toolbox.config import load_toolbox
+from agent_jobs.toolbox.toolbox import Policy, Toolbox
 from peer.servers import git_server, time_server
 
 

@@ -16,11 +16,11 @@ from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.jobs.job import Job, Output, Turn
-from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.queries import Event, JobFilter
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Event, Store
+from agent_jobs.store.base import Budget, Store
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"

@@ -17,10 +17,9 @@ from typing import Any
 from terminals import on_terminal, screen
 
 from agent_jobs import __version__
-from agent_jobs.emulator import running
 from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.script import Script, read_question
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.emulator.wire import Exchange
 
 #: Emulated seconds in a second.

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request.body import build, resolved
-from agent_jobs.request.hosted_tools import CLIENT_TOOLS
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.request.body import build
+from agent_jobs.request.hosted_tools import CLIENT_TOOLS, resolved
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 MCP: dict[str, Any] = {
     "type": "mcp",

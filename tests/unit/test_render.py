@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
+from agent_jobs.jobs.job import Job, Output, Turn
+from agent_jobs.jobs.response import RETRYABLE, Failure
+from agent_jobs.jobs.status import TERMINAL, Status
 from agent_jobs.rendering.answers import page_output, render_finished_job, render_job, render_start
 from agent_jobs.rendering.paging import OUTPUT_BYTES, dumps
 

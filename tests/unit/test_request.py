@@ -11,21 +11,11 @@ from hypothesis import strategies as st
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.response import JSON
-from agent_jobs.request.body import (
-    EFFORTS,
-    TITLE_CHARS,
-    StartRequest,
-    build,
-    hash_of,
-    models,
-    options_with,
-    sent_as,
-    sentence_for,
-    title_of,
-)
+from agent_jobs.request.body import TITLE_CHARS, build, hash_of, options_with, sent_as, sentence_for, title_of
+from agent_jobs.request.models import models
 from agent_jobs.request.options import OPTIONS, StartOptions
-from agent_jobs.request.presets import Preset, our_presets
+from agent_jobs.request.presets import EFFORTS, Preset, our_presets
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.validation import Choice
 
 PLAIN: dict[str, Any] = {

@@ -15,7 +15,8 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.jobs.job import Mode
-from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, SendingMode, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SendingMode, Settings
 
 SECRET = "sk-proj-very-secret"
 

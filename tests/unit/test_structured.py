@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request.body import build, mismatch
+from agent_jobs.request.body import build
+from agent_jobs.request.json_schema import mismatch
 
 OPEN: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 CLOSED: dict[str, Any] = {**OPEN, "additionalProperties": False}

@@ -14,9 +14,10 @@ import click
 from agent_jobs import file_lock
 from agent_jobs.cli.session import refuse
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
-from agent_jobs.text_file import decode_text, marked_encoding, read_text
+from agent_jobs.text_file import decode_text, find_marked_encoding, read_text
 
 #: Fields that a line may have beside its prompt, with their types and the words for these.
 FIELDS: Mapping[str, tuple[type, str]] = {
@@ -181,7 +182,7 @@ def _load_results(path: Path) -> dict[str, dict[str, Any]]:
     rows = [_parse_result(line, path, number) for number, line in enumerate(lines, 1)]
     # The job of an unconfirmed start may have been adopted since, so it is polled again.
     kept = {index for index, row in enumerate(rows) if row.get("error", {}).get("code") != "start_unconfirmed"}
-    if cut_off or len(kept) < len(lines) or marked_encoding(raw):
+    if cut_off or len(kept) < len(lines) or find_marked_encoding(raw):
         _replace_text(path, "".join(f"{line}\n" for index, line in enumerate(lines) if index in kept))
     return {
         row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")}

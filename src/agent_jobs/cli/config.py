@@ -13,7 +13,8 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.wording import reword
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.settings import SUBJECTS, VARIABLES, SecretStr, Settings, Variable
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
 
 #: Characters of a secret that are shown.
 SHOWN_SECRET_CHARS = 4

@@ -20,7 +20,7 @@ from agent_jobs.cli.install import configuration
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.emulator import running
+from agent_jobs.emulator.server import running
 
 LIMIT_S = 20.0  # the story takes half of it
 #: The emulated model searches, thinks and writes for about eight seconds.

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 
 
 class Fate(NamedTuple):

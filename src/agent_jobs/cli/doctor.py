@@ -20,13 +20,16 @@ from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
-from agent_jobs.engine.engine import GATHERED_MAX, Engine
+from agent_jobs.engine.engine import Engine
+from agent_jobs.engine.waits import GATHERED_MAX
+from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import HOSTS
-from agent_jobs.jobs.job import ACTIVE, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, StoreInfo, WorkerInfo
-from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.jobs.status import ACTIVE, Status
+from agent_jobs.settings import Settings
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
 STUCK_S = 600.0
@@ -221,7 +224,7 @@ def _report_unconfirmed(jobs: Sequence[Job]) -> Iterator[Finding]:
 
 def _is_stuck(job: Job, now: float) -> bool:
     """Return True if a running job has not been retrieved for longer than workers ever wait."""
-    seen = max(job.turn.looked_at or 0.0, job.turn.sent_at or 0.0)
+    seen = max(job.turn.polled_at or 0.0, job.turn.sent_at or 0.0)
     return job.status in (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS) and now - seen > STUCK_S
 
 

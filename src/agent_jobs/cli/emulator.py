@@ -26,7 +26,7 @@ def emulator_command(host: str, port: int, time_scale: float) -> None:
 
     Use it to try agent-jobs without a key.
     """
-    from agent_jobs.emulator import running
+    from agent_jobs.emulator.server import running
 
     with ExitStack() as stack:
         try:

@@ -9,8 +9,7 @@ from agent_jobs.cli.finding import Finding
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError
 from agent_jobs.jobs.response import JSON
-from agent_jobs.request.body import find_listed, near_models, suggest_model
-from agent_jobs.request.models import models
+from agent_jobs.request.models import find_listed, models, near_models, suggest_model
 from agent_jobs.settings import Settings
 
 #: Days before its shutdown from which a model is reported.

@@ -17,7 +17,7 @@ from agent_jobs.cli.config import mask_secret
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
-from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read
+from agent_jobs.install.config_file import Scope, locate, read
 from agent_jobs.install.entry import entry_in, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
 from agent_jobs.install.local_scope import LocalScope, local_scope
@@ -212,7 +212,7 @@ class _HostEntry:
 
     def find_mistakes(self, ours: Settings) -> Iterator[Finding]:
         """Yield all that is wrong with the entry."""
-        if off := format_switches(switched_off(self.entry)):
+        if off := format_switches(find_disabling_values(self.entry)):
             yield self.report("warning", f"is switched off ({off}), so the host does not start it", self.install)
         yield from self._check_command()
         yield from self._check_source()

@@ -21,9 +21,20 @@ from agent_jobs.cli.wording import reword
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import launch as uvx_launch
-from agent_jobs.install.config_file import Read, Scope, locate, read, replace
-from agent_jobs.install.entry import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
-from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
+from agent_jobs.install.entry import enable_entry, entry_in, fragment, install_entry, refuse_comments, remove_entry
+from agent_jobs.install.hosts import (
+    HOSTS,
+    KEY,
+    KEY_FILE,
+    KEY_PATH,
+    SERVER,
+    Entry,
+    Host,
+    Launch,
+    Machine,
+    find_disabling_values,
+)
 from agent_jobs.install.local_scope import local_scope
 
 T = TypeVar("T")
@@ -138,7 +149,7 @@ def install(
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
     """Remove our entry from the host's file, and our program if `install` installed it; everything else stays."""
     before = read(locate(host, machine, scope))
-    text = _name_file(before, lambda: uninstalled(host, before.text))
+    text = _name_file(before, lambda: remove_entry(host, before.text))
     notes = _describe_local_scope(host, machine, "is still there")
     report = _write_file(host, before, text, "removed", dry_run=dry_run)
     if removed := entry_in(host, before.text):
@@ -203,7 +214,7 @@ def _check_arguments(host: Host, environment: Mapping[str, str], *, approve: boo
         )
 
 
-def _name_file(before: Read, change: Callable[[], T]) -> T:
+def _name_file(before: FileSnapshot, change: Callable[[], T]) -> T:
     """Return the result of the change; begin its errors with the file."""
     try:
         return change()
@@ -211,9 +222,9 @@ def _name_file(before: Read, change: Callable[[], T]) -> T:
         raise ConfigError(f"{before.path}: {error}") from None
 
 
-def _describe_corrections(host: Host, before: Read, *, dry_run: bool) -> Iterator[str]:
+def _describe_corrections(host: Host, before: FileSnapshot, *, dry_run: bool) -> Iterator[str]:
     """Yield sentences about changes besides our entry's command and variables."""
-    if off := format_switches(switched_off(entry_in(host, before.text))):
+    if off := format_switches(find_disabling_values(entry_in(host, before.text))):
         now = "would be switched on" if dry_run else "is on now"
         yield f"The entry was switched off ({off}) and {now}."
     if before.bom:
@@ -242,7 +253,7 @@ def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[s
 
 
 def _write_file(
-    host: Host, before: Read, text: str, action: str, *, dry_run: bool, is_tidied: bool = False
+    host: Host, before: FileSnapshot, text: str, action: str, *, dry_run: bool, is_tidied: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     """Write the host's file unless nothing changes; return the report of it."""
     report: dict[str, Any] = {"host": host.name, "file": str(before.path)}

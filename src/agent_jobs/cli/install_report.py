@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.install.config_file import Read
+from agent_jobs.install.config_file import FileSnapshot
 from agent_jobs.install.hosts import SERVER
 
 #: A quoted value whose name suggests a secret; references and paths are no secrets.
@@ -35,7 +35,7 @@ def mask_secrets(text: str) -> str:
     return SECRET_FORM.sub(MASK, text)
 
 
-def render_diff(before: Read, text: str) -> str:
+def render_diff(before: FileSnapshot, text: str) -> str:
     """Return what changes in a host's file, with secrets masked."""
     old, new = (mask_secrets(each).splitlines() for each in (before.text, text))
     if text == before.text:

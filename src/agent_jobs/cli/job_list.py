@@ -12,8 +12,9 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Session, call, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
-from agent_jobs.jobs.job import ACTIVE, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, JobPage
+from agent_jobs.jobs.status import ACTIVE, Status
 
 DAY_S = 86_400.0
 #: Columns of a title on a narrow terminal.

@@ -10,7 +10,8 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.wording import reword
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 
 #: Lines of what the model writes, or of its reasoning, below the job.
 PARTIAL_LINES = 6

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import click
 
 from agent_jobs.cli.session import Exit, JobId, Session, call, json_option
-from agent_jobs.jobs.job import Call, Job
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
+from agent_jobs.jobs.response import Call
 
 #: Characters of a wrong argument that its refusal repeats.
 SHOWN_ARGUMENT_CHARS = 60

@@ -14,8 +14,9 @@ from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.cli.wording import reword
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
+from agent_jobs.jobs.status import Status
 from agent_jobs.settings import Settings
 
 #: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.

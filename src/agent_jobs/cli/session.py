@@ -87,7 +87,7 @@ class Session:
         """
         self.is_starting = False
         if self.is_interrupted:
-            raise Interrupted(self.detached)
+            raise Interrupted(self.stream_failures)
 
 
 def read_settings() -> Settings:
@@ -173,7 +173,7 @@ async def _run_work(
     async with open_app(settings, role=role, what=what) as app:
         try:
             session = Session(app, await app.engine())
-            describe_interruption(lambda: session.detached)
+            describe_interruption(lambda: session.stream_failures)
             try:
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(leave_on_signal, tasks.cancel_scope, session.interrupt)
@@ -196,9 +196,9 @@ async def _run_work(
 def _describe_failure(failure: Exception, session: Session, *, is_done: bool) -> Exception:
     """Say what becomes of the jobs; return the failure, with that in its message if it is an interruption."""
     if isinstance(failure, Interrupted):
-        return Interrupted(session.detached)
-    if session.detached and not is_done:
-        click.echo(session.detached, err=True)
+        return Interrupted(session.stream_failures)
+    if session.stream_failures and not is_done:
+        click.echo(session.stream_failures, err=True)
     return failure
 
 

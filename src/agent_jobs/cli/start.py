@@ -32,7 +32,7 @@ from agent_jobs.jobs.status import Status
 from agent_jobs.settings import Settings
 
 if TYPE_CHECKING:  # imported when a job is started
-    from agent_jobs.request.body import StartRequest
+    from agent_jobs.request.start_request import StartRequest
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class PresetName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text, with the purpose of each preset."""
-        from agent_jobs.request.body import load_presets
+        from agent_jobs.request.presets import load_presets
 
         try:
             presets = load_presets(Settings.forgiving(os.environ)[0].presets)
@@ -205,7 +205,7 @@ async def _watch_started(session: Session, job: Job, *, sent_here: bool) -> Job:
     """Work on the job and show its progress on stderr until it finishes."""
     session.app.work()
     resume = resume_hint(job.id)
-    session.detached = describe_detached([job], resume, sent_here=sent_here)
+    session.stream_failures = describe_detached([job], resume, sent_here=sent_here)
     with open_display(sys.stderr, is_single=True) as display:
         [watched] = await watch_until_done(session, [job.id], display, resume=resume, sent_here=sent_here)
     return watched
@@ -243,12 +243,12 @@ async def _submit_job(session: Session, request: "StartRequest", *, may_ask: boo
     [started] = await session.engine.submit(planned)
     job = started.job
     if not started.duplicate:
-        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
+        session.stream_failures = describe_detached([job], resume_hint(job.id), sent_here=True)
         return started
     if may_ask and job.is_unconfirmed:
         raise _UnconfirmedStart(job)
     click.echo(_describe_duplicate(job), err=True)
-    session.detached = describe_detached([job], resume_hint(job.id))
+    session.stream_failures = describe_detached([job], resume_hint(job.id))
     session.finish_starting()
     return started
 
@@ -288,14 +288,14 @@ async def _confirm_start(session: Session, job: Job) -> Job:
         # Read the row again: a user who leaves must learn whether the request was sent.
         with CancelScope(shield=True), suppress(AgentJobsError):
             job = await session.engine.wait_for_response_id(job, wait_s=0.0)
-        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
+        session.stream_failures = describe_detached([job], resume_hint(job.id), sent_here=True)
     session.finish_starting()
     return job
 
 
 def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path, ...]]":
     """Return the request of the command line, and the folders that it allows to read by naming files."""
-    from agent_jobs.request.body import StartRequest
+    from agent_jobs.request.start_request import StartRequest
 
     files = [_resolve_path(each) for each in arguments["files"]]
     request = StartRequest(
@@ -381,7 +381,7 @@ def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float
 
 
 def _write_end_as_json(finished: _Finished) -> None:
-    from agent_jobs.rendering import answers, questions
+    from agent_jobs.rendering import answers
 
     job = finished.job
     if not job.is_terminal:

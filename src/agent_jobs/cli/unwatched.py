@@ -81,4 +81,4 @@ def _describe_span(jobs: Sequence[Job], now: float) -> str:
 
 def _find_last_seen(job: Job) -> float:
     """Return when a retrieval last showed the job, or when it was sent or created."""
-    return job.turn.looked_at or job.turn.sent_at or job.created_at
+    return job.turn.polled_at or job.turn.sent_at or job.created_at

@@ -14,7 +14,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.replies import answer_calls
 from agent_jobs.engine.waits import GATHERED_MAX, JobWaiter, has_question
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.jobs.job import JSON, Call, Job, Mode
+from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     BatchState,
     Estimate,
@@ -26,12 +26,14 @@ from agent_jobs.jobs.queries import (
     StoreInfo,
     WorkerInfo,
 )
+from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
     from agent_jobs.engine.worker import Worker
-    from agent_jobs.request.body import Preset, StartRequest
+    from agent_jobs.request.presets import Preset
+    from agent_jobs.request.start_request import StartRequest
     from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -282,7 +284,7 @@ class Engine:
             ConfigError: This process can send nothing.
             UpstreamError: It refuses the key, or has no list.
         """
-        from agent_jobs.request.body import listed_models  # only `doctor` asks
+        from agent_jobs.request.models import listed_models
 
         return listed_models(await self._require_upstream().client.model_pages())
 

@@ -16,10 +16,12 @@ import anyio
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import UNSETTLED
+from agent_jobs.jobs.queries import UNSETTLED, OutputFile
 from agent_jobs.pricing.prices import Prices
-from agent_jobs.rendering import content
-from agent_jobs.store.base import OutputFile, Store
+from agent_jobs.rendering.markdown import render_markdown
+from agent_jobs.rendering.output import list_files, list_files_with_data
+from agent_jobs.rendering.redaction import mask_tool_secrets
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -51,11 +53,11 @@ class Finalizer:
 
     async def prepare_end(self, job: Job) -> Job:
         """Return a finished job as it is stored: with its cost, without echoed secrets, marked if work is left."""
-        if not (job.is_terminal or job.turn.acting):
+        if not (job.is_terminal or job.turn.has_open_calls):
             return job
         if job.output is not None and job.output.response:
-            job = replace(job, output=replace(job.output, response=content.without_secrets(job.output.response)))
-        job = replace(job, unsettled=job.is_terminal and await self._has_work_left(job))
+            job = replace(job, output=replace(job.output, response=mask_tool_secrets(job.output.response)))
+        job = replace(job, needs_finalizing=job.is_terminal and await self._has_work_left(job))
         try:
             return replace(job, cost_usd=await self._calculate_cost_usd(job))
         except Exception:  # a paid result must be stored even if its price is unknown
@@ -98,14 +100,14 @@ class Finalizer:
         """Return True if a finished job has files to write or uploads to delete."""
         if self._results and job.output:
             return True
-        if content.files(_read_output(job)):
+        if list_files(_read_output(job)):
             return True
         # The unconfirmed run may have been accepted and may still need its files.
         return not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
 
     async def _save_made_files(self, job: Job, attempts: "_Attempts") -> list[OutputFile]:
         """Write the files that a run made, each under a name of its own."""
-        files = content.files_with_data(_read_output(job))
+        files = list_files_with_data(_read_output(job))
         names = _choose_file_names([file for file, _ in files])
         saved = [
             await attempts.run(self._save_file(job, name, file, data))
@@ -134,7 +136,7 @@ class Finalizer:
         response = job.counted
         if job.output is not None:
             response = job.output.response
-        if not response and job.turn.acting:
+        if not response and job.turn.has_open_calls:
             return job.cost_usd  # it includes this turn since the turn finished
         before_usd = _get_earlier_cost_usd(job)
         if before_usd is None:
@@ -152,9 +154,9 @@ class Finalizer:
     async def _write_result(self, job: Job) -> str:
         if self._results is None or job.output is None:
             return ""
-        return await self._write_file(self._results / _name_result_file(job), content.markdown(job).encode())
+        return await self._write_file(self._results / _name_result_file(job), render_markdown(job).encode())
 
-    async def _save_file(self, job: Job, name: str, file: content.Entry, data: bytes | None) -> OutputFile | None:
+    async def _save_file(self, job: Job, name: str, file: Entry, data: bytes | None) -> OutputFile | None:
         """Write one file that the run made; return None for one that cannot be fetched from here."""
         path = self._made / job.id / name
         is_remote = file["type"] == "sandbox_file" or "container_id" in file
@@ -169,7 +171,7 @@ class Finalizer:
             return None
         return OutputFile(name, await self._write_file(path, data), len(data))
 
-    async def _fetch_linked_file(self, file: content.Entry) -> bytes | None:
+    async def _fetch_linked_file(self, file: Entry) -> bytes | None:
         """Return the content of a file that only the text links, from the first container that has it."""
         for container_id in filter(None, file.get("containers", "").split(",")):
             try:
@@ -232,7 +234,7 @@ def _name_result_file(job: Job) -> str:
     return "-".join(filter(None, (day, _clean_name(job.title.lower(), NAME_BYTES), job.id))) + ".md"
 
 
-def _choose_file_names(files: Sequence[content.Entry]) -> list[str]:
+def _choose_file_names(files: Sequence[Entry]) -> list[str]:
     """Return distinct names within one folder, whatever upstream calls the files."""
     names: list[str] = []
     used: set[str] = set()

@@ -6,9 +6,11 @@ from typing import Any
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Job, Status, items_of, upstream_call_id
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON, items_of, upstream_call_id
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import Endpoint
+from agent_jobs.upstream.endpoint import Endpoint
 
 #: Fields that a follow-up takes from the request before it, because upstream carries none of them over.
 INHERITED = ("instructions", "reasoning", "text", "tools", "include")

@@ -12,31 +12,25 @@ from uuid import uuid4
 
 import anyio
 
-from agent_jobs.attachments.attachment import described, estimate_tokens, parts
-from agent_jobs.attachments.gather import Attachment, gather
+from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
+from agent_jobs.attachments.gather import gather
 from agent_jobs.clock import Clock
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
+from agent_jobs.jobs.response import JSON, items_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Bound, Prices, day_start
 from agent_jobs.request.added_parameters import ASKED
-from agent_jobs.request.body import (
-    Preset,
-    Secret,
-    StartRequest,
-    asked_by,
-    build,
-    given_options,
-    hash_of,
-    options_with,
-    title_of,
-)
-from agent_jobs.request.hosted_tools import resolved
-from agent_jobs.request.options import conversation_of, key_of, max_cost_of, timeout_of, toolbox_of
+from agent_jobs.request.body import asked_by, build, given_options, hash_of, options_with, title_of
+from agent_jobs.request.hosted_tools import Secret, resolved
+from agent_jobs.request.options import StartOptions
+from agent_jobs.request.presets import Preset
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.store.base import Budget, Store, Upload
-from agent_jobs.upstream.client import Endpoint
+from agent_jobs.upstream.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox.toolbox import Toolbox
@@ -163,7 +157,7 @@ class StartPlanner:
         return Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
-            files=described(attached),
+            files=describe_attachments(attached),
             input_tokens=prompt_tokens + estimate_tokens(attached),
             cost_bound_usd=bound_usd,
             unbounded=unbounded,
@@ -174,11 +168,11 @@ class StartPlanner:
         request.check()
         presets = self._defaults.presets
         request = replace(request, options=given_options(request.preset, request.options, presets))
-        options = options_with(request.preset, request.options, presets)
-        previous = await self._finder.find(request.previous_job_id, conversation_of(options))
+        options = StartOptions.parse(options_with(request.preset, request.options, presets))
+        previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
-        shared = _Shared(request, options, batch, previous, parts(attached), functions)
+        shared = _Shared(request, options, batch, previous, build_content_parts(attached), functions)
         jobs = [self._draft_job(prompt, shared) for prompt in request.prompts]
         await self._check_fits(request, jobs[0].turn.request, attached, previous.least_tokens)
         return _Draft(jobs, options, previous, attached)
@@ -188,20 +182,20 @@ class StartPlanner:
         body = self._build_body(prompt, job_id, shared)
         resolved(body, self._defaults.secrets)  # a missing secret is refused now rather than when it is sent
         options, previous = shared.options, shared.previous
-        toolbox = toolbox_of(options)
+        toolbox = options.toolbox
         return Job(
             id=job_id,
             title=title_of(prompt),
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),
-            key=key_of(options),
+            key=options.key,
             priority=shared.request.priority,
             batch=shared.batch,
             previous_job_id=shared.request.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
-            timeout_s=timeout_of(options),
-            max_cost_usd=max_cost_of(options),
+            timeout_s=options.timeout_s,
+            max_cost_usd=options.max_cost_usd,
             toolbox=previous.toolbox if toolbox is None else toolbox,
             turn=Turn(
                 number=1,
@@ -225,7 +219,7 @@ class StartPlanner:
             default_model=previous.request.get("model") or self._defaults.model,
             effort=request.effort,
             web_search=request.web_search,
-            options=request.options,
+            options=shared.options,
             attachments=shared.contents,
             openai=self._endpoint.openai,
         )
@@ -234,7 +228,7 @@ class StartPlanner:
             names = {function["name"] for function in shared.functions}
             kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in names]
             body = {**body, "tools": [*kept, *shared.functions]}
-        conversation = conversation_of(shared.options)
+        conversation = shared.options.conversation
         link = {"conversation": conversation} if conversation else previous.link
         return history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
 
@@ -275,7 +269,7 @@ class StartPlanner:
 
     async def _list_functions(self, options: JSON, previous: Previous) -> Sequence[JSON]:
         """Return the functions of the tool servers that the caller named, else those of the job before."""
-        names = toolbox_of(options)
+        names = options.toolbox
         if names is None:
             return self._inherit_functions(previous)
         if not names:
@@ -299,7 +293,7 @@ class StartPlanner:
     async def _attach_files(self, request: StartRequest, options: JSON, previous: Previous) -> list[Attachment]:
         if not request.files:
             return []
-        tools = items_of(options.get("tools", previous.request.get("tools")))
+        tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
         upload = any(map(_has_own_container, tools))
         gathering = partial(gather, list(request.files), self._defaults.file_roots, upload=upload)
         return await anyio.to_thread.run_sync(gathering)
@@ -313,7 +307,7 @@ class StartPlanner:
 
     async def _check_cost(self, job: Job, draft: _Draft) -> tuple[Job, str]:
         """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
-        limit_usd = max_cost_of(draft.options)
+        limit_usd = draft.options.max_cost_usd
         if limit_usd is None and not self._is_reserving:
             return job, ""
         job, bound = await self._limit_cost(job, draft.previous)

@@ -22,17 +22,9 @@ from agent_jobs.engine.limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import (
-    UNANSWERED,
-    Call,
-    Failure,
-    Job,
-    Status,
-    Usage,
-    activity_of,
-    items_of,
-    upstream_call_id,
-)
+from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, items_of, upstream_call_id
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Prices, day_start
 from agent_jobs.store.base import Budget, Store
 

@@ -34,8 +34,10 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
-from agent_jobs.jobs.job import Call, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import BatchState, JobFilter, JobPage
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.elicitation import (
     MAX_DIALOGS,
     apply_answers,
@@ -424,12 +426,12 @@ def _describe_job(job: Job, now: float) -> str:
 
 
 def _last_update(job: Job) -> float:
-    times = (job.turn.sent_at, job.turn.looked_at, job.turn.asked_at, job.finished_at)
+    times = (job.turn.sent_at, job.turn.polled_at, job.turn.asked_at, job.finished_at)
     return max(job.created_at, *(time or 0.0 for time in times))
 
 
 def _choose_poll_ms(jobs: Engine, unfinished: Iterable[Job]) -> int:
-    hints_ms = (job.next_poll_ms(jobs.now()) for job in unfinished)
+    hints_ms = (next_poll_ms(job, jobs.now()) for job in unfinished)
     return max(MIN_POLL_MS, min(hints_ms, default=MIN_POLL_MS))
 
 

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from agent_jobs.engine.engine import ID_WAIT_S, Engine, Started
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.jobs.job import ACTIVE, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, BatchState, JobFilter, Part, Reply
+from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
 from agent_jobs.mcp_server.pacing import PollPacing, WaitLimits
 from agent_jobs.rendering import answers
@@ -21,10 +22,9 @@ from agent_jobs.rendering.answers import Answer
 from agent_jobs.rendering.paging import dumps, page_cap_bytes
 from agent_jobs.rendering.questions import render_questions
 from agent_jobs.rendering.result_parts import render_part
-from agent_jobs.request.options import dry_run_of
 from agent_jobs.request.presets import EFFORTS
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.request.validators import one_of
+from agent_jobs.validation import Choice
 
 if TYPE_CHECKING:
     from agent_jobs.mcp_server.tasks import TasksExtension
@@ -101,7 +101,7 @@ class Tools:
             options=options or {},
         )
         jobs = await self._engine()
-        if dry_run_of(order.options):
+        if order.is_dry_run:
             return answers.render_estimate(await jobs.estimate(order))
         if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.start(ctx, jobs, order)
@@ -313,7 +313,7 @@ class Tools:
             self._pacing.reset(key)
             return False
         now = jobs.now()
-        self._pacing.remember_hint(key, job.next_poll_ms(now), now)
+        self._pacing.remember_hint(key, next_poll_ms(job, now), now)
         return waited and self._pacing.count_empty_wait(key)
 
     def _render_start(self, ctx: Context, jobs: Engine, started: Started) -> Answer:
@@ -427,7 +427,7 @@ def _read_statuses(status: str | None) -> frozenset[Status]:
         return frozenset()
     if status == "open":
         return ACTIVE
-    return frozenset({Status(one_of("status", status, [*Status, "open"]))})
+    return frozenset({Status(Choice([*Status, "open"]).check("status", status))})
 
 
 async def _report_activity(ctx: Context, jobs: Engine, work: Awaitable[T], select: Callable[[], JobFilter | None]) -> T:

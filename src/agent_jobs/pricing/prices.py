@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, NoReturn, Self, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.job import JSON, Usage
+from agent_jobs.jobs.response import JSON, Usage
 from agent_jobs.pricing.openai_list import find_listed_rates
 from agent_jobs.pricing.table import SETTING, TOKENS_PER_PRICE, Rates, Table, Tool, parse_table, read_table, tier_name
 from agent_jobs.text import encode_text

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.jobs.job import Usage
+from agent_jobs.jobs.response import Usage
 from agent_jobs.text_file import read_text
 from agent_jobs.validation import number, whole_number
 

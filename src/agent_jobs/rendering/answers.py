@@ -19,8 +19,11 @@ from agent_jobs.errors import (
     StoreError,
     ToolServerError,
 )
-from agent_jobs.jobs.job import POLL_MIN_MS, UNANSWERED, Failure, Job, Status
+from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.poll_schedule import POLL_MIN_MS
 from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage
+from agent_jobs.jobs.response import Failure
+from agent_jobs.jobs.status import Status
 from agent_jobs.rendering.lines import truncate
 from agent_jobs.rendering.paging import OUTPUT_BYTES, dumps, page, page_of, size
 from agent_jobs.request.json_schema import mismatch
@@ -210,7 +213,7 @@ def _describe_progress(job: Job, now: float, host_note: str) -> Answer:
         progress["lasts"] = "while this server runs"
     if job.observed_by == "polling":
         progress["observed_by"] = job.observed_by
-    progress["next_poll_ms"] = job.next_poll_ms(now)
+    progress["next_poll_ms"] = next_poll_ms(job, now)
     progress["next"] = f"agent_poll job_id={job.id}{host_note}"
     return progress
 
@@ -267,12 +270,12 @@ def warning_of(job: Job) -> str:
 def _is_empty_success(job: Job) -> bool:
     if job.status is not Status.COMPLETED or job.output is not None:
         return False
-    return job.turn.hollow > 0 or job.usage is not None
+    return job.turn.empty_completions > 0 or job.usage is not None
 
 
 def _is_cut(job: Job) -> bool:
     """Return True if upstream ended before it had sent the whole output."""
-    if job.turn.hollow > 0:
+    if job.turn.empty_completions > 0:
         return True
     return job.error is not None and job.error.code in _CUTTING_FAILURES
 
@@ -338,7 +341,7 @@ def _render_waiting(state: BatchState, group: JobFilter, now: float, poll: str, 
     if not unfinished:
         answer["next"] = f"all results were reported before: agent_list {filter_arguments(group)}".strip()
         return drop_empty(answer)
-    answer["next_poll_ms"] = min(job.next_poll_ms(now) for job in unfinished)
+    answer["next_poll_ms"] = min(next_poll_ms(job, now) for job in unfinished)
     answer["next"] = "agent_list status=input_required, then agent_poll each"
     if state.running:
         answer["next"] = poll

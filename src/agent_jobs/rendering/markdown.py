@@ -5,7 +5,8 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from agent_jobs.jobs.job import Job, Usage
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import Usage
 from agent_jobs.rendering.lines import Entry, collect_lines, make_writable
 from agent_jobs.rendering.output import find_sources
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
-from agent_jobs.jobs.job import JSON, items_of, mapping_of
+from agent_jobs.jobs.response import JSON, items_of, mapping_of
 from agent_jobs.rendering.lines import (
     LINE_CHARS,
     NAME_CHARS,

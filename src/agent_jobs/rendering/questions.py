@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from agent_jobs.jobs.job import Call, Job
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import Call
 from agent_jobs.rendering.answers import LIST_TITLE_CHARS, Answer, drop_empty
 from agent_jobs.rendering.lines import NAME_CHARS, truncate
 from agent_jobs.rendering.paging import size

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.rendering.lines import (
     LINE_CHARS,
     NAME_CHARS,

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from agent_jobs.jobs.job import Call, Job, Usage
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile, Result
+from agent_jobs.jobs.response import Call, Usage
 from agent_jobs.rendering.answers import MESSAGE_CHARS, Answer, drop_empty, output_text, page_output, round_usd
 from agent_jobs.rendering.lines import truncate
 from agent_jobs.rendering.outline import find_headings
@@ -88,7 +89,7 @@ def _render_meta(result: Result, offset: int, limit_bytes: int) -> _Page:
             "request_id": job.turn.request_id,
             "mode": job.turn.mode,
             "attempts": job.turn.attempt,
-            "looks": job.turn.looks,
+            "looks": job.turn.polls,
             "created_at": round(job.created_at),
             "finished_at": job.finished_at and round(job.finished_at),
             "result_path": job.result_path,

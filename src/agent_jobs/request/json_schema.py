@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.strict_schema import fault_of, with_items
 from agent_jobs.validation import FLAG, STRING, mapping
 

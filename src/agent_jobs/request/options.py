@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request.hosted_tools import check_tools
 from agent_jobs.request.json_schema import format_of, same_schema
 from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, whole_number

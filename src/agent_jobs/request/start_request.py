@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request.options import StartOptions
 
 BATCH_MAX = 20  # jobs that one call starts: the answer with their ids stays short

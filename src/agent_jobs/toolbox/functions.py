@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent_jobs.toolbox.schema import OPEN, fit_schema, is_strict
+from agent_jobs.strict_schema import is_strict
+from agent_jobs.toolbox.schema import OPEN, fit_schema
 
 NAME_CHARS = 64  # the API's limit of a function's name
 DESCRIPTION_CHARS = 1_024  # the API's limit of a function's description
