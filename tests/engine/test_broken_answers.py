@@ -1,4 +1,4 @@
-"""Tool servers whose messages cannot be read as they are: repaired, or answered with an error at once."""
+"""Messages of tool servers that the SDK cannot read: they are repaired, or become an error at once."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ from agent_jobs.settings import Settings
 
 
 def answer(text: str = "well", more: str = "", content: str | None = None) -> str:
-    """An answer to a call, in which @ID@ stands for its id."""
+    """Return an answer to a call, in which @ID@ stands for its id."""
     parts = f'[{{"type":"text","text":"{text}"}}]' if content is None else content
     return f'{{"jsonrpc":"2.0","id":@ID@,"result":{{"content":{parts}{more}}}}}'
 
@@ -30,7 +30,7 @@ def nested(levels: int) -> str:
     return ',"structuredContent":{"a":' + "[" * levels + "]" * levels + "}"
 
 
-#: What a server writes for a call, and what the model is to read of it.
+#: The answers of a server, and the text that the model must read.
 ANSWERS: dict[str, tuple[str, str]] = {
     "half a surrogate pair": (answer(r"well \ud83d"), "well ?"),
     "the other half, in a key": (answer(more=r',"structuredContent":{"\udc00":"\ud83d"}'), "well"),
@@ -54,7 +54,7 @@ LATIN = (answer("wéll"), "w\ufffdll")
 
 
 async def read_answers(host: Host, server: str) -> dict[str, str]:
-    """What the model reads of each of the answers, which are all under way at once, with a good call beside them."""
+    """Return the model's view of each answer; all calls run at the same time, together with a good one."""
     lines = [{"line": line} for line, _ in ANSWERS.values()] + [{"line": LATIN[0], "encoding": "latin-1"}]
     calls = [*(call(f"{server}__raw", **line) for line in lines), call(f"{server}__echo", text="good")]
     turns = calling(calls, [call(f"{server}__echo", text="after it")])
@@ -65,7 +65,7 @@ async def read_answers(host: Host, server: str) -> dict[str, str]:
 
 
 def assert_answers(read: dict[str, str]) -> None:
-    # What is shown of an output here is cut, and its white space folded.
+    # Outputs are cut and their white space is folded in this view.
     wanted = {name: " ".join(text.split()) for name, (_, text) in ANSWERS.items()}
     wanted |= {"latin": LATIN[1], "beside": "good", "after": "after it"}
     assert {name: text for name, text in read.items() if wanted[name][:80] not in text} == {}
@@ -76,7 +76,7 @@ async def test_broken_answer_is_repaired_or_becomes_an_error_at_once(settings: S
         assert_answers(await read_answers(host, "bad"))
 
 
-#: What is not the answer to a call, though it stands where one is due.
+#: Messages that are no answer to a call, although they stand in the place of one.
 NO_ANSWERS = [
     '{"id":@ID@,"level":"info","message":oops}',
     '{"id":@ID@,"level":"info","error":"oops"}',
@@ -102,7 +102,7 @@ async def test_message_that_is_no_answer_ends_no_call(settings: Settings) -> Non
 
 
 def web(events: str) -> Starlette:
-    """A server that writes what it is told to: one body, or events whose lines end as in `events`."""
+    """Return a server that writes a given line: as one body, or as events whose lines end as in `events`."""
 
     def written(body: str, encoding: str = "utf-8") -> Response:
         if not events:
@@ -139,7 +139,7 @@ def web(events: str) -> Starlette:
 
 @asynccontextmanager
 async def hosting_web(settings: Settings, events: str) -> AsyncGenerator[Host]:
-    """A process of ours that has such a server."""
+    """Run a host with such a server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = WebServer(uvicorn.Config(web(events), log_config=None, timeout_graceful_shutdown=1))
         async with anyio.create_task_group() as tasks:

@@ -47,7 +47,7 @@ def operations(upstream: RunningServer) -> list[str]:
 
 
 def sent(settings: Settings, started: dict[str, Any]) -> list[dict[str, Any]]:
-    """The content parts that upstream stored for a response, in their order."""
+    """Return the content parts that upstream stored for a response, in their order."""
     address = f"{settings.base_url}/responses/{started['response_id']}/input_items"
     [item] = httpx2.get(address, headers={"Authorization": "Bearer test"}).json()["data"]
     return item["content"]
@@ -372,7 +372,7 @@ def test_upload_of_a_killed_server_is_used_by_the_next_one(tmp_path: Path, root:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """What the files of a folder hold."""
+    """Return the content of the files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
@@ -382,20 +382,20 @@ def beside(folder: Path) -> set[str]:
 
 @contextmanager
 def read_only(folder: Path) -> Generator[None]:
-    """A folder that nobody can write to, not even root: a file stands in its place."""
+    """Return a folder that no process can write to, not even root's: a file stands in its place."""
     folder.write_text("in the way")
     yield
     folder.unlink()
 
 
 async def made(host: Host, **emulate: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The end of a job that makes files, and the files as they are listed."""
+    """Return a finished job that wrote files, and its list of files."""
     started = await host.start(emulate={"duration_s": 1, "text": "see the files", **emulate}, options=CODE)
     return await host.end(started["job_id"]), await written(host, started["job_id"])
 
 
 async def written(host: Host, job_id: str) -> list[dict[str, Any]]:
-    """The files of a job once all of them are on disk."""
+    """Return the files of a job once all of them are on disk."""
     with anyio.fail_after(20):
         while True:
             answer = await host.call("agent_result", job_id=job_id, part="files", max_bytes=100_000)

@@ -23,7 +23,7 @@ UPSTREAM = "upstream.test"
 
 @dataclass
 class Network:
-    """A proxy, which is the only one that knows where `upstream.test` is, and that server."""
+    """A proxy that alone knows the address of `upstream.test`, and that server."""
 
     proxy: str
     direct: str
@@ -71,7 +71,7 @@ async def _standing(network: Network, plain_port: int, context: SSLContext) -> A
 
 
 class _Quiet(TLSListener):
-    """A client that does not trust the certificate goes away: that is a fact to this test, not an error."""
+    """A listener for which a client that does not trust its certificate is no error."""
 
     def __init__(self, listener: Listener[ByteStream], context: SSLContext) -> None:
         super().__init__(listener, context, standard_compatible=False)

@@ -1,4 +1,4 @@
-"""The user's own tool servers, as real processes and over real HTTP: well-behaved ones, and the others."""
+"""Tool servers of the user as real processes and over real HTTP, well-behaved and broken ones."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ TOKEN = "t0ken-that-nobody-sees"
 
 
 def bad(*flags: str, **more: Any) -> dict[str, Any]:
-    """An entry for tests/support/tool_server.py."""
+    """Return an entry for tests/support/tool_server.py."""
     return {"command": sys.executable, "args": ["-S", SCRIPT, *flags], **more}
 
 

@@ -1,4 +1,4 @@
-"""The toolbox with tool servers that nobody here wrote, in an environment of their own."""
+"""The toolbox with tool servers of other projects, in an environment of their own."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A server that cannot be reached: what is wrong and which setting changes it, in the tools, run and doctor."""
+"""The error for a server that cannot be reached names the reason and the setting, in tools, run and doctor."""
 
 import socket
 from collections.abc import AsyncGenerator, Iterator
@@ -36,7 +36,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def assert_named(settings: Settings, setting: str, reason: str, where: str, fix: str) -> None:
-    """Start a job, which is not sent, and ask as doctor does: both name the setting and the reason."""
+    """Assert that a job that cannot be sent and doctor both name the setting and the reason."""
     async with hosting(settings) as host:
         started = await host.start()
         assert started["status"] == "pending"
@@ -167,7 +167,7 @@ def test_start_names_a_dead_proxy_on_a_terminal(upstream: RunningServer, tmp_pat
 
 
 class _Quiet(TLSListener):
-    """A client that does not trust the certificate goes away: that is a fact to this test, not an error."""
+    """A listener for which a client that does not trust its certificate is no error."""
 
     def __init__(self, listener: Listener[ByteStream], context: SSLContext) -> None:
         super().__init__(listener, context, standard_compatible=False)
@@ -179,7 +179,7 @@ class _Quiet(TLSListener):
 
 @asynccontextmanager
 async def listening(answer: str, context: SSLContext | None = None) -> AsyncGenerator[int]:
-    """A server that gives each connection one answer; its port."""
+    """Run a server that gives each connection one answer; yield its port."""
 
     async def reply(client: AnyByteStream) -> None:
         async with client:

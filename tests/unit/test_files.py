@@ -1,4 +1,4 @@
-"""What a caller may attach to a job, and that nothing else leaves the machine: real files, links, pipes and devices."""
+"""A caller may attach only released files to a job: tests with real files, links, pipes and devices."""
 
 import base64
 import os
@@ -46,7 +46,7 @@ def names(patterns: Sequence[str], *roots: Path, upload: bool = False) -> list[s
 
 
 def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
-    """The one sentence that it is refused with."""
+    """Return the sentence of the refusal."""
     with pytest.raises(RequestError) as refused:
         gather.gather(patterns, roots, upload=upload)
     sentence = str(refused.value)
@@ -197,7 +197,7 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
 
 @pytest.mark.timeout(20)
 def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path):
-    """What stands between looking and opening: the open itself must not block either."""
+    """A file may be swapped between the check and the open, so the open itself must not block either."""
     os.mkfifo(tmp_path / "pipe")
     descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]
     os.close(descriptor)
@@ -239,7 +239,7 @@ def test_missing_root_is_named_with_its_setting(tmp_path: Path):
 
 @contextmanager
 def unprivileged() -> Generator[Path]:
-    """A folder that everybody may enter, and for root the eyes of somebody else: to root nothing is unreadable."""
+    """Use a folder that every user may enter, and for root another user, since root can read every file."""
     top = Path(tempfile.mkdtemp())
     top.chmod(0o755)
     am_root = os.geteuid() == 0
@@ -589,7 +589,7 @@ def test_globs_leave_out_what_git_leaves_out(tree: set[str], rules: list[str], d
 
 @pytest.fixture(scope="module")
 def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root full of ways out of it."""
+    """Return a root full of ways out of it."""
     top = tmp_path_factory.mktemp("trap")
     return grow(
         top,

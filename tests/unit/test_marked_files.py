@@ -1,4 +1,4 @@
-"""A byte order mark before what a person saved: in every file that is read, and in none that hosts read after us."""
+"""A byte order mark is accepted in every file that a person saved, and written into no file that hosts read."""
 
 import codecs
 import json
@@ -105,7 +105,7 @@ def test_files_that_were_joined_have_a_mark_before_a_later_line(tmp_path: Path):
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A person without any configuration, in a project of theirs."""
+    """Return a user without any configuration, in a project folder."""
     for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "APPDATA", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home/project").mkdir(parents=True)

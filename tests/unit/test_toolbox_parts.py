@@ -1,4 +1,4 @@
-"""What of the toolbox needs no server: the file, the names of functions, their schemas, their outputs."""
+"""The parts of the toolbox that need no server: the file, the names of functions, their schemas and outputs."""
 
 import json
 import re
@@ -136,7 +136,7 @@ def test_a_mistake_in_a_rule_keeps_its_server_from_being_used_and_no_other(tmp_p
 
 
 def refusal(folder: Path, written: Any) -> str:
-    """Why the server `tracker` cannot be used, where `fine` can."""
+    """Return the reason why the server `tracker` cannot be used, while `fine` can."""
     servers = read(folder, written)
     assert [*servers] == ["fine"]
     [(name, sentence)] = servers.refused.items()
