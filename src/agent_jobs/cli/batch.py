@@ -17,6 +17,7 @@ from agent_jobs.cli.session import Exit, Session, call, json_option, read_settin
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
 
@@ -71,7 +72,7 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
                 results.count(results.done[task.key])
 
         async def work(session: Session) -> None:
-            session.stream_failures = DETACHED
+            session.detached = DETACHED
             with _open_progress_bar(len(wanted), len(wanted) - len(left), as_json=as_json) as advance:
                 await _run_tasks(session, name, left, concurrency, results, advance)
 
@@ -176,7 +177,7 @@ async def _run_task(session: Session, name: str, task: BatchTask) -> Job:
     job = started.job
     while not job.is_terminal:
         if job.is_held_open and not started.duplicate:
-            session.stream_failures = DETACHED_HELD
+            session.detached = DETACHED_HELD
         job = await session.engine.poll(job.id, wait_s=POLL_WAIT_S)
         if job.status is Status.INPUT_REQUIRED:
             # A batch has no user who could answer.

@@ -12,6 +12,7 @@ from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.wording import reword
+from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
@@ -132,7 +133,7 @@ def _write_rows(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: b
 
 def _describe_variable(variable: Variable) -> dict[str, str]:
     """Return the description of a setting for programs."""
-    description = {"about": variable.about, "takes": variable.takes}
+    description = {"about": variable.about, "takes": variable.accepts}
     if variable.page:
         description["docs"] = f"docs/{variable.page}"
     return description
@@ -148,7 +149,7 @@ def _explain_lines(lines: Mapping[str, str]) -> Iterator[str]:
         yield ""
         for name, variable in variables.items():
             yield lines[name]
-            for line in terminal.wrap_lines(f"{variable.about} Accepts {variable.takes}.", width):
+            for line in terminal.wrap_lines(f"{variable.about} Accepts {variable.accepts}.", width):
                 yield EXPLANATION_INDENT + line
 
 

@@ -17,7 +17,7 @@ from agent_jobs.cli.config import mask_secret
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
-from agent_jobs.install.config_file import Scope, locate, read
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read
 from agent_jobs.install.entry import entry_in, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
 from agent_jobs.install.local_scope import LocalScope, local_scope
@@ -143,7 +143,7 @@ def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
     return [found.report("ok", f"starts agent-jobs{version}; a poll waits up to {found.cap_s:g} s")]
 
 
-def _check_encoding(host: Host, file: Read, where: str, install: str) -> Iterator[Finding]:
+def _check_encoding(host: Host, file: FileSnapshot, where: str, install: str) -> Iterator[Finding]:
     """Yield what keeps a host from reading a file that names this server, although this program can read it."""
     try:
         refuse_comments(host, file.text)

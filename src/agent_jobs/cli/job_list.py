@@ -75,7 +75,7 @@ def _find_statuses(status: str | None) -> frozenset[Status]:
 def _render_as_json(page: JobPage, unwatched: Unwatched, now: float) -> str:
     from agent_jobs.rendering import answers
 
-    answer = answers.listed(page, now)
+    answer = answers.render_list(page, now)
     for row, job in zip(answer["jobs"], page.jobs, strict=True):
         tokens = job.usage and job.usage.exact_tokens
         more = {"tokens": tokens, "previous_job_id": job.previous_job_id, "title": job.title}

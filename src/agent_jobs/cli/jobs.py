@@ -47,27 +47,28 @@ def show_command(job_id: str, as_json: bool) -> None:
 def _collect_fields(result: Result, now: float) -> dict[str, Any]:
     """Return all that `show` prints of a job, by name."""
     from agent_jobs.rendering import answers
+    from agent_jobs.rendering.result_parts import render_part
 
-    answer = answers.shown(result.job, now)
+    answer = answers.render_job(result.job, now)
     fields = {name: value for name, value in answer.items() if name not in NOT_SHOWN}
-    fields |= answers.part(result, "meta", 0, PART_BYTES)["meta"]
+    fields |= render_part(result, "meta", 0, PART_BYTES)["meta"]
     if result.job.usage:
-        fields["usage"] = answers.part(result, "usage", 0, PART_BYTES)["usage"]
+        fields["usage"] = render_part(result, "usage", 0, PART_BYTES)["usage"]
     return fields
 
 
 def _list_rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield names and texts for a terminal, with the events and the request at the end."""
-    from agent_jobs.rendering import answers
+    from agent_jobs.rendering.paging import dumps
 
     for name, value in fields.items():
         if name in TIME_FIELDS:
             yield name, _format_time(value)
         elif name not in ("request", "events"):
-            yield name, value if isinstance(value, str) else answers.dumps(value)
+            yield name, value if isinstance(value, str) else dumps(value)
     if events := fields.get("events"):
         yield "events", "\n".join(_format_event(event) for event in events)
-    yield "request", answers.dumps(fields["request"])
+    yield "request", dumps(fields["request"])
 
 
 def _format_event(event: str) -> str:

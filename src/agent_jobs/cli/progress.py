@@ -76,7 +76,7 @@ class Records(_Unmanaged):
             state = (job.status, job.activity, job.output_bytes)
             if self._last.get(job.id) != state:
                 self._last[job.id] = state
-                shown = answers.shown(job, now)
+                shown = answers.render_job(job, now)
                 record = {key: value for key, value in shown.items() if key not in NOT_IN_RECORDS}
                 click.echo(answers.json_line(record))
                 sys.stdout.flush()

@@ -122,11 +122,11 @@ def _write_state_as_json(state: _RepliedJob) -> None:
 
 
 def _write_state(state: _RepliedJob) -> None:
-    from agent_jobs.rendering import answers
+    from agent_jobs.rendering.questions import escape_invisible
 
     job = state.job
     click.echo(f"{job.id}  {job.status}")
     for each in state.open_calls:
-        click.echo(f"{each.id}  {each.needs}  {answers.visible(f'{each.name} {each.arguments}')}")
+        click.echo(f"{each.id}  {each.needs}  {escape_invisible(f'{each.name} {each.arguments}')}")
     if not (state.open_calls or job.is_terminal or state.is_watched):
         click.echo(f"No process is working on it yet. Continue it with: agent-jobs watch {job.id}", err=True)

@@ -79,12 +79,14 @@ def _describe_running(job: Job, note: str) -> str:
 def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
     """Return a part of a result as text or JSON."""
     from agent_jobs.rendering import answers
+    from agent_jobs.rendering.paging import dumps
+    from agent_jobs.rendering.result_parts import render_part
 
-    answer = answers.part(result, part, 0, PART_BYTES)
+    answer = render_part(result, part, 0, PART_BYTES)
     if as_json:
         return answers.json_line(answer)
     value: Any = answer["output" if part == "text" else part]
-    return value if isinstance(value, str) else answers.dumps(value)
+    return value if isinstance(value, str) else dumps(value)
 
 
 def _write_part(text: str, out: Path | None) -> None:

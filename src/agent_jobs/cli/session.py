@@ -87,7 +87,7 @@ class Session:
         """
         self.is_starting = False
         if self.is_interrupted:
-            raise Interrupted(self.stream_failures)
+            raise Interrupted(self.detached)
 
 
 def read_settings() -> Settings:
@@ -160,7 +160,7 @@ class Refusal(click.ClickException):
         from agent_jobs.rendering import answers
 
         # A program gets the words of the tools' answers, which it may hand to a model.
-        return click.echo(answers.json_line(answers.refused(self.error)))
+        return click.echo(answers.json_line(answers.render_error(self.error)))
 
 
 async def _run_work(
@@ -173,7 +173,7 @@ async def _run_work(
     async with open_app(settings, role=role, what=what) as app:
         try:
             session = Session(app, await app.engine())
-            describe_interruption(lambda: session.stream_failures)
+            describe_interruption(lambda: session.detached)
             try:
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(leave_on_signal, tasks.cancel_scope, session.interrupt)
@@ -196,9 +196,9 @@ async def _run_work(
 def _describe_failure(failure: Exception, session: Session, *, is_done: bool) -> Exception:
     """Say what becomes of the jobs; return the failure, with that in its message if it is an interruption."""
     if isinstance(failure, Interrupted):
-        return Interrupted(session.stream_failures)
-    if session.stream_failures and not is_done:
-        click.echo(session.stream_failures, err=True)
+        return Interrupted(session.detached)
+    if session.detached and not is_done:
+        click.echo(session.detached, err=True)
     return failure
 
 

@@ -205,7 +205,7 @@ async def _watch_started(session: Session, job: Job, *, sent_here: bool) -> Job:
     """Work on the job and show its progress on stderr until it finishes."""
     session.app.work()
     resume = resume_hint(job.id)
-    session.stream_failures = describe_detached([job], resume, sent_here=sent_here)
+    session.detached = describe_detached([job], resume, sent_here=sent_here)
     with open_display(sys.stderr, is_single=True) as display:
         [watched] = await watch_until_done(session, [job.id], display, resume=resume, sent_here=sent_here)
     return watched
@@ -243,12 +243,12 @@ async def _submit_job(session: Session, request: "StartRequest", *, may_ask: boo
     [started] = await session.engine.submit(planned)
     job = started.job
     if not started.duplicate:
-        session.stream_failures = describe_detached([job], resume_hint(job.id), sent_here=True)
+        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
         return started
     if may_ask and job.is_unconfirmed:
         raise _UnconfirmedStart(job)
     click.echo(_describe_duplicate(job), err=True)
-    session.stream_failures = describe_detached([job], resume_hint(job.id))
+    session.detached = describe_detached([job], resume_hint(job.id))
     session.finish_starting()
     return started
 
@@ -288,7 +288,7 @@ async def _confirm_start(session: Session, job: Job) -> Job:
         # Read the row again: a user who leaves must learn whether the request was sent.
         with CancelScope(shield=True), suppress(AgentJobsError):
             job = await session.engine.wait_for_response_id(job, wait_s=0.0)
-        session.stream_failures = describe_detached([job], resume_hint(job.id), sent_here=True)
+        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
     session.finish_starting()
     return job
 
@@ -369,26 +369,27 @@ def _describe_wait(job: Job, *, is_bound: bool) -> str:
 def _write_estimate(estimate: Estimate) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(reword_answer(answers.estimated(estimate))))
+    click.echo(answers.json_line(reword_answer(answers.render_estimate(estimate))))
 
 
 def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float) -> None:
     from agent_jobs.rendering import answers
 
-    answer = answers.started(started.job, now, duplicate=started.duplicate)
+    answer = answers.render_start(started.job, now, duplicate=started.duplicate)
     watched_by = [{"what": worker.what, "pid": worker.pid} for worker in workers]
     click.echo(answers.json_line(answer | {"watched_by": watched_by}))
 
 
 def _write_end_as_json(finished: _Finished) -> None:
     from agent_jobs.rendering import answers
+    from agent_jobs.rendering.questions import render_questions
 
     job = finished.job
     if not job.is_terminal:
-        answer = answers.asking(job, finished.open_calls, may_approve=True)
+        answer = render_questions(job, finished.open_calls, may_approve=True)
         answer["next"] = f"agent-jobs reply {job.id}"
     else:
-        answer = answers.ended(job)
+        answer = answers.render_finished_job(job)
         if job.output:
             answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
     click.echo(answers.json_line(answer))

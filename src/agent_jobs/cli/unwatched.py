@@ -65,8 +65,8 @@ async def retrieve_unwatched(session: Session, group: JobFilter) -> Unwatched:
 def _describe_last_seen(job: Job, now: float) -> str:
     if job.status is Status.PENDING:
         return "not sent yet"
-    if job.turn.missing_since is not None:
-        return f"the provider has not found it for {terminal.format_duration(now - job.turn.missing_since)}"
+    if job.turn.not_found_since is not None:
+        return f"the provider has not found it for {terminal.format_duration(now - job.turn.not_found_since)}"
     return f"last seen {terminal.format_duration(now - _find_last_seen(job))} ago"
 
 

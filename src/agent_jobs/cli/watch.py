@@ -115,19 +115,19 @@ async def watch_until_done(
 ) -> list[Job]:
     """Show the jobs until none of them continues by itself, or nothing reads the display; return them.
 
-    Meanwhile `session.stream_failures` describes what becomes of the jobs if the user stops the command.
+    Meanwhile `session.detached` describes what becomes of the jobs if the user stops the command.
     """
     engine, group = session.engine, JobFilter(job_ids=tuple(job_ids))
     while True:
         found = await engine.find(group, len(job_ids))
         jobs = sorted(found.jobs, key=lambda job: (job.created_at, job.id))
-        session.stream_failures = describe_detached(jobs, resume, sent_here=sent_here)
+        session.detached = describe_detached(jobs, resume, sent_here=sent_here)
         display.show(jobs, engine.now())
         running = tuple(job.id for job in jobs if _is_running(job))
         if not running:
             return jobs
         if not has_reader():
-            click.echo(session.stream_failures, err=True)
+            click.echo(session.detached, err=True)
             return jobs
         refresh_s = REFRESH_S if len(running) < MANY_JOBS else REFRESH_MANY_S
         await engine.wait_for_any(JobFilter(job_ids=running), wait_s=refresh_s)

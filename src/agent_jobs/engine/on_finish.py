@@ -22,6 +22,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.jobs.response import Call
 from agent_jobs.rendering import answers
+from agent_jobs.rendering.questions import render_questions
 from agent_jobs.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -130,8 +131,8 @@ def describe_job(job: Job, calls: Sequence[Call], made: Sequence[OutputFile], no
     optional = {"model": job.turn.request.get("model"), "batch": job.batch, "files": [file.path for file in made]}
     notice |= {name: value for name, value in optional.items() if value}
     if job.is_terminal:
-        shown = answers.ended(job)
+        shown = answers.render_finished_job(job)
     else:
         waiting = [call for call in calls if call.state == "open" and call.needs in ("approval", "output")]
-        shown = answers.asking(job, waiting, may_approve=True)
+        shown = render_questions(job, waiting, may_approve=True)
     return notice | {name: value for name, value in shown.items() if name not in _FIELDS_FOR_MODELS}

@@ -14,6 +14,7 @@ from agent_jobs.engine.stream import StreamReader
 from agent_jobs.engine.stream_step import StreamStep
 from agent_jobs.errors import AccountError, MissingError, UpstreamError
 from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.poll_schedule import next_retrieve_s
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient

@@ -80,7 +80,7 @@ class _Draft(NamedTuple):
     """The jobs of a request without their bounds, and what they were made of."""
 
     jobs: list[Job]
-    options: JSON
+    options: StartOptions
     previous: Previous
     attached: list[Attachment]
 
@@ -89,7 +89,7 @@ class _Shared(NamedTuple):
     """The parts that all jobs of a request share."""
 
     request: StartRequest
-    options: JSON
+    options: StartOptions
     batch: str
     previous: Previous
     contents: Sequence[JSON]  #: the attached files as parts of the input
@@ -230,7 +230,7 @@ class StartPlanner:
             body = {**body, "tools": [*kept, *shared.functions]}
         conversation = shared.options.conversation
         link = {"conversation": conversation} if conversation else previous.link
-        return history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
+        return history.continue_request(history.with_answers(body, previous.closing), link, previous.exchanges)
 
     def _list_asked(self, shared: _Shared) -> list[str]:
         """Return the names of the parameters that callers asked for, in this request or the ones before it."""
@@ -267,7 +267,7 @@ class StartPlanner:
             "leave some of it out, or split it."
         )
 
-    async def _list_functions(self, options: JSON, previous: Previous) -> Sequence[JSON]:
+    async def _list_functions(self, options: StartOptions, previous: Previous) -> Sequence[JSON]:
         """Return the functions of the tool servers that the caller named, else those of the job before."""
         names = options.toolbox
         if names is None:
@@ -290,7 +290,7 @@ class StartPlanner:
         self._defaults.toolbox.check(previous.toolbox)
         return previous.tools(of_toolbox=True)
 
-    async def _attach_files(self, request: StartRequest, options: JSON, previous: Previous) -> list[Attachment]:
+    async def _attach_files(self, request: StartRequest, options: StartOptions, previous: Previous) -> list[Attachment]:
         if not request.files:
             return []
         tools = items_of(options.upstream.get("tools", previous.request.get("tools")))

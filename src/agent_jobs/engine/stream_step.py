@@ -14,6 +14,7 @@ from agent_jobs.engine.step_result import RunAgain
 from agent_jobs.engine.stream import FAR_POLL_S, StreamReader
 from agent_jobs.errors import MissingError, StoreError, UpstreamError
 from agent_jobs.jobs.job import MAX_EMPTY_COMPLETIONS, Job
+from agent_jobs.jobs.poll_schedule import next_retrieve_s
 from agent_jobs.jobs.response import JSON
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient

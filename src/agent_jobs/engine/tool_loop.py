@@ -253,11 +253,11 @@ class ToolLoop:
 
     async def _add_next_turn(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
-        body = {**job.turn.request, "input": [history.answer(call) for call in calls]}
+        body = {**job.turn.request, "input": [history.answer_item(call) for call in calls]}
         if _must_repeat_history(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
-            return job.with_next_turn(dict(history.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
+            return job.with_next_turn(dict(history.continue_request(body, {}, exchanges)), str(uuid4()), rebuilt=True)
         # Upstream knows calls by the ids that it gave them.
-        body["input"] = [history.answer(replace(call, id=upstream_call_id(call.id))) for call in calls]
+        body["input"] = [history.answer_item(replace(call, id=upstream_call_id(call.id))) for call in calls]
         if "conversation" not in body:
             body = {**body, "previous_response_id": job.turn.response_id}
         return job.with_next_turn(body, str(uuid4()))

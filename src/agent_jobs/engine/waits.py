@@ -62,7 +62,7 @@ class JobWaiter:
             JobNotFoundError: The batch does not exist.
         """
         state = await self._read_batch(group)
-        if group.batch and not (state.done or state.going_on or state.delivered):
+        if group.batch and not (state.done or state.is_running or state.delivered):
             raise JobNotFoundError(f"There is no batch {group.batch[:ECHO_CHARS]!r}: agent_list shows what there is.")
         if wait_s > 0:
             await self._mark_watched([*state.running, *state.asking], wait_s)
@@ -152,7 +152,7 @@ def has_question(job: Job) -> bool:
 
 
 def _must_wait(state: BatchState) -> bool:
-    return state.going_on and not state.done
+    return state.is_running and not state.done
 
 
 def _is_ready(job: Job, now: float) -> bool:

@@ -35,6 +35,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.queries import BatchState, JobFilter, JobPage
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status

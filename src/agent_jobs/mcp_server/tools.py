@@ -13,6 +13,7 @@ from pydantic import Field
 from agent_jobs.engine.engine import ID_WAIT_S, Engine, Started
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.queries import SO_FAR, BatchState, JobFilter, Part, Reply
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
@@ -274,7 +275,7 @@ class Tools:
                 return outcome
             job, note = outcome
         else:
-            polling = jobs.poll(job_id, wait_s=wait_s, anew=True)
+            polling = jobs.poll(job_id, wait_s=wait_s, new_only=True)
             job = await self._await_engine(ctx, jobs, polling, wait_s, select_job)
         advise = self._record_answer(jobs, job, waited=wait_s > 0)
         return await self._render_job(ctx, jobs, job, waits=asked_to_wait, advise=advise, note=note)
@@ -300,7 +301,7 @@ class Tools:
         return answer
 
     def _record_hint(self, jobs: Engine, key: str, state: BatchState, answer: Answer) -> None:
-        if state.done or not state.going_on:
+        if state.done or not state.is_running:
             self._pacing.reset(key)
         else:
             self._pacing.remember_hint(key, answer["next_poll_ms"], jobs.now())

@@ -20,7 +20,7 @@ from agent_jobs.errors import (
     ToolServerError,
 )
 from agent_jobs.jobs.job import UNANSWERED, Job
-from agent_jobs.jobs.poll_schedule import POLL_MIN_MS
+from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage
 from agent_jobs.jobs.response import Failure
 from agent_jobs.jobs.status import Status
