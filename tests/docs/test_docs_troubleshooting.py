@@ -43,7 +43,7 @@ def said() -> str:
 def our_codes() -> Iterator[str]:
     """The codes with which a job ends by our own word."""
     for node in (node for tree in sources() for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("failed", "_fail", "Failure"):
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("mark_failed", "_fail", "Failure"):
             texts = [each.value for one in node.args[:2] for each in ast.walk(one) if isinstance(each, ast.Constant)]
             yield from (text for text in texts if isinstance(text, str) and re.fullmatch("[a-z]+(_[a-z]+)*", text))
 
