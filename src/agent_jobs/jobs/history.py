@@ -195,14 +195,14 @@ def _item_as_input(item: JSON, answers: Container[object]) -> JSON | None:
             return {"type": "reasoning", "summary": rest.get("summary") or [], "encrypted_content": encrypted}
         case {"type": "mcp_approval_request", "id": str() as approval_id} as whole if approval_id in answers:
             return {name: value for name, value in whole.items() if name != "status"}
-        case {"type": "function_call" | "custom_tool_call", "call_id": call_id} if call_id not in answers:
-            return None
-        case {"type": "function_call", **rest}:
+        case {"type": "function_call", "call_id": call_id, **rest} if call_id in answers:
             kept = {name: value for name, value in rest.items() if name not in ("id", "status")}
             name = _REFUSED_IN_NAME.sub("_", str(rest.get("name") or "_"))[:NAME_CHARS]
             arguments = arguments_text(rest.get("arguments"))
-            return {"type": "function_call", **kept, "name": name, "arguments": arguments}
-        case {"type": "custom_tool_call" | "compaction"} as whole:
+            return {"type": "function_call", "call_id": call_id, **kept, "name": name, "arguments": arguments}
+        case {"type": "compaction" | "custom_tool_call" as kind} as whole if (
+            kind == "compaction" or whole.get("call_id") in answers
+        ):
             return {name: value for name, value in whole.items() if name not in ("id", "status")}
         case _:
             return None

@@ -270,12 +270,13 @@ class Job:
         """
         if not isinstance(response_id, str) or not response_id:
             return self
-        job = self
-        if self.turn.response_id is None:
-            job = replace(self, turn=replace(self.turn, response_id=response_id), activity="")
+        turn = self.turn
+        if turn.response_id is None:
+            turn = replace(turn, response_id=response_id)
         if self.status in (Status.PENDING, Status.STARTING) or self.can_be_reopened:
             return replace(
-                job,
+                self,
+                turn=turn,
                 status=Status.QUEUED,
                 activity="",
                 error=None,
@@ -283,7 +284,9 @@ class Job:
                 needs_finalizing=False,
                 delivered_at=None,
             )
-        return job
+        if turn is self.turn:
+            return self
+        return replace(self, turn=turn, activity="")
 
     def mark_sending(self, now: float) -> "Job":
         """Note that the first byte of the POST is about to leave: from here on only upstream knows."""

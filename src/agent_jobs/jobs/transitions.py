@@ -57,7 +57,7 @@ def record_response_id(stored: Job, number: int, response_id: str, now: float, m
     if number != stored.turn.number:
         return stored
     job = stored.set_response_id(response_id)
-    if mode is not None and stored.turn.response_id is None:
+    if mode is not None and mode != stored.turn.mode and stored.turn.response_id is None:
         job = replace(job, turn=replace(job.turn, mode=mode))
     if job.status is not stored.status and stored.claimed_by is None:
         job = replace(job, due_at=now)

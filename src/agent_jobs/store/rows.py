@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from agent_jobs.jobs.job import Job, Output, Turn
@@ -95,6 +96,11 @@ _COLUMN_OF = {
     "empty_completions": "hollow",
     "stream_failures": "detached",
 }
+#: The columns of the fields that change, and functions that read these fields: each change compares them all.
+_COLUMNS_OF_JOB = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS_OF_JOB)
+_COLUMNS_OF_TURN = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS_OF_TURN)
+_read_job_fields = attrgetter(*_FIELDS_OF_JOB)
+_read_turn_fields = attrgetter(*_FIELDS_OF_TURN)
 _READ_OF_JOB = _FIELDS_OF_NEW_JOB + _FIELDS_OF_JOB
 #: Changes of these are no change that a reader sees: they say which process works on the job, and when.
 _CLAIM_COLUMNS = frozenset({"holder", "next_at", "not_before", "watched_until", "delivered_at"})
@@ -181,11 +187,8 @@ def turn_columns(turn: Turn) -> dict[str, Any]:
 
 def diff_job(old: Job, new: Job) -> dict[str, Any]:
     """Return the columns of a job that differ, with their new values."""
-    columns = {
-        _COLUMN_OF.get(name, name): getattr(new, name)
-        for name in _FIELDS_OF_JOB
-        if getattr(new, name) != getattr(old, name)
-    }
+    pairs = zip(_COLUMNS_OF_JOB, _read_job_fields(old), _read_job_fields(new), strict=True)
+    columns = {column: new_value for column, old_value, new_value in pairs if new_value != old_value}
     return columns | _diff_coded_columns(old, new)
 
 
@@ -215,11 +218,8 @@ def _error_columns(error: Failure | None) -> dict[str, Any]:
 
 def diff_turn(old: Turn, new: Turn) -> dict[str, Any]:
     """Return the columns of a turn that differ, with their new values."""
-    columns = {
-        _COLUMN_OF.get(name, name): getattr(new, name)
-        for name in _FIELDS_OF_TURN
-        if getattr(new, name) != getattr(old, name)
-    }
+    pairs = zip(_COLUMNS_OF_TURN, _read_turn_fields(old), _read_turn_fields(new), strict=True)
+    columns = {column: new_value for column, old_value, new_value in pairs if new_value != old_value}
     if new.has_open_calls != old.has_open_calls:
         columns["acting"] = new.has_open_calls
     if new.rebuilt != old.rebuilt:

@@ -8,11 +8,10 @@ from agent_jobs.store.changes import Changes
 from agent_jobs.store.database import Database, open_database
 from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.queue import Queue
-from agent_jobs.store.records import Records
 from agent_jobs.store.transitions import Transitions
 
 
-class SQLiteStore(Records, Transitions, Queue, Changes, Housekeeping):
+class SQLiteStore(Transitions, Queue, Changes, Housekeeping):
     """`Store` on SQLite: see the protocols for what each method promises."""
 
     def __init__(self, db: Database) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from agent_jobs.errors import BudgetError
@@ -12,8 +11,8 @@ from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
-from agent_jobs.store.database import Database, Transaction, valid_text
-from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, PAID, SPENT, read_job
+from agent_jobs.store.database import Transaction
+from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, PAID, SPENT, Records, read_job
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
     RUNNING_SQL,
@@ -46,10 +45,8 @@ _CURSOR = """sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
 _Change = Callable[[Transaction, Job], Job | None]
 
 
-class Transitions:
+class Transitions(Records):
     """`JobTransitions` on SQLite."""
-
-    _db: Database
 
     async def add(
         self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
@@ -65,9 +62,17 @@ class Transitions:
     async def transition(
         self, job_id: str, change: Callable[[Job], Job | None], *, is_claimed: bool = False
     ) -> Job | None:
-        if is_claimed:
-            return await self._change_job(job_id, self._if_claimed(change))
-        return await self._change_job(job_id, lambda _, stored: change(stored))
+        def change_stored(_: Transaction, stored: Job) -> Job | None:
+            return change(stored)
+
+        checked = self._if_claimed(change) if is_claimed else change_stored
+
+        def run(transaction: Transaction) -> bool:
+            return self._change_inside(transaction, job_id, checked, ONE_JOB)
+
+        if await self._db.change(run, job_id):
+            return await self.get(job_id)
+        return None
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
         def begin(transaction: Transaction, stored: Job) -> Job | None:
@@ -82,9 +87,10 @@ class Transitions:
     async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
     ) -> Job | None:
-        return await self.transition(
-            job_id, lambda stored: transitions.record_response_id(stored, number, response_id, now, mode)
-        )
+        def record(_: Transaction, stored: Job) -> Job:
+            return transitions.record_response_id(stored, number, response_id, now, mode)
+
+        return await self._change_and_get(job_id, record)
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
         def save_observation(transaction: Transaction, stored: Job) -> Job | None:
@@ -95,7 +101,7 @@ class Transitions:
                 return None
             return transitions.with_observation(stored, job)
 
-        return await self._change_job(job.id, save_observation)
+        return await self._change_and_get(job.id, save_observation)
 
     async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
         # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
@@ -167,10 +173,10 @@ class Transitions:
         begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job))
 
         def begin(transaction: Transaction) -> bool:
-            begun = self._change_inside(transaction, job.id, begin_turn, ONE_JOB_WITHOUT_TEXTS)
-            if begun is not None and budget is not None:
+            is_begun = self._change_inside(transaction, job.id, begin_turn)
+            if is_begun and budget is not None:
                 _check_budget(transaction, budget)
-            return begun is not None
+            return is_begun
 
         return await self._db.change(begin, job.id)
 
@@ -186,14 +192,14 @@ class Transitions:
         def cancel(transaction: Transaction, stored: Job) -> Job:
             return transitions.request_cancel(stored, now, has_uploads=_has_uploads(transaction, job_id))
 
-        return await self._change_job(job_id, cancel)
+        return await self._change_and_get(job_id, cancel)
 
     async def mark_finalized(self, job_id: str, result_path: str = "", made: Sequence[OutputFile] = ()) -> None:
         def finalize_job(_: Transaction, stored: Job) -> Job | None:
             return transitions.mark_finalized(stored, result_path)
 
         def finalize(transaction: Transaction) -> None:
-            self._change_inside(transaction, job_id, finalize_job, ONE_JOB_WITHOUT_TEXTS)
+            self._change_inside(transaction, job_id, finalize_job)
             transaction.execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
             transaction.execute_each(
                 "INSERT OR REPLACE INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)",
@@ -218,37 +224,31 @@ class Transitions:
     async def wait_for_slot(self, job_id: str, activity: str) -> None:
         await self.transition(job_id, lambda stored: transitions.wait_for_slot(stored, activity), is_claimed=True)
 
-    async def _change_job(self, job_id: str, change: _Change, *, is_spending: bool = False) -> Job | None:
+    async def _change_and_get(self, job_id: str, change: _Change) -> Job | None:
+        """Change a job and read it after that: a large request must not be read while no process can write."""
+        if await self._has_changed_job(job_id, change):
+            return await self.get(job_id)
+        return None
+
+    async def _has_changed_job(self, job_id: str, change: _Change, *, is_spending: bool = False) -> bool:
         return await self._db.change(
             lambda transaction: self._change_inside(transaction, job_id, change), job_id, is_spending=is_spending
         )
 
-    async def _has_changed_job(self, job_id: str, change: _Change, *, is_spending: bool = False) -> bool:
-        """Change a job without reading its request and output, which may be large; return False if it was refused."""
-        changed = await self._db.change(
-            lambda transaction: self._change_inside(transaction, job_id, change, ONE_JOB_WITHOUT_TEXTS),
-            job_id,
-            is_spending=is_spending,
-        )
-        return changed is not None
-
     def _change_inside(
-        self, transaction: Transaction, job_id: str, change: _Change, one_job: str = ONE_JOB
-    ) -> Job | None:
-        """Change a job inside a transaction; return the new job, or None if it does not exist or may not change so."""
+        self, transaction: Transaction, job_id: str, change: _Change, one_job: str = ONE_JOB_WITHOUT_TEXTS
+    ) -> bool:
+        """Change a job inside a transaction; return False if it does not exist or may not change so."""
         rows = transaction.execute(one_job, id=job_id)
         if not rows:
-            return None
+            return False
         stored = read_job(rows[0], self._db.folder)
         new = change(transaction, stored)
-        if new is None or new is stored:
-            return new
-        if not transitions.can_become(stored, new):
-            return None
-        written = _write_change(transaction, stored, new)
-        if _has_valid_text(written):
-            return written
-        return read_job(transaction.execute(one_job, id=job_id)[0], self._db.folder)
+        if new is None or not transitions.can_become(stored, new):
+            return False
+        if new is not stored:
+            _write_change(transaction, stored, new)
+        return True
 
     def _if_claimed(self, change: Callable[[Job], Job | None]) -> _Change:
         """Return the change, refused unless this process has claimed the job."""
@@ -290,8 +290,8 @@ class Transitions:
         return None
 
 
-def _write_change(transaction: Transaction, old: Job, new: Job) -> Job:
-    """Write what differs between two states of a job, and return it as a reader finds it now."""
+def _write_change(transaction: Transaction, old: Job, new: Job) -> None:
+    """Write what differs between two states of a job."""
     output = _new_output(old, new)
     job_columns_now = diff_job(old, new)
     has_new_turn = new.turn.number != old.turn.number
@@ -299,17 +299,14 @@ def _write_change(transaction: Transaction, old: Job, new: Job) -> Job:
     if not has_new_turn:
         turn_columns_now = diff_turn(old.turn, new.turn)
     if is_visible_change(job_columns_now) or turn_columns_now or output is not None:
-        new = replace(new, revision=max(new.revision, old.revision + 1))
-        job_columns_now["revision"] = new.revision
+        job_columns_now["revision"] = max(new.revision, old.revision + 1)
     _update_job_row(transaction, new.id, job_columns_now)
     if has_new_turn:
         _insert_turn(transaction, new)
     else:
         _update_turn_row(transaction, old, new, turn_columns_now)
-    if output is None:
-        return new
-    _write_output(transaction, new, output)
-    return replace(new, output=Output(output.text), output_bytes=_count_bytes(output.text))
+    if output is not None:
+        _write_output(transaction, new, output)
 
 
 def _new_output(old: Job, new: Job) -> Output | None:
@@ -322,20 +319,6 @@ def _new_output(old: Job, new: Job) -> Output | None:
 def _update_job_row(transaction: Transaction, job_id: str, columns: dict[str, Any]) -> None:
     if columns:
         transaction.execute(f"UPDATE job SET {_set_clause(columns)} WHERE id = :id", id=job_id, **columns)
-
-
-def _count_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
-
-
-def _has_valid_text(job: Job) -> bool:
-    """Return True if SQLite gives a job's new strings back as they are: it holds no half of a surrogate pair."""
-    texts = [job.activity, job.result_path, job.turn.partial, job.turn.reasoning]
-    if job.error is not None:
-        texts += [job.error.code, job.error.message]
-    if job.output is not None:
-        texts.append(job.output.text)
-    return all(text.isascii() or text == valid_text(text) for text in texts)
 
 
 def _update_turn_row(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
@@ -380,7 +363,7 @@ def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
         id=job.id,
         turn=job.turn.number,
         text=output.text,
-        bytes=_count_bytes(output.text),
+        bytes=len(output.text.encode("utf-8", "replace")),
         response=compact_json(output.response),
     )
     if not job.turn.has_open_calls:
