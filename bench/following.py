@@ -18,8 +18,10 @@ import httpx2
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.stream import StreamReader
-from agent_jobs.jobs.job import Job, Status, Turn
-from agent_jobs.store.base import Store, open_store
+from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.status import Status
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import Endpoint, ResponsesClient, open_client
 from bench.figures import OURS, Call, Figure, ours, settings
 from bench.peers import ROOT, StdioServer, environment

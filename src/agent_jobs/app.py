@@ -20,7 +20,8 @@ from agent_jobs.engine.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.settings import Settings
-from agent_jobs.store.base import Store, open_store
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.finalize import Finalizer

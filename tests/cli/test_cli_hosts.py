@@ -17,7 +17,7 @@ from agent_jobs.cli.host_checks import host_findings, key_file_findings
 from agent_jobs.cli.terminal import cells
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate
-from agent_jobs.install.entry import installed
+from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
 from agent_jobs.mcp_server.pacing import WAIT_CAPS_S, wait_cap_s
 from agent_jobs.settings import Settings
@@ -50,7 +50,7 @@ class Person:
         self, host: str, env: Mapping[str, str] = NONE, *, scope: Scope = "user", args: tuple[str, ...] = PINNED
     ) -> None:
         """The entry as `install` writes it."""
-        self.writes(host, installed(HOSTS[host], "", Launch(sys.executable, args), env), scope)
+        self.writes(host, install_entry(HOSTS[host], "", Launch(sys.executable, args), env), scope)
 
     def changes(self, host: str, change: Callable[[dict[str, Any]], None], env: Mapping[str, str] = NONE) -> None:
         """An entry that the person changed, in a JSON file."""

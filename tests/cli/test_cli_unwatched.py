@@ -25,7 +25,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 MODEL = "emulated-priced"
 PRICES = f'[models."{MODEL}"]\ninput = 10\ncache_write = 10\noutput = 1\n'

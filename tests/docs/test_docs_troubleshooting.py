@@ -11,7 +11,7 @@ import pytest
 import agent_jobs
 from agent_jobs.attachments.roots import UnfitError
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.jobs.job import RETRYABLE
+from agent_jobs.jobs.response import RETRYABLE
 from agent_jobs.rendering import answers
 
 ROOT = Path(__file__).parents[2]

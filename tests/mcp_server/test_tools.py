@@ -17,7 +17,7 @@ from agent_jobs.errors import RequestError
 from agent_jobs.mcp_server import server
 from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 
 def size(answer: dict[str, Any]) -> int:

@@ -17,7 +17,7 @@ from processes import MODERN
 from test_tools import creates, size
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import Clock, fast_clock, unset
+from agent_jobs.clock import Clock, fast_clock, steady_wall_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import server
 from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, Waits, wait_cap_s
@@ -79,7 +79,7 @@ class Cutting(Clock):
     @classmethod
     def at(cls, cut_s: float) -> "Cutting":
         passed_s: list[float] = []
-        wall = unset(PASSING)
+        wall = steady_wall_clock(PASSING)
         return cls(PASSING, lambda: wall() + sum(passed_s), cut_s, [], passed_s)
 
     def limit(self, seconds: float) -> anyio.CancelScope:

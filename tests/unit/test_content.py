@@ -55,7 +55,9 @@ from openai.types.responses.response_output_text import (
 from openai.types.responses.response_reasoning_item import Content, Summary
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
-from agent_jobs.jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
+from agent_jobs.jobs.job import Job, Output, Turn
+from agent_jobs.jobs.response import Failure, Usage, items_of, mapping_of, text_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import content
 from agent_jobs.rendering.content import (
     files,

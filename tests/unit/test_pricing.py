@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.job import Usage
+from agent_jobs.jobs.response import Usage
 from agent_jobs.pricing.prices import Prices, calls_of, day_start
 
 AT = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
@@ -370,7 +370,7 @@ def test_a_day_begins_at_midnight_utc():
 
 def test_the_library_is_imported_only_when_its_list_is_asked_for():
     program = (
-        "import sys; from agent_jobs.pricing.prices import Prices; from agent_jobs.jobs.job import Usage\n"
+        "import sys; from agent_jobs.pricing.prices import Prices; from agent_jobs.jobs.response import Usage\n"
         "prices = Prices.load(None)\n"
         "prices.cost_usd('m', Usage(), at=0.0, provider_url='http://127.0.0.1/v1')\n"
         "assert 'genai_prices' not in sys.modules\n"

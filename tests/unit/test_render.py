@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
+from agent_jobs.jobs.job import Job, Output, Turn
+from agent_jobs.jobs.poll_schedule import next_poll_ms
+from agent_jobs.jobs.response import RETRYABLE, Failure
+from agent_jobs.jobs.status import TERMINAL, Status
 from agent_jobs.rendering.answers import OUTPUT_BYTES, dumps, ended, output_of, shown, started
 
 NOW = 1_800_000_000.0
@@ -114,7 +117,7 @@ def test_an_answer_holds_nothing_unknown_and_always_says_how_to_go_on(job: Job, 
         assert not [name for name, value in answer.items() if value in (None, "")]
         assert (answer["job_id"], answer["status"]) == (ID, job.status)
         assert answer["next"] == f"agent_poll job_id={ID}"
-        assert answer["next_poll_ms"] == job.next_poll_ms(NOW + age_s)
+        assert answer["next_poll_ms"] == next_poll_ms(job, NOW + age_s)
 
 
 # A job that is over.

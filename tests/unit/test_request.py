@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request.body import (
     EFFORTS,
     TITLE_CHARS,

@@ -18,8 +18,9 @@ from agent_jobs import file_lock
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Session, call, json_option, read_settings, refusal
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import answers
 from agent_jobs.request.body import StartRequest
 from agent_jobs.settings import Settings

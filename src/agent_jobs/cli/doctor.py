@@ -25,8 +25,9 @@ from agent_jobs.engine.engine import GATHERED_MAX, Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import HOSTS
-from agent_jobs.jobs.job import ACTIVE, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, WorkerInfo
+from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.settings import Settings, with_env_file
 
 #: A running job that nobody looked at for so long is stuck: an unwatched one is looked at every 60 s, a followed one
@@ -181,7 +182,7 @@ async def _jobs(engine: Engine, watchers: tuple[WorkerInfo, ...]) -> list[Findin
 
 def _stuck(job: Job, now: float) -> bool:
     """Whether a job that upstream has was not looked at for longer than looks are ever apart."""
-    seen = max(job.turn.looked_at or 0.0, job.turn.sent_at or 0.0)
+    seen = max(job.turn.polled_at or 0.0, job.turn.sent_at or 0.0)
     return job.status in (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS) and now - seen > STUCK_S
 
 

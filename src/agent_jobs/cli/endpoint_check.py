@@ -8,7 +8,7 @@ from agent_jobs.cli.config import bare
 from agent_jobs.cli.finding import Finding
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request.body import find_listed, near_models, suggest_model
 from agent_jobs.request.models import models
 from agent_jobs.settings import Settings

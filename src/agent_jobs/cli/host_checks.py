@@ -17,9 +17,9 @@ from agent_jobs.cli.config import masked
 from agent_jobs.cli.finding import Finding, State
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
-from agent_jobs.install.config_file import Read, Scope, locate, read
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read
 from agent_jobs.install.entry import entry_in, refuse_comments
-from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, switched_off
+from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
 from agent_jobs.install.local_scope import LocalScope, local_scope
 from agent_jobs.mcp_server.pacing import wait_cap_s
 from agent_jobs.settings import Settings
@@ -118,7 +118,7 @@ def _of_the_entry(found: "_Found", ours: Settings) -> list[Finding]:
     return list(found.wrong(ours)) or [fine]
 
 
-def _of_the_file(host: Host, file: Read, where: str, command: str) -> Iterator[Finding]:
+def _of_the_file(host: Host, file: FileSnapshot, where: str, command: str) -> Iterator[Finding]:
     """What keeps a host from reading a file that names us, though we can read it."""
     try:
         refuse_comments(host, file.text)
@@ -179,7 +179,7 @@ class _Found:
 
     def wrong(self, ours: Settings) -> Iterator[Finding]:
         """All that is wrong with the entry."""
-        if off := written(switched_off(self.entry)):
+        if off := written(find_disabling_values(self.entry)):
             yield self.finding("warning", f"is switched off ({off}), so the host does not start it", self.install)
         yield from self._command()
         if self.pin is not None and _ordered(self.pin) < _ordered(__version__):

@@ -19,9 +19,19 @@ from agent_jobs.cli.trial import try_entry
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import launch as uvx_launch
-from agent_jobs.install.config_file import Read, Scope, locate, read, replace
-from agent_jobs.install.entry import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
-from agent_jobs.install.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
+from agent_jobs.install.entry import enable_entry, entry_in, fragment, install_entry, refuse_comments, remove_entry
+from agent_jobs.install.hosts import (
+    KEY,
+    KEY_FILE,
+    KEY_PATH,
+    SERVER,
+    Entry,
+    Host,
+    Launch,
+    Machine,
+    find_disabling_values,
+)
 from agent_jobs.install.local_scope import local_scope
 
 SECRET_VALUE = re.compile(
@@ -61,7 +71,7 @@ def install(
     program = Program(uvx_launch(machine)) if uvx else planned_program(machine)
 
     def change(launch: Launch) -> str:
-        return switched_on(host, installed(host, before.text, launch, environment, approve=approve))
+        return enable_entry(host, install_entry(host, before.text, launch, environment, approve=approve))
 
     def merged(launch: Launch) -> str:
         return _told_of(before, lambda: change(launch))
@@ -87,7 +97,7 @@ def install(
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
     """Take our entry out of the host's file, and our program if it was for hosts only; all else stays."""
     before = read(locate(host, machine, scope))
-    text = _told_of(before, lambda: uninstalled(host, before.text))
+    text = _told_of(before, lambda: remove_entry(host, before.text))
     notes = _local_notes(host, machine, "is still there")
     report = _write(host, before, text, "removed", dry_run=dry_run)
     if removed := entry_in(host, before.text):
@@ -147,7 +157,7 @@ def _check(host: Host, environment: Mapping[str, str], *, approve: bool) -> None
         )
 
 
-def _told_of(before: Read, change: Callable[[], T]) -> T:
+def _told_of(before: FileSnapshot, change: Callable[[], T]) -> T:
     """What the change gives; its refusals begin with the file that they speak of."""
     try:
         return change()
@@ -155,9 +165,9 @@ def _told_of(before: Read, change: Callable[[], T]) -> T:
         raise ConfigError(f"{before.path}: {error}") from None
 
 
-def _corrections(host: Host, before: Read, *, dry_run: bool) -> Iterator[str]:
+def _corrections(host: Host, before: FileSnapshot, *, dry_run: bool) -> Iterator[str]:
     """Sentences about what an installation changes besides our entry's command and variables."""
-    if off := written(switched_off(entry_in(host, before.text))):
+    if off := written(find_disabling_values(entry_in(host, before.text))):
         now = "would be switched on" if dry_run else "is on now"
         yield f"The entry was switched off ({off}) and {now}."
     if before.bom:
@@ -177,7 +187,9 @@ def _local_notes(host: Host, machine: Machine, what_of_it: str) -> list[str]:
     return []
 
 
-def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool, is_tidied: bool = False) -> dict[str, Any]:
+def _write(
+    host: Host, before: FileSnapshot, text: str, done: str, *, dry_run: bool, is_tidied: bool = False
+) -> dict[str, Any]:
     report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
     if text == before.text and not is_tidied:
         return report | {"action": "unchanged"}
@@ -188,7 +200,7 @@ def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool, is_
     return report | {"action": done} | ({"backup": str(backup)} if backup else {})
 
 
-def _diff(before: Read, text: str) -> str:
+def _diff(before: FileSnapshot, text: str) -> str:
     old, new = (masked(each).splitlines() for each in (before.text, text))
     if text == before.text:
         return "(only the byte order mark)"

@@ -17,8 +17,10 @@ from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Exit, JobId, Session, call, exit_of, json_option, read_settings
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.jobs.job import ACTIVE, Call, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, JobPage, Part, Pruned, Reply, Result
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.settings import Settings
 
 DAY_S = 86_400.0

@@ -20,8 +20,9 @@ from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 from agent_jobs.settings import Settings
 
 T = TypeVar("T")

@@ -23,8 +23,10 @@ from agent_jobs.cli.watch import announce_pending, display, follow, left
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.jobs.job import Call, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Estimate, WorkerInfo
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import Status
 from agent_jobs.settings import Settings
 from agent_jobs.text_file import decode_text
 

@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO, Any
 
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 
 COLOURS = {
     Status.COMPLETED: "green",

@@ -6,8 +6,9 @@ from typing import Any
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Session
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 
 #: Seconds that a command which only reads waits for upstream; a person waits for its answer.
 RETRIEVE_S = 1.0
@@ -62,8 +63,8 @@ async def retrieve_unwatched(session: Session, group: JobFilter) -> Unwatched:
 def _age_of(job: Job, now: float) -> str:
     if job.status is Status.PENDING:
         return "not sent yet"
-    if job.turn.missing_since is not None:
-        return f"upstream has not found it for {terminal.duration(now - job.turn.missing_since)}"
+    if job.turn.not_found_since is not None:
+        return f"upstream has not found it for {terminal.duration(now - job.turn.not_found_since)}"
     return f"last seen {terminal.duration(now - _seen_at(job))} ago"
 
 
@@ -73,4 +74,4 @@ def _span(jobs: Sequence[Job], now: float) -> str:
 
 
 def _seen_at(job: Job) -> float:
-    return job.turn.looked_at or job.turn.sent_at or job.created_at
+    return job.turn.polled_at or job.turn.sent_at or job.created_at

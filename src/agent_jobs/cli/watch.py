@@ -12,8 +12,9 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
 from agent_jobs.engine.engine import GATHERED_MAX
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 
 #: How often elapsed times move on; where many jobs are watched, each look at them is a write for each.
 REFRESH_S, REFRESH_MANY_S, MANY = 1.0, 5.0, 20

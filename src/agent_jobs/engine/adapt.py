@@ -7,7 +7,8 @@ from dataclasses import replace
 from agent_jobs.clock import Clock
 from agent_jobs.engine.limits import RunLimits
 from agent_jobs.errors import RefusedError
-from agent_jobs.jobs.job import JSON, Job, Mode, Turn
+from agent_jobs.jobs.job import Job, Mode, Turn
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request.added_parameters import ASKED, OF_A_MODEL, THIS_SCHEMA, lenient, refused_of, without
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient

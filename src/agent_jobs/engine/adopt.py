@@ -4,7 +4,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from agent_jobs.errors import MissingError, RequestError, UpstreamError
-from agent_jobs.jobs.job import JSON, Job, mapping_of
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON, mapping_of
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load the HTTP client
     from agent_jobs.upstream.client import ResponsesClient

@@ -81,7 +81,7 @@ class Collector:
         if not job.is_terminal:
             return
         logger.info("%s: finished, %s", job.id, job.status)
-        if job.unsettled:
+        if job.needs_finalizing:
             await self._finalizer.finalize(job, delete_uploads=False)
 
     async def _save_once(self, job: Job) -> Job | None:

@@ -14,7 +14,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.replies import answer_calls
 from agent_jobs.engine.waits import GATHERED_MAX, JobWaiter, has_question
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
-from agent_jobs.jobs.job import JSON, Call, Job, Mode
+from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     BatchState,
     Estimate,
@@ -26,6 +26,7 @@ from agent_jobs.jobs.queries import (
     StoreInfo,
     WorkerInfo,
 )
+from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them

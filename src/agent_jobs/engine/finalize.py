@@ -51,11 +51,11 @@ class Finalizer:
 
     async def prepare_end(self, job: Job) -> Job:
         """Return a finished job as it is stored: with its cost, without echoed secrets, marked if work is left."""
-        if not (job.is_terminal or job.turn.acting):
+        if not (job.is_terminal or job.turn.has_open_calls):
             return job
         if job.output is not None and job.output.response:
             job = replace(job, output=replace(job.output, response=content.without_secrets(job.output.response)))
-        job = replace(job, unsettled=job.is_terminal and await self._has_work_left(job))
+        job = replace(job, needs_finalizing=job.is_terminal and await self._has_work_left(job))
         try:
             return replace(job, cost_usd=await self._calculate_cost_usd(job))
         except Exception:  # a paid result must be stored even if its price is unknown
@@ -134,7 +134,7 @@ class Finalizer:
         response = job.counted
         if job.output is not None:
             response = job.output.response
-        if not response and job.turn.acting:
+        if not response and job.turn.has_open_calls:
             return job.cost_usd  # it includes this turn since the turn finished
         before_usd = _get_earlier_cost_usd(job)
         if before_usd is None:

@@ -6,7 +6,9 @@ from typing import Any
 
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Job, Status, items_of, upstream_call_id
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON, items_of, upstream_call_id
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import Endpoint
 
@@ -76,7 +78,7 @@ class PreviousFinder:
         if link and not any(map(_has_made_id, closing)):
             return await self._continue_by_link(job, link, closing)
         has_progress = job.status is Status.INCOMPLETE or number > 1 or any(call.state == "done" for call in calls)
-        if not history.tells(response, closing if has_progress else ()):
+        if not history.has_repeatable_output(response, closing if has_progress else ()):
             why = f"{job.id} ended {job.status} without an output to continue"
             if closing:
                 why += ", only with calls that were not made"
@@ -102,7 +104,7 @@ class PreviousFinder:
                 f"{job.id} continues a job that was purged, so its history is incomplete: start again without it, "
                 "with what matters of it in the prompt."
             )
-        least = history.said_chars(exchanges) // MOST_TOKEN_CHARS
+        least = history.count_exchange_chars(exchanges) // MOST_TOKEN_CHARS
         previous = Previous(job.turn.request, closing=closing, toolbox=job.toolbox)
         return replace(previous, exchanges=exchanges, least_tokens=least)
 
@@ -124,7 +126,7 @@ class PreviousFinder:
         if job.output is not None:
             output = await self._store.get_output(job.id)
             response = (output.response if output else None) or {}
-        if history.brings(response) or job.turn.number == 1:
+        if history.has_output_or_calls(response) or job.turn.number == 1:
             return job.turn.number, response
         # A turn that failed is repeated from the calls of the one before it.
         before = await self._store.get_exchanges(job.id, before_turn=job.turn.number)
@@ -135,7 +137,7 @@ class PreviousFinder:
         usage, tools = job.usage, items_of(job.turn.request.get("tools"))
         if usage is not None and not usage.partial and not tools:  # with tools its input was counted several times
             return usage.input_tokens + max(0, usage.output_tokens - usage.reasoning_tokens)
-        return history.said_chars(await self._store.get_exchanges(job.id)) // MOST_TOKEN_CHARS
+        return history.count_exchange_chars(await self._store.get_exchanges(job.id)) // MOST_TOKEN_CHARS
 
     def _find_link(self, job: Job, conversation: bool | str | None) -> JSON:
         """Return the parameter by which upstream finds the history up to a job's end; empty if it cannot."""

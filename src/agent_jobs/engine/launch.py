@@ -32,7 +32,9 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.jobs.job import JSON, Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.status import Status
 from agent_jobs.request.body import sent_as, sentence_for, with_files
 from agent_jobs.request.hosted_tools import Secret, resolved
 from agent_jobs.store.base import Store

@@ -18,8 +18,9 @@ from anyio.lowlevel import current_token
 from agent_jobs.clock import Clock
 from agent_jobs.engine.on_finish_command import Command
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.job import Call, Job
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile
+from agent_jobs.jobs.response import Call
 from agent_jobs.rendering import answers
 from agent_jobs.store.base import Store
 

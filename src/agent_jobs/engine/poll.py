@@ -13,7 +13,9 @@ from agent_jobs.engine.step_result import Done, RunAgain
 from agent_jobs.engine.stream import StreamReader
 from agent_jobs.engine.stream_step import StreamStep
 from agent_jobs.errors import AccountError, MissingError, UpstreamError
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.poll_schedule import next_retrieve_s
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient, redacted_url
 
@@ -71,14 +73,14 @@ class Poller:
             self._reader.stop_reading(job.id)
             logger.info("%s: finished, %s", job.id, saved.status)
             return Done()
-        if saved.turn.acting:
+        if saved.turn.has_open_calls:
             return RunAgain(0)
         return await self.check_deadline(saved) or await self._continue_running(saved, outcome.not_before_s, held=held)
 
     async def cancel(self, job: Job) -> Done | RunAgain:
         """Have upstream stop the run, then poll it. Takes no claim on the job."""
         response_id = job.turn.response_id
-        if response_id is None or job.turn.acting:
+        if response_id is None or job.turn.has_open_calls:
             return Done()  # the step that launches it or runs its calls sees the request
         if job.turn.mode == "foreground":
             # The run ends with its connection; the process that has the connection sees the request.
@@ -137,7 +139,7 @@ class Poller:
         if held and self._reader.has_room and job.can_stream(now):
             events = self._client.stream(job.turn.response_id or "", starting_after=job.turn.sequence_number)
             return await self._stream_step.run(job, events, attached=True)
-        return RunAgain(with_jitter(job.next_retrieve_s(now)), not_before_s)
+        return RunAgain(with_jitter(next_retrieve_s(job, now)), not_before_s)
 
     async def _check_overtaken(self, job: Job) -> Done | RunAgain:
         """Poll again if another write was stored meanwhile, unless it ended the job."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import Call
 from agent_jobs.jobs.queries import Reply
+from agent_jobs.jobs.response import Call
 
 DENIED = "The user denied this call."
 ECHO_CHARS = 60  # of a wrong id that are repeated in an error

@@ -13,7 +13,9 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.response import JSON, Failure, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
@@ -95,15 +97,15 @@ class Resender:
         An answer that had begun shows that upstream knew the history, unless the error names the link.
         """
         body, turn = job.turn.request, job.turn
-        if history.unreadable(code, param):
+        if history.is_reasoning_unreadable(code, param):
             kept = history.without_reasoning(body)
             return None if kept == body else replace(turn, request=kept)
-        if turn.rebuilt or not history.forgotten(body, code, param, "" if answered else words, named_in=words):
+        if turn.rebuilt or not history.is_context_lost(body, code, param, "" if answered else words, named_in=words):
             return None
         exchanges = await self._store.get_exchanges(job.id, before_turn=turn.number)
         if not exchanges:
             return None
-        return replace(turn, request=history.continued(body, {}, exchanges), rebuilt=True)
+        return replace(turn, request=history.continue_request(body, {}, exchanges), rebuilt=True)
 
     async def _reset_turn(self, failed: Job, rewritten: Turn) -> Job | None:
         """Return the job with its turn not yet sent; None if the failed response used up the job's cost limit."""

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, UpstreamError
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _limit_asked_wait(asked_s: float | None) -> float:
 
 def _with_actual_mode(seen: Job) -> Job:
     """Return a job that a GET shows running: without a process on its connection, it runs in the background."""
-    if seen.turn.mode != "foreground" or seen.turn.acting:
+    if seen.turn.mode != "foreground" or seen.turn.has_open_calls:
         return seen
     if seen.status not in (Status.QUEUED, Status.IN_PROGRESS):
         return seen

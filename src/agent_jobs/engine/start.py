@@ -18,8 +18,10 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
+from agent_jobs.jobs.response import JSON, items_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Bound, Prices, day_start
 from agent_jobs.request.added_parameters import ASKED
 from agent_jobs.request.body import (
@@ -236,7 +238,7 @@ class StartPlanner:
             body = {**body, "tools": [*kept, *shared.functions]}
         conversation = conversation_of(shared.options)
         link = {"conversation": conversation} if conversation else previous.link
-        return history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
+        return history.continue_request(history.with_answers(body, previous.closing), link, previous.exchanges)
 
     def _list_asked(self, shared: _Shared) -> list[str]:
         """Return the names of the parameters that callers asked for, in this request or the ones before it."""

@@ -100,7 +100,7 @@ class JobStepper:
             return Done()
         if job.is_terminal:
             return await self._finalize_job(job)
-        if job.turn.acting:
+        if job.turn.has_open_calls:
             return await self._tool_loop.run_tools(job)
         if job.turn.response_id is None and job.has_unsent_turn:
             return await self._launcher.launch(job)
@@ -111,7 +111,7 @@ class JobStepper:
         return await self._poller.poll(job)
 
     async def _finalize_job(self, job: Job) -> Done | RunAgain:
-        if not job.unsettled or await self._finalizer.finalize(job):
+        if not job.needs_finalizing or await self._finalizer.finalize(job):
             return Done()
         return RunAgain(FINALIZE_AGAIN_S)
 

@@ -14,7 +14,8 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
-from agent_jobs.jobs.job import JSON, Job, Mode, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
 
@@ -118,7 +119,7 @@ class StreamReader:
         if not attached:
             return reading.finish_job()
         is_brief = self._clock.now() - began < BRIEF_S
-        return reading.finish_attached_job(job.turn.detached, is_brief=is_brief)
+        return reading.finish_attached_job(job.turn.stream_failures, is_brief=is_brief)
 
     async def retry_until_stored(self, job: Job, operation: Callable[[], Awaitable[T]]) -> T:
         """Return what a database operation returns; for a held run, repeat it until the database answers.
@@ -181,7 +182,7 @@ class StreamReader:
             row = await self.retry_until_stored(applied, lambda: self._store.get(applied.id))
             cancel_requested_at = row.cancel_requested_at if row else None
             applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
-        reading.has_moved |= applied.status is not reading.job.status or applied.turn.acting
+        reading.has_moved |= applied.status is not reading.job.status or applied.turn.has_open_calls
         reading.job = applied
 
     async def _save_status(self, reading: "_Reading") -> bool:
@@ -215,7 +216,7 @@ def _should_stop(job: Job, cancel_requested_at: float | None) -> bool:
 
 def _is_over(job: Job) -> bool:
     """Return True if the job's current turn has finished."""
-    return job.is_terminal or job.turn.acting
+    return job.is_terminal or job.turn.has_open_calls
 
 
 @dataclass(slots=True)
@@ -340,13 +341,13 @@ class _Reading:
             return job.mark_stream_failed(for_good=True)
         if is_brief:
             # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
-            return replace(job, turn=replace(job.turn, detached=stream_failures)).mark_stream_failed()
+            return replace(job, turn=replace(job.turn, stream_failures=stream_failures)).mark_stream_failed()
         return job
 
     def flush_to_job(self) -> Job:
         """Move what the stream brought into the job, and return the job."""
         limit = PARTIAL_CHARS
-        if self.is_held_open or self.job.turn.hollow:
+        if self.is_held_open or self.job.turn.empty_completions:
             limit = HELD_PARTIAL_CHARS
         partial = (self.job.turn.partial + "".join(self.new_words))[-limit:]
         reasoning = (self.job.turn.reasoning + "".join(self.new_reasoning)).lstrip("\n")[-REASONING_CHARS:]

@@ -13,7 +13,9 @@ from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.step_result import RunAgain
 from agent_jobs.engine.stream import FAR_POLL_S, StreamReader
 from agent_jobs.errors import MissingError, StoreError, UpstreamError
-from agent_jobs.jobs.job import HOLLOW_LOOKS, JSON, Job
+from agent_jobs.jobs.job import MAX_EMPTY_COMPLETIONS, Job
+from agent_jobs.jobs.poll_schedule import next_retrieve_s
+from agent_jobs.jobs.response import JSON
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
@@ -55,13 +57,13 @@ class StreamStep:
         job = await self._reader.read_stream(job, events, limit_s, attached=attached)
         if job.is_terminal:
             logger.info("%s: finished, %s", job.id, job.status)
-        if job.is_terminal or job.turn.acting or await self._is_sent_again(job):
+        if job.is_terminal or job.turn.has_open_calls or await self._is_sent_again(job):
             return RunAgain(0)
         if job.turn.mode == "foreground":
             return await self._end_held_run(job)
-        if job.turn.detached == 0:
+        if job.turn.stream_failures == 0:
             return await self.poll_instead(job, 0)
-        wait_s = with_jitter(exponential(job.turn.detached, first_s=REATTACH_FIRST_S, most_s=REATTACH_MOST_S))
+        wait_s = with_jitter(exponential(job.turn.stream_failures, first_s=REATTACH_FIRST_S, most_s=REATTACH_MOST_S))
         return replace(await self.poll_instead(job, wait_s), not_before_s=wait_s)
 
     async def poll_instead(self, job: Job, after_s: float | None = None) -> RunAgain:
@@ -70,7 +72,7 @@ class StreamStep:
         await self._store.save(replace(job, observed_by="polling"))
         if job.observed_by != "polling":
             await self._store.record_event(job.id, now, "polling")
-        return RunAgain(job.next_retrieve_s(now) if after_s is None else after_s)
+        return RunAgain(next_retrieve_s(job, now) if after_s is None else after_s)
 
     def seconds_until_far_poll(self, job: Job) -> float:
         """Return the seconds until a streamed job is polled: many, but not past its deadline."""
@@ -100,7 +102,7 @@ class StreamStep:
             ended = job.end_at_deadline(self._clock.now())
         else:
             ended = await self._retrieve_rest(job.mark_stream_failed())
-        if not (ended.is_terminal or ended.turn.acting):
+        if not (ended.is_terminal or ended.turn.has_open_calls):
             return await self.poll_instead(ended)
         await self._reader.retry_until_stored(ended, lambda: self._resender.save_or_resend(ended))
         logger.info("%s: finished with its connection, %s", job.id, ended.status)
@@ -117,11 +119,11 @@ class StreamStep:
                 return job.mark_not_found(self._clock.now())
             return job
         seen = job.apply_response(retrieved.response, self._clock.now())
-        return self._use_stream_answer(job, seen) if seen.turn.hollow else seen
+        return self._use_stream_answer(job, seen) if seen.turn.empty_completions else seen
 
     def _use_stream_answer(self, job: Job, seen: Job) -> Job:
         """Return the job as its stream answered it, if the answer was read in full; else as a GET shows it."""
         if job.counted is None:
             return seen
-        full = replace(job, turn=replace(job.turn, hollow=HOLLOW_LOOKS))
+        full = replace(job, turn=replace(job.turn, empty_completions=MAX_EMPTY_COMPLETIONS))
         return full.apply_response(job.counted, self._clock.now())

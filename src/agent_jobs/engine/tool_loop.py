@@ -22,17 +22,9 @@ from agent_jobs.engine.limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import (
-    UNANSWERED,
-    Call,
-    Failure,
-    Job,
-    Status,
-    Usage,
-    activity_of,
-    items_of,
-    upstream_call_id,
-)
+from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, items_of, upstream_call_id
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Prices, day_start
 from agent_jobs.store.base import Budget, Store
 
@@ -261,11 +253,11 @@ class ToolLoop:
 
     async def _add_next_turn(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
-        body = {**job.turn.request, "input": [history.answer(call) for call in calls]}
+        body = {**job.turn.request, "input": [history.answer_item(call) for call in calls]}
         if _must_repeat_history(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
-            return job.with_next_turn(dict(history.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
+            return job.with_next_turn(dict(history.continue_request(body, {}, exchanges)), str(uuid4()), rebuilt=True)
         # Upstream knows calls by the ids that it gave them.
-        body["input"] = [history.answer(replace(call, id=upstream_call_id(call.id))) for call in calls]
+        body["input"] = [history.answer_item(replace(call, id=upstream_call_id(call.id))) for call in calls]
         if "conversation" not in body:
             body = {**body, "previous_response_id": job.turn.response_id}
         return job.with_next_turn(body, str(uuid4()))

@@ -6,8 +6,9 @@ from math import inf
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import JobNotFoundError
-from agent_jobs.jobs.job import ACTIVE, WAITING, Job, Status
+from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import UNSETTLED, BatchState, JobFilter
+from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.store.base import Mark, Store
 
 WATCHED_S = 60.0  # for which a job counts as watched after a wait: the next call usually comes sooner
@@ -61,7 +62,7 @@ class JobWaiter:
             JobNotFoundError: The batch does not exist.
         """
         state = await self._read_batch(group)
-        if group.batch and not (state.done or state.going_on or state.delivered):
+        if group.batch and not (state.done or state.is_running or state.delivered):
             raise JobNotFoundError(f"There is no batch {group.batch[:ECHO_CHARS]!r}: agent_list shows what there is.")
         if wait_s > 0:
             await self._mark_watched([*state.running, *state.asking], wait_s)
@@ -94,12 +95,12 @@ class JobWaiter:
 
     async def wait_until_finalized(self, job: Job) -> Job:
         """Return a finished job once its files are written, or after a moment."""
-        if not job.unsettled:
+        if not job.needs_finalizing:
             return job
         if any(event.kind == UNSETTLED for event in await self._store.get_events(job.id)):
             return job  # it failed before and may fail for hours
         with self._clock.limit(FINALIZE_WAIT_S):
-            while job.unsettled:
+            while job.needs_finalizing:
                 await self._store.wait_for_change(job.id, job.revision)
                 job = await self._store.get(job.id) or job
         return job
@@ -151,14 +152,14 @@ def has_question(job: Job) -> bool:
 
 
 def _must_wait(state: BatchState) -> bool:
-    return state.going_on and not state.done
+    return state.is_running and not state.done
 
 
 def _is_ready(job: Job, now: float) -> bool:
     """Return True if the job finished and its files are written, or were waited for long enough."""
     if not job.is_terminal:
         return False
-    return not job.unsettled or now - (job.finished_at or now) >= FINALIZE_WAIT_S
+    return not job.needs_finalizing or now - (job.finished_at or now) >= FINALIZE_WAIT_S
 
 
 def _finish_time(job: Job) -> float:

@@ -17,8 +17,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.jobs.job import Call, Job
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
+from agent_jobs.jobs.response import Call
 from agent_jobs.rendering import answers
 
 #: Nothing is to be filled in: to accept is to approve.

@@ -31,8 +31,10 @@ from pydantic import AnyUrl, Field
 from agent_jobs import __version__
 from agent_jobs.engine.engine import ID_WAIT_S, Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.jobs.job import ACTIVE, Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Reply
+from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.mcp_server.elicitation import can_ask, polled
 from agent_jobs.mcp_server.pacing import PollPacing, Waits
 from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
@@ -419,7 +421,7 @@ class _Tools:
             limit_bytes=_page_bytes(ctx),
         )
         answer = self._hinted(ctx, answer)
-        if done or not gathered.going_on:
+        if done or not gathered.is_running:
             self._pace.over(asked)
         else:
             self._pace.poll_hint(asked, answer["next_poll_ms"], jobs.now())
@@ -433,7 +435,7 @@ class _Tools:
         if job.is_terminal or job.status is Status.INPUT_REQUIRED:
             self._pace.over(asked)
             return False
-        self._pace.poll_hint(asked, job.next_poll_ms(jobs.now()), jobs.now())
+        self._pace.poll_hint(asked, next_poll_ms(job, jobs.now()), jobs.now())
         return waited and self._pace.has_empty_waits(asked)
 
     def _hinted(self, ctx: Context, answer: Answer) -> Answer:

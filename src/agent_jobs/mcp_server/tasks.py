@@ -33,8 +33,11 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
-from agent_jobs.jobs.job import Call, Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.queries import BatchState, JobFilter
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.elicitation import ASKED, can_show_form, decide, key_of, request_for
 from agent_jobs.mcp_server.tool_adapter import Answer, as_result
 from agent_jobs.rendering import answers
@@ -357,12 +360,12 @@ def _message(job: Job, now: float) -> str:
 
 
 def _updated_at(job: Job) -> float:
-    times = (job.turn.sent_at, job.turn.looked_at, job.turn.asked_at, job.finished_at)
+    times = (job.turn.sent_at, job.turn.polled_at, job.turn.asked_at, job.finished_at)
     return max(job.created_at, *(time or 0.0 for time in times))
 
 
 def _poll_ms(jobs: Engine, running: Sequence[Job]) -> int:
-    return max(POLL_MIN_MS, min((job.next_poll_ms(jobs.now()) for job in running), default=POLL_MIN_MS))
+    return max(POLL_MIN_MS, min((next_poll_ms(job, jobs.now()) for job in running), default=POLL_MIN_MS))
 
 
 def _by_end(jobs: Sequence[Job]) -> list[Job]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.job import JSON, Usage
+from agent_jobs.jobs.response import JSON, Usage
 from agent_jobs.text_file import read_text
 
 if TYPE_CHECKING:

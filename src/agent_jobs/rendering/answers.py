@@ -19,8 +19,11 @@ from agent_jobs.errors import (
     StoreError,
     ToolServerError,
 )
-from agent_jobs.jobs.job import POLL_MIN_MS, UNANSWERED, Call, Failure, Job, Status, Usage
+from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage, Result
+from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.status import Status
 from agent_jobs.rendering import content, paging
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page, page_of
 from agent_jobs.request.body import mismatch
@@ -154,8 +157,8 @@ def gathered(
     asks = len(told.asking) or None
     if not told.done:
         waiting: dict[str, Any] = {"running": running, "input_required": asks, "delivered": told.delivered or None}
-        if told.going_on:
-            hint = min(job.next_poll_ms(now) for job in [*told.running, *told.asking])
+        if told.is_running:
+            hint = min(next_poll_ms(job, now) for job in [*told.running, *told.asking])
             then = poll if running else "agent_list status=input_required, then agent_poll each"
             waiting |= {"next_poll_ms": hint, "next": then, "advice": ADVICE if advise else None}
         else:
@@ -325,9 +328,11 @@ def ended(job: Job, limit_bytes: int = OUTPUT_BYTES) -> dict[str, Any]:
 
 def warning_of(job: Job) -> str:
     """Return what a reader must know of an output that upstream did not finish or did not give; else nothing."""
-    if job.status is Status.COMPLETED and job.output is None and (job.turn.hollow or job.usage is not None):
+    if job.status is Status.COMPLETED and job.output is None and (job.turn.empty_completions or job.usage is not None):
         return EMPTY
-    unfinished = job.turn.hollow > 0 or (job.error is not None and job.error.code in ("interrupted", "expired"))
+    unfinished = job.turn.empty_completions > 0 or (
+        job.error is not None and job.error.code in ("interrupted", "expired")
+    )
     if unfinished and _text(job) and _text(job) == job.turn.partial:
         return CUT
     return SANDBOX if "sandbox:/" in _text(job) else ""
@@ -394,7 +399,7 @@ def _meta(result: Result, limit_bytes: int) -> dict[str, Any]:
             "request_id": job.turn.request_id,
             "mode": job.turn.mode,
             "attempts": job.turn.attempt,
-            "looks": job.turn.looks,
+            "looks": job.turn.polls,
             "created_at": round(job.created_at),
             "finished_at": round(job.finished_at) if job.finished_at else None,
             "result_path": job.result_path,
@@ -548,7 +553,7 @@ def _going_on(job: Job, now: float, host_note: str) -> dict[str, Any]:
         "activity": _activity_of(job),
         "lasts": "while this server runs" if job.turn.mode == "foreground" else None,
         "observed_by": job.observed_by if job.observed_by == "polling" else None,
-        "next_poll_ms": job.next_poll_ms(now),
+        "next_poll_ms": next_poll_ms(job, now),
         "next": f"agent_poll job_id={job.id}{host_note}",
     }
 

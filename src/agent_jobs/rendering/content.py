@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urlsplit
 
-from agent_jobs.jobs.job import JSON, Job, Usage, items_of, mapping_of
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON, Usage, items_of, mapping_of
 from agent_jobs.rendering.paging import size
 
 Entry = dict[str, Any]

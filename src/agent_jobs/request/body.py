@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON, Mode
+from agent_jobs.jobs.job import Mode
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request.added_parameters import (
     ASKED,
     asked_names,

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import urlsplit
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request import validators
 from agent_jobs.strict_schema import with_items
 

@@ -5,7 +5,7 @@ import re
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request import validators
 from agent_jobs.strict_schema import fault_of, with_items
 

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.text import nearest
 
 #: Where lists of models stand, and the names in them.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request import validators
 from agent_jobs.request.hosted_tools import checked_tools
 from agent_jobs.request.json_schema import format_of, same_schema

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request import validators
 from agent_jobs.request.options import apply_options, with_one_schema
 from agent_jobs.text_file import read_text

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
 
 #: Jobs that one call starts at most.
 BATCH_MAX, BATCH_CHARS = 20, 60
