@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_jobs.jobs.job import Job, Output, Turn
+from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.response import RETRYABLE, Failure
 from agent_jobs.jobs.status import TERMINAL, Status
 from agent_jobs.rendering.answers import page_output, render_finished_job, render_job, render_start
@@ -121,7 +122,7 @@ def test_an_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float
         assert not [name for name, value in answer.items() if value in (None, "")]
         assert (answer["job_id"], answer["status"]) == (ID, job.status)
         assert answer["next"] == f"agent_poll job_id={ID}"
-        assert answer["next_poll_ms"] == job.next_poll_ms(NOW + age_s)
+        assert answer["next_poll_ms"] == next_poll_ms(job, NOW + age_s)
 
 
 # A finished job.
