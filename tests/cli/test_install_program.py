@@ -150,7 +150,7 @@ def test_installed_program_of_another_version_is_not_used(tools: Tools):
     tools.add_installers("uv", "uvx")
     (tools.folder / "version").write_text("0.0.1")
     assert "does not exist or does not start" in tools.run("install", "codex").stdout
-    assert tools.started_by("codex").command == str(tools.folder / "uvx")
+    assert tools.read_launch("codex").command == str(tools.folder / "uvx")
 
 
 @pytest.mark.parametrize("version", ["0.0.1", __version__])

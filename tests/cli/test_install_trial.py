@@ -98,9 +98,9 @@ def found() -> list[Finding]:
 
 
 def test_doctor_reports_an_entry_that_starts_uvx_with_both_times(uvx: Path):
-    assert list_findings() == []
+    assert found() == []
     install("codex", "--uvx", "--no-check")
-    [finding] = list_findings()
+    [finding] = found()
     assert finding.state == "warning"
     assert finding.text.startswith(f"Codex waits 1 s for tools; {uvx} listed them after ")
     assert ", and started directly it takes " in finding.text
@@ -109,7 +109,7 @@ def test_doctor_reports_an_entry_that_starts_uvx_with_both_times(uvx: Path):
 
 def test_doctor_measures_a_direct_start_and_reports_an_older_program(home: Path):
     install("claude-code", "--no-check")
-    [finding] = list_findings()
+    [finding] = found()
     assert (finding.state, "Claude Code waits 3 s" in finding.text) == ("ok", True)
     old = home / "old/agent-jobs"
     old.parent.mkdir()
@@ -118,6 +118,6 @@ def test_doctor_measures_a_direct_start_and_reports_an_older_program(home: Path)
     old.chmod(0o755)
     file = locate(HOSTS["claude-code"], here(), "user")
     file.write_text(install_entry(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
-    [finding] = list_findings()
+    [finding] = found()
     assert (finding.state, finding.fix) == ("warning", "agent-jobs install claude-code")
     assert finding.text == f"{old} is agent-jobs 0.0.9, and this is {__version__}"

@@ -22,7 +22,7 @@ from test_notify import Ear, telling
 from test_stdio import start
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.engine import on_finish
+from agent_jobs.engine import on_finish, on_finish_command
 from agent_jobs.rendering import paging, questions
 from agent_jobs.settings import Settings
 
@@ -194,9 +194,9 @@ def test_its_figures_are_those_of_the_program() -> None:
     promised = section("What is promised")
     words = {4: "four", 10: "ten", 3: "three"}
     assert f"At most {words[on_finish.AT_ONCE]}\n  run at once" in promised
-    assert f"After {on_finish.LIMIT_S:g} s a command is killed" in promised
+    assert f"After {on_finish_command.LIMIT_S:g} s a command is killed" in promised
     assert f"within {words[round(on_finish.NEWS_S / 60)]} minutes" in promised
     assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
     assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
-    assert f"beyond {on_finish.STDERR_BYTES / 1e6:g} MB" in promised
+    assert f"beyond {on_finish_command.STDERR_BYTES / 1e6:g} MB" in promised
     assert (on_finish.LAST_S, f"{paging.OUTPUT_BYTES:,}") == (1.0, "24,000")

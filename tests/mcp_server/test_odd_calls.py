@@ -9,7 +9,7 @@ import anyio
 import httpx2
 import pytest
 from hosts import Host, eventually, hosting
-from test_agent_loop import SHOP, call, calling, given, ledger, lines, log, outputs, started
+from test_agent_loop import SHOP, add_tool_servers, call, calling, ledger, lines, log, outputs, start_with_ledger
 from test_follow_ups import KEY
 from upstream_log import runs
 
@@ -23,7 +23,7 @@ LEDGER = ["ledger__read", "ledger__write"]
 
 @pytest.fixture
 async def host(settings: Settings, log: Path) -> AsyncGenerator[Host]:
-    async with hosting(given(settings, ledger=ledger(log))) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
         yield host
 
 
@@ -49,7 +49,7 @@ MEANT = {
 
 
 async def test_an_undeclared_function_is_answered_with_the_declared_ones(host: Host, log: Path) -> None:
-    job_id = await started(host, calling([call(name, n=1) for name in MEANT]))
+    job_id = await start_with_ledger(host, calling([call(name, n=1) for name in MEANT]))
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert lines(log) == [], "nothing is executed under another name"
@@ -59,7 +59,9 @@ async def test_an_undeclared_function_is_answered_with_the_declared_ones(host: H
 
 
 async def test_valid_calls_beside_an_undeclared_function_are_made(host: Host, log: Path) -> None:
-    job_id = await started(host, calling([call("nothing"), call("ledger__write", n=1), call("ledger__read", n=2)]))
+    job_id = await start_with_ledger(
+        host, calling([call("nothing"), call("ledger__write", n=1), call("ledger__read", n=2)])
+    )
     assert (await host.end(job_id))["output"] == "the end"
     first, *others = await outputs(host, job_id)
     assert first.startswith("There is no function 'nothing'") and others == ["write 1", "read 2"]
@@ -93,9 +95,9 @@ async def test_a_job_that_calls_only_undeclared_functions_does_not_wait(
 
 async def test_calls_of_an_undeclared_function_stay_within_the_limits(host: Host) -> None:
     turns = [[call("nothing", n=n)] for n in range(25)]
-    ended = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0)))
+    ended = await host.end(await start_with_ledger(host, calling(*turns, duration_s=0, queued_s=0)))
     assert ended["error"]["code"] == "max_turns"
-    ended = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0), max_tool_calls=2))
+    ended = await host.end(await start_with_ledger(host, calling(*turns, duration_s=0, queued_s=0), max_tool_calls=2))
     assert ended["error"]["code"] == "max_tool_calls"
 
 
@@ -103,7 +105,7 @@ async def test_an_invented_name_is_sent_back_in_a_form_that_the_api_accepts(
     host: Host, upstream: RunningServer
 ) -> None:
     script = calling([call("files.read all")], faults=[{"ignore_background": True}])
-    assert (await host.end(await started(host, script)))["output"] == "the end"
+    assert (await host.end(await start_with_ledger(host, script)))["output"] == "the end"
     assert [item["name"] for item in inputs(upstream) if item["type"] == "function_call"] == ["files_read_all"]
 
 
@@ -128,7 +130,7 @@ async def test_calls_with_any_ids_are_made_and_answered_with_their_calls(
 ) -> None:
     faults = [{"ignore_background": True}] if held else []
     script = calling([{**each, "call_id": id} for each, id in zip(calls, ids, strict=True)], faults=faults)
-    job_id = await started(host, script)
+    job_id = await start_with_ledger(host, script)
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     made = [each for each in calls if each["name"] in LEDGER]
@@ -170,16 +172,16 @@ async def test_approvals_of_one_id_are_answered_one_by_one(settings: Settings, u
 
 async def test_in_a_conversation_calls_of_one_id_are_answered_by_it(host: Host, upstream: RunningServer) -> None:
     script = calling([{**WRITE_1, "call_id": "a"}, {**WRITE_2, "call_id": "a"}])
-    assert (await host.end(await started(host, script, conversation=True)))["output"] == "the end"
+    assert (await host.end(await start_with_ledger(host, script, conversation=True)))["output"] == "the end"
     told = [(item["call_id"], item["output"]) for item in inputs(upstream) if item["type"] == "function_call_output"]
     assert told == [("a", "write 1"), ("a", "write 2")]
 
 
 async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Path, tmp_path: Path) -> None:
-    ours, left = given(settings, ledger=ledger(log)), tmp_path / "left"
+    ours, left = add_tool_servers(settings, ledger=ledger(log)), tmp_path / "left"
     calls = [{**call("ledger__read", n=n, until=str(left)), "call_id": "a"} for n in (1, 2)]
     async with hosting(ours) as host:
-        job_id = await started(host, calling(calls))
+        job_id = await start_with_ledger(host, calling(calls))
         await eventually(lambda: sorted(lines(log)) == ["begin read 1", "begin read 2"])
     left.touch()
     async with hosting(ours) as host:
@@ -223,7 +225,7 @@ async def finish_with_open_calls(host: Host, how: str) -> str:
     """Return a job that finished before all calls of its second turn were answered."""
     turns = [[WRITE_1], [WRITE_2, call("shop")]]
     options = {"tools": [SHOP], "max_tool_calls": 2 if how == "failed" else 9}
-    job_id = await started(host, calling(*turns), **options)
+    job_id = await start_with_ledger(host, calling(*turns), **options)
     asked = await host.end(job_id)
     if how == "cancelled":
         assert asked["status"] == "input_required"
@@ -251,7 +253,7 @@ async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turn
 ) -> None:
     script = calling([WRITE_1])
     script["turns"][1] = {"end": "failed", "error_code": "bad", "error_message": "No.", "length": 0}
-    first = await started(host, script)
+    first = await start_with_ledger(host, script)
     assert (await host.end(first))["status"] == "failed"
     second = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
     assert (await host.end(second))["output"] == "on"

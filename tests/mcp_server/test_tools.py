@@ -12,8 +12,8 @@ from hosts import SPEED, eventually, hosting, scripted
 from upstream_log import creates, ended, runs, size
 
 from agent_jobs.emulator.server import RunningServer, running
-from agent_jobs.engine.waits import GATHERED_MAX
 from agent_jobs.errors import RequestError
+from agent_jobs.jobs.queries import GATHERED_MAX
 from agent_jobs.mcp_server import tools
 from agent_jobs.rendering.paging import dumps
 from agent_jobs.settings import Settings

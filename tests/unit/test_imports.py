@@ -14,7 +14,7 @@ HOUSE = Path(agent_jobs.__file__).parent
 SHARED = {"backoff", "clock", "errors", "text", "text_file", "validation"}
 PURE = {"api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names"}
 FACE = {
-    "", "app", "engine", "rendering", "request", "jobs", "settings", "env_file", "api_key", "variable_names", *SHARED,
+    "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key", "variable_names", *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.

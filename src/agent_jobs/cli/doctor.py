@@ -21,13 +21,12 @@ from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.engine.engine import Engine
-from agent_jobs.engine.waits import GATHERED_MAX
 from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import HOSTS
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobFilter, StoreInfo, WorkerInfo
+from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.settings import Settings
 

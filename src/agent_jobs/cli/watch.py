@@ -10,9 +10,8 @@ from agent_jobs.cli.detach import describe_detached, resume_hint
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
-from agent_jobs.engine.waits import GATHERED_MAX
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import Status
 
 #: Seconds between refreshes: elapsed times are shown to the second.

@@ -12,10 +12,11 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.replies import answer_calls
-from agent_jobs.engine.waits import GATHERED_MAX, JobWaiter, has_question
+from agent_jobs.engine.waits import JobWaiter, has_question
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
+    GATHERED_MAX,
     BatchState,
     Estimate,
     JobFilter,

@@ -7,14 +7,13 @@ from math import inf
 from agent_jobs.clock import Clock
 from agent_jobs.errors import JobNotFoundError
 from agent_jobs.jobs.job import WAITING, Job
-from agent_jobs.jobs.queries import UNSETTLED, BatchState, JobFilter
+from agent_jobs.jobs.queries import GATHERED_MAX, UNSETTLED, BatchState, JobFilter
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.store.base import Mark, Store
 
 WATCHED_S = 60.0  # for which a job counts as watched after a wait: the next call usually comes sooner
 FINALIZE_WAIT_S = 3.0  # for the files of a finished job; a longer wait would delay its result
 UNREAD_MAX_S = 7 * 86_400.0  # a job that finished longer ago is not reported by itself; agent_list shows it
-GATHERED_MAX = 1_000  # jobs that one question covers
 ECHO_CHARS = 40  # of a wrong batch that are repeated in an error
 
 

@@ -11,6 +11,8 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
 
+GATHERED_MAX = 1_000  # jobs that one query covers
+
 #: Parts of a job's result that a caller can read.
 Part = Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"]
 #: Parts that exist while a job runs.
