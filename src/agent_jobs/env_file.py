@@ -23,11 +23,11 @@ def with_env_file(environ: Mapping[str, str], path: str) -> dict[str, str]:
         text = read_text(Path(path))
     except (OSError, ValueError):
         raise ConfigError(f"The file of --env-file cannot be read as text: {path!r}. Name one that exists.") from None
-    added = dict(_read_lines(text, path))
+    added = dict(_read_assignments(text, path))
     return added | {name: value for name, value in environ.items() if value.strip() or name not in added}
 
 
-def _read_lines(text: str, path: str) -> Iterator[tuple[str, str]]:
+def _read_assignments(text: str, path: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue

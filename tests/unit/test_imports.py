@@ -12,9 +12,12 @@ HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
 SHARED = {"backoff", "clock", "errors", "text", "text_file", "validation"}
-PURE = {"api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names"}
+PURE = {
+    "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
+}  # fmt: skip
 FACE = {
-    "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key", "variable_names", *SHARED,
+    "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
+    "variable_names", *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.

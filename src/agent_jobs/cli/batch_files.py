@@ -87,7 +87,7 @@ def read_tasks(path: Path, name: str) -> Iterator[BatchTask]:
         click.ClickException: A line is no task; the message has its number.
     """
     seen = Counter[str]()
-    for number, line in enumerate(_read_lines(path), 1):
+    for number, line in enumerate(_read_task_lines(path), 1):
         if not line.strip():
             continue
         fields = _parse_line(line, number)
@@ -121,7 +121,7 @@ def open_results(out: Path) -> Generator[Results]:
             yield Results(file, done)
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_task_lines(path: Path) -> list[str]:
     try:
         return read_text(path).split("\n")
     except UnicodeDecodeError:

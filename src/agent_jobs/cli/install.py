@@ -139,7 +139,7 @@ def install(
     notes += _describe_corrections(host, before, dry_run=dry_run)
     notes += _describe_local_scope(host, machine, "takes precedence over this one")
     entry = entry_in(host, text) or {}
-    report = _write_file(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
+    report = _write_host_file(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     if checks and report["action"] == "installed":
         report["warnings"] = try_entry(host, entry, machine)
     print_report(_add_notes(report, notes) | {"next": _list_steps(host, entry, machine)}, as_json=as_json)
@@ -151,7 +151,7 @@ def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_j
     before = read(locate(host, machine, scope))
     text = _name_file(before, lambda: remove_entry(host, before.text))
     notes = _describe_local_scope(host, machine, "is still there")
-    report = _write_file(host, before, text, "removed", dry_run=dry_run)
+    report = _write_host_file(host, before, text, "removed", dry_run=dry_run)
     if removed := entry_in(host, before.text):
         notes += remove_program(host.command_of(removed).command, before.path, machine, dry_run=dry_run)
     print_report(_add_notes(report, notes) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
@@ -252,7 +252,7 @@ def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[s
     return []
 
 
-def _write_file(
+def _write_host_file(
     host: Host, before: FileSnapshot, text: str, action: str, *, dry_run: bool, is_tidied: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     """Write the host's file unless nothing changes; return the report of it."""

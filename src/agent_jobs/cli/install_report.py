@@ -43,10 +43,10 @@ def render_diff(before: FileSnapshot, text: str) -> str:
     if old == new:
         return "(only a secret changes)"
     lines = difflib.unified_diff(old, new, str(before.path), str(before.path), n=1, lineterm="")
-    return "\n".join(map(_shorten_line, lines))
+    return "\n".join(map(_shorten_output_line, lines))
 
 
-def _shorten_line(line: str) -> str:
+def _shorten_output_line(line: str) -> str:
     if len(line) <= DIFF_LINE_CHARS:
         return line
     return f"{line[0]}(a line of {len(line):,} characters)"

@@ -63,7 +63,7 @@ def _list_rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     for name, value in fields.items():
         if name in TIME_FIELDS:
-            yield name, _format_time(value)
+            yield name, _format_local_time(value)
         elif name not in ("request", "events"):
             yield name, value if isinstance(value, str) else dumps(value)
     if events := fields.get("events"):
@@ -73,10 +73,10 @@ def _list_rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _format_event(event: str) -> str:
     at, _, text = event.partition(" ")
-    return f"{_format_time(float(at))} {text}"
+    return f"{_format_local_time(float(at))} {text}"
 
 
-def _format_time(at: float) -> str:
+def _format_local_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 

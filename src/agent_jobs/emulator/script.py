@@ -150,13 +150,13 @@ def answer_text(script: Script, body: Json) -> str:
         return script.text
     structured = sample_text(body)
     if structured is None:
-        return _write_answer(script, body)
+        return _write_answer_text(script, body)
     if script.end == "incomplete":
         return structured[: len(structured) // 2]
     return structured
 
 
-def _write_answer(script: Script, body: Json) -> str:
+def _write_answer_text(script: Script, body: Json) -> str:
     about = read_question(body)[:QUOTED_CHARS]
     outputs = _list_tool_outputs(body)
     if outputs:

@@ -247,10 +247,10 @@ def _check_tool(where: str, tool: Json) -> None:
             f"Missing required parameter: one of {one_of} must be provided.", where, "missing_required_parameter"
         )
     if tool["type"] == "function":
-        _check_function(where, tool)
+        _check_function_tool(where, tool)
 
 
-def _check_function(where: str, tool: Json) -> None:
+def _check_function_tool(where: str, tool: Json) -> None:
     strict, parameters = bool(tool.get("strict")), tool.get("parameters")
     if not strict and not parameters:
         return

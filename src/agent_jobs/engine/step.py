@@ -102,13 +102,16 @@ class JobStepper:
             return await self._finalize_job(job)
         if job.turn.has_open_calls:
             return await self._tool_loop.run_tools(job)
-        if job.turn.response_id is None and job.has_unsent_turn:
-            return await self._launcher.launch(job)
         if job.turn.response_id is None:
-            return await self._launcher.end_orphaned(job)
+            return await self._begin_turn(job)
         if _is_stopping(job):
             return await self._poller.cancel(job)
         return await self._poller.poll(job)
+
+    async def _begin_turn(self, job: Job) -> Done | RunAgain | WaitForSlot:
+        if job.has_unsent_turn:
+            return await self._launcher.launch(job)
+        return await self._launcher.end_orphaned(job)
 
     async def _finalize_job(self, job: Job) -> Done | RunAgain:
         if not job.needs_finalizing or await self._finalizer.finalize(job):

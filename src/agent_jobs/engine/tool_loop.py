@@ -94,6 +94,9 @@ class ToolLoop:
         calls = await self._store.get_calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
             return await self._begin_next_turn(job, calls)
+        return await self._wait_for_input(job, now)
+
+    async def _wait_for_input(self, job: Job, now: float) -> Done | RunAgain:
         # A reply may come at any time, so only the store knows whether the job still has to wait.
         if await self._store.wait_for_input(job, now, self._limits.input_timeout_s):
             return Done()

@@ -97,7 +97,7 @@ def _list_tables(text: str) -> Iterator[_Table]:
     """Yield each table of a TOML text; the first has no header."""
     header: Any = {}
     at = start = end = 0
-    for statement, values in _split_statements(text):
+    for statement, values in _split_toml_statements(text):
         if statement.lstrip().startswith("["):
             yield _Table(header, start, end)
             header, start = values, at
@@ -107,7 +107,7 @@ def _list_tables(text: str) -> Iterator[_Table]:
     yield _Table(header, start, end)
 
 
-def _split_statements(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _split_toml_statements(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each header, key, comment and blank line of a TOML text, with the values that it holds alone."""
     statement = ""
     for line in StringIO(text):
@@ -125,7 +125,7 @@ def _split_statements(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _count_comments(text: str) -> Counter[tuple[str, str]]:
     """Count the comment lines of a TOML text, each with the header or comment right below it."""
-    lines = [statement.strip() for statement, _ in _split_statements(text)]
+    lines = [statement.strip() for statement, _ in _split_toml_statements(text)]
     counts: Counter[tuple[str, str]] = Counter()
     for line, below in pairwise([*filter(None, lines), ""]):
         if not line.startswith("#"):

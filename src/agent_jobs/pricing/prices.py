@@ -182,7 +182,7 @@ class Prices:
         """
         model = str(body.get("model"))[:MODEL_CHARS]
         offer = _Offer(model, tier_name(body.get("service_tier")), _host_kind(provider_url), at)
-        output = _read_count(body.get("max_output_tokens"))
+        output = _read_usage_count(body.get("max_output_tokens"))
         if not output:
             raise RequestError("Without options.max_output_tokens the cost has no bound: set it.")
         tokens = _most_input_tokens(body, history_tokens)
@@ -220,7 +220,7 @@ class Prices:
             tokens: How much it reads and writes without calls.
         """
         names = _names_of_hosted_tools(body)
-        calls = _read_count(body.get("max_tool_calls"))
+        calls = _read_usage_count(body.get("max_tool_calls"))
         if not calls:
             raise RequestError(
                 f"{', '.join(names)} may be called without end, so the cost has no bound: set options.max_tool_calls."
@@ -321,9 +321,9 @@ def _cache_write_tokens(response: JSON) -> int | None:
     if _as_mapping(details.get("cache_write_tokens_details")).get("ttl_12h_tokens"):
         return None  # more expensive than the writes that the price lists know
     written = details.get("cache_write_tokens")
-    if written and not _read_count(written):
+    if written and not _read_usage_count(written):
         return None  # writes cost more than other input, so a count that cannot be read must not be 0
-    return _read_count(written)
+    return _read_usage_count(written)
 
 
 def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
@@ -375,7 +375,7 @@ def _count_searches(response: JSON, seen: int) -> int:
     counted = usage.get("num_requests")
     if counted == 0:
         return 0
-    return _read_count(counted) or seen
+    return _read_usage_count(counted) or seen
 
 
 def _tool_name(tool: JSON) -> str:
@@ -393,7 +393,7 @@ def _list_mappings(value: object) -> Iterable[JSON]:
     return [cast(JSON, item) for item in cast("list[object]", value) if isinstance(item, dict)]
 
 
-def _read_count(value: object) -> int:
+def _read_usage_count(value: object) -> int:
     """Return a positive whole number; 0 for anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
         return 0

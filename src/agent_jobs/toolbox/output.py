@@ -77,7 +77,7 @@ def read_output(result: CallToolResult, mask: Callable[[str], str]) -> ToolOutpu
     structured = result.structured_content
     if structured is not None and not _is_repeated(structured, [part["text"] for part in found if "text" in part]):
         found.append(_build_text_part(json.dumps(_replace_base64(structured), ensure_ascii=False)))
-    parts = list(_join_texts(_limit_images(found)))
+    parts = list(_join_content_texts(_limit_images(found)))
     _limit_texts(parts, mask)
     if any("image_url" in part for part in parts):
         return ToolOutput(parts, failed)
@@ -283,7 +283,7 @@ def _limit_images(parts: Iterable[Part]) -> Iterator[Part]:
             yield _build_text_part("[An image is left out: the call returned too many]")
 
 
-def _join_texts(parts: Iterable[Part]) -> Iterator[Part]:
+def _join_content_texts(parts: Iterable[Part]) -> Iterator[Part]:
     """Yield the parts, with adjacent texts joined."""
     last: Part | None = None
     for part in parts:
