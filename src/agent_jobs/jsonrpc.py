@@ -15,6 +15,7 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 
+from agent_jobs.text import valid_unicode
 from agent_jobs.text_file import BOM
 
 MAX_DEPTH = 100  # the SDK reads about 200 levels; deeper levels of an answer are cut off
@@ -105,7 +106,7 @@ def _unwrap_batch(message: object) -> object:
 
 
 def _write_json(message: object) -> str:
-    return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return valid_unicode(json.dumps(message, ensure_ascii=False))
 
 
 def _cut_depths(text: str) -> str:

@@ -15,7 +15,7 @@ from hosts import SPEED, Host, eventually, hosting
 from processes import serving
 
 from agent_jobs.emulator.server import RunningServer, running
-from agent_jobs.rendering.paging import dumps
+from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
 
 CODE: dict[str, Any] = {"tools": [{"type": "code_interpreter"}]}
@@ -187,7 +187,7 @@ async def test_a_dry_run_of_many_files_tells_as_many_as_fit_and_sends_none(
         (root / f"{number:03}.csv").write_text(f"{number}\n")
     async with hosting(settings) as host:
         answer = await host.call("agent_start", prompt="x", files=["*.csv"], options={**CODE, "dry_run": True})
-    assert len(dumps(answer).encode()) <= 4_500
+    assert len(compact_json(answer).encode()) <= 4_500
     assert len(answer["files"]) + answer["more_files"] == 200
     assert answer["files"][0] == {"name": "000.csv", "bytes": 2, "kind": "data"}
     assert operations(upstream) == []

@@ -10,7 +10,7 @@ from hosts import Host, hosting
 from mcp_types import Implementation, TextContent
 from test_asking import asking
 
-from agent_jobs.rendering.paging import dumps
+from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
 
 #: Calls of every tool, also refused ones.
@@ -50,7 +50,7 @@ async def test_the_descriptions_alone_say_how_to_start_wait_and_leave(settings: 
         tools = {tool.name: tool for tool in (await host.client.list_tools()).tools}
         instructions = host.client.instructions or ""
     sent = [tool.model_dump(by_alias=True, exclude_none=True) for tool in tools.values()]
-    assert len(dumps(sent).encode()) <= 4_000
+    assert len(compact_json(sent).encode()) <= 4_000
     start, poll = (tools[name].description or "" for name in ("agent_start", "agent_poll"))
     for said in ("long work", "background", "job_id", "agent_poll", "only once", "costs money"):
         assert said in start
@@ -161,8 +161,8 @@ async def test_a_page_is_as_long_as_its_host_shows(settings: Settings, client: s
         asked = await host.call("agent_result", job_id=job_id, max_bytes=20_000)
         whole = await host.call("agent_result", job_id=job_id, max_bytes=100_000)
     for answer in (started, polled, page, rest):
-        assert most / 2 < len(dumps(answer["output"]).encode()) <= most
-        assert len(dumps(answer).encode()) <= most + 250
+        assert most / 2 < len(compact_json(answer["output"]).encode()) <= most
+        assert len(compact_json(answer).encode()) <= most + 250
     assert 10_000 < len(asked["output"]) <= 20_000
     assert whole["output"] == LONG
 
@@ -184,5 +184,5 @@ async def test_a_long_list_fits_its_host_and_says_how_many_are_left_out(settings
             await host.call("agent_start", prompts=prompts)
         listed = await host.call("agent_list", limit=100)
         await host.call("agent_cancel", job_ids=[row["job_id"] for row in listed["jobs"]])
-    assert len(dumps(listed).encode()) <= 9_250
+    assert len(compact_json(listed).encode()) <= 9_250
     assert len(listed["jobs"]) + listed["more"] == 60

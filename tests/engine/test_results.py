@@ -14,7 +14,7 @@ from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.markdown import render_markdown
-from agent_jobs.rendering.paging import dumps
+from agent_jobs.rendering.paging import compact_json
 from agent_jobs.request.presets import our_presets
 from agent_jobs.settings import Settings
 
@@ -42,7 +42,7 @@ The end.
 
 
 def size(answer: dict[str, Any]) -> int:
-    return len(dumps(answer).encode())
+    return len(compact_json(answer).encode())
 
 
 async def done(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
@@ -154,8 +154,8 @@ async def test_items_list_the_steps_and_hold_no_picture(settings: Settings) -> N
     assert items[1]["query"] == "emulated query 1"
     assert "to_csv" in items[4]["code"]
     assert items[-1]["text"] == "Here."
-    assert "iVBOR" not in dumps(items)
-    assert "gAAAA" not in dumps(items)
+    assert "iVBOR" not in compact_json(items)
+    assert "gAAAA" not in compact_json(items)
 
 
 async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Settings) -> None:
@@ -196,7 +196,7 @@ async def test_meta_shows_how_a_job_was_sent_without_its_prompt_and_keeps_its_si
     assert meta["response_id"] == started["response_id"]
     assert meta["batch"] == "mine"
     assert meta["request"]["instructions"] == "[550 bytes]"
-    assert "private question" not in dumps(meta["request"])
+    assert "private question" not in compact_json(meta["request"])
     assert meta["mode"] == "background"
     assert any("No stream in the background here." in event for event in meta["events"])
     assert size(small) <= 500 + ENVELOPE_BYTES

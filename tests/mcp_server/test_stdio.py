@@ -14,7 +14,7 @@ from mcp_types import TextContent, TextResourceContents
 from processes import MODERN, Server, answer_of, parameters, serving
 
 from agent_jobs.emulator.server import RunningServer, running
-from agent_jobs.rendering.paging import dumps
+from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]
@@ -37,7 +37,7 @@ def test_each_version_of_the_protocol_drives_a_job_to_its_end(
         assert opened["instructions"]
         tools = server.request("tools/list")["tools"]
         assert [tool["name"] for tool in tools] == TOOLS
-        assert len(dumps(tools).encode()) <= 4000
+        assert len(compact_json(tools).encode()) <= 4000
         job_id = start(server, {"duration_s": 2, "text": "over stdio"})["job_id"]
         assert server.call("agent_poll", job_id=job_id)["output"] == "over stdio"
         assert server.call("agent_result", job_id=job_id, part="usage")["usage"]["output_tokens"] > 0
@@ -80,7 +80,10 @@ async def test_a_client_of_each_era_drives_every_tool_prompt_and_resource(
             assert f'preset="{prompt.name}"' in message.content.text and "TASK" in message.content.text
         templates = (await client.list_resource_templates()).resource_templates
         texts = [await text_of(client, template.uri_template.format(job_id=job_id)) for template in templates]
-        assert texts == [dumps({"job_id": job_id, "status": "completed", "output": "by a client"}), "by a client"]
+        assert texts == [
+            compact_json({"job_id": job_id, "status": "completed", "output": "by a client"}),
+            "by a client",
+        ]
 
 
 async def text_of(client: Client, uri: str) -> str:

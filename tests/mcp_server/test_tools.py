@@ -15,7 +15,7 @@ from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.queries import GATHERED_MAX
 from agent_jobs.mcp_server import tools
-from agent_jobs.rendering.paging import dumps
+from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
 
@@ -115,7 +115,7 @@ async def test_the_pages_of_a_long_output_put_together_are_the_output(
         while "next" in answer:
             tool, job, offset = answer["next"].split()
             answer = await host.call(tool, job_id=job.partition("=")[2], offset=int(offset.partition("=")[2]))
-            assert len(dumps(answer["output"]).encode()) <= 24 * 1024
+            assert len(compact_json(answer["output"]).encode()) <= 24 * 1024
             pages.append(answer["output"])
     assert len("".join(pages)) == length
 
@@ -139,7 +139,7 @@ async def test_every_answer_and_the_tool_list_keep_their_sizes(settings: Setting
         tools = {tool.name: tool for tool in (await host.client.list_tools()).tools}
         listed = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools.values()]
         assert set(tools) == {"agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"}
-        assert len(dumps(listed).encode()) <= 4000
+        assert len(compact_json(listed).encode()) <= 4000
         assert host.client.instructions is not None
         assert len(host.client.instructions) <= 800
         started = await host.start(emulate={"end": "never", "searches": 12}, options={"instructions": "x" * 1000})

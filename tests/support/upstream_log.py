@@ -3,12 +3,12 @@
 from typing import Any
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.paging import dumps
+from agent_jobs.rendering.paging import compact_json
 
 
 def size(answer: dict[str, Any]) -> int:
     """Return how many bytes an answer takes as compact JSON."""
-    return len(dumps(answer).encode())
+    return len(compact_json(answer).encode())
 
 
 def runs(upstream: RunningServer) -> list[dict[str, Any]]:

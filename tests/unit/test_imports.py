@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "api_key": set(),
     "strict_schema": set(),
     "variable_names": {"text"},
-    "jsonrpc": {"text_file"},
+    "jsonrpc": {"text", "text_file"},
     "jobs": {"errors"},
     "env_file": {"errors", "text_file"},
     "settings": {"errors", "setting_values", "variable_names"},

@@ -14,7 +14,7 @@ from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.response import RETRYABLE, Failure
 from agent_jobs.jobs.status import TERMINAL, Status
 from agent_jobs.rendering.answers import page_output, render_finished_job, render_job, render_start
-from agent_jobs.rendering.paging import OUTPUT_BYTES, dumps
+from agent_jobs.rendering.paging import OUTPUT_BYTES, compact_json
 
 NOW = 1_800_000_000.0
 ID = "job_7k2m9x4q1d3f"
@@ -30,7 +30,7 @@ def completed(text: str) -> Job:
 
 
 def size(answer: object) -> int:
-    return len(dumps(answer).encode())
+    return len(compact_json(answer).encode())
 
 
 # An unfinished job.
@@ -118,7 +118,7 @@ def test_an_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float
         render_job(job, NOW + age_s),
         render_job(job, NOW + age_s, advise=True),
     ):
-        assert json.loads(dumps(answer)) == answer
+        assert json.loads(compact_json(answer)) == answer
         assert not [name for name, value in answer.items() if value in (None, "")]
         assert (answer["job_id"], answer["status"]) == (ID, job.status)
         assert answer["next"] == f"agent_poll job_id={ID}"
@@ -211,10 +211,10 @@ def test_a_finished_job_echoes_no_request_and_holds_one_page_at_most(
     status: Status, error: Failure | None, brought: Output | None
 ):
     answer = render_finished_job(a_job(status, error=error, output=brought))
-    assert json.loads(dumps(answer)) == answer
+    assert json.loads(compact_json(answer)) == answer
     assert size(answer.get("output", "")) <= 24 * 1024
     assert not [name for name, value in answer.items() if value is None]
-    told = dumps({name: value for name, value in answer.items() if name not in ("output", "error")})
+    told = compact_json({name: value for name, value in answer.items() if name not in ("output", "error")})
     assert not re.search("PROMPT|TITLE|REQUEST|URL|RESPONSE", told)
 
 

@@ -4,6 +4,7 @@ from fnmatch import fnmatchcase
 from unicodedata import category
 
 from agent_jobs.errors import RequestError
+from agent_jobs.text import valid_unicode
 
 #: The names of a path below its root, one by one.
 Names = tuple[str, ...]
@@ -69,7 +70,7 @@ def unreadable_error(names: Names, error: OSError) -> UnfitError:
 
 def printable_path(names: Names) -> str:
     """Return a path for a person or a model to read: no character in it ends a line or is invisible."""
-    text = "/".join(names).encode("utf-8", "replace").decode()
+    text = valid_unicode("/".join(names))
     return "".join(map(_replace_unprintable, text)) or "."
 
 

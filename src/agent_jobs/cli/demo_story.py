@@ -21,6 +21,7 @@ from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator.server import running
+from agent_jobs.text import compact_json
 
 LIMIT_S = 20.0  # the story takes half of it
 #: The emulated model searches, thinks and writes for about eight seconds.
@@ -137,7 +138,7 @@ class _Demo:
         assert isinstance(content, TextContent)
         answer: dict[str, Any] = json.loads(content.text)
         shown = {name: value for name, value in answer.items() if name != "output"}
-        self.print_line("server", json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
+        self.print_line("server", compact_json(shown))
         return answer
 
     async def _kill_server(self) -> None:

@@ -59,16 +59,16 @@ def _collect_fields(result: Result, now: float) -> dict[str, Any]:
 
 def _list_rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield names and texts for a terminal, with the events and the request at the end."""
-    from agent_jobs.rendering.paging import dumps
+    from agent_jobs.rendering.paging import compact_json
 
     for name, value in fields.items():
         if name in TIME_FIELDS:
             yield name, _format_local_time(value)
         elif name not in ("request", "events"):
-            yield name, value if isinstance(value, str) else dumps(value)
+            yield name, value if isinstance(value, str) else compact_json(value)
     if events := fields.get("events"):
         yield "events", "\n".join(_format_event(event) for event in events)
-    yield "request", dumps(fields["request"])
+    yield "request", compact_json(fields["request"])
 
 
 def _format_event(event: str) -> str:

@@ -18,6 +18,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
 from agent_jobs.settings import Settings
+from agent_jobs.text import encode_text
 
 #: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.
 PART_BYTES = 2**40
@@ -65,7 +66,7 @@ def read_result(job_id: str) -> tuple[Result, Unwatched, float]:
 def write_output(text: str) -> None:
     """Write a result on stdout: unchanged into a pipe, without control characters on a terminal."""
     shown = terminal.strip_control_characters(text) if sys.stdout.isatty() else text
-    click.echo(shown.encode("utf-8", "replace"), nl=not shown.endswith("\n"))
+    click.echo(encode_text(shown), nl=not shown.endswith("\n"))
 
 
 def _describe_running(job: Job, note: str) -> str:
@@ -79,20 +80,20 @@ def _describe_running(job: Job, note: str) -> str:
 def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
     """Return a part of a result as text or JSON."""
     from agent_jobs.rendering import answers
-    from agent_jobs.rendering.paging import dumps
+    from agent_jobs.rendering.paging import compact_json
     from agent_jobs.rendering.result_parts import render_part
 
     answer = render_part(result, part, 0, PART_BYTES)
     if as_json:
         return answers.json_line(answer)
     value: Any = answer["output" if part == "text" else part]
-    return value if isinstance(value, str) else dumps(value)
+    return value if isinstance(value, str) else compact_json(value)
 
 
 def _write_part(text: str, out: Path | None) -> None:
     if out is None:
         return write_output(text)
-    out.write_bytes(text.encode("utf-8", "replace"))
+    out.write_bytes(encode_text(text))
     return click.echo(f"Wrote {out.stat().st_size} bytes to {out}.", err=True)
 
 

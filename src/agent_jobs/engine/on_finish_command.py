@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent_jobs.rendering import answers
+from agent_jobs.text import encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Command:
     def _start_process(self, text: str, stderr: IO[bytes]) -> "subprocess.Popen[bytes]":
         # A file: the command can read it even if this process ends.
         with tempfile.TemporaryFile(dir=self.folder) as stdin:
-            stdin.write(text.encode("utf-8", "replace"))
+            stdin.write(encode_text(text))
             stdin.seek(0)
             return subprocess.Popen(
                 self.words,

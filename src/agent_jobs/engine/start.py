@@ -30,6 +30,7 @@ from agent_jobs.request.options import StartOptions
 from agent_jobs.request.presets import Preset
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.store.base import Budget, Store, Upload
+from agent_jobs.text import encode_text
 from agent_jobs.upstream.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class StartPlanner:
             bound_usd = self._bound_all_turns_usd(job, first_turn.usd) * (1 + len(others))
         except AgentJobsError as error:
             unbounded = str(error)
-        prompt_tokens = max(len(prompt.encode("utf-8", "replace")) for prompt in request.prompts) // TOKEN_BYTES
+        prompt_tokens = max(len(encode_text(prompt)) for prompt in request.prompts) // TOKEN_BYTES
         return Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.rendering.answers import Answer, render_error
-from agent_jobs.rendering.paging import dumps
+from agent_jobs.rendering.paging import compact_json
 from agent_jobs.request.arguments import read_arguments
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class JobTool(Tool):
 
 def create_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
     """Return an answer in the form in which every tool gives it."""
-    result = CallToolResult(content=[TextContent(type="text", text=dumps(answer))])
+    result = CallToolResult(content=[TextContent(type="text", text=compact_json(answer))])
     # Some hosts show their model both forms: every answer would cost twice, and a page would be cut in its middle.
     if is_structured:
         result.structured_content = answer

@@ -20,7 +20,7 @@ from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
 from agent_jobs.mcp_server.pacing import PollPacing, WaitLimits
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
-from agent_jobs.rendering.paging import dumps, page_cap_bytes
+from agent_jobs.rendering.paging import compact_json, page_cap_bytes
 from agent_jobs.rendering.questions import render_questions
 from agent_jobs.rendering.result_parts import render_part
 from agent_jobs.request.presets import EFFORTS
@@ -222,7 +222,7 @@ class Tools:
         """Return a job as a poll that does not wait would answer."""
         jobs = await self._engine()
         result = await jobs.result(job_id)
-        return dumps(answers.render_job(result.job, jobs.now()))
+        return compact_json(answers.render_job(result.job, jobs.now()))
 
     async def read_output(self, job_id: str) -> str:
         """Return the full output of a job."""

@@ -24,9 +24,9 @@ from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage
 from agent_jobs.jobs.response import Failure
 from agent_jobs.jobs.status import Status
-from agent_jobs.rendering.lines import truncate
-from agent_jobs.rendering.paging import OUTPUT_BYTES, dumps, page, page_of, size
+from agent_jobs.rendering.paging import OUTPUT_BYTES, compact_json, page, page_of, size
 from agent_jobs.request.json_schema import mismatch
+from agent_jobs.text import encode_text, truncate
 
 Answer = dict[str, Any]
 
@@ -287,7 +287,7 @@ def page_output(job: Job, offset: int, limit_bytes: int = OUTPUT_BYTES) -> Answe
     if after is None:
         return {"output": part}
     call = f"agent_result job_id={job.id} offset={after}"
-    return {"bytes": len(text.encode("utf-8", "replace")), "next": call, "output": part}
+    return {"bytes": len(encode_text(text)), "next": call, "output": part}
 
 
 def output_text(job: Job) -> str:
@@ -443,7 +443,7 @@ def filter_arguments(group: JobFilter) -> str:
         return job_argument(group.job_ids[0])
     if not group.job_ids:
         return ""
-    return f"job_ids={dumps(group.job_ids)}"
+    return f"job_ids={compact_json(group.job_ids)}"
 
 
 def job_argument(job_id: str) -> str:
@@ -465,7 +465,7 @@ def json_line(answer: object, *, compact: bool = True) -> str:
 
     Half a surrogate pair, which a model may write, stays an escape as well.
     """
-    text = dumps(answer) if compact else json.dumps(answer, ensure_ascii=False)
+    text = compact_json(answer) if compact else json.dumps(answer, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode().translate(LINE_ENDS)
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from agent_jobs.text import truncate, valid_unicode
+
 Entry = dict[str, Any]
 
 ELLIPSIS = "…"
@@ -27,13 +29,6 @@ def text_or_empty(value: object) -> str:
     return ""
 
 
-def truncate(text: str, chars: int) -> str:
-    """Return at most `chars` characters of a text, with an ellipsis as the last one if it was longer."""
-    if len(text) <= chars:
-        return text
-    return text[: chars - len(ELLIPSIS)] + ELLIPSIS
-
-
 def one_line(value: object, chars: int) -> str:
     """Return a text as one line without base64, truncated; empty if the value is no text."""
     return truncate(" ".join(hide_base64(text_or_empty(value)).split()), chars)
@@ -48,17 +43,12 @@ def hide_base64(text: str) -> str:
     """Return a text with a note of its size in place of each piece of base64."""
     for pattern in (_DATA_URI, _BASE64):
         text = pattern.sub(lambda found: describe_hidden(found[0]), text)
-    return make_writable(text)
+    return valid_unicode(text)
 
 
 def describe_hidden(hidden: str) -> str:
     """Return the note that stands in place of a text."""
     return f"[{len(hidden)} bytes not shown]"
-
-
-def make_writable(text: str) -> str:
-    """Return a text with a question mark for each half of a surrogate pair, which UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def finite_or_none(number: float) -> float | None:

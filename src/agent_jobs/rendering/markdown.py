@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import Usage
-from agent_jobs.rendering.lines import Entry, collect_lines, make_writable
+from agent_jobs.rendering.lines import Entry, collect_lines
 from agent_jobs.rendering.output import find_sources
+from agent_jobs.text import valid_unicode
 
 #: Fields that can name a source, the best first.
 _SOURCE_NAMES = ("title", "filename", "url", "file_id", "container_id")
@@ -36,7 +37,7 @@ def render_markdown(job: Job) -> str:
         parts.append(job.output.text)
     if sources := find_sources(response.get("output")):
         parts.append(_render_sources(sources))
-    return make_writable("\n\n".join(parts) + "\n")
+    return valid_unicode("\n\n".join(parts) + "\n")
 
 
 def _render_front_matter(facts: Entry) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from agent_jobs.rendering.lines import TITLE_CHARS, Entry, one_line
+from agent_jobs.text import encode_text
 
 MAX_HEADINGS = 1_000
 MAX_INDENT = 3  # Markdown takes a line that is indented deeper for code
@@ -38,7 +39,7 @@ def _iterate_headings(text: str) -> Iterator[Entry]:
         title = _clean_heading(line["title"])
         if not title:
             continue
-        offset += len(text[counted_chars : line.start()].encode("utf-8", "replace"))
+        offset += len(encode_text(text[counted_chars : line.start()]))
         counted_chars = line.start()
         yield {"offset": offset, "level": len(line["marks"]), "title": title}
 

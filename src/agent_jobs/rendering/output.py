@@ -20,12 +20,11 @@ from agent_jobs.rendering.lines import (
     URL_CHARS,
     Entry,
     collect_lines,
-    make_writable,
     one_line,
     text_or_empty,
-    truncate,
 )
 from agent_jobs.rendering.redaction import hide_blobs
+from agent_jobs.text import truncate, valid_unicode
 
 #: A file that a text links in the container where the run had its code. No reader can open it there.
 SANDBOX_LINK = re.compile(r"sandbox:(/[^\s()<>\[\]\"'`]+)")
@@ -113,7 +112,7 @@ def join_reasoning(output: object) -> str:
         if item.get("type") == "reasoning":
             parts = items_of(item.get("summary")) or items_of(item.get("content"))
             texts += [text_or_empty(part.get("text")) for part in parts]
-    return make_writable("\n\n".join(text for text in texts if text))
+    return valid_unicode("\n\n".join(text for text in texts if text))
 
 
 def list_files(output: object) -> list[Entry]:
@@ -181,7 +180,7 @@ def _describe_image(item: JSON, data: bytes) -> Entry:
 def _read_code_image(url: str) -> tuple[Entry, bytes | None]:
     """Return the entry of an image that code drew, and its bytes if they stand in the address itself."""
     if not _is_data_url(url):
-        return {"type": "image", "url": truncate(make_writable(url), URL_CHARS)}, None
+        return {"type": "image", "url": truncate(valid_unicode(url), URL_CHARS)}, None
     head, _, payload = url.strip().partition(",")
     declared, *parameters = head.partition(":")[2].split(";")
     entry = collect_lines({"type": "image", "media_type": declared.strip().lower()})
@@ -238,7 +237,7 @@ def _read_file_names(values: JSON) -> Entry:
 
 
 def _add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> None:
-    url = make_writable(text_or_empty(source.get("url")).strip())
+    url = valid_unicode(text_or_empty(source.get("url")).strip())
     if url and not _is_data_url(url):
         key, shown_url = _normalize_url(url)
         entry = found.setdefault(key, {"url": truncate(shown_url, URL_CHARS), "cited": 0})

@@ -3,11 +3,12 @@
 Offsets and sizes are bytes of UTF-8.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
+
+from agent_jobs.text import compact_json, encode_text
 
 T = TypeVar("T")
 
@@ -20,9 +21,6 @@ MAX_CACHED_CLIENTS = 256  # a server on stdio has one client
 MIN_PAGE_BYTES = 8
 #: The longest character in UTF-8.
 MAX_CHAR_BYTES = 4
-
-#: Reused, because `json.dumps` creates an encoder for every call that changes its defaults.
-_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 _PARAGRAPH_ENDS = ("\n\n", "\r\n\r\n")
 _LINE_ENDS = ("\n",)
@@ -39,7 +37,7 @@ def page(text: str, offset: int, limit_bytes: int) -> tuple[str, int | None]:
     them ends in its second half, otherwise between any two characters. The pages joined are the text. An offset
     inside a character counts as the beginning of this character. A limit below MIN_PAGE_BYTES counts as that.
     """
-    data = text.encode("utf-8", "replace")
+    data = encode_text(text)
     limit_bytes = max(MIN_PAGE_BYTES, limit_bytes)
     offset = min(max(0, offset), len(data))
     while offset < len(data) and data[offset] & 0xC0 == 0x80:  # a continuation byte
@@ -75,12 +73,7 @@ def page_of(entries: Sequence[T], offset: int, limit_bytes: int) -> tuple[list[T
 
 def size(value: object) -> int:
     """Return how many bytes a value takes as compact JSON."""
-    return len(dumps(value).encode("utf-8", "replace"))
-
-
-def dumps(value: object) -> str:
-    """Return a value as compact JSON."""
-    return _COMPACT.encode(value)
+    return len(encode_text(compact_json(value)))
 
 
 def _find_page_end(ahead: str, fits: int) -> int:

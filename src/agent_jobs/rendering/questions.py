@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.response import Call
 from agent_jobs.rendering.answers import LIST_TITLE_CHARS, Answer, drop_empty
-from agent_jobs.rendering.lines import NAME_CHARS, truncate
+from agent_jobs.rendering.lines import NAME_CHARS
 from agent_jobs.rendering.paging import size
+from agent_jobs.text import truncate
 
 #: Everything that a waiting job needs takes at most this, unless the id of one call alone takes more.
 ASKING_BYTES = 8_000

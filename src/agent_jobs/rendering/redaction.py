@@ -14,11 +14,11 @@ from agent_jobs.rendering.lines import (
     describe_hidden,
     finite_or_none,
     hide_base64,
-    make_writable,
     one_line,
     text_or_empty,
 )
 from agent_jobs.rendering.paging import size
+from agent_jobs.text import valid_unicode
 
 REQUEST_BYTES = 4_000
 MAX_DEPTH = 40  # no real JSON is deeper, and deeper JSON could not be serialized again
@@ -96,7 +96,7 @@ def _hide_blobs_in(value: Any, depth: int) -> Any:
     blobs = _BLOB_FIELDS
     if fields.get("type") == "image_generation_call":
         blobs = _IMAGE_BLOB_FIELDS
-    return {make_writable(name): _hide_blob_field(name, each, blobs, depth - 1) for name, each in fields.items()}
+    return {valid_unicode(name): _hide_blob_field(name, each, blobs, depth - 1) for name, each in fields.items()}
 
 
 def _hide_scalar_blob(value: Any) -> Any:

@@ -8,12 +8,12 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile, Result
 from agent_jobs.jobs.response import Call, Usage
 from agent_jobs.rendering.answers import MESSAGE_CHARS, Answer, drop_empty, output_text, page_output, round_usd
-from agent_jobs.rendering.lines import truncate
 from agent_jobs.rendering.outline import find_headings
 from agent_jobs.rendering.output import find_sources, join_reasoning, list_files, list_items
 from agent_jobs.rendering.paging import page, page_of, size
 from agent_jobs.rendering.questions import ARGUMENT_CHARS
 from agent_jobs.rendering.redaction import redact_request
+from agent_jobs.text import truncate
 
 MAX_EVENTS = 40  # older events are not shown
 

@@ -24,6 +24,7 @@ from agent_jobs.store.error_advice import as_store_error
 from agent_jobs.store.recovery import FileGuard, file_identity, log_paths
 from agent_jobs.store.schema import migrate, write_ahead
 from agent_jobs.store.worker_lock import WorkerLock, folder_lock
+from agent_jobs.text import valid_unicode
 
 T = TypeVar("T")
 
@@ -170,14 +171,9 @@ def _run_in_transaction(db: sqlite3.Connection, begin: str, run: Callable[[Trans
     return result
 
 
-def valid_text(text: str) -> str:
-    """Return the text as SQLite accepts it: half a surrogate pair, which upstream may send, becomes a `?`."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def valid_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a statement with text that SQLite accepts."""
-    return {name: valid_text(value) if isinstance(value, str) else value for name, value in values.items()}
+    return {name: valid_unicode(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 async def _connect_to_file(path: Path, busy_timeout_s: float) -> aiosqlite.Connection:

@@ -23,6 +23,7 @@ from agent_jobs.store.rows import (
     job_columns,
     turn_columns,
 )
+from agent_jobs.text import encode_text
 
 #: A completed job answers for an identical request this long, as long as no reader received its result.
 DUPLICATE_S = 600.0
@@ -363,7 +364,7 @@ def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
         id=job.id,
         turn=job.turn.number,
         text=output.text,
-        bytes=len(output.text.encode("utf-8", "replace")),
+        bytes=len(encode_text(output.text)),
         response=compact_json(output.response),
     )
     if not job.turn.has_open_calls:
