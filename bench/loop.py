@@ -20,8 +20,8 @@ from pydantic import Field
 from agent_jobs.app import open_app
 from agent_jobs.clock import fast_clock
 from agent_jobs.emulator.server import running
-from agent_jobs.mcp_server.pacing import BACKGROUND_AFTER_S
 from agent_jobs.mcp_server.server import build_server
+from agent_jobs.mcp_server.wait_limits import BACKGROUND_AFTER_S
 from agent_jobs.settings import Settings
 from bench.figures import Figure, settings
 from bench.peers import answer_of

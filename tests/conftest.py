@@ -8,7 +8,7 @@ from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
 
 from agent_jobs.emulator.server import RunningServer, running
-from agent_jobs.engine import on_finish, waits
+from agent_jobs.engine import job_waiter, on_finish
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks run faster here, this machine does not: its work after an end is waited for as long as in earnest."""
-    for module in (waits, on_finish):
+    for module in (job_waiter, on_finish):
         monkeypatch.setattr(module, "FINALIZE_WAIT_S", module.FINALIZE_WAIT_S * SPEED)
 
 

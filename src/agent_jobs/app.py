@@ -25,8 +25,8 @@ from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.finalize import Finalizer
-    from agent_jobs.engine.limits import RunLimits
     from agent_jobs.engine.on_finish import Notifier
+    from agent_jobs.engine.run_limits import RunLimits
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.worker import Worker
@@ -320,7 +320,7 @@ def _create_endpoint(settings: Settings, key: str) -> Endpoint:
 
 
 def _create_limits(settings: Settings) -> RunLimits:
-    from agent_jobs.engine.limits import RunLimits
+    from agent_jobs.engine.run_limits import RunLimits
 
     return RunLimits(
         streams=settings.follow,

@@ -223,7 +223,7 @@ def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     refused = batch(terminal, tasks)
     assert refused.returncode == 1
     *left, told = refused.stderr.splitlines()
-    assert told.startswith("Error: Line 2: effort does not take 'enormous'")
+    assert told.startswith("Error: Line 2: effort does not accept 'enormous'")
     assert left == ["Jobs continue at the provider. Run the same command to resume."]
     as_json = batch(terminal, tasks, "--json")
     assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")

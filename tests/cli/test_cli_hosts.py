@@ -19,7 +19,7 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
-from agent_jobs.mcp_server.pacing import WAIT_CAPS_S, wait_cap_s
+from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, wait_cap_s
 from agent_jobs.settings import Settings
 
 WRITTEN = [name for name, host in HOSTS.items() if host.user]

@@ -298,7 +298,8 @@ def test_a_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Termina
     assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; `agent-jobs run` makes one.\n")
     running = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
     assert (
-        ": watch it with `agent-jobs watch` until it ends" in terminal.pipe("run", "More", "--previous", running).stderr
+        ": watch it with `agent-jobs watch` until it finishes"
+        in terminal.pipe("run", "More", "--previous", running).stderr
     )
     as_json = json.loads(terminal.pipe("run", "More", "--previous", running, "--json").stdout)
     assert "agent_poll" in as_json["error"]["message"]

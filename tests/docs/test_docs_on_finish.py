@@ -170,7 +170,7 @@ def priced(settings: Settings, tmp_path: Path) -> Settings:
 async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_path: Path) -> None:
     (tmp_path / "ear").mkdir()
     ear = Ear(tmp_path / "ear")
-    rows = [row.split("|")[1] for row in section("What it is told").splitlines() if row.startswith("| `")]
+    rows = [row.split("|")[1] for row in section("What it gets").splitlines() if row.startswith("| `")]
     fields = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     settings = replace(priced, result_dir=tmp_path / "results")
     schema = {

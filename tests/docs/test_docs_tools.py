@@ -11,7 +11,7 @@ from hosts import hosting
 from agent_jobs.attachments import collector
 from agent_jobs.attachments.attachment import DATA_TYPES
 from agent_jobs.engine import finalize
-from agent_jobs.mcp_server.pacing import (
+from agent_jobs.mcp_server.wait_limits import (
     BACKGROUND_NOTE,
     LEARNED_SHARE,
     SDK_NAMES,

@@ -94,7 +94,9 @@ async def test_key_makes_one_job_for_any_request(settings: Settings, upstream: R
         await host.end(first["job_id"])
         again = await host.start("another", options={"key": "monday", "allow_duplicate": True})
         assert again["job_id"] == first["job_id"]
-        assert "at most 200" in await host.refused("agent_start", prompt="x", options={"key": "k" * 201})
+        assert "a string of 1 to 200 characters" in await host.refused(
+            "agent_start", prompt="x", options={"key": "k" * 201}
+        )
     assert counters(upstream)["creates"] == 1
 
 

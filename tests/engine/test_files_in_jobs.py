@@ -15,8 +15,8 @@ from hosts import SPEED, Host, eventually, hosting
 from processes import serving
 
 from agent_jobs.emulator.server import RunningServer, running
-from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
 CODE: dict[str, Any] = {"tools": [{"type": "code_interpreter"}]}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + (7).to_bytes(4, "big") * 2 + bytes(9)

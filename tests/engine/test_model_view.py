@@ -10,8 +10,8 @@ from hosts import Host, hosting
 from mcp_types import Implementation, TextContent
 from test_asking import asking
 
-from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
 #: Calls of every tool, also refused ones.
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -14,9 +14,9 @@ from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.rendering.markdown import render_markdown
-from agent_jobs.rendering.paging import compact_json
 from agent_jobs.request.presets import our_presets
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
 PARTS = ("text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial")
 #: The fields around a page: ids, offsets, and where the next one starts.

@@ -267,4 +267,4 @@ async def test_a_job_that_cannot_be_continued_says_why(host: Host) -> None:
     assert sentence.startswith(f"{first} waits for answers") and "agent_reply" in sentence
     await host.call("agent_cancel", job_id=first)
     sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
-    assert "ended cancelled without an output to go on from, only with calls that were not made" in sentence
+    assert "ended cancelled without an output to continue, only with calls that were not made" in sentence

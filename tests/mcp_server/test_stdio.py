@@ -14,8 +14,8 @@ from mcp_types import TextContent, TextResourceContents
 from processes import MODERN, Server, answer_of, parameters, serving
 
 from agent_jobs.emulator.server import RunningServer, running
-from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]
 #: The mode in which the SDK's client opens a connection of each era, and the version that it then speaks.

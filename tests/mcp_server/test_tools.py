@@ -15,9 +15,9 @@ from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.queries import GATHERED_MAX
 from agent_jobs.mcp_server import tools
-from agent_jobs.rendering.paging import compact_json
 from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
+from agent_jobs.text import compact_json
 
 
 async def test_a_start_answers_with_an_id_and_polls_bring_the_whole_output(

@@ -20,8 +20,8 @@ from agent_jobs.app import open_app
 from agent_jobs.clock import Clock, fast_clock, steady_wall_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server import tools
-from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, WaitLimits, wait_cap_s
 from agent_jobs.mcp_server.server import build_server
+from agent_jobs.mcp_server.wait_limits import BACKGROUND_NOTE, WaitLimits, wait_cap_s
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}

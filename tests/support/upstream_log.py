@@ -3,7 +3,7 @@
 from typing import Any
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.paging import compact_json
+from agent_jobs.text import compact_json
 
 
 def size(answer: dict[str, Any]) -> int:

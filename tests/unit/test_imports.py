@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
 #: Which modules of the engine each of them may import. The faces import `engine.engine` alone.
 INSIDE_ENGINE: dict[str, set[str]] = {
     "step_result": set(),
-    "limits": set(),
+    "run_limits": set(),
     "key_pause": set(),
     "retrieve": set(),
     "stream": set(),
@@ -69,27 +69,27 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "on_finish_command": set(),
     "on_finish": {"on_finish_command"},
     "replies": set(),
-    "waits": set(),
-    "adopt": set(),
+    "job_waiter": set(),
+    "adopt_response": set(),
     "follow_up": set(),
     "start": {"follow_up"},
     "resend": {"finalize"},
-    "adapt": {"limits"},
+    "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
-    "stream_step": {"limits", "resend", "step_result", "stream"},
-    "poll": {"finalize", "key_pause", "limits", "resend", "retrieve", "step_result", "stream", "stream_step"},
+    "stream_step": {"run_limits", "resend", "step_result", "stream"},
+    "poll": {"finalize", "key_pause", "run_limits", "resend", "retrieve", "step_result", "stream", "stream_step"},
     "launch": {
-        "adapt", "background_check", "finalize", "key_pause", "limits", "resend", "step_result", "stream",
+        "adapt", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
-    "tool_loop": {"finalize", "limits", "step_result"},
+    "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "limits", "poll", "resend", "step_result", "stream", "stream_step",
+        "finalize", "key_pause", "launch", "run_limits", "poll", "resend", "step_result", "stream", "stream_step",
         "tool_loop",
     },
     "worker": {"step", "step_result"},
-    "engine": {"adopt", "replies", "start", "waits", "worker"},
+    "engine": {"adopt_response", "replies", "start", "job_waiter", "worker"},
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.

@@ -14,7 +14,8 @@ from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.response import RETRYABLE, Failure
 from agent_jobs.jobs.status import TERMINAL, Status
 from agent_jobs.rendering.answers import page_output, render_finished_job, render_job, render_start
-from agent_jobs.rendering.paging import OUTPUT_BYTES, compact_json
+from agent_jobs.rendering.paging import OUTPUT_BYTES
+from agent_jobs.text import compact_json
 
 NOW = 1_800_000_000.0
 ID = "job_7k2m9x4q1d3f"

@@ -28,10 +28,10 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.request.body import build, sent_as
 from agent_jobs.strict_schema import is_strict
 from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox
-from agent_jobs.toolbox.entry import KEYS
 from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, build_function, function_name, prefix_of
 from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, read_output
 from agent_jobs.toolbox.schema import fit_schema
+from agent_jobs.toolbox.server_entry import KEYS
 from agent_jobs.toolbox.stdio_transport import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -21,7 +21,7 @@ from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read
 from agent_jobs.install.entry import entry_in, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
 from agent_jobs.install.local_scope import LocalScope, local_scope
-from agent_jobs.mcp_server.pacing import wait_cap_s
+from agent_jobs.mcp_server.wait_limits import wait_cap_s
 from agent_jobs.settings import Settings
 
 WHAT = "host"

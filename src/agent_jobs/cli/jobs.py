@@ -59,7 +59,7 @@ def _collect_fields(result: Result, now: float) -> dict[str, Any]:
 
 def _list_rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield names and texts for a terminal, with the events and the request at the end."""
-    from agent_jobs.rendering.paging import compact_json
+    from agent_jobs.text import compact_json
 
     for name, value in fields.items():
         if name in TIME_FIELDS:

@@ -80,8 +80,8 @@ def _describe_running(job: Job, note: str) -> str:
 def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
     """Return a part of a result as text or JSON."""
     from agent_jobs.rendering import answers
-    from agent_jobs.rendering.paging import compact_json
     from agent_jobs.rendering.result_parts import render_part
+    from agent_jobs.text import compact_json
 
     answer = render_part(result, part, 0, PART_BYTES)
     if as_json:

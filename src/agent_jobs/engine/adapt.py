@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.limits import RunLimits
+from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.errors import RefusedError
 from agent_jobs.jobs.job import Job, Mode, Turn
 from agent_jobs.jobs.response import JSON

@@ -11,8 +11,8 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.replies import answer_calls
-from agent_jobs.engine.waits import JobWaiter, has_question
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
@@ -389,7 +389,7 @@ class Engine:
         """
         job = await self._get_job(job_id)
         if job.turn.response_id is None:
-            from agent_jobs.engine.adopt import check_response  # only `agent-jobs adopt` asks
+            from agent_jobs.engine.adopt_response import check_response  # only `agent-jobs adopt` asks
 
             await check_response(self._require_upstream().client, job, response_id)
         elif job.turn.response_id != response_id:

@@ -17,8 +17,8 @@ from agent_jobs.engine.adapt import RequestAdapter
 from agent_jobs.engine.background_check import BackgroundCheck
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
-from agent_jobs.engine.limits import PENDING_MAX_S, RunLimits
 from agent_jobs.engine.resend import Resender
+from agent_jobs.engine.run_limits import PENDING_MAX_S, RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain, WaitForSlot
 from agent_jobs.engine.stream import StreamReader
 from agent_jobs.engine.stream_step import StreamStep

@@ -6,9 +6,9 @@ from agent_jobs.backoff import with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
-from agent_jobs.engine.limits import PENDING_MAX_S, RunLimits
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.retrieve import retrieve
+from agent_jobs.engine.run_limits import PENDING_MAX_S, RunLimits
 from agent_jobs.engine.step_result import Done, RunAgain
 from agent_jobs.engine.stream import StreamReader
 from agent_jobs.engine.stream_step import StreamStep

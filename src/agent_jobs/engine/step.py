@@ -9,9 +9,9 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
 from agent_jobs.engine.launch import Launcher
-from agent_jobs.engine.limits import RunLimits
 from agent_jobs.engine.poll import Poller
 from agent_jobs.engine.resend import Resender
+from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.engine.stream import StreamReader
 from agent_jobs.engine.stream_step import StreamStep

@@ -8,8 +8,8 @@ from math import inf
 
 from agent_jobs.backoff import exponential, with_jitter
 from agent_jobs.clock import Clock
-from agent_jobs.engine.limits import RunLimits
 from agent_jobs.engine.resend import Resender
+from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import RunAgain
 from agent_jobs.engine.stream import FAR_POLL_S, StreamReader
 from agent_jobs.errors import MissingError, StoreError, UpstreamError

@@ -18,7 +18,7 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
-from agent_jobs.engine.limits import RunLimits
+from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.rendering.answers import Answer, render_error
-from agent_jobs.rendering.paging import compact_json
 from agent_jobs.request.arguments import read_arguments
+from agent_jobs.text import compact_json
 
 logger = logging.getLogger(__name__)
 

@@ -17,14 +17,16 @@ from agent_jobs.jobs.poll_schedule import next_poll_ms
 from agent_jobs.jobs.queries import SO_FAR, BatchState, JobFilter, Part, Reply
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
-from agent_jobs.mcp_server.pacing import PollPacing, WaitLimits
+from agent_jobs.mcp_server.pacing import PollPacing
+from agent_jobs.mcp_server.wait_limits import WaitLimits
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
-from agent_jobs.rendering.paging import compact_json, page_cap_bytes
+from agent_jobs.rendering.paging import page_cap_bytes
 from agent_jobs.rendering.questions import render_questions
 from agent_jobs.rendering.result_parts import render_part
 from agent_jobs.request.presets import EFFORTS
 from agent_jobs.request.start_request import StartRequest
+from agent_jobs.text import compact_json
 from agent_jobs.validation import Choice
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING
 
-from agent_jobs.pricing.table import Rates
+from agent_jobs.pricing.price_file import Rates
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices

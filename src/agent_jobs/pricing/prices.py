@@ -16,7 +16,16 @@ from urllib.parse import urlsplit
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.response import JSON, Usage
 from agent_jobs.pricing.openai_list import find_listed_rates
-from agent_jobs.pricing.table import SETTING, TOKENS_PER_PRICE, Rates, Table, Tool, parse_table, read_table, tier_name
+from agent_jobs.pricing.price_file import (
+    SETTING,
+    TOKENS_PER_PRICE,
+    Rates,
+    Table,
+    Tool,
+    parse_table,
+    read_table,
+    tier_name,
+)
 from agent_jobs.text import encode_text
 
 DAY_S = 86_400

@@ -24,9 +24,9 @@ from agent_jobs.jobs.poll_schedule import POLL_MIN_MS, next_poll_ms
 from agent_jobs.jobs.queries import BatchState, Estimate, JobFilter, JobPage
 from agent_jobs.jobs.response import Failure
 from agent_jobs.jobs.status import Status
-from agent_jobs.rendering.paging import OUTPUT_BYTES, compact_json, page, page_of, size
+from agent_jobs.rendering.paging import OUTPUT_BYTES, page, page_of, size
 from agent_jobs.request.json_schema import mismatch
-from agent_jobs.text import encode_text, truncate
+from agent_jobs.text import compact_json, encode_text, truncate
 
 Answer = dict[str, Any]
 

@@ -21,7 +21,7 @@ import anyio
 
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.error_advice import as_store_error
-from agent_jobs.store.recovery import FileGuard, file_identity, log_paths
+from agent_jobs.store.file_recovery import FileGuard, file_identity, log_paths
 from agent_jobs.store.schema import migrate, write_ahead
 from agent_jobs.store.worker_lock import WorkerLock, folder_lock
 from agent_jobs.text import valid_unicode

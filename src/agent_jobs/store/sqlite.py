@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent_jobs.store.changes import Changes
+from agent_jobs.store.claims import Queue
 from agent_jobs.store.database import Database, open_database
 from agent_jobs.store.housekeeping import Housekeeping
-from agent_jobs.store.queue import Queue
-from agent_jobs.store.transitions import Transitions
+from agent_jobs.store.job_writes import Transitions
 
 
 class SQLiteStore(Transitions, Queue, Changes, Housekeeping):

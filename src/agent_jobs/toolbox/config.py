@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.toolbox.entry import KEYS, VARIABLE, Approval, WrongEntryError, read_entry
 from agent_jobs.toolbox.jsonc import read_jsonc
+from agent_jobs.toolbox.server_entry import KEYS, VARIABLE, Approval, WrongEntryError, read_entry
 
 __all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches_any", "read_toolbox"]
 
