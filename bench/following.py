@@ -1,4 +1,4 @@
-"""The follower's figures: what an event costs, what a followed job holds, and how soon an end is told."""
+"""Figures of streams: CPU of an event, memory of a streamed job, and how soon a finished job is reported."""
 
 import asyncio
 import json
@@ -18,21 +18,22 @@ import httpx2
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.stream import StreamReader
-from agent_jobs.jobs.job import Job, Status, Turn
-from agent_jobs.store.base import Store, open_store
-from agent_jobs.upstream.client import Endpoint, ResponsesClient, open_client
+from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.status import Status
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Store
+from agent_jobs.upstream.client import ResponsesClient, open_client
+from agent_jobs.upstream.endpoint import Endpoint
 from bench.figures import OURS, Call, Figure, ours, settings
 from bench.peers import ROOT, StdioServer, environment
 from bench.streams import PACE_HZ, run_id
 
-#: What the bare reader is allowed too.
-MAX_EVENT_BYTES = 64 * 2**20
-#: So many streams at once in the paced figure: each costs its share of wake-ups.
-PACED_STREAMS = 20
+MAX_EVENT_BYTES = 64 * 2**20  # the limit of our own client, for the bare reader too
+PACED_STREAMS = 20  # at once in the paced figure: each costs its share of wake-ups
 FEW_DELTAS = 20
-#: Looks that are watched are 1 to 5 s apart; a run this long meets the longest distance.
+#: Polls of a watched job are 1 to 5 s apart; a run this long meets the longest distance.
 POLLED_FROM_MS, POLLED_TO_MS = 16_000, 26_000
-FOLLOWED_FROM_MS, FOLLOWED_TO_MS = 500, 3_000
+STREAMED_FROM_MS, STREAMED_TO_MS = 500, 3_000
 
 #: Reads one stream to its end; and makes ready to.
 Read = Callable[[], Awaitable[None]]
@@ -40,7 +41,7 @@ Prepare = Callable[[str], Awaitable[Read]]
 
 
 async def cpu(base_url: str, rounds: int, burst: int, paced: int) -> list[Figure]:
-    """CPU of this process per 1,000 events: all at once, and at the pace of a model."""
+    """Measure the CPU of this process per 1,000 events: all at once, and at the pace of a model."""
     with tempfile.TemporaryDirectory() as folder:
         endpoint = Endpoint.of(base_url, "bench")
         async with (
@@ -49,18 +50,18 @@ async def cpu(base_url: str, rounds: int, burst: int, paced: int) -> list[Figure
             httpx2.AsyncClient(verify=False, timeout=None, limits=httpx2.Limits(max_connections=None)) as naive,
             anyio.create_task_group() as tasks,
         ):
-            follower = StreamReader(store, Clock(), 1000, _as_it_is, _never)
-            tasks.start_soon(follower.keep)
-            follow, read = _follow(follower, store, client), _bare(naive, base_url)
+            reader = StreamReader(store, Clock(), 1000, store.save)
+            tasks.start_soon(reader.write_progress)
+            follow, read = prepare_stream_reader(reader, store, client), prepare_bare_reader(naive, base_url)
             at_once = Figure("CPU of 1,000 events, in a burst", "<= 1.3x", lambda figure: figure.ratio <= 1.3)
-            await _in_turns(at_once, follow, read, rounds, run_id("burst", burst), 1)
+            await measure_in_turns(at_once, follow, read, rounds, run_id("burst", burst), 1)
             in_time = Figure(f"CPU of 1,000 events, {PACE_HZ} a second each", "<= 1.3x", at_once.limit)
-            await _in_turns(in_time, follow, read, (rounds + 1) // 2, run_id("paced", paced), PACED_STREAMS)
+            await measure_in_turns(in_time, follow, read, (rounds + 1) // 2, run_id("paced", paced), PACED_STREAMS)
             tasks.cancel_scope.cancel()
             return [at_once, in_time]
 
 
-async def _in_turns(figure: Figure, follow: Prepare, read: Prepare, rounds: int, run: str, streams: int) -> None:
+async def measure_in_turns(figure: Figure, follow: Prepare, read: Prepare, rounds: int, run: str, streams: int) -> None:
     both = [(follow, figure.ours), (read, figure.beside)]
     deltas = int(run.split("_")[2])
     for number in range(rounds + 1):
@@ -74,16 +75,8 @@ async def _in_turns(figure: Figure, follow: Prepare, read: Prepare, rounds: int,
                 times.append((time.process_time() - began) * 1e6 / (streams * deltas))
 
 
-async def _never(_job: Job) -> bool:
-    return False
-
-
-async def _as_it_is(job: Job) -> Job:
-    return job
-
-
-def _follow(follower: StreamReader, store: Store, client: ResponsesClient) -> Prepare:
-    """Our reader: a job of its own for each stream, written down as one that upstream runs."""
+def prepare_stream_reader(reader: StreamReader, store: Store, client: ResponsesClient) -> Prepare:
+    """Return our reader: each stream gets a job of its own, stored as one that upstream runs."""
     clock = Clock()
 
     async def prepare(run: str) -> Read:
@@ -95,7 +88,7 @@ def _follow(follower: StreamReader, store: Store, client: ResponsesClient) -> Pr
         await store.record_response_id(job.id, 1, run, clock.now())
 
         async def follow() -> None:
-            followed = await follower.read_stream(job, client.stream(run))
+            followed = await reader.read_stream(job, client.stream(run))
             assert followed.status is Status.COMPLETED, followed
 
         return follow
@@ -103,8 +96,8 @@ def _follow(follower: StreamReader, store: Store, client: ResponsesClient) -> Pr
     return prepare
 
 
-def _bare(client: httpx2.AsyncClient, base_url: str) -> Prepare:
-    """What anybody would write."""
+def prepare_bare_reader(client: httpx2.AsyncClient, base_url: str) -> Prepare:
+    """Return the reader that anyone would write without us."""
 
     async def prepare(run: str) -> Read:
         url = f"{base_url}/responses/{run}?stream=true"
@@ -122,23 +115,23 @@ def _bare(client: httpx2.AsyncClient, base_url: str) -> Prepare:
 
 
 def memory(base_url: str, rounds: int, jobs: int) -> list[Figure]:
-    """What the server's process grows by with each job that it follows, against a process of bare httpx2 streams."""
-    figure = Figure("memory of a followed job", "<= 64 KiB", lambda figure: figure.p50 <= 64, unit="KiB")
+    """Measure the memory that each streamed job adds to the server, beside a process of bare httpx2 streams."""
+    figure = Figure("memory of a streamed job", "<= 64 KiB", lambda figure: figure.p50 <= 64, unit="KiB")
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             many = {"AGENT_JOBS_FOLLOW": "9999", "AGENT_JOBS_MAX_CONCURRENT": "9999"}
             server = StdioServer(*OURS, **(settings(folder, base_url) | many))
             try:
-                figure.ours.append(_growth(server.pid, partial(_started, server), jobs))
+                figure.ours.append(measure_growth(server.pid, partial(start_idle_jobs, server), jobs))
             finally:
                 server.close()
         with _bare_streams(base_url) as (pid, open_streams):
-            figure.beside.append(_growth(pid, open_streams, jobs))
+            figure.beside.append(measure_growth(pid, open_streams, jobs))
     return [figure]
 
 
-def _growth(pid: int, hold: Callable[[int, int], None], count: int) -> float:
-    """KiB per stream that a process grows by, the first ones not counted: they load and fill what all share."""
+def measure_growth(pid: int, hold: Callable[[int, int], None], count: int) -> float:
+    """Return the KiB that a process grows by per stream, without the first ones: they fill what all share."""
     warm_up = max(10, count // 10)
     hold(0, warm_up)
     before = _rss_kib(pid)
@@ -146,7 +139,7 @@ def _growth(pid: int, hold: Callable[[int, int], None], count: int) -> float:
     return max(1, _rss_kib(pid) - before) / count
 
 
-def _started(server: StdioServer, first: int, last: int) -> None:
+def start_idle_jobs(server: StdioServer, first: int, last: int) -> None:
     for number in range(first, last):
         arguments = {"prompt": f"bench idle {FEW_DELTAS} as number {number}", "wait_s": 0}
         result, _ = server.ask("tools/call", {"name": "agent_start", "arguments": arguments})
@@ -183,30 +176,30 @@ def _rss_kib(pid: int) -> int:
 
 
 async def ends(base_url: str, jobs: int) -> list[Figure]:
-    """From the moment a run is over upstream to the answer of an `agent_poll` that waits for it."""
+    """Measure from the moment a run finishes upstream to the answer of an `agent_poll` that waits for it."""
     figures: list[Figure] = []
     for what, follow, from_ms, to_ms, limit_ms in (
-        ("followed", "auto", FOLLOWED_FROM_MS, FOLLOWED_TO_MS, 300),
+        ("streamed", "auto", STREAMED_FROM_MS, STREAMED_TO_MS, 300),
         ("polled", "never", POLLED_FROM_MS, POLLED_TO_MS, 5_000),
     ):
         with tempfile.TemporaryDirectory() as folder:
             env = settings(folder, base_url) | {"AGENT_JOBS_FOLLOW": follow}
             async with ours("in memory", env) as call:
                 lengths = [from_ms + (to_ms - from_ms) * number // jobs for number in range(jobs)]
-                times = await asyncio.gather(*[_told_after(call, length) for length in lengths])
+                times = await asyncio.gather(*[measure_end(call, length) for length in lengths])
         allowed = f"<= {limit_ms / 1e3:g} s"
-        for name, told in (("p50", times), ("max", [max(times)])):
-            figure = Figure(f"end upstream -> agent_poll, {what}, {name}", allowed, _at_most(limit_ms))
-            figure.ours += told
+        for name, measured in (("p50", times), ("max", [max(times)])):
+            figure = Figure(f"end upstream -> agent_poll, {what}, {name}", allowed, limit_to(limit_ms))
+            figure.ours += measured
             figures.append(figure)
     return figures
 
 
-def _at_most(limit: float) -> Callable[[Figure], bool]:
+def limit_to(limit: float) -> Callable[[Figure], bool]:
     return lambda figure: figure.p50 <= limit
 
 
-async def _told_after(call: Call, length_ms: int) -> float:
+async def measure_end(call: Call, length_ms: int) -> float:
     started, _ = await call("agent_start", {"prompt": f"bench ends {length_ms}", "wait_s": 0})
     answer, arrived_ns = await call("agent_poll", {"job_id": started["job_id"], "wait_s": 45})
     assert answer["status"] == "completed", answer

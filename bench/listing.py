@@ -1,4 +1,4 @@
-"""What is asked of a store with many jobs, whether a host lists them, waits for some or starts one more."""
+"""Measures questions to a store with many jobs: a host lists them, waits for some or starts one more."""
 
 import json
 import random
@@ -10,16 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from agent_jobs.jobs.job import TRANSITIONS, Job, Status, Turn
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.store.base import Budget, Store, open_store
+from agent_jobs.jobs.status import TRANSITIONS, Status
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Budget, Store
 from bench.figures import Figure
 
-HERE, DAY_S = "https://api.openai.com/v1", 86_400.0
-#: Jobs are kept for thirty days; so many of them go on, the others ended and were read, but for a few.
-DAYS, OPEN, UNREAD = 30, 10, 10
-#: The newest jobs have requests with files and outputs with many searches; of the others only a line is there.
-LONG, LONG_CHARS = 200, 400_000
+HERE = "https://api.openai.com/v1"
+DAY_S = 86_400.0
+DAYS = 30  # how long jobs are kept
+ACTIVE = 10  # jobs that run or wait
+UNREAD = 10  # ended jobs that no reader received
+#: The newest jobs have requests with files and outputs with many searches; the others have one line.
+LONG = 200
+LONG_CHARS = 400_000
+#: Statuses of ended jobs, as often as they occur.
 ENDS = ("completed",) * 17 + ("incomplete", "failed", "cancelled")
 
 Question = Callable[[Store, float], Awaitable[object]]
@@ -38,24 +44,24 @@ def new_job(now: float, number: int) -> Job:
     )
 
 
-async def _start(store: Store, now: float) -> None:
+async def _start_and_cancel(store: Store, now: float) -> None:
     job = new_job(now, random.randrange(10**9))
     await store.add(job, budget=Budget(1e9, now - now % DAY_S))
     await store.request_cancel(job.id, now)
 
 
-async def _key(store: Store, now: float) -> None:
+async def _start_under_known_key(store: Store, now: float) -> None:
     assert [each and each.id for each in await store.add(replace(new_job(now, 0), key="key 7"))] == ["job_7"]
 
 
-async def _launch(store: Store, now: float) -> None:
+async def _launch_without_slot(store: Store, now: float) -> None:
     job = replace(new_job(now, random.randrange(10**9)), reserved_usd=None)
     await store.add(job)
     assert not await store.begin_sending(job.mark_sending(now), limit=1)
     await store.request_cancel(job.id, now)
 
 
-async def _list(store: Store, now: float, group: JobFilter) -> None:
+async def _list_jobs(store: Store, now: float, group: JobFilter) -> None:
     await store.list_jobs(group, 20, now - now % DAY_S)
 
 
@@ -66,11 +72,11 @@ QUESTIONS: dict[str, Question] = {
     "batch=": lambda store, now: store.find(JobFilter(batch="batch 40"), 20),
     "days=1": lambda store, now: store.find(JobFilter(since=now - DAY_S), 20),
     "query=, a common word": lambda store, now: store.find(JobFilter(words="report"), 20),
-    "whole agent_list: with counts and costs": lambda store, now: _list(store, now, JobFilter()),
-    "whole agent_list status=completed": lambda store, now: _list(
+    "whole agent_list: with counts and costs": lambda store, now: _list_jobs(store, now, JobFilter()),
+    "whole agent_list status=completed": lambda store, now: _list_jobs(
         store, now, JobFilter(statuses=frozenset({Status.COMPLETED}))
     ),
-    "whole agent_list days=1": lambda store, now: _list(store, now, JobFilter(since=now - DAY_S)),
+    "whole agent_list days=1": lambda store, now: _list_jobs(store, now, JobFilter(since=now - DAY_S)),
     "what no process observes": lambda store, now: store.find_unobserved(JobFilter(), 1000),
     "agent_poll of whatever goes on": lambda store, now: store.find(
         JobFilter(active=True, since=now - 7 * DAY_S), 1000
@@ -81,27 +87,28 @@ QUESTIONS: dict[str, Question] = {
     "the loop: due": lambda store, now: store.find_due(now - DAYS * DAY_S, HERE),
     "the loop: take_over": lambda store, now: store.reclaim_from_dead(now),
     "the loop: unpark": lambda store, now: store.claim_free_slots(HERE, 0),
-    "a start on a budget, and its cancel": _start,
-    "a start under a key that exists": _key,
-    "a launch without a free slot, start and cancel": _launch,
+    "a start on a budget, and its cancel": _start_and_cancel,
+    "a start under a key that exists": _start_under_known_key,
+    "a launch without a free slot, start and cancel": _launch_without_slot,
     "how many wait before it": lambda store, now: store.count_ahead(new_job(now, 1)),
 }
-#: No target: a word is looked for in every title, what is written waits for the disk, and the whole is several queries.
+#: Questions without a target: a word is searched in every title, a change waits for the disk, and the whole list is
+#: several queries.
 UNBOUNDED = ("query=", "a start on", "a launch", "whole")
 
 
 async def questions(jobs: int, rounds: int) -> list[Figure]:
-    """Milliseconds of each question to a store of so many jobs."""
+    """Return the milliseconds of each question to a store with this many jobs."""
     with tempfile.TemporaryDirectory() as folder:
         now = time.time()
         async with open_store(Path(folder)):
             pass
         fill(Path(folder) / "jobs.db", jobs, now)
         async with open_store(Path(folder)) as store:
-            return [await _asked(store, what, question, now, rounds) for what, question in QUESTIONS.items()]
+            return [await _measure_question(store, what, question, now, rounds) for what, question in QUESTIONS.items()]
 
 
-async def _asked(store: Store, what: str, question: Question, now: float, rounds: int) -> Figure:
+async def _measure_question(store: Store, what: str, question: Question, now: float, rounds: int) -> Figure:
     bounded = not any(word in what for word in UNBOUNDED)
     figure = Figure(what, "<= 1 ms" if bounded else "", (lambda figure: figure.p50 <= 1) if bounded else None)
     for number in range(rounds + 2):
@@ -113,25 +120,27 @@ async def _asked(store: Store, what: str, question: Question, now: float, rounds
 
 
 def fill(path: Path, jobs: int, now: float) -> None:
-    """Write down so many jobs, all but a few of which ended in the last thirty days."""
+    """Write this many jobs, all but a few of which ended in the last thirty days."""
     pick = random.Random(1)
     with sqlite3.connect(path) as db:
         for number in range(jobs):
             age_s = (jobs - number) / jobs * DAYS * DAY_S
-            going_on, unread = number >= jobs - OPEN, jobs - OPEN - UNREAD <= number < jobs - OPEN
-            status = "pending" if going_on and number % 2 else "in_progress" if going_on else pick.choice(ENDS)
+            is_active, unread = number >= jobs - ACTIVE, jobs - ACTIVE - UNREAD <= number < jobs - ACTIVE
+            status = pick.choice(ENDS)
+            if is_active:
+                status = ("in_progress", "pending")[number % 2]
             job = {
                 "id": f"job_{number}",
                 "title": f"{pick.choice(('report', 'review', 'question', 'study'))} about number {number}, " * 2,
                 "status": status,
                 "created_at": now - age_s,
-                "finished_at": None if going_on else now - age_s + 60,
-                "delivered_at": None if going_on or unread else now - age_s + 70,
+                "finished_at": None if is_active else now - age_s + 60,
+                "delivered_at": None if is_active or unread else now - age_s + 70,
                 "request_hash": uuid4().hex * 2,
                 "key": f"key {number}" if number % 10 == 7 else None,
                 "batch": f"batch {number // 10}" if number % 20 < 10 else "",
-                "cost_usd": None if going_on else 0.1,
-                "next_at": now + 60 if going_on and status != "pending" else None,
+                "cost_usd": None if is_active else 0.1,
+                "next_at": now + 60 if is_active and status != "pending" else None,
                 "turn": 1,
                 "usage": json.dumps({"input_tokens": 1, "output_tokens": 1}),
             }
@@ -146,7 +155,7 @@ def fill(path: Path, jobs: int, now: float) -> None:
                 "INSERT INTO request (job_id, turn, body) VALUES (?, 1, ?)",
                 (job["id"], json.dumps({"input": "x" * length})),
             )
-            if not going_on:
+            if not is_active:
                 output = "y" * length
                 db.execute(
                     "INSERT INTO output (job_id, turn, text, response, bytes) VALUES (?, 1, ?, ?, ?)",

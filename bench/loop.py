@@ -1,4 +1,4 @@
-"""What waiting for a job costs the model that waits: a scripted host that does what the answers say, nothing else.
+"""The cost of waiting for a job to the model that waits: a scripted host does only what the answers say.
 
 Time is scaled: a job of ten minutes is over in seconds, and answers, waits and hints are those of ten minutes.
 """
@@ -19,17 +19,17 @@ from pydantic import Field
 
 from agent_jobs.app import open_app
 from agent_jobs.clock import fast_clock
-from agent_jobs.emulator import running
-from agent_jobs.mcp_server.pacing import BACKGROUND_AFTER_S
+from agent_jobs.emulator.server import running
 from agent_jobs.mcp_server.server import build_server
+from agent_jobs.mcp_server.wait_limits import BACKGROUND_AFTER_S
 from agent_jobs.settings import Settings
 from bench.figures import Figure, settings
 from bench.peers import answer_of
 
-#: Lengths of jobs, and how many of their seconds pass in one of ours: each takes two to eight.
+#: Seconds that jobs take, and by how much they are sped up: each takes two to eight seconds.
 JOBS_S = {20: 10, 600: 100, 2400: 300}
-#: By whose name the host calls and how long the server then waits, in seconds; with 0 it is not let wait. The last one
-#: waits for native tasks itself, without its model; the peer, which has none, is waited for as in the first.
+#: The host's client name, and the seconds that the server then waits; 0 forbids waits. The last host waits for native
+#: tasks itself, without its model. The peer has no tasks, so it is polled as in the first row.
 HOSTS = {
     "45 s waits": ("bench", 45),
     "240 s waits": ("codex", 240),
@@ -37,7 +37,7 @@ HOSTS = {
     "hints alone": ("bench", 0),
     "with tasks": ("tasks", 45),
 }
-#: What is promised of ten minutes: turns, and bytes of the answers.
+#: The promise for ten minutes: turns, and bytes of the answers.
 LIMITS = {
     ("45 s waits", 600): (16, 3_000),
     ("240 s waits", 600): (5, 3_000),
@@ -47,12 +47,11 @@ LIMITS = {
 QUESTION = "Why do long jobs fail?"
 #: @steipete/oracle 0.21.2 as it was measured: a start, a wait that ran out, and an end beside its text, in bytes.
 PEER_START, PEER_RUNNING, PEER_ENDED = 419, 1_758, 2_603
-#: How far apart polls are where nobody waits on the server's side.
-PEER_POLL_S = 5
+PEER_POLL_S = 5  # between polls if the server does not wait
 
 
 class CreatedTask(Result):
-    """The answer to a call that goes on as a task."""
+    """The answer to a call that continues as a task."""
 
     result_type: Literal["task"] = Field(alias="resultType")
     task_id: str = Field(alias="taskId")
@@ -60,20 +59,20 @@ class CreatedTask(Result):
 
 
 class TaskParams(RequestParams):
-    """Which task is asked about."""
+    """The id of a task."""
 
     task_id: str = Field(alias="taskId")
 
 
 class GetTask(Request[TaskParams, Literal["tasks/get"]]):
-    """Ask how a task stands."""
+    """Ask for the state of a task."""
 
     method: Literal["tasks/get"] = "tasks/get"
     params: TaskParams
 
 
 class TaskState(Result):
-    """How a task stands."""
+    """The state of a task."""
 
     result: CallToolResult | None = None
 
@@ -101,7 +100,7 @@ class Tasks(ClientExtension):
 
 @dataclass
 class Conversation:
-    """The calls of a model and what it was answered, in bytes of compact JSON."""
+    """The calls of a model and their answers, in bytes of compact JSON."""
 
     calls: list[int] = field(default_factory=list[int])
     answers: list[int] = field(default_factory=list[int])
@@ -111,14 +110,14 @@ class Conversation:
         self.answers.append(answer)
 
     @property
-    def sent(self) -> int:
-        """What the model reads: each of its turns, the last one too, reads all calls and answers before it."""
+    def sent_bytes(self) -> int:
+        """Return the bytes that the model reads: each of its turns reads all calls and answers before it."""
         grown = [call + answer for call, answer in zip(self.calls, self.answers, strict=True)]
         return sum(bytes * (len(grown) - number) for number, bytes in enumerate(grown))
 
 
 async def waiting(quick: bool) -> list[Figure]:
-    """Turns, bytes of the answers and bytes sent over the conversation, by length of the job and kind of host."""
+    """Measure turns, bytes of the answers and bytes of the conversation, by length of the job and kind of host."""
     figures: list[Figure] = []
     for length_s, speed in JOBS_S.items():
         if quick and length_s > 600:
@@ -127,18 +126,18 @@ async def waiting(quick: bool) -> list[Figure]:
         with running(time_scale=speed) as upstream:
             async with anyio.create_task_group() as tasks:
                 for kind in HOSTS:
-                    tasks.start_soon(_hold, held, kind, upstream.base_url, length_s, speed)
+                    tasks.start_soon(hold_conversation, held, kind, upstream.base_url, length_s, speed)
         for kind in HOSTS:
-            figures += _figures(kind, length_s, held[kind])
+            figures += create_figures(kind, length_s, held[kind])
     return figures
 
 
-async def _hold(held: dict[str, Conversation], kind: str, base_url: str, length_s: int, speed: int) -> None:
+async def hold_conversation(held: dict[str, Conversation], kind: str, base_url: str, length_s: int, speed: int) -> None:
     held[kind] = Conversation()
     name, wait_s = HOSTS[kind]
-    async with _host(name, base_url, speed) as client:
+    async with open_host(name, base_url, speed) as client:
         script = {"duration_s": length_s, "searches": 12}
-        answer = await _asked(
+        answer = await call_tool(
             client, held[kind], "agent_start", prompt=QUESTION, options={"metadata": {"emulate": json.dumps(script)}}
         )
         while "next_poll_ms" in answer:
@@ -147,50 +146,50 @@ async def _hold(held: dict[str, Conversation], kind: str, base_url: str, length_
             tool, job = answer["next"].partition(";")[0].split()
             asked = {"job_id": job.removeprefix("job_id="), **({} if wait_s else {"wait_s": 0})}
             began = anyio.current_time()
-            answer = await _asked(client, held[kind], tool, **asked)
+            answer = await call_tool(client, held[kind], tool, **asked)
             if (anyio.current_time() - began) * speed > BACKGROUND_AFTER_S.get(name, inf):
                 held[kind].add(0, 0)  # the turn in which the host itself says that the call goes on
         assert answer["status"] == "completed", answer
 
 
-async def _asked(client: Client, conversation: Conversation, tool: str, **arguments: Any) -> dict[str, Any]:
-    """The answer; neither the script of the emulated run nor the job's own text count."""
+async def call_tool(client: Client, conversation: Conversation, tool: str, **arguments: Any) -> dict[str, Any]:
+    """Return a tool's answer and count its bytes, without the emulated run's script and the job's own text."""
     answer = answer_of(await client.call_tool(tool, arguments))
     arguments.pop("options", None)
-    conversation.add(_bytes({"name": tool, "arguments": arguments}), _bytes(answer | {"output": ""}))
+    conversation.add(count_bytes({"name": tool, "arguments": arguments}), count_bytes(answer | {"output": ""}))
     return answer
 
 
-def _bytes(value: object) -> int:
+def count_bytes(value: object) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def _peer(length_s: int, wait_s: int, calls: list[int]) -> Conversation:
-    """The same calls, polls at a fixed distance, and the answers that the peer gives to them."""
+def create_peer(length_s: int, wait_s: int, calls: list[int]) -> Conversation:
+    """Return the same calls, polls at a fixed distance, and the answers that the peer gives to them."""
     polls = ceil(length_s / (wait_s or PEER_POLL_S))
     answers = [PEER_START, *[PEER_RUNNING] * (polls - 1), PEER_ENDED]
     return Conversation([calls[0], *[calls[-1]] * polls], answers)
 
 
-def _figures(kind: str, length_s: int, ours: Conversation) -> list[Figure]:
-    beside = _peer(length_s, HOSTS[kind][1], ours.calls)
+def create_figures(kind: str, length_s: int, ours: Conversation) -> list[Figure]:
+    beside = create_peer(length_s, HOSTS[kind][1], ours.calls)
     job = f"{length_s} s" if length_s < 60 else f"{length_s // 60} min"
     turns, answers = LIMITS.get((kind, length_s), (None, None))
     return [
-        _figure(f"{job}, {kind}: turns", "", turns, len(ours.calls), len(beside.calls)),
-        _figure(f"{job}, {kind}: answers", "B", answers, sum(ours.answers), sum(beside.answers)),
-        _figure(f"{job}, {kind}: conversation", "KiB", None, ours.sent / 1024, beside.sent / 1024),
+        create_figure(f"{job}, {kind}: turns", "", turns, len(ours.calls), len(beside.calls)),
+        create_figure(f"{job}, {kind}: answers", "B", answers, sum(ours.answers), sum(beside.answers)),
+        create_figure(f"{job}, {kind}: conversation", "KiB", None, ours.sent_bytes / 1024, beside.sent_bytes / 1024),
     ]
 
 
-def _figure(what: str, unit: str, most: int | None, ours: float, beside: float) -> Figure:
+def create_figure(what: str, unit: str, most: int | None, ours: float, beside: float) -> Figure:
     if most is None:
         return Figure(what, "", ours=[ours], beside=[beside], unit=unit)
     return Figure(what, f"<= {most:,}", lambda figure: figure.p50 <= most, [ours], [beside], unit)
 
 
 @asynccontextmanager
-async def _host(name: str, base_url: str, speed: int) -> AsyncGenerator[Client]:
+async def open_host(name: str, base_url: str, speed: int) -> AsyncGenerator[Client]:
     with tempfile.TemporaryDirectory() as folder:
         async with (
             open_app(Settings.from_env(settings(folder, base_url)), fast_clock(speed)) as app,

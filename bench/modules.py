@@ -1,4 +1,4 @@
-"""Which modules our server loads that a bare `import mcp.server` does not, and when."""
+"""Lists the modules that our server loads beyond a bare `import mcp.server`, and when."""
 
 import json
 import subprocess
@@ -7,9 +7,9 @@ import tempfile
 
 from bench.peers import ROOT, environment
 
-#: With an event loop that has run: nothing could answer without one.
+#: An event loop has run here too, because no server could answer without one.
 _BARE = "import mcp.server, anyio, sys, json; anyio.run(anyio.sleep, 0); print(json.dumps(list(sys.modules)))"
-#: The real server on pipes whose other ends are held by a thread: it sees sys.modules the moment an answer is there.
+#: The real server on pipes. A thread holds their other ends, and reads sys.modules as soon as an answer arrives.
 _OURS = """
 import json, os, sys, threading
 
@@ -43,11 +43,11 @@ main()
 
 
 def new_modules() -> dict[str, list[str]]:
-    """Modules that neither a bare `import mcp.server` has nor we wrote, by the moment at which each was first there.
+    """Return the modules of other packages that a bare `import mcp.server` lacks, by the moment when each appeared.
 
-    `imported`: the server's modules are imported, nothing runs yet. `initialized`: `initialize` was just answered;
-    what the opening in the background loaded by then is among them. `opened`: a first tool call was answered, so
-    everything is open.
+    `imported`: the server's modules are imported, and nothing runs yet. `initialized`: `initialize` was just answered.
+    Modules that the opening in the background has loaded by then are among them. `opened`: a first tool call was
+    answered, so everything is open.
     """
     known = set(json.loads(_run(_BARE, {})))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """An upstream whose runs do what their ids say, `python -m bench.streams`; and a bare reader of its streams.
 
-A run is `resp_<kind>_<amount>_<started>` with the nanosecond (CLOCK_MONOTONIC) of its POST. `burst` writes so many
-deltas as fast as it can and completes; `paced` does so at `PACE_HZ`; `idle` paces so many and then nothing for ever;
-`ends` says nothing, completes after so many milliseconds, and has the nanosecond of that as its text.
+A run is `resp_<kind>_<amount>_<started>` with the nanosecond (CLOCK_MONOTONIC) of its POST. `burst` writes `amount`
+deltas as fast as it can and completes; `paced` does so at `PACE_HZ`; `idle` does so at that pace and then stays open
+for ever; `ends` writes nothing, completes after `amount` milliseconds, and has the nanosecond of that as its text.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ import httpx2
 PACE_HZ = 50
 WORDS = ("the", " answer", " to", " it", " depends", " on", " what", " you", " measure", ",", " and", " when", ".\n")
 ITEM_ID = "msg_" + "0123456789abcdef" * 3
-#: Some servers pack what is ready into one write.
-PACKED_BYTES = 64 * 1024
+PACKED_BYTES = 64 * 1024  # some servers pack many events into one write
 
 
 def run_id(kind: str, amount: int, started_ns: int = 0) -> str:
@@ -30,7 +29,7 @@ def run_id(kind: str, amount: int, started_ns: int = 0) -> str:
 
 
 async def serve() -> None:
-    server = await asyncio.start_server(_connection, "127.0.0.1", 0, backlog=1024)
+    server = await asyncio.start_server(serve_connection, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -47,13 +46,13 @@ async def bare(base_url: str, deltas: int) -> None:
         while count := await loop.run_in_executor(None, sys.stdin.readline):
             opened = [asyncio.Event() for _ in range(int(count))]
             for each in opened:
-                tasks.create_task(_held(client, url, 3 + deltas, each))
+                tasks.create_task(hold_stream(client, url, 3 + deltas, each))
             for each in opened:
                 await each.wait()
             print(flush=True)
 
 
-async def _held(client: httpx2.AsyncClient, url: str, events: int, opened: asyncio.Event) -> None:
+async def hold_stream(client: httpx2.AsyncClient, url: str, events: int, opened: asyncio.Event) -> None:
     number = 0
     async with client.sse(url) as source:
         async for sse in source:
@@ -63,24 +62,24 @@ async def _held(client: httpx2.AsyncClient, url: str, events: int, opened: async
                 opened.set()
 
 
-async def _connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError, asyncio.IncompleteReadError):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
             body = await reader.readexactly(int(fields.get(b"content-length", 0)))
             path = head.split(b" ", 2)[1].decode()
-            run = _posted(body) if head.startswith(b"POST") else path.partition("?")[0].rpartition("/")[2]
+            run = create_run(body) if head.startswith(b"POST") else path.partition("?")[0].rpartition("/")[2]
             if _wants_stream(head, body, path):
-                await _stream(writer, run)
+                await write_stream(writer, run)
                 break
-            answer = json.dumps(_response(run)).encode()
+            answer = json.dumps(create_response(run)).encode()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
             writer.write(b"content-length: %d\r\n\r\n%s" % (len(answer), answer))
     writer.close()
 
 
-def _posted(body: bytes) -> str:
+def create_run(body: bytes) -> str:
     found = re.search(rb"bench (\w+) (\d+)", body)
     assert found is not None, "the prompt says what the run does"
     return run_id(found[1].decode(), int(found[2]), time.monotonic_ns())
@@ -90,31 +89,31 @@ def _wants_stream(head: bytes, body: bytes, path: str) -> bool:
     return json.loads(body)["stream"] if head.startswith(b"POST") else "stream=true" in path
 
 
-async def _stream(writer: asyncio.StreamWriter, run: str) -> None:
-    kind, amount, started_ns = _parts(run)
+async def write_stream(writer: asyncio.StreamWriter, run: str) -> None:
+    kind, amount, started_ns = split_run_id(run)
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\n\r\n")
-    writer.write(_beginning(run))
+    writer.write(encode_beginning(run))
     await writer.drain()
     if kind == "ends":
         await asyncio.sleep((started_ns - time.monotonic_ns()) / 1e9 + amount / 1e3)
-        writer.write(_completed(run, 0, str(time.monotonic_ns())))
+        writer.write(encode_completed(run, 0, str(time.monotonic_ns())))
         return
     if kind in ("paced", "idle"):
         began = time.monotonic()
-        for number, event in enumerate(_deltas(amount)):
+        for number, event in enumerate(encode_deltas(amount)):
             await asyncio.sleep(began + number / PACE_HZ - time.monotonic())
             writer.write(event)
     else:
-        for pack in _packed(amount):
+        for pack in pack_deltas(amount):
             writer.write(pack)
             await writer.drain()
     if kind == "idle":
         await asyncio.sleep(3600)
-    writer.write(_completed(run, amount, "".join(WORDS[number % len(WORDS)] for number in range(amount))))
+    writer.write(encode_completed(run, amount, "".join(WORDS[number % len(WORDS)] for number in range(amount))))
     await writer.drain()
 
 
-def _beginning(run: str) -> bytes:
+def encode_beginning(run: str) -> bytes:
     response = {"id": run, "object": "response", "status": "in_progress", "background": True, "output": []}
     item = {"id": ITEM_ID, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
     events: list[dict[str, Any]] = [
@@ -122,21 +121,21 @@ def _beginning(run: str) -> bytes:
         {"type": "response.in_progress", "response": response},
         {"type": "response.output_item.added", "output_index": 0, "item": item},
     ]
-    return b"".join(_event(event | {"sequence_number": number}) for number, event in enumerate(events))
+    return b"".join(encode_event(event | {"sequence_number": number}) for number, event in enumerate(events))
 
 
 @cache
-def _deltas(count: int) -> list[bytes]:
-    return [_event(delta) for delta in _told(count)]
+def encode_deltas(count: int) -> list[bytes]:
+    return [encode_event(delta) for delta in create_deltas(count)]
 
 
 @cache
-def _packed(count: int) -> list[bytes]:
-    whole = b"".join(_deltas(count))
+def pack_deltas(count: int) -> list[bytes]:
+    whole = b"".join(encode_deltas(count))
     return [whole[at : at + PACKED_BYTES] for at in range(0, len(whole), PACKED_BYTES)]
 
 
-def _told(count: int) -> Iterator[dict[str, Any]]:
+def create_deltas(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         yield {
             "type": "response.output_text.delta",
@@ -149,32 +148,32 @@ def _told(count: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _completed(run: str, deltas: int, text: str) -> bytes:
-    ended = _response(run) | _ended(text)
-    return _event({"type": "response.completed", "sequence_number": 3 + deltas, "response": ended})
+def encode_completed(run: str, deltas: int, text: str) -> bytes:
+    ended = create_response(run) | create_end(text)
+    return encode_event({"type": "response.completed", "sequence_number": 3 + deltas, "response": ended})
 
 
-def _event(event: dict[str, Any]) -> bytes:
+def encode_event(event: dict[str, Any]) -> bytes:
     return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
-def _response(run: str) -> dict[str, Any]:
-    """The run as it stands; only one that `ends` does so without its stream."""
-    kind, amount, started_ns = _parts(run)
+def create_response(run: str) -> dict[str, Any]:
+    """Return the run's response object; only a run of kind `ends` completes without its stream."""
+    kind, amount, started_ns = split_run_id(run)
     response = {"id": run, "object": "response", "status": "in_progress", "background": True, "output": []}
     ends_ns = started_ns + amount * 1_000_000
     now_ns = time.monotonic_ns()
-    return response | _ended(str(ends_ns)) if kind == "ends" and now_ns >= ends_ns else response
+    return response | create_end(str(ends_ns)) if kind == "ends" and now_ns >= ends_ns else response
 
 
-def _ended(text: str) -> dict[str, Any]:
+def create_end(text: str) -> dict[str, Any]:
     part = {"type": "output_text", "text": text, "annotations": []}
     message = {"id": ITEM_ID, "type": "message", "role": "assistant", "status": "completed", "content": [part]}
     usage = {"input_tokens": 10, "output_tokens": 200, "total_tokens": 210}
     return {"status": "completed", "output": [message], "usage": usage}
 
 
-def _parts(run: str) -> tuple[str, int, int]:
+def split_run_id(run: str) -> tuple[str, int, int]:
     _, kind, amount, started_ns = run.split("_")
     return kind, int(amount), int(started_ns)
 

@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp_types import TextContent
 
-from agent_jobs.emulator import running
+from agent_jobs.emulator.server import running
 
 Answer = dict[str, Any]
 #: A tool's name and its arguments; what the tool refuses ends the example.

@@ -7,10 +7,10 @@ import pytest
 from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
-from agent_jobs.engine import engine, on_finish
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.engine import job_waiter, on_finish
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 # An example may take any time on a busy machine; everybody tries the same ones, so that a failure can be repeated.
 hypothesis_settings.register_profile("any machine", deadline=None, derandomize=True)
@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks run faster here, this machine does not: its work after an end is waited for as long as in earnest."""
-    for module in (engine, on_finish):
+    for module in (job_waiter, on_finish):
         monkeypatch.setattr(module, "FINALIZE_WAIT_S", module.FINALIZE_WAIT_S * SPEED)
 
 

@@ -1,4 +1,4 @@
-"""`agent-jobs` without a command is the stdio server; everything else is the command line, imported only then."""
+"""Runs the stdio server, or a command if there is one: the command line is imported only then."""
 
 import gc
 import os
@@ -8,17 +8,17 @@ from agent_jobs.ctrl_c import end_on_ctrl_c
 
 
 def main() -> None:
-    """Run the server or a command; Ctrl-C ends both in one wording, from here to the end of the interpreter."""
+    """Run the server or a command. Ctrl-C ends both with the same sentence, up to the end of the interpreter."""
     end_on_ctrl_c()
     _serve_or_command()
 
 
 def _serve_or_command() -> None:
     """Decide before anything is imported: a host waits for `initialize`."""
-    _open_what_is_closed()
+    _open_closed_streams()
     match sys.argv[1:]:
         case []:
-            # A shell that asks what may follow gives no arguments either.
+            # A shell that asks for completions gives no arguments either.
             serving, env_file = "_AGENT_JOBS_COMPLETE" not in os.environ, None
         case ["--env-file", env_file]:
             serving = True
@@ -28,7 +28,7 @@ def _serve_or_command() -> None:
         from agent_jobs.mcp_server.front_door import open_front_door
 
         door = open_front_door(has_env_file=env_file is not None)
-        gc.disable()  # what is imported stays; `stdio` starts the collector again
+        gc.disable()  # imported modules are no garbage; `stdio` starts the collector again
         from agent_jobs.mcp_server.stdio import serve
 
         serve(door, env_file)
@@ -38,8 +38,8 @@ def _serve_or_command() -> None:
         cli(prog_name="agent-jobs")
 
 
-def _open_what_is_closed() -> None:
-    """Put nothing in the place of standard streams that are closed: the next file that is opened would take theirs."""
+def _open_closed_streams() -> None:
+    """Open the null device in place of closed standard streams: the next file would get their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # for good

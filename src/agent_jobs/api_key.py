@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 _SPLIT = r"[-_ ]?"
 _PREFIX = r"(?:sk-(?:proj-|ant-|or-v1-)?)?"
-#: What examples write in the place of a key. Words that local servers take as keys (none, dummy, x) are not here.
+#: Placeholders of examples. Words that local servers take as keys (none, dummy, x) are not here.
 _PLACEHOLDERS = (
     r"\.{2,}|…+",
     r"[x•*]{3,}(?:-[x•*]+)*",
@@ -16,7 +16,7 @@ _PLACEHOLDERS = (
     rf"openai{_SPLIT}(?:api{_SPLIT})?key|api[-_ ]key",
     r"todo|fixme|tbd|placeholder|redacted",
 )
-#: How hosts and shells write that a value comes from elsewhere.
+#: References of hosts and shells to a value that is kept elsewhere.
 _REFERENCES = (
     r"\$\w+|\$env:\w+|\$\(.*\)|`[^`]*\s[^`]*`",
     r".*\$\{[^{}]*\}.*",
@@ -31,67 +31,67 @@ class KeyMistake(NamedTuple):
     """A form that no key has."""
 
     pattern: re.Pattern[str]
-    what: str  #: begins after the name of a setting
-    fix: str = "put the key there, alone"
-    is_unset: bool = False  #: nothing was set: the host left its own reference there
+    what: str  #: continues a sentence after the name of a setting
+    fix: str = "Put the key there, alone."
+    is_unset: bool = False  #: True if the host left its own reference there, so that nothing is set
 
 
-def _mistake(pattern: str, *words: str, is_unset: bool = False) -> KeyMistake:
+def _key_mistake(pattern: str, *words: str, is_unset: bool = False) -> KeyMistake:
     return KeyMistake(re.compile(pattern, re.IGNORECASE | re.DOTALL), *words, is_unset=is_unset)
 
 
-#: The first match is reported, so a form stands before those that it contains.
+#: The first match is reported, so that a form stands before the forms that it contains.
 MISTAKES = (
-    _mistake(r"(?:#|//|;|--\s|/\*|<!--).*", "is a comment"),
-    _mistake(
+    _key_mistake(r"(?:#|//|;|--\s|/\*|<!--).*", "is a comment"),
+    _key_mistake(
         rf"(?:bearer\s+|[\"'])?(?:{'|'.join(_REFERENCES)})[\"']?",
         "is still a reference that the host did not fill in",
-        "set the variable where the host is started, or use AGENT_JOBS_API_KEY_FILE",
+        "Set the variable where the host is started, or use AGENT_JOBS_API_KEY_FILE.",
         is_unset=True,
     ),
-    _mistake(
+    _key_mistake(
         r"(?:(?:proxy-)?authorization\s*[:=]\s*)?[\"']?(?:bearer(?:[\s:].*)?|basic\s.*)|(?:proxy-)?authorization\s*[:=].*",
         "begins with 'Bearer' or with the name of a header",
-        "leave that out",
+        "Leave that out.",
     ),
-    _mistake(
+    _key_mistake(
         rf"\W{{0,4}}(?:(?:export|setx?|env|declare|const|let|var|e)\b[\s:]*)?{_NAME}[\"']?\s*:?=\s*[^=\s].*"
         r"|(?:export|setx?|declare)\s.*|--?(?:api-?)?key[=\s].*"
         rf"|[-\s\"']*(?:[a-z0-9]+[-_])*(?:api{_SPLIT}key[\"']?\s*:|token[\"']?\s*:\s).*",
         "is a whole NAME=value line",
-        "put only the value there",
+        "Put only the value there.",
     ),
-    _mistake(r"(?-i:[A-Z_]*(?:KEY|TOKEN)=)", "is a NAME=value line without a value"),
-    _mistake(r"[\[{]\s*[\"'{\[].*|[\[{]|---\s*|-----BEGIN.*|<\?xml.*", "is the beginning of another file"),
-    _mistake(r".*[“”„‟‘’‚‛«»‹›″′].*", "has typographic quotes around it", "leave them out"),
-    _mistake(r"[\"'`].*|.*[\"'`][,;]?", "has quotes around it", "leave them out"),
-    _mistake(r".*[,;]", "ends in a comma or a semicolon", "leave that out"),
-    _mistake(
+    _key_mistake(r"(?-i:[A-Z_]*(?:KEY|TOKEN)=)", "is a NAME=value line without a value"),
+    _key_mistake(r"[\[{]\s*[\"'{\[].*|[\[{]|---\s*|-----BEGIN.*|<\?xml.*", "is the beginning of another file"),
+    _key_mistake(r".*[“”„‟‘’‚‛«»‹›″′].*", "has typographic quotes around it", "Leave them out."),
+    _key_mistake(r"[\"'`].*|.*[\"'`][,;]?", "has quotes around it", "Leave them out."),
+    _key_mistake(r".*[,;]", "ends in a comma or a semicolon", "Leave that out."),
+    _key_mistake(
         rf"{_PREFIX}(?:{'|'.join(_PLACEHOLDERS)})|<[^<>]*>|\[[^\[\]]*\]|\{{[^{{}}]*\}}|sk-|sk-proj-",
         "is a placeholder of an example",
-        "put your own key there",
+        "Put your own key there.",
     ),
-    _mistake(r".*(?:\.{3}|…|\*{3}|•{3}).*", "is a key that was shortened for display", "copy the whole key"),
-    _mistake(r"\w+://.*|file:.*", "is an address", "put the key itself there"),
-    _mistake(
+    _key_mistake(r".*(?:\.{3}|…|\*{3}|•{3}).*", "is a key that was shortened for display", "Copy the whole key."),
+    _key_mistake(r"\w+://.*|file:.*", "is an address", "Put the key itself there."),
+    _key_mistake(
         r"(?:~|\.{1,2}|[a-z]:)[/\\].*|/(?:home|users|root|etc|run|var|tmp|opt)/.*",
         "is a path",
-        "AGENT_JOBS_API_KEY_FILE takes one",
+        "Set AGENT_JOBS_API_KEY_FILE to it.",
     ),
-    _mistake(
+    _key_mistake(
         "(?:.*[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff].*)",
         "holds an invisible character, such as a zero-width space",
-        "copy the key again from where it was made",
+        "Copy the key again from where it was made.",
     ),
-    _mistake(
+    _key_mistake(
         ".*[\u2010-\u2015\u2212\ufe58\ufe63\uff0d].*",
         "holds a dash that is not the '-' of the keyboard",
-        "copy the key again from where it was made",
+        "Copy the key again from where it was made.",
     ),
-    _mistake(r".*\s.*", "has a space or a line break in it", "copy the key again, alone"),
+    _key_mistake(r".*\s.*", "has a space or a line break in it", "Copy the key again, alone."),
 )
 
 
 def find_key_mistake(key: str) -> KeyMistake | None:
-    """Return what is wrong with the form of a key, or None. No words of a mistake come from the key."""
+    """Return the mistake in the form of a key, or None. Its words never come from the key."""
     return next((mistake for mistake in MISTAKES if mistake.pattern.fullmatch(key)), None)

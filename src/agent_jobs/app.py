@@ -1,4 +1,4 @@
-"""The one place that joins store, client, engine and runner."""
+"""Opens store, client, engine and worker in the background, and closes them in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -20,17 +20,21 @@ from agent_jobs.engine.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.settings import Settings
-from agent_jobs.store.base import Store, open_store
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.finalize import Finalizer
     from agent_jobs.engine.on_finish import Notifier
+    from agent_jobs.engine.run_limits import RunLimits
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.worker import Worker
     from agent_jobs.pricing.prices import Prices
-    from agent_jobs.toolbox.toolbox import Toolbox, ToolServers
-    from agent_jobs.upstream.client import Endpoint, ResponsesClient
+    from agent_jobs.toolbox.config import ToolServers
+    from agent_jobs.toolbox.toolbox import Toolbox
+    from agent_jobs.upstream.client import ResponsesClient
+    from agent_jobs.upstream.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +43,10 @@ NO_KEY = (
     "in a terminal, export it."
 )
 READS = "This process only reads jobs."
-#: Jobs that a command which only reads retrieves: more connections at once take longer than it may.
-COLLECTED_MAX = 50
+COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
+DAY_S = 86_400.0
 
-#: What a process does: work on all jobs of its endpoint, act on those that it is told to, or only read.
+#: Work on all jobs of the endpoint, act on single ones for a command, or only read.
 Role = Literal["works", "acts", "reads"]
 
 
@@ -66,19 +70,19 @@ class App:
         self._stack = stack
         self._opening: _Opening | None = None
         self._store: Store | None = None
-        self._advancer: JobStepper | None = None
-        self._runner: Worker | None = None
+        self._stepper: JobStepper | None = None
+        self._worker: Worker | None = None
         self._notifier: Notifier | None = None
 
     async def engine(self) -> Engine:
-        """The engine, once it is open; an opening that failed is tried again by the next caller.
+        """Return the engine once it is open; after a failed opening, the next caller tries again.
 
         Raises:
             ConfigError: A setting cannot be used.
             StoreError: The database cannot be opened.
         """
         opening = self.open()
-        if not opening.done.is_set():  # to wait for what is there costs a turn of the event loop
+        if not opening.done.is_set():  # waiting for a set event costs a turn of the event loop
             await opening.done.wait()
         if opening.engine is None:
             raise opening.error or StoreError("agent-jobs could not be opened; its log says why.")
@@ -86,24 +90,24 @@ class App:
 
     def open(self) -> _Opening:
         """Begin to open, unless that is under way or done."""
-        if self._opening is None or self._opening.failed:
+        if self._opening is None or self._opening.has_failed:
             self._opening = _Opening()
-            self._tasks.start_soon(self._open, self._opening)
+            self._tasks.start_soon(self._try_to_open, self._opening)
         return self._opening
 
     def work(self) -> None:
-        """Have an open engine that only acts work from now on."""
-        if self._runner is not None:
-            self._tasks.start_soon(self._runner.run, self._what)
-            self._tasks.start_soon(self._runner.purge)
+        """Have an open engine that only acts work on all jobs from now on."""
+        if self._worker is not None:
+            self._tasks.start_soon(self._worker.run, self._what)
+            self._tasks.start_soon(self._worker.purge)
         if self._notifier is not None:
             self._tasks.start_soon(self._notifier.run)
 
     async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
 
-        Returns those that upstream answered in time. Without a key, or where none of them is at this endpoint,
-        nothing is asked, and what asks is not even loaded.
+        Returns those that upstream answered in time. Without a key, or if none of them is at this endpoint, nothing is
+        sent, and the HTTP client is not loaded.
         """
         settings, store = self._settings, self._store
         if isinstance(settings, ConfigError) or settings.api_key is None or store is None:
@@ -111,32 +115,45 @@ class App:
         nearby = [job for job in jobs if job.can_be_retrieved and _may_be_at(settings.base_url, job.turn.base_url)]
         if not nearby:
             return {}
-        from agent_jobs.engine.retrieve import Collector
-        from agent_jobs.pricing.prices import Prices
-        from agent_jobs.upstream.client import open_client
-
-        endpoint = _endpoint(settings, settings.api_key.get_secret_value())
-        nearby = [job for job in nearby if job.turn.base_url == endpoint.base_url][:COLLECTED_MAX]
-        retrieved: Mapping[str, Job] = {}
         try:
-            async with open_client(endpoint, secrets=_secrets(settings)) as client:
-                settler = self._settler(settings, store, client, Prices.load(settings.prices))
-                retrieved = await Collector(store, client, self._clock, settler).collect(nearby, limit_s)
-            if any(job.is_terminal for job in retrieved.values()) and (notifier := self._notifying(settings, store)):
-                await notifier.finish()
+            retrieved = await self._collect_nearby(
+                settings, settings.api_key.get_secret_value(), store, nearby, limit_s
+            )
+            await self._notify_finished(settings, store, retrieved.values())
         except ConfigError as error:
-            logger.warning("cannot ask upstream how jobs stand: %s", error)
+            logger.warning("cannot retrieve jobs: %s", error)
+            return {}
         return retrieved
 
     def begin_shutdown(self) -> None:
-        """The process ends: ids that are on their way get a last moment."""
-        if self._advancer is not None:
-            self._advancer.begin_shutdown()
+        """Give response ids that are on their way a last moment: the process ends."""
+        if self._stepper is not None:
+            self._stepper.begin_shutdown()
 
-    async def _open(self, opening: _Opening) -> None:
+    async def _collect_nearby(
+        self, settings: Settings, key: str, store: Store, nearby: Sequence[Job], limit_s: float
+    ) -> Mapping[str, Job]:
+        """Retrieve the jobs of this endpoint among jobs that may be there."""
+        from agent_jobs.engine.collect import Collector
+        from agent_jobs.pricing.prices import Prices
+        from agent_jobs.upstream.client import open_client
+
+        endpoint = _create_endpoint(settings, key)
+        here = [job for job in nearby if job.turn.base_url == endpoint.base_url][:COLLECTED_MAX]
+        async with open_client(endpoint, secrets=_list_secrets(settings)) as client:
+            finalizer = self._create_finalizer(settings, store, client, Prices.load(settings.prices))
+            return await Collector(store, client, self._clock, finalizer).collect(here, limit_s)
+
+    async def _notify_finished(self, settings: Settings, store: Store, jobs: Iterable[Job]) -> None:
+        """Run the user's command for jobs that were found finished."""
+        notifier = self._create_notifier(settings, store)
+        if notifier is not None and any(job.is_terminal for job in jobs):
+            await notifier.finish()
+
+    async def _try_to_open(self, opening: _Opening) -> None:
         try:
             async with AsyncExitStack() as stack:
-                opening.engine = await self._assembled(stack)
+                opening.engine = await self._open_engine(stack)
                 self._stack.push_async_exit(stack.pop_all())
         except AgentJobsError as error:
             opening.error = error
@@ -145,29 +162,29 @@ class App:
         finally:
             opening.done.set()
 
-    async def _assembled(self, stack: AsyncExitStack) -> Engine:
+    async def _open_engine(self, stack: AsyncExitStack) -> Engine:
         settings = self._settings
         if isinstance(settings, ConfigError):
             raise settings
         store = self._store = await stack.enter_async_context(open_store(settings.data_path()))
-        stack.push_async_callback(self._release, store)
+        stack.push_async_callback(self._release_claims, store)
         if self._role == "reads":
             return Engine(store, ConfigError(READS), self._clock, self._tasks, {}, settings.warnings)
-        return await self._sending(settings, store, stack)
+        return await self._open_sending_engine(settings, store, stack)
 
-    async def _sending(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
-        """An engine that talks to upstream."""
+    async def _open_sending_engine(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
+        """Return an engine that talks to upstream, or one that says why it cannot."""
         from agent_jobs.engine.start import StartDefaults, StartPlanner
         from agent_jobs.pricing.prices import Prices
-        from agent_jobs.request.body import load_presets
+        from agent_jobs.request.presets import load_presets
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
         if settings.api_key is None:
             missing = ConfigError(" ".join((NO_KEY, *settings.warnings)))
             return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
-        endpoint = _endpoint(settings, settings.api_key.get_secret_value())
-        terms = StartDefaults(
+        endpoint = _create_endpoint(settings, settings.api_key.get_secret_value())
+        defaults = StartDefaults(
             prices=Prices.load(settings.prices),
             presets=presets,
             model=settings.model,
@@ -175,37 +192,38 @@ class App:
             file_roots=settings.file_roots,
             budget_usd=settings.daily_budget_usd,
             budget_spent=settings.budget_mode == "spent",
-            toolbox=self._toolbox(settings),
+            toolbox=self._create_toolbox(settings),
         )
         client = await stack.enter_async_context(
-            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=_secrets(settings))
+            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=_list_secrets(settings))
         )
-        self._notifier = self._notifying(settings, store)
-        runner = self._runner = self._running(settings, store, client, terms)
+        self._notifier = self._create_notifier(settings, store)
+        worker = self._worker = self._create_worker(settings, store, client, defaults)
         if self._role == "works":
             self.work()
-        upstream = Upstream(client, runner, StartPlanner(store, endpoint, self._clock, terms))
+        upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults))
         return Engine(store, upstream, self._clock, self._tasks, presets, settings.warnings)
 
-    def _toolbox(self, settings: Settings) -> Toolbox | None:
-        """The user's tool servers; none of them is started yet, and a file that cannot be used stops nothing else."""
+    def _create_toolbox(self, settings: Settings) -> Toolbox | None:
+        """Return the user's tool servers, none of them started; a file that cannot be read stops nothing else."""
         servers = tool_servers(settings)
         if servers is None:
             return None
         from agent_jobs.toolbox.toolbox import Toolbox
 
-        if said := " ".join(filter(None, (servers.broken, *servers.warnings))):
-            logger.warning("%s", said)
+        problems = [problem for problem in (servers.broken, *servers.warnings) if problem]
+        if problems:
+            logger.warning("%s", " ".join(problems))
         return Toolbox(servers, os.environ, self._tasks, concurrency=settings.tool_concurrency)
 
-    def _notifying(self, settings: Settings, store: Store) -> Notifier | None:
-        """Who runs the user's command at a job's end, with an environment in which there is none of our secrets."""
+    def _create_notifier(self, settings: Settings, store: Store) -> Notifier | None:
+        """Return what runs the user's command when a job finished, with an environment without our secrets."""
         if not settings.on_finish:
             return None
-        from agent_jobs.engine.on_finish import LIMIT_S, Command, Notifier
+        from agent_jobs.engine.on_finish import Notifier
+        from agent_jobs.engine.on_finish_command import LIMIT_S, Command
 
-        ours = [each for each in (settings.api_key, *settings.secrets.values()) if each is not None]
-        hidden = {each.get_secret_value() for each in ours} - {""}
+        hidden = {*_list_secrets(settings)} - {""}
         environ = {
             name: value
             for name, value in os.environ.items()
@@ -214,48 +232,38 @@ class App:
         command = Command(settings.on_finish, environ, settings.data_path(), LIMIT_S / self._clock.speed)
         return Notifier(store, self._clock, command)
 
-    def _running(self, settings: Settings, store: Store, client: ResponsesClient, terms: StartDefaults) -> Worker:
-        """Who works on the jobs."""
-        from agent_jobs.engine.step import JobStepper, RunLimits
-        from agent_jobs.engine.tool_loop import ToolLimits, ToolLoop
+    def _create_worker(
+        self, settings: Settings, store: Store, client: ResponsesClient, defaults: StartDefaults
+    ) -> Worker:
+        """Return what runs the jobs."""
+        from agent_jobs.engine.step import JobStepper
+        from agent_jobs.engine.tool_loop import ToolLoop
         from agent_jobs.engine.worker import Worker
 
-        limits = RunLimits(
-            follow=settings.follow,
-            concurrent=settings.max_concurrent,
-            job_timeout_s=settings.job_timeout_s,
-            resubmit=settings.resubmit == "once",
-            mode=None if settings.mode == "auto" else settings.mode,
-        )
-        settler = self._settler(settings, store, client, terms.prices)
-        bounds = ToolLimits(
-            job_timeout_s=settings.job_timeout_s,
-            input_timeout_s=settings.input_timeout_s,
-            budget_usd=settings.daily_budget_usd,
-            budget_spent=settings.budget_mode == "spent",
-        )
-        loop = ToolLoop(store, self._clock, settler, terms.prices, terms.toolbox, bounds)
-        self._advancer = JobStepper(store, client, self._clock, limits, settler, loop, terms.secrets)
-        self._tasks.start_soon(self._advancer.keep)
+        limits = _create_limits(settings)
+        finalizer = self._create_finalizer(settings, store, client, defaults.prices)
+        tool_loop = ToolLoop(store, self._clock, finalizer, defaults.prices, defaults.toolbox, limits)
+        self._stepper = JobStepper(store, client, self._clock, limits, finalizer, tool_loop, defaults.secrets)
+        self._tasks.start_soon(self._stepper.write_progress)
         return Worker(
             store,
-            self._advancer,
+            self._stepper,
             self._clock,
             self._tasks,
             endpoint=client.endpoint,
             concurrent=settings.max_concurrent,
-            retention_s=None if settings.retention_days is None else settings.retention_days * 86_400,
+            retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
             delete_upstream=client if settings.delete_upstream == "yes" else None,
         )
 
-    def _settler(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Finalizer:
+    def _create_finalizer(self, settings: Settings, store: Store, client: ResponsesClient, prices: Prices) -> Finalizer:
         from agent_jobs.engine.finalize import Finalizer
 
         made = settings.result_dir or settings.data_path() / "made"
         return Finalizer(store, client, self._clock, prices, results=settings.result_dir, made=made)
 
-    async def _release(self, store: Store) -> None:
-        """Leave the jobs to whoever comes next, at once."""
+    async def _release_claims(self, store: Store) -> None:
+        """Leave the jobs to the next process at once."""
         try:
             await store.release_claims(self._clock.now())
         except StoreError as error:
@@ -268,16 +276,16 @@ async def leave_on_signal(
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Cancel a scope when the process is told to end, or its terminal is closed; started once it listens.
+    """Cancel a scope when the process gets a signal to end, or its terminal is closed.
 
     Args:
-        scope: What ends.
-        interrupt: Asked at each Ctrl-C: whether the scope ends now. The other signals always end it.
-        task_status: Set once signals are received.
+        scope: The scope to cancel.
+        interrupt: Called at each Ctrl-C; returns True if the scope ends now. The other signals always end it.
+        task_status: Started once signals are received.
     """
     if sys.platform == "win32":  # pragma: no cover
         task_status.started()
-        return  # the event loop there has no signal receiver: hosts close stdin, Ctrl-C ends a command the hard way
+        return  # the event loop there has no signal receiver: hosts close stdin, Ctrl-C ends the process
     ends = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's stay ignored
         ends.append(signal.SIGHUP)
@@ -295,24 +303,39 @@ async def leave_on_signal(
 
 
 def tool_servers(settings: Settings) -> ToolServers | None:
-    """Read the file with the user's tool servers; None where no file is set."""
+    """Read the file with the user's tool servers; return None if no file is set."""
     if settings.toolbox is None:
         return None
-    from agent_jobs.toolbox.toolbox import read_toolbox  # brings the MCP client along
+    from agent_jobs.toolbox.config import read_toolbox
 
     return read_toolbox(settings.toolbox)
 
 
-def _endpoint(settings: Settings, key: str) -> Endpoint:
-    from agent_jobs.upstream.client import Endpoint
+def _create_endpoint(settings: Settings, key: str) -> Endpoint:
+    from agent_jobs.upstream.endpoint import Endpoint
 
     return Endpoint.of(
         settings.base_url, key, auth=settings.auth, organization=settings.organization, project=settings.project
     )
 
 
-def _secrets(settings: Settings) -> list[str]:
-    """Return what no error may repeat."""
+def _create_limits(settings: Settings) -> RunLimits:
+    from agent_jobs.engine.run_limits import RunLimits
+
+    return RunLimits(
+        streams=settings.follow,
+        concurrent=settings.max_concurrent,
+        job_timeout_s=settings.job_timeout_s,
+        input_timeout_s=settings.input_timeout_s,
+        budget_usd=settings.daily_budget_usd,
+        budget_spent=settings.budget_mode == "spent",
+        resubmit=settings.resubmit == "once",
+        mode=None if settings.mode == "auto" else settings.mode,
+    )
+
+
+def _list_secrets(settings: Settings) -> list[str]:
+    """Return the values that no error may repeat."""
     secrets = (settings.api_key, *settings.secrets.values())
     return [each.get_secret_value() for each in secrets if each is not None]
 
@@ -324,7 +347,7 @@ def _may_be_at(base_url: str, other: str) -> bool:
 
 
 class _Opening:
-    """One attempt to open, and how it went."""
+    """One attempt to open, with its outcome."""
 
     def __init__(self) -> None:
         self.done = anyio.Event()
@@ -332,7 +355,7 @@ class _Opening:
         self.error: AgentJobsError | None = None
 
     @property
-    def failed(self) -> bool:
+    def has_failed(self) -> bool:
         return self.done.is_set() and self.engine is None
 
 
@@ -340,15 +363,15 @@ class _Opening:
 async def open_app(
     settings: Settings | ConfigError, clock: Clock | None = None, *, role: Role = "works", what: str = "server"
 ) -> AsyncGenerator[App]:
-    """An app whose engine opens while the caller already goes on, and which is closed in order at the end.
+    """Open an app whose engine opens while the caller continues, and close it in order at the end.
 
-    Enter it outside of any scope that a signal cancels: its last writes need the loop.
+    Enter it outside of any scope that a signal cancels: its last writes need the event loop.
 
     Args:
-        settings: What the user set, or why it cannot be used.
+        settings: The user's settings, or why they cannot be used.
         clock: The time.
         role: What this process does.
-        what: How others are told of it while it works.
+        what: This process, as other processes report it while it works.
     """
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         app = App(settings, clock or Clock(), tasks, stack, role, what)

@@ -1,4 +1,4 @@
-"""The time, as everything above the pure core sees it."""
+"""Tells the time and waits: the clock of every module that is not pure."""
 
 import sys
 import time
@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 import anyio
 
 
-def unset(speed: float = 1.0) -> Callable[[], float]:
-    """Wall time as it is now, carried on by a clock that nobody sets and that goes on while the machine sleeps.
+def steady_wall_clock(speed: float = 1.0) -> Callable[[], float]:
+    """Return a clock that starts at the wall time and then follows a steady clock, which also runs during sleep.
 
-    Deadlines and due times are wall times, because other processes read them: without this, a wall clock that is set
-    an hour forward would end paid runs, and one that is set back would leave them unobserved for an hour.
+    Deadlines and due times are wall times, because other processes read them. A wall clock that is set an hour forward
+    would end paid runs; one that is set back would leave them unobserved for an hour.
     """
-    started, began = time.time(), _steady()
-    return lambda: started + (_steady() - began) * speed
+    started, began = time.time(), _read_steady_clock()
+    return lambda: started + (_read_steady_clock() - began) * speed
 
 
-def _steady() -> float:
+def _read_steady_clock() -> float:
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":  # pragma: no cover
-        return time.clock_gettime(time.CLOCK_MONOTONIC)  # Python's own monotonic stands still in sleep there
+        return time.clock_gettime(time.CLOCK_MONOTONIC)  # Python's own monotonic stops during sleep there
     return time.monotonic()  # pragma: no cover
 
 
@@ -31,17 +31,17 @@ class Clock:
     """Wall time in epoch seconds and waiting; `speed` 60 lets a minute pass in a second."""
 
     speed: float = 1.0
-    now: Callable[[], float] = field(default_factory=unset)
+    now: Callable[[], float] = field(default_factory=steady_wall_clock)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds of this clock."""
+        """Wait for this many seconds of the clock."""
         await anyio.sleep(seconds / self.speed)
 
     def limit(self, seconds: float) -> anyio.CancelScope:
-        """A scope that ends quietly after so many seconds of this clock."""
+        """Return a scope that ends without an error after this many seconds of the clock."""
         return anyio.move_on_after(seconds / self.speed)
 
 
 def fast_clock(speed: float) -> Clock:
-    """A clock that starts now and runs `speed` times as fast."""
-    return Clock(speed, unset(speed))
+    """Return a clock that starts now and runs `speed` times as fast."""
+    return Clock(speed, steady_wall_clock(speed))

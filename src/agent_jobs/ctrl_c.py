@@ -1,7 +1,7 @@
-"""Ctrl-C from `main` on: it ends the process at once, in one wording and with one exit status, unless it is caught.
+"""Has Ctrl-C end the process at once, with one sentence and one exit status, unless it is caught.
 
 A `KeyboardInterrupt` may be raised anywhere. Inside an import, an event loop or the interpreter's own end it becomes
-a traceback, a wrong exit status, or is lost. So Python's handler is replaced; what has to be finished first says so.
+a traceback, a wrong exit status, or is lost. So Python's handler is replaced. Code that has to finish first says so.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import FrameType
 
-INTERRUPTED_STATUS = 130  # what a shell reports of a program that SIGINT ended
+INTERRUPTED_STATUS = 130  # a shell reports this for a program that SIGINT ended
 
 
 class _State:
-    """What the handler needs. Mutable: a command learns on its way what becomes of its jobs."""
+    """The state of the handler. It is mutable, because a command learns while it runs what becomes of its jobs."""
 
     def __init__(self) -> None:
         self.describe: Callable[[], str] = str
@@ -38,20 +38,20 @@ def end_on_ctrl_c() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         return
-    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGINT, _end_process)
     # Callbacks run in reverse order. After the last one Python restores the signal's default, which would kill us.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
-def _end(number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
-    """End the process without its clean-up: whatever is on the disk survives a SIGKILL, too."""
+def _end_process(number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
+    """End the process without its clean-up: the data on the disk survives even a SIGKILL."""
     if _state.is_delayed:
         _state.is_delayed = False
         return
-    words = b"" if _state.is_reported else f"Interrupted. {_state.describe()}".strip().encode() + b"\n"
-    _state.is_reported = True
-    with suppress(OSError):
-        os.write(2, words)
+    if not _state.is_reported:
+        _state.is_reported = True
+        with suppress(OSError):
+            os.write(2, f"Interrupted. {_state.describe()}".strip().encode() + b"\n")
     os._exit(INTERRUPTED_STATUS)
 
 
@@ -67,7 +67,7 @@ def describe_interruption(describe: Callable[[], str]) -> None:
 
 @contextmanager
 def delay_ctrl_c() -> Generator[None]:
-    """Ignore the first Ctrl-C in here, since the work is done and only has to be put away; the second one ends it."""
+    """Ignore the first Ctrl-C inside, where finished work only has to be saved; the second one ends the process."""
     _state.is_delayed = True
     try:
         yield
@@ -77,9 +77,9 @@ def delay_ctrl_c() -> Generator[None]:
 
 @contextmanager
 def raise_on_ctrl_c() -> Generator[None]:
-    """Have Ctrl-C raise `KeyboardInterrupt` in here, where something has to be cleaned up."""
+    """Have Ctrl-C raise `KeyboardInterrupt` inside, where something has to be cleaned up."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not _end:  # it is ignored, or the caller's own
+    if before is not _end_process:  # it is ignored, or the caller's own
         yield
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -93,7 +93,7 @@ def raise_on_ctrl_c() -> Generator[None]:
 def catch_ctrl_c(handle: Callable[[], None]) -> Generator[None]:
     """Have Ctrl-C call `handle` in the running event loop.
 
-    A press that comes before the loop has handled the one before does what it did outside: the loop may be stuck.
+    If the loop has not handled the previous press, another one acts as it does outside: the loop may be stuck.
     """
     import asyncio
 

@@ -1,14 +1,14 @@
-"""The errors of agent-jobs: a class for each thing that the caller can do about it.
+"""Define the errors of agent-jobs: a class for each thing that the caller can do about one.
 
-Every message is one sentence for the reader of a tool answer: what is wrong and what to do next.
+Every message tells the reader of a tool answer what is wrong, and then how to fix it.
 
 AgentJobsError
-├── ConfigError             a setting must be changed by the person who runs the server
-├── RequestError            the arguments of this call must be changed
+├── ConfigError             the user must change a setting
+├── RequestError            the caller must change the arguments of this call
 │   ├── JobNotFoundError    ask for a job that exists
-│   └── BudgetError         the day's budget does not allow it: wait, or raise the budget
-├── StoreError              the database does not take or give data; nothing was spent
-├── ToolServerError         one of the user's tool servers does not do as asked: do without it, or see to it
+│   └── BudgetError         the cost exceeds the day's budget: wait, or raise the budget
+├── StoreError              the database cannot be read or written; nothing was spent
+├── ToolServerError         one of the user's tool servers failed: do without it, or repair it
 └── UpstreamError           the Responses API
     ├── UnsentError         nothing left this machine: repeat freely
     ├── BusyError           refused for now and not accepted: repeat after `retry_after_s`
@@ -18,29 +18,33 @@ AgentJobsError
         └── MissingError    upstream does not know this response
 """
 
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import cast
+
 
 class AgentJobsError(Exception):
-    """Anything that this program expects to go wrong; its text may be shown to a model."""
+    """An error that this program expects. Its text may be shown to a model."""
 
 
 class ConfigError(AgentJobsError):
-    """A setting must be changed by the person who runs the server."""
+    """The user must change a setting."""
 
 
 class RequestError(AgentJobsError):
-    """The arguments of this call must be changed."""
+    """The caller must change the arguments of this call."""
 
 
 class JobNotFoundError(RequestError):
-    """There is no job of that id."""
+    """No job has that id."""
 
 
 class BudgetError(RequestError):
-    """What this may cost is not left of the day's budget; nothing was started."""
+    """The day's budget does not cover the cost of a job, and nothing was started."""
 
 
 class StoreError(AgentJobsError):
-    """The database does not take or give data."""
+    """The database cannot be read or written."""
 
 
 class ToolServerError(AgentJobsError):
@@ -48,16 +52,16 @@ class ToolServerError(AgentJobsError):
 
 
 class UpstreamError(AgentJobsError):
-    """The Responses API did not do as asked.
+    """The Responses API failed, or refused.
 
     Args:
-        message: One sentence in upstream's words where it gave any.
-        code: Upstream's `error.code` (or `error.type`) as text, for instance `model_not_found`.
+        message: One sentence, in upstream's words if it gave any.
+        code: Upstream's `error.code` (or `error.type`), for instance `model_not_found`.
         param: The parameter that upstream names.
-        status: The HTTP status, None when there was no answer.
+        status: The HTTP status; None if there was no answer.
         request_id: Upstream's `x-request-id`, for its support.
-        retry_after_s: How long upstream asked to wait.
-        fix: What a person at a terminal may do about it, where that is known.
+        retry_after_s: The seconds that upstream asked to wait.
+        fix: The advice for a person at a terminal, if there is any.
     """
 
     def __init__(
@@ -81,24 +85,51 @@ class UpstreamError(AgentJobsError):
 
 
 class UnsentError(UpstreamError):
-    """Nothing left this machine: the call may be repeated freely."""
+    """Nothing left this machine. The call may be repeated freely."""
 
 
 class BusyError(UpstreamError):
-    """Upstream refused for now and did not accept: repeat after `retry_after_s`."""
+    """Upstream refused for now and did not accept. The call may be repeated after `retry_after_s`."""
 
 
 class UnclearError(UpstreamError):
-    """There is no usable answer: a GET may be repeated, a POST must not, for it may have been accepted."""
+    """There is no usable answer. A GET may be repeated; a POST must not, since it may have been accepted."""
 
 
 class RefusedError(UpstreamError):
-    """Upstream read the request and refused it: change the request."""
+    """Upstream read the request and refused it. The request must change."""
 
 
 class AccountError(RefusedError):
-    """The key, its permissions or the account's credit: a person must act."""
+    """Upstream refused the key, its permissions or the account's credit. A person must act."""
 
 
 class MissingError(RefusedError):
-    """Upstream does not know this response (any more, or not yet)."""
+    """Upstream does not know this response, any more or yet."""
+
+
+@contextmanager
+def ungroup() -> Generator[None]:
+    """Raise the first error of a task group itself, without the group that wraps it.
+
+    Enter it before the task group, so that callers can catch the error by its class.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        first = next(walk_leaves(group))
+        context = first.__context__
+        try:
+            raise first
+        finally:
+            # Python has made the group the context of its own member, which sends readers of causes round in a circle.
+            first.__context__ = context
+
+
+def walk_leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, or if it is a group, all errors in it, in their order."""
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+        yield from walk_leaves(member)

@@ -1,4 +1,4 @@
-"""Texts that should be JSON-RPC messages: repaired where that is possible, else answered with what is wrong."""
+"""Read texts that should be JSON-RPC messages: repair them where possible, else answer with an error."""
 
 import json
 import re
@@ -15,15 +15,15 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 
+from agent_jobs.text import valid_unicode
 from agent_jobs.text_file import BOM
 
-#: The SDK reads about 200 levels; what lies below this one in an answer is cut off.
-MAX_DEPTH = 100
+MAX_DEPTH = 100  # the SDK reads about 200 levels; deeper levels of an answer are cut off
 TOO_DEEP = '"[nested too deeply]"'
-#: In the place of what a text says that is no JSON.
+#: Stands for the value of a text that is not JSON.
 _BROKEN = object()
 
-#: A text in JSON, or a bracket. Braces in texts count for nothing.
+#: A string in JSON, or a bracket. Brackets in strings do not count.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 #: The id in a line that cannot be parsed, after its name.
 _ID = re.compile(r'\s*:\s*(\d{1,18}|"[\w-]{1,100}")(?=\s*[,}])')
@@ -45,62 +45,72 @@ def read_request(line: str) -> tuple[JSONRPCMessage | None, JSONRPCError | None]
     """Return the message in a line, without half surrogate pairs; or the error that answers a line without one."""
     if (message := read_message(line)) is not None:
         return message, None
-    code, why = PARSE_ERROR, "This line is not JSON."
-    parsed = _parsed(line)
-    if parsed is not _BROKEN:
-        if (message := read_message(_written(parsed))) is not None:
-            return message, None
-        code, why = INVALID_REQUEST, "This line is no JSON-RPC message: send one request a line."
-    number = _id_in(line) if parsed is _BROKEN else _id_of_request(parsed)
-    return None, JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=why))
+    parsed = _parse_json(line)
+    if parsed is _BROKEN:
+        return None, _build_error(_find_id(line), PARSE_ERROR, "This line is not JSON.")
+    if (message := read_message(_write_json(parsed))) is not None:
+        return message, None
+    words = "This line is no JSON-RPC message: send one request a line."
+    return None, _build_error(_id_of_request(parsed), INVALID_REQUEST, words)
 
 
-def repaired_answer(text: str, request_id: int | str | None = None) -> str | None:
+def repair_message(text: str, request_id: int | str | None = None) -> str | None:
     """Return a message of a tool server in a form that the SDK reads: repaired, or an error in the place of an answer.
 
-    Repaired are byte order marks, bad UTF-8 (as decoded with "replace"), half surrogate pairs, control characters in
-    texts, and nesting that is too deep. None stands for what answers nothing, such as a print that was forgotten.
+    These are repaired: byte order marks, bad UTF-8 (decoded with "replace"), half surrogate pairs, control characters
+    in strings, and nesting that is too deep. None means that the text answers nothing, such as a forgotten print.
 
     Args:
-        text: What the server sent.
-        request_id: The request that it must answer, where that is certain.
+        text: The text that the server sent.
+        request_id: The request that it must answer, if that is certain.
     """
     text = text.lstrip(f"{BOM} \t\r\n")
-    message = _unbatched(_parsed(_without_depths(text))) if text.startswith(("{", "[")) else _BROKEN
-    if message is not _BROKEN and is_message(written := _written(message)):
+    message = _parse_message(text)
+    if message is not _BROKEN and is_message(written := _write_json(message)):
         return written
     if message is _BROKEN:
-        number, why = id_of_broken_answer(text), "its answer is not JSON"
+        number, words = id_of_broken_answer(text), "its answer is not JSON"
     else:
-        number, why = _id_of_answer(message), "its answer is no JSON-RPC message"
+        number, words = _id_of_answer(message), "its answer is no JSON-RPC message"
     if request_id is not None and not _is_notification(text, message):
         number = request_id
     if number is None:
         return None
-    error = JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=INTERNAL_ERROR, message=why))
-    return error.model_dump_json(by_alias=True, exclude_unset=True)
+    return _build_error(number, INTERNAL_ERROR, words).model_dump_json(by_alias=True, exclude_unset=True)
 
 
-def _parsed(text: str) -> object:
+def _parse_message(text: str) -> object:
+    if not text.startswith(("{", "[")):
+        return _BROKEN
+    return _unwrap_batch(_parse_json(_cut_depths(text)))
+
+
+def _build_error(number: int | str | None, code: int, words: str) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=number, error=ErrorData(code=code, message=words))
+
+
+def _parse_json(text: str) -> object:
     with suppress(ValueError, RecursionError):
         return json.loads(text, strict=False)
     return _BROKEN
 
 
-def _unbatched(message: object) -> object:
+def _unwrap_batch(message: object) -> object:
     """Return the message in a batch of one."""
     if not isinstance(message, list):
         return message
     batch = cast("list[object]", message)
-    return batch[0] if len(batch) == 1 else batch
+    if len(batch) != 1:
+        return batch
+    return batch[0]
 
 
-def _written(message: object) -> str:
-    return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
+def _write_json(message: object) -> str:
+    return valid_unicode(json.dumps(message, ensure_ascii=False))
 
 
-def _without_depths(text: str) -> str:
-    """Return a JSON text with a note in the place of what is nested too deeply; what is no JSON stays that."""
+def _cut_depths(text: str) -> str:
+    """Return a JSON text with a note in the place of values that are nested too deeply."""
     kept: list[str] = []
     depth = start = 0
     for token in _TOKEN.finditer(text):
@@ -112,32 +122,47 @@ def _without_depths(text: str) -> str:
             if depth == MAX_DEPTH + 1:
                 start = token.end()
             depth -= 1
-    return text if not kept else "".join([*kept, text[start:] if depth <= MAX_DEPTH else ""])
+    if not kept:
+        return text
+    if depth <= MAX_DEPTH:
+        kept.append(text[start:])
+    return "".join(kept)
 
 
 def _id_of_request(message: object) -> int | str | None:
-    """Return the id of a request; None for an answer, whose id is one of ours, and for anything without an id."""
-    if not isinstance(message, dict):
-        return None
-    fields = cast("dict[str, Any]", message)
+    """Return the id of a request; None for an answer, whose id is one of ours, and for a message without an id."""
+    fields = _read_fields(message)
     number = fields.get("id")
-    return None if _is_answer(fields) or isinstance(number, bool) or not isinstance(number, int | str) else number
+    if _is_answer(fields) or isinstance(number, bool) or not isinstance(number, int | str):
+        return None
+    return number
 
 
 def _id_of_answer(message: object) -> int | None:
-    """Return the id of an answer to us, whose ids are numbers."""
-    fields = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    """Return the id of an answer to a request of this process, whose ids are numbers."""
+    fields = _read_fields(message)
     number = fields.get("id")
-    is_ours = "jsonrpc" in fields and _is_answer(fields) and isinstance(number, int) and not isinstance(number, bool)
-    return cast(int, number) if is_ours else None
+    if "jsonrpc" not in fields or not _is_answer(fields):
+        return None
+    if isinstance(number, bool) or not isinstance(number, int):
+        return None
+    return number
+
+
+def _read_fields(message: object) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        return {}
+    return cast("dict[str, Any]", message)
 
 
 def id_of_broken_answer(text: str) -> int | None:
-    """Return the id of an answer to us in a text that is no JSON."""
-    if not ('"jsonrpc"' in text and ('"result"' in text or '"error"' in text)):
-        return None  # somebody's log
-    number = _id_in(text)
-    return number if isinstance(number, int) else None
+    """Return the id of an answer to us in a text that is not JSON."""
+    if '"jsonrpc"' not in text or ('"result"' not in text and '"error"' not in text):
+        return None  # a log line
+    number = _find_id(text)
+    if not isinstance(number, int):
+        return None
+    return number
 
 
 def _is_answer(fields: dict[str, Any]) -> bool:
@@ -145,11 +170,13 @@ def _is_answer(fields: dict[str, Any]) -> bool:
 
 
 def _is_notification(text: str, message: object) -> bool:
-    return '"method"' in text if message is _BROKEN else isinstance(message, dict) and "method" in message
+    if message is _BROKEN:
+        return '"method"' in text
+    return "method" in _read_fields(message)
 
 
-def _id_in(line: str) -> int | str | None:
-    """Return the id of a message in a line that is no JSON: the first at its top level, not one of an argument."""
+def _find_id(line: str) -> int | str | None:
+    """Return the id of a message in a line that is not JSON: the first at its top level, not one of an argument."""
     braces = brackets = 0
     for token in _TOKEN.finditer(line):
         match token[0]:

@@ -1,4 +1,4 @@
-"""JSON schemas as the API takes them: which it takes as strict, and what every list needs. Pure."""
+"""Check whether the API accepts a JSON schema as strict, and add the keywords that it requires. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,11 +7,11 @@ from typing import Any, cast
 Schema = Mapping[str, Any]
 
 TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
-#: What every model takes in a strict schema.
+#: The keywords that every model accepts in a strict schema.
 KEYWORDS = frozenset(
     {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "description"}
 )
-#: What models take beside these, as the API's guide lists it; fine-tuned ones do not.
+#: More keywords that models accept according to the API's guide; fine-tuned models do not.
 MORE_KEYWORDS = frozenset(
     {
         *("title", "$ref", "$defs", "definitions", "pattern", "format", "minItems", "maxItems"),
@@ -19,57 +19,59 @@ MORE_KEYWORDS = frozenset(
     }
 )
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
-#: Schemas within schemas that every model takes, and most models.
-DEPTH, MORE_DEPTH = 5, 10
-#: One of these says what a part is.
+DEPTH = 5  # levels of schemas in schemas that every model accepts
+MORE_DEPTH = 10  # levels that most models accept
+#: A part needs one of these.
 _KINDS = frozenset({"type", "anyOf", "$ref", "enum", "const"})
 _LOOKAROUND = re.compile(r"\(\?<?[=!]")
 _CLOSED = "give every object additionalProperties false and list all its properties in required"
-#: Where a schema holds others: by name, in a list, or one.
+#: Keywords that hold other schemas: by name, in a list, or alone.
 _BY_NAME = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 _IN_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _ALONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains")
 
 
 def is_strict(schema: Schema) -> bool:
-    """Return True if every model takes the schema as strict."""
-    return _fault(schema, KEYWORDS, DEPTH) is None
+    """Return True if every model accepts the schema as strict."""
+    return _find_fault(schema, KEYWORDS, DEPTH) is None
 
 
 def fault_of(schema: Schema) -> str | None:
-    """Return what has to change in a schema before most models take it as strict; None if nothing has to."""
+    """Return what to change in a schema so that most models accept it as strict, None if nothing has to change."""
     root = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     if "anyOf" in root:
         return "leave out anyOf at the root"
-    return _fault(root, KEYWORDS | MORE_KEYWORDS, MORE_DEPTH)
+    return _find_fault(root, KEYWORDS | MORE_KEYWORDS, MORE_DEPTH)
 
 
 def may_be_array(schema: Schema) -> bool:
-    """Return True if the type of a schema admits an array."""
-    return "array" in _kinds(schema)
+    """Return True if the type of a schema allows an array."""
+    return "array" in _list_types(schema)
 
 
 def with_items(schema: Any) -> Any:
-    """Return a schema in which whatever may be an array has `items`, which the API asks for."""
+    """Return a schema in which each part that may be an array has `items`, which the API requires."""
     if not isinstance(schema, Mapping):
         return schema
-    given: dict[str, Any] = dict(cast(Schema, schema))
-    for keyword in _BY_NAME:
-        if isinstance(given.get(keyword), dict):
-            given[keyword] = {name: with_items(each) for name, each in given[keyword].items()}
-    for keyword in _IN_LISTS:
-        if isinstance(given.get(keyword), list):
-            given[keyword] = [with_items(each) for each in given[keyword]]
-    for keyword in _ALONE:
-        if keyword in given:
-            given[keyword] = with_items(given[keyword])
+    given: dict[str, Any] = {keyword: _add_items(keyword, value) for keyword, value in cast(Schema, schema).items()}
     if may_be_array(given) and given.get("items") is None:
         given["items"] = {}
     return given
 
 
-def _fault(schema: Any, keywords: frozenset[str], depth: int) -> str | None:
-    """Return what keeps a schema or one in it from being strict, as what to do about it."""
+def _add_items(keyword: str, value: Any) -> Any:
+    """Return the value of a keyword with `items` in the schemas that it holds."""
+    if keyword in _BY_NAME and isinstance(value, dict):
+        return {name: with_items(each) for name, each in cast("dict[str, Any]", value).items()}
+    if keyword in _IN_LISTS and isinstance(value, list):
+        return [with_items(each) for each in cast("list[Any]", value)]
+    if keyword in _ALONE:
+        return with_items(value)
+    return value
+
+
+def _find_fault(schema: Any, keywords: frozenset[str], depth: int) -> str | None:
+    """Return what to change so that a schema and all in it are strict, None if nothing has to change."""
     if not isinstance(schema, Mapping):
         return "write every part as an object"
     part = cast(Schema, schema)
@@ -77,16 +79,19 @@ def _fault(schema: Any, keywords: frozenset[str], depth: int) -> str | None:
         return "nest it less deeply"
     if foreign := sorted(part.keys() - keywords):
         return f"leave out {foreign[0]}"
-    own = _fault_of_value(part) or _fault_of_object(part)
-    return own or next((fault for each in _inner(part) if (fault := _fault(each, keywords, depth - 1))), None)
+    if fault := _fault_of_value(part) or _fault_of_object(part):
+        return fault
+    for each in _list_subschemas(part):
+        if fault := _find_fault(each, keywords, depth - 1):
+            return fault
+    return None
 
 
 def _fault_of_value(part: Schema) -> str | None:
-    if not _KINDS & part.keys() or not all(isinstance(kind, str) and kind in TYPES for kind in _kinds(part)):
+    if not _has_kind(part):
         return "give every part a type"
     if "$ref" in part:
-        is_local = isinstance(part["$ref"], str) and part["$ref"].startswith("#")
-        return None if is_local and len(part) == 1 else "let a $ref stand alone and name one of $defs"
+        return _fault_of_reference(part)
     if may_be_array(part) and "items" not in part:
         return "give every array items"
     if part.get("format", "uuid") not in FORMATS:
@@ -96,27 +101,60 @@ def _fault_of_value(part: Schema) -> str | None:
     return None
 
 
-def _fault_of_object(part: Schema) -> str | None:
-    if "object" not in _kinds(part) and "properties" not in part:
+def _has_kind(part: Schema) -> bool:
+    if _KINDS.isdisjoint(part):
+        return False
+    return all(isinstance(kind, str) and kind in TYPES for kind in _list_types(part))
+
+
+def _fault_of_reference(part: Schema) -> str | None:
+    reference = part["$ref"]
+    if len(part) == 1 and isinstance(reference, str) and reference.startswith("#"):
         return None
-    properties, required = part.get("properties", {}), part.get("required")
+    return "let a $ref stand alone and name one of $defs"
+
+
+def _fault_of_object(part: Schema) -> str | None:
+    if "object" not in _list_types(part) and "properties" not in part:
+        return None
+    properties = part.get("properties", {})
     if part.get("additionalProperties") is not False or not isinstance(properties, dict):
         return _CLOSED
-    names = cast("dict[str, Any]", properties)
-    is_all = isinstance(required, list) and all(isinstance(each, str) for each in cast("list[Any]", required))
-    return None if is_all and {*cast("list[str]", required)} == names.keys() else _CLOSED
+    if not _lists_all(part.get("required"), cast("dict[str, Any]", properties)):
+        return _CLOSED
+    return None
 
 
-def _kinds(schema: Schema) -> list[Any]:
+def _lists_all(required: Any, properties: Mapping[str, Any]) -> bool:
+    """Return True if `required` is a list of exactly the properties."""
+    if not isinstance(required, list):
+        return False
+    names = cast("list[Any]", required)
+    return all(isinstance(name, str) for name in names) and set(names) == set(properties)
+
+
+def _list_types(schema: Schema) -> list[Any]:
     kind = schema.get("type", [])
-    return cast("list[Any]", kind) if isinstance(kind, list) else [kind]
+    if isinstance(kind, list):
+        return cast("list[Any]", kind)
+    return [kind]
 
 
-def _inner(part: Schema) -> Iterator[Any]:
+def _list_subschemas(part: Schema) -> Iterator[Any]:
+    """Yield the schemas in a part, and None in the place of a value that cannot hold any."""
     for keyword in ("properties", "$defs", "definitions"):
         named = part.get(keyword, {})
-        yield from cast("dict[str, Any]", named).values() if isinstance(named, dict) else [None]
+        if isinstance(named, dict):
+            yield from cast("dict[str, Any]", named).values()
+        else:
+            yield None
     if "anyOf" in part:
-        yield from part["anyOf"] if isinstance(part["anyOf"], list) and part["anyOf"] else [None]
+        yield from _list_choices(part["anyOf"])
     if "items" in part:
         yield part["items"]
+
+
+def _list_choices(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        return [None]
+    return cast("list[Any]", value)

@@ -1,4 +1,4 @@
-"""Text of files that other programs saved: the byte order mark at the beginning is read and taken off, here alone."""
+"""Read text files of other programs in the encoding of their byte order mark, and remove the mark."""
 
 import io
 from pathlib import Path
@@ -14,8 +14,8 @@ _ENCODINGS = (
 )
 
 
-def marked_encoding(data: bytes) -> str | None:
-    """Return the encoding that a byte order mark names, None where there is no mark."""
+def find_marked_encoding(data: bytes) -> str | None:
+    """Return the encoding that a byte order mark names, None without a mark."""
     return next((encoding for mark, encoding in _ENCODINGS if data.startswith(mark)), None)
 
 
@@ -27,22 +27,24 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
     Raises:
         UnicodeDecodeError: The bytes are something else.
     """
-    text = data.decode(marked_encoding(data) or "utf-8", errors)
-    return text.lstrip(BOM).replace(f"\n{BOM}", "\n") if BOM in text else text
+    text = data.decode(find_marked_encoding(data) or "utf-8", errors)
+    if BOM not in text:
+        return text
+    return text.lstrip(BOM).replace(f"\n{BOM}", "\n")
 
 
 def read_text(path: Path) -> str:
-    r"""Return what a file says as `decode_text` does, with \n at the end of each line.
+    r"""Return the text of a file as `decode_text` does, with \n at the end of each line.
 
     Raises:
         OSError: The file cannot be read.
-        UnicodeDecodeError: It is no text.
+        UnicodeDecodeError: It is not text.
     """
     return decode_text(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def open_text(path: Path) -> TextIO:
-    """Open a file to be read as `read_text` reads it, a part at a time; a mark stands there as U+FEFF."""
+    """Open a file to be read in parts, in the encoding of its mark; the mark is read as U+FEFF."""
     binary = path.open("rb")
     head = binary.peek(4)
-    return io.TextIOWrapper(binary, marked_encoding(head) or "utf-8")
+    return io.TextIOWrapper(binary, find_marked_encoding(head) or "utf-8")

@@ -1,14 +1,15 @@
-"""Which setting a misnamed environment variable was meant for. Pure."""
+"""Find the setting that a misnamed environment variable was meant for. Pure."""
 
 from collections.abc import Collection, Mapping
 
 from agent_jobs.text import nearest
 
 PREFIX = "AGENT_JOBS_"
-KEY, KEY_FILE, BASE_URL = "OPENAI_API_KEY", "AGENT_JOBS_API_KEY_FILE", "OPENAI_BASE_URL"
-#: A variable without our prefix may belong to another program: only a plain slip counts.
-FOREIGN_CUTOFF = 0.9
-#: What people and other programs call ours, without case, `_` and `-`; behind our prefix the first word is optional.
+KEY = "OPENAI_API_KEY"
+KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
+BASE_URL = "OPENAI_BASE_URL"
+FOREIGN_CUTOFF = 0.9  # a variable without our prefix may belong to another program: only a plain slip counts
+#: Other names for our variables, without case, `_` and `-`; behind our prefix the first word is optional.
 ALIASES: Mapping[str, Collection[str]] = {
     KEY: (
         "OPENAIKEY", "OPENAITOKEN", "OPENAIAPITOKEN", "OPENAISECRET", "OPENAISECRETKEY", "OPENAIAPISECRET",
@@ -27,49 +28,60 @@ def find_misnamed(env: Mapping[str, str], names: Collection[str]) -> list[str]:
 
     Args:
         env: The variables that are set to something. No value is shown.
-        names: Those that there are.
+        names: The names of our variables.
     """
-    # Another program's variable says nothing while ours is set.
+    # A variable of another program is not reported while ours is set.
     wanted = [name for name in (KEY, BASE_URL) if name not in env and not (name == KEY and KEY_FILE in env)]
     sentences: list[str] = []
     for name in sorted(env.keys() - names):
         is_ours = name.startswith(PREFIX)
         meant = _find_ours(name, names) if is_ours else _find_foreign(name, names, wanted)
-        if is_ours or meant is not None:
-            advice = f"did you mean {meant}?" if meant is not None else "remove it."
-            sentences.append(f"{name} is no setting and changes nothing: {advice}")
+        if meant is not None:
+            sentences.append(f"{name} is no setting and changes nothing: did you mean {meant}?")
+        elif is_ours:
+            sentences.append(f"{name} is no setting and changes nothing: remove it.")
     return sentences
 
 
 def _find_ours(name: str, names: Collection[str]) -> str | None:
-    """Return what a variable of our prefix was meant to be."""
-    bare = _squeeze(name.removeprefix(PREFIX))
-    by_bare = {_squeeze(each.removeprefix(PREFIX)): each for each in names}
+    """Return the variable that one with our prefix was meant to be."""
+    bare = _squeeze_name(name.removeprefix(PREFIX))
+    by_bare = {_squeeze_name(each.removeprefix(PREFIX)): each for each in names}
     exact = by_bare.get(bare) or by_bare.get(f"OPENAI{bare}")
-    near = exact or _find_alias(bare) or _find_alias(f"OPENAI{bare}")
-    if near is None and (found := nearest(bare, by_bare)):
-        near = by_bare[found]
-    return near
+    meant = exact or _find_alias(bare) or _find_alias(f"OPENAI{bare}")
+    if meant is not None:
+        return meant
+    return by_bare.get(nearest(bare, by_bare) or "")
 
 
 def _find_foreign(name: str, names: Collection[str], wanted: Collection[str]) -> str | None:
-    """Return what a variable without our prefix was meant to be, where that is beyond doubt."""
-    squeezed = _squeeze(name)
+    """Return the variable that one without our prefix was meant to be, if that is beyond doubt."""
+    squeezed = _squeeze_name(name)
     if squeezed.startswith("AGENT") and not name.startswith("_"):
-        ours = {_squeeze(each): each for each in names if each.startswith(PREFIX)}
-    elif wanted and squeezed.startswith(("O", "AZUREOPENAI")):
-        if (alias := _find_alias(squeezed)) is not None:
-            return alias if alias in wanted or (alias == KEY_FILE and KEY in wanted) else None
-        ours = {_squeeze(each): each for each in wanted}
-    else:
-        return None
-    found = nearest(squeezed, ours, FOREIGN_CUTOFF)
-    return ours[found] if found else None
+        return _find_near(squeezed, [each for each in names if each.startswith(PREFIX)])
+    if wanted and squeezed.startswith(("O", "AZUREOPENAI")):
+        return _find_wanted(squeezed, wanted)
+    return None
+
+
+def _find_wanted(squeezed: str, wanted: Collection[str]) -> str | None:
+    """Return the missing variable that another program's name for it was meant to be."""
+    alias = _find_alias(squeezed)
+    if alias is None:
+        return _find_near(squeezed, wanted)
+    if alias in wanted or (alias == KEY_FILE and KEY in wanted):
+        return alias
+    return None
+
+
+def _find_near(squeezed: str, names: Collection[str]) -> str | None:
+    by_squeezed = {_squeeze_name(each): each for each in names}
+    return by_squeezed.get(nearest(squeezed, by_squeezed, FOREIGN_CUTOFF) or "")
 
 
 def _find_alias(squeezed: str) -> str | None:
     return next((name for name, aliases in ALIASES.items() if squeezed in aliases), None)
 
 
-def _squeeze(name: str) -> str:
+def _squeeze_name(name: str) -> str:
     return name.replace("_", "").replace("-", "").upper()

@@ -21,7 +21,7 @@ from typing import Any
 import click
 from processes import Server, serving
 
-from agent_jobs.emulator import running
+from agent_jobs.emulator.server import running
 from agent_jobs.engine.tool_loop import UNKNOWN
 from peer.environment import upstream as peer
 

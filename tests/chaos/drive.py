@@ -11,12 +11,14 @@ from pathlib import Path
 import anyio
 
 from agent_jobs.app import open_app
-from agent_jobs.emulator import Emulator, running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import running
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 from .faults import START_TIMEOUT_S, Json
 from .plan import Options, Plan, bursts, kills, plans

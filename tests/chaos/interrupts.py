@@ -16,8 +16,7 @@ from pathlib import Path
 
 from terminals import COMMAND, Terminal
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 
 SPEED = 10.0
 #: Seconds within which Ctrl-C is pressed: from the start of a command, which are imports and opening on a busy machine,

@@ -11,7 +11,7 @@ import pytest
 from fork_server import COMMAND, Process, run
 
 from agent_jobs import __version__
-from agent_jobs.cli import demo
+from agent_jobs.cli import demo_story as demo
 
 
 def typed(*arguments: str, limit_s: float = 50) -> "subprocess.CompletedProcess[str]":
@@ -34,7 +34,7 @@ def test_a_demo_that_cannot_show_it_says_so_and_fails(
 ) -> None:
     monkeypatch.setattr(demo, "SCRIPT", {"duration_s": 3, "end": "failed"})
     assert demo.run("Is it safe?") == 1
-    assert "The demo failed: the job ended as 'failed'." in capsys.readouterr().err
+    assert "The demo failed: the job ended with status 'failed'." in capsys.readouterr().err
 
 
 def test_the_version_is_told() -> None:
@@ -77,7 +77,7 @@ def test_a_port_that_is_taken_and_one_that_is_none_are_refused_in_a_sentence() -
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = typed("emulator", "--port", str(taken.getsockname()[1]))
     assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: Nothing can listen there (")
+    assert refused.stderr.startswith("Error: Cannot listen on 127.0.0.1:")
     assert typed("emulator", "--port", "99999").returncode == 2
     assert typed("emulator", "--port", "0", "--time-scale", "0").returncode == 2
 

@@ -17,8 +17,7 @@ from fork_server import COMMAND, Process
 from hosts import scripted
 from terminals import LIMIT_S, Terminal
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 
 
 @pytest.fixture
@@ -109,7 +108,8 @@ def test_a_limit_that_the_user_set_holds_and_is_named(terminal: Terminal):
     said = batch(terminal, tasks, "--concurrency", "20", AGENT_JOBS_MAX_CONCURRENT="2")
     assert said.returncode == 0
     assert said.stderr.startswith(
-        "AGENT_JOBS_MAX_CONCURRENT=2 limits this batch to 2 at once: set AGENT_JOBS_MAX_CONCURRENT=3, or unset it.\n"
+        "AGENT_JOBS_MAX_CONCURRENT=2 limits this batch to 2 jobs at once. "
+        "Set AGENT_JOBS_MAX_CONCURRENT=3, or unset it.\n"
     )
 
 
@@ -158,10 +158,10 @@ def test_failures_are_tried_again_only_when_that_is_asked_for(terminal: Terminal
         ("[1]", "Line 2"),
         ('{"promt": "x"}', "Line 2"),
         ('{"prompt": "x", "modle": "y"}', "'modle'"),
-        ('{"prompt": "x", "options": []}', "Line 2: options takes an object."),
-        ('{"prompt": "x", "files": "design.md"}', "Line 2: files takes a list of paths."),
-        ('{"prompt": "x", "files": [1]}', "Line 2: files takes a list of paths."),
-        ('{"prompt": "x", "web_search": "no"}', "Line 2: web_search takes true or false."),
+        ('{"prompt": "x", "options": []}', "Line 2: options accepts an object."),
+        ('{"prompt": "x", "files": "design.md"}', "Line 2: files accepts a list of paths."),
+        ('{"prompt": "x", "files": [1]}', "Line 2: files accepts a list of paths."),
+        ('{"prompt": "x", "web_search": "no"}', "Line 2: web_search accepts true or false."),
         ("[" * 100_000, "Line 2"),
     ],
 )
@@ -194,7 +194,7 @@ def test_two_batches_never_write_into_one_folder(terminal: Terminal, upstream: R
             os.sched_yield()
         second = terminal.pipe("batch", str(slow), "--out", str(tmp_path / "out"))
         assert (second.returncode, second.stdout) == (1, "")
-        assert "Another batch writes into" in second.stderr
+        assert "Another batch writes to" in second.stderr
         first.send_signal(signal.SIGKILL)
     slow.write_text("")
     assert terminal.pipe("batch", str(slow), "--out", str(tmp_path / "out")).returncode == 0
@@ -206,7 +206,7 @@ def test_an_option_that_has_no_place_in_a_batch_is_refused_before_anything_is_se
 ):
     refused = batch(terminal, written(terminal, {"prompt": "x", "options": {option: True}}))
     assert refused.returncode == 1
-    assert f"Line 1: options.{option} has no place in a batch" in refused.stderr
+    assert f"Line 1: the option {option} is not allowed in a batch" in refused.stderr
     assert upstream.emulator.counters()["creates"] == 0
 
 
@@ -223,8 +223,8 @@ def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     refused = batch(terminal, tasks)
     assert refused.returncode == 1
     *left, told = refused.stderr.splitlines()
-    assert told.startswith("Error: Line 2: effort does not take 'enormous'")
-    assert left == ["What was started goes on; the same command comes back to it."]
+    assert told.startswith("Error: Line 2: effort does not accept 'enormous'")
+    assert left == ["Jobs continue at the provider. Run the same command to resume."]
     as_json = batch(terminal, tasks, "--json")
     assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")
 
@@ -233,7 +233,7 @@ def test_a_file_that_is_no_text_or_holds_nothing_is_told(terminal: Terminal, ups
     tasks = written(terminal, "Task 1")
     tasks.write_bytes(b'{"prompt": "caf\xe9"}\n')
     refused = batch(terminal, tasks)
-    assert refused.stderr == f"Error: {tasks} is not UTF-8: save it as text in UTF-8, a JSON object in each line.\n"
+    assert refused.stderr == f"Error: {tasks} is not UTF-8. Save it as UTF-8 text with one JSON object a line.\n"
     tasks.write_bytes(b"\n")
     assert batch(terminal, tasks).stdout.endswith(f": {tasks} has no lines\n")
     assert upstream.emulator.counters()["creates"] == 0
@@ -246,7 +246,7 @@ def test_a_file_of_something_else_is_not_added_to(terminal: Terminal, upstream: 
     something_else.parent.mkdir()
     something_else.write_bytes(before := f"{line}\n".encode("utf-8", "surrogateescape"))
     refused = batch(terminal, tasks)
-    assert refused.stderr.startswith(f"Error: Line 1 of {Path('out', 'results.jsonl')} is no result of a batch: ")
+    assert refused.stderr.startswith(f"Error: Line 1 of {Path('out', 'results.jsonl')} is not a result of a batch. ")
     assert something_else.read_bytes() == before
     assert upstream.emulator.counters()["creates"] == 0
 
@@ -258,7 +258,7 @@ def test_a_terminal_shows_a_bar_that_fits_and_ctrl_c_leaves(tmp_path: Path):
         left = terminal.show("batch", str(tasks), "--out", "out", stop=lambda seen: "6/12" in seen)
         assert left.returncode == 130
         assert left.width <= 80
-        assert "the same command comes back" in left.text
+        assert "Run the same command to resume" in left.text
         assert batch(terminal, tasks).returncode == 0
         assert upstream.emulator.counters()["creates"] == 12
     assert len(results(terminal)) == 12
@@ -269,7 +269,7 @@ def test_what_ends_with_a_batch_is_not_said_to_go_on_and_may_be_started_anew(ter
     command = ["batch", str(tasks), "--out", "out"]
     left = terminal.show(*command, stop=lambda seen: "1/2" in seen, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
-    assert "What this process held open ends with it" in left.text.replace("\n", " ")
+    assert "Jobs in the foreground stop with this process" in left.text.replace("\n", " ")
     assert batch(terminal, tasks, AGENT_JOBS_MODE="foreground").returncode == 3
     assert [row.get("error", {}).get("code") for row in results(terminal)] == [None, "interrupted"]
     assert batch(terminal, tasks, "--retry", AGENT_JOBS_MODE="foreground").returncode == 0

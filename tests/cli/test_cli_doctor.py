@@ -12,13 +12,12 @@ from click.testing import CliRunner
 from hosts import read, scripted
 from mcp import Client
 from processes import serving
+from rich.cells import cell_len
 from terminals import KEY, Terminal
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.terminal import cells
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import VARIABLES, Settings
@@ -81,7 +80,7 @@ def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningSe
 def test_it_fits_the_terminal(terminal: Terminal, columns: int):
     shown = terminal.show("doctor", columns=columns, PATH="/nowhere")
     # A path stays whole, to be copied.
-    assert all(cells(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+    assert all(cell_len(line) <= columns or len(line[15:].split()) == 1 for line in shown.text.splitlines())
     assert shown.colours
     assert "uvx is not on the PATH" in shown.text
     assert not terminal.show("doctor", NO_COLOR="1").colours
@@ -98,7 +97,7 @@ def test_uvx_that_only_a_shell_finds_is_named_by_its_path(terminal: Terminal, tm
 
 #: What the server over stdio says too, and of files each by itself; see WRONG for all the others.
 MISTAKES = {
-    "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT takes"),
+    "a value of the wrong type": ({"AGENT_JOBS_MAX_CONCURRENT": "many"}, "AGENT_JOBS_MAX_CONCURRENT accepts"),
     "a price table that is not there": ({"AGENT_JOBS_PRICES": "/nowhere/prices.toml"}, "AGENT_JOBS_PRICES"),
     "a folder where nothing can be written": ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "/dev/null/jobs"),
     "presets that are not there": ({"AGENT_JOBS_PRESETS": "/nowhere/presets.toml"}, "AGENT_JOBS_PRESETS"),
@@ -289,7 +288,7 @@ def test_model_that_only_the_list_names_is_there(terminal: Terminal, upstream: R
     """How lists look, and what is said without one, is in test_model_list.py."""
     upstream.queue_fault(on="any", match="gpt-6-sol", status=404, body={"detail": "Not Found"}, times=-1)
     status, findings = doctor(terminal, AGENT_JOBS_MODEL="gpt-6-sol")
-    assert (status, findings["model"][0]["text"]) == (0, "gpt-6-sol is there")
+    assert (status, findings["model"][0]["text"]) == (0, "gpt-6-sol is available")
     assert findings["upstream"][0]["state"] == "ok"
 
 
@@ -315,7 +314,7 @@ def test_jobs_of_several_addresses_are_told_each_with_its_own(terminal: Terminal
             "start", "--detach", scripted("There", {"duration_s": 3000}), OPENAI_BASE_URL=elsewhere.base_url
         )
     findings = doctor(terminal)[1]["jobs"]
-    told = {finding["text"].removeprefix("nobody works on "): finding["fix"] for finding in findings}
+    told = {finding["text"].removeprefix("no process is working on "): finding["fix"] for finding in findings}
     assert told[here].endswith(f"OPENAI_BASE_URL={upstream.base_url}")
     assert told[there.stdout.strip()].endswith(f"OPENAI_BASE_URL={elsewhere.base_url}")
 
@@ -330,7 +329,7 @@ def test_a_start_that_nobody_can_confirm_is_found(terminal: Terminal):
 def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal: Terminal):
     status, findings = doctor(terminal, OPENAI_API_KEY="")
     assert status == 1
-    assert findings["key"][0]["text"].startswith("No API key is set")
+    assert findings["key"][0]["text"].startswith("No OpenAI API key found. Run `export OPENAI_API_KEY=...`.")
     assert "upstream" not in findings
     assert findings["database"][0]["state"] == "ok"
     findings = doctor(terminal, OPENAI_API_KEY="", AGENT_JOBS_PRESETS="/nowhere/presets.toml")[1]

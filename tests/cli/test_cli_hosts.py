@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from terminals import KEY, Terminal
 
 from agent_jobs import __version__
 from agent_jobs.cli import host_checks
 from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.host_checks import host_findings, key_file_findings
-from agent_jobs.cli.terminal import cells
+from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import Scope, locate
-from agent_jobs.install.entry import installed
+from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
-from agent_jobs.mcp_server.pacing import WAIT_CAPS_S, wait_cap_s
+from agent_jobs.mcp_server.wait_limits import WAIT_CAPS_S, wait_cap_s
 from agent_jobs.settings import Settings
 
 WRITTEN = [name for name, host in HOSTS.items() if host.user]
@@ -50,7 +50,7 @@ class Person:
         self, host: str, env: Mapping[str, str] = NONE, *, scope: Scope = "user", args: tuple[str, ...] = PINNED
     ) -> None:
         """The entry as `install` writes it."""
-        self.writes(host, installed(HOSTS[host], "", Launch(sys.executable, args), env), scope)
+        self.writes(host, install_entry(HOSTS[host], "", Launch(sys.executable, args), env), scope)
 
     def changes(self, host: str, change: Callable[[dict[str, Any]], None], env: Mapping[str, str] = NONE) -> None:
         """An entry that the person changed, in a JSON file."""
@@ -60,7 +60,7 @@ class Person:
         self.file(host).write_text(json.dumps(document))
 
     def hears(self) -> list[Finding]:
-        return list(host_findings(self.machine, Settings.forgiving(self.environ)[0]))
+        return list(check_hosts(self.machine, Settings.forgiving(self.environ)[0]))
 
     def hears_one(self) -> Finding:
         [finding] = self.hears()
@@ -85,7 +85,7 @@ def test_a_person_without_hosts_hears_one_line(person: Person):
 
 def test_a_host_s_file_without_us_is_no_finding(person: Person):
     person.writes("cursor", '{"mcpServers": {"other": {"command": "x"}}}')
-    assert "no host's file names agent-jobs" in person.hears_one().text
+    assert "no host has agent-jobs in its configuration" in person.hears_one().text
 
 
 @pytest.mark.parametrize("scope", ["user", "project"])
@@ -144,7 +144,7 @@ def test_a_command_that_only_a_shell_finds_is_told_of_apps_and_not_of_terminals(
 
 def test_a_clone_that_was_moved_away_is_a_problem(person: Person):
     person.installs("codex", args=("--from", str(person.home / "clone"), "agent-jobs"))
-    assert f"{person.home / 'clone'}, which is not there" in person.hears_one().text
+    assert f"{person.home / 'clone'}, which does not exist" in person.hears_one().text
     (person.home / "clone").mkdir()
     assert person.hears_one().state == "ok"
 
@@ -207,7 +207,7 @@ def test_a_key_file_that_is_not_there_is_told_in_the_words_of_the_server(person:
     [sentence] = Settings.forgiving({"AGENT_JOBS_API_KEY_FILE": "/nowhere/key"})[1]
     assert finding.state == "problem"
     assert sentence in finding.text
-    assert finding.fix.startswith("correct that, or give it another value: agent-jobs install claude-desktop --env ")
+    assert finding.fix.startswith("correct it, or set another value: agent-jobs install claude-desktop --env ")
 
 
 def test_another_key_is_told_without_showing_either(person: Person):
@@ -221,7 +221,7 @@ def test_another_key_is_told_without_showing_either(person: Person):
 def test_every_setting_of_the_entry_is_looked_at(person: Person):
     person.installs("cursor", {"AGENT_JOBS_FOLLOW": "all", "AGENT_JOBS_MODELL": "x"})
     found = {finding.state: finding.text for finding in person.hears()}
-    assert "AGENT_JOBS_FOLLOW takes auto" in found["problem"]
+    assert "AGENT_JOBS_FOLLOW accepts auto" in found["problem"]
     assert "did you mean AGENT_JOBS_MODEL?" in found["warning"]
 
 
@@ -242,7 +242,7 @@ def test_other_places_than_this_terminal_s_are_told_with_how_to_make_them_one(pe
     ("host", "entry", "variables", "told"),
     [
         ("codex", {}, {}, None),
-        ("codex", {"tool_timeout_sec": 60}, {}, "gives a tool call up after 60 s, and a poll waits up to 240 s"),
+        ("codex", {"tool_timeout_sec": 60}, {}, "gives up on a tool call after 60 s, and a poll waits up to 240 s"),
         ("codex", {"tool_timeout_sec": 60}, {"AGENT_JOBS_MAX_WAIT_S": "50"}, None),
         ("codex", {}, {"AGENT_JOBS_MAX_WAIT_S": "300"}, "after 300 s, and a poll waits up to 300 s"),
         ("claude-code", {}, {"AGENT_JOBS_MAX_WAIT_S": "3600"}, None),
@@ -278,7 +278,7 @@ def test_hosts_that_are_waited_for_longer_are_known_by_the_names_they_give_thems
 def test_in_the_home_folder_a_file_is_looked_at_once(person: Person):
     person.installs("cursor")
     at_home = Machine("linux", person.home, person.environ, person.home)
-    assert len(list(host_findings(at_home, Settings.forgiving(person.environ)[0]))) == 1
+    assert len(list(check_hosts(at_home, Settings.forgiving(person.environ)[0]))) == 1
 
 
 def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: Path):
@@ -290,7 +290,7 @@ def test_the_command_shows_it_in_a_terminal(upstream: RunningServer, tmp_path: P
     assert shown.returncode == 1
     assert "X  host        Cursor" in shown.text
     assert "!  host        Codex" in shown.text  # for it keeps its jobs elsewhere
-    assert all(cells(line) <= 80 or len(line[15:].split()) == 1 for line in shown.text.splitlines())
+    assert all(cell_len(line) <= 80 or len(line[15:].split()) == 1 for line in shown.text.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_key_files_that_others_can_read_are_named_with_the_line_that_closes_them
         file.chmod(mode)
     person.installs("cursor", {"AGENT_JOBS_API_KEY_FILE": str(theirs)})
     person.writes("claude-desktop", "{,")
-    findings = list(key_file_findings(person.machine, [ours, person.home / "gone"]))
+    findings = list(check_key_files(person.machine, [ours, person.home / "gone"]))
     assert [finding.fix for finding in findings] == [
         f"chmod 600 '{person.home}/our key'",
         f"chmod 600 {person.home}/key",

@@ -76,11 +76,13 @@ def test_the_first_ctrl_c_waits_for_the_response_id(terminal: Terminal, upstream
     assert process.returncode == 130
     [job] = jobs_of(terminal)
     assert job["job_id"] in stdout + stderr
-    assert "waiting until upstream names the response" in stderr
-    assert f"Interrupted. Left {job['job_id']}: it goes on upstream." in stderr
+    assert "Waiting for the provider to confirm the job" in stderr
+    assert f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider." in stderr
     again = terminal.pipe("run", scripted(WORK, SLOW_CREATE))
     assert (again.returncode, again.stdout) == (0, "Done.\n")
-    assert f"An identical job, {job['job_id']}, is already" in again.stderr
+    state = "(is already in progress|has already finished)"
+    answers = rf"^{job['job_id']}: An identical job {state}; showing that one\. Use `--new` to start another\.$"
+    assert re.search(answers, again.stderr, re.M), again.stderr
     assert upstream.emulator.counters()["creates"] == 1
 
 
@@ -91,12 +93,12 @@ def test_the_second_ctrl_c_leaves_at_once_and_says_what_may_be_running(
     with begun(terminal, *command, scripted(WORK, NEVER_NAMED)) as process:
         wait_for_create(upstream)
         process.send_signal(signal.SIGINT)
-        seen = read_until(process.stderr, "Ctrl-C again leaves at once")
+        seen = read_until(process.stderr, "Press Ctrl-C again to leave now")
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=40)
     assert process.returncode == 130
     [job_id] = set(JOB_ID.findall(stdout + seen + stderr))
-    assert f"Interrupted. Left {job_id}: it may be running and billed" in stderr
+    assert f"Interrupted. Stopped watching {job_id}. It may be running and billed" in stderr
 
 
 def test_an_unconfirmed_start_names_the_flag_that_starts_another(terminal: Terminal, upstream: RunningServer):
@@ -104,7 +106,9 @@ def test_an_unconfirmed_start_names_the_flag_that_starts_another(terminal: Termi
     assert terminal.pipe("run", asked).returncode == 3
     again = terminal.pipe("run", asked)
     assert again.returncode == 3
-    assert "is already failed (start_unconfirmed). --new starts another." in again.stderr
+    assert (
+        "The start of an identical job is unconfirmed; showing that one. Use `--new` to start another." in again.stderr
+    )
     before = upstream.emulator.counters()["creates"]
     terminal.pipe("run", "--new", asked)
     assert upstream.emulator.counters()["creates"] == before + 1
@@ -114,7 +118,7 @@ def test_a_person_is_asked_before_an_unconfirmed_start_answers(terminal: Termina
     asked = scripted(WORK, {"text": "Done.", "faults": [{"on": "create", "status": 500, "after_accept": True}]})
     assert terminal.pipe("run", asked).returncode == 3
     refused = terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="n\n")
-    assert "which may be paid twice?" in refused.text
+    assert "You may pay twice." in refused.text
     assert refused.returncode == 3
     assert len(jobs_of(terminal)) == 1
     terminal.show("run", asked, stop=lambda seen: "[y/N]" in seen, keys="y\n")
@@ -125,15 +129,17 @@ def test_what_was_left_unsent_is_named_before_it_is_sent(terminal: Terminal):
     left = terminal.show("run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     [job] = jobs_of(terminal)
     assert (left.returncode, job["status"]) == (130, "pending")
-    watched = terminal.show("watch", stop=lambda seen: "left unsent" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
-    assert f"Sending {job['job_id']}, which was left unsent: {WORK[:20]}" in watched.text.replace("\n", "")
+    watched = terminal.show("watch", stop=lambda seen: "did not send" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    assert f"Sending {job['job_id']}, which an earlier command did not send: {WORK[:20]}" in watched.text.replace(
+        "\n", ""
+    )
 
 
 def test_what_waits_for_another_endpoint_is_not_said_to_be_sent(terminal: Terminal):
     terminal.show("run", WORK, stop=lambda seen: "Not sent yet" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     other = terminal.pipe("run", "Other work")
     assert other.returncode == 0
-    assert "left unsent" not in other.stderr
+    assert "did not send" not in other.stderr
 
 
 def test_a_prompt_that_went_to_a_wrong_address_is_sent_to_the_right_one(terminal: Terminal):
@@ -212,10 +218,10 @@ def test_ctrl_c_does_not_kill_what_python_is_tearing_down(terminal: Terminal):
 @pytest.mark.parametrize(
     "places",
     [
-        {"follow": ("cli/watch.py", 1), "App__hurry": ("agent_jobs/app.py", 1)},
-        {"follow": ("cli/watch.py", 2)},
-        {"follow": ("cli/watch.py", 1), "Interrupted__show": ("cli/interruption.py", 1)},
-        {"follow": ("cli/watch.py", 1), "shutdown": ("logging/__init__.py", 1)},
+        {"watch_until_done": ("cli/watch.py", 1), "App__hurry": ("agent_jobs/app.py", 1)},
+        {"watch_until_done": ("cli/watch.py", 2)},
+        {"watch_until_done": ("cli/watch.py", 1), "Interrupted__show": ("cli/interruption.py", 1)},
+        {"watch_until_done": ("cli/watch.py", 1), "shutdown": ("logging/__init__.py", 1)},
     ],
     ids=["closing", "before the loop turns", "reporting", "atexit"],
 )
@@ -223,7 +229,9 @@ def test_a_second_ctrl_c_ends_at_once_and_says_the_same(terminal: Terminal, plac
     ended = pressed(terminal, "run", scripted(WORK, {"duration_s": 3000}), **places)
     [job] = jobs_of(terminal)
     assert ended.returncode == 130
-    assert ended.stderr.splitlines()[-1].startswith(f"Interrupted. Left {job['job_id']}: it goes on upstream.")
+    assert ended.stderr.splitlines()[-1].startswith(
+        f"Interrupted. Stopped watching {job['job_id']}. It is still running at the provider."
+    )
     assert ended.stderr.count("Interrupted.") == 1
 
 

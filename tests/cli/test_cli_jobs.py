@@ -16,8 +16,7 @@ from hosts import scripted
 from processes import serving
 from terminals import KEY, Terminal
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 
 WORK = "Compare three caches"
 LONG = {"duration_s": 300}
@@ -209,10 +208,10 @@ def test_a_server_of_another_endpoint_watches_nothing_of_ours(terminal: Terminal
         server.initialize()
         server.call("agent_list")
         started = terminal.pipe("start", "--wait", WORK)
-        assert "Staying until its end" in started.stderr
+        assert "Waiting until it finishes" in started.stderr
         assert started.returncode == 0
         left = terminal.pipe("start", scripted("Other work", LONG))
-        assert "No process watches it" in left.stderr
+        assert "No process is watching it" in left.stderr
         assert left.returncode == 0
     assert {row["title"][:10]: row["status"] for row in listed(terminal)}[WORK[:10]] == "completed"
 
@@ -245,7 +244,7 @@ def test_start_does_not_leave_a_run_that_would_end_with_it(terminal: Terminal, u
             server.call("agent_list")
         started = terminal.pipe("start", *["--detach"] * (why != "watched"), scripted(WORK, script), **setting)
     assert started.returncode == 0, started.stderr
-    assert "This upstream has no background runs" in started.stderr
+    assert "This endpoint does not support background mode" in started.stderr
     assert "Watched by" not in started.stderr
     assert terminal.pipe("result", started.stdout.strip()).stdout == "Held.\n"
 
@@ -296,9 +295,12 @@ def test_an_empty_variable_of_a_shell_names_no_job(terminal: Terminal):
 
 
 def test_a_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Terminal):
-    assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; agent-jobs run makes one.\n")
+    assert terminal.pipe("show", "none").stderr.endswith("There are no jobs yet; `agent-jobs run` makes one.\n")
     running = terminal.pipe("start", "--detach", scripted(WORK, LONG)).stdout.strip()
-    assert ": agent-jobs watch it until it ends" in terminal.pipe("run", "More", "--previous", running).stderr
+    assert (
+        ": watch it with `agent-jobs watch` until it finishes"
+        in terminal.pipe("run", "More", "--previous", running).stderr
+    )
     as_json = json.loads(terminal.pipe("run", "More", "--previous", running, "--json").stdout)
     assert "agent_poll" in as_json["error"]["message"]
 
@@ -306,7 +308,7 @@ def test_a_refusal_names_commands_and_not_the_tools_of_a_model(terminal: Termina
 def test_a_batch_that_runs_nothing_is_told(terminal: Terminal):
     cancelled = terminal.pipe("cancel", "--batch", "nihgt")
     assert (cancelled.returncode, cancelled.stdout) == (0, "")
-    assert cancelled.stderr == "Nothing of batch 'nihgt' goes on.\n"
+    assert cancelled.stderr == "No jobs of batch 'nihgt' are running.\n"
 
 
 def test_start_tells_of_an_end_that_it_saw(terminal: Terminal):
@@ -326,12 +328,16 @@ def test_a_path_that_cannot_be_written_and_a_full_disk_are_told_in_a_sentence(te
     path = str(terminal.folder / "nowhere" / "result.md")
     refused = terminal.pipe("result", job["job_id"], "--out", path)
     assert refused.returncode == 1
-    assert refused.stderr == f"Error: {path} cannot be written or read (No such file or directory): name another.\n"
+    assert (
+        refused.stderr == f"Error: {path} cannot be read or written (No such file or directory). Name another file.\n"
+    )
     if Path("/dev/full").exists():
         with open("/dev/full", "w") as full:
             ran = run([*COMMAND, "list"], stdout=full, env=terminal.environment())
         assert ran.returncode == 1
-        assert ran.stderr == "Error: The output cannot be written or read (No space left on device): name another.\n"
+        assert (
+            ran.stderr == "Error: The output cannot be read or written (No space left on device). Name another file.\n"
+        )
 
 
 def test_the_root_folder_can_be_named_and_is_refused_in_a_sentence(terminal: Terminal):
@@ -408,12 +414,12 @@ def test_a_lost_response_is_adopted_and_collected(terminal: Terminal, upstream: 
     assert ran.returncode == 3
     assert "start_unconfirmed" in ran.stderr
     [job] = listed(terminal)
-    assert f"look for metadata job_id={job['job_id']} in the provider's dashboard" in ran.stderr
-    assert f"agent-jobs adopt {job['job_id'][:10]} RESPONSE_ID" in ran.stderr
+    assert f"metadata has job_id={job['job_id']} in the provider's dashboard" in ran.stderr
+    assert f"agent-jobs adopt {job['job_id']} RESPONSE_ID" in ran.stderr
     assert "RESPONSE_ID" in terminal.pipe("result", job["job_id"]).stderr
     watched = terminal.pipe("watch", job["job_id"]).stderr
     assert "RESPONSE_ID" in watched
-    assert "shows what it brought" not in watched
+    assert "Print the result with" not in watched
     [response] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
     for mistyped in (response["id"][:-1], ""):
         assert "Upstream knows no response" in terminal.pipe("adopt", job["job_id"], mistyped).stderr
@@ -438,7 +444,7 @@ def test_prune_asks_and_leaves_the_providers_copy(terminal: Terminal, upstream: 
     assert len(listed(terminal)) == 1
     assert terminal.pipe("prune", "--days", "1", "--yes").stdout == "0 jobs were deleted.\n"
     pruned = terminal.pipe("prune", "--days", "0", "--yes", OPENAI_API_KEY="")
-    assert pruned.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them too).\n"
+    assert pruned.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them, too).\n"
     assert listed(terminal) == []
     assert upstream.emulator.counters()["deletes"] == 0
 
@@ -478,7 +484,7 @@ def test_prune_keeps_a_result_until_it_was_read(
         terminal.pipe(unread, job["job_id"])
     terminal.pipe("result", job["job_id"], "--part", "meta")
     kept = terminal.pipe("prune", "--days", "0", "--yes", "--upstream").stdout
-    assert kept == "0 jobs were deleted. 1 was kept because nobody has read its result (--unread deletes it).\n"
+    assert kept == "0 jobs were deleted. 1 was kept because its result is unread (--unread deletes it).\n"
     assert terminal.pipe(reading[0], job["job_id"], *reading[1:]).stdout
     told = json.loads(terminal.pipe("prune", "--days", "0", "--yes", "--json").stdout)
     assert (told["forgotten"], told["kept_unread"]) == (1, 0)

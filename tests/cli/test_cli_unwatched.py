@@ -25,7 +25,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 MODEL = "emulated-priced"
 PRICES = f'[models."{MODEL}"]\ninput = 10\ncache_write = 10\noutput = 1\n'
@@ -263,7 +263,7 @@ def test_a_response_that_is_gone_is_said_to_be_and_expires_as_a_watcher_would_ha
     job_id = desk.leave(QUICK)
     forgotten = {"response_id": desk.response_of(job_id)["id"]}
     httpx2.post(f"{desk.upstream.url}/_emulator/forget", json=forgotten).raise_for_status()
-    assert "not being watched; upstream has not found it for 0 s" in desk.type("list").stdout
+    assert "not being watched; the provider has not found it for 0 s" in desk.type("list").stdout
     [row] = desk.read("list")["jobs"]
     assert row["status"] == "queued"
     desk.write("UPDATE turn SET missing = 3, missing_since = missing_since - 61")
@@ -309,9 +309,9 @@ def test_several_are_named_together(desk: Desk):
         desk.leave(LONG)
         desk.write("UPDATE job SET status = 'pending' WHERE id IN (SELECT job_id FROM turn WHERE looked_at IS NULL)")
     listed = desk.type("list", OPENAI_API_KEY=None).stdout
-    assert "2 jobs: not being watched; not sent yet. agent-jobs watch sends them." in listed
+    assert "2 jobs: not being watched; not sent yet. Send them with: agent-jobs watch" in listed
     assert re.search(
-        r"^3 jobs: not being watched; last seen 1\d s to 2 h ago\. agent-jobs watch collects", listed, re.M
+        r"^3 jobs: not being watched; last seen 1\d s to 2 h ago\. Collect them with: agent-jobs watch$", listed, re.M
     )
 
 

@@ -13,8 +13,7 @@ from hosts import scripted
 from processes import serving
 from terminals import KEY, Terminal
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 
 WORK = "Compare three caches and say in many words which of them is to be taken for what, and why"
 LONG = {"duration_s": 3000}
@@ -59,7 +58,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(terminal: Termi
     job_id = started(terminal, scripted(WORK, LONG))
     left = terminal.show("watch", job_id, stop=lambda seen: "in_progress" in seen)
     assert left.returncode == 130
-    assert f"agent-jobs watch {job_id[:10]} comes back" in left.text
+    assert f"Resume with: agent-jobs watch {job_id}" in left.text
     assert upstream.emulator.counters()["cancels"] == 0
     assert terminal.pipe("cancel", job_id).returncode == 0
     assert terminal.show("watch", job_id).returncode == 5
@@ -70,7 +69,8 @@ def test_ctrl_c_leaves_what_was_started_too(terminal: Terminal, command: list[st
     left = terminal.show(*command, scripted(WORK, LONG), stop=lambda seen: "in_progress" in seen)
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Left {job['job_id']}: it goes on upstream. agent-jobs watch {job['job_id'][:10]}" in left.text
+    resume = f"Resume with: agent-jobs watch {job['job_id']}"
+    assert f"Stopped watching {job['job_id']}. It is still running at the provider. {resume}" in left.text
     assert job["status"] == "in_progress"
 
 
@@ -80,8 +80,8 @@ def test_a_run_that_ends_with_its_command_is_not_said_to_go_on(terminal: Termina
     left = terminal.show(command, asked, stop=lambda seen: "in_progress" in seen, AGENT_JOBS_MODE="foreground")
     assert left.returncode == 130
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Left {job['job_id']}: it ends with this process.\n" in left.text
-    assert "Ctrl-C leaves it" not in left.text
+    assert f"Stopped watching {job['job_id']}. It stops with this process.\n" in left.text
+    assert "Ctrl-C stops waiting" not in left.text
     assert "interrupted: " in terminal.pipe("watch", job["job_id"]).stdout
 
 
@@ -91,11 +91,15 @@ def test_a_watcher_tells_what_ends_with_the_process_that_sent_it(terminal: Termi
         theirs = server.call("agent_start", prompt=scripted(WORK, LONG), wait_s=0)["job_id"]
         left = terminal.show("watch", theirs, stop=lambda seen: "in_progress" in seen)
         assert (
-            f"Left {theirs}: it ends with the process that sent it. agent-jobs watch {theirs[:10]} comes" in left.text
+            f"Stopped watching {theirs}. It stops with the process that sent it. Resume with: agent-jobs watch {theirs}"
+            in left.text
         )
         started(terminal, scripted("Other", LONG))
         left = terminal.show("watch", stop=lambda seen: seen.count("in_progress") >= 2)
-        assert "Left 2 jobs: they go on upstream, but for 1 that end with the process that sent them." in left.text
+        assert (
+            "Stopped watching 2 jobs. Still running at the provider: 1. Stopping with the process that sent them: 1."
+            in left.text
+        )
 
 
 def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
@@ -104,10 +108,10 @@ def test_what_is_not_sent_yet_is_not_said_to_go_on(terminal: Terminal):
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         left = terminal.show("run", WORK, stop=lambda seen: "pending" in seen, OPENAI_BASE_URL=nowhere)
     [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
-    assert f"Left {job['job_id']}: it is not sent yet. agent-jobs watch" in left.text
+    assert f"Stopped watching {job['job_id']}. It has not been sent yet. Resume with: agent-jobs watch" in left.text
     started(terminal, scripted("Other", LONG))
     left = terminal.show("watch", stop=lambda seen: "in_progress" in seen)
-    assert "Left 2 jobs: they go on upstream, but for 1 that are not sent yet." in left.text
+    assert "Stopped watching 2 jobs. Still running at the provider: 1. Not sent yet: 1." in left.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal that closes sends SIGHUP")
@@ -121,7 +125,7 @@ def test_a_terminal_that_closes_is_left_as_with_ctrl_c(terminal: Terminal, upstr
         process.send_signal(signal.SIGHUP)
         out, said = process.communicate(timeout=60)
     assert (process.returncode, out) == ((0, "Done.\n") if ignored else (130, ""))
-    assert ("it goes on upstream" in said) is not ignored
+    assert ("It is still running at the provider" in said) is not ignored
 
 
 def test_run_shows_progress_beside_its_answer(terminal: Terminal):
@@ -157,7 +161,7 @@ def test_watching_all_waits_for_all_and_the_worst_end_counts(terminal: Terminal)
     assert f"{good}  completed" in shown.text
     assert "No luck." in shown.text
     assert bad in shown.text
-    assert "Nothing goes on" in terminal.pipe("watch", "--all").stdout
+    assert "No jobs are running. `agent-jobs list` shows finished ones." in terminal.pipe("watch", "--all").stdout
 
 
 def test_more_jobs_than_lines_leave_room_for_those_that_go_on(terminal: Terminal):

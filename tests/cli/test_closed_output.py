@@ -61,7 +61,9 @@ def test_a_watch_that_nothing_reads_leaves_the_jobs_and_says_so(terminal: Termin
     job_id = terminal.pipe("start", scripted("Task", {"end": "never"})).stdout.strip()
     status, said = run_unread(terminal, "watch", "--json", job_id)
     assert status == 6
-    assert said.splitlines()[-1] == (f"Left {job_id}: it goes on upstream. agent-jobs watch {job_id[:10]} comes back.")
+    assert said.splitlines()[-1] == (
+        f"Stopped watching {job_id}. It is still running at the provider. Resume with: agent-jobs watch {job_id}"
+    )
 
 
 @pytest.mark.parametrize("arguments", [(), ("serve",)])

@@ -1,4 +1,4 @@
-"""`install` and `uninstall`: one entry in the right file of a host, and nothing else changed."""
+"""`install` and `uninstall` change one entry in the right file of a host, and nothing else."""
 
 import json
 import os
@@ -19,12 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs import __version__
-from agent_jobs.cli.install import masked
-from agent_jobs.cli.main import PRINTED, WRITTEN, cli
+from agent_jobs.cli.install import PRINTED, WRITTEN
+from agent_jobs.cli.install_report import mask_secrets
+from agent_jobs.cli.main import cli
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import launch
 from agent_jobs.install.config_file import locate, read, replace
-from agent_jobs.install.entry import entry_in, fragment, installed, uninstalled
+from agent_jobs.install.entry import entry_in, fragment, install_entry, remove_entry
 from agent_jobs.install.hosts import HOSTS, KEY_PATH, Launch, Machine
 
 UVX = Launch("/opt/bin/uvx", ("agent-jobs@0.1.0",))
@@ -35,7 +36,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person without any configuration, in a project of theirs."""
+    """Return the home folder of a user without any configuration, who works in a project folder."""
     for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "APPDATA", "LOCALAPPDATA", "COPILOT_HOME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home/project").mkdir(parents=True)
@@ -47,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(home: Path) -> Run:
     def run(*arguments: str, status: int = 0) -> Result:
-        # What a start of the written command shows is in test_install_trial.
+        # test_install_trial.py tests the start of the written command.
         quick = ["--no-check"] if arguments[0] == "install" else []
         result = CliRunner().invoke(cli, [*arguments, *quick])
         assert result.exit_code == status, (result.output, result.exception)
@@ -60,8 +61,8 @@ def machine(platform: str, home: Path, **environ: str) -> Machine:
     return Machine(platform, home, environ, home / "project")
 
 
-def folder_of(home: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below, what is in it and its mode."""
+def read_folder(home: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the content and the mode of every file below a folder."""
     return {
         str(path.relative_to(home)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
         for path in home.rglob("*")
@@ -87,7 +88,7 @@ def folder_of(home: Path) -> dict[str, tuple[bytes, int]]:
         *(("copilot-cli", platform, ".copilot/mcp-config.json") for platform in ("darwin", "win32", "linux")),
     ],
 )
-def test_each_host_has_its_file_on_each_system(home: Path, host: str, platform: str, file: str):
+def test_locate_finds_the_file_of_each_host_on_each_system(home: Path, host: str, platform: str, file: str):
     assert locate(HOSTS[host], machine(platform, home), "user") == home / file
 
 
@@ -103,14 +104,12 @@ def test_each_host_has_its_file_on_each_system(home: Path, host: str, platform: 
         ("copilot-cli", "linux", "COPILOT_HOME", "mcp-config.json"),
     ],
 )
-def test_a_folder_that_the_environment_names_goes_before_the_usual_one(
-    home: Path, host: str, platform: str, variable: str, file: str
-):
+def test_folder_variable_wins_over_the_default_folder(home: Path, host: str, platform: str, variable: str, file: str):
     moved = home / "moved"
     assert locate(HOSTS[host], machine(platform, home, **{variable: str(moved)}), "user") == moved / file
 
 
-def test_claude_desktop_as_a_windows_package_reads_the_folder_of_the_package(home: Path):
+def test_claude_desktop_as_windows_package_uses_the_package_folder(home: Path):
     desktop, here = HOSTS["claude-desktop"], machine("win32", home)
     packages = home / "AppData/Local/Packages"
     roaming = [packages / f"Claude_{name}/LocalCache/Roaming" for name in ("pzs8", "other")]
@@ -121,74 +120,74 @@ def test_claude_desktop_as_a_windows_package_reads_the_folder_of_the_package(hom
     with pytest.raises(ConfigError, match=r"Claude_other.*Claude_pzs8.*--print"):
         locate(desktop, here, "user")
     replace(read(found), "{}\n")
-    assert locate(desktop, here, "user") == found, "the one that is there is the one that is read"
+    assert locate(desktop, here, "user") == found, "the existing file is read"
 
 
 @pytest.mark.parametrize("host", [name for name in WRITTEN if HOSTS[name].project])
-def test_a_project_has_a_file_of_its_own(home: Path, run: Run, host: str):
+def test_project_scope_uses_the_project_file(home: Path, run: Run, host: str):
     run("install", host, "--scope", "project")
-    assert [Path(name).parts[0] for name in folder_of(home)] == ["project"]
-    assert list(folder_of(home / "project")) == [HOSTS[host].project]
+    assert [Path(name).parts[0] for name in read_folder(home)] == ["project"]
+    assert list(read_folder(home / "project")) == [HOSTS[host].project]
 
 
-def test_claude_desktop_has_none_for_a_project(run: Run):
+def test_claude_desktop_refuses_project_scope(run: Run):
     assert "no file for a project" in run("install", "claude-desktop", "--scope", "project", status=1).output
 
 
-def test_the_command_names_the_hosts_that_there_are():
+def test_command_lists_every_known_host():
     assert set(WRITTEN) == {name for name, host in HOSTS.items() if host.user}
     assert set(PRINTED) == {name for name, host in HOSTS.items() if not host.user}
 
 
 @pytest.mark.parametrize("host", WRITTEN)
-def test_installing_writes_one_entry_once_and_uninstalling_takes_it_out(home: Path, run: Run, host: str):
+def test_install_adds_one_entry_and_uninstall_removes_it(home: Path, run: Run, host: str):
     assert "Next:" in run("install", host).stdout
-    [(name, (content, mode))] = folder_of(home).items()
-    assert mode == 0o600, "what may hold a secret is its owner's"
+    [(name, (content, mode))] = read_folder(home).items()
+    assert mode == 0o600, "a file that may hold a secret is readable by its owner only"
     entry = entry_in(HOSTS[host], content.decode())
     assert entry is not None
     assert os.path.isabs(HOSTS[host].command_of(entry).command)
     assert "sk-" not in content.decode()
 
     assert run("install", host).stdout == f"Nothing to do in {home / name}.\n"
-    assert folder_of(home) == {name: (content, mode)}, "neither written nor backed up"
+    assert read_folder(home) == {name: (content, mode)}, "neither written nor backed up"
 
     run("uninstall", host)
-    after = folder_of(home)
+    after = read_folder(home)
     assert after.pop(f"{name}.bak-1") == (content, mode)
     assert entry_in(HOSTS[host], after[name][0].decode()) is None
     assert run("uninstall", host).stdout == f"Nothing to do in {home / name}.\n"
-    assert folder_of(home).keys() == {name, f"{name}.bak-1"}
+    assert read_folder(home).keys() == {name, f"{name}.bak-1"}
 
 
-def test_uninstalling_where_nothing_is_makes_nothing(home: Path, run: Run):
+def test_uninstall_creates_nothing_if_there_is_no_file(home: Path, run: Run):
     for host in WRITTEN:
         run("uninstall", host)
-    assert folder_of(home) == {}
+    assert read_folder(home) == {}
 
 
 @pytest.mark.parametrize("host", WRITTEN)
-def test_a_dry_run_shows_the_change_and_makes_none(home: Path, run: Run, host: str):
+def test_dry_run_shows_the_change_and_writes_nothing(home: Path, run: Run, host: str):
     shown = run("install", host, "--dry-run").stdout
-    assert folder_of(home) == {}
+    assert read_folder(home) == {}
     run("install", host)
-    [(_, (content, _))] = folder_of(home).items()
+    [(_, (content, _))] = read_folder(home).items()
     assert [line[1:] for line in shown.splitlines() if re.match(r"\+(?!\+\+)", line)] == content.decode().splitlines()
-    before = folder_of(home)
+    before = read_folder(home)
     assert "\n-" in run("uninstall", host, "--dry-run").stdout
-    assert folder_of(home) == before
+    assert read_folder(home) == before
 
 
-def test_a_variable_that_the_server_would_not_take_is_told_as_the_server_tells_it(home: Path, run: Run):
+def test_install_reports_variables_that_the_server_rejects(home: Path, run: Run):
     wrong = ("--env", "AGENT_JOBS_LOGLEVEL=x", "--env", "AGENT_JOBS_FOLLOW=all", "--env", "AGENT_JOBS_MODEL=gpt-x")
-    told = run("install", "cursor", *wrong).stdout
-    assert "Next: AGENT_JOBS_FOLLOW takes" in told
-    assert "Next: AGENT_JOBS_LOGLEVEL is no setting and changes nothing: did you mean AGENT_JOBS_LOG_LEVEL?" in told
-    assert "MODEL" not in told
+    output = run("install", "cursor", *wrong).stdout
+    assert "Next: AGENT_JOBS_FOLLOW accepts" in output
+    assert "Next: AGENT_JOBS_LOGLEVEL is no setting and changes nothing: did you mean AGENT_JOBS_LOG_LEVEL?" in output
+    assert "MODEL" not in output
     assert (home / ".cursor/mcp.json").exists()
 
 
-def test_json_says_what_was_done(home: Path, run: Run):
+def test_json_report_names_host_file_and_action(home: Path, run: Run):
     file = home / ".cursor/mcp.json"
     done = json.loads(run("install", "cursor", "--json").stdout)
     assert {name: done[name] for name in ("host", "file", "action")} == {
@@ -212,7 +211,7 @@ def test_json_says_what_was_done(home: Path, run: Run):
         (("install", "codex", "--print", "--env", "OPENAI_API_KEY=sk-secret"), "bad_request"),
     ],
 )
-def test_a_refusal_is_json_where_json_is_asked_for(home: Path, run: Run, arguments: tuple[str, ...], code: str):
+def test_refusal_is_json_with_json_flag(home: Path, run: Run, arguments: tuple[str, ...], code: str):
     replace(read(home / ".cursor/mcp.json"), "{")
     said = run(*arguments, status=1).stderr
     refused = run(*arguments, "--json", status=1)
@@ -222,19 +221,19 @@ def test_a_refusal_is_json_where_json_is_asked_for(home: Path, run: Run, argumen
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_every_host_s_entry_can_be_printed_and_only_its_own_are_written(home: Path, run: Run, host: str):
+def test_every_host_is_printed_and_only_writable_hosts_are_written(home: Path, run: Run, host: str):
     printed = run("install", host, "--print")
     assert HOSTS[host].where in printed.stderr
-    assert folder_of(home) == {}
+    assert read_folder(home) == {}
     if HOSTS[host].user is None:
         assert "--print" in run("install", host, status=1).output
     elif HOSTS[host].format != "yaml":
         run("install", host)
-        [(content, _)] = folder_of(home).values()
+        [(content, _)] = read_folder(home).values()
         assert content.decode() == printed.stdout
 
 
-def test_the_yaml_entry_says_what_its_host_reads():
+def test_yaml_entry_has_the_values_of_its_host():
     assert fragment(HOSTS["goose"], UVX, {"A": 'x: "y"'}) == (
         "extensions:\n"
         "  agent-jobs:\n"
@@ -256,18 +255,18 @@ READ = {tool: {"approval_mode": "approve"} for tool in ("agent_poll", "agent_res
 START = {"agent_start": {"approval_mode": "approve"}}
 
 
-def codex_entry(home: Path) -> dict[str, Any]:
+def read_codex_entry(home: Path) -> dict[str, Any]:
     return tomllib.loads((home / ".codex/config.toml").read_text())["mcp_servers"]["agent-jobs"]
 
 
-def test_codex_need_not_ask_for_tools_that_read_and_for_agent_start_once_it_is_approved(home: Path, run: Run):
+def test_codex_entry_approves_reading_tools_and_agent_start_with_approve(home: Path, run: Run):
     said = run("install", "codex").stdout
-    assert codex_entry(home)["tools"] == READ
+    assert read_codex_entry(home)["tools"] == READ
     assert "run this again with --approve" in said
     assert "mcp_optional_startup_grace_ms = 5000" in said
     assert "--approve" not in run("install", "codex", "--approve").stdout
-    assert codex_entry(home)["tools"] == READ | START
-    assert run("install", "codex").stdout.startswith("Nothing to do"), "an approval is not taken back"
+    assert read_codex_entry(home)["tools"] == READ | START
+    assert run("install", "codex").stdout.startswith("Nothing to do"), "an approval is not removed"
     assert "agent_start" in run("install", "codex", "--print", "--approve").stdout
 
 
@@ -287,8 +286,8 @@ def test_codex_need_not_ask_for_tools_that_read_and_for_agent_start_once_it_is_a
         ),
     ],
 )
-def test_an_approval_goes_beside_what_a_person_decided(before: str, tools: dict[str, Any]):
-    text = installed(HOSTS["codex"], before, UVX, {}, approve=True)
+def test_approval_keeps_the_user_s_own_settings(before: str, tools: dict[str, Any]):
+    text = install_entry(HOSTS["codex"], before, UVX, {}, approve=True)
     entry = entry_in(HOSTS["codex"], text)
     assert entry is not None
     assert entry["tools"] == tools
@@ -297,16 +296,22 @@ def test_an_approval_goes_beside_what_a_person_decided(before: str, tools: dict[
 
 @pytest.mark.parametrize("host", [name for name in HOSTS if name != "codex"])
 def test_a_host_that_keeps_its_approvals_elsewhere_takes_none(run: Run, host: str):
-    assert "leave --approve out" in run("install", host, "--print", "--approve", status=1).output
+    assert "Leave --approve out" in run("install", host, "--print", "--approve", status=1).output
 
 
-def test_claude_code_loads_the_tools_at_once_unless_a_person_decided_otherwise(home: Path, run: Run):
-    run("install", "claude-code")
-    file = home / ".claude.json"
-    assert json.loads(file.read_text())["mcpServers"]["agent-jobs"]["alwaysLoad"] is True
-    file.write_text(file.read_text().replace('"alwaysLoad": true', '"alwaysLoad": false'))
-    run("install", "claude-code")
-    assert json.loads(file.read_text())["mcpServers"]["agent-jobs"]["alwaysLoad"] is False
+@pytest.mark.parametrize(
+    ("host", "file", "key"),
+    [("claude-code", ".claude.json", "alwaysLoad"), ("qwen", ".qwen/settings.json", "alwaysLoadTools")],
+)
+def test_host_with_a_tool_search_loads_tools_at_once_unless_the_user_changed_it(
+    home: Path, run: Run, host: str, file: str, key: str
+):
+    run("install", host)
+    path = home / file
+    assert json.loads(path.read_text())["mcpServers"]["agent-jobs"][key] is True
+    path.write_text(path.read_text().replace(f'"{key}": true', f'"{key}": false'))
+    run("install", host)
+    assert json.loads(path.read_text())["mcpServers"]["agent-jobs"][key] is False
 
 
 @pytest.mark.parametrize(
@@ -316,19 +321,19 @@ def test_claude_code_loads_the_tools_at_once_unless_a_person_decided_otherwise(h
                       "environment": {"OPENAI_API_KEY": "{env:OPENAI_API_KEY}", "A": "b"}}),
         ("kilo", {"type": "local", "command": ["/opt/bin/uvx", "agent-jobs@0.1.0"], "enabled": True,
                   "environment": {"OPENAI_API_KEY": "{env:OPENAI_API_KEY}", "A": "b"}}),
-        ("qwen", {"command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"],
+        ("qwen", {"command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"], "alwaysLoadTools": True,
                   "env": {"OPENAI_API_KEY": "$OPENAI_API_KEY", "A": "b"}}),
         ("copilot-cli", {"type": "local", "command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"], "tools": ["*"],
                          "env": {"AGENT_JOBS_API_KEY_FILE": KEY_PATH, "A": "b"}}),
     ],
 )  # fmt: skip
-def test_the_entry_has_the_form_that_its_host_reads(host: str, entry: dict[str, Any]):
-    text = installed(HOSTS[host], "", UVX, {"A": "b"})
+def test_entry_has_the_form_of_its_host(host: str, entry: dict[str, Any]):
+    text = install_entry(HOSTS[host], "", UVX, {"A": "b"})
     assert entry_in(HOSTS[host], text) == entry
     assert HOSTS[host].command_of(entry) == UVX
 
 
-def test_the_entry_of_a_list_has_its_name_in_it():
+def test_listed_entry_has_its_name():
     assert fragment(HOSTS["continue"], UVX, {}) == (
         "mcpServers:\n"
         '  - name: "agent-jobs"\n'
@@ -340,7 +345,7 @@ def test_the_entry_of_a_list_has_its_name_in_it():
 
 
 @pytest.mark.parametrize(("host", "name"), [("opencode", "opencode.jsonc"), ("kilo", "kilo.json")])
-def test_a_file_that_is_there_under_its_other_name_is_the_one(home: Path, run: Run, host: str, name: str):
+def test_existing_file_with_the_other_name_is_used(home: Path, run: Run, host: str, name: str):
     file = home / ".config" / host / name
     replace(read(file), '{\n  // mine\n  "theme": "dark"\n}\n')
     run("install", host)
@@ -350,7 +355,7 @@ def test_a_file_that_is_there_under_its_other_name_is_the_one(home: Path, run: R
 
 
 @pytest.mark.parametrize("host", ["opencode", "qwen"])
-def test_a_reference_that_the_host_fills_in_may_be_passed(run: Run, host: str):
+def test_key_reference_of_the_host_is_accepted(run: Run, host: str):
     reference = HOSTS[host].secret
     assert str(reference) in run("install", host, "--print", "--env", f"OPENAI_API_KEY={reference}").stdout
 
@@ -359,61 +364,61 @@ def test_a_reference_that_the_host_fills_in_may_be_passed(run: Run, host: str):
 
 
 @pytest.mark.parametrize("host", ["claude-code", "cursor", "vscode", "codex"])
-def test_a_host_with_a_way_of_its_own_is_never_given_the_key_to_write_down(home: Path, run: Run, host: str):
+def test_key_is_refused_for_hosts_that_hand_it_over(home: Path, run: Run, host: str):
     for arguments in ([], ["--dry-run"], ["--print"]):
         refused = run("install", host, "--env", "OPENAI_API_KEY=sk-secret", *arguments, status=1).output
         assert "AGENT_JOBS_API_KEY_FILE" in refused
         assert "sk-secret" not in refused
-    assert folder_of(home) == {}
+    assert read_folder(home) == {}
 
 
-def test_a_host_without_one_is_given_a_path_and_the_key_only_when_it_is_passed(home: Path, run: Run):
+def test_other_hosts_get_a_key_file_or_the_passed_key(home: Path, run: Run):
     file = home / ".config/Claude/claude_desktop_config.json"
-    told = run("install", "claude-desktop").stdout
-    assert f"Write your OpenAI key into {KEY_PATH}" in told
-    assert "cannot be read" not in told, "a step to come is no mistake"
+    output = run("install", "claude-desktop").stdout
+    assert f"Write your OpenAI key into {KEY_PATH}" in output
+    assert "cannot be read" not in output, "a later step is no mistake"
     assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"AGENT_JOBS_API_KEY_FILE": KEY_PATH}  # pyright: ignore[reportOptionalSubscript]
     dry = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret", "--dry-run").stdout
     assert "sk-secret" not in dry
     assert '+        "OPENAI_API_KEY": "********"' in dry
-    told = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret").stdout
-    assert "sk-secret" not in told
+    output = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret").stdout
+    assert "sk-secret" not in output
     assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"OPENAI_API_KEY": "sk-secret"}  # pyright: ignore[reportOptionalSubscript]
 
 
-def test_a_key_file_that_is_there_is_not_asked_for(home: Path, run: Run):
+def test_existing_key_file_needs_no_step(home: Path, run: Run):
     key = home / KEY_PATH.removeprefix("~/")
     key.parent.mkdir(parents=True)
     key.write_text("sk-secret\n")
     assert "Write your OpenAI key" not in run("install", "claude-desktop").stdout
 
 
-def test_a_key_file_of_one_s_own_that_is_not_there_is_told(run: Run):
-    told = run("install", "claude-desktop", "--env", "AGENT_JOBS_API_KEY_FILE=/elsewhere/key").stdout
-    assert "Next: AGENT_JOBS_API_KEY_FILE names /elsewhere/key, which cannot be read" in told
+def test_missing_key_file_of_the_user_is_reported(run: Run):
+    output = run("install", "claude-desktop", "--env", "AGENT_JOBS_API_KEY_FILE=/elsewhere/key").stdout
+    assert "Next: AGENT_JOBS_API_KEY_FILE names /elsewhere/key, which cannot be read" in output
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_key_file_takes_the_place_of_the_host_s_way(host: str):
-    text = "" if HOSTS[host].format == "yaml" else installed(HOSTS[host], "", UVX, {})
+def test_key_file_replaces_the_host_s_reference(host: str):
+    text = "" if HOSTS[host].format == "yaml" else install_entry(HOSTS[host], "", UVX, {})
     passed = {"AGENT_JOBS_API_KEY_FILE": "/run/secrets/openai"}
     for before in ("", text):
         if HOSTS[host].format == "yaml":
             after = fragment(HOSTS[host], UVX, passed)
         else:
-            after = installed(HOSTS[host], before, UVX, passed)
+            after = install_entry(HOSTS[host], before, UVX, passed)
         assert "/run/secrets/openai" in after
         assert "OPENAI_API_KEY" not in after
-        assert "promptString" not in after, "nobody is asked for what is not needed"
+        assert "promptString" not in after, "VS Code does not ask for a key that is not needed"
 
 
-def test_what_a_person_set_in_our_entry_stays_and_the_command_is_ours():
+def test_install_keeps_the_user_s_values_and_updates_the_command():
     mine = {
         "command": "uvx", "args": ["agent-jobs@0.0.1"], "disabled": True,
         "env": {"OPENAI_API_KEY": "sk-mine", "AGENT_JOBS_MODEL": "m"},
     }  # fmt: skip
     text = json.dumps({"mcpServers": {"agent-jobs": mine}})
-    after = json.loads(installed(HOSTS["cursor"], text, UVX, {"AGENT_JOBS_MODEL": "n"}))
+    after = json.loads(install_entry(HOSTS["cursor"], text, UVX, {"AGENT_JOBS_MODEL": "n"}))
     assert after["mcpServers"]["agent-jobs"] == {
         "command": UVX.command, "args": list(UVX.args), "disabled": True,
         "env": {"OPENAI_API_KEY": "sk-mine", "AGENT_JOBS_MODEL": "n"},
@@ -421,11 +426,11 @@ def test_what_a_person_set_in_our_entry_stays_and_the_command_is_ours():
 
 
 @pytest.mark.parametrize("pair", ["A", "=1", "1A=1", "A-B=1", ""])
-def test_a_variable_is_name_and_value(run: Run, pair: str):
+def test_env_option_requires_name_and_value(run: Run, pair: str):
     assert "NAME=VALUE" in run("install", "cursor", "--env", pair, status=2).output
 
 
-def test_secrets_of_others_are_not_shown_either(home: Path, run: Run):
+def test_diff_masks_secrets_of_other_servers(home: Path, run: Run):
     secrets = {
         "GITHUB_TOKEN": "secret-1", "api_key": "secret-2", "Authorization": "Bearer secret-3",
         "x": "sk-secret-4-abcdefg", "CHAT_WEBHOOK": "https://hooks.example/services/secret-8",
@@ -440,13 +445,13 @@ def test_secrets_of_others_are_not_shown_either(home: Path, run: Run):
 
 @pytest.mark.parametrize("text", ['"A_KEY": "${A_KEY}"', 'TOKEN = "$TOKEN"', '"AGENT_JOBS_API_KEY_FILE": "~/key"'])
 def test_references_and_paths_are_no_secrets(text: str):
-    assert masked(text) == text
+    assert mask_secrets(text) == text
 
 
 # --- the file ---
 
 
-def test_mode_link_and_line_ends_stay_and_no_byte_order_mark(home: Path, run: Run):
+def test_install_keeps_mode_link_and_line_ends_and_drops_the_byte_order_mark(home: Path, run: Run):
     real = home / "dotfiles/cursor.json"
     text = '\ufeff{\r\n\t"theme": "caf\u00e9",\r\n\t"mcpServers": {\r\n\t\t"other": {"command": "x"}\r\n\t}\r\n}\r\n'
     replace(read(real), text)
@@ -468,7 +473,7 @@ def test_mode_link_and_line_ends_stay_and_no_byte_order_mark(home: Path, run: Ru
     ]  # fmt: skip
 
 
-def test_a_link_to_what_is_not_there_yet_is_followed(home: Path, run: Run):
+def test_link_to_a_missing_file_is_followed(home: Path, run: Run):
     (home / ".cursor").mkdir()
     (home / ".cursor/mcp.json").symlink_to(home / "dotfiles/cursor.json")
     run("install", "cursor")
@@ -477,7 +482,7 @@ def test_a_link_to_what_is_not_there_yet_is_followed(home: Path, run: Run):
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"{}", b"\xef\xbb\xbf"])
-def test_an_empty_file_is_as_good_as_none(home: Path, run: Run, content: bytes):
+def test_empty_file_counts_as_missing(home: Path, run: Run, content: bytes):
     file = home / ".cursor/mcp.json"
     file.parent.mkdir()
     file.write_bytes(content)
@@ -502,39 +507,39 @@ def test_an_empty_file_is_as_good_as_none(home: Path, run: Run, content: bytes):
         )),
     ],
 )  # fmt: skip
-def test_a_file_that_is_broken_gets_one_sentence_and_is_left_alone(home: Path, run: Run, host: str, content: bytes):
+def test_broken_file_is_refused_in_one_line_and_stays_unchanged(home: Path, run: Run, host: str, content: bytes):
     file = locate(HOSTS[host], machine(sys.platform, home), "user")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-    before = folder_of(home)
+    before = read_folder(home)
     said = run("install", host, status=1)
     assert said.stdout == ""
     assert said.stderr.count("\n") == 1
     assert str(file) in said.stderr
-    assert folder_of(home) == before
+    assert read_folder(home) == before
 
 
-def test_a_folder_that_takes_no_files_gets_one_sentence(home: Path, run: Run):
+def test_read_only_folder_is_refused_in_one_line(home: Path, run: Run):
     (home / ".cursor").symlink_to("/proc/self/fd")
     said = run("install", "cursor", status=1).stderr
     assert "cannot be written" in said
     assert said.count("\n") == 1
 
 
-def test_a_path_on_the_way_that_is_a_file_gets_one_sentence(home: Path, run: Run):
+def test_file_in_place_of_a_folder_is_refused_in_one_line(home: Path, run: Run):
     (home / ".cursor").write_text("x")
     assert run("install", "cursor", status=1).stderr.count("\n") == 1
     assert (home / ".cursor").read_text() == "x"
 
 
-def test_a_file_that_changed_since_it_was_read_is_not_overwritten(tmp_path: Path):
+def test_replace_refuses_a_file_that_changed_since_it_was_read(tmp_path: Path):
     file = tmp_path / "mcp.json"
     file.write_text("{}")
     before = read(file)
     file.write_text('{"new": 1}')
-    with pytest.raises(ConfigError, match="try again"):
+    with pytest.raises(ConfigError, match="changed by another program"):
         replace(before, '{"ours": 1}')
-    assert folder_of(tmp_path).keys() == {"mcp.json"}, "no backup either, which may hold a secret"
+    assert read_folder(tmp_path).keys() == {"mcp.json"}, "no backup either, which may hold a secret"
     assert file.read_text() == '{"new": 1}'
 
 
@@ -559,16 +564,16 @@ COMMENTED = """\
 """
 
 
-def test_comments_and_commas_of_a_person_stay_to_the_byte():
+def test_install_keeps_comments_and_commas_of_json():
     vscode = HOSTS["vscode"]
-    with_ours = installed(vscode, COMMENTED, UVX, {})
+    with_ours = install_entry(vscode, COMMENTED, UVX, {})
     kept = iter(with_ours.splitlines())
     assert all(
         line.rstrip(",") in (each.rstrip(",") for each in kept) for line in COMMENTED.splitlines() if "asks" not in line
     )
     assert "// asks" in with_ours
-    assert installed(vscode, with_ours, UVX, {}) == with_ours
-    assert uninstalled(vscode, with_ours) == COMMENTED
+    assert install_entry(vscode, with_ours, UVX, {}) == with_ours
+    assert remove_entry(vscode, with_ours) == COMMENTED
 
 
 @pytest.mark.parametrize(
@@ -584,18 +589,18 @@ def test_comments_and_commas_of_a_person_stay_to_the_byte():
         '{"mcpServers": {"a": "\\ud800 \\"agent-jobs\\" // \\u0041", "n": 1e5, "d": 1, "d": 2}}',
     ],
 )
-def test_install_and_uninstall_give_the_same_text_whatever_its_layout(text: str):
-    with_ours = installed(HOSTS["cursor"], text, UVX, {})
+def test_uninstall_restores_json_of_any_layout(text: str):
+    with_ours = install_entry(HOSTS["cursor"], text, UVX, {})
     assert entry_in(HOSTS["cursor"], with_ours)
-    assert uninstalled(HOSTS["cursor"], with_ours) == text
+    assert remove_entry(HOSTS["cursor"], with_ours) == text
 
 
-def test_of_two_entries_of_one_name_the_last_counts_as_it_does_for_hosts():
+def test_last_of_two_equal_keys_is_changed():
     text = '{"mcpServers": {"agent-jobs": {"a": 1}, "agent-jobs": {"b": 2}}}'
-    with_ours = installed(HOSTS["cursor"], text, UVX, {})
+    with_ours = install_entry(HOSTS["cursor"], text, UVX, {})
     assert json.loads(with_ours)["mcpServers"]["agent-jobs"]["b"] == 2
     with pytest.raises(ConfigError, match="by hand"):
-        uninstalled(HOSTS["cursor"], with_ours)
+        remove_entry(HOSTS["cursor"], with_ours)
 
 
 CODEX = """\
@@ -616,8 +621,8 @@ model = "y"
 """
 
 
-def test_toml_keeps_its_comments_and_order_to_the_byte():
-    with_ours = installed(HOSTS["codex"], CODEX, UVX, {})
+def test_install_keeps_comments_and_order_of_toml():
+    with_ours = install_entry(HOSTS["codex"], CODEX, UVX, {})
     assert [line for line in with_ours.splitlines() if line] == [
         *[line for line in CODEX.splitlines() if line][:9],
         "[mcp_servers.agent-jobs]",
@@ -632,7 +637,7 @@ def test_toml_keeps_its_comments_and_order_to_the_byte():
         "[profiles.deep]",
         'model = "y"',
     ]
-    assert uninstalled(HOSTS["codex"], with_ours) == CODEX
+    assert remove_entry(HOSTS["codex"], with_ours) == CODEX
 
 
 @pytest.mark.parametrize(
@@ -648,14 +653,14 @@ def test_toml_keeps_its_comments_and_order_to_the_byte():
         'command = "x"',
     ],
 )
-def test_toml_of_any_layout_keeps_what_it_says(text: str):
+def test_toml_of_any_layout_keeps_its_values(text: str):
     codex = HOSTS["codex"]
-    with_ours = installed(codex, text, UVX, {"A": "b"})
+    with_ours = install_entry(codex, text, UVX, {"A": "b"})
     entry = entry_in(codex, with_ours)
     assert entry is not None
     assert entry["env"] == {"A": "b"}
-    assert installed(codex, with_ours, UVX, {}) == with_ours
-    assert plain(tomllib.loads(uninstalled(codex, with_ours))) == plain(tomllib.loads(text))
+    assert install_entry(codex, with_ours, UVX, {}) == with_ours
+    assert drop_empty_servers(tomllib.loads(remove_entry(codex, with_ours))) == drop_empty_servers(tomllib.loads(text))
 
 
 OURS = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n[mcp_servers.agent-jobs.env] # mine\nA = """\n# "b"\n[c]"""\n'
@@ -671,11 +676,11 @@ OURS = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n[mcp_servers.agent-jobs.env] 
     ],
 )
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-def test_comments_below_our_toml_table_outlive_it(before: str, after: str, line_end: str):
+def test_comments_below_our_toml_table_survive_uninstall(before: str, after: str, line_end: str):
     before, ours, after = (text.replace("\n", line_end) for text in (before, OURS, after))
     codex = HOSTS["codex"]
-    assert uninstalled(codex, before + ours + after) == before + after
-    changed = installed(codex, before + ours + after, UVX, {"NEW": "1"})
+    assert remove_entry(codex, before + ours + after) == before + after
+    changed = install_entry(codex, before + ours + after, UVX, {"NEW": "1"})
     assert changed.startswith(before)
     assert changed.endswith(f'NEW = "1"{line_end}{after}')
 
@@ -691,23 +696,23 @@ def test_comments_below_our_toml_table_outlive_it(before: str, after: str, line_
         ("# nothing but this\n", "\n"),
     ],
 )
-def test_a_new_toml_table_goes_between_no_comment_and_what_it_speaks_of(before: str, after: str):
+def test_new_toml_table_does_not_separate_a_comment_from_its_table(before: str, after: str):
     codex = HOSTS["codex"]
-    with_ours = installed(codex, before + after, UVX, {})
+    with_ours = install_entry(codex, before + after, UVX, {})
     assert with_ours == f"{before}\n{fragment(codex, UVX, {})}{after}"
-    assert uninstalled(codex, with_ours) == before + after
+    assert remove_entry(codex, with_ours) == before + after
 
 
-def test_what_would_cost_a_comment_its_place_is_refused():
+def test_change_that_would_move_a_comment_is_refused():
     codex = HOSTS["codex"]
     apart = '[mcp_servers.agent-jobs]\ncommand = "x"\n\n# theirs\n[b]\nc = 1\n\n[mcp_servers.agent-jobs.env]\nA = "1"\n'
-    for change in (lambda: uninstalled(codex, apart), lambda: installed(codex, apart, UVX, {"A": "2"})):
+    for change in (lambda: remove_entry(codex, apart), lambda: install_entry(codex, apart, UVX, {"A": "2"})):
         with pytest.raises(ConfigError, match="by hand"):
             change()
 
 
-def plain(document: dict[str, Any]) -> str:
-    """What a document says but for the table of servers, if that is empty."""
+def drop_empty_servers(document: dict[str, Any]) -> str:
+    """Return the values of a document, without an empty table of servers."""
     return repr({key: value for key, value in document.items() if key != "mcp_servers" or value})
 
 
@@ -723,7 +728,9 @@ INPUTS = st.lists(
 
 
 @given(st.sampled_from(JSON_HOSTS), st.data(), st.sampled_from([None, 1, 2, "\t"]), st.booleans())
-def test_any_json_object_survives(host: str, data: st.DataObject, indent: int | str | None, ascii_only: bool):
+def test_any_json_object_survives_install_and_uninstall(
+    host: str, data: st.DataObject, indent: int | str | None, ascii_only: bool
+):
     [container] = HOSTS[host].keys
     document = data.draw(st.dictionaries(NAMES, VALUES, max_size=4))
     for name, strategy in {container: ENTRIES, "inputs": INPUTS}.items():
@@ -731,30 +738,30 @@ def test_any_json_object_survives(host: str, data: st.DataObject, indent: int | 
         if data.draw(st.booleans()):
             document[name] = data.draw(strategy)
     text = json.dumps(document, indent=indent, ensure_ascii=ascii_only)
-    with_ours = installed(HOSTS[host], text, UVX, {})
+    with_ours = install_entry(HOSTS[host], text, UVX, {})
     assert entry_in(HOSTS[host], with_ours) is not None
-    assert installed(HOSTS[host], with_ours, UVX, {}) == with_ours
-    without = uninstalled(HOSTS[host], with_ours)
+    assert install_entry(HOSTS[host], with_ours, UVX, {}) == with_ours
+    without = remove_entry(HOSTS[host], with_ours)
     empty: dict[str, Any] = {container: {}}
     if host == "vscode":
         empty["inputs"] = []
     assert json.loads(without) == empty | document
     if empty.keys() <= document.keys() and (indent is None or all(document[name] for name in empty)):
-        assert without == text, "not a byte of what was there changed"
+        assert without == text, "every other byte stays"
 
 
 TRIVIA = st.lists(st.sampled_from([" ", "\n", "\r\n", "\t", "// c\n", "/* c */", "/*\n c */"]), max_size=2).map("".join)
 
 
 @given(st.sampled_from(JSON_HOSTS), st.data())
-def test_comments_survive_wherever_they_stand(host: str, data: st.DataObject):
+def test_comments_in_any_place_survive_install_and_uninstall(host: str, data: st.DataObject):
     [container] = HOSTS[host].keys
     document = {"a": 1, container: data.draw(st.sampled_from([{}, {"x": {"command": "y"}}, {"x": [1], "y": "// no"}]))}
     tokens = re.findall(r'"[^"]*"|[\w.]+|[{}\[\]:,]', json.dumps(document))
     text = "".join(data.draw(TRIVIA) + token for token in tokens) + data.draw(TRIVIA)
-    with_ours = installed(HOSTS[host], text, UVX, {})
+    with_ours = install_entry(HOSTS[host], text, UVX, {})
     assert entry_in(HOSTS[host], with_ours) is not None
-    without = uninstalled(HOSTS[host], with_ours)
+    without = remove_entry(HOSTS[host], with_ours)
     assert entry_in(HOSTS[host], without) is None
     comments = re.compile(r"// c|/\*\s*c \*/")
     assert comments.findall(with_ours) == comments.findall(without) == comments.findall(text)
@@ -774,7 +781,9 @@ TOML_VALUES = st.recursive(
     st.dictionaries(TOML_NAMES, TOML_VALUES, max_size=3),
     st.data(),
 )
-def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str, Any], data: st.DataObject):
+def test_any_toml_document_survives_install_and_uninstall(
+    document: dict[str, Any], servers: dict[str, Any], data: st.DataObject
+):
     servers.pop("agent-jobs", None)
     if servers:
         document["mcp_servers"] = servers
@@ -785,15 +794,15 @@ def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str,
     said = tomllib.loads(text)
     codex = HOSTS["codex"]
     try:
-        with_ours = installed(codex, text, UVX, {})
+        with_ours = install_entry(codex, text, UVX, {})
     except ConfigError as refusal:
-        assert "by hand" in str(refusal), "what cannot be changed safely is refused, not damaged"
+        assert "by hand" in str(refusal), "a layout that cannot be changed safely is refused"
         return
     assert entry_in(codex, with_ours) is not None
-    assert installed(codex, with_ours, UVX, {}) == with_ours
-    without = uninstalled(codex, with_ours)
-    assert plain(tomllib.loads(without)) == plain(said)
-    assert without == text, "not a byte of what was there changed"
+    assert install_entry(codex, with_ours, UVX, {}) == with_ours
+    without = remove_entry(codex, with_ours)
+    assert drop_empty_servers(tomllib.loads(without)) == drop_empty_servers(said)
+    assert without == text, "every other byte stays"
     headed = re.compile(r"# c\n\[.*")
     assert headed.findall(with_ours) == headed.findall(text), "a comment stays above its header"
 
@@ -801,7 +810,7 @@ def test_any_toml_document_survives(document: dict[str, Any], servers: dict[str,
 # --- the command of the entry ---
 
 
-def test_the_entry_starts_uvx_by_its_absolute_path(tmp_path: Path):
+def test_launch_names_uvx_by_its_absolute_path(tmp_path: Path):
     for folder in (".local/bin", "bin", "uv"):
         tool = tmp_path / folder / "uvx"
         tool.parent.mkdir(parents=True)
@@ -815,21 +824,21 @@ def test_the_entry_starts_uvx_by_its_absolute_path(tmp_path: Path):
     assert launch(machine("win32", tmp_path, PATH="")) == Launch(sys.executable, ("-m", "agent_jobs"))
 
 
-def test_a_version_from_the_package_index_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_launch_pins_a_version_from_pypi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "uvx").write_text("")
     (tmp_path / "uvx").chmod(0o755)
-    monkeypatch.setattr("agent_jobs.install.command._source", lambda: None)
+    monkeypatch.setattr("agent_jobs.install.command._find_source", lambda: None)
     assert launch(machine("linux", tmp_path, PATH=str(tmp_path))).args == (f"agent-jobs@{__version__}",)
 
 
-def test_an_env_file_counts_for_every_command(home: Path, tmp_path: Path):
+def test_env_file_applies_to_every_command(home: Path, tmp_path: Path):
     file = tmp_path / "my.env"
     file.write_text(f"CODEX_HOME={tmp_path / 'codex'}\n")
     command = [sys.executable, "-m", "agent_jobs", "--env-file"]
     done = subprocess.run([*command, file, "install", "codex"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "codex/config.toml").is_file()
-    assert folder_of(home) == {}
+    assert read_folder(home) == {}
     gone = subprocess.run(
         [*command, tmp_path / "gone", "install", "codex"], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What the written entry starts: a permanent program, installed by uv or pipx and taken out again.
+"""The written entry starts a permanent program, which uv or pipx installs and removes.
 
 The installers are scripts: what they do with the package index is theirs, and tests need no network.
 """
@@ -42,12 +42,12 @@ esac
 
 @dataclass(frozen=True)
 class Tools:
-    """A person who runs agent-jobs from a temporary environment, and the installers they have."""
+    """A user who runs agent-jobs from a temporary environment, and the user's installers."""
 
     home: Path
     folder: Path
 
-    def have(self, *names: str) -> None:
+    def add_installers(self, *names: str) -> None:
         for name in names:
             file = self.folder / name
             file.write_text("#!/bin/sh\n" if name == "uvx" else INSTALLER.format(folder=self.folder, program=PROGRAM))
@@ -58,13 +58,13 @@ class Tools:
         return self.folder / "programs/agent-jobs"
 
     @property
-    def changes(self) -> list[str]:
-        """What was installed and removed, in order."""
+    def list_changes(self) -> list[str]:
+        """Return the installations and removals, in order."""
         log = self.folder / "log"
         lines = log.read_text().splitlines() if log.exists() else []
         return [line for line in lines if "install" in line]
 
-    def installed_before(self, version: str) -> None:
+    def install_version_before(self, version: str) -> None:
         self.program.parent.mkdir()
         self.program.write_text(PROGRAM.replace("\\n", "\n") % version)
         self.program.chmod(0o755)
@@ -76,7 +76,7 @@ class Tools:
         assert result.exit_code == status, (result.output, result.exception)
         return result
 
-    def started_by(self, host: str) -> Launch:
+    def read_launch(self, host: str) -> Launch:
         machine = Machine("linux", self.home, {}, self.home)
         entry = entry_in(HOSTS[host], locate(HOSTS[host], machine, "user").read_text())
         assert entry is not None
@@ -95,7 +95,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     monkeypatch.setenv("HOME", str(tools.home))
     monkeypatch.setenv("PATH", f"{tools.folder}:/usr/bin:/bin")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "cache/uv/archive-v0/abc"))
-    monkeypatch.setattr("agent_jobs.install.command._source", lambda: None)
+    monkeypatch.setattr("agent_jobs.install.command._find_source", lambda: None)
     monkeypatch.setattr("agent_jobs.install.command.UVX_FOLDERS", ())
     return tools
 
@@ -108,89 +108,87 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
         (("uv", "uvx", "pipx"), f"uv tool install {PINNED} --offline", "uv tool uninstall agent-jobs"),
     ],
 )
-def test_the_program_is_installed_for_good_and_goes_with_the_last_entry(
+def test_program_is_installed_and_removed_with_its_last_entry(
     tools: Tools, names: tuple[str, ...], command: str, undone: str
 ):
-    tools.have(*names)
+    tools.add_installers(*names)
     said = tools.run("install", "codex").stdout
-    assert tools.changes == [command]
+    assert tools.list_changes == [command]
     assert f"is installed at {tools.program} ({command.removesuffix(' --offline')})." in said
-    assert tools.started_by("codex") == Launch(str(tools.program), ())
+    assert tools.read_launch("codex") == Launch(str(tools.program), ())
     assert tools.run("install", "codex").stdout.startswith("Nothing to do")
     assert "is installed" not in tools.run("install", "cursor").output
-    assert f"stays, since {tools.home}/.cursor/mcp.json starts it" in tools.run("uninstall", "codex").stdout
+    assert f"stays, because {tools.home}/.cursor/mcp.json starts it" in tools.run("uninstall", "codex").stdout
     assert f"would be removed ({undone})" in tools.run("uninstall", "cursor", "--dry-run").stdout
-    assert (tools.changes, tools.program.exists()) == ([command], True)
+    assert (tools.list_changes, tools.program.exists()) == ([command], True)
     assert f"{tools.program} was removed ({undone})." in tools.run("uninstall", "cursor").stdout
-    assert (tools.changes, tools.program.exists()) == ([command, undone], False)
+    assert (tools.list_changes, tools.program.exists()) == ([command, undone], False)
 
 
-def test_without_the_network_cache_the_index_is_asked(tools: Tools):
-    tools.have("uv", "uvx")
+def test_installer_asks_pypi_without_a_cache(tools: Tools):
+    tools.add_installers("uv", "uvx")
     (tools.folder / "fails-offline").touch()
     tools.run("install", "codex")
-    assert tools.changes == [f"uv tool install {PINNED} --offline", f"uv tool install {PINNED}"]
-    assert tools.started_by("codex") == Launch(str(tools.program), ())
+    assert tools.list_changes == [f"uv tool install {PINNED} --offline", f"uv tool install {PINNED}"]
+    assert tools.read_launch("codex") == Launch(str(tools.program), ())
 
 
 @pytest.mark.parametrize("names", [("uv", "uvx"), ("pipx", "uvx"), ("pipx",)])
-def test_a_failed_installation_is_said_in_a_sentence_and_the_entry_works(tools: Tools, names: tuple[str, ...]):
-    tools.have(*names)
+def test_failed_installation_is_reported_and_the_entry_starts_uvx(tools: Tools, names: tuple[str, ...]):
+    tools.add_installers(*names)
     (tools.folder / "fails").touch()
     said = tools.run("install", "codex").stdout
     assert f"{PINNED} failed (No route to host), so the entry starts" in said
-    assert tools.started_by("codex") == (
+    assert tools.read_launch("codex") == (
         Launch(str(tools.folder / "uvx"), (f"agent-jobs@{__version__}",))
         if "uvx" in names
         else Launch(sys.executable, ("-m", "agent_jobs"))
     )
 
 
-def test_a_program_of_another_version_than_was_asked_for_is_not_trusted(tools: Tools):
-    tools.have("uv", "uvx")
+def test_installed_program_of_another_version_is_not_used(tools: Tools):
+    tools.add_installers("uv", "uvx")
     (tools.folder / "version").write_text("0.0.1")
-    assert "is not there or does not start" in tools.run("install", "codex").stdout
-    assert tools.started_by("codex").command == str(tools.folder / "uvx")
+    assert "does not exist or does not start" in tools.run("install", "codex").stdout
+    assert tools.read_launch("codex").command == str(tools.folder / "uvx")
 
 
 @pytest.mark.parametrize("version", ["0.0.1", __version__])
-def test_a_tool_of_the_user_s_own_is_brought_up_to_date_and_never_removed(tools: Tools, version: str):
-    tools.have("uv", "uvx")
-    tools.installed_before(version)
+def test_tool_of_the_user_is_updated_and_never_removed(tools: Tools, version: str):
+    tools.add_installers("uv", "uvx")
+    tools.install_version_before(version)
     said = tools.run("install", "codex").stdout
     assert (f"was agent-jobs {version} and is {__version__} now" in said) == (version != __version__)
-    assert len(tools.changes) == (version != __version__)
+    assert len(tools.list_changes) == (version != __version__)
     tools.run("uninstall", "codex")
     assert tools.program.exists()
 
 
 @pytest.mark.parametrize("arguments", [("--uvx",), ("--uvx", "--dry-run")])
-def test_uvx_is_written_where_it_is_asked_for(tools: Tools, arguments: tuple[str, ...]):
-    tools.have("uv", "uvx")
+def test_uvx_flag_writes_uvx(tools: Tools, arguments: tuple[str, ...]):
+    tools.add_installers("uv", "uvx")
     tools.run("install", "codex", *arguments)
-    assert tools.changes == []
+    assert tools.list_changes == []
     if "--dry-run" not in arguments:
-        assert tools.started_by("codex") == Launch(str(tools.folder / "uvx"), (f"agent-jobs@{__version__}",))
+        assert tools.read_launch("codex") == Launch(str(tools.folder / "uvx"), (f"agent-jobs@{__version__}",))
 
 
-def test_nothing_is_installed_by_a_dry_run_a_printed_entry_or_a_refusal(tools: Tools):
-    tools.have("uv", "uvx")
+def test_dry_run_print_and_refusal_install_nothing(tools: Tools):
+    tools.add_installers("uv", "uvx")
     assert f"{tools.program} would be installed" in tools.run("install", "cursor", "--dry-run").stdout
     printed = tools.run("install", "cursor", "--print")
-    assert f"uv tool install {PINNED}, and then this again" in printed.stderr
+    assert f"uv tool install {PINNED}, then this command again" in printed.stderr
     assert str(tools.folder / "uvx") in printed.stdout
     (tools.home / ".cursor").mkdir()
     (tools.home / ".cursor/mcp.json").write_text("{")
     tools.run("install", "cursor", status=1)
-    assert tools.changes == []
-    tools.installed_before(__version__)
+    assert tools.list_changes == []
+    tools.install_version_before(__version__)
     assert str(tools.program) in tools.run("install", "cursor", "--print").stdout
 
 
-def test_an_installation_that_is_permanent_is_what_the_entry_starts(
-    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    tools.have("uv", "uvx")
+def test_entry_starts_an_existing_permanent_installation(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tools.add_installers("uv", "uvx")
     script = tmp_path / "venv/bin/agent-jobs"
     script.parent.mkdir(parents=True)
     script.write_text("#!/bin/sh\n")
@@ -198,7 +196,7 @@ def test_an_installation_that_is_permanent_is_what_the_entry_starts(
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     monkeypatch.setattr(sys, "argv", [str(script)])
     assert json.loads(tools.run("install", "cursor", "--json").stdout)["action"] == "installed"
-    assert (tools.started_by("cursor"), tools.changes) == (Launch(str(script), ()), [])
+    assert (tools.read_launch("cursor"), tools.list_changes) == (Launch(str(script), ()), [])
 
 
 @pytest.mark.parametrize(
@@ -213,7 +211,7 @@ def test_an_installation_that_is_permanent_is_what_the_entry_starts(
         ({"url": "https://files.example/agent_jobs-0.1.0.tar.gz"}, "https://files.example/agent_jobs-0.1.0.tar.gz"),
     ],
 )
-def test_what_was_not_taken_from_the_index_is_installed_from_where_it_came(
+def test_program_from_another_source_is_installed_from_there(
     tools: Tools, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object], taken_from: str
 ):
     monkeypatch.undo()
@@ -228,8 +226,8 @@ def test_what_was_not_taken_from_the_index_is_installed_from_where_it_came(
     monkeypatch.delenv("UV", raising=False)
     monkeypatch.delenv("CODEX_HOME", raising=False)
     monkeypatch.setattr(sys, "prefix", "/cache/archive-v0/x")
-    tools.have("uv", "uvx")
+    tools.add_installers("uv", "uvx")
     tools.run("install", "codex")
-    assert tools.changes == [f"uv tool install {taken_from} --offline"]
+    assert tools.list_changes == [f"uv tool install {taken_from} --offline"]
     tools.run("install", "codex", "--uvx")
-    assert tools.started_by("codex").args == ("--from", taken_from, "agent-jobs")
+    assert tools.read_launch("codex").args == ("--from", taken_from, "agent-jobs")

@@ -1,4 +1,4 @@
-"""The start of the written command after `install`, and the starts that `doctor` measures: real processes."""
+"""`install` starts the written command once, and `doctor` measures starts: real processes."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import here
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.start_times import start_findings
+from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.install.config_file import locate
-from agent_jobs.install.entry import installed
+from agent_jobs.install.entry import install_entry
 from agent_jobs.install.hosts import HOSTS, Launch
 
 KEY = "sk-emulated-0123456789abcdef"
@@ -41,11 +41,11 @@ def install(*arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def test_what_works_is_started_without_a_word_and_starts_no_job(home: Path, upstream: RunningServer):
+def test_working_entry_gives_no_warning_and_starts_no_job(home: Path, upstream: RunningServer):
     assert install("codex", "--env", f"OPENAI_BASE_URL={upstream.base_url}")["warnings"] == []
     assert upstream.emulator.counters()["creates"] == 0
-    assert [path.name for path in home.iterdir()] == [".codex"], "the user's jobs and log are left alone"
-    assert "warnings" not in install("codex"), "what was there already is not started"
+    assert [path.name for path in home.iterdir()] == [".codex"], "the user's jobs and log stay untouched"
+    assert "warnings" not in install("codex"), "an unchanged entry is not started"
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_what_works_is_started_without_a_word_and_starts_no_job(home: Path, upst
         ({"OPENAI_API_KEY": ""}, {}, "OPENAI_API_KEY is not set here"),
         ({"OPENAI_API_KEY": "invalid"}, {}, "Incorrect API key"),
         ({}, {"HTTP_PROXY": "http://127.0.0.1:9"}, "proxy"),
-        ({}, {"SSL_CERT_FILE": "/nowhere/corp.pem"}, "SSL_CERT_FILE takes a PEM file"),
+        ({}, {"SSL_CERT_FILE": "/nowhere/corp.pem"}, "SSL_CERT_FILE accepts a PEM file"),
     ],
 )
-def test_what_is_missing_there_is_a_warning_and_the_entry_is_written(
+def test_problem_of_a_started_entry_is_a_warning_and_the_entry_stays(
     home: Path,
     upstream: RunningServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -76,7 +76,7 @@ def test_what_is_missing_there_is_a_warning_and_the_entry_is_written(
 
 @pytest.fixture
 def uvx(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A uvx that starts this program."""
+    """Put a uvx that starts this program on the PATH."""
     script = home / "bin/uvx"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\n[ "$1" = --from ] && shift 2\nshift\nexec {sys.executable} -m agent_jobs "$@"\n')
@@ -85,7 +85,7 @@ def uvx(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield script
 
 
-def test_a_command_that_does_not_start_is_a_warning_with_its_last_words(uvx: Path):
+def test_command_that_does_not_start_is_a_warning_with_its_last_line(uvx: Path):
     uvx.write_text("#!/bin/sh\necho 'error: no such cache' >&2\nexit 1\n")
     [warning] = install("codex", "--uvx")["warnings"]
     assert "as Codex will start it" in warning
@@ -94,10 +94,10 @@ def test_a_command_that_does_not_start_is_a_warning_with_its_last_words(uvx: Pat
 
 
 def found() -> list[Finding]:
-    return list(start_findings(here(), HOSTS.values()))
+    return list(check_start_times(here(), HOSTS.values()))
 
 
-def test_an_entry_that_starts_uvx_is_named_with_both_times_and_the_host_s_patience(uvx: Path):
+def test_doctor_reports_an_entry_that_starts_uvx_with_both_times(uvx: Path):
     assert found() == []
     install("codex", "--uvx", "--no-check")
     [finding] = found()
@@ -107,7 +107,7 @@ def test_an_entry_that_starts_uvx_is_named_with_both_times_and_the_host_s_patien
     assert finding.fix.startswith("agent-jobs install codex")
 
 
-def test_an_entry_that_starts_directly_is_measured_and_an_older_program_is_named(home: Path):
+def test_doctor_measures_a_direct_start_and_reports_an_older_program(home: Path):
     install("claude-code", "--no-check")
     [finding] = found()
     assert (finding.state, "Claude Code waits 3 s" in finding.text) == ("ok", True)
@@ -117,7 +117,7 @@ def test_an_entry_that_starts_directly_is_measured_and_an_older_program_is_named
     old.write_text(f"#!/bin/sh\n{version}\nexec {sys.executable} -m agent_jobs\n")
     old.chmod(0o755)
     file = locate(HOSTS["claude-code"], here(), "user")
-    file.write_text(installed(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
+    file.write_text(install_entry(HOSTS["claude-code"], "", Launch(str(old), ()), {}))
     [finding] = found()
     assert (finding.state, finding.fix) == ("warning", "agent-jobs install claude-code")
     assert finding.text == f"{old} is agent-jobs 0.0.9, and this is {__version__}"

@@ -1,4 +1,4 @@
-"""docs/emulator.md names everything that can be asked of the emulator."""
+"""docs/emulator.md names every key of scripts and every field of faults."""
 
 import re
 from collections.abc import Iterable
@@ -24,6 +24,6 @@ SWITCHES: dict[str, Iterable[str]] = {
 
 
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
-def test_every_switch_is_named(switches: Iterable[str]) -> None:
+def test_page_names_every_switch(switches: Iterable[str]) -> None:
     named = {*re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", PAGE)))}
     assert sorted({*switches} - named) == []

@@ -1,4 +1,4 @@
-"""Every link of the pages leads somewhere, and every page can be reached."""
+"""Every link of the pages has a target, and every page is reachable."""
 
 import re
 from pathlib import Path
@@ -15,51 +15,51 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:src|tests|docs|scripts|examples|packaging|bench)/[\w./-]+|test_\w+\.py)`")
 
 
-def prose(page: Path) -> str:
-    """The page without what stands in code blocks."""
+def read_prose(page: Path) -> str:
+    """Return the page without its code blocks."""
     return re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
 
 
-def links(page: Path) -> list[str]:
-    return [link for link in LINK.findall(prose(page)) if "://" not in link]
+def list_links(page: Path) -> list[str]:
+    return [link for link in LINK.findall(read_prose(page)) if "://" not in link]
 
 
-def anchors(page: Path) -> set[str]:
-    """The anchors that a code host gives the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", prose(page), re.M)
+def list_anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", read_prose(page), re.M)
     texts = [LINK.sub(lambda found: found[0][1:].partition("]")[0], heading).lower() for heading in headings]
     return {re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-") for text in texts}
 
 
-def test_there_are_links() -> None:
-    assert sum(len(links(page)) for page in PAGES) > 100
+def test_pages_have_links() -> None:
+    assert sum(len(list_links(page)) for page in PAGES) > 100
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_relative_link_and_anchor_leads_somewhere(page: Path) -> None:
-    for link in links(page):
+def test_every_relative_link_and_anchor_exists(page: Path) -> None:
+    for link in list_links(page):
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
         assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+        assert not anchor or anchor in list_anchors(target), link
 
 
 def test_every_page_is_listed_in_the_index() -> None:
     index = ROOT / "docs/README.md"
-    listed = {(index.parent / link.partition("#")[0]).resolve() for link in links(index)}
+    listed = {(index.parent / link.partition("#")[0]).resolve() for link in list_links(index)}
     assert {page for page in PAGES if page.parent.name == "docs"} - {index} <= listed
-    assert "docs/README.md" in links(ROOT / "README.md")
+    assert "docs/README.md" in list_links(ROOT / "README.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_file_that_is_named_is_there(page: Path) -> None:
+def test_every_named_file_exists(page: Path) -> None:
     for name in NAMED.findall(page.read_text()):
         found = (ROOT / "tests").rglob(Path(name).name) if name.startswith("test_") else [ROOT / name]
         assert any(path.exists() for path in found), name
 
 
-def test_what_extending_names_is_there() -> None:
-    page = prose(ROOT / "docs/extending.md")
+def test_names_in_extending_exist() -> None:
+    page = read_prose(ROOT / "docs/extending.md")
     code = "\n".join(path.read_text() for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py"))
     files = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
     for name in re.findall(r"`([A-Za-z_][\w.]*)(?:\([^`]*\))?`", page):

@@ -1,4 +1,4 @@
-"""What docs/on-finish.md says is so: its scripts are run as they stand there."""
+"""The statements of docs/on-finish.md are true, and its scripts run unchanged."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from test_notify import Ear, telling
 from test_stdio import start
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.engine import on_finish
-from agent_jobs.rendering import answers
+from agent_jobs.engine import on_finish, on_finish_command
+from agent_jobs.rendering import paging, questions
 from agent_jobs.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs/on-finish.md").read_text()
@@ -38,12 +38,12 @@ def section(heading: str) -> str:
 
 @dataclass(frozen=True)
 class Home:
-    """A person's home folder with the page's scripts, and programs that only write down how they were called."""
+    """A home folder with the page's scripts, and programs that only record their arguments."""
 
     folder: Path
 
     def script(self, heading: str, name: str) -> Path:
-        """The script of a section, where the section says that it belongs."""
+        """Write the script of a section to the place that the section names, and return its path."""
         assert f"`~/bin/{name}`" in section(heading)
         [text] = re.findall(r"```python\n(.*?)```", section(heading), re.S)
         return self.program(name, text)
@@ -56,7 +56,7 @@ class Home:
         return path
 
     def stand_in(self, name: str) -> Path:
-        """A program that writes its arguments into a file; where that will be."""
+        """Create a program that writes its arguments into a file, and return the path of that file."""
         called = self.folder / f"{name}.called"
         part = f"{called}.part"
         self.program(
@@ -78,7 +78,7 @@ def home(tmp_path: Path) -> Home:
 
 @dataclass(frozen=True)
 class Chat:
-    """A server that takes what is posted to it."""
+    """A server that keeps the bodies that are posted to it."""
 
     url: str
     posted: list[tuple[str | None, dict[str, Any]]] = field(default_factory=list[tuple[str | None, dict[str, Any]]])
@@ -121,7 +121,7 @@ async def test_the_desktop_notification_is_shown_by_the_setting_of_the_page(
     assert json.loads(shown.read_text())[-1].startswith("hello")
 
 
-def test_on_macos_the_words_are_handed_to_the_script_and_are_no_part_of_it(home: Home) -> None:
+def test_the_macos_script_gets_the_title_as_an_argument(home: Home) -> None:
     script, shown = home.script("A desktop notification", "job-done"), home.stand_in("osascript")
     as_if = f"import sys; sys.platform = 'darwin'; exec(open({str(script)!r}).read())"
     told = {"job_id": "job_1", "status": "failed", "title": '" & quit'}
@@ -132,7 +132,7 @@ def test_on_macos_the_words_are_handed_to_the_script_and_are_no_part_of_it(home:
     assert called[-2:] == ["agent-jobs: failed", '" & quit']
 
 
-async def test_the_chat_is_told(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
+async def test_the_chat_gets_the_message(tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat) -> None:
     home.script("A chat webhook", "tell-chat")
     setting = home.environment(AGENT_JOBS_ON_FINISH="~/bin/tell-chat", CHAT_WEBHOOK=chat.url)
     with serving(tmp_path / "data", upstream.base_url, **setting) as server:
@@ -148,7 +148,7 @@ async def test_the_chat_is_told(tmp_path: Path, upstream: RunningServer, home: H
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the example is one of curl")
-async def test_a_webhook_takes_the_job_as_it_is(
+async def test_a_webhook_gets_the_job_unchanged(
     tmp_path: Path, upstream: RunningServer, home: Home, chat: Chat
 ) -> None:
     setting = home.environment(AGENT_JOBS_ON_FINISH=SETTINGS[1], JOB_WEBHOOK=chat.url)
@@ -167,10 +167,10 @@ def priced(settings: Settings, tmp_path: Path) -> Settings:
     return replace(settings, prices=tmp_path / "prices.toml")
 
 
-async def test_every_field_is_told_and_no_other(priced: Settings, tmp_path: Path) -> None:
+async def test_the_page_lists_every_field_and_no_other(priced: Settings, tmp_path: Path) -> None:
     (tmp_path / "ear").mkdir()
     ear = Ear(tmp_path / "ear")
-    rows = [row.split("|")[1] for row in section("What it is told").splitlines() if row.startswith("| `")]
+    rows = [row.split("|")[1] for row in section("What it gets").splitlines() if row.startswith("| `")]
     fields = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     settings = replace(priced, result_dir=tmp_path / "results")
     schema = {
@@ -184,7 +184,7 @@ async def test_every_field_is_told_and_no_other(priced: Settings, tmp_path: Path
         await host.start(emulate={"duration_s": 0.2, "end": "failed"})
         await host.start(emulate={"duration_s": 0.2, "text": "{}"}, options={"json_schema": schema})
         await host.start(emulate={"duration_s": 0.2, "images": 1})
-        many = [{"name": "lookup", "arguments": {"n": n}} for n in range(answers.CALLS + 1)]
+        many = [{"name": "lookup", "arguments": {"n": n}} for n in range(questions.MAX_CALLS + 1)]
         await host.start(**asking_script(function_calls=many))
         told = await ear.hears(5)
     assert set().union(*told) == fields
@@ -194,9 +194,9 @@ def test_its_figures_are_those_of_the_program() -> None:
     promised = section("What is promised")
     words = {4: "four", 10: "ten", 3: "three"}
     assert f"At most {words[on_finish.AT_ONCE]}\n  run at once" in promised
-    assert f"After {on_finish.LIMIT_S:g} s a command is killed" in promised
+    assert f"After {on_finish_command.LIMIT_S:g} s a command is killed" in promised
     assert f"within {words[round(on_finish.NEWS_S / 60)]} minutes" in promised
     assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
     assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
-    assert f"beyond {on_finish.STDERR_BYTES / 1e6:g} MB" in promised
-    assert (on_finish.LAST_S, f"{answers.OUTPUT_BYTES:,}") == (1.0, "24,000")
+    assert f"beyond {on_finish_command.STDERR_BYTES / 1e6:g} MB" in promised
+    assert (on_finish.LAST_S, f"{paging.OUTPUT_BYTES:,}") == (1.0, "24,000")

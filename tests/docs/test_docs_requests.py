@@ -10,10 +10,11 @@ import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
-from agent_jobs.request.body import build, resolved, sent_as
-from agent_jobs.request.options import NAMES
+from agent_jobs.request.body import build, sent_as
+from agent_jobs.request.hosted_tools import resolved
+from agent_jobs.request.options import OPTIONS
 from agent_jobs.request.presets import Preset, load_presets, our_presets
-from agent_jobs.settings import SecretStr
+from agent_jobs.setting_values import SecretStr
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, PRESETS = ((DOCS / name).read_text() for name in ("requests.md", "presets.md"))
@@ -41,7 +42,7 @@ def test_there_are_examples() -> None:
 
 def test_every_option_stands_in_its_table_and_no_other() -> None:
     named = [name for row in rows("Options") for name in re.findall(r"`(\w+)`", row[0])]
-    assert sorted(named) == sorted(NAMES)
+    assert sorted(named) == sorted(OPTIONS)
 
 
 def test_when_to_use_each_preset_is_said() -> None:

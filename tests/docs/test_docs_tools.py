@@ -1,4 +1,4 @@
-"""What docs/tools.md and docs/files.md say is so."""
+"""The statements of docs/tools.md and docs/files.md are true."""
 
 import json
 import re
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hosts import hosting
 
-from agent_jobs.attachments import gather
+from agent_jobs.attachments import collector
 from agent_jobs.attachments.attachment import DATA_TYPES
 from agent_jobs.engine import finalize
-from agent_jobs.mcp_server.pacing import (
+from agent_jobs.mcp_server.wait_limits import (
     BACKGROUND_NOTE,
     LEARNED_SHARE,
     SDK_NAMES,
@@ -19,7 +19,8 @@ from agent_jobs.mcp_server.pacing import (
     WAIT_CAP_S,
     WAIT_CAPS_S,
 )
-from agent_jobs.rendering.answers import ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES, RUNNING_BYTES, START_BYTES
+from agent_jobs.rendering.answers import ADVICE_BYTES, DRY_RUN_BYTES, RUNNING_BYTES, START_BYTES
+from agent_jobs.rendering.paging import OUTPUT_BYTES
 from agent_jobs.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,12 +34,12 @@ def section(heading: str) -> str:
 
 
 def named(heading: str, head: str) -> list[str]:
-    """The names in the first cells of a table, which begins with this head."""
+    """Return the names in the first cells of the table with this head."""
     table = section(heading).partition(f"| {head} |\n")[2].partition("\n\n")[0]
     return [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
 
 
-async def test_every_argument_of_every_tool_is_told_and_no_other(settings: Settings) -> None:
+async def test_the_page_lists_every_argument_of_every_tool_and_no_other(settings: Settings) -> None:
     async with hosting(settings) as host:
         tools = {tool.name: tool.input_schema["properties"] for tool in (await host.client.list_tools()).tools}
     for name, arguments in tools.items():
@@ -63,12 +64,12 @@ def test_every_answer_is_json(answer: str) -> None:
     assert shown
 
 
-def test_the_sizes_are_those_that_are_kept() -> None:
+def test_the_sizes_are_those_of_the_program() -> None:
     told = {int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d(?=\s(?:bytes|for several))", PAGE)}
     assert {START_BYTES, RUNNING_BYTES, ADVICE_BYTES, DRY_RUN_BYTES, OUTPUT_BYTES} <= told
 
 
-def test_the_waits_of_hosts_are_those_that_they_get() -> None:
+def test_the_waits_of_hosts_are_those_of_the_program() -> None:
     waits = PAGE.partition("### How long a call waits\n")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in row.split("|")[1:4]] for row in waits.splitlines() if row.startswith("| ")][1:]
     shown = {name: float(seconds) for _, names, seconds in rows for name in re.findall(r"`([^`]+)`", names)}
@@ -78,9 +79,9 @@ def test_the_waits_of_hosts_are_those_that_they_get() -> None:
     assert f"than {LEARNED_SHARE} of that time" in " ".join(waits.split())
 
 
-def test_the_limits_of_files_are_those_that_are_kept() -> None:
+def test_the_limits_of_files_are_those_of_the_program() -> None:
     told = {int(number) * 2**20 for number in re.findall(r"(\d+) MiB", FILES)}
-    assert told == {*gather.LIMIT_BYTES.values(), gather.INLINE_BYTES, gather.UPLOAD_BYTES}
-    assert f"{gather.MAX_FILES} files" in FILES
+    assert told == {*collector.LIMIT_BYTES.values(), collector.INLINE_BYTES, collector.UPLOAD_BYTES}
+    assert f"{collector.MAX_FILES} files" in FILES
     assert {*re.findall(r"`(\.\w+)`", FILES.partition("| data:")[2].partition("|")[0])} <= {*DATA_TYPES}
     assert finalize.FINALIZE_MAX_S == 86_400

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import agent_jobs
-from agent_jobs.attachments.roots import UnfitError
+from agent_jobs.attachments.unfit import UnfitError
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.jobs.job import RETRYABLE
+from agent_jobs.jobs.response import RETRYABLE
 from agent_jobs.rendering import answers
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def said() -> str:
 def our_codes() -> Iterator[str]:
     """The codes with which a job ends by our own word."""
     for node in (node for tree in sources() for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("failed", "_fail", "Failure"):
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("mark_failed", "fail_job", "Failure"):
             texts = [each.value for one in node.args[:2] for each in ast.walk(one) if isinstance(each, ast.Constant)]
             yield from (text for text in texts if isinstance(text, str) and re.fullmatch("[a-z]+(_[a-z]+)*", text))
 
@@ -66,7 +66,7 @@ def test_there_are_quotations() -> None:
 
 
 def test_every_failure_code_of_ours_is_explained_and_no_other() -> None:
-    known = {*our_codes()} - FIELDS | answers._NEXT.keys()  # pyright: ignore[reportPrivateUsage]
+    known = {*our_codes()} - FIELDS | answers.NEXT_STEPS.keys()
     assert {"start_unconfirmed", "max_turns", "endpoint_lost", "upstream_rejected", "interrupted"} <= known
     assert codes("By failure code") == known | UPSTREAM
 
@@ -77,6 +77,6 @@ def test_every_code_of_a_refusal_is_explained_and_no_other() -> None:
         for each in error.__subclasses__():
             yield from below(each)
 
-    given = {answers.refused(each.__new__(each))["error"]["code"] for each in below(AgentJobsError)}
+    given = {answers.render_error(each.__new__(each))["error"]["code"] for each in below(AgentJobsError)}
     assert codes("By refusal") == given
-    assert answers.refused(UnfitError("x", "y"))["error"]["code"] == "bad_request"
+    assert answers.render_error(UnfitError("x", "y"))["error"]["code"] == "bad_request"

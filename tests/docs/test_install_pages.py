@@ -1,4 +1,4 @@
-"""The entries and links that the pages show are the ones that `install` makes."""
+"""The pages show the entries and links that `install` makes."""
 
 import json
 import re
@@ -23,8 +23,8 @@ PAGE = (ROOT / "docs/install.md").read_text()
 SHOWN = Launch("/path/to/agent-jobs", ())
 
 
-def links() -> dict[str, dict[str, Any]]:
-    """The fields of each one-click link of the README, by the host of its address."""
+def read_links() -> dict[str, dict[str, Any]]:
+    """Return the fields of each one-click link of the README, by the host of its address."""
     fields: dict[str, dict[str, Any]] = {}
     for text, link in re.findall(r"^\[!\[(.*?)\]\(.*?\)\]\((.*?)\)$", README, re.M):
         url = urlsplit(str(link))
@@ -32,14 +32,14 @@ def links() -> dict[str, dict[str, Any]]:
     return fields
 
 
-def test_nothing_is_left_to_write_into_the_pages():
+def test_generated_parts_of_the_pages_are_up_to_date():
     check = subprocess.run(
         [sys.executable, ROOT / "scripts/pages", "--check"], capture_output=True, text=True, check=False
     )
     assert (check.returncode, check.stderr) == (0, "")
 
 
-def test_a_page_that_went_stale_is_written_again():
+def test_pages_script_rewrites_a_stale_page():
     script = runpy.run_path(str(ROOT / "scripts/pages"))
     stale = PAGE.replace("/path/to/agent-jobs", "/path/to/another")
     assert stale != PAGE
@@ -58,7 +58,7 @@ def test_the_page_shows_the_entry_of_every_host(host: str):
 
 
 def test_cursor_s_link_holds_its_entry():
-    link = links()["Add to Cursor"]
+    link = read_links()["Add to Cursor"]
     assert link["at"] == "cursor.com/en/install-mcp"
     assert link["name"] == ["agent-jobs"]
     assert json.loads(b64decode(link["config"][0])) == HOSTS["cursor"].entry(PINNED, {})
@@ -68,7 +68,7 @@ def test_cursor_s_link_holds_its_entry():
     ("text", "quality"), [("Install in VS Code", None), ("Install in VS Code Insiders", ["insiders"])]
 )
 def test_vs_code_s_link_holds_its_entry_and_the_question_for_the_key(text: str, quality: list[str] | None):
-    link = links()[text]
+    link = read_links()[text]
     assert link["at"] == "insiders.vscode.dev/redirect/mcp/install"
     assert link["name"] == ["agent-jobs"]
     assert link.get("quality") == quality
@@ -80,13 +80,13 @@ def test_vs_code_s_link_holds_its_entry_and_the_question_for_the_key(text: str, 
 
 
 def test_lm_studio_s_link_holds_its_entry():
-    link = links()["Add to LM Studio"]
+    link = read_links()["Add to LM Studio"]
     assert link["at"] == "lmstudio.ai/install-mcp"
     assert json.loads(b64decode(link["config"][0])) == HOSTS["lm-studio"].entry(PINNED, {})
 
 
 def test_goose_s_link_starts_the_same_command_and_asks_for_the_key():
-    link = links()["Install in Goose"]
+    link = read_links()["Install in Goose"]
     assert link["at"] == "block.github.io/goose/extension"
     entry = HOSTS["goose"].entry(PINNED, {})
     assert (link["cmd"], link["arg"]) == ([entry["cmd"]], entry["args"])

@@ -4,7 +4,7 @@ import pytest
 from emulator_client import Client
 from openai import AsyncOpenAI
 
-from agent_jobs.emulator import RunningServer, running
+from agent_jobs.emulator.server import RunningServer, running
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A small client of the emulator that adds nothing to what is on the wire."""
+"""A small client of the emulator that shows exactly the bytes on the wire."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
-from agent_jobs.emulator import RunningServer
+from agent_jobs.emulator.server import RunningServer
 
 MODEL = "gpt-6.2-sol"
 TERMINAL = ("completed", "failed", "incomplete", "cancelled")
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 class Client:
     def __init__(self, server: RunningServer) -> None:
-        # verify=False: nothing is encrypted here, and reading the certificates costs more than a test
+        # Nothing is encrypted here, and reading the certificates would take longer than a test.
         headers = {"authorization": "Bearer sk-test"}
         self.http = httpx2.Client(base_url=server.base_url, headers=headers, timeout=20, verify=False)
 
@@ -50,12 +50,12 @@ class Client:
         """Create a streamed background response and read it to its end."""
         with self.streaming(text, emulate, **fields) as answer:
             assert answer.status_code == 200, answer.read()
-            return parsed(answer.read())
+            return parse_events(answer.read())
 
     def first_event(self, text: str = "hello", /, emulate: Mapping[str, Any] | None = None, **fields: Any) -> Json:
         """Create a streamed background response and leave after its first event."""
         with self.streaming(text, emulate, **fields) as answer:
-            return next(live(answer))
+            return next(read_live_events(answer))
 
     def get(self, response_id: str, **query: Any) -> httpx2.Response:
         return self.http.get(f"/responses/{response_id}", params=query)
@@ -63,16 +63,16 @@ class Client:
     def resume(self, response_id: str, **query: Any) -> list[Json]:
         answer = self.get(response_id, stream="true", **query)
         assert answer.status_code == 200, answer.text
-        return parsed(answer.content)
+        return parse_events(answer.content)
 
     def cancel(self, response_id: str) -> httpx2.Response:
         return self.http.post(f"/responses/{response_id}/cancel")
 
-    def ended(self, response_id: str) -> Json:
-        """Look until the response has ended."""
-        return self.until(response_id, lambda body: body["status"] in TERMINAL)
+    def wait_until_ended(self, response_id: str) -> Json:
+        """Poll until the response has ended."""
+        return self.wait_until(response_id, lambda body: body["status"] in TERMINAL)
 
-    def until(self, response_id: str, fact: Callable[[Json], bool]) -> Json:
+    def wait_until(self, response_id: str, fact: Callable[[Json], bool]) -> Json:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             body = self.get(response_id).json()
@@ -88,15 +88,15 @@ def request(text: str = "hello", /, emulate: Mapping[str, Any] | None = None, **
     return {"model": MODEL, "input": text, "metadata": metadata, **fields}
 
 
-def parsed(raw: bytes) -> list[Json]:
+def parse_events(raw: bytes) -> list[Json]:
     """Parse a stream of events, with any of the line endings the format allows."""
     text = raw.decode().removeprefix("\ufeff")
     frames = re.split(r"\n\n", text.replace("\r\n", "\n").replace("\r", "\n"))
     return list(_data(frames))
 
 
-def live(answer: httpx2.Response) -> Iterator[Json]:
-    """Give the events of an open stream as they come."""
+def read_live_events(answer: httpx2.Response) -> Iterator[Json]:
+    """Yield the events of an open stream as they come."""
     held = ""
     for text in answer.iter_text():
         held += text
@@ -111,7 +111,7 @@ def _data(frames: Iterable[str]) -> Iterator[Json]:
             yield json.loads("\n".join(lines))
 
 
-def types(events: Iterable[Json]) -> list[str]:
+def list_types(events: Iterable[Json]) -> list[str]:
     return [event["type"] for event in events]
 
 

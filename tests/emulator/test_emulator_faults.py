@@ -4,9 +4,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from emulator_client import MODEL, TERMINAL, Client, Json, live, parsed, request, text_of, types
+from emulator_client import MODEL, TERMINAL, Client, Json, list_types, parse_events, read_live_events, request, text_of
 
-from agent_jobs.emulator import Emulator, RunningServer, running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 
 ENDS = ("response.completed", "response.failed", "response.incomplete")
 
@@ -25,7 +26,7 @@ def raw_exchange(server: RunningServer, body: Json) -> bytes:
     return received
 
 
-def accepted(server: RunningServer) -> int:
+def count_accepted(server: RunningServer) -> int:
     return server.emulator.counters()["accepted"]
 
 
@@ -49,7 +50,7 @@ def test_a_status_refuses_one_request_with_its_usual_error(
     answer = client.post(background=True)
     assert (answer.status_code, answer.json()["error"]["type"], answer.json()["error"]["code"]) == (status, type, code)
     assert answer.headers["x-request-id"].startswith("req_")
-    assert accepted(server) == 0
+    assert count_accepted(server) == 0
     assert client.post(background=True).status_code == 200
 
 
@@ -74,24 +75,24 @@ def test_a_proxy_may_answer_html(client: Client, server: RunningServer, status: 
         sent,
         "<html>Bad gateway</html>",
     )
-    assert accepted(server) == 0
+    assert count_accepted(server) == 0
 
 
 def test_a_bare_202_only_changes_the_status(client: Client, server: RunningServer) -> None:
     server.queue_fault(status=202)
     answer = client.post(background=True)
-    assert (answer.status_code, answer.json()["status"], accepted(server)) == (202, "queued", 1)
+    assert (answer.status_code, answer.json()["status"], count_accepted(server)) == (202, "queued", 1)
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("status", [500, 502, 503])
-def test_an_error_after_acceptance_leaves_a_run_that_goes_on(
+def test_error_after_acceptance_leaves_a_running_response(
     client: Client, server: RunningServer, status: int, stream: bool
 ) -> None:
     server.queue_fault(status=status, after_accept=True)
     assert client.post(background=True, stream=stream).status_code == status
     [run] = [entry for entry in server.emulator.log() if entry["entry"] == "response"]
-    assert client.ended(run["id"])["status"] == "completed"
+    assert client.wait_until_ended(run["id"])["status"] == "completed"
 
 
 def test_after_acceptance_even_an_error_is_replaced(client: Client, server: RunningServer) -> None:
@@ -153,7 +154,7 @@ def test_a_delayed_answer_has_been_accepted(client: Client, server: RunningServe
     server.queue_fault(delay_s=20)  # 0.2 s
     with pytest.raises(httpx2.ReadTimeout):
         client.http.post("/responses", json=request(background=True), timeout=0.1)
-    assert accepted(server) == 1
+    assert count_accepted(server) == 1
     server.queue_fault(delay_s=20)
     assert client.create(emulate={"duration_s": 1})["status"] == "queued"
 
@@ -162,7 +163,7 @@ def test_a_black_hole_accepts_and_never_answers(client: Client, server: RunningS
     server.queue_fault(hang=True)
     with pytest.raises(httpx2.ReadTimeout):
         client.http.post("/responses", json=request(background=True, stream=True), timeout=0.1)
-    assert accepted(server) == 1
+    assert count_accepted(server) == 1
 
 
 @pytest.mark.parametrize(("drop", "runs"), [("before_headers", 0), ("after_accept", 1)])
@@ -173,7 +174,7 @@ def test_a_dropped_connection_carries_no_byte(
     server.queue_fault(drop=drop)
     with pytest.raises(httpx2.RemoteProtocolError):
         client.post(background=True, stream=stream)
-    assert accepted(server) == runs
+    assert count_accepted(server) == runs
     server.queue_fault(drop=drop)
     assert raw_exchange(server, request(background=True, stream=stream)) == b""
 
@@ -185,18 +186,18 @@ def test_a_connection_dropped_before_created_has_sent_its_headers(client: Client
     server.queue_fault(drop="before_created")
     with client.streaming() as answer, pytest.raises(httpx2.RemoteProtocolError):
         answer.read()
-    assert accepted(server) == 2
+    assert count_accepted(server) == 2
 
 
 def test_a_connection_dropped_after_some_events_has_sent_them_whole(client: Client, server: RunningServer) -> None:
     server.queue_fault(drop={"after_events": 4})
     seen: list[Json] = []
     with client.streaming() as answer, pytest.raises(httpx2.RemoteProtocolError):
-        for event in live(answer):
+        for event in read_live_events(answer):
             seen.append(event)  # noqa: PERF402
     assert len(seen) == 4
     response_id = seen[0]["response"]["id"]
-    assert types(client.resume(response_id, starting_after=3))[-1] == "response.completed"
+    assert list_types(client.resume(response_id, starting_after=3))[-1] == "response.completed"
 
 
 def test_a_get_can_be_dropped_too(client: Client, server: RunningServer) -> None:
@@ -214,7 +215,7 @@ def test_a_stream_may_stay_open_after_its_terminal_event(client: Client, server:
         client.http.stream("POST", "/responses", json=request(background=True, stream=True), timeout=0.5) as answer,
         pytest.raises(httpx2.ReadTimeout),
     ):
-        for event in live(answer):
+        for event in read_live_events(answer):
             seen.append(event)  # noqa: PERF402
     assert seen[-1]["type"] == "response.completed"
 
@@ -230,8 +231,8 @@ def test_the_stream_of_a_cancelled_response_may_never_close(client: Client, serv
 def test_a_stream_may_end_without_a_terminal_event(client: Client, server: RunningServer) -> None:
     server.queue_fault(eof_without_terminal=True)
     events = client.stream()
-    assert not set(ENDS) & set(types(events))
-    assert client.ended(events[0]["response"]["id"])["status"] == "completed"
+    assert not set(ENDS) & set(list_types(events))
+    assert client.wait_until_ended(events[0]["response"]["id"])["status"] == "completed"
     server.queue_fault(eof_without_terminal=True, drop={"after_events": 2})
     assert len(client.stream()) == 2
 
@@ -247,7 +248,7 @@ def test_lines_may_end_otherwise(client: Client, server: RunningServer, name: st
     raw = raw_stream(client)
     assert raw.endswith(ending * 2)
     assert raw.count(b"\n") == (raw.count(b"\r\n") if name == "crlf" else 0)
-    assert types(parsed(raw))[-1] == "response.completed"
+    assert list_types(parse_events(raw))[-1] == "response.completed"
 
 
 def test_a_stream_may_begin_with_a_byte_order_mark(client: Client, server: RunningServer) -> None:
@@ -259,15 +260,15 @@ def test_a_stream_may_begin_with_a_byte_order_mark(client: Client, server: Runni
 def test_events_may_come_without_event_lines(client: Client, server: RunningServer) -> None:
     server.queue_fault(no_event_lines=True)
     raw = raw_stream(client)
-    assert b"event:" not in raw and types(parsed(raw))[-1] == "response.completed"
+    assert b"event:" not in raw and list_types(parse_events(raw))[-1] == "response.completed"
 
 
 def test_comments_and_events_without_data_may_stand_between(client: Client, server: RunningServer) -> None:
     server.queue_fault(comments=True)
     raw = raw_stream(client)
-    events = parsed(raw)
+    events = parse_events(raw)
     assert raw.count(b": ping\n\nevent: ping\n\nevent: response.") == len(events)
-    assert types(events)[-1] == "response.completed"
+    assert list_types(events)[-1] == "response.completed"
 
 
 def test_a_done_marker_may_follow(client: Client, server: RunningServer) -> None:
@@ -309,15 +310,15 @@ def test_events_may_be_duplicated(client: Client, server: RunningServer) -> None
 def test_events_and_items_may_be_of_unknown_types(client: Client, server: RunningServer) -> None:
     server.queue_fault(unknown_events=True)
     events = client.stream()
-    assert "response.hologram_call.rendering" in types(events)
-    assert "hologram_call" in types(events[-1]["response"]["output"])
+    assert "response.hologram_call.rendering" in list_types(events)
+    assert "hologram_call" in list_types(events[-1]["response"]["output"])
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
 def test_created_may_come_late_and_after_keepalives(client: Client, server: RunningServer) -> None:
     server.queue_fault(delay_created_s=10, keepalives=3)
     events = client.stream()
-    assert types(events)[:4] == [*["keepalive"] * 3, "response.created"]
+    assert list_types(events)[:4] == [*["keepalive"] * 3, "response.created"]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert set(events[0]) == {"type", "sequence_number"}
     server.queue_fault(delay_created_s=10)
@@ -329,7 +330,7 @@ def test_created_may_come_late_and_after_keepalives(client: Client, server: Runn
 def test_an_error_event_may_come_before_the_end(client: Client, server: RunningServer, shape: str, end: str) -> None:
     server.queue_fault(error_event=shape)
     events = client.stream(emulate={"end": end, "error_code": "server_error", "error_message": "Oh."})
-    assert types(events)[-2:] == ["error", f"response.{end}"]
+    assert list_types(events)[-2:] == ["error", f"response.{end}"]
     error = events[-2]
     found = error["error"] if shape == "nested" else error
     assert (found["code"], found["message"], found["param"]) == ("server_error", "Oh.", None)
@@ -339,14 +340,14 @@ def test_an_error_event_may_come_before_the_end(client: Client, server: RunningS
 def test_an_error_event_may_be_the_last(client: Client, server: RunningServer) -> None:
     server.queue_fault(error_event="nested", eof_without_terminal=True)
     events = client.stream(emulate={"end": "failed"})
-    assert types(events)[-1] == "error"
-    assert client.ended(events[0]["response"]["id"])["status"] == "failed"
+    assert list_types(events)[-1] == "error"
+    assert client.wait_until_ended(events[0]["response"]["id"])["status"] == "failed"
 
 
 def test_a_response_may_be_stuck_in_the_queue(client: Client, server: RunningServer) -> None:
     server.queue_fault(stuck_queued=True)
     with client.streaming(emulate={"queued_s": 0, "duration_s": 0}) as answer:
-        events = live(answer)
+        events = read_live_events(answer)
         response_id = next(events)["response"]["id"]
         assert [next(events)["type"] for _ in range(2)] == ["response.queued", "keepalive"]
     assert client.get(response_id).json()["status"] == "queued"
@@ -357,10 +358,10 @@ def test_a_response_may_be_stuck_in_the_queue(client: Client, server: RunningSer
 def test_a_server_may_ignore_background(client: Client, server: RunningServer, stream: bool) -> None:
     server.queue_fault(ignore_background=True, times=2)
     answer = client.post(background=True, stream=stream)
-    body = parsed(answer.content)[0]["response"] if stream else answer.json()
+    body = parse_events(answer.content)[0]["response"] if stream else answer.json()
     assert body["background"] is False
     dead = client.first_event(emulate={"end": "never"})["response"]["id"]
-    client.until(dead, lambda body: body.get("error") is not None)
+    client.wait_until(dead, lambda body: body.get("error") is not None)
 
 
 def test_a_run_may_be_complete_at_once(client: Client, server: RunningServer) -> None:
@@ -375,14 +376,14 @@ def test_a_new_response_may_be_unknown_for_a_while(client: Client, server: Runni
     assert {answer.status_code for answer in lagging} == {404}
     error = client.post(previous_response_id=response_id).json()["error"]
     assert error["code"] == "previous_response_not_found"
-    assert client.until(response_id, lambda body: "status" in body)
+    assert client.wait_until(response_id, lambda body: "status" in body)
 
 
 def test_an_ended_response_may_be_unknown_for_a_while(client: Client, server: RunningServer) -> None:
     server.queue_fault(not_found_after_end_s=20)
     response_id = client.stream()[0]["response"]["id"]
     assert client.get(response_id).status_code == 404
-    assert client.until(response_id, lambda body: "status" in body)["status"] == "completed"
+    assert client.wait_until(response_id, lambda body: "status" in body)["status"] == "completed"
 
 
 def test_every_get_may_give_another_id(client: Client, server: RunningServer) -> None:
@@ -395,7 +396,7 @@ def test_every_get_may_give_another_id(client: Client, server: RunningServer) ->
 def test_a_completed_response_may_be_empty_at_first(client: Client, server: RunningServer) -> None:
     server.queue_fault(completed_empty=2)
     response_id = client.create()["id"]
-    first = client.ended(response_id)
+    first = client.wait_until_ended(response_id)
     assert (first["status"], first["output"], first["usage"]) == ("completed", [], None)
     assert client.get(response_id).json()["output"] == []
     last = client.get(response_id).json()
@@ -413,16 +414,16 @@ def test_a_cancelled_response_may_turn_out_completed(client: Client, server: Run
 def test_a_cancel_may_come_too_late(client: Client, server: RunningServer) -> None:
     server.queue_fault(late_complete=True, on="cancel")
     response_id = client.create(emulate={"duration_s": 20, "queued_s": 0})["id"]
-    client.until(response_id, lambda body: body["status"] == "in_progress")
+    client.wait_until(response_id, lambda body: body["status"] == "in_progress")
     assert client.cancel(response_id).json()["status"] == "in_progress"
-    assert client.ended(response_id)["status"] == "completed"
+    assert client.wait_until_ended(response_id)["status"] == "completed"
 
 
 @pytest.mark.parametrize("status", [200, 400, 409])
 def test_cancelling_what_has_ended_may_answer_otherwise(client: Client, server: RunningServer, status: int) -> None:
     server.queue_fault(cancel_status=status)
     response_id = client.create()["id"]
-    client.ended(response_id)
+    client.wait_until_ended(response_id)
     answer = client.cancel(response_id)
     assert answer.status_code == status
     assert (answer.json()["status"] == "completed") if status == 200 else answer.json()["error"]
@@ -437,13 +438,13 @@ def test_a_cancel_may_clear_the_output(client: Client, server: RunningServer) ->
 def test_a_cancelled_stream_may_end_with_a_failed_event(client: Client, server: RunningServer) -> None:
     server.queue_fault(failed_event_on_cancel=True)
     with client.streaming(emulate={"end": "never"}) as answer:
-        events = live(answer)
+        events = read_live_events(answer)
         client.cancel(next(events)["response"]["id"])
         *_, last = events
     assert (last["type"], last["response"]["status"]) == ("response.failed", "cancelled")
 
 
-def test_a_get_may_say_when_to_look_again(client: Client, server: RunningServer) -> None:
+def test_get_may_suggest_the_next_poll(client: Client, server: RunningServer) -> None:
     server.queue_fault(poll_after_ms=1500)
     response_id = client.create()["id"]
     assert client.get(response_id).headers["openai-poll-after-ms"] == "1500"
@@ -465,7 +466,7 @@ def test_a_running_response_may_have_an_unknown_status(client: Client, server: R
     server.queue_fault(unknown_status="warming_up")
     response_id = client.create()["id"]
     assert client.get(response_id).json()["status"] == "warming_up"
-    assert client.until(response_id, lambda body: body["status"] in TERMINAL)["status"] == "completed"
+    assert client.wait_until(response_id, lambda body: body["status"] in TERMINAL)["status"] == "completed"
 
 
 def test_a_request_brings_faults_for_its_own_response(client: Client) -> None:

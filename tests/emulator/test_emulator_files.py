@@ -13,7 +13,8 @@ from openai.types import FileDeleted, FileObject
 from openai.types.containers import FileListResponse, FileRetrieveResponse
 from openai.types.responses import Response
 
-from agent_jobs.emulator import Emulator, RunningServer, running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 
 TABLE = ("table.csv", b"a,b\n1,2\n", "text/csv")
 MADE = [{"filename": "sum.csv", "text": "sum\n3\n"}, {"filename": "naïve notes.txt", "text": "東京"}]
@@ -23,16 +24,16 @@ def code_interpreter(*file_ids: str) -> Any:
     return {"type": "code_interpreter", "container": {"type": "auto", "file_ids": list(file_ids)}}
 
 
-async def ran(sdk: AsyncOpenAI, *file_ids: str, **fields: Any) -> Response:
-    """A response that made files in a container."""
+async def run_code(sdk: AsyncOpenAI, *file_ids: str, **fields: Any) -> Response:
+    """Run a response that writes files in a container."""
     script = {"emulate": json.dumps({"container_files": MADE, **fields.pop("emulate", {})})}
     asked: Json = {"tools": [code_interpreter(*file_ids)], "metadata": script, **fields}
-    create: Any = sdk.responses.create  # its overloads know nothing of such fields
+    create: Any = sdk.responses.create  # its overloads do not have such fields
     return await create(model=MODEL, input="sum it up", **asked)
 
 
-def cited(response: Response) -> list[Any]:
-    """The container files that the response's text names."""
+def list_cited_files(response: Response) -> list[Any]:
+    """Return the container files that the response's text cites."""
     message = response.output[-1]
     assert message.type == "message" and message.content[0].type == "output_text"
     return [note for note in message.content[0].annotations if note.type == "container_file_citation"]
@@ -64,7 +65,7 @@ async def test_a_file_is_uploaded_read_listed_and_deleted(sdk: AsyncOpenAI) -> N
 
 
 async def test_counters_and_log_prove_that_an_upload_was_removed(sdk: AsyncOpenAI, server: RunningServer) -> None:
-    secret = b"nobody logs what is in a file"
+    secret = b"the content of a file is not logged"
     files = [await sdk.files.create(file=(f"{number}.txt", secret), purpose="user_data") for number in range(2)]
     await sdk.files.delete(files[0].id)
     counters = server.emulator.counters()
@@ -130,10 +131,10 @@ def test_faults_meet_uploads_deletes_and_downloads(client: Client, server: Runni
 
 async def test_a_run_leaves_files_in_a_container_and_cites_them(sdk: AsyncOpenAI) -> None:
     upload = await sdk.files.create(file=TABLE, purpose="user_data")
-    response = await ran(sdk, upload.id, include=["code_interpreter_call.outputs"])
+    response = await run_code(sdk, upload.id, include=["code_interpreter_call.outputs"])
     call = next(item for item in response.output if item.type == "code_interpreter_call")
     assert call.status == "completed" and "sum.csv" in (call.code or "") and call.outputs
-    notes = cited(response)
+    notes = list_cited_files(response)
     assert [note.filename for note in notes] == [file["filename"] for file in MADE]
     assert {note.container_id for note in notes} == {call.container_id}
     assert all(0 <= note.start_index < note.end_index <= len(response.output_text) for note in notes)
@@ -152,16 +153,16 @@ async def test_a_run_leaves_files_in_a_container_and_cites_them(sdk: AsyncOpenAI
 
 
 async def test_the_outputs_of_code_are_given_only_where_they_are_asked_for(sdk: AsyncOpenAI) -> None:
-    calls = [item for item in (await ran(sdk)).output if item.type == "code_interpreter_call"]
+    calls = [item for item in (await run_code(sdk)).output if item.type == "code_interpreter_call"]
     assert [call.outputs for call in calls] == [None]
 
 
-async def test_a_container_is_used_again_by_its_id_until_it_is_gone(sdk: AsyncOpenAI, server: RunningServer) -> None:
-    container_id = cited(await ran(sdk))[0].container_id
+async def test_container_is_used_again_by_its_id_until_it_is_deleted(sdk: AsyncOpenAI, server: RunningServer) -> None:
+    container_id = list_cited_files(await run_code(sdk))[0].container_id
     tool: Any = {"type": "code_interpreter", "container": container_id}
     script = {"emulate": json.dumps({"container_files": MADE[:1]})}
     again = await sdk.responses.create(model=MODEL, input="x", tools=[tool], metadata=script)
-    assert cited(again)[0].container_id == container_id
+    assert list_cited_files(again)[0].container_id == container_id
     assert len([file async for file in sdk.containers.files.list(container_id)]) == 3
     with pytest.raises(openai.NotFoundError, match="File cfile_x not found on container"):
         await sdk.containers.files.content.retrieve("cfile_x", container_id=container_id)
@@ -169,21 +170,21 @@ async def test_a_container_is_used_again_by_its_id_until_it_is_gone(sdk: AsyncOp
     with pytest.raises(openai.NotFoundError) as caught:
         await sdk.responses.create(model=MODEL, input="x", tools=[tool])
     assert caught.value.param == "tools[0].container"
-    other = cited(await ran(sdk))[0].container_id
+    other = list_cited_files(await run_code(sdk))[0].container_id
     await sdk.containers.delete(other)
     with pytest.raises(openai.NotFoundError):
         await sdk.containers.retrieve(other)
 
 
-async def test_a_container_that_nobody_looks_into_is_lost() -> None:
+async def test_unused_container_expires() -> None:
     with running(emulator=Emulator(100, container_idle_s=-1)) as server:
         async with AsyncOpenAI(base_url=server.base_url, api_key="sk-test", max_retries=0) as sdk:
-            note = cited(await ran(sdk))[0]
+            note = list_cited_files(await run_code(sdk))[0]
             with pytest.raises(openai.NotFoundError):
                 await sdk.containers.files.content.retrieve(note.file_id, container_id=note.container_id)
 
 
-async def test_files_that_a_request_names_must_be_there(sdk: AsyncOpenAI) -> None:
+async def test_request_with_an_unknown_file_is_refused(sdk: AsyncOpenAI) -> None:
     file = await sdk.files.create(file=TABLE, purpose="user_data")
     asked: Any = [{"role": "user", "content": [{"type": "input_file", "file_id": file.id}]}]
     assert (await sdk.responses.create(model=MODEL, input=asked)).status == "completed"
@@ -192,11 +193,11 @@ async def test_files_that_a_request_names_must_be_there(sdk: AsyncOpenAI) -> Non
         await sdk.responses.create(model=MODEL, input=asked)
     assert caught.value.param == "input[0].content[0].file_id"
     with pytest.raises(openai.BadRequestError, match=f"{file.id}, file-x") as caught:
-        await ran(sdk, file.id, "file-x")
+        await run_code(sdk, file.id, "file-x")
     assert caught.value.param == "tools[0].container.file_ids"
 
 
-def test_the_log_stays_small_whatever_was_drawn(client: Client, server: RunningServer) -> None:
+def test_log_leaves_out_image_data(client: Client, server: RunningServer) -> None:
     body: Json = client.stream(emulate={"images": 1, "image_px": 300, "text": "Here."})[-1]["response"]
     picture = next(item["result"] for item in body["output"] if item["type"] == "image_generation_call")
     assert len(picture) > 300_000

@@ -1,4 +1,4 @@
-"""What comes out besides text: sources, images, remote tools, reasoning, structured answers."""
+"""Outputs besides text: sources, images, remote tools, reasoning, structured answers."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import jsonschema
 import pytest
-from emulator_client import MODEL, Client, Json, live, text_of, types
+from emulator_client import MODEL, Client, Json, list_types, read_live_events, text_of
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
@@ -17,18 +17,18 @@ from agent_jobs.emulator.structured import sample
 SERVER: Json = {"type": "mcp", "server_label": "docs", "server_url": "https://example.com/mcp"}
 
 
-def items(body: Json, kind: str) -> list[Json]:
+def list_items(body: Json, kind: str) -> list[Json]:
     return [item for item in body["output"] if item["type"] == kind]
 
 
-def ended(client: Client, emulate: Json, **fields: Any) -> Json:
+def run_to_end(client: Client, emulate: Json, **fields: Any) -> Json:
     return client.stream(emulate=emulate, **fields)[-1]["response"]
 
 
 def test_searches_leave_calls_and_citations(client: Client) -> None:
     events = client.stream(emulate={"searches": 3}, include=["web_search_call.action.sources"])
     body = events[-1]["response"]
-    actions = [call["action"] for call in items(body, "web_search_call")]
+    actions = [call["action"] for call in list_items(body, "web_search_call")]
     assert [action["query"] for action in actions] == [f"emulated query {number}" for number in (1, 2, 3)]
     found = [source["url"] for action in actions for source in action["sources"]]
     assert len(found) == 6 and len(set(found)) == 4
@@ -45,24 +45,26 @@ def test_searches_leave_calls_and_citations(client: Client) -> None:
 
 
 def test_sources_are_given_only_where_they_are_asked_for(client: Client) -> None:
-    [call] = items(ended(client, {"searches": 1}), "web_search_call")
+    [call] = list_items(run_to_end(client, {"searches": 1}), "web_search_call")
     assert "sources" not in call["action"]
 
 
 def test_an_image_is_a_png_of_the_size_asked_for(client: Client) -> None:
     tools = [{"type": "image_generation", "partial_images": 2}]
     events = client.stream(emulate={"images": 2, "image_px": 5}, tools=tools)
-    pictures = [base64.b64decode(call["result"]) for call in items(events[-1]["response"], "image_generation_call")]
+    pictures = [
+        base64.b64decode(call["result"]) for call in list_items(events[-1]["response"], "image_generation_call")
+    ]
     assert len(set(pictures)) == 2
     for picture in pictures:
         assert picture.startswith(b"\x89PNG\r\n\x1a\n")
         assert struct.unpack(">II", picture[16:24]) == (5, 5)
-    assert types(events).count("response.image_generation_call.partial_image") == 4
+    assert list_types(events).count("response.image_generation_call.partial_image") == 4
 
 
 def test_a_cancelled_run_keeps_an_open_image_as_failed(client: Client) -> None:
     with client.streaming(emulate={"images": 1, "reasoning": 0, "duration_s": 1000}) as answer:
-        events = live(answer)
+        events = read_live_events(answer)
         response_id = next(events)["response"]["id"]
         next(event for event in events if event["type"] == "response.image_generation_call.generating")
         body = client.cancel(response_id).json()
@@ -71,10 +73,10 @@ def test_a_cancelled_run_keeps_an_open_image_as_failed(client: Client) -> None:
 
 def test_a_remote_server_is_listed_and_called(client: Client) -> None:
     tool = SERVER | {"require_approval": "never", "allowed_tools": ["find", "write"], "headers": {"x": "secret"}}
-    body = ended(client, {"mcp_calls": 2}, tools=[tool | {"authorization": "secret"}])
-    [listed] = items(body, "mcp_list_tools")
+    body = run_to_end(client, {"mcp_calls": 2}, tools=[tool | {"authorization": "secret"}])
+    [listed] = list_items(body, "mcp_list_tools")
     assert [found["name"] for found in listed["tools"]] == ["find", "write"] and listed["server_label"] == "docs"
-    calls = items(body, "mcp_call")
+    calls = list_items(body, "mcp_call")
     assert [(call["name"], call["server_label"], call["status"]) for call in calls] == [
         ("find", "docs", "completed")
     ] * 2
@@ -93,9 +95,9 @@ def test_a_remote_server_is_listed_and_called(client: Client) -> None:
     ],
 )
 def test_a_call_that_needs_approval_ends_the_turn(client: Client, approval: Json, asked: bool) -> None:
-    first = ended(client, {"mcp_calls": 1}, tools=[SERVER | approval])
-    requests = items(first, "mcp_approval_request")
-    assert len(requests) == asked and len(items(first, "mcp_call")) == (not asked)
+    first = run_to_end(client, {"mcp_calls": 1}, tools=[SERVER | approval])
+    requests = list_items(first, "mcp_approval_request")
+    assert len(requests) == asked and len(list_items(first, "mcp_call")) == (not asked)
     assert bool(text_of(first)) != asked
     if asked:
         assert (requests[0]["server_label"], requests[0]["name"]) == ("docs", "lookup")
@@ -106,12 +108,12 @@ def test_a_call_that_needs_approval_ends_the_turn(client: Client, approval: Json
 
 def test_reasoning_is_summed_up_only_where_it_is_asked_for(client: Client) -> None:
     silent = client.stream(emulate={"reasoning": 2})
-    [thought] = items(silent[-1]["response"], "reasoning")
+    [thought] = list_items(silent[-1]["response"], "reasoning")
     assert thought["summary"] == [] and "encrypted_content" not in thought
-    assert not any("reasoning_summary" in type for type in types(silent))
-    [thought] = items(ended(client, {"reasoning": 2}, reasoning={"summary": "auto"}), "reasoning")
+    assert not any("reasoning_summary" in type for type in list_types(silent))
+    [thought] = list_items(run_to_end(client, {"reasoning": 2}, reasoning={"summary": "auto"}), "reasoning")
     assert [part["type"] for part in thought["summary"]] == ["summary_text"] * 2
-    [thought] = items(ended(client, {}, include=["reasoning.encrypted_content"]), "reasoning")
+    [thought] = list_items(run_to_end(client, {}, include=["reasoning.encrypted_content"]), "reasoning")
     assert thought["encrypted_content"].startswith("gAAAA")
 
 
@@ -198,7 +200,7 @@ def test_a_sample_fits_its_schema(client: Client, schema: Json) -> None:
 
 def test_an_incomplete_structured_answer_is_cut_in_its_middle(client: Client) -> None:
     form = {"type": "json_schema", "name": "thing", "schema": SCHEMAS["bounds"]}
-    body = ended(client, {"end": "incomplete"}, text={"format": form})
+    body = run_to_end(client, {"end": "incomplete"}, text={"format": form})
     assert json.dumps(sample(SCHEMAS["bounds"])).startswith(text_of(body)) and text_of(body)
     with pytest.raises(ValueError):
         json.loads(text_of(body))

@@ -1,4 +1,4 @@
-"""What upstream refuses because of what it knows or has forgotten, or because of the model."""
+"""The emulator refuses invalid bodies, unsupported models and unknown ids like the API."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from emulator_client import MODEL, Client, Json
 from openai import AsyncOpenAI
 from openai.types.conversations import ConversationItemList
 
-from agent_jobs.emulator import RunningServer
+from agent_jobs.emulator.server import RunningServer
 
 
 def refusal(client: Client, **fields: Any) -> Json:
@@ -18,11 +18,11 @@ def refusal(client: Client, **fields: Any) -> Json:
     return {"status": answer.status_code, **answer.json()["error"]}
 
 
-def strictly(schema: Json) -> Json:
+def make_strict(schema: Json) -> Json:
     return {"format": {"type": "json_schema", "name": "thing", "schema": schema, "strict": True}}
 
 
-def closed(**properties: Json) -> Json:
+def closed_object(**properties: Json) -> Json:
     return {
         "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
     }  # fmt: skip
@@ -30,25 +30,25 @@ def closed(**properties: Json) -> Json:
 
 BAD_SCHEMAS: dict[str, tuple[Json, str]] = {
     "open": ({"type": "object", "properties": {}}, "In context=(), 'additionalProperties' is required to be supplied"),
-    "optional": (closed(a={"type": "string"}) | {"required": []}, "In context=(), 'required' is required"),
+    "optional": (closed_object(a={"type": "string"}) | {"required": []}, "In context=(), 'required' is required"),
     "nested": (
-        closed(list={"type": "array", "items": {"type": "object"}}),
+        closed_object(list={"type": "array", "items": {"type": "object"}}),
         "In context=('properties', 'list', 'items'), 'additionalProperties'",
     ),
     "root": (
         {"type": "array", "items": {}},
         "schema must be a JSON Schema of 'type: \"object\"', got 'type: \"array\"'",
     ),
-    "untyped": (closed(a={}), "In context=('properties', 'a'), schema must have a 'type' key."),
-    "allOf": (closed(a={"type": "object", "allOf": []}), "'allOf' is not permitted"),
-    "no items": (closed(a={"type": "array"}), "array schema missing items"),
-    "nowhere": (closed(a={"$ref": "#/$defs/b"}), "reference to component '#/$defs/b' which was not found"),
+    "untyped": (closed_object(a={}), "In context=('properties', 'a'), schema must have a 'type' key."),
+    "allOf": (closed_object(a={"type": "object", "allOf": []}), "'allOf' is not permitted"),
+    "no items": (closed_object(a={"type": "array"}), "array schema missing items"),
+    "nowhere": (closed_object(a={"$ref": "#/$defs/b"}), "reference to component '#/$defs/b' which was not found"),
 }
 
 
 @pytest.mark.parametrize(("schema", "message"), BAD_SCHEMAS.values(), ids=BAD_SCHEMAS)
 def test_a_schema_that_breaks_the_strict_rules_is_refused(client: Client, schema: Json, message: str) -> None:
-    error = refusal(client, text=strictly(schema))
+    error = refusal(client, text=make_strict(schema))
     assert (error["status"], error["code"], error["param"]) == (400, "invalid_json_schema", "text.format.schema")
     assert error["message"].startswith("Invalid schema for response_format 'thing': ") and message in error["message"]
     tool = {"type": "function", "name": "f", "parameters": schema, "strict": True}
@@ -85,7 +85,7 @@ def test_a_body_is_refused_at_the_place_that_is_wrong(
     assert (error["status"], error["param"], error["code"]) == (400, param, code)
 
 
-def test_models_refuse_what_they_do_not_take(client: Client) -> None:
+def test_models_refuse_unsupported_settings(client: Client) -> None:
     def settings(**fields: Any) -> tuple[Any, ...]:
         error = refusal(client, **fields)
         return error["status"], error["param"], error["code"]
@@ -102,9 +102,9 @@ def test_models_refuse_what_they_do_not_take(client: Client) -> None:
     assert client.http.get("/models/o3-deep-research").status_code == 404
 
 
-def test_what_a_model_thought_is_taken_back_with_what_it_led_to(client: Client) -> None:
+def test_reasoning_item_needs_its_following_item(client: Client) -> None:
     asked: Json = {"role": "user", "content": "hi"}
-    thought, said = client.ended(client.create()["id"])["output"]
+    thought, said = client.wait_until_ended(client.create()["id"])["output"]
 
     def outcome(*given: Json) -> Any:
         answer = client.http.post("/responses", json={"model": MODEL, "input": list(given)})
@@ -136,11 +136,11 @@ def test_items_that_were_not_stored_are_not_found(client: Client) -> None:
     assert client.http.post("/responses", json={"model": MODEL, "input": [thought, said]}).status_code == 200
 
 
-def test_upstream_can_be_made_to_forget(client: Client, server: RunningServer) -> None:
+def test_forget_deletes_responses_conversations_and_containers(client: Client, server: RunningServer) -> None:
     def forget(**ids: str) -> int:
         return client.http.post(f"{server.url}/_emulator/forget", json=ids).status_code
 
-    response = client.ended(client.create()["id"])
+    response = client.wait_until_ended(client.create()["id"])
     assert forget(response_id=response["id"]) == 200
     assert client.get(response["id"]).status_code == 404
     error = refusal(client, previous_response_id=response["id"])
@@ -155,7 +155,7 @@ def test_upstream_can_be_made_to_forget(client: Client, server: RunningServer) -
     assert response["id"] in {entry.get("id") for entry in server.emulator.log()}
 
 
-async def test_a_conversation_keeps_items_that_can_be_read_and_removed_one_by_one(sdk: AsyncOpenAI) -> None:
+async def test_conversation_items_can_be_read_and_deleted(sdk: AsyncOpenAI) -> None:
     conversation = await sdk.conversations.create(metadata={"topic": "a"})
     script = {"emulate": json.dumps({"searches": 1, "length": 40})}
     await sdk.responses.create(model=MODEL, input="first", metadata=script, conversation=conversation.id)

@@ -14,7 +14,7 @@ SHORT = Script(duration_s=1, queued_s=1, length=20, chunk=5)
 
 
 class BriefClock(Clock):
-    """Makes of every wait a timer that is due at once."""
+    """A clock with which every wait ends at once."""
 
     def __init__(self) -> None:
         super().__init__(1e8)
@@ -29,7 +29,7 @@ class BriefClock(Clock):
 
 
 class StandingClock(BriefClock):
-    """Waits for what never comes: its task is not scheduled any more."""
+    """A clock with which no wait ends: the waiting task is never scheduled again."""
 
     async def sleep_until(self, at_s: float) -> None:
         await anyio.sleep_forever()
@@ -47,14 +47,12 @@ def cancel(run: Run) -> None:
     run.cancel(Fault())
 
 
-def hurry(run: Run) -> None:
+def play_at_once(run: Run) -> None:
     run.cancel(Fault(complete_after_cancel=True))
 
 
-@pytest.mark.parametrize(("stop", "status"), [(cancel, "cancelled"), (hurry, "completed"), (Run.abandon, None)])
-async def test_a_run_that_was_stopped_does_nothing_more_wherever_it_was(
-    stop: Callable[[Run], None], status: str | None
-) -> None:
+@pytest.mark.parametrize(("stop", "status"), [(cancel, "cancelled"), (play_at_once, "completed"), (Run.abandon, None)])
+async def test_stopped_run_emits_no_more_events(stop: Callable[[Run], None], status: str | None) -> None:
     for turns in range(40):
         run = new_run()
         stopped: Json = {}
@@ -72,7 +70,7 @@ async def test_a_run_that_was_stopped_does_nothing_more_wherever_it_was(
     raise AssertionError("40 turns of the loop were not enough to see a whole run")
 
 
-async def test_followers_see_the_same_events_whenever_they_come() -> None:
+async def test_late_readers_see_the_same_events() -> None:
     run = new_run()
     seen: list[list[Json]] = []
 
@@ -89,14 +87,14 @@ async def test_followers_see_the_same_events_whenever_they_come() -> None:
 
 
 @pytest.mark.parametrize("late_s", [0.0, 1.0, 500.0])
-async def test_a_run_ends_when_it_is_due_however_late_it_is_played(late_s: float) -> None:
+async def test_run_ends_on_time_even_if_it_is_played_late(late_s: float) -> None:
     script = Script(duration_s=100, queued_s=5, reasoning=0, text="x")
     run = Run("resp_1", BODY, script, Fault(), clock := BriefClock())
     clock.now_s = late_s
     created: Json = {}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run.play)
-        created = await run.created()
+        created = await run.wait_until_created()
     types = [event["type"].removeprefix("response.") for event in await events_of(run)]
     assert (created["status"], run.ended_s) == ("queued", 105.0)
     assert types[:8] == [
@@ -104,7 +102,7 @@ async def test_a_run_ends_when_it_is_due_however_late_it_is_played(late_s: float
     ]  # fmt: skip
 
 
-async def test_a_response_is_shown_as_it_is_due_although_nothing_played_it() -> None:
+async def test_response_is_up_to_date_even_if_it_was_not_played() -> None:
     run = Run("resp_1", BODY, SHORT, Fault(), clock := StandingClock())
     for now_s, status in ((0.5, "queued"), (1.5, "in_progress"), (3.0, "completed")):
         clock.now_s = now_s

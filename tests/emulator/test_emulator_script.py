@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_jobs.emulator.faults import Fault, FaultQueue, combined
-from agent_jobs.emulator.script import Script, answer_text, question, read_request
-from agent_jobs.emulator.timeline import timeline
+from agent_jobs.emulator.faults import Fault, FaultQueue, combine
+from agent_jobs.emulator.script import Script, answer_text, read_question, read_request
+from agent_jobs.emulator.timeline import build_timeline
 from agent_jobs.emulator.tool_items import Container
 
 DOCS = Path(__file__).parents[2] / "docs" / "emulator.md"
@@ -34,7 +34,7 @@ BOX = Container("cntr_1", [("cfile_1", "a.txt")])
 def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script, asked: str) -> None:
     text = answer_text(script, {"input": asked})
     assert len(text) == script.length and text == answer_text(script, {"input": asked})
-    steps = timeline(script, "resp_1", text)
+    steps = build_timeline(script, "resp_1", text)
     deltas = "".join(step.event["delta"] for step in steps if step.event["type"] == "response.output_text.delta")
     assert deltas == ("I will look into this." if script.phase else "") + text
     times = [step.at_s for step in steps]
@@ -43,7 +43,7 @@ def test_the_deltas_join_to_the_answer_which_is_as_long_as_asked(script: Script,
 
 @given(scripts)
 def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
-    steps = timeline(script, "resp_1", answer_text(script, {"input": "x"}), container=BOX, unknown=True)
+    steps = build_timeline(script, "resp_1", answer_text(script, {"input": "x"}), container=BOX, unknown=True)
     opened = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.added"]
     done = [step.event["output_index"] for step in steps if step.event["type"] == "response.output_item.done"]
     assert opened == done == list(range(len(opened)))
@@ -52,7 +52,7 @@ def test_every_item_that_opens_is_done_in_its_turn(script: Script) -> None:
 def test_five_million_characters_come_in_forty_deltas() -> None:
     script = Script(length=5_000_000)
     text = answer_text(script, {"input": "x"})
-    steps = timeline(script, "resp_1", text)
+    steps = build_timeline(script, "resp_1", text)
     assert len(text) == 5_000_000
     assert sum(step.event["type"] == "response.output_text.delta" for step in steps) == 40
 
@@ -79,7 +79,7 @@ def test_a_directive_in_the_last_text_is_read_and_removed(asked: Any) -> None:
     script, body = read_request({"input": asked})
     assert (script.length, script.text) == (7, "]}")
     assert "emulate" not in json.dumps(body)
-    assert question(body) == "before  after"
+    assert read_question(body) == "before  after"
 
 
 def test_metadata_carries_a_directive_and_the_text_overrides_it() -> None:
@@ -89,7 +89,7 @@ def test_metadata_carries_a_directive_and_the_text_overrides_it() -> None:
     assert body["metadata"] == metadata
 
 
-def test_a_turn_that_brings_outputs_is_not_asked_for_them_again() -> None:
+def test_turn_with_outputs_does_not_repeat_its_calls() -> None:
     metadata = {"emulate": '{"function_calls": [{"name": "lookup"}], "length": 90}'}
     outputs = [{"type": "function_call_output", "call_id": "call_1", "output": "42"}]
     script, body = read_request({"input": outputs, "metadata": metadata})
@@ -97,7 +97,7 @@ def test_a_turn_that_brings_outputs_is_not_asked_for_them_again() -> None:
     assert "the outputs of call_1: 42" in answer_text(script, body)
 
 
-def test_an_input_that_tells_all_again_is_at_the_turn_whose_outputs_it_does_not_have_yet() -> None:
+def test_input_with_the_whole_history_continues_at_the_next_turn() -> None:
     directive: dict[str, Any] = {
         "chunk": 5,
         "turns": [{"function_calls": [{}, {}]}, {"function_calls": [{}]}, {"text": "the end"}],
@@ -111,7 +111,7 @@ def test_an_input_that_tells_all_again_is_at_the_turn_whose_outputs_it_does_not_
     assert {script.chunk for script in scripts} == {5}
 
 
-def test_a_text_that_is_said_again_does_not_ask_for_its_calls_again() -> None:
+def test_repeated_text_does_not_repeat_its_calls() -> None:
     asked = {"role": "user", "content": '[emulate {"function_calls": [{"name": "lookup"}]}]'}
     output = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
     assert len(read_request({"input": [output, asked]})[0].function_calls) == 1
@@ -154,7 +154,7 @@ def test_a_directive_that_is_not_closed_is_a_value_error() -> None:
         read_request({"input": '[emulate {"length": 3} and so on'})
 
 
-def test_faults_are_taken_in_order_by_the_requests_they_are_meant_for() -> None:
+def test_faults_apply_in_order_to_matching_requests() -> None:
     queue = FaultQueue([
         Fault(on="retrieve", status=500),
         Fault(status=501, match="needle"),
@@ -165,15 +165,15 @@ def test_faults_are_taken_in_order_by_the_requests_they_are_meant_for() -> None:
     assert queue.take("retrieve", "").status == 500
 
 
-def test_a_fault_without_end_is_taken_until_cleared() -> None:
+def test_unlimited_fault_applies_until_it_is_cleared() -> None:
     queue = FaultQueue([Fault(on="any", times=-1, status=500)])
     assert [queue.take("delete", "").status for _ in range(3)] == [500, 500, 500]
     queue.clear()
     assert queue.take("delete", "") == Fault()
 
 
-def test_of_two_faults_the_later_wins_where_they_meet() -> None:
-    assert combined(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
+def test_later_fault_wins_over_an_earlier_one() -> None:
+    assert combine(Fault(status=500, crlf=True), Fault(status=400)) == Fault(status=400, crlf=True)
 
 
 @pytest.mark.parametrize("given", [{"stauts": 500}, {"on": "update"}, {"drop": "everything"}])
@@ -183,6 +183,6 @@ def test_a_wrong_fault_is_a_value_error(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", [Script, Fault])
-def test_the_docs_name_everything_that_can_be_asked_for(kind: type[Any]) -> None:
+def test_docs_name_every_field_of_scripts_and_faults(kind: type[Any]) -> None:
     named = DOCS.read_text()
     assert [field.name for field in fields(kind) if f"`{field.name}`" not in named] == []

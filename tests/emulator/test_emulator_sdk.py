@@ -17,9 +17,9 @@ from openai.types.responses import (
 )
 from pydantic import BaseModel, ValidationError
 
-from agent_jobs.emulator import RunningServer
+from agent_jobs.emulator.server import RunningServer
 
-# Each event is held to the class of its own type: in the union another, laxer member may take it.
+# Each event is checked against the class of its own type, because a laxer member of the union could accept it.
 _CLASSES: tuple[type[BaseModel], ...] = get_args(get_args(ResponseStreamEvent)[0])
 EVENTS = {get_args(kind.model_fields["type"].annotation)[0]: kind for kind in _CLASSES}
 TOOLS: list[Any] = [
@@ -61,7 +61,7 @@ def test_every_event_and_body_has_the_shape_of_the_sdk(client: Client, script: J
     events = client.stream(emulate=script, **asked, instructions="Be brief.")
     for event in events:
         check_event(event)
-    body = client.ended(events[0]["response"]["id"])
+    body = client.wait_until_ended(events[0]["response"]["id"])
     Response.model_validate(body, strict=True)
     assert events[-1]["response"] == body
 
@@ -128,7 +128,7 @@ async def test_the_sdk_lists_input_items_over_pages(sdk: AsyncOpenAI) -> None:
 
 
 def test_a_page_of_input_items_has_the_shape_of_the_sdk(client: Client) -> None:
-    call = client.ended(client.create(emulate={"function_calls": [{"name": "lookup"}]})["id"])["output"][-1]
+    call = client.wait_until_ended(client.create(emulate={"function_calls": [{"name": "lookup"}]})["id"])["output"][-1]
     output = {"type": "function_call_output", "call_id": call["call_id"], "output": "42"}
     asked = [{"role": "user", "content": [{"type": "input_text", "text": "go on"}]}, call, output]
     created = client.http.post("/responses", json={"model": MODEL, "input": asked}).json()

@@ -5,9 +5,10 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from emulator_client import MODEL, Client, Json, live, parsed, text_of, types
+from emulator_client import MODEL, Client, Json, list_types, parse_events, read_live_events, text_of
 
-from agent_jobs.emulator import Emulator, RunningServer, running, serve
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running, serve
 
 CREATED = ["response.created", "response.queued", "response.in_progress"]
 
@@ -39,7 +40,7 @@ def test_every_answer_has_the_headers_of_openai(client: Client) -> None:
 
 def test_a_stream_goes_from_created_to_one_terminal_event(client: Client) -> None:
     events = client.stream()
-    assert types(events)[:3] == CREATED
+    assert list_types(events)[:3] == CREATED
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     statuses = [event["response"]["status"] for event in events if "response" in event]
     assert statuses == ["queued", "queued", "in_progress", "completed"]
@@ -62,27 +63,29 @@ def test_stream_decides_the_content_and_accept_does_not(client: Client, accept: 
     assert client.post(background=True).headers["content-type"] == "application/json"
     answer = client.post(background=True, stream=True)
     assert answer.headers["content-type"].startswith("text/event-stream")
-    got = client.get(parsed(answer.content)[0]["response"]["id"])
+    got = client.get(parse_events(answer.content)[0]["response"]["id"])
     assert got.headers["content-type"] == "application/json"
 
 
 def test_a_foreground_run_is_never_queued(client: Client) -> None:
-    events = parsed(client.post(stream=True).content)
-    assert types(events)[:2] == ["response.created", "response.in_progress"]
+    events = parse_events(client.post(stream=True).content)
+    assert list_types(events)[:2] == ["response.created", "response.in_progress"]
     assert {event["response"]["status"] for event in events[:2]} == {"in_progress"}
     body = client.post().json()
     assert (body["status"], body["background"]) == ("completed", False)
     assert client.get(body["id"]).json() == body
 
 
-def test_a_background_run_goes_on_without_its_client(client: Client) -> None:
+def test_background_run_continues_without_its_client(client: Client) -> None:
     created = client.first_event(emulate={"duration_s": 20})["response"]
-    assert client.ended(created["id"])["status"] == "completed"
+    assert client.wait_until_ended(created["id"])["status"] == "completed"
 
 
-def test_a_foreground_run_dies_with_its_client(client: Client) -> None:
+def test_foreground_run_ends_with_its_client(client: Client) -> None:
     response_id = client.first_event(emulate={"end": "never"}, background=False)["response"]["id"]
-    client.until(response_id, lambda body: body.get("error") is not None and "not found" in body["error"]["message"])
+    client.wait_until(
+        response_id, lambda body: body.get("error") is not None and "not found" in body["error"]["message"]
+    )
 
 
 def test_a_resumed_stream_gives_the_events_after_a_number(client: Client) -> None:
@@ -95,10 +98,10 @@ def test_a_resumed_stream_gives_the_events_after_a_number(client: Client) -> Non
     assert client.resume(response_id, starting_after=10_000) == []
 
 
-def test_a_resumed_stream_goes_on_live(client: Client) -> None:
+def test_resumed_stream_continues_live(client: Client) -> None:
     created = client.first_event(emulate={"duration_s": 20})["response"]
     rest = client.resume(created["id"], starting_after=0)
-    assert types(rest)[0] == "response.queued" and types(rest)[-1] == "response.completed"
+    assert list_types(rest)[0] == "response.queued" and list_types(rest)[-1] == "response.completed"
 
 
 def test_deltas_are_obfuscated_unless_asked_not_to(client: Client) -> None:
@@ -130,11 +133,11 @@ def test_a_stream_can_be_resumed_for_five_minutes_only() -> None:
         assert (answer.status_code, error_of(answer)["message"]) == (400, message)
 
 
-def test_what_is_not_stored_explicitly_is_forgotten() -> None:
+def test_response_without_store_is_deleted_after_a_while() -> None:
     with running(emulator=Emulator(100, retention_s=0)) as server, Client(server) as client:
         kept, lost = client.create()["id"], client.create(store=None)["id"]
-        assert client.ended(kept)["status"] == "completed"
-        client.until(lost, lambda body: "error" in body and body["error"] is not None)
+        assert client.wait_until_ended(kept)["status"] == "completed"
+        client.wait_until(lost, lambda body: "error" in body and body["error"] is not None)
         assert error_of(client.get(lost))["message"] == f"Response with id '{lost}' not found."
         assert client.get(kept).status_code == 200
 
@@ -146,18 +149,18 @@ def test_a_foreground_response_that_is_not_stored_is_gone_at_once(client: Client
 
 def test_cancel_ends_a_run_and_its_stream_without_a_terminal_event(client: Client) -> None:
     with client.streaming(emulate={"duration_s": 100}) as answer:
-        events = live(answer)
+        events = read_live_events(answer)
         response_id = next(events)["response"]["id"]
         seen = [next(events) for _ in range(15)]
         cancelled = client.cancel(response_id)
         seen += list(events)
     assert cancelled.status_code == 200 and cancelled.json()["status"] == "cancelled"
     assert cancelled.json()["usage"] is None and cancelled.json()["completed_at"] is None
-    assert not {"response.completed", "response.failed", "response.incomplete"} & set(types(seen))
+    assert not {"response.completed", "response.failed", "response.incomplete"} & set(list_types(seen))
     assert client.get(response_id).json() == client.cancel(response_id).json() == cancelled.json()
     deltas = "".join(event["delta"] for event in seen if event["type"] == "response.output_text.delta")
     assert text_of(cancelled.json()) == deltas != ""
-    assert types(client.resume(response_id))[-1] == types(seen)[-1]
+    assert list_types(client.resume(response_id))[-1] == list_types(seen)[-1]
 
 
 def test_a_queued_response_can_be_cancelled(client: Client) -> None:
@@ -166,9 +169,9 @@ def test_a_queued_response_can_be_cancelled(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("end", "status"), [("completed",) * 2, ("failed",) * 2, ("incomplete",) * 2])
-def test_what_has_ended_cannot_be_cancelled(client: Client, end: str, status: str) -> None:
+def test_ended_response_cannot_be_cancelled(client: Client, end: str, status: str) -> None:
     response_id = client.create(emulate={"end": end})["id"]
-    client.ended(response_id)
+    client.wait_until_ended(response_id)
     assert error_of(client.cancel(response_id)) == {
         "status": 400,
         "message": f"Cannot cancel a {status} response.",
@@ -185,10 +188,10 @@ def test_a_foreground_response_cannot_be_cancelled(client: Client) -> None:
 
 def test_a_deleted_response_is_gone_everywhere(client: Client) -> None:
     with client.streaming(emulate={"end": "never"}) as answer:
-        events = live(answer)
+        events = read_live_events(answer)
         response_id = next(events)["response"]["id"]
         deleted = client.http.delete(f"/responses/{response_id}")
-        assert "response.completed" not in types(events)
+        assert "response.completed" not in list_types(events)
     assert deleted.json() == {"id": response_id, "object": "response", "deleted": True}
     path = f"/responses/{response_id}"
     gone = [
@@ -357,7 +360,7 @@ def test_a_response_echoes_its_request_but_not_its_secrets(client: Client) -> No
 
 def test_the_answer_says_that_it_is_emulated_and_is_as_long_as_asked(client: Client) -> None:
     for length in (0, 10, 60_000):
-        body = client.ended(client.create("What is up?", {"length": length})["id"])
+        body = client.wait_until_ended(client.create("What is up?", {"length": length})["id"])
         assert len(text_of(body)) == length
         assert text_of(body).startswith("This is an emulated answer to: What is up?."[:length])
 
@@ -371,7 +374,7 @@ def test_five_million_characters_arrive_whole(client: Client) -> None:
 def test_a_failed_run_is_a_200_with_an_error(client: Client) -> None:
     script = {"end": "failed", "error_code": "rate_limit_exceeded", "error_message": "Slow down."}
     events = client.stream(emulate=script)
-    assert types(events)[-1] == "response.failed"
+    assert list_types(events)[-1] == "response.failed"
     answer = client.get(events[0]["response"]["id"])
     assert (answer.status_code, answer.json()["status"]) == (200, "failed")
     assert answer.json()["error"] == {"code": "rate_limit_exceeded", "message": "Slow down."}
@@ -397,7 +400,7 @@ def test_a_run_that_never_ends_stays_in_progress(client: Client) -> None:
     with client.http.stream(
         "GET", f"/responses/{client.first_event(emulate={'end': 'never'})['response']['id']}?stream=true"
     ) as answer:
-        for event in live(answer):
+        for event in read_live_events(answer):
             if event["type"] == "keepalive":
                 break
     assert client.get(response_id).json()["status"] == "in_progress"
@@ -448,7 +451,7 @@ def test_calls_end_a_turn_and_their_outputs_begin_the_next(client: Client) -> No
 def test_each_turn_has_a_script_of_its_own(client: Client, link: str) -> None:
     turns = [{"function_calls": [{"name": "a"}, {"name": "b"}]}, {"function_calls": [{"name": "c"}]}, {"text": "done"}]
     named = {"conversation": client.http.post("/conversations", json={}).json()["id"]} if link == "conversation" else {}
-    response = client.ended(client.create(f"go on [emulate {json.dumps({'turns': turns})}]", **named)["id"])
+    response = client.wait_until_ended(client.create(f"go on [emulate {json.dumps({'turns': turns})}]", **named)["id"])
     called: list[list[str]] = []
     while calls := [item for item in response["output"] if item["type"] == "function_call"]:
         called.append([call["name"] for call in calls])
@@ -457,7 +460,7 @@ def test_each_turn_has_a_script_of_its_own(client: Client, link: str) -> None:
         body = {"model": MODEL, "input": outputs, "background": True, "store": True, **before}
         answer = client.http.post("/responses", json=body)
         assert answer.status_code == 200, answer.text
-        response = client.ended(answer.json()["id"])
+        response = client.wait_until_ended(answer.json()["id"])
     assert (called, text_of(response)) == ([["a", "b"], ["c"]], "done")
 
 
@@ -474,20 +477,20 @@ def test_an_approval_request_ends_a_turn(client: Client) -> None:
 def test_silence_is_filled_with_numbered_keepalives() -> None:
     with running(time_scale=1000) as server, Client(server) as client:
         events = client.stream(emulate={"duration_s": 100, "reasoning": 0, "text": "x"})
-    assert types(events)[:5] == [*CREATED, "response.output_item.added", "response.content_part.added"]
-    assert types(events)[5:9] == [*["keepalive"] * 3, "response.output_text.delta"]
+    assert list_types(events)[:5] == [*CREATED, "response.output_item.added", "response.content_part.added"]
+    assert list_types(events)[5:9] == [*["keepalive"] * 3, "response.output_text.delta"]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
-def test_a_conversation_takes_what_is_said_and_is_locked_meanwhile(client: Client) -> None:
+def test_conversation_stores_a_response_and_is_locked_meanwhile(client: Client) -> None:
     conversation = client.http.post("/conversations", json={"items": [{"role": "user", "content": "hi"}]}).json()
     where = f"/conversations/{conversation['id']}"
     named: Any = {"conversation": {"id": conversation["id"]}}
-    client.ended(client.create(emulate={"end": "failed"}, **named)["id"])
+    client.wait_until_ended(client.create(emulate={"end": "failed"}, **named)["id"])
     running_id = client.create(emulate={"duration_s": 20}, **named)["id"]
     locked = error_of(client.post(**named))
     assert (locked["status"], locked["code"], locked["param"]) == (400, "conversation_locked", "conversation")
-    assert client.ended(running_id)["conversation"] == {"id": conversation["id"]}
+    assert client.wait_until_ended(running_id)["conversation"] == {"id": conversation["id"]}
     assert client.post("more", **named).status_code == 200
     assert client.http.post(f"{where}/items", json={"items": [{"role": "user", "content": "last"}]}).status_code == 200
     items = client.http.get(f"{where}/items", params={"order": "asc"}).json()["data"]
@@ -500,13 +503,13 @@ def test_a_conversation_takes_what_is_said_and_is_locked_meanwhile(client: Clien
     assert error_of(client.post(**named))["message"] == f"Conversation with id '{conversation['id']}' not found."
 
 
-def test_counters_and_log_tell_what_was_asked_and_how_it_ended(client: Client, server: RunningServer) -> None:
+def test_counters_and_log_show_requests_and_results(client: Client, server: RunningServer) -> None:
     client.http.headers["x-client-request-id"] = "turn-1"
     server.queue_fault(drop="before_headers")
     with pytest.raises(httpx2.RemoteProtocolError):
         client.create()
     created = client.create("hello", metadata={"job_id": "job_1"})
-    ended = client.ended(created["id"])
+    ended = client.wait_until_ended(created["id"])
     counters = client.http.get(f"{server.url}/_emulator/counters").json()
     assert counters == server.emulator.counters()
     assert (counters["creates"], counters["accepted"], counters["streams"], counters["cancels"]) == (2, 1, 0, 0)
@@ -556,7 +559,7 @@ async def test_serve_runs_until_cancelled() -> None:
         httpx2.get(f"http://127.0.0.1:{port}/v1/models")
 
 
-def test_a_server_that_comes_back_has_forgotten_to_go_on() -> None:
+def test_restarted_server_does_not_continue_old_runs() -> None:
     emulator = Emulator(time_scale=100)
     with running(emulator=emulator) as server, Client(server) as client:
         response_id = client.create(emulate={"duration_s": 1000})["id"]

@@ -1,4 +1,4 @@
-"""What only we added to a request is left out where an endpoint refuses it; what the caller asked for never is."""
+"""Parameters that only we added are left out if an endpoint refuses them; those of the caller never are."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 from hosts import Host, hosting, scripted
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.request.body import ASKED, build, refused_of
+from agent_jobs.request.added_parameters import ASKED, refused_of
+from agent_jobs.request.body import build
 from agent_jobs.settings import Settings
 
 SCHEMA: dict[str, Any] = {
@@ -76,7 +77,7 @@ WORDINGS: list[tuple[str, str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("words", "param", "names"), WORDINGS)
-def test_a_refusal_names_what_we_added_in_every_wording(words: str, param: str, names: list[str]) -> None:
+def test_refusal_names_added_parameters_in_every_wording(words: str, param: str, names: list[str]) -> None:
     assert refused_of("", param, words, FULL) == names
 
 
@@ -91,7 +92,7 @@ def test_a_refusal_names_what_we_added_in_every_wording(words: str, param: str, 
         ("Invalid schema for response_format 'answer'.", "json_schema"),
     ],
 )
-def test_what_the_caller_asked_for_is_not_named(words: str, asked: str) -> None:
+def test_refusal_never_names_what_the_caller_asked_for(words: str, asked: str) -> None:
     assert refused_of("", "", words, FULL)
     assert refused_of("", "", words, {**FULL, ASKED: [asked]}) == []
 
@@ -147,7 +148,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
-async def accepted(host: Host, job_id: str, names: dict[str, Any]) -> dict[str, Any]:
+async def get_accepted_fields(host: Host, job_id: str, names: dict[str, Any]) -> dict[str, Any]:
     """Return what upstream says of the request of a job that completed."""
     assert (await host.end(job_id))["status"] == "completed"
     output = (await (await host.app.engine()).result(job_id)).job.output
@@ -157,14 +158,14 @@ async def accepted(host: Host, job_id: str, names: dict[str, Any]) -> dict[str, 
 
 
 @pytest.mark.parametrize(("fault", "asked", "gone"), REFUSALS.values(), ids=REFUSALS)
-async def test_what_only_we_added_is_dropped_once_and_that_is_remembered(
+async def test_added_parameter_is_dropped_once_and_that_is_remembered(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any], asked: dict[str, Any], gone: dict[str, Any]
 ) -> None:
     upstream.queue_fault(on="create", **fault)
     async with hosting(settings) as host:
         for posts in (2, 3):
             started = await host.start(emulate={"duration_s": 1, "text": "taken"}, **asked)
-            assert await accepted(host, started["job_id"], gone) == gone
+            assert await get_accepted_fields(host, started["job_id"], gone) == gone
             assert upstream.emulator.counters()["creates"] == posts
 
 
@@ -185,7 +186,7 @@ ASKED_FOR: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("words", "asked", "param"), ASKED_FOR.values(), ids=ASKED_FOR)
-async def test_what_the_caller_asked_for_is_never_dropped_without_a_word(
+async def test_requested_parameter_is_never_dropped_silently(
     settings: Settings, upstream: RunningServer, words: str, asked: dict[str, Any], param: str
 ) -> None:
     upstream.queue_fault(on="create", status=400, body=envelope(words, param=param))
@@ -196,23 +197,21 @@ async def test_what_the_caller_asked_for_is_never_dropped_without_a_word(
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_schema_that_we_chose_to_send_as_strict_is_sent_without(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_refused_strict_schema_is_sent_without_strict(settings: Settings, upstream: RunningServer) -> None:
     words = "Invalid schema for response_format 'answer': In context=(), 'n' is not permitted."
     body = envelope(words, code="invalid_json_schema", param="text.format.schema")
     upstream.queue_fault(on="create", status=400, body=body)
     async with hosting(settings) as host:
         started = await host.start(options={"json_schema": SCHEMA})
-        text = (await accepted(host, started["job_id"], {"text": None}))["text"]
+        text = (await get_accepted_fields(host, started["job_id"], {"text": None}))["text"]
         assert not text["format"].get("strict")
         # It was this schema, and not the endpoint.
         again = await host.start(options={"json_schema": {**SCHEMA, "title": "Another"}})
-        assert (await accepted(host, again["job_id"], {"text": None}))["text"]["format"]["strict"] is True
+        assert (await get_accepted_fields(host, again["job_id"], {"text": None}))["text"]["format"]["strict"] is True
     assert upstream.emulator.counters()["creates"] == 3
 
 
-async def test_a_limit_that_only_the_budget_added_is_not_blamed_on_the_caller(
+async def test_limit_of_the_budget_is_not_blamed_on_the_caller(
     settings: Settings, upstream: RunningServer, tmp_path: Path
 ) -> None:
     upstream.queue_fault(on="create", status=400, body=envelope("Unsupported parameter: max_output_tokens"))
@@ -225,7 +224,7 @@ async def test_a_limit_that_only_the_budget_added_is_not_blamed_on_the_caller(
     assert "AGENT_JOBS_BUDGET_MODE=spent" in answer["error"]["message"]
 
 
-async def test_what_was_asked_for_is_shown_nowhere_and_changes_no_identity(settings: Settings) -> None:
+async def test_list_of_requested_parameters_is_hidden_and_changes_no_identity(settings: Settings) -> None:
     async with hosting(settings) as host:
         prompt = scripted("same", {"duration_s": 900})
         job_id = (await host.call("agent_start", prompt=prompt, effort="low", preset="think"))["job_id"]

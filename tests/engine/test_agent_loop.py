@@ -1,4 +1,4 @@
-"""Jobs that call the user's tools: whole ones, over the emulator and real tool servers."""
+"""Jobs that call the user's tools, from start to finish, over the emulator and real tool servers."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import anyio
 import httpx2
 import pytest
 from hosts import Host, eventually, hosting, scripted
-from test_follow_ups import KEY, Now, sent_by_id
+from test_follow_ups import KEY, Now, get_response
 from test_tools import runs
 
 from agent_jobs.emulator.server import RunningServer
@@ -54,7 +54,7 @@ def lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def given(settings: Settings, **servers: Any) -> Settings:
+def add_tool_servers(settings: Settings, **servers: Any) -> Settings:
     """The settings with these tool servers."""
     assert settings.data_dir is not None
     path = settings.data_dir.with_name(f"{'-'.join(servers)}.json")
@@ -66,25 +66,25 @@ def given(settings: Settings, **servers: Any) -> Settings:
 
 @pytest.fixture
 async def host(settings: Settings, log: Path) -> AsyncGenerator[Host]:
-    async with hosting(given(settings, ledger=ledger(log))) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
         yield host
 
 
-async def started(host: Host, emulate: dict[str, Any], **options: Any) -> str:
+async def start_with_ledger(host: Host, emulate: dict[str, Any], **options: Any) -> str:
     answer = await host.start(emulate=emulate, options={"toolbox": ["ledger"], **options})
     return answer["job_id"]
 
 
 async def outputs(host: Host, job_id: str) -> list[str]:
-    """What the model was told of each call."""
+    """Return the output of each call as the model got it."""
     items = (await host.call("agent_result", job_id=job_id, part="items", max_bytes=100_000))["items"]
     return [str(item["output"]) for item in items if "output" in item]
 
 
-async def test_a_job_calls_tools_turn_after_turn_side_by_side_and_sums_up_what_it_used(host: Host, log: Path) -> None:
+async def test_job_calls_tools_over_several_turns_and_sums_its_usage(host: Host, log: Path) -> None:
     turns = [[call("ledger__write", n=1), call("ledger__read", n=2)], [call("ledger__write", n=3)]]
     usage = {"input_tokens": 100, "output_tokens": 10}
-    job_id = await started(host, calling(*turns, usage=usage))
+    job_id = await start_with_ledger(host, calling(*turns, usage=usage))
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert sorted(lines(log)[:4]) == ["begin read 2", "begin write 1", "end read 2", "end write 1"]
@@ -93,30 +93,30 @@ async def test_a_job_calls_tools_turn_after_turn_side_by_side_and_sums_up_what_i
     assert (used["input_tokens"], used["output_tokens"]) == (300, 30)
 
 
-async def test_the_cost_of_a_job_is_that_of_all_its_turns(host: Host) -> None:
+async def test_cost_of_a_job_includes_all_its_turns(host: Host) -> None:
     script = calling([call("ledger__read")], [call("ledger__read")], usage=USED)
     job = await host.start(model=MODEL, emulate=script, options={"toolbox": ["ledger"]})
     assert (await host.end(job["job_id"]))["cost_usd"] == pytest.approx(3)
     assert (await host.call("agent_list"))["today_usd"] == pytest.approx(3)
 
 
-async def test_a_job_that_calls_for_ever_ends_after_twenty_turns(host: Host, log: Path) -> None:
+async def test_job_that_calls_for_ever_ends_after_twenty_turns(host: Host, log: Path) -> None:
     turns = [[call("ledger__write", n=n)] for n in range(25)]
-    answer = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0)))
+    answer = await host.end(await start_with_ledger(host, calling(*turns, duration_s=0, queued_s=0)))
     assert (answer["status"], answer["error"]["code"]) == ("failed", "max_turns")
     assert answer["error"]["message"] == "It asked for calls in each of 20 turns, as many as it may have."
     assert lines(log)[-1] == "end write 18"
 
 
-async def test_more_calls_than_allowed_are_not_made(host: Host, log: Path) -> None:
+async def test_calls_over_the_limit_are_not_made(host: Host, log: Path) -> None:
     turns = [[call("ledger__write", n=1)], [call("ledger__write", n=2), call("ledger__write", n=3)]]
-    answer = await host.end(await started(host, calling(*turns), max_tool_calls=2))
+    answer = await host.end(await start_with_ledger(host, calling(*turns), max_tool_calls=2))
     assert answer["error"]["code"] == "max_tool_calls"
     assert answer["error"]["message"] == "It asked for 3 calls, and options.max_tool_calls allows 2."
     assert lines(log) == ["begin write 1", "end write 1"]
 
 
-async def test_a_job_that_cost_as_much_as_it_may_calls_nothing_more(host: Host, log: Path) -> None:
+async def test_job_without_money_left_calls_no_tool(host: Host, log: Path) -> None:
     script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)], usage=USED)
     options = {"toolbox": ["ledger"], "max_cost_usd": 2.5, "max_output_tokens": 100, "max_tool_calls": 9}
     answer = await host.end((await host.start(model=MODEL, emulate=script, options=options))["job_id"])
@@ -124,13 +124,11 @@ async def test_a_job_that_cost_as_much_as_it_may_calls_nothing_more(host: Host, 
     assert lines(log) == ["begin write 1", "end write 1"]
 
 
-async def test_the_time_limit_of_a_job_stops_a_call_that_is_under_way(
-    settings: Settings, log: Path, tmp_path: Path
-) -> None:
+async def test_time_limit_stops_a_running_call(settings: Settings, log: Path, tmp_path: Path) -> None:
     now, passed = Now(), tmp_path / "passed"
-    async with hosting(given(settings, ledger=ledger(log)), clock=now.clock()) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(log)), clock=now.clock()) as host:
         calls = [call("ledger__write", n=1, hang=True), call("ledger__read", n=2, until=str(passed))]
-        job_id = await started(host, calling(calls), timeout_s=3_600)
+        job_id = await start_with_ledger(host, calling(calls), timeout_s=3_600)
         await eventually(lambda: sorted(lines(log)) == ["begin read 2", "begin write 1"])
         now.pass_s(3_600)
         passed.touch()  # a call that ends has the time looked at
@@ -141,10 +139,8 @@ async def test_the_time_limit_of_a_job_stops_a_call_that_is_under_way(
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "from another process"])
-async def test_a_cancel_stops_a_call_that_is_under_way(
-    settings: Settings, host: Host, log: Path, elsewhere: bool
-) -> None:
-    job_id = await started(host, calling([call("ledger__write", n=1, hang=True)]))
+async def test_cancel_stops_a_running_call(settings: Settings, host: Host, log: Path, elsewhere: bool) -> None:
+    job_id = await start_with_ledger(host, calling([call("ledger__write", n=1, hang=True)]))
     await eventually(lambda: lines(log) == ["begin write 1"])
     async with hosting(settings) as other:
         answer = await (other if elsewhere else host).call("agent_cancel", job_id=job_id)
@@ -152,8 +148,8 @@ async def test_a_cancel_stops_a_call_that_is_under_way(
     await eventually(lambda: lines(log) == ["begin write 1", "cancelled write 1"])
 
 
-async def test_a_follow_up_keeps_the_tools_and_may_name_others(host: Host, log: Path, upstream: RunningServer) -> None:
-    first = await started(host, calling([call("ledger__write", n=1)]))
+async def test_follow_up_keeps_the_tools_and_may_name_others(host: Host, log: Path, upstream: RunningServer) -> None:
+    first = await start_with_ledger(host, calling([call("ledger__write", n=1)]))
     assert (await host.end(first))["status"] == "completed"
     for n, options in enumerate([{}, {"toolbox": ["ledger/write"]}], 2):
         script = calling([call("ledger__write", n=n)])
@@ -176,23 +172,23 @@ SHOP: dict[str, Any] = {"type": "function", "name": "shop", "parameters": {"type
     ],
     ids=["nothing", "fewer", "none", "tools", "both"],
 )
-async def test_a_follow_up_offers_what_it_names_and_else_what_there_was(
+async def test_follow_up_offers_the_tools_it_names_or_the_previous_ones(
     settings: Settings, log: Path, upstream: RunningServer, options: dict[str, Any], offered: list[str]
 ) -> None:
-    async with hosting(given(settings, ledger=ledger(log), other=bad())) as host:
-        first = await started(host, {"text": "one"}, tools=[{"type": "code_interpreter"}])
+    async with hosting(add_tool_servers(settings, ledger=ledger(log), other=bad())) as host:
+        first = await start_with_ledger(host, {"text": "one"}, tools=[{"type": "code_interpreter"}])
         assert (await host.end(first))["output"] == "one"
         script = calling([call(name)] if (name := "ledger__read") in offered else [])
         second = await host.start(emulate=script, previous_job_id=first, options=options)
         assert (await host.end(second["job_id"]))["status"] == "completed"
-    tools = sent_by_id(upstream, runs(upstream)[-1]["id"])["tools"]
+    tools = get_response(upstream, runs(upstream)[-1]["id"])["tools"]
     assert sorted(tool.get("name", tool["type"]) for tool in tools) == offered
 
 
-async def test_a_follow_up_that_lacks_the_servers_of_its_job_says_so_and_may_do_without(
+async def test_follow_up_without_its_tool_servers_is_refused_and_may_start_without_them(
     settings: Settings, host: Host, upstream: RunningServer
 ) -> None:
-    first = await started(host, {"text": "one"})
+    first = await start_with_ledger(host, {"text": "one"})
     await host.end(first)
     async with hosting(settings) as other:
         sentence = await other.refused("agent_start", prompt="two", previous_job_id=first)
@@ -201,17 +197,17 @@ async def test_a_follow_up_that_lacks_the_servers_of_its_job_says_so_and_may_do_
         )
         second = await other.start(emulate={}, previous_job_id=first, options={"toolbox": "none"})
         assert (await other.end(second["job_id"]))["status"] == "completed"
-    assert sent_by_id(upstream, second["response_id"])["tools"] == []
-    async with hosting(given(settings, other=bad())) as other:
+    assert get_response(upstream, second["response_id"])["tools"] == []
+    async with hosting(add_tool_servers(settings, other=bad())) as other:
         assert "no tool server 'ledger'" in await other.refused("agent_start", prompt="two", previous_job_id=first)
 
 
-async def test_a_turn_that_upstream_forgot_meanwhile_is_told_again(
+async def test_turn_after_a_forgotten_response_repeats_the_history(
     host: Host, log: Path, upstream: RunningServer, tmp_path: Path
 ) -> None:
     forgot = tmp_path / "forgot"
     script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2, until=str(forgot))])
-    job_id = await started(host, script)
+    job_id = await start_with_ledger(host, script)
     await eventually(lambda: "begin write 2" in lines(log))
     forgotten = [entry["id"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
     for response_id in forgotten:
@@ -222,13 +218,13 @@ async def test_a_turn_that_upstream_forgot_meanwhile_is_told_again(
     assert lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
 
 
-async def test_an_endpoint_that_holds_runs_open_serves_a_job_with_calls(host: Host, log: Path) -> None:
+async def test_job_with_calls_runs_at_an_endpoint_without_background_mode(host: Host, log: Path) -> None:
     script = calling(
         [call("ledger__write", n=1), call("ledger__read", n=2)],
         [call("ledger__write", n=3)],
         faults=[{"ignore_background": True}],
     )
-    answer = await host.end(await started(host, script))
+    answer = await host.end(await start_with_ledger(host, script))
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert [line for line in lines(log) if line.startswith("end write")] == ["end write 1", "end write 3"]
 
@@ -246,12 +242,12 @@ async def test_an_endpoint_that_holds_runs_open_serves_a_job_with_calls(host: Ho
         (("bad-schemas",), "bad_0", ""),
     ],
 )
-async def test_whatever_a_tool_server_does_the_job_goes_on_and_the_model_is_told(
+async def test_job_continues_after_any_failure_of_a_tool_server(
     settings: Settings, flags: tuple[str, ...], tool: str, told: str
 ) -> None:
     servers = {"bad": bad(*flags, timeout_s=1 if tool == "hang" else 50), "good": bad()}
     script = calling([call(f"bad__{tool}", text="hallo"), call("good__echo", text="well")])
-    async with hosting(given(settings, **servers)) as host:
+    async with hosting(add_tool_servers(settings, **servers)) as host:
         job = await host.start(emulate=script, options={"toolbox": [f"bad/{tool}", "good/echo"]})
         answer = await host.end(job["job_id"])
         assert (answer["status"], answer["output"]) == ("completed", "the end")
@@ -260,37 +256,35 @@ async def test_whatever_a_tool_server_does_the_job_goes_on_and_the_model_is_told
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["its server is there", "its server does not start"])
-async def test_of_a_call_that_a_process_left_the_model_is_told_that_nobody_knows(
+async def test_interrupted_call_is_reported_to_the_model_as_unknown(
     settings: Settings, log: Path, broken: bool
 ) -> None:
-    async with hosting(given(settings, ledger=ledger(log))) as host:
-        job_id = await started(host, calling([call("ledger__write", n=1, hang=True)]))
+    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
+        job_id = await start_with_ledger(host, calling([call("ledger__write", n=1, hang=True)]))
         await eventually(lambda: lines(log) == ["begin write 1"])
     entry = {"command": "/no/such/program"} if broken else ledger(log)
-    async with hosting(given(settings, ledger=entry)) as host:
+    async with hosting(add_tool_servers(settings, ledger=entry)) as host:
         assert (await host.end(job_id))["output"] == "the end"
         assert [told[:35] for told in await outputs(host, job_id)] == ["The outcome of this call is unknown"]
     assert "end write 1" not in lines(log) and lines(log).count("begin write 1") == 1
 
 
-async def test_a_reading_call_that_a_process_left_is_made_again(settings: Settings, log: Path, tmp_path: Path) -> None:
+async def test_interrupted_read_only_call_is_repeated(settings: Settings, log: Path, tmp_path: Path) -> None:
     left = tmp_path / "left"
-    async with hosting(given(settings, ledger=ledger(log))) as host:
-        job_id = await started(host, calling([call("ledger__read", n=1, until=str(left))]))
+    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
+        job_id = await start_with_ledger(host, calling([call("ledger__read", n=1, until=str(left))]))
         await eventually(lambda: lines(log) == ["begin read 1"])
     left.touch()
-    async with hosting(given(settings, ledger=ledger(log))) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
         assert (await host.end(job_id))["output"] == "the end"
         assert await outputs(host, job_id) == ["read 1"]
     assert lines(log).count("begin read 1") == 2
 
 
-async def test_a_call_that_had_to_wait_for_others_when_its_process_died_is_made_by_the_next(
-    settings: Settings, log: Path
-) -> None:
-    ours = replace(given(settings, ledger=ledger(log)), tool_concurrency=1)
+async def test_call_that_waited_when_its_process_died_is_made_by_the_next(settings: Settings, log: Path) -> None:
+    ours = replace(add_tool_servers(settings, ledger=ledger(log)), tool_concurrency=1)
     async with hosting(ours) as host:
-        job_id = await started(host, calling([call("ledger__write", n=n, hang=True) for n in (1, 2)]))
+        job_id = await start_with_ledger(host, calling([call("ledger__write", n=n, hang=True) for n in (1, 2)]))
         await eventually(lambda: len(lines(log)) == 1)
         begun = int(lines(log)[0].split()[-1])
     async with hosting(ours) as host:
@@ -301,20 +295,20 @@ async def test_a_call_that_had_to_wait_for_others_when_its_process_died_is_made_
     assert items[begun - 1]["output"].startswith("The outcome of this call is unknown")
 
 
-async def test_a_running_job_tells_its_turn_its_calls_and_what_upstream_did_in_it(host: Host, log: Path) -> None:
+async def test_activity_names_turn_calls_and_hosted_tools(host: Host, log: Path) -> None:
     reading = [call("ledger__read", n=n, hang=True) for n in range(4)]
     script = calling([call("ledger__write", n=0)], reading)
     script["turns"][1]["searches"] = 2
-    job_id = await started(host, script)
+    job_id = await start_with_ledger(host, script)
     await eventually(lambda: len(lines(log)) == 6)
     assert (await host.call("agent_poll", job_id=job_id, wait_s=0))["activity"] == "turn 2; read x4; 2 searches"
     await host.call("agent_cancel", job_id=job_id)
 
 
-async def test_an_image_of_a_tool_reaches_the_model_and_is_told_as_one(
+async def test_image_of_a_tool_reaches_the_model_and_is_listed_as_one(
     settings: Settings, upstream: RunningServer
 ) -> None:
-    async with hosting(given(settings, bad=bad())) as host:
+    async with hosting(add_tool_servers(settings, bad=bad())) as host:
         job = await host.start(emulate=calling([call("bad__image")]), options={"toolbox": ["bad"]})
         assert (await host.end(job["job_id"]))["output"] == "the end"
         [told] = await outputs(host, job["job_id"])
@@ -324,7 +318,7 @@ async def test_an_image_of_a_tool_reaches_the_model_and_is_told_as_one(
     assert told.startswith("look: [image] [image/png of 12 bytes is left out")
 
 
-async def test_a_function_of_the_caller_is_its_own_though_a_server_that_the_job_was_not_given_has_such_names(
+async def test_function_of_the_caller_is_not_taken_for_one_of_a_server_not_given(
     host: Host,
 ) -> None:
     script = calling([call("ledger__mine")])
@@ -336,11 +330,11 @@ async def test_a_function_of_the_caller_is_its_own_though_a_server_that_the_job_
     assert (await host.end(job["job_id"]))["output"] == "the end"
 
 
-async def test_a_reply_is_acted_on_at_once_however_often_the_job_is_polled(settings: Settings, log: Path) -> None:
+async def test_reply_takes_effect_at_once_while_the_job_is_polled(settings: Settings, log: Path) -> None:
     servers = {"ledger": ledger(log, approval="always")}
-    settings = replace(given(settings, **servers), approvals="model")
+    settings = replace(add_tool_servers(settings, **servers), approvals="model")
     async with hosting(settings) as host:
-        job_id = await started(host, calling([call("ledger__write", n=1)], [call("ledger__write", n=2)]))
+        job_id = await start_with_ledger(host, calling([call("ledger__write", n=1)], [call("ledger__write", n=2)]))
         for n in (1, 2):
             answer = await host.end(job_id)
             assert answer["status"] == "input_required" and len(lines(log)) == 2 * (n - 1)
@@ -352,12 +346,12 @@ async def test_a_reply_is_acted_on_at_once_however_often_the_job_is_polled(setti
     assert lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
 
 
-async def test_more_tools_than_the_api_takes_are_refused_and_the_server_goes_on(settings: Settings) -> None:
-    async with hosting(given(settings, bad=bad("many"))) as host:
+async def test_tools_over_the_api_s_limit_are_refused_and_the_server_continues(settings: Settings) -> None:
+    async with hosting(add_tool_servers(settings, bad=bad("many"))) as host:
         sentence = await host.refused(
             "agent_start", prompt=scripted("work", calling()), options={"toolbox": ["bad"]}, wait_s=0
         )
-        assert "brings 200 tools, and the API takes 128" in sentence
+        assert "names 200 tools, and the API accepts 128" in sentence
         assert (await host.start(emulate={"text": "x"}))["job_id"]
 
 
@@ -366,26 +360,26 @@ async def test_more_tools_than_the_api_takes_are_refused_and_the_server_goes_on(
     [{}, {"other": bad()}, {"ledger": {"command": "x", "deney": ["*"]}}],
     ids=["no servers", "other servers", "a mistake in its entry"],
 )
-async def test_only_a_process_that_has_its_servers_goes_on_with_a_job(
+async def test_job_continues_only_in_a_process_with_its_tool_servers(
     settings: Settings, log: Path, upstream: RunningServer, lacking: dict[str, Any]
 ) -> None:
-    ours = given(settings, ledger=ledger(log))
+    ours = add_tool_servers(settings, ledger=ledger(log))
     async with hosting(ours) as host:  # which is gone before its run ends
-        job_id = await started(host, calling([call("ledger__write", n=1)], duration_s=12))
-    async with hosting(given(settings, **lacking) if lacking else settings) as host:
+        job_id = await start_with_ledger(host, calling([call("ledger__write", n=1)], duration_s=12))
+    async with hosting(add_tool_servers(settings, **lacking) if lacking else settings) as host:
         await eventually(lambda: runs(upstream)[0]["status"] == "completed")
         answer = await host.call("agent_poll", job_id=job_id, wait_s=10)
         assert (answer["status"], answer.get("needs")) == ("in_progress", None)
     assert lines(log) == []
-    async with hosting(given(settings, ledger=ledger(log)), speed=60) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(log)), speed=60) as host:
         assert (await host.end(job_id))["output"] == "the end"
     assert lines(log) == ["begin write 1", "end write 1"]
 
 
-async def test_a_purge_removes_the_responses_of_all_turns_whatever_becomes_of_one(
+async def test_purge_deletes_the_responses_of_all_turns_even_if_one_fails(
     settings: Settings, host: Host, upstream: RunningServer
 ) -> None:
-    await host.end(await started(host, calling(*[[call("ledger__read", n=n)] for n in range(3)])))
+    await host.end(await start_with_ledger(host, calling(*[[call("ledger__read", n=n)] for n in range(3)])))
     ids = [run["id"] for run in runs(upstream)]
     upstream.forget(response_id=ids[0])
     upstream.queue_fault(on="delete", status=500, match=ids[1])
@@ -396,39 +390,37 @@ async def test_a_purge_removes_the_responses_of_all_turns_whatever_becomes_of_on
 
 
 @pytest.mark.parametrize("written", [None, [], ["x"], 7, True, '{"n": 1', '"{\\"n\\": 1}"', "null", "[]", "not JSON"])
-async def test_arguments_that_cannot_be_read_are_never_executed(host: Host, log: Path, written: object) -> None:
+async def test_call_with_unreadable_arguments_is_never_executed(host: Host, log: Path, written: object) -> None:
     asked = {"name": "ledger__write", "raw_arguments": written}
-    job_id = await started(host, calling([asked]))
+    job_id = await start_with_ledger(host, calling([asked]))
     assert (await host.end(job_id))["status"] == "completed"
     assert lines(log) == []
     (told,) = await outputs(host, job_id)
     assert "JSON" in told
 
 
-async def test_arguments_that_are_an_object_are_the_arguments(host: Host, log: Path) -> None:
-    job_id = await started(host, calling([{"name": "ledger__write", "raw_arguments": {"n": 5}}]))
+async def test_arguments_sent_as_an_object_are_used(host: Host, log: Path) -> None:
+    job_id = await start_with_ledger(host, calling([{"name": "ledger__write", "raw_arguments": {"n": 5}}]))
     assert (await host.end(job_id))["status"] == "completed"
     assert lines(log) == ["begin write 5", "end write 5"]
 
 
-async def started_with(host: Host, *toolbox: str) -> str:
+async def run_with_toolbox(host: Host, *toolbox: str) -> str:
     answer = await host.start(emulate={"text": "x"}, options={"toolbox": toolbox} if toolbox else None)
     return (await host.end(answer["job_id"]))["status"]
 
 
-async def test_an_odd_entry_stops_only_the_jobs_that_name_it(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_invalid_entry_stops_only_jobs_that_name_it(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     odd = {
         "old": {"type": "sse", "url": "https://x/sse"},
         "typo": bad(deney=["write"]),
         "off": bad(enabled=False, anything="at all"),
         "n\u00f6": bad(),
     }
-    settings = given(settings, good=bad(timeout=60, oauth={}, disabledTools=["write"]), **odd)
+    settings = add_tool_servers(settings, good=bad(timeout=60, oauth={}, disabledTools=["write"]), **odd)
     async with hosting(settings) as host:
-        assert await started_with(host) == "completed"
-        assert await started_with(host, "good") == "completed"
+        assert await run_with_toolbox(host) == "completed"
+        assert await run_with_toolbox(host, "good") == "completed"
         assert "warnings" not in await host.call("agent_list")
         said = {
             name: await host.refused("agent_start", prompt="x", options={"toolbox": ["good", f"{name}/echo"]})
@@ -439,30 +431,30 @@ async def test_an_odd_entry_stops_only_the_jobs_that_name_it(
             "old": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: old: type sse is of the past",
             "typo": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: typo: there is no key 'deney': did you mean 'deny'?",
             "off": "options.toolbox: off is switched off: ask the user to switch it on",
-            "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name takes",
+            "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name has",
             "good/write": "options.toolbox: good has no tool 'write/echo'",
         }.items():
             assert said[name].startswith(sentence)
         settings.toolbox.write_text(json.dumps({"mcpServers": {"typo": bad()}}))
-        assert await started_with(host, "typo") == "completed"
+        assert await run_with_toolbox(host, "typo") == "completed"
     [record] = [record for record in caplog.records if "AGENT_JOBS_TOOLBOX" in record.getMessage()]
     for words in ("old: type sse", "typo: there is", "good: timeout is not used", "oauth is not used"):
         assert words in record.getMessage()
 
 
 @pytest.mark.parametrize("written", [None, "{", '{"mcpServers": []}'], ids=["missing", "no JSON", "no servers"])
-async def test_a_file_that_cannot_be_used_stops_only_the_jobs_that_name_a_server(
+async def test_invalid_toolbox_file_stops_only_jobs_that_name_a_server(
     settings: Settings, tmp_path: Path, written: str | None
 ) -> None:
     path = tmp_path / "tools.json"
     if written is not None:
         path.write_text(written)
     async with hosting(replace(settings, toolbox=path)) as host:
-        assert await started_with(host) == "completed"
+        assert await run_with_toolbox(host) == "completed"
         [warning] = (await host.call("agent_list"))["warnings"]
         assert warning.startswith("AGENT_JOBS_TOOLBOX: ") and str(path) in warning
         refusal = await host.refused("agent_start", prompt="x", options={"toolbox": ["good"]})
         assert refusal.startswith(warning) and "Ask the user to correct that" in refusal
         path.write_text(json.dumps({"mcpServers": {"good": bad()}}))
-        assert await started_with(host, "good") == "completed"
+        assert await run_with_toolbox(host, "good") == "completed"
         assert "warnings" not in await host.call("agent_list")

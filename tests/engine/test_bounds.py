@@ -1,4 +1,4 @@
-"""What bounds a job that goes on from turn to turn: its time, and what it and the day may cost."""
+"""Bounds of a job with several turns: its time, its cost limit and the day's budget."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hosts import Host, eventually, hosting, scripted
-from test_agent_loop import MODEL, USED, bad, call, calling, given, ledger, lines, outputs, started
+from test_agent_loop import MODEL, USED, add_tool_servers, bad, call, calling, ledger, lines, outputs, start_with_ledger
 from test_asking import asking, script
 from test_asking import given as answers_to
 from test_durable import counters
@@ -30,7 +30,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def boxed(settings: Settings, log: Path) -> Settings:
-    return given(settings, ledger=ledger(log))
+    return add_tool_servers(settings, ledger=ledger(log))
 
 
 @pytest.fixture
@@ -42,29 +42,25 @@ async def host(boxed: Settings) -> AsyncGenerator[Host]:
 # Time.
 
 
-async def test_the_time_limit_holds_for_all_turns_together(host: Host, upstream: RunningServer) -> None:
+async def test_time_limit_covers_all_turns_together(host: Host, upstream: RunningServer) -> None:
     turns = [[call("ledger__read", n=n)] for n in range(15)]
-    answer = await host.end(await started(host, calling(*turns, duration_s=4, queued_s=0), timeout_s=30))
+    answer = await host.end(await start_with_ledger(host, calling(*turns, duration_s=4, queued_s=0), timeout_s=30))
     assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
     assert 1 < len(runs(upstream)) < 15
 
 
-async def test_a_turn_that_is_under_way_at_the_limit_is_cancelled_and_its_text_kept(
-    host: Host, upstream: RunningServer
-) -> None:
+async def test_running_turn_is_cancelled_at_the_limit_and_keeps_its_text(host: Host, upstream: RunningServer) -> None:
     end = {"duration_s": 400, "reasoning": 0, "length": 4000}
     script = {"duration_s": 0.5, "turns": [{"function_calls": [call("ledger__read", n=1)]}, end]}
-    answer = await host.end(await started(host, script, timeout_s=60))
+    answer = await host.end(await start_with_ledger(host, script, timeout_s=60))
     assert answer["error"]["code"] == "deadline_exceeded"
     assert answer["output"].startswith("This is an emulated answer")
     assert [run["status"] for run in runs(upstream)] == ["completed", "cancelled"]
 
 
-async def test_a_call_that_the_limit_stops_is_told_as_unknown_and_the_others_with_what_they_brought(
-    host: Host, log: Path
-) -> None:
+async def test_call_stopped_by_the_limit_is_unknown_and_the_others_keep_their_outputs(host: Host, log: Path) -> None:
     turns = [[call("ledger__read", n=1)], [call("ledger__read", n=2), call("ledger__write", n=3, hang=True)]]
-    job_id = await started(host, calling(*turns), timeout_s=40)
+    job_id = await start_with_ledger(host, calling(*turns), timeout_s=40)
     assert (await host.end(job_id))["error"]["code"] == "deadline_exceeded"
     items = (await host.call("agent_result", job_id=job_id, part="items"))["items"]
     assert [(item["name"], item["state"]) for item in items if item["type"] == "call"] == [
@@ -74,9 +70,7 @@ async def test_a_call_that_the_limit_stops_is_told_as_unknown_and_the_others_wit
     await eventually(lambda: lines(log)[-1] == "cancelled write 3")
 
 
-async def test_the_time_in_which_somebody_is_waited_for_does_not_count_and_the_rest_does(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_time_spent_waiting_for_an_answer_does_not_count(settings: Settings, upstream: RunningServer) -> None:
     now = Now()
     limited = replace(settings, job_timeout_s=HOUR_S)
     turns = [{"function_calls": [call("lookup", word=word)]} for word in ("one", "two")]
@@ -96,20 +90,18 @@ async def test_the_time_in_which_somebody_is_waited_for_does_not_count_and_the_r
         assert (await host.end(told["job_id"]))["error"]["code"] == "deadline_exceeded"
 
 
-async def test_a_turn_that_upstream_does_not_take_in_time_is_not_sent_any_more(
-    host: Host, upstream: RunningServer
-) -> None:
+async def test_turn_that_upstream_accepts_too_late_is_not_sent(host: Host, upstream: RunningServer) -> None:
     body = {"error": {"code": "server_is_overloaded", "message": "later"}}
     upstream.queue_fault(on="create", status=503, body=body, skip=1, times=-1)
-    answer = await host.end(await started(host, calling([call("ledger__read", n=1)]), timeout_s=20))
+    answer = await host.end(await start_with_ledger(host, calling([call("ledger__read", n=1)]), timeout_s=20))
     assert answer["error"]["code"] == "deadline_exceeded"
-    assert answer["error"]["message"] == "its time limit passed before turn 2 was taken"
+    assert answer["error"]["message"] == "Its time limit passed before turn 2 began."
     assert counters(upstream)["accepted"] == 1
 
 
-async def test_a_job_whose_tool_servers_nobody_has_any_more_ends_at_its_limit(boxed: Settings) -> None:
+async def test_job_whose_tool_servers_are_gone_ends_at_its_limit(boxed: Settings) -> None:
     async with hosting(boxed) as host:
-        job_id = await started(host, calling([call("ledger__read", n=1)], duration_s=2), timeout_s=100)
+        job_id = await start_with_ledger(host, calling([call("ledger__read", n=1)], duration_s=2), timeout_s=100)
     async with hosting(replace(boxed, toolbox=None), speed=100) as host:
         assert (await host.end(job_id))["error"]["code"] == "deadline_exceeded"
 
@@ -122,19 +114,19 @@ def turns_of(count: int) -> dict[str, Any]:
     return calling(*([call("ledger__read", n=n)] for n in range(count)), usage=USED)
 
 
-async def paid(host: Host, count: int, prompt: str | None = None, **options: Any) -> dict[str, Any]:
+async def start_paid_turns(host: Host, count: int, prompt: str | None = None, **options: Any) -> dict[str, Any]:
     """The start of a job that calls in so many turns, a dollar each."""
     options = {"toolbox": ["ledger"], **BOUNDED, "allow_duplicate": True, **options}
     return await host.start(prompt, model=MODEL, emulate=turns_of(count), options=options)
 
 
 @pytest.mark.parametrize("limit", ["options.max_cost_usd", "AGENT_JOBS_DAILY_BUDGET_USD"])
-async def test_a_turn_that_could_cost_too_much_is_not_begun_and_what_there_is_is_kept(
+async def test_turn_over_the_cost_limit_is_not_begun_and_outputs_are_kept(
     boxed: Settings, upstream: RunningServer, log: Path, limit: str
 ) -> None:
     of_job = limit == "options.max_cost_usd"
     async with hosting(boxed if of_job else replace(boxed, daily_budget_usd=3.5)) as host:
-        job = await paid(host, 9, max_cost_usd=3.5 if of_job else 99)
+        job = await start_paid_turns(host, 9, max_cost_usd=3.5 if of_job else 99)
         answer = await host.end(job["job_id"])
         assert (answer["status"], answer["error"]["code"]) == ("failed", "budget_exceeded")
         assert answer["error"]["message"].startswith("Turn 4 was not begun. ")
@@ -144,21 +136,19 @@ async def test_a_turn_that_could_cost_too_much_is_not_begun_and_what_there_is_is
         assert (await host.call("agent_list"))["today_usd"] == pytest.approx(3)
 
 
-async def test_no_tool_is_called_whose_answer_no_turn_could_read(host: Host, log: Path) -> None:
-    answer = await host.end((await paid(host, 9, max_cost_usd=2.5))["job_id"])
+async def test_tool_is_not_called_if_no_turn_could_read_its_output(host: Host, log: Path) -> None:
+    answer = await host.end((await start_paid_turns(host, 9, max_cost_usd=2.5))["job_id"])
     assert answer["error"]["code"] == "budget_exceeded"
     assert [line for line in lines(log) if line.startswith("begin")] == ["begin read 0"]
 
 
-async def test_a_job_that_fits_its_bounds_to_the_end_completes(boxed: Settings) -> None:
+async def test_job_within_its_bounds_completes(boxed: Settings) -> None:
     async with hosting(replace(boxed, daily_budget_usd=4.5)) as host:
-        answer = await host.end((await paid(host, 2, max_cost_usd=3.5))["job_id"])
+        answer = await host.end((await start_paid_turns(host, 2, max_cost_usd=3.5))["job_id"])
         assert (answer["status"], answer["cost_usd"]) == ("completed", pytest.approx(3))
 
 
-async def test_the_turn_of_one_job_takes_from_the_budget_what_another_start_would_need(
-    boxed: Settings, upstream: RunningServer
-) -> None:
+async def test_turn_of_one_job_reduces_the_budget_for_another_start(boxed: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(boxed, daily_budget_usd=2.5)) as host:
         script = {**calling([call("ledger__read", n=1)], usage=USED)}
         script["turns"][1] = {"end": "never"}
@@ -170,9 +160,7 @@ async def test_the_turn_of_one_job_takes_from_the_budget_what_another_start_woul
         assert "up to 2.6" in await host.refused("agent_start", prompt="x", **words), "its cost is not known"
 
 
-async def test_of_many_jobs_at_once_no_more_turns_are_begun_than_the_budget_allows(
-    boxed: Settings, upstream: RunningServer
-) -> None:
+async def test_budget_limits_turns_of_many_jobs_at_once(boxed: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(boxed, daily_budget_usd=6.5)) as host:
         # One call starts them all: no turn of the first can take the budget of the last one's start.
         asked = [scripted("word " * 20_000, turns_of(1))] * 5
@@ -185,12 +173,10 @@ async def test_of_many_jobs_at_once_no_more_turns_are_begun_than_the_budget_allo
     assert {end["error"]["code"] for end in ends if end["status"] == "failed"} == {"budget_exceeded"}
 
 
-async def test_the_turns_of_a_job_count_to_the_day_on_which_it_was_started(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_turns_count_to_the_day_on_which_the_job_was_started(settings: Settings, upstream: RunningServer) -> None:
     now = Now()
     now.pass_s(day_start(now()) + DAY_S - HOUR_S - now())  # an hour before midnight
-    priced = replace(given(settings, ledger=ledger(Path("/dev/null"))), daily_budget_usd=2.5)
+    priced = replace(add_tool_servers(settings, ledger=ledger(Path("/dev/null"))), daily_budget_usd=2.5)
     async with hosting(priced, clock=now.clock()) as host:
         asks = script(usage=USED, function_calls=[call("lookup", word="one")])
         job = await host.start(model=MODEL, emulate=asks["emulate"], options={**BOUNDED, **asks["options"]})
@@ -203,16 +189,16 @@ async def test_the_turns_of_a_job_count_to_the_day_on_which_it_was_started(
         assert (await host.call("agent_list"))["today_usd"] == pytest.approx(1)
 
 
-async def test_a_turn_without_a_bound_is_not_begun_under_a_budget(settings: Settings, tmp_path: Path) -> None:
+async def test_turn_without_a_bound_is_not_begun_under_a_budget(settings: Settings, tmp_path: Path) -> None:
     script = calling([call("bad__image")], usage=USED)
     options = {"toolbox": ["bad"], **BOUNDED, "max_cost_usd": 50}
-    async with hosting(given(settings, bad=bad())) as host:
+    async with hosting(add_tool_servers(settings, bad=bad())) as host:
         answer = await host.end((await host.start(model=MODEL, emulate=script, options=options))["job_id"])
     assert answer["error"]["code"] == "budget_exceeded"
     assert "Files and images have no known number of tokens" in answer["error"]["message"]
 
 
-async def test_a_dry_run_of_a_job_with_tools_tells_the_bound_of_all_its_turns(host: Host) -> None:
+async def test_dry_run_of_a_job_with_tools_bounds_all_its_turns(host: Host) -> None:
     def asked(**options: Any) -> dict[str, Any]:
         return {"prompt": "x", "model": MODEL, "options": {"dry_run": True, **BOUNDED, **options}}
 
@@ -225,9 +211,7 @@ async def test_a_dry_run_of_a_job_with_tools_tells_the_bound_of_all_its_turns(ho
 
 
 @pytest.mark.parametrize("last", [1, 0], ids=["of the last turn", "of the first turn"])
-async def test_a_cost_of_which_one_turn_is_not_known_is_not_told_and_counts_with_its_bound(
-    boxed: Settings, last: int
-) -> None:
+async def test_cost_with_an_unknown_turn_is_hidden_and_counts_with_its_bound(boxed: Settings, last: int) -> None:
     script = calling([call("ledger__read", n=1)], usage=USED)
     script["turns"][last]["usage"] = None
     async with hosting(boxed) as host:

@@ -1,4 +1,4 @@
-"""Tool servers whose messages cannot be read as they are: repaired, or answered with an error at once."""
+"""Messages of tool servers that the SDK cannot read: they are repaired, or become an error at once."""
 
 import json
 import socket
@@ -14,14 +14,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from test_agent_loop import bad, call, calling, given, outputs
+from test_agent_loop import add_tool_servers, bad, call, calling, outputs
 from test_toolbox import WebServer
 
 from agent_jobs.settings import Settings
 
 
 def answer(text: str = "well", more: str = "", content: str | None = None) -> str:
-    """An answer to a call, in which @ID@ stands for its id."""
+    """Return an answer to a call, in which @ID@ stands for its id."""
     parts = f'[{{"type":"text","text":"{text}"}}]' if content is None else content
     return f'{{"jsonrpc":"2.0","id":@ID@,"result":{{"content":{parts}{more}}}}}'
 
@@ -30,7 +30,7 @@ def nested(levels: int) -> str:
     return ',"structuredContent":{"a":' + "[" * levels + "]" * levels + "}"
 
 
-#: What a server writes for a call, and what the model is to read of it.
+#: The answers of a server, and the text that the model must read.
 ANSWERS: dict[str, tuple[str, str]] = {
     "half a surrogate pair": (answer(r"well \ud83d"), "well ?"),
     "the other half, in a key": (answer(more=r',"structuredContent":{"\udc00":"\ud83d"}'), "well"),
@@ -53,8 +53,8 @@ ANSWERS: dict[str, tuple[str, str]] = {
 LATIN = (answer("wéll"), "w\ufffdll")
 
 
-async def told(host: Host, server: str) -> dict[str, str]:
-    """What the model reads of each of the answers, which are all under way at once, with a good call beside them."""
+async def read_answers(host: Host, server: str) -> dict[str, str]:
+    """Return the model's view of each answer; all calls run at the same time, together with a good one."""
     lines = [{"line": line} for line, _ in ANSWERS.values()] + [{"line": LATIN[0], "encoding": "latin-1"}]
     calls = [*(call(f"{server}__raw", **line) for line in lines), call(f"{server}__echo", text="good")]
     turns = calling(calls, [call(f"{server}__echo", text="after it")])
@@ -64,19 +64,19 @@ async def told(host: Host, server: str) -> dict[str, str]:
     return dict(zip(names, await outputs(host, job["job_id"]), strict=True))
 
 
-def check(read: dict[str, str]) -> None:
-    # What is shown of an output here is cut, and its white space folded.
+def assert_answers(read: dict[str, str]) -> None:
+    # Outputs are cut and their white space is folded in this view.
     wanted = {name: " ".join(text.split()) for name, (_, text) in ANSWERS.items()}
     wanted |= {"latin": LATIN[1], "beside": "good", "after": "after it"}
     assert {name: text for name, text in read.items() if wanted[name][:80] not in text} == {}
 
 
-async def test_what_a_server_writes_is_repaired_or_answered_with_an_error_at_once(settings: Settings) -> None:
-    async with hosting(given(settings, bad=bad("marked", timeout_s=600))) as host:
-        check(await told(host, "bad"))
+async def test_broken_answer_is_repaired_or_becomes_an_error_at_once(settings: Settings) -> None:
+    async with hosting(add_tool_servers(settings, bad=bad("marked", timeout_s=600))) as host:
+        assert_answers(await read_answers(host, "bad"))
 
 
-#: What is not the answer to a call, though it stands where one is due.
+#: Messages that are no answer to a call, although they stand in the place of one.
 NO_ANSWERS = [
     '{"id":@ID@,"level":"info","message":oops}',
     '{"id":@ID@,"level":"info","error":"oops"}',
@@ -90,8 +90,8 @@ NO_ANSWERS = [
 ]
 
 
-async def test_what_is_no_answer_ends_no_call(settings: Settings) -> None:
-    async with hosting(given(settings, bad=bad(timeout_s=600))) as host:
+async def test_message_that_is_no_answer_ends_no_call(settings: Settings) -> None:
+    async with hosting(add_tool_servers(settings, bad=bad(timeout_s=600))) as host:
         script = calling([call("bad__raw", line=f"{line}\n{answer()}") for line in NO_ANSWERS])
         job = await host.start(emulate=script, options={"toolbox": ["bad/raw"]})
         assert (await host.end(job["job_id"]))["output"] == "the end"
@@ -102,7 +102,7 @@ async def test_what_is_no_answer_ends_no_call(settings: Settings) -> None:
 
 
 def web(events: str) -> Starlette:
-    """A server that writes what it is told to: one body, or events whose lines end as in `events`."""
+    """Return a server that writes a given line: as one body, or as events whose lines end as in `events`."""
 
     def written(body: str, encoding: str = "utf-8") -> Response:
         if not events:
@@ -139,27 +139,29 @@ def web(events: str) -> Starlette:
 
 @asynccontextmanager
 async def hosting_web(settings: Settings, events: str) -> AsyncGenerator[Host]:
-    """A process of ours that has such a server."""
+    """Run a host with such a server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = WebServer(uvicorn.Config(web(events), log_config=None, timeout_graceful_shutdown=1))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
             await server.up.wait()
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-            async with hosting(given(settings, web={"url": url, "approval": "never", "timeout_s": 600})) as host:
+            async with hosting(
+                add_tool_servers(settings, web={"url": url, "approval": "never", "timeout_s": 600})
+            ) as host:
                 yield host
             server.should_exit = True
 
 
 @pytest.mark.parametrize("events", ["", "\n", "\r\n", "\r"], ids=["a body", "events", "CRLF", "CR"])
-async def test_what_a_server_behind_a_url_writes_is_repaired_or_answered_with_an_error_at_once(
+async def test_broken_answer_behind_a_url_is_repaired_or_becomes_an_error_at_once(
     settings: Settings, events: str
 ) -> None:
     async with hosting_web(settings, events) as host:
-        check(await told(host, "web"))
+        assert_answers(await read_answers(host, "web"))
 
 
-async def test_an_event_that_is_no_answer_ends_no_call(settings: Settings) -> None:
+async def test_event_that_is_no_answer_ends_no_call(settings: Settings) -> None:
     lines = [line for line in NO_ANSWERS if '"method"' in line]
     async with hosting_web(settings, "\n") as host:
         script = calling([call("web__raw", line=f"{line}\n{answer()}") for line in lines])

@@ -1,4 +1,4 @@
-"""What a model certainly cannot read is refused before it is sent, whatever part of the request it is."""
+"""Requests that a model certainly cannot read are refused before they are sent."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ LARGE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def test_whatever_makes_a_request_too_large_is_counted(settings: Settings, upstream: RunningServer) -> None:
+async def test_every_part_of_a_request_counts_to_its_size(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         counted = {"output_tokens": 3_500, "output_tokens_details": {"reasoning_tokens": 1_000}}
         jobs = {
@@ -77,7 +77,7 @@ async def test_whatever_makes_a_request_too_large_is_counted(settings: Settings,
         assert upstream.emulator.counters()["creates"] == creates
 
 
-async def test_what_may_fit_is_sent(settings: Settings) -> None:
+async def test_request_that_may_fit_is_sent(settings: Settings) -> None:
     async with hosting(settings) as host:
         # Its input was read several times, and counted each time.
         searched = await before(host, usage={"input_tokens": 90_000, "output_tokens": 500}, searches=2, web_search=True)

@@ -1,4 +1,4 @@
-"""What jobs cost, where that is told, and the day's budget, through the tools and over processes."""
+"""Costs of jobs and the day's budget, through the tools and over processes."""
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hosts import Host, hosting, scripted
 from processes import Server, answer_of, serving
-from test_follow_ups import Now, answered, sent
+from test_follow_ups import Now, complete_job, get_response_of
 from test_many import all_done
 from test_tools import creates, runs
 
@@ -50,7 +50,7 @@ def priced(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def rows(listed: dict[str, Any]) -> dict[str, Any]:
-    """What each job of a list cost."""
+    """Return the cost of each job of a list."""
     return {row["job_id"]: row.get("cost_usd") for row in listed["jobs"]}
 
 
@@ -61,7 +61,7 @@ async def usage_of(host: Host, job_id: str) -> dict[str, Any]:
 # What a job cost.
 
 
-async def test_what_a_job_cost_is_told_with_its_end_in_lists_and_with_its_usage(priced: Settings) -> None:
+async def test_cost_is_shown_with_the_result_in_lists_and_with_usage(priced: Settings) -> None:
     async with hosting(priced) as host:
         started = await host.start(emulate={"duration_s": 1, "usage": USAGE})
         answer = await host.end(started["job_id"])
@@ -83,7 +83,7 @@ async def test_what_a_job_cost_is_told_with_its_end_in_lists_and_with_its_usage(
     ],
     ids=["flex", "fast", "searches", "flex with searches"],
 )
-async def test_tiers_and_searches_are_counted(priced: Settings, more: dict[str, Any], usd: float) -> None:
+async def test_cost_includes_tiers_and_searches(priced: Settings, more: dict[str, Any], usd: float) -> None:
     async with hosting(priced) as host:
         started = await host.start(emulate={"duration_s": 1, "usage": USAGE}, **more)
         assert (await host.end(started["job_id"]))["cost_usd"] == pytest.approx(usd)
@@ -102,9 +102,7 @@ async def test_tiers_and_searches_are_counted(priced: Settings, more: dict[str, 
     ],
     ids=["no usage", "model", "tier", "tool"],
 )
-async def test_a_cost_that_is_not_known_is_left_out(
-    priced: Settings, script: dict[str, Any], more: dict[str, Any]
-) -> None:
+async def test_unknown_cost_is_left_out(priced: Settings, script: dict[str, Any], more: dict[str, Any]) -> None:
     async with hosting(priced) as host:
         started = await host.start(emulate={"duration_s": 1, **script}, **more)
         answer = await host.end(started["job_id"])
@@ -117,7 +115,7 @@ async def test_a_cost_that_is_not_known_is_left_out(
     assert "cost_usd" not in usage
 
 
-async def test_what_was_never_accepted_cost_nothing(priced: Settings, upstream: RunningServer) -> None:
+async def test_start_that_was_never_accepted_cost_nothing(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, max_concurrent=1)) as host:
         running = await host.start(emulate={"end": "never"})
         parked = await host.start()
@@ -130,7 +128,7 @@ async def test_what_was_never_accepted_cost_nothing(priced: Settings, upstream: 
     assert costs == {parked["job_id"]: 0, refused["job_id"]: 0, running["job_id"]: None}
 
 
-async def test_what_a_start_cost_that_nobody_confirmed_is_not_known(priced: Settings, upstream: RunningServer) -> None:
+async def test_unconfirmed_start_has_no_known_cost(priced: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", drop="after_accept")
     async with hosting(priced) as host:
         started = await host.start(emulate={"duration_s": 1, "usage": USAGE}, wait_s=5)
@@ -143,13 +141,13 @@ async def test_what_a_start_cost_that_nobody_confirmed_is_not_known(priced: Sett
 
 @pytest.mark.parametrize("status", ["cancelled", "failed", "incomplete"])
 @pytest.mark.parametrize("output", [True, False], ids=["with an output", "without"])
-async def test_what_upstream_counted_for_a_run_that_it_did_not_complete_is_its_cost(
+async def test_incomplete_run_costs_what_upstream_counted(
     priced: Settings, upstream: RunningServer, status: str, output: bool
 ) -> None:
     async with hosting(replace(priced, follow=0)) as host:
         started = await host.start(emulate={"end": "never", "reasoning": 0})
         message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "so far"}]}
-        ended = sent(upstream, started["job_id"]) | {
+        ended = get_response_of(upstream, started["job_id"]) | {
             "status": status, "usage": USAGE, "output": [message] if output else [],
         }  # fmt: skip
         upstream.queue_fault(on="retrieve", status=200, body=ended, times=-1)
@@ -162,7 +160,7 @@ async def test_what_upstream_counted_for_a_run_that_it_did_not_complete_is_its_c
 
 @pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["by its server", "by another server"])
-async def test_whoever_sees_the_end_writes_the_cost(priced: Settings, follow: int, elsewhere: bool) -> None:
+async def test_every_way_of_finishing_stores_the_cost(priced: Settings, follow: int, elsewhere: bool) -> None:
     observed = replace(priced, follow=follow)
     async with hosting(observed) as host:
         started = await host.start(emulate={"duration_s": 3, "usage": USAGE})
@@ -172,7 +170,7 @@ async def test_whoever_sees_the_end_writes_the_cost(priced: Settings, follow: in
         assert (await host.end(started["job_id"]))["cost_usd"] == USD
 
 
-async def test_a_cancel_by_another_server_writes_the_cost(priced: Settings) -> None:
+async def test_cancel_by_another_server_stores_the_cost(priced: Settings) -> None:
     script = {"end": "completed", "duration_s": 200, "usage": USAGE, "faults": [{"complete_after_cancel": True}]}
     async with hosting(priced) as host, hosting(priced) as other:
         started = await host.start(emulate=script)
@@ -198,7 +196,7 @@ def servers(priced: Settings, upstream: RunningServer, count: int, **environment
         yield made
 
 
-def test_twenty_starts_at_once_over_two_servers_on_a_budget_for_five_are_five(
+def test_budget_for_five_admits_five_of_twenty_starts_over_two_servers(
     priced: Settings, upstream: RunningServer
 ) -> None:
     with servers(priced, upstream, 2, **environment(priced, 5.1)) as both:
@@ -216,11 +214,9 @@ def test_twenty_starts_at_once_over_two_servers_on_a_budget_for_five_are_five(
     assert creates(upstream) == len(listed["jobs"]) == 5
 
 
-async def test_the_end_of_a_job_puts_its_cost_in_the_place_of_what_it_might_have_cost(
-    priced: Settings, upstream: RunningServer
-) -> None:
+async def test_finished_job_replaces_its_reservation_with_its_cost(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=2.1)) as host:
-        first = await answered(host, "one", options=DOLLAR)
+        first = await complete_job(host, "one", options=DOLLAR)
         second = await host.start("two", emulate={"duration_s": 1, "usage": USAGE}, options=DOLLAR)
         await host.end(second["job_id"])
         assert 0.32 < (await host.call("agent_list"))["today_usd"] < 0.34
@@ -232,7 +228,7 @@ async def test_the_end_of_a_job_puts_its_cost_in_the_place_of_what_it_might_have
     assert first in {run["metadata"]["job_id"] for run in runs(upstream)}
 
 
-async def test_what_was_never_sent_gives_its_reservation_back(priced: Settings, upstream: RunningServer) -> None:
+async def test_unsent_job_returns_its_reservation(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=1.1, base_url="http://127.0.0.1:9/v1")) as host:
         first = await host.start(options=DOLLAR)
         assert "budget" in await host.refused("agent_start", prompt="second", options=DOLLAR)
@@ -240,11 +236,11 @@ async def test_what_was_never_sent_gives_its_reservation_back(priced: Settings, 
         assert (await host.start("second", options=DOLLAR))["status"] == "pending"
 
 
-async def test_a_budget_is_whole_again_at_midnight_utc(priced: Settings) -> None:
+async def test_budget_is_full_again_at_midnight_utc(priced: Settings) -> None:
     now = Now()
     now.pass_s(day_start(now()) + DAY_S / 2 - now())  # noon
     async with hosting(replace(priced, daily_budget_usd=1.1), clock=now.clock()) as host:
-        await answered(host, "morning", options={**DOLLAR, "metadata": {"emulate": '{"usage": null}'}})
+        await complete_job(host, "morning", options={**DOLLAR, "metadata": {"emulate": '{"usage": null}'}})
         now.pass_s(DAY_S / 2 - 3600)
         assert "budget" in await host.refused("agent_start", prompt="late", options=DOLLAR)
         now.pass_s(2 * 3600)
@@ -258,17 +254,17 @@ async def test_a_budget_is_whole_again_at_midnight_utc(priced: Settings) -> None
         (
             "a budget",
             {"model": "gpt-6-sol"},
-            "'gpt-6-sol' costs in the default tier: add it to the price table of AGENT",
+            "'gpt-6-sol' costs in the default tier. Add it to the price table of AGENT",
         ),
-        ("max_cost_usd", {"model": "gpt-6-sol"}, "'gpt-6-sol' costs in the default tier: add it to the price table of"),
-        ("a budget", SCALE, "in the scale tier: add it to the price table of"),
-        ("max_cost_usd", SCALE, "in the scale tier: add it to the price table of"),
+        ("max_cost_usd", {"model": "gpt-6-sol"}, "'gpt-6-sol' costs in the default tier. Add it to the price table of"),
+        ("a budget", SCALE, "in the scale tier. Add it to the price table of"),
+        ("max_cost_usd", SCALE, "in the scale tier. Add it to the price table of"),
         ("max_cost_usd", {"options": {}}, "set it"),
         ("max_cost_usd", {"web_search": True}, "set options.max_tool_calls"),
     ],
     ids=["budget, model", "limit, model", "budget, tier", "limit, tier", "limit, output", "limit, searches"],
 )
-async def test_a_start_whose_cost_has_no_bound_is_refused_and_told_what_to_set(
+async def test_start_without_a_cost_bound_is_refused_with_the_setting_to_change(
     priced: Settings, upstream: RunningServer, asked: str, more: dict[str, Any], hint: str
 ) -> None:
     options = more.get("options", DOLLAR) | ({} if asked == "a budget" else {"max_cost_usd": 50})
@@ -277,7 +273,7 @@ async def test_a_start_whose_cost_has_no_bound_is_refused_and_told_what_to_set(
     assert creates(upstream) == 0
 
 
-async def test_a_batch_is_started_whole_or_not_at_all(priced: Settings, upstream: RunningServer) -> None:
+async def test_batch_is_started_in_full_or_not_at_all(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=2.1)) as host:
         prompts = [scripted(f"part {n}", {"duration_s": 0.5}) for n in range(3)]
         assert "budget" in await host.refused("agent_start", prompts=prompts, options=DOLLAR)
@@ -287,28 +283,28 @@ async def test_a_batch_is_started_whole_or_not_at_all(priced: Settings, upstream
         assert len(await all_done(host, batch=started["batch"])) == 2
 
 
-async def test_the_same_work_again_takes_no_more_of_the_budget(priced: Settings, upstream: RunningServer) -> None:
+async def test_repeated_start_takes_no_more_of_the_budget(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=1.1)) as host:
         first = await host.start("same", emulate={"end": "never"}, options=DOLLAR)
         again = await host.start("same", emulate={"end": "never"}, options=DOLLAR)
     assert again["job_id"] == first["job_id"]
 
 
-async def test_a_follow_up_that_is_told_again_fits_a_budget(priced: Settings, upstream: RunningServer) -> None:
+async def test_follow_up_with_its_history_fits_a_budget(priced: Settings, upstream: RunningServer) -> None:
     searching = {**DOLLAR, "max_tool_calls": 3, "include": ["reasoning.encrypted_content"]}
     async with hosting(replace(priced, daily_budget_usd=20)) as host:
-        first = await answered(host, "one", web_search=True, options=searching)
-    upstream.forget(response_id=sent(upstream, first)["id"])
+        first = await complete_job(host, "one", web_search=True, options=searching)
+    upstream.forget(response_id=get_response_of(upstream, first)["id"])
     async with hosting(replace(priced, daily_budget_usd=20, mode="foreground")) as host:
-        second = await answered(host, "two", previous_job_id=first, options=searching)
-        third = await answered(host, "three", previous_job_id=second, options=searching)
+        second = await complete_job(host, "two", previous_job_id=first, options=searching)
+        third = await complete_job(host, "three", previous_job_id=second, options=searching)
         assert (await host.end(third))["context"] == "rebuilt"
 
 
 # The limit of one start, and asking first.
 
 
-async def test_a_start_that_could_cost_more_than_it_may_is_refused(priced: Settings, upstream: RunningServer) -> None:
+async def test_start_over_its_cost_limit_is_refused(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(priced) as host:
         sentence = await host.refused("agent_start", prompt="x", options={**DOLLAR, "max_cost_usd": 0.5})
         assert "up to 1.00 USD, over options.max_cost_usd" in sentence
@@ -317,9 +313,7 @@ async def test_a_start_that_could_cost_more_than_it_may_is_refused(priced: Setti
         assert (await host.end(started["job_id"]))["status"] == "completed"
 
 
-async def test_a_dry_run_tells_the_bound_and_starts_and_costs_nothing(
-    priced: Settings, upstream: RunningServer
-) -> None:
+async def test_dry_run_shows_the_bound_and_starts_nothing(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, daily_budget_usd=5)) as host:
         asked = {**DOLLAR, "dry_run": True}
         alone = await host.call("agent_start", prompt="x", options=asked)
@@ -353,7 +347,7 @@ async def test_a_dry_run_tells_the_bound_and_starts_and_costs_nothing(
         (20, {"preset": "deep_research", "model": "gpt-6-sol"}),
     ],
 )
-async def test_with_a_budget_ordinary_work_is_started_with_limits(
+async def test_budget_adds_limits_to_ordinary_work(
     priced: Settings, upstream: RunningServer, budget_usd: float, arguments: dict[str, Any]
 ) -> None:
     # Without a table of the user's own for gpt-6-sol the emulator's host has no price.
@@ -370,12 +364,12 @@ async def test_with_a_budget_ordinary_work_is_started_with_limits(
     assert "input" in estimate["bound_parts"]
     assert "output" in estimate["bound_parts"]
     assert listed["today_usd"] <= budget_usd
-    body = sent(upstream, started["job_id"])
+    body = get_response_of(upstream, started["job_id"])
     assert body["max_output_tokens"] == arguments.get("options", {}).get("max_output_tokens", body["max_output_tokens"])
     assert ("web_search" in str(body.get("tools"))) == bool(body.get("max_tool_calls"))
 
 
-async def test_the_limits_of_a_budget_do_not_make_other_work_of_the_same_prompt(
+async def test_limits_of_a_budget_do_not_change_the_identity_of_a_prompt(
     priced: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(priced) as host:
@@ -386,7 +380,7 @@ async def test_the_limits_of_a_budget_do_not_make_other_work_of_the_same_prompt(
     assert creates(upstream) == 1
 
 
-async def test_a_refusal_tells_the_parts_of_the_bound(priced: Settings) -> None:
+async def test_refusal_lists_the_parts_of_the_bound(priced: Settings) -> None:
     async with hosting(replace(priced, daily_budget_usd=0.5)) as host:
         refusal = await host.refused("agent_start", prompt="x", options=DOLLAR)
         assert "output 1.00 USD (up to 100,000 tokens)" in refusal
@@ -398,11 +392,13 @@ async def test_a_refusal_tells_the_parts_of_the_bound(priced: Settings) -> None:
         assert "output 1.00 USD (up to 100,000 tokens)" in refusal
 
 
-async def test_a_budget_of_what_was_spent_refuses_once_it_is_spent(priced: Settings, upstream: RunningServer) -> None:
+async def test_budget_of_spent_money_refuses_once_it_is_spent(priced: Settings, upstream: RunningServer) -> None:
     counted = replace(priced, daily_budget_usd=USD * 1.5, budget_mode="spent")
     async with hosting(counted) as host:
         running = await host.start("running", emulate={"end": "never"}, preset="deep_research")
-        assert "max_output_tokens" not in {k for k, v in sent(upstream, running["job_id"]).items() if v is not None}
+        assert "max_output_tokens" not in {
+            k for k, v in get_response_of(upstream, running["job_id"]).items() if v is not None
+        }
         for prompt in ("one", "two"):
             started = await host.start(prompt, emulate={"duration_s": 1, "usage": USAGE})
             await host.end(started["job_id"])
@@ -427,23 +423,25 @@ PARTLY: dict[str, tuple[Any, dict[str, int] | None]] = {
 }
 
 
-async def ended_with(host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any) -> str:
+async def complete_with_usage(
+    host: Host, upstream: RunningServer, usage: object, *, prompt: str = "one", **more: Any
+) -> str:
     """A job that completed with this usage."""
     started = await host.start(prompt, emulate={"end": "never", "reasoning": 0}, **more)
     message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "done"}]}
-    ended = sent(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}
+    ended = get_response_of(upstream, started["job_id"]) | {"status": "completed", "usage": usage, "output": [message]}
     upstream.queue_fault(on="retrieve", status=200, body=ended)
     assert (await host.end(started["job_id"]))["status"] == "completed"
     return started["job_id"]
 
 
 @pytest.mark.parametrize("name", PARTLY)
-async def test_a_usage_that_is_partly_unknown_keeps_its_reservation_and_has_no_cost(
+async def test_partly_unknown_usage_keeps_its_reservation_and_has_no_cost(
     priced: Settings, upstream: RunningServer, name: str
 ) -> None:
     usage, known = PARTLY[name]
     async with hosting(replace(priced, follow=0, daily_budget_usd=1.1)) as host:
-        job_id = await ended_with(host, upstream, usage, options=DOLLAR)
+        job_id = await complete_with_usage(host, upstream, usage, options=DOLLAR)
         listed = await host.call("agent_list")
         shown = {} if known is None else await usage_of(host, job_id)
         assert "2.00 USD" in await host.refused("agent_start", prompt="two", options=DOLLAR)
@@ -467,29 +465,29 @@ async def test_a_usage_that_is_partly_unknown_keeps_its_reservation_and_has_no_c
     ],
     ids=["old names", "old names empty", "new names empty", "no details", "no total"],
 )  # fmt: skip
-async def test_a_usage_is_read_by_the_names_of_chat_completions_too(
+async def test_usage_is_read_by_the_names_of_chat_completions_too(
     priced: Settings, upstream: RunningServer, usage: dict[str, Any]
 ) -> None:
     async with hosting(replace(priced, follow=0)) as host:
-        job_id = await ended_with(host, upstream, usage)
+        job_id = await complete_with_usage(host, upstream, usage)
         assert rows(await host.call("agent_list")) == {job_id: USD}
 
 
-async def test_a_completed_response_that_counts_no_input_has_no_cost(priced: Settings, upstream: RunningServer) -> None:
+async def test_completed_response_without_input_tokens_has_no_cost(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, follow=0)) as host:
-        job_id = await ended_with(host, upstream, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
+        job_id = await complete_with_usage(host, upstream, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0})
         assert rows(await host.call("agent_list")) == {job_id: None}
 
 
-async def test_a_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings, upstream: RunningServer) -> None:
+async def test_follow_up_of_a_partly_counted_job_has_no_bound(priced: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(priced, follow=0, daily_budget_usd=10)) as host:
-        before = await ended_with(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
+        before = await complete_with_usage(host, upstream, {**USAGE, "input_tokens": None}, options=DOLLAR)
         refusal = await host.refused("agent_start", prompt="two", previous_job_id=before, options=DOLLAR)
     assert "tokens of the previous job are not known" in refusal
 
 
 @pytest.mark.parametrize(("model", "refused"), [("small", True), ("other", False)])
-async def test_a_prompt_that_the_model_cannot_read_is_not_sent(
+async def test_prompt_over_the_model_s_context_is_not_sent(
     priced: Settings, upstream: RunningServer, model: str, refused: bool
 ) -> None:
     assert priced.prices is not None

@@ -1,4 +1,4 @@
-"""What compatible servers were seen to do, row by row, and where each row is tested.
+"""Behaviour that compatible servers were seen to have, row by row, with the file that tests each row.
 
  1. JSON answers a stream: here; on the POST `test_tools.py` (whatever form the answer takes)
  2. background with stream refused: `test_durable.py` (refuses the stream); `completed` at once: `test_tools.py`
@@ -30,8 +30,8 @@ from hosts import SPEED, Host, eventually, hosting
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 
@@ -169,7 +169,7 @@ RESUMED: dict[str, ASGIApp] = {
 
 
 @pytest.mark.parametrize("stream", RESUMED.values(), ids=RESUMED)
-async def test_whatever_the_stream_answers_when_it_is_taken_up_again_the_result_comes(
+async def test_result_arrives_after_any_answer_to_a_resumed_stream(
     settings: Settings, stream: ASGIApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "STREAM_IDLE_S", 0.3)
@@ -184,7 +184,7 @@ async def test_whatever_the_stream_answers_when_it_is_taken_up_again_the_result_
     assert asked
 
 
-async def test_json_of_the_finished_response_ends_the_job_where_a_stream_was_asked_for(
+async def test_finished_response_as_json_instead_of_a_stream_ends_the_job(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="stream", json_instead_of_stream=True, times=-1)
@@ -198,7 +198,7 @@ def another_id() -> Callable[[JSON], JSON]:
     return lambda response: {**response, "id": f"resp_{next(numbers):0416d}"} if "id" in response else response
 
 
-async def test_the_first_of_many_long_ids_is_the_one_that_is_asked_for(settings: Settings) -> None:
+async def test_first_of_many_long_ids_is_retrieved(settings: Settings) -> None:
     asked: set[str] = set()
     shown, real = another_id(), dict[str, str]()
 
@@ -238,13 +238,13 @@ BESIDES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("events", BESIDES.values(), ids=BESIDES)
-async def test_what_a_stream_says_besides_is_passed_over(settings: Settings, events: Callable[[bytes], bytes]) -> None:
+async def test_unknown_parts_of_a_stream_are_ignored(settings: Settings, events: Callable[[bytes], bytes]) -> None:
     async with behind(settings, events=events) as (host, upstream):
         await completes(host, upstream, length=2000)
         assert upstream.emulator.counters()["retrieves"] == 0
 
 
-async def test_what_was_confirmed_as_cancelled_stays_so_though_upstream_says_completed_later(
+async def test_confirmed_cancel_stays_if_upstream_completes_later(
     settings: Settings,
 ) -> None:
     saying: list[str] = ["cancelled"]
@@ -261,7 +261,7 @@ async def test_what_was_confirmed_as_cancelled_stays_so_though_upstream_says_com
 
 
 @pytest.mark.parametrize("script", [{"end": "never"}, {"faults": [{"stuck_queued": True}]}], ids=["runs", "queued"])
-async def test_a_response_that_never_moves_tells_its_age_and_ends_at_its_limit(
+async def test_response_that_never_moves_shows_its_age_and_ends_at_its_limit(
     settings: Settings, upstream: RunningServer, script: JSON
 ) -> None:
     async with hosting(replace(settings, job_timeout_s=15)) as host:
@@ -272,7 +272,7 @@ async def test_a_response_that_never_moves_tells_its_age_and_ends_at_its_limit(
     assert status_of(upstream) == "cancelled"
 
 
-async def test_a_response_that_a_killed_server_left_running_for_ever_ends_a_day_after_its_limit(
+async def test_endless_response_of_a_killed_server_ends_a_day_after_its_limit(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="cancel", status=404, body={"detail": "unknown"}, times=-1)
@@ -285,9 +285,7 @@ async def test_a_response_that_a_killed_server_left_running_for_ever_ends_a_day_
     assert answer["error"]["code"] == "deadline_exceeded"
 
 
-async def test_a_cancel_that_is_never_carried_out_keeps_no_job_and_no_slot_for_ever(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_ignored_cancel_frees_job_and_slot_at_last(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
     limited = replace(settings, job_timeout_s=3600, follow=0, max_concurrent=1)
     async with hosting(limited, speed=20_000) as host:
@@ -298,7 +296,7 @@ async def test_a_cancel_that_is_never_carried_out_keeps_no_job_and_no_slot_for_e
         assert (await host.end(started["job_id"]))["error"]["code"] == "deadline_exceeded"
 
 
-async def test_who_was_asked_to_cancel_looks_less_often_as_time_goes_by(settings: Settings) -> None:
+async def test_process_that_sent_a_cancel_polls_less_and_less_often(settings: Settings) -> None:
     with running(time_scale=50) as upstream:
         upstream.queue_fault(on="cancel", status=200, body={"id": "resp_x"}, times=-1)
         async with hosting(replace(settings, base_url=upstream.base_url, follow=0), speed=50) as host:
@@ -310,7 +308,7 @@ async def test_who_was_asked_to_cancel_looks_less_often_as_time_goes_by(settings
     assert upstream.emulator.counters()["retrieves"] < 100
 
 
-async def test_a_look_that_was_overtaken_by_another_process_is_not_the_last(settings: Settings) -> None:
+async def test_poll_that_was_overtaken_is_repeated(settings: Settings) -> None:
     emulator, arrived, let_go = Emulator(time_scale=SPEED), threading.Event(), threading.Event()
     emulator.app.add_middleware(Late, arrived=arrived, let_go=let_go)
     with running(emulator=emulator) as upstream:
@@ -326,7 +324,7 @@ async def test_a_look_that_was_overtaken_by_another_process_is_not_the_last(sett
             assert (await host.end(started["job_id"]))["output"] == "paid for"
 
 
-async def test_a_look_that_says_400_of_the_id_is_one_that_says_404(settings: Settings, upstream: RunningServer) -> None:
+async def test_poll_answered_400_about_the_id_counts_as_404(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(settings, follow=0, max_wait_s=3600), speed=50) as host:
         started = await host.start(emulate={"end": "never"})
         await eventually(
@@ -338,7 +336,7 @@ async def test_a_look_that_says_400_of_the_id_is_one_that_says_404(settings: Set
         assert (await host.end(started["job_id"], wait_s=3600))["status"] == "expired"
 
 
-async def test_an_unknown_model_that_was_accepted_fails_when_upstream_says_so(settings: Settings) -> None:
+async def test_unknown_model_that_was_accepted_fails_when_upstream_says_so(settings: Settings) -> None:
     script = {"duration_s": 1, "end": "failed", "error_code": "model_not_found", "error_message": "No such model."}
     async with hosting(settings) as host:
         started = await host.start(emulate=script)
@@ -352,7 +350,7 @@ NEEDED = {"id", "status", "output"}
 
 
 @pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
-async def test_fields_that_hold_null_are_fields_that_are_missing(settings: Settings, follow: int) -> None:
+async def test_null_fields_count_as_missing(settings: Settings, follow: int) -> None:
     def shown(response: JSON) -> JSON:
         running = response.get("status") != "completed"
         return {
@@ -364,14 +362,14 @@ async def test_fields_that_hold_null_are_fields_that_are_missing(settings: Setti
         await completes(host, upstream)
 
 
-async def test_a_server_that_stands_at_its_root_is_used_there(settings: Settings) -> None:
+async def test_server_at_its_root_is_used_there(settings: Settings) -> None:
     async with behind(settings, root=True, stream=RESUMED["11 too old"]) as (host, upstream):
         await completes(host, upstream, **BROKEN_STREAM)
         started = await host.start(emulate={"end": "never"})
         assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "cancelled"
 
 
-async def test_a_server_that_says_nothing_of_background_is_trusted_once_a_look_is_answered(settings: Settings) -> None:
+async def test_server_that_does_not_confirm_background_is_trusted_once_a_poll_succeeds(settings: Settings) -> None:
     def shown(response: JSON) -> JSON:
         return {name: value for name, value in response.items() if name != "background"}
 
@@ -382,7 +380,7 @@ async def test_a_server_that_says_nothing_of_background_is_trusted_once_a_look_i
 
 
 @pytest.mark.parametrize("error_body", ["detail", "text", "integer_code"])
-async def test_an_error_of_any_shape_ends_in_a_sentence(
+async def test_error_of_any_shape_becomes_a_sentence(
     settings: Settings, upstream: RunningServer, error_body: str
 ) -> None:
     upstream.queue_fault(on="create", status=422, error_body=error_body)
@@ -433,7 +431,7 @@ REFUSED_IN_A_200: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize(("kind", "body", "code"), REFUSED_IN_A_200.values(), ids=REFUSED_IN_A_200)
-async def test_an_error_in_a_200_is_a_refusal_in_the_provider_s_words(
+async def test_error_in_a_200_is_a_refusal_in_the_provider_s_words(
     settings: Settings, kind: str, body: bytes, code: str
 ) -> None:
     emulator = Emulator(time_scale=SPEED)
@@ -457,7 +455,7 @@ UNCLEAR_IN_A_200: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize(("kind", "body"), UNCLEAR_IN_A_200.values(), ids=UNCLEAR_IN_A_200)
-async def test_what_may_have_been_accepted_stays_unconfirmed(settings: Settings, kind: str, body: bytes) -> None:
+async def test_start_that_may_have_been_accepted_stays_unconfirmed(settings: Settings, kind: str, body: bytes) -> None:
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(instead_of_creating(answering(200, kind, body)))
     with running(emulator=emulator) as upstream:
@@ -476,7 +474,9 @@ FAILED_SHAPES: dict[str, JSON] = {
 
 @pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
 @pytest.mark.parametrize("failed", FAILED_SHAPES.values(), ids=FAILED_SHAPES)
-async def test_a_failed_response_is_told_in_the_provider_s_words(settings: Settings, failed: JSON, follow: int) -> None:
+async def test_failed_response_is_reported_in_the_provider_s_words(
+    settings: Settings, failed: JSON, follow: int
+) -> None:
     def shown(response: JSON) -> JSON:
         return {**response, **failed} if response.get("status") == "failed" else response
 
@@ -487,7 +487,7 @@ async def test_a_failed_response_is_told_in_the_provider_s_words(settings: Setti
 
 
 @pytest.mark.parametrize("words", ["Overloaded. Try again in 5 seconds.", "Please retry after 10s", "Try again later."])
-async def test_a_failure_that_asks_to_be_tried_again_is_retryable(settings: Settings, words: str) -> None:
+async def test_failure_that_asks_for_a_retry_is_retryable(settings: Settings, words: str) -> None:
     script = {"duration_s": 1, "end": "failed", "error_code": "odd", "error_message": words}
     async with hosting(settings) as host:
         answer = await host.end((await host.start(emulate=script))["job_id"])

@@ -1,4 +1,4 @@
-"""Limits, duplicates, deadlines, ways of sending, keys and retention: what keeps spending and results in order."""
+"""Limits, duplicates, deadlines, delivery modes, keys and retention keep spending and results in order."""
 
 import sqlite3
 from contextlib import closing
@@ -13,10 +13,11 @@ from hosts import SPEED, Host, eventually, hosting, scripted
 from processes import serving
 from test_divergent_servers import Divergent
 
-from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.request.models import models
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 
 DAY_S = 86_400
@@ -33,7 +34,7 @@ def statuses(upstream: RunningServer) -> list[str]:
 # Duplicates.
 
 
-async def test_the_same_work_is_not_started_twice_while_it_goes_on(settings: Settings, upstream: RunningServer) -> None:
+async def test_same_work_is_not_started_twice_while_it_runs(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await host.start("same", emulate={"end": "never"})
         again = await host.start("same", emulate={"end": "never"})
@@ -60,7 +61,7 @@ async def test_twenty_starts_of_one_request_at_once_make_one_job(settings: Setti
     assert counters(upstream)["creates"] == 1
 
 
-async def test_a_result_that_nobody_was_handed_answers_the_next_start_and_costs_nothing(
+async def test_unread_result_answers_the_next_start_and_costs_nothing(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -76,7 +77,7 @@ async def test_a_result_that_nobody_was_handed_answers_the_next_start_and_costs_
         assert new["job_id"] != first["job_id"], "it was handed over, so it is asked for anew"
 
 
-async def test_an_unconfirmed_start_answers_for_the_same_work(settings: Settings, upstream: RunningServer) -> None:
+async def test_unconfirmed_start_answers_for_the_same_work(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", drop="after_accept")
     async with hosting(settings) as host:
         first = await host.start("same", emulate={"duration_s": 1}, wait_s=5)
@@ -87,22 +88,22 @@ async def test_an_unconfirmed_start_answers_for_the_same_work(settings: Settings
     assert counters(upstream)["creates"] == 1
 
 
-async def test_a_key_makes_one_job_whatever_is_asked_for_under_it(settings: Settings, upstream: RunningServer) -> None:
+async def test_key_makes_one_job_for_any_request(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         first = await host.start("one thing", emulate={"duration_s": 1}, options={"key": "monday"})
         await host.end(first["job_id"])
         again = await host.start("another", options={"key": "monday", "allow_duplicate": True})
         assert again["job_id"] == first["job_id"]
-        assert "at most 200" in await host.refused("agent_start", prompt="x", options={"key": "k" * 201})
+        assert "a string of 1 to 200 characters" in await host.refused(
+            "agent_start", prompt="x", options={"key": "k" * 201}
+        )
     assert counters(upstream)["creates"] == 1
 
 
 # Slots.
 
 
-async def test_no_more_run_than_may_and_the_others_follow_by_priority_and_age(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_jobs_over_the_limit_wait_by_priority_and_age(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(settings, max_concurrent=1)) as host:
         first = await host.start("first", emulate={"end": "never"})
         normal = await host.start("normal", emulate={"duration_s": 1})
@@ -119,7 +120,7 @@ async def test_no_more_run_than_may_and_the_others_follow_by_priority_and_age(
     assert created == [first["job_id"], high["job_id"], normal["job_id"]]
 
 
-async def test_the_limit_holds_over_two_servers(settings: Settings, upstream: RunningServer) -> None:
+async def test_limit_holds_over_two_servers(settings: Settings, upstream: RunningServer) -> None:
     limited = replace(settings, max_concurrent=2)
     async with hosting(limited) as one, hosting(limited) as other:
         started = [await host.start(emulate={"duration_s": 15}) for host in (one, other) * 3]
@@ -129,7 +130,7 @@ async def test_the_limit_holds_over_two_servers(settings: Settings, upstream: Ru
     assert counters(upstream)["creates"] == 6
 
 
-async def test_a_job_that_waits_for_a_slot_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
+async def test_job_that_waits_for_a_slot_is_cancelled_at_once(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(settings, max_concurrent=1)) as host:
         await host.start(emulate={"end": "never"})
         waiting = await host.start()
@@ -141,7 +142,7 @@ async def test_a_job_that_waits_for_a_slot_is_cancelled_at_once(settings: Settin
 
 
 @pytest.mark.parametrize("follow", [0, 200])
-async def test_a_run_past_its_limit_is_cancelled_and_what_came_is_kept(
+async def test_run_past_its_limit_is_cancelled_and_keeps_its_text(
     settings: Settings, upstream: RunningServer, follow: int
 ) -> None:
     async with hosting(replace(settings, job_timeout_s=8, follow=follow)) as host:
@@ -152,9 +153,7 @@ async def test_a_run_past_its_limit_is_cancelled_and_what_came_is_kept(
     assert statuses(upstream) == ["cancelled"]
 
 
-async def test_a_run_that_ended_in_time_is_kept_however_late_that_is_seen(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_run_that_finished_in_time_is_kept_even_if_seen_late(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="retrieve", status=503, times=16)
     # One poll waits for the end: on a fast clock, hundreds of short ones would take the time of what they wait for.
     async with hosting(replace(settings, job_timeout_s=60, follow=0, max_wait_s=3600), speed=100) as host:
@@ -163,7 +162,7 @@ async def test_a_run_that_ended_in_time_is_kept_however_late_that_is_seen(
     assert answer["output"] == "in time"
 
 
-async def test_a_run_that_cannot_be_asked_about_ends_a_day_after_its_limit(
+async def test_run_that_cannot_be_polled_ends_a_day_after_its_limit(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="retrieve", status=503, times=-1)
@@ -176,7 +175,7 @@ async def test_a_run_that_cannot_be_asked_about_ends_a_day_after_its_limit(
     assert answer["error"]["code"] == "deadline_exceeded"
 
 
-async def test_a_run_held_open_past_its_limit_is_let_go_and_all_that_it_wrote_is_kept(
+async def test_held_run_past_its_limit_is_closed_and_keeps_its_text(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(replace(settings, job_timeout_s=12, mode="foreground")) as host:
@@ -190,7 +189,7 @@ async def test_a_run_held_open_past_its_limit_is_let_go_and_all_that_it_wrote_is
     assert run["status"] != "completed"
 
 
-async def test_a_silent_run_held_open_past_its_limit_ends_without_an_output(settings: Settings) -> None:
+async def test_silent_held_run_past_its_limit_ends_without_an_output(settings: Settings) -> None:
     async with hosting(replace(settings, job_timeout_s=5, mode="foreground")) as host:
         answer = await host.end((await host.start(emulate={"duration_s": 200, "reasoning": 0}))["job_id"])
     assert answer["error"]["code"] == "deadline_exceeded"
@@ -200,9 +199,7 @@ async def test_a_silent_run_held_open_past_its_limit_ends_without_an_output(sett
 # Ways of sending.
 
 
-async def test_an_endpoint_that_refuses_the_stream_is_sent_to_without_one(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_endpoint_that_refuses_streams_gets_requests_without(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", refuse_background_stream=True, times=-1)
     async with hosting(settings) as host:
         for text in ("learnt", "known"):
@@ -211,7 +208,9 @@ async def test_an_endpoint_that_refuses_the_stream_is_sent_to_without_one(
     assert counters(upstream)["creates"] == 3, "one refusal taught it"
 
 
-async def test_an_endpoint_without_background_mode_is_held_open(settings: Settings, upstream: RunningServer) -> None:
+async def test_run_at_an_endpoint_without_background_mode_is_held_open(
+    settings: Settings, upstream: RunningServer
+) -> None:
     upstream.queue_fault(on="create", refuse_background=True, times=2)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 6, "text": "held"})
@@ -220,7 +219,7 @@ async def test_an_endpoint_without_background_mode_is_held_open(settings: Settin
         assert (await host.end(started["job_id"]))["output"] == "held"
 
 
-async def test_a_job_held_open_says_so_when_its_server_ended(settings: Settings) -> None:
+async def test_held_job_says_that_its_server_ended(settings: Settings) -> None:
     held = replace(settings, mode="foreground")
     async with hosting(held) as host:
         started = await host.start(emulate={"duration_s": 60})
@@ -231,7 +230,7 @@ async def test_a_job_held_open_says_so_when_its_server_ended(settings: Settings)
     assert answer["error"]["retryable"] is True
 
 
-async def test_an_endpoint_that_ignores_background_is_found_out_and_its_run_can_be_stopped(
+async def test_endpoint_that_ignores_background_is_detected_and_its_run_can_be_stopped(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -243,18 +242,14 @@ async def test_an_endpoint_that_ignores_background_is_found_out_and_its_run_can_
         await eventually(lambda: upstream_forgot(settings, started["response_id"]))
 
 
-async def test_a_run_that_is_held_open_may_be_silent_for_long(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_held_run_may_be_silent_for_long(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "STREAM_IDLE_S", 0.3)
     async with hosting(replace(settings, mode="foreground", start_timeout_s=1)) as host:
         started = await host.start(emulate={"duration_s": 20, "reasoning": 0, "text": "after a pause"})
         assert (await host.end(started["job_id"]))["output"] == "after a pause"
 
 
-async def test_upstream_cannot_ask_for_so_long_a_wait_that_a_result_could_be_gone(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_wait_that_upstream_asks_for_is_limited(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="retrieve", status=503, headers={"retry-after": "3600"})
     async with hosting(replace(settings, follow=0), speed=50) as host:
         started = await host.start(emulate={"duration_s": 2, "text": "still there"})
@@ -263,7 +258,7 @@ async def test_upstream_cannot_ask_for_so_long_a_wait_that_a_result_could_be_gon
 
 @pytest.mark.parametrize("silent", [False, True], ids=["that writes", "silent"])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["by its server", "by another server"])
-async def test_a_job_held_open_is_cancelled_by_closing_its_connection(
+async def test_held_job_is_cancelled_by_closing_its_connection(
     settings: Settings, upstream: RunningServer, elsewhere: bool, silent: bool
 ) -> None:
     held = replace(settings, mode="foreground")
@@ -277,7 +272,7 @@ async def test_a_job_held_open_is_cancelled_by_closing_its_connection(
 
 
 @pytest.mark.parametrize("fault", [{}, {"eof_without_terminal": True}], ids=["ended", "cut after its last item"])
-async def test_the_end_of_a_run_that_is_held_open_is_written_once_the_database_takes_it(
+async def test_end_of_a_held_run_is_stored_once_the_database_accepts_it(
     settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
 ) -> None:
     assert settings.data_dir is not None
@@ -294,7 +289,7 @@ async def test_the_end_of_a_run_that_is_held_open_is_written_once_the_database_t
         assert (await host.end(started["job_id"]))["output"] == "told once"
 
 
-async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings, upstream: RunningServer) -> None:
+async def test_delivery_mode_of_the_user_is_kept(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", refuse_background_stream=True, times=-1)
     async with hosting(replace(settings, mode="background_stream")) as host:
         answer = await host.start(wait_s=5)
@@ -303,7 +298,7 @@ async def test_a_way_of_sending_that_a_person_set_is_kept_to(settings: Settings,
 
 
 def upstream_forgot(settings: Settings, response_id: str) -> bool:
-    """Whether a run that was held open is gone, as upstream has it when its connection closes."""
+    """Return True if a held run is gone, as upstream deletes it when its connection closes."""
     address, key = f"{settings.base_url}/responses/{response_id}", {"Authorization": "Bearer test"}
     return httpx2.get(address, headers=key).status_code == 404
 
@@ -311,7 +306,7 @@ def upstream_forgot(settings: Settings, response_id: str) -> bool:
 # Resubmitting.
 
 
-async def test_a_person_may_choose_to_have_an_unconfirmed_start_sent_once_more(
+async def test_setting_allows_an_unconfirmed_start_to_be_sent_once_more(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="create", drop="after_accept", times=-1, match="never again")
@@ -327,9 +322,7 @@ async def test_a_person_may_choose_to_have_an_unconfirmed_start_sent_once_more(
 # Keys.
 
 
-async def test_a_refused_key_pauses_new_work_until_it_may_be_tried_again(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_refused_key_pauses_new_work_for_a_while(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", status=401)
     async with hosting(settings) as host:
         assert (await host.start(wait_s=5))["status"] == "failed"
@@ -340,7 +333,7 @@ async def test_a_refused_key_pauses_new_work_until_it_may_be_tried_again(
                 await anyio.sleep(0.1)
 
 
-async def test_a_process_with_another_key_neither_expires_nor_fails_a_job(
+async def test_process_with_another_key_neither_expires_nor_fails_a_job(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -358,9 +351,7 @@ async def test_a_process_with_another_key_neither_expires_nor_fails_a_job(
         assert (await host.end(started["job_id"]))["output"] == "mine"
 
 
-async def test_a_job_that_was_sent_with_another_key_than_it_was_written_down_with_is_that_key_s(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_job_belongs_to_the_key_that_sent_it(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", status=429)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 20, "text": "paid by another"})
@@ -383,7 +374,7 @@ async def test_a_job_that_was_sent_with_another_key_than_it_was_written_down_wit
 # Endpoints that nobody works with any more.
 
 
-async def test_a_job_at_an_endpoint_that_no_server_came_back_to_ends_and_its_result_can_still_be_had(
+async def test_job_of_an_abandoned_endpoint_ends_and_its_result_can_be_adopted(
     settings: Settings, upstream: RunningServer
 ) -> None:
     with running(time_scale=SPEED) as moved:
@@ -402,7 +393,7 @@ async def test_a_job_at_an_endpoint_that_no_server_came_back_to_ends_and_its_res
         assert (await host.end(started["job_id"]))["output"] == "left behind"
 
 
-async def test_a_job_that_was_never_sent_to_a_lost_endpoint_says_that_nothing_was_sent(settings: Settings) -> None:
+async def test_unsent_job_of_a_lost_endpoint_says_that_nothing_was_sent(settings: Settings) -> None:
     async with hosting(replace(settings, base_url="http://127.0.0.1:9/v1?secret=1")) as host:
         started = await host.start()
     async with hosting(settings, speed=2 * DAY_S) as host:
@@ -412,7 +403,7 @@ async def test_a_job_that_was_never_sent_to_a_lost_endpoint_says_that_nothing_wa
     assert "secret" not in answer["error"]["message"]
 
 
-async def test_a_job_of_a_key_that_never_came_back_ends(settings: Settings, upstream: RunningServer) -> None:
+async def test_job_of_a_lost_key_ends(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"end": "never"})
     upstream.queue_fault(on="retrieve", status=404, times=-1)
@@ -441,16 +432,14 @@ async def test_old_jobs_are_purged_here_and_upstream_and_leave_a_tombstone(
     assert "was purged" in sentence
 
 
-async def test_a_run_that_ignores_background_without_a_word_is_held_open(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_run_that_silently_ignores_background_is_held_open(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(background_unsaid=True, no_retrieve=True, times=-1)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 20, "text": "kept"})
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=1)
         assert answer["lasts"] == "while this server runs"
         assert (await host.end(started["job_id"]))["output"] == "kept"
-        await learned(host)
+        await wait_until_learned(host)
         asked = counters(upstream)["retrieves"]
         second = await host.start(emulate={"duration_s": 2, "text": "again"}, previous_job_id=started["job_id"])
         assert (await host.end(second["job_id"]))["context"] == "rebuilt"
@@ -458,7 +447,7 @@ async def test_a_run_that_ignores_background_without_a_word_is_held_open(
     assert counters(upstream)["retrieves"] == asked  # what was learned holds
 
 
-async def learned(host: Host) -> None:
+async def wait_until_learned(host: Host) -> None:
     """Wait until the endpoint is known to run nothing in the background."""
     engine = await host.app.engine()
     with anyio.fail_after(10):
@@ -476,14 +465,14 @@ NOT_SERVED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("answer", NOT_SERVED.values(), ids=NOT_SERVED)
-async def test_a_server_that_serves_no_get_holds_its_runs_and_is_known_for_it_by_one(
+async def test_server_without_gets_holds_its_runs_and_is_known_after_one(
     settings: Settings, upstream: RunningServer, answer: dict[str, Any]
 ) -> None:
     upstream.queue_fault(background_unsaid=True, times=-1)
     upstream.queue_fault(on="retrieve", times=-1, **answer)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 8, "text": "kept"})
-        await learned(host)
+        await wait_until_learned(host)
         seen = await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
         assert seen["lasts"] == "while this server runs"
         assert (await host.end(started["job_id"]))["output"] == "kept"
@@ -495,7 +484,7 @@ async def test_a_server_that_serves_no_get_holds_its_runs_and_is_known_for_it_by
         assert (await host.end(never["job_id"]))["error"]["code"] == "interrupted"
 
 
-def test_a_run_that_ignores_background_is_interrupted_where_its_process_is_killed(
+def test_run_that_ignores_background_is_interrupted_if_its_process_is_killed(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -515,7 +504,7 @@ def test_a_run_that_ignores_background_is_interrupted_where_its_process_is_kille
 
 
 @pytest.mark.parametrize("lag_s", [1, 20])
-async def test_a_response_that_cannot_be_retrieved_at_first_is_not_taken_for_held_for_good(
+async def test_response_that_cannot_be_retrieved_at_first_is_not_held_for_good(
     settings: Settings, lag_s: float
 ) -> None:
     def shown(response: dict[str, Any]) -> dict[str, Any]:
@@ -540,7 +529,7 @@ async def test_a_response_that_cannot_be_retrieved_at_first_is_not_taken_for_hel
 
 
 @pytest.mark.parametrize("unsaid", [True, False])
-async def test_a_run_that_is_held_open_may_be_silent_in_its_middle(
+async def test_held_run_may_be_silent_in_its_middle(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, unsaid: bool
 ) -> None:
     """Only some of its events say whether it is held."""
@@ -552,7 +541,7 @@ async def test_a_run_that_is_held_open_may_be_silent_in_its_middle(
         assert (await host.end(started["job_id"]))["output"] == "one two"
 
 
-async def test_a_run_that_ignores_background_without_a_word_is_interrupted_with_its_server(
+async def test_run_that_silently_ignores_background_is_interrupted_with_its_server(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(background_unsaid=True, no_retrieve=True, times=-1)
@@ -564,7 +553,7 @@ async def test_a_run_that_ignores_background_without_a_word_is_interrupted_with_
         assert (await host.end(started["job_id"]))["error"]["code"] == "interrupted"
 
 
-async def test_what_a_run_held_open_wrote_before_another_process_cancelled_it_is_kept(
+async def test_text_of_a_held_run_is_kept_if_another_process_cancels_it(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(background_unsaid=True, no_retrieve=True, times=-1)
@@ -588,7 +577,7 @@ ADDED_AND_REFUSED = {
 
 
 @pytest.mark.parametrize("name", ADDED_AND_REFUSED)
-async def test_what_only_we_added_is_left_out_once_it_was_refused(
+async def test_added_parameter_is_left_out_once_it_was_refused(
     settings: Settings, upstream: RunningServer, name: str
 ) -> None:
     body = {"error": {"message": ADDED_AND_REFUSED[name], "type": "invalid_request_error"}}
@@ -601,7 +590,7 @@ async def test_what_only_we_added_is_left_out_once_it_was_refused(
 
 
 @pytest.mark.parametrize("words", ["Please include a valid model.", "The metadata server is away."])
-async def test_a_refusal_that_only_uses_the_same_word_drops_nothing(
+async def test_refusal_that_only_uses_the_same_word_drops_nothing(
     settings: Settings, upstream: RunningServer, words: str
 ) -> None:
     upstream.queue_fault(on="create", status=400, body={"error": {"message": words, "type": "invalid_request_error"}})
@@ -611,7 +600,7 @@ async def test_a_refusal_that_only_uses_the_same_word_drops_nothing(
     assert counters(upstream)["creates"] == 1
 
 
-async def test_a_retention_keeps_what_nobody_read_and_the_providers_copies(
+async def test_retention_keeps_unread_jobs_and_the_provider_s_copies(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with hosting(settings) as host:

@@ -22,9 +22,9 @@ from processes import serving
 from starlette.types import ASGIApp, Receive, Scope, Send
 from test_request_rates import check_rates
 
-from agent_jobs.emulator import Emulator
-from agent_jobs.emulator import running as running_unchecked
+from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import running as running_unchecked
 from agent_jobs.settings import Settings
 from agent_jobs.upstream import client
 
@@ -148,7 +148,7 @@ def mend(upstream: RunningServer) -> None:
     httpx2.delete(f"{upstream.url}/_emulator/faults").raise_for_status()
 
 
-async def adopted(host: Host, job_id: str, response_id: str) -> dict[str, Any]:
+async def adopt_response(host: Host, job_id: str, response_id: str) -> dict[str, Any]:
     """The job's end, after a person found its response at the provider."""
     engine = await host.app.engine()
     await engine.adopt(job_id, response_id)
@@ -168,7 +168,7 @@ async def pages(host: Host, answer: dict[str, Any]) -> list[str]:
 # The POST.
 
 
-async def test_a_post_that_is_closed_after_it_was_accepted_is_paid_once_and_its_result_can_be_had(
+async def test_post_closed_after_it_was_accepted_is_paid_once_and_its_result_is_found(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="create", drop="after_accept")
@@ -177,11 +177,11 @@ async def test_a_post_that_is_closed_after_it_was_accepted_is_paid_once_and_its_
         assert started["error"]["code"] == "start_unconfirmed"
         [run] = runs(upstream)
         assert run["metadata"]["job_id"] == started["job_id"], "by this a person finds it"
-        assert (await adopted(host, started["job_id"], run["id"]))["output"] == "paid once"
+        assert (await adopt_response(host, started["job_id"], run["id"]))["output"] == "paid once"
     assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
 
 
-async def test_a_post_that_is_reset_after_it_was_accepted_is_paid_once_and_its_result_can_be_had(
+async def test_post_reset_after_it_was_accepted_is_paid_once_and_its_result_is_found(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="create", hang=True, after_accept=True)
@@ -192,7 +192,7 @@ async def test_a_post_that_is_reset_after_it_was_accepted_is_paid_once_and_its_r
         assert (await host.end(started["job_id"]))["error"]["code"] == "start_unconfirmed"
         await line.mend()
         [run] = runs(upstream)
-        assert (await adopted(host, started["job_id"], run["id"]))["output"] == "paid once"
+        assert (await adopt_response(host, started["job_id"], run["id"]))["output"] == "paid once"
     assert (counters(upstream)["creates"], counters(upstream)["accepted"]) == (1, 1)
 
 
@@ -201,7 +201,7 @@ async def test_a_post_that_is_reset_after_it_was_accepted_is_paid_once_and_its_r
     [({"hang": True, "after_accept": True}, 1), ({"hang": True, "status": 503}, 0)],
     ids=["accepted", "not accepted"],
 )
-async def test_a_post_without_an_answer_is_told_at_once_given_up_in_time_and_never_sent_again(
+async def test_post_without_an_answer_is_shown_at_once_and_never_sent_again(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any], accepted: int
 ) -> None:
     upstream.queue_fault(on="create", **fault)
@@ -218,12 +218,12 @@ async def test_a_post_without_an_answer_is_told_at_once_given_up_in_time_and_nev
         assert (await after.end((await after.start(emulate={"duration_s": 1}))["job_id"]))["status"] == "completed"
         assert await after.end(started["job_id"]) == answer
         for run in runs(upstream)[:accepted]:
-            assert (await adopted(after, started["job_id"], run["id"]))["output"] == "paid once"
+            assert (await adopt_response(after, started["job_id"], run["id"]))["output"] == "paid once"
     assert counters(upstream)["creates_by_request_id"][request_id] == 1
     assert counters(upstream)["accepted"] == accepted + 1
 
 
-async def test_a_post_that_the_network_swallows_is_not_sent_again_when_the_network_is_back(
+async def test_post_lost_in_the_network_is_not_sent_again_when_the_network_is_back(
     settings: Settings, upstream: RunningServer
 ) -> None:
     async with line_to(upstream) as line:
@@ -252,7 +252,7 @@ async def test_a_post_that_the_network_swallows_is_not_sent_again_when_the_netwo
     ],
     ids=["silent once", "silent five times", "reset once", "reset twenty times", "503 three times"],
 )
-async def test_a_get_that_fails_is_one_look_less(
+async def test_failed_get_costs_one_poll(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(client, "RETRIEVE_READ_S", 0.2)
@@ -264,7 +264,7 @@ async def test_a_get_that_fails_is_one_look_less(
     assert counters(upstream)["creates"] == 1
 
 
-async def test_a_job_whose_looks_get_no_answer_holds_up_no_other(
+async def test_job_whose_polls_get_no_answer_delays_no_other(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "RETRIEVE_READ_S", 1.0)
@@ -279,7 +279,7 @@ async def test_a_job_whose_looks_get_no_answer_holds_up_no_other(
 
 
 @FOLLOW
-async def test_a_line_that_falls_silent_in_mid_job_is_given_up_for_another(
+async def test_connection_that_falls_silent_in_mid_job_is_replaced(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, follow: int
 ) -> None:
     async with line_to(upstream) as line:
@@ -310,14 +310,14 @@ async def test_half_an_hour_of_503_loses_no_result(settings: Settings, follow: i
             while answer.get("elapsed_s", 0) < 1800:
                 answer = await host.call("agent_poll", job_id=started["job_id"])
                 assert "next_poll_ms" in answer, answer
-            assert "cannot look" in answer["activity"]
+            assert "cannot poll" in answer["activity"]
             mend(upstream)
             assert (await host.end(started["job_id"]))["output"] == "kept"
         assert counters(upstream)["creates"] == 1
 
 
 @FOLLOW
-async def test_an_api_that_is_down_for_twelve_seconds_loses_no_result(
+async def test_outage_of_twelve_seconds_loses_no_result(
     settings: Settings, upstream: RunningServer, follow: int
 ) -> None:
     async with line_to(upstream) as line:
@@ -326,7 +326,7 @@ async def test_an_api_that_is_down_for_twelve_seconds_loses_no_result(
             started = await host.start(emulate={"duration_s": 8, "text": "kept"})
             line.cut()
             answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=12)
-            assert "cannot look" in answer["activity"]
+            assert "cannot poll" in answer["activity"]
             await eventually(lambda: runs(upstream)[0]["status"] == "completed")
             await line.mend()
             assert (await host.end(started["job_id"]))["output"] == "kept"
@@ -336,7 +336,7 @@ async def test_an_api_that_is_down_for_twelve_seconds_loses_no_result(
 # The server itself.
 
 
-async def test_a_server_that_is_killed_again_and_again_brings_the_result_of_its_one_post(
+async def test_server_that_is_killed_repeatedly_brings_the_result_of_its_one_post(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -365,7 +365,7 @@ async def test_a_server_that_is_killed_again_and_again_brings_the_result_of_its_
 
 @FOLLOW
 @pytest.mark.parametrize("length", [60_000, 5_000_000], ids=["60 KB", "5 MB"])
-async def test_a_long_output_is_read_page_by_page_to_its_last_byte(
+async def test_long_output_is_read_page_by_page_to_its_last_byte(
     settings: Settings, upstream: RunningServer, follow: int, length: int
 ) -> None:
     async with hosting(replace(settings, follow=follow)) as host:
@@ -377,7 +377,7 @@ async def test_a_long_output_is_read_page_by_page_to_its_last_byte(
     assert "".join(read) == run["text"]
 
 
-async def test_an_output_that_json_swells_is_read_to_its_last_byte(settings: Settings) -> None:
+async def test_output_that_json_swells_is_read_to_its_last_byte(settings: Settings) -> None:
     text = '"\\\n\t\x00\x1f\u2028東京 🙂 e\u0301' * 4000
     async with hosting(settings) as host:
         answer = await host.end((await host.start(emulate={"duration_s": 1, "text": text}))["job_id"])
@@ -387,7 +387,7 @@ async def test_an_output_that_json_swells_is_read_to_its_last_byte(settings: Set
 # The address.
 
 
-async def test_a_base_url_with_a_path_and_a_query_is_used_as_it_is_and_keeps_background(settings: Settings) -> None:
+async def test_base_url_with_path_and_query_is_kept_and_uses_background(settings: Settings) -> None:
     emulator, asked = Emulator(time_scale=10), list[tuple[str, str, str]]()
     emulator.app.add_middleware(Gateway, path="/team/openai", asked=asked)
     with running(emulator=emulator) as upstream:

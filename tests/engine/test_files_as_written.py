@@ -68,7 +68,7 @@ def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
         (f"{CAFE_APART}.txt", f"{{none,{CAFE}}}.txt"),
     ],
 )
-def test_what_reads_the_same_is_meant_in_every_component(tmp_path: Path, there: str, written: str):
+def test_name_that_looks_the_same_is_found_in_every_component(tmp_path: Path, there: str, written: str):
     grow(tmp_path, "other.txt", there)
     assert taken(tmp_path, written) == [there]
     assert taken(tmp_path, str(tmp_path / written)) == [there]
@@ -120,7 +120,7 @@ def test_several_that_may_be_meant_are_named_and_none_is_taken(
         assert name in answer
 
 
-def test_two_roots_with_names_that_are_like_it_are_told_apart(tmp_path: Path):
+def test_similar_names_below_two_roots_are_refused_with_their_roots(tmp_path: Path):
     grow(tmp_path, "one/A.txt", "two/a.TXT")
     with pytest.raises(RequestError, match=r"one/A\.txt.*two/a\.TXT"):
         gather.gather(["a.txt"], [tmp_path / "one", tmp_path / "two"])
@@ -156,7 +156,7 @@ async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settin
 
 def text_part(tmp_path: Path, data: bytes) -> str:
     (tmp_path / "a.txt").write_bytes(data)
-    [part] = gather.parts(gather.gather(["a.txt"], [tmp_path]))
+    [part] = gather.build_content_parts(gather.gather(["a.txt"], [tmp_path]))
     return part["text"]
 
 
@@ -205,7 +205,7 @@ def test_a_text_is_read_as_it_was_meant_and_what_was_lost_is_said(tmp_path: Path
 
 
 @pytest.mark.parametrize("data", [b"\x7fELF\x02\x01\x01\x00", b"\0\0\1\0" * 50, bytes(range(256)), b"\1\2\0\0" * 9])
-def test_what_only_looks_a_little_like_text_stays_binary(tmp_path: Path, data: bytes):
+def test_data_that_resembles_text_stays_binary(tmp_path: Path, data: bytes):
     (tmp_path / "a.txt").write_bytes(data)
     assert "binary" in refusal(tmp_path, "a.txt")
 
@@ -225,9 +225,9 @@ def test_a_private_key_is_known_in_every_encoding(tmp_path: Path, encoding: str)
     [
         ("a.pdf", b"", "a.pdf is empty"),
         ("A.PDF", b"", "A.PDF is empty"),
-        ("a.pdf", b"<html>Sign in</html>", "a.pdf is no PDF"),
-        ("a.pdf", b" \r\n", "a.pdf is no PDF"),
-        ("a.pdf", bytes(4000), "a.pdf is no PDF"),
+        ("a.pdf", b"<html>Sign in</html>", "a.pdf is not a PDF"),
+        ("a.pdf", b" \r\n", "a.pdf is not a PDF"),
+        ("a.pdf", bytes(4000), "a.pdf is not a PDF"),
         ("a.png", b"", "a.png is empty"),
         ("a.xlsx", b"", "a.xlsx is empty"),
     ],

@@ -14,10 +14,9 @@ import pytest
 from hosts import SPEED, Host, eventually, hosting
 from processes import serving
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
 CODE: dict[str, Any] = {"tools": [{"type": "code_interpreter"}]}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + (7).to_bytes(4, "big") * 2 + bytes(9)
@@ -48,7 +47,7 @@ def operations(upstream: RunningServer) -> list[str]:
 
 
 def sent(settings: Settings, started: dict[str, Any]) -> list[dict[str, Any]]:
-    """The content parts that upstream stored for a response, in their order."""
+    """Return the content parts that upstream stored for a response, in their order."""
     address = f"{settings.base_url}/responses/{started['response_id']}/input_items"
     [item] = httpx2.get(address, headers={"Authorization": "Bearer test"}).json()["data"]
     return item["content"]
@@ -137,7 +136,7 @@ def key(root: Path) -> str:
         (nothing, "nothing matches"),
     ],
 )
-async def test_what_may_not_be_attached_is_refused_in_one_sentence_and_nothing_starts(
+async def test_forbidden_file_is_refused_in_one_sentence_and_no_job_starts(
     settings: Settings, upstream: RunningServer, root: Path, made: Any, why: str
 ) -> None:
     pattern = made(root)
@@ -188,7 +187,7 @@ async def test_a_dry_run_of_many_files_tells_as_many_as_fit_and_sends_none(
         (root / f"{number:03}.csv").write_text(f"{number}\n")
     async with hosting(settings) as host:
         answer = await host.call("agent_start", prompt="x", files=["*.csv"], options={**CODE, "dry_run": True})
-    assert len(dumps(answer).encode()) <= 4_500
+    assert len(compact_json(answer).encode()) <= 4_500
     assert len(answer["files"]) + answer["more_files"] == 200
     assert answer["files"][0] == {"name": "000.csv", "bytes": 2, "kind": "data"}
     assert operations(upstream) == []
@@ -287,7 +286,7 @@ async def test_an_upload_that_fails_is_tried_again_and_nothing_is_sent_before(
     assert operations(upstream)[:4] == ["upload", "upload", "upload", "create"]
 
 
-async def test_a_start_that_nobody_can_confirm_keeps_its_files_until_it_is_adopted_and_ends(
+async def test_unconfirmed_start_keeps_its_files_until_it_is_adopted_and_ends(
     settings: Settings, upstream: RunningServer, root: Path
 ) -> None:
     (root / "sums.csv").write_bytes(CSV)
@@ -351,7 +350,7 @@ def test_the_uploads_of_a_killed_server_are_removed_by_the_next(tmp_path: Path, 
             assert counted(upstream) == (1, 1, 0)
 
 
-def test_what_a_killed_server_had_uploaded_is_used_by_the_next(tmp_path: Path, root: Path) -> None:
+def test_upload_of_a_killed_server_is_used_by_the_next_one(tmp_path: Path, root: Path) -> None:
     (root / "a.csv").write_bytes(CSV)
     (root / "b.csv").write_bytes(CSV)
     with running(time_scale=SPEED) as upstream:
@@ -373,7 +372,7 @@ def test_what_a_killed_server_had_uploaded_is_used_by_the_next(tmp_path: Path, r
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """What the files of a folder hold."""
+    """Return the content of the files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
@@ -383,20 +382,20 @@ def beside(folder: Path) -> set[str]:
 
 @contextmanager
 def read_only(folder: Path) -> Generator[None]:
-    """A folder that nobody can write to, not even root: a file stands in its place."""
+    """Return a folder that no process can write to, not even root's: a file stands in its place."""
     folder.write_text("in the way")
     yield
     folder.unlink()
 
 
 async def made(host: Host, **emulate: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The end of a job that makes files, and the files as they are listed."""
+    """Return a finished job that wrote files, and its list of files."""
     started = await host.start(emulate={"duration_s": 1, "text": "see the files", **emulate}, options=CODE)
     return await host.end(started["job_id"]), await written(host, started["job_id"])
 
 
 async def written(host: Host, job_id: str) -> list[dict[str, Any]]:
-    """The files of a job once all of them are on disk."""
+    """Return the files of a job once all of them are on disk."""
     with anyio.fail_after(20):
         while True:
             answer = await host.call("agent_result", job_id=job_id, part="files", max_bytes=100_000)

@@ -1,4 +1,4 @@
-"""The follower: what a stream tells at once, and that nothing is lost whatever it does."""
+"""Streams: progress arrives at once, and no fault of a stream loses anything."""
 
 import sqlite3
 from contextlib import closing
@@ -9,8 +9,7 @@ import anyio
 import pytest
 from hosts import Host, eventually, hosting
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
 
 
@@ -18,17 +17,15 @@ def counters(upstream: RunningServer) -> dict[str, Any]:
     return upstream.emulator.counters()
 
 
-async def told_after(host: Host, job_id: str, before: str) -> str:
-    """What a running job tells of itself, once that is something else."""
+async def wait_for_activity(host: Host, job_id: str, before: str) -> str:
+    """Return the activity of a running job once it differs."""
     with anyio.fail_after(20):
         while (told := (await host.call("agent_poll", job_id=job_id, wait_s=1)).get("activity", "")) == before:
             pass
     return told
 
 
-async def test_a_followed_job_is_known_to_be_done_without_a_single_look(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_streamed_job_finishes_without_a_single_poll(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 40, "text": "by the stream"})
         assert "observed_by" not in started
@@ -37,7 +34,7 @@ async def test_a_followed_job_is_known_to_be_done_without_a_single_look(
     assert counters(upstream)["streams"] == 0
 
 
-async def test_a_running_job_tells_what_it_has_done_so_far(settings: Settings) -> None:
+async def test_running_job_shows_its_progress(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 30, "searches": 3, "reasoning": 2, "length": 4000})
         told: list[str] = []
@@ -49,27 +46,27 @@ async def test_a_running_job_tells_what_it_has_done_so_far(settings: Settings) -
     assert any(activity.endswith("writing") for activity in told)
 
 
-async def test_what_was_told_before_a_stream_paused_is_known_before_it_goes_on(settings: Settings) -> None:
+async def test_progress_before_a_pause_of_the_stream_is_stored_during_it(settings: Settings) -> None:
     with running(time_scale=1.0) as slow:
         async with hosting(replace(settings, base_url=slow.base_url), speed=1.0) as host:
             # Its first events come at once; the next one is a keepalive, half a minute later.
             started = await host.start(emulate={"duration_s": 600, "searches": 2})
-            assert await told_after(host, started["job_id"], "")
+            assert await wait_for_activity(host, started["job_id"], "")
             await host.call("agent_cancel", job_id=started["job_id"])
 
 
-async def test_progress_that_cannot_be_written_is_written_once_it_can(
+async def test_progress_is_stored_once_the_database_accepts_it(
     settings: Settings, upstream: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 3000, "searches": 200, "length": 50_000})
-        before = await told_after(host, started["job_id"], "")
+        before = await wait_for_activity(host, started["job_id"], "")
         other = sqlite3.connect(settings.data_path() / "jobs.db", isolation_level=None, check_same_thread=False)
         with closing(other):
             await anyio.to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")  # our own loop may have to let go first
             await eventually(lambda: "the progress of streams (1) cannot be written" in caplog.text, 30)
             other.execute("ROLLBACK")
-        assert await told_after(host, started["job_id"], before)
+        assert await wait_for_activity(host, started["job_id"], before)
         assert counters(upstream)["streams"] == 0, "the stream was read on"
         await host.call("agent_cancel", job_id=started["job_id"])
 
@@ -88,7 +85,7 @@ async def test_progress_that_cannot_be_written_is_written_once_it_can(
     ],
     ids=lambda fault: " ".join(f"{name}={value}" for name, value in fault.items()),
 )
-async def test_whatever_the_stream_does_the_whole_result_comes_once(
+async def test_full_result_arrives_once_after_any_fault_of_the_stream(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any]
 ) -> None:
     script = {"duration_s": 10, "length": 2000, "searches": 1, "faults": [fault]}
@@ -100,7 +97,7 @@ async def test_whatever_the_stream_does_the_whole_result_comes_once(
     assert counters(upstream)["creates"] == 1
 
 
-async def test_a_dropped_stream_is_taken_up_after_its_last_event(settings: Settings, upstream: RunningServer) -> None:
+async def test_dropped_stream_is_resumed_after_its_last_event(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="stream", duplicate_events=True, times=-1)
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 30, "faults": [{"drop": {"after_events": 9}}]})
@@ -118,7 +115,7 @@ async def test_a_dropped_stream_is_taken_up_after_its_last_event(settings: Setti
     ],
     ids=["too old", "unknown", "reset"],
 )
-async def test_a_stream_that_cannot_be_had_again_leaves_the_job_to_looks(
+async def test_job_is_polled_if_its_stream_cannot_be_resumed(
     settings: Settings, upstream: RunningServer, refusal: dict[str, Any]
 ) -> None:
     upstream.queue_fault(on="stream", times=-1, **refusal)
@@ -130,7 +127,7 @@ async def test_a_stream_that_cannot_be_had_again_leaves_the_job_to_looks(
     assert counters(upstream)["streams"] <= 3
 
 
-async def test_who_will_not_follow_looks(settings: Settings, upstream: RunningServer) -> None:
+async def test_job_is_polled_if_streaming_is_disabled(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(settings, follow=0)) as host:
         started = await host.start(emulate={"duration_s": 10})
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=3)
@@ -140,7 +137,7 @@ async def test_who_will_not_follow_looks(settings: Settings, upstream: RunningSe
     assert counters(upstream)["retrieves"] >= 2
 
 
-async def test_jobs_beyond_the_limit_are_looked_at(settings: Settings, upstream: RunningServer) -> None:
+async def test_jobs_over_the_stream_limit_are_polled(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(settings, follow=1)) as host:
         first, second = [await host.start(emulate={"duration_s": 20}) for _ in range(2)]
         assert (await host.end(second["job_id"]))["status"] == "completed"
@@ -148,7 +145,7 @@ async def test_jobs_beyond_the_limit_are_looked_at(settings: Settings, upstream:
     assert counters(upstream)["retrieves"] >= 1
 
 
-async def test_the_next_process_takes_a_young_stream_up_again(settings: Settings, upstream: RunningServer) -> None:
+async def test_next_process_resumes_a_young_stream(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 20, "text": "followed on"})
     async with hosting(settings) as other:
@@ -157,7 +154,7 @@ async def test_the_next_process_takes_a_young_stream_up_again(settings: Settings
     assert counters(upstream)["retrieves"] == 1
 
 
-async def test_a_cancel_of_a_followed_job_is_confirmed_by_a_look(settings: Settings, upstream: RunningServer) -> None:
+async def test_cancel_of_a_streamed_job_is_confirmed_by_a_poll(settings: Settings, upstream: RunningServer) -> None:
     script = {"end": "never", "faults": [{"failed_event_on_cancel": True}]}
     async with hosting(settings) as host:
         started = await host.start(emulate=script)
@@ -165,9 +162,7 @@ async def test_a_cancel_of_a_followed_job_is_confirmed_by_a_look(settings: Setti
     assert counters(upstream)["cancels"] == 1
 
 
-async def test_a_cancel_of_a_followed_job_that_fails_is_soon_sent_again(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_failed_cancel_of_a_streamed_job_is_soon_sent_again(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="cancel", status=503)
     async with hosting(settings) as host:
         started = await host.start(emulate={"end": "never"})
@@ -177,7 +172,7 @@ async def test_a_cancel_of_a_followed_job_that_fails_is_soon_sent_again(
     assert counters(upstream)["cancels"] == 2
 
 
-async def test_what_happened_to_a_job_is_written_down_for_people(settings: Settings) -> None:
+async def test_history_of_a_job_is_stored_for_people(settings: Settings) -> None:
     async with hosting(replace(settings, follow=0)) as host:
         started = await host.start(emulate={"duration_s": 1})
         await host.end(started["job_id"])

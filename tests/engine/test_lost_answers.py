@@ -9,7 +9,7 @@ import pytest
 from hosts import hosting
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.content import files_with_data
+from agent_jobs.rendering.output import list_files_with_data
 from agent_jobs.settings import Settings
 
 TEXT = "the answer that was paid for. " * 200
@@ -40,7 +40,7 @@ async def test_answer_is_retrieved_when_its_stream_was_read_in_part_only(
     assert (answer["status"], answer["output"]) == ("completed", TEXT)
 
 
-async def test_streamed_text_is_the_answer_where_upstream_never_gives_it_again(
+async def test_streamed_text_is_the_answer_if_upstream_never_returns_it(
     settings: Settings, upstream: RunningServer
 ) -> None:
     faults = [{"completed_empty": 99, "eof_without_terminal": True}]
@@ -121,7 +121,7 @@ async def test_image_of_the_code_interpreter_in_a_data_address_is_saved(
     settings: Settings, upstream: RunningServer, url: str
 ) -> None:
     output = [{"type": "code_interpreter_call", "id": "ci_1", "outputs": [{"type": "image", "url": url}] * 2}]
-    assert [data for _, data in files_with_data(output)] == [PNG, PNG]
+    assert [data for _, data in list_files_with_data(output)] == [PNG, PNG]
     body = {"id": "resp_1", "status": "completed", "output": output}
     upstream.queue_fault(on="create", status=200, body=body)
     async with hosting(settings) as host:

@@ -1,4 +1,4 @@
-"""Gateways that accept `previous_response_id` and lack the response it names, or never look at it."""
+"""Gateways that accept `previous_response_id` and lack the response it names, or never read it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from hosts import Host, hosting
-from test_agent_loop import MODEL, USED, call, calling, given, ledger, lines
-from test_follow_ups import LOOKUP, accepted, answered, asking, messages, sent_by_id
+from test_agent_loop import MODEL, USED, add_tool_servers, call, calling, ledger, lines
+from test_follow_ups import LOOKUP, asking, complete_job, count_accepted, get_response, messages
 from test_tools import runs
 
 from agent_jobs.emulator.server import RunningServer
@@ -20,18 +20,18 @@ PLAIN: JSON = {"fail_previous": True}
 
 def words_sent(upstream: RunningServer) -> list[str]:
     """The messages of the request that upstream accepted last."""
-    items = sent_by_id(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
+    items = get_response(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
     return [text for _, text in messages(items)]
 
 
 async def goes_on(host: Host, upstream: RunningServer, accepts: int) -> None:
     """Start a job and one that goes on from it; the second must be answered with what was said before it."""
-    first = await answered(host, "one")
-    second = await answered(host, "two", previous_job_id=first)
+    first = await complete_job(host, "one")
+    second = await complete_job(host, "two", previous_job_id=first)
     assert words_sent(upstream) == THREAD
     answer = await host.end(second)
     assert answer == {"job_id": second, "status": "completed", "output": "answer to two", "context": "rebuilt"}
-    assert accepted(upstream) == accepts
+    assert count_accepted(upstream) == accepts
     counted = upstream.emulator.counters()["accepted_by_request_id"].values()
     assert set(counted) == {1}
 
@@ -102,18 +102,18 @@ async def test_follow_up_whose_link_is_refused_in_words_is_sent_with_the_history
 @pytest.mark.parametrize(
     "fault", [PLAIN, {"status": 400, "body": error("No tool call found for function call output with call_id call_1.")}]
 )
-async def test_toolbox_job_goes_on_with_its_history_and_calls_nothing_twice(
+async def test_toolbox_job_continues_with_its_history_and_calls_nothing_twice(
     settings: Settings, upstream: RunningServer, tmp_path: Path, fault: JSON
 ) -> None:
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **fault)
     log = tmp_path / "ledger"
     script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)])
-    async with hosting(given(settings, ledger=ledger(log))) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
         job = await host.start("one", emulate=script, options={"toolbox": ["ledger"]})
         answer = await host.end(job["job_id"])
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert lines(log) == ["begin write 1", "end write 1", "begin write 2", "end write 2"]
-    links = [sent_by_id(upstream, run["id"])["previous_response_id"] for run in runs(upstream)]
+    links = [get_response(upstream, run["id"])["previous_response_id"] for run in runs(upstream)]
     assert sum(link is not None for link in links) <= 1, "the third turn does not try the link again"
 
 
@@ -125,7 +125,7 @@ async def test_reply_is_sent_with_the_history(settings: Settings, upstream: Runn
         outputs = [{"call_id": need["call_id"], "output": "42"} for need in poll["needs"]]
         await host.call("agent_reply", job_id=first, outputs=outputs)
         assert (await host.end(first))["status"] == "completed"
-    items = sent_by_id(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
+    items = get_response(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
     assert [item["type"] for item in items][-2:] == ["function_call", "function_call_output"]
 
 
@@ -134,7 +134,7 @@ async def test_reply_is_sent_with_the_history(settings: Settings, upstream: Runn
     [({}, 0, 0), (USED, 100_000, 2), ({"input_tokens": None}, None, None)],
     ids=["nothing", "tokens", "an unknown count"],
 )
-async def test_failed_response_is_counted_where_it_used_anything(
+async def test_failed_response_is_counted_if_it_used_tokens(
     settings: Settings,
     upstream: RunningServer,
     usage: JSON,
@@ -143,15 +143,15 @@ async def test_failed_response_is_counted_where_it_used_anything(
 ) -> None:
     """A run that failed at once has no usage and cost nothing; one that says what it used is added."""
     upstream.queue_fault(on="create", match='"previous_response_id"', **PLAIN)
-    async with hosting(given(settings, x=ledger(Path("unused")))) as host:
-        first = await answered(host, "one", model=MODEL)
+    async with hosting(add_tool_servers(settings, x=ledger(Path("unused")))) as host:
+        first = await complete_job(host, "one", model=MODEL)
         # The same directive comes with both requests of the turn.
         script = {"duration_s": 0.5, "usage": usage, "text": "two"}
         second = await host.start("two", emulate=script, previous_job_id=first, model=MODEL)
         answer = await host.end(second["job_id"])
         used = (await host.call("agent_result", job_id=second["job_id"], part="usage"))["usage"]
     assert answer["status"] == "completed"
-    last = sent_by_id(upstream, runs(upstream)[-1]["id"])["usage"]["input_tokens"]
+    last = get_response(upstream, runs(upstream)[-1]["id"])["usage"]["input_tokens"]
     assert used.get("input_tokens") == (None if tokens is None else last + tokens)
     assert answer.get("cost_usd") == (None if usd is None else pytest.approx(usd, abs=0.01))
 
@@ -162,7 +162,7 @@ async def test_turn_whose_process_ends_before_it_is_sent_again_is_sent_once_by_t
     upstream.queue_fault(on="create", match='"previous_response_id"', times=-1, **PLAIN)
     upstream.queue_fault(on="create", match='"answer to one"', status=429, headers={"retry-after": "5"})
     async with hosting(settings) as host:
-        first = await answered(host, "one")
+        first = await complete_job(host, "one")
         second = await host.start("two", emulate={"duration_s": 0.5, "text": "once"}, previous_job_id=first)
         job_id = second["job_id"]
         while (await host.call("agent_poll", job_id=job_id, wait_s=1))["status"] != "pending":
@@ -170,29 +170,29 @@ async def test_turn_whose_process_ends_before_it_is_sent_again_is_sent_once_by_t
     async with hosting(settings) as host:
         answer = await host.end(job_id)
     assert (answer["output"], answer["context"]) == ("once", "rebuilt")
-    assert accepted(upstream) == 3
+    assert count_accepted(upstream) == 3
 
 
 async def test_turn_that_is_to_be_sent_again_can_be_cancelled(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="create", match='"previous_response_id"', **PLAIN)
     upstream.queue_fault(on="create", match='"answer to one"', status=429, headers={"retry-after": "60"})
     async with hosting(settings) as host:
-        first = await answered(host, "one")
+        first = await complete_job(host, "one")
         second = await host.start("two", emulate={"duration_s": 0.5}, previous_job_id=first)
         while (await host.call("agent_poll", job_id=second["job_id"], wait_s=1))["status"] != "pending":
             pass
         assert (await host.call("agent_cancel", job_id=second["job_id"]))["status"] == "cancelled"
-    assert accepted(upstream) == 2
+    assert count_accepted(upstream) == 2
 
 
 async def test_history_that_fails_as_well_is_not_sent_a_third_time(settings: Settings, upstream: RunningServer) -> None:
     lost = {"duration_s": 0.5, "end": "failed", "text": "", "error_code": "previous_response_not_found"}
     async with hosting(settings) as host:
-        first = await answered(host, "one")
+        first = await complete_job(host, "one")
         second = await host.start("two", emulate=lost, previous_job_id=first)
         answer = await host.end(second["job_id"])
     assert (answer["status"], answer["error"]["code"]) == ("failed", "previous_response_not_found")
-    assert accepted(upstream) == 3
+    assert count_accepted(upstream) == 3
 
 
 @pytest.mark.parametrize(
@@ -209,14 +209,14 @@ async def test_follow_up_that_fails_for_anything_else_is_sent_once(
     settings: Settings, upstream: RunningServer, script: JSON
 ) -> None:
     async with hosting(settings) as host:
-        first = await answered(host, "one")
+        first = await complete_job(host, "one")
         failing = {"duration_s": 0.5, "end": "failed", "text": "", **script}
         if "length" in script:
             del failing["text"]
         second = await host.start("two", emulate=failing, previous_job_id=first)
         answer = await host.end(second["job_id"])
     assert (answer["status"], answer["error"]["message"]) == ("failed", script["error_message"])
-    assert accepted(upstream) == 2
+    assert count_accepted(upstream) == 2
 
 
 # Servers that look at no link and serve no GET: what they are sent has all that was said in it.
@@ -230,23 +230,23 @@ def heedless(upstream: RunningServer) -> RunningServer:
 
 
 def kinds_sent(upstream: RunningServer) -> list[str]:
-    items = sent_by_id(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
+    items = get_response(upstream, f"{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100")["data"]
     return [item["type"] for item in items]
 
 
-async def test_follow_up_of_what_cannot_be_retrieved_tells_all_that_was_said(
+async def test_follow_up_of_an_unretrievable_response_repeats_the_history(
     settings: Settings, heedless: RunningServer
 ) -> None:
     async with hosting(settings) as host:
-        first = await answered(host, "one")
-        second = await answered(host, "two", previous_job_id=first)
+        first = await complete_job(host, "one")
+        second = await complete_job(host, "two", previous_job_id=first)
         assert words_sent(heedless) == THREAD
-        await answered(host, "three", previous_job_id=second)
+        await complete_job(host, "three", previous_job_id=second)
         assert words_sent(heedless) == [*THREAD, "answer to two", "three"]
-    assert accepted(heedless) == 3
+    assert count_accepted(heedless) == 3
 
 
-async def test_reply_to_what_cannot_be_retrieved_tells_all_that_was_said(
+async def test_reply_to_an_unretrievable_response_repeats_the_history(
     settings: Settings, heedless: RunningServer
 ) -> None:
     async with hosting(settings) as host:
@@ -256,15 +256,15 @@ async def test_reply_to_what_cannot_be_retrieved_tells_all_that_was_said(
         await host.call("agent_reply", job_id=first, outputs=outputs)
         assert (await host.end(first))["status"] == "completed"
     assert kinds_sent(heedless) == ["message", "reasoning", "function_call", "function_call_output"]
-    assert accepted(heedless) == 2
+    assert count_accepted(heedless) == 2
 
 
-async def test_toolbox_turns_of_what_cannot_be_retrieved_tell_all_that_was_said(
+async def test_toolbox_turns_after_an_unretrievable_response_repeat_the_history(
     settings: Settings, heedless: RunningServer, tmp_path: Path
 ) -> None:
     script = calling([call("ledger__write", n=1)], [call("ledger__write", n=2)])
-    async with hosting(given(settings, ledger=ledger(tmp_path / "ledger"))) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(tmp_path / "ledger"))) as host:
         job = await host.start("one", emulate=script, options={"toolbox": ["ledger"]})
         assert (await host.end(job["job_id"]))["output"] == "the end"
     assert kinds_sent(heedless) == ["message", *["function_call", "function_call_output"] * 2]
-    assert accepted(heedless) == 3
+    assert count_accepted(heedless) == 3

@@ -21,7 +21,7 @@ async def all_done(host: Host, **group: Any) -> list[dict[str, Any]]:
                 return done
 
 
-async def test_a_batch_is_started_in_one_call_and_each_job_is_told_of_once(
+async def test_batch_is_started_in_one_call_and_each_job_is_reported_once(
     settings: Settings, upstream: RunningServer
 ) -> None:
     prompts = [scripted(f"question {n}", {"duration_s": 1 + n}) for n in range(5)]
@@ -38,7 +38,7 @@ async def test_a_batch_is_started_in_one_call_and_each_job_is_told_of_once(
     assert creates(upstream) == 5
 
 
-async def test_a_job_that_ends_alone_comes_with_its_output(settings: Settings) -> None:
+async def test_job_that_finishes_alone_comes_with_its_output(settings: Settings) -> None:
     prompts = [scripted("quick", {"duration_s": 1, "text": "42"}), scripted("endless", {"end": "never"})]
     async with hosting(settings) as host:
         started = await host.call("agent_start", prompts=prompts, batch="mine")
@@ -55,7 +55,7 @@ async def test_a_job_that_ends_alone_comes_with_its_output(settings: Settings) -
     assert len(started["job_ids"]) == 2
 
 
-async def test_many_ends_at_once_are_told_by_title_as_many_as_fit(settings: Settings) -> None:
+async def test_many_finished_jobs_are_listed_by_title_within_the_limit(settings: Settings) -> None:
     prompts = [scripted(f"{'a long question ' * 5}{n}", {"duration_s": 0.5}) for n in range(20)]
     async with hosting(settings) as host:
         started = await host.call("agent_start", prompts=prompts, wait_s=40)
@@ -69,7 +69,7 @@ async def test_many_ends_at_once_are_told_by_title_as_many_as_fit(settings: Sett
     assert len(set(told)) == 20
 
 
-async def test_the_same_prompt_ten_times_is_ten_jobs_and_the_same_call_again_the_same_ten(
+async def test_same_prompt_ten_times_is_ten_jobs_and_a_repeated_call_returns_them(
     settings: Settings, upstream: RunningServer
 ) -> None:
     prompts = [scripted("roll a die", {"duration_s": 20})] * 10
@@ -83,7 +83,7 @@ async def test_the_same_prompt_ten_times_is_ten_jobs_and_the_same_call_again_the
     assert creates(upstream) == 10
 
 
-async def test_a_poll_without_arguments_finds_whatever_goes_on_or_was_told_to_nobody(settings: Settings) -> None:
+async def test_poll_without_arguments_finds_active_and_unread_jobs(settings: Settings) -> None:
     async with hosting(settings) as host:
         one = await host.start(emulate={"duration_s": 1, "text": "one"})
         two = await host.start(emulate={"duration_s": 2, "text": "two"})
@@ -93,7 +93,7 @@ async def test_a_poll_without_arguments_finds_whatever_goes_on_or_was_told_to_no
     assert nothing["running"] == 0
 
 
-async def test_a_result_that_one_poll_brought_is_no_news_to_the_next(settings: Settings) -> None:
+async def test_result_of_one_poll_is_not_reported_by_the_next(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "one"})
         assert (await host.end(started["job_id"]))["output"] == "one"
@@ -109,7 +109,7 @@ async def test_jobs_of_several_starts_are_polled_together(settings: Settings) ->
         await host.refused("agent_poll", job_ids=[*ids, "job_unknown"])
 
 
-async def test_six_barren_waits_for_a_batch_are_one_too_many(settings: Settings) -> None:
+async def test_sixth_empty_wait_for_a_batch_brings_advice(settings: Settings) -> None:
     async with hosting(settings) as host:
         await host.call("agent_start", prompts=[scripted("a", {"end": "never"})], batch="b")
         answers = [await host.call("agent_poll", batch="b", wait_s=1) for _ in range(6)]
@@ -119,7 +119,7 @@ async def test_six_barren_waits_for_a_batch_are_one_too_many(settings: Settings)
         await host.call("agent_cancel", batch="b")
 
 
-async def test_a_list_finds_jobs_by_status_batch_and_words_newest_first(settings: Settings) -> None:
+async def test_list_finds_jobs_by_status_batch_and_words_newest_first(settings: Settings) -> None:
     async with hosting(settings) as host:
         first = await host.call("agent_start", prompt=scripted("tea in China", {"duration_s": 0.2}), wait_s=20)
         await host.call("agent_start", prompts=[scripted("tea in_Japan", {"end": "never"})], batch="asia")

@@ -1,4 +1,4 @@
-"""What `doctor` says of the model where an endpoint serves the list of models, or only parts of that."""
+"""The model that `doctor` reports if an endpoint serves the list of models, or only parts of it."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -11,9 +11,10 @@ import pytest
 from hosts import hosting
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent_jobs.cli.endpoint_check import upstream_findings
+from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding
-from agent_jobs.emulator import Emulator, running
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import running
 from agent_jobs.settings import Settings
 
 JSON = dict[str, Any]
@@ -50,17 +51,17 @@ class Models:
 
 
 @asynccontextmanager
-async def looked_at(
+async def run_doctor(
     settings: Settings, model: str, card: Answer, *pages: tuple[str, Any], asked: list[str] | None = None
 ) -> AsyncGenerator[dict[str, Finding]]:
-    """What `doctor` finds at an endpoint with these answers."""
+    """Return the findings of `doctor` at an endpoint with these answers."""
     emulator = Emulator()
     answers = {query: _answer(body) for query, body in pages}
     emulator.app.add_middleware(Models, card=card, pages=answers, asked=[] if asked is None else asked)
     with running(emulator=emulator) as upstream:
         there = replace(settings, base_url=upstream.base_url, model=model)
         async with hosting(there) as host:
-            findings = await upstream_findings(await host.app.engine(), there)
+            findings = await check_endpoint(await host.app.engine(), there)
             yield {finding.what: finding for finding in findings}
 
 
@@ -99,12 +100,12 @@ LISTED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
 
 
 @pytest.mark.parametrize(("model", "pages"), LISTED.values(), ids=LISTED)
-async def test_model_that_only_the_list_has_is_there(
+async def test_model_that_only_the_list_has_is_available(
     settings: Settings, model: str, pages: list[tuple[str, Any]]
 ) -> None:
-    async with looked_at(settings, model, NOT_FOUND, *pages) as found:
+    async with run_doctor(settings, model, NOT_FOUND, *pages) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
-        assert found["model"].text == f"{model} is there"
+        assert found["model"].text == f"{model} is available"
 
 
 #: How an endpoint answers for one model although its list has it.
@@ -119,8 +120,8 @@ NO_CARD: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("card", NO_CARD.values(), ids=NO_CARD)
-async def test_list_decides_whatever_is_answered_for_the_one_model(settings: Settings, card: Answer) -> None:
-    async with looked_at(settings, "gpt-5", card, ("", {"data": cards("gpt-5")})) as found:
+async def test_list_overrides_the_answer_for_the_single_model(settings: Settings, card: Answer) -> None:
+    async with run_doctor(settings, "gpt-5", card, ("", {"data": cards("gpt-5")})) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "ok")
 
 
@@ -135,10 +136,10 @@ async def test_list_decides_whatever_is_answered_for_the_one_model(settings: Set
         ("gpt-5", [f"m{n}" for n in range(9)], "m0, m1, m2, m3, m4 and 4 more"),
     ],
 )
-async def test_model_that_the_list_lacks_is_told_with_the_nearest_names(
+async def test_model_that_the_list_lacks_is_reported_with_the_nearest_names(
     settings: Settings, model: str, names: list[str], near: str
 ) -> None:
-    async with looked_at(settings, model, NOT_FOUND, ("", {"data": cards(*names)})) as found:
+    async with run_doctor(settings, model, NOT_FOUND, ("", {"data": cards(*names)})) as found:
         assert (found["upstream"].state, found["model"].state) == ("ok", "problem")
         assert found["model"].text.endswith(f"does not list {model}")
         assert found["model"].fix.partition(" has: ")[2].startswith(near)
@@ -147,19 +148,19 @@ async def test_model_that_the_list_lacks_is_told_with_the_nearest_names(
 @pytest.mark.parametrize(
     ("card", "listing", "state", "words"),
     [
-        (NOT_FOUND, NOT_FOUND, "warning", "does not say what models it has"),
-        (NOT_FOUND, {"object": "list", "data": []}, "warning", "does not say what models it has"),
-        (NOT_FOUND, PAGE, "warning", "does not say what models it has"),
+        (NOT_FOUND, NOT_FOUND, "warning", "does not say which models it has"),
+        (NOT_FOUND, {"object": "list", "data": []}, "warning", "does not say which models it has"),
+        (NOT_FOUND, PAGE, "warning", "does not say which models it has"),
         (PAGE, PAGE, "problem", "perhaps with a web page"),
         (NOT_FOUND, (401, "application/json", {"error": {"message": "bad key"}}), "problem", "refuses the key"),
         ((503, "text/plain", "down"), (503, "text/plain", "down"), "problem", "down"),
     ],
     ids=["nowhere", "an empty list", "a page for the list", "pages", "a key refused by the list", "down"],
 )
-async def test_endpoint_that_has_no_list_either_is_told_as_what_it_is(
+async def test_endpoint_without_a_list_is_reported_as_such(
     settings: Settings, card: Answer, listing: Any, state: str, words: str
 ) -> None:
-    async with looked_at(settings, "gpt-5", card, ("", listing)) as found:
+    async with run_doctor(settings, "gpt-5", card, ("", listing)) as found:
         assert found["upstream"].state == state
         assert words in found["upstream"].text
         assert "OPENAI_" in found["upstream"].fix
@@ -174,8 +175,8 @@ async def test_endpoint_that_has_no_list_either_is_told_as_what_it_is(
     ],
     ids=["the same page again", "the same address", "another host"],
 )
-async def test_list_that_never_ends_and_one_that_leads_elsewhere_are_left(settings: Settings, page: JSON) -> None:
+async def test_endless_list_and_list_at_another_host_are_not_read(settings: Settings, page: JSON) -> None:
     asked: list[str] = []
-    async with looked_at(settings, "gpt-5", NOT_FOUND, ("", page), ("a", page), asked=asked) as found:
+    async with run_doctor(settings, "gpt-5", NOT_FOUND, ("", page), ("a", page), asked=asked) as found:
         assert found["model"].state == "problem"
     assert len(asked) <= 3

@@ -1,4 +1,4 @@
-"""What the host's model reads: one copy of each answer, its facts before its long text, and how to go on."""
+"""The host's model reads one copy of each answer, with its facts and the next step before its long text."""
 
 import json
 from dataclasses import replace
@@ -10,10 +10,10 @@ from hosts import Host, hosting
 from mcp_types import Implementation, TextContent
 from test_asking import asking
 
-from agent_jobs.rendering.answers import dumps
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
-#: Calls of every tool, those that are refused too.
+#: Calls of every tool, also refused ones.
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("agent_start", {"prompt": "one", "wait_s": 0}),
     ("agent_start", {"prompts": ["one", "two"]}),
@@ -45,12 +45,12 @@ async def test_every_answer_is_in_the_text_and_only_a_setting_repeats_it(
             assert result.structured_content == (answer if structured else None)
 
 
-async def test_the_descriptions_alone_tell_how_to_start_wait_and_leave(settings: Settings) -> None:
+async def test_the_descriptions_alone_say_how_to_start_wait_and_leave(settings: Settings) -> None:
     async with hosting(settings) as host:
         tools = {tool.name: tool for tool in (await host.client.list_tools()).tools}
         instructions = host.client.instructions or ""
     sent = [tool.model_dump(by_alias=True, exclude_none=True) for tool in tools.values()]
-    assert len(dumps(sent).encode()) <= 4_000
+    assert len(compact_json(sent).encode()) <= 4_000
     start, poll = (tools[name].description or "" for name in ("agent_start", "agent_poll"))
     for said in ("long work", "background", "job_id", "agent_poll", "only once", "costs money"):
         assert said in start
@@ -73,11 +73,11 @@ LONG = "# Costs\n\nThey rise [source](https://example.org/a).\n\n" + "Lorem ipsu
 
 
 async def run(host: Host, text: str = LONG, **more: Any) -> str:
-    """Start a job that is soon over; return its id."""
+    """Start a job that finishes soon; return its id."""
     return (await host.start(emulate={"duration_s": 0.2, "searches": 3, "text": text}, **more))["job_id"]
 
 
-async def test_what_may_be_long_stands_last_in_the_answers_about_one_job(settings: Settings) -> None:
+async def test_a_long_field_stands_last_in_the_answers_about_one_job(settings: Settings) -> None:
     async with hosting(settings) as host:
         job_id = await run(host)
         polled = await host.end(job_id)
@@ -94,7 +94,7 @@ async def test_what_may_be_long_stands_last_in_the_answers_about_one_job(setting
 
 
 @pytest.mark.parametrize("end", ["incomplete", "failed"])
-async def test_a_failure_and_what_to_do_stand_before_what_came(settings: Settings, end: str) -> None:
+async def test_a_failure_and_the_next_step_stand_before_the_output(settings: Settings, end: str) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 0.2, "end": end, "text": LONG})
         answer = await host.end(started["job_id"])
@@ -111,7 +111,7 @@ async def test_facts_about_an_output_stand_before_it(settings: Settings, tmp_pat
         assert [*answer] == ["job_id", "status", "invalid", "warning", "result_path", "output"]
 
 
-async def test_how_a_batch_stands_comes_before_its_outputs(settings: Settings) -> None:
+async def test_the_counts_of_a_batch_stand_before_its_outputs(settings: Settings) -> None:
     async with hosting(settings) as host:
         await host.start(emulate={"end": "never"}, batch="b")
         await run(host, "short", batch="b")
@@ -126,7 +126,7 @@ async def test_how_a_batch_stands_comes_before_its_outputs(settings: Settings) -
         assert [*started] == ["batch", "jobs", "next_poll_ms", "next", "job_ids"]
 
 
-async def test_what_to_do_about_questions_stands_before_them(settings: Settings) -> None:
+async def test_the_next_step_stands_before_the_questions(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=[{"name": "lookup", "arguments": {"n": n}} for n in range(30)])
     assert [*told] == ["job_id", "status", "more", "whole", "next", "needs"]
@@ -161,14 +161,14 @@ async def test_a_page_is_as_long_as_its_host_shows(settings: Settings, client: s
         asked = await host.call("agent_result", job_id=job_id, max_bytes=20_000)
         whole = await host.call("agent_result", job_id=job_id, max_bytes=100_000)
     for answer in (started, polled, page, rest):
-        assert most / 2 < len(dumps(answer["output"]).encode()) <= most
-        assert len(dumps(answer).encode()) <= most + 250
+        assert most / 2 < len(compact_json(answer["output"]).encode()) <= most
+        assert len(compact_json(answer).encode()) <= most + 250
     assert 10_000 < len(asked["output"]) <= 20_000
     assert whole["output"] == LONG
 
 
 @pytest.mark.parametrize(("client", "is_whole"), [("codex-mcp-client", False), ("a host", True)])
-async def test_a_batch_shows_an_output_only_where_it_fits_the_host(
+async def test_a_batch_shows_an_output_only_if_it_fits_the_host(
     settings: Settings, client: str, is_whole: bool
 ) -> None:
     async with hosting(settings, client_info=Implementation(name=client, version="1")) as host:
@@ -184,5 +184,5 @@ async def test_a_long_list_fits_its_host_and_says_how_many_are_left_out(settings
             await host.call("agent_start", prompts=prompts)
         listed = await host.call("agent_list", limit=100)
         await host.call("agent_cancel", job_ids=[row["job_id"] for row in listed["jobs"]])
-    assert len(dumps(listed).encode()) <= 9_250
+    assert len(compact_json(listed).encode()) <= 9_250
     assert len(listed["jobs"]) + listed["more"] == 60

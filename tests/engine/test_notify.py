@@ -1,4 +1,4 @@
-"""The user's own command at a job's end: what it is told, how often, and that nothing depends on it."""
+"""The user's own command for finished jobs: its input, how often it runs, and that nothing depends on it."""
 
 import json
 import os
@@ -19,10 +19,12 @@ from terminals import Terminal
 from test_asking import script as asking_script
 from test_stdio import start
 
-from agent_jobs.clock import Clock, unset
+from agent_jobs.clock import Clock, steady_wall_clock
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S, STDERR_BYTES, Command
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.engine.on_finish import AT_ONCE, NEWS_S
+from agent_jobs.engine.on_finish_command import STDERR_BYTES, Command
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 #: Writes down what it was given, whole or not at all.
 HEAR = """
@@ -78,7 +80,7 @@ async def telling(settings: Settings, words: tuple[str, ...]) -> AsyncGenerator[
 # What it is told.
 
 
-async def test_an_end_is_told_with_what_a_person_wants_to_know(settings: Settings, ear: Ear) -> None:
+async def test_finished_job_is_reported_with_what_a_person_wants_to_know(settings: Settings, ear: Ear) -> None:
     async with telling(settings, ear.words) as host:
         job = await host.start("Say hello", emulate={"duration_s": 0.2, "text": "Hello.\n\u00e9"}, batch="night")
         [told] = await ear.hears()
@@ -96,7 +98,7 @@ async def test_an_end_is_told_with_what_a_person_wants_to_know(settings: Setting
 
 
 @pytest.mark.parametrize("end", ["incomplete", "failed"])
-async def test_a_bad_end_is_told_with_its_reason(settings: Settings, ear: Ear, end: str) -> None:
+async def test_failed_job_is_reported_with_its_reason(settings: Settings, ear: Ear, end: str) -> None:
     async with telling(settings, ear.words) as host:
         await host.start(emulate={"duration_s": 0.2, "end": end})
         [told] = await ear.hears()
@@ -105,7 +107,7 @@ async def test_a_bad_end_is_told_with_its_reason(settings: Settings, ear: Ear, e
 
 
 @pytest.mark.parametrize("sent", [True, False], ids=["at work", "waiting for a slot"])
-async def test_a_cancelled_job_is_told_of(settings: Settings, ear: Ear, sent: bool) -> None:
+async def test_cancelled_job_is_reported(settings: Settings, ear: Ear, sent: bool) -> None:
     async with telling(replace(settings, max_concurrent=1), ear.words) as host:
         jobs = [await host.start(emulate={"end": "never"}) for _ in range(2)]
         await host.call("agent_cancel", job_id=jobs[not sent]["job_id"])
@@ -113,7 +115,7 @@ async def test_a_cancelled_job_is_told_of(settings: Settings, ear: Ear, sent: bo
         assert (told["job_id"], told["status"]) == (jobs[not sent]["job_id"], "cancelled")
 
 
-async def test_a_job_that_asks_is_told_of_and_its_end_too(settings: Settings, ear: Ear) -> None:
+async def test_question_is_reported_and_the_finished_job_too(settings: Settings, ear: Ear) -> None:
     async with telling(settings, ear.words) as host:
         job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
         [told] = await ear.hears()
@@ -128,7 +130,7 @@ def results(folder: Path) -> list[Path]:
     return list((folder / "results").iterdir())
 
 
-async def test_a_question_that_the_host_answers_at_once_is_told_to_nobody(settings: Settings, ear: Ear) -> None:
+async def test_question_that_the_host_answers_at_once_is_not_reported(settings: Settings, ear: Ear) -> None:
     async with hosting(replace(settings, on_finish=ear.words), speed=1.0) as host:
         job = await host.start(**asking_script(function_calls=[{"name": "lookup", "arguments": {"word": "one"}}]))
         asked = await host.call("agent_poll", job_id=job["job_id"], wait_s=20)
@@ -138,7 +140,7 @@ async def test_a_question_that_the_host_answers_at_once_is_told_to_nobody(settin
     assert [told["status"] for told in ear.told()] == ["completed"]
 
 
-async def test_a_long_output_is_told_by_its_beginning_and_files_by_their_paths(
+async def test_long_output_is_reported_by_its_beginning_and_files_by_their_paths(
     settings: Settings, ear: Ear, tmp_path: Path
 ) -> None:
     settings = replace(settings, result_dir=tmp_path / "results")
@@ -153,7 +155,7 @@ async def test_a_long_output_is_told_by_its_beginning_and_files_by_their_paths(
 # What it finds.
 
 
-async def test_it_finds_no_key_and_no_secret_in_its_environment(
+async def test_environment_of_the_command_has_no_key_and_no_secret(
     settings: Settings, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"OPENAI_API_KEY": "sk-other", "COPY": "sk-secret", "TOKEN": "t0ken", "KEPT": "yes"}.items():
@@ -171,7 +173,9 @@ async def test_it_finds_no_key_and_no_secret_in_its_environment(
 # How often.
 
 
-async def test_each_end_is_told_once_by_several_processes(tmp_path: Path, upstream: RunningServer, ear: Ear) -> None:
+async def test_finished_job_is_reported_once_by_several_processes(
+    tmp_path: Path, upstream: RunningServer, ear: Ear
+) -> None:
     command = {"AGENT_JOBS_ON_FINISH": shlex.join(ear.words)}
     with (
         serving(tmp_path / "data", upstream.base_url, **command) as one,
@@ -207,7 +211,7 @@ print("going on", file=sys.stderr, flush=True)
 """
 
 
-async def test_a_command_outlives_its_killed_server_and_is_not_run_again(
+async def test_command_outlives_its_killed_server_and_is_not_run_again(
     tmp_path: Path, upstream: RunningServer, ear: Ear
 ) -> None:
     words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
@@ -229,7 +233,7 @@ async def test_a_command_outlives_its_killed_server_and_is_not_run_again(
     assert len(running(ear)) == 2
 
 
-async def test_an_end_that_a_dead_process_could_not_tell_is_told_by_the_next(
+async def test_job_that_a_dead_process_did_not_report_is_reported_by_the_next(
     tmp_path: Path, upstream: RunningServer, ear: Ear
 ) -> None:
     with serving(tmp_path / "data", upstream.base_url) as server:  # without a command, as if it died before
@@ -242,10 +246,10 @@ async def test_an_end_that_a_dead_process_could_not_tell_is_told_by_the_next(
         assert [told["job_id"] for told in await ear.hears()] == [job["job_id"]]
 
 
-async def test_what_ended_long_ago_is_no_news(settings: Settings, ear: Ear) -> None:
+async def test_job_that_finished_long_ago_is_not_reported(settings: Settings, ear: Ear) -> None:
     async with hosting(settings) as host:
         await host.end((await host.start(emulate={"duration_s": 0.2}))["job_id"])
-    later = unset(SPEED)
+    later = steady_wall_clock(SPEED)
     clock = Clock(SPEED, lambda: later() + NEWS_S + 60)
     async with hosting(replace(settings, on_finish=ear.words), clock=clock) as host:
         job = await host.start(emulate={"duration_s": 0.2})
@@ -253,7 +257,7 @@ async def test_what_ended_long_ago_is_no_news(settings: Settings, ear: Ear) -> N
     assert [told["job_id"] for told in ear.told()] == [job["job_id"]]
 
 
-async def test_a_start_that_is_found_again_is_told_of_at_its_second_end_too(
+async def test_adopted_job_is_reported_at_its_second_end_too(
     settings: Settings, upstream: RunningServer, ear: Ear
 ) -> None:
     async with telling(settings, ear.words) as host:
@@ -269,7 +273,7 @@ async def test_a_start_that_is_found_again_is_told_of_at_its_second_end_too(
 # That nothing depends on it.
 
 
-async def test_jobs_go_on_beside_commands_that_hang_and_these_are_killed(
+async def test_jobs_continue_beside_hanging_commands_which_are_killed(
     settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture
 ) -> None:
     child = "import time; time.sleep(600)"
@@ -287,7 +291,7 @@ async def test_jobs_go_on_beside_commands_that_hang_and_these_are_killed(
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet does not."""
+    """Return True if a process runs; one that was not waited for yet does not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
@@ -308,7 +312,7 @@ def lives(pid: int) -> bool:
     ],
     ids=["a status", "a flood", "all that it was given", "a part of that", "a signal"],
 )
-async def test_how_a_command_failed_is_logged_without_the_job(
+async def test_failure_of_a_command_is_logged_without_the_job(
     settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture, program: str, logged: str
 ) -> None:
     async with telling(settings, ear.command(program)) as host:
@@ -321,7 +325,7 @@ async def test_how_a_command_failed_is_logged_without_the_job(
     assert "the title" not in caplog.text
 
 
-async def test_what_a_command_writes_to_stderr_is_emptied_while_it_runs(
+async def test_stderr_of_a_command_is_emptied_while_it_runs(
     settings: Settings, ear: Ear, caplog: pytest.LogCaptureFixture
 ) -> None:
     flood = f"""
@@ -339,7 +343,7 @@ sys.exit("the last words")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors and a shell")
-def test_a_child_that_a_command_leaves_behind_costs_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+def test_child_that_a_command_leaves_costs_no_thread_and_no_descriptor(tmp_path: Path) -> None:
     def costs() -> tuple[int, int]:
         return threading.active_count(), len(os.listdir("/dev/fd"))
 
@@ -351,14 +355,14 @@ def test_a_child_that_a_command_leaves_behind_costs_no_thread_and_no_descriptor(
     assert after[1] <= descriptors
 
 
-async def test_a_command_that_is_gone_is_told_in_the_log(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+async def test_missing_command_is_logged(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     async with telling(settings, ("/nowhere/at-all",)) as host:
         job = await host.start(emulate={"duration_s": 0.2})
         await eventually(lambda: "cannot be started: No such file" in caplog.text, 20)
         assert (await host.end(job["job_id"]))["status"] == "completed"
 
 
-async def test_a_server_that_ends_leaves_the_command_to_itself_and_says_so(
+async def test_server_that_ends_leaves_the_command_running_and_logs_that(
     tmp_path: Path, upstream: RunningServer, ear: Ear
 ) -> None:
     words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
@@ -367,13 +371,13 @@ async def test_a_server_that_ends_leaves_the_command_to_itself_and_says_so(
         start(server, {"duration_s": 0.2, "text": "done"})
         await eventually(lambda: len(running(ear)) == 1, 20)
         assert server.end() == 0
-        assert "1 runs of AGENT_JOBS_ON_FINISH go on without this process" in server.stderr()
+        assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in server.stderr()
     assert not ear.heard()
     (ear.folder / "go").touch()
     assert [told["output"] for told in await ear.hears()] == ["done"]
 
 
-async def test_what_ends_with_a_command_of_the_terminal_is_told(
+async def test_job_that_finishes_with_a_terminal_command_is_reported(
     tmp_path: Path, upstream: RunningServer, ear: Ear
 ) -> None:
     terminal = Terminal(upstream.base_url, tmp_path / "data")
@@ -384,12 +388,12 @@ async def test_what_ends_with_a_command_of_the_terminal_is_told(
     assert [told["output"] for told in await ear.hears()] == ["done"]
 
 
-async def test_a_command_outlives_the_terminal_s_and_may_write_to_stderr(
+async def test_command_outlives_the_terminal_s_and_may_write_to_stderr(
     tmp_path: Path, upstream: RunningServer, ear: Ear
 ) -> None:
     words = ear.command((HOLD + HEAR).format(folder=str(ear.folder)))
     terminal = Terminal(upstream.base_url, tmp_path / "data")
     ran = terminal.pipe("run", scripted("x", {"text": "done"}), AGENT_JOBS_ON_FINISH=shlex.join(words))
-    assert "1 runs of AGENT_JOBS_ON_FINISH go on without this process" in ran.stderr
+    assert "1 runs of AGENT_JOBS_ON_FINISH continue without this process" in ran.stderr
     (ear.folder / "go").touch()
     assert [told["output"] for told in await ear.hears()] == ["done"]

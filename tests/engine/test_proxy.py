@@ -23,7 +23,7 @@ UPSTREAM = "upstream.test"
 
 @dataclass
 class Network:
-    """A proxy, which is the only one that knows where `upstream.test` is, and that server."""
+    """A proxy that alone knows the address of `upstream.test`, and that server."""
 
     proxy: str
     direct: str
@@ -71,7 +71,7 @@ async def _standing(network: Network, plain_port: int, context: SSLContext) -> A
 
 
 class _Quiet(TLSListener):
-    """A client that does not trust the certificate goes away: that is a fact to this test, not an error."""
+    """A listener for which a client that does not trust its certificate is no error."""
 
     def __init__(self, listener: Listener[ByteStream], context: SSLContext) -> None:
         super().__init__(listener, context, standard_compatible=False)
@@ -127,7 +127,7 @@ def test_a_job_runs_through_the_proxy_to_a_server_of_a_private_authority(
     assert upstream.emulator.counters()["creates"] == 1
 
 
-def test_what_no_proxy_names_is_reached_directly(network: Network, upstream: RunningServer, tmp_path: Path) -> None:
+def test_host_in_no_proxy_is_reached_directly(network: Network, upstream: RunningServer, tmp_path: Path) -> None:
     settings = {"NO_PROXY": "example.com,127.0.0.1", "SSL_CERT_FILE": str(network.ca)}
     with outside(network, tmp_path / "data", network.direct, **settings) as server:
         assert finished(server) == "completed"
@@ -156,7 +156,7 @@ async def test_nothing_is_sent_to_a_server_whose_authority_is_not_trusted(
         ("HTTPS_PROXY", "http://127.0.0.1:port"),
     ],
 )
-async def test_a_setting_of_the_network_that_cannot_be_used_is_told_by_its_name(
+async def test_unusable_network_setting_is_named_in_the_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""What an HTTP refusal means to the caller, and how an endpoint is addressed."""
+"""HTTP refusals as the caller sees them, and the addresses of endpoints."""
 
 import json
 import re
@@ -17,7 +17,10 @@ from agent_jobs.errors import (
     UnclearError,
     UpstreamError,
 )
-from agent_jobs.upstream.client import RETRY_AFTER_MAX_S, Endpoint, ResponsesClient, refusal, retry_after_s
+from agent_jobs.upstream.client import ResponsesClient
+from agent_jobs.upstream.endpoint import Endpoint
+from agent_jobs.upstream.error_mapping import map_error
+from agent_jobs.upstream.retry_after import RETRY_AFTER_MAX_S, read_retry_after_s
 
 CREATE = httpx2.URL("https://up.example/v1/responses?api-version=preview")
 LOOK = httpx2.URL("https://up.example/v1/responses/resp_1")
@@ -76,10 +79,10 @@ def envelope(message: str = "no", **error: Any) -> str:
         (307, {}, "", RefusedError, ""),
     ],
 )  # fmt: skip
-def test_a_refused_create_says_what_can_be_done_about_it(
+def test_refused_create_says_how_to_fix_it(
     status: int, headers: dict[str, str], body: str, kind: type[UpstreamError], code: str
 ):
-    error = refusal(status, headers, body, url=CREATE, creating=True)
+    error = map_error(status, headers, body, url=CREATE, is_create=True)
     assert (type(error), error.code, error.status) == (kind, code, status)
 
 
@@ -95,8 +98,8 @@ def test_a_refused_create_says_what_can_be_done_about_it(
         (405, '{"detail":"Method Not Allowed"}'),
     ],
 )
-def test_a_wrong_address_is_told_as_such_without_its_query(status: int, body: str):
-    error = refusal(status, {}, body, url=CREATE, creating=True)
+def test_wrong_address_is_reported_without_its_query(status: int, body: str):
+    error = map_error(status, {}, body, url=CREATE, is_create=True)
     assert (type(error), error.code) == (RefusedError, "no_such_endpoint")
     assert str(error) == "there is no Responses API at https://up.example/v1/responses"
 
@@ -105,8 +108,8 @@ def test_a_wrong_address_is_told_as_such_without_its_query(status: int, body: st
     "words",
     ["Vector store with id ['vs_1'] not found.", "Conversation with id 'conv_1' not found.", "Prompt pmpt_1 not found"],
 )
-def test_a_404_about_something_in_the_request_is_not_taken_for_a_wrong_address(words: str):
-    error = refusal(404, {}, envelope(words, code=None), url=CREATE, creating=True)
+def test_404_about_the_request_is_not_taken_for_a_wrong_address(words: str):
+    error = map_error(404, {}, envelope(words, code=None), url=CREATE, is_create=True)
     assert (type(error), str(error)) == (RefusedError, words)
     assert error.code != "no_such_endpoint"
 
@@ -136,10 +139,10 @@ def test_a_404_about_something_in_the_request_is_not_taken_for_a_wrong_address(w
         (503, "", UnclearError),
     ],
 )
-def test_a_refused_look_says_whether_the_response_is_missing(
+def test_refused_poll_says_whether_the_response_is_missing(
     url: httpx2.URL, status: int, body: str, kind: type[UpstreamError]
 ):
-    assert type(refusal(status, {}, body, url=url)) is kind
+    assert type(map_error(status, {}, body, url=url)) is kind
 
 
 # What is read of a refusal.
@@ -166,29 +169,29 @@ def test_a_refused_look_says_whether_the_response_is_missing(
         ("\x00\ufffd", "", "\x00\ufffd"),
     ],
 )
-def test_the_code_and_the_words_are_found_in_every_shape_of_body(body: str, code: str, message: str):
-    error = refusal(400, {}, body, url=CREATE, creating=True)
+def test_code_and_words_are_found_in_every_shape_of_body(body: str, code: str, message: str):
+    error = map_error(400, {}, body, url=CREATE, is_create=True)
     assert (error.code, str(error)) == (code, message)
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, '{"error":' * 100_000, "9" * 10_000, '{"error":{"code":1e999}}'])
-def test_a_body_that_no_parser_survives_is_only_a_refusal(body: str):
-    assert isinstance(refusal(500, {}, body, url=CREATE, creating=True), UnclearError)
+def test_unparsable_body_is_only_a_refusal(body: str):
+    assert isinstance(map_error(500, {}, body, url=CREATE, is_create=True), UnclearError)
 
 
-def test_words_are_cut_and_the_headers_that_matter_are_kept():
+def test_words_are_cut_and_important_headers_are_kept():
     headers = httpx2.Headers({"X-Request-Id": "req_1", "Retry-After": "7"})
-    error = refusal(429, headers, envelope("x" * 9000), url=CREATE, creating=True)
+    error = map_error(429, headers, envelope("x" * 9000), url=CREATE, is_create=True)
     assert (len(str(error)), error.request_id, error.retry_after_s) == (500, "req_1", 7.0)
 
 
-def test_a_redirect_names_where_to():
-    assert "https://login.example/" in str(refusal(302, {"location": "https://login.example/"}, "", url=CREATE))
+def test_redirect_names_its_target():
+    assert "https://login.example/" in str(map_error(302, {"location": "https://login.example/"}, "", url=CREATE))
 
 
 @pytest.mark.parametrize("url", ["https://user:s3cret@up.example/v1/responses", CREATE.copy_with(query=b"key=s3cret")])
-def test_an_address_is_told_without_what_may_be_secret_in_it(url: httpx2.URL | str):
-    error = refusal(404, {}, "", url=httpx2.URL(url), creating=True)
+def test_address_is_shown_without_its_secrets(url: httpx2.URL | str):
+    error = map_error(404, {}, "", url=httpx2.URL(url), is_create=True)
     assert "up.example/v1/responses" in str(error)
     assert "s3cret" not in str(error)
 
@@ -227,8 +230,8 @@ def test_an_address_is_told_without_what_may_be_secret_in_it(url: httpx2.URL | s
     ],
 )
 def test_wait_is_read_in_every_documented_form(headers: dict[str, str], seconds: float | None):
-    assert retry_after_s(headers) == seconds
-    assert refusal(429, headers, "").retry_after_s == seconds
+    assert read_retry_after_s(headers) == seconds
+    assert map_error(429, headers, "").retry_after_s == seconds
 
 
 # Where an endpoint stands.
@@ -264,7 +267,7 @@ AZURE = "https://r.openai.azure.com"
          "https://gw.example/caf%C3%A9/v1/responses"),
     ],
 )  # fmt: skip
-def test_a_base_url_is_completed_where_it_is_known_and_kept_where_not(written: str, base: str, responses: str):
+def test_known_base_url_is_completed_and_an_unknown_one_kept(written: str, base: str, responses: str):
     endpoint = Endpoint.of(written, "sk-1")
     assert endpoint.base_url == base
     assert str(endpoint.url("/responses")) == responses
@@ -288,7 +291,7 @@ BEARER, API_KEY = {"Authorization": "Bearer sk-1"}, {"api-key": "sk-1"}
         ("http://localhost:8000/v1", "auto", BEARER),
     ],
 )
-def test_the_key_goes_into_the_header_that_the_endpoint_reads(base: str, auth: str, headers: dict[str, str]):
+def test_key_goes_into_the_header_that_the_endpoint_reads(base: str, auth: str, headers: dict[str, str]):
     assert Endpoint.of(base, "sk-1", auth=auth).headers == headers
 
 
@@ -298,7 +301,7 @@ def test_organization_and_project_are_sent_only_if_they_are_set():
     assert Endpoint.of("https://api.openai.com", "sk-1", organization="", project=None).headers == BEARER
 
 
-def test_the_key_stands_in_no_address():
+def test_key_stands_in_no_address():
     endpoint = Endpoint.of("https://api.openai.com", "sk-1")
     assert "sk-1" not in endpoint.base_url
     assert "sk-1" not in str(endpoint.url("/responses"))
@@ -308,8 +311,8 @@ def test_the_key_stands_in_no_address():
     "response_id",
     ["resp_1", "..", ".", "../models", "a/b", "a/../../files", "a?b=c", "a#b", "%2e%2e", "%2F", "a\\b", "é 🎈", "a\nb"],
 )
-async def test_an_id_from_upstream_cannot_name_another_path(response_id: str):
-    """Whether such an id is asked for or refused: no request goes anywhere but below /responses/, with the query."""
+async def test_id_from_upstream_cannot_name_another_path(response_id: str):
+    """An id may be requested or refused, but no request leaves /responses/ or loses the query."""
     paths: list[str] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:

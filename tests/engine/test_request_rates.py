@@ -1,4 +1,4 @@
-"""However an endpoint answers, one response is never asked about in a storm."""
+"""No answer of an endpoint makes us request one response in a storm."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -8,16 +8,16 @@ import anyio
 import pytest
 from hosts import SPEED, hosting
 
-from agent_jobs.emulator import Emulator
+from agent_jobs.emulator.app import Emulator
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 
-#: Requests for one response: so many at once, and so many more in a second.
-AT_ONCE, A_SECOND = 20, 2
+AT_ONCE = 20  # requests for one response that may come together
+A_SECOND = 2  # further requests per second
 
 
-def asked(emulator: Emulator) -> dict[str, list[float]]:
-    """When each response was asked about, in whatever way, by its id."""
+def list_request_times(emulator: Emulator) -> dict[str, list[float]]:
+    """Return the times of all requests for each response, by its id."""
     times: dict[str, list[float]] = {}
     for entry in emulator.log():
         if entry["entry"] == "request" and entry["operation"] in ("retrieve", "stream", "cancel", "delete"):
@@ -26,8 +26,8 @@ def asked(emulator: Emulator) -> dict[str, list[float]]:
 
 
 def check_rates(emulator: Emulator, speed: float = SPEED) -> None:
-    """No response was asked about more often than it may be, by the seconds of our own clock."""
-    for response_id, times in asked(emulator).items():
+    """Check that no response was requested more often than allowed, by the seconds of our own clock."""
+    for response_id, times in list_request_times(emulator).items():
         for number, at in enumerate(times, 1):
             most = AT_ONCE + A_SECOND * (at - times[0]) * speed
             assert number <= most, f"{number} requests for {response_id} in {at - times[0]:.3f} s at {speed:g}x"
@@ -53,7 +53,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("polls_s", [0.5, 10])
-async def test_one_response_is_never_asked_about_in_a_storm(
+async def test_response_is_never_polled_in_a_storm(
     settings: Settings, upstream: RunningServer, faults: list[dict[str, Any]], polls_s: float
 ) -> None:
     async with hosting(settings) as host:
@@ -65,21 +65,19 @@ async def test_one_response_is_never_asked_about_in_a_storm(
         kinds = [event.kind for event in (await engine.result(started["job_id"])).events]
     assert answer["status"] == "completed"
     check_rates(upstream.emulator)
-    assert sum(map(len, asked(upstream.emulator).values())) <= 45
+    assert sum(map(len, list_request_times(upstream.emulator).values())) <= 45
     assert all(one != other for one, other in pairwise(kinds)), kinds
     assert len(kinds) <= 9, kinds
 
 
-async def test_json_to_an_attach_means_that_the_job_is_polled_from_then_on(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_job_is_polled_after_json_to_an_attach(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(replace(settings)) as host:
         started = await host.start(emulate={"duration_s": 40, "faults": FAULTS["JSON to an attach"]})
         assert (await host.end(started["job_id"]))["status"] == "completed"
     assert upstream.emulator.counters()["streams"] == 1
 
 
-#: What a run may meet that is not in FAULTS.
+#: Faults that are not in FAULTS.
 SWITCHES: list[dict[str, Any]] = [
     *({name: True} for name in ("no_event_lines", "crlf", "cr", "bom", "comments", "done_marker")),
     *({name: True} for name in ("no_sequence_numbers", "duplicate_events", "no_deltas", "empty_terminal_event")),
@@ -106,8 +104,8 @@ SWITCHES: list[dict[str, Any]] = [
 ]
 
 
-async def test_no_switch_of_the_emulator_brings_about_a_storm(settings: Settings, upstream: RunningServer) -> None:
-    """All of them at once, each at a job of its own, until long after their limit: some never end."""
+async def test_no_fault_of_the_emulator_causes_a_storm(settings: Settings, upstream: RunningServer) -> None:
+    """Run all of them at once, each at a job of its own, until long after their limit: some never finish."""
     limited = replace(settings, job_timeout_s=30, max_concurrent=100, follow=20)
     async with hosting(limited) as host:
         engine = await host.app.engine()

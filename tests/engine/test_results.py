@@ -1,4 +1,4 @@
-"""What a job brought, part by part: through the tools, prompts and resources, over the emulated upstream."""
+"""The results of jobs are read in parts through tools, prompts and resources, over the emulated upstream."""
 
 import json
 import re
@@ -13,13 +13,13 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent, TextResourceContents
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
-from agent_jobs.rendering.content import markdown
-from agent_jobs.request.body import our_presets
+from agent_jobs.rendering.markdown import render_markdown
+from agent_jobs.request.presets import our_presets
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
 PARTS = ("text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial")
-#: What stands around a page: ids, offsets, and where the next one starts.
+#: The fields around a page: ids, offsets, and where the next one starts.
 ENVELOPE_BYTES = 250
 #: Emoji of several code points, flags, CJK, Arabic and Hebrew with marks, quotes and controls that JSON escapes.
 SCRIPTS = '👩‍👩‍👧‍👦 🇩🇪🇫🇷 👍🏽 漢字かな交じり文。한국어 العَرَبِيَّة שָׁלוֹם "quoted" \\ \t e\u0301 \u200f\u202b𝔘\r\n\n'
@@ -42,17 +42,17 @@ The end.
 
 
 def size(answer: dict[str, Any]) -> int:
-    return len(dumps(answer).encode())
+    return len(compact_json(answer).encode())
 
 
 async def done(host: Host, options: dict[str, Any] | None = None, **emulate: Any) -> dict[str, Any]:
-    """The end of a job that runs this script."""
+    """Return the answer about a finished job that runs this script."""
     started = await host.start(emulate={"duration_s": 1, **emulate}, options=options or {})
     return await host.end(started["job_id"])
 
 
 async def pages(host: Host, job_id: str, max_bytes: int, part: str = "text") -> list[Any]:
-    """The pages of a part, read as each answer says."""
+    """Return the pages of a part, each read by the call that the one before names."""
     found: list[Any] = []
     asked: dict[str, Any] = {"job_id": job_id, "part": part}
     while True:
@@ -128,7 +128,7 @@ async def test_the_offsets_of_an_outline_lead_to_its_headings(settings: Settings
     assert [page.startswith(start) for page, start in zip(read, starts, strict=True)] == [True] * 4
 
 
-async def test_sources_are_told_once_each_the_cited_ones_first_and_by_pages(settings: Settings) -> None:
+async def test_sources_come_once_the_cited_ones_first_and_by_pages(settings: Settings) -> None:
     async with hosting(settings) as host:
         answer = await done(host, {"tools": [{"type": "web_search"}]}, searches=30, length=5_000)
         found = [entry for page in await pages(host, answer["job_id"], 700, "sources") for entry in page]
@@ -140,7 +140,7 @@ async def test_sources_are_told_once_each_the_cited_ones_first_and_by_pages(sett
     assert found[-1]["cited"] == 0
 
 
-async def test_items_tell_what_was_done_and_hold_no_picture(settings: Settings) -> None:
+async def test_items_list_the_steps_and_hold_no_picture(settings: Settings) -> None:
     tools = [{"type": "web_search"}, {"type": "image_generation"}, {"type": "code_interpreter"}]
     async with hosting(settings) as host:
         answer = await done(
@@ -154,8 +154,8 @@ async def test_items_tell_what_was_done_and_hold_no_picture(settings: Settings) 
     assert items[1]["query"] == "emulated query 1"
     assert "to_csv" in items[4]["code"]
     assert items[-1]["text"] == "Here."
-    assert "iVBOR" not in dumps(items)
-    assert "gAAAA" not in dumps(items)
+    assert "iVBOR" not in compact_json(items)
+    assert "gAAAA" not in compact_json(items)
 
 
 async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Settings) -> None:
@@ -168,7 +168,7 @@ async def test_reasoning_is_its_summaries_and_none_is_an_empty_text(settings: Se
     assert nothing == {"job_id": without["job_id"], "reasoning": ""}
 
 
-async def test_usage_is_what_upstream_counted_and_empty_where_it_did_not(settings: Settings) -> None:
+async def test_usage_is_the_count_of_upstream_or_empty(settings: Settings) -> None:
     counts = {"input_tokens": 1000, "output_tokens": 500, "output_tokens_details": {"reasoning_tokens": 400}}
     async with hosting(settings) as host:
         counted = await done(host, usage=counts)
@@ -181,7 +181,7 @@ async def test_usage_is_what_upstream_counted_and_empty_where_it_did_not(setting
     assert nothing == {}
 
 
-async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
+async def test_meta_shows_how_a_job_was_sent_without_its_prompt_and_keeps_its_size(
     settings: Settings, upstream: RunningServer
 ) -> None:
     words = "No stream in the background here. " * 14
@@ -196,14 +196,14 @@ async def test_meta_tells_how_it_was_sent_and_no_prompt_and_keeps_its_size(
     assert meta["response_id"] == started["response_id"]
     assert meta["batch"] == "mine"
     assert meta["request"]["instructions"] == "[550 bytes]"
-    assert "private question" not in dumps(meta["request"])
+    assert "private question" not in compact_json(meta["request"])
     assert meta["mode"] == "background"
     assert any("No stream in the background here." in event for event in meta["events"])
     assert size(small) <= 500 + ENVELOPE_BYTES
     assert small["meta"]["response_id"] == started["response_id"]
 
 
-async def test_what_was_written_so_far_is_read_while_the_job_runs_and_nothing_else_is(settings: Settings) -> None:
+async def test_only_the_partial_text_and_reasoning_of_a_running_job_can_be_read(settings: Settings) -> None:
     async with hosting(settings) as host:
         script = {"end": "never", "length": 4_000, "duration_s": 2, "reasoning": 3}
         started = await host.start(emulate=script, options={"reasoning_summary": "auto"})
@@ -222,11 +222,11 @@ async def test_what_was_written_so_far_is_read_while_the_job_runs_and_nothing_el
         "**Looking at the request*", "**Weighing the possible a", "**Checking the details ag"
     ]  # fmt: skip
     assert set(refusals) == {refusals[0]}
-    assert "agent_poll it" in refusals[0]
+    assert "Call agent_poll until it finishes" in refusals[0]
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_every_part_of_every_end_is_an_answer_of_its_size(settings: Settings, part: str) -> None:
+async def test_every_part_of_every_outcome_keeps_its_size(settings: Settings, part: str) -> None:
     async with hosting(settings) as host:
         for end in ("completed", "failed", "incomplete", "refusal"):
             answer = await done(host, {"tools": [{"type": "web_search"}]}, end=end, length=30_000, searches=20)
@@ -255,9 +255,9 @@ async def test_every_finished_result_is_a_markdown_file_that_the_poll_names(sett
         rows = await host.call("agent_poll", batch="b")
     written = on_disk(results)
     assert answer["result_path"] == str(results / Path(answer["result_path"]).name)
-    assert written[Path(answer["result_path"]).name] == markdown(job)
-    assert LISTING in markdown(job)
-    assert "## Sources" in markdown(job)
+    assert written[Path(answer["result_path"]).name] == render_markdown(job)
+    assert LISTING in render_markdown(job)
+    assert "## Sources" in render_markdown(job)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-größe-ändern-now-.*-job_\w{12}\.md", Path(answer["result_path"]).name)
     assert rows["done"][0]["result_path"] in {str(results / name) for name in written}
     assert len(written) == 2 + ("result_path" in failed)
@@ -272,7 +272,7 @@ def on_disk(folder: Path) -> dict[str, str]:
     return {path.name: path.read_bytes().decode() for path in folder.iterdir() if path.is_file()}
 
 
-async def test_a_title_of_the_widest_letters_is_a_name_that_the_disk_takes(settings: Settings, tmp_path: Path) -> None:
+async def test_a_title_of_the_widest_letters_makes_a_valid_file_name(settings: Settings, tmp_path: Path) -> None:
     async with hosting(replace(settings, result_dir=tmp_path / "results")) as host:
         started = await host.start("𝔘" * 300, emulate={"duration_s": 1})
         answer = await host.end(started["job_id"])
@@ -320,7 +320,7 @@ async def test_an_answer_by_a_schema_is_json_that_fits_it(settings: Settings, js
         ("", "not JSON"),
     ],
 )
-async def test_an_answer_that_does_not_fit_its_schema_is_told(settings: Settings, text: str, why: str) -> None:
+async def test_an_answer_that_does_not_match_its_schema_is_reported(settings: Settings, text: str, why: str) -> None:
     async with hosting(settings) as host:
         answer = await done(host, {"json_schema": {"schema": LAKE, "strict": False}}, text=text)
     assert answer["status"] == "completed"
@@ -335,7 +335,7 @@ async def test_an_answer_that_was_cut_is_not_blamed_on_its_schema(settings: Sett
     assert "invalid" not in answer
 
 
-async def test_a_schema_that_cannot_be_strict_is_refused_where_strict_was_asked_for(
+async def test_a_schema_that_cannot_be_strict_is_refused_if_strict_is_requested(
     settings: Settings, upstream: RunningServer
 ) -> None:
     schema = {"schema": {**LAKE, "required": ["name"]}, "strict": True}
@@ -359,7 +359,7 @@ async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_pat
         theirs = await host.client.get_prompt("notes", {"task": "1.0"})
         started = await host.start(emulate={"duration_s": 1}, preset="notes")
         for name, arguments in (("nothing", {"task": "x"}), ("notes", {}), ("notes", {"task": " "})):
-            with pytest.raises(MCPError, match="each takes a task"):
+            with pytest.raises(MCPError, match="each accepts a task"):
                 await host.client.get_prompt(name, arguments)
     assert {*listed} == {*our_presets(), "notes"}
     assert listed["quick"].description == "Mine"
@@ -372,7 +372,7 @@ async def test_the_presets_are_prompts_the_users_too(settings: Settings, tmp_pat
     assert "job_id" in started
 
 
-async def test_where_nothing_can_be_opened_the_prompts_are_ours(settings: Settings, tmp_path: Path) -> None:
+async def test_our_presets_are_the_prompts_if_the_engine_cannot_open(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "presets.toml").write_text("[broken")
     async with hosting(replace(settings, presets=tmp_path / "presets.toml")) as host:
         listed = [prompt.name for prompt in (await host.client.list_prompts()).prompts]

@@ -1,4 +1,4 @@
-"""Secrets: they reach upstream, and no file and no answer of ours holds them."""
+"""Secrets reach upstream, and no file and no answer of ours holds them."""
 
 import json
 from dataclasses import replace
@@ -11,9 +11,10 @@ from processes import Server, serving
 from test_divergent_servers import Divergent
 from test_results import PARTS
 
-from agent_jobs.emulator import Emulator, running
-from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.emulator.app import Emulator
+from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 KEY = "sk-seeded-4d1f0a77c2e9"
 HEADER, AUTHORIZATION, DOMAIN = "seeded-header-93ab5e", "seeded-authorization-17fc", "seeded-domain-5b20e8"
@@ -62,7 +63,7 @@ def creates(upstream: RunningServer) -> int:
 @pytest.mark.parametrize(
     ("tool", "carried"), [(TRACKER, f"Bearer {HEADER}"), (MAIL, AUTHORIZATION), (CODE, DOMAIN)], ids=str
 )
-async def test_a_named_secret_reaches_upstream(
+async def test_named_secret_reaches_upstream(
     settings: Settings, upstream: RunningServer, tool: dict[str, Any], carried: str
 ) -> None:
     seeing(upstream, carried)
@@ -81,7 +82,7 @@ async def test_a_named_secret_reaches_upstream(
     ],
     ids=["header", "authorization", "unlisted", "address"],
 )
-async def test_a_literal_and_an_unlisted_name_are_refused_and_nothing_starts(
+async def test_literal_and_unlisted_secrets_are_refused(
     settings: Settings, upstream: RunningServer, tool: dict[str, Any], why: str
 ) -> None:
     async with hosting(settings) as host:
@@ -92,7 +93,7 @@ async def test_a_literal_and_an_unlisted_name_are_refused_and_nothing_starts(
     assert creates(upstream) == 0
 
 
-async def test_a_job_that_outlasted_its_secret_fails_with_what_to_do(
+async def test_job_that_outlasted_its_secret_fails_with_the_next_step(
     settings: Settings, upstream: RunningServer
 ) -> None:
     upstream.queue_fault(on="create", status=503, body={"error": {"message": "busy"}}, times=-1)
@@ -108,7 +109,7 @@ async def test_a_job_that_outlasted_its_secret_fails_with_what_to_do(
     assert creates(upstream) == before
 
 
-async def test_what_a_server_quotes_of_a_secret_is_told_to_nobody(settings: Settings, upstream: RunningServer) -> None:
+async def test_secret_that_a_server_quotes_is_hidden(settings: Settings, upstream: RunningServer) -> None:
     settings = replace(settings, api_key=SecretStr(KEY))
     for on, status in (("create", 400), ("create", 401), ("create", 500)):
         words = f"Bad header 'Bearer {HEADER}' for key {KEY}"
@@ -127,7 +128,7 @@ def echoing(response: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("follow", [200, 0], ids=["stream", "looks"])
-async def test_what_a_server_echoes_of_its_tools_is_not_kept(settings: Settings, tmp_path: Path, follow: int) -> None:
+async def test_tools_that_a_server_echoes_are_not_stored(settings: Settings, tmp_path: Path, follow: int) -> None:
     emulator = Emulator(time_scale=SPEED)
     emulator.app.add_middleware(Divergent, shown=echoing)
     settings = replace(settings, api_key=SecretStr(KEY), follow=follow, result_dir=tmp_path / "results")
@@ -173,7 +174,7 @@ def everything(server: Server, results: list[Any]) -> None:
     results.append(server.request("prompts/list"))
 
 
-def test_after_everything_was_done_no_file_and_no_answer_holds_a_secret(tmp_path: Path) -> None:
+def test_no_file_and_no_answer_holds_a_secret(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/data.csv").write_text("1,2\n")
     ours = {

@@ -1,4 +1,4 @@
-"""Starts that are repeated, raced, cut off or cut short: one job for one piece of work, and each result told once."""
+"""Starts that are repeated, raced or cut off: one job for one piece of work, and each result delivered once."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,13 +13,13 @@ from test_tools import creates, ended, runs
 
 from agent_jobs.clock import Clock
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.mcp_server import server
+from agent_jobs.mcp_server import tools
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}
 
 
-def undelivered(listed: dict[str, Any]) -> set[str]:
+def list_undelivered(listed: dict[str, Any]) -> set[str]:
     return {row["job_id"] for row in listed["jobs"] if row.get("undelivered")}
 
 
@@ -27,7 +27,7 @@ def undelivered(listed: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("key", [False, True], ids=["one request", "one key"])
-def test_twenty_starts_of_one_piece_of_work_at_once_over_two_servers_are_one_job(
+def test_twenty_equal_starts_over_two_servers_are_one_job(
     settings: Settings, upstream: RunningServer, key: bool
 ) -> None:
     with servers(settings, upstream, 2) as both:
@@ -43,9 +43,7 @@ def test_twenty_starts_of_one_piece_of_work_at_once_over_two_servers_are_one_job
     assert creates(upstream) == 1
 
 
-def test_a_batch_of_ten_equal_prompts_started_at_two_servers_at_once_is_ten_jobs(
-    settings: Settings, upstream: RunningServer
-) -> None:
+def test_batch_of_ten_equal_prompts_at_two_servers_is_ten_jobs(settings: Settings, upstream: RunningServer) -> None:
     with servers(settings, upstream, 2, AGENT_JOBS_MAX_CONCURRENT="20") as both:
         arguments = {"prompts": [scripted("roll a die", ENDLESS)] * 10}
         asked = [(one, one.send("tools/call", {"name": "agent_start", "arguments": arguments})) for one in both]
@@ -55,9 +53,7 @@ def test_a_batch_of_ten_equal_prompts_started_at_two_servers_at_once_is_ten_jobs
     assert creates(upstream) == 10
 
 
-async def test_what_waits_for_a_slot_goes_by_priority_whichever_server_it_was_started_at(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_waiting_jobs_go_by_priority_over_all_servers(settings: Settings, upstream: RunningServer) -> None:
     one_at_once = replace(settings, max_concurrent=1)
     async with hosting(one_at_once) as one, hosting(one_at_once) as other:
         first = await one.start(emulate=ENDLESS)
@@ -73,7 +69,7 @@ async def test_what_waits_for_a_slot_goes_by_priority_whichever_server_it_was_st
 # Delivered, or not.
 
 
-def test_a_poll_that_its_host_cancels_as_the_job_ends_counts_as_delivered_only_where_it_was_answered(
+def test_poll_cancelled_as_the_job_ends_delivers_only_if_it_was_answered(
     settings: Settings, upstream: RunningServer
 ) -> None:
     with servers(settings, upstream, 1) as [one]:
@@ -89,12 +85,12 @@ def test_a_poll_that_its_host_cancels_as_the_job_ends_counts_as_delivered_only_w
             while listed["counts"].get("completed") != number + 1:
                 listed = one.call("agent_list")
             # An answer is noted down after it was given.
-            while one.answered(poll) and started["job_id"] in undelivered(listed):
+            while one.answered(poll) and started["job_id"] in list_undelivered(listed):
                 listed = one.call("agent_list")
-            assert (started["job_id"] in undelivered(listed)) == (not one.answered(poll))
+            assert (started["job_id"] in list_undelivered(listed)) == (not one.answered(poll))
 
 
-async def test_a_result_whose_poll_was_cancelled_before_it_was_answered_is_told_to_the_next_start(
+async def test_result_of_a_cancelled_poll_is_delivered_to_the_next_start(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same: dict[str, Any] = {"prompt": "same", "emulate": {"duration_s": 2, "text": "paid once"}}
@@ -113,7 +109,7 @@ async def test_a_result_whose_poll_was_cancelled_before_it_was_answered_is_told_
             monkeypatch.setattr(engine, "poll", cancelled_at_the_end)
             await host.call("agent_poll", job_id=first["job_id"])
         monkeypatch.undo()
-        assert undelivered(await host.call("agent_list")) == {first["job_id"]}
+        assert list_undelivered(await host.call("agent_list")) == {first["job_id"]}
         again = await host.start(**same)
         assert (again["job_id"], again["output"], again["duplicate"]) == (first["job_id"], "paid once", True)
         await eventually_delivered(host)
@@ -123,11 +119,11 @@ async def test_a_result_whose_poll_was_cancelled_before_it_was_answered_is_told_
 
 async def eventually_delivered(host: Host) -> None:
     with anyio.fail_after(10):
-        while undelivered(await host.call("agent_list")):
+        while list_undelivered(await host.call("agent_list")):
             pass
 
 
-def test_a_result_whose_host_went_away_is_told_to_the_next_one(settings: Settings, upstream: RunningServer) -> None:
+def test_result_whose_host_went_away_is_delivered_to_the_next(settings: Settings, upstream: RunningServer) -> None:
     same = {"prompt": scripted("same", {"duration_s": 10, "text": "paid once"}), "wait_s": 0}
     with servers(settings, upstream, 1) as [one]:
         first = one.call("agent_start", **same)
@@ -144,7 +140,9 @@ def test_a_result_whose_host_went_away_is_told_to_the_next_one(settings: Setting
 # How long.
 
 
-async def test_a_job_ends_at_its_own_deadline_and_the_others_go_on(settings: Settings, upstream: RunningServer) -> None:
+async def test_job_ends_at_its_own_deadline_and_the_others_continue(
+    settings: Settings, upstream: RunningServer
+) -> None:
     async with hosting(settings) as host:
         going_on = await host.start(emulate={"duration_s": 30, "text": "in time"})
         ended = await host.end((await host.start(emulate=ENDLESS, options={"timeout_s": 6}))["job_id"])
@@ -153,7 +151,7 @@ async def test_a_job_ends_at_its_own_deadline_and_the_others_go_on(settings: Set
     assert upstream.emulator.counters()["cancels"] == 1
 
 
-async def test_a_job_may_run_longer_than_the_others(settings: Settings) -> None:
+async def test_job_may_run_longer_than_the_others(settings: Settings) -> None:
     async with hosting(replace(settings, job_timeout_s=4)) as host:
         started = await host.start(emulate={"duration_s": 15, "text": "late"}, options={"timeout_s": 60})
         assert (await host.end(started["job_id"]))["output"] == "late"
@@ -175,7 +173,7 @@ class Impatient(Clock):
     ("client", "cap_s"),
     [("claude-code", 1500), ("codex-mcp-client", 240), ("qwen-cli-mcp-client-x", 540), ("mcp", 25), ("cursor", 45)],
 )
-async def test_a_call_waits_no_longer_than_its_client_does(settings: Settings, client: str, cap_s: float) -> None:
+async def test_call_waits_no_longer_than_its_client(settings: Settings, client: str, cap_s: float) -> None:
     clock = Impatient(SPEED)
     polled = replace(settings, follow=0)
     async with hosting(polled, clock=clock, client_info=Implementation(name=client, version="1")) as host:
@@ -191,10 +189,10 @@ async def test_a_call_waits_no_longer_than_its_client_does(settings: Settings, c
         await host.call("agent_cancel", job_id=started["job_id"])
 
 
-async def test_a_start_that_waits_as_long_as_it_may_hands_over_the_job_id_and_says_on_the_way_that_it_lives(
+async def test_longest_waiting_start_returns_the_job_id_and_reports_progress(
     settings: Settings, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROGRESS_S", 0.2)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0.2)
     heard: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:

@@ -14,9 +14,8 @@ from hosts import SPEED, eventually, hosting, scripted
 from processes import serving
 from test_fault_table import line_to, mend
 
-from agent_jobs.clock import Clock, unset
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.clock import Clock, steady_wall_clock
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
 
 FOLLOW = pytest.mark.parametrize("follow", [0, 200], ids=["looked at", "followed"])
@@ -27,7 +26,7 @@ class Sleeper:
     """The time of a machine that may sleep."""
 
     def __init__(self) -> None:
-        self._now = unset(SPEED)
+        self._now = steady_wall_clock(SPEED)
         self.slept_s = 0.0
 
     def __call__(self) -> float:
@@ -48,7 +47,7 @@ time.time = lambda: wall() + sum(float(name[4:]) for name in os.listdir(here) if
 
 @FOLLOW
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
-def test_a_wall_clock_that_is_set_in_mid_run_neither_ends_the_run_nor_leaves_it_unobserved(
+def test_changed_wall_clock_neither_ends_a_run_nor_leaves_it_unobserved(
     settings: Settings, upstream: RunningServer, tmp_path: Path, follow: int, jump_s: float
 ) -> None:
     assert settings.data_dir is not None
@@ -65,10 +64,10 @@ def test_a_wall_clock_that_is_set_in_mid_run_neither_ends_the_run_nor_leaves_it_
 
 
 @pytest.mark.parametrize("ahead_s", [HOUR_S, -HOUR_S], ids=["ahead", "behind"])
-async def test_what_a_process_with_another_time_left_is_looked_at_at_once(
+async def test_job_of_a_process_with_another_time_is_polled_at_once(
     settings: Settings, upstream: RunningServer, ahead_s: float
 ) -> None:
-    other = unset(SPEED)
+    other = steady_wall_clock(SPEED)
     async with hosting(settings, clock=Clock(SPEED, lambda: other() + ahead_s)) as host:
         started = await host.start(emulate={"duration_s": 3, "text": "found"})
     async with hosting(settings) as host:
@@ -76,7 +75,7 @@ async def test_what_a_process_with_another_time_left_is_looked_at_at_once(
 
 
 @FOLLOW
-async def test_a_run_that_ended_while_the_machine_slept_for_hours_is_kept_though_its_limit_has_passed(
+async def test_run_that_finished_while_the_machine_slept_is_kept_past_its_limit(
     settings: Settings, upstream: RunningServer, follow: int
 ) -> None:
     asleep = Sleeper()
@@ -91,7 +90,7 @@ async def test_a_run_that_ended_while_the_machine_slept_for_hours_is_kept_though
     assert statuses(upstream) == ["completed"]
 
 
-async def test_a_run_that_still_goes_on_after_its_limit_passed_in_sleep_is_cancelled(
+async def test_run_that_still_runs_after_its_limit_passed_in_sleep_is_cancelled(
     settings: Settings, upstream: RunningServer
 ) -> None:
     asleep = Sleeper()
@@ -103,7 +102,7 @@ async def test_a_run_that_still_goes_on_after_its_limit_passed_in_sleep_is_cance
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process")
-async def test_a_server_that_is_stopped_for_the_whole_of_a_run_brings_its_result(settings: Settings) -> None:
+async def test_server_that_was_stopped_during_a_run_brings_its_result(settings: Settings) -> None:
     assert settings.data_dir is not None
     with running(time_scale=1000) as upstream:
         async with line_to(upstream) as line:

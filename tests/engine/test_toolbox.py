@@ -1,4 +1,4 @@
-"""The user's own tool servers, as real processes and over real HTTP: well-behaved ones, and the others."""
+"""Tool servers of the user as real processes and over real HTTP, well-behaved and broken ones."""
 
 import base64
 import json
@@ -24,15 +24,17 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel
 
 from agent_jobs.errors import ConfigError, RequestError, ToolServerError
+from agent_jobs.toolbox.config import load_toolbox
+from agent_jobs.toolbox.output import ToolOutput
 from agent_jobs.toolbox.stdio_transport import STOP_STEPS_S
-from agent_jobs.toolbox.toolbox import Called, Policy, Toolbox, load_toolbox
+from agent_jobs.toolbox.toolbox import Policy, Toolbox
 
 SCRIPT = str(Path(__file__).parents[1] / "support" / "tool_server.py")
 TOKEN = "t0ken-that-nobody-sees"
 
 
 def bad(*flags: str, **more: Any) -> dict[str, Any]:
-    """An entry for tests/support/tool_server.py."""
+    """Return an entry for tests/support/tool_server.py."""
     return {"command": sys.executable, "args": ["-S", SCRIPT, *flags], **more}
 
 
@@ -47,7 +49,7 @@ async def opened(
         tasks.cancel_scope.cancel()
 
 
-async def call(box: Toolbox, name: str, /, **arguments: Any) -> Called:
+async def call(box: Toolbox, name: str, /, **arguments: Any) -> ToolOutput:
     server = name.partition("__")[0]
     return await box.call(name, json.dumps(arguments), [server])
 
@@ -74,7 +76,7 @@ async def test_the_tools_of_a_server_are_functions_under_its_name(tmp_path: Path
             }
             for name in ("one__echo", "two__write")
         ]
-        assert (await box.call("one__echo", '{"text": "hallo"}', ["one"])) == Called("hallo")
+        assert (await box.call("one__echo", '{"text": "hallo"}', ["one"])) == ToolOutput("hallo")
 
 
 async def test_nothing_is_offered_and_nothing_runs_that_a_job_does_not_name(tmp_path: Path):
@@ -99,7 +101,7 @@ async def test_a_rule_that_holds_back_no_tool_at_all_is_said_once_in_the_log(
     ]
 
 
-async def test_what_the_user_does_not_allow_no_job_can_name(tmp_path: Path):
+async def test_job_cannot_name_a_tool_that_the_user_does_not_allow(tmp_path: Path):
     async with opened(tmp_path, one=bad(deny=["crash"])) as box:
         with pytest.raises(RequestError, match="no tool 'crash'"):
             await box.functions(["one/crash"])
@@ -133,13 +135,13 @@ async def test_another_process_calls_a_function_that_it_never_listed(tmp_path: P
         functions = {f["description"]: f["name"] for f in await box.functions([name])}
     async with opened(tmp_path, **{name: bad()}) as box:
         assert await box.policy(functions["Does write."], [name]) == Policy(True, False, False)
-        assert await box.call(functions["Does echo."], '{"text": "x"}', [name]) == Called("x")
+        assert await box.call(functions["Does echo."], '{"text": "x"}', [name]) == ToolOutput("x")
 
 
 # Who is asked
 
 
-async def test_what_declares_itself_read_only_runs_and_everything_else_waits(tmp_path: Path):
+async def test_tool_that_declares_itself_read_only_runs_and_others_wait(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         policies = {name: await box.policy(f"one__{name}", ["one"]) for name in ("echo", "write", "put", "nothing")}
     assert policies == {
@@ -173,7 +175,7 @@ async def test_a_long_output_is_cut_with_a_note(tmp_path: Path):
     assert output.endswith("0123456789")
 
 
-async def test_images_are_images_and_what_is_none_is_told(tmp_path: Path):
+async def test_images_are_passed_on_and_other_data_is_replaced_with_a_note(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         text, image, note = (await call(box, "one__image")).output
     assert text == {"type": "input_text", "text": "look:"}
@@ -206,7 +208,7 @@ def blob(raw: bytes, mime: str | None = None) -> dict[str, Any]:
 
 
 PNG, JPEG = f"data:image/png;base64,{PIXEL}", f"data:image/jpeg;base64,{ROOM_FOR_BOTH}"
-NOTHING, FAILED = "(The tool answered nothing.)", "(The tool failed without a word.)"
+NOTHING, FAILED = "(The tool returned nothing.)", "(The tool failed without a message.)"
 #: What a tool gives, and what of it the model reads; an image stands there as its address.
 GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an image": ({"content": [image()]}, [PNG]),
@@ -256,11 +258,11 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "a text in an address": ({"content": [resource(blob="data:text/plain,a%20b")]}, "a b"),
     "bytes": (
         {"content": [blob(b"\x00\xff", "application/zip")]},
-        "[application/zip of 2 bytes is left out: it is no image that a model takes]",
+        "[application/zip of 2 bytes is left out: it is no image that a model accepts]",
     ),
     "bytes in letters": (
         {"content": [blob(b"%PDF-1.4 a")]},
-        "[data of 10 bytes is left out: it is no image that a model takes]",
+        "[data of 10 bytes is left out: it is no image that a model accepts]",
     ),
     "a resource without contents": (
         {"content": [resource()]},
@@ -269,7 +271,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "a resource without an address": ({"content": [{"type": "resource", "resource": {"text": "a"}}]}, "a"),
     "a sound": (
         {"content": [{"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}]},
-        "[audio/wav is left out: no model here hears it]",
+        "[audio/wav is left out: no model here accepts sound]",
     ),
     "a link": ({"content": [{"type": "resource_link", "uri": "file:///a", "title": "A"}]}, "A file:///a"),
     "a link without an address": (
@@ -283,7 +285,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
     "an unknown type with a text": ({"content": [{"type": "markdown", "text": "# a"}]}, "# a"),
     "an unknown type with data": (
         {"content": [{"type": "video", "data": "AAAA", "mimeType": "video/mp4"}]},
-        "[video/mp4 of 3 bytes is left out: it is no image that a model takes]",
+        "[video/mp4 of 3 bytes is left out: it is no image that a model accepts]",
     ),
     "no type": ({"content": [{"text": "a"}, "b", None, 3]}, "a\nb\n3"),
     "nothing known": ({"content": [{}]}, "[content without a type is left out: nothing here reads it]"),
@@ -325,7 +327,7 @@ GIVEN: dict[str, tuple[dict[str, Any], str | list[str]]] = {
 }  # fmt: skip
 
 
-async def test_whatever_a_tool_answers_is_passed_on_by_what_it_is_or_said_to_be_left_out(tmp_path: Path):
+async def test_answer_is_passed_on_by_its_content_or_replaced_with_a_note(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         outputs: dict[str, str | list[Any]] = {}
         for name, (result, _) in GIVEN.items():
@@ -340,7 +342,7 @@ async def test_whatever_a_tool_answers_is_passed_on_by_what_it_is_or_said_to_be_
 
 async def test_a_tool_that_fails_says_so(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
-        assert await call(box, "one__fail") == Called("it went wrong", failed=True)
+        assert await call(box, "one__fail") == ToolOutput("it went wrong", failed=True)
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "null", '{"text": "\\ud800"}', '{"a":' * 3000, "NaN"])
@@ -349,7 +351,7 @@ async def test_arguments_that_are_no_json_object_never_reach_a_server(tmp_path: 
         called = await box.call("one__echo", arguments, ["one"])
         assert called.failed
         assert "JSON" in str(called.output)
-        assert await box.call("one__echo", "", ["one"]) == Called("(The tool answered nothing.)")
+        assert await box.call("one__echo", "", ["one"]) == ToolOutput("(The tool returned nothing.)")
 
 
 async def test_a_server_that_asks_its_client_something_is_refused(tmp_path: Path):
@@ -392,7 +394,7 @@ async def test_a_variable_that_is_not_set_is_missed_where_it_is_used_and_found_o
 
 async def test_garbage_on_stdout_is_skipped(tmp_path: Path):
     async with opened(tmp_path, one=bad("garbage")) as box:
-        assert await call(box, "one__echo", text="x") == Called("x")
+        assert await call(box, "one__echo", text="x") == ToolOutput("x")
 
 
 @pytest.mark.parametrize(("tool", "sign"), [("flood", ""), ("stderr", ""), ("huge", "longer than 16 MiB")])
@@ -408,23 +410,23 @@ async def test_a_flood_is_read_and_forgotten(tmp_path: Path, tool: str, sign: st
             tracemalloc.stop()
         assert sign in str(called.output)
         assert called.failed == bool(sign)
-        assert await call(box, "one__echo", text="x") == Called("x")
+        assert await call(box, "one__echo", text="x") == ToolOutput("x")
     assert peak < 50_000_000
 
 
 async def test_a_server_that_only_prints_is_given_up_and_started_again(tmp_path: Path):
     async with opened(tmp_path, one=bad(allow=["endless", "echo"])) as box:
         called = await call(box, "one__endless")
-        assert called == Called("Tool server one ended: it printed only what is no protocol.", failed=True)
-        assert await call(box, "one__echo", text="x") == Called("x")
+        assert called == ToolOutput("Tool server one ended: it printed only what is no protocol.", failed=True)
+        assert await call(box, "one__echo", text="x") == ToolOutput("x")
 
 
-async def test_a_server_that_does_not_read_holds_nobody_up(tmp_path: Path):
+async def test_server_that_does_not_read_delays_no_other_call(tmp_path: Path):
     async with opened(tmp_path, one=bad(timeout_s=1)) as box:
         assert (await call(box, "one__deaf")).failed
         with anyio.fail_after(60):  # it goes on reading after ten minutes
             called = await call(box, "one__echo", text="x" * 1_000_000)
-        assert called == Called("Tool server one did not answer echo within 1 s.", failed=True)
+        assert called == ToolOutput("Tool server one did not answer echo within 1 s.", failed=True)
 
 
 async def test_several_jobs_share_one_run_of_a_server(tmp_path: Path):
@@ -481,7 +483,7 @@ async def test_a_server_that_hangs_at_its_start_is_given_up(tmp_path: Path, entr
 async def test_a_call_without_an_answer_ends_in_time_and_is_cancelled_there(tmp_path: Path):
     async with opened(tmp_path, one=bad(timeout_s=1)) as box:
         called = await call(box, "one__hang")
-        assert called == Called("Tool server one did not answer hang within 1 s.", failed=True)
+        assert called == ToolOutput("Tool server one did not answer hang within 1 s.", failed=True)
         with anyio.fail_after(60):
             while (seen := await call(box, "one__seen")).failed:  # on a busy machine a second may be too short for it
                 pass
@@ -499,7 +501,7 @@ async def test_cancelling_a_call_cancels_it_on_the_server_and_leaves_the_others_
         assert str((await call(box, "one__seen")).output).endswith("hang seen notifications/cancelled seen")
 
 
-async def test_whoever_is_cancelled_while_a_server_starts_leaves_it_to_the_others(tmp_path: Path):
+async def test_cancelled_call_does_not_stop_a_server_that_starts_for_others(tmp_path: Path):
     async with opened(tmp_path, one=bad()) as box:
         with anyio.move_on_after(0):
             await box.functions(["one"])
@@ -508,7 +510,7 @@ async def test_whoever_is_cancelled_while_a_server_starts_leaves_it_to_the_other
 
 async def test_two_hundred_tools_are_too_many_for_a_request_but_some_of_them_are_not(tmp_path: Path):
     async with opened(tmp_path, one=bad("many")) as box:
-        with pytest.raises(RequestError, match="brings 200 tools, and the API takes 128"):
+        with pytest.raises(RequestError, match="names 200 tools, and the API accepts 128"):
             await box.functions(["one"])
         assert len(await box.functions(["one/tool_1*"])) == 111
 
@@ -526,14 +528,14 @@ async def test_schemas_that_no_api_takes_are_made_to_fit(tmp_path: Path):
     assert descriptions[3].startswith('Does bad_3.\nArguments: {"type": "object", "properties": {"p0"')
 
 
-async def test_a_list_or_an_answer_that_is_no_protocol_is_told_in_a_sentence(tmp_path: Path):
+async def test_list_or_answer_outside_the_protocol_fails_with_a_sentence(tmp_path: Path):
     async with opened(tmp_path, one=bad("no-tools"), two=bad()) as box:
         with pytest.raises(
             ToolServerError, match=r"one did not list its tools in a form that the protocol knows: tools"
         ):
             await box.functions(["one"])
         assert "did not answer odd in a form that the protocol knows" in str((await call(box, "two__odd")).output)
-        assert await call(box, "two__echo", text="x") == Called("x")
+        assert await call(box, "two__echo", text="x") == ToolOutput("x")
 
 
 async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
@@ -558,7 +560,7 @@ async def test_an_odd_tool_costs_no_other_and_is_offered_if_it_has_a_name(
     assert record.getMessage() == "tool server one: 3 of its tools are not offered, without a name to call it by"
 
 
-async def test_what_was_started_ends_with_the_process_in_under_two_seconds(tmp_path: Path):
+async def test_started_servers_end_with_the_process_in_under_two_seconds(tmp_path: Path):
     pids = tmp_path / "pids"
     entry = bad("stubborn", "family", str(pids))
     alive: list[int] = []
@@ -677,12 +679,12 @@ async def test_a_server_behind_a_url_gets_its_headers_and_its_answers_have_a_lim
         entry = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${TOKEN}"}}
         async with opened(tmp_path, {"TOKEN": TOKEN}, web=entry) as box:
             assert [f["name"] for f in await box.functions(["web"])] == ["web__huge", "web__sure", "web__who"]
-            assert await call(box, "web__who") == Called("[secret] 2026-07-28")
+            assert await call(box, "web__who") == ToolOutput("[secret] 2026-07-28")
             huge = await call(box, "web__huge")
             assert huge.failed
             assert "longer than 16 MiB" in huge.output
             assert (await call(box, "web__sure")).failed
-            assert await call(box, "web__who") == Called("[secret] 2026-07-28")
+            assert await call(box, "web__who") == ToolOutput("[secret] 2026-07-28")
 
 
 async def test_a_server_that_was_started_again_is_found_again(tmp_path: Path, listener: socket.socket):

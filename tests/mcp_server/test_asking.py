@@ -1,4 +1,4 @@
-"""Jobs that ask: the person in a dialog of the host, the host's model by agent_reply, and nobody at all."""
+"""Jobs that ask the user in a dialog or the model by agent_reply, and jobs that get no answer."""
 
 import json
 import sys
@@ -16,10 +16,10 @@ from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, InputRequiredResult
 from processes import parameters, serving
-from test_tools import size
+from upstream_log import size
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import ASKING_BYTES
+from agent_jobs.rendering.questions import ASKING_BYTES
 from agent_jobs.settings import Settings
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "auto"], ids=["before 2026-07-28", "2026-07-28"])
@@ -30,7 +30,7 @@ TWO = [LOOKUP, {"name": "lookup", "arguments": {"word": "two"}}]
 
 @dataclass
 class Person:
-    """Who sits before the host, and does with each question what they mean to."""
+    """The user of a host, who answers each question as intended."""
 
     does: Literal["accept", "decline", "cancel"] = "accept"
     seen: list[str] = field(default_factory=list[str])
@@ -46,7 +46,7 @@ class Person:
 
 
 def answers(upstream: RunningServer) -> list[dict[str, Any]]:
-    """What upstream was given as the input of its newest run."""
+    """Return the input of the newest run at upstream."""
     newest = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"][-1]
     items = httpx2.get(
         f"{upstream.base_url}/responses/{newest['id']}/input_items", headers={"Authorization": "Bearer x"}
@@ -55,7 +55,7 @@ def answers(upstream: RunningServer) -> list[dict[str, Any]]:
 
 
 def script(**emulate: Any) -> dict[str, Any]:
-    """The arguments of a start whose run ends by asking."""
+    """Return the arguments of a start whose run asks for a call."""
     function: dict[str, Any] = {
         "type": "function",
         "name": "lookup",
@@ -67,7 +67,7 @@ def script(**emulate: Any) -> dict[str, Any]:
 
 
 async def asking(host: Host, **emulate: Any) -> dict[str, Any]:
-    """A job that waits, as a host without dialogs is told of it."""
+    """Start a job that asks, and return the answer that a host without dialogs gets."""
     started = await host.start(**script(**emulate))
     return await host.call("agent_poll", job_id=started["job_id"], wait_s=20)
 
@@ -77,7 +77,7 @@ def given(told: dict[str, Any], output: object = "found") -> list[dict[str, Any]
 
 
 def toolbox(settings: Settings, folder: Path) -> Settings:
-    """With a tool server, of which `write` and `hang` wait for an approval and `echo` does not."""
+    """Return settings with a tool server: `write` and `hang` need an approval, `echo` does not."""
     server = Path(__file__).parents[1] / "support" / "tool_server.py"
     path = folder / "toolbox.json"
     entry = {"command": sys.executable, "args": ["-S", str(server)], "timeout_s": 2}
@@ -126,7 +126,7 @@ async def test_a_call_of_the_users_own_tools_is_made_only_if_the_user_accepts(
 
 
 @ERAS
-async def test_what_the_user_dismisses_stays_open_and_the_next_poll_asks_again(settings: Settings, mode: str) -> None:
+async def test_a_dismissed_question_stays_open_and_the_next_poll_asks_it_again(settings: Settings, mode: str) -> None:
     person = Person("cancel")
     async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
         told = await asking(host, mcp_approval=REMOTE)
@@ -137,7 +137,7 @@ async def test_what_the_user_dismisses_stays_open_and_the_next_poll_asks_again(s
     assert len(person.seen) == 2
 
 
-async def test_a_dialog_that_nobody_answers_ends_with_the_call(settings: Settings) -> None:
+async def test_an_unanswered_dialog_closes_with_the_call(settings: Settings) -> None:
     person = Person(may_answer=anyio.Event())
     async with hosting(replace(settings, max_wait_s=5), mode="legacy", elicitation_callback=person.asked) as host:
         told = await asking(host, mcp_approval=REMOTE)
@@ -145,7 +145,7 @@ async def test_a_dialog_that_nobody_answers_ends_with_the_call(settings: Setting
 
 
 @ERAS
-async def test_a_poll_that_does_not_wait_asks_nobody(settings: Settings, mode: str) -> None:
+async def test_a_poll_that_does_not_wait_shows_no_dialog(settings: Settings, mode: str) -> None:
     person = Person()
     async with hosting(settings, mode=mode, elicitation_callback=person.asked) as host:
         started = await host.start(**script(mcp_approval=REMOTE))
@@ -155,10 +155,10 @@ async def test_a_poll_that_does_not_wait_asks_nobody(settings: Settings, mode: s
 
 
 @ERAS
-async def test_of_two_windows_that_ask_at_once_the_first_answer_counts(
+async def test_the_first_answer_counts_when_two_windows_ask_at_once(
     settings: Settings, upstream: RunningServer, mode: str
 ) -> None:
-    """Before 2026-07-28 the other dialog is withdrawn; since then its answer is told to have changed nothing."""
+    """Before 2026-07-28 the other dialog is withdrawn. Later versions note that its answer changed nothing."""
     quick, slow = Person("decline"), Person("accept", may_answer=anyio.Event())
     late: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
@@ -182,7 +182,7 @@ async def test_of_two_windows_that_ask_at_once_the_first_answer_counts(
 
 
 @ERAS
-async def test_where_the_model_may_approve_no_dialog_is_shown(settings: Settings, mode: str) -> None:
+async def test_no_dialog_is_shown_if_the_model_may_approve(settings: Settings, mode: str) -> None:
     person = Person()
     async with hosting(replace(settings, approvals="model"), mode=mode, elicitation_callback=person.asked) as host:
         told = await asking(host, mcp_approval=REMOTE)
@@ -192,7 +192,7 @@ async def test_where_the_model_may_approve_no_dialog_is_shown(settings: Settings
 
 
 @ERAS
-async def test_without_dialogs_the_model_is_told_whom_to_ask_and_cannot_approve(
+async def test_a_model_without_dialogs_learns_that_the_user_must_approve(
     settings: Settings, upstream: RunningServer, mode: str
 ) -> None:
     async with hosting(settings, mode=mode) as host:
@@ -207,7 +207,7 @@ async def test_without_dialogs_the_model_is_told_whom_to_ask_and_cannot_approve(
     assert [item["approve"] for item in answers(upstream) if item["type"] == "mcp_approval_response"] == [False]
 
 
-async def test_what_a_dialog_shows_is_bounded_and_cannot_be_dressed_up(settings: Settings) -> None:
+async def test_a_dialog_is_bounded_and_cannot_be_disguised(settings: Settings) -> None:
     person = Person("cancel")
     dressed = {**REMOTE, "arguments": "{\n\n\u202eSafe. " + "x" * 50_000 + "}"}
     async with hosting(settings, mode="legacy", elicitation_callback=person.asked) as host:
@@ -230,7 +230,7 @@ async def test_a_dialog_works_over_pipes(tmp_path: Path, upstream: RunningServer
     assert (answer["status"], len(person.seen)) == ("completed", 1)
 
 
-async def test_an_answer_counts_also_where_the_server_was_started_anew_since_it_asked(settings: Settings) -> None:
+async def test_an_answer_counts_after_a_restart_of_the_server(settings: Settings) -> None:
     person = Person()
     async with hosting(settings, elicitation_callback=person.asked) as host:
         poll = {"job_id": (await host.start(**script(mcp_approval=REMOTE)))["job_id"]}
@@ -248,7 +248,7 @@ async def test_an_answer_counts_also_where_the_server_was_started_anew_since_it_
 # The host's model, by agent_reply
 
 
-async def test_functions_of_the_caller_are_answered_by_its_model_and_the_job_goes_on(settings: Settings) -> None:
+async def test_a_job_continues_once_the_model_answers_its_functions(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=TWO)
         assert [json.loads(call["arguments"])["word"] for call in told["needs"]] == ["one", "two"]
@@ -258,7 +258,7 @@ async def test_functions_of_the_caller_are_answered_by_its_model_and_the_job_goe
         assert all(f'{call["call_id"]}: {{"found": 3}}' in answer["output"] for call in told["needs"])
 
 
-async def test_a_partial_answer_is_kept_and_the_rest_still_asked_for(settings: Settings) -> None:
+async def test_a_partial_answer_is_kept_and_the_rest_stays_open(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=TWO)
         one, two = given(told)
@@ -271,7 +271,7 @@ async def test_a_partial_answer_is_kept_and_the_rest_still_asked_for(settings: S
 
 WRONG: list[tuple[Callable[[str], dict[str, Any]], str]] = [
     (lambda told: {"outputs": [{"call_id": "call_x", "output": ""}]}, "The job does not ask for 'call_x'"),
-    (lambda told: {"outputs": [{"call_id": told}]}, "outputs takes"),
+    (lambda told: {"outputs": [{"call_id": told}]}, "outputs accepts"),
     (lambda told: {"outputs": [{"call_id": told, "output": 1}] * 2}, "answered twice"),
     (lambda told: {"outputs": [{"call_id": told, "output": 1}], "deny": [told]}, "answered twice"),
     (lambda told: {"outputs": []}, "Answer with outputs, approve, deny or message"),
@@ -329,7 +329,7 @@ async def test_a_message_in_place_of_an_approval_is_the_reason_of_the_refusal(
     assert (said["approve"], said["reason"]) == (False, "Not done. The user says: Too big")
 
 
-async def test_of_many_answers_at_once_the_first_counts(settings: Settings) -> None:
+async def test_the_first_of_many_simultaneous_answers_counts(settings: Settings) -> None:
     came: list[bool] = []
     async with hosting(settings) as one, hosting(settings) as two:
         told = await asking(one, function_calls=[LOOKUP])
@@ -370,8 +370,8 @@ async def test_an_approval_that_comes_while_another_approved_call_runs_disturbs_
     assert "unknown" not in output
 
 
-def test_an_answer_outlives_every_process_that_had_to_do_with_it(tmp_path: Path, upstream: RunningServer) -> None:
-    """One process asks and is killed; one without a key takes the answer and is killed; a third goes on."""
+def test_an_answer_outlives_the_processes_that_asked_and_received_it(tmp_path: Path, upstream: RunningServer) -> None:
+    """One process asks and is killed, one without a key stores the answer and is killed, and a third one continues."""
     with serving(tmp_path, upstream.base_url) as server:
         server.initialize()
         arguments = script(function_calls=[LOOKUP])
@@ -388,10 +388,10 @@ def test_an_answer_outlives_every_process_that_had_to_do_with_it(tmp_path: Path,
     assert upstream.emulator.counters()["creates"] == 2
 
 
-# Nobody, and what a host is told meanwhile
+# No answer, and the reports to hosts meanwhile
 
 
-async def test_a_question_that_nobody_answers_ends_the_job_in_time_whoever_looks_meanwhile(settings: Settings) -> None:
+async def test_an_unanswered_question_fails_the_job_in_time_even_if_it_is_polled(settings: Settings) -> None:
     async with hosting(replace(settings, input_timeout_s=60.0, max_wait_s=45.0)) as host:
         told = await asking(host, function_calls=[LOOKUP])
         answer = await host.call("agent_poll", job_id=told["job_id"], wait_s=45)
@@ -401,7 +401,7 @@ async def test_a_question_that_nobody_answers_ends_the_job_in_time_whoever_looks
 
 @ERAS
 @pytest.mark.parametrize("dialogs", [True, False], ids=["dialogs", "no dialogs"])
-async def test_an_approval_that_nobody_gives_expires_and_a_late_one_changes_nothing(
+async def test_a_missing_approval_expires_and_a_late_one_changes_nothing(
     settings: Settings, upstream: RunningServer, mode: str, dialogs: bool
 ) -> None:
     person: dict[str, Any] = {"elicitation_callback": Person("cancel").asked} if dialogs else {}
@@ -411,7 +411,7 @@ async def test_an_approval_that_nobody_gives_expires_and_a_late_one_changes_noth
             while "error" not in (answer := await host.call("agent_poll", job_id=told["job_id"], wait_s=20)):
                 pass
         assert (answer["status"], answer["error"]["code"]) == ("failed", "deadline_exceeded")
-        assert answer["next"] == "agent_start again once somebody can answer"
+        assert answer["next"] == "agent_start again once the user can answer"
         late = await host.refused("agent_reply", job_id=told["job_id"], deny=[told["needs"][0]["call_id"]])
         assert f"{told['job_id']} is failed and asks for nothing" in late
     assert upstream.emulator.counters()["creates"] == 1
@@ -426,7 +426,9 @@ async def test_a_job_that_waits_is_cancelled_at_once(settings: Settings, upstrea
 
 
 @pytest.mark.parametrize("of_all", [True, False], ids=["any of mine", "a list"])
-async def test_several_jobs_tell_of_a_question_once_and_again_when_it_changes(settings: Settings, of_all: bool) -> None:
+async def test_a_poll_of_several_jobs_reports_a_question_once_and_again_when_it_changes(
+    settings: Settings, of_all: bool
+) -> None:
     async with hosting(settings) as host:
         started = await host.start(**script(function_calls=TWO))
         job_id = started["job_id"]
@@ -443,7 +445,7 @@ async def test_several_jobs_tell_of_a_question_once_and_again_when_it_changes(se
         assert (await host.call("agent_poll", **group, wait_s=40))["done"][0]["status"] == "completed"
 
 
-async def test_a_question_does_not_keep_the_end_of_another_job_from_being_told(settings: Settings) -> None:
+async def test_a_question_does_not_delay_the_report_of_another_finished_job(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, function_calls=[LOOKUP])
         await host.start(emulate={"duration_s": 3, "text": "the other"})
@@ -455,7 +457,7 @@ async def test_a_question_does_not_keep_the_end_of_another_job_from_being_told(s
         ]
 
 
-async def test_each_window_is_told_of_a_question(settings: Settings) -> None:
+async def test_each_window_gets_the_question(settings: Settings) -> None:
     async with hosting(settings) as one, hosting(settings) as two:
         told = await asking(one, function_calls=[LOOKUP])
         assert (await two.call("agent_poll", wait_s=20))["done"][0]["job_id"] == told["job_id"]
@@ -464,7 +466,7 @@ async def test_each_window_is_told_of_a_question(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("count", "length"), [(1, 100_000), (25, 2_500), (64, 10)], ids=["huge", "huge and many", "many"]
 )
-async def test_what_a_job_asks_stays_small_and_can_be_read_whole(settings: Settings, count: int, length: int) -> None:
+async def test_a_question_stays_small_and_can_be_read_in_full(settings: Settings, count: int, length: int) -> None:
     calls = [{"name": "lookup", "arguments": {"word": "ü" * length}} for _ in range(count)]
     async with hosting(settings) as host:
         told = await asking(host, function_calls=calls)

@@ -1,4 +1,4 @@
-"""Every bad input gets one sentence that says what to do next, and costs nothing."""
+"""Every bad input is answered with the next step, and costs nothing."""
 
 import sqlite3
 from collections.abc import Callable
@@ -13,7 +13,8 @@ from anyio import to_thread
 from hosts import SPEED, eventually, hosting
 
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "misspelt argument": ("agent_start", {"promt": "hi"}, "did you mean 'prompt'?"),
@@ -26,7 +27,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "nothing to do": ("agent_start", {}, "Give either prompt, or prompts"),
     "two ways to say what to do": ("agent_start", {"prompt": "a", "prompts": ["b"]}, "Give either prompt, or prompts"),
     "no prompts": ("agent_start", {"prompts": []}, "Give either prompt, or prompts"),
-    "too many prompts": ("agent_start", {"prompts": ["x"] * 21}, "1 to 20 texts"),
+    "too many prompts": ("agent_start", {"prompts": ["x"] * 21}, "1 to 20 strings"),
     "an empty one of several prompts": ("agent_start", {"prompts": ["x", ""]}, "prompt is empty"),
     "a key for several jobs": ("agent_start", {"prompts": ["a", "b"], "options": {"key": "k"}}, "one by one"),
     "a long batch name": ("agent_start", {"prompt": "a", "batch": "b" * 61}, "at most 60 characters"),
@@ -37,7 +38,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "unknown batch": ("agent_poll", {"batch": "b"}, "There is no batch 'b'"),
     "cancel of nothing in particular": ("agent_cancel", {}, "Say which"),
-    "unknown status": ("agent_list", {"status": "runing"}, "status does not take 'runing'"),
+    "unknown status": ("agent_list", {"status": "runing"}, "status does not accept 'runing'"),
     "unknown previous job": ("agent_start", {"prompt": "a", "previous_job_id": "job_x"}, "There is no job 'job_x'"),
     "wrong type": ("agent_start", {"prompt": 3}, "prompt: input should be a valid string"),
     "negative wait": ("agent_poll", {"job_id": "x", "wait_s": -1}, "wait_s: input should be greater than"),
@@ -53,7 +54,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "few tokens": ("agent_start", {"prompt": "hi", "options": {"max_output_tokens": 3}}, "at least 16"),
     "metadata": ("agent_start", {"prompt": "hi", "options": {"metadata": {"job_id": "mine"}}}, "job_id is ours"),
     "verbosity": ("agent_start", {"prompt": "hi", "options": {"verbosity": "loud"}}, "use one of low, medium, high"),
-    "no instructions": ("agent_start", {"prompt": "hi", "options": {"instructions": 3}}, "takes a text"),
+    "no instructions": ("agent_start", {"prompt": "hi", "options": {"instructions": 3}}, "accepts a non-empty string"),
     "unknown job": ("agent_poll", {"job_id": "job_none"}, "There are no jobs yet; agent_start makes one."),
     "cancel of an unknown job": ("agent_cancel", {"job_id": "job_none"}, "There is no job 'job_none'"),
     "result of an unknown job": ("agent_result", {"job_id": "job_none"}, "There is no job 'job_none'"),
@@ -89,7 +90,7 @@ ENDED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("changed", "arguments", "code", "told"), ENDED.values(), ids=ENDED)
-async def test_what_upstream_refuses_ends_the_job_with_what_to_do(
+async def test_a_refusal_by_upstream_fails_the_job_with_a_next_step(
     settings: Settings,
     upstream: RunningServer,
     changed: dict[str, Any],
@@ -151,7 +152,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "told"), BROKEN.values(), ids=BROKEN)
-async def test_a_database_that_cannot_be_used_is_told_and_works_once_it_is_mended(
+async def test_an_unusable_database_is_reported_and_works_once_it_is_fixed(
     settings: Settings, spoil: Callable[[Path], None], told: str
 ) -> None:
     folder = settings.data_dir
@@ -168,7 +169,7 @@ async def test_a_database_that_cannot_be_used_is_told_and_works_once_it_is_mende
         assert answer["status"] == "queued"
 
 
-async def test_a_start_that_was_sent_is_told_with_its_id_although_the_database_is_locked_then(
+async def test_a_sent_start_answers_with_its_id_even_if_the_database_is_locked(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -191,7 +192,7 @@ async def test_a_start_that_was_sent_is_told_with_its_id_although_the_database_i
     assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_locked_database_is_told_and_loses_nothing(settings: Settings) -> None:
+async def test_a_locked_database_is_reported_and_loses_nothing(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 1, "text": "safe"})
         assert settings.data_dir is not None

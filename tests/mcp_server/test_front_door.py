@@ -1,4 +1,4 @@
-"""The front door answers what the SDK would answer, before the SDK is there."""
+"""The front door gives the answers of the SDK before the SDK is imported."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def initialize(version: object = "2025-11-25", number: object = 1, **params: Any
     return request(number, "initialize", **given)
 
 
-def enveloped(number: object, method: str, version: object = MODERN, **meta: Any) -> dict[str, Any]:
+def wrap_request(number: object, method: str, version: object = MODERN, **meta: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {f"{PREFIX}protocolVersion": version, f"{PREFIX}clientCapabilities": {}}
     return request(number, method, _meta=plain | meta)
 
@@ -57,7 +57,7 @@ def server() -> MCPServer:
 
 
 class WatchedDoor(FrontDoor):
-    """Says when it has taken a line."""
+    """Reports when it has taken a line."""
 
     def __init__(self, stdin: int, stdout: int, left_out: frozenset[str]) -> None:
         super().__init__(stdin, stdout, load_answers(), left_out=left_out)
@@ -76,7 +76,7 @@ def is_answered(line: Line) -> bool:
 
 
 async def answers(lines: Sequence[Line], left_out: frozenset[str] = frozenset()) -> tuple[list[Any], int]:
-    """Everything that comes back for these lines, in an order of its own; and how many came before the SDK."""
+    """Return all sorted answers to these lines, and the number of those that came before the SDK."""
     host_reads, stdout = os.pipe()
     stdin, host_writes = os.pipe()
     door = WatchedDoor(stdin, stdout, left_out)
@@ -100,8 +100,8 @@ async def answers(lines: Sequence[Line], left_out: frozenset[str] = frozenset())
     return sorted(found, key=lambda each: json.dumps(each, sort_keys=True)), early.count(b"\n")
 
 
-async def compared(*lines: Line) -> int:
-    """How many of these lines the front door answers, of which the SDK alone would have answered the same."""
+async def compare_answers(*lines: Line) -> int:
+    """Return how many of these lines the front door answers, after a check that the SDK alone answers the same."""
     alone, none = await answers(lines, EVERYTHING)
     together, early = await answers(lines)
     assert none == 0
@@ -112,13 +112,13 @@ async def compared(*lines: Line) -> int:
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", MODERN, "1999-01-01", ""])
 async def test_every_version_of_the_handshake_gets_the_answers_of_the_sdk(version: str) -> None:
     asked = [request(number, method) for number, method in enumerate(("ping", *LISTS), 2)]
-    assert await compared(initialize(version), INITIALIZED, *asked) == 6
+    assert await compare_answers(initialize(version), INITIALIZED, *asked) == 6
 
 
 @pytest.mark.parametrize("first", ["server/discover", *LISTS])
 async def test_every_opening_with_an_envelope_gets_the_answers_of_the_sdk(first: str) -> None:
-    asked = [enveloped(number, method) for number, method in enumerate(("server/discover", *LISTS), 2)]
-    assert await compared(enveloped(1, first), *asked) == 6
+    asked = [wrap_request(number, method) for number, method in enumerate(("server/discover", *LISTS), 2)]
+    assert await compare_answers(wrap_request(1, first), *asked) == 6
 
 
 CAPABILITIES: dict[str, Any] = {
@@ -132,11 +132,11 @@ CAPABILITIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CAPABILITIES)
-async def test_what_a_host_can_do_changes_no_answer(name: str) -> None:
+async def test_capabilities_of_a_host_change_no_answer(name: str) -> None:
     capabilities = {name: CAPABILITIES[name]}
-    assert await compared(initialize(capabilities=capabilities), INITIALIZED, request(2, "tools/list")) == 2
-    opened = enveloped(1, "server/discover", **{f"{PREFIX}clientCapabilities": capabilities})
-    assert await compared(opened, enveloped(2, "tools/list")) == 2
+    assert await compare_answers(initialize(capabilities=capabilities), INITIALIZED, request(2, "tools/list")) == 2
+    opened = wrap_request(1, "server/discover", **{f"{PREFIX}clientCapabilities": capabilities})
+    assert await compare_answers(opened, wrap_request(2, "tools/list")) == 2
 
 
 TOOLS = request("t", "tools/list")
@@ -155,7 +155,7 @@ ODD: dict[str, tuple[list[Line], int]] = {
     "a handshake twice": ([initialize(), initialize("2024-11-05", 2), TOOLS], 2),
     "a handshake of no version": ([request(1, "initialize", capabilities={}), TOOLS], 0),
     "a handshake whose version is a number": ([initialize(1), TOOLS], 0),
-    "a handshake with an envelope": ([enveloped(1, "initialize"), initialize(number=2), TOOLS], 0),
+    "a handshake with an envelope": ([wrap_request(1, "initialize"), initialize(number=2), TOOLS], 0),
     "a client without a version": ([initialize(clientInfo={"name": "x"}), initialize(number=2), TOOLS], 0),
     "a capability that is a text": ([initialize(capabilities={"roots": "yes"}), initialize(number=2), TOOLS], 0),
     "a capability of a wrong form": ([initialize(capabilities={"roots": {"listChanged": "maybe"}}), TOOLS], 0),
@@ -174,21 +174,21 @@ ODD: dict[str, tuple[list[Line], int]] = {
     "a token for progress": ([initialize(), request(2, "tools/list", _meta={"progressToken": 7})], 2),
     "a token that is a list": ([initialize(), request(2, "tools/list", _meta={"progressToken": []}), TOOLS], 2),
     "an unknown method": ([initialize(), request(2, "tools/lists"), TOOLS], 2),
-    "an envelope after the handshake": ([initialize(), enveloped(2, "tools/list"), TOOLS], 2),
+    "an envelope after the handshake": ([initialize(), wrap_request(2, "tools/list"), TOOLS], 2),
     "a handshake after an envelope":
-        ([enveloped(1, "tools/list"), initialize(number=2), enveloped(3, "tools/list")], 2),
-    "no envelope after an envelope": ([enveloped(1, "tools/list"), TOOLS, enveloped(3, "tools/list")], 2),
-    "an envelope of another version": ([enveloped(1, "tools/list", "2027-01-01"), enveloped(2, "tools/list")], 0),
-    "an envelope whose version is a number": ([enveloped(1, "tools/list", 7), enveloped(2, "tools/list")], 0),
+        ([wrap_request(1, "tools/list"), initialize(number=2), wrap_request(3, "tools/list")], 2),
+    "no envelope after an envelope": ([wrap_request(1, "tools/list"), TOOLS, wrap_request(3, "tools/list")], 2),
+    "an envelope of another version": ([wrap_request(1, "tools/list", "2027-01-01"), wrap_request(2, "tools/list")], 0),
+    "an envelope whose version is a number": ([wrap_request(1, "tools/list", 7), wrap_request(2, "tools/list")], 0),
     "half an envelope": ([request(1, "tools/list", _meta={f"{PREFIX}protocolVersion": MODERN})], 0),
-    "an envelope with more": ([enveloped(1, "tools/list", **{f"{PREFIX}logLevel": "debug"})], 0),
-    "a ping with an envelope": ([enveloped(1, "ping"), enveloped(2, "tools/list")], 0),
+    "an envelope with more": ([wrap_request(1, "tools/list", **{f"{PREFIX}logLevel": "debug"})], 0),
+    "a ping with an envelope": ([wrap_request(1, "ping"), wrap_request(2, "tools/list")], 0),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("lines", "early"), ODD.values(), ids=ODD)
 async def test_an_odd_opening_ends_in_the_answers_of_the_sdk(lines: list[Line], early: int) -> None:
-    assert await compared(*lines) == early
+    assert await compare_answers(*lines) == early
 
 
 values = st.recursive(
@@ -206,17 +206,17 @@ clients = st.dictionaries(st.sampled_from(["name", "version", "title", "websiteU
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(capabilities=capabilities, client=clients | st.just({"name": "x", "version": "1"}))
-def test_whatever_a_host_says_of_itself_gets_the_answers_of_the_sdk(
+def test_every_description_of_a_host_gets_the_answers_of_the_sdk(
     capabilities: dict[str, Any], client: dict[str, Any]
 ) -> None:
     opened = initialize(capabilities=capabilities, clientInfo=client)
     meta = {f"{PREFIX}clientCapabilities": capabilities, f"{PREFIX}clientInfo": client}
-    anyio.run(lambda: compared(opened, TOOLS))
-    anyio.run(lambda: compared(enveloped(1, "tools/list", **meta), enveloped(2, "tools/list")))
+    anyio.run(lambda: compare_answers(opened, TOOLS))
+    anyio.run(lambda: compare_answers(wrap_request(1, "tools/list", **meta), wrap_request(2, "tools/list")))
 
 
 async def test_a_host_that_gives_up_on_discovery_may_still_initialize() -> None:
-    found, early = await answers([enveloped(1, "server/discover"), initialize(number=2), TOOLS])
+    found, early = await answers([wrap_request(1, "server/discover"), initialize(number=2), TOOLS])
     assert early == 3
     by_id = {each["id"]: each["result"] for each in found}
     assert MODERN in by_id[1]["supportedVersions"]
@@ -230,7 +230,7 @@ async def test_the_lists_are_answered_while_the_sdk_is_still_being_imported(
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     (tmp_path / "slow").mkdir()
-    # The SDK's first import waits until somebody writes into the gate; then it goes on with the real one.
+    # The first import of the SDK waits until the test writes into the gate, and then imports the real one.
     (tmp_path / "slow" / "mcp.py").write_text(
         f"import sys; open({str(gate)!r}).read(); sys.path.remove({str(tmp_path / 'slow')!r}); del sys.modules['mcp']\n"
         "import mcp; sys.modules[__name__] = mcp\n"

@@ -1,4 +1,4 @@
-"""Calls that are not quite right: names that no one declared, ids that are missing or used twice."""
+"""Invalid calls of a model: undeclared names, and ids that are missing or used twice."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -9,9 +9,9 @@ import anyio
 import httpx2
 import pytest
 from hosts import Host, eventually, hosting
-from test_agent_loop import SHOP, call, calling, given, ledger, lines, log, outputs, started
+from test_agent_loop import SHOP, add_tool_servers, call, calling, ledger, lines, log, outputs, start_with_ledger
 from test_follow_ups import KEY
-from test_tools import runs
+from upstream_log import runs
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
@@ -23,17 +23,17 @@ LEDGER = ["ledger__read", "ledger__write"]
 
 @pytest.fixture
 async def host(settings: Settings, log: Path) -> AsyncGenerator[Host]:
-    async with hosting(given(settings, ledger=ledger(log))) as host:
+    async with hosting(add_tool_servers(settings, ledger=ledger(log))) as host:
         yield host
 
 
 def inputs(upstream: RunningServer) -> list[dict[str, Any]]:
-    """The items that the newest response was created with, the oldest first."""
+    """Return the input items of the newest response, the oldest first."""
     newest = f"{upstream.base_url}/responses/{runs(upstream)[-1]['id']}/input_items?order=asc&limit=100"
     return httpx2.get(newest, headers=KEY).json()["data"]
 
 
-#: Names that no one declared, and which function they most likely mean.
+#: Undeclared names, and the function that each most likely means.
 MEANT = {
     "read": "ledger__read",
     "LEDGER__READ": "ledger__read",
@@ -48,8 +48,8 @@ MEANT = {
 }
 
 
-async def test_a_function_that_no_one_declared_is_answered_with_those_that_there_are(host: Host, log: Path) -> None:
-    job_id = await started(host, calling([call(name, n=1) for name in MEANT]))
+async def test_an_undeclared_function_is_answered_with_the_declared_ones(host: Host, log: Path) -> None:
+    job_id = await start_with_ledger(host, calling([call(name, n=1) for name in MEANT]))
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     assert lines(log) == [], "nothing is executed under another name"
@@ -58,8 +58,10 @@ async def test_a_function_that_no_one_declared_is_answered_with_those_that_there
         assert (f"Did you mean '{meant}'?" in told) is (meant is not None), name
 
 
-async def test_the_good_calls_beside_a_function_that_no_one_declared_are_made(host: Host, log: Path) -> None:
-    job_id = await started(host, calling([call("nothing"), call("ledger__write", n=1), call("ledger__read", n=2)]))
+async def test_valid_calls_beside_an_undeclared_function_are_made(host: Host, log: Path) -> None:
+    job_id = await start_with_ledger(
+        host, calling([call("nothing"), call("ledger__write", n=1), call("ledger__read", n=2)])
+    )
     assert (await host.end(job_id))["output"] == "the end"
     first, *others = await outputs(host, job_id)
     assert first.startswith("There is no function 'nothing'") and others == ["write 1", "read 2"]
@@ -82,7 +84,7 @@ async def test_only_the_callers_own_functions_are_waited_for(host: Host, log: Pa
 
 
 @pytest.mark.parametrize("tools", [[], [SHOP]], ids=["no functions", "a function of the caller"])
-async def test_a_job_that_asks_only_for_what_is_not_there_waits_for_no_one(
+async def test_a_job_that_calls_only_undeclared_functions_does_not_wait(
     host: Host, tools: list[dict[str, Any]]
 ) -> None:
     job_id = (await host.start(emulate=calling([call("lookup")]), options={"tools": tools}))["job_id"]
@@ -91,17 +93,19 @@ async def test_a_job_that_asks_only_for_what_is_not_there_waits_for_no_one(
     assert ("shop" in told) is bool(tools)
 
 
-async def test_a_function_that_is_not_there_is_asked_for_within_the_bounds(host: Host) -> None:
+async def test_calls_of_an_undeclared_function_stay_within_the_limits(host: Host) -> None:
     turns = [[call("nothing", n=n)] for n in range(25)]
-    ended = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0)))
+    ended = await host.end(await start_with_ledger(host, calling(*turns, duration_s=0, queued_s=0)))
     assert ended["error"]["code"] == "max_turns"
-    ended = await host.end(await started(host, calling(*turns, duration_s=0, queued_s=0), max_tool_calls=2))
+    ended = await host.end(await start_with_ledger(host, calling(*turns, duration_s=0, queued_s=0), max_tool_calls=2))
     assert ended["error"]["code"] == "max_tool_calls"
 
 
-async def test_a_made_up_name_is_told_again_in_a_form_that_the_api_takes(host: Host, upstream: RunningServer) -> None:
+async def test_an_invented_name_is_sent_back_in_a_form_that_the_api_accepts(
+    host: Host, upstream: RunningServer
+) -> None:
     script = calling([call("files.read all")], faults=[{"ignore_background": True}])
-    assert (await host.end(await started(host, script)))["output"] == "the end"
+    assert (await host.end(await start_with_ledger(host, script)))["output"] == "the end"
     assert [item["name"] for item in inputs(upstream) if item["type"] == "function_call"] == ["files_read_all"]
 
 
@@ -121,12 +125,12 @@ WRITE_1, WRITE_2, READ_1 = call("ledger__write", n=1), call("ledger__write", n=2
         ([WRITE_1, call("nothing")], ["a", "a"], False),
     ],
 )
-async def test_each_call_is_made_whatever_its_id_and_each_answer_goes_up_with_its_call(
+async def test_calls_with_any_ids_are_made_and_answered_with_their_calls(
     host: Host, log: Path, upstream: RunningServer, calls: list[dict[str, Any]], ids: list[object], held: bool
 ) -> None:
     faults = [{"ignore_background": True}] if held else []
     script = calling([{**each, "call_id": id} for each, id in zip(calls, ids, strict=True)], faults=faults)
-    job_id = await started(host, script)
+    job_id = await start_with_ledger(host, script)
     answer = await host.end(job_id)
     assert (answer["status"], answer["output"]) == ("completed", "the end")
     made = [each for each in calls if each["name"] in LEDGER]
@@ -168,16 +172,16 @@ async def test_approvals_of_one_id_are_answered_one_by_one(settings: Settings, u
 
 async def test_in_a_conversation_calls_of_one_id_are_answered_by_it(host: Host, upstream: RunningServer) -> None:
     script = calling([{**WRITE_1, "call_id": "a"}, {**WRITE_2, "call_id": "a"}])
-    assert (await host.end(await started(host, script, conversation=True)))["output"] == "the end"
+    assert (await host.end(await start_with_ledger(host, script, conversation=True)))["output"] == "the end"
     told = [(item["call_id"], item["output"]) for item in inputs(upstream) if item["type"] == "function_call_output"]
     assert told == [("a", "write 1"), ("a", "write 2")]
 
 
 async def test_calls_of_one_id_outlive_their_process(settings: Settings, log: Path, tmp_path: Path) -> None:
-    ours, left = given(settings, ledger=ledger(log)), tmp_path / "left"
+    ours, left = add_tool_servers(settings, ledger=ledger(log)), tmp_path / "left"
     calls = [{**call("ledger__read", n=n, until=str(left)), "call_id": "a"} for n in (1, 2)]
     async with hosting(ours) as host:
-        job_id = await started(host, calling(calls))
+        job_id = await start_with_ledger(host, calling(calls))
         await eventually(lambda: sorted(lines(log)) == ["begin read 1", "begin read 2"])
     left.touch()
     async with hosting(ours) as host:
@@ -217,11 +221,11 @@ async def test_a_follow_up_closes_the_calls_that_a_cut_response_left_open(
     assert prompt["role"] == "user"
 
 
-async def ended_with_open_calls(host: Host, how: str) -> str:
-    """A job that ended before all calls of its second turn were answered."""
+async def finish_with_open_calls(host: Host, how: str) -> str:
+    """Return a job that finished before all calls of its second turn were answered."""
     turns = [[WRITE_1], [WRITE_2, call("shop")]]
     options = {"tools": [SHOP], "max_tool_calls": 2 if how == "failed" else 9}
-    job_id = await started(host, calling(*turns), **options)
+    job_id = await start_with_ledger(host, calling(*turns), **options)
     asked = await host.end(job_id)
     if how == "cancelled":
         assert asked["status"] == "input_required"
@@ -234,33 +238,33 @@ async def ended_with_open_calls(host: Host, how: str) -> str:
     ("how", "second"),
     [("cancelled", "write 2"), ("failed", "This call was not made: the job ended failed before that.")],
 )
-async def test_a_follow_up_of_a_job_that_ended_amid_its_calls_has_what_they_brought(
+async def test_a_follow_up_of_a_job_that_finished_amid_its_calls_has_their_answers(
     host: Host, upstream: RunningServer, how: str, second: str
 ) -> None:
-    first = await ended_with_open_calls(host, how)
+    first = await finish_with_open_calls(host, how)
     follow_up = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
     assert (await host.end(follow_up))["output"] == "on"
     notes = [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"]
     assert notes == ["write 1", second, f"This call was not made: the job ended {how} before that."]
 
 
-async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_what_was_there_before_it(
+async def test_a_follow_up_of_a_job_whose_later_turn_failed_has_the_earlier_turns(
     host: Host, upstream: RunningServer
 ) -> None:
     script = calling([WRITE_1])
     script["turns"][1] = {"end": "failed", "error_code": "bad", "error_message": "No.", "length": 0}
-    first = await started(host, script)
+    first = await start_with_ledger(host, script)
     assert (await host.end(first))["status"] == "failed"
     second = (await host.start(emulate={"text": "on"}, previous_job_id=first))["job_id"]
     assert (await host.end(second))["output"] == "on"
     assert [item["output"] for item in inputs(upstream) if item["type"] == "function_call_output"] == ["write 1"]
 
 
-async def test_what_cannot_be_gone_on_from_says_why(host: Host) -> None:
+async def test_a_job_that_cannot_be_continued_says_why(host: Host) -> None:
     first = (await host.start(emulate=calling([call("shop")]), options={"tools": [SHOP]}))["job_id"]
     assert (await host.end(first))["status"] == "input_required"
     sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
     assert sentence.startswith(f"{first} waits for answers") and "agent_reply" in sentence
     await host.call("agent_cancel", job_id=first)
     sentence = await host.refused("agent_start", prompt="on", previous_job_id=first)
-    assert "ended cancelled without an output to go on from, only with calls that were not made" in sentence
+    assert "ended cancelled without an output to continue, only with calls that were not made" in sentence

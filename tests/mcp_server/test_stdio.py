@@ -1,4 +1,4 @@
-"""The server as a host runs it: its process, its pipes, its signals and its death."""
+"""The server as a host runs it: its process, pipes and signals, and a kill."""
 
 import signal
 import socket
@@ -13,13 +13,12 @@ from mcp.client.stdio import stdio_client
 from mcp_types import TextContent, TextResourceContents
 from processes import MODERN, Server, answer_of, parameters, serving
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.settings import Settings
+from agent_jobs.text import compact_json
 
 VERSIONS = ["2025-06-18", "2025-11-25", MODERN]
-#: How the SDK's client opens a connection of each era, and the version that it then speaks.
+#: The mode in which the SDK's client opens a connection of each era, and the version that it then speaks.
 ERAS = {"legacy": "2025-11-25", "auto": MODERN}
 TOOLS = ["agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"]
 
@@ -38,7 +37,7 @@ def test_each_version_of_the_protocol_drives_a_job_to_its_end(
         assert opened["instructions"]
         tools = server.request("tools/list")["tools"]
         assert [tool["name"] for tool in tools] == TOOLS
-        assert len(dumps(tools).encode()) <= 4000
+        assert len(compact_json(tools).encode()) <= 4000
         job_id = start(server, {"duration_s": 2, "text": "over stdio"})["job_id"]
         assert server.call("agent_poll", job_id=job_id)["output"] == "over stdio"
         assert server.call("agent_result", job_id=job_id, part="usage")["usage"]["output_tokens"] > 0
@@ -81,7 +80,10 @@ async def test_a_client_of_each_era_drives_every_tool_prompt_and_resource(
             assert f'preset="{prompt.name}"' in message.content.text and "TASK" in message.content.text
         templates = (await client.list_resource_templates()).resource_templates
         texts = [await text_of(client, template.uri_template.format(job_id=job_id)) for template in templates]
-        assert texts == [dumps({"job_id": job_id, "status": "completed", "output": "by a client"}), "by a client"]
+        assert texts == [
+            compact_json({"job_id": job_id, "status": "completed", "output": "by a client"}),
+            "by a client",
+        ]
 
 
 async def text_of(client: Client, uri: str) -> str:
@@ -178,7 +180,7 @@ async def test_a_server_killed_before_the_first_byte_of_the_post_costs_nothing(t
         assert upstream.emulator.counters()["creates"] == 1
 
 
-async def test_a_server_killed_before_the_id_came_leaves_a_job_that_says_so_and_can_be_adopted(
+async def test_a_server_killed_before_the_id_arrived_leaves_an_unconfirmed_job_that_can_be_adopted(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -232,7 +234,7 @@ def test_neither_key_nor_prompt_nor_output_is_logged(tmp_path: Path, upstream: R
     ],
     ids=["no key", "bad address", "bad number", "no folder"],
 )
-def test_whatever_is_set_wrong_the_server_stays_up_and_its_tools_say_what_to_set(
+def test_a_server_with_wrong_settings_stays_up_and_its_tools_say_what_to_set(
     tmp_path: Path, environment: dict[str, str], told: str
 ) -> None:
     base_url = environment.pop("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")

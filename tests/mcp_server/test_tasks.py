@@ -38,7 +38,7 @@ from agent_jobs.settings import Settings
 TASKS = "io.modelcontextprotocol/tasks"
 FOREVER: dict[str, Any] = {"duration_s": 0.1, "end": "never"}
 PREFIX = "io.modelcontextprotocol/"
-#: Of a request of 2026-07-28 that declares tasks.
+#: The `_meta` of a request of 2026-07-28 that declares tasks.
 DECLARED: dict[str, Any] = {
     "_meta": {f"{PREFIX}protocolVersion": MODERN, f"{PREFIX}clientCapabilities": {"extensions": {TASKS: {}}}}
 }
@@ -64,7 +64,7 @@ class TaskResult(Result):
 
 
 class TaskHost(ClientExtension):
-    """Declares tasks and keeps what it is given; a test asks for the rest."""
+    """Declares tasks and keeps the created ones; a test fetches their states."""
 
     identifier = TASKS
 
@@ -80,7 +80,7 @@ class TaskHost(ClientExtension):
 
 
 class Tasks:
-    """A host that waits for tasks, and beside it one on the same jobs that knows none."""
+    """A host that waits for tasks, beside a host without tasks on the same jobs."""
 
     def __init__(self, plain: Host, client: Client, extension: TaskHost) -> None:
         self.plain = plain
@@ -111,7 +111,7 @@ class Tasks:
         return await self.once(task_id, lambda task: task["status"] in statuses)
 
     async def once(self, task_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Return the task once this holds of it."""
+        """Return the task once this condition holds."""
         with anyio.fail_after(30):
             while not holds(task := await self.get(task_id)):  # noqa: ASYNC110  # a host gets no event either
                 await anyio.sleep(0.02)
@@ -146,7 +146,7 @@ async def waiting(settings: Settings, **client: Any) -> AsyncGenerator[Tasks]:
         yield Tasks(plain, mcp, extension)
 
 
-async def test_a_job_is_a_task_that_ends_with_what_a_poll_answers(settings: Settings) -> None:
+async def test_a_task_of_a_job_completes_with_the_answer_of_a_poll(settings: Settings) -> None:
     async with waiting(settings) as host:
         task = await host.create("agent_start", prompt=scripted("Why?", {"duration_s": 3, "searches": 2}))
         assert task.keys() >= REQUIRED
@@ -163,7 +163,7 @@ async def test_a_job_is_a_task_that_ends_with_what_a_poll_answers(settings: Sett
         assert (await host.get(task["taskId"]))["result"] == ended["result"]
 
 
-async def test_a_task_says_what_its_job_does(settings: Settings) -> None:
+async def test_a_task_shows_the_activity_of_its_job(settings: Settings) -> None:
     async with waiting(settings) as host:
         task_id = await host.start({"duration_s": 20, "searches": 12, "end": "never"})
         await host.once(task_id, lambda task: "search" in task["statusMessage"])
@@ -180,7 +180,7 @@ async def test_a_task_says_what_its_job_does(settings: Settings) -> None:
     ],
     ids=["completed", "incomplete", "failed", "cancelled elsewhere"],
 )
-async def test_how_a_job_ended_is_how_its_task_ended(
+async def test_a_task_has_the_outcome_of_its_job(
     settings: Settings, emulate: dict[str, Any], status: str, of_job: str | None
 ) -> None:
     async with waiting(settings) as host:
@@ -212,7 +212,7 @@ async def test_a_repeated_start_is_the_task_of_the_same_job_and_says_so(settings
         assert (await host.end(ids[0]))["duplicate"] is True
 
 
-async def test_a_call_that_does_not_wait_is_answered_as_ever(settings: Settings) -> None:
+async def test_a_call_that_does_not_wait_gets_the_plain_answer(settings: Settings) -> None:
     calls: list[tuple[str, dict[str, Any]]] = [
         ("agent_start", {"prompt": scripted("a", FOREVER), "wait_s": 0}),
         ("agent_start", {"prompt": scripted("b", FOREVER), "wait_s": "0"}),
@@ -276,7 +276,7 @@ async def test_an_unknown_task_is_refused(settings: Settings, method: str) -> No
             assert refused.value.error.code == INVALID_PARAMS
 
 
-async def test_parameters_that_are_none_are_refused(settings: Settings) -> None:
+async def test_invalid_parameters_are_refused(settings: Settings) -> None:
     none: list[tuple[str, dict[str, Any]]] = [
         ("tasks/get", {}),
         ("tasks/get", {"taskId": 5}),
@@ -335,7 +335,7 @@ async def test_a_batch_is_one_task(settings: Settings, batch: str | None) -> Non
         assert answer_of(await host.get(task["taskId"]))["done"] == answer["done"]
         assert await host.plain.call("agent_poll", wait_s=0) == {
             "running": 0,
-            "next": "all were told before: agent_list",
+            "next": "all results were reported before: agent_list",
         }
 
 
@@ -349,7 +349,7 @@ async def test_a_batch_of_one_brings_its_output(settings: Settings) -> None:
         assert done["output"]
 
 
-async def test_a_result_that_the_host_never_asks_for_is_told_by_the_next_poll(settings: Settings) -> None:
+async def test_a_result_that_the_host_never_fetches_is_reported_by_the_next_poll(settings: Settings) -> None:
     async with waiting(settings) as host:
         task_id, later = await host.start({"duration_s": 0.2}), await host.start({"duration_s": 3})
         await host.plain.call("agent_poll", job_ids=[later], wait_s=40)
@@ -373,7 +373,7 @@ async def test_cancelling_a_task_cancels_its_jobs(settings: Settings, upstream: 
         assert "done" not in await host.plain.call("agent_poll", wait_s=0)
 
 
-async def test_cancelling_a_task_that_ended_changes_nothing(settings: Settings) -> None:
+async def test_cancelling_a_finished_task_changes_nothing(settings: Settings) -> None:
     async with waiting(settings) as host:
         task_id = await host.start({"duration_s": 0.2})
         answer = await host.end(task_id)
@@ -406,7 +406,7 @@ async def test_the_user_is_asked_in_a_task_and_answers_by_update(
     assert said["approve"] is (action == "accept")
 
 
-async def test_an_answer_of_no_form_approves_nothing(settings: Settings) -> None:
+async def test_an_invalid_answer_approves_nothing(settings: Settings) -> None:
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -456,7 +456,7 @@ async def test_questions_may_be_answered_one_by_one(settings: Settings, count: i
         assert len(answer_of(state)["done"]) == count
 
 
-async def test_what_the_model_has_to_answer_completes_the_task(settings: Settings) -> None:
+async def test_a_question_for_the_model_completes_the_task(settings: Settings) -> None:
     async with waiting(settings, elicitation_callback=form) as host:
         start = script(function_calls=TWO)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -472,7 +472,7 @@ async def test_what_the_model_has_to_answer_completes_the_task(settings: Setting
         assert answer_of(ended)["status"] == "completed"
 
 
-async def test_a_batch_of_which_one_asks_the_model_wakes_it_while_the_others_run(settings: Settings) -> None:
+async def test_a_batch_wakes_the_model_for_a_question_while_other_jobs_run(settings: Settings) -> None:
     async with waiting(settings) as host:
         start = script(function_calls=[LOOKUP])
         await host.start(FOREVER, batch="both")
@@ -495,7 +495,7 @@ async def test_without_dialogs_the_model_learns_once_that_the_user_is_to_approve
         assert (await host.end(task_id))["status"] == "completed"
 
 
-async def test_where_the_model_may_approve_no_dialog_is_in_the_task(settings: Settings) -> None:
+async def test_a_task_has_no_dialog_if_the_model_may_approve(settings: Settings) -> None:
     async with waiting(replace(settings, approvals="model"), elicitation_callback=form) as host:
         start = script(mcp_approval=REMOTE)
         task_id = await host.start(start["emulate"], options=start["options"])
@@ -503,7 +503,7 @@ async def test_where_the_model_may_approve_no_dialog_is_in_the_task(settings: Se
         assert told["next"].endswith("approve=[...] or deny=[...]")
 
 
-def declared(server: Server, method: str, **params: Any) -> dict[str, Any]:
+def ask_with_tasks(server: Server, method: str, **params: Any) -> dict[str, Any]:
     """Ask as a host of 2026-07-28 that declares tasks."""
     return server.request(method, params | DECLARED)
 
@@ -511,18 +511,18 @@ def declared(server: Server, method: str, **params: Any) -> dict[str, Any]:
 def test_a_task_outlives_its_server(tmp_path: Path, upstream: RunningServer) -> None:
     prompt = scripted("outlive", {"duration_s": 2 * SPEED})
     with serving(tmp_path, upstream.base_url) as server:
-        assert TASKS in declared(server, "server/discover")["capabilities"]["extensions"]
-        task = declared(server, "tools/call", name="agent_start", arguments={"prompt": prompt})
+        assert TASKS in ask_with_tasks(server, "server/discover")["capabilities"]["extensions"]
+        task = ask_with_tasks(server, "tools/call", name="agent_start", arguments={"prompt": prompt})
         assert (task["resultType"], task["status"], task["ttlMs"]) == ("task", "working", None)
         server.process.kill()
         server.process.wait()
     with serving(tmp_path, upstream.base_url) as server:
-        again = declared(server, "tasks/get", taskId=task["taskId"])
+        again = ask_with_tasks(server, "tasks/get", taskId=task["taskId"])
         assert again["taskId"] == task["taskId"]
         assert again["createdAt"] == task["createdAt"]
-        # Several jobs have no common id, so that this poll waits as ever.
-        declared(server, "tools/call", name="agent_poll", arguments={"job_ids": [task["taskId"]]})
-        again = declared(server, "tasks/get", taskId=task["taskId"])
+        # Several jobs have no common id, so this poll waits on the server.
+        ask_with_tasks(server, "tools/call", name="agent_poll", arguments={"job_ids": [task["taskId"]]})
+        again = ask_with_tasks(server, "tasks/get", taskId=task["taskId"])
         assert json.loads(again["result"]["content"][0]["text"])["status"] == "completed"
     assert upstream.emulator.counters()["creates"] == 1
 
@@ -535,8 +535,8 @@ def test_a_user_can_switch_tasks_off(tmp_path: Path, upstream: RunningServer, wh
         ([], {"AGENT_JOBS_TASKS": "never"}) if where == "environment" else (["--env-file", str(path)], {})
     )
     with serving(tmp_path, upstream.base_url, *arguments, **environment) as server:
-        assert "extensions" not in declared(server, "server/discover")["capabilities"]
+        assert "extensions" not in ask_with_tasks(server, "server/discover")["capabilities"]
         arguments = {"prompt": scripted("short", {"duration_s": 0.2})}
-        answer = declared(server, "tools/call", name="agent_start", arguments=arguments)
+        answer = ask_with_tasks(server, "tools/call", name="agent_start", arguments=arguments)
         assert answer["resultType"] == "complete"
         assert json.loads(answer["content"][0]["text"])["job_id"]

@@ -9,32 +9,15 @@ import anyio
 import httpx2
 import pytest
 from hosts import SPEED, eventually, hosting, scripted
+from upstream_log import creates, ended, runs, size
 
-from agent_jobs.emulator import running
-from agent_jobs.emulator.server import RunningServer
-from agent_jobs.engine.engine import GATHERED_MAX
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.errors import RequestError
-from agent_jobs.mcp_server import server
-from agent_jobs.rendering.answers import dumps
+from agent_jobs.jobs.queries import GATHERED_MAX
+from agent_jobs.mcp_server import tools
 from agent_jobs.settings import Settings
-from agent_jobs.store.base import open_store
-
-
-def size(answer: dict[str, Any]) -> int:
-    return len(dumps(answer).encode())
-
-
-def runs(upstream: RunningServer) -> list[dict[str, Any]]:
-    """The responses that upstream really made, from its own log."""
-    return [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
-
-
-def ended(upstream: RunningServer) -> list[str]:
-    return [run["status"] for run in runs(upstream)]
-
-
-def creates(upstream: RunningServer) -> int:
-    return upstream.emulator.counters()["creates"]
+from agent_jobs.store import open_store
+from agent_jobs.text import compact_json
 
 
 async def test_a_start_answers_with_an_id_and_polls_bring_the_whole_output(
@@ -58,7 +41,7 @@ async def test_a_quick_job_is_answered_by_its_start(settings: Settings) -> None:
     assert answer["output"] == "42"
 
 
-async def test_a_wait_that_runs_out_is_no_error_and_ends_nothing(settings: Settings) -> None:
+async def test_a_wait_that_runs_out_is_no_error_and_stops_nothing(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 60})
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=3)
@@ -67,9 +50,7 @@ async def test_a_wait_that_runs_out_is_no_error_and_ends_nothing(settings: Setti
         await host.call("agent_cancel", job_id=started["job_id"])
 
 
-async def test_a_cancel_reaches_upstream_and_says_what_upstream_said(
-    settings: Settings, upstream: RunningServer
-) -> None:
+async def test_a_cancel_reaches_upstream_and_returns_its_answer(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"end": "never"})
         answer = await host.call("agent_cancel", job_id=started["job_id"])
@@ -80,7 +61,7 @@ async def test_a_cancel_reaches_upstream_and_says_what_upstream_said(
 
 
 @pytest.mark.parametrize("cancel_status", [200, 400, 409])
-async def test_a_cancel_that_comes_too_late_shows_the_result_whatever_upstream_answers_to_it(
+async def test_a_late_cancel_shows_the_result_for_every_answer_of_upstream(
     settings: Settings, upstream: RunningServer, cancel_status: int
 ) -> None:
     script = {"duration_s": 0.1, "text": "done before", "faults": [{"cancel_status": cancel_status}]}
@@ -134,7 +115,7 @@ async def test_the_pages_of_a_long_output_put_together_are_the_output(
         while "next" in answer:
             tool, job, offset = answer["next"].split()
             answer = await host.call(tool, job_id=job.partition("=")[2], offset=int(offset.partition("=")[2]))
-            assert len(dumps(answer["output"]).encode()) <= 24 * 1024
+            assert len(compact_json(answer["output"]).encode()) <= 24 * 1024
             pages.append(answer["output"])
     assert len("".join(pages)) == length
 
@@ -158,7 +139,7 @@ async def test_every_answer_and_the_tool_list_keep_their_sizes(settings: Setting
         tools = {tool.name: tool for tool in (await host.client.list_tools()).tools}
         listed = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools.values()]
         assert set(tools) == {"agent_start", "agent_poll", "agent_result", "agent_list", "agent_reply", "agent_cancel"}
-        assert len(dumps(listed).encode()) <= 4000
+        assert len(compact_json(listed).encode()) <= 4000
         assert host.client.instructions is not None
         assert len(host.client.instructions) <= 800
         started = await host.start(emulate={"end": "never", "searches": 12}, options={"instructions": "x" * 1000})
@@ -174,14 +155,14 @@ async def test_the_tool_list_holds_no_noise(settings: Settings) -> None:
     assert not any(noise in listed for noise in ('"title"', "anyOf", "outputSchema", '"null"'))
 
 
-async def test_a_poll_that_comes_too_early_is_held_until_it_is_worthwhile(settings: Settings) -> None:
+async def test_a_poll_that_comes_too_early_waits_for_its_hint(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"duration_s": 0.5, "text": "quick"})
         answer = await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
     assert answer["status"] == "completed", "held for up to next_poll_ms, which is longer than this job"
 
 
-async def test_after_every_six_barren_waits_the_model_is_told_that_it_may_leave(settings: Settings) -> None:
+async def test_six_empty_waits_in_a_row_advise_the_model_to_leave(settings: Settings) -> None:
     async with hosting(settings) as host:
         started = await host.start(emulate={"end": "never"})
         answers = [await host.call("agent_poll", job_id=started["job_id"], wait_s=1) for _ in range(12)]
@@ -191,10 +172,10 @@ async def test_after_every_six_barren_waits_the_model_is_told_that_it_may_leave(
         await host.call("agent_cancel", job_id=started["job_id"])
 
 
-async def test_a_host_that_gave_a_token_hears_that_the_wait_is_alive(
+async def test_a_host_with_a_progress_token_gets_progress_while_it_waits(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROGRESS_S", 0.02)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0.02)
     heard: list[float] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
@@ -208,7 +189,7 @@ async def test_a_host_that_gave_a_token_hears_that_the_wait_is_alive(
     assert len(heard) >= 2
 
 
-# What upstream may answer to the POST.
+# Answers of upstream to the POST.
 
 
 @pytest.mark.parametrize(
@@ -219,7 +200,7 @@ async def test_a_host_that_gave_a_token_hears_that_the_wait_is_alive(
     ],
     ids=["rate limit", "overloaded"],
 )
-async def test_what_upstream_did_not_accept_is_sent_again(
+async def test_a_request_that_upstream_did_not_accept_is_sent_again(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any]
 ) -> None:
     upstream.queue_fault(on="create", **fault)
@@ -246,7 +227,7 @@ async def test_what_upstream_did_not_accept_is_sent_again(
     ],
     ids=["500", "500, try again", "502 HTML", "503 HTML", "reset", "reset after headers", "HTML", "no response object"],
 )
-async def test_a_start_that_nobody_can_confirm_is_not_sent_again_and_its_result_can_be_adopted(
+async def test_an_unconfirmed_start_is_not_sent_again_and_its_result_can_be_adopted(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any]
 ) -> None:
     upstream.queue_fault(on="create", **fault)
@@ -280,7 +261,7 @@ async def test_a_start_that_nobody_can_confirm_is_not_sent_again_and_its_result_
     ],
     ids=lambda fault: " ".join(fault),
 )
-async def test_whatever_form_the_answer_takes_the_job_completes(
+async def test_a_job_completes_with_every_form_of_the_answer(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any]
 ) -> None:
     async with hosting(settings) as host:
@@ -290,7 +271,7 @@ async def test_whatever_form_the_answer_takes_the_job_completes(
     assert creates(upstream) == 1
 
 
-# What upstream may answer to a look.
+# Answers of upstream to a retrieval.
 
 
 @pytest.mark.parametrize(
@@ -306,7 +287,7 @@ async def test_whatever_form_the_answer_takes_the_job_completes(
     ],
     ids=["503", "500", "429", "401", "reset", "404", "HTML"],
 )
-async def test_no_failing_look_loses_a_result(
+async def test_a_failed_retrieval_loses_no_result(
     settings: Settings, upstream: RunningServer, fault: dict[str, Any]
 ) -> None:
     upstream.queue_fault(**fault)
@@ -328,7 +309,7 @@ async def test_a_gateway_that_answers_oddly_loses_no_result(settings: Settings, 
     assert answer["output"] == "the real one"
 
 
-async def test_a_response_that_upstream_forgot_expires(settings: Settings, upstream: RunningServer) -> None:
+async def test_a_response_that_upstream_deleted_expires(settings: Settings, upstream: RunningServer) -> None:
     upstream.queue_fault(on="retrieve", status=404, times=-1)
     async with hosting(replace(settings, follow=0), speed=50) as host:
         answer = await host.end((await host.start(emulate={"duration_s": 2}))["job_id"])
@@ -379,7 +360,7 @@ async def test_a_cancel_that_cannot_be_delivered_is_delivered_later(
     assert answer["status"] == "cancelled"
 
 
-# Hosts that go away, and processes that follow one another.
+# Hosts that disconnect, and processes that take over.
 
 
 async def test_a_start_cancelled_by_the_host_in_mid_post_keeps_its_response(
@@ -442,7 +423,7 @@ async def test_a_job_that_is_adopted_while_its_start_still_listens_keeps_its_res
         await host.call("agent_cancel", job_id=job.id)
 
 
-async def test_what_runs_behind_a_thousand_newer_ends_of_its_batch_is_polled_and_cancelled(
+async def test_a_running_job_behind_a_thousand_finished_ones_is_polled_and_cancelled(
     settings: Settings, upstream: RunningServer
 ) -> None:
     assert settings.data_dir is not None
@@ -478,7 +459,7 @@ async def test_the_response_of_another_job_is_not_adopted(settings: Settings, up
         assert (await host.end(lost["job_id"]))["status"] == "completed"
 
 
-async def test_what_is_sent_is_what_was_asked_for(settings: Settings, upstream: RunningServer) -> None:
+async def test_the_sent_request_is_the_one_of_the_caller(settings: Settings, upstream: RunningServer) -> None:
     async with hosting(settings) as host:
         started = await host.start(
             "say it",

@@ -1,4 +1,4 @@
-"""How long calls wait: by the client's name, by what its cancellations teach, and what a host hears meanwhile."""
+"""Calls wait as long as the client's name and its cancellations allow, and report progress meanwhile."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,21 +14,21 @@ from mcp.shared.memory import create_client_server_memory_streams
 from mcp.shared.message import SessionMessage
 from mcp_types import Implementation, JSONRPCNotification, JSONRPCRequest
 from processes import MODERN
-from test_tools import creates, size
+from upstream_log import creates, size
 
 from agent_jobs.app import open_app
-from agent_jobs.clock import Clock, fast_clock, unset
+from agent_jobs.clock import Clock, fast_clock, steady_wall_clock
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.mcp_server import server
-from agent_jobs.mcp_server.pacing import BACKGROUND_NOTE, Waits, wait_cap_s
+from agent_jobs.mcp_server import tools
 from agent_jobs.mcp_server.server import build_server
+from agent_jobs.mcp_server.wait_limits import BACKGROUND_NOTE, WaitLimits, wait_cap_s
 from agent_jobs.settings import Settings
 
 ENDLESS = {"end": "never"}
-#: Of this clock in a real second: what happens between a host's limit and the end of its call counts as waited.
+#: Seconds of this clock in a real one. Time between a host's limit and the end of its call counts as waited.
 PASSING = 5.0
 INF = float("inf")
-#: How a client in this process is connected: by messages in both eras, or by plain calls.
+#: Connections of a client in this process: by messages in both eras, or by plain calls.
 WIRES = ["legacy", MODERN, "direct"]
 
 
@@ -64,13 +64,13 @@ WIRES = ["legacy", MODERN, "direct"]
 )
 def test_client_waits_as_long_as_its_host_was_seen_to_allow(client: str, cap_s: float) -> None:
     assert wait_cap_s(client) == cap_s
-    assert Waits(None).limit_s(client) == cap_s
-    assert Waits(50).limit_s(client) == 50
+    assert WaitLimits(None).limit_s(client) == cap_s
+    assert WaitLimits(50).limit_s(client) == 50
 
 
 @dataclass(frozen=True, slots=True)
 class Cutting(Clock):
-    """A clock for a host that cuts calls: a wait within its limit takes a second, a longer one lasts until the cut."""
+    """Clock of a host that cuts calls. A wait within its limit takes a second, a longer one lasts until the cut."""
 
     cut_s: float = INF
     asked_s: list[float] = field(default_factory=list[float])
@@ -79,7 +79,7 @@ class Cutting(Clock):
     @classmethod
     def at(cls, cut_s: float) -> "Cutting":
         passed_s: list[float] = []
-        wall = unset(PASSING)
+        wall = steady_wall_clock(PASSING)
         return cls(PASSING, lambda: wall() + sum(passed_s), cut_s, [], passed_s)
 
     def limit(self, seconds: float) -> anyio.CancelScope:
@@ -93,7 +93,7 @@ class Cutting(Clock):
 async def connected(
     settings: Settings, clock: Clock, wire: str = "direct", client: str = "someone"
 ) -> AsyncGenerator[Host]:
-    """A host that is connected in this way; waits are those of polling, since a stream has limits of its own."""
+    """A host with this connection. Jobs are polled, because a stream has limits of its own."""
     async with open_app(replace(settings, follow=0), clock) as app:
         mcp = build_server(app.engine, max_wait_s=settings.max_wait_s)
         transport = mcp if wire == "direct" else InMemoryTransport(mcp)
@@ -103,7 +103,7 @@ async def connected(
 
 
 async def cut(host: Host, clock: Cutting, tool: str, **arguments: Any) -> dict[str, Any] | None:
-    """Return what a call is answered; None if it was to wait for longer than the host does, which cancelled it."""
+    """Return the answer to a call; None if the host cancelled it because it waited too long."""
     clock.asked_s.clear()
     began, answers = clock.now(), list[dict[str, Any]]()
     async with anyio.create_task_group() as tasks:
@@ -148,7 +148,7 @@ async def test_a_host_that_cuts_calls_loses_one_poll_at_most_and_reads_the_resul
     ],
     ids=[*WIRES, "long poll", "start", "starts"],
 )
-async def test_a_cut_call_teaches_all_later_ones(
+async def test_a_cut_call_shortens_all_later_ones(
     settings: Settings, wire: str, tool: str, arguments: dict[str, Any]
 ) -> None:
     clock = Cutting.at(20)
@@ -167,8 +167,8 @@ async def test_a_cut_call_teaches_all_later_ones(
         await host.call("agent_cancel", job_ids=[row["job_id"] for row in open_jobs["jobs"]])
 
 
-async def test_what_was_set_and_what_is_known_of_a_host_give_way_to_what_it_does(settings: Settings) -> None:
-    waits = Waits(300)
+async def test_a_learned_limit_overrides_the_setting_and_the_table(settings: Settings) -> None:
+    waits = WaitLimits(300)
     waits.learn_limit("codex-mcp-client", 60)
     assert waits.limit_s("codex-mcp-client") == 48
     assert waits.limit_s("another") == 300
@@ -185,7 +185,7 @@ async def test_what_was_set_and_what_is_known_of_a_host_give_way_to_what_it_does
 
 
 @pytest.mark.parametrize("end", ["the host leaves", "the process ends"])
-async def test_a_connection_that_ends_in_mid_poll_teaches_nothing(settings: Settings, end: str) -> None:
+async def test_a_connection_that_closes_during_a_poll_sets_no_limit(settings: Settings, end: str) -> None:
     clock = Cutting.at(20)
     client = Implementation(name="someone", version="1")
     start: dict[str, Any] = {"prompt": scripted("long work", ENDLESS), "wait_s": 0}
@@ -251,10 +251,10 @@ async def test_a_start_answers_before_any_host_that_was_seen_cuts_it(
         (MODERN, "agent_start", 2),
     ],
 )
-async def test_progress_says_what_the_jobs_do(
+async def test_progress_shows_the_activity_of_the_jobs(
     settings: Settings, wire: str, tool: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PROGRESS_S", 0.05)
+    monkeypatch.setattr(tools, "PROGRESS_S", 0.05)
     expected = "searches" if count == 1 else "2 in_progress"
     said: list[str] = []
     heard = anyio.Event()
@@ -281,7 +281,7 @@ async def test_progress_says_what_the_jobs_do(
 
 
 @pytest.mark.parametrize(("wait_s", "noted"), [(None, True), (120, False)])
-async def test_claude_code_is_told_that_a_long_poll_goes_on_in_the_background(
+async def test_claude_code_learns_that_a_long_poll_may_go_to_the_background(
     settings: Settings, wait_s: float | None, noted: bool
 ) -> None:
     async with connected(replace(settings, max_wait_s=wait_s), Cutting.at(2000), client="claude-code") as host:
@@ -302,7 +302,7 @@ async def test_claude_code_is_told_that_a_long_poll_goes_on_in_the_background(
     )
 
 
-async def test_other_hosts_are_not_told_of_a_background(settings: Settings) -> None:
+async def test_other_hosts_get_no_note_about_a_background(settings: Settings) -> None:
     async with hosting(settings, client_info=Implementation(name="codex-mcp-client", version="1")) as host:
         started = await host.start(emulate=ENDLESS)
         assert started["next"] == f"agent_poll job_id={started['job_id']}"

@@ -1,4 +1,4 @@
-"""What is released: the wheel, the bundle, the image, and that all of them speak of the same version."""
+"""The released wheel, bundle and image are complete and have the same version."""
 
 import json
 import re
@@ -26,14 +26,14 @@ SETTINGS = set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), r
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built by the build backend itself: no network, no environment of its own."""
+    """Build the wheel with the build backend, without network and without an environment of its own."""
     folder = tmp_path_factory.mktemp("dist")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         return zipfile.ZipFile(folder / build_wheel(str(folder)))
 
 
-def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel: zipfile.ZipFile):
+def test_wheel_has_only_the_package_and_its_data(wheel: zipfile.ZipFile):
     house = ROOT / "src"
     kept = {
         str(path.relative_to(house))
@@ -41,11 +41,11 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel: zipfi
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == kept
-    assert {"agent_jobs/py.typed", "agent_jobs/store/migrations/0001_job.sql"} <= kept
+    assert {"agent_jobs/py.typed", "agent_jobs/store/schema.sql"} <= kept
     assert {f"agent_jobs/data/{name}.toml" for name in ("models", "presets", "prices")} <= kept
 
 
-def test_the_wheel_s_metadata_is_what_the_index_and_the_registry_ask_for(wheel: zipfile.ZipFile):
+def test_wheel_metadata_meets_pypi_and_the_registry(wheel: zipfile.ZipFile):
     info = f"agent_jobs-{__version__}.dist-info"
     metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
     assert (metadata["Name"], metadata["Version"]) == ("agent-jobs", __version__)
@@ -57,7 +57,7 @@ def test_the_wheel_s_metadata_is_what_the_index_and_the_registry_ask_for(wheel: 
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 
-def test_the_sdist_holds_what_its_tests_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_sdist_has_everything_that_its_tests_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
     name = build_sdist(str(tmp_path))
     listed = subprocess.run(["tar", "tzf", tmp_path / name], capture_output=True, text=True, check=True).stdout.split()
@@ -146,10 +146,10 @@ def test_the_registry_s_entry_keeps_to_its_schema():
     assert secret == ["OPENAI_API_KEY"]
 
 
-def test_the_bundle_asks_for_the_key_and_hands_every_field_on():
+def test_bundle_asks_for_the_key_and_passes_on_every_field():
     server, fields = MANIFEST["server"], MANIFEST["user_config"]
     assert (MANIFEST["manifest_version"], server["type"]) == ("0.4", "uv")
-    # Claude Desktop on Windows takes type uv as uv.exe: what follows has to be its arguments, not uvx's.
+    # Claude Desktop on Windows starts uv.exe for type uv, so the arguments must be those of uv, not of uvx.
     assert server["mcp_config"]["args"][:2] == ["tool", "run"]
     assert (ROOT / "packaging/mcpb" / server["entry_point"]).is_file()
     env = server["mcp_config"]["env"]
@@ -157,24 +157,24 @@ def test_the_bundle_asks_for_the_key_and_hands_every_field_on():
     assert sorted(env.values()) == sorted(f"${{user_config.{name}}}" for name in fields)
     assert env["OPENAI_API_KEY"] == "${user_config.openai_api_key}"
     assert fields["openai_api_key"]["sensitive"] is True
-    # An optional field without a default comes as its placeholder when it is left empty.
+    # If an optional field without a default is left empty, its value is the placeholder.
     assert all("default" in field for name, field in fields.items() if name != "openai_api_key")
 
 
-def statements() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions, lines joined."""
+def read_dockerfile() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions, with lines joined."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M))
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())]
 
 
-def test_the_image_is_slim_and_runs_the_server_as_nobody_in_particular():
-    said = statements()
+def test_image_is_slim_and_runs_the_server_as_an_unprivileged_user():
+    said = read_dockerfile()
     last = said[len(said) - [word for word, _ in said][::-1].index("FROM") - 1 :]
     stage = dict(last)
     known = {"FROM", "COPY", "RUN", "LABEL", "ENV", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT"}
     assert {word for word, _ in said} <= known
     assert all(re.fullmatch(r"python:3\.\d+-slim( AS build)?", rest) for word, rest in said if word == "FROM")
-    assert re.fullmatch(r"[1-9]\d*", stage["USER"]), "a number: what runs it can see that it is not root"
+    assert re.fullmatch(r"[1-9]\d*", stage["USER"]), "a number shows a container runtime that the user is not root"
     assert json.loads(stage["ENTRYPOINT"]) == [PROJECT["name"]]
     assert f"AGENT_JOBS_DATA_DIR={stage['VOLUME']}" in stage["ENV"].split()
     assert stage["VOLUME"] in json.loads(stage["HEALTHCHECK"].partition("CMD ")[2])
@@ -185,9 +185,9 @@ def test_the_image_is_slim_and_runs_the_server_as_nobody_in_particular():
     assert not any(word in ("ENV", "COPY") and re.search("KEY|SECRET|TOKEN|\\.env", rest) for word, rest in said)
 
 
-def test_what_the_image_copies_is_there_and_not_ignored():
+def test_files_that_the_image_copies_exist_and_are_not_ignored():
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = [rest.split()[:-1] for word, rest in statements() if word == "COPY" and not rest.startswith("--from")]
+    copied = [rest.split()[:-1] for word, rest in read_dockerfile() if word == "COPY" and not rest.startswith("--from")]
     assert {name for names in copied for name in names} == allowed
     assert all((ROOT / name).exists() for name in allowed)
 

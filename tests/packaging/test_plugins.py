@@ -1,4 +1,4 @@
-"""The plugins of Claude Code and Codex have the form that these hosts document, and start what `--uvx` writes."""
+"""The plugins of Claude Code and Codex have the documented form, and start the command that `--uvx` writes."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_the_manifest_has_the_fields_that_its_host_documents(host: str):
     assert found["version"] == __version__
     assert {name for name, value in found.items() if not isinstance(value, FIELDS[name])} == set()
     assert interface.keys() <= INTERFACE
-    assert bool(interface) == (host == "codex"), "Claude Code knows no such field"
+    assert bool(interface) == (host == "codex"), "Claude Code has no such field"
 
 
 @pytest.mark.parametrize("host", PLUGINS)

@@ -18,7 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 from peer.environment import Peer, upstream
 
 SEED = 20261121

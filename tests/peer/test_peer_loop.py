@@ -12,7 +12,7 @@ from hosts import read
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
-from agent_jobs.emulator import running
+from agent_jobs.emulator.server import running
 from chaos.calls import UPSTREAMS, runs
 from peer.environment import upstream as peer
 from peer.servers import git, git_server, time_server

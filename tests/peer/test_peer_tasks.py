@@ -29,8 +29,9 @@ from mcp_types import CallToolResult, ToolAnnotations
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.mcp_server.tasks import TasksExtension
-from agent_jobs.mcp_server.tool_adapter import Answer, JobTool
-from agent_jobs.request.body import StartRequest
+from agent_jobs.mcp_server.tool_adapter import JobTool
+from agent_jobs.rendering.answers import Answer
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.settings import Settings
 from peer.environment import HERE
 
@@ -128,7 +129,7 @@ async def over_http(settings: Settings) -> AsyncGenerator[str]:
         assert isinstance(tasks, TasksExtension)
         tools = Fixtures(host, tasks)
         for tool in (tools.greet, tools.slow_compute, tools.failing_job, tools.confirm_delete, tools.multi_input):
-            made = JobTool.of(tool, ToolAnnotations())
+            made = JobTool.from_method(tool, ToolAnnotations())
             server._tool_manager._tools[made.name] = made  # pyright: ignore[reportPrivateUsage]
         http = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), port=0, log_config=None))
         async with anyio.create_task_group() as group:

@@ -1,4 +1,4 @@
-"""The toolbox with tool servers that nobody here wrote, in an environment of their own."""
+"""The toolbox with tool servers of other projects, in an environment of their own."""
 
 import json
 from collections.abc import AsyncIterator
@@ -7,7 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agent_jobs.toolbox.toolbox import Policy, Toolbox, load_toolbox
+from agent_jobs.toolbox.config import load_toolbox
+from agent_jobs.toolbox.toolbox import Policy, Toolbox
 from peer.servers import git_server, time_server
 
 

@@ -15,9 +15,12 @@ from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import BudgetError, StoreError
-from agent_jobs.jobs.job import TERMINAL, TRANSITIONS, Call, Failure, Job, Output, Status, Turn, Usage
-from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.store.base import Budget, Event, Store, open_store
+from agent_jobs.jobs.job import Job, Output, Turn
+from agent_jobs.jobs.queries import Event, JobFilter
+from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Budget, Store
 
 NOW = 1_800_000_000.0
 HERE, ELSEWHERE = "https://here/v1", "https://elsewhere/v1"
@@ -60,7 +63,7 @@ import sys
 from pathlib import Path
 import anyio
 from agent_jobs.jobs.job import *
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 def a_job(job_id):
     turn = Turn(number=1, request={{}}, request_id="r", base_url={base_url!r})
@@ -338,12 +341,12 @@ async def test_what_a_look_changed_is_written(store: Store, other: Store):
         turn=replace(
             job.turn,
             sequence_number=8,
-            looks=5,
-            looked_at=NOW + 5,
-            missing=2,
-            missing_since=NOW + 1,
-            hollow=1,
-            detached=2,
+            polls=5,
+            polled_at=NOW + 5,
+            not_found_count=2,
+            not_found_since=NOW + 1,
+            empty_completions=1,
+            stream_failures=2,
             partial="so far",
         ),
     )
@@ -518,7 +521,7 @@ def asking(*calls: str) -> Output:
 async def acting(store: Store, *calls: str) -> Job:
     """A job of this store whose turn asked for calls."""
     job = await standing(store, IN_PROGRESS)
-    return there(await store.save(replace(job, turn=replace(job.turn, acting=True), output=asking(*calls))))
+    return there(await store.save(replace(job, turn=replace(job.turn, has_open_calls=True), output=asking(*calls))))
 
 
 async def waiting(store: Store, *calls: str) -> Job:
@@ -609,7 +612,7 @@ async def test_the_next_turn_is_begun_once_and_sums_up_those_before(store: Store
     assert not await store.begin_next_turn(going_on)
     seen = await row(other)
     assert (seen.turn.number, seen.turn.request, seen.turn.request_id) == (2, {"input": "outputs"}, "r-2")
-    assert (seen.turn.rebuilt, seen.turn.acting, seen.turn.response_id, seen.has_unsent_turn) == (
+    assert (seen.turn.rebuilt, seen.turn.has_open_calls, seen.turn.response_id, seen.has_unsent_turn) == (
         True,
         False,
         None,
@@ -760,7 +763,7 @@ async def test_a_cancel_that_needs_no_look_is_news(store: Store, other: Store):
 
 async def test_an_end_is_no_news_once_it_is_old_or_while_something_is_to_be_done_after_it(store: Store):
     running = await standing(store, IN_PROGRESS)
-    await store.save(replace(at(running, COMPLETED), unsettled=True))
+    await store.save(replace(at(running, COMPLETED), needs_finalizing=True))
     assert await news(store) is None
     assert await news(store, since=NOW, settled_before=NOW + 1) is None
     assert await news(store, settled_before=NOW + 1) == "job_1"
@@ -769,7 +772,7 @@ async def test_an_end_is_no_news_once_it_is_old_or_while_something_is_to_be_done
 async def test_what_is_settled_is_news_at_once_and_the_older_comes_first(store: Store):
     for job_id, finished_at in (("job_1", NOW), ("job_2", NOW - 5)):
         job = await standing(store, IN_PROGRESS, job_id=job_id)
-        await store.save(replace(at(job, COMPLETED), finished_at=finished_at, unsettled=True))
+        await store.save(replace(at(job, COMPLETED), finished_at=finished_at, needs_finalizing=True))
         await store.mark_finalized(job_id)
     assert [await news(store), await news(store), await news(store)] == ["job_2", "job_1", None]
 
@@ -849,7 +852,7 @@ async def test_a_watcher_pulls_the_next_look_nearer(
     store: Store, other: Store, looked_s: float, not_before_s: float, at_s: float, due_s: float
 ):
     job = await standing(store, IN_PROGRESS)
-    await store.save(replace(job, turn=replace(job.turn, looked_at=NOW + looked_s)))
+    await store.save(replace(job, turn=replace(job.turn, polled_at=NOW + looked_s)))
     await store.schedule("job_1", NOW, 30, not_before_s)
     await other.mark_watched("job_1", NOW + at_s, NOW + at_s + 60)
     assert await store.next_due_at(HERE) == NOW + due_s
@@ -879,7 +882,7 @@ async def test_a_due_job_is_claimed_once_until_it_is_scheduled_again(store: Stor
 
 async def test_an_end_is_settled_once_although_the_step_that_ended_the_job_is_scheduled_late(store: Store):
     running = await standing(store, IN_PROGRESS)
-    await store.save(replace(at(running, COMPLETED), unsettled=True))
+    await store.save(replace(at(running, COMPLETED), needs_finalizing=True))
     assert await store.find_due(NOW + 1, HERE) == ["job_1"]
     await store.schedule("job_1", NOW + 1, 0)  # by the step that ended it, while another settles it
     assert await store.find_due(NOW + 1, HERE) == []
@@ -1262,3 +1265,68 @@ async def test_what_an_endpoint_refuses_is_kept_apart_from_others_and_from_how_t
     assert await store.refused_parameters(HERE, NOW - 90) == {"include", "store"}
     assert await store.refused_parameters("http://elsewhere/v1", NOW - 90) == set()
     assert await store.learned_mode(HERE, "gpt", NOW - 1) == "foreground"
+
+
+# The one writer of a job's status.
+
+
+async def test_a_transition_writes_what_its_change_returns_and_returns_the_stored_job(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+    changed = there(await other.transition("job_1", lambda stored: replace(stored, activity="new", result_path="/r")))
+    assert (changed.activity, changed.result_path) == ("new", "/r")
+    assert changed.revision > job.revision
+    assert await row(store) == changed
+
+
+async def test_a_transition_of_a_claim_alone_is_no_change_that_a_reader_sees(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    changed = there(await store.transition("job_1", lambda stored: replace(stored, due_at=NOW + 5)))
+    assert (changed.due_at, changed.revision) == (NOW + 5, job.revision)
+    assert await store.next_due_at(HERE) == NOW + 5
+
+
+@pytest.mark.parametrize("before", Status)
+async def test_a_transition_obeys_the_table_of_statuses(store: Store, before: Status):
+    for after in Status:
+        job = await standing(store, before, job_id=f"job_{after}")
+        changed = await store.transition(job.id, lambda stored, after=after: replace(stored, status=after))
+        is_allowed = after is before or after in TRANSITIONS.get(before, ())
+        assert (changed is not None) is is_allowed, after
+        assert (await row(store, job.id)).status is (after if is_allowed else before)
+
+
+async def test_a_transition_that_is_refused_fails_or_changes_nothing_leaves_no_trace(store: Store, other: Store):
+    job = await standing(store, IN_PROGRESS)
+
+    def fail(_: Job) -> Job:
+        raise ZeroDivisionError
+
+    assert await store.transition("job_1", lambda _: None) is None
+    assert await store.transition("job_1", lambda stored: stored) == job
+    assert await store.transition("job_nobody", lambda stored: stored) is None
+    assert await other.transition("job_1", lambda stored: replace(stored, activity="x"), is_claimed=True) is None
+    with pytest.raises(ZeroDivisionError):
+        await store.transition("job_1", fail)
+    assert await row(store) == job
+    assert await store.transition("job_1", lambda stored: replace(stored, activity="x"), is_claimed=True)
+
+
+async def test_transitions_of_several_processes_at_once_lose_no_change(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+
+    async def count(process: Store) -> None:
+        for _ in range(20):
+            await process.transition("job_1", lambda stored: replace(stored, activity=stored.activity + "x"))
+
+    async with anyio.create_task_group() as tasks:
+        for process in (store, other, store):
+            tasks.start_soon(count, process)
+    assert (await row(store)).activity == "x" * 60
+
+
+async def test_what_an_earlier_turn_observed_late_is_not_written_into_the_next_one(store: Store):
+    job = await acting(store, "a")
+    assert await store.begin_next_turn(job.with_next_turn({"input": "outputs"}, "r-2"))
+    before = await row(store)
+    assert await store.save(replace(job, usage=Usage(input_tokens=9), activity="late")) is None
+    assert await row(store) == before

@@ -1,7 +1,7 @@
 """What is asked of a store often, SQLite answers without reading all jobs: held by its plans, not by a clock."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from agent_jobs.jobs.job import TRANSITIONS, Job, Status, Turn
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.store.base import Budget, Store, open_store
-from agent_jobs.store.database import Database, Statement
+from agent_jobs.jobs.status import TRANSITIONS, Status
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.database import Database, Transaction
 
 HERE = "http://here/v1"
 #: Short by itself.
@@ -37,23 +39,24 @@ def listed(**asked: Any) -> Callable[[Store], Awaitable[object]]:
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]]:
     """Have noted what is asked of the database from now on, whichever way."""
     asked: list[tuple[str, Mapping[str, Any]]] = []
-    execute, read, change = Database.execute, Database.read, Database.change
+    execute, execute_each, read = Transaction.execute, Transaction.execute_each, Database.read
 
-    async def executed(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
+    def executed(self: Transaction, sql: str, **values: Any) -> list[sqlite3.Row]:
         asked.append((sql, values))
-        return await execute(self, sql, **values)
+        return execute(self, sql, **values)
+
+    def executed_each(self: Transaction, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        given = list(rows)
+        asked.extend((sql, row) for row in given)
+        execute_each(self, sql, given)
 
     async def was_read(self: Database, sql: str, **values: Any) -> list[sqlite3.Row]:
         asked.append((sql, values))
         return await read(self, sql, **values)
 
-    async def changed(self: Database, job_id: str, *statements: Statement, spending: bool = False) -> bool:
-        asked.extend((each.sql, each.values) for each in statements)
-        return await change(self, job_id, *statements, spending=spending)
-
-    monkeypatch.setattr(Database, "execute", executed)
+    monkeypatch.setattr(Transaction, "execute", executed)
+    monkeypatch.setattr(Transaction, "execute_each", executed_each)
     monkeypatch.setattr(Database, "read", was_read)
-    monkeypatch.setattr(Database, "change", changed)
     return asked
 
 

@@ -5,7 +5,6 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from importlib import resources
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
 
@@ -14,14 +13,15 @@ import pytest
 from test_store import NOW, a_job, at, process, row, sqlite, standing, there
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.job import Output, Status
+from agent_jobs.jobs.job import Output
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.store.base import open_store
-from agent_jobs.store.records import open_sqlite
+from agent_jobs.jobs.status import Status
+from agent_jobs.store import open_store
+from agent_jobs.store.sqlite import open_sqlite
 from agent_jobs.store.worker_lock import WorkerLock
 
-MIGRATIONS = resources.files("agent_jobs.store").joinpath("migrations")
-SCRIPTS = [entry.read_text() for entry in sorted(MIGRATIONS.iterdir(), key=lambda entry: entry.name)]
+#: The scripts that led from each version to the next one, before there was a release.
+SCRIPTS = [path.read_text() for path in sorted((Path(__file__).parent / "older_schemas").glob("*.sql"))]
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind_and_can_be_repeated(
     assert tables(folder) >= {"job", "turn", "output"}
 
 
-@pytest.mark.parametrize("version", range(1, len(SCRIPTS)))
+@pytest.mark.parametrize("version", range(1, len(SCRIPTS) + 1))
 async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_jobs(folder: Path, version: int):
     made(
         folder,
@@ -164,6 +164,33 @@ async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_job
         assert (job.status, job.created_at, job.turn.base_url) == (Status.QUEUED, 7.5, "u")
         assert job.overdue_s(18.5, 60.0) == -50.0
         assert await store.save(at(job, Status.COMPLETED, output=Output("x", {})), held=False)
+
+
+def schema_of(folder: Path) -> dict[str, list[str]]:
+    """Return the columns of each table, sorted, and the statements of indexes and triggers."""
+    with closing(sqlite3.connect(file(folder))) as db:
+        parts = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+        tables = [name for kind, name, _ in parts if kind == "table"]
+        columns = {name: sorted(str(row[1:]) for row in db.execute(f"PRAGMA table_info({name})")) for name in tables}
+    return columns | {name: str(sql).split() for kind, name, sql in parts if kind != "table"}
+
+
+@pytest.mark.parametrize("version", range(1, len(SCRIPTS) + 1))
+async def test_an_upgraded_database_has_the_schema_of_a_new_one(folder: Path, version: int):
+    made(folder, *SCRIPTS[:version], f"PRAGMA user_version = {version}")
+    for each in (folder, folder.with_name("new")):
+        async with open_store(each) as store:
+            await store.add(a_job())
+    assert schema_of(folder) == schema_of(folder.with_name("new"))
+
+
+async def test_jobs_are_carried_over_into_a_file_with_another_order_of_columns(folder: Path):
+    made(folder.with_name("old"), *SCRIPTS, f"PRAGMA user_version = {len(SCRIPTS)}")
+    async with open_store(folder) as store:
+        before = await standing(store, Status.IN_PROGRESS)
+        file(folder.with_name("old")).replace(file(folder))
+        await store.record_event("job_1", NOW, "polling")  # any change notices the other file
+        assert await row(store) == before
 
 
 async def test_several_processes_may_open_a_new_database_at_the_same_moment(tmp_path: Path):
@@ -375,7 +402,7 @@ from pathlib import Path
 import anyio
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import *
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -432,7 +459,7 @@ from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.store.base import open_store
+from agent_jobs.store import open_store
 
 folder = Path(sys.argv[1])
 
@@ -502,14 +529,14 @@ async def test_a_change_that_was_acknowledged_survives_a_kill_and_a_cut_log(fold
 def test_a_lock_tells_the_living_from_the_dead(tmp_path: Path):
     me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
-        assert not me.dead(neighbour.name)
-        assert not neighbour.dead(me.name)
-        assert not me.dead(me.name)
-        assert me.dead("4711-never")
+        assert not me.is_dead(neighbour.name)
+        assert not neighbour.is_dead(me.name)
+        assert not me.is_dead(me.name)
+        assert me.is_dead("4711-never")
     finally:
         neighbour.close()
-    assert me.dead(neighbour.name)
-    assert me.dead(neighbour.name), "however often one asks"
+    assert me.is_dead(neighbour.name)
+    assert me.is_dead(neighbour.name), "however often one asks"
     me.close()
     assert everything(tmp_path) == {}
 
@@ -521,10 +548,10 @@ def test_the_lock_of_a_process_that_was_killed_is_cleared_away(tmp_path: Path):
     with Popen([sys.executable, "-c", program, str(tmp_path)], stdin=PIPE, stdout=PIPE) as victim:
         assert victim.stdout is not None
         name = victim.stdout.readline().decode().strip()
-        assert not me.dead(name)
+        assert not me.is_dead(name)
         victim.kill()
     assert everything(tmp_path).keys() == {f"{me.name}.lock", f"{name}.lock"}
-    assert me.dead(name)
+    assert me.is_dead(name)
     assert everything(tmp_path).keys() == {f"{me.name}.lock"}
     me.close()
 
@@ -533,10 +560,10 @@ def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is
     me, neighbour = WorkerLock(tmp_path / "run"), WorkerLock(tmp_path / "run")
     try:
         assert me.others() == {}
-        neighbour.tell({"what": "server"})
+        neighbour.announce({"what": "server"})
         assert me.others() == {neighbour.name: {"what": "server"}}
         (tmp_path / "run" / f"{neighbour.name}.lock").unlink()
-        neighbour.stay()
+        neighbour.restore_file()
         assert me.others() == {neighbour.name: {"what": "server"}}
         starting = tmp_path / "run" / "4711-abc.lock"
         starting.touch()

@@ -17,10 +17,9 @@ from typing import Any
 from terminals import on_terminal, screen
 
 from agent_jobs import __version__
-from agent_jobs.emulator import running
 from agent_jobs.emulator.app import Emulator
-from agent_jobs.emulator.script import Script, question
-from agent_jobs.emulator.server import RunningServer
+from agent_jobs.emulator.script import Script, read_question
+from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.emulator.wire import Exchange
 
 #: Emulated seconds in a second.
@@ -56,11 +55,11 @@ class Prompted(Emulator):
         super().__init__(time_scale=SPEED)
         self.scripts: dict[str, dict[str, Any]] = {}
 
-    def _read(self, exchange: Exchange) -> tuple[Script, dict[str, Any]]:
-        body = exchange.body()
-        if script := self.scripts.get(question(body)):
+    def _read_create_body(self, exchange: Exchange) -> tuple[Script, dict[str, Any]]:
+        body = exchange.read_body()
+        if script := self.scripts.get(read_question(body)):
             exchange.raw = json.dumps({**body, "input": f"{body['input']} [emulate {json.dumps(script)}]"}).encode()
-        return super()._read(exchange)
+        return super()._read_create_body(exchange)
 
 
 @dataclass(frozen=True)

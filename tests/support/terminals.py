@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fork_server import COMMAND, Process, can_fork, control_terminal, run
-
-from agent_jobs.cli.terminal import cells
+from rich.cells import cell_len
 
 KEY = "sk-secret-0123456789"
 LIMIT_S = 40.0
@@ -117,7 +116,7 @@ class Shown:
     @property
     def width(self) -> int:
         """Of the longest line."""
-        return max(cells(line) for line in self.text.splitlines())
+        return max(cell_len(line) for line in self.text.splitlines())
 
     @property
     def colours(self) -> bool:

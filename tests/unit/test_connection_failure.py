@@ -1,4 +1,4 @@
-"""A server that cannot be reached: what is wrong and which setting changes it, in the tools, run and doctor."""
+"""The error for a server that cannot be reached names the reason and the setting, in tools, run and doctor."""
 
 import socket
 from collections.abc import AsyncGenerator, Iterator
@@ -16,7 +16,7 @@ from anyio.streams.tls import TLSListener
 from hosts import hosting
 from terminals import Terminal
 
-from agent_jobs.cli.endpoint_check import upstream_findings
+from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.settings import Settings
 
@@ -35,14 +35,14 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-async def assert_told(settings: Settings, setting: str, reason: str, where: str, fix: str) -> None:
-    """Start a job, which is not sent, and ask as doctor does: both name the setting and the reason."""
+async def assert_named(settings: Settings, setting: str, reason: str, where: str, fix: str) -> None:
+    """Assert that a job that cannot be sent and doctor both name the setting and the reason."""
     async with hosting(settings) as host:
         started = await host.start()
         assert started["status"] == "pending"
         assert started["activity"].startswith(f"{setting}: {reason}, ")
         assert where in started["activity"]
-        [finding] = await upstream_findings(await host.app.engine(), settings)
+        [finding] = await check_endpoint(await host.app.engine(), settings)
     assert finding.state == "problem"
     assert f"{setting}: {reason}, " in finding.text
     assert fix in finding.fix
@@ -52,7 +52,7 @@ async def test_refused_connection_is_named_with_the_address(settings: Settings, 
     address = f"127.0.0.1:{closed_port}"
     settings = replace(settings, base_url=f"http://{address}/v1")
     where = f"cannot connect to {address}"
-    await assert_told(settings, "OPENAI_BASE_URL", "connection refused", where, "host and port in OPENAI_BASE_URL")
+    await assert_named(settings, "OPENAI_BASE_URL", "connection refused", where, "host and port in OPENAI_BASE_URL")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ async def test_refused_connection_is_named_with_the_address(settings: Settings, 
 )
 async def test_mistyped_host_is_named_with_the_address(settings: Settings, url: str):
     settings = replace(settings, base_url=url)
-    await assert_told(settings, "OPENAI_BASE_URL", "no such host", "cannot connect to", "OPENAI_BASE_URL")
+    await assert_named(settings, "OPENAI_BASE_URL", "no such host", "cannot connect to", "OPENAI_BASE_URL")
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ async def test_dead_proxy_is_named_and_not_the_server_behind_it(
     monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
     settings = replace(settings, base_url=f"{scheme}://api.example.com/v1")
     where, fix = f"the proxy 127.0.0.1:{closed_port}", f"correct {name.upper()}, or name the host in NO_PROXY"
-    await assert_told(settings, name.upper(), "connection refused", where, fix)
+    await assert_named(settings, name.upper(), "connection refused", where, fix)
 
 
 async def test_proxy_whose_host_is_mistyped_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://prxy.invalid:3128")
     settings = replace(settings, base_url="https://api.example.com/v1")
-    await assert_told(settings, "HTTPS_PROXY", "no such host", "the proxy prxy.invalid:3128", "correct HTTPS_PROXY")
+    await assert_named(settings, "HTTPS_PROXY", "no such host", "the proxy prxy.invalid:3128", "correct HTTPS_PROXY")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_proxy_that_refuses_is_named_with_its_words(
     async with listening(f"HTTP/1.1 {answer}\r\n\r\n") as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         where = f"the proxy 127.0.0.1:{port} does not connect to"
-        await assert_told(settings, "HTTPS_PROXY", answer, where, fix)
+        await assert_named(settings, "HTTPS_PROXY", answer, where, fix)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ async def test_certificate_that_is_not_trusted_is_named_by_what_is_wrong_with_it
     certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     async with listening("", context) as port:
         settings = replace(settings, base_url=f"https://127.0.0.1:{port}/v1")
-        await assert_told(settings, setting, reason, f"127.0.0.1:{port}", fix)
+        await assert_named(settings, setting, reason, f"127.0.0.1:{port}", fix)
 
 
 async def test_self_signed_certificate_is_named_as_such(settings: Settings, tmp_path: Path):
@@ -147,14 +147,16 @@ async def test_self_signed_certificate_is_named_as_such(settings: Settings, tmp_
     context.load_cert_chain(tmp_path / "pem")
     async with listening("", context) as port:
         settings = replace(settings, base_url=f"https://127.0.0.1:{port}/v1")
-        await assert_told(
+        await assert_named(
             settings, "SSL_CERT_FILE", "self-signed certificate", f"127.0.0.1:{port}", "set SSL_CERT_FILE"
         )
 
 
 async def test_server_without_tls_is_named_as_such(settings: Settings, upstream: RunningServer):
     settings = replace(settings, base_url=upstream.base_url.replace("http:", "https:"))
-    await assert_told(settings, "OPENAI_BASE_URL", "it does not speak TLS", "127.0.0.1:", "http:// instead of https://")
+    await assert_named(
+        settings, "OPENAI_BASE_URL", "it does not speak TLS", "127.0.0.1:", "http:// instead of https://"
+    )
 
 
 def test_start_names_a_dead_proxy_on_a_terminal(upstream: RunningServer, tmp_path: Path, closed_port: int):
@@ -165,7 +167,7 @@ def test_start_names_a_dead_proxy_on_a_terminal(upstream: RunningServer, tmp_pat
 
 
 class _Quiet(TLSListener):
-    """A client that does not trust the certificate goes away: that is a fact to this test, not an error."""
+    """A listener for which a client that does not trust its certificate is no error."""
 
     def __init__(self, listener: Listener[ByteStream], context: SSLContext) -> None:
         super().__init__(listener, context, standard_compatible=False)
@@ -177,7 +179,7 @@ class _Quiet(TLSListener):
 
 @asynccontextmanager
 async def listening(answer: str, context: SSLContext | None = None) -> AsyncGenerator[int]:
-    """A server that gives each connection one answer; its port."""
+    """Run a server that gives each connection one answer; yield its port."""
 
     async def reply(client: AnyByteStream) -> None:
         async with client:

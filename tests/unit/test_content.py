@@ -1,4 +1,4 @@
-"""What readers are told of a response: the same bytes by pages, and never an exception, a secret or base64."""
+"""The parts of a response are read without an exception, and hold no secret and no base64."""
 
 import base64
 import json
@@ -55,20 +55,15 @@ from openai.types.responses.response_output_text import (
 from openai.types.responses.response_reasoning_item import Content, Summary
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
-from agent_jobs.jobs.job import Failure, Job, Output, Status, Turn, Usage, items_of, mapping_of, text_of
-from agent_jobs.rendering import content
-from agent_jobs.rendering.content import (
-    files,
-    image_data,
-    items,
-    markdown,
-    outline,
-    reasoning,
-    shown_request,
-    sources,
-    without_blobs,
-)
+from agent_jobs.jobs.job import Job, Output, Turn
+from agent_jobs.jobs.response import Failure, Usage, items_of, mapping_of, text_of
+from agent_jobs.jobs.status import Status
+from agent_jobs.rendering.lines import LINE_CHARS, TITLE_CHARS
+from agent_jobs.rendering.markdown import render_markdown
+from agent_jobs.rendering.outline import MAX_HEADINGS, find_headings
+from agent_jobs.rendering.output import decode_image, find_sources, join_reasoning, list_files, list_items
 from agent_jobs.rendering.paging import page, page_of, size
+from agent_jobs.rendering.redaction import hide_blobs, redact_request
 
 NOW = 1_800_000_000.0
 PICTURE = b"\x89PNG" + bytes(range(256)) * 8
@@ -78,11 +73,11 @@ BASE64 = base64.b64encode(PICTURE).decode()
 # Outline.
 
 
-def test_half_a_surrogate_pair_in_a_heading_is_told_as_a_question_mark():
-    assert outline("a\ud83d\n# b\udc00") == [{"offset": 3, "level": 1, "title": "b?"}]
+def test_half_a_surrogate_pair_in_a_heading_becomes_a_question_mark():
+    assert find_headings("a\ud83d\n# b\udc00") == [{"offset": 3, "level": 1, "title": "b?"}]
 
 
-def test_the_outline_is_of_headings_outside_code_and_its_offsets_are_where_they_begin():
+def test_the_outline_has_the_headings_outside_code_with_their_offsets():
     text = "\n".join(
         [
             "Vorwort über 長い",
@@ -111,22 +106,22 @@ def test_the_outline_is_of_headings_outside_code_and_its_offsets_are_where_they_
             "# never closed",
         ]
     )
-    found = outline(text)
+    found = find_headings(text)
     assert [(entry["level"], entry["title"]) for entry in found] == [(1, "Ergebnis"), (2, "Kosten 🎈 #1"), (6, "Ende")]
     for entry in found:
         assert page(text, entry["offset"], 1_000)[0].lstrip(" #").startswith(entry["title"])
 
 
 def test_an_outline_is_bounded():
-    found = outline(("# " + "long " * 1_000 + "\n") * 2_000)
-    assert len(found) == content.HEADINGS
-    assert max(len(entry["title"]) for entry in found) == content.TITLE_CHARS
+    found = find_headings(("# " + "long " * 1_000 + "\n") * 2_000)
+    assert len(found) == MAX_HEADINGS
+    assert max(len(entry["title"]) for entry in found) == TITLE_CHARS
     assert size(page_of(found, 0, 4_000)[0]) <= 4_000
 
 
 @given(st.text(st.sampled_from("#`~ \t\r\nab長")))
 def test_an_outline_of_any_text_points_at_lines_that_begin_with_its_headings(text: str):
-    for entry in outline(text):
+    for entry in find_headings(text):
         line = text.encode()[entry["offset"] :].decode().lstrip()
         assert line.startswith("#" * entry["level"] + " ") or line.startswith("#" * entry["level"] + "\t")
         assert entry["title"]
@@ -134,10 +129,10 @@ def test_an_outline_of_any_text_points_at_lines_that_begin_with_its_headings(tex
 
 @pytest.mark.parametrize("text", ["#" * 10**6, "# " + " #" * 10**6, " " * 10**6, "```" * 10**6, "# a\n" * 250_000])
 def test_a_hostile_text_is_outlined_in_a_moment(text: str):
-    outline(text)  # a pattern that went back and forth would run into the timeout of the tests
+    find_headings(text)  # a pattern that went back and forth would run into the timeout of the tests
 
 
-# What came, in the contract's own types.
+# Responses in the types of the API's own package.
 
 
 def a_response(*output: ResponseOutputItem, **fields: Any) -> dict[str, Any]:
@@ -214,7 +209,7 @@ def output_of(*output: ResponseOutputItem) -> list[dict[str, Any]]:
     return a_response(*output)["output"]
 
 
-def test_sources_are_told_once_the_cited_ones_first_without_who_sent_the_reader():
+def test_sources_come_once_the_cited_ones_first_without_tracking_parameters():
     output = output_of(
         a_search("tea", "https://seen.example/?utm_source=openai", "https://B.example:443/x", "https://a.example/?q=1"),
         a_message(
@@ -229,7 +224,7 @@ def test_sources_are_told_once_the_cited_ones_first_without_who_sent_the_reader(
             cited("https://b.example/x", "Late title"),
         ),
     )
-    assert sources(output) == [
+    assert find_sources(output) == [
         {"url": "https://a.example/?q=1#:~:text=tea", "title": "About tea", "cited": 2},
         {"file_id": "file_1", "filename": "notes.pdf", "cited": 1},
         {"url": "https://b.example/x", "title": "Late title", "cited": 2},
@@ -240,13 +235,13 @@ def test_sources_are_told_once_the_cited_ones_first_without_who_sent_the_reader(
 
 
 @pytest.mark.parametrize("url", ["https://[broken", "https://app.example/#/a", "not a url", "https://x.example/?a=&b"])
-def test_an_address_of_any_kind_is_a_source_as_it_stands(url: str):
+def test_an_address_of_any_kind_is_an_unchanged_source(url: str):
     other = "https://app.example/#/b"
-    assert [source["url"] for source in sources(output_of(a_search("q", url, url, other)))] == [url, other]
+    assert [source["url"] for source in find_sources(output_of(a_search("q", url, url, other)))] == [url, other]
 
 
-def test_an_address_that_is_a_picture_is_none():
-    assert sources(output_of(a_search("q", "data:image/png;base64," + BASE64))) == []
+def test_a_data_url_is_no_source():
+    assert find_sources(output_of(a_search("q", "data:image/png;base64," + BASE64))) == []
 
 
 def test_each_item_says_in_one_entry_what_it_did():
@@ -320,11 +315,11 @@ def test_each_item_says_in_one_entry_what_it_did():
         ResponseCompactionItem(id="cmp_1", type="compaction", encrypted_content="gAAAAAB"),
         a_message("First line.\n\nSecond line.", phase="final_answer"),
     )
-    told = items(output)
+    told = list_items(output)
     assert told.pop(11) == {
         "type": "function_call",
         "name": "f",
-        "arguments": ('{"text": "' + "word " * 99)[: content.LINE_CHARS - 1] + "…",
+        "arguments": ('{"text": "' + "word " * 99)[: LINE_CHARS - 1] + "…",
     }
     assert told == [
         {"type": "reasoning", "text": "**Plan**; Look it up."},
@@ -383,57 +378,57 @@ def test_each_item_says_in_one_entry_what_it_did():
     ]
 
 
-def test_an_item_of_a_kind_we_do_not_know_is_told_by_what_we_know_of_it():
-    assert items([{"type": "dream_call", "name": "n", "output": {"text": "t"}}, {}, "no item", None]) == [
+def test_an_item_of_an_unknown_type_has_the_fields_that_are_known():
+    assert list_items([{"type": "dream_call", "name": "n", "output": {"text": "t"}}, {}, "no item", None]) == [
         {"type": "dream_call", "name": "n", "output": "t"},
         {"type": "unknown"},
     ]
 
 
-def test_a_refusal_is_told():
+def test_a_refusal_has_its_text():
     refusal = ResponseOutputRefusal(type="refusal", refusal="No.")
     message = ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[refusal])
-    assert items(output_of(message)) == [{"type": "message", "status": "completed", "text": "No."}]
+    assert list_items(output_of(message)) == [{"type": "message", "status": "completed", "text": "No."}]
 
 
-def test_the_reasoning_is_its_summaries_and_where_there_are_none_what_the_server_shows():
+def test_the_reasoning_is_its_summaries_or_else_its_content():
     plain = ResponseReasoningItem(
         id="rs", type="reasoning", summary=[], content=[Content(type="reasoning_text", text="Hm.")]
     )
-    assert reasoning(output_of(THOUGHT, a_message("text"), plain)) == "**Plan**\n\nLook it up.\n\nHm."
-    assert reasoning(output_of(a_message("text"))) == ""
+    assert join_reasoning(output_of(THOUGHT, a_message("text"), plain)) == "**Plan**\n\nLook it up.\n\nHm."
+    assert join_reasoning(output_of(a_message("text"))) == ""
 
 
-def test_files_are_told_by_descriptors_and_a_picture_is_saved_byte_for_byte():
+def test_files_have_descriptors_and_a_picture_is_saved_byte_for_byte():
     output = output_of(IMAGE, CODE, a_message("t", WROTE, NOTES, WROTE, AnnotationFilePath(
         type="file_path", file_id="file_2", index=1)))  # fmt: skip
-    assert files(output) == [
+    assert list_files(output) == [
         {"type": "image", "id": "ig_1", "media_type": "image/webp", "bytes": len(PICTURE)},
         {"type": "image", "url": "https://files.example/plot.png"},
         {"type": "image", "media_type": "image/png", "bytes": len(PICTURE)},
         {"type": "container_file", "container_id": "cntr_1", "file_id": "cfile_1", "filename": "t.csv"},
         {"type": "file", "file_id": "file_2"},
     ]
-    assert [image_data(item) for item in output] == [PICTURE, None, None]
+    assert [decode_image(item) for item in output] == [PICTURE, None, None]
 
 
 @pytest.mark.parametrize("result", ["data:image/png;base64," + BASE64, BASE64[:80] + "\n" + BASE64[80:]])
-def test_a_picture_is_read_however_the_server_wraps_it(result: str):
-    assert image_data({"type": "image_generation_call", "result": result}) == PICTURE
+def test_a_picture_is_read_in_every_wrapping_of_a_server(result: str):
+    assert decode_image({"type": "image_generation_call", "result": result}) == PICTURE
 
 
 @pytest.mark.parametrize("result", [None, "", 7, ["x"], "no base64!", "長", "\ud83d", "AAAAA"])
-def test_what_is_no_picture_is_none(result: Any):
+def test_an_invalid_picture_is_none(result: Any):
     item = {"type": "image_generation_call", "result": result}
-    assert image_data(item) is None
-    assert files([item]) == []
+    assert decode_image(item) is None
+    assert list_files([item]) == []
 
 
 def test_a_response_without_blobs_is_the_response_with_notes_of_their_sizes():
     text = "An answer with `code` and https://a.example/" + "path/" * 30
     response = a_response(THOUGHT, IMAGE, CODE, a_message(text), metadata={"job_id": "job_1"})
     response["id"] = "resp_" + "x" * 421
-    bare = without_blobs(response)
+    bare = hide_blobs(response)
     assert BASE64[:60] not in json.dumps(bare)
     assert "gAAAA" not in json.dumps(bare)
     assert bare["output"][0]["encrypted_content"] == "[107 bytes not shown]"
@@ -445,16 +440,16 @@ def test_a_response_without_blobs_is_the_response_with_notes_of_their_sizes():
     assert bare == response
 
 
-def test_a_secret_that_a_server_echoes_is_not_told():
+def test_a_secret_that_a_server_echoes_is_masked():
     tool = {"type": "mcp", "server_url": "https://a.example", "headers": {"X-Key": "SECRET"}, "authorization": "SECRET"}
     masked = {**tool, "headers": {"X-Key": "***"}, "authorization": "***"}
-    assert without_blobs({"id": "resp_1", "tools": [tool]}) == {"id": "resp_1", "tools": [masked]}
+    assert hide_blobs({"id": "resp_1", "tools": [tool]}) == {"id": "resp_1", "tools": [masked]}
 
 
-# Anything at all.
+# Any JSON.
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)
-#: Every name and every kind that the module looks for, so that wrong types meet every line of it.
+#: Every name and type that the modules read, so that wrong types reach every line of them.
 NAMES = [
     *("type", "id", "status", "content", "summary", "text", "refusal", "annotations", "url", "title", "file_id"),
     *("filename", "container_id", "action", "operation", "sources", "query", "queries", "results", "output", "outputs"),
@@ -479,62 +474,64 @@ values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def told_of(value: Any) -> list[Any]:
-    """Everything this module tells of a value in the place of an output, an item, a response and a request."""
+def render_everything(value: Any) -> list[Any]:
+    """Return everything that the modules render of a value in place of an output, an item, a response and a request."""
     body = mapping_of(value) or {"output": value}
     answers: list[Any] = []
     for output in (value, [value], body.get("output")):
-        answers += [sources(output), items(output), reasoning(output), files(output)]
-    answers += [without_blobs(body), shown_request(body)]
-    answers.append(markdown(a_job(output=Output("text", body))))
+        answers += [find_sources(output), list_items(output), join_reasoning(output), list_files(output)]
+    answers += [hide_blobs(body), redact_request(body)]
+    answers.append(render_markdown(a_job(output=Output("text", body))))
     return answers
 
 
 @settings(deadline=None)
 @given(values)
-def test_whatever_json_came_it_is_told_without_an_exception_in_json_that_can_be_sent(value: Any):
-    for answer in told_of(value):
+def test_any_json_is_rendered_as_json_without_an_exception(value: Any):
+    for answer in render_everything(value):
         json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
         assert BASE64 not in json.dumps(answer)
 
 
-def widened(value: Any) -> Any:
-    """The same JSON with much behind each of its texts but the kinds."""
+def lengthen_texts(value: Any) -> Any:
+    """Return the same JSON with a long end on each of its texts but the types."""
     if isinstance(value, str):
         return value if value in KINDS else value + " 長い" * 2_000
     if isinstance(value, list):
-        return [widened(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
-    return {name: widened(each) for name, each in mapping_of(value).items()} or value
+        return [lengthen_texts(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return {name: lengthen_texts(each) for name, each in mapping_of(value).items()} or value
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(values, max_size=3))
 def test_an_entry_is_bounded_and_a_request_is_too(output: list[Any]):
-    wide = widened(output)
-    for entries in (sources(wide), items(wide), files(wide)):
+    wide = lengthen_texts(output)
+    for entries in (find_sources(wide), list_items(wide), list_files(wide)):
         assert all(size(entry) <= 7_000 for entry in entries)
-    assert size(shown_request({f"field {number}": value for number, value in enumerate(wide * 20)})) <= 4_000
+    assert size(redact_request({f"field {number}": value for number, value in enumerate(wide * 20)})) <= 4_000
 
 
 @pytest.mark.parametrize("wrap", ["list", *KINDS])
-def test_what_is_nested_too_deep_is_cut_and_not_followed(wrap: str):
+def test_json_that_is_nested_too_deep_is_cut(wrap: str):
     deep: Any = "bottom"
     for _ in range(2_000):
         deep = [deep] if wrap == "list" else {"content": deep, "type": wrap}
     output: list[Any] = [{"type": kind, name: deep} for kind in KINDS for name in NAMES]
-    for answer in told_of({"output": [*output, {"content": [{"annotations": output}]}], **dict.fromkeys(NAMES, deep)}):
+    for answer in render_everything(
+        {"output": [*output, {"content": [{"annotations": output}]}], **dict.fromkeys(NAMES, deep)}
+    ):
         json.dumps(answer)
 
 
 @pytest.mark.parametrize("text", ["data:" * 200_000, "data:a/b" + ";x" * 300_000, ("x" * 499 + " ") * 2_000])
 def test_a_hostile_text_is_searched_for_base64_in_a_moment(text: str):
-    assert without_blobs({"text": text}) == {"text": text}  # else the timeout of the tests
+    assert hide_blobs({"text": text}) == {"text": text}  # else the timeout of the tests
 
 
 # Requests.
 
 
-def test_of_a_request_the_prompt_the_files_and_the_secrets_are_not_shown():
+def test_a_shown_request_hides_the_prompt_the_files_and_the_secrets():
     body = {
         "model": "gpt-6.1-sol",
         "background": True,
@@ -566,7 +563,7 @@ def test_of_a_request_the_prompt_the_files_and_the_secrets_are_not_shown():
             {"type": "code_interpreter", "container": {"network_policy": {"domain_secrets": [{"value": "SECRET"}]}}},
         ],
     }
-    shown = shown_request(body)
+    shown = redact_request(body)
     assert "SECRET" not in json.dumps(shown)
     assert "PROMPT" not in json.dumps(shown)
     assert shown == {
@@ -602,16 +599,16 @@ def test_of_a_request_the_prompt_the_files_and_the_secrets_are_not_shown():
     }
 
 
-def test_a_prompt_is_told_by_its_size_in_bytes():
-    assert shown_request({"input": "長い"}) == {"input": "[6 bytes]"}
+def test_a_prompt_is_shown_as_its_size_in_bytes():
+    assert redact_request({"input": "長い"}) == {"input": "[6 bytes]"}
 
 
 def test_a_request_that_is_too_long_loses_its_longest_fields():
     body = {"model": "m", "text": {"format": {"schema": {f"field {number}": "x" for number in range(500)}}}}
-    shown = shown_request(body)
+    shown = redact_request(body)
     assert shown["model"] == "m"
     assert re.fullmatch(r"\[\d+ bytes\]", shown["text"])
-    assert shown_request({f"field {number}": number for number in range(5_000)}) == {"fields": 5_000}
+    assert redact_request({f"field {number}": number for number in range(5_000)}) == {"fields": 5_000}
 
 
 # Files.
@@ -623,7 +620,7 @@ def a_job(text: str = "text", **changes: Any) -> Job:
     return replace(job, **changes)
 
 
-def test_the_file_of_a_result_tells_what_it_is_then_the_text_then_its_sources():
+def test_the_file_of_a_result_has_the_facts_then_the_text_then_the_sources():
     text = '# Tea\n\nIt is "hot". 🫖\n'
     usage = ResponseUsage(
         input_tokens=1_200,
@@ -638,7 +635,7 @@ def test_the_file_of_a_result_tells_what_it_is_then_the_text_then_its_sources():
         usage=usage,
     )
     job = a_job(finished_at=NOW + 95, usage=Usage.of(response["usage"]), output=Output(text, response))
-    assert markdown(job) == (
+    assert render_markdown(job) == (
         "---\n"
         'title: "Tea"\n'
         'job_id: "job_1"\n'
@@ -661,18 +658,18 @@ def test_the_file_of_a_result_tells_what_it_is_then_the_text_then_its_sources():
     )
 
 
-def test_a_title_cannot_end_what_stands_in_front():
-    told = markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
+def test_a_title_cannot_close_the_front_matter():
+    told = render_markdown(a_job(title='a"b\n---\nmodel: other \ud83d', error=Failure("code", "two\nlines")))
     assert told.splitlines()[1] == 'title: "a\\"b --- model: other ?"'
     assert 'error: "code: two lines"' in told.splitlines()
 
 
 @pytest.mark.parametrize("job", [a_job(""), a_job(output=None, finished_at=None)])
 def test_a_job_without_a_text_has_a_file_too(job: Job):
-    assert markdown(job).endswith("\n---\n")
-    assert 'model: "asked"' in markdown(job)
+    assert render_markdown(job).endswith("\n---\n")
+    assert 'model: "asked"' in render_markdown(job)
 
 
 @given(st.text())
-def test_the_text_stands_in_its_file_unchanged(text: str):
-    assert markdown(a_job(text)).endswith(f"---\n\n{text}\n" if text else "---\n")
+def test_the_file_has_the_text_unchanged(text: str):
+    assert render_markdown(a_job(text)).endswith(f"---\n\n{text}\n" if text else "---\n")

@@ -1,4 +1,4 @@
-"""What a caller may attach to a job, and that nothing else leaves the machine: real files, links, pipes and devices."""
+"""A caller may attach only released files to a job: tests with real files, links, pipes and devices."""
 
 import base64
 import os
@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseInputMessageContentListParam
 from pydantic import TypeAdapter
 
-from agent_jobs.attachments import gather
+from agent_jobs.attachments import collector, gather
 from agent_jobs.attachments import roots as rooms
-from agent_jobs.attachments.roots import Root, UnfitError
+from agent_jobs.attachments.roots import Root
+from agent_jobs.attachments.unfit import UnfitError
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
 
 INSIDE, OUTSIDE = b"inside", b"outside"
@@ -45,7 +46,7 @@ def names(patterns: Sequence[str], *roots: Path, upload: bool = False) -> list[s
 
 
 def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
-    """The one sentence that it is refused with."""
+    """Return the sentence of the refusal."""
     with pytest.raises(RequestError) as refused:
         gather.gather(patterns, roots, upload=upload)
     sentence = str(refused.value)
@@ -118,7 +119,7 @@ def test_each_file_comes_once_in_the_order_of_the_patterns(tmp_path: Path):
     ]
 
 
-def test_a_relative_path_is_looked_for_below_every_root_and_equal_names_are_told_apart(tmp_path: Path):
+def test_relative_path_is_searched_below_every_root_and_equal_names_get_a_prefix(tmp_path: Path):
     one, two = grow(tmp_path / "one", {"a.txt": b"1", "b.txt": b"b"}), grow(tmp_path / "two", {"a.txt": b"2"})
     found = gather.gather(["a.txt", "b.txt"], [one, two])
     assert [(attachment.name, attachment.data) for attachment in found] == [
@@ -196,7 +197,7 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(
 
 @pytest.mark.timeout(20)
 def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path):
-    """What stands between looking and opening: the open itself must not block either."""
+    """A file may be swapped between the check and the open, so the open itself must not block either."""
     os.mkfifo(tmp_path / "pipe")
     descriptor = os.open(tmp_path / "pipe", rooms._FILE)  # pyright: ignore[reportPrivateUsage]
     os.close(descriptor)
@@ -205,11 +206,11 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path)
 def test_a_folder_that_becomes_a_link_after_it_was_looked_at_is_not_followed(tmp_path: Path):
     inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/folder": "../away", "root/file": "../away/a.txt"}) / "root"
     for looked_at in (("folder", "a.txt"), ("file",)):
-        with pytest.raises(UnfitError), Root.of(inside).opened(looked_at):
+        with pytest.raises(UnfitError), Root.of(inside).open_file(looked_at):
             pass
 
 
-def test_whoever_swaps_folders_for_links_meanwhile_gets_nothing_from_outside(tmp_path: Path):
+def test_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere_outside(tmp_path: Path):
     inside = grow(tmp_path, {"away/a.txt": OUTSIDE, "root/in/a.txt": INSIDE, "root/out": "../away"}) / "root"
     done = threading.Event()
 
@@ -231,14 +232,14 @@ def test_whoever_swaps_folders_for_links_meanwhile_gets_nothing_from_outside(tmp
         swapping.join()
 
 
-def test_a_root_that_is_gone_is_told_to_who_set_it(tmp_path: Path):
+def test_missing_root_is_named_with_its_setting(tmp_path: Path):
     with pytest.raises(ConfigError, match="AGENT_JOBS_FILE_ROOTS"):
         gather.gather(["a.txt"], [tmp_path / "gone"])
 
 
 @contextmanager
 def unprivileged() -> Generator[Path]:
-    """A folder that everybody may enter, and for root the eyes of somebody else: to root nothing is unreadable."""
+    """Use a folder that every user may enter, and for root another user, since root can read every file."""
     top = Path(tempfile.mkdtemp())
     top.chmod(0o755)
     am_root = os.geteuid() == 0
@@ -252,7 +253,7 @@ def unprivileged() -> Generator[Path]:
         shutil.rmtree(top)
 
 
-def test_what_may_not_be_read_is_refused_by_name_and_left_out_of_globs():
+def test_unreadable_file_is_refused_by_name_and_left_out_of_globs():
     import pathspec  # before the right to read it may be gone
 
     assert pathspec
@@ -304,12 +305,12 @@ def test_all_files_together_have_a_limit_that_names_the_first_that_does_not_fit(
     assert refusal(["*.pdf"], tmp_path).startswith("1.pdf has 17.0 MiB, which is more than the 15.0 MiB")
 
 
-def test_more_files_than_a_job_takes_are_refused(tmp_path: Path):
-    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(gather.MAX_FILES)})
+def test_more_files_than_a_job_accepts_are_refused(tmp_path: Path):
+    grow(tmp_path, {f"{number}.txt": INSIDE for number in range(collector.MAX_FILES)})
     (tmp_path / "binary").write_bytes(b"\0")
-    assert len(gather.gather(["*"], [tmp_path])) == gather.MAX_FILES
+    assert len(gather.gather(["*"], [tmp_path])) == collector.MAX_FILES
     (tmp_path / "more.txt").touch()
-    assert str(gather.MAX_FILES) in refusal(["*"], tmp_path)
+    assert str(collector.MAX_FILES) in refusal(["*"], tmp_path)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("WALK_ENTRIES", 5), ("WALK_S", -1.0)])
@@ -325,8 +326,8 @@ def test_a_pattern_that_looks_too_far_around_is_refused(
 def test_a_file_that_says_it_is_empty_is_read_within_its_limit(monkeypatch: pytest.MonkeyPatch):
     [attachment] = gather.gather(["version"], [Path("/proc")])
     assert attachment.data == Path("/proc/version").read_bytes()
-    monkeypatch.setattr(gather, "HEAD_BYTES", 5)
-    monkeypatch.setattr(gather, "LIMIT_BYTES", {**gather.LIMIT_BYTES, "text": 10})
+    monkeypatch.setattr(collector, "HEAD_BYTES", 5)
+    monkeypatch.setattr(collector, "LIMIT_BYTES", {**collector.LIMIT_BYTES, "text": 10})
     assert "10 bytes" in refusal(["version"], Path("/proc"))
 
 
@@ -378,7 +379,7 @@ def test_tables_and_archives_are_data_where_they_are_uploaded_and_else_what_they
 )
 def test_text_is_decoded(tmp_path: Path, data: bytes, told: str):
     (tmp_path / "a.txt").write_bytes(data)
-    [part] = gather.parts(gather.gather(["a.txt"], [tmp_path]))
+    [part] = gather.build_content_parts(gather.gather(["a.txt"], [tmp_path]))
     guessed = ' encoding="guessed: latin-1"' if data == b"gr\xfc\xdfe" else ""
     assert part == {"type": "input_text", "text": f'<file name="a.txt"{guessed}>\n{told}\n</file>'}
 
@@ -386,7 +387,7 @@ def test_text_is_decoded(tmp_path: Path, data: bytes, told: str):
 @given(st.text(st.sampled_from("</file-23>FILE\n "), max_size=60))
 def test_no_text_can_end_its_own_fence(text: str):
     one = gather.Attachment("a.txt", "text", "text/plain", text.encode())
-    fenced = gather.parts([one])[0]["text"]
+    fenced = gather.build_content_parts([one])[0]["text"]
     tag = re.match(r"<([\w-]+) ", fenced)
     assert tag
     assert fenced.lower().count(f"</{tag[1]}>") == 1
@@ -397,7 +398,7 @@ def test_a_name_cannot_break_out_of_its_line(tmp_path: Path):
     grow(tmp_path, {'a">\n<file>\x1b\u202e.txt': INSIDE, os.fsdecode(b"b\xff.txt"): INSIDE})
     found = gather.gather(["*"], [tmp_path])
     assert [attachment.name for attachment in found] == ['a">?<file>??.txt', "b?.txt"]
-    assert [part["text"] for part in gather.parts(found)] == [
+    assert [part["text"] for part in gather.build_content_parts(found)] == [
         "<file name='a\"&gt;?&lt;file&gt;??.txt'>\ninside\n</file>",
         '<file name="b?.txt">\ninside\n</file>',
     ]
@@ -433,12 +434,12 @@ WEBP = {
         (b"RIFF\0\0\0\0WEBPANIM", "image/webp", 1536),
     ],
 )
-def test_an_image_is_known_by_its_content_told_by_its_name_and_counted_by_its_patches(
+def test_image_is_recognized_by_its_content_named_and_counted_by_its_patches(
     tmp_path: Path, data: bytes, media_type: str, tokens: int
 ):
     (tmp_path / "shot.bin").write_bytes(data)
     found = gather.gather(["shot.bin"], [tmp_path])
-    named, image = gather.parts(found)
+    named, image = gather.build_content_parts(found)
     assert named == {"type": "input_text", "text": '<image name="shot.bin"/>'}
     assert image["image_url"] == f"data:{media_type};base64,{base64.b64encode(data).decode()}"
     assert gather.estimate_tokens(found) == tokens
@@ -449,19 +450,19 @@ def test_a_pdf_goes_as_a_file_and_is_counted_by_its_pages(tmp_path: Path):
     grow(tmp_path, {"a.pdf": pages, "b.pdf": b"\n\n%PDF-1.5\0" + b"x" * 60_000})
     first, second = gather.gather(["a.pdf", "b.pdf"], [tmp_path])
     data = base64.b64encode(pages).decode()
-    assert gather.parts([first]) == [
+    assert gather.build_content_parts([first]) == [
         {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"}
     ]
     assert [gather.estimate_tokens([one]) for one in (first, second)] == [3000, 3000]
 
 
-def test_the_parts_are_what_the_api_takes(tmp_path: Path):
+def test_parts_have_the_form_that_the_api_accepts(tmp_path: Path):
     grow(tmp_path, {"a.txt": INSIDE, "b.png": png(1, 1), "c.pdf": b"%PDF-1.7", "d.csv": b"1,2"})
     found = gather.gather(["*"], [tmp_path], upload=True)
-    parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(gather.parts(found))
+    parts: Any = TypeAdapter(ResponseInputMessageContentListParam).validate_python(gather.build_content_parts(found))
     assert [part["type"] for part in parts] == ["input_text", "input_text", "input_image", "input_file"]
-    assert gather.described(found)[0] == {"name": "a.txt", "bytes": 6, "kind": "text"}
-    assert [one["kind"] for one in gather.described(found)] == ["text", "image", "pdf", "data"]
+    assert gather.describe_attachments(found)[0] == {"name": "a.txt", "bytes": 6, "kind": "text"}
+    assert [one["kind"] for one in gather.describe_attachments(found)] == ["text", "image", "pdf", "data"]
     assert gather.estimate_tokens(found[-1:]) == 0
 
 
@@ -479,7 +480,7 @@ SECRETS = [".env", ".ENV", ".env.local", "app/.env.production", "id_rsa", "keys/
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_what_keeps_secrets_by_its_name_is_refused_and_left_out(tmp_path: Path, name: str):
+def test_file_with_the_name_of_a_secret_is_refused_and_left_out(tmp_path: Path, name: str):
     grow(tmp_path, {"a.txt": INSIDE, name: OUTSIDE, "innocent.txt": name, ".env.example": b"KEY="})
     for pattern in (name, str(tmp_path / name), "innocent.txt"):
         assert "not attached" in refusal([pattern], tmp_path)
@@ -588,7 +589,7 @@ def test_globs_leave_out_what_git_leaves_out(tree: set[str], rules: list[str], d
 
 @pytest.fixture(scope="module")
 def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root full of ways out of it."""
+    """Return a root full of ways out of it."""
     top = tmp_path_factory.mktemp("trap")
     return grow(
         top,
@@ -624,7 +625,7 @@ def test_no_pattern_ever_brings_a_byte_from_outside(trap: Path, start: str, step
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=2))
-def test_whatever_the_pattern_says_it_is_answered_in_a_sentence(trap: Path, patterns: list[str]):
+def test_every_pattern_is_answered_with_a_sentence(trap: Path, patterns: list[str]):
     try:
         found = gather.gather(patterns, [trap / "root"])
     except AgentJobsError as refused:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request.body import build, resolved
-from agent_jobs.request.hosted_tools import CLIENT_TOOLS
-from agent_jobs.settings import SecretStr, Settings
+from agent_jobs.request.body import build
+from agent_jobs.request.hosted_tools import CLIENT_TOOLS, resolved
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 MCP: dict[str, Any] = {
     "type": "mcp",
@@ -52,31 +53,31 @@ def test_a_tool_goes_out_as_it_came_but_for_what_it_needs(tool: dict[str, Any], 
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"type": "web_search", "search_context_size": "hihg"}, "web_search.search_context_size does not take 'hihg'"),
-    ({"type": "web_search", "filters": ["example.org"]}, "web_search.filters takes an object like"),
-    ({"type": "web_search", "filters": {"allowed_domains": []}}, "web_search.filters.allowed_domains takes a list"),
-    ({"type": "web_search", "filters": {"allowed_domains": ["https://example.org"]}}, "takes bare domains"),
-    ({"type": "web_search", "user_location": "Bern"}, "web_search.user_location takes an object"),
-    ({"type": "file_search"}, "file_search.vector_store_ids takes a list of at least one text."),
-    ({"type": "file_search", "vector_store_ids": "vs_1"}, "file_search.vector_store_ids takes a list"),
+    ({"type": "web_search", "search_context_size": "hihg"}, "web_search.search_context_size does not accept 'hihg'"),
+    ({"type": "web_search", "filters": ["example.org"]}, "web_search.filters accepts an object like"),
+    ({"type": "web_search", "filters": {"allowed_domains": []}}, "web_search.filters.allowed_domains accepts a list"),
+    ({"type": "web_search", "filters": {"allowed_domains": ["https://example.org"]}}, "accepts bare domains"),
+    ({"type": "web_search", "user_location": "Bern"}, "web_search.user_location accepts an object"),
+    ({"type": "file_search"}, "file_search.vector_store_ids accepts a list of at least one non-empty string."),
+    ({"type": "file_search", "vector_store_ids": "vs_1"}, "file_search.vector_store_ids accepts a list"),
     ({"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": 51}, "from 1 to 50"),
-    ({"type": "code_interpreter", "container": 7}, "code_interpreter.container takes"),
-    ({"type": "code_interpreter", "container": ""}, "code_interpreter.container takes"),
-    ({"type": "image_generation", "output_format": "bmp"}, "image_generation.output_format does not take 'bmp'"),
+    ({"type": "code_interpreter", "container": 7}, "code_interpreter.container accepts"),
+    ({"type": "code_interpreter", "container": ""}, "code_interpreter.container accepts"),
+    ({"type": "image_generation", "output_format": "bmp"}, "image_generation.output_format does not accept 'bmp'"),
     ({"type": "image_generation", "quality": "hihg"}, "image_generation.quality"),
-    ({"type": "image_generation", "model": 3}, "image_generation.model takes a text."),
+    ({"type": "image_generation", "model": 3}, "image_generation.model accepts a non-empty string."),
     ({"type": "image_generation", "model": "gpt-image-1"}, "shut down on 2026-10-23: use gpt-image-2.6-sunburst."),
-    ({**MCP, "server_label": " "}, "mcp.server_label takes a text."),
-    ({**MCP, "server_url": "tracker.example.org"}, "mcp.server_url takes a web address"),
-    ({**MCP, "server_url": "https://[::1/mcp"}, "mcp.server_url takes a web address"),
+    ({**MCP, "server_label": " "}, "mcp.server_label accepts a non-empty string."),
+    ({**MCP, "server_url": "tracker.example.org"}, "mcp.server_url accepts a web address"),
+    ({**MCP, "server_url": "https://[::1/mcp"}, "mcp.server_url accepts a web address"),
     ({**MCP, "connector_id": "connector_gmail"}, "mcp needs exactly one of server_url, connector_id, tunnel_id."),
     ({"type": "mcp", "server_label": "x", "require_approval": "never"}, "mcp needs exactly one of"),
-    ({**MCP, "headers": "${TOKEN}"}, "mcp.headers takes an object"),
-    ({**MCP, "require_approval": "sometimes"}, 'takes "always", "never"'),
+    ({**MCP, "headers": "${TOKEN}"}, "mcp.headers accepts an object"),
+    ({**MCP, "require_approval": "sometimes"}, 'accepts "always", "never"'),
     ({"type": "function"}, "needs a name"),
     ({"type": "function", "name": "a b"}, "needs a name"),
     ({"type": "function", "name": "f", "parameters": []}, "function.parameters"),
-    *(({"type": kind}, f"cannot take {kind} tools yet") for kind in CLIENT_TOOLS),
+    *(({"type": kind}, f"cannot contain {kind} tools yet") for kind in CLIENT_TOOLS),
 ]
 
 

@@ -9,20 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.jobs.job import (
-    HOLLOW_LOOKS,
-    RETRYABLE,
-    TERMINAL,
-    TRANSITIONS,
-    Failure,
-    Job,
-    Output,
-    Status,
-    Turn,
-    Usage,
-    activity_of,
-    text_of,
-)
+from agent_jobs.jobs.job import MAX_EMPTY_COMPLETIONS, Job, Output, Turn
+from agent_jobs.jobs.poll_schedule import next_poll_ms, next_retrieve_s
+from agent_jobs.jobs.response import RETRYABLE, Failure, Usage, activity_of, text_of
+from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 
 NOW = 1_800_000_000.0
 PENDING, STARTING, QUEUED, IN_PROGRESS, INPUT_REQUIRED = TRANSITIONS
@@ -165,7 +155,7 @@ def test_a_completed_without_output_and_usage_is_not_believed_at_once(verb: Verb
 
 def test_a_hollow_completed_is_believed_after_three_more_looks():
     job, hollow = a_job(), a_response(output=[], usage=None)
-    for _ in range(HOLLOW_LOOKS):
+    for _ in range(MAX_EMPTY_COMPLETIONS):
         job = job.apply_response(hollow, NOW)
         assert job.status is IN_PROGRESS
     job = job.apply_response(hollow, NOW)
@@ -174,7 +164,7 @@ def test_a_hollow_completed_is_believed_after_three_more_looks():
 
 def test_a_look_that_shows_the_job_running_begins_the_count_of_hollow_ones_anew():
     job, hollow = a_job(), a_response(output=[], usage=None)
-    for response in [hollow] * HOLLOW_LOOKS + [a_response("in_progress")] + [hollow] * HOLLOW_LOOKS:
+    for response in [hollow] * MAX_EMPTY_COMPLETIONS + [a_response("in_progress")] + [hollow] * MAX_EMPTY_COMPLETIONS:
         job = job.apply_response(response, NOW)
         assert job.status is IN_PROGRESS
 
@@ -211,9 +201,9 @@ def test_a_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list
             job = job.apply_response(a_response("in_progress"), now)
         else:
             job = job.mark_unreachable("no answer", now)
-        assert job.turn.looked_at == now
+        assert job.turn.polled_at == now
     assert job.status is after
-    assert job.turn.looks == len(looks)
+    assert job.turn.polls == len(looks)
     if after is EXPIRED:
         assert job.finished_at == NOW + looks[-1][0]
         assert job.error is not None
@@ -222,7 +212,7 @@ def test_a_job_expires_once_upstream_denied_it_often_and_long_enough(looks: list
 
 def test_a_look_without_an_answer_is_told_and_ends_nothing():
     job = a_job(QUEUED).mark_unreachable("cannot look: HTTP 502", NOW)
-    assert (job.status, job.activity, job.turn.looks) == (QUEUED, "cannot look: HTTP 502", 1)
+    assert (job.status, job.activity, job.turn.polls) == (QUEUED, "cannot look: HTTP 502", 1)
     assert job.apply_response(a_response("queued", output=[]), NOW).activity == ""
 
 
@@ -235,9 +225,11 @@ def test_a_look_without_an_answer_is_told_and_ends_nothing():
         *((a_job(status, turn=a_turn()), status) for status in Status if status not in (PENDING, STARTING)),
         (a_job(FAILED, turn=a_turn(), error=Failure("server_error", "")), FAILED),
         (a_job(CANCELLED, turn=a_turn(), error=Failure("start_unconfirmed", "")), CANCELLED),
+        (a_job(FAILED, turn=a_turn(), error=Failure("endpoint_lost", "")), QUEUED),
+        (a_job(FAILED, turn=a_turn(response_id="resp_9"), error=Failure("endpoint_lost", "")), QUEUED),
     ],
 )
-def test_an_id_is_taken_in_every_status_and_reopens_only_an_unconfirmed_start(job: Job, after: Status):
+def test_an_id_is_kept_in_every_status_and_reopens_only_a_job_that_we_lost_sight_of(job: Job, after: Status):
     found = job.set_response_id("resp_9")
     assert (found.turn.response_id, found.status) == ("resp_9", after)
     assert found.is_terminal == (found.finished_at is not None)
@@ -271,7 +263,9 @@ VERBS: dict[str, Callable[[Job], Job]] = {
     "unreached": lambda job: job.mark_unreachable("no answer", NOW),
     "progressed": lambda job: job.with_progress(9, "writing", "so far", ""),
     "unfollowed": lambda job: job.mark_stream_failed(),
-    "missed": lambda job: replace(job, turn=replace(job.turn, missing=3, missing_since=NOW - 60)).mark_not_found(NOW),
+    "missed": lambda job: replace(
+        job, turn=replace(job.turn, not_found_count=3, not_found_since=NOW - 60)
+    ).mark_not_found(NOW),
 }
 
 
@@ -294,9 +288,9 @@ def test_a_start_counts_its_attempts_and_goes_back_when_provably_nothing_was_acc
     ("before", "told", "after"), [(None, -1, None), (None, 0, 0), (4, 9, 9), (4, 3, 4), (4, -1, 4)]
 )
 def test_what_a_stream_told_moves_the_cursor_only_forward(before: int | None, told: int, after: int | None):
-    job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, detached=2))
+    job = a_job(activity="1 search", turn=a_turn(response_id="resp_1", sequence_number=before, stream_failures=2))
     job = job.with_progress(told, "", "so far", "why")
-    assert (job.turn.sequence_number, job.turn.partial, job.turn.detached) == (after, "so far", 0)
+    assert (job.turn.sequence_number, job.turn.partial, job.turn.stream_failures) == (after, "so far", 0)
     assert job.turn.reasoning == "why"
     assert (job.observed_by, job.activity) == ("following", "1 search")
     assert job.with_progress(told, "writing", "", "").activity == "writing"
@@ -320,14 +314,14 @@ def test_a_stream_tells_nothing_more_of_a_job_that_is_over(end: Status):
         ({}, {"sequence_number": None}, True),
         ({}, {"sequence_number": None, "partial": "so far"}, False),
         ({}, {"sequence_number": None, "reasoning": "so far"}, False),
-        ({}, {"detached": 2}, True),
-        ({}, {"detached": 3}, False),
+        ({}, {"stream_failures": 2}, True),
+        ({}, {"stream_failures": 3}, False),
     ],
 )
 def test_a_stream_is_attached_to_again_while_upstream_lets_one_and_it_brings_something(
     changes: dict[str, Any], turn: dict[str, Any], worth_a_try: bool
 ):
-    followed = {"response_id": "resp_1", "sequence_number": 4, "sent_at": NOW - 60, "detached": 0}
+    followed = {"response_id": "resp_1", "sequence_number": 4, "sent_at": NOW - 60, "stream_failures": 0}
     job = replace(a_job(turn=a_turn(**{**followed, **turn})), **changes)
     assert job.can_stream(NOW) is worth_a_try
 
@@ -461,18 +455,18 @@ def test_the_usage_is_what_upstream_counted(usage: object, read: Usage | None):
     [(-60, 2_000), (0, 2_000), (19, 2_000), (30, 3_000), (95, 10_000), (300, 30_000), (86_400, 30_000)],
 )
 def test_the_next_poll_is_a_tenth_of_the_age_away(age_s: float, ms: int):
-    assert a_job().next_poll_ms(NOW + age_s) == ms
+    assert next_poll_ms(a_job(), NOW + age_s) == ms
 
 
 def looks_during(seconds: float, *, watched: bool) -> list[float]:
     """When a job that keeps running is looked at in the time after its start."""
     job = a_job(watched_until=NOW + seconds + 60 if watched else 0.0)
     looks: list[float] = []
-    second = job.next_retrieve_s(NOW)
+    second = next_retrieve_s(job, NOW)
     while second <= seconds:
         looks.append(second)
         job = job.apply_response(a_response("in_progress"), NOW + second)
-        second += job.next_retrieve_s(NOW + second)
+        second += next_retrieve_s(job, NOW + second)
     return looks
 
 
@@ -502,9 +496,9 @@ def test_an_unwatched_job_is_looked_at_ever_more_rarely_but_every_minute_at_leas
 
 @pytest.mark.parametrize("looks", [0, 1, 5, 40, 100_000])
 def test_a_job_that_somebody_begins_to_watch_is_looked_at_within_five_seconds(looks: int):
-    job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", looks=looks))
-    assert 1 <= job.next_retrieve_s(NOW) <= 5
-    assert job.next_retrieve_s(NOW + 60) == min(30, 2**looks)
+    job = a_job(watched_until=NOW + 60, turn=a_turn(response_id="resp_1", polls=looks))
+    assert 1 <= next_retrieve_s(job, NOW) <= 5
+    assert next_retrieve_s(job, NOW + 60) == min(30, 2**looks)
 
 
 WRONG: list[Any] = [None, True, 0, -7, 2**80, 1.5, "", "nonsense", [], [[]], [None], {}, {"id": []}, {"status": {}}]
@@ -632,7 +626,7 @@ def test_whatever_comes_in_a_job_keeps_its_end_its_cursor_and_its_id(
         assert job.is_terminal or job.error is None
         assert isinstance(job.activity, str)
         assert (job.id, job.created_at, job.turn.number) == (before.id, before.created_at, before.turn.number)
-        assert job.next_retrieve_s(now) > 0
+        assert next_retrieve_s(job, now) > 0
 
 
 def outcome(job: Job) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What waiting for a long job costs a model: turns, and bytes that it reads again on every later one."""
+"""The cost of waiting for a long job to a model: turns, and bytes that it reads again on every later turn."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from test_tools import size
 
 from agent_jobs.settings import Settings
 
-#: Ten minutes pass in two seconds: what calls take beside their waits may only make turns fewer.
+#: Ten minutes pass in two seconds. Time that calls take beside their waits can only reduce the turns.
 SPEED = 300.0
 LENGTH_S = 600.0
-#: A client whose calls wait 45 s, as all do that are not known to allow more; and one that allows 240 s.
+#: A client whose calls may wait 240 s. Unknown clients get 45 s.
 PATIENT = "codex"
 
 
-async def obeyed(host: Host) -> list[dict[str, Any]]:
-    """The answers of a host that does what `next` says, until the job is as old as it is to get.
+async def follow_answers(host: Host) -> list[dict[str, Any]]:
+    """Return the answers to a host that does what `next` says, until the job is `LENGTH_S` old.
 
-    The run never ends by itself, so how many answers there are depends on the waits alone and not on the machine. The
-    last one tells of a job that is old enough: there the end would stand, which is shorter.
+    The run never finishes by itself, so the number of answers depends on the waits alone and not on the machine. The
+    last answer stands for the result, which would be shorter.
     """
     answers = [await host.start(emulate={"duration_s": 0.1, "end": "never", "searches": 12}, wait_s=5)]
     while answers[-1].get("elapsed_s", 0) < LENGTH_S:
@@ -33,7 +33,7 @@ async def obeyed(host: Host) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("client", "turns"), [("a host", 16), (PATIENT, 5)], ids=["45 s", "240 s"])
 async def test_ten_minutes_of_waiting_cost_few_turns_and_few_bytes(settings: Settings, client: str, turns: int) -> None:
     async with hosting(settings, speed=SPEED, client_info=Implementation(name=client, version="1")) as host:
-        answers = await obeyed(host)
+        answers = await follow_answers(host)
     assert len(answers) <= turns
     assert sum(size(answer) for answer in answers) <= 3_000
     assert "searches" in answers[-1]["activity"]

@@ -1,4 +1,4 @@
-"""A byte order mark before what a person saved: in every file that is read, and in none that hosts read after us."""
+"""A byte order mark is accepted in every file that a person saved, and written into no file that hosts read."""
 
 import codecs
 import json
@@ -11,15 +11,16 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 
-from agent_jobs.cli.batch import read_tasks
-from agent_jobs.cli.host_checks import host_findings
+from agent_jobs.cli.batch_files import read_tasks
+from agent_jobs.cli.host_checks import check_hosts
 from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.env_file import with_env_file
 from agent_jobs.install.config_file import Scope, locate
 from agent_jobs.install.hosts import HOSTS, Machine
 from agent_jobs.pricing.prices import Prices
 from agent_jobs.request.presets import load_presets
-from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.settings import Settings
 from agent_jobs.toolbox.config import load_toolbox
 
 MARKS: dict[str, Callable[[str], bytes]] = {
@@ -55,7 +56,7 @@ def key_file(path: Path) -> Any:
 
 
 def batch(path: Path) -> Any:
-    return [task.asked["prompt"] for task in read_tasks(path, "x")]
+    return [task.fields["prompt"] for task in read_tasks(path, "x")]
 
 
 READERS: list[tuple[Callable[[Path], Any], str, Any]] = [
@@ -104,7 +105,7 @@ def test_files_that_were_joined_have_a_mark_before_a_later_line(tmp_path: Path):
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A person without any configuration, in a project of theirs."""
+    """Return a user without any configuration, in a project folder."""
     for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "APPDATA", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home/project").mkdir(parents=True)
@@ -126,7 +127,7 @@ def file_of(machine: Machine, host: str, scope: Scope = "user") -> Path:
 
 
 def doctor(machine: Machine) -> list[tuple[str, str, str]]:
-    findings = host_findings(machine, Settings.forgiving(machine.environ)[0])
+    findings = check_hosts(machine, Settings.forgiving(machine.environ)[0])
     return [(each.state, each.text, each.fix) for each in findings]
 
 
@@ -150,7 +151,7 @@ def test_install_leaves_no_mark_even_where_nothing_else_is_to_do(machine: Machin
     assert HOSTS[host].path[-1] in json.loads(ours)[HOSTS[host].keys[0]]
     path.write_bytes(codecs.BOM_UTF8 + ours)
     assert any("byte order mark" in said and "install" in fix for _, said, fix in doctor(machine))
-    assert "would be taken off" in run("install", host, "--dry-run").stdout
+    assert "would be removed" in run("install", host, "--dry-run").stdout
     assert path.read_bytes() == codecs.BOM_UTF8 + ours
     run("install", host)
     assert path.read_bytes() == ours
@@ -253,7 +254,7 @@ def test_doctor_sees_what_claude_mcp_add_writes(machine: Machine, where: str):
 def test_the_local_scope_of_another_folder_is_not_ours(machine: Machine):
     path = file_of(machine, "claude-code")
     path.write_text(json.dumps({"projects": {str(machine.home): {"mcpServers": {"agent-jobs": README_ENTRY}}}}))
-    assert "no host's file names agent-jobs" in doctor(machine)[0][1]
+    assert "no host has agent-jobs in its configuration" in doctor(machine)[0][1]
     at_home = replace(machine, folder=machine.home)
     assert "local scope" in doctor(at_home)[0][1]
 
@@ -264,7 +265,7 @@ def test_the_local_scope_of_another_folder_is_not_ours(machine: Machine):
 def test_projects_in_a_form_of_their_own_are_passed_over(machine: Machine, projects: Any):
     written = json.dumps({"projects": projects}).replace("HERE", str(machine.folder))
     file_of(machine, "claude-code").write_text(written)
-    assert "no host's file names agent-jobs" in doctor(machine)[0][1]
+    assert "no host has agent-jobs in its configuration" in doctor(machine)[0][1]
 
 
 def test_install_and_uninstall_name_the_local_entry_that_goes_before_theirs(machine: Machine):

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request.body import EFFORTS, build
+from agent_jobs.request.body import build
 from agent_jobs.request.models import check_model, models, obituary
-from agent_jobs.request.presets import our_presets
+from agent_jobs.request.presets import EFFORTS, our_presets
 
 ROOT = Path(__file__).parents[2]
 GONE = [(name, row) for row in models()["retired"] if row["on"] <= models()["as_of"] for name in row["names"]]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.job import Usage
+from agent_jobs.jobs.response import Usage
 from agent_jobs.pricing.prices import Prices, calls_of, day_start
 
 AT = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
@@ -324,23 +324,23 @@ ROW = '[models."m"]\ninput = 1\noutput = 2\n'
     [
         ("[models.m\n", "line 1"),
         ("\ninput = $1\n", "line 2"),
-        ("[prices]\n", "the file does not take 'prices', but models, tools"),
+        ("[prices]\n", "the file does not accept 'prices', but models, tools"),
         ("models = 1\n", "models has to be a table"),
         ("models.m = 1\n", 'models."m" has to be a table'),
         ("[models.m]\noutput = 2\n", "models.\"m\" lacks 'input'"),
-        ("[models.gpt-6.1-sol]\ninput = 1\n", "models.\"gpt-6\" does not take '1-sol'"),
-        (ROW + "cache = 1\n", "does not take 'cache'"),
-        *((f"[models.m]\ninput = {price}\noutput = 2\n", 'models."m".input takes a number') for price in (
+        ("[models.gpt-6.1-sol]\ninput = 1\n", "models.\"gpt-6\" does not accept '1-sol'"),
+        (ROW + "cache = 1\n", "does not accept 'cache'"),
+        *((f"[models.m]\ninput = {price}\noutput = 2\n", 'models."m".input accepts a number') for price in (
             "-1", "nan", "inf", "true", '"1"', "[1]", "1" + "0" * 400,
         )),
-        (ROW + "context_tokens = 1.5\n", "context_tokens takes a whole number"),
-        (ROW + "context_tokens = 0\n", "context_tokens takes a whole number"),
+        (ROW + "context_tokens = 1.5\n", "context_tokens accepts a whole number"),
+        (ROW + "context_tokens = 0\n", "context_tokens accepts a whole number"),
         (ROW + "long = 2\n", 'models."m".long has to be a table'),
         (ROW + "long = { over = 9, input = 2 }\n", "models.\"m\".long lacks 'output'"),
         (ROW + "long = { input = 2, output = 2 }\n", "models.\"m\".long lacks 'over'"),
-        (ROW + 'tiers = { flex = "half" }\n', "tiers.flex takes a number"),
+        (ROW + 'tiers = { flex = "half" }\n', "tiers.flex accepts a number"),
         ("[tools.web_search]\n", "tools.web_search lacks 'per_1000'"),
-        ("[tools.web_search]\nusd = 1\n", "does not take 'usd'"),
+        ("[tools.web_search]\nusd = 1\n", "does not accept 'usd'"),
         ("[tools]\nweb_search = 10\n", "tools.web_search has to be a table"),
         ("a = " + "[" * 5000, "is not a TOML file"),
     ],
@@ -370,7 +370,7 @@ def test_a_day_begins_at_midnight_utc():
 
 def test_the_library_is_imported_only_when_its_list_is_asked_for():
     program = (
-        "import sys; from agent_jobs.pricing.prices import Prices; from agent_jobs.jobs.job import Usage\n"
+        "import sys; from agent_jobs.pricing.prices import Prices; from agent_jobs.jobs.response import Usage\n"
         "prices = Prices.load(None)\n"
         "prices.cost_usd('m', Usage(), at=0.0, provider_url='http://127.0.0.1/v1')\n"
         "assert 'genai_prices' not in sys.modules\n"

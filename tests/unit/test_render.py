@@ -1,4 +1,4 @@
-"""What a model reads of a job: small answers, nothing unknown, and pages that put together are the output."""
+"""Answers about a job are small, hold only known facts, and have pages that join to the output."""
 
 import json
 import re
@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_jobs.jobs.job import RETRYABLE, TERMINAL, Failure, Job, Output, Status, Turn
-from agent_jobs.rendering.answers import OUTPUT_BYTES, dumps, ended, output_of, shown, started
+from agent_jobs.jobs.job import Job, Output, Turn
+from agent_jobs.jobs.poll_schedule import next_poll_ms
+from agent_jobs.jobs.response import RETRYABLE, Failure
+from agent_jobs.jobs.status import TERMINAL, Status
+from agent_jobs.rendering.answers import page_output, render_finished_job, render_job, render_start
+from agent_jobs.rendering.paging import OUTPUT_BYTES
+from agent_jobs.text import compact_json
 
 NOW = 1_800_000_000.0
 ID = "job_7k2m9x4q1d3f"
@@ -26,14 +31,14 @@ def completed(text: str) -> Job:
 
 
 def size(answer: object) -> int:
-    return len(dumps(answer).encode())
+    return len(compact_json(answer).encode())
 
 
-# A job that goes on.
+# An unfinished job.
 
 
-def test_a_start_says_the_ids_and_how_to_go_on():
-    assert started(a_job(Status.QUEUED, response_id="resp_abc"), NOW) == {
+def test_a_start_has_the_ids_and_the_next_step():
+    assert render_start(a_job(Status.QUEUED, response_id="resp_abc"), NOW) == {
         "job_id": ID,
         "response_id": "resp_abc",
         "status": "queued",
@@ -42,12 +47,12 @@ def test_a_start_says_the_ids_and_how_to_go_on():
     }
 
 
-def test_a_start_without_an_id_yet_says_so_by_leaving_it_out():
-    assert "response_id" not in started(a_job(Status.STARTING, response_id=None), NOW)
+def test_a_start_leaves_out_an_unknown_id():
+    assert "response_id" not in render_start(a_job(Status.STARTING, response_id=None), NOW)
 
 
-def test_a_running_job_tells_its_age_and_what_it_does():
-    assert shown(a_job(activity="12 searches; writing"), NOW + 95) == {
+def test_a_running_job_has_its_age_and_activity():
+    assert render_job(a_job(activity="12 searches; writing"), NOW + 95) == {
         "job_id": ID,
         "status": "in_progress",
         "elapsed_s": 95,
@@ -57,33 +62,33 @@ def test_a_running_job_tells_its_age_and_what_it_does():
     }
 
 
-def test_a_cancel_that_is_not_confirmed_says_so():
-    assert shown(a_job(cancel_requested_at=NOW), NOW)["cancel_requested"] is True
-    assert "cancel_requested" not in shown(a_job(), NOW)
+def test_an_unconfirmed_cancel_says_so():
+    assert render_job(a_job(cancel_requested_at=NOW), NOW)["cancel_requested"] is True
+    assert "cancel_requested" not in render_job(a_job(), NOW)
 
 
-def test_only_a_job_that_nobody_follows_says_how_it_is_observed():
-    assert shown(a_job(observed_by="polling"), NOW)["observed_by"] == "polling"
-    assert "observed_by" not in shown(a_job(observed_by="following"), NOW)
+def test_only_a_polled_job_says_how_it_is_observed():
+    assert render_job(a_job(observed_by="polling"), NOW)["observed_by"] == "polling"
+    assert "observed_by" not in render_job(a_job(observed_by="following"), NOW)
 
 
-def test_advice_comes_only_when_it_is_asked_for():
-    assert "advice" not in shown(a_job(), NOW)
-    assert "End your turn" in shown(a_job(), NOW, advise=True)["advice"]
+def test_advice_comes_only_on_request():
+    assert "advice" not in render_job(a_job(), NOW)
+    assert "End your turn" in render_job(a_job(), NOW, advise=True)["advice"]
 
 
 def test_a_clock_that_was_set_back_shows_no_age():
-    assert "elapsed_s" not in shown(a_job(), NOW - 60)
+    assert "elapsed_s" not in render_job(a_job(), NOW - 60)
 
 
 def test_an_activity_that_is_too_long_is_cut_and_marked():
-    activity = shown(a_job(activity="cannot look: " + "very " * 100), NOW)["activity"]
+    activity = render_job(a_job(activity="cannot look: " + "very " * 100), NOW)["activity"]
     assert activity.startswith("cannot look: very ")
     assert activity.endswith("…")
 
 
-def test_an_id_that_nobody_would_read_is_left_out():
-    assert "response_id" not in started(a_job(response_id="resp_" + "x" * 421), NOW)
+def test_a_very_long_id_is_left_out():
+    assert "response_id" not in render_start(a_job(response_id="resp_" + "x" * 421), NOW)
 
 
 ids = st.integers(1, 120).map(lambda length: "resp_" + "x" * length) | st.text(max_size=120) | st.none()
@@ -100,30 +105,34 @@ ages = st.floats(-1e4, 30 * 24 * 3600)
 
 @settings(max_examples=300)
 @given(running_jobs, ages)
-def test_a_job_that_goes_on_is_told_in_few_bytes(job: Job, age_s: float):
+def test_an_unfinished_job_takes_few_bytes(job: Job, age_s: float):
     now = NOW + age_s
-    assert size(started(job, now)) <= 240
-    assert size(shown(job, now)) <= (240 if job.observed_by == "polling" else 200)
-    assert size(shown(job, now, advise=True)) <= 400
+    assert size(render_start(job, now)) <= 240
+    assert size(render_job(job, now)) <= (240 if job.observed_by == "polling" else 200)
+    assert size(render_job(job, now, advise=True)) <= 400
 
 
 @given(running_jobs, ages)
-def test_an_answer_holds_nothing_unknown_and_always_says_how_to_go_on(job: Job, age_s: float):
-    for answer in (started(job, NOW + age_s), shown(job, NOW + age_s), shown(job, NOW + age_s, advise=True)):
-        assert json.loads(dumps(answer)) == answer
+def test_an_answer_holds_only_known_facts_and_a_next_step(job: Job, age_s: float):
+    for answer in (
+        render_start(job, NOW + age_s),
+        render_job(job, NOW + age_s),
+        render_job(job, NOW + age_s, advise=True),
+    ):
+        assert json.loads(compact_json(answer)) == answer
         assert not [name for name, value in answer.items() if value in (None, "")]
         assert (answer["job_id"], answer["status"]) == (ID, job.status)
         assert answer["next"] == f"agent_poll job_id={ID}"
-        assert answer["next_poll_ms"] == job.next_poll_ms(NOW + age_s)
+        assert answer["next_poll_ms"] == next_poll_ms(job, NOW + age_s)
 
 
-# A job that is over.
+# A finished job.
 
 
-def test_a_result_is_told_whole():
+def test_a_short_result_comes_in_full():
     job = completed("The answer.")
     answer = {"job_id": ID, "status": "completed", "output": "The answer."}
-    assert ended(job) == shown(job, NOW) == started(job, NOW) == answer
+    assert render_finished_job(job) == render_job(job, NOW) == render_start(job, NOW) == answer
 
 
 @pytest.mark.parametrize(
@@ -136,26 +145,26 @@ def test_a_result_is_told_whole():
         replace(completed("text"), cost_usd=0.4, context="rebuilt", result_path="/results/a.md"),
     ],
 )
-def test_an_output_stands_last_whatever_is_said_with_it(job: Job):
-    for answer in (ended(job), shown(job, NOW, note="NOTE"), started(job, NOW, duplicate=True)):
+def test_an_output_stands_last_with_every_other_field(job: Job):
+    for answer in (render_finished_job(job), render_job(job, NOW, note="NOTE"), render_start(job, NOW, duplicate=True)):
         assert [*answer][:2] == ["job_id", "status"]
         assert [*answer][-1] == "output"
-    assert [*output_of(job, 0)][-1] == "output"
+    assert [*page_output(job, 0)][-1] == "output"
 
 
 @pytest.mark.parametrize("job", [completed(""), a_job(Status.COMPLETED)])
 def test_a_result_without_a_text_is_an_empty_one(job: Job):
-    assert ended(job) == {"job_id": ID, "status": "completed", "output": ""}
+    assert render_finished_job(job) == {"job_id": ID, "status": "completed", "output": ""}
 
 
-def test_what_was_cancelled_says_no_more_than_that():
-    assert ended(a_job(Status.CANCELLED)) == {"job_id": ID, "status": "cancelled"}
+def test_a_cancelled_job_has_only_its_status():
+    assert render_finished_job(a_job(Status.CANCELLED)) == {"job_id": ID, "status": "cancelled"}
 
 
 @pytest.mark.parametrize("status", [Status.CANCELLED, Status.INCOMPLETE, Status.FAILED])
-def test_an_output_that_came_all_the_same_is_shown(status: Status):
+def test_the_output_of_an_unfinished_response_is_shown(status: Status):
     error = None if status is Status.CANCELLED else Failure("max_output_tokens", "cut")
-    assert ended(a_job(status, error=error, output=Output("half", {})))["output"] == "half"
+    assert render_finished_job(a_job(status, error=error, output=Output("half", {})))["output"] == "half"
 
 
 @pytest.mark.parametrize(
@@ -171,25 +180,27 @@ def test_an_output_that_came_all_the_same_is_shown(status: Status):
         (Status.FAILED, "context_length_exceeded", "change the request"),
         (Status.EXPIRED, "expired", "agent_start again"),
         (Status.INCOMPLETE, "max_output_tokens", "higher options.max_output_tokens"),
-        (Status.INCOMPLETE, "content_filter", "what came is in output"),
+        (Status.INCOMPLETE, "content_filter", "output has what arrived"),
     ],
 )
-def test_every_failure_says_what_to_do_next(status: Status, code: str, hint: str):
-    answer = ended(a_job(status, error=Failure(code, "why")))
+def test_every_failure_has_a_next_step(status: Status, code: str, hint: str):
+    answer = render_finished_job(a_job(status, error=Failure(code, "why")))
     assert (answer["error"]["code"], answer["error"]["message"]) == (code, "why")
     assert hint in answer["next"]
     assert answer["error"].get("retryable") is (True if code in RETRYABLE else None)
     assert "{" not in answer["next"]
 
 
-def test_who_does_not_know_whether_it_runs_is_not_told_to_start_it_again_at_once():
-    answer = ended(a_job(Status.FAILED, error=Failure("start_unconfirmed", "why")))
+def test_an_unconfirmed_start_does_not_suggest_an_immediate_restart():
+    answer = render_finished_job(a_job(Status.FAILED, error=Failure("start_unconfirmed", "why")))
     assert not answer["next"].startswith("agent_start")
     assert "retryable" not in answer["error"]
 
 
 def test_a_long_message_is_cut():
-    assert len(ended(a_job(Status.FAILED, error=Failure("code", "m" * 10_000)))["error"]["message"]) == 300
+    assert (
+        len(render_finished_job(a_job(Status.FAILED, error=Failure("code", "m" * 10_000)))["error"]["message"]) == 300
+    )
 
 
 @given(
@@ -197,14 +208,14 @@ def test_a_long_message_is_cut():
     st.builds(Failure, st.text(), st.text()) | st.none(),
     st.builds(Output, st.text() | st.text(min_size=1).map(lambda text: text * 9_000), st.just({})) | st.none(),
 )
-def test_an_answer_about_an_end_echoes_nothing_and_holds_one_page_at_most(
+def test_a_finished_job_echoes_no_request_and_holds_one_page_at_most(
     status: Status, error: Failure | None, brought: Output | None
 ):
-    answer = ended(a_job(status, error=error, output=brought))
-    assert json.loads(dumps(answer)) == answer
+    answer = render_finished_job(a_job(status, error=error, output=brought))
+    assert json.loads(compact_json(answer)) == answer
     assert size(answer.get("output", "")) <= 24 * 1024
     assert not [name for name, value in answer.items() if value is None]
-    told = dumps({name: value for name, value in answer.items() if name not in ("output", "error")})
+    told = compact_json({name: value for name, value in answer.items() if name not in ("output", "error")})
     assert not re.search("PROMPT|TITLE|REQUEST|URL|RESPONSE", told)
 
 
@@ -230,7 +241,7 @@ TEXTS = {
 def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, characters: int):
     text = (pattern * (characters // len(pattern) + 1))[:characters]
     job, offset, parts = completed(text), 0, list[str]()
-    answer = ended(job)
+    answer = render_finished_job(job)
     while True:
         parts.append(answer["output"])
         assert parts[-1]
@@ -241,13 +252,13 @@ def test_the_pages_put_together_are_the_output_byte_for_byte(pattern: str, chara
         assert answer["next"].startswith(f"agent_result job_id={ID} offset=")
         offset += len(parts[-1].encode())
         assert answer["next"].endswith(f"={offset}")
-        answer = output_of(job, offset)
+        answer = page_output(job, offset)
     assert "".join(parts) == text
     assert len(parts) <= 2 + 2 * size(text) / OUTPUT_BYTES, "a page is at least half full"
 
 
 @pytest.mark.parametrize("offset", [0, 5, 10**12, -1])
-def test_beyond_the_end_and_in_nothing_there_is_nothing(offset: int):
-    assert output_of(completed(""), offset) == {"output": ""}
-    assert output_of(completed("ab"), max(offset, 2)) == {"output": ""}
-    assert output_of(a_job(Status.CANCELLED), offset) == {"output": ""}
+def test_a_page_beyond_the_end_or_of_nothing_is_empty(offset: int):
+    assert page_output(completed(""), offset) == {"output": ""}
+    assert page_output(completed("ab"), max(offset, 2)) == {"output": ""}
+    assert page_output(a_job(Status.CANCELLED), offset) == {"output": ""}

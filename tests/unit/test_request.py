@@ -1,7 +1,7 @@
 """What a caller may ask for, and the body of POST /responses that it becomes."""
 
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -11,27 +11,12 @@ from hypothesis import strategies as st
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
-from agent_jobs.request.body import (
-    EFFORTS,
-    TITLE_CHARS,
-    allow_duplicate_of,
-    build,
-    conversation_of,
-    dry_run_of,
-    hash_of,
-    key_of,
-    max_cost_of,
-    models,
-    one_of,
-    options_with,
-    sent_as,
-    sentence_for,
-    timeout_of,
-    title_of,
-)
-from agent_jobs.request.options import NAMES
-from agent_jobs.request.presets import Preset, our_presets
+from agent_jobs.request.body import TITLE_CHARS, build, hash_of, options_with, sent_as, sentence_for, title_of
+from agent_jobs.request.models import models
+from agent_jobs.request.options import OPTIONS, StartOptions
+from agent_jobs.request.presets import EFFORTS, Preset, our_presets
+from agent_jobs.request.start_request import StartRequest
+from agent_jobs.validation import Choice
 
 PLAIN: dict[str, Any] = {
     "model": models()["default"],
@@ -151,56 +136,56 @@ def test_metadata_may_be_as_large_as_the_api_takes_besides_ours(metadata: dict[s
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"effort": "hihg"}, "did you mean 'high'?"),
-    ({"effort": "HIGH"}, "effort does not take 'HIGH'"),
+    ({"effort": "HIGH"}, "effort does not accept 'HIGH'"),
     ({"effort": ""}, "use one of none, minimal, low"),
     ({"options": {"max_output_token": 99}}, "did you mean 'max_output_tokens'?"),
     ({"options": {"zzz": 1}}, "use one of instructions, include, json_schema, max_output_tokens"),
-    ({"options": {"background": False}}, "options does not take 'background'"),
-    ({"options": {"store": False}}, "options does not take 'store'"),
-    ({"options": {"input": "other"}}, "options does not take 'input'"),
-    ({"options": {"max_output_tokens": 15}}, "options.max_output_tokens takes a whole number of at least 16."),
+    ({"options": {"background": False}}, "options does not accept 'background'"),
+    ({"options": {"store": False}}, "options does not accept 'store'"),
+    ({"options": {"input": "other"}}, "options does not accept 'input'"),
+    ({"options": {"max_output_tokens": 15}}, "options.max_output_tokens accepts a whole number of at least 16."),
     ({"options": {"max_output_tokens": 99.0}}, "a whole number"),
     ({"options": {"max_output_tokens": "99"}}, "a whole number"),
     ({"options": {"max_output_tokens": None}}, "a whole number"),
-    ({"options": {"max_tool_calls": 0}}, "options.max_tool_calls takes a whole number of at least 1."),
+    ({"options": {"max_tool_calls": 0}}, "options.max_tool_calls accepts a whole number of at least 1."),
     ({"options": {"max_tool_calls": True}}, "a whole number"),
-    ({"options": {"instructions": ""}}, "options.instructions takes a text."),
-    ({"options": {"instructions": ["a"]}}, "options.instructions takes a text."),
+    ({"options": {"instructions": ""}}, "options.instructions accepts a non-empty string."),
+    ({"options": {"instructions": ["a"]}}, "options.instructions accepts a non-empty string."),
     ({"options": {"service_tier": None}}, "use one of auto, default, flex"),
     ({"options": {"service_tier": "flexi"}}, "did you mean 'flex'?"),
     ({"options": {"reasoning_summary": "detail"}}, "did you mean 'detailed'?"),
     ({"options": {"reasoning_mode": "deep"}}, "use one of standard, pro"),
-    ({"options": {"temperature": 2.1}, "model": "local"}, "options.temperature takes a number from 0 to 2."),
-    ({"options": {"top_p": float("nan")}, "model": "local"}, "options.top_p takes a number from 0 to 1."),
-    ({"options": {"include": []}}, "options.include takes a list of at least one text."),
+    ({"options": {"temperature": 2.1}, "model": "local"}, "options.temperature accepts a number from 0 to 2."),
+    ({"options": {"top_p": float("nan")}, "model": "local"}, "options.top_p accepts a number from 0 to 1."),
+    ({"options": {"include": []}}, "options.include accepts a list of at least one non-empty string."),
     ({"options": {"include": ["web_search_call.sources"]}}, "did you mean 'web_search_call.action.sources'?"),
-    ({"options": {"allow_duplicate": "yes"}}, "options.allow_duplicate takes true or false."),
-    ({"options": {"dry_run": 1}}, "options.dry_run takes true or false."),
+    ({"options": {"allow_duplicate": "yes"}}, "options.allow_duplicate accepts true or false."),
+    ({"options": {"dry_run": 1}}, "options.dry_run accepts true or false."),
     ({"options": {"conversation": "resp_1"}}, "begins with conv_"),
     ({"options": {"conversation": 1}}, "true for a new conversation"),
-    ({"options": {"key": ""}}, "options.key takes a text of at most 200 characters."),
-    ({"options": {"key": "k" * 201}}, "at most 200"),
-    ({"options": {"max_cost_usd": 0}}, "options.max_cost_usd takes an amount of US dollars above 0."),
+    ({"options": {"key": ""}}, "options.key accepts a string of 1 to 200 characters."),
+    ({"options": {"key": "k" * 201}}, "1 to 200"),
+    ({"options": {"max_cost_usd": 0}}, "options.max_cost_usd accepts an amount of US dollars above 0."),
     ({"options": {"max_cost_usd": float("inf")}}, "above 0"),
-    ({"options": {"max_cost_usd": True}}, "options.max_cost_usd takes a number"),
-    ({"options": {"timeout_s": 0.5}}, "options.timeout_s takes a number from 1 to 604800."),
+    ({"options": {"max_cost_usd": True}}, "options.max_cost_usd accepts a number"),
+    ({"options": {"timeout_s": 0.5}}, "options.timeout_s accepts a number from 1 to 604800."),
     ({"options": {"timeout_s": 604_801}}, "from 1 to 604800"),
     ({"options": {"tools": [{"type": "shell", "x": float("nan")}]}}, "something that JSON cannot"),
     ({"options": {"tools": [{"type": "shell", "x": {1, 2}}]}}, "something that JSON cannot"),
-    ({"preset": "thnik"}, "preset does not take 'thnik': did you mean 'think'?"),
+    ({"preset": "thnik"}, "preset does not accept 'thnik': did you mean 'think'?"),
     ({"preset": ""}, "use one of deep_research, think, review, quick."),
-    ({"options": {"verbosity": "hihg"}}, "options.verbosity does not take 'hihg': did you mean 'high'?"),
+    ({"options": {"verbosity": "hihg"}}, "options.verbosity does not accept 'hihg': did you mean 'high'?"),
     ({"options": {"verbosity": None}}, "use one of low, medium, high"),
-    ({"options": {"metadata": pairs(16)}}, "up to 15 texts of 512 characters"),
-    ({"options": {"metadata": pairs(1, key=65)}}, "up to 15 texts"),
-    ({"options": {"metadata": pairs(1, value=513)}}, "up to 15 texts"),
-    ({"options": {"metadata": {"n": 1}}}, "up to 15 texts"),
-    ({"options": {"metadata": {1: "n"}}}, "up to 15 texts"),
+    ({"options": {"metadata": pairs(16)}}, "up to 15 strings of 512 characters"),
+    ({"options": {"metadata": pairs(1, key=65)}}, "up to 15 strings"),
+    ({"options": {"metadata": pairs(1, value=513)}}, "up to 15 strings"),
+    ({"options": {"metadata": {"n": 1}}}, "up to 15 strings"),
+    ({"options": {"metadata": {1: "n"}}}, "up to 15 strings"),
     ({"options": {"metadata": {"job_id": "mine"}}}, "job_id is ours"),
-    ({"options": {"metadata": [["a", "b"]]}}, "up to 15 texts"),
-    ({"options": {"metadata": None}}, "up to 15 texts"),
-    ({"options": {"tools": [{"type": "custom", "name": "f"}]}}, "cannot take custom tools yet"),
-    ({"options": {"tools": [PYTHON, {"type": "custom"}]}}, "cannot take custom tools yet"),
+    ({"options": {"metadata": [["a", "b"]]}}, "up to 15 strings"),
+    ({"options": {"metadata": None}}, "up to 15 strings"),
+    ({"options": {"tools": [{"type": "custom", "name": "f"}]}}, "cannot contain custom tools yet"),
+    ({"options": {"tools": [PYTHON, {"type": "custom"}]}}, "cannot contain custom tools yet"),
     ({"options": {"tools": ["web_search"]}}, 'hosted tools like {"type":"code_interpreter"}'),
     ({"options": {"tools": [{}]}}, "hosted tools"),
     ({"options": {"tools": [{"type": 7}]}}, "hosted tools"),
@@ -232,16 +217,16 @@ def test_what_the_caller_handed_over_is_not_changed():
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("rde", "colour does not take 'rde': did you mean 'red'?"),
-        ("x", "colour does not take 'x': use one of red, green."),
-        ("x" * 5000, f"colour does not take '{'x' * 40}': use one of red, green."),
-        ("don't", 'colour does not take "don\'t": use one of red, green.'),
+        ("rde", "colour does not accept 'rde': did you mean 'red'?"),
+        ("x", "colour does not accept 'x': use one of red, green."),
+        ("x" * 5000, f"colour does not accept '{'x' * 40}': use one of red, green."),
+        ("don't", 'colour does not accept "don\'t": use one of red, green.'),
     ],
 )
 def test_a_value_that_is_not_allowed_is_answered_by_the_nearest_or_by_all(value: str, sentence: str):
-    assert one_of("colour", "red", iter(["red", "green"])) == "red"
+    assert Choice(iter(["red", "green"])).check("colour", "red") == "red"
     with pytest.raises(RequestError) as refusal:
-        one_of("colour", value, iter(["red", "green"]))
+        Choice(iter(["red", "green"])).check("colour", value)
     assert str(refusal.value) == sentence
 
 
@@ -302,39 +287,48 @@ def test_the_model_is_the_callers_else_the_presets_else_the_users_else_ours() ->
     assert build("x", **asked)["model"] == models()["default"]
 
 
-def test_what_a_preset_says_to_us_is_heard_and_the_caller_is_heard_first() -> None:
+def test_option_of_the_caller_beats_that_of_the_preset() -> None:
     presets = {"own": Preset(description="", prompt="{task}", options={"timeout_s": 60})}
-    assert timeout_of(options_with("own", None, presets)) == 60
-    assert timeout_of(options_with("own", {"timeout_s": 90}, presets)) == 90
-    assert timeout_of(options_with("own", {"timeout_s": None}, presets)) is None
-    assert timeout_of(options_with(None, {"timeout_s": 90}, presets)) == 90
-    assert timeout_of(None) is None
+    timeouts = [(None, 60), ({"timeout_s": 90}, 90), ({"timeout_s": None}, None)]
+    for options, timeout_s in timeouts:
+        assert StartOptions.parse(options_with("own", options, presets)).timeout_s == timeout_s
+    assert StartOptions.parse(options_with(None, {"timeout_s": 90}, presets)).timeout_s == 90
 
 
-OURS: list[tuple[Any, Any]] = [
-    (allow_duplicate_of, True),
-    (conversation_of, True),
-    (conversation_of, "conv_1"),
-    (dry_run_of, True),
-    (key_of, "monday"),
-    (max_cost_of, 0.5),
-    (timeout_of, 60),
+OURS: list[tuple[str, Any]] = [
+    ("allow_duplicate", True),
+    ("conversation", True),
+    ("conversation", "conv_1"),
+    ("dry_run", True),
+    ("key", "monday"),
+    ("max_cost_usd", 0.5),
+    ("timeout_s", 60),
+    ("toolbox", ("git", "time__*")),
+    ("toolbox", ()),
 ]
 
 
-@pytest.mark.parametrize(("asked_of", "value"), OURS)
-def test_what_speaks_to_us_is_read_on_its_own(asked_of: Callable[[JSON | None], Any], value: Any) -> None:
-    name = asked_of.__name__.removesuffix("_of")
-    name = {"timeout": "timeout_s", "max_cost": "max_cost_usd"}.get(name, name)
-    assert asked_of({name: value, "verbosity": "low"}) == value
-    for nothing in (None, {}, {name: None}):
-        assert not asked_of(nothing)
-    with pytest.raises(RequestError, match=f"options.{name} takes"):
-        asked_of({name: []})
+@pytest.mark.parametrize(("name", "value"), OURS)
+def test_option_of_ours_becomes_a_field_and_stays_out_of_the_body(name: str, value: Any) -> None:
+    given = {(): "none", ("git", "time__*"): ["git", "time__*"]}.get(value, value)
+    options = StartOptions.parse({name: given, "verbosity": "low"})
+    assert options == replace(StartOptions(upstream={"verbosity": "low"}), **{name: value})
+    assert build("x", job_id="job_1", options=options) == build("x", job_id="job_1", options={"verbosity": "low"})
+    assert StartOptions.parse({name: None}) == StartOptions.parse({}) == StartOptions()
+    with pytest.raises(RequestError, match=f"options.{name} accepts"):
+        StartOptions.parse({name: []})
 
 
 def test_no_conversation_is_none() -> None:
-    assert conversation_of({"conversation": False}) is None
+    assert StartOptions.parse({"conversation": False}).conversation is None
+
+
+@pytest.mark.parametrize("dry_run", [None, False, True])
+def test_dry_run_is_read_of_the_caller_alone(dry_run: bool | None) -> None:
+    order = StartRequest(prompts=["x"], options={"dry_run": dry_run, "zzz": 1})
+    assert order.is_dry_run is bool(dry_run)
+    with pytest.raises(RequestError, match=r"options\.dry_run accepts true or false"):
+        _ = replace(order, options={"dry_run": 1}).is_dry_run
 
 
 SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -364,7 +358,7 @@ def test_other_work_has_another_hash(one: dict[str, Any], other: dict[str, Any])
     assert hash_of(build("x", job_id="job_1", **one)) != hash_of(build("x", job_id="job_1", **other))
 
 
-@given(st.dictionaries(st.sampled_from(NAMES) | st.text(), ANY_JSON, max_size=5), st.none() | st.text())
+@given(st.dictionaries(st.sampled_from([*OPTIONS]) | st.text(), ANY_JSON, max_size=5), st.none() | st.text())
 def test_whatever_options_say_a_body_or_a_refusal_comes_of_it(options: dict[str, Any], preset: str | None) -> None:
     try:
         body = build("x", job_id="job_1", options=options, preset=preset)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hosts import hosting
@@ -12,10 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import ConfigError
-from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SecretStr, Settings, with_env_file
+from agent_jobs.jobs.job import Mode
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import AUTH_STYLES, DEFAULT_BASE_URL, LOG_LEVELS, SendingMode, Settings
 
 SECRET = "sk-proj-very-secret"
+
+
+def test_sending_mode_is_auto_or_a_mode_of_jobs():
+    assert get_args(SendingMode) == ("auto", *get_args(Mode))
 
 
 def test_an_empty_environment_is_enough():
@@ -105,7 +112,7 @@ def test_a_variable_that_is_set_to_nothing_counts_as_not_set(empty: str):
         *(("AGENT_JOBS_SECRETS", text, "never their values") for text in ("1A", "A B", "A;B", "$A", "A=b", "\u00c4")),
         ("AGENT_JOBS_PRESETS", "~nobody-of-this-name/presets.toml", "whole path"),
         ("AGENT_JOBS_DATA_DIR", "~nobody-of-this-name/jobs", ""),
-        *((name, text, "from / or ~ on") for name in ("AGENT_JOBS_DATA_DIR", "AGENT_JOBS_RESULT_DIR") for text in (
+        *((name, text, "starts with / or ~") for name in ("AGENT_JOBS_DATA_DIR", "AGENT_JOBS_RESULT_DIR") for text in (
             "jobs", "./jobs", "../jobs", ".", "$HOME/jobs", "%APPDATA%/jobs", '"/tmp/jobs"', "tmp/~",
         )),
         ("AGENT_JOBS_PRICES", "~nobody-of-this-name/prices.toml", ""),
@@ -133,9 +140,9 @@ def test_a_value_that_cannot_be_used_is_refused_by_its_name_with_what_it_takes(n
         ("no-such-program --secret", "first word"),
         ("/no/such/program", "first word"),
         ("/tmp", "first word"),
-        ("~nobody-of-this-name/notify", "from / or ~ on"),
-        ("./notify", "from / or ~ on"),
-        ("https://chat.example/hooks/t0ken", "from / or ~ on"),
+        ("~nobody-of-this-name/notify", "starts with / or ~"),
+        ("./notify", "starts with / or ~"),
+        ("https://chat.example/hooks/t0ken", "starts with / or ~"),
     ],
 )
 def test_a_command_that_cannot_be_run_is_told_and_stops_nothing(text: str, hint: str):
@@ -413,7 +420,7 @@ def test_key_of_several_lines_is_refused_as_such():
 
 @pytest.mark.parametrize("text", ["$SECRET", "${env:SECRET}", "%SECRET%", "sk-" + "secret" * 2000])
 def test_key_file_without_the_key_itself_is_refused(text: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="put the key") as refusal:
+    with pytest.raises(ConfigError, match="Put the key") as refusal:
         Settings.from_env({"AGENT_JOBS_API_KEY_FILE": str(key_file(tmp_path, text.encode()))})
     assert "secret" not in str(refusal.value).lower()
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.errors import RequestError
-from agent_jobs.request.body import build, mismatch
+from agent_jobs.request.body import build
+from agent_jobs.request.json_schema import mismatch
 
 OPEN: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 CLOSED: dict[str, Any] = {**OPEN, "additionalProperties": False}
@@ -116,22 +117,22 @@ def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
 @pytest.mark.parametrize(
     ("schema", "hint"),
     [
-        ("{}", "options.json_schema takes an object like"),
-        ([], "options.json_schema takes an object like"),
-        ({}, "takes the JSON schema of an object"),
-        ({"type": "array"}, "takes the JSON schema of an object"),
-        ({"type": ["object"]}, "takes the JSON schema of an object"),
-        ({"schema": {"type": "string"}}, "takes the JSON schema of an object"),
-        ({"schema": "object"}, "options.json_schema takes an object like"),
+        ("{}", "options.json_schema accepts an object like"),
+        ([], "options.json_schema accepts an object like"),
+        ({}, "accepts the JSON schema of an object"),
+        ({"type": "array"}, "accepts the JSON schema of an object"),
+        ({"type": ["object"]}, "accepts the JSON schema of an object"),
+        ({"schema": {"type": "string"}}, "accepts the JSON schema of an object"),
+        ({"schema": "object"}, "options.json_schema accepts an object like"),
         ({"schema": CLOSED, "name": "a b"}, "up to 64 letters"),
         ({"schema": CLOSED, "name": "a" * 65}, "up to 64 letters"),
         ({"schema": CLOSED, "name": 1}, "up to 64 letters"),
-        ({"schema": CLOSED, "strict": "yes"}, "options.json_schema.strict takes true or false."),
+        ({"schema": CLOSED, "strict": "yes"}, "options.json_schema.strict accepts true or false."),
         ({"schema": OPEN, "strict": True}, "options.json_schema is not strict: give every object"),
         ({"schema": object_of(a={"type": "string", "format": "uri"}), "strict": True},
          "options.json_schema is not strict: leave out format uri, or leave strict out."),
         ({"schema": {**CLOSED, "x-order": 1}, "strict": True}, "is not strict: leave out x-order, or"),
-        ({"schema": CLOSED, "description": 1}, "options.json_schema.description takes a text."),
+        ({"schema": CLOSED, "description": 1}, "options.json_schema.description accepts a non-empty string."),
     ],
 )  # fmt: skip
 def test_what_is_no_schema_is_refused(schema: Any, hint: str) -> None:

@@ -1,4 +1,4 @@
-"""A name that does not exist is answered with the one that was meant, wherever it is written."""
+"""Short forms of text; and a name that does not exist is answered with the one that was meant, wherever it stands."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,15 @@ from hosts import hosting
 from agent_jobs.cli.main import cli
 from agent_jobs.request.models import suggest_model
 from agent_jobs.settings import Settings
-from agent_jobs.text import nearest, suggest_name
+from agent_jobs.text import (
+    ask_if_meant,
+    compact_json,
+    human_size,
+    nearest,
+    suggest_name,
+    truncate,
+    valid_unicode,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,42 @@ def test_suggestion_lists_the_names_where_none_is_near():
     assert suggest_name("zzz", ["one", "two"]) == "use one of one, two."
     assert suggest_name("zzz", []) == "use one of (none)."
     assert suggest_name("tow", ["one", "two"]) == "did you mean 'two'?"
+
+
+def test_question_names_the_nearest_name_or_is_empty():
+    assert ask_if_meant("tow", ["one", "two"]) == "Did you mean 'two'?"
+    assert ask_if_meant("tow", ["one", "two"], cutoff=0.9) == ""
+    assert ask_if_meant("zzz", ["one", "two"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "short"), [("", ""), ("abc", "abc"), ("abcd", "ab…"), ("\u4e2d" * 9, "\u4e2d\u4e2d…")]
+)
+def test_truncated_text_ends_in_an_ellipsis(text: str, short: str):
+    assert truncate(text, 3) == short
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark():
+    assert valid_unicode("a\ud800b\U0001f600") == "a?b\U0001f600"
+
+
+def test_compact_json_has_neither_blanks_nor_escaped_letters():
+    assert compact_json({"a": [1, "\u00e9"], "b": None}) == '{"a":[1,"\u00e9"],"b":null}'
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (2**20, "1.0 MiB"),
+        (2**31, "2.0 GiB"),
+    ],
+)
+def test_size_is_shown_in_the_largest_unit_that_fits(size_bytes: int, shown: str):
+    assert human_size(size_bytes) == shown
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,10 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an option beside options": ({"prompt": "o", "max_output_tokens": 99}, {"max_output_tokens": 99}),
     "a schema beside options": ({"prompt": "js", "responseFormat": SCHEMA}, {"text": TEXT}),
     "a whole number as a text": ({"prompt": "w", "options": {"max_output_tokens": "99"}}, {"max_output_tokens": 99}),
+    "a number with a sign and zeros": (
+        {"prompt": "w3", "options": {"max_output_tokens": " +099 "}},
+        {"max_output_tokens": 99},
+    ),
     "a whole number as a float": ({"prompt": "w2", "options": {"max_tool_calls": 7.0}}, {"max_tool_calls": 7}),
     "zero as a text": ({"prompt": "z", "options": {"max_output_tokens": "0"}}, {"max_output_tokens": None}),
     "one text for a list": (
@@ -191,20 +195,20 @@ async def test_a_schema_is_found_in_every_wrapper(settings: Settings) -> None:
 #: A sentence shows the right form where the given one says too little or two things.
 UNCLEAR: dict[str, tuple[str, dict[str, Any], str]] = {
     "JSON of no form": ("agent_start", {"prompt": "x", "options": {"response_format": {"type": "json_object"}}},
-                        'options.json_schema takes the JSON schema of an object, like {"type":"object"'),
+                        'options.json_schema accepts the JSON schema of an object, like {"type":"object"'),
     "a text that is no schema": ("agent_start", {"prompt": "x", "options": {"text": "brief"}},
-                                 'options.json_schema takes an object like {"type":"object"'),
+                                 'options.json_schema accepts an object like {"type":"object"'),
     "two schemas": ("agent_start", {"prompt": "x", "options": {"json_schema": SCHEMA, "format": {"type": "object"}}},
                     "options.format and options.json_schema differ: give options.json_schema only."),
     "an option in two places": ("agent_start", {"prompt": "x", "verbosity": "low", "options": {"verbosity": "high"}},
                                 "verbosity is given twice: give it in options only."),
     "prompts with more": ("agent_start", {"prompts": [{"prompt": "x", "effort": "low"}]},
-                          'prompts takes a list of texts like ["..."].'),
+                          'prompts accepts a list of strings like ["..."].'),
     "several texts for one": ("agent_start", {"prompt": ["x", "y"]},
-                              'prompt takes one text like "..."; several tasks go into prompts.'),
+                              'prompt accepts one string like "..."; several tasks go into prompts.'),
     "options as a list of texts": ("agent_start", {"prompt": "x", "options": ["verbosity=low"]},
-                                   'options takes an object like {"instructions":"..."}.'),
-    "an object for a status": ("agent_list", {"status": {"a": "b"}}, 'status takes one text like "...".'),
+                                   'options accepts an object like {"instructions":"..."}.'),
+    "an object for a status": ("agent_list", {"status": {"a": "b"}}, 'status accepts one string like "...".'),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What of the toolbox needs no server: the file, the names of functions, their schemas, their outputs."""
+"""The parts of the toolbox that need no server: the file, the names of functions, their schemas and outputs."""
 
 import json
 import re
@@ -26,10 +26,12 @@ from mcp_types import (
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import ConfigError
 from agent_jobs.request.body import build, sent_as
-from agent_jobs.toolbox.config import KEYS, ServerConfig, ToolServers, load_toolbox
-from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, function_name, function_of, prefix_of
-from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, called_of
-from agent_jobs.toolbox.schema import fitted, is_strict
+from agent_jobs.strict_schema import is_strict
+from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox
+from agent_jobs.toolbox.functions import DESCRIPTION_CHARS, MAX_FUNCTIONS, build_function, function_name, prefix_of
+from agent_jobs.toolbox.output import MAX_IMAGES, TEXT_CHARS, read_output
+from agent_jobs.toolbox.schema import fit_schema
+from agent_jobs.toolbox.server_entry import KEYS
 from agent_jobs.toolbox.stdio_transport import MESSAGE_BYTES, NOISE_BYTES, STOP_STEPS_S
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -72,12 +74,12 @@ def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
         (3, "object like"),
         ({}, "either a command or a url"),
         ({"command": "x", "url": "http://x"}, "either a command or a url"),
-        ({"command": ""}, "command takes a text"),
-        ({"command": "x\0"}, "command takes a text"),
-        ({"command": "x", "args": "y"}, "args takes a list"),
-        ({"command": "x", "args": [None]}, "args takes a list"),
-        ({"command": "x", "env": {"A": [1]}}, "env takes texts by name"),
-        ({"command": "x", "env": {"A=B": "1"}}, "env takes texts by name"),
+        ({"command": ""}, "command accepts a string"),
+        ({"command": "x\0"}, "command accepts a string"),
+        ({"command": "x", "args": "y"}, "args accepts a list"),
+        ({"command": "x", "args": [None]}, "args accepts a list"),
+        ({"command": "x", "env": {"A": [1]}}, "env accepts strings by name"),
+        ({"command": "x", "env": {"A=B": "1"}}, "env accepts strings by name"),
         ({"command": "x", "env": {"A": "${input:token}"}}, "only an editor asks for"),
         ({"command": "x", "arg": ["--read-only"]}, "did you mean 'args'"),
         ({"command": "x", "timeout_s": 0}, "1 to 3600"),
@@ -88,9 +90,9 @@ def test_the_file_of_a_host_can_be_used_as_it_is(tmp_path: Path):
         ({"url": "http://x", "type": "websocket"}, "stdio or http"),
         ({"url": "x"}, "web address"),
         ({"url": "http://[x"}, "web address"),
-        ({"url": "http://x", "headers": {"A": "b\nc"}}, "no header can carry"),
-        ({"url": "http://x", "headers": {"A B": "c"}}, "no header can carry"),
-        ({"url": "http://x", "headers": {"A": {}}}, "headers takes texts by name"),
+        ({"url": "http://x", "headers": {"A": "b\nc"}}, "a header cannot carry"),
+        ({"url": "http://x", "headers": {"A B": "c"}}, "a header cannot carry"),
+        ({"url": "http://x", "headers": {"A": {}}}, "headers accepts strings by name"),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_refused_with_its_file_its_name_and_its_key(
@@ -134,7 +136,7 @@ def test_a_mistake_in_a_rule_keeps_its_server_from_being_used_and_no_other(tmp_p
 
 
 def refusal(folder: Path, written: Any) -> str:
-    """Why the server `tracker` cannot be used, where `fine` can."""
+    """Return the reason why the server `tracker` cannot be used, while `fine` can."""
     servers = read(folder, written)
     assert [*servers] == ["fine"]
     [(name, sentence)] = servers.refused.items()
@@ -181,7 +183,7 @@ STDIO, WEB = {"command": "x"}, {"url": "https://x/mcp"}
         ({**STDIO, "enabled_tools": ["a"]}, {"allow": ("a",)}, ""),
     ],
 )
-def test_what_other_programs_read_is_taken_for_what_it_means_or_passed_over_and_said(
+def test_keys_of_other_programs_are_translated_or_skipped_with_a_note(
     tmp_path: Path, entry: Any, expected: dict[str, Any], note: str
 ):
     servers = read(tmp_path, {"mcpServers": {"a": entry}})
@@ -229,7 +231,7 @@ def test_a_server_that_is_there_twice_is_not_used(tmp_path: Path):
 def test_a_server_needs_a_name_that_a_job_can_say(tmp_path: Path, name: str):
     servers = read(tmp_path, {"mcpServers": {name: {"command": "x"}, "fine": {"command": "x"}}})
     assert [*servers] == ["fine"]
-    assert "a server's name takes" in servers.refused[name]
+    assert "a server's name has" in servers.refused[name]
     assert servers.refused[name].isprintable()
 
 
@@ -242,7 +244,7 @@ def test_a_file_that_is_no_such_file_is_refused(tmp_path: Path, written: str):
         load_toolbox(tmp_path)
 
 
-def test_what_the_user_wrote_shows_no_secret(tmp_path: Path):
+def test_representation_of_a_server_contains_no_secret(tmp_path: Path):
     entry = {"url": "http://x/?key=hidden", "headers": {"A": "hidden"}}
     servers = load(tmp_path, {"mcpServers": {"a": entry, "b": {"command": "x", "env": {"K": "hidden"}}}})
     assert "hidden" not in repr(servers)
@@ -303,9 +305,9 @@ SCHEMAS = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYWORDS), SCHEMAS, max_size=6))
-def test_whatever_a_server_offers_what_is_sent_is_the_valid_schema_of_an_object(schema: dict[str, Any]):
+def test_any_offered_schema_is_sent_as_the_valid_schema_of_an_object(schema: dict[str, Any]):
     before = repr(schema)
-    parameters = function_of("a__b", "", schema)["parameters"]
+    parameters = build_function("a__b", "", schema)["parameters"]
     assert repr(schema) == before
     Draft202012Validator.check_schema(parameters)
     assert parameters["type"] == "object"
@@ -332,11 +334,11 @@ CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
     ],
 )
 def test_strictness_is_on_where_a_schema_fits_and_off_elsewhere(schema: dict[str, Any], strict: bool):
-    assert function_of("a__b", "", schema)["strict"] is strict
+    assert build_function("a__b", "", schema)["strict"] is strict
 
 
 def test_the_alternatives_of_a_root_become_its_properties():
-    assert fitted(
+    assert fit_schema(
         {
             "$defs": {"x": {"properties": {"x": {"type": "string"}}, "required": ["x"]}, "y": {"enum": [1, 2]}},
             "allOf": [{"$ref": "#/$defs/x"}],
@@ -359,11 +361,11 @@ def test_the_alternatives_of_a_root_become_its_properties():
     }
 
 
-def test_a_schema_without_an_end_is_told_in_words():
+def test_endless_schema_is_described_in_words():
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(5_000):
         deep = {"properties": {"a": deep}}
-    assert fitted(deep) is None
+    assert fit_schema(deep) is None
     assert not is_strict({"properties": {}})
 
 
@@ -371,7 +373,7 @@ def test_a_schema_without_an_end_is_told_in_words():
     ("text", "end"), [("One. " * 500, "One. …"), ("word " * 500, "word …"), ("x" * 5000, "x …"), ("short", "short")]
 )
 def test_a_description_is_cut_where_a_sentence_or_a_word_ends(text: str, end: str):
-    description = function_of("a__b", text, {})["description"]
+    description = build_function("a__b", text, {})["description"]
     assert len(description) <= 1_024
     assert description.endswith(end)
 
@@ -380,7 +382,7 @@ def test_a_description_is_cut_where_a_sentence_or_a_word_ends(text: str, end: st
 
 
 def called(*content: ContentBlock, **more: Any) -> str | list[dict[str, Any]]:
-    return called_of(
+    return read_output(
         CallToolResult(content=list(content), **more), lambda text: text.replace("hush", "[secret]")
     ).output
 
@@ -402,14 +404,15 @@ def test_texts_of_every_kind_are_one_output():
         EmbeddedResource(type="resource", resource=blob),
     )
     assert output == (
-        "[secret] ?\ninside\nreport https://example.org/r the report\n[audio/wav is left out: no model here hears it]\n"
-        "[application/zip of 3 bytes is left out: it is no image that a model takes]"
+        "[secret] ?\ninside\nreport https://example.org/r the report\n"
+        "[audio/wav is left out: no model here accepts sound]\n"
+        "[application/zip of 3 bytes is left out: it is no image that a model accepts]"
     )
 
 
 def test_an_answer_of_structure_alone_is_its_json():
     assert called(structured_content={"grüße": [1]}) == '{"grüße": [1]}'
-    assert called() == "(The tool answered nothing.)"
+    assert called() == "(The tool returned nothing.)"
 
 
 def test_only_so_many_images_are_sent():
@@ -430,7 +433,7 @@ def test_only_so_many_images_are_sent():
         ("", "image/png"),
     ],
 )
-def test_what_only_says_that_it_is_an_image_is_not_sent(data: str, mime: str):
+def test_data_with_the_label_of_an_image_is_not_sent(data: str, mime: str):
     assert f"[{mime} of" in called(ImageContent(type="image", data=data, mime_type=mime))
 
 
@@ -446,11 +449,11 @@ def test_the_file_of_the_documentation_is_read_as_it_says(tmp_path: Path):
     assert [git.approval_of(tool) for tool in ("git_add", "git_commit", "git_log")] == ["never", "always", "ask"]
     assert [git.allows(tool) for tool in ("git_log", "git_reset")] == [True, False]
     assert [tracker.allows(tool) for tool in ("get_issue", "delete_issue")] == [True, False]
-    settled, secrets = tracker.resolved({"TRACKER_TOKEN": "very-secret"})
+    settled, secrets = tracker.resolve({"TRACKER_TOKEN": "very-secret"})
     assert settled.headers == {"Authorization": "Bearer very-secret"}
     assert "very-secret" in secrets
     with pytest.raises(ConfigError, match="TRACKER_TOKEN"):
-        tracker.resolved({})
+        tracker.resolve({})
 
 
 def test_every_key_stands_in_its_table_and_no_other():
@@ -480,9 +483,9 @@ PLACES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("kind", ["array", ["array"], ["array", "null"], ["string", "array"]])
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_whatever_may_be_an_array_has_items(kind: Any, place: Callable[[Any], Any]) -> None:
+def test_every_part_that_may_be_an_array_has_items(kind: Any, place: Callable[[Any], Any]) -> None:
     schema = {"type": "object", "properties": place({"type": kind}), "$defs": {"a": {"type": kind}}}
-    sent = function_of("a__b", "", schema)["parameters"]
+    sent = build_function("a__b", "", schema)["parameters"]
     assert sent["properties"] == place({"type": kind, "items": {}})
     assert sent["$defs"] == {"a": {"type": kind, "items": {}}}
     own = build("x", job_id="job_1", options={"tools": [{"type": "function", "name": "f", "parameters": schema}]})

@@ -1,4 +1,4 @@
-"""What a file is to the model: recognised by its content, told with its name, counted in tokens."""
+"""Recognize a file by its content, show it to the model with its name, and count its tokens."""
 
 import base64
 import re
@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
+from math import ceil
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -14,9 +15,8 @@ from agent_jobs.attachments.decoding import Decoded, decode, is_text
 
 Kind = Literal["text", "image", "pdf", "data"]
 
-#: Enough to tell what a file is; git looks at as much.
-HEAD_BYTES = 8_000
-#: What the code interpreter works on rather than the model reads.
+HEAD_BYTES = 8_000  # enough to recognize a file; git reads the same number
+#: Files for the code interpreter rather than for the model to read.
 DATA_TYPES: Mapping[str, str] = {
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
@@ -35,25 +35,21 @@ DATA_TYPES: Mapping[str, str] = {
     ".npz": "application/octet-stream",
 }
 
-#: English prose has about 4 characters a token; a CJK character is about one token and 3 bytes of UTF-8.
-ASCII_PER_TOKEN, OTHER_BYTES_PER_TOKEN = 4, 3
-#: Models since gpt-5.6 count an image as patches of 32 x 32 pixels, without an upper limit.
-PATCH_PIXELS = 32
-#: For an image whose size cannot be read: what most older models cut every image to.
-IMAGE_TOKENS = 1_536
-#: A page is given to the model as its text and as a picture of it.
-PDF_PAGE_TOKENS = 1_500
-#: For a PDF that packs its pages away: a page of text with some graphics.
-PDF_PAGE_BYTES = 50_000
+ASCII_PER_TOKEN = 4  # in English prose
+OTHER_BYTES_PER_TOKEN = 3  # a CJK character is about one token and 3 bytes of UTF-8
+PATCH_PIXELS = 32  # models since gpt-5.6 count an image as patches of 32 x 32 pixels, without an upper limit
+IMAGE_TOKENS = 1_536  # an image whose size cannot be read: most older models shrink every image to this
+PDF_PAGE_TOKENS = 1_500  # the model reads a page as its text and as a picture of it
+PDF_PAGE_BYTES = 50_000  # a page of text with some graphics, for a PDF whose pages are compressed
 
 WHITE_SPACE = b" \t\r\n\f\v"
-#: What is opened by its ending: an empty one is a download or an export that failed.
+#: Endings of files that have a format: an empty one is a failed download or export.
 NEVER_EMPTY = {".pdf", ".png", ".jpg", ".jpeg", ".gif", ".webp", *DATA_TYPES} - {".csv", ".tsv", ".db"}
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file as it was read: `name` is relative to its root, with `/`, as the model is told."""
+    """A file as it was read. The model sees `name`, which is relative to the root and written with `/`."""
 
     name: str
     kind: Kind
@@ -61,26 +57,28 @@ class Attachment:
     data: bytes
 
 
-def recognised(name: str, head: bytes, *, upload: bool = False) -> tuple[Kind, str] | None:
-    """Kind and media type by the first HEAD_BYTES of a file, None for what no model can be shown.
+def recognize(name: str, head: bytes, *, upload: bool = False) -> tuple[Kind, str] | None:
+    """Return the kind and the media type by the first HEAD_BYTES of a file, None if no model can read it.
 
     Args:
         name: Its name, whose ending decides only where the content does not.
         head: Its first bytes.
-        upload: Whether it may be uploaded to the code interpreter: then what is known as data is `data`.
+        upload: Whether it may be uploaded to the code interpreter: then a file of DATA_TYPES is `data`.
     """
     suffix = suffix_of(name)
     if upload and suffix in DATA_TYPES:
         return "data", DATA_TYPES[suffix]
     if head.startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in head[:1024]):
         return "pdf", "application/pdf"
-    if image := _image_type(head):
+    if image := _recognize_image(head):
         return "image", image
-    return ("text", "text/plain") if is_text(head) else None
+    if is_text(head):
+        return "text", "text/plain"
+    return None
 
 
 def suffix_of(name: str) -> str:
-    """Return the ending of a name, in small letters."""
+    """Return the ending of a name in small letters."""
     return PurePosixPath(name.rstrip()).suffix.lower()
 
 
@@ -90,102 +88,122 @@ def is_private_key(head: bytes) -> bool:
     return plain.startswith(b"-----BEGIN ") and b"PRIVATE KEY" in plain[:80]
 
 
-def parts(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
-    """The attachments as content parts of a message to the Responses API.
+def build_content_parts(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
+    """Return the attachments as content parts of a message to the Responses API.
 
-    Text stands between tags that carry its name and do not occur in it; an image follows its name. What is `data` has
-    no part: it is uploaded.
+    Text stands between tags that carry its name and do not occur in it; an image follows its name. `data` has no part,
+    since it is uploaded.
     """
-    return [part for attachment in attachments for part in _parts(attachment)]
+    return [part for attachment in attachments for part in _build_parts_of(attachment)]
 
 
 def estimate_tokens(attachments: Iterable[Attachment]) -> int:
-    """Roughly how many input tokens the attachments cost; upstream's own count may differ by a third or more."""
-    return sum(_tokens(attachment) for attachment in attachments)
+    """Return about how many input tokens the attachments cost; upstream's own count may differ by a third or more."""
+    return sum(_estimate_tokens_of(attachment) for attachment in attachments)
 
 
-def described(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
-    """The attachments as a dry run shows them: name, bytes and kind."""
+def describe_attachments(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
+    """Return the attachments as a dry run shows them: name, bytes and kind."""
     return [{"name": one.name, "bytes": len(one.data), "kind": one.kind} for one in attachments]
 
 
-def _parts(attachment: Attachment) -> list[dict[str, Any]]:
+def _build_parts_of(attachment: Attachment) -> list[dict[str, Any]]:
     match attachment.kind:
         case "text":
-            return [{"type": "input_text", "text": _fenced(attachment)}]
+            return [{"type": "input_text", "text": _fence_text(attachment)}]
         case "image":
             named = f"<image name={quoteattr(attachment.name)}/>"
             return [
                 {"type": "input_text", "text": named},
-                {"type": "input_image", "detail": "auto", "image_url": _data_url(attachment)},
+                {"type": "input_image", "detail": "auto", "image_url": _encode_data_url(attachment)},
             ]
         case "pdf":
-            return [{"type": "input_file", "filename": attachment.name, "file_data": _data_url(attachment)}]
+            return [{"type": "input_file", "filename": attachment.name, "file_data": _encode_data_url(attachment)}]
         case "data":
             return []
 
 
-def _fenced(attachment: Attachment) -> str:
+def _fence_text(attachment: Attachment) -> str:
     decoded = decode(attachment.data) or Decoded("", "utf-8")
     text = decoded.text
     used = set(re.findall(r"</file((?:-\d+)?)>", text.lower()))
-    tag = "file" + next(end for end in chain([""], (f"-{number}" for number in count(2))) if end not in used)
-    return f"<{tag} name={quoteattr(attachment.name)}{_remarks(decoded)}>\n{text.removesuffix(chr(10))}\n</{tag}>"
+    endings = chain([""], (f"-{number}" for number in count(2)))
+    tag = "file" + next(ending for ending in endings if ending not in used)
+    attributes = f"name={quoteattr(attachment.name)}{_describe_decoding(decoded)}"
+    return f"<{tag} {attributes}>\n{text.removesuffix(chr(10))}\n</{tag}>"
 
 
-def _remarks(decoded: Decoded) -> str:
-    """Return as attributes what the model has to know of how the text was read."""
-    guess = f' encoding="guessed: {decoded.encoding}"' if decoded.is_guess else ""
-    if not decoded.unreadable:
-        return guess
-    places = "1 place is" if decoded.unreadable == 1 else f"{decoded.unreadable:,} places are"
-    return f'{guess} damaged="{places} not {decoded.encoding}; U+FFFD stands there"'
+def _describe_decoding(decoded: Decoded) -> str:
+    """Return attributes that warn the model of a guessed encoding and of unreadable places."""
+    attributes = ""
+    if decoded.is_guess:
+        attributes += f' encoding="guessed: {decoded.encoding}"'
+    if decoded.unreadable:
+        places = f"{decoded.unreadable:,} places are"
+        if decoded.unreadable == 1:
+            places = "1 place is"
+        attributes += f' damaged="{places} not {decoded.encoding}; U+FFFD stands there"'
+    return attributes
 
 
-def _data_url(attachment: Attachment) -> str:
+def _encode_data_url(attachment: Attachment) -> str:
     return f"data:{attachment.media_type};base64,{base64.b64encode(attachment.data).decode()}"
 
 
-def _tokens(attachment: Attachment) -> int:
+def _estimate_tokens_of(attachment: Attachment) -> int:
     match attachment.kind:
         case "text":
-            text = _fenced(attachment)
-            ascii_chars = len(text.encode("ascii", "ignore"))
-            other_bytes = len(text.encode()) - ascii_chars
-            return -(-ascii_chars // ASCII_PER_TOKEN) + -(-other_bytes // OTHER_BYTES_PER_TOKEN)
+            return _estimate_text_tokens(_fence_text(attachment))
         case "image":
-            size = _pixels(attachment.data)
-            return -(-size[0] // PATCH_PIXELS) * -(-size[1] // PATCH_PIXELS) if size else IMAGE_TOKENS
+            return _estimate_image_tokens(attachment.data)
         case "pdf":
             pages = len(re.findall(rb"/Type\s*/Page(?![A-Za-z])", attachment.data))
-            return PDF_PAGE_TOKENS * (pages or -(-len(attachment.data) // PDF_PAGE_BYTES))
+            return PDF_PAGE_TOKENS * (pages or ceil(len(attachment.data) / PDF_PAGE_BYTES))
         case "data":
             return 0
 
 
-def _image_type(head: bytes) -> str | None:
+def _estimate_text_tokens(text: str) -> int:
+    ascii_chars = len(text.encode("ascii", "ignore"))
+    other_bytes = len(text.encode()) - ascii_chars
+    return ceil(ascii_chars / ASCII_PER_TOKEN) + ceil(other_bytes / OTHER_BYTES_PER_TOKEN)
+
+
+def _estimate_image_tokens(data: bytes) -> int:
+    size = _read_image_size(data)
+    if size is None:
+        return IMAGE_TOKENS
+    width, height = size
+    return ceil(width / PATCH_PIXELS) * ceil(height / PATCH_PIXELS)
+
+
+def _recognize_image(head: bytes) -> str | None:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if head.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "image/gif"
-    return "image/webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    return None
 
 
-def _pixels(data: bytes) -> tuple[int, int] | None:
-    """Width and height as an image's header tells them."""
+def _read_image_size(data: bytes) -> tuple[int, int] | None:
+    """Return the width and height in an image's header, None if they cannot be read."""
     try:
         if data.startswith(b"\x89PNG"):
             return struct.unpack_from(">II", data, 16)
         if data.startswith(b"GIF"):
             return struct.unpack_from("<HH", data, 6)
-        return _jpeg_pixels(data) if data.startswith(b"\xff\xd8") else _webp_pixels(data)
+        if data.startswith(b"\xff\xd8"):
+            return _read_jpeg_size(data)
+        return _read_webp_size(data)
     except (struct.error, IndexError):
         return None
 
 
-def _jpeg_pixels(data: bytes) -> tuple[int, int] | None:
+def _read_jpeg_size(data: bytes) -> tuple[int, int] | None:
     at = 2
     while data[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", data, at)
@@ -197,7 +215,7 @@ def _jpeg_pixels(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _webp_pixels(data: bytes) -> tuple[int, int] | None:
+def _read_webp_size(data: bytes) -> tuple[int, int] | None:
     match data[12:16]:
         case b"VP8X":
             return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1

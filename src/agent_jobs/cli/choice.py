@@ -1,4 +1,4 @@
-"""Command names and choices whose refusal suggests the nearest one."""
+"""Suggest the nearest name when a command or a choice is misspelt."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,11 +12,13 @@ class NamedChoice(click.Choice[str]):
     """One of several names."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """Return click's sentence and the name that was probably meant."""
+        """Return click's sentence with the nearest name."""
         return super().get_invalid_choice_message(value, ctx) + ask_if_meant(str(value), self.choices)
 
 
 def ask_if_meant(name: str, names: Iterable[str]) -> str:
-    """Return the question for the nearest name as one more sentence, or nothing."""
+    """Return a question for the nearest name, or an empty string."""
     near = nearest(name, names)
-    return f" Did you mean {near!r}?" if near is not None else ""
+    if near is None:
+        return ""
+    return f" Did you mean {near!r}?"

@@ -1,129 +1,137 @@
-"""`agent-jobs doctor`: everything that has to be right, looked at; what is wrong comes with its remedy."""
+"""`agent-jobs doctor`: check the installation, the hosts, the provider and the jobs."""
 
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from agent_jobs import __version__
 from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
-from agent_jobs.cli.config import masked, opening, toolbox_mistakes
-from agent_jobs.cli.endpoint_check import upstream_findings
-from agent_jobs.cli.finding import Finding, tell
-from agent_jobs.cli.host_checks import host_findings, key_file_findings
+from agent_jobs.cli.config import find_toolbox_mistakes, mask_secret, try_open
+from agent_jobs.cli.endpoint_check import check_endpoint
+from agent_jobs.cli.finding import Finding, print_finding
+from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
-from agent_jobs.cli.start_times import start_findings
-from agent_jobs.engine.engine import GATHERED_MAX, Engine
-from agent_jobs.errors import ConfigError
+from agent_jobs.cli.start_times import check_start_times
+from agent_jobs.engine.engine import Engine
+from agent_jobs.env_file import with_env_file
+from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import HOSTS
-from agent_jobs.jobs.job import ACTIVE, Job, Status
-from agent_jobs.jobs.queries import JobFilter, WorkerInfo
-from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
+from agent_jobs.jobs.status import ACTIVE, Status
+from agent_jobs.settings import Settings
 
-#: A running job that nobody looked at for so long is stuck: an unwatched one is looked at every 60 s, a followed one
-#: every 290 s.
+#: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
 STUCK_S = 600.0
-NAMED = 3
+#: Jobs that one finding names.
+NAMED_JOBS = 3
+#: The permissions of a database that only its owner can read.
+PRIVATE_MODE = "600"
 
 
 @click.command("doctor")
-@click.option("--upstream", "upstream_only", is_flag=True, hidden=True, help="Only ask upstream.")
+@click.option("--upstream", "upstream_only", is_flag=True, hidden=True, help="Check only the provider.")
 @json_option
 def doctor_command(upstream_only: bool, as_json: bool) -> None:
-    """Look at what has to be right, and tell what is not.
+    """Check the setup and report problems.
 
-    Asks upstream what it says of the model, or which models it has, and starts no job. Exit status: 0 nothing is wrong,
-    1 there is a problem; warnings change nothing.
+    Asks the provider for the model, or for its list of models, and starts no job.
+
+    Exit status: 0 no problems, 1 at least one problem; warnings do not count.
     """
     findings: list[Finding] = []
-    for finding in _asked_upstream() if upstream_only else _findings():
+    for raw in _check_provider() if upstream_only else _check_everything():
+        finding = raw.for_person()
         findings.append(finding)
         if not as_json:
-            tell(finding)
+            print_finding(finding)
     if as_json:
-        from agent_jobs.rendering import answers
-
-        rows = [{name: text for name, text in vars(finding).items() if text} for finding in findings]
-        click.echo(answers.json_line({"version": __version__, "findings": rows}))
-    raise SystemExit(Exit.REFUSED if any(finding.state == "problem" for finding in findings) else Exit.DONE)
+        _write_as_json(findings)
+    has_problem = any(finding.state == "problem" for finding in findings)
+    raise SystemExit(Exit.REFUSED if has_problem else Exit.DONE)
 
 
-def _findings() -> Iterator[Finding]:
+def _write_as_json(findings: Sequence[Finding]) -> None:
+    from agent_jobs.rendering import answers
+
+    rows = [{name: text for name, text in vars(finding).items() if text} for finding in findings]
+    click.echo(answers.json_line({"version": __version__, "findings": rows}))
+
+
+def _check_everything() -> Iterator[Finding]:
     yield Finding("version", "ok", f"agent-jobs {__version__}")
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
-    yield _uvx()
+    yield _check_uvx()
     settings, refused = Settings.forgiving(os.environ)
-    # A key that is meant for another address must not go to OpenAI's.
-    elsewhere = any("OPENAI_BASE_URL" in sentence for sentence in refused)
+    # A key that belongs to another address must not be sent to OpenAI's.
+    is_address_refused = any("OPENAI_BASE_URL" in sentence for sentence in refused)
     quiet = replace(settings, log_level="error")
-    closed = opening(quiet)
-    if isinstance(closed, ConfigError):
-        refused.append(str(closed))
-    broken, odd = toolbox_mistakes(settings)
-    refused += broken
-    for sentence in refused:
-        yield Finding("settings", "problem", sentence)
-    for sentence in (*settings.warnings, *odd):
-        yield Finding("settings", "warning", sentence)
-    if not refused and not settings.warnings and not odd:
-        yield Finding("settings", "ok", "what is set can be used; agent-jobs config shows it")
-    yield _key(settings)
-    yield from key_file_findings(here(), _our_key_files(settings))
-    yield from host_findings(here(), settings)
-    yield from start_findings(here(), HOSTS.values())
-    if closed is None:
-        try:
-            asks = settings.api_key is not None and not elsewhere
-            yield from call(_engine_findings(settings, asks=asks), role="acts", settings=quiet)
-        except Refusal as refusal:  # damage that only a look finds
-            closed = refusal.error
-    if closed is not None and not isinstance(closed, ConfigError):
-        yield Finding("database", "problem", str(closed))
-    yield from _self_test()
+    error = try_open(quiet)
+    if isinstance(error, ConfigError):
+        refused.append(str(error))
+    yield from _check_settings(settings, refused)
+    yield _check_key(settings)
+    yield from check_key_files(here(), _find_own_key_files(settings))
+    yield from check_hosts(here(), settings)
+    yield from check_start_times(here(), HOSTS.values())
+    asks_provider = settings.api_key is not None and not is_address_refused
+    yield from _check_engine(quiet, error, asks_provider=asks_provider)
+    yield from _test_own_server()
 
 
-def _asked_upstream() -> Iterator[Finding]:
-    """Only what upstream says, in the environment of this process."""
+def _check_provider() -> Iterator[Finding]:
+    """Check only the provider, with the environment of this process."""
     settings, _ = Settings.forgiving(os.environ)
 
-    async def ask(session: Session) -> list[Finding]:
-        return await upstream_findings(session.engine, settings)
+    async def check(session: Session) -> list[Finding]:
+        return await check_endpoint(session.engine, settings)
 
     if settings.api_key is not None:
-        yield from call(ask, role="acts", settings=replace(settings, log_level="error"))
+        yield from call(check, role="acts", settings=replace(settings, log_level="error"))
 
 
-def _uvx() -> Finding:
+def _check_uvx() -> Finding:
+    """Check that uvx exists and that apps started from a desktop find it."""
     found = shutil.which("uvx")
     if found is None:
         fix = "install uv (https://docs.astral.sh/uv/), or start agent-jobs by its own path in your host's entry"
         return Finding("uvx", "warning", "uvx is not on the PATH", fix)
-    found = str(Path(found).absolute())
+    path = str(Path(found).absolute())
     if shutil.which("uvx", path=desktop_path(here())):
-        return Finding("uvx", "ok", f"{found}, which apps started from a desktop find too")
-    return Finding(
-        "uvx", "warning", f"{found}, which apps started from a desktop do not find",
-        f'write "command": "{found}" into the host\'s entry',
-    )  # fmt: skip
+        return Finding("uvx", "ok", f"{path}, also found by apps started from a desktop")
+    fix = f'write "command": "{path}" into the host\'s entry'
+    return Finding("uvx", "warning", f"{path}, not found by apps started from a desktop", fix)
 
 
-def _key(settings: Settings) -> Finding:
+def _check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each setting that is invalid or has no effect."""
+    broken, odd = find_toolbox_mistakes(settings)
+    problems, warnings = [*refused, *broken], [*settings.warnings, *odd]
+    for sentence in problems:
+        yield Finding("settings", "problem", sentence)
+    for sentence in warnings:
+        yield Finding("settings", "warning", sentence)
+    if not problems and not warnings:
+        yield Finding("settings", "ok", "Settings are valid (see `agent-jobs config`).")
+
+
+def _check_key(settings: Settings) -> Finding:
     if settings.api_key is None:
         return Finding("key", "problem", NO_KEY)
-    return Finding("key", "ok", f"a key is set, {masked(settings.api_key)}")
+    return Finding("key", "ok", f"an API key is set, {mask_secret(settings.api_key)}")
 
 
-def _our_key_files(settings: Settings) -> Iterator[Path]:
-    """Return the files that this process has a key from."""
+def _find_own_key_files(settings: Settings) -> Iterator[Path]:
+    """Yield the files from which this process read a key."""
     if settings.api_key_file is not None:
         yield settings.api_key_file
     env_file = click.get_current_context().find_root().params.get("env_file")
@@ -131,74 +139,111 @@ def _our_key_files(settings: Settings) -> Iterator[Path]:
         yield Path(env_file).absolute()
 
 
-def _engine_findings(settings: Settings, *, asks: bool) -> Any:
-    """The work that looks at upstream, if it may ask there, at database and jobs."""
+def _check_engine(settings: Settings, error: AgentJobsError | None, *, asks_provider: bool) -> Iterator[Finding]:
+    """Check the provider, the database and the jobs with an open engine, unless it could not be opened."""
+    if error is None:
+        try:
+            yield from call(_build_engine_check(settings, asks_provider=asks_provider), role="acts", settings=settings)
+        except Refusal as refusal:  # only a query finds some kinds of damage
+            error = refusal.error
+    if error is not None and not isinstance(error, ConfigError):
+        yield Finding("database", "problem", str(error))
 
-    async def look(session: Session) -> list[Finding]:
+
+def _build_engine_check(
+    settings: Settings, *, asks_provider: bool
+) -> Callable[[Session], Awaitable[list[Finding]]]:  # fmt: skip
+    """Return the check of the provider, if it may be asked, and of the database and its jobs."""
+
+    async def check(session: Session) -> list[Finding]:
         engine = session.engine
         findings: list[Finding] = []
-        if asks:
-            findings += await upstream_findings(engine, settings)
-        database = await engine.store_info()
-        mode = oct(os.stat(database.path).st_mode & 0o777)[2:]
-        others = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in database.watchers)
-        text = (
-            f"{database.path}, {terminal.size(database.bytes)}, schema {database.schema}, {database.journal}, mode "
-            f"{mode}; worked on by {others or 'nobody just now'}"
-        )
-        safe = mode == "600" or sys.platform == "win32"
-        fix = "" if safe else f"others can read it: chmod 600 {database.path}"
-        findings.append(Finding("database", "ok" if safe else "warning", text, fix))
-        return [*findings, *await _jobs(engine, database.watchers)]
+        if asks_provider:
+            findings += await check_endpoint(engine, settings)
+        store = await engine.store_info()
+        findings.append(_check_database(store))
+        return [*findings, *await _check_jobs(engine, store.watchers)]
 
-    return look
+    return check
 
 
-async def _jobs(engine: Engine, watchers: tuple[WorkerInfo, ...]) -> list[Finding]:
-    """What goes on, and what of it does not go on as it should."""
+def _check_database(store: StoreInfo) -> Finding:
+    """Check who can read the database, and name the processes that work on its jobs."""
+    mode = oct(os.stat(store.path).st_mode & 0o777)[2:]
+    workers = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in store.watchers)
+    text = (
+        f"{store.path}, {terminal.format_size(store.bytes)}, schema {store.schema}, {store.journal}, mode {mode}; "
+        f"workers: {workers or 'none running'}"
+    )
+    if mode == PRIVATE_MODE or sys.platform == "win32":
+        return Finding("database", "ok", text)
+    return Finding("database", "warning", text, f"other users can read it: chmod {PRIVATE_MODE} {store.path}")
+
+
+async def _check_jobs(engine: Engine, workers: tuple[WorkerInfo, ...]) -> list[Finding]:
+    """Return the findings for active jobs that make no progress and for unconfirmed starts."""
+    active = await engine.find(JobFilter(statuses=ACTIVE), GATHERED_MAX)
+    worked_on = {worker.base_url for worker in workers}
+    alone = [job for job in active.jobs if job.turn.base_url not in worked_on]
     now = engine.now()
-    running = await engine.find(JobFilter(statuses=ACTIVE), GATHERED_MAX)
-    counts = (await engine.find(JobFilter(), 1)).counts
-    total = f"{sum(counts.values())} jobs, {sum(running.counts.values())} of them open"
-    findings: list[Finding] = []
-    places = {one.base_url for one in watchers}
-    alone = [job for job in running.jobs if job.turn.base_url not in places]
-    for base_url in dict.fromkeys(job.turn.base_url for job in alone):
-        fix = f"start a host with agent-jobs, or agent-jobs watch --all, with OPENAI_BASE_URL={base_url}"
-        theirs = [job for job in alone if job.turn.base_url == base_url]
-        findings.append(Finding("jobs", "warning", f"nobody works on {_few(theirs)}", fix))
-    stuck = [job for job in running.jobs if job not in alone and _stuck(job, now)]
-    if stuck:
-        fix = "end the process that holds them, and another goes on: the database line names it"
-        findings.append(Finding("jobs", "warning", f"nobody has looked for 10 minutes at {_few(stuck)}", fix))
+    stuck = [job for job in active.jobs if job.turn.base_url in worked_on and _is_stuck(job, now)]
     failed = await engine.find(JobFilter(statuses=frozenset({Status.FAILED})), GATHERED_MAX)
-    if unconfirmed := [job for job in failed.jobs if job.is_unconfirmed]:
-        fix = "look for their metadata job_id in the provider's dashboard, then agent-jobs adopt JOB RESPONSE_ID"
-        text = f"nobody knows whether upstream accepted {_few(unconfirmed)}; they may be billed"
-        findings.append(Finding("jobs", "warning", text, fix))
-    return findings or [Finding("jobs", "ok", total)]
+    unconfirmed = [job for job in failed.jobs if job.is_unconfirmed]
+    findings = [*_report_alone(alone), *_report_stuck(stuck), *_report_unconfirmed(unconfirmed)]
+    if findings:
+        return findings
+    counts = (await engine.find(JobFilter(), 1)).counts
+    text = f"{sum(counts.values())} jobs, {sum(active.counts.values())} of them active"
+    return [Finding("jobs", "ok", text)]
 
 
-def _stuck(job: Job, now: float) -> bool:
-    """Whether a job that upstream has was not looked at for longer than looks are ever apart."""
-    seen = max(job.turn.looked_at or 0.0, job.turn.sent_at or 0.0)
+def _report_alone(jobs: Sequence[Job]) -> Iterator[Finding]:
+    """Yield a warning for each address with jobs on which no process is working."""
+    for base_url in dict.fromkeys(job.turn.base_url for job in jobs):
+        fix = f"start a host with agent-jobs, or run agent-jobs watch --all, with OPENAI_BASE_URL={base_url}"
+        names = _name_jobs([job for job in jobs if job.turn.base_url == base_url])
+        yield Finding("jobs", "warning", f"no process is working on {names}", fix)
+
+
+def _report_stuck(jobs: Sequence[Job]) -> Iterator[Finding]:
+    if jobs:
+        fix = "end the process that holds them, which the database line names; then another process continues"
+        yield Finding("jobs", "warning", f"no process has polled {_name_jobs(jobs)} for 10 minutes", fix)
+
+
+def _report_unconfirmed(jobs: Sequence[Job]) -> Iterator[Finding]:
+    if jobs:
+        fix = (
+            "find the responses with their job_id as metadata in the provider's dashboard, "
+            "then run agent-jobs adopt JOB RESPONSE_ID"
+        )
+        text = f"the provider has not confirmed the start of {_name_jobs(jobs)}; they may be billed"
+        yield Finding("jobs", "warning", text, fix)
+
+
+def _is_stuck(job: Job, now: float) -> bool:
+    """Return True if a running job has not been retrieved for longer than workers ever wait."""
+    seen = max(job.turn.polled_at or 0.0, job.turn.sent_at or 0.0)
     return job.status in (Status.STARTING, Status.QUEUED, Status.IN_PROGRESS) and now - seen > STUCK_S
 
 
-def _few(jobs: list[Job]) -> str:
-    more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
-    return ", ".join(job.id for job in jobs[:NAMED]) + more
+def _name_jobs(jobs: Sequence[Job]) -> str:
+    """Return the first ids, and how many more there are."""
+    names = ", ".join(job.id for job in jobs[:NAMED_JOBS])
+    if len(jobs) > NAMED_JOBS:
+        return f"{names} and {len(jobs) - NAMED_JOBS} more"
+    return names
 
 
-def _self_test() -> Iterator[Finding]:
-    """Two servers of our own, asked as old and as new hosts ask."""
+def _test_own_server() -> Iterator[Finding]:
+    """Start two servers of this installation, and ask them as old and as new hosts do."""
     from agent_jobs.cli.selftest import MODERN, OLD, SelfTestError, start_own
 
     for version in (OLD, MODERN):
         try:
             started = start_own(version)
         except SelfTestError as error:
-            fix = "run agent-jobs serve < /dev/null and see what it says"
+            fix = "run agent-jobs serve < /dev/null to see its error"
             yield Finding("self-test", "problem", f"protocol {version}: {error}", fix)
         else:
             listed = f"the server lists {len(started.tools)} tools over stdio"

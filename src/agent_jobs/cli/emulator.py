@@ -1,4 +1,4 @@
-"""`agent-jobs emulator`: the look-alike of the Responses API on a port of its own."""
+"""`agent-jobs emulator`: serve an emulated Responses API."""
 
 import threading
 from contextlib import ExitStack, suppress
@@ -6,21 +6,38 @@ from contextlib import ExitStack, suppress
 import click
 
 from agent_jobs.ctrl_c import raise_on_ctrl_c
-from agent_jobs.emulator import running
 
 
-def run(host: str, port: int, time_scale: float) -> None:
-    """Serve until somebody interrupts."""
+@click.command("emulator")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8787,
+    show_default=True,
+    help="Port to listen on; 0 for a free one.",
+)
+@click.option(
+    "--time-scale", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
+    help="Emulated seconds in each real second.",
+)  # fmt: skip
+def emulator_command(host: str, port: int, time_scale: float) -> None:
+    """Serve an emulated Responses API.
+
+    Use it to try agent-jobs without a key.
+    """
+    from agent_jobs.emulator.server import running
+
     with ExitStack() as stack:
         try:
             server = stack.enter_context(running(host=host, port=port, time_scale=time_scale))
         except OSError as error:
             raise click.ClickException(
-                f"Nothing can listen there ({error.strerror}): give another --port, or 0."
+                f"Cannot listen on {host}:{port} ({error.strerror}). Choose another --port, or 0 for a free one."
             ) from None
         stack.enter_context(suppress(KeyboardInterrupt))
         stack.enter_context(raise_on_ctrl_c())
-        click.echo("An emulated Responses API is ready. Nothing it answers comes from a model.\n")
+        click.echo("An emulated Responses API is ready. Its answers do not come from a model.\n")
         click.echo(f"  export OPENAI_BASE_URL={server.base_url} OPENAI_API_KEY=emulated\n")
-        click.echo(f"Faults, counters and its log: {server.url}/_emulator")
+        click.echo(f"Its faults, counters and log: {server.url}/_emulator")
         threading.Event().wait()

@@ -1,33 +1,56 @@
-"""What `doctor` found, and how a terminal shows it."""
+"""A finding of `doctor`, and its lines on a terminal."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.wording import reword
 
 State = Literal["ok", "warning", "problem"]
+#: The mark and the colour of each state.
 MARKS: dict[State, tuple[str, str]] = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "problem": ("X", "red")}
+MARK_COLUMNS = 2
+NAME_COLUMNS = 10
+#: Columns before the text: the mark, the name, and the gaps after them.
+INDENT_COLUMNS = MARK_COLUMNS + 1 + NAME_COLUMNS + 2
+FIX_MARK = "-> "
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; what to do about it, where something is to be done."""
+    """One thing that was checked, and what to do about it."""
 
     what: str
     state: State
     text: str
     fix: str = ""
 
+    def for_person(self) -> "Finding":
+        """Return the finding in words for a person; the packages below word their errors for a model."""
+        return replace(self, text=reword(self.text), fix=reword(self.fix))
 
-def tell(finding: Finding) -> None:
-    """Show a finding in the width of the terminal, its fix below it."""
+
+def print_finding(finding: Finding) -> None:
+    """Print a finding in the width of the terminal, with its fix below."""
     mark, colour = MARKS[finding.state]
-    mark = click.style(f"{mark:<2}", fg=colour) if terminal.colourful(sys.stdout) else f"{mark:<2}"
-    width = (terminal.columns() or 10_000) - 15
-    lines = [*terminal.wrapped(finding.text, width), *(f"-> {each}" if not n else f"   {each}" for n, each in
-             enumerate(terminal.wrapped(finding.fix, width - 3) if finding.fix else []))]  # fmt: skip
-    for number, each in enumerate(lines):
-        click.echo(f"{mark} {finding.what:<10}  {each}" if number == 0 else f"{' ' * 15}{each}")
+    mark = mark.ljust(MARK_COLUMNS)
+    if terminal.has_colours(sys.stdout):
+        mark = click.style(mark, fg=colour)
+    first, *more = _wrap_finding(finding)
+    click.echo(f"{mark} {finding.what:<{NAME_COLUMNS}}  {first}")
+    for line in more:
+        click.echo(" " * INDENT_COLUMNS + line)
+
+
+def _wrap_finding(finding: Finding) -> Iterator[str]:
+    """Yield the lines of the text, then those of the fix behind an arrow."""
+    width = (terminal.find_width() or 10_000) - INDENT_COLUMNS
+    yield from terminal.wrap_lines(finding.text, width)
+    lead = FIX_MARK
+    for line in terminal.wrap_lines(finding.fix, width - len(FIX_MARK)):
+        yield lead + line
+        lead = " " * len(FIX_MARK)

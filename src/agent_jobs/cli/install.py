@@ -1,6 +1,5 @@
-"""`agent-jobs install` and `uninstall`: our entry in a host's file, and what the person has to do then."""
+"""`agent-jobs install` and `uninstall`: write this server into a host's configuration, or remove it."""
 
-import difflib
 import json
 import os
 import re
@@ -12,36 +11,100 @@ from typing import Any, TypeVar
 
 import click
 
-from agent_jobs.cli.host_checks import REMOVE_LOCAL, settings_of, written
-from agent_jobs.cli.program import Program, make_permanent, planned_program, printed_program, remove_program
-from agent_jobs.cli.session import refusals
+from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
+from agent_jobs.cli.install_report import print_json, print_report, render_diff
+from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
+from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.trial import try_entry
+from agent_jobs.cli.wording import reword
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import launch as uvx_launch
-from agent_jobs.install.config_file import Read, Scope, locate, read, replace
-from agent_jobs.install.entry import entry_in, fragment, installed, refuse_comments, switched_on, uninstalled
-from agent_jobs.install.hosts import KEY, KEY_FILE, KEY_PATH, SERVER, Entry, Host, Launch, Machine, switched_off
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
+from agent_jobs.install.entry import enable_entry, entry_in, fragment, install_entry, refuse_comments, remove_entry
+from agent_jobs.install.hosts import (
+    HOSTS,
+    KEY,
+    KEY_FILE,
+    KEY_PATH,
+    SERVER,
+    Entry,
+    Host,
+    Launch,
+    Machine,
+    find_disabling_values,
+)
 from agent_jobs.install.local_scope import local_scope
 
-SECRET_VALUE = re.compile(
-    r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential|webhook)[\w.-]*["']?\s*[:=]\s*)
-        (?P<quote>["'])(?!\$|~|/|\{env:)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
-    re.I | re.X,
-)
-#: Keys by their beginning, what follows `Bearer` or `token=`, and name and password of an address.
-SECRET_FORM = re.compile(
-    r"""\b(?:sk|pk|gh[pousr]|github_pat|glpat|xox[abp])[-_][\w-]{8,}
-      | (?:(?<=bearer\ )|(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=))(?!\$)[^\s"'&]+
-      | (?<=://)[^\s"'/@]+(?=@)""",
-    re.I | re.X,
-)
-MASK = "********"
 T = TypeVar("T")
-SHOWN_CHARS = 400
+
+#: Hosts whose files `install` writes.
+WRITTEN = tuple(name for name, host in HOSTS.items() if host.user is not None)
+#: Hosts whose entries `install --print` prints; this program does not write their files.
+PRINTED = tuple(name for name, host in HOSTS.items() if host.user is None)
+VARIABLE_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
-@refusals()
+scope_option = click.option(
+    "--scope", type=NamedChoice(["user", "project"]), default="user", show_default=True,
+    help="Your own file, or the file of the project in this folder.",
+)  # fmt: skip
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show the changes with secrets masked; change nothing.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+
+@click.command("install")
+@click.argument("host", type=NamedChoice(WRITTEN + PRINTED), metavar="HOST")
+@click.option("--print", "print_only", is_flag=True, help="Only print the entry; works for every host.")
+@dry_run_option
+@click.option("--uvx", is_flag=True, help="Let the host start uvx, which is slower, and install nothing.")
+@click.option("--approve", is_flag=True, help="Let the model call agent_start without asking you; for codex.")
+@click.option(
+    "--no-check", "checks", is_flag=True, flag_value=False, default=True, help="Do not test the written command."
+)
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; repeatable.")
+@scope_option
+@json_option
+def install_command(host: str, print_only: bool, env: tuple[str, ...], **options: Any) -> None:
+    """Add this server to a host's configuration.
+
+    Writes the files of claude-desktop, claude-code, cursor, vscode, codex, opencode, kilo, qwen and copilot-cli. With
+    --print also supports gemini, antigravity, windsurf, devin, zed, goose, cline, roo, continue and lm-studio.
+
+    The entry starts a permanent program by its absolute path. That is the program that runs this command. If it is
+    temporary, uv tool install or pipx install installs this version.
+
+    The file is backed up beside itself, and everything else in it stays unchanged. The OpenAI key is left to the host's
+    own way of keeping secrets.
+
+    Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
+    """
+    variables = parse_variables(env)
+    if print_only:
+        shown = {name: options[name] for name in ("uvx", "approve", "as_json")}
+        print_entry(HOSTS[host], here(), variables, **shown)
+    else:
+        install(HOSTS[host], here(), variables, **options)
+
+
+@click.command("uninstall")
+@click.argument("host", type=NamedChoice(WRITTEN), metavar="HOST")
+@dry_run_option
+@scope_option
+@json_option
+def uninstall_command(host: str, dry_run: bool, scope: Scope, as_json: bool) -> None:
+    """Remove this server from a host's configuration.
+
+    Supports the hosts whose files install writes. A program that install installed is removed, too, unless another
+    host's entry starts it. Jobs, database and key stay.
+
+    Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
+    """
+    uninstall(HOSTS[host], here(), scope, dry_run=dry_run, as_json=as_json)
+
+
+@convert_errors()
 def install(
     host: Host,
     machine: Machine,
@@ -54,214 +117,213 @@ def install(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put our entry into the host's file; say what was done and what comes next."""
-    _check(host, environment, approve=approve)
+    """Put our entry into the host's file; report what was done and what the user does next."""
+    _check_arguments(host, environment, approve=approve)
     before = read(locate(host, machine, scope))
-    _told_of(before, lambda: refuse_comments(host, before.text))
-    program = Program(uvx_launch(machine)) if uvx else planned_program(machine)
+    _name_file(before, lambda: refuse_comments(host, before.text))
+    program = Program(uvx_launch(machine)) if uvx else plan_program(machine)
 
     def change(launch: Launch) -> str:
-        return switched_on(host, installed(host, before.text, launch, environment, approve=approve))
+        return enable_entry(host, install_entry(host, before.text, launch, environment, approve=approve))
 
-    def merged(launch: Launch) -> str:
-        return _told_of(before, lambda: change(launch))
+    def merge(launch: Launch) -> str:
+        return _name_file(before, lambda: change(launch))
 
-    text = merged(program.launch)  # refused before anything is installed
-    done: list[str] = []
+    text = merge(program.launch)  # an error must come before anything is installed
+    notes: list[str] = []
     if program.installer is not None and dry_run:
-        done = [f"{program.launch.command} would be installed ({program.installer.shown_install})."]
+        notes = [f"{program.launch.command} would be installed ({program.installer.install_line})."]
     elif program.installer is not None:
-        launch, done = make_permanent(program, machine)
-        text = merged(launch)
+        launch, notes = make_permanent(program, machine)
+        text = merge(launch)
+    notes += _describe_corrections(host, before, dry_run=dry_run)
+    notes += _describe_local_scope(host, machine, "takes precedence over this one")
     entry = entry_in(host, text) or {}
-    notes = [*done, *_corrections(host, before, dry_run=dry_run), *_local_notes(host, machine, "goes before this one")]
-    report = _write(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
-    steps = [*_mistakes(host, entry, machine), *_key_advice(host, entry, machine), host.after]
-    steps += [*_approval_advice(host, entry), *host.advice]
+    report = _write_host_file(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     if checks and report["action"] == "installed":
         report["warnings"] = try_entry(host, entry, machine)
-    _tell(report | ({"notes": notes} if notes else {}) | {"next": steps}, as_json=as_json)
+    print_report(_add_notes(report, notes) | {"next": _list_steps(host, entry, machine)}, as_json=as_json)
 
 
-@refusals()
+@convert_errors()
 def uninstall(host: Host, machine: Machine, scope: Scope, *, dry_run: bool, as_json: bool) -> None:
-    """Take our entry out of the host's file, and our program if it was for hosts only; all else stays."""
+    """Remove our entry from the host's file, and our program if `install` installed it; everything else stays."""
     before = read(locate(host, machine, scope))
-    text = _told_of(before, lambda: uninstalled(host, before.text))
-    notes = _local_notes(host, machine, "is still there")
-    report = _write(host, before, text, "removed", dry_run=dry_run)
+    text = _name_file(before, lambda: remove_entry(host, before.text))
+    notes = _describe_local_scope(host, machine, "is still there")
+    report = _write_host_file(host, before, text, "removed", dry_run=dry_run)
     if removed := entry_in(host, before.text):
         notes += remove_program(host.command_of(removed).command, before.path, machine, dry_run=dry_run)
-    _tell(report | ({"notes": notes} if notes else {}) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
+    print_report(_add_notes(report, notes) | {"next": [f"Start {host.title} again."]}, as_json=as_json)
 
 
-@refusals()
-def show(
+@convert_errors()
+def print_entry(
     host: Host, machine: Machine, environment: Mapping[str, str], *, uvx: bool, approve: bool, as_json: bool
 ) -> None:
-    """Print what the host's file would hold if it had nothing but our entry."""
-    _check(host, environment, approve=approve)
-    program = Program(uvx_launch(machine)) if uvx else printed_program(machine)
+    """Print a file of the host that contains nothing but our entry."""
+    _check_arguments(host, environment, approve=approve)
+    program = Program(uvx_launch(machine)) if uvx else plan_printed_program(machine)
     entry = fragment(host, program.launch, environment, approve=approve)
     if as_json:
-        _print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
-        return
+        return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
     click.echo(f"{host.title}: {host.where}", err=True)
     if program.installer is not None:
-        click.echo(f"Quicker at each start: {program.installer.shown_install}, and then this again.", err=True)
-    click.echo(entry, nl=False)
+        click.echo(f"To start faster, run {program.installer.install_line}, then this command again.", err=True)
+    return click.echo(entry, nl=False)
 
 
-def variables(pairs: tuple[str, ...]) -> dict[str, str]:
-    """NAME=VALUE arguments as a mapping."""
-    found: dict[str, str] = {}
+def configuration() -> str:
+    """Return the entry for hosts that read `mcpServers`, as it works on this machine."""
+    start = uvx_launch(here())
+    entry = {"command": start.command, "args": list(start.args), "env": {KEY: "sk-..."}}
+    return json.dumps({"mcpServers": {SERVER: entry}}, indent=2)
+
+
+def parse_variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Return NAME=VALUE arguments as a mapping."""
+    variables: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-            raise click.UsageError("--env takes NAME=VALUE.")
-        found[name] = value
-    return found
+        if not equals or not VARIABLE_NAME.fullmatch(name):
+            raise click.UsageError("--env needs NAME=VALUE.")
+        variables[name] = value
+    return variables
 
 
 def here() -> Machine:
-    """The machine, person and folder of this process."""
+    """Return the machine, user and folder of this process."""
     return Machine(sys.platform, Path.home(), os.environ, Path.cwd())
 
 
-def masked(text: str) -> str:
-    """The text without what looks like a secret, of whomever it is."""
-    text = SECRET_VALUE.sub(rf"\g<name>\g<quote>{MASK}\g<quote>", text)
-    return SECRET_FORM.sub(MASK, text)
+def _check_arguments(host: Host, environment: Mapping[str, str], *, approve: bool) -> None:
+    """Refuse arguments that the host cannot use.
 
-
-def _check(host: Host, environment: Mapping[str, str], *, approve: bool) -> None:
+    Raises:
+        RequestError: It has no approvals, or needs no key in its file.
+    """
     if approve and host.approval is None:
         raise RequestError(
-            f"{host.title} keeps no approvals in this file: leave --approve out, and approve in the host."
+            f"{host.title} keeps no approvals in this file. Leave --approve out, and approve in the host."
         )
-    reference = host.is_reference(environment.get(KEY, ""))
-    if KEY in environment and host.hands_key_over and not reference:
+    is_reference = host.is_reference(environment.get(KEY, ""))
+    if KEY in environment and host.hands_key_over and not is_reference:
         raise RequestError(
-            f"{host.title} hands the key over by itself, so it is not written into its file: leave {KEY} out, or "
-            f"name a file that holds it with --env {KEY_FILE}=PATH."
+            f"{host.title} passes the key on by itself, so its file must not contain it. Leave {KEY} out, or name a "
+            f"file that holds the key with --env {KEY_FILE}=PATH."
         )
 
 
-def _told_of(before: Read, change: Callable[[], T]) -> T:
-    """What the change gives; its refusals begin with the file that they speak of."""
+def _name_file(before: FileSnapshot, change: Callable[[], T]) -> T:
+    """Return the result of the change; begin its errors with the file."""
     try:
         return change()
     except ConfigError as error:
         raise ConfigError(f"{before.path}: {error}") from None
 
 
-def _corrections(host: Host, before: Read, *, dry_run: bool) -> Iterator[str]:
-    """Sentences about what an installation changes besides our entry's command and variables."""
-    if off := written(switched_off(entry_in(host, before.text))):
+def _describe_corrections(host: Host, before: FileSnapshot, *, dry_run: bool) -> Iterator[str]:
+    """Yield sentences about changes besides our entry's command and variables."""
+    if off := format_switches(find_disabling_values(entry_in(host, before.text))):
         now = "would be switched on" if dry_run else "is on now"
         yield f"The entry was switched off ({off}) and {now}."
     if before.bom:
-        now = "would be taken off" if dry_run else "was taken off"
-        yield f"The byte order mark before the file's text {now}: many hosts read no file that has one."
+        now = "would be removed" if dry_run else "was removed"
+        yield f"The byte order mark at the beginning of the file {now}: many hosts cannot read a file with one."
 
 
-def _local_notes(host: Host, machine: Machine, what_of_it: str) -> list[str]:
-    """Return sentences about what the host keeps for this folder alone."""
+def _describe_local_scope(host: Host, machine: Machine, relation: str) -> list[str]:
+    """Return sentences about what the host keeps for this folder alone.
+
+    Args:
+        host: The host.
+        machine: Where its files are.
+        relation: What an entry of local scope is to the entry that was changed.
+    """
+    if not host.has_local_scope:
+        return []
     with suppress(ConfigError):
-        local = local_scope(host, read(locate(host, machine, "user")).text, machine) if host.has_local_scope else None
-        if local and local.entry is not None:
-            remedy = f"{REMOVE_LOCAL} takes it out."
-            return [f"{host.title}'s entry of local scope for {local.project} {what_of_it}: {remedy}"]
-        if local and local.is_switched_off:
-            return [f"{host.title} has {SERVER} switched off in this folder: switch it on there with /mcp."]
+        local = local_scope(host, read(locate(host, machine, "user")).text, machine)
+        if local.entry is not None:
+            entry = f"{host.title}'s entry of local scope for {local.project}"
+            return [f"{entry} {relation}. Remove it with: {REMOVE_LOCAL}"]
+        if local.is_switched_off:
+            return [f"{host.title} has {SERVER} switched off in this folder. Switch it on there with /mcp."]
     return []
 
 
-def _write(host: Host, before: Read, text: str, done: str, *, dry_run: bool, is_tidied: bool = False) -> dict[str, Any]:
+def _write_host_file(
+    host: Host, before: FileSnapshot, text: str, action: str, *, dry_run: bool, is_tidied: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """Write the host's file unless nothing changes; return the report of it."""
     report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
     if text == before.text and not is_tidied:
         return report | {"action": "unchanged"}
     if dry_run:
-        return report | {"action": f"would be {done}", "diff": _diff(before, text)}
-    with raise_on_ctrl_c():  # a file that was begun has to be removed
+        return report | {"action": f"would be {action}", "diff": render_diff(before, text)}
+    with raise_on_ctrl_c():  # a temporary file must be removed
         backup = replace(before, text)
-    return report | {"action": done} | ({"backup": str(backup)} if backup else {})
+    report["action"] = action
+    if backup:
+        report["backup"] = str(backup)
+    return report
 
 
-def _diff(before: Read, text: str) -> str:
-    old, new = (masked(each).splitlines() for each in (before.text, text))
-    if text == before.text:
-        return "(only the byte order mark)"
-    if old == new:
-        return "(only a secret changes)"
-    lines = difflib.unified_diff(old, new, str(before.path), str(before.path), n=1, lineterm="")
-    return "\n".join(
-        line if len(line) <= SHOWN_CHARS else f"{line[0]}(a line of {len(line):,} characters)" for line in lines
-    )
+def _add_notes(report: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    return report | {"notes": notes} if notes else report
 
 
-def _mistakes(host: Host, entry: Entry, machine: Machine) -> list[str]:
-    """A sentence for each variable of the entry that the server would not take as it is meant."""
-    if _key_to_come(host, entry, machine):
-        written = {name: value for name, value in entry[host.env].items() if name != KEY_FILE}
-        entry = {**entry, host.env: written}
-    settings, refused = settings_of(host, entry, machine.environ)
-    return [*refused, *settings.warnings]
+def _list_steps(host: Host, entry: Entry, machine: Machine) -> list[str]:
+    """Return what the user has to do after an installation."""
+    return [
+        *_find_entry_mistakes(host, entry, machine),
+        *_advise_on_key(host, entry, machine),
+        host.after,
+        *_advise_on_approval(host, entry),
+        *host.advice,
+    ]
 
 
-def _key_to_come(host: Host, entry: Entry, machine: Machine) -> bool:
-    """Whether the entry names our own place for the key and nothing is there yet: a step, not a mistake."""
+def _find_entry_mistakes(host: Host, entry: Entry, machine: Machine) -> list[str]:
+    """Return a sentence for each variable of the entry that is invalid or has no effect."""
+    if _awaits_key_file(host, entry, machine):
+        variables = {name: value for name, value in entry[host.env].items() if name != KEY_FILE}
+        entry = {**entry, host.env: variables}
+    settings, refused = read_entry_settings(host, entry, machine.environ)
+    return [reword(sentence) for sentence in (*refused, *settings.warnings)]
+
+
+def _awaits_key_file(host: Host, entry: Entry, machine: Machine) -> bool:
+    """Return True if the entry names our own file for the key and the user has not written it yet."""
     return entry.get(host.env, {}).get(KEY_FILE) == KEY_PATH and not (machine.home / KEY_PATH[2:]).is_file()
 
 
-def _key_advice(host: Host, entry: Entry, machine: Machine) -> list[str]:
-    """What is still to do about the key, if anything."""
-    env = entry.get(host.env, {})
-    if _key_to_come(host, entry, machine):
-        return [f"Write your OpenAI key into {KEY_PATH}, alone on the first line, readable by you only."]
-    forwarded = env.get(KEY) == host.secret if host.secret else KEY in entry.get(host.forwards or "", ())
-    if forwarded and not host.asks:
+def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:
+    """Return what the user has to do about the key, if anything."""
+    if _awaits_key_file(host, entry, machine):
+        return [f"Write your OpenAI key into {KEY_PATH}, alone on the first line, readable only by you."]
+    if _passes_key_on(host, entry) and not host.asks:
         return [
-            f"{host.title} hands on {KEY} of the environment it is started in. An app that is started from the desktop "
-            f"does not see what your shell sets: then run this again with --env {KEY_FILE}=PATH."
+            f"{host.title} passes on {KEY} from the environment in which it is started. An app that is started from "
+            "the desktop does not see the variables of your shell. For such an app run this again with "
+            f"--env {KEY_FILE}=PATH."
         ]
     return []
 
 
-def _approval_advice(host: Host, entry: Entry) -> list[str]:
-    """Return what a host does with agent_start that has no approval for it."""
+def _passes_key_on(host: Host, entry: Entry) -> bool:
+    """Return True if the host takes the key from its own environment."""
+    if host.secret:
+        return entry.get(host.env, {}).get(KEY) == host.secret
+    return KEY in entry.get(host.forwards or "", ())
+
+
+def _advise_on_approval(host: Host, entry: Entry) -> list[str]:
+    """Return what a host does about agent_start if its file has no approval for it."""
     tools = entry.get("tools", {})
     if host.approval is None or "agent_start" in tools or "default_tools_approval_mode" in entry:
         return []
     return [
-        f"{host.title} asks you before each agent_start, and refuses it where nobody can be asked (codex exec): to "
-        "approve it once for all, run this again with --approve. The tools that only read are approved."
+        f"{host.title} asks you before each agent_start, and refuses it if it cannot ask (codex exec). To approve it "
+        "once, run this again with --approve. The tools that only read are approved."
     ]
-
-
-def _tell(report: Mapping[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        _print_json(report)
-        return
-    action, file = report["action"], report["file"]
-    if action == "unchanged":
-        click.echo(f"Nothing to do in {file}.")
-        for note in report.get("notes", ()):
-            click.echo(note)
-        return
-    click.echo(f"{SERVER} {'was ' if ' ' not in action else ''}{action}: {file}")
-    for note in report.get("notes", ()):
-        click.echo(note)
-    if "backup" in report:
-        click.echo(f"As it was before: {report['backup']}")
-    if "diff" in report:
-        click.echo(report["diff"])
-        return
-    for warning in report.get("warnings", ()):
-        click.echo(f"Warning: {warning}")
-    for step in report["next"]:
-        click.echo(f"Next: {step}")
-
-
-def _print_json(report: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(report, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Ctrl-C, in one wording and with one exit status wherever it is pressed."""
+"""Report Ctrl-C in the same words and with the same exit status wherever it is pressed."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,20 +15,20 @@ class Interrupted(click.ClickException):
     exit_code = INTERRUPTED_STATUS
 
     def show(self, file: Any = None) -> None:
-        """Say that the command was interrupted, and how to come back."""
+        """Print that the command was interrupted, and how to come back."""
         click.echo(f"Interrupted. {self.message}".strip(), err=True)
         mark_interruption_reported()
 
 
 @contextmanager
 def report_interruption() -> Generator[None]:
-    """Turn Ctrl-C in here into `Interrupted`, which click would show as "Aborted!" with exit status 1."""
+    """Turn Ctrl-C in here into `Interrupted`; click would print "Aborted!" with exit status 1."""
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted("") from None
     except click.Abort as error:
-        # A prompt of click's raises it for Ctrl-C, for a closed stdin and for "no".
+        # A prompt of click raises it for Ctrl-C, for a closed stdin and for "no".
         if isinstance(error.__context__, KeyboardInterrupt):
             raise Interrupted("") from None
         raise

@@ -1,4 +1,4 @@
-"""Standard output and error whose reader may leave: what a command does and how it exits do not depend on that."""
+"""Let a command finish when the reader of its output leaves, such as `head -1`."""
 
 import errno
 import io
@@ -10,44 +10,46 @@ from typing import TYPE_CHECKING, TextIO, cast
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+#: Descriptors whose reader is gone.
 _left: set[int] = set()
 
 
 class _PatientFile(io.FileIO):
-    """A descriptor that takes what is written to it although nothing reads from it any more."""
+    """A file that accepts writes after its reader is gone."""
 
     def write(self, data: "WriteableBuffer", /) -> int:
-        """Write, or from the first write on that fails, write to nowhere; raise why, unless the reader is gone."""
+        """Write; after a write that failed, discard all others. Raise an error that does not mean a missing reader."""
         try:
             return super().write(data) or 0
         except OSError as error:
-            self._lead_nowhere()  # what is still buffered would fail once more at exit
+            self._discard_writes()  # buffered text would fail again at exit
             if not _is_reader_gone(error):
                 raise
         _left.add(self.fileno())
         return memoryview(data).nbytes
 
-    def _lead_nowhere(self) -> None:
+    def _discard_writes(self) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
 
 def outlive_readers() -> None:
-    """Have both streams go on without a reader, such as `head -1` once it has its line."""
+    """Replace stdout and stderr by streams that work without a reader."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
-            with suppress(OSError, ValueError):  # no descriptor of the system stands behind it
-                setattr(sys, name, _patient(cast("io.TextIOWrapper[io.BufferedWriter]", stream)))
+            with suppress(OSError, ValueError):  # the stream has no file descriptor
+                setattr(sys, name, _open_patient_stream(cast("io.TextIOWrapper[io.BufferedWriter]", stream)))
 
 
 def is_stdout_left() -> bool:
-    """Return True if something could not be written to stdout, since its reader is gone."""
+    """Return True if a write to stdout failed because its reader is gone."""
     return 1 in _left
 
 
-def _patient(stream: "io.TextIOWrapper[io.BufferedWriter]") -> TextIO:
+def _open_patient_stream(stream: "io.TextIOWrapper[io.BufferedWriter]") -> TextIO:
+    """Return a text stream on the same descriptor."""
     stream.flush()
     file = _PatientFile(stream.fileno(), "w", closefd=False)
     buffered = io.BufferedWriter(file)
@@ -56,5 +58,6 @@ def _patient(stream: "io.TextIOWrapper[io.BufferedWriter]") -> TextIO:
 
 
 def _is_reader_gone(error: OSError) -> bool:
-    # Windows says EINVAL.
-    return error.errno == errno.EPIPE or (sys.platform == "win32" and error.errno == errno.EINVAL)
+    if sys.platform == "win32" and error.errno == errno.EINVAL:
+        return True  # Windows reports a broken pipe as EINVAL
+    return error.errno == errno.EPIPE

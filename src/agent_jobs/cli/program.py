@@ -1,6 +1,6 @@
-"""The program that a host's entry starts: made permanent by `install`, and taken out again by `uninstall`.
+"""Install the program that a host's entry starts, and uninstall it again.
 
-An entry that starts uvx asks the package index at each start, which hosts that wait a second do not wait for.
+An entry that starts uvx asks PyPI at each start, and hosts that wait one second for tools give up before that.
 """
 
 import os
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +23,19 @@ from agent_jobs.install.config_file import Scope, locate, read
 from agent_jobs.install.entry import entry_in
 from agent_jobs.install.hosts import HOSTS, SERVER, Launch, Machine
 
-INSTALL_LIMIT_S = 300.0  # a first installation downloads some 40 packages
-QUERY_LIMIT_S = 30.0
+INSTALL_LIMIT_S = 300.0  # a first installation downloads about 40 packages
+QUERY_LIMIT_S = 30.0  # uv and pipx answer within seconds, on a busy machine too
 #: Folders of environments that uv and pipx make for one run and delete when they clean up.
 TEMPORARY_ENVIRONMENT = re.compile(r"(?:archive|environments|builds)-v\d+|\.tmp\w*|pipx[\\/](?:\.cache|cache)")
-#: Stands in the environment of a tool that `install` installed, so that `uninstall` takes out no other.
-MARK = "installed-by-agent-jobs-install"
+#: A file in the environment of a tool that `install` installed, so that `uninstall` removes no other tool.
+MARK_NAME = "installed-by-agent-jobs-install"
+#: Characters of an installer's error in a sentence.
 REASON_CHARS = 200
 
 
 @dataclass(frozen=True)
 class Installer:
-    """Uv or pipx: the commands that install a program for good."""
+    """Uv or pipx: the commands that install a program permanently."""
 
     name: str
     command: str
@@ -44,41 +46,44 @@ class Installer:
 
     @property
     def program(self) -> Path | None:
-        """Where our program is, or would be."""
-        return self._folder_below(self.programs, _executable_name())
+        """Return the path that our program has after an installation."""
+        return self._find_below(self.programs, _executable_name())
 
     @property
     def mark(self) -> Path | None:
-        """The file that says that `install` installed it."""
-        return self._folder_below(self.environments, f"{SERVER}/{MARK}")
+        """Return the file that exists if `install` installed the program."""
+        return self._find_below(self.environments, f"{SERVER}/{MARK_NAME}")
 
     @property
-    def shown_install(self) -> str:
-        """The command that a person may type."""
+    def install_line(self) -> str:
+        """Return the command that a user can type to install the program."""
         return " ".join((self.name, *self.install, requirement()))
 
     @property
-    def shown_uninstall(self) -> str:
-        """The command that a person may type."""
+    def uninstall_line(self) -> str:
+        """Return the command that a user can type to uninstall the program."""
         return " ".join((self.name, *self.uninstall, SERVER))
 
-    def _folder_below(self, question: tuple[str, ...], rest: str) -> Path | None:
-        done = _run(self.command, *question)
-        lines = done.stdout.split("\n") if done is not None and done.returncode == 0 else [""]
-        return Path(lines[0].strip()) / rest if lines[0].strip() else None
+    def _find_below(self, question: tuple[str, ...], rest: str) -> Path | None:
+        """Return a path below the folder that the installer prints, None if it prints none."""
+        done = _run_command(self.command, *question)
+        if done is None or done.returncode != 0:
+            return None
+        folder = done.stdout.split("\n")[0].strip()
+        return Path(folder) / rest if folder else None
 
 
 @dataclass(frozen=True)
 class Program:
-    """What an entry starts. `installer` still has to install it, unless it is None."""
+    """The command of an entry, with the installer that still has to install it, if any."""
 
     launch: Launch
     installer: Installer | None = None
 
 
-def planned_program(machine: Machine) -> Program:
-    """Return the permanent program for the entries of this machine, without installing anything."""
-    if own := own_script():
+def plan_program(machine: Machine) -> Program:
+    """Return the permanent program for the entries of this machine, without installing it."""
+    if own := find_own_script():
         return Program(Launch(str(own), ()))
     installer = find_installer(machine)
     program = installer.program if installer else None
@@ -87,70 +92,85 @@ def planned_program(machine: Machine) -> Program:
     return Program(Launch(str(program), ()), installer)
 
 
-def printed_program(machine: Machine) -> Program:
-    """Return what works without installing anything; `installer` is set if a permanent program would be quicker."""
-    program = planned_program(machine)
-    if program.installer is None or version_of(program.launch.command) == __version__:
+def plan_printed_program(machine: Machine) -> Program:
+    """Return a program that works without an installation; `installer` is set if a permanent one would start faster."""
+    program = plan_program(machine)
+    if program.installer is None or read_version(program.launch.command) == __version__:
         return Program(program.launch)
     return Program(uvx_launch(machine), program.installer)
 
 
 def make_permanent(program: Program, machine: Machine) -> tuple[Launch, list[str]]:
-    """Install the program if need be; return what to start, and sentences about what was done."""
+    """Install the program if necessary; return the command to start, and sentences about what was done."""
     installer = program.installer
     if installer is None:
         return program.launch, []
     path = program.launch.command
-    before = version_of(path)
+    before = read_version(path)
     if before == __version__ and requirement().startswith(f"{SERVER}=="):
         return program.launch, []
-    click.echo(f"Installing {SERVER} {__version__}: {installer.shown_install} ...", err=True)
-    reason = _installed(installer)
-    if reason is None and version_of(path) != __version__:
-        reason = f"{path} is not there or does not start"
-    if reason is not None:
-        fallback = uvx_launch(machine)
-        return fallback, [
-            f"{installer.shown_install} failed ({reason}), so the entry starts {fallback.command} instead. That is "
-            "slower at each start; run this again when the cause is gone."
-        ]
+    click.echo(f"Installing {SERVER} {__version__}: {installer.install_line} ...", err=True)
+    reason = _install_program(installer, path)
+    if reason:
+        return _fall_back(installer, reason, machine)
     if before is None:
-        with suppress(OSError):
-            if mark := installer.mark:
-                mark.touch()
-        return program.launch, [f"{SERVER} {__version__} is installed at {path} ({installer.shown_install})."]
+        _leave_mark(installer)
+        return program.launch, [f"{SERVER} {__version__} is installed at {path} ({installer.install_line})."]
     if before == __version__:
         return program.launch, []
-    return program.launch, [f"{path} was {SERVER} {before} and is {__version__} now ({installer.shown_install})."]
+    return program.launch, [f"{path} was {SERVER} {before} and is {__version__} now ({installer.install_line})."]
+
+
+def _fall_back(installer: Installer, reason: str, machine: Machine) -> tuple[Launch, list[str]]:
+    """Return the command that works without the program, and why it was chosen."""
+    fallback = uvx_launch(machine)
+    return fallback, [
+        f"{installer.install_line} failed ({reason}), so the entry starts {fallback.command} instead. That is slower "
+        "at each start. Run this command again when the cause is fixed."
+    ]
+
+
+def _leave_mark(installer: Installer) -> None:
+    """Note in the program's environment that `install` made it."""
+    with suppress(OSError):
+        if mark := installer.mark:
+            mark.touch()
 
 
 def remove_program(command: str, file: Path, machine: Machine, *, dry_run: bool) -> list[str]:
     """Uninstall the program that `install` installed if no other entry starts it; return what was done.
 
     Args:
-        command: What the entry started that was taken out.
-        file: The host's file that it was in.
-        machine: Whose files of hosts are looked at.
-        dry_run: Whether only to say it.
+        command: The command of the entry that was removed.
+        file: The host's file in which it was.
+        machine: Where the hosts' files are.
+        dry_run: True to say what would be done without doing it.
     """
-    installer = next((each for each in _installers(machine) if str(each.program) == command), None)
-    mark = installer.mark if installer else None
-    if installer is None or mark is None or not mark.is_file():
+    installer = _find_marked_installer(command, machine)
+    if installer is None:
         return []
-    others = [path for path in _files_that_start(command, machine) if path != file]
+    others = [path for path in _find_files_that_start(command, machine) if path != file]
     if others:
-        return [f"{command} stays, since {others[0]} starts it."]
+        return [f"{command} stays, because {others[0]} starts it."]
     if dry_run:
-        return [f"{command} would be removed ({installer.shown_uninstall})."]
-    done = _run(installer.command, *installer.uninstall, SERVER, limit_s=INSTALL_LIMIT_S)
+        return [f"{command} would be removed ({installer.uninstall_line})."]
+    done = _run_command(installer.command, *installer.uninstall, SERVER, limit_s=INSTALL_LIMIT_S)
     if done is None or done.returncode != 0:
-        return [f"{command} is still there: {installer.shown_uninstall} removes it."]
-    return [f"{command} was removed ({installer.shown_uninstall})."]
+        return [f"{command} could not be removed. Remove it with: {installer.uninstall_line}"]
+    return [f"{command} was removed ({installer.uninstall_line})."]
 
 
-def _files_that_start(command: str, machine: Machine) -> list[Path]:
-    """Return the files of hosts whose entry starts this program, for this person and in this folder."""
-    found: list[Path] = []
+def _find_marked_installer(command: str, machine: Machine) -> Installer | None:
+    """Return the installer with which `install` made this program, None if it did not."""
+    for installer in _find_installers(machine):
+        if str(installer.program) == command:
+            mark = installer.mark
+            return installer if mark is not None and mark.is_file() else None
+    return None
+
+
+def _find_files_that_start(command: str, machine: Machine) -> Iterator[Path]:
+    """Yield the hosts' files whose entry starts this program, for this user and in this folder."""
     scopes: tuple[Scope, ...] = ("user", "project")
     for host in HOSTS.values():
         for scope in scopes:
@@ -158,72 +178,85 @@ def _files_that_start(command: str, machine: Machine) -> list[Path]:
                 path = locate(host, machine, scope)
                 entry = entry_in(host, read(path).text)
                 if entry is not None and host.command_of(entry).command == command:
-                    found.append(path)
-    return found
+                    yield path
 
 
-def own_script() -> Path | None:
+def find_own_script() -> Path | None:
     """Return the script of this environment, None if the environment is temporary or has none."""
     if TEMPORARY_ENVIRONMENT.search(sys.prefix):
         return None
     name = _executable_name()
-    called = Path(os.path.abspath(sys.argv[0]))
-    for path in (called, Path(sysconfig.get_path("scripts")) / name):
+    own_path = Path(os.path.abspath(sys.argv[0]))
+    for path in (own_path, Path(sysconfig.get_path("scripts")) / name):
         if path.name == name and os.access(path, os.X_OK) and path.is_file():
             return path
     return None
 
 
-def version_of(program: str) -> str | None:
-    """Return the version that a program of ours says it is, None if it does not start."""
+def read_version(program: str) -> str | None:
+    """Return the version that a program of ours prints, None if it does not start."""
     if not os.path.isfile(program):
         return None
-    done = _run(program, "--version")
-    found = re.search(r"version (\S+)", done.stdout) if done is not None and done.returncode == 0 else None
+    done = _run_command(program, "--version")
+    if done is None or done.returncode != 0:
+        return None
+    found = re.search(r"version (\S+)", done.stdout)
     return found[1] if found else None
 
 
 def find_installer(machine: Machine) -> Installer | None:
-    """Return uv, else pipx, None if neither is here."""
-    return next(iter(_installers(machine)), None)
+    """Return uv, else pipx, None if neither is installed."""
+    return next(_find_installers(machine), None)
 
 
-def _installers(machine: Machine) -> list[Installer]:
-    found: list[Installer] = []
+def _find_installers(machine: Machine) -> Iterator[Installer]:
     if uv := find_program("uv", machine):
-        found.append(
-            Installer("uv", uv, ("tool", "install"), ("tool", "uninstall"), ("tool", "dir", "--bin"), ("tool", "dir"))
+        yield Installer(
+            name="uv",
+            command=uv,
+            install=("tool", "install"),
+            uninstall=("tool", "uninstall"),
+            programs=("tool", "dir", "--bin"),
+            environments=("tool", "dir"),
         )
     if pipx := find_program("pipx", machine):
-        value = ("environment", "--value")
-        found.append(
-            Installer(
-                "pipx", pipx, ("install", "--force"), ("uninstall",), (*value, "PIPX_BIN_DIR"),
-                (*value, "PIPX_LOCAL_VENVS"),
-            )
-        )  # fmt: skip
-    return found
+        yield Installer(
+            name="pipx",
+            command=pipx,
+            install=("install", "--force"),
+            uninstall=("uninstall",),
+            programs=("environment", "--value", "PIPX_BIN_DIR"),
+            environments=("environment", "--value", "PIPX_LOCAL_VENVS"),
+        )
 
 
-def _installed(installer: Installer) -> str | None:
-    """Install; return why it failed, None if it did not."""
+def _install_program(installer: Installer, path: str) -> str:
+    """Install the program; return why it cannot be used, an empty string if it can."""
+    reason = _run_installer(installer)
+    if not reason and read_version(path) != __version__:
+        return f"{path} does not exist or does not start"
+    return reason
+
+
+def _run_installer(installer: Installer) -> str:
+    """Install; return why it failed, an empty string if it did not."""
     attempts: tuple[tuple[str, ...], ...] = ((),)
     if installer.name == "uv":
-        # What runs now is in uv's cache: without the network it takes a fifth of the time, and it is what was tried.
+        # The running program is in uv's cache. Installing from there takes a fifth of the time, and is what was tried.
         attempts = (("--offline",), ())
     reason = ""
     for options in attempts:
-        done = _run(installer.command, *installer.install, requirement(), *options, limit_s=INSTALL_LIMIT_S)
+        done = _run_command(installer.command, *installer.install, requirement(), *options, limit_s=INSTALL_LIMIT_S)
         if done is None:
-            return "it did not end, or could not be started"
+            return "it did not finish, or could not be started"
         if done.returncode == 0:
-            return None
+            return ""
         reason = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "")
-    return reason[:REASON_CHARS].rstrip(".") or "it said nothing"
+    return reason[:REASON_CHARS].rstrip(".") or "it printed no reason"
 
 
-def _run(*command: str, limit_s: float = QUERY_LIMIT_S) -> "subprocess.CompletedProcess[str] | None":
-    """Run a command to its end; None if it cannot be run."""
+def _run_command(*command: str, limit_s: float = QUERY_LIMIT_S) -> "subprocess.CompletedProcess[str] | None":
+    """Run a command until it ends; return None if it cannot be run."""
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=limit_s,

@@ -1,4 +1,4 @@
-"""The server as a host starts it, asked for its tools: in a folder of its own, without the user's jobs."""
+"""Start a server as a host does and list its tools, in a folder of its own without the user's jobs."""
 
 import json
 import os
@@ -9,23 +9,26 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 
-LIMIT_S = 30.0
+LIMIT_S = 30.0  # a server on a busy machine needs seconds for its imports
+#: Protocol versions with and without a handshake.
 OLD, MODERN = "2025-11-25", "2026-07-28"
+#: Beginnings of the names of the user's settings.
+OWN_PREFIXES = ("AGENT_JOBS_", "OPENAI_")
 _META = "io.modelcontextprotocol/"
 _CLIENT = {"name": "agent-jobs doctor", "version": "1"}
 
 
 class SelfTestError(Exception):
-    """The server does not answer as a host needs it."""
+    """The server did not start or did not answer as a host expects."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A start that went well."""
+    """A server that started and listed its tools."""
 
     tools: list[str]
     listed_s: float  #: from the start of the process until its tools were listed
@@ -37,15 +40,15 @@ def start_own(version: str) -> Started:
     Raises:
         SelfTestError: As `start_server`.
     """
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(("AGENT_JOBS_", "OPENAI_"))}
-    return start_server([sys.executable, "-m", "agent_jobs"], kept, version)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN_PREFIXES)}
+    return start_server([sys.executable, "-m", "agent_jobs"], environment, version)
 
 
 def start_server(command: Sequence[str], environment: Mapping[str, str], version: str = OLD, tool: str = "") -> Started:
-    """Start a server in a data folder of its own, list its tools in this version of the protocol, and call one.
+    """Start a server in a temporary data folder, list its tools in this protocol version, and call one of them.
 
     Raises:
-        SelfTestError: It ended, did not answer in time, or answered something else.
+        SelfTestError: The server ended, did not answer in time, or gave a wrong answer.
     """
     with (
         raise_on_ctrl_c(),
@@ -63,35 +66,44 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
         watchdog = threading.Timer(LIMIT_S, process.kill)
         watchdog.start()
         try:
-            tools = _asked(process, version)
+            tools = _list_tools(process, version)
             listed_s = time.monotonic() - began
             if tool:
-                _request(process, 3, "tools/call", {"name": tool, "arguments": {}})
+                _send_request(process, 3, "tools/call", {"name": tool, "arguments": {}})
             return Started(tools, listed_s)
         except (OSError, ValueError, KeyError) as error:
-            stderr.seek(0)
-            said = next((line.strip() for line in reversed(stderr.readlines()) if line.strip()), "")
-            raise SelfTestError(f"the server did not answer as it should ({said or error or 'it ended'})") from error
+            reason = _read_last_line(stderr) or error or "it ended"
+            raise SelfTestError(f"the server did not answer correctly ({reason})") from error
         finally:
             watchdog.cancel()
             process.kill()
             process.communicate()
 
 
-def _asked(process: "subprocess.Popen[str]", version: str) -> list[str]:
+def _read_last_line(file: IO[str]) -> str:
+    """Return the last line with text, which is where programs name the error that ended them."""
+    file.seek(0)
+    return next((line.strip() for line in reversed(file.readlines()) if line.strip()), "")
+
+
+def _list_tools(process: "subprocess.Popen[str]", version: str) -> list[str]:
+    """Return the names of the server's tools."""
+    params: dict[str, Any] = {}
     if version == MODERN:
         meta = {f"{_META}protocolVersion": MODERN, f"{_META}clientInfo": _CLIENT, f"{_META}clientCapabilities": {}}
-        params: dict[str, Any] = {"_meta": meta}
-        _request(process, 1, "server/discover", params)
+        params = {"_meta": meta}
+        _send_request(process, 1, "server/discover", params)
     else:
-        params = {}
-        _request(process, 1, "initialize", {"protocolVersion": OLD, "capabilities": {}, "clientInfo": _CLIENT})
-        _send(process, {"method": "notifications/initialized"})
-    return [tool["name"] for tool in _request(process, 2, "tools/list", params)["tools"]]
+        _send_request(process, 1, "initialize", {"protocolVersion": OLD, "capabilities": {}, "clientInfo": _CLIENT})
+        _send_message(process, {"method": "notifications/initialized"})
+    return [tool["name"] for tool in _send_request(process, 2, "tools/list", params)["tools"]]
 
 
-def _request(process: "subprocess.Popen[str]", number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
-    _send(process, {"id": number, "method": method, "params": params})
+def _send_request(
+    process: "subprocess.Popen[str]", number: int, method: str, params: dict[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    """Send a request; return its result."""
+    _send_message(process, {"id": number, "method": method, "params": params})
     assert process.stdout is not None
     for line in process.stdout:
         message = json.loads(line)
@@ -100,7 +112,7 @@ def _request(process: "subprocess.Popen[str]", number: int, method: str, params:
     raise ValueError("it ended")
 
 
-def _send(process: "subprocess.Popen[str]", message: dict[str, Any]) -> None:
+def _send_message(process: "subprocess.Popen[str]", message: dict[str, Any]) -> None:
     assert process.stdin is not None
     process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
     process.stdin.flush()

@@ -1,4 +1,4 @@
-"""The commands that start jobs: run and start."""
+"""`agent-jobs run` and `agent-jobs start`: start a job."""
 
 import json
 import os
@@ -8,8 +8,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from stat import S_ISFIFO, S_ISREG, S_ISSOCK
-from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -17,36 +15,41 @@ from anyio import CancelScope
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.jobs import write
-from agent_jobs.cli.session import JobId, Session, call, exit_of, json_option
-from agent_jobs.cli.watch import announce_pending, display, follow, left
+from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.progress import open_display
+from agent_jobs.cli.result import write_output
+from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.stdin import read_prompt
+from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
+from agent_jobs.cli.wording import reword, reword_answer
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.jobs.job import Call, Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Estimate, WorkerInfo
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import Status
 from agent_jobs.settings import Settings
-from agent_jobs.text_file import decode_text
 
-if TYPE_CHECKING:  # imported once a job is asked for
-    from agent_jobs.request.body import StartRequest
+if TYPE_CHECKING:  # imported when a job is started
+    from agent_jobs.request.start_request import StartRequest
 
 T = TypeVar("T")
 
-#: A POST is waited for so long before a process leaves: until upstream names the id, the run would be lost with it.
-BIRTH_S = 900.0
-#: Seconds until a pipe on stdin that brings nothing counts as inherited: hosts and ssh leave one open.
-PIPE_WAIT_S = 3.0
+#: Seconds to wait for the response id: a process that leaves before the provider names it loses the run.
+RESPONSE_ID_WAIT_S = 900.0
+#: Characters that make a path a pattern.
+GLOB_CHARS = frozenset("*?[{")
 
 
 class PresetName(click.ParamType[str]):
-    """A preset's name, completed from ours and the user's own."""
+    """A preset's name, completed from our presets and the user's own."""
 
     name = "text"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The names that begin so, with what each is for."""
-        from agent_jobs.request.body import load_presets
+        """Return the names that begin with the typed text, with the purpose of each preset."""
+        from agent_jobs.request.presets import load_presets
 
         try:
             presets = load_presets(Settings.forgiving(os.environ)[0].presets)
@@ -59,26 +62,26 @@ class PresetName(click.ParamType[str]):
         ]
 
 
-def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What can be asked for, as `agent_start` takes it."""
+def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments that describe a job."""
     for option in reversed(
         (
             click.argument("prompt"),
             click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
-            click.option("--model", help="Instead of the preset's and AGENT_JOBS_MODEL."),
-            click.option("--effort", help="How hard it thinks, from none or minimal to high or max."),
-            click.option("--web-search/--no-web-search", default=None, help="Let it search."),
+            click.option("--model", help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
+            click.option("--effort", help="Reasoning effort, from none or minimal to high or max."),
+            click.option("--web-search/--no-web-search", default=None, help="Allow or forbid web search."),
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
-            click.option("--previous", metavar="ID", type=JobId(), help="Go on from this ended job."),
-            click.option("--batch", default="", help="A name to find jobs together by."),
-            click.option("--new", is_flag=True, help="Start another job, whatever identical ones there are."),
-            click.option("--high", is_flag=True, help="Goes before others that wait for a slot."),
+            click.option("--previous", metavar="ID", type=JobId(), help="Continue from this finished job."),
+            click.option("--batch", default="", help="Name of the batch to which the job belongs."),
+            click.option("--new", is_flag=True, help="Start a job even if an identical one exists."),
+            click.option("--high", is_flag=True, help="Send the job before others that wait for a slot."),
             click.option(
                 "--option",
                 "options",
                 multiple=True,
                 metavar="NAME=JSON",
-                help="Any other of docs/requests.md, such as max_output_tokens=2000; repeatable.",
+                help="Another option of docs/requests.md, such as max_output_tokens=2000; repeatable.",
             ),
             json_option,
         )
@@ -88,339 +91,324 @@ def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("run")
-@order_options
-def run_command(as_json: bool, **asked: Any) -> None:
-    """Start a job, wait for its end and print the answer.
+@start_options
+def run_command(as_json: bool, **arguments: Any) -> None:
+    """Start a job, wait for it and print the answer.
 
-    What is piped in is appended to PROMPT; PROMPT - is stdin alone.
+    Piped input is appended to PROMPT. If PROMPT is -, stdin is the prompt.
 
-    The same work is not started twice: an identical job is waited for, unless --new is given. Ctrl-C leaves the job
-    running, where upstream has background runs.
-    Exit status: 0 completed, 1 nothing was started, 3 failed or expired, 4 incomplete, 5 cancelled.
+    If an identical job exists, that job is shown; --new starts another one. After Ctrl-C the job continues at the
+    provider if the provider supports background mode.
+
+    Exit status: 0 completed, 1 no job was started, 3 failed or expired, 4 incomplete, 5 cancelled, 6 the job waits for
+    an answer.
     """
-    asked_for, roots = _order(asked)
+    request, roots = _read_request(arguments)
 
-    async def run(order: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
-        order = await _meant(session, order)
-        if order.options.get("dry_run"):
-            return await session.engine.estimate(order)
-        started = await _submit(session, order, may_ask=may_ask)
-        job = started.job
-        if not started.duplicate:
+    async def run(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
+        request = await _complete_previous_id(session, request)
+        if request.options.get("dry_run"):
+            return await session.engine.estimate(request)
+        started = await _submit_job(session, request, may_ask=may_ask)
+        job, sent_here = started.job, not started.duplicate
+        if sent_here:
             click.echo(f"Sending {job.id}.", err=True)
             job = await _confirm_start(session, job)
         await announce_pending(session, job.id)
-        session.app.work()
-        session.detached = left([job], _back(job), ours=not started.duplicate)
-        with display(sys.stderr, one=True) as shown:
-            await follow(session, [job.id], shown, back=_back(job), ours=not started.duplicate)
+        await _watch_started(session, job, sent_here=sent_here)
         job = await session.engine.poll(job.id)
         await session.engine.mark_delivered(job)
         return _Finished(job, await session.engine.open_calls(job))
 
-    finished = _call_asking(run, asked_for, what="run", roots=roots, as_json=as_json)
-    _tell_estimate(finished) if isinstance(finished, Estimate) else _tell_end(finished, as_json=as_json)
+    finished = _call_asking(run, request, what="run", roots=roots, as_json=as_json)
+    if isinstance(finished, Estimate):
+        return _write_estimate(finished)
+    if as_json:
+        _write_end_as_json(finished)
+    else:
+        _write_end(finished.job)
+    raise SystemExit(find_exit(finished.job))
 
 
 @click.command("start")
-@order_options
-@click.option("--wait", is_flag=True, help="Stay until it ends, so that the result is collected here.")
-@click.option("--detach", is_flag=True, hidden=True, help="What it does anyway.")
-def start_command(as_json: bool, wait: bool, detach: bool, **asked: Any) -> None:
+@start_options
+@click.option("--wait", is_flag=True, help="Wait until the job finishes, so that this process collects the result.")
+@click.option("--detach", is_flag=True, hidden=True, help="The default; kept for scripts.")
+def start_command(as_json: bool, wait: bool, detach: bool, **arguments: Any) -> None:
     """Start a job and print its id.
 
-    What is piped in is appended to PROMPT; PROMPT - is stdin alone.
+    Piped input is appended to PROMPT. If PROMPT is -, stdin is the prompt.
 
-    It leaves once upstream has named the response, and says which process collects the result. Where upstream has no
-    background runs it stays until the end, and Ctrl-C ends the job.
-    Exit status: 0 it was started, 1 nothing was; where it ended meanwhile, that of run.
+    Returns when the provider has confirmed the job, and says which process collects the result. If the provider does
+    not support background mode, it waits until the job finishes, and Ctrl-C ends the job.
+
+    Exit status: 0 the job was started, 1 it was not. If the job has finished meanwhile, as for run.
     """
     if wait and detach:
-        raise click.UsageError("Give --wait or --detach.")
-    asked_for, roots = _order(asked)
+        raise click.UsageError("Give --wait or --detach, not both.")
+    request, roots = _read_request(arguments)
 
-    async def start(order: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
-        order = await _meant(session, order)
-        if order.options.get("dry_run"):
-            return await session.engine.estimate(order)
-        started = await _submit(session, order, may_ask=may_ask)
-        job, ours = started.job, not started.duplicate
-        click.echo(job.id, err=as_json)
-        if ours:
-            job = await _confirm_start(session, job)
-        watchers = await session.engine.other_workers()
-        if as_json:
-            _show_start_as_json(started._replace(job=job), watchers, session.engine.now())
-        held = ours and job.is_held_open
-        if not (wait or held) or job.is_terminal:
-            return _show_collector(job, [] if as_json else watchers)
-        click.echo(_staying(job, ours=ours), err=True)
-        await announce_pending(session, job.id)
-        session.app.work()
-        with display(sys.stderr, one=True) as shown:
-            [ended] = await follow(session, [job.id], shown, back=_back(job), ours=ours)
-        return ended
+    async def start(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
+        request = await _complete_previous_id(session, request)
+        if request.options.get("dry_run"):
+            return await session.engine.estimate(request)
+        started = await _submit_job(session, request, may_ask=may_ask)
+        return await _leave_or_wait(session, started, wait=wait, as_json=as_json)
 
-    started = _call_asking(start, asked_for, what="start", roots=roots, as_json=as_json)
+    started = _call_asking(start, request, what="start", roots=roots, as_json=as_json)
     if isinstance(started, Estimate):
-        _tell_estimate(started)
-    elif started.is_terminal:
-        _tell_how(started)
-        if started.output_bytes:
-            click.echo(f"agent-jobs result {started.id[:10]} shows what it brought.", err=True)
-        raise SystemExit(exit_of(started))
+        return _write_estimate(started)
+    if not started.is_terminal:
+        return None
+    _write_summary_line(started)
+    if started.output_bytes:
+        click.echo(result_hint(started), err=True)
+    raise SystemExit(find_exit(started))
 
 
 class _Finished(NamedTuple):
-    """A job that ended or asks for something, and the calls that wait for an answer."""
+    """A job that finished or waits for answers, with the calls that need one."""
 
     job: Job
     open_calls: list[Call]
 
 
 class _UnconfirmedStart(Exception):
-    """An identical job's start is unconfirmed, and the user can be asked what to do."""
+    """The start of an identical job is unconfirmed, and a user is there to be asked."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.id)
         self.job = job
 
 
+async def _leave_or_wait(session: Session, started: Started, *, wait: bool, as_json: bool) -> Job:
+    """Print the id of a job that was submitted; wait for its end if it must be waited for."""
+    job, sent_here = started.job, not started.duplicate
+    click.echo(job.id, err=as_json)
+    if sent_here:
+        job = await _confirm_start(session, job)
+    workers = await session.engine.other_workers()
+    if as_json:
+        _write_start_as_json(started._replace(job=job), workers, session.engine.now())
+    is_bound = sent_here and job.is_held_open
+    if job.is_terminal:
+        return job
+    if not wait and not is_bound:
+        click.echo(_describe_collector(job, workers), err=True)
+        return job
+    click.echo(_describe_wait(job, is_bound=is_bound), err=True)
+    await announce_pending(session, job.id)
+    return await _watch_started(session, job, sent_here=sent_here)
+
+
+async def _watch_started(session: Session, job: Job, *, sent_here: bool) -> Job:
+    """Work on the job and show its progress on stderr until it finishes."""
+    session.app.work()
+    resume = resume_hint(job.id)
+    session.detached = describe_detached([job], resume, sent_here=sent_here)
+    with open_display(sys.stderr, is_single=True) as display:
+        [watched] = await watch_until_done(session, [job.id], display, resume=resume, sent_here=sent_here)
+    return watched
+
+
 def _call_asking(
     work: "Callable[[StartRequest, bool, Session], Awaitable[T]]",
-    order: "StartRequest",
+    request: "StartRequest",
     *,
     what: str,
     roots: tuple[Path, ...],
     as_json: bool,
 ) -> T:
-    """Run a command that starts a job; ask a person at a terminal before an unconfirmed start answers for it."""
+    """Run a command that starts a job. At a terminal, ask the user what to do about an unconfirmed identical job."""
     may_ask = sys.stdin.isatty() and not as_json
     try:
-        return call(partial(work, order, may_ask), role="acts", what=what, roots=roots)
+        return call(partial(work, request, may_ask), role="acts", what=what, roots=roots)
     except _UnconfirmedStart as found:
         job = found.job
-    click.echo(f"{job.id} asked for the same, and its start is unconfirmed. {terminal.advice(job)}", err=True)
-    with raise_on_ctrl_c():  # the terminal has to be set back
-        if click.confirm("Send the prompt again, which may be paid twice?", err=True):
-            order = _allowing_duplicate(order)
-    return call(partial(work, order, False), role="acts", what=what, roots=roots)
+    click.echo(f"The start of an identical job, {job.id}, is unconfirmed. {terminal.advise(job)}", err=True)
+    with raise_on_ctrl_c():  # the terminal has to be reset
+        if click.confirm("Send the prompt again? You may pay twice.", err=True):
+            request = _allow_duplicate(request)
+    return call(partial(work, request, False), role="acts", what=what, roots=roots)
 
 
-async def _submit(session: Session, order: "StartRequest", *, may_ask: bool) -> Started:
-    """Write the job down and launch it, or return the identical one; Ctrl-C is held back from here on.
+async def _submit_job(session: Session, request: "StartRequest", *, may_ask: bool) -> Started:
+    """Store the job and launch it, or return an identical job. From here on Ctrl-C waits for the confirmation.
 
     Raises:
-        _UnconfirmedStart: The user is to be asked first.
+        _UnconfirmedStart: The user must be asked first.
     """
-    planned = await session.engine.plan(order)
+    planned = await session.engine.plan(request)
     session.is_starting = True
     [started] = await session.engine.submit(planned)
     job = started.job
     if not started.duplicate:
-        session.detached = left([job], _back(job), ours=True)
+        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
         return started
     if may_ask and job.is_unconfirmed:
         raise _UnconfirmedStart(job)
-    state = "failed (start_unconfirmed)" if job.is_unconfirmed else str(job.status)
-    click.echo(f"An identical job, {job.id}, is already {state}. --new starts another.", err=True)
-    session.detached = left([job], _back(job))
+    click.echo(_describe_duplicate(job), err=True)
+    session.detached = describe_detached([job], resume_hint(job.id))
     session.finish_starting()
     return started
 
 
-def _allowing_duplicate(order: "StartRequest") -> "StartRequest":
-    """Return the order of a job of its own, whatever identical jobs there are."""
-    return replace(order, options={**order.options, "allow_duplicate": True})
+def _describe_duplicate(job: Job) -> str:
+    """Return the sentences for an identical job that is shown in place of a new one."""
+    if job.is_unconfirmed:
+        state = "The start of an identical job is unconfirmed"
+    elif job.is_terminal:
+        state = "An identical job has already finished"
+    else:
+        state = "An identical job is already in progress"
+    return f"{job.id}: {state}; showing that one. Use `--new` to start another."
+
+
+def _allow_duplicate(request: "StartRequest") -> "StartRequest":
+    """Return the request for a job of its own, even if identical jobs exist."""
+    return replace(request, options={**request.options, "allow_duplicate": True})
 
 
 async def _confirm_start(session: Session, job: Job) -> Job:
-    """Wait until upstream named the response or the start is over; return the job as it stands then.
+    """Wait until the provider named the response or the start failed; return the job as it is then.
 
     Raises:
         Interrupted: Ctrl-C was pressed meanwhile.
     """
-    deadline = session.engine.now() + BIRTH_S
+    deadline = session.engine.now() + RESPONSE_ID_WAIT_S
     try:
         while session.engine.now() < deadline and not job.is_terminal and job.turn.response_id is None:
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
-                click.echo(f"Not sent yet: {terminal.line(job.activity)}.", err=True)
+                click.echo(f"Not sent yet: {terminal.join_lines(reword(job.activity))}.", err=True)
                 break
         while session.engine.is_deciding(job.id):
             job = await session.engine.poll(job.id, wait_s=0.2)
     finally:
-        # The row is read again, since a user who leaves must hear whether the request was sent.
+        # Read the row again: a user who leaves must learn whether the request was sent.
         with CancelScope(shield=True), suppress(AgentJobsError):
             job = await session.engine.wait_for_response_id(job, wait_s=0.0)
-        session.detached = left([job], _back(job), ours=True)
+        session.detached = describe_detached([job], resume_hint(job.id), sent_here=True)
     session.finish_starting()
     return job
 
 
-def _order(asked: dict[str, Any]) -> "tuple[StartRequest, tuple[Path, ...]]":
-    """What the command line asks for, and the folders that it opens by naming files."""
-    from agent_jobs.request.body import StartRequest
+def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path, ...]]":
+    """Return the request of the command line, and the folders that it allows to read by naming files."""
+    from agent_jobs.request.start_request import StartRequest
 
-    prompt = _stdin() if asked["prompt"] == "-" else asked["prompt"]
-    if asked["prompt"] != "-" and (piped := _piped()).strip():
-        prompt = f"{prompt}\n\n{piped}"
-    files = [_named(each) for each in asked["files"]]
-    order = StartRequest(
-        prompts=[prompt],
-        preset=asked["preset"],
-        model=asked["model"],
-        effort=asked["effort"],
-        web_search=asked["web_search"],
+    files = [_resolve_path(each) for each in arguments["files"]]
+    request = StartRequest(
+        prompts=[read_prompt(arguments["prompt"])],
+        preset=arguments["preset"],
+        model=arguments["model"],
+        effort=arguments["effort"],
+        web_search=arguments["web_search"],
         files=[str(file) for file in files],
-        previous_job_id=asked["previous"],
-        batch=asked["batch"],
-        priority=int(asked["high"]),
-        options=dict(_option(each) for each in asked["options"]),
+        previous_job_id=arguments["previous"],
+        batch=arguments["batch"],
+        priority=int(arguments["high"]),
+        options=dict(_parse_option(each) for each in arguments["options"]),
     )
-    if asked["new"]:
-        order = _allowing_duplicate(order)
-    return order, tuple(dict.fromkeys(_standing(file) for file in files))
+    if arguments["new"]:
+        request = _allow_duplicate(request)
+    return request, tuple(dict.fromkeys(_find_existing_folder(file) for file in files))
 
 
-def _stdin() -> str:
-    """Return all of stdin as text."""
-    return _decoded(sys.stdin.buffer.read())
+async def _complete_previous_id(session: Session, request: "StartRequest") -> "StartRequest":
+    """Return the request with the full id of the job from which it continues."""
+    if request.previous_job_id is None:
+        return request
+    return replace(request, previous_job_id=await session.engine.identify(request.previous_job_id))
 
 
-def _piped() -> str:
-    """Return what was piped or redirected into stdin; an empty text for a terminal, a device or a closed stdin.
-
-    A pipe that only was inherited may never bring anything: it is waited on for `PIPE_WAIT_S`.
-    """
-    try:
-        kind = os.fstat(0).st_mode
-    except OSError:  # it is closed
-        return ""
-    if not (S_ISREG(kind) or S_ISFIFO(kind) or S_ISSOCK(kind)):
-        return ""
-    first: list[bytes] = []
-
-    def read_first() -> None:
-        with suppress(OSError):
-            first.append(os.read(0, 65_536))
-
-    reader = Thread(target=read_first, daemon=True)
-    reader.start()
-    reader.join(PIPE_WAIT_S)
-    if reader.is_alive():
-        told = f"Nothing came from stdin within {PIPE_WAIT_S:g} s, so it is not part of the prompt."
-        click.echo(f"{told} Write - as the prompt to wait for it, or </dev/null.", err=True)
-        return ""
-    return _decoded(b"".join(first) + sys.stdin.buffer.read()) if any(first) else ""
-
-
-def _decoded(read: bytes) -> str:
-    """Return bytes of stdin as text; never as the locale would have it, which may put other characters there."""
-    try:
-        return decode_text(read).replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise click.BadParameter(f"stdin is not UTF-8 (byte {error.start + 1}): save it as text in UTF-8.") from None
-
-
-async def _meant(session: Session, order: "StartRequest") -> "StartRequest":
-    """The order with the whole id of the job that it goes on from."""
-    if order.previous_job_id is None:
-        return order
-    return replace(order, previous_job_id=await session.engine.identify(order.previous_job_id))
-
-
-def _option(written: str) -> tuple[str, Any]:
-    name, equals, value = written.partition("=")
+def _parse_option(argument: str) -> tuple[str, Any]:
+    name, equals, value = argument.partition("=")
     if not equals:
-        raise click.BadParameter(f"{written!r} is not NAME=JSON, such as max_output_tokens=2000.")
+        raise click.BadParameter(f"{argument!r} is not NAME=JSON, such as max_output_tokens=2000.")
     try:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value  # a word needs no quotes
 
 
-def _named(written: str) -> Path:
-    """The path that is meant from here: `..` at its beginning is this folder's parent, elsewhere it may be a link's."""
-    if not written:
-        raise click.BadParameter("--file takes a path, and this one is empty.")
+def _resolve_path(argument: str) -> Path:
+    """Return an argument as an absolute path. Only a leading `..` is resolved, since a later one may follow a link."""
+    if not argument:
+        raise click.BadParameter("--file needs a path, and this one is empty.")
     try:
-        folder, path = Path.cwd(), Path(written).expanduser()
+        folder, path = Path.cwd(), Path(argument).expanduser()
     except RuntimeError:
-        raise click.BadParameter(f"--file {written}: there is no such home folder; write the path out.") from None
+        raise click.BadParameter(f"--file {argument}: no such home folder. Write the full path.") from None
     while path.parts[:1] == ("..",):
         folder, path = folder.parent, path.relative_to("..")
     return folder / path
 
 
-def _standing(file: Path) -> Path:
-    """The nearest folder above a file or pattern that is there."""
-    return next(folder for folder in (*file.parents, file) if folder.is_dir() and not set("*?[{") & set(str(folder)))
+def _find_existing_folder(file: Path) -> Path:
+    """Return the nearest existing folder above a file or pattern."""
+    return next(folder for folder in (*file.parents, file) if folder.is_dir() and not GLOB_CHARS & set(str(folder)))
 
 
-def _show_start_as_json(started: Started, watchers: list[WorkerInfo], now: float) -> None:
+def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
+    """Return which process collects the result of a running job."""
+    watch = f"agent-jobs watch {job.id}"
+    if not workers:
+        return f"No process is watching it. The next host or `agent-jobs watch` collects it. Watch it with: {watch}"
+    names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
+    return f"Watched by {names}. Watch it yourself with: {watch}"
+
+
+def _describe_wait(job: Job, *, is_bound: bool) -> str:
+    """Return why the command waits until the job finishes."""
+    if is_bound:
+        return "This endpoint does not support background mode, so the job runs in this process. Ctrl-C ends it."
+    return f"Waiting until it finishes. Ctrl-C stops waiting. {resume_hint(job.id)}"
+
+
+def _write_estimate(estimate: Estimate) -> None:
     from agent_jobs.rendering import answers
 
-    shown = answers.started(started.job, now, duplicate=started.duplicate)
-    click.echo(answers.json_line(shown | {"watched_by": [{"what": w.what, "pid": w.pid} for w in watchers]}))
+    click.echo(answers.json_line(reword_answer(answers.render_estimate(estimate))))
 
 
-def _show_collector(job: Job, watchers: list[WorkerInfo]) -> Job:
-    """Say which process collects the result of a job that goes on; returns the job."""
-    if job.is_terminal:
-        return job
-    who = ", ".join(f"agent-jobs {one.what} (pid {one.pid})" for one in watchers)
-    watched = f"Watched by {who}." if who else "No process watches it; the next host or `agent-jobs watch` collects it."
-    click.echo(f"{watched} {_back(job)}", err=True)
-    return job
-
-
-def _staying(job: Job, *, ours: bool) -> str:
-    """Why a job is not left before its end."""
-    if ours and job.is_held_open:
-        return "This upstream has no background runs: the job would end with this process, which stays. Ctrl-C ends it."
-    return f"Staying until its end. Ctrl-C leaves it. {_back(job)}"
-
-
-def _tell_estimate(estimate: Estimate) -> None:
+def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(answers.estimated(estimate)))
-
-
-def _tell_end(finished: _Finished, *, as_json: bool) -> None:
-    """Write the answer, or why there is none; leaves with the exit status that tells."""
-    job = finished.job
-    if as_json:
-        _write_end_as_json(finished)
-        raise SystemExit(exit_of(job))
-    if job.output:
-        write(job.output.text)
-    _tell_how(job)
-    raise SystemExit(exit_of(job))
+    answer = answers.render_start(started.job, now, duplicate=started.duplicate)
+    watched_by = [{"what": worker.what, "pid": worker.pid} for worker in workers]
+    click.echo(answers.json_line(answer | {"watched_by": watched_by}))
 
 
 def _write_end_as_json(finished: _Finished) -> None:
     from agent_jobs.rendering import answers
+    from agent_jobs.rendering.questions import render_questions
 
     job = finished.job
-    if job.is_terminal:
-        text = {"output": job.output.text} if job.output else {}
-        return click.echo(answers.json_line(answers.ended(job) | text))
-    asked = answers.asking(job, finished.open_calls, may_approve=True)
-    return click.echo(answers.json_line(asked | {"next": f"agent-jobs reply {job.id}"}))
+    if not job.is_terminal:
+        answer = render_questions(job, finished.open_calls, may_approve=True)
+        answer["next"] = f"agent-jobs reply {job.id}"
+    else:
+        answer = answers.render_finished_job(job)
+        if job.output:
+            answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
+    click.echo(answers.json_line(answer))
 
 
-def _tell_how(ended: Job) -> None:
-    """How a job ended, beside its answer."""
-    count = terminal.tokens(ended)
-    told = [ended.id, str(ended.status), terminal.usd(ended.cost_usd), f"{count} tokens" if count else ""]
-    click.echo("  ".join(filter(None, told)), err=True)
-    if ended.error is not None:
-        click.echo(f"{ended.error.code}: {terminal.line(ended.error.message)}", err=True)
-    if advice := terminal.advice(ended):
+def _write_end(job: Job) -> None:
+    """Write the answer on stdout and how the job finished on stderr."""
+    if job.output:
+        write_output(job.output.text)
+    _write_summary_line(job)
+
+
+def _write_summary_line(job: Job) -> None:
+    """Write a finished job's status, cost and tokens on stderr, with its error and what to do about it."""
+    parts = [job.id, str(job.status), terminal.format_usd(job.cost_usd)]
+    if count := terminal.format_tokens(job):
+        parts.append(f"{count} tokens")
+    click.echo("  ".join(part for part in parts if part), err=True)
+    if job.error is not None:
+        click.echo(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}", err=True)
+    if advice := terminal.advise(job):
         click.echo(advice, err=True)
-
-
-def _back(job: Job) -> str:
-    return f"agent-jobs watch {job.id[:10]} comes back to it."

@@ -1,4 +1,4 @@
-"""How long the hosts' entries take until their tools are listed, and how long each host waits for that."""
+"""Measure how long the servers in the hosts' files take to list their tools."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -7,20 +7,22 @@ from pathlib import PurePath
 
 from agent_jobs import __version__
 from agent_jobs.cli.finding import Finding
-from agent_jobs.cli.host_checks import scopes_of
-from agent_jobs.cli.program import version_of
+from agent_jobs.cli.host_checks import find_scopes, format_install_command
+from agent_jobs.cli.program import read_version
 from agent_jobs.cli.selftest import MODERN, SelfTestError, start_own, start_server
-from agent_jobs.cli.trial import host_environment
+from agent_jobs.cli.trial import build_host_environment
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.config_file import locate, read
 from agent_jobs.install.entry import entry_in
 from agent_jobs.install.hosts import SERVER, Entry, Host, Launch, Machine
 
 WHAT = "start"
+#: Programs that download or unpack another program before they start it.
+RUNNERS = ("uvx", "uv", "pipx")
 
 
 @dataclass(frozen=True)
-class _Written:
+class _StartEntry:
     """An entry in a host's file."""
 
     host: Host
@@ -29,51 +31,65 @@ class _Written:
 
     @property
     def start(self) -> Launch:
+        """Return the command of the entry."""
         return self.host.command_of(self.entry)
 
     @property
+    def program(self) -> str:
+        """Return the name of the program that the command starts."""
+        return PurePath(self.start.command).name.removesuffix(".exe")
+
+    @property
     def is_by_uvx(self) -> bool:
-        name = PurePath(self.start.command).name
-        return name.removesuffix(".exe") in ("uvx", "uv", "pipx")
+        """Return True if the command starts a program that starts this server."""
+        return self.program in RUNNERS
 
 
-def start_findings(machine: Machine, hosts: Iterable[Host]) -> Iterator[Finding]:
-    """Start each entry's command once; say how long it took, and how long its host waits."""
-    written = [each for host in hosts for each in _entries_of(host, machine)]
-    measured = {each.start: _measure(each, machine) for each in {each.start: each for each in written}.values()}
-    own_s = _measure_own() if any(each.is_by_uvx for each in written) else None
-    for each in written:
+def check_start_times(machine: Machine, hosts: Iterable[Host]) -> Iterator[Finding]:
+    """Start the command of each entry once; report the time that it took and the time that its host waits."""
+    entries = [each for host in hosts for each in _find_entries(host, machine)]
+    # Several hosts may start the same command.
+    by_start = {each.start: each for each in entries}
+    measured = {start: _measure_entry(each, machine) for start, each in by_start.items()}
+    own_s = None
+    if any(each.is_by_uvx for each in entries):
+        own_s = _measure_own()
+    for each in entries:
         listed_s = measured[each.start]
-        if listed_s is not None:  # what does not start is named as the host's
-            yield _finding(each, listed_s, own_s)
+        if listed_s is not None:  # check_hosts reports a command that does not start
+            yield _report_start(each, listed_s, own_s)
 
 
-def _finding(each: _Written, listed_s: float, own_s: float | None) -> Finding:
-    wait_s = each.host.start_wait_s
-    patience = f"{wait_s:g} s" if wait_s else "an unknown time"
-    took = f"{each.host.title} waits {patience} for tools; {each.start.command} listed them after {listed_s:.1f} s"
+def _report_start(each: _StartEntry, listed_s: float, own_s: float | None) -> Finding:
+    text = f"{_describe_patience(each.host)}; {each.start.command} listed them after {listed_s:.1f} s"
     if each.is_by_uvx:
-        direct = f", and started directly it takes {own_s:.1f} s" if own_s is not None else ""
-        return Finding(WHAT, "warning", took + direct, f"{each.install}, which writes a program that starts directly")
-    name = PurePath(each.start.command).name.removesuffix(".exe")
-    version = version_of(each.start.command) if name == SERVER else None
+        if own_s is not None:
+            text += f", and started directly it takes {own_s:.1f} s"
+        return Finding(WHAT, "warning", text, f"{each.install}, which writes a program that starts directly")
+    version = read_version(each.start.command) if each.program == SERVER else None
     if version not in (None, __version__):
         text = f"{each.start.command} is {SERVER} {version}, and this is {__version__}"
         return Finding(WHAT, "warning", text, each.install)
-    return Finding(WHAT, "ok", took)
+    return Finding(WHAT, "ok", text)
 
 
-def _entries_of(host: Host, machine: Machine) -> Iterator[_Written]:
-    for scope in scopes_of(host, machine):
-        with suppress(ConfigError):  # host_findings reports it
+def _describe_patience(host: Host) -> str:
+    if host.start_wait_s:
+        return f"{host.title} waits {host.start_wait_s:g} s for tools"
+    return f"{host.title} waits an unknown time for tools"
+
+
+def _find_entries(host: Host, machine: Machine) -> Iterator[_StartEntry]:
+    for scope in find_scopes(host, machine):
+        with suppress(ConfigError):  # check_hosts reports it
             entry = entry_in(host, read(locate(host, machine, scope)).text)
             if entry is not None:
-                option = " --scope project" if scope == "project" else ""
-                yield _Written(host, entry, f"{SERVER} install {host.name}{option}")
+                yield _StartEntry(host, entry, format_install_command(host, scope))
 
 
-def _measure(each: _Written, machine: Machine) -> float | None:
-    environment = host_environment(each.host, each.entry, machine)
+def _measure_entry(each: _StartEntry, machine: Machine) -> float | None:
+    """Return the seconds until the entry's server listed its tools, None if it did not."""
+    environment = build_host_environment(each.host, each.entry, machine)
     try:
         return start_server([each.start.command, *each.start.args], environment).listed_s
     except SelfTestError:
@@ -81,6 +97,7 @@ def _measure(each: _Written, machine: Machine) -> float | None:
 
 
 def _measure_own() -> float | None:
+    """Return the seconds until this installation listed its tools, None if it did not."""
     try:
         return start_own(MODERN).listed_s
     except SelfTestError:

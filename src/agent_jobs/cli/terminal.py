@@ -1,4 +1,4 @@
-"""What a terminal shows: widths, colours, ages, and never a control character that came from elsewhere."""
+"""Format text for a terminal, without control characters that came from elsewhere."""
 
 import os
 import shutil
@@ -7,8 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO, Any
 
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 
+#: Statuses without a row here are shown in cyan.
 COLOURS = {
     Status.COMPLETED: "green",
     Status.INCOMPLETE: "yellow",
@@ -17,86 +19,97 @@ COLOURS = {
     Status.CANCELLED: "magenta",
     Status.INPUT_REQUIRED: "yellow",
 }
-UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
-
-
-def live(stream: IO[Any]) -> bool:
-    """Whether what is written may be written over."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def colourful(stream: IO[Any]) -> bool:
-    """Whether colours are welcome (https://no-color.org)."""
-    return live(stream) and not os.environ.get("NO_COLOR")
-
-
-def columns() -> int | None:
-    """How wide the terminal is; None where stdout is none, and nothing needs to be cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-#: What turns the direction of writing, so that a text is read as another.
+#: Seconds in each unit of an age, largest first.
+TIME_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+#: Bytes in each unit of a size, largest first.
+SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+#: A narrower column would break every word onto a line of its own.
+MIN_WRAP_COLUMNS = 20
+#: Characters that reverse the direction of writing, so that a reader sees another text than the one copied.
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def plain(text: str) -> str:
-    """A text without control characters, but for line ends and tabs: a model must not steer the terminal."""
+def can_overwrite(stream: IO[Any]) -> bool:
+    """Return True if lines of this stream can be written over."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colours(stream: IO[Any]) -> bool:
+    """Return True if the stream shows colours and the user wants them (https://no-color.org)."""
+    return can_overwrite(stream) and not os.environ.get("NO_COLOR")
+
+
+def find_width() -> int | None:
+    """Return the terminal's width in columns, None if stdout is no terminal and nothing needs to be cut."""
+    if not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def strip_control_characters(text: str) -> str:
+    """Return a text without control characters other than line ends and tabs: a model must not steer the terminal."""
     steering = {char for char in set(text) if char in BIDI or unicodedata.category(char) in ("Cc", "Cs")}
     return "".join(char for char in text if char in "\n\t" or char not in steering)
 
 
-def line(text: str) -> str:
-    """A text as one line."""
-    return " ".join(plain(text).split())
+def join_lines(text: str) -> str:
+    """Return a text as one line, without control characters."""
+    return " ".join(strip_control_characters(text).split())
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """A text as lines of so many columns; a path stays whole, to be copied."""
+def wrap_lines(text: str, width: int) -> list[str]:
+    """Return a text as lines of `width` columns; a path stays on one line so that it can be copied."""
     import textwrap
 
-    return textwrap.wrap(line(text), max(20, width), break_long_words=False, break_on_hyphens=False)
+    line_width = max(MIN_WRAP_COLUMNS, width)
+    return textwrap.wrap(join_lines(text), line_width, break_long_words=False, break_on_hyphens=False)
 
 
-def cells(text: str) -> int:
-    """How many columns a text takes."""
-    return sum(_cells(char) for char in text)
+def count_columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)  # without the import of rich, most commands start sooner
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
-def fit(text: str, width: int) -> str:
-    """A text cut and filled up to so many columns."""
-    if cells(text) > width:
-        kept, used = "", 0
-        for char in text:
-            if used + _cells(char) > width - 1:
-                break
-            kept, used = kept + char, used + _cells(char)
-        text = kept + "…"
-    return text + " " * (width - cells(text))
+def fit_columns(text: str, width: int) -> str:
+    """Return a text cut or padded to exactly `width` columns."""
+    columns = count_columns(text)
+    if columns <= width:
+        return text + " " * (width - columns)
+    from rich.cells import set_cell_size
+
+    return f"{set_cell_size(text, width - 1)}…"
 
 
-def age(seconds: float) -> str:
-    """A time in one unit, like 12s, 5m, 3h, 4d."""
-    for size, unit in UNITS:
+def format_age(seconds: float) -> str:
+    """Return a time in one unit, such as 12s, 5m, 3h, 4d."""
+    for size, unit in TIME_UNITS:
         if seconds >= size:
             return f"{seconds // size:.0f}{unit}"
     return f"{max(0, seconds):.0f}s"
 
 
-def duration(seconds: float) -> str:
-    """Return a time in one unit for a sentence, like 12 s, 5 min, 3 h, 4 d."""
-    figure = age(seconds)
-    return f"{figure[:-1]} {'min' if figure.endswith('m') else figure[-1]}"
+def format_duration(seconds: float) -> str:
+    """Return a time in one unit for a sentence, such as 12 s, 5 min, 3 h, 4 d."""
+    figure = format_age(seconds)
+    count, unit = figure[:-1], figure[-1]
+    return f"{count} min" if unit == "m" else f"{count} {unit}"
 
 
-def elapsed(seconds: float) -> str:
-    """A time to the second, like 0:07 or 1:02:03."""
-    whole = max(0, round(seconds))
-    minutes = f"{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
-    return f"{f'{whole // 3600}:' if whole >= 3600 else ''}{minutes}:{whole % 60:02}"
+def format_elapsed(seconds: float) -> str:
+    """Return a time to the second, such as 0:07 or 1:02:03."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minute:02}:{second:02}"
+    return f"{minute}:{second:02}"
 
 
-def tokens(job: Job) -> str:
-    """What a job read and wrote, like 950, 12k, 1.2M; empty while unknown, ? where a part is not known."""
+def format_tokens(job: Job) -> str:
+    """Return a job's tokens, such as 950, 12k or 1.2M; empty if unknown, ? if some of them are unknown."""
     if job.usage is None:
         return ""
     if job.usage.partial:
@@ -104,47 +117,48 @@ def tokens(job: Job) -> str:
     count = job.usage.input_tokens + job.usage.output_tokens
     if count >= 999_500:
         return f"{count / 1e6:.1f}M"
-    return f"{count / 1e3:.0f}k" if count >= 10_000 else str(count)
+    if count >= 10_000:
+        return f"{count / 1e3:.0f}k"
+    return str(count)
 
 
-def advice(job: Job) -> str:
-    """What to do about a job that asks for something or failed in a way that a person can mend; else empty."""
-    if job.status is Status.INPUT_REQUIRED:
-        return f"agent-jobs reply {job.id[:10]} shows what it asks for."
-    if job.is_unconfirmed:
-        return (
-            f"It may be running and billed: look for metadata job_id={job.id} in the provider's dashboard, "
-            f"then agent-jobs adopt {job.id[:10]} RESPONSE_ID."
-        )
-    return "Trying again is sensible." if job.error is not None and job.error.is_retryable else ""
-
-
-def usd(amount: float | None) -> str:
-    """An amount, to the cent where there are any; empty where it is not known."""
+def format_usd(amount: float | None) -> str:
+    """Return an amount to the cent, smaller ones to one digit; empty if unknown."""
     if amount is None:
         return ""
-    return f"${amount:.2f}" if amount >= 0.01 or amount == 0 else f"${amount:.1g}"
+    if amount == 0 or amount >= 0.01:
+        return f"${amount:.2f}"
+    return f"${amount:.1g}"
 
 
-def size(count: int) -> str:
-    """Bytes in one unit."""
-    for limit, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+def format_size(count: int) -> str:
+    """Return bytes in one unit."""
+    for limit, unit in SIZE_UNITS:
         if count >= limit:
             return f"{count / limit:.1f} {unit}"
     return f"{count} bytes"
 
 
-def pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and what they are, below each other; long ones go on under themselves."""
-    width = max((cells(name) for name, _ in rows), default=0) + 2
-    shown: list[str] = []
+def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
+    """Return names with their values, one below the other; a long value continues below itself."""
+    width = max((count_columns(name) for name, _ in rows), default=0) + 2
+    lines: list[str] = []
     for name, text in rows:
-        first, *more = plain(text).splitlines() or [""]
-        shown += [f"{fit(name, width)}{first}", *(f"{' ' * width}{each}" for each in more)]
-    return "\n".join(shown)
+        first, *more = strip_control_characters(text).splitlines() or [""]
+        lines.append(f"{fit_columns(name, width)}{first}")
+        lines += (" " * width + each for each in more)
+    return "\n".join(lines)
 
 
-def _cells(char: str) -> int:
-    if unicodedata.combining(char) or unicodedata.category(char) in ("Cf", "Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+def advise(job: Job) -> str:
+    """Return what a person can do about a job that waits for answers or failed; empty if nothing."""
+    if job.status is Status.INPUT_REQUIRED:
+        return f"See what it asks for with: agent-jobs reply {job.id}"
+    if job.is_unconfirmed:
+        return (
+            "It may be running and billed. Find the response whose metadata has "
+            f"job_id={job.id} in the provider's dashboard, then run: agent-jobs adopt {job.id} RESPONSE_ID"
+        )
+    if job.error is not None and job.error.is_retryable:
+        return "You can try again."
+    return ""

@@ -1,4 +1,4 @@
-"""Jobs that no process observes: retrieved before a command shows them, else named as what they are."""
+"""Retrieve the jobs that no process observes before a command shows them, and name the stale ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,52 +6,55 @@ from typing import Any
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Session
-from agent_jobs.jobs.job import Job, Status
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import Status
 
-#: Seconds that a command which only reads waits for upstream; a person waits for its answer.
+#: Seconds that a command which only reads waits for the provider, while a person waits for the command.
 RETRIEVE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Unwatched:
-    """The jobs that no process observes, by their ids, and which of them were retrieved just now."""
+    """The jobs that no process observes, by their ids, and those of them that were retrieved just now."""
 
     ids: frozenset[str] = frozenset()
     retrieved: frozenset[str] = frozenset()
 
-    def fields(self, job: Job, now: float) -> Mapping[str, Any]:
-        """Return what `--json` says of a job beside its status; nothing where a process observes it."""
+    def list_fields(self, job: Job, now: float) -> Mapping[str, Any]:
+        """Return what `--json` adds to the status of a job that no process observes."""
         if job.is_terminal or job.id not in self.ids:
             return {}
-        known = {"watched_by": list[str]()}
+        fields = {"watched_by": list[str]()}
         if job.status is Status.PENDING:
-            return known
-        seen_s = 0.0 if job.id in self.retrieved else now - _seen_at(job)
-        return {**known, "last_seen_s": max(0, round(seen_s))}
+            return fields
+        seen_s = 0.0 if job.id in self.retrieved else now - _find_last_seen(job)
+        return {**fields, "last_seen_s": max(0, round(seen_s))}
 
-    def note(self, job: Job, now: float) -> str:
-        """Return how old what is shown of a job is, such as `not being watched; last seen 13 s ago`."""
+    def describe_age(self, job: Job, now: float) -> str:
+        """Return the age of what is shown, such as `not being watched; last seen 13 s ago`; empty if it is fresh."""
         if job.is_terminal or job.id not in self.ids or job.id in self.retrieved:
             return ""
-        return f"not being watched; {_age_of(job, now)}"
+        return f"not being watched; {_describe_last_seen(job, now)}"
 
-    def lines(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
-        """Yield the notes of a list of jobs: a line for those that were sent, and one for those that were not."""
-        stale = [job for job in jobs if self.note(job, now)]
-        unsent = [job for job in stale if job.status is Status.PENDING]
+    def describe_stale(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
+        """Yield a line for the stale jobs that were sent, and one for those that were not."""
+        stale = [job for job in jobs if self.describe_age(job, now)]
         sent = [job for job in stale if job.status is not Status.PENDING]
-        for some, verb in ((sent, "collects"), (unsent, "sends")):
-            if len(some) == 1:
-                [job] = some
-                yield f"{job.id}: {self.note(job, now)}. agent-jobs watch {job.id[:10]} {verb} it."
-            elif some:
-                age = _span(some, now) if some is sent else _age_of(some[0], now)
-                yield f"{len(some)} jobs: not being watched; {age}. agent-jobs watch {verb} them."
+        unsent = [job for job in stale if job.status is Status.PENDING]
+        if len(sent) == 1:
+            yield f"{sent[0].id}: {self.describe_age(sent[0], now)}. Collect it with: agent-jobs watch {sent[0].id}"
+        elif sent:
+            span = _describe_span(sent, now)
+            yield f"{len(sent)} jobs: not being watched; {span}. Collect them with: agent-jobs watch"
+        if len(unsent) == 1:
+            yield f"{unsent[0].id}: not being watched; not sent yet. Send it with: agent-jobs watch {unsent[0].id}"
+        elif unsent:
+            yield f"{len(unsent)} jobs: not being watched; not sent yet. Send them with: agent-jobs watch"
 
 
 async def retrieve_unwatched(session: Session, group: JobFilter) -> Unwatched:
-    """Retrieve the jobs of a group that go on and that no process observes, as far as that takes a moment."""
+    """Retrieve the running jobs of a group that no process observes, for at most `RETRIEVE_S`."""
     jobs = await session.engine.find_unobserved(group)
     if not jobs:
         return Unwatched()
@@ -59,18 +62,23 @@ async def retrieve_unwatched(session: Session, group: JobFilter) -> Unwatched:
     return Unwatched(frozenset(job.id for job in jobs), frozenset(retrieved))
 
 
-def _age_of(job: Job, now: float) -> str:
+def _describe_last_seen(job: Job, now: float) -> str:
     if job.status is Status.PENDING:
         return "not sent yet"
-    if job.turn.missing_since is not None:
-        return f"upstream has not found it for {terminal.duration(now - job.turn.missing_since)}"
-    return f"last seen {terminal.duration(now - _seen_at(job))} ago"
+    if job.turn.not_found_since is not None:
+        return f"the provider has not found it for {terminal.format_duration(now - job.turn.not_found_since)}"
+    return f"last seen {terminal.format_duration(now - _find_last_seen(job))} ago"
 
 
-def _span(jobs: Sequence[Job], now: float) -> str:
-    newest, *_, oldest = sorted(now - _seen_at(job) for job in jobs)
-    return f"last seen {' to '.join(dict.fromkeys(map(terminal.duration, (newest, oldest))))} ago"
+def _describe_span(jobs: Sequence[Job], now: float) -> str:
+    """Return when jobs were last seen, from the newest to the oldest."""
+    ages = sorted(now - _find_last_seen(job) for job in jobs)
+    newest, oldest = terminal.format_duration(ages[0]), terminal.format_duration(ages[-1])
+    if newest == oldest:
+        return f"last seen {newest} ago"
+    return f"last seen {newest} to {oldest} ago"
 
 
-def _seen_at(job: Job) -> float:
-    return job.turn.looked_at or job.turn.sent_at or job.created_at
+def _find_last_seen(job: Job) -> float:
+    """Return when a retrieval last showed the job, or when it was sent or created."""
+    return job.turn.polled_at or job.turn.sent_at or job.created_at

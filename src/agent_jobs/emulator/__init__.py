@@ -1,4 +1,4 @@
-"""A look-alike of OpenAI's Responses API that runs scripts instead of models, with faults on demand."""
+"""Emulates OpenAI's Responses API: it runs scripts instead of models, with faults on demand."""
 
 from .app import Emulator
 from .faults import Fault

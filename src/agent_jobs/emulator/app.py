@@ -1,4 +1,4 @@
-"""The emulator: its responses, its faults, its log, and the endpoints in front of them."""
+"""Emulates the API: keeps the responses, the faults and the log, and serves the endpoints."""
 
 import secrets
 import time
@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from .containers import Containers
 from .conversations import Conversations, conversation_id
-from .errors import ApiError, no_key, unknown_response, unstreamable, wrong_key
-from .faults import Fault, FaultQueue, combined
+from .errors import ApiError, cannot_stream, no_key, response_not_found, wrong_key
+from .faults import Fault, FaultQueue, combine
 from .files import Files
 from .items import check_outputs, input_items
 from .models import Models
@@ -34,7 +34,7 @@ __all__ = ["Emulator"]
 Json = dict[str, Any]
 Handler = Callable[[Exchange], Awaitable[None]]
 
-_THIRTY_DAYS_S = 30 * 86_400.0
+_STORED_S = 30 * 86_400.0  # emulated seconds that OpenAI keeps a stored response
 _PLURALS = {
     "create": "creates", "retrieve": "retrieves", "stream": "streams", "cancel": "cancels", "delete": "deletes",
     "upload": "uploads", "delete_file": "file_deletes",
@@ -67,10 +67,10 @@ class Emulator:
         self._files = Files(self._clock)
         self._containers = Containers(self._files, self._clock, container_idle_s)
         self._tasks: TaskGroup | None = None
-        self.app = Starlette(routes=[*self._api_routes(), *self._admin_routes()], lifespan=self._lifespan)
+        self.app = Starlette(routes=[*self._api_routes(), *self._admin_routes()], lifespan=self._run_lifespan)
 
     def counters(self) -> Json:
-        """Count the requests, by operation and by X-Client-Request-Id, and the uploads that nobody deleted."""
+        """Count the requests, by operation and by X-Client-Request-Id, and the uploads that were not deleted."""
         requests = list(self._requests)
         operations = Counter(entry["operation"] for entry in requests)
         counts: Json = {plural: operations.pop(name, 0) for name, plural in _PLURALS.items()}
@@ -80,79 +80,79 @@ class Emulator:
             "accepted_by_request_id": [entry for entry in creates if entry["response_id"]],
         }.items():
             counts[name] = dict(Counter(entry["client_request_id"] for entry in entries if entry["client_request_id"]))
-        return counts | {"accepted": len(self._created), "files_left": self._files.left()} | operations
+        return counts | {"accepted": len(self._created), "files_left": self._files.count_left()} | operations
 
     def log(self) -> list[Json]:
-        """Give every request in order, then every file that was uploaded, then every response that was created."""
+        """Return every request in order, then every file that was uploaded, then every response that was created."""
         requests = [{"entry": "request", **entry} for entry in list(self._requests)]
-        return requests + self._files.log() + [_result(run) for run in list(self._created)]
+        return requests + self._files.log() + [_build_log_entry(run) for run in list(self._created)]
 
     def queue_faults(self, given: Iterable[Mapping[str, Any]]) -> None:
-        """Queue faults for coming requests."""
+        """Queue faults for later requests."""
         self._queued.add([Fault.read(fault) for fault in given])
 
     def forget(
         self, *, response_id: str | None = None, conversation_id: str | None = None, container_id: str | None = None
     ) -> None:
-        """Lose what upstream has, as it does by itself after days or minutes; the log still tells of it.
+        """Delete a response, conversation or container, as the API does by itself after days or minutes. The log stays.
 
         Raises:
-            ApiError: Upstream has no such thing.
+            ApiError: The emulator has no such thing.
         """
         if response_id is not None:
-            self._forget(self._find(response_id))
+            self._forget_run(self._find_run(response_id))
         if conversation_id is not None:
             self._conversations.forget(conversation_id)
         if container_id is not None:
             self._containers.forget(container_id)
 
     def reset(self) -> None:
-        """Forget all responses, conversations, files, faults and requests."""
+        """Delete all responses, conversations, files, faults and requests."""
         for run in list(self._runs.values()):
-            self._forget(run)
+            self._forget_run(run)
         stores = (self._conversations, self._files, self._containers)
         for kept in (self._created, self._requests, self._queued, *stores):
             kept.clear()
 
     @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
+    async def _run_lifespan(self, app: Starlette) -> AsyncGenerator[None]:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             yield
             tasks.cancel_scope.cancel()
 
     def _api_routes(self) -> list[Route]:
-        talks, files, boxes = self._conversations, self._files, self._containers
+        conversations, files, containers = self._conversations, self._files, self._containers
         table: list[tuple[str, str, str, Handler]] = [
-            ("POST", "/responses", "create", self._create),
+            ("POST", "/responses", "create", self._create_response),
             ("POST", "/responses/input_tokens", "input_tokens", self._count_tokens),
-            ("GET", "/responses/{response_id}", "retrieve", self._retrieve),
-            ("DELETE", "/responses/{response_id}", "delete", self._delete),
-            ("POST", "/responses/{response_id}/cancel", "cancel", self._cancel),
-            ("GET", "/responses/{response_id}/input_items", "input_items", self._input_items),
+            ("GET", "/responses/{response_id}", "retrieve", self._retrieve_response),
+            ("DELETE", "/responses/{response_id}", "delete", self._delete_response),
+            ("POST", "/responses/{response_id}/cancel", "cancel", self._cancel_response),
+            ("GET", "/responses/{response_id}/input_items", "input_items", self._list_input_items),
             ("GET", "/models", "models", self._list_models),
             ("GET", "/models/{model_id}", "models", self._retrieve_model),
-            ("POST", "/conversations", "conversations", talks.create),
-            ("GET", "/conversations/{conversation_id}", "conversations", talks.retrieve),
-            ("POST", "/conversations/{conversation_id}", "conversations", talks.update),
-            ("DELETE", "/conversations/{conversation_id}", "conversations", talks.delete),
-            ("GET", "/conversations/{conversation_id}/items", "conversations", talks.list_items),
-            ("POST", "/conversations/{conversation_id}/items", "conversations", talks.add_items),
-            ("GET", "/conversations/{conversation_id}/items/{item_id}", "conversations", talks.retrieve_item),
-            ("DELETE", "/conversations/{conversation_id}/items/{item_id}", "conversations", talks.delete_item),
+            ("POST", "/conversations", "conversations", conversations.create),
+            ("GET", "/conversations/{conversation_id}", "conversations", conversations.retrieve),
+            ("POST", "/conversations/{conversation_id}", "conversations", conversations.update),
+            ("DELETE", "/conversations/{conversation_id}", "conversations", conversations.delete),
+            ("GET", "/conversations/{conversation_id}/items", "conversations", conversations.list_items),
+            ("POST", "/conversations/{conversation_id}/items", "conversations", conversations.add_items),
+            ("GET", "/conversations/{conversation_id}/items/{item_id}", "conversations", conversations.retrieve_item),
+            ("DELETE", "/conversations/{conversation_id}/items/{item_id}", "conversations", conversations.delete_item),
             ("POST", "/files", "upload", files.upload),
-            ("GET", "/files", "files", files.listing),
+            ("GET", "/files", "files", files.list_files),
             ("GET", "/files/{file_id}", "files", files.retrieve),
             ("DELETE", "/files/{file_id}", "delete_file", files.delete),
             ("GET", "/files/{file_id}/content", "download", files.download),
-            ("GET", "/containers/{container_id}", "containers", boxes.retrieve),
-            ("DELETE", "/containers/{container_id}", "containers", boxes.delete),
-            ("GET", "/containers/{container_id}/files", "containers", boxes.list_files),
-            ("GET", "/containers/{container_id}/files/{file_id}", "containers", boxes.retrieve_file),
-            ("GET", "/containers/{container_id}/files/{file_id}/content", "download", boxes.download),
+            ("GET", "/containers/{container_id}", "containers", containers.retrieve),
+            ("DELETE", "/containers/{container_id}", "containers", containers.delete),
+            ("GET", "/containers/{container_id}/files", "containers", containers.list_files),
+            ("GET", "/containers/{container_id}/files/{file_id}", "containers", containers.retrieve_file),
+            ("GET", "/containers/{container_id}/files/{file_id}/content", "download", containers.download),
         ]
         return [
-            Route(prefix + path, _Endpoint(operation, handle, self._exchange), methods=[method])
+            Route(prefix + path, _Endpoint(operation, handle, self._serve_exchange), methods=[method])
             for prefix in ("/v1", "")
             for method, path, operation, handle in table
         ]
@@ -165,10 +165,10 @@ class Emulator:
             Route("/_emulator/log", self._get_log),
             Route("/_emulator/forget", self._post_forget, methods=["POST"]),
             Route("/_emulator/reset", self._post_reset, methods=["POST"]),
-            Route("/{path:path}", _Endpoint("unknown", _no_such_path, self._exchange)),
+            Route("/{path:path}", _Endpoint("unknown", _refuse_path, self._serve_exchange)),
         ]
 
-    async def _exchange(self, operation: str, handle: Handler, request: Request, send: Send) -> None:
+    async def _serve_exchange(self, operation: str, handle: Handler, request: Request, send: Send) -> None:
         if operation == "retrieve" and request.query_params.get("stream", "").lower() in ("true", "1"):
             operation = "stream"
         entry: Json = {
@@ -186,73 +186,72 @@ class Emulator:
         except ClientDisconnect:
             return
         self._requests.append(entry)
-        await exchange.until_gone(lambda: self._answer(handle, exchange))
+        await exchange.run_until_gone(lambda: self._answer_request(handle, exchange))
 
-    async def _answer(self, handle: Handler, exchange: Exchange) -> None:
+    async def _answer_request(self, handle: Handler, exchange: Exchange) -> None:
         try:
-            _authorize(exchange.request)
-            exchange.fault = self._meet(exchange)
-            if exchange.fault.refuses():
+            _check_api_key(exchange.request)
+            exchange.fault = self._find_faults(exchange)
+            if exchange.fault.is_refusal():
                 await exchange.refuse()
             elif exchange.fault.drop == "before_headers":
                 await exchange.drop()
             else:
                 await handle(exchange)
         except ApiError as error:
-            await exchange.error(error)
+            await exchange.send_error(error)
 
-    def _meet(self, exchange: Exchange) -> Fault:
-        """Find the faults a request meets: those queued, those it brings, those its response was created with."""
+    def _find_faults(self, exchange: Exchange) -> Fault:
+        """Return the faults for a request: the queued ones, its own, and those that its response was created with."""
         operation, response_id = exchange.entry["operation"], exchange.entry["response_id"] or ""
         text = exchange.raw.decode(errors="replace") + " ".join(exchange.request.path_params.values())
         lasting = Fault()
         if operation == "create":
-            script, body = self._read(exchange)
+            script, body = self._read_create_body(exchange)
             exchange.entry["job_id"] = part_of(body, "metadata").get("job_id")
             exchange.brought = FaultQueue(Fault.read(fault) for fault in script.faults)
         elif response_id in self._runs:
             exchange.brought = self._runs[response_id].brought
-            lasting = self._runs[response_id].fault.lasting()
+            lasting = self._runs[response_id].fault.select_lasting()
         queued = self._queued.take(operation, text)
-        return combined(lasting, queued, exchange.brought.take_all(operation, text))
+        return combine(lasting, queued, exchange.brought.take_all(operation, text))
 
-    def _read(self, exchange: Exchange) -> tuple[Script, Json]:
-        body = exchange.body()
+    def _read_create_body(self, exchange: Exchange) -> tuple[Script, Json]:
+        body = exchange.read_body()
         check_create(body, strict_store=self._strict_store)
         if exchange.fault.ignore_previous:
             body.pop("previous_response_id", None)
         try:
-            before = self._run_before(body)
-            script, body = read_request(body, before.script.turns if before is not None else None)
+            before = self._find_previous_run(body)
+            script, body = read_request(body, before.script.turns if before else None)
             for fault in script.faults:
                 Fault.read(fault)
         except ValueError as error:
             raise ApiError(400, f"Invalid emulate directive: {error}", param="metadata.emulate") from None
         return script, body
 
-    async def _create(self, exchange: Exchange) -> None:
+    async def _create_response(self, exchange: Exchange) -> None:
         fault = exchange.fault
-        script, body = self._read(exchange)
+        script, body = self._read_create_body(exchange)
         check_mode(body, no_background=fault.refuse_background, no_background_stream=fault.refuse_background_stream)
         self._models.check(body)
-        check_items(body, self._stored_item_ids)
-        check_files(body, self._files.unknown)
+        check_items(body, self._list_stored_item_ids)
+        check_files(body, self._files.find_unknown)
         self._containers.check(body)
         if not (fault.ignore_previous or fault.fail_previous):
-            check_outputs(self._items_before(body), body.get("input"))
-        run = self._accept(exchange, script, body)
+            check_outputs(self._list_previous_items(body), body.get("input"))
+        run = self._accept_run(exchange, script, body)
         try:
             if body.get("stream") and not fault.json_instead_of_stream:
                 wanted = part_of(body, "stream_options").get("include_obfuscation", True)
-                await exchange.events(run, obfuscated=wanted)
+                await exchange.send_events(run, obfuscated=wanted)
             else:
-                at_once = run.background and not fault.complete_at_once
-                await exchange.json(await (run.created() if at_once else run.finished()))
+                await exchange.send_json(await _wait_for_answer(run, fault))
         finally:
             if not run.background and not run.ended:
-                self._forget(run)
+                self._forget_run(run)
 
-    def _accept(self, exchange: Exchange, script: Script, body: Json) -> Run:
+    def _accept_run(self, exchange: Exchange, script: Script, body: Json) -> Run:
         container = self._containers.open(body, script.container_files)
         run = Run(f"resp_{secrets.token_hex(24)}", body, script, exchange.fault, self._clock, container)
         run.brought = exchange.brought
@@ -264,25 +263,25 @@ class Emulator:
         if conversation:
             self._conversations.hold(conversation, run)
         assert self._tasks is not None, "the app runs only with its lifespan"
-        self._tasks.start_soon(self._live, run, conversation)
+        self._tasks.start_soon(self._play_run, run, conversation)
         return run
 
-    async def _live(self, run: Run, conversation: str | None) -> None:
+    async def _play_run(self, run: Run, conversation: str | None) -> None:
         await run.play()
         if conversation:
             self._conversations.append(conversation, run)
 
-    def _run_before(self, body: Json) -> Run | None:
+    def _find_previous_run(self, body: Json) -> Run | None:
         conversation = conversation_id(body)
         if conversation:
-            return self._conversations.last(conversation)
+            return self._conversations.find_last_run(conversation)
         return self._runs.get(str(body.get("previous_response_id")))
 
-    def _items_before(self, body: Json) -> list[Json]:
+    def _list_previous_items(self, body: Json) -> list[Json]:
         previous_id = body.get("previous_response_id")
         if previous_id:
             try:
-                return self._find(previous_id).output
+                return self._find_run(previous_id).output
             except ApiError:
                 raise ApiError(
                     400,
@@ -293,99 +292,100 @@ class Emulator:
         conversation = conversation_id(body)
         return self._conversations.items(conversation) if conversation else []
 
-    def _stored_item_ids(self) -> Iterator[str]:
+    def _list_stored_item_ids(self) -> Iterator[str]:
         yield from self._conversations.item_ids()
         for run in self._runs.values():
-            if run.body.get("store") is not False and not self._expired(run):
+            if run.body.get("store") is not False and not self._is_expired(run):
                 yield from (item["id"] for item in run.output)
 
-    def _find(self, response_id: str, fault: Fault | None = None) -> Run:
+    def _find_run(self, response_id: str, fault: Fault | None = None) -> Run:
         run = self._runs.get(response_id)
         if run is not None:
             run.catch_up()
-        if run is None or self._expired(run) or self._lags(run, fault or run.fault):
-            raise unknown_response(response_id)
+        if run is None or self._is_expired(run) or self._is_not_yet_visible(run, fault or run.fault):
+            raise response_not_found(response_id)
         return run
 
-    def _expired(self, run: Run) -> bool:
+    def _is_expired(self, run: Run) -> bool:
         store = run.body.get("store")
-        kept_s = _THIRTY_DAYS_S if store else self._retention_s
+        kept_s = self._retention_s
+        if store:
+            kept_s = _STORED_S
         if store is False and not run.background:
             kept_s = 0.0
         return self._clock.now() > run.ended_s + kept_s
 
-    def _lags(self, run: Run, fault: Fault) -> bool:
+    def _is_not_yet_visible(self, run: Run, fault: Fault) -> bool:
         now_s = self._clock.now()
         after_end = run.ended and now_s < run.ended_s + fault.not_found_after_end_s
         return after_end or now_s < run.created_s + fault.not_found_for_s
 
-    def _forget(self, run: Run) -> None:
+    def _forget_run(self, run: Run) -> None:
         run.abandon()
         self._runs.pop(run.id, None)
 
-    async def _retrieve(self, exchange: Exchange) -> None:
-        run = self._named(exchange)
+    async def _retrieve_response(self, exchange: Exchange) -> None:
+        run = self._find_requested_run(exchange)
         fault = exchange.fault
-        if exchange.asks("stream") and not (fault.json_instead_of_stream or fault.json_to_attach):
-            await self._resume(exchange, run)
+        if exchange.read_flag("stream") and not (fault.json_instead_of_stream or fault.json_to_attach):
+            await self._resume_stream(exchange, run)
             return
-        seen = run.snapshot()
-        if fault.id_changes:
-            seen["id"] = f"resp_{secrets.token_hex(208)}"
-        if fault.unknown_status and not run.ended:
-            seen["status"] = fault.unknown_status
-        if run.status == "completed" and run.empty_answers < fault.completed_empty:
-            run.empty_answers += 1
-            seen |= {"output": [], "usage": None}
         if fault.poll_after_ms is not None:
             exchange.headers["openai-poll-after-ms"] = str(fault.poll_after_ms)
-        await exchange.json(seen)
+        await exchange.send_json(_show_response(run, fault))
 
-    async def _resume(self, exchange: Exchange, run: Run) -> None:
+    async def _resume_stream(self, exchange: Exchange, run: Run) -> None:
         for created_so, wanted in ((run.background, "background"), (run.body.get("stream"), "stream")):
             if not created_so:
-                raise unstreamable(f"This response cannot be streamed because it was not created with {wanted}=true.")
+                raise cannot_stream(f"This response cannot be streamed because it was not created with {wanted}=true.")
         if self._clock.now() > run.created_s + self._resume_window_s:
             minutes = f"{self._resume_window_s / 60:g}"
-            raise unstreamable(f"This response can no longer be streamed because it is more than {minutes} minutes old")
-        after = exchange.number("starting_after", -1)
-        await exchange.events(run, after, obfuscated=exchange.asks("include_obfuscation", default=True))
+            raise cannot_stream(
+                f"This response can no longer be streamed because it is more than {minutes} minutes old"
+            )
+        after = exchange.read_number("starting_after", -1)
+        await exchange.send_events(run, after, obfuscated=exchange.read_flag("include_obfuscation", default=True))
 
-    async def _cancel(self, exchange: Exchange) -> None:
-        run = self._named(exchange)
+    async def _cancel_response(self, exchange: Exchange) -> None:
+        run = self._find_requested_run(exchange)
         fault = exchange.fault
         if not run.background:
             raise ApiError(400, "Cannot cancel a synchronous response.")
         if run.ended and run.status != "cancelled" and fault.cancel_status != 200:
             raise ApiError(fault.cancel_status or 400, f"Cannot cancel a {run.status} response.")
-        confirmed: Json = {}
-        if not run.ended:
-            confirmed = run.snapshot() | {"status": "cancelled"} if fault.complete_after_cancel else {}
+        was_running = not run.ended
+        confirmed = run.snapshot() | {"status": "cancelled"}
+        if was_running:
             run.cancel(fault)
-        await exchange.json(confirmed or run.snapshot())
+        if was_running and fault.complete_after_cancel:
+            await exchange.send_json(confirmed)
+        else:
+            await exchange.send_json(run.snapshot())
 
-    async def _delete(self, exchange: Exchange) -> None:
-        run = self._named(exchange)
-        self._forget(run)
-        await exchange.json({"id": run.id, "object": "response", "deleted": True})
+    async def _delete_response(self, exchange: Exchange) -> None:
+        run = self._find_requested_run(exchange)
+        self._forget_run(run)
+        await exchange.send_json({"id": run.id, "object": "response", "deleted": True})
 
-    async def _input_items(self, exchange: Exchange) -> None:
-        run = self._named(exchange)
-        await exchange.json(exchange.page(input_items(run.body.get("input"), run.id)))
+    async def _list_input_items(self, exchange: Exchange) -> None:
+        run = self._find_requested_run(exchange)
+        await exchange.send_json(exchange.read_page(input_items(run.body.get("input"), run.id)))
 
     async def _count_tokens(self, exchange: Exchange) -> None:
-        await exchange.json({"object": "response.input_tokens", "input_tokens": count_tokens(exchange.body())})
+        await exchange.send_json(
+            {"object": "response.input_tokens", "input_tokens": count_tokens(exchange.read_body())}
+        )
 
     async def _list_models(self, exchange: Exchange) -> None:
-        await exchange.json(self._models.listing())
+        await exchange.send_json(self._models.listing())
 
     async def _retrieve_model(self, exchange: Exchange) -> None:
-        await exchange.json(self._models.card(exchange.request.path_params["model_id"]))
+        await exchange.send_json(self._models.card(exchange.request.path_params["model_id"]))
 
-    def _named(self, exchange: Exchange) -> Run:
+    def _find_requested_run(self, exchange: Exchange) -> Run:
         if exchange.fault.no_retrieve:
             raise ApiError(404, "Not Found")
-        return self._find(exchange.request.path_params["response_id"], exchange.fault)
+        return self._find_run(exchange.request.path_params["response_id"], exchange.fault)
 
     async def _post_faults(self, request: Request) -> JSONResponse:
         given: Any = await request.json()
@@ -431,12 +431,12 @@ class _Endpoint:
         await self.exchange(self.operation, self.handle, Request(scope, receive), send)
 
 
-async def _no_such_path(exchange: Exchange) -> None:
+async def _refuse_path(exchange: Exchange) -> None:
     request = exchange.request
     raise ApiError(404, f"Invalid URL ({request.method} {request.url.path})")
 
 
-def _authorize(request: Request) -> None:
+def _check_api_key(request: Request) -> None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     key = request.headers.get("api-key") or (token.strip() if scheme.lower() == "bearer" else "")
     if not key:
@@ -445,7 +445,26 @@ def _authorize(request: Request) -> None:
         raise wrong_key(key)
 
 
-def _result(run: Run) -> Json:
+async def _wait_for_answer(run: Run, fault: Fault) -> Json:
+    if run.background and not fault.complete_at_once:
+        return await run.wait_until_created()
+    return await run.wait_until_ended()
+
+
+def _show_response(run: Run, fault: Fault) -> Json:
+    """Return a response object as the fault changes it."""
+    shown = run.snapshot()
+    if fault.id_changes:
+        shown["id"] = f"resp_{secrets.token_hex(208)}"
+    if fault.unknown_status and not run.ended:
+        shown["status"] = fault.unknown_status
+    if run.status == "completed" and run.empty_answers < fault.completed_empty:
+        run.empty_answers += 1
+        shown |= {"output": [], "usage": None}
+    return shown
+
+
+def _build_log_entry(run: Run) -> Json:
     return {
         "entry": "response",
         "id": run.id,
@@ -454,6 +473,6 @@ def _result(run: Run) -> Json:
         "background": run.background,
         "ended": run.ended,
         "status": run.status,
-        "text": run.output_text(),
-        "streamed": run.streamed_text(),
+        "text": run.read_output_text(),
+        "streamed": run.read_streamed_text(),
     }

@@ -1,4 +1,4 @@
-"""Conversations: lists of items that responses read and append to."""
+"""Keeps conversations: lists of items that responses read and append to."""
 
 import secrets
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from .errors import ApiError
-from .items import input_items, page
+from .items import build_page, input_items
 from .run import Run
 from .wire import Exchange
 
@@ -14,13 +14,15 @@ __all__ = ["Conversations", "conversation_id"]
 
 Json = dict[str, Any]
 
-_MOST = 20  # items added in one request
+_ITEMS_PER_REQUEST = 20  # OpenAI's limit for items added in one request
 
 
 def conversation_id(body: Json) -> str | None:
-    """Give the conversation a create body names."""
+    """Return the id of the conversation that a create body names."""
     given: Any = body.get("conversation")
-    return cast("Json", given).get("id") if isinstance(given, dict) else given
+    if isinstance(given, dict):
+        return cast("Json", given).get("id")
+    return given
 
 
 class Conversations:
@@ -32,23 +34,23 @@ class Conversations:
         self._holders: dict[str, Run] = {}
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Delete all of them."""
         self._cards.clear()
         self._items.clear()
         self._holders.clear()
 
     def forget(self, id: str) -> None:
-        """Lose a conversation with its items."""
-        self._find(id)
+        """Delete a conversation with its items."""
+        self._find_card(id)
         del self._cards[id], self._items[id]
 
     def item_ids(self) -> Iterator[str]:
-        """Give the ids of all items."""
+        """Return the ids of all items."""
         return (item["id"] for items in self._items.values() for item in items)
 
     def items(self, id: str) -> list[Json]:
-        """Give a conversation's items, unless a response is running on it."""
-        self._find(id)
+        """Return a conversation's items, unless a response is running on it."""
+        self._find_card(id)
         holder = self._holders.get(id)
         if holder is not None and not holder.ended:
             raise ApiError(
@@ -60,21 +62,21 @@ class Conversations:
         return self._items[id]
 
     def hold(self, id: str, run: Run) -> None:
-        """Keep others off a conversation while a response runs on it."""
+        """Reserve a conversation for a response while it runs."""
         self._holders[id] = run
 
-    def last(self, id: str) -> Run | None:
-        """Give the response that ran on a conversation last."""
+    def find_last_run(self, id: str) -> Run | None:
+        """Return the response that ran on a conversation last."""
         return self._holders.get(id)
 
     def append(self, id: str, run: Run) -> None:
-        """Add what a completed response was asked and what it answered."""
+        """Add the input and the output of a completed response."""
         if id in self._items and run.status == "completed":
             self._items[id] += [*input_items(run.body.get("input"), run.id), *run.output]
 
     async def create(self, exchange: Exchange) -> None:
         """Answer POST /conversations."""
-        body = exchange.body()
+        body = exchange.read_body()
         id = f"conv_{secrets.token_hex(24)}"
         card = {
             "id": id,
@@ -82,71 +84,71 @@ class Conversations:
             "created_at": int(time.time()),
             "metadata": body.get("metadata", {}),
         }
-        self._items[id] = _added(body, id)
+        self._items[id] = _read_new_items(body, id)
         self._cards[id] = card
-        await exchange.json(card)
+        await exchange.send_json(card)
 
     async def retrieve(self, exchange: Exchange) -> None:
         """Answer GET /conversations/{id}."""
-        await exchange.json(self._find(_named(exchange)))
+        await exchange.send_json(self._find_card(_read_conversation_id(exchange)))
 
     async def update(self, exchange: Exchange) -> None:
         """Answer POST /conversations/{id}."""
-        card = self._find(_named(exchange))
-        card["metadata"] = exchange.body().get("metadata", {})
-        await exchange.json(card)
+        card = self._find_card(_read_conversation_id(exchange))
+        card["metadata"] = exchange.read_body().get("metadata", {})
+        await exchange.send_json(card)
 
     async def delete(self, exchange: Exchange) -> None:
         """Answer DELETE /conversations/{id}."""
-        id = _named(exchange)
+        id = _read_conversation_id(exchange)
         self.forget(id)
-        await exchange.json({"id": id, "object": "conversation.deleted", "deleted": True})
+        await exchange.send_json({"id": id, "object": "conversation.deleted", "deleted": True})
 
     async def list_items(self, exchange: Exchange) -> None:
         """Answer GET /conversations/{id}/items."""
-        id = self._find(_named(exchange))["id"]
-        await exchange.json(exchange.page(self._items[id]))
+        id = self._find_card(_read_conversation_id(exchange))["id"]
+        await exchange.send_json(exchange.read_page(self._items[id]))
 
     async def add_items(self, exchange: Exchange) -> None:
         """Answer POST /conversations/{id}/items."""
-        id = self._find(_named(exchange))["id"]
-        added = _added(exchange.body(), f"{id}:{len(self._items[id])}")
+        id = self._find_card(_read_conversation_id(exchange))["id"]
+        added = _read_new_items(exchange.read_body(), f"{id}:{len(self._items[id])}")
         self._items[id] += added
-        await exchange.json(page(added, limit=100, order="asc", after=None))
+        await exchange.send_json(build_page(added, limit=100, order="asc", after=None))
 
     async def retrieve_item(self, exchange: Exchange) -> None:
         """Answer GET /conversations/{id}/items/{item_id}."""
-        await exchange.json(self._item(exchange))
+        await exchange.send_json(self._find_requested_item(exchange))
 
     async def delete_item(self, exchange: Exchange) -> None:
-        """Answer DELETE /conversations/{id}/items/{item_id}; what it gives is the conversation."""
-        card = self._find(_named(exchange))
-        self._items[card["id"]].remove(self._item(exchange))
-        await exchange.json(card)
+        """Answer DELETE /conversations/{id}/items/{item_id} with the conversation."""
+        card = self._find_card(_read_conversation_id(exchange))
+        self._items[card["id"]].remove(self._find_requested_item(exchange))
+        await exchange.send_json(card)
 
-    def _item(self, exchange: Exchange) -> Json:
-        id, item_id = self._find(_named(exchange))["id"], exchange.request.path_params["item_id"]
+    def _find_requested_item(self, exchange: Exchange) -> Json:
+        id, item_id = self._find_card(_read_conversation_id(exchange))["id"], exchange.request.path_params["item_id"]
         found = next((item for item in self._items[id] if item["id"] == item_id), None)
         if found is None:
             raise ApiError(404, f"Conversation item with id '{item_id}' not found.")
         return found
 
-    def _find(self, id: str) -> Json:
+    def _find_card(self, id: str) -> Json:
         if id not in self._cards:
             raise ApiError(404, f"Conversation with id '{id}' not found.")
         return self._cards[id]
 
 
-def _named(exchange: Exchange) -> str:
+def _read_conversation_id(exchange: Exchange) -> str:
     return exchange.request.path_params["conversation_id"]
 
 
-def _added(body: Json, owner_id: str) -> list[Json]:
+def _read_new_items(body: Json, owner_id: str) -> list[Json]:
     given = cast("list[Json]", body.get("items") or [])
-    if len(given) > _MOST:
+    if len(given) > _ITEMS_PER_REQUEST:
         message = (
-            f"Invalid 'items': array too long. Expected an array with maximum length {_MOST}, but got an array with"
-            f" length {len(given)} instead."
+            f"Invalid 'items': array too long. Expected an array with maximum length {_ITEMS_PER_REQUEST}, but got an"
+            f" array with length {len(given)} instead."
         )
         raise ApiError(400, message, param="items", code="array_above_max_length")
     return input_items(given, owner_id)

@@ -1,4 +1,4 @@
-"""The error answers of the API, in OpenAI's words."""
+"""Holds the error answers of the API, in OpenAI's words."""
 
 from typing import Any
 
@@ -43,22 +43,24 @@ class ApiError(Exception):
         self.type = type
 
     @classmethod
-    def plain(cls, status: int) -> "ApiError":
-        """Give the usual error of an HTTP status."""
+    def from_status(cls, status: int) -> "ApiError":
+        """Return the usual error of an HTTP status."""
         type, code, message = _BY_STATUS.get(status, ("server_error", None, f"HTTP {status}"))
         return cls(status, message, code=code, type=type)
 
     def body(self, shape: str | None = None) -> dict[str, Any] | str:
-        """Give the body in OpenAI's shape, or in one of those of other servers."""
+        """Return the body in OpenAI's shape, or in the shape of another server."""
         if shape == "detail":
             return {"detail": self.message}
         if shape == "text":
             return self.message
-        code = self.status if shape == "integer_code" else self.code
+        code: int | str | None = self.code
+        if shape == "integer_code":
+            code = self.status
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": code}}
 
 
-def unknown_response(response_id: str) -> ApiError:
+def response_not_found(response_id: str) -> ApiError:
     return ApiError(404, f"Response with id '{response_id}' not found.")
 
 
@@ -82,5 +84,5 @@ def not_json() -> ApiError:
     return ApiError(400, "We could not parse the JSON body of your request.")
 
 
-def unstreamable(reason: str) -> ApiError:
+def cannot_stream(reason: str) -> ApiError:
     return ApiError(400, reason, param="stream", code="invalid_request_error")

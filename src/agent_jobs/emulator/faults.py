@@ -1,10 +1,10 @@
-"""Faults: what can go wrong on the wire or upstream, queued for coming requests or brought along by one."""
+"""Defines faults on the wire and in the API, and queues them for the requests they are meant for."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
-__all__ = ["Fault", "FaultQueue", "combined"]
+__all__ = ["Fault", "FaultQueue", "combine"]
 
 Operation = Literal[
     "create",
@@ -21,7 +21,7 @@ Operation = Literal[
 ]
 Drop = Literal["before_headers", "after_accept", "before_created", "after_events", "after_terminal_open"]
 
-# Taken when a response is created, these stay with it for its later requests.
+#: Faults of a create request that also apply to later requests for the same response.
 _LASTING = (
     "not_found_for_s", "not_found_after_end_s", "id_changes", "completed_empty", "complete_after_cancel",
     "late_complete", "cancel_status", "cancel_clears_output", "failed_event_on_cancel", "poll_after_ms",
@@ -73,10 +73,10 @@ class Fault:
     error_event: Literal["nested", "flat"] | None = None
     stuck_queued: bool = False
     ignore_background: bool = False
-    background_unsaid: bool = False  #: ignored, and mentioned in no answer
+    background_unsaid: bool = False  #: `background` is ignored, and no answer mentions it
     complete_at_once: bool = False
     ignore_previous: bool = False  #: `previous_response_id` counts as not given, and its context is missing
-    fail_previous: bool | str = False  #: fail what names a `previous_response_id`, in these words
+    fail_previous: bool | str = False  #: a request with `previous_response_id` fails, in these words
     # the later answers about it
     json_to_attach: bool = False
     not_found_for_s: float = 0.0
@@ -95,7 +95,7 @@ class Fault:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "Fault":
-        """Read a fault from JSON; ValueError names what is not known."""
+        """Read a fault from JSON; ValueError names unknown fields."""
         values = dict(given)
         drop: Any = values.get("drop")
         if isinstance(drop, Mapping):
@@ -108,30 +108,34 @@ class Fault:
             raise ValueError(f"on is one of {get_args(Operation)}, drop one of {get_args(Drop)}")
         return fault
 
-    def given(self) -> dict[str, Any]:
-        """Give the fields that differ from a server without faults."""
+    def list_changes(self) -> dict[str, Any]:
+        """Return the fields that differ from a server without faults."""
         values = {known.name: getattr(self, known.name) for known in fields(self)}
         return {name: value for name, value in values.items() if value != getattr(_NONE, name)}
 
-    def refuses(self) -> bool:
-        """Tell whether the request is answered without being accepted."""
+    def is_refusal(self) -> bool:
+        """Return True if the request gets an answer without being accepted."""
         if self.after_accept or self.status is None:
             return False
         return self.status >= 300 or self.body is not None  # a bare 202 only changes the status of the real answer
 
-    def lasting(self) -> "Fault":
-        """Keep only what outlives the request that created the response."""
-        return Fault(**{name: value for name, value in self.given().items() if name in _LASTING})
+    def drops_after(self, event_count: int) -> bool:
+        """Return True if the connection is cut after this number of events."""
+        return self.drop == "after_events" and event_count == self.after_events
+
+    def select_lasting(self) -> "Fault":
+        """Return only the fields that outlive the request that created the response."""
+        return Fault(**{name: value for name, value in self.list_changes().items() if name in _LASTING})
 
 
 _NONE = Fault()
 
 
-def combined(*faults: Fault) -> Fault:
-    """Join faults into one; where two set the same field the later one wins."""
+def combine(*faults: Fault) -> Fault:
+    """Join faults into one; if two set the same field, the later one wins."""
     result = _NONE
     for fault in faults:
-        result = replace(result, **fault.given())
+        result = replace(result, **fault.list_changes())
     return result
 
 
@@ -139,38 +143,39 @@ class FaultQueue:
     """Faults that wait for the requests they are meant for."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_QueuedFault] = []
         self.add(faults)
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Queue faults behind those that wait already."""
-        self._waiting += [_Waiting(fault, times=fault.times, skip=fault.skip) for fault in faults]
+        """Queue faults behind those that wait."""
+        self._waiting += [_QueuedFault(fault, times=fault.times, skip=fault.skip) for fault in faults]
 
     def clear(self) -> None:
-        """Forget all that wait."""
+        """Delete all queued faults."""
         self._waiting.clear()
 
     def take(self, operation: str, text: str) -> Fault:
         """Take the first fault meant for this request."""
-        return next((waiting.fault for waiting in self._waiting if waiting.takes(operation, text)), _NONE)
+        return next((waiting.fault for waiting in self._waiting if waiting.take_if_meant(operation, text)), _NONE)
 
     def take_all(self, operation: str, text: str) -> Fault:
         """Take every fault meant for this request, as one."""
-        return combined(*[waiting.fault for waiting in self._waiting if waiting.takes(operation, text)])
+        return combine(*[waiting.fault for waiting in self._waiting if waiting.take_if_meant(operation, text)])
 
 
 @dataclass
-class _Waiting:
+class _QueuedFault:
     fault: Fault
     times: int
     skip: int
 
-    def takes(self, operation: str, text: str) -> bool:
+    def take_if_meant(self, operation: str, text: str) -> bool:
         fault = self.fault
-        if fault.on not in ("any", operation) or (fault.match or "") not in text or not self.times:
+        is_meant = fault.on in ("any", operation) and (fault.match or "") in text
+        if not is_meant or self.times == 0:
             return False
         if self.skip:
             self.skip -= 1
             return False
-        self.times -= 1  # -1 never gets back to zero: until cleared
+        self.times -= 1  # -1 never reaches zero: the fault stays until it is cleared
         return True

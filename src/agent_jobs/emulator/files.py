@@ -1,4 +1,4 @@
-"""Uploaded files and their endpoints."""
+"""Keeps uploaded files and serves their endpoints."""
 
 import hashlib
 import math
@@ -20,12 +20,12 @@ __all__ = ["Files"]
 Json = dict[str, Any]
 
 _PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
-_EXPIRY_S = (3600, 2_592_000)
-_MOST = 10_000  # files on a page
+_EXPIRY_S = (3600, 2_592_000)  # the least and the most that OpenAI accepts
+_FILES_PER_PAGE = 10_000  # OpenAI's limit
 
 
 @dataclass
-class _Stored:
+class _StoredFile:
     card: Json
     content: bytes
     until_s: float
@@ -33,18 +33,18 @@ class _Stored:
 
 
 class Files:
-    """The files of an emulator. What was deleted is remembered, but never given again."""
+    """The files of an emulator. Deleted files stay in the log, but are never served again."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._stored: dict[str, _Stored] = {}
+        self._stored: dict[str, _StoredFile] = {}
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Delete all of them."""
         self._stored.clear()
 
     def log(self) -> list[Json]:
-        """Tell what was uploaded and whether it was deleted, without its content."""
+        """Return an entry for each upload, with its hash instead of its content."""
         return [
             {
                 "entry": "file",
@@ -55,74 +55,78 @@ class Files:
             for stored in self._stored.values()
         ]
 
-    def left(self) -> int:
-        """Count the files that nobody deleted and that did not expire."""
-        return sum(map(self._lives, self._stored.values()))
+    def count_left(self) -> int:
+        """Count the files that were not deleted and did not expire."""
+        return sum(map(self._is_kept, self._stored.values()))
 
-    def unknown(self, ids: Iterable[str]) -> list[str]:
-        """Give those ids that name no file."""
-        return [id for id in ids if id not in self._stored or not self._lives(self._stored[id])]
+    def find_unknown(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids that name no file."""
+        return [id for id in ids if id not in self._stored or not self._is_kept(self._stored[id])]
 
-    def named(self, id: str) -> tuple[str, bytes]:
-        """Give the name and the content of a file."""
-        stored = self._find(id)
+    def read_file(self, id: str) -> tuple[str, bytes]:
+        """Return the name and the content of a file."""
+        stored = self._find_upload(id)
         return stored.card["filename"], stored.content
 
     async def upload(self, exchange: Exchange) -> None:
         """Answer POST /files."""
-        content, filename, fields = await _form(exchange)
-        purpose = _purpose(fields)
-        lasts_s = _expiry_s(fields)
+        content, filename, fields = await _read_form(exchange)
+        purpose = _read_purpose(fields)
+        lasts_s = _read_expiry_s(fields)
         now = int(time.time())
+        expires_at, until_s = None, math.inf
+        if lasts_s is not None:
+            expires_at, until_s = now + lasts_s, self._clock.now() + lasts_s
         card: Json = {
             "id": f"file-{secrets.token_hex(12)}",
             "object": "file",
             "bytes": len(content),
             "created_at": now,
-            "expires_at": None if lasts_s is None else now + lasts_s,
+            "expires_at": expires_at,
             "filename": filename,
             "purpose": purpose,
             "status": "processed",
             "status_details": None,
         }
-        until_s = math.inf if lasts_s is None else self._clock.now() + lasts_s
-        self._stored[card["id"]] = _Stored(card, content, until_s)
+        self._stored[card["id"]] = _StoredFile(card, content, until_s)
         exchange.entry["file_id"] = card["id"]
-        await exchange.json(card)
+        await exchange.send_json(card)
 
-    async def listing(self, exchange: Exchange) -> None:
+    async def list_files(self, exchange: Exchange) -> None:
         """Answer GET /files."""
         purpose = exchange.request.query_params.get("purpose")
-        living = [stored.card for stored in self._stored.values() if self._lives(stored)]
-        await exchange.json(exchange.page([card for card in living if purpose in (None, card["purpose"])], most=_MOST))
+        living = [stored.card for stored in self._stored.values() if self._is_kept(stored)]
+        await exchange.send_json(
+            exchange.read_page([card for card in living if purpose in (None, card["purpose"])], most=_FILES_PER_PAGE)
+        )
 
     async def retrieve(self, exchange: Exchange) -> None:
         """Answer GET /files/{id}."""
-        await exchange.json(self._named(exchange).card)
+        await exchange.send_json(self._find_requested_upload(exchange).card)
 
     async def download(self, exchange: Exchange) -> None:
         """Answer GET /files/{id}/content."""
-        await exchange.binary(self._named(exchange).content)
+        await exchange.send_binary(self._find_requested_upload(exchange).content)
 
     async def delete(self, exchange: Exchange) -> None:
         """Answer DELETE /files/{id}."""
-        stored = self._named(exchange)
+        stored = self._find_requested_upload(exchange)
         stored.deleted = True
-        await exchange.json({"id": stored.card["id"], "object": "file", "deleted": True})
+        await exchange.send_json({"id": stored.card["id"], "object": "file", "deleted": True})
 
-    def _lives(self, stored: _Stored) -> bool:
+    def _is_kept(self, stored: _StoredFile) -> bool:
         return not stored.deleted and self._clock.now() < stored.until_s
 
-    def _named(self, exchange: Exchange) -> _Stored:
-        return self._find(exchange.request.path_params["file_id"])
+    def _find_requested_upload(self, exchange: Exchange) -> _StoredFile:
+        return self._find_upload(exchange.request.path_params["file_id"])
 
-    def _find(self, id: str) -> _Stored:
-        if self.unknown([id]):
+    def _find_upload(self, id: str) -> _StoredFile:
+        if self.find_unknown([id]):
             raise ApiError(404, f"No such File object: {id}", param="id")
         return self._stored[id]
 
 
-async def _form(exchange: Exchange) -> tuple[bytes, str, Json]:
+async def _read_form(exchange: Exchange) -> tuple[bytes, str, Json]:
     try:
         async with exchange.request.form() as form:
             given = form.get("file")
@@ -134,7 +138,7 @@ async def _form(exchange: Exchange) -> tuple[bytes, str, Json]:
         raise ApiError(400, error.detail) from None
 
 
-def _purpose(fields: Json) -> str:
+def _read_purpose(fields: Json) -> str:
     purpose = fields.get("purpose")
     if purpose is None:
         raise ApiError(400, "'purpose' is a required property")
@@ -143,7 +147,7 @@ def _purpose(fields: Json) -> str:
     return purpose
 
 
-def _expiry_s(fields: Json) -> int | None:
+def _read_expiry_s(fields: Json) -> int | None:
     given = fields.get("expires_after[seconds]")
     if given is None:
         return None

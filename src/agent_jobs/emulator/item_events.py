@@ -1,44 +1,44 @@
-"""The events of one output item, before they have their times. Pure."""
+"""Builds the events of one output item, before they have their times. Pure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Beat", "Build", "item", "pieces", "progress"]
+__all__ = ["Build", "TimedEvent", "build_progress", "cut_into_deltas", "wrap_item"]
 
 Json = dict[str, Any]
 
-_DELTAS = 40  # enough to look alive, few enough for a log of thousands of runs
+_DELTAS = 40  # a stream with fewer looks stuck, and with more a log of thousands of runs grows too long
 
 
 @dataclass(frozen=True)
-class Beat:
-    """An event that waits for its time."""
+class TimedEvent:
+    """An event, and its share of the run's time."""
 
     event: Json
     weight: int = 0  # share of the run's time that passes before the event
 
 
-#: Makes the beats of an item from its output index and its id.
-Build = Callable[[int, str], list[Beat]]
+#: Builds the events of an item from its output index and its id.
+Build = Callable[[int, str], list[TimedEvent]]
 
 
-def item(index: int, opening: Json, inner: Iterable[Beat], done: Json) -> list[Beat]:
+def wrap_item(index: int, opening: Json, inner: Iterable[TimedEvent], done: Json) -> list[TimedEvent]:
     """Put an item's own events between the two that every item has."""
     return [
-        Beat({"type": "response.output_item.added", "output_index": index, "item": opening}),
+        TimedEvent({"type": "response.output_item.added", "output_index": index, "item": opening}),
         *inner,
-        Beat({"type": "response.output_item.done", "output_index": index, "item": done}),
+        TimedEvent({"type": "response.output_item.done", "output_index": index, "item": done}),
     ]
 
 
-def pieces(text: str, size: int | None = None, count: int = _DELTAS) -> list[str]:
+def cut_into_deltas(text: str, size: int | None = None, count: int = _DELTAS) -> list[str]:
     """Cut a text into deltas."""
     size = size or -(-len(text) // count) or 1
     return [text[at : at + size] for at in range(0, len(text), size)]
 
 
-def progress(kind: str, where: Json, *stages: str, weight: int = 2) -> list[Beat]:
-    """Give the events of a call that only say how far it is; the time passes before the last."""
+def build_progress(kind: str, where: Json, *stages: str, weight: int = 2) -> list[TimedEvent]:
+    """Return the events that report the stages of a call; the time passes before the last."""
     *early, last = [{"type": f"response.{kind}.{stage}", **where} for stage in stages]
-    return [*map(Beat, early), Beat(last, weight)]
+    return [*map(TimedEvent, early), TimedEvent(last, weight)]

@@ -1,4 +1,4 @@
-"""Items of requests: stored input, pages of it, and calls that wait for their output. Pure."""
+"""Stores the items of requests, pages them, and checks that calls have their outputs. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from .errors import ApiError
 
-__all__ = ["check_outputs", "input_items", "page"]
+__all__ = ["build_page", "check_outputs", "input_items"]
 
 Json = dict[str, Any]
 
@@ -14,40 +14,41 @@ _PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco
 
 
 def input_items(given: Any, owner_id: str) -> list[Json]:
-    """Give the input of a request as stored items, each with an id."""
+    """Return the input of a request as stored items, each with an id."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    return [_stored(item, f"{owner_id}:in:{index}") for index, item in enumerate(cast("list[Json]", given or []))]
+    return [_store_item(item, f"{owner_id}:in:{index}") for index, item in enumerate(cast("list[Json]", given or []))]
 
 
-def page(items: Sequence[Json], *, limit: int, order: str, after: str | None, most: int = 100) -> Json:
-    """Give one page of a list."""
-    if not 1 <= limit <= most:
-        side, sign, edge = ("below minimum", ">=", 1) if limit < 1 else ("above maximum", "<=", most)
-        message = f"Invalid 'limit': integer {side} value. Expected a value {sign} {edge}, but got {limit} instead."
-        raise ApiError(400, message, param="limit", code=f"integer_{side[:9].replace(' ', '_')}_value")
+def build_page(items: Sequence[Json], *, limit: int, order: str, after: str | None, most: int = 100) -> Json:
+    """Return one page of a list."""
+    if limit < 1:
+        raise _refuse_limit(f"below minimum value. Expected a value >= 1, but got {limit} instead.", "below_min")
+    if limit > most:
+        raise _refuse_limit(f"above maximum value. Expected a value <= {most}, but got {limit} instead.", "above_max")
     if order not in ("asc", "desc"):
         message = f"Invalid value: '{order}'. Supported values are: 'asc', and 'desc'."
         raise ApiError(400, message, param="order", code="invalid_value")
-    ordered = list(items) if order == "asc" else list(reversed(items))
-    ids = [item["id"] for item in ordered]
-    if after is not None and after not in ids:
-        raise ApiError(400, f"Item with id '{after}' not found.", param="after")
-    start = 0 if after is None else ids.index(after) + 1
+    ordered = list(items)
+    if order == "desc":
+        ordered.reverse()
+    start = _find_start(ordered, after)
     data = ordered[start : start + limit]
+    ids = [item["id"] for item in data] or [None]
     return {
         "object": "list",
         "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
+        "first_id": ids[0],
+        "last_id": ids[-1],
         "has_more": start + limit < len(ordered),
     }
 
 
 def check_outputs(before: Iterable[Json], given: Any) -> None:
-    """Raise when a function call has no output, or an output no call."""
-    new = cast("list[Json]", given) if isinstance(given, list) else []
-    items = [*before, *new]
+    """Raise if a function call has no output, or an output has no call."""
+    items = list(before)
+    if isinstance(given, list):
+        items += cast("list[Json]", given)
     calls = {item.get("call_id") for item in items if item.get("type") == "function_call"}
     outputs = {item.get("call_id") for item in items if item.get("type") == "function_call_output"}
     for item in items:
@@ -58,12 +59,27 @@ def check_outputs(before: Iterable[Json], given: Any) -> None:
             raise ApiError(400, message, param="input")
 
 
-def _stored(item: Json, seed: str) -> Json:
+def _refuse_limit(message: str, code: str) -> ApiError:
+    return ApiError(400, f"Invalid 'limit': integer {message}", param="limit", code=f"integer_{code}_value")
+
+
+def _find_start(items: Sequence[Json], after: str | None) -> int:
+    """Return the position behind the item with this id."""
+    if after is None:
+        return 0
+    ids = [item["id"] for item in items]
+    if after not in ids:
+        raise ApiError(400, f"Item with id '{after}' not found.", param="after")
+    return ids.index(after) + 1
+
+
+def _store_item(item: Json, seed: str) -> Json:
     kind = item.get("type") or "message"
     digest = hashlib.sha256(seed.encode()).hexdigest()[:48]
     stored = {"id": f"{_PREFIX.get(kind, 'item')}_{digest}", "type": kind, "status": "completed"} | item
     if kind == "message" and isinstance(item.get("content"), str):
-        part_type = "output_text" if item.get("role") == "assistant" else "input_text"
-        part: Json = {"type": part_type, "text": item["content"]}
-        stored["content"] = [part | ({"annotations": []} if part_type == "output_text" else {})]
+        part: Json = {"type": "input_text", "text": item["content"]}
+        if item.get("role") == "assistant":
+            part = {"type": "output_text", "text": item["content"], "annotations": []}
+        stored["content"] = [part]
     return stored

@@ -1,4 +1,4 @@
-"""The models the emulator knows, and what each of them refuses."""
+"""Lists the models of the emulator, and refuses what a model does not support."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ __all__ = ["Models"]
 
 Json = dict[str, Any]
 
-_CREATED = 1_760_000_000
+_CREATED = 1_760_000_000  # the same for all models
 _DEPRECATIONS = "https://platform.openai.com/docs/deprecations"
 
 
 @dataclass(frozen=True)
-class _Model:
+class EmulatedModel:
     id: str
     efforts: tuple[str, ...] = EFFORTS
     sampling: Literal["never", "without effort", "always"] = "never"
@@ -24,25 +24,27 @@ class _Model:
 
     def card(self) -> Json:
         card: Json = {"id": self.id, "object": "model", "created": _CREATED, "owned_by": "openai"}
-        return card | {"shutdown_date": self.shutdown_date} if self.shutdown_date else card
+        if self.shutdown_date:
+            card["shutdown_date"] = self.shutdown_date
+        return card
 
     def samples(self, effort: str | None) -> bool:
-        """Tell whether it takes sampling parameters."""
+        """Return True if the model accepts sampling parameters."""
         return self.sampling == "always" or (self.sampling == "without effort" and effort == "none")
 
 
 _FROM_LOW = EFFORTS[EFFORTS.index("low") :]
 _FROM_NONE = ("none", *_FROM_LOW)
 _CURRENT = (
-    _Model("gpt-6.2-sol", _FROM_LOW),
-    _Model("gpt-6.2-astra", _FROM_LOW),
-    _Model("gpt-6.1-sol", _FROM_NONE),
-    _Model("gpt-6.1-terra", _FROM_NONE),
-    _Model("gpt-6-astra", _FROM_LOW),
-    _Model("gpt-6-sol", _FROM_NONE, "without effort"),
-    _Model("gpt-6-luna", _FROM_NONE, "without effort"),
-    _Model("gpt-5.6-sol", _FROM_NONE, shutdown_date="2027-06-30"),
-    _Model("gpt-5", ("minimal", "low", "medium", "high"), shutdown_date="2026-12-11"),
+    EmulatedModel("gpt-6.2-sol", _FROM_LOW),
+    EmulatedModel("gpt-6.2-astra", _FROM_LOW),
+    EmulatedModel("gpt-6.1-sol", _FROM_NONE),
+    EmulatedModel("gpt-6.1-terra", _FROM_NONE),
+    EmulatedModel("gpt-6-astra", _FROM_LOW),
+    EmulatedModel("gpt-6-sol", _FROM_NONE, "without effort"),
+    EmulatedModel("gpt-6-luna", _FROM_NONE, "without effort"),
+    EmulatedModel("gpt-5.6-sol", _FROM_NONE, shutdown_date="2027-06-30"),
+    EmulatedModel("gpt-5", ("minimal", "low", "medium", "high"), shutdown_date="2026-12-11"),
 )
 _RETIRED = ("o3-deep-research", "o4-mini-deep-research")
 
@@ -51,17 +53,17 @@ class Models:
     """A list of models, plus every name that starts with "emulated"."""
 
     def __init__(self, more: Iterable[str] = ()) -> None:
-        added = [_Model(name, sampling="always") for name in more]
+        added = [EmulatedModel(name, sampling="always") for name in more]
         self._known = {model.id: model for model in (*_CURRENT, *added)}
 
-    def find(self, model_id: str) -> _Model | None:
-        """Give a known model."""
+    def find(self, model_id: str) -> EmulatedModel | None:
+        """Return a known model, or None."""
         if model_id.startswith("emulated"):
-            return _Model(model_id, sampling="always")
+            return EmulatedModel(model_id, sampling="always")
         return self._known.get(model_id)
 
     def check(self, body: Json) -> None:
-        """Raise what OpenAI answers when the model does not exist or does not take a setting."""
+        """Raise OpenAI's error if the model does not exist or does not accept a setting."""
         model_id = body["model"]
         model = self.find(model_id)
         if model_id in _RETIRED:
@@ -74,11 +76,11 @@ class Models:
         check_settings(body, efforts=model.efforts, sampling=sampling)
 
     def listing(self) -> Json:
-        """Give the answer to GET /models."""
+        """Return the answer to GET /models."""
         return {"object": "list", "data": [model.card() for model in self._known.values()]}
 
     def card(self, model_id: str) -> Json:
-        """Give the answer to GET /models/{id}."""
+        """Return the answer to GET /models/{id}."""
         model = self.find(model_id)
         if model is None:
             raise ApiError(404, f"The model '{model_id}' does not exist", param="model", code="model_not_found")

@@ -1,4 +1,4 @@
-"""What a request asks the emulator to do: the directive, read into a Script, and the text it answers with. Pure."""
+"""Reads the directive in a request into a Script, and writes the text of the answer. Pure."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from .structured import sample_text
 
-__all__ = ["Script", "answer_text", "question", "read_request"]
+__all__ = ["Script", "answer_text", "read_question", "read_request"]
 
 Json = dict[str, Any]
 
@@ -21,6 +21,7 @@ _CALLS = ("function_calls", "mcp_approval", "mcp_calls")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _ANSWERS = (*_OUTPUTS, "mcp_approval_response")
 _WEB_SEARCH = "web_search"
+QUOTED_CHARS = 80  # of a question or an output in the answer
 _DEFAULT_CALL: Json = {"server_label": "emulated", "name": "lookup", "arguments": "{}"}
 
 _WORDS = (
@@ -35,7 +36,7 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class Script:
-    """How a response runs and ends; times are in emulated seconds."""
+    """The course and the end of a response; times are in emulated seconds."""
 
     duration_s: float = 3.0
     queued_s: float = 0.2
@@ -58,67 +59,81 @@ class Script:
     chunk: int | None = None
     usage: Mapping[str, Any] | None = field(default_factory=dict[str, Any])
     faults: tuple[Json, ...] = ()
-    turns: tuple[Json, ...] | None = None  #: those that follow; None where there is nothing of the kind
+    turns: tuple[Json, ...] | None = None  #: the turns that follow; None if the directive has no turns
 
 
 def read_request(body: Json, coming: Sequence[Json] | None = None) -> tuple[Script, Json]:
-    """Give the script a create body asks for, and the body without the directive in its text.
+    """Return the script that a create body asks for, and the body without the directive in its text.
 
     Args:
         body: The request.
-        coming: The turns that were left after the response it goes on from, where that was one of several.
+        coming: The turns that were left after the previous response, if that was one of several.
     """
-    lasting = _from_metadata(body.get("metadata"))
-    if _answers_tools(body):
+    directive = _read_metadata(body.get("metadata"))
+    if _has_answers(body):
         # The same metadata comes with every turn: a turn that brings the outputs must not ask for them again.
-        lasting = {key: value for key, value in lasting.items() if key not in _CALLS}
-    found: list[Json] = []
+        directive = _drop_calls(directive)
+    parts: list[Json] = []
 
-    def without(text: str) -> str:
-        directive, rest = _split(text)
-        found.append(directive)
+    def cut_out(text: str) -> str:
+        part, rest = _split_directive(text)
+        parts.append(part)
         return rest
 
-    clean = _map_user_text(body, without)
-    directive = dict(lasting)
-    for part in found:
-        directive = directive | part
-    answered = _answered(body)
-    turns = coming if coming is not None and _answers_tools(body) else _left(directive.get("turns"), answered)
-    if turns is None and answered:
-        # The text is said again: what it asked for was answered since.
-        directive = {key: value for key, value in directive.items() if key not in _CALLS}
-    directive = _turn({key: value for key, value in directive.items() if key != "turns"}, turns)
-    if "searches" not in directive and any(
-        _is_web_search(tool) for tool in cast("list[Json]", body.get("tools") or [])
-    ):
+    clean = _map_user_text(body, cut_out)
+    for part in parts:
+        directive |= part
+    answer_count = _count_answers(body)
+    turns = coming
+    if coming is None or not _has_answers(body):
+        turns = _drop_answered_turns(directive.get("turns"), answer_count)
+    if turns is None and answer_count:
+        # The text comes again, but the calls that it asks for are answered by now.
+        directive = _drop_calls(directive)
+    directive.pop("turns", None)
+    directive = _choose_turn(directive, turns)
+    if "searches" not in directive and _has_web_search(body):
         directive["searches"] = 2
-    return _script(directive), clean
+    return _build_script(directive), clean
 
 
-def _left(turns: Any, answered: int) -> list[Json] | None:
-    """Give the turns that an input with so many answers leaves to come; None where there are none."""
-    if turns is None:
+def _drop_calls(directive: Json) -> Json:
+    return {key: value for key, value in directive.items() if key not in _CALLS}
+
+
+def _drop_answered_turns(given: Any, answer_count: int) -> list[Json] | None:
+    """Return the turns that are not answered yet; None if the directive has no turns."""
+    if given is None:
         return None
-    each = list(cast("list[Json]", turns if isinstance(turns, list) else []))
-    if not each or any(not isinstance(turn, dict) or "turns" in turn for turn in cast("list[object]", each)):
+    turns = _check_turns(given)
+    while turns and answer_count > 0:
+        answer_count -= len(turns[0].get("function_calls") or ()) or 1
+        turns = turns[1:]
+    return turns
+
+
+def _check_turns(given: Any) -> list[Json]:
+    turns = cast("list[Any]", given)
+    if not isinstance(given, list) or not turns:
         raise ValueError("turns is a list of directives")
-    while each and answered > 0:
-        answered -= len(each[0].get("function_calls") or ()) or 1
-        each = each[1:]
-    return each
+    for turn in turns:
+        if not isinstance(turn, dict) or "turns" in turn:
+            raise ValueError("turns is a list of directives")
+    return turns
 
 
-def _turn(common: Json, turns: Sequence[Json] | None) -> Json:
-    """Give the directive of the turn that comes first, with those after it; after the last one nothing is called."""
+def _choose_turn(common: Json, turns: Sequence[Json] | None) -> Json:
+    """Return the directive of the first turn, with the later ones in it; after the last one nothing is called."""
     if turns is None:
         return common
-    first = turns[0] if turns else {}
-    return common | first | {"turns": tuple(common | turn for turn in turns[1:])}
+    rest = {"turns": tuple(common | turn for turn in turns[1:])}
+    if not turns:
+        return common | rest
+    return common | turns[0] | rest
 
 
-def question(body: Json) -> str:
-    """Give the last text of the user."""
+def read_question(body: Json) -> str:
+    """Return the last text of the user."""
     texts: list[str] = []
 
     def keep(text: str) -> str:
@@ -130,68 +145,100 @@ def question(body: Json) -> str:
 
 
 def answer_text(script: Script, body: Json) -> str:
-    """Give the text of the answer: the same for the same input, exactly as long as asked or as a format wants it."""
+    """Return the text of the answer: the same for the same input, as long as the script or the format says."""
     if script.text is not None:
         return script.text
     structured = sample_text(body)
-    if structured is not None:
-        return structured[: len(structured) // 2] if script.end == "incomplete" else structured
-    outputs = [f"{item.get('call_id')}: {_plain(item.get('output'))[:80]}" for item in _tool_outputs(body)]
-    about = f"the outputs of {'; '.join(outputs)}" if outputs else question(body)[:80]
+    if structured is None:
+        return _write_answer_text(script, body)
+    if script.end == "incomplete":
+        return structured[: len(structured) // 2]
+    return structured
+
+
+def _write_answer_text(script: Script, body: Json) -> str:
+    about = read_question(body)[:QUOTED_CHARS]
+    outputs = _list_tool_outputs(body)
+    if outputs:
+        quotes = [f"{item.get('call_id')}: {_format_output(item.get('output'))[:QUOTED_CHARS]}" for item in outputs]
+        about = f"the outputs of {'; '.join(quotes)}"
     intro = f"This is an emulated answer to: {about}.\n\n"
-    return (intro + _prose(zlib.crc32(intro.encode()), script.length - len(intro)))[: script.length]
+    return (intro + _write_prose(zlib.crc32(intro.encode()), script.length - len(intro)))[: script.length]
 
 
-def _prose(seed: int, length: int) -> str:
+def _write_prose(seed: int, length: int) -> str:
     pick = random.Random(seed)
     parts: list[str] = []
     written = 0
     while written < length:
         heading = f"## {pick.choice(_WORDS).capitalize()} and {pick.choice(_WORDS)}\n\n"
-        part = heading + " ".join(_sentence(pick) for _ in range(6)) + "\n\n"
+        part = heading + " ".join(_write_sentence(pick) for _ in range(6)) + "\n\n"
         parts.append(part)
         written += len(part)
     return "".join(parts)
 
 
-def _sentence(pick: random.Random) -> str:
+def _write_sentence(pick: random.Random) -> str:
     return " ".join(pick.choices(_WORDS, k=pick.randint(6, 14))).capitalize() + "."
 
 
-def _script(directive: Json) -> Script:
+def _build_script(directive: Json) -> Script:
     if directive.pop("refuse", False):
         directive["end"] = "refusal"
     unknown = sorted(directive.keys() - {known.name for known in fields(Script)})
     if unknown:
         raise ValueError(f"unknown keys: {', '.join(unknown)}")
-    for name in (*_TIMES, *_COUNTS):
-        value = directive.get(name, 0)
-        kind = int if name in _COUNTS else int | float
-        if isinstance(value, bool) or not isinstance(value, kind) or value < 0:
-            raise ValueError(f"{name} is a {'whole ' if name in _COUNTS else ''}number from 0")
+    _check_numbers(directive)
     if directive.get("end", "completed") not in _ENDS:
         raise ValueError(f"end is one of {', '.join(_ENDS)}")
-    values = dict(directive)
     for turn in directive.get("turns") or ():
-        _script(dict(turn))
+        _build_script(dict(turn))
+    values = dict(directive)
     for name in ("function_calls", "container_files", "faults"):
         values[name] = tuple(values.get(name) or ())
-    if any(sorted(file) != ["filename", "text"] for file in values["container_files"]):
-        raise ValueError('container_files is a list of {"filename": ..., "text": ...}')
-    approval = values.get("mcp_approval")
-    if approval is not None:
-        values["mcp_approval"] = (
-            (_DEFAULT_CALL | (approval if isinstance(approval, dict) else {})) if approval else None
-        )
+    _check_container_files(values["container_files"])
+    values["mcp_approval"] = _read_approval(values.get("mcp_approval"))
     return Script(**values)
 
 
-def _from_metadata(metadata: Any) -> Json:
-    given = cast("Json", metadata).get("emulate") if isinstance(metadata, dict) else None
-    return _object(given) if isinstance(given, str) else {}
+def _check_container_files(files: Sequence[Json]) -> None:
+    for file in files:
+        if sorted(file) != ["filename", "text"]:
+            raise ValueError('container_files is a list of {"filename": ..., "text": ...}')
 
 
-def _split(text: str) -> tuple[Json, str]:
+def _check_numbers(directive: Json) -> None:
+    for name in _TIMES:
+        if not _is_from_zero(directive.get(name, 0), int | float):
+            raise ValueError(f"{name} is a number from 0")
+    for name in _COUNTS:
+        if not _is_from_zero(directive.get(name, 0), int):
+            raise ValueError(f"{name} is a whole number from 0")
+
+
+def _is_from_zero(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value >= 0
+
+
+def _read_approval(given: Any) -> Json | None:
+    """Return the call that needs an approval; `true` asks for one of ours."""
+    if not given:
+        return None
+    if isinstance(given, dict):
+        return _DEFAULT_CALL | cast("Json", given)
+    return _DEFAULT_CALL
+
+
+def _read_metadata(metadata: Any) -> Json:
+    if not isinstance(metadata, dict):
+        return {}
+    directive = cast("Json", metadata).get("emulate")
+    if not isinstance(directive, str):
+        return {}
+    return _parse_directive(directive)
+
+
+def _split_directive(text: str) -> tuple[Json, str]:
     before, mark, rest = text.partition(_MARK)
     if not mark:
         return {}, text
@@ -202,7 +249,7 @@ def _split(text: str) -> tuple[Json, str]:
     return cast("Json", directive), (before + after).strip()
 
 
-def _object(text: str) -> Json:
+def _parse_directive(text: str) -> Json:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("the directive is a JSON object")
@@ -214,44 +261,62 @@ def _map_user_text(body: Json, change: Callable[[str], str]) -> Json:
     if isinstance(given, str):
         return body | {"input": change(given)}
     items = list(cast("list[Json]", given or []))
-    last = next((at for at in reversed(range(len(items))) if items[at].get("role") == "user"), None)
+    last = _find_user_item(items)
     if last is None:
         return body
     content: Any = items[last].get("content")
     if isinstance(content, str):
-        items[last] = items[last] | {"content": change(content)}
+        changed: Any = change(content)
     else:
-        items[last] = items[last] | {"content": [_map_part(part, change) for part in cast("list[Json]", content or [])]}
+        changed = [_map_part(part, change) for part in cast("list[Json]", content or [])]
+    items[last] = items[last] | {"content": changed}
     return body | {"input": items}
 
 
 def _map_part(part: Json, change: Callable[[str], str]) -> Json:
-    return part | {"text": change(part["text"])} if isinstance(part.get("text"), str) else part
+    if not isinstance(part.get("text"), str):
+        return part
+    return part | {"text": change(part["text"])}
 
 
-def _tool_outputs(body: Json) -> list[Json]:
-    return [item for item in _items(body) if item.get("type") in _OUTPUTS]
+def _find_user_item(items: Sequence[Json]) -> int | None:
+    """Return the position of the user's last item, or None."""
+    for at in reversed(range(len(items))):
+        if items[at].get("role") == "user":
+            return at
+    return None
 
 
-def _answers_tools(body: Json) -> bool:
-    return any(item.get("type") in _ANSWERS for item in _items(body))
+def _list_tool_outputs(body: Json) -> list[Json]:
+    return [item for item in _list_items(body) if item.get("type") in _OUTPUTS]
 
 
-def _answered(body: Json) -> int:
-    """Count the answers that came since the user's last text, where an input tells all that was said."""
-    items = _items(body)
-    last = next((at for at in reversed(range(len(items))) if items[at].get("role") == "user"), None)
-    return 0 if last is None else sum(item.get("type") in _ANSWERS for item in items[last:])
+def _has_answers(body: Json) -> bool:
+    return any(item.get("type") in _ANSWERS for item in _list_items(body))
 
 
-def _items(body: Json) -> list[Json]:
+def _count_answers(body: Json) -> int:
+    """Count the answers since the user's last text, if the input has the whole conversation."""
+    items = _list_items(body)
+    last = _find_user_item(items)
+    if last is None:
+        return 0
+    return sum(item.get("type") in _ANSWERS for item in items[last:])
+
+
+def _list_items(body: Json) -> list[Json]:
     given = body.get("input")
-    return cast("list[Json]", given) if isinstance(given, list) else []
+    if not isinstance(given, list):
+        return []
+    return cast("list[Json]", given)
 
 
-def _is_web_search(tool: Json) -> bool:
-    return str(tool.get("type")).startswith(_WEB_SEARCH)
+def _has_web_search(body: Json) -> bool:
+    tools = cast("list[Json]", body.get("tools") or [])
+    return any(str(tool.get("type")).startswith(_WEB_SEARCH) for tool in tools)
 
 
-def _plain(output: Any) -> str:
-    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+def _format_output(output: Any) -> str:
+    if isinstance(output, str):
+        return output
+    return json.dumps(output, ensure_ascii=False)

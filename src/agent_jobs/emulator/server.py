@@ -1,4 +1,4 @@
-"""The emulator behind uvicorn: for a command, and for tests in a thread of its own."""
+"""Serves the emulator with uvicorn: for a command, and for tests in a thread of its own."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ __all__ = ["RunningServer", "running", "serve"]
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A serving emulator and where it is."""
+    """A serving emulator and its address."""
 
     emulator: Emulator
     url: str
@@ -29,7 +29,7 @@ class RunningServer:
 
     @property
     def base_url(self) -> str:
-        """Give what a client takes as its base URL."""
+        """Return the base URL for a client."""
         return f"{self.url}/v1"
 
     def queue_fault(self, **fields: Any) -> None:
@@ -37,11 +37,11 @@ class RunningServer:
         self.portal.call(self.emulator.queue_faults, [fields])
 
     def forget(self, **ids: str) -> None:
-        """Lose a response, conversation or container, as POST /_emulator/forget does."""
+        """Delete a response, conversation or container, as POST /_emulator/forget does."""
         self.portal.call(lambda: self.emulator.forget(**ids))
 
     def reset(self) -> None:
-        """Forget everything, as POST /_emulator/reset does."""
+        """Delete everything, as POST /_emulator/reset does."""
         self.portal.call(self.emulator.reset)
 
 
@@ -53,24 +53,25 @@ def running(
     emulator = emulator or Emulator(time_scale=time_scale)
     with (
         start_blocking_portal(name="emulator") as portal,
-        portal.wrap_async_context_manager(_serving(emulator, host, port)) as bound_port,
+        portal.wrap_async_context_manager(_serve_on(emulator, host, port)) as bound_port,
     ):
         yield RunningServer(emulator, f"http://{host}:{bound_port}", portal)
 
 
 async def serve(emulator: Emulator, *, host: str = "127.0.0.1", port: int = 8787) -> None:
-    """Serve an emulator until cancelled."""
-    async with _serving(emulator, host, port):
+    """Serve an emulator until the task is cancelled."""
+    async with _serve_on(emulator, host, port):
         await anyio.sleep_forever()
 
 
 @asynccontextmanager
-async def _serving(emulator: Emulator, host: str, port: int) -> AsyncGenerator[int]:
-    # Bound here: uvicorn answers a port in use with sys.exit.
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+async def _serve_on(emulator: Emulator, host: str, port: int) -> AsyncGenerator[int]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Bound here, because uvicorn calls sys.exit if the port is in use.
+    listener = socket.create_server((host, port), family=family)
     config = uvicorn.Config(
         emulator.app,
-        http=_Connection,
+        http=_VisibleConnection,
         ws="none",
         log_config=None,
         log_level="warning",
@@ -79,7 +80,7 @@ async def _serving(emulator: Emulator, host: str, port: int) -> AsyncGenerator[i
         server_header=False,
         date_header=False,
     )
-    server = _Server(config)
+    server = _StoppableServer(config)
     async with anyio.create_task_group() as tasks:
         try:
             await tasks.start(server.run_until_stopped, listener)
@@ -88,8 +89,8 @@ async def _serving(emulator: Emulator, host: str, port: int) -> AsyncGenerator[i
             server.stop.set()
 
 
-class _Connection(H11Protocol):
-    """Shows the app its connection, so that a fault can cut it."""
+class _VisibleConnection(H11Protocol):
+    """A connection that the app can see, so that a fault can cut it."""
 
     def __init__(
         self,
@@ -101,8 +102,8 @@ class _Connection(H11Protocol):
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals alone and stops at once, open streams or not."""
+class _StoppableServer(uvicorn.Server):
+    """A server that leaves signals alone and stops at once, also with open streams."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""From a Script to the events of a run and the output items they carry. Pure."""
+"""Turns a Script into the events of a run and the output items they carry. Pure."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -7,24 +7,24 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, cast
 
-from .item_events import Beat, Build, item, pieces
+from .item_events import Build, TimedEvent, cut_into_deltas, wrap_item
 from .script import Script
 from .tool_items import (
     Container,
     Source,
-    allowed,
-    approval,
-    code,
-    function_call,
-    hologram,
-    image,
-    mcp_call,
-    mcp_tools,
-    search,
-    unasked,
+    build_approval,
+    build_code,
+    build_function_call,
+    build_hologram,
+    build_image,
+    build_mcp_call,
+    build_mcp_tools,
+    build_search,
+    is_preapproved,
+    list_allowed_tools,
 )
 
-__all__ = ["Asked", "Step", "timeline"]
+__all__ = ["OutputOptions", "Step", "build_timeline"]
 
 Json = dict[str, Any]
 
@@ -39,43 +39,43 @@ _SERVER: Json = {"type": "mcp", "server_label": "emulated", "require_approval": 
 
 @dataclass(frozen=True)
 class Step:
-    """An event and when it comes, in emulated seconds after the run began."""
+    """An event and its time, in emulated seconds after the run began."""
 
     at_s: float
     event: Json
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request says about the shape of its output, whatever the script makes of it."""
+class OutputOptions:
+    """The parameters of a request that shape its output."""
 
     include: Collection[str] = ()
     summary: bool = False
     tools: Sequence[Json] = ()
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> "Asked":
-        """Read it from a create body."""
+    def from_body(cls, body: Mapping[str, Any]) -> "OutputOptions":
+        """Read the parameters from a create body."""
         reasoning = cast("Json", body.get("reasoning") or {})
         return cls(body.get("include") or (), bool(reasoning.get("summary")), body.get("tools") or ())
 
-    def kind(self, type: str) -> list[Json]:
-        """Give the tools of a type."""
+    def list_tools(self, type: str) -> list[Json]:
+        """Return the tools of a type."""
         return [tool for tool in self.tools if tool["type"] == type]
 
 
-def timeline(
+def build_timeline(
     script: Script,
     response_id: str,
     text: str,
-    asked: Asked | None = None,
+    options: OutputOptions | None = None,
     container: Container | None = None,
     *,
     unknown: bool = False,
 ) -> list[Step]:
-    """Give every event between in_progress and the terminal one, in order."""
-    builds = _builds(script, text, asked or Asked(), container, unknown=unknown)
-    beats: list[Beat] = []
+    """Return every event between in_progress and the terminal one, in order."""
+    builds = _list_builds(script, text, options or OutputOptions(), container, unknown=unknown)
+    beats: list[TimedEvent] = []
     for index, (prefix, build) in enumerate(builds):
         digest = hashlib.sha256(f"{response_id}:{index}".encode()).hexdigest()
         beats += build(index, f"{prefix}_{digest[:48]}")
@@ -84,89 +84,110 @@ def timeline(
     return [Step(at_s, beat.event) for at_s, beat in zip(times, beats, strict=True)]
 
 
-def _builds(
-    script: Script, text: str, asked: Asked, container: Container | None, *, unknown: bool
+def _list_builds(
+    script: Script, text: str, options: OutputOptions, container: Container | None, *, unknown: bool
 ) -> Iterator[tuple[str, Build]]:
-    for server in asked.kind("mcp"):
-        yield "mcpl", partial(mcp_tools, tool=server)
+    """Yield the prefix of the id and the builder of each output item."""
+    for server in options.list_tools("mcp"):
+        yield "mcpl", partial(build_mcp_tools, tool=server)
     if script.reasoning:
-        yield "rs", partial(_reasoning, parts=script.reasoning, asked=asked)
-    for number in range(script.searches):
-        yield "ws", partial(search, number=number, include=asked.include)
-    if container and script.container_files:
-        yield "ci", partial(code, container=container, include=asked.include)
-    for _ in range(script.images):
-        shown = sum(tool.get("partial_images") or 0 for tool in asked.kind("image_generation"))
-        yield "ig", partial(image, side_px=script.image_px, partial=shown, given=script.image_base64)
-    free, asking = _mcp_calls(script, asked.kind("mcp") or [_SERVER])
-    for server, name in free:
-        yield "mcp", partial(mcp_call, tool=server, name=name)
+        yield "rs", partial(_build_reasoning, parts=script.reasoning, options=options)
+    yield from _list_hosted_tools(script, options, container)
+    calls, call_to_approve = _split_mcp_calls(script, options.list_tools("mcp") or [_SERVER])
+    for server, name in calls:
+        yield "mcp", partial(build_mcp_call, tool=server, name=name)
     if unknown:
-        yield "holo", hologram
+        yield "holo", build_hologram
     if script.function_calls:
-        for call in script.function_calls:
-            asks = "server_label" in call
-            yield ("mcpr", partial(approval, call=call)) if asks else ("fc", partial(function_call, call=call))
-    elif asking:
-        yield "mcpr", partial(approval, call=asking)
+        yield from _list_function_calls(script.function_calls)
+    elif call_to_approve:
+        yield "mcpr", partial(build_approval, call=call_to_approve)
     else:
-        yield from _messages(script, text, container)
+        yield from _list_messages(script, text, container)
 
 
-def _mcp_calls(script: Script, servers: Sequence[Json]) -> tuple[list[tuple[Json, str]], Json | None]:
-    """Give the calls that need no approval, and the one, if any, that the turn ends with a request for."""
-    wanted = [(server, allowed(server)[0]) for server in servers]
+def _list_hosted_tools(
+    script: Script, options: OutputOptions, container: Container | None
+) -> Iterator[tuple[str, Build]]:
+    for number in range(script.searches):
+        yield "ws", partial(build_search, number=number, include=options.include)
+    if container and script.container_files:
+        yield "ci", partial(build_code, container=container, include=options.include)
+    partial_count = sum(tool.get("partial_images") or 0 for tool in options.list_tools("image_generation"))
+    for _ in range(script.images):
+        yield "ig", partial(build_image, side_px=script.image_px, partial=partial_count, given=script.image_base64)
+
+
+def _list_function_calls(calls: Sequence[Json]) -> Iterator[tuple[str, Build]]:
+    for call in calls:
+        if "server_label" in call:
+            yield "mcpr", partial(build_approval, call=call)
+        else:
+            yield "fc", partial(build_function_call, call=call)
+
+
+def _split_mcp_calls(script: Script, servers: Sequence[Json]) -> tuple[list[tuple[Json, str]], Json | None]:
+    """Return the calls that need no approval, and the call, if any, whose approval the turn ends with."""
+    wanted = [(server, list_allowed_tools(server)[0]) for server in servers]
     wanted = [wanted[number % len(wanted)] for number in range(script.mcp_calls)]
-    free = [(server, name) for server, name in wanted if unasked(server, name)]
+    free = [(server, name) for server, name in wanted if is_preapproved(server, name)]
     if script.mcp_approval or len(free) == len(wanted):
         return free, script.mcp_approval
     server, name = next(call for call in wanted if call not in free)
     return free, {"server_label": server["server_label"], "name": name, "arguments": '{"query": "emulated"}'}
 
 
-def _messages(script: Script, text: str, container: Container | None) -> Iterator[tuple[str, Build]]:
+def _list_messages(script: Script, text: str, container: Container | None) -> Iterator[tuple[str, Build]]:
     if script.end == "refusal":
-        yield "msg", _refusal
+        yield "msg", _build_refusal
         return
     if script.phase:
-        said = "I will look into this."
-        yield "msg", partial(_message, script=script, text=said, notes=[], phase="commentary")
+        comment = "I will look into this."
+        yield "msg", partial(_build_message, script=script, text=comment, notes=[], phase="commentary")
     if text or script.end != "incomplete":
-        notes = [*_url_citations(text, script.searches), *_file_citations(text, container)]
+        notes = [*_cite_pages(text, script.searches), *_cite_files(text, container)]
         phase = "final_answer" if script.phase else None
-        yield "msg", partial(_message, script=script, text=text, notes=notes, phase=phase)
+        yield "msg", partial(_build_message, script=script, text=text, notes=notes, phase=phase)
 
 
-def _reasoning(index: int, item_id: str, parts: int, asked: Asked) -> list[Beat]:
-    inner: list[Beat] = []
+def _build_reasoning(index: int, item_id: str, parts: int, options: OutputOptions) -> list[TimedEvent]:
+    inner: list[TimedEvent] = []
     summary: list[Json] = []
-    for number in range(parts if asked.summary else 0):
+    count = parts if options.summary else 0
+    for number in range(count):
         thought = _THOUGHTS[number % len(_THOUGHTS)]
         part = {"type": "summary_text", "text": f"**{thought}**\n\nThis is emulated reasoning, part {number + 1}."}
         summary.append(part)
-        inner += _summary_part({"item_id": item_id, "output_index": index, "summary_index": number}, part)
+        inner += _build_summary_part({"item_id": item_id, "output_index": index, "summary_index": number}, part)
     opening: Json = {"id": item_id, "type": "reasoning", "summary": []}
-    if "reasoning.encrypted_content" in asked.include:
+    if "reasoning.encrypted_content" in options.include:
         opening["encrypted_content"] = "gAAAAAemulated" + item_id.removeprefix("rs_")
-    added, *rest = item(index, opening, inner, opening | {"summary": summary})
-    silent = [] if summary else [Beat(rest.pop().event, 3 * parts)]  # who thinks in silence thinks as long
-    return [added, *rest, *silent]
+    events = wrap_item(index, opening, inner, opening | {"summary": summary})
+    if not summary:
+        # Reasoning without a summary takes as long, so its last event waits.
+        events[-1] = TimedEvent(events[-1].event, 3 * parts)
+    return events
 
 
-def _summary_part(where: Json, part: Json) -> list[Beat]:
+def _build_summary_part(where: Json, part: Json) -> list[TimedEvent]:
     prefix = "response.reasoning_summary"
     text = part["text"]
     return [
-        Beat({"type": f"{prefix}_part.added", **where, "part": part | {"text": ""}}),
-        *[Beat({"type": f"{prefix}_text.delta", **where, "delta": piece}, 1) for piece in pieces(text, count=3)],
-        Beat({"type": f"{prefix}_text.done", **where, "text": text}),
-        Beat({"type": f"{prefix}_part.done", **where, "part": part}),
+        TimedEvent({"type": f"{prefix}_part.added", **where, "part": part | {"text": ""}}),
+        *[
+            TimedEvent({"type": f"{prefix}_text.delta", **where, "delta": piece}, 1)
+            for piece in cut_into_deltas(text, count=3)
+        ],
+        TimedEvent({"type": f"{prefix}_text.done", **where, "text": text}),
+        TimedEvent({"type": f"{prefix}_part.done", **where, "part": part}),
     ]
 
 
-def _url_citations(text: str, searches: int) -> list[Json]:
+def _cite_pages(text: str, searches: int) -> list[Json]:
     """Cite the page of each search, and that of the first once more."""
-    cited = [*range(searches), 0] if searches else []
+    if not searches:
+        return []
+    cited = [*range(searches), 0]
     spans = [(at * len(text) // len(cited), (at + 1) * len(text) // len(cited)) for at in range(len(cited))]
     return [
         Source(number).citation(start, min(end, start + 40))
@@ -175,8 +196,8 @@ def _url_citations(text: str, searches: int) -> list[Json]:
     ]
 
 
-def _file_citations(text: str, container: Container | None) -> list[Json]:
-    if container is None or "sandbox:/" in text:  # linked, and not cited
+def _cite_files(text: str, container: Container | None) -> list[Json]:
+    if container is None or "sandbox:/" in text:  # files that the text links are not cited
         return []
     where = {"container_id": container.id, "start_index": max(0, len(text) - 20), "end_index": len(text)}
     return [
@@ -185,51 +206,57 @@ def _file_citations(text: str, container: Container | None) -> list[Json]:
     ]
 
 
-def _opening(item_id: str) -> Json:
+def _open_message(item_id: str) -> Json:
     return {"id": item_id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
 
 
-def _message(
+def _build_message(
     index: int, item_id: str, script: Script, text: str, notes: Sequence[Json], phase: str | None
-) -> list[Beat]:
-    final = phase != "commentary"
-    opening = _opening(item_id) | ({"phase": phase} if phase else {})
+) -> list[TimedEvent]:
+    is_final = phase != "commentary"
+    opening = _open_message(item_id)
+    if phase:
+        opening["phase"] = phase
     part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     where = {"item_id": item_id, "output_index": index, "content_index": 0}
     deltas = [
-        Beat({"type": "response.output_text.delta", **where, "delta": piece, "logprobs": []}, 1)
-        for piece in pieces(text, script.chunk)
+        TimedEvent({"type": "response.output_text.delta", **where, "delta": piece, "logprobs": []}, 1)
+        for piece in cut_into_deltas(text, script.chunk)
     ]
-    added = Beat({"type": "response.content_part.added", **where, "part": part | {"text": ""}})
-    if final and script.end in ("failed", "never"):
-        return item(index, opening, [added, *deltas[: len(deltas) // 2]], opening)[:-1]
+    added = TimedEvent({"type": "response.content_part.added", **where, "part": part | {"text": ""}})
+    if is_final and script.end in ("failed", "never"):
+        return wrap_item(index, opening, [added, *deltas[: len(deltas) // 2]], opening)[:-1]
     part = part | {"annotations": list(notes)}
-    status = "incomplete" if final and script.end == "incomplete" else "completed"
-    inner = [added, *deltas, *_text_ending(where, part)]
-    return item(index, opening, inner, opening | {"status": status, "content": [part]})
+    is_cut = is_final and script.end == "incomplete"
+    status = "incomplete" if is_cut else "completed"
+    inner = [added, *deltas, *_close_text(where, part)]
+    return wrap_item(index, opening, inner, opening | {"status": status, "content": [part]})
 
 
-def _text_ending(where: Json, part: Json) -> list[Beat]:
-    noted = [
+def _close_text(where: Json, part: Json) -> list[TimedEvent]:
+    annotation_events = [
         {"type": "response.output_text.annotation.added", **where, "annotation_index": number, "annotation": note}
         for number, note in enumerate(part["annotations"])
     ]
     return [
-        *map(Beat, noted),
-        Beat({"type": "response.output_text.done", **where, "text": part["text"], "logprobs": []}),
-        Beat({"type": "response.content_part.done", **where, "part": part}),
+        *map(TimedEvent, annotation_events),
+        TimedEvent({"type": "response.output_text.done", **where, "text": part["text"], "logprobs": []}),
+        TimedEvent({"type": "response.content_part.done", **where, "part": part}),
     ]
 
 
-def _refusal(index: int, item_id: str) -> list[Beat]:
+def _build_refusal(index: int, item_id: str) -> list[TimedEvent]:
     text = "I'm sorry, but I can't help with that (emulated)."
-    opening = _opening(item_id)
+    opening = _open_message(item_id)
     part = {"type": "refusal", "refusal": text}
     where = {"item_id": item_id, "output_index": index, "content_index": 0}
     inner = [
-        Beat({"type": "response.content_part.added", **where, "part": part | {"refusal": ""}}),
-        *[Beat({"type": "response.refusal.delta", **where, "delta": piece}, 1) for piece in pieces(text, count=3)],
-        Beat({"type": "response.refusal.done", **where, "refusal": text}),
-        Beat({"type": "response.content_part.done", **where, "part": part}),
+        TimedEvent({"type": "response.content_part.added", **where, "part": part | {"refusal": ""}}),
+        *[
+            TimedEvent({"type": "response.refusal.delta", **where, "delta": piece}, 1)
+            for piece in cut_into_deltas(text, count=3)
+        ],
+        TimedEvent({"type": "response.refusal.done", **where, "refusal": text}),
+        TimedEvent({"type": "response.content_part.done", **where, "part": part}),
     ]
-    return item(index, opening, inner, opening | {"status": "completed", "content": [part]})
+    return wrap_item(index, opening, inner, opening | {"status": "completed", "content": [part]})

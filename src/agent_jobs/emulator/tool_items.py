@@ -1,14 +1,24 @@
-"""Output items of tools: searches, code, images, calls to MCP servers and to functions. Pure."""
+"""Builds the output items of tools: searches, code, images, calls to MCP servers and to functions. Pure."""
 
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .item_events import Beat, item, pieces, progress
+from .item_events import TimedEvent, build_progress, cut_into_deltas, wrap_item
 from .png import png_base64
 
-__all__ = ["Container", "Source", "approval", "code", "function_call", "hologram", "image", "mcp_call", "mcp_tools"]
+__all__ = [
+    "Container",
+    "Source",
+    "build_approval",
+    "build_code",
+    "build_function_call",
+    "build_hologram",
+    "build_image",
+    "build_mcp_call",
+    "build_mcp_tools",
+]
 
 Json = dict[str, Any]
 
@@ -18,7 +28,7 @@ _SUMMED = '{"rows": 3}\n'
 
 @dataclass(frozen=True)
 class Container:
-    """Where a response ran its code, and the (id, name) of each file that the code wrote."""
+    """A container that ran a response's code, and the (id, name) of each file that the code wrote."""
 
     id: str
     files: Sequence[tuple[str, str]] = ()
@@ -32,7 +42,7 @@ class Source:
 
     @property
     def url(self) -> str:
-        """Give the page's own address."""
+        """Return the address of the page."""
         return f"https://example.com/emulated/{self.number + 1}"
 
     def citation(self, start: int, end: int) -> Json:
@@ -42,134 +52,151 @@ class Source:
         return {"type": "url_citation", **where, "title": title, "url": f"{self.url}?utm_source=openai"}
 
 
-def search(index: int, item_id: str, number: int, include: Collection[str]) -> list[Beat]:
-    """Search the web; each search finds a page of its own and one that the next finds too."""
+def build_search(index: int, item_id: str, number: int, include: Collection[str]) -> list[TimedEvent]:
+    """Search the web; each search finds a page of its own, and the page of the next search."""
     query = f"emulated query {number + 1}"
     action: Json = {"type": "search", "query": query, "queries": [query]}
     if "web_search_call.action.sources" in include:
         action["sources"] = [{"type": "url", "url": Source(found).url} for found in (number, number + 1)]
     opening: Json = {"id": item_id, "type": "web_search_call", "status": "in_progress", "action": action}
-    inner = progress("web_search_call", _where(index, item_id), "in_progress", "searching", "completed")
-    return item(index, opening, inner, opening | {"status": "completed"})
+    inner = build_progress("web_search_call", _locate_item(index, item_id), "in_progress", "searching", "completed")
+    return wrap_item(index, opening, inner, opening | {"status": "completed"})
 
 
-def code(index: int, item_id: str, container: Container, include: Collection[str]) -> list[Beat]:
+def build_code(index: int, item_id: str, container: Container, include: Collection[str]) -> list[TimedEvent]:
     """Run code that writes the container's files."""
     names = [name for _, name in container.files]
     source = "".join(f"table.to_csv({f'/mnt/data/{name}'!r})\n" for name in names) + "print(summary)\n"
-    logs = [{"type": "logs", "logs": _SUMMED}] if "code_interpreter_call.outputs" in include else None
+    logs = None
+    if "code_interpreter_call.outputs" in include:
+        logs = [{"type": "logs", "logs": _SUMMED}]
     opening: Json = {"id": item_id, "type": "code_interpreter_call", "status": "in_progress"}
     opening |= {"container_id": container.id, "code": "", "outputs": None}
-    where, kind = _where(index, item_id), "response.code_interpreter_call"
+    where, kind = _locate_item(index, item_id), "response.code_interpreter_call"
     inner = [
-        Beat({"type": f"{kind}.in_progress", **where}),
-        *[Beat({"type": f"{kind}_code.delta", **where, "delta": piece}, 1) for piece in pieces(source, count=3)],
-        Beat({"type": f"{kind}_code.done", **where, "code": source}),
-        *progress("code_interpreter_call", where, "interpreting", "completed"),
-    ]
-    return item(index, opening, inner, opening | {"status": "completed", "code": source, "outputs": logs})
-
-
-def image(index: int, item_id: str, side_px: int, partial: int, given: str | None = None) -> list[Beat]:
-    """Draw an image, showing it unfinished so many times before; one that is given comes without its format."""
-    picture = png_base64(side_px, item_id) if given is None else given
-    looks: Json = {"background": "opaque", "quality": "high", "size": "1024x1024"}
-    looks |= {"output_format": "png"} if given is None else {}
-    opening: Json = {"id": item_id, "type": "image_generation_call", "status": "in_progress", "result": None}
-    where, kind = _where(index, item_id), "response.image_generation_call"
-    inner = [
-        *progress("image_generation_call", where, "in_progress", "generating", weight=0),
+        TimedEvent({"type": f"{kind}.in_progress", **where}),
         *[
-            Beat({"type": f"{kind}.partial_image", **where, "partial_image_index": at, "partial_image_b64": picture}, 1)
+            TimedEvent({"type": f"{kind}_code.delta", **where, "delta": piece}, 1)
+            for piece in cut_into_deltas(source, count=3)
+        ],
+        TimedEvent({"type": f"{kind}_code.done", **where, "code": source}),
+        *build_progress("code_interpreter_call", where, "interpreting", "completed"),
+    ]
+    return wrap_item(index, opening, inner, opening | {"status": "completed", "code": source, "outputs": logs})
+
+
+def build_image(index: int, item_id: str, side_px: int, partial: int, given: str | None = None) -> list[TimedEvent]:
+    """Draw an image and show it unfinished `partial` times before. A given image comes without its format."""
+    properties: Json = {"background": "opaque", "quality": "high", "size": "1024x1024"}
+    picture = given
+    if picture is None:
+        picture = png_base64(side_px, item_id)
+        properties["output_format"] = "png"
+    opening: Json = {"id": item_id, "type": "image_generation_call", "status": "in_progress", "result": None}
+    where, kind = _locate_item(index, item_id), "response.image_generation_call"
+    inner = [
+        *build_progress("image_generation_call", where, "in_progress", "generating", weight=0),
+        *[
+            TimedEvent(
+                {"type": f"{kind}.partial_image", **where, "partial_image_index": at, "partial_image_b64": picture}, 1
+            )
             for at in range(partial)
         ],
-        Beat({"type": f"{kind}.completed", **where}, 2),
+        TimedEvent({"type": f"{kind}.completed", **where}, 2),
     ]
-    drawn = {"status": "completed", "result": picture, "revised_prompt": "An emulated picture.", **looks}
-    return item(index, opening, inner, opening | drawn)
+    drawn = {"status": "completed", "result": picture, "revised_prompt": "An emulated picture.", **properties}
+    return wrap_item(index, opening, inner, opening | drawn)
 
 
-def mcp_tools(index: int, item_id: str, tool: Json) -> list[Beat]:
+def build_mcp_tools(index: int, item_id: str, tool: Json) -> list[TimedEvent]:
     """List the tools of a remote MCP server."""
     schema = {"type": "object", "properties": {"query": {"type": "string"}}}
     tools = [
         {"name": name, "description": "Emulated.", "input_schema": schema, "annotations": {"read_only": True}}
-        for name in allowed(tool)
+        for name in list_allowed_tools(tool)
     ]
     opening: Json = {"id": item_id, "type": "mcp_list_tools", "server_label": tool["server_label"], "tools": []}
-    inner = progress("mcp_list_tools", _where(index, item_id), "in_progress", "completed", weight=1)
-    return item(index, opening, inner, opening | {"tools": tools, "error": None})
+    inner = build_progress("mcp_list_tools", _locate_item(index, item_id), "in_progress", "completed", weight=1)
+    return wrap_item(index, opening, inner, opening | {"tools": tools, "error": None})
 
 
-def mcp_call(index: int, item_id: str, tool: Json, name: str) -> list[Beat]:
+def build_mcp_call(index: int, item_id: str, tool: Json, name: str) -> list[TimedEvent]:
     """Call a tool of a remote MCP server."""
     arguments = json.dumps({"query": "emulated"})
     opening: Json = {"id": item_id, "type": "mcp_call", "status": "in_progress", "server_label": tool["server_label"]}
     opening |= {"name": name, "arguments": "", "output": None, "error": None, "approval_request_id": None}
-    where = _where(index, item_id)
+    where = _locate_item(index, item_id)
     inner = [
-        Beat({"type": "response.mcp_call.in_progress", **where}),
-        *[Beat({"type": "response.mcp_call_arguments.delta", **where, "delta": piece}) for piece in pieces(arguments)],
-        Beat({"type": "response.mcp_call_arguments.done", **where, "arguments": arguments}),
-        Beat({"type": "response.mcp_call.completed", **where}, 2),
+        TimedEvent({"type": "response.mcp_call.in_progress", **where}),
+        *[
+            TimedEvent({"type": "response.mcp_call_arguments.delta", **where, "delta": piece})
+            for piece in cut_into_deltas(arguments)
+        ],
+        TimedEvent({"type": "response.mcp_call_arguments.done", **where, "arguments": arguments}),
+        TimedEvent({"type": "response.mcp_call.completed", **where}, 2),
     ]
     done = {"status": "completed", "arguments": arguments, "output": f"The emulated output of {name}."}
-    return item(index, opening, inner, opening | done)
+    return wrap_item(index, opening, inner, opening | done)
 
 
-def allowed(tool: Json) -> Sequence[str]:
-    """Give the names of a server's tools that the request allows."""
-    return _names(tool.get("allowed_tools")) or _MCP_TOOLS
+def list_allowed_tools(tool: Json) -> Sequence[str]:
+    """Return the names of a server's tools that the request allows."""
+    return _list_tool_names(tool.get("allowed_tools")) or _MCP_TOOLS
 
 
-def unasked(tool: Json, name: str) -> bool:
-    """Tell whether a server's tool may be called without an approval."""
+def is_preapproved(tool: Json, name: str) -> bool:
+    """Return True if a server's tool may be called without an approval."""
     given: Any = tool.get("require_approval")
     if isinstance(given, dict):
-        return name in _names(cast("Json", given).get("never"))
+        return name in _list_tool_names(cast("Json", given).get("never"))
     return given == "never"
 
 
-def approval(index: int, item_id: str, call: Json) -> list[Beat]:
+def build_approval(index: int, item_id: str, call: Json) -> list[TimedEvent]:
     """Ask whether a tool of an MCP server may be called."""
     asked = {"id": item_id, "type": "mcp_approval_request", **call}
-    return item(index, asked, [], asked)
+    return wrap_item(index, asked, [], asked)
 
 
-def function_call(index: int, item_id: str, call: Json) -> list[Beat]:
+def build_function_call(index: int, item_id: str, call: Json) -> list[TimedEvent]:
     """Call a function of the client."""
     given = call.get("arguments", {})
-    arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    arguments = given
+    if not isinstance(arguments, str):
+        arguments = json.dumps(given, ensure_ascii=False)
     done: Json = {
         "id": item_id,
         "type": "function_call",
         "status": "completed",
         "call_id": call.get("call_id", item_id.replace("fc_", "call_")[:29]),
         "name": call.get("name", "emulated_function"),
-        "arguments": call.get("raw_arguments", arguments),  # as a server writes them that misreads the contract
+        "arguments": call.get("raw_arguments", arguments),  # as written by a server that misreads the contract
     }
     if done["call_id"] is None:
-        del done["call_id"]  # as some servers leave it out
-    where, kind = _where(index, item_id), "response.function_call_arguments"
+        del done["call_id"]  # some servers leave it out
+    where, kind = _locate_item(index, item_id), "response.function_call_arguments"
     inner = [
-        *[Beat({"type": f"{kind}.delta", **where, "delta": piece}, 1) for piece in pieces(arguments, count=3)],
-        Beat({"type": f"{kind}.done", **where, "name": done["name"], "arguments": arguments}),
+        *[
+            TimedEvent({"type": f"{kind}.delta", **where, "delta": piece}, 1)
+            for piece in cut_into_deltas(arguments, count=3)
+        ],
+        TimedEvent({"type": f"{kind}.done", **where, "name": done["name"], "arguments": arguments}),
     ]
-    return item(index, done | {"status": "in_progress", "arguments": ""}, inner, done)
+    return wrap_item(index, done | {"status": "in_progress", "arguments": ""}, inner, done)
 
 
-def hologram(index: int, item_id: str) -> list[Beat]:
-    """Stand for an item and events that no client knows yet."""
+def build_hologram(index: int, item_id: str) -> list[TimedEvent]:
+    """Build an item and events that no client knows yet."""
     done = {"id": item_id, "type": "hologram_call", "status": "completed", "shape": {"sides": 5}}
-    inner = [Beat({"type": "response.hologram_call.rendering", **_where(index, item_id)}, 1)]
-    return item(index, done | {"status": "in_progress"}, inner, done)
+    inner = [TimedEvent({"type": "response.hologram_call.rendering", **_locate_item(index, item_id)}, 1)]
+    return wrap_item(index, done | {"status": "in_progress"}, inner, done)
 
 
-def _where(index: int, item_id: str) -> Json:
+def _locate_item(index: int, item_id: str) -> Json:
     return {"item_id": item_id, "output_index": index}
 
 
-def _names(given: Any) -> Sequence[str]:
+def _list_tool_names(given: Any) -> Sequence[str]:
     if isinstance(given, dict):
         given = cast("Json", given).get("tool_names")
     return cast("Sequence[str]", given or ())

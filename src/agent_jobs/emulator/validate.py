@@ -1,4 +1,4 @@
-"""What the API refuses in the body of a create request, in OpenAI's words."""
+"""Refuses invalid create requests, in OpenAI's words."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, cast
@@ -94,96 +94,116 @@ _LENGTHS = {"safety_identifier": 128, "prompt_cache_key": 64}
 
 
 def check_create(body: Json, *, strict_store: bool = False) -> None:
-    """Raise the error that OpenAI answers when a create body is invalid."""
+    """Raise OpenAI's error if a create body is invalid."""
     _check_types(body)
-    _check_numbers_and_choices(body)
+    _check_ranges(body)
+    _check_choices(body)
+    _check_lengths(body)
     _check_metadata(body.get("metadata") or {})
     _check_includes(body.get("include") or [])
     _check_tools(body.get("tools") or [])
     _check_input(body)
     _check_format(body)
+    _check_combinations(body)
+    if strict_store and body.get("background") and body.get("store") is False:
+        _refuse_parameter("background=true requires store=true", "store", "invalid_value")
+
+
+def _check_combinations(body: Json) -> None:
     if body.get("stream_options") is not None and not body.get("stream"):
-        _refuse("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+        _refuse_parameter("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     if body.get("previous_response_id") and body.get("conversation"):
-        _refuse(
+        _refuse_parameter(
             "Mutually exclusive parameters. Ensure you are only providing one of: 'previous_response_id' or"
             " 'conversation'.",
             "previous_response_id",
             "mutually_exclusive_parameters",
         )
-    if strict_store and body.get("background") and body.get("store") is False:
-        _refuse("background=true requires store=true", "store", "invalid_value")
 
 
 def check_mode(body: Json, *, no_background: bool, no_background_stream: bool) -> None:
-    """Raise what servers without background runs, or without streams of them, answer."""
+    """Raise the error of servers without background runs, or without streams of them."""
     if no_background and body.get("background"):
-        _refuse("Unsupported parameter: 'background'.", "background", "unsupported_parameter")
+        _refuse_parameter("Unsupported parameter: 'background'.", "background", "unsupported_parameter")
     if no_background_stream and body.get("background") and body.get("stream"):
-        _refuse("Streaming is not supported together with 'background'.", "stream", "unsupported_parameter")
+        _refuse_parameter("Streaming is not supported together with 'background'.", "stream", "unsupported_parameter")
 
 
 def check_settings(body: Json, *, efforts: Collection[str], sampling: bool) -> None:
-    """Raise when the model does not take what the body asks of it."""
+    """Raise if the model does not accept a parameter of the body."""
     model = body["model"]
     effort = part_of(body, "reasoning").get("effort")
     if effort is not None and effort not in efforts:
-        _refuse(
+        _refuse_parameter(
             f"Unsupported value: '{effort}' is not supported with the '{model}' model."
-            f" Supported values are: {_listed(efforts)}.",
+            f" Supported values are: {_quote_values(efforts)}.",
             "reasoning.effort",
             "unsupported_value",
         )
     for name in ("temperature", "top_p", "top_logprobs"):
         if body.get(name) is not None and not sampling:
             message = f"Unsupported parameter: '{name}' is not supported with this model."
-            _refuse(message, name, "unsupported_parameter")
+            _refuse_parameter(message, name, "unsupported_parameter")
 
 
 def part_of(body: Json, name: str) -> Json:
-    """Give an object inside the body; an empty one when it is null or left out."""
+    """Return an object inside the body; an empty one if it is null or missing."""
     return cast("Json", body.get(name) or {})
 
 
 def _check_types(body: Json) -> None:
     for name, value in body.items():
         if name not in _PARAMETERS:
-            _refuse(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+            _refuse_parameter(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
         kinds = _PARAMETERS[name]
-        if value is not None and not any(_is(value, kind) for kind in kinds):
-            wanted = " or ".join(_article(kind) for kind in kinds)
-            _refuse(
-                f"Invalid type for '{name}': expected {wanted}, but got {_article(_kind(value))} instead.",
+        if value is not None and not any(_is_kind(value, kind) for kind in kinds):
+            wanted = " or ".join(_add_article(kind) for kind in kinds)
+            _refuse_parameter(
+                f"Invalid type for '{name}': expected {wanted}, but got {_add_article(_name_kind(value))} instead.",
                 name,
                 "invalid_type",
             )
     if body.get("model") is None:
-        _refuse("Missing required parameter: 'model'.", "model", "missing_required_parameter")
+        _refuse_parameter("Missing required parameter: 'model'.", "model", "missing_required_parameter")
 
 
-def _check_numbers_and_choices(body: Json) -> None:
+def _check_ranges(body: Json) -> None:
     for name, (low, high) in _RANGES.items():
         value = body.get(name)
-        if value is not None and not low <= value <= high:
-            side, sign, edge = ("below minimum", ">=", low) if value < low else ("above maximum", "<=", high)
-            kind = _PARAMETERS[name][0]
-            message = (
-                f"Invalid '{name}': {kind} {side} value. Expected a value {sign} {edge:g}, but got {value} instead."
+        if value is None:
+            continue
+        if value < low:
+            _refuse_range(
+                name, f"below minimum value. Expected a value >= {low:g}, but got {value} instead.", "below_min"
             )
-            _refuse(message, name, f"{kind}_{side.replace(' ', '_').replace('imum', '')}_value")
+        if value > high:
+            _refuse_range(
+                name, f"above maximum value. Expected a value <= {high:g}, but got {value} instead.", "above_max"
+            )
+
+
+def _refuse_range(name: str, message: str, code: str) -> NoReturn:
+    kind = _PARAMETERS[name][0]
+    _refuse_parameter(f"Invalid '{name}': {kind} {message}", name, f"{kind}_{code}_value")
+
+
+def _check_choices(body: Json) -> None:
     for path, choices in _CHOICES.items():
-        value = _at(body, path)
+        value = _find_value(body, path)
         if value is not None and value not in choices:
-            message = f"Invalid value: '{value}'. Supported values are: {_listed(choices)}."
-            _refuse(message, ".".join(path), "invalid_value")
+            message = f"Invalid value: '{value}'. Supported values are: {_quote_values(choices)}."
+            _refuse_parameter(message, ".".join(path), "invalid_value")
+
+
+def _check_lengths(body: Json) -> None:
     for name, limit in _LENGTHS.items():
         if len(body.get(name) or "") > limit:
-            _too_long(name, limit, body[name])
+            _refuse_length(name, limit, body[name])
 
 
 def _check_metadata(metadata: Json) -> None:
     if len(metadata) > 16:
-        _refuse(
+        _refuse_parameter(
             "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, but got an object"
             f" with {len(metadata)} properties instead.",
             "metadata",
@@ -191,12 +211,13 @@ def _check_metadata(metadata: Json) -> None:
         )
     for key, value in metadata.items():
         if len(key) > 64:
-            _too_long("metadata", 64, key)
+            _refuse_length("metadata", 64, key)
         if not isinstance(value, str):
-            message = f"Invalid type for 'metadata.{key}': expected a string, but got {_article(_kind(value))} instead."
-            _refuse(message, f"metadata.{key}", "invalid_type")
+            kind = _add_article(_name_kind(value))
+            message = f"Invalid type for 'metadata.{key}': expected a string, but got {kind} instead."
+            _refuse_parameter(message, f"metadata.{key}", "invalid_type")
         if len(value) > 512:
-            _too_long(f"metadata.{key}", 512, value)
+            _refuse_length(f"metadata.{key}", 512, value)
 
 
 def _check_tools(tools: Sequence[Any]) -> None:
@@ -205,33 +226,43 @@ def _check_tools(tools: Sequence[Any]) -> None:
         _check_object(where, tool)
         kind = tool.get("type")
         if kind is None:
-            _refuse(f"Missing required parameter: '{where}.type'.", f"{where}.type", "missing_required_parameter")
+            _refuse_parameter(
+                f"Missing required parameter: '{where}.type'.", f"{where}.type", "missing_required_parameter"
+            )
         if kind not in _TOOLS:
-            message = f"Invalid value: '{kind}'. Supported values are: {_listed(_TOOLS)}."
-            _refuse(message, f"{where}.type", "invalid_value")
+            message = f"Invalid value: '{kind}'. Supported values are: {_quote_values(_TOOLS)}."
+            _refuse_parameter(message, f"{where}.type", "invalid_value")
         _check_tool(where, tool)
 
 
 def _check_tool(where: str, tool: Json) -> None:
     required = _REQUIRED.get(tool["type"])
     if required and not tool.get(required):
-        _refuse(
+        _refuse_parameter(
             f"Missing required parameter: '{where}.{required}'.", f"{where}.{required}", "missing_required_parameter"
         )
     if tool["type"] == "mcp" and not any(tool.get(name) for name in _SERVERS):
         one_of = ", ".join(f"'{name}'" for name in _SERVERS)
-        _refuse(f"Missing required parameter: one of {one_of} must be provided.", where, "missing_required_parameter")
-    if tool["type"] == "function" and (tool.get("strict") or tool.get("parameters")):
-        where = f"{where}.parameters"
-        given, what = tool.get("parameters"), f"function '{tool['name']}'"
-        check_schema(given, what, where, "invalid_function_parameters", strict=bool(tool.get("strict")))
+        _refuse_parameter(
+            f"Missing required parameter: one of {one_of} must be provided.", where, "missing_required_parameter"
+        )
+    if tool["type"] == "function":
+        _check_function_tool(where, tool)
+
+
+def _check_function_tool(where: str, tool: Json) -> None:
+    strict, parameters = bool(tool.get("strict")), tool.get("parameters")
+    if not strict and not parameters:
+        return
+    what = f"function '{tool['name']}'"
+    check_schema(parameters, what, f"{where}.parameters", "invalid_function_parameters", strict=strict)
 
 
 def _check_includes(include: Sequence[Any]) -> None:
     for index, value in enumerate(include):
         if value not in _INCLUDES:
-            message = f"Invalid value: '{value}'. Supported values are: {_listed(_INCLUDES)}."
-            _refuse(message, f"include[{index}]", "invalid_value")
+            message = f"Invalid value: '{value}'. Supported values are: {_quote_values(_INCLUDES)}."
+            _refuse_parameter(message, f"include[{index}]", "invalid_value")
 
 
 def _check_format(body: Json) -> None:
@@ -243,28 +274,30 @@ def _check_format(body: Json) -> None:
 
 def _check_input(body: Json) -> None:
     if all(body.get(name) is None for name in ("input", "previous_response_id", "prompt", "conversation")):
-        _refuse(
+        _refuse_parameter(
             "One of 'input' or 'previous_response_id' or 'prompt' or 'conversation' must be provided.",
             "input",
             "missing_required_parameter",
         )
     given: Any = body.get("input")
-    for index, item in enumerate(() if isinstance(given, str) else given or ()):
+    if isinstance(given, str):
+        return
+    for index, item in enumerate(given or ()):
         _check_object(f"input[{index}]", item)
 
 
 def _check_object(where: str, value: Any) -> None:
     if not isinstance(value, dict):
-        message = f"Invalid type for '{where}': expected an object, but got {_article(_kind(value))} instead."
-        _refuse(message, where, "invalid_type")
+        message = f"Invalid type for '{where}': expected an object, but got {_add_article(_name_kind(value))} instead."
+        _refuse_parameter(message, where, "invalid_type")
 
 
-def _refuse(message: str, param: str, code: str | None = None) -> NoReturn:
+def _refuse_parameter(message: str, param: str, code: str | None = None) -> NoReturn:
     raise ApiError(400, message, param=param, code=code)
 
 
-def _too_long(name: str, limit: int, value: str) -> NoReturn:
-    _refuse(
+def _refuse_length(name: str, limit: int, value: str) -> NoReturn:
+    _refuse_parameter(
         f"Invalid '{name}': string too long. Expected a string with maximum length {limit}, but got a string with"
         f" length {len(value)} instead.",
         name,
@@ -272,25 +305,27 @@ def _too_long(name: str, limit: int, value: str) -> NoReturn:
     )
 
 
-def _at(body: Json, path: tuple[str, ...]) -> Any:
+def _find_value(body: Json, path: tuple[str, ...]) -> Any:
     for name in path[:-1]:
         body = part_of(body, name)
     return body.get(path[-1])
 
 
-def _is(value: object, kind: str) -> bool:
-    # bool is an int to Python, not to JSON
+def _is_kind(value: object, kind: str) -> bool:
+    # A bool is an int in Python, but not in JSON.
     return isinstance(value, _KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
-def _kind(value: object) -> str:
-    return next((kind for kind in _KINDS if _is(value, kind)), "null")
+def _name_kind(value: object) -> str:
+    return next((kind for kind in _KINDS if _is_kind(value, kind)), "null")
 
 
-def _article(kind: str) -> str:
+def _add_article(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def _listed(values: Collection[str]) -> str:
+def _quote_values(values: Collection[str]) -> str:
     quoted = [f"'{value}'" for value in values]
-    return ", ".join(quoted[:-1]) + (f", and {quoted[-1]}" if len(quoted) > 1 else quoted[-1])
+    if len(quoted) == 1:
+        return quoted[0]
+    return f"{', '.join(quoted[:-1])}, and {quoted[-1]}"

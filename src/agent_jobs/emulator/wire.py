@@ -1,4 +1,4 @@
-"""One HTTP exchange as it goes over the wire: answers, server-sent events, and what faults make of them."""
+"""Sends answers and server-sent events over the wire, as the faults of the exchange change them."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ from starlette.types import Send
 
 from .errors import ApiError, not_json
 from .faults import Fault, FaultQueue
-from .items import page
+from .items import build_page
 from .run import TERMINAL, Clock, Run
 
 __all__ = ["Exchange"]
 
 Json = dict[str, Any]
 
-# What compatible servers were seen to leave out of response objects, though the schema requires it.
+#: Fields that compatible servers leave out of response objects, though the schema requires them.
 _OFTEN_MISSING = ("object", "parallel_tool_calls", "tool_choice", "tools", "created_at", "metadata", "text")
 _HEADERS = {
     "openai-version": "2020-10-01",
@@ -53,8 +53,8 @@ class Exchange:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     began: float = field(default_factory=time.monotonic)
 
-    def body(self) -> Json:
-        """Give the JSON object in the request's body; an empty body is an empty object."""
+    def read_body(self) -> Json:
+        """Return the JSON object in the request's body; an empty body is an empty object."""
         try:
             value = json.loads(self.raw or b"{}")
         except ValueError:
@@ -63,12 +63,14 @@ class Exchange:
             raise not_json()
         return cast("Json", value)
 
-    def asks(self, name: str, *, default: bool = False) -> bool:
+    def read_flag(self, name: str, *, default: bool = False) -> bool:
         """Read a boolean of the query string."""
         value = self.request.query_params.get(name)
-        return default if value is None else value.lower() in ("true", "1")
+        if value is None:
+            return default
+        return value.lower() in ("true", "1")
 
-    def number(self, name: str, default: int) -> int:
+    def read_number(self, name: str, default: int) -> int:
         """Read an integer of the query string."""
         value = self.request.query_params.get(name)
         if value is None:
@@ -79,101 +81,121 @@ class Exchange:
             message = f"Invalid type for '{name}': expected an integer, but got a string instead."
             raise ApiError(400, message, param=name, code="invalid_type") from None
 
-    def page(self, items: list[Json], *, most: int = 100) -> Json:
-        """Give the page of a list that the query string asks for."""
+    def read_page(self, items: list[Json], *, most: int = 100) -> Json:
+        """Return the page of a list that the query string asks for."""
         query = self.request.query_params
-        limit = self.number("limit", 20 if most == 100 else most)
-        return page(items, limit=limit, most=most, order=query.get("order", "desc"), after=query.get("after"))
+        usual = 20 if most == 100 else most
+        limit = self.read_number("limit", usual)
+        return build_page(items, limit=limit, most=most, order=query.get("order", "desc"), after=query.get("after"))
 
-    async def json(self, payload: Mapping[str, Any]) -> None:
+    async def send_json(self, payload: Mapping[str, Any]) -> None:
         """Answer with JSON."""
         if self.fault.after_accept:
             return await self.refuse()
-        payload = lean(payload) if self.fault.missing_fields and "output" in payload else payload
-        await self._answer(self.fault.status or 200, "application/json", _dumps(payload).encode())
+        if self.fault.missing_fields and "output" in payload:
+            payload = drop_optional_fields(payload)
+        await self._send_answer(self.fault.status or 200, "application/json", _encode_json(payload).encode())
 
-    async def binary(self, content: bytes) -> None:
+    async def send_binary(self, content: bytes) -> None:
         """Answer with the content of a file."""
         if self.fault.after_accept:
             return await self.refuse()
-        await self._answer(self.fault.status or 200, "application/octet-stream", content)
+        await self._send_answer(self.fault.status or 200, "application/octet-stream", content)
 
-    async def error(self, error: ApiError) -> None:
+    async def send_error(self, error: ApiError) -> None:
         """Answer with an error."""
         if self.fault.after_accept:
             return await self.refuse()
-        await self._error(error)
+        await self._send_error(error)
 
     async def refuse(self) -> None:
-        """Answer what the fault says in place of the real answer."""
+        """Send the answer of the fault in place of the real one."""
         fault = self.fault
         if fault.body is None and fault.content_type is None:
-            await self._error(ApiError.plain(fault.status or 200))
+            await self._send_error(ApiError.from_status(fault.status or 200))
             return
-        body = fault.body if isinstance(fault.body, str) else _dumps(fault.body)
-        usual = "text/html" if isinstance(fault.body, str) else "application/json"
-        await self._answer(fault.status or 200, fault.content_type or usual, body.encode())
+        body, content_type = fault.body, "text/html"
+        if not isinstance(body, str):
+            body, content_type = _encode_json(body), "application/json"
+        await self._send_answer(fault.status or 200, fault.content_type or content_type, body.encode())
 
-    async def events(self, run: Run, after: int = -1, *, obfuscated: bool = True) -> None:
-        """Answer with the run's events after a sequence number."""
+    async def send_events(self, run: Run, after: int = -1, *, obfuscated: bool = True) -> None:
+        """Send the run's events after a sequence number."""
         if self.fault.after_accept:
             return await self.refuse()
-        await self._start(200, {"content-type": "text/event-stream; charset=utf-8"})
-        async for piece in self._pieces(run, after, obfuscated=obfuscated):
+        await self._send_start(200, {"content-type": "text/event-stream; charset=utf-8"})
+        async for piece in self._stream_pieces(run, after, obfuscated=obfuscated):
             size = self.fault.split_bytes or len(piece)
             for at in range(0, len(piece), size):
                 await self._send_body(piece[at : at + size], more=True)
         await self._send_body(b"", more=False)
 
     async def drop(self) -> None:
-        """Close the connection under the client, whatever has been sent by now."""
+        """Close the connection at once, whatever was sent by now."""
         self.request.state.connection.transport.close()
         await anyio.sleep_forever()
 
-    async def until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work, unless the client goes away first."""
+    async def run_until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work until it is done or the client disconnects."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._cancel_when_gone, tasks.cancel_scope)
             await work()
             tasks.cancel_scope.cancel()
 
     async def _cancel_when_gone(self, scope: anyio.CancelScope) -> None:
-        await self.request.receive()  # the body has been read: what comes now is http.disconnect
+        await self.request.receive()  # the body was read, so this is http.disconnect
         scope.cancel()
 
-    async def _pieces(self, run: Run, after: int, *, obfuscated: bool) -> AsyncIterator[bytes]:
+    async def _stream_pieces(self, run: Run, after: int, *, obfuscated: bool) -> AsyncIterator[bytes]:
         fault = self.fault
         if fault.bom:
             yield b"\xef\xbb\xbf"
         if fault.drop == "before_created":
             await self.drop()
-        sent = 0
-        async for event in run.follow(after - 1 if fault.duplicate_events else after):
-            if fault.eof_without_terminal and event["type"] in TERMINAL:
-                return
-            if fault.no_deltas and event["type"].endswith(".delta"):
+        if fault.duplicate_events:
+            after -= 1
+        sent_count = 0
+        async for event in self._select_events(run, after):
+            yield self._format_event(event, obfuscated=obfuscated)
+            sent_count += 1
+            if not fault.drops_after(sent_count):
                 continue
-            yield _frame(_shown(event, fault, obfuscated=obfuscated), fault) * (2 if fault.duplicate_events else 1)
-            sent += 1
-            if fault.drop == "after_events" and sent == fault.after_events:
-                if fault.eof_without_terminal:
-                    return
-                await self.drop()
+            if fault.eof_without_terminal:
+                return
+            await self.drop()
+        if fault.eof_without_terminal:
+            return
         if fault.drop == "after_terminal_open":
             await anyio.sleep_forever()
         if fault.done_marker:
             yield b"data: [DONE]\n\n"
 
-    async def _error(self, error: ApiError) -> None:
-        body = error.body(self.fault.error_body)
-        kind = "text/plain" if isinstance(body, str) else "application/json"
-        await self._answer(error.status, kind, (body if isinstance(body, str) else _dumps(body)).encode())
+    def _format_event(self, event: Json, *, obfuscated: bool) -> bytes:
+        frame = _format_frame(_show_event(event, self.fault, obfuscated=obfuscated), self.fault)
+        if self.fault.duplicate_events:
+            return frame + frame
+        return frame
 
-    async def _answer(self, status: int, content_type: str, body: bytes) -> None:
-        await self._start(status, {"content-type": content_type, "content-length": str(len(body))})
+    async def _select_events(self, run: Run, after: int) -> AsyncIterator[Json]:
+        """Yield the run's events without those that a fault keeps back."""
+        async for event in run.follow(after):
+            if self.fault.eof_without_terminal and event["type"] in TERMINAL:
+                return
+            if self.fault.no_deltas and event["type"].endswith(".delta"):
+                continue
+            yield event
+
+    async def _send_error(self, error: ApiError) -> None:
+        body, content_type = error.body(self.fault.error_body), "text/plain"
+        if not isinstance(body, str):
+            body, content_type = _encode_json(body), "application/json"
+        await self._send_answer(error.status, content_type, body.encode())
+
+    async def _send_answer(self, status: int, content_type: str, body: bytes) -> None:
+        await self._send_start(status, {"content-type": content_type, "content-length": str(len(body))})
         await self._send_body(body, more=False)
 
-    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
+    async def _send_start(self, status: int, headers: Mapping[str, str]) -> None:
         await self.clock.sleep(self.fault.delay_s)
         if self.fault.hang:
             await anyio.sleep_forever()
@@ -194,35 +216,43 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def lean(payload: Mapping[str, Any]) -> Json:
-    """Leave out of a response object what compatible servers leave out."""
+def drop_optional_fields(payload: Mapping[str, Any]) -> Json:
+    """Return a response object without the fields that compatible servers leave out."""
     kept = {name: value for name, value in payload.items() if name not in _OFTEN_MISSING}
     return kept | {"output": kept.get("output") or None}
 
 
-def _shown(event: Json, fault: Fault, *, obfuscated: bool) -> Json:
+def _show_event(event: Json, fault: Fault, *, obfuscated: bool) -> Json:
     shown = dict(event)
     if fault.no_sequence_numbers:
         del shown["sequence_number"]
     if fault.empty_terminal_event and shown["type"] in TERMINAL:
         shown["response"] = shown["response"] | {"output": []}
     if fault.missing_fields and "response" in shown:
-        shown["response"] = lean(shown["response"])
+        shown["response"] = drop_optional_fields(shown["response"])
     if obfuscated and shown["type"].endswith(".delta"):
         digest = hashlib.sha256(str(event["sequence_number"]).encode()).hexdigest()
         shown["obfuscation"] = digest[: 1 + event["sequence_number"] % 16]
     return shown
 
 
-def _frame(event: Json, fault: Fault) -> bytes:
-    lines = [] if fault.no_event_lines else [f"event: {event['type']}"]
-    lines += [f"data: {_dumps(event)}", "", ""]
+def _format_frame(event: Json, fault: Fault) -> bytes:
+    lines = [f"data: {_encode_json(event)}", "", ""]
+    if not fault.no_event_lines:
+        lines.insert(0, f"event: {event['type']}")
     if fault.comments:
         lines = [": ping", "", "event: ping", "", *lines]
-    ending = "\r\n" if fault.crlf else "\r" if fault.cr else "\n"
-    return ending.join(lines).encode()
+    return _find_line_ending(fault).join(lines).encode()
 
 
-def _dumps(value: object) -> str:
+def _find_line_ending(fault: Fault) -> str:
+    if fault.crlf:
+        return "\r\n"
+    if fault.cr:
+        return "\r"
+    return "\n"
+
+
+def _encode_json(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair stays the escape that it was
+    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair stays an escape

@@ -1,10 +1,10 @@
-"""What follows a job's end: what it cost, its files on disk, and nothing of it left at the provider."""
+"""Finalizes a finished job: works out its cost, writes its files, deletes its uploads at the provider."""
 
 import logging
 import os
 import re
 import unicodedata
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,28 +16,30 @@ import anyio
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import UNSETTLED
+from agent_jobs.jobs.queries import UNSETTLED, OutputFile
 from agent_jobs.pricing.prices import Prices
-from agent_jobs.rendering import content
-from agent_jobs.store.base import OutputFile, Store
+from agent_jobs.rendering.lines import Entry
+from agent_jobs.rendering.markdown import render_markdown
+from agent_jobs.rendering.output import list_files, list_files_with_data
+from agent_jobs.rendering.redaction import mask_tool_secrets
+from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Of a name in UTF-8, so that with what stands around it any file system takes it (255 bytes).
-NAME_BYTES, SUFFIX_BYTES = 120, 16
-#: What failed is tried again so long.
-FINALIZE_MAX_S = 86_400.0
+NAME_BYTES = 120  # UTF-8 bytes of a file's stem: with date, id and suffix the name stays below 255
+SUFFIX_BYTES = 16  # longer ones are no suffixes
+FINALIZE_MAX_S = 86_400.0  # retries end after a day: the provider has deleted most files by then
 
 
 class Finalizer:
-    """Settles the jobs of one endpoint.
+    """Finalizes the jobs of one endpoint.
 
     Args:
-        results: Where every finished result is written as Markdown; None writes none.
-        made: Where the files that a run made are written, below a folder of the job's id.
+        results: Folder into which each result is written as Markdown; None writes none.
+        made: Folder for the files that runs made, with one folder per job in it.
     """
 
     def __init__(
@@ -51,115 +53,157 @@ class Finalizer:
         self._made = made
 
     async def prepare_end(self, job: Job) -> Job:
-        """An ended job as it is kept: with its cost, without echoed secrets, marked where something is left to do."""
-        if not (job.is_terminal or job.turn.acting):
+        """Return a finished job as it is stored: with its cost, without echoed secrets, marked if work is left."""
+        if not (job.is_terminal or job.turn.has_open_calls):
             return job
         if job.output is not None and job.output.response:
-            job = replace(job, output=replace(job.output, response=content.without_secrets(job.output.response)))
-        # A run that may go on unknown to us may still need its files.
-        uploaded = not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
-        left = uploaded or bool(self._results and job.output) or bool(content.files(_output(job)))
-        job = replace(job, unsettled=left and job.is_terminal)
+            job = replace(job, output=replace(job.output, response=mask_tool_secrets(job.output.response)))
+        job = replace(job, needs_finalizing=job.is_terminal and await self._has_work_left(job))
         try:
-            return replace(job, cost_usd=await self._cost_usd(job))
-        except Exception:  # a paid result must not wait for what is only told about it
-            logger.exception("%s: its cost could not be worked out", job.id)
+            return replace(job, cost_usd=await self._calculate_cost_usd(job))
+        except Exception:  # a paid result must be stored even if its price is unknown
+            logger.exception("%s: its cost cannot be calculated", job.id)
             return replace(job, cost_usd=None)
 
+    async def save_job(self, job: Job, *, held: bool = True) -> Job | None:
+        """Store a job that may have finished, with its cost; return it as stored, or None if another write won."""
+        return await self._store.save(await self.prepare_end(job), held=held)
+
+    async def fail_job(self, job: Job, code: str, message: str) -> None:
+        """End a job with a failure of ours."""
+        logger.info("%s: failed, %s", job.id, code)
+        await self.save_job(job.mark_failed(code, message, self._clock.now()))
+
     async def finalize(self, job: Job, *, delete_uploads: bool = True) -> bool:
-        """Do what is left to do for an ended job, each thing whatever becomes of the others.
+        """Do all that is left for a finished job; the failure of one thing does not stop the others.
 
-        Without `delete_uploads`, what it uploaded stays at the provider until the next process settles it.
+        Without `delete_uploads`, its uploads stay at the provider until the next process finalizes the job.
 
-        Returns False where something failed or was left and is to be done later; doing it all twice changes nothing.
+        Returns False if something failed or was left, to be done later. Repeating it all changes nothing.
         """
-        failures: list[Exception] = []
-
-        async def tried(step: Awaitable[T]) -> T | None:
-            try:
-                return await step
-            except (UpstreamError, OSError) as error:
-                failures.append(error)
-                return None
-
+        attempts = _Attempts()
         whole = replace(job, output=await self._store.get_output(job.id) or job.output)
-        files = content.files_with_data(_output(whole))
-        named = zip(_named([file for file, _ in files]), files, strict=True)
-        made = [await tried(self._save(whole, name, file, data)) for (name, file), (_, data) in named]
-        path = await tried(self._write_result(whole))
-        uploaded = [each.file_id for each in await self._store.get_uploads(job.id) if each.file_id is not None]
-        for file_id in uploaded if delete_uploads else ():
-            await tried(self._client.delete_file(file_id))
-        if failures:
-            await self._tell(job, "; ".join(map(str, failures)))
-        if not all(map(_lost, failures)) and self._clock.now() - (job.finished_at or 0.0) < FINALIZE_MAX_S:
+        made = await self._save_made_files(whole, attempts)
+        path = await attempts.run(self._write_result(whole))
+        uploaded = [upload.file_id for upload in await self._store.get_uploads(job.id) if upload.file_id is not None]
+        if delete_uploads:
+            for file_id in uploaded:
+                await attempts.run(self._client.delete_file(file_id))
+        await self._note_failures(job, attempts.failures)
+        if self._should_retry(job, attempts.failures):
             return False
         if uploaded and not delete_uploads:
             return False
-        await self._store.mark_finalized(job.id, path or "", [each for each in made if each is not None])
+        await self._store.mark_finalized(job.id, path or "", made)
         return True
 
-    async def _tell(self, job: Job, why: str) -> None:
-        """Note for people what cannot be done, once for each reason. The result itself is safe in the store."""
-        told = {event.text for event in await self._store.get_events(job.id) if event.kind == UNSETTLED}
-        if why not in told:
-            logger.warning("%s: not all of its files can be dealt with: %s", job.id, why)
+    async def _has_work_left(self, job: Job) -> bool:
+        """Return True if a finished job has files to write or uploads to delete."""
+        if self._results and job.output:
+            return True
+        if list_files(_read_output(job)):
+            return True
+        # The unconfirmed run may have been accepted and may still need its files.
+        return not job.is_unconfirmed and bool(await self._store.get_uploads(job.id))
+
+    async def _save_made_files(self, job: Job, attempts: "_Attempts") -> list[OutputFile]:
+        """Write the files that a run made, each under a name of its own."""
+        files = list_files_with_data(_read_output(job))
+        names = _choose_file_names([file for file, _ in files])
+        saved = [
+            await attempts.run(self._save_file(job, name, file, data))
+            for name, (file, data) in zip(names, files, strict=True)
+        ]
+        return [file for file in saved if file is not None]
+
+    def _should_retry(self, job: Job, failures: Sequence[Exception]) -> bool:
+        """Return True if one of these failures may pass and the job finished less than a day ago."""
+        if all(map(_is_permanent, failures)):
+            return False
+        return self._clock.now() - (job.finished_at or 0.0) < FINALIZE_MAX_S
+
+    async def _note_failures(self, job: Job, failures: Sequence[Exception]) -> None:
+        """Record what could not be done, once for each reason. The result itself is safe in the store."""
+        if not failures:
+            return
+        why = "; ".join(map(str, failures))
+        noted = {event.text for event in await self._store.get_events(job.id) if event.kind == UNSETTLED}
+        if why not in noted:
+            logger.warning("%s: its files cannot all be written or deleted: %s", job.id, why)
             await self._store.record_event(job.id, self._clock.now(), UNSETTLED, why)
 
-    async def _cost_usd(self, job: Job) -> float | None:
-        """What all turns cost; unknown if one's is."""
-        response = job.output.response if job.output else job.counted
-        if not response and job.turn.acting:
-            return job.cost_usd  # this turn's is in it since it ended
-        if (job.turn.number > 1 or job.usage_before is not None) and job.cost_before_usd is None:
+    async def _calculate_cost_usd(self, job: Job) -> float | None:
+        """Return the cost of all turns; None if that of any turn is unknown."""
+        response = job.counted
+        if job.output is not None:
+            response = job.output.response
+        if not response and job.turn.has_open_calls:
+            return job.cost_usd  # it includes this turn since the turn finished
+        before_usd = _get_earlier_cost_usd(job)
+        if before_usd is None:
             return None
-        before = job.cost_before_usd or 0.0
         if job.turn.response_id is None and not job.is_unconfirmed:
-            return before  # nothing of this turn was accepted
+            return before_usd  # upstream did not accept this turn
         if not response:
             return None
         price = partial(self._prices.cost_of, response, at=job.created_at, provider_url=job.turn.base_url)
-        cost = await anyio.to_thread.run_sync(price)  # the price list takes a moment to load
-        return None if cost is None else before + cost
+        turn_usd = await anyio.to_thread.run_sync(price)  # loading the price list takes a moment
+        if turn_usd is None:
+            return None
+        return before_usd + turn_usd
 
     async def _write_result(self, job: Job) -> str:
         if self._results is None or job.output is None:
             return ""
-        return await self._write(self._results / _name(job), content.markdown(job).encode())
+        return await self._write_file(self._results / _name_result_file(job), render_markdown(job).encode())
 
-    async def _save(self, job: Job, name: str, file: content.Entry, data: bytes | None) -> OutputFile | None:
-        """Write one file that the run made; None for one that is not ours to fetch."""
+    async def _save_file(self, job: Job, name: str, file: Entry, data: bytes | None) -> OutputFile | None:
+        """Write one file that the run made; return None for one that cannot be fetched from here."""
         path = self._made / job.id / name
-        if file["type"] == "sandbox_file":
-            there = await anyio.Path(path).is_file()
-            data = await (anyio.Path(path).read_bytes() if there else self._linked(file))
-        if "container_id" in file:
-            # Another thing failed before: what is here is not fetched again, and its container may be gone by now.
-            there = await anyio.Path(path).is_file()
-            data = await (
-                anyio.Path(path).read_bytes()
-                if there
-                else self._client.container_file(file["container_id"], file["file_id"])
-            )
-        return None if data is None else OutputFile(name, await self._write(path, data), len(data))
+        is_remote = file["type"] == "sandbox_file" or "container_id" in file
+        if is_remote and await anyio.Path(path).is_file():
+            # Written by an earlier attempt that failed elsewhere; the container may be gone by now.
+            data = await anyio.Path(path).read_bytes()
+        elif "container_id" in file:
+            data = await self._client.container_file(file["container_id"], file["file_id"])
+        elif file["type"] == "sandbox_file":
+            data = await self._fetch_linked_file(file)
+        if data is None:
+            return None
+        return OutputFile(name, await self._write_file(path, data), len(data))
 
-    async def _linked(self, file: content.Entry) -> bytes | None:
-        """Return what a file holds that only the text links, from the first container that has it."""
+    async def _fetch_linked_file(self, file: Entry) -> bytes | None:
+        """Return the content of a file that only the text links, from the first container that has it."""
         for container_id in filter(None, file.get("containers", "").split(",")):
             try:
                 file_id = await self._client.find_in_container(container_id, file["link"].removeprefix("sandbox:"))
             except (MissingError, RefusedError):
-                continue  # it is gone, or no endpoint for it is served here
+                continue  # the container is gone, or the endpoint serves no containers
             if file_id is not None:
                 return await self._client.container_file(container_id, file_id)
         return None
 
-    async def _write(self, path: Path, data: bytes) -> str:
-        return await anyio.to_thread.run_sync(_replace, path, data)
+    async def _write_file(self, path: Path, data: bytes) -> str:
+        return await anyio.to_thread.run_sync(_replace_file, path, data)
 
 
-def _replace(path: Path, data: bytes) -> str:
-    """Write a file whole or not at all; returns where it is."""
+class _Attempts:
+    """Runs steps one after another and collects their failures."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+
+    async def run(self, step: Awaitable[T]) -> T | None:
+        """Return what the step returns; None if it failed."""
+        try:
+            return await step
+        except (UpstreamError, OSError) as error:
+            self.failures.append(error)
+            return None
+
+
+def _replace_file(path: Path, data: bytes) -> str:
+    """Write a file in full or not at all; return its path."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_bytes(data)
@@ -167,41 +211,60 @@ def _replace(path: Path, data: bytes) -> str:
     return str(path.absolute())
 
 
-def _output(job: Job) -> object:
-    return job.output.response.get("output") if job.output and job.output.response else None
+def _get_earlier_cost_usd(job: Job) -> float | None:
+    """Return the cost of the turns before the current one; None if it is unknown."""
+    if job.turn.number == 1 and job.usage_before is None:
+        return job.cost_before_usd or 0.0
+    return job.cost_before_usd
 
 
-def _lost(error: Exception) -> bool:
-    """Whether trying again is of no use."""
+def _read_output(job: Job) -> object:
+    if job.output is None or not job.output.response:
+        return None
+    return job.output.response.get("output")
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Return True if a retry would fail in the same way."""
     return isinstance(error, RefusedError) and not isinstance(error, AccountError)
 
 
-def _name(job: Job) -> str:
-    """The name of a result's file: its day, some words of its title, its id."""
+def _name_result_file(job: Job) -> str:
+    """Return the name of a result's file: its day, words of its title, its id."""
     day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
-    return "-".join(part for part in (day, _safe(job.title.lower(), NAME_BYTES), job.id) if part) + ".md"
+    return "-".join(filter(None, (day, _clean_name(job.title.lower(), NAME_BYTES), job.id))) + ".md"
 
 
-def _named(files: list[content.Entry]) -> list[tuple[str, content.Entry]]:
-    """The files with names of their own within one folder, whatever upstream calls them."""
-    named: dict[str, tuple[str, content.Entry]] = {}
+def _choose_file_names(files: Sequence[Entry]) -> list[str]:
+    """Return distinct names within one folder, whatever upstream calls the files."""
+    names: list[str] = []
+    used: set[str] = set()
     for number, file in enumerate(files, 1):
-        # What upstream calls a file must not name another folder.
-        written = PurePosixPath(file.get("filename", "")).name
-        suffix = _safe(PurePosixPath(written).suffix, SUFFIX_BYTES) or _safe(
-            str(file.get("media_type", "")).partition("/")[2].partition("+")[0], SUFFIX_BYTES
-        )
-        stem = _safe(PurePosixPath(written).stem, NAME_BYTES) or f"{file['type']}-{number}"
-        end = f".{suffix}" if suffix else ""
-        # Some file systems do not tell A from a.
-        name = stem + end if (stem + end).casefold() not in named else f"{stem}-{number}{end}"
-        while name.casefold() in named:
+        # Only the last part: upstream's name must not point to another folder.
+        given = PurePosixPath(file.get("filename", "")).name
+        stem = _clean_name(PurePosixPath(given).stem, NAME_BYTES) or f"{file['type']}-{number}"
+        end = _choose_suffix(given, str(file.get("media_type", "")))
+        # Case-insensitive: some file systems take A and a for the same name.
+        name = f"{stem}{end}"
+        if name.casefold() in used:
+            name = f"{stem}-{number}{end}"
+        while name.casefold() in used:
             name = f"_{name}"
-        named[name.casefold()] = (name, file)
-    return list(named.values())
+        used.add(name.casefold())
+        names.append(name)
+    return names
 
 
-def _safe(name: str, limit_bytes: int) -> str:
-    """A name that every file system takes: letters, digits, dots and dashes."""
+def _choose_suffix(given_name: str, media_type: str) -> str:
+    """Return a file's suffix with its dot, from its name or else from its media type; empty if there is none."""
+    suffix = _clean_name(PurePosixPath(given_name).suffix, SUFFIX_BYTES)
+    if not suffix:
+        subtype = media_type.partition("/")[2].partition("+")[0]
+        suffix = _clean_name(subtype, SUFFIX_BYTES)
+    return f".{suffix}" if suffix else ""
+
+
+def _clean_name(name: str, limit_bytes: int) -> str:
+    """Return a name that every file system accepts: letters, digits, dots and dashes."""
     plain = re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", name)).strip("-._")
     return plain.encode()[:limit_bytes].decode(errors="ignore").strip("-._")

@@ -1,4 +1,4 @@
-"""A turn sent again with all that was said before it, where upstream lacks what the turn goes on from.
+"""Sends a turn again with the whole conversation if upstream lacks what the turn continues from.
 
 Some endpoints refuse the link, others accept it and fail the response. Either way nothing was answered, so the turn is
 sent once more without the link.
@@ -13,7 +13,9 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Failure, Job, Status, Turn, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.response import JSON, Failure, Usage, failure_in, has_answer, items_of, mapping_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
 
@@ -21,16 +23,22 @@ logger = logging.getLogger(__name__)
 
 
 class Resender:
-    """Rewrites turns that upstream cannot go on from."""
+    """Rewrites turns that upstream cannot continue."""
 
-    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, settler: Finalizer) -> None:
+    def __init__(self, store: Store, client: ResponsesClient, clock: Clock, finalizer: Finalizer) -> None:
         self._store = store
         self._client = client
         self._clock = clock
-        self._settler = settler
+        self._finalizer = finalizer
+
+    async def save_or_resend(self, job: Job, *, held: bool = True) -> Job | None:
+        """Store what upstream showed of a job; return None if another write won or its turn is sent again instead."""
+        if held and await self.after_failure(job):
+            return None
+        return await self._finalizer.save_job(job, held=held)
 
     async def after_refusal(self, job: Job, error: UpstreamError) -> bool:
-        """If upstream refused a turn because it lacks what goes before, rewrite the turn and return True."""
+        """If upstream refused a turn because it lacks the history, rewrite the turn and return True."""
         rewritten = await self._rewrite_turn(job, error.code, error.param, str(error))
         if rewritten is None or await self._store.save(job.mark_not_sent("")) is None:
             return False
@@ -38,32 +46,29 @@ class Resender:
         return await self._store.rewrite_request(replace(job, context="rebuilt", turn=rewritten))
 
     async def after_failure(self, failed: Job) -> bool:
-        """If a response failed because upstream lacks what goes before, have its turn sent again and return True."""
+        """If a response failed because upstream lacks the history, have its turn sent again and return True."""
         response_id, error = failed.turn.response_id, failed.error
         again = await self.find_rewritten(failed)
-        if (
-            again is None
-            or error is None
-            or response_id is None
-            or not await self._store.reset_for_resend(again, response_id)
-        ):
+        if again is None or error is None or response_id is None:
             return False
-        logger.info("%s: %s failed without what it goes on from; sent again", failed.id, response_id)
+        if not await self._store.reset_for_resend(again, response_id):
+            return False
+        logger.info("%s: %s failed without its history; sent again", failed.id, response_id)
         await self._store.record_event(failed.id, self._clock.now(), "rebuilt", f"{response_id}: {error.message}")
         return True
 
     async def find_rewritten(self, failed: Job) -> Job | None:
-        """Return the job with its turn to be sent again; None where its failure is of another kind, or a second one."""
-        error, stopping = failed.error, failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None
-        if failed.status is not Status.FAILED or error is None or failed.turn.response_id is None or stopping:
+        """Return the job with its turn to be sent again; None for another failure, or for a second one."""
+        error = failed.error
+        if error is None or not _may_be_sent_again(failed):
             return None
-        if failed.turn.rebuilt:
-            return None  # it may have been accepted twice already
-        response = _response_of(failed)
+        response = _get_response(failed)
         param = str(mapping_of(response.get("error")).get("param") or "")
         answered = has_answer(items_of(response.get("output")))
         rewritten = await self._rewrite_turn(failed, error.code, param, error.message, answered=answered)
-        return None if rewritten is None else await self._reset_turn(failed, replace(rewritten, rebuilt=True))
+        if rewritten is None:
+            return None
+        return await self._reset_turn(failed, replace(rewritten, rebuilt=True))
 
     async def after_stream_error(self, job: Job, event: JSON) -> bool:
         """Do the same for a stream that ended with an error event and without a response object."""
@@ -77,33 +82,33 @@ class Resender:
         """Return the job as a GET shows it, with the error of its stream; without a GET, as failed by that error."""
         now = self._clock.now()
         try:
-            look = await self._client.retrieve(job.turn.response_id or "")
+            retrieved = await self._client.retrieve(job.turn.response_id or "")
         except UpstreamError:
             failed = job.mark_failed(error.code, error.message, now)
             return replace(failed, counted={"error": {"param": param}})
-        seen = job.apply_response(look.response, now)
+        seen = job.apply_response(retrieved.response, now)
         return replace(seen, error=error) if seen.status is Status.FAILED else seen
 
     async def _rewrite_turn(
         self, job: Job, code: str, param: str, words: str, *, answered: bool = False
     ) -> Turn | None:
-        """Return the turn told in another way, or None where the error is of something else or nothing else is left.
+        """Return the turn with another request; None for another error, or if no other request is left.
 
-        An answer that had begun shows that upstream knew what went before, unless the error names the link.
+        An answer that had begun shows that upstream knew the history, unless the error names the link.
         """
         body, turn = job.turn.request, job.turn
-        if history.unreadable(code, param):
+        if history.is_reasoning_unreadable(code, param):
             kept = history.without_reasoning(body)
             return None if kept == body else replace(turn, request=kept)
-        if turn.rebuilt or not history.forgotten(body, code, param, "" if answered else words, named_in=words):
+        if turn.rebuilt or not history.is_context_lost(body, code, param, "" if answered else words, named_in=words):
             return None
         exchanges = await self._store.get_exchanges(job.id, before_turn=turn.number)
         if not exchanges:
             return None
-        return replace(turn, request=history.continued(body, {}, exchanges), rebuilt=True)
+        return replace(turn, request=history.continue_request(body, {}, exchanges), rebuilt=True)
 
     async def _reset_turn(self, failed: Job, rewritten: Turn) -> Job | None:
-        """Return the job with its turn not yet sent; None where the failed response used up what it may cost."""
+        """Return the job with its turn not yet sent; None if the failed response used up the job's cost limit."""
         turn = Turn(
             number=rewritten.number,
             request=rewritten.request,
@@ -113,19 +118,29 @@ class Resender:
             mode=rewritten.mode,
             rebuilt=rewritten.rebuilt,
         )
-        status = Status.PENDING if turn.number == 1 else Status.IN_PROGRESS
-        again = replace(failed, turn=turn, status=status, context="rebuilt", usage=failed.usage_before)
-        again = replace(again, cost_usd=failed.cost_before_usd)
-        used = Usage.of(_response_of(failed).get("usage"))
+        again = replace(
+            failed,
+            turn=turn,
+            status=Status.PENDING if turn.number == 1 else Status.IN_PROGRESS,
+            context="rebuilt",
+            usage=failed.usage_before,
+            cost_usd=failed.cost_before_usd,
+        )
+        used = Usage.of(_get_response(failed).get("usage"))
         if used is None or (used == Usage() and not used.partial):
             return again
-        cost_usd = (await self._settler.prepare_end(failed)).cost_usd
-        failed_usd = None if cost_usd is None else cost_usd - (failed.cost_before_usd or 0.0)
-        most_usd = inf if failed.max_cost_usd is None else failed.max_cost_usd
-        if most_usd < inf and failed_usd is None:
+        return await self._charge_failed_response(failed, again)
+
+    async def _charge_failed_response(self, failed: Job, again: Job) -> Job | None:
+        """Return the job with the cost of the failed response; None if that is unknown or over the cost limit."""
+        cost_usd = (await self._finalizer.prepare_end(failed)).cost_usd
+        limit_usd = inf if failed.max_cost_usd is None else failed.max_cost_usd
+        if cost_usd is None and limit_usd < inf:
             return None
-        reserved_usd = None if failed.reserved_usd is None else failed.reserved_usd + (failed_usd or 0.0)
-        if reserved_usd is not None and reserved_usd > most_usd:
+        reserved_usd = failed.reserved_usd
+        if reserved_usd is not None and cost_usd is not None:
+            reserved_usd += cost_usd - (failed.cost_before_usd or 0.0)
+        if reserved_usd is not None and reserved_usd > limit_usd:
             return None
         return replace(
             again,
@@ -137,6 +152,16 @@ class Resender:
         )
 
 
-def _response_of(failed: Job) -> JSON:
-    output = failed.output.response if failed.output else None
-    return output or failed.counted or {}
+def _may_be_sent_again(failed: Job) -> bool:
+    """Return True if the job failed upstream, is not to stop, and was not sent again before."""
+    if failed.status is not Status.FAILED or failed.turn.response_id is None:
+        return False
+    if failed.cancel_requested_at is not None or failed.turn.timed_out_at is not None:
+        return False
+    return not failed.turn.rebuilt  # a rebuilt turn may have been accepted twice already
+
+
+def _get_response(failed: Job) -> JSON:
+    if failed.output is not None and failed.output.response:
+        return failed.output.response
+    return failed.counted or {}

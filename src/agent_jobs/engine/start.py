@@ -1,4 +1,4 @@
-"""An order becomes jobs: its request, its files, what it goes on from, and what it may cost. Nothing is sent here."""
+"""Plans new jobs from a start request: checks it, reads its files, builds its bodies and bounds its cost."""
 
 import hashlib
 from collections import Counter
@@ -7,63 +7,53 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from secrets import choice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import anyio
 
-from agent_jobs.attachments.attachment import described, estimate_tokens, parts
-from agent_jobs.attachments.gather import Attachment, gather
+from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
+from agent_jobs.attachments.gather import gather
 from agent_jobs.clock import Clock
+from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import JSON, Job, Status, Turn, items_of, upstream_call_id
+from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
+from agent_jobs.jobs.response import JSON, items_of
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Bound, Prices, day_start
 from agent_jobs.request.added_parameters import ASKED
-from agent_jobs.request.body import (
-    Preset,
-    Secret,
-    StartRequest,
-    asked_by,
-    build,
-    given_options,
-    hash_of,
-    options_with,
-    title_of,
-)
-from agent_jobs.request.hosted_tools import resolved
-from agent_jobs.request.options import conversation_of, key_of, max_cost_of, timeout_of, toolbox_of
+from agent_jobs.request.body import asked_by, build, given_options, hash_of, options_with, title_of
+from agent_jobs.request.hosted_tools import Secret, resolved
+from agent_jobs.request.options import StartOptions
+from agent_jobs.request.presets import Preset
+from agent_jobs.request.start_request import StartRequest
 from agent_jobs.store.base import Budget, Store, Upload
-from agent_jobs.upstream.client import Endpoint
+from agent_jobs.text import encode_text
+from agent_jobs.upstream.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from agent_jobs.toolbox.toolbox import Toolbox
 
-#: No vowels and no look-alikes: ids are read aloud, and should spell nothing.
-ID_LETTERS, ID_LENGTH = "0123456789bcdfghjkmnpqrstvwxz", 12
-#: What a follow-up keeps of the request before it, unless it says otherwise: upstream carries none of it over.
-INHERITED = ("instructions", "reasoning", "text", "tools", "include")
-#: Ordinary text has fewer characters a token on average; errs on the side of sending.
-MOST_TOKEN_CHARS = 8
-#: Every model reads this many tokens, so that the price list is not loaded for a short text.
-SMALLEST_CONTEXT = 8_000
-#: In text that is no code, so many bytes are a token.
-TOKEN_BYTES = 4
+ID_LETTERS = "0123456789bcdfghjkmnpqrstvwxz"  # ids are read aloud and spell nothing: no vowels, no look-alikes
+ID_LENGTH = 12  # characters: enough that two databases never have the same id
+SMALLEST_CONTEXT = 8_000  # tokens that every model reads, so that a short text needs no price list
+TOKEN_BYTES = 4  # of ordinary text make one token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartDefaults:
-    """What the user set for new jobs.
+    """The user's settings for new jobs.
 
     Args:
-        prices: What models cost.
+        prices: Prices of models.
         presets: Requests by name.
-        model: What to ask for where neither the caller nor a preset names a model; None takes the one in data/.
-        secrets: What may stand in a request as `${NAME}`.
+        model: The model if neither the caller nor a preset names one; None takes the one in data/.
+        secrets: Values that may stand in a request as `${NAME}`.
         file_roots: The folders below which files may be read.
-        budget_usd: What may be spent on the jobs of a day (UTC).
-        budget_spent: Whether only what was spent counts to it, and not what jobs may cost.
+        budget_usd: The most that the jobs of one day (UTC) may cost.
+        budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
         toolbox: The user's own tool servers.
     """
 
@@ -79,167 +69,138 @@ class StartDefaults:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStart:
-    """The jobs of an order, and what is to be written down with them."""
+    """The jobs of a request, with what is stored beside them."""
 
     jobs: list[Job]
     uploads: list[Upload]
     budget: Budget | None
-    allow_duplicate: bool = False  #: also where a job does the same work already
+    allow_duplicate: bool = False  #: also if another job does the same work already
+
+
+class _Draft(NamedTuple):
+    """The jobs of a request without their bounds, and what they were made of."""
+
+    jobs: list[Job]
+    options: StartOptions
+    previous: Previous
+    attached: list[Attachment]
+
+
+class _Shared(NamedTuple):
+    """The parts that all jobs of a request share."""
+
+    request: StartRequest
+    options: StartOptions
+    batch: str
+    previous: Previous
+    contents: Sequence[JSON]  #: the attached files as parts of the input
+    functions: Sequence[JSON]  #: of the user's own tool servers
 
 
 class StartPlanner:
-    """Makes jobs for one endpoint by the user's terms."""
+    """Plans jobs for one endpoint by the user's settings. Sends nothing."""
 
-    def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, terms: StartDefaults) -> None:
-        self._store = store
+    def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, defaults: StartDefaults) -> None:
+        self._finder = PreviousFinder(store, endpoint)
         self._endpoint = endpoint
         self._clock = clock
-        self._terms = terms
+        self._defaults = defaults
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return why no job can be given the user's tools, if that is so."""
-        return self._terms.toolbox.warnings if self._terms.toolbox is not None else ()
+        if self._defaults.toolbox is None:
+            return ()
+        return self._defaults.toolbox.warnings
 
-    async def jobs(self, order: StartRequest) -> PlannedStart:
-        """The jobs of an order, not yet written down.
+    async def plan(self, request: StartRequest) -> PlannedStart:
+        """Return the jobs of a request, not yet stored.
 
         Raises:
-            RequestError: Something cannot be asked for; the sentence says what can.
-            ConfigError: A person must change a setting first.
+            RequestError: Part of the request cannot be done; the sentence says what can.
+            ConfigError: The user must change a setting first.
         """
-        batch = order.batch or (_new_id("batch") if len(order.prompts) > 1 else "")
-        jobs, options, previous, attached = await self._drafted(order, batch)
-        if uploads := [one for one in attached if one.kind == "data"]:
-            salt = _digest(uploads)
-            jobs = [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
-        bounded = [await self._bounded(job, options, previous) for job in _told_apart(jobs)]
-        jobs, parts = [job for job, _ in bounded], max((each for _, each in bounded), key=len, default="")
-        budget = self._terms.budget_usd
+        batch = request.batch
+        if not batch and len(request.prompts) > 1:
+            batch = _create_id("batch")
+        draft = await self._draft_jobs(request, batch)
+        uploads = [file for file in draft.attached if file.kind == "data"]
+        jobs, bound_parts = draft.jobs, ""
+        if uploads:
+            jobs = _add_to_hashes(jobs, uploads)
+        bounded: list[Job] = []
+        for job in _separate_repeats(jobs):
+            job, parts_of_bound = await self._check_cost(job, draft)
+            bounded.append(job)
+            bound_parts = max(bound_parts, parts_of_bound, key=len)
         return PlannedStart(
-            jobs,
-            [Upload(one.name, one.data) for one in uploads],
-            None if budget is None else Budget(budget, day_start(self._clock.now()), self._terms.budget_spent, parts),
-            allow_duplicate=bool(order.options.get("allow_duplicate")),
+            bounded,
+            [Upload(file.name, file.data) for file in uploads],
+            self._create_budget(bound_parts),
+            allow_duplicate=bool(request.options.get("allow_duplicate")),
         )
 
-    async def estimate(self, order: StartRequest) -> Estimate:
-        """What the order would send and cost; nothing is written down.
+    async def estimate(self, request: StartRequest) -> Estimate:
+        """Return what the request would send and cost; nothing is stored.
 
         Raises:
-            RequestError, ConfigError: As `jobs`, but for a missing bound or price.
+            RequestError, ConfigError: As `plan`, but not for a missing bound or price.
         """
-        (job, *others), _, previous, attached = await self._drafted(order, "")
-        bound, unbounded, parts = None, "", ""
+        (job, *others), _, previous, attached = await self._draft_jobs(request, "")
+        bound_usd, unbounded, bound_parts = None, "", ""
         try:
-            job, first = await self._capped(job, previous)
-            parts = first.parts
-            bound = self._most_usd(job, first.usd) * (1 + len(others))
+            job, first_turn = await self._limit_cost(job, previous)
+            bound_parts = first_turn.parts
+            bound_usd = self._bound_all_turns_usd(job, first_turn.usd) * (1 + len(others))
         except AgentJobsError as error:
             unbounded = str(error)
-        prompt_tokens = max(len(prompt.encode("utf-8", "replace")) for prompt in order.prompts) // TOKEN_BYTES
+        prompt_tokens = max(len(encode_text(prompt)) for prompt in request.prompts) // TOKEN_BYTES
         return Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
-            files=described(attached),
+            files=describe_attachments(attached),
             input_tokens=prompt_tokens + estimate_tokens(attached),
-            cost_bound_usd=bound,
+            cost_bound_usd=bound_usd,
             unbounded=unbounded,
-            bound_parts=parts,
+            bound_parts=bound_parts,
         )
 
-    async def _check_fits(
-        self, order: StartRequest, body: JSON, attached: Sequence[Attachment], history_tokens: int
-    ) -> None:
-        """Refuse what the model certainly cannot read; a model that is not known is not asked about."""
-        parts = {
-            "the prompt": max(map(_least_tokens, order.prompts)),
-            "files": sum(_least_tokens(one.data.decode("utf-8", "replace")) for one in attached if one.kind == "text"),
-            "instructions": _least_tokens(str(body.get("instructions") or "")),
-            "the job before": history_tokens,
-        }
-        least, model = sum(parts.values()), str(body["model"])
-        if least <= SMALLEST_CONTEXT:
-            return
-        known = partial(self._terms.prices.context_tokens, model, at=self._clock.now())
-        context = await anyio.to_thread.run_sync(partial(known, provider_url=self._endpoint.base_url))
-        if context is None or least <= context:
-            return
-        if parts["the prompt"] == least:
-            raise RequestError(
-                f"The prompt has at least {least:,} tokens by estimate, and {model} reads at most {context:,}: "
-                "shorten or split it."
-            )
-        told = ", ".join(f"{name} {tokens:,}" for name, tokens in parts.items() if tokens)
-        raise RequestError(
-            f"The request has at least {least:,} tokens by estimate ({told}), and {model} reads at most {context:,}: "
-            "leave some of it out, or split it."
-        )
-
-    async def _drafted(self, order: StartRequest, batch: str) -> "_Draft":
-        order.check()
-        order = replace(order, options=given_options(order.preset, order.options, self._terms.presets))
-        options = options_with(order.preset, order.options, self._terms.presets)
-        previous = await self._previous(order.previous_job_id, conversation_of(options))
-        attached = await self._attached(order, options, previous)
-        functions = await self._functions(options, previous)
-        contents = parts(attached)
-        jobs = [self._job(order, prompt, batch, options, previous, contents, functions) for prompt in order.prompts]
-        await self._check_fits(order, jobs[0].turn.request, attached, previous.least_tokens)
+    async def _draft_jobs(self, request: StartRequest, batch: str) -> _Draft:
+        request.check()
+        presets = self._defaults.presets
+        request = replace(request, options=given_options(request.preset, request.options, presets))
+        options = StartOptions.parse(options_with(request.preset, request.options, presets))
+        previous = await self._finder.find(request.previous_job_id, options.conversation)
+        attached = await self._attach_files(request, options, previous)
+        functions = await self._list_functions(options, previous)
+        shared = _Shared(request, options, batch, previous, build_content_parts(attached), functions)
+        jobs = [self._draft_job(prompt, shared) for prompt in request.prompts]
+        await self._check_fits(request, jobs[0].turn.request, attached, previous.least_tokens)
         return _Draft(jobs, options, previous, attached)
 
-    def _job(
-        self,
-        order: StartRequest,
-        prompt: str,
-        batch: str,
-        options: JSON,
-        previous: "_Previous",
-        attached: Sequence[JSON],
-        functions: Sequence[JSON],
-    ) -> Job:
-        job_id = _new_id("job")
-        body = build(
-            prompt,
-            job_id=job_id,
-            preset=order.preset,
-            presets=self._terms.presets,
-            model=order.model,
-            default_model=previous.request.get("model") or self._terms.model,
-            effort=order.effort,
-            web_search=order.web_search,
-            options=order.options,
-            attachments=attached,
-            openai=self._endpoint.openai,
-        )
-        body = {**_inherited(previous, order.web_search), **body}
-        if functions:
-            named = {function["name"] for function in functions}
-            kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in named]
-            body = {**body, "tools": [*kept, *functions]}
-        conversation = conversation_of(options)
-        link = {"conversation": conversation} if conversation else previous.link
-        body = history.continued(history.with_answers(body, previous.closing), link, previous.exchanges)
-        asked = asked_by(order, self._terms.presets)
-        before: list[str] = previous.request.get(ASKED, [])
-        resolved(body, self._terms.secrets)  # refused now rather than when it is sent
+    def _draft_job(self, prompt: str, shared: _Shared) -> Job:
+        job_id = _create_id("job")
+        body = self._build_body(prompt, job_id, shared)
+        resolved(body, self._defaults.secrets)  # a missing secret is refused now rather than when it is sent
+        options, previous = shared.options, shared.previous
+        toolbox = options.toolbox
         return Job(
             id=job_id,
             title=title_of(prompt),
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),
-            key=key_of(options),
-            priority=order.priority,
-            batch=batch,
-            previous_job_id=order.previous_job_id,
+            key=options.key,
+            priority=shared.request.priority,
+            batch=shared.batch,
+            previous_job_id=shared.request.previous_job_id,
             context="rebuilt" if previous.exchanges else "",
-            timeout_s=timeout_of(options),
-            max_cost_usd=max_cost_of(options),
-            toolbox=previous.toolbox if (named := toolbox_of(options)) is None else named,
+            timeout_s=options.timeout_s,
+            max_cost_usd=options.max_cost_usd,
+            toolbox=previous.toolbox if toolbox is None else toolbox,
             turn=Turn(
                 number=1,
-                request={**body, ASKED: [*asked, *(name for name in before if name not in asked)]},
+                request={**body, ASKED: self._list_asked(shared)},
                 request_id=str(uuid4()),
                 base_url=self._endpoint.base_url,
                 fingerprint=self._endpoint.fingerprint,
@@ -247,26 +208,111 @@ class StartPlanner:
             ),
         )
 
-    async def _functions(self, options: JSON, previous: "_Previous") -> Sequence[JSON]:
-        """The functions of the user's own tool servers that the caller named, else those of the job before."""
-        names = toolbox_of(options)
-        if not (previous.toolbox if names is None else names):
-            return ()
-        if self._terms.toolbox is None:
-            without = ", or start it with options.toolbox none" if names is None else ""
-            raise RequestError(f"There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX{without}.")
-        if names is None:
-            self._terms.toolbox.check(previous.toolbox)
-            return previous.tools(of_toolbox=True)
-        return await self._terms.toolbox.functions(names)
+    def _build_body(self, prompt: str, job_id: str, shared: _Shared) -> JSON:
+        """Return the body of a job's first POST, with its history."""
+        request, previous = shared.request, shared.previous
+        body = build(
+            prompt,
+            job_id=job_id,
+            preset=request.preset,
+            presets=self._defaults.presets,
+            model=request.model,
+            default_model=previous.request.get("model") or self._defaults.model,
+            effort=request.effort,
+            web_search=request.web_search,
+            options=shared.options,
+            attachments=shared.contents,
+            openai=self._endpoint.openai,
+        )
+        body = {**previous.fields_to_inherit(request.web_search), **body}
+        if shared.functions:
+            names = {function["name"] for function in shared.functions}
+            kept = [tool for tool in items_of(body.get("tools")) if tool.get("name") not in names]
+            body = {**body, "tools": [*kept, *shared.functions]}
+        conversation = shared.options.conversation
+        link = {"conversation": conversation} if conversation else previous.link
+        return history.continue_request(history.with_answers(body, previous.closing), link, previous.exchanges)
 
-    async def _bounded(self, job: Job, options: JSON, previous: "_Previous") -> tuple[Job, str]:
-        """Return the job with the most that it may cost, where that is limited, and the parts of that."""
-        most = max_cost_of(options)
-        if most is None and not self._reserves:
+    def _list_asked(self, shared: _Shared) -> list[str]:
+        """Return the names of the parameters that callers asked for, in this request or the ones before it."""
+        asked = asked_by(shared.request, self._defaults.presets)
+        before: list[str] = shared.previous.request.get(ASKED, [])
+        return [*asked, *(name for name in before if name not in asked)]
+
+    async def _check_fits(
+        self, request: StartRequest, body: JSON, attached: Sequence[Attachment], history_tokens: int
+    ) -> None:
+        """Raise RequestError for what the model certainly cannot read; an unknown model is not checked."""
+        texts = [file.data.decode("utf-8", "replace") for file in attached if file.kind == "text"]
+        tokens_of = {
+            "the prompt": max(map(_count_least_tokens, request.prompts)),
+            "files": sum(map(_count_least_tokens, texts)),
+            "instructions": _count_least_tokens(str(body.get("instructions") or "")),
+            "the job before": history_tokens,
+        }
+        least, model = sum(tokens_of.values()), str(body["model"])
+        if least <= SMALLEST_CONTEXT:
+            return
+        find_context = partial(self._defaults.prices.context_tokens, model, at=self._clock.now())
+        context = await anyio.to_thread.run_sync(partial(find_context, provider_url=self._endpoint.base_url))
+        if context is None or least <= context:
+            return
+        if tokens_of["the prompt"] == least:
+            raise RequestError(
+                f"The prompt has at least {least:,} tokens by estimate, and {model} reads at most {context:,}: "
+                "shorten or split it."
+            )
+        listed = ", ".join(f"{name} {tokens:,}" for name, tokens in tokens_of.items() if tokens)
+        raise RequestError(
+            f"The request has at least {least:,} tokens by estimate ({listed}), and {model} reads at most {context:,}: "
+            "leave some of it out, or split it."
+        )
+
+    async def _list_functions(self, options: StartOptions, previous: Previous) -> Sequence[JSON]:
+        """Return the functions of the tool servers that the caller named, else those of the job before."""
+        names = options.toolbox
+        if names is None:
+            return self._inherit_functions(previous)
+        if not names:
+            return ()
+        if self._defaults.toolbox is None:
+            raise RequestError("There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX.")
+        return await self._defaults.toolbox.functions(names)
+
+    def _inherit_functions(self, previous: Previous) -> Sequence[JSON]:
+        """Return the functions of tool servers that the job before had."""
+        if not previous.toolbox:
+            return ()
+        if self._defaults.toolbox is None:
+            raise RequestError(
+                "There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox "
+                "none."
+            )
+        self._defaults.toolbox.check(previous.toolbox)
+        return previous.tools(of_toolbox=True)
+
+    async def _attach_files(self, request: StartRequest, options: StartOptions, previous: Previous) -> list[Attachment]:
+        if not request.files:
+            return []
+        tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
+        upload = any(map(_has_own_container, tools))
+        gathering = partial(gather, list(request.files), self._defaults.file_roots, upload=upload)
+        return await anyio.to_thread.run_sync(gathering)
+
+    def _create_budget(self, bound_parts: str) -> Budget | None:
+        """Return the day's budget that the store checks."""
+        usd = self._defaults.budget_usd
+        if usd is None:
+            return None
+        return Budget(usd, day_start(self._clock.now()), self._defaults.budget_spent, bound_parts)
+
+    async def _check_cost(self, job: Job, draft: _Draft) -> tuple[Job, str]:
+        """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
+        limit_usd = draft.options.max_cost_usd
+        if limit_usd is None and not self._is_reserving:
             return job, ""
-        job, bound = await self._capped(job, previous)
-        if most is not None and bound.usd > most:
+        job, bound = await self._limit_cost(job, draft.previous)
+        if limit_usd is not None and bound.usd > limit_usd:
             raise RequestError(
                 f"This could cost up to {bound.usd:.2f} USD, over options.max_cost_usd: {bound.parts}. Lower "
                 "options.max_output_tokens or options.max_tool_calls, or allow more."
@@ -274,195 +320,74 @@ class StartPlanner:
         return replace(job, reserved_usd=bound.usd), bound.parts
 
     @property
-    def _reserves(self) -> bool:
-        """Return True if what a job may cost is held against a budget."""
-        return self._terms.budget_usd is not None and not self._terms.budget_spent
+    def _is_reserving(self) -> bool:
+        """Return True if the most that a job may cost is held against a budget."""
+        return self._defaults.budget_usd is not None and not self._defaults.budget_spent
 
-    async def _capped(self, job: Job, previous: "_Previous") -> tuple[Job, Bound]:
-        """Return the job with limits where a budget needs them, and its bound; its hash stays that without limits."""
-        body, bound = job.turn.request, partial(self._bound, job, previous)
-        if self._reserves and self._terms.budget_usd is not None:
-            # The price list takes a moment to load.
-            capped = partial(self._terms.prices.capped, body, self._terms.budget_usd, bound)
-            body = await anyio.to_thread.run_sync(capped)
+    async def _limit_cost(self, job: Job, previous: Previous) -> tuple[Job, Bound]:
+        """Return the job with the limits that a budget needs, and its bound; its hash stays that without limits."""
+        body, bound = job.turn.request, partial(self._bound_first_turn, job, previous)
+        if self._is_reserving and self._defaults.budget_usd is not None:
+            # In a thread: loading the price list takes a moment.
+            add_limits = partial(self._defaults.prices.capped, body, self._defaults.budget_usd, bound)
+            body = await anyio.to_thread.run_sync(add_limits)
         job = replace(job, turn=replace(job.turn, request=body))
         return job, await anyio.to_thread.run_sync(bound, body)
 
-    def _most_usd(self, job: Job, first: float) -> float:
-        """The most that a job can cost with all its turns.
+    def _bound_first_turn(self, job: Job, previous: Previous, body: JSON) -> Bound:
+        """Return the most that the job's first turn can cost with this body."""
+        url, tokens = self._endpoint.base_url, previous.tokens
+        return self._defaults.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)
+
+    def _bound_all_turns_usd(self, job: Job, first_usd: float) -> float:
+        """Return the most that a job can cost with all its turns.
 
         Raises:
             RequestError, ConfigError: There is no bound; the sentence says what to set.
         """
-        if not any(map(_turns, items_of(job.turn.request.get("tools")))):
-            return first
+        if not any(map(_leads_to_next_turn, items_of(job.turn.request.get("tools")))):
+            return first_usd
         if job.max_cost_usd is None:
-            turn = f"Each turn of a job that calls tools costs, the first up to {first:.2f} USD"
+            turn = f"Each turn of a job that calls tools costs, the first up to {first_usd:.2f} USD"
             raise RequestError(f"{turn}: set options.max_cost_usd, which bounds them all.")
-        return max(first, job.max_cost_usd)
-
-    def _bound(self, job: Job, previous: "_Previous", body: JSON) -> Bound:
-        """Return the most that the job's first turn can cost with this body."""
-        url, tokens = self._endpoint.base_url, previous.tokens
-        return self._terms.prices.bound(body, at=job.created_at, provider_url=url, history_tokens=tokens)
-
-    async def _attached(self, order: StartRequest, options: JSON, previous: "_Previous") -> list[Attachment]:
-        if not order.files:
-            return []
-        tools = items_of(options.get("tools", previous.request.get("tools")))
-        # A container that the caller names is not ours to fill.
-        runs_code = any(
-            tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str) for tool in tools
-        )
-        gathering = partial(gather, list(order.files), self._terms.file_roots, upload=runs_code)
-        return await anyio.to_thread.run_sync(gathering)
-
-    async def _previous(self, job_id: str | None, conversation: bool | str | None) -> "_Previous":
-        """What the new jobs, in this conversation, go on from, in the cheapest way that upstream still knows."""
-        if job_id is None:
-            return _Previous()
-        job = await self._ended(job_id)
-        tokens = job.usage.exact_tokens if job.usage else None
-        before = _Previous(job.turn.request, toolbox=job.toolbox)
-        link = self._link(job, conversation)
-        if link and job.status is Status.COMPLETED:
-            return replace(before, link=link, tokens=tokens, least_tokens=await self._history_tokens(job))
-        number, response = await self._last_turn(job)
-        calls = await self._store.get_calls(job_id, number)
-        cut = job.status is Status.INCOMPLETE
-        why = "the response was cut before it ended" if cut else f"the job ended {job.status} before that"
-        closing = history.closing_answers(response, calls, why)
-        if link and not any(map(_has_made_id, closing)):
-            least = await self._history_tokens(job)
-            return replace(before, link=link, tokens=tokens, closing=closing, least_tokens=least)
-        brought = cut or number > 1 or any(call.state == "done" for call in calls)
-        if not history.tells(response, closing if brought else ()):
-            asked = ", only with calls that were not made" if closing else ""
-            raise RequestError(f"{job_id} ended {job.status} without an output to go on from{asked}: start anew.")
-        exchanges = await self._store.get_exchanges(job_id, before_turn=number + 1)
-        if not exchanges:
-            raise RequestError(
-                f"{job_id} goes on from a job that was purged, so upstream cannot be told all of it again: start anew, "
-                "with what matters of it in the prompt."
-            )
-        least = history.said_chars(exchanges) // MOST_TOKEN_CHARS
-        return replace(before, exchanges=exchanges, closing=closing, least_tokens=least)
-
-    async def _ended(self, job_id: str) -> Job:
-        """Return the job, which must have ended."""
-        job = await self._store.get(job_id)
-        if job is not None and job.status is Status.INPUT_REQUIRED:
-            raise RequestError(
-                f"{job_id} waits for answers, which agent_poll shows: agent_reply and let it end, or agent_cancel it, "
-                "then go on from it."
-            )
-        if job is None or not job.is_terminal:
-            raise RequestError(f"{job_id} still runs: agent_poll it until it ends, then go on from it.")
-        return job
-
-    async def _last_turn(self, job: Job) -> tuple[int, JSON]:
-        """Return the number of the last turn that brought anything, and its response."""
-        output = await self._store.get_output(job.id) if job.output is not None else None
-        response = (output.response if output else None) or {}
-        if history.brings(response) or job.turn.number == 1:
-            return job.turn.number, response
-        # A turn that failed goes on from the calls of the one before it.
-        before = await self._store.get_exchanges(job.id, before_turn=job.turn.number)
-        return job.turn.number - 1, before[-1][1] if before else {}
-
-    async def _history_tokens(self, job: Job) -> int:
-        """Return how many tokens at least a follow-up reads again of what was said up to a job's end."""
-        usage, tools = job.usage, items_of(job.turn.request.get("tools"))
-        if usage is not None and not usage.partial and not tools:  # with tools its input was counted several times
-            return usage.input_tokens + max(0, usage.output_tokens - usage.reasoning_tokens)
-        return history.said_chars(await self._store.get_exchanges(job.id)) // MOST_TOKEN_CHARS
-
-    def _link(self, job: Job, conversation: bool | str | None) -> JSON:
-        """The parameter by which upstream finds what was said up to a job's end; empty where there is none."""
-        here = job.turn.base_url == self._endpoint.base_url and job.turn.fingerprint in ("", self._endpoint.fingerprint)
-        if not here or job.turn.mode == "foreground":
-            return {}
-        if (own := job.turn.request.get("conversation")) is not None:
-            # Nothing is added to a conversation but what was completed.
-            there = job.status is Status.COMPLETED and conversation in (None, own)
-            return {"conversation": own} if there else {}
-        kept = job.status in (Status.COMPLETED, Status.INCOMPLETE) and job.turn.response_id is not None
-        return {"previous_response_id": job.turn.response_id} if kept and conversation is None else {}
+        return max(first_usd, job.max_cost_usd)
 
 
-@dataclass(frozen=True, slots=True)
-class _Previous:
-    """What a job goes on from."""
-
-    request: JSON = field(default_factory=dict[str, Any])
-    link: JSON = field(default_factory=dict[str, Any])  #: the parameter by which upstream finds it
-    exchanges: Sequence[tuple[JSON, JSON]] = ()  #: or all that was said, where upstream does not know it
-    closing: Sequence[JSON] = ()  #: answers to the calls that it left open
-    tokens: int | None = None  #: how much was read and written for it
-    toolbox: Sequence[str] = ()
-    least_tokens: int = 0  #: how much of it is certainly read again
-
-    def tools(self, *, of_toolbox: bool) -> list[JSON]:
-        """The tools of its request: the functions of the user's own tool servers, or the others."""
-        tools = items_of(self.request.get("tools"))
-        if not self.toolbox:
-            return [] if of_toolbox else tools
-        from agent_jobs.toolbox.toolbox import Toolbox  # brings the MCP client along
-
-        return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]
-
-
-class _Draft(NamedTuple):
-    """The jobs of an order without their bounds, and what they were made of."""
-
-    jobs: list[Job]
-    options: JSON
-    previous: _Previous
-    attached: list[Attachment]
-
-
-def _inherited(before: _Previous, web_search: bool | None) -> JSON:
-    """What holds of the request before this one until it says otherwise, without what its toolbox brought."""
-    kept = {name: before.request[name] for name in INHERITED if name in before.request}
-    if "tools" in kept:
-        tools = before.tools(of_toolbox=False)
-        searches = [tool for tool in tools if str(tool["type"]).startswith("web_search")]
-        kept["tools"] = [tool for tool in tools if tool not in searches] if web_search is False else tools
-    return kept
-
-
-def _has_made_id(answer: JSON) -> bool:
-    """Return True if an answer names a call by an id that is not upstream's."""
-    call_id = str(answer.get("call_id") or answer.get("approval_request_id"))
-    return upstream_call_id(call_id) != call_id
-
-
-def _least_tokens(text: str) -> int:
+def _count_least_tokens(text: str) -> int:
     return len(" ".join(text.split())) // MOST_TOKEN_CHARS  # runs of blanks are single tokens
 
 
-def _turns(tool: JSON) -> bool:
-    """Whether a call of this tool leads to another turn."""
+def _has_own_container(tool: JSON) -> bool:
+    """Return True if the tool runs code in a container of ours: files are not put into one that the caller names."""
+    return tool.get("type") == "code_interpreter" and not isinstance(tool.get("container"), str)
+
+
+def _leads_to_next_turn(tool: JSON) -> bool:
+    """Return True if a call of this tool leads to another turn."""
     return tool["type"] == "function" or (tool["type"] == "mcp" and tool.get("require_approval") != "never")
 
 
-def _told_apart(jobs: Sequence[Job]) -> list[Job]:
-    """The same prompt ten times in one call is ten jobs; the same call again is the same ten."""
+def _separate_repeats(jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs with distinct hashes: a prompt given ten times is ten jobs, and the same call again the same ten."""
     seen = Counter[str]()
-    apart: list[Job] = []
+    separate: list[Job] = []
     for job in jobs:
-        again = seen[job.request_hash]
+        repeats = seen[job.request_hash]
         seen[job.request_hash] += 1
-        apart.append(replace(job, request_hash=f"{job.request_hash}+{again}") if again else job)
-    return apart
+        if repeats:
+            job = replace(job, request_hash=f"{job.request_hash}+{repeats}")
+        separate.append(job)
+    return separate
 
 
-def _digest(uploads: Sequence[Attachment]) -> str:
+def _add_to_hashes(jobs: Sequence[Job], uploads: Sequence[Attachment]) -> list[Job]:
+    """Return the jobs with the uploaded files in their hashes."""
     digest = hashlib.sha256()
-    for one in uploads:
-        digest.update(one.name.encode() + b"\0" + hashlib.sha256(one.data).digest())
-    return digest.hexdigest()
+    for file in uploads:
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.data).digest())
+    salt = digest.hexdigest()
+    return [replace(job, request_hash=f"{job.request_hash}/{salt}") for job in jobs]
 
 
-def _new_id(kind: str) -> str:
+def _create_id(kind: str) -> str:
     return f"{kind}_" + "".join(choice(ID_LETTERS) for _ in range(ID_LENGTH))

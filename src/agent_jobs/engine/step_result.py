@@ -1,21 +1,25 @@
-"""What a step of a job answers: when to come back."""
+"""The outcome of one step of a job: when the next step is due."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing is left to do for this job, here."""
+    """Nothing is left to do for this job in this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunAgain:
-    """Come back after so many seconds, sooner if somebody watches, but never before `not_before_s`."""
+    """Run the next step after `after_s`, sooner if a caller watches the job, but never before `not_before_s`."""
 
-    s: float
+    after_s: float
     not_before_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WaitForSlot:
-    """As many jobs run as may: somebody comes back to this one when a slot is free."""
+    """As many jobs run as may; the worker takes this one up when a slot is free."""
+
+
+class LostRace(Exception):
+    """Another process or a caller changed the job first, so this step must not do what it was about to do."""

@@ -1,10 +1,10 @@
-"""The accelerator: a stream read in this process tells of a job's end within a moment, and of its progress.
+"""Reads the streams of running responses, for progress and a finished job within a moment.
 
-Nothing depends on it. Whatever a stream does, looks go on underneath, and a job ends only by a response object.
+Nothing depends on a stream. Polls continue beside it, and only a response object ends a job.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -14,7 +14,8 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
-from agent_jobs.jobs.job import JSON, Job, Mode, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
 
@@ -22,306 +23,378 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Progress is written at most so often; ends and changes of status at once.
-WRITE_S = 1.0
-#: An attachment that lasts no longer counts as one that failed, whatever it brought.
-BRIEF_S = 30.0
-#: How often a run that is held open, which no look asks about, sees whether somebody cancelled it.
-HELD_S = 5.0
-#: The tail that is kept of what the model writes while it does. A run that is held open has no other copy.
-PARTIAL_CHARS, HELD_PARTIAL_CHARS = 2_000, 200_000
-#: The tail that is kept of what it tells of its reasoning.
-REASONING_CHARS = 1_000
+WRITE_S = 1.0  # between writes of progress; a changed status is written at once
+BRIEF_S = 30.0  # a stream that is cut sooner counts as failed, whatever it brought
+HELD_WRITE_S = 5.0  # a run that is held open is not polled, so a write is how it notices a cancel
+FAR_POLL_S = 290.0  # a stream may live and still miss the end, so its job is polled too, but seldom
+PARTIAL_CHARS = 2_000  # of the text so far: the tail that `partial` shows
+HELD_PARTIAL_CHARS = 200_000  # of the text of a run that is held open: no other copy exists
+REASONING_CHARS = 1_000  # of the reasoning so far: the tail that `reasoning` shows
 
 
 class StreamReader:
-    """The streams that this process reads, each until its job's end or its own.
+    """The streams that this process reads.
 
     Args:
-        limit: How many at once; the jobs beyond it are looked at.
-        closed: Puts to an ended job what is written down with its end.
-        resend: Has the turn of a failed job sent again where that is right; returns whether it does.
+        limit: Streams that are read at once; the jobs beyond it are polled.
+        save: Stores a job that may have finished; returns None if this process must stop reading.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        limit: int,
-        closed: Callable[[Job], Awaitable[Job]],
-        resend: Callable[[Job], Awaitable[bool]],
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, limit: int, save: Callable[[Job], Awaitable[Job | None]]) -> None:
         self._store = store
         self._clock = clock
         self._limit = limit
-        self._closed = closed
-        self._resend = resend
+        self._save = save
         self._errors: dict[str, JSON] = {}
         self._readings: dict[str, _Reading] = {}
-        self._told = anyio.Event()
+        self._news = anyio.Event()
 
     @property
     def has_room(self) -> bool:
-        """Whether one more stream may be read."""
+        """Return True if one more stream may be read."""
         return len(self._readings) < self._limit
 
     def is_streaming(self, job_id: str) -> bool:
-        """Whether this process reads the job's stream."""
+        """Return True if this process reads the job's stream."""
         return job_id in self._readings
 
-    def leave(self, job_id: str) -> None:
-        """Stop reading the job's stream: somebody saw its end elsewhere."""
+    def stop_reading(self, job_id: str) -> None:
+        """Stop reading the job's stream: a poll or a cancel saw its end."""
         if job_id in self._readings:
             self._readings[job_id].scope.cancel()
 
     async def mark_background(self, job_id: str, mode: Mode) -> bool:
-        """Take a held run for one of this mode, which goes on without its stream; False where none is read here."""
+        """Mark a held run as one that continues without its stream; return False if none is read here."""
         reading = self._readings.get(job_id)
-        if reading is None or reading.job.is_terminal or reading.job.turn.acting:
+        if reading is None or reading.is_over:
             return False
         reading.job = replace(reading.job, turn=replace(reading.job.turn, mode=mode))
-        return await self._save(reading)
+        return await self._save_status(reading)
 
     def take_error(self, job_id: str) -> JSON | None:
         """Return the error event that a job's stream ended with, once."""
         return self._errors.pop(job_id, None)
 
-    async def keep(self) -> None:
-        """Write down what the streams tell, for ever: all together, since one write costs about what many do."""
+    async def write_progress(self) -> None:
+        """Write the progress of all streams for ever, together: one write costs about as much as many."""
         while True:
-            with self._clock.limit(HELD_S if any(reading.held for reading in self._readings.values()) else inf):
-                await self._told.wait()
-            self._told = anyio.Event()
-            # A cancel of a run that is held open is seen by writing: a silent one writes, too.
-            behind = [reading for reading in self._readings.values() if reading.behind or reading.held]
+            await self._wait_for_news()
+            # A held run is written even without news: the write shows whether a cancel was requested.
+            behind = [reading for reading in self._readings.values() if reading.is_behind or reading.is_held_open]
             if not behind:
-                continue  # a change of status took it along
+                continue  # a change of status was written with all of it
             try:
-                await self._keep(behind)
+                await self._write_readings(behind)
             except StoreError as error:
                 logger.warning("the progress of streams (%d) cannot be written: %s", len(behind), error)
                 for reading in behind:
-                    reading.behind = True
-                self._told.set()
+                    reading.is_behind = True
+                self._news.set()
             except Exception:
-                logger.exception("progress cannot be written; it goes on")
+                logger.exception("the progress of streams cannot be written; retrying")
             await self._clock.sleep(WRITE_S)
 
     async def read_stream(
         self, job: Job, events: AsyncGenerator[JSON], limit_s: float = inf, *, attached: bool = False
     ) -> Job:
-        """Read events and write down what they show, until the job ends, the stream does or the time is over.
+        """Read events and store what they show, until the job finishes, the stream ends or the time is over.
 
-        Returns the job as last known; where it is not terminal, only a GET says how it stands. `attached` says that
-        the stream is not the create's own: one that is cut soon again, or is JSON, is not attached to for ever.
+        `attached` is True unless the stream is the POST's own. An attached stream that is soon cut again, or that is
+        JSON, counts as failed, so that it is not attached to for ever.
+
+        Returns the job as last known. If it is not terminal, only a GET shows its state.
         """
         reading, began = _Reading(job), self._clock.now()
+        is_refused = False
         with self._clock.limit(limit_s) as limit, reading.scope:
-            self._readings[job.id] = reading
-            self._told.set()
-            try:
-                async with aclosing(events):
-                    await self._read(reading, events)
-            except RefusedError as error:
-                logger.info("%s: its stream cannot be read: %s", job.id, error)
-                return reading.written().mark_stream_failed(for_good=True)
-            except UpstreamError as error:
-                logger.info("%s: its stream broke: %s", job.id, error)
-            finally:
-                del self._readings[job.id]
+            is_refused = await self._read_until_end(reading, events)
+        if is_refused:
+            return reading.flush_to_job().mark_stream_failed(for_good=True)
         if reading.error is not None and not reading.job.is_terminal:
             self._errors[job.id] = reading.error
         if limit.cancelled_caught:
-            return reading.written().mark_timed_out(self._clock.now())
-        if not (reading.job.is_terminal or reading.heard):
+            return reading.flush_to_job().mark_timed_out(self._clock.now())
+        if not (reading.job.is_terminal or reading.has_events):
             return reading.job.mark_stream_failed()
-        brief = self._clock.now() - began < BRIEF_S
-        ended = reading.ended()
-        if attached and reading.answered_json:
-            return ended.mark_stream_failed(for_good=True)
-        if attached and brief:
-            # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
-            ended = replace(ended, turn=replace(ended.turn, detached=job.turn.detached))
-            return ended.mark_stream_failed()
-        return ended
+        if not attached:
+            return reading.finish_job()
+        is_brief = self._clock.now() - began < BRIEF_S
+        return reading.finish_attached_job(job.turn.stream_failures, is_brief=is_brief)
 
-    async def _read(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
-        async for event in events:
-            # First, since what is taken in may be written down as seen at any time.
-            reading.answered_json |= event.get("type") == ANSWERED_JSON
-            if event.get("response"):
-                await self._apply(reading, event)
-            if not reading.behind:
-                self._told.set()
-            reading.take(event)
-            if reading.moved and (not await self._save(reading) or reading.job.is_terminal or reading.job.turn.acting):
-                return
-
-    async def _apply(self, reading: "_Reading", event: JSON) -> None:
-        now = self._clock.now()
-        event = reading.completed(event)
-        applied = reading.job.apply_event(event, now)
-        if applied.is_terminal or applied.turn.acting:
-            # A cancel may have been asked for by another process; then only a GET finalises.
-            row = await self.insist(applied, lambda: self._store.get(applied.id))
-            cancel_requested_at = row.cancel_requested_at if row else None
-            applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
-        reading.moved |= applied.status is not reading.job.status or applied.turn.acting
-        reading.job = applied
-
-    async def _save(self, reading: "_Reading") -> bool:
-        """Write the job down where it moved; returns whether it is still ours to follow."""
-        job = reading.written()
-        ends = job.is_terminal or job.turn.acting
-
-        async def save() -> Job | None:
-            if await self._resend(job):
-                return None
-            return await self._store.save(await self._closed(job))
-
-        try:
-            saved = await (self.insist(job, save) if ends else save())
-        except StoreError as error:
-            if ends:
-                raise
-            logger.warning("%s: its status cannot be written: %s", job.id, error)
-            return True
-        reading.moved = False
-        return saved is not None and not _stopped(saved, saved.cancel_requested_at)
-
-    async def insist(self, job: Job, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return what the database answers; for a run that is held open, ask until it does.
+    async def retry_until_stored(self, job: Job, operation: Callable[[], Awaitable[T]]) -> T:
+        """Return what a database operation returns; for a held run, repeat it until the database answers.
 
         The stream of such a run is the only copy of its result.
         """
         while True:
             try:
-                return await ask()
+                return await operation()
             except StoreError as error:
                 if job.turn.mode != "foreground":
                     raise
-                logger.error("%s: its end cannot be written; it is tried until it can: %s", job.id, error)
+                logger.error("%s: its end cannot be written; retrying until it can: %s", job.id, error)
             await self._clock.sleep(WRITE_S)
 
-    async def _keep(self, behind: "Sequence[_Reading]") -> None:
-        ours = await self._store.save_progress([reading.written() for reading in behind])
+    async def _wait_for_news(self) -> None:
+        limit_s = inf
+        if any(reading.is_held_open for reading in self._readings.values()):
+            limit_s = HELD_WRITE_S
+        with self._clock.limit(limit_s):
+            await self._news.wait()
+        self._news = anyio.Event()
+
+    async def _read_until_end(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> bool:
+        """Read a stream to its end; return True if upstream refuses to serve it."""
+        job_id = reading.job.id
+        self._readings[job_id] = reading
+        self._news.set()
+        try:
+            async with aclosing(events):
+                await self._read_events(reading, events)
+        except RefusedError as error:
+            logger.info("%s: its stream cannot be read: %s", job_id, error)
+            return True
+        except UpstreamError as error:
+            logger.info("%s: its stream broke: %s", job_id, error)
+        finally:
+            del self._readings[job_id]
+        return False
+
+    async def _read_events(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
+        """Apply each event, and store each changed status. Runs for each of thousands of events."""
+        async for event in events:
+            # First: the job may be written at any time, and must not then count as a stream.
+            reading.answered_json |= event.get("type") == ANSWERED_JSON
+            if event.get("response"):
+                await self._apply_response(reading, event)
+            if not reading.is_behind:
+                self._news.set()
+            reading.take_event(event)
+            if reading.has_moved and (not await self._save_status(reading) or reading.is_over):
+                return
+
+    async def _apply_response(self, reading: "_Reading", event: JSON) -> None:
+        now = self._clock.now()
+        event = reading.complete_event(event)
+        applied = reading.job.apply_event(event, now)
+        if _is_over(applied):
+            # Another process may have requested a cancel; then only a GET ends the job.
+            row = await self.retry_until_stored(applied, lambda: self._store.get(applied.id))
+            cancel_requested_at = row.cancel_requested_at if row else None
+            applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
+        reading.has_moved |= applied.status is not reading.job.status or applied.turn.has_open_calls
+        reading.job = applied
+
+    async def _save_status(self, reading: "_Reading") -> bool:
+        """Store a job whose status changed; return True if this process should read on."""
+        job = reading.flush_to_job()
+        try:
+            if _is_over(job):
+                saved = await self.retry_until_stored(job, lambda: self._save(job))
+            else:
+                saved = await self._save(job)
+        except StoreError as error:
+            if _is_over(job):
+                raise
+            logger.warning("%s: its status cannot be written: %s", job.id, error)
+            return True
+        reading.has_moved = False
+        return saved is not None and not _should_stop(saved, saved.cancel_requested_at)
+
+    async def _write_readings(self, behind: "Sequence[_Reading]") -> None:
+        """Write progress, and stop the streams whose jobs this process lost or should stop."""
+        ours = await self._store.save_progress([reading.flush_to_job() for reading in behind])
         for reading in behind:
-            if reading.job.id not in ours or _stopped(reading.job, ours[reading.job.id]):
+            if reading.job.id not in ours or _should_stop(reading.job, ours[reading.job.id]):
                 reading.scope.cancel()
 
 
-def _stopped(job: Job, cancel_requested_at: float | None) -> bool:
-    """Whether reading on would keep alive what somebody wants to end."""
+def _should_stop(job: Job, cancel_requested_at: float | None) -> bool:
+    """Return True if reading on would keep a run alive whose cancel was requested."""
     return job.turn.mode == "foreground" and cancel_requested_at is not None
+
+
+def _is_over(job: Job) -> bool:
+    """Return True if the job's current turn has finished."""
+    return job.is_terminal or job.turn.has_open_calls
 
 
 @dataclass(slots=True)
 class _Reading:
-    """A job and what its stream told since it was last written. Mutable: most events only add a word."""
+    """A job with what its stream brought since the last write. Mutable: most events only add a word."""
 
     job: Job
     cursor: int = -1
-    heard: bool = False
-    behind: bool = False  #: it told what `job` has not
-    moved: bool = False  #: to where `progress` does not go
+    has_events: bool = False
+    is_behind: bool = False  #: the stream brought more than `job` has
+    has_moved: bool = False  #: the status changed, which `save_progress` does not write
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     items: list[JSON] = field(default_factory=list[JSON])
-    done: dict[int, JSON] = field(default_factory=dict[int, JSON])  #: finished items by their place in the output
-    answered_json: bool = False  #: it is no stream
-    error: JSON | None = None  #: the event that told of one
-    worded: set[object] = field(default_factory=set[object])  #: items of which text was taken in, by their place
-    said: list[str] = field(default_factory=list[str])  #: all words of this stream
-    words: list[str] = field(default_factory=list[str])
-    thoughts: list[str] = field(default_factory=list[str])
+    finished_items: dict[int, JSON] = field(default_factory=dict[int, JSON])  #: by their index in the output
+    answered_json: bool = False  #: the answer is a JSON object and no stream
+    error: JSON | None = None  #: the stream's error event
+    indexes_with_text: set[object] = field(default_factory=set[object])  #: output indexes whose text was read
+    all_words: list[str] = field(default_factory=list[str])
+    new_words: list[str] = field(default_factory=list[str])
+    new_reasoning: list[str] = field(default_factory=list[str])
 
     @property
-    def held(self) -> bool:
-        """Whether the run lives by this connection alone."""
+    def is_held_open(self) -> bool:
+        """Return True if the run ends with this connection."""
         return self.job.turn.mode == "foreground"
 
-    def take(self, event: JSON) -> None:
-        """Take in what an event tells, unless that was done before. Called for each of thousands."""
+    @property
+    def is_over(self) -> bool:
+        """Return True if the job's current turn has finished."""
+        return _is_over(self.job)
+
+    def take_event(self, event: JSON) -> None:
+        """Note what an event shows, unless an event of its number or a later one was read before."""
         number = event.get("sequence_number")
         if type(number) is int:
             if number <= self.cursor:
                 return
             self.cursor = number
-        self.heard = self.behind = True
+        self.has_events = self.is_behind = True
         kind = event.get("type")
-        if kind in ("response.output_text.delta", "response.refusal.delta"):
-            self._add_words(event, str(event.get("delta")))
-        elif kind == "response.output_item.added" and isinstance(event.get("item"), dict):
+        if type(kind) is str and (handle := _EVENT_HANDLERS.get(kind)):
+            handle(self, event)
+
+    def take_words(self, event: JSON) -> None:
+        """Note words that the model wrote. Most events are of this kind."""
+        words = str(event.get("delta"))
+        self.indexes_with_text.add(event.get("output_index"))
+        self.new_words.append(words)
+        self.all_words.append(words)
+
+    def take_whole_text(self, event: JSON) -> None:
+        """Note a text that came as a whole, unless its words came before."""
+        index = event.get("output_index")
+        if index not in self.indexes_with_text:
+            self._add_words(index, str(event.get("text") or event.get("refusal") or ""))
+
+    def take_new_item(self, event: JSON) -> None:
+        """Note an output item that the model began."""
+        if isinstance(event.get("item"), dict):
             self.items.append(event["item"])
-        elif kind == "response.output_item.done" and isinstance(event.get("item"), dict):
-            self._finish_item(event)
-        elif kind in ("response.output_text.done", "response.refusal.done"):
-            if event.get("output_index") not in self.worded:
-                self._add_words(event, str(event.get("text") or event.get("refusal") or ""))
-        elif kind == "error":
-            self.error = event
-        elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-            self.thoughts.append(str(event.get("delta")))
-        elif kind == "response.reasoning_summary_part.added":
-            self.thoughts.append("\n\n")
 
-    def _add_words(self, event: JSON, words: str) -> None:
-        self.worded.add(event.get("output_index"))
-        self.words.append(words)
-        self.said.append(words)
+    def take_finished_item(self, event: JSON) -> None:
+        """Note an output item in full, with its text unless its words came before."""
+        index, item = event.get("output_index"), event.get("item")
+        if not isinstance(item, dict):
+            return
+        place = index if type(index) is int else len(self.finished_items)
+        self.finished_items[place] = event["item"]
+        if place in self.indexes_with_text or index in self.indexes_with_text:
+            return
+        if text := text_of([event["item"]]):
+            self._add_words(place, text)
 
-    def _finish_item(self, event: JSON) -> None:
-        index, item = event.get("output_index"), event["item"]
-        place = index if type(index) is int else len(self.done)
-        self.done[place] = item
-        if place not in self.worded and index not in self.worded and (text := text_of([item])):
-            self._add_words({"output_index": place}, text)
+    def take_reasoning(self, event: JSON) -> None:
+        """Note words of the model's reasoning."""
+        self.new_reasoning.append(str(event.get("delta")))
 
-    def _finished_items(self) -> list[JSON]:
-        """Return the output as its items came; empty where one of them was not read to its end."""
-        places = sorted(self.done)
-        if places != list(range(len(places))) or len(self.items) > len(places):
-            return []
-        return [self.done[place] for place in places]
+    def take_new_summary(self, event: JSON) -> None:
+        """Note that another part of the reasoning summary begins."""
+        self.new_reasoning.append("\n\n")
 
-    def completed(self, event: JSON) -> JSON:
+    def take_error(self, event: JSON) -> None:
+        """Note the error that the stream reports."""
+        self.error = event
+
+    def complete_event(self, event: JSON) -> JSON:
         """Return the event; a finished response without its answer gets the items that were streamed before it."""
         response = mapping_of(event.get("response"))
         if response.get("status") not in ("completed", "incomplete", "failed", "cancelled"):
             return event
-        self.written()
-        if has_answer(items_of(response.get("output"))):
+        self.flush_to_job()
+        sent = items_of(response.get("output"))
+        if has_answer(sent):
             return event
-        items = self._finished_items()
-        if len(items) > len(items_of(response.get("output"))) or has_answer(items):
+        items = self._list_finished_items()
+        if len(items) > len(sent) or has_answer(items):
             return {**event, "response": {**response, "output": items}}
-        if self.said and response.get("status") == "completed":
-            # Rows of running jobs keep a short tail; here it may be the only copy of the answer.
-            text = "".join(self.said)
-            before = self.job.turn.partial
-            whole = text if text.endswith(before) else before
-            self.job = replace(self.job, turn=replace(self.job.turn, partial=whole[-HELD_PARTIAL_CHARS:]))
+        if self.all_words and response.get("status") == "completed":
+            self._keep_whole_text()
         return event
 
-    def ended(self) -> Job:
-        """Return the job after its stream; a held run has its answer as `counted` where all of it was read."""
-        job = self.written()
-        if not self.held or job.is_terminal or job.turn.acting or self.error is not None:
+    def finish_job(self) -> Job:
+        """Return the job after its stream; a held run whose answer was read in full has it as `counted`."""
+        job = self.flush_to_job()
+        if not self.is_held_open or _is_over(job) or self.error is not None:
             return job
-        items = self._finished_items()
-        last: JSON = items[-1] if items else {}
-        answered = text_of([last]) or calls_of([last]) or str(last.get("type")).endswith("image_generation_call")
-        if answered and last.get("status") not in ("incomplete", "in_progress"):
-            response = {"id": job.turn.response_id, **(job.counted or {}), "status": "completed", "output": items}
-            return replace(job, counted=response)
+        items = self._list_finished_items()
+        if not _ends_with_answer(items):
+            return job
+        response = {"id": job.turn.response_id, **(job.counted or {}), "status": "completed", "output": items}
+        return replace(job, counted=response)
+
+    def finish_attached_job(self, stream_failures: int, *, is_brief: bool) -> Job:
+        """Return the job after a stream that a GET opened.
+
+        Args:
+            stream_failures: In a row, before this stream.
+            is_brief: True if the stream ended soon.
+        """
+        job = self.finish_job()
+        if self.answered_json:
+            return job.mark_stream_failed(for_good=True)
+        if is_brief:
+            # Events alone are no progress: a stream that is always cut soon is attached to less and less often.
+            return replace(job, turn=replace(job.turn, stream_failures=stream_failures)).mark_stream_failed()
         return job
 
-    def written(self) -> Job:
-        """The job with all that was told; what was told becomes a part of it."""
-        limit = HELD_PARTIAL_CHARS if self.held or self.job.turn.hollow else PARTIAL_CHARS
-        partial = (self.job.turn.partial + "".join(self.words))[-limit:]
-        reasoning = (self.job.turn.reasoning + "".join(self.thoughts)).lstrip("\n")[-REASONING_CHARS:]
-        self.words.clear()
-        self.thoughts.clear()
-        self.behind = False
+    def flush_to_job(self) -> Job:
+        """Move what the stream brought into the job, and return the job."""
+        limit = PARTIAL_CHARS
+        if self.is_held_open or self.job.turn.empty_completions:
+            limit = HELD_PARTIAL_CHARS
+        partial = (self.job.turn.partial + "".join(self.new_words))[-limit:]
+        reasoning = (self.job.turn.reasoning + "".join(self.new_reasoning)).lstrip("\n")[-REASONING_CHARS:]
+        self.new_words.clear()
+        self.new_reasoning.clear()
+        self.is_behind = False
         self.job = self.job.with_progress(self.cursor, activity_of(self.items), partial, reasoning)
         return self.job
+
+    def _add_words(self, index: object, words: str) -> None:
+        self.indexes_with_text.add(index)
+        self.new_words.append(words)
+        self.all_words.append(words)
+
+    def _list_finished_items(self) -> list[JSON]:
+        """Return the output as its items came; empty if one of them was not read to its end."""
+        places = sorted(self.finished_items)
+        if places != list(range(len(places))) or len(self.items) > len(places):
+            return []
+        return [self.finished_items[place] for place in places]
+
+    def _keep_whole_text(self) -> None:
+        """Keep all words of the stream: rows of running jobs have a short tail, and this may be the only copy."""
+        text, before = "".join(self.all_words), self.job.turn.partial
+        if not text.endswith(before):
+            text = before
+        self.job = replace(self.job, turn=replace(self.job.turn, partial=text[-HELD_PARTIAL_CHARS:]))
+
+
+#: What an event of each type changes; other types only show that the stream lives.
+_EVENT_HANDLERS: Mapping[str, Callable[[_Reading, JSON], None]] = {
+    "response.output_text.delta": _Reading.take_words,
+    "response.refusal.delta": _Reading.take_words,
+    "response.output_text.done": _Reading.take_whole_text,
+    "response.refusal.done": _Reading.take_whole_text,
+    "response.output_item.added": _Reading.take_new_item,
+    "response.output_item.done": _Reading.take_finished_item,
+    "response.reasoning_summary_text.delta": _Reading.take_reasoning,
+    "response.reasoning_text.delta": _Reading.take_reasoning,
+    "response.reasoning_summary_part.added": _Reading.take_new_summary,
+    "error": _Reading.take_error,
+}
+
+
+def _ends_with_answer(items: Sequence[JSON]) -> bool:
+    """Return True if the last item is a finished answer: a text, calls or an image."""
+    if not items or items[-1].get("status") in ("incomplete", "in_progress"):
+        return False
+    last = items[-1]
+    return bool(text_of([last]) or calls_of([last])) or str(last.get("type")).endswith("image_generation_call")

@@ -1,14 +1,13 @@
-"""The agent loop, one step: what a turn asks for is answered, by the user's tools or by whoever replies, and the job
-goes on with another turn.
+"""Runs the tool calls of a turn and begins the next turn with their outputs.
 
-Each output is written down before anything follows from it. A process may die anywhere in here: a call that was under
-way is repeated only where its tool says that this does no harm; else the model is told that its outcome is unknown.
+Each output is stored before anything follows from it. A process may die anywhere in here: an interrupted call is
+repeated only if its tool says that this does no harm. Otherwise the model is told that its outcome is unknown.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from math import inf
@@ -19,110 +18,113 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
-from agent_jobs.engine.step_result import Done, RunAgain
+from agent_jobs.engine.run_limits import RunLimits
+from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
 from agent_jobs.jobs import history
-from agent_jobs.jobs.job import UNANSWERED, Call, Job, Status, Usage, activity_of, items_of, upstream_call_id
+from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, items_of, upstream_call_id
+from agent_jobs.jobs.status import Status
 from agent_jobs.pricing.prices import Prices, day_start
 from agent_jobs.store.base import Budget, Store
 
 if TYPE_CHECKING:
-    from agent_jobs.toolbox.toolbox import Toolbox
+    from agent_jobs.toolbox.toolbox import Policy, Toolbox
 
-#: A job whose tool servers this process lacks is left to others for so long.
-LET_GO_S = 10.0
-AGAIN_S = 1.0
+OTHER_TOOLBOX_S = 10.0  # for which a job is left to processes that have its tool servers
+AGAIN_S = 1.0  # until a step is tried again while another one runs the same calls
+NAME_CHARS = 80  # of an unknown function's name that are repeated to the model
+NAMES_MAX = 40  # known functions that are listed to the model: more cost more tokens than they save
 UNKNOWN = (
     "The outcome of this call is unknown: the process that made it ended before it was answered. "
-    "Look whether it took effect before you repeat it."
+    "Check whether it took effect before you repeat it."
 )
-DENIED = "The user denied this call."
-#: How much of a name that does not exist is repeated, and how many of those that do are listed.
-NAME_CHARS, NAMED = 80, 40
-OVERRAN = (
-    "Its time limit passed while it called tools, and calls under way were stopped; part=items tells of the others."
+OVERRAN = Failure(
+    "deadline_exceeded",
+    "Its time limit passed while it called tools, and the running calls were stopped. part=items shows the others.",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolLimits:
-    """How long a job may go on by itself.
-
-    Args:
-        turns: Upstream runs of one job.
-        job_timeout_s: How long all its turns may take, their calls included, but not what somebody is waited for.
-        input_timeout_s: How long an answer is waited for.
-        budget_usd: What may be spent on the jobs of a day (UTC); a job counts to the day on which it was started.
-        budget_spent: Whether only what was spent counts to it, and not what jobs may cost.
-    """
-
-    turns: int = 20
-    job_timeout_s: float = 10_800.0
-    input_timeout_s: float = 7 * 86_400.0
-    budget_usd: float | None = None
-    budget_spent: bool = False
 
 
 class ToolLoop:
     """Acts for the jobs whose turn asked for calls.
 
     Args:
-        toolbox: The user's tool servers; None where there are none.
+        toolbox: The user's tool servers; None if there are none.
     """
 
     def __init__(
         self,
         store: Store,
         clock: Clock,
-        settler: Finalizer,
+        finalizer: Finalizer,
         prices: Prices,
         toolbox: "Toolbox | None",
-        bounds: ToolLimits,
+        limits: RunLimits,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._settler = settler
+        self._finalizer = finalizer
         self._prices = prices
         self._toolbox = toolbox
-        self._bounds = bounds
-        self._acting: set[str] = set()
+        self._limits = limits
+        self._busy_jobs: set[str] = set()
 
     async def run_tools(self, job: Job) -> Done | RunAgain:
-        """Run what can be run here, ask for what cannot, and begin the next turn once all is answered."""
-        if job.id in self._acting:
-            return RunAgain(AGAIN_S)  # a reply came meanwhile: a call that is under way here was not left by the dead
-        self._acting.add(job.id)
+        """Run the calls that can run here, ask for the others, and begin the next turn once all are answered."""
+        if job.id in self._busy_jobs:
+            return RunAgain(AGAIN_S)  # a reply woke the job while another step runs its calls
+        self._busy_jobs.add(job.id)
         try:
-            return await self._act(job)
+            return await self._answer_calls(job)
         finally:
-            self._acting.discard(job.id)
+            self._busy_jobs.discard(job.id)
 
-    async def _act(self, job: Job) -> Done | RunAgain:
-        now = self._clock.now()
-        if job.cancel_requested_at is not None:
-            return await self._end(job.mark_cancelled(now))
-        asked_at = job.turn.asked_at if job.status is Status.INPUT_REQUIRED else None
-        if asked_at is not None and now - asked_at >= self._bounds.input_timeout_s:
-            return await self._end(job.mark_failed(UNANSWERED.code, UNANSWERED.message, now))
-        if self._left_s(job) <= 0:
-            return await self._end(job.mark_failed("deadline_exceeded", OVERRAN, now))
+    async def _answer_calls(self, job: Job) -> Done | RunAgain:
+        if (ended := self._end_if_over(job)) is not None:
+            return await self._save_end(ended)
         if not self._has_servers_of(job):
-            await self._store.release_claim(job.id, now + LET_GO_S)
+            await self._store.release_claim(job.id, self._clock.now() + OTHER_TOOLBOX_S)
             return Done()
-        calls = await self._known(job)
-        why = self._beyond(job, await self._store.get_calls(job.id)) or await self._unpaid(job)
-        if why:
-            return await self._end(job.mark_failed(*why, now))
-        if not await self._run(job, [call for call in calls if _runnable(call)]):
-            return RunAgain(0)  # to be ended
+        now = self._clock.now()
+        calls = await self._classify_calls(job)
+        if (failure := await self._check_next_turn(job)) is not None:
+            return await self._save_end(job.mark_failed(failure.code, failure.message, now))
+        if not await self._run_calls(job, [call for call in calls if _is_runnable(call)]):
+            return RunAgain(0)  # the next step ends the job
         calls = await self._store.get_calls(job.id, job.turn.number)
         if all(call.state == "done" for call in calls):
-            return await self._go_on(job, calls)
-        # Answers may come at any time, so whether somebody is still waited for is asked of the store.
-        return Done() if await self._store.wait_for_input(job, now, self._bounds.input_timeout_s) else RunAgain(0)
+            return await self._begin_next_turn(job, calls)
+        return await self._wait_for_input(job, now)
+
+    async def _wait_for_input(self, job: Job, now: float) -> Done | RunAgain:
+        # A reply may come at any time, so only the store knows whether the job still has to wait.
+        if await self._store.wait_for_input(job, now, self._limits.input_timeout_s):
+            return Done()
+        return RunAgain(0)
+
+    def _end_if_over(self, job: Job) -> Job | None:
+        """Return the job as ended if it was cancelled, was not answered or ran too long; else None."""
+        now = self._clock.now()
+        if job.cancel_requested_at is not None:
+            return job.mark_cancelled(now)
+        failure: Failure | None = None
+        if self._is_unanswered(job, now):
+            failure = UNANSWERED
+        elif self._seconds_left(job) <= 0:
+            failure = OVERRAN
+        if failure is None:
+            return None
+        return job.mark_failed(failure.code, failure.message, now)
+
+    def _is_unanswered(self, job: Job, now: float) -> bool:
+        """Return True if the job's question was not answered within the input timeout."""
+        asked_at = job.turn.asked_at
+        if job.status is not Status.INPUT_REQUIRED or asked_at is None:
+            return False
+        return now - asked_at >= self._limits.input_timeout_s
 
     def _has_servers_of(self, job: Job) -> bool:
-        """Whether the servers that the job was given are this process's too."""
+        """Return True if this process has the tool servers that the job was given."""
         if not job.toolbox:
             return True
         try:
@@ -132,156 +134,164 @@ class ToolLoop:
             return False
         return self._toolbox is not None
 
-    async def _known(self, job: Job) -> list[Call]:
-        """The turn's calls, each with what it needs, those that a dead process left under way dealt with."""
+    async def _classify_calls(self, job: Job) -> list[Call]:
+        """Return the turn's calls, each with what it needs, after repairing those that a dead process left running."""
         calls: list[Call] = []
         for call in await self._store.get_calls(job.id, job.turn.number):
-            known = await self._found_out(job, call)
-            if known != call:
-                await self._store.save_call(job, known, call.state)
-            calls.append(known)
+            classified = await self._classify_call(job, call)
+            if classified != call:
+                await self._store.save_call(job, classified, call.state)
+            calls.append(classified)
         return calls
 
-    async def _found_out(self, job: Job, call: Call) -> Call:
-        if call.state == "done" or (call.needs and call.state != "running"):
+    async def _classify_call(self, job: Job, call: Call) -> Call:
+        if _is_classified(call):
             return call
-        declared = _declared_functions(job)
+        declared = _list_declared_functions(job)
         if call.name not in declared:
-            return _done(call, _no_such_function(call.name, declared))
+            return _finish_call(call, _explain_unknown_function(call.name, declared))
         if self._toolbox is None or not self._toolbox.knows(call.name, job.toolbox):
             return replace(call, needs="output")
-        left = call.state == "running"
         try:
             policy = await self._toolbox.policy(call.name, job.toolbox)
         except AgentJobsError as error:
-            return _done(call, UNKNOWN if left else str(error))
-        if left:
-            harmless = policy is not None and (policy.read_only or policy.idempotent)
-            return replace(call, state="approved") if harmless else _done(call, UNKNOWN)
-        if policy is None:
-            return _done(call, _no_such_function(call.name, [name for name in declared if name != call.name]))
-        return replace(call, needs="approval" if policy.asks else "run")
+            return _finish_call(call, UNKNOWN if call.state == "running" else str(error))
+        return _apply_policy(call, policy, declared)
 
-    def _left_s(self, job: Job) -> float:
-        """How long the job's calls may still take; while somebody is waited for, its time stands still."""
-        asks = job.status is Status.INPUT_REQUIRED
-        return inf if asks else -job.overdue_s(self._clock.now(), self._bounds.job_timeout_s)
+    def _seconds_left(self, job: Job) -> float:
+        """Return how long the job's calls may still take; while it waits for an answer, its time stands still."""
+        if job.status is Status.INPUT_REQUIRED:
+            return inf
+        return -job.overdue_s(self._clock.now(), self._limits.job_timeout_s)
 
-    def _beyond(self, job: Job, calls: Sequence[Call]) -> tuple[str, str] | None:
-        """The code and the sentence where the job may not go on."""
-        if job.turn.number >= self._bounds.turns:
-            return "max_turns", f"It asked for calls in each of {job.turn.number} turns, as many as it may have."
+    async def _check_next_turn(self, job: Job) -> Failure | None:
+        """Return a failure if the job has used up its turns or calls, or cannot afford the cheapest next turn."""
+        turns = job.turn.number
+        if turns >= self._limits.turns:
+            return Failure("max_turns", f"It asked for calls in each of {turns} turns, as many as it may have.")
+        calls = await self._store.get_calls(job.id)
         most = job.turn.request.get("max_tool_calls")
         if isinstance(most, int) and len(calls) > most:
-            return "max_tool_calls", f"It asked for {len(calls)} calls, and options.max_tool_calls allows {most}."
-        return None
-
-    async def _unpaid(self, job: Job) -> tuple[str, str] | None:
-        """The code and the sentence where no answer could be read any more, however short: its call is not made."""
+            message = f"It asked for {len(calls)} calls, and options.max_tool_calls allows {most}."
+            return Failure("max_tool_calls", message)
         try:
-            await self._priced(await self._next(job, []))
+            await self._reserve_cost(await self._add_next_turn(job, []))
         except (RequestError, ConfigError) as error:
-            return _not_begun(job, error)
+            return _explain_missing_budget(job, error)
         return None
 
-    async def _run(self, job: Job, calls: Sequence[Call]) -> bool:
-        """Run calls side by side; False when a cancel or the time limit stopped them."""
+    async def _run_calls(self, job: Job, calls: Sequence[Call]) -> bool:
+        """Run calls side by side; return False if a cancel or the time limit stopped them."""
         if not calls:
             return True
-        await self._store.save(replace(job, activity="; ".join(filter(None, [_told(calls), await self._found(job)]))))
-        stopped = False
+        activity = "; ".join(filter(None, [_describe_calls(calls), await self._describe_hosted_calls(job)]))
+        await self._store.save(replace(job, activity=activity))
+        is_stopped = False
         async with anyio.create_task_group() as tasks:
 
-            async def stop() -> None:
-                nonlocal stopped
-                await self._over(job)
-                stopped = True
+            async def stop_when_over() -> None:
+                nonlocal is_stopped
+                await self._wait_until_over(job)
+                is_stopped = True
                 running.cancel_scope.cancel()
 
-            tasks.start_soon(stop)
+            tasks.start_soon(stop_when_over)
             async with anyio.create_task_group() as running:
                 for call in calls:
-                    running.start_soon(self._call, job, call)
+                    running.start_soon(self._run_call, job, call)
             tasks.cancel_scope.cancel()
-        return not stopped
+        return not is_stopped
 
-    async def _found(self, job: Job) -> str:
-        """What upstream's own tools did in the turn, in a few words."""
+    async def _describe_hosted_calls(self, job: Job) -> str:
+        """Return in a few words what upstream's own tools did in the turn."""
         turn = await self._store.get_output(job.id)
-        items = items_of(turn.response.get("output")) if turn and turn.response else []
-        own = ("function_call", "message", "reasoning")
-        return activity_of([item for item in items if item.get("type") not in own])
+        if turn is None or not turn.response:
+            return ""
+        excluded = ("function_call", "message", "reasoning")
+        items = items_of(turn.response.get("output"))
+        return activity_of([item for item in items if item.get("type") not in excluded])
 
-    async def _call(self, job: Job, call: Call) -> None:
+    async def _run_call(self, job: Job, call: Call) -> None:
         assert self._toolbox is not None
-        under_way = replace(call, state="running")
+        running = replace(call, state="running")
 
         async def before_calling() -> None:
-            if not await self._store.save_call(job, under_way, "open", "approved"):
-                raise _TakenError
+            if not await self._store.save_call(job, running, "open", "approved"):
+                raise LostRace
 
         try:
             called = await self._toolbox.call(call.name, call.arguments, job.toolbox, before_calling)
-        except _TakenError:
+        except LostRace:
             return
-        # What was called is not forgotten, even by who is to stop.
+        # Shielded: the tool already ran, so its result must be stored.
         with anyio.CancelScope(shield=True):
-            await self._store.save_call(job, _done(under_way, called.output), "open", "approved", "running")
-            await self._store.record_event(job.id, self._clock.now(), "call", f"{call.name}{' failed' * called.failed}")
+            await self._store.save_call(job, _finish_call(running, called.output), "open", "approved", "running")
+            text = f"{call.name} failed" if called.failed else call.name
+            await self._store.record_event(job.id, self._clock.now(), "call", text)
 
-    async def _over(self, job: Job) -> None:
-        """Return once somebody wants the job to be cancelled, or its time is over."""
+    async def _wait_until_over(self, job: Job) -> None:
+        """Return once a cancel was requested or the job's time is over."""
         row: Job | None = job
-        while row is not None and row.cancel_requested_at is None and (left_s := self._left_s(row)) > 0:
+        while row is not None and row.cancel_requested_at is None:
+            left_s = self._seconds_left(row)
+            if left_s <= 0:
+                return
             with self._clock.limit(left_s):
                 await self._store.wait_for_change(job.id, row.revision)
             row = await self._store.get(job.id)
 
-    async def _go_on(self, job: Job, calls: Sequence[Call]) -> Done | RunAgain:
-        """Begin the next turn with the answers, with what it may cost set aside."""
-        usd = self._bounds.budget_usd
-        # A job belongs to the day on which it was started, and so do its later turns.
-        budget = None if usd is None else Budget(usd, day_start(job.created_at), self._bounds.budget_spent)
+    async def _begin_next_turn(self, job: Job, calls: Sequence[Call]) -> Done | RunAgain:
+        """Begin the next turn with the answers, and reserve what it may cost."""
+        budget: Budget | None = None
+        if self._limits.budget_usd is not None:
+            # A job and its later turns count to the day on which the job was started.
+            budget = Budget(self._limits.budget_usd, day_start(job.created_at), self._limits.budget_spent)
         try:
-            going_on = await self._priced(await self._next(job, calls))
-            await self._store.begin_next_turn(going_on, budget)  # or a cancel came first, which the next step sees
+            next_turn = await self._reserve_cost(await self._add_next_turn(job, calls))
+            await self._store.begin_next_turn(next_turn, budget)  # a cancel may come first; the next step sees it
         except (RequestError, ConfigError) as error:
-            return await self._end(job.mark_failed(*_not_begun(job, error), self._clock.now()))
+            failure = _explain_missing_budget(job, error)
+            return await self._save_end(job.mark_failed(failure.code, failure.message, self._clock.now()))
         return RunAgain(0)
 
-    async def _next(self, job: Job, calls: Sequence[Call]) -> Job:
+    async def _add_next_turn(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
-        body = {**job.turn.request, "input": [history.answer(call) for call in calls]}
-        if self._is_told_again(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
-            return job.with_next_turn(dict(history.continued(body, {}, exchanges)), str(uuid4()), rebuilt=True)
-        # Upstream goes by the ids that it gave itself.
-        body["input"] = [history.answer(replace(call, id=upstream_call_id(call.id))) for call in calls]
+        body = {**job.turn.request, "input": [history.answer_item(call) for call in calls]}
+        if _must_repeat_history(job, calls) and (exchanges := await self._store.get_exchanges(job.id)):
+            return job.with_next_turn(dict(history.continue_request(body, {}, exchanges)), str(uuid4()), rebuilt=True)
+        # Upstream knows calls by the ids that it gave them.
+        body["input"] = [history.answer_item(replace(call, id=upstream_call_id(call.id))) for call in calls]
         if "conversation" not in body:
             body = {**body, "previous_response_id": job.turn.response_id}
         return job.with_next_turn(body, str(uuid4()))
 
-    @staticmethod
-    def _is_told_again(job: Job, calls: Sequence[Call]) -> bool:
-        """Return True if upstream cannot go on by an id: it keeps nothing, or it cannot tell the calls apart."""
-        # Where a later turn had to be rebuilt, upstream did not even keep the response before it.
-        if job.turn.mode == "foreground" or (job.turn.rebuilt and job.turn.number > 1):
-            return True
-        return "conversation" not in job.turn.request and any(upstream_call_id(call.id) != call.id for call in calls)
-
-    async def _priced(self, job: Job) -> Job:
-        """A job with its next turn, and the most that it may have cost after it, where anybody limits that.
+    async def _reserve_cost(self, job: Job) -> Job:
+        """Return a job with its next turn and the most that it may have cost after it, if that is limited.
 
         Raises:
             BudgetError: That is over options.max_cost_usd.
             RequestError, ConfigError: It has no bound.
         """
-        if job.max_cost_usd is None and (self._bounds.budget_usd is None or self._bounds.budget_spent):
+        is_reserving = self._limits.budget_usd is not None and not self._limits.budget_spent
+        if job.max_cost_usd is None and not is_reserving:
             return job
-        so_far = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd
-        if so_far is None:
+        so_far_usd = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd
+        if so_far_usd is None:
             raise RequestError("What it cost so far is not known.")
+        most_usd = so_far_usd + await self._bound_turn_usd(job)
+        if job.max_cost_usd is not None and most_usd > job.max_cost_usd:
+            raise BudgetError(
+                f"It cost {so_far_usd:.2f} USD so far and could cost {most_usd:.2f} USD after it, "
+                "over options.max_cost_usd."
+            )
+        return replace(job, reserved_usd=most_usd)
+
+    async def _bound_turn_usd(self, job: Job) -> float:
+        """Return the most that the job's current turn can cost."""
         before = await self._store.get_output(job.id)
-        used = Usage.of(before.response.get("usage")) if before and before.response else None
+        used: Usage | None = None
+        if before is not None and before.response:
+            used = Usage.of(before.response.get("usage"))
         bound_usd = partial(
             self._prices.bound_usd,
             job.turn.request,
@@ -289,43 +299,57 @@ class ToolLoop:
             provider_url=job.turn.base_url,
             history_tokens=used.exact_tokens if used else None,
         )
-        most = so_far + await anyio.to_thread.run_sync(bound_usd)  # the price list takes a moment to load
-        if job.max_cost_usd is not None and most > job.max_cost_usd:
-            raise BudgetError(
-                f"It cost {so_far:.2f} USD so far and could cost {most:.2f} USD after it, over options.max_cost_usd."
-            )
-        return replace(job, reserved_usd=most)
+        return await anyio.to_thread.run_sync(bound_usd)  # loading the price list takes a moment
 
-    async def _end(self, job: Job) -> Done:
-        await self._store.save(await self._settler.prepare_end(job))
+    async def _save_end(self, job: Job) -> Done:
+        await self._finalizer.save_job(job)
         return Done()
 
 
-class _TakenError(Exception):
-    """The call is not ours to make: another process holds the job by now."""
+def _apply_policy(call: Call, policy: "Policy | None", declared: Sequence[str]) -> Call:
+    """Return the call with what its tool's policy asks for; None stands for a tool that its server lacks by now."""
+    if call.state == "running":  # the process that ran it is dead
+        if policy is not None and (policy.read_only or policy.idempotent):
+            return replace(call, state="approved")
+        return _finish_call(call, UNKNOWN)
+    if policy is None:
+        others = [name for name in declared if name != call.name]
+        return _finish_call(call, _explain_unknown_function(call.name, others))
+    return replace(call, needs="approval" if policy.asks else "run")
 
 
-def _declared_functions(job: Job) -> list[str]:
+def _must_repeat_history(job: Job, calls: Sequence[Call]) -> bool:
+    """Return True if upstream cannot continue by an id: it stores nothing, or its call ids are ambiguous."""
+    # If a later turn had to be rebuilt, upstream did not even store the response before it.
+    if job.turn.mode == "foreground" or (job.turn.rebuilt and job.turn.number > 1):
+        return True
+    return "conversation" not in job.turn.request and any(upstream_call_id(call.id) != call.id for call in calls)
+
+
+def _list_declared_functions(job: Job) -> list[str]:
     """Return the names of the functions that the turn's request offers."""
     tools = items_of(job.turn.request.get("tools"))
     return [str(tool.get("name")) for tool in tools if tool.get("type") == "function"]
 
 
-def _no_such_function(name: str, declared: Sequence[str]) -> str:
-    """Return what the model reads of a call to a function that the request does not offer."""
+def _explain_unknown_function(name: str, declared: Sequence[str]) -> str:
+    """Return the output that the model reads for a call to a function that the request does not offer."""
     sentence = f"There is no function {name[:NAME_CHARS]!r}, so nothing was called."
     if not declared:
         return f"{sentence} There are no functions at all: answer without them."
-    near = _nearest_function(name, declared)
-    hint = f" Did you mean {near!r}?" if near else ""
-    more = f" and {len(declared) - NAMED} more" if len(declared) > NAMED else ""
-    return f"{sentence}{hint} The functions are {', '.join(declared[:NAMED])}{more}."
+    near = _find_nearest_function(name, declared)
+    if near is not None:
+        sentence += f" Did you mean {near!r}?"
+    listed = ", ".join(declared[:NAMES_MAX])
+    if len(declared) > NAMES_MAX:
+        listed += f" and {len(declared) - NAMES_MAX} more"
+    return f"{sentence} The functions are {listed}."
 
 
-def _nearest_function(name: str, declared: Sequence[str]) -> str | None:
+def _find_nearest_function(name: str, declared: Sequence[str]) -> str | None:
     """Return the function that a wrong name most likely means: without case and server, else by its letters."""
-    bare = _bare_name(name)
-    same = [each for each in declared if _bare_name(each) == bare]
+    bare = _strip_server(name)
+    same = [each for each in declared if _strip_server(each) == bare]
     if same:
         return get_close_matches(name, same, n=1, cutoff=0)[0]
     folded = {each.casefold(): each for each in declared}
@@ -333,25 +357,32 @@ def _nearest_function(name: str, declared: Sequence[str]) -> str | None:
     return folded[near[0]] if near else None
 
 
-def _bare_name(name: str) -> str:
+def _strip_server(name: str) -> str:
     """Return a function's name without the server that models put before it in several ways."""
     return re.split(r"__|[./:]", name.casefold())[-1]
 
 
-def _runnable(call: Call) -> bool:
+def _is_classified(call: Call) -> bool:
+    """Return True if nothing has to be found out about the call; one that was running may be interrupted."""
+    if call.state == "running":
+        return False
+    return call.state == "done" or bool(call.needs)
+
+
+def _is_runnable(call: Call) -> bool:
     return call.state == "approved" or (call.state == "open" and call.needs == "run")
 
 
-def _done(call: Call, output: object) -> Call:
+def _finish_call(call: Call, output: object) -> Call:
     return replace(call, state="done", output=output)
 
 
-def _not_begun(job: Job, error: AgentJobsError) -> tuple[str, str]:
-    """The code and the sentence of a job whose next turn nothing covers."""
-    return "budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}"
+def _explain_missing_budget(job: Job, error: AgentJobsError) -> Failure:
+    """Return the failure of a job whose next turn is not covered."""
+    return Failure("budget_exceeded", f"Turn {job.turn.number + 1} was not begun. {error}")
 
 
-def _told(calls: Sequence[Call]) -> str:
-    """What is under way: `read_file x4; git_log`."""
+def _describe_calls(calls: Sequence[Call]) -> str:
+    """Return the running calls in a few words: `read_file x4; git_log`."""
     counted = Counter(call.name.rpartition("__")[2] for call in calls)
     return "; ".join(f"{name} x{count}" if count > 1 else name for name, count in counted.items())

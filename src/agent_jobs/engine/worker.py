@@ -1,4 +1,4 @@
-"""Who advances a job, and when: one loop over the store's due times, in one task group."""
+"""Runs the jobs that are due: one loop over the store's due times, in one task group."""
 
 import logging
 from contextlib import suppress
@@ -14,30 +14,29 @@ from agent_jobs.errors import StoreError, UpstreamError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
 from agent_jobs.store.base import Store
-from agent_jobs.upstream.client import Endpoint, ResponsesClient
+from agent_jobs.upstream.client import ResponsesClient
+from agent_jobs.upstream.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
-#: How often to look for what other processes left or pulled nearer; a dead one is noticed within two of these.
-TICK_S = 0.8
-STORE_RETRY_S = 1.0
-#: A step that crashed is a defect of ours; the job itself goes on upstream.
-CRASH_RETRY_S = 30.0
-PURGE_EVERY_S = 3600.0
+TICK_S = 0.8  # between looks at other processes' jobs: a dead process is noticed within two of these
+STORE_RETRY_S = 1.0  # a locked database is free again within seconds
+CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
+PURGE_EVERY_S = 3600.0  # retention counts in days
 
 
 class Worker:
     """Runs `JobStepper.run_step` for the jobs of one endpoint until its task group is cancelled.
 
     Args:
-        retention_s: Seconds after which an ended job that was read is deleted; None keeps all jobs.
-        delete_upstream: Where deleted jobs are deleted, too; None leaves the provider's copies.
+        retention_s: Seconds after which a finished job that was read is deleted; None keeps all jobs.
+        delete_upstream: Client with which deleted jobs are deleted upstream, too; None leaves the provider's copies.
     """
 
     def __init__(
         self,
         store: Store,
-        advancer: JobStepper,
+        stepper: JobStepper,
         clock: Clock,
         tasks: TaskGroup,
         *,
@@ -47,7 +46,7 @@ class Worker:
         delete_upstream: ResponsesClient | None = None,
     ) -> None:
         self._store = store
-        self._advancer = advancer
+        self._stepper = stepper
         self._clock = clock
         self._identity = (endpoint.base_url, endpoint.fingerprint)
         self._retention_s = retention_s
@@ -57,7 +56,11 @@ class Worker:
         self._woken = anyio.Event()
 
     async def run(self, what: str) -> None:
-        """Advance whatever is due, take over what the dead left, for ever; others are told what this process is."""
+        """Run what is due and take over the jobs of dead processes, for ever.
+
+        Args:
+            what: This process, as other processes report it.
+        """
         with suppress(StoreError):
             await self._store.announce(what, self._identity[0])
         while True:
@@ -65,103 +68,109 @@ class Worker:
             wait_s = TICK_S
             try:
                 await self._store.reclaim_from_dead(self._clock.now())
-                wait_s = min(wait_s, await self._sweep())
+                wait_s = min(wait_s, await self._start_due_steps())
             except StoreError as error:
                 logger.warning("cannot read the jobs: %s", error)
             except Exception:
-                logger.exception("the loop failed; it goes on")
+                logger.exception("the worker's loop failed; it continues")
             with anyio.move_on_after(wait_s):
                 await woken.wait()
 
     async def purge(self) -> None:
-        """Delete what is older than its retention, now and every hour; give up what no process works on any more."""
+        """Delete jobs past their retention and end abandoned ones, now and every hour."""
         while True:
             try:
                 if self._retention_s is not None:
                     await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
-                await self._advancer.give_up_lost()
+                await self._stepper.end_abandoned()
             except Exception:
-                logger.exception("cannot purge; an hour later it is tried again")
+                logger.exception("cannot purge; the next attempt is in an hour")
                 await self._clock.sleep(PURGE_EVERY_S)
 
     @property
-    def paused(self) -> str | None:
-        """Why nothing new should be sent just now; None when it may be tried."""
-        return self._advancer.paused
+    def pause_reason(self) -> str | None:
+        """Return why nothing new should be sent now; None if it may be tried."""
+        return self._stepper.pause_reason
 
     def is_deciding(self, job_id: str) -> bool:
-        """Return True while it is not known yet whether the job's run goes on without this process."""
-        return self._advancer.is_deciding(job_id)
+        """Return True while it is unknown whether the job's run continues without this process."""
+        return self._stepper.is_deciding(job_id)
 
     def wake(self) -> None:
-        """Somebody pulled a job nearer: look at the due times now."""
+        """Read the due times now: a job may have become due."""
         self._woken.set()
 
     def launch(self, job_id: str) -> None:
-        """Advance a job that this process has just written down."""
-        self._tasks.start_soon(self._advance, job_id)
+        """Run the first step of a job that this process has just stored."""
+        self._tasks.start_soon(self._run_step, job_id)
 
     def cancel(self, job: Job) -> None:
-        """Send a cancel from here, whoever holds the job; a caller that goes away does not stop it."""
-        self._tasks.start_soon(self._cancel, job.id)
+        """Send a cancel from this process, even if another one has claimed the job.
 
-    async def _sweep(self) -> float:
-        """Start a step for each job that is due; returns how long nothing more will be, in real seconds."""
+        A caller that goes away does not stop it.
+        """
+        self._tasks.start_soon(self._cancel_until_over, job.id)
+
+    async def _start_due_steps(self) -> float:
+        """Start a step for each job that is due; return the real seconds until the next one is."""
         for job_id in await self._store.claim_free_slots(self._identity[0], self._concurrent):
-            self._tasks.start_soon(self._advance, job_id)
+            self._tasks.start_soon(self._run_step, job_id)
         next_at = await self._store.next_due_at(*self._identity)
         if next_at is not None and next_at <= self._clock.now():
             for job_id in await self._store.find_due(self._clock.now(), *self._identity):
-                self._tasks.start_soon(self._advance, job_id)
+                self._tasks.start_soon(self._run_step, job_id)
             next_at = await self._store.next_due_at(*self._identity)
-        return TICK_S if next_at is None else max(0.0, next_at - self._clock.now()) / self._clock.speed
+        if next_at is None:
+            return TICK_S
+        return max(0.0, next_at - self._clock.now()) / self._clock.speed
 
-    async def _advance(self, job_id: str) -> None:
+    async def _run_step(self, job_id: str) -> None:
         try:
-            outcome = await self._advancer.run_step(job_id)
+            outcome = await self._stepper.run_step(job_id)
         except StoreError as error:
             logger.warning("%s: %s", job_id, error)
             outcome = RunAgain(STORE_RETRY_S)
         except Exception:
             logger.exception("%s: a step failed", job_id)
             outcome = RunAgain(CRASH_RETRY_S)
-        await self._come_back(job_id, outcome)
+        await self._schedule_next(job_id, outcome)
 
-    async def _come_back(self, job_id: str, outcome: Done | RunAgain | WaitForSlot) -> None:
-        """Write down when the job is next due; a database that does not take it is asked until it does."""
+    async def _schedule_next(self, job_id: str, outcome: Done | RunAgain | WaitForSlot) -> None:
+        """Store when the job is next due; repeat that until the database accepts it."""
         while not isinstance(outcome, Done):
             try:
                 if isinstance(outcome, WaitForSlot):
                     return await self._store.wait_for_slot(job_id, WAITING)
-                await self._store.schedule(job_id, self._clock.now(), outcome.s, outcome.not_before_s)
+                await self._store.schedule(job_id, self._clock.now(), outcome.after_s, outcome.not_before_s)
                 return self.wake()
             except StoreError as error:
                 logger.warning("%s: %s", job_id, error)
                 await self._clock.sleep(STORE_RETRY_S)
         self.wake()  # a slot may be free
 
-    async def _cancel(self, job_id: str) -> None:
+    async def _cancel_until_over(self, job_id: str) -> None:
         try:
-            # The holder of a followed job looks seldom, so who was asked to cancel stays until it is over.
+            # The process that streams the job polls it seldom, so this one stays until the job is over.
             while (job := await self._store.get(job_id)) is not None and not job.is_terminal:
-                if not isinstance(outcome := await self._advancer.cancel(job), RunAgain):
+                if not isinstance(outcome := await self._stepper.cancel(job), RunAgain):
                     return
-                await self._clock.sleep(outcome.s)
-        except Exception:  # the holder sees the request at its next look
+                await self._clock.sleep(outcome.after_s)
+        except Exception:  # the process that has claimed the job sees the request at its next poll
             logger.exception("%s: its cancel was not sent from here", job_id)
 
 
 async def prune(
     store: Store, before: float, delete_upstream: ResponsesClient | None, *, unread: bool = False
 ) -> Pruned:
-    """Delete the jobs that ended before this time, and keep those whose results were delivered to no reader.
+    """Delete the jobs that finished before this time, and keep those whose results no reader received.
 
     Args:
-        store: Where the jobs are kept.
+        store: The jobs.
         before: In epoch seconds.
-        delete_upstream: Where their responses are deleted, too; None leaves them. Responses of other endpoints stay.
+        delete_upstream: Client with which their responses are deleted; None leaves them. Responses of other endpoints
+            stay.
         unread: Delete undelivered results as well.
     """
     jobs = responses = deleted_upstream = 0

@@ -1,4 +1,4 @@
-"""The command with which a host starts this server on this machine."""
+"""Finds the command with which a host starts this server on this machine."""
 
 import json
 import os
@@ -13,51 +13,59 @@ from urllib.request import url2pathname
 from agent_jobs import __version__
 from agent_jobs.install.hosts import SERVER, Launch, Machine
 
-#: Where uv puts itself; apps that were started from a desktop, and some shells, have none of these on their PATH.
+#: Folders that uv installs itself into; the PATH of a desktop app, and of some shells, has none of them.
 UVX_FOLDERS = (".local/bin", ".cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")
-#: What an app that was started from a desktop finds programs in.
+#: The PATH of an app that was started from a desktop, by `sys.platform`.
 DESKTOP_PATHS = {"darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
 LINUX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PINNED = Launch("uvx", (f"{SERVER}@{__version__}",))
 
 
 def launch(machine: Machine) -> Launch:
-    """Uvx by its absolute path, and the version that runs now; without uvx, the installation that runs now."""
+    """Return uvx by its absolute path with the version that runs now; without uvx, the installation that runs now."""
     found = find_program("uvx", machine)
     if found is None:
         return Launch(sys.executable, ("-m", "agent_jobs"))
-    source = _source()
-    return Launch(found, ("--from", source, SERVER) if source else PINNED.args)
+    source = _find_source()
+    if source is None:
+        return Launch(found, PINNED.args)
+    return Launch(found, ("--from", source, SERVER))
 
 
 def requirement() -> str:
-    """Return what an installer has to install to get what runs now."""
-    return _source() or f"{SERVER}=={__version__}"
+    """Return the requirement that gives an installer the version that runs now."""
+    return _find_source() or f"{SERVER}=={__version__}"
 
 
 def find_program(name: str, machine: Machine) -> str | None:
-    """Return the absolute path of uv, uvx or pipx, also where a shell's PATH does not lead."""
-    name = f"{name}.exe" if machine.platform == "win32" else name
-    folders = [*_beside_uv(machine.environ), *(machine.home / folder for folder in UVX_FOLDERS)]
+    """Return the absolute path of uv, uvx or pipx, also outside a shell's PATH."""
+    if machine.platform == "win32":
+        name = f"{name}.exe"
+    folders = [*_find_uv_folder(machine.environ), *(machine.home / folder for folder in UVX_FOLDERS)]
     path = os.pathsep.join([machine.environ.get("PATH", ""), *map(str, folders)])
     found = shutil.which(name, path=path)
-    return os.path.abspath(found) if found else None
+    if found is None:
+        return None
+    return os.path.abspath(found)
 
 
 def desktop_path(machine: Machine) -> str:
-    """The PATH of an app that was started from a desktop."""
+    """Return the PATH of an app that was started from a desktop."""
     if machine.platform == "win32":
         return machine.environ.get("PATH", "")
     return DESKTOP_PATHS.get(machine.platform, LINUX_PATH)
 
 
-def _beside_uv(environ: Mapping[str, str]) -> list[Path]:
-    """The folder of the uv that runs this, which says so itself."""
-    return [Path(environ["UV"]).parent] if environ.get("UV") else []
+def _find_uv_folder(environ: Mapping[str, str]) -> list[Path]:
+    """Return the folder of the uv that runs this; uv sets the variable UV."""
+    uv = environ.get("UV")
+    if not uv:
+        return []
+    return [Path(uv).parent]
 
 
-def _source() -> str | None:
-    """The folder, file or address that this program was installed from, None if that was the package index."""
+def _find_source() -> str | None:
+    """Return the folder, file or address that this program was installed from, None if that was PyPI."""
     try:
         origin = json.loads(metadata.distribution(SERVER).read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:
@@ -66,4 +74,6 @@ def _source() -> str | None:
     if repository := origin.get("vcs_info"):
         return f"{repository['vcs']}+{address}@{repository['commit_id']}"
     url = urlsplit(address)
-    return url2pathname(url.path) if url.scheme == "file" else address or None
+    if url.scheme == "file":
+        return url2pathname(url.path)
+    return address or None

@@ -1,4 +1,4 @@
-"""A host's file on the disk: found, read, backed up, and replaced in one step."""
+"""Finds a host's file, reads it, backs it up, and replaces it in one step."""
 
 import codecs
 import os
@@ -17,8 +17,8 @@ Scope = Literal["user", "project"]
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What a file said when it was read; `raw` is None where there was none."""
+class FileSnapshot:
+    """A file as it was read; `raw` is None if there was no file."""
 
     path: Path
     raw: bytes | None = None
@@ -27,70 +27,75 @@ class Read:
 
 
 def locate(host: Host, machine: Machine, scope: Scope) -> Path:
-    """The file in which this host looks for its servers.
+    """Return the file in which this host keeps its servers.
 
     Raises:
-        ConfigError: The host has no such file, or several that it may mean.
+        ConfigError: The host has no such file, or several.
     """
     if scope == "project":
         if host.project is None:
-            raise ConfigError(f"{host.title} has no file for a project: leave --scope out.")
+            raise ConfigError(f"{host.title} has no file for a project. Leave out --scope.")
         return machine.folder / host.project
     if host.user is None:
-        raise ConfigError(f"{host.title} is not written to from here: use --print, and put that into {host.where}.")
-    found = next(paths for place in host.user(machine) if (paths := _spelled_out(place)))
+        raise ConfigError(
+            f"agent-jobs does not write the file of {host.title}. Use --print, and put the entry into {host.where}."
+        )
+    found = next(paths for place in host.user(machine) if (paths := _expand_place(place)))
     if len(found) > 1:
         names = " and ".join(map(str, found))
-        raise ConfigError(f"{host.title} may read {names}: use --print, and put that into the right one.")
+        raise ConfigError(f"{host.title} may read {names}. Use --print, and put the entry into the right one.")
     return found[0]
 
 
-def read(path: Path) -> Read:
-    """What the file says now.
+def read(path: Path) -> FileSnapshot:
+    """Return the file as it is now.
 
     Raises:
-        ConfigError: It cannot be read as text.
+        ConfigError: The file cannot be read as text.
     """
     try:
         raw = path.read_bytes()
-        text = decode_text(raw) if raw.startswith(codecs.BOM_UTF8) else raw.decode()
+        if raw.startswith(codecs.BOM_UTF8):
+            return FileSnapshot(path, raw, decode_text(raw), bom=True)
+        return FileSnapshot(path, raw, raw.decode())
     except FileNotFoundError:
-        return Read(path)
+        return FileSnapshot(path)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): correct that first.") from None
+        raise ConfigError(f"{path} cannot be read ({error.strerror}). Make it readable, then try again.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8: save it as UTF-8 first.") from None
-    return Read(path, raw, text, raw.startswith(codecs.BOM_UTF8))
+        raise ConfigError(f"{path} is not UTF-8. Save it as UTF-8, then try again.") from None
 
 
-def replace(before: Read, text: str) -> Path | None:
-    """Put this text into the file that was read, in one step, and give the backup that was made beside it.
+def replace(before: FileSnapshot, text: str) -> Path | None:
+    """Put this text into the file that was read, in one step, and return the path of the backup beside it.
 
-    Links are followed, the mode stays, a byte order mark does not, since many hosts read no file that has one, and a
-    new file is readable by its owner alone.
+    Links are followed and the mode stays. A byte order mark is removed, because many hosts read no file that has one.
+    A new file is readable by its owner alone.
 
     Raises:
-        ConfigError: The disk does not take it, or the file was changed since it was read; it is as it was.
+        ConfigError: The file cannot be written, or another program changed it since it was read. It is unchanged.
     """
     target = Path(os.path.realpath(before.path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(target, text.encode())
+        temporary = _write_temporary(target, text.encode())
         try:
             if read(before.path).raw != before.raw:
-                raise ConfigError(f"{before.path} was changed by another program just now: try again.")
-            backup = _backed_up(target, before)
+                raise ConfigError(f"{before.path} was changed by another program just now. Try again.")
+            backup = _back_up(target, before)
             os.replace(temporary, target)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
     except OSError as error:
-        raise ConfigError(f"{before.path} cannot be written ({error.strerror}); it is as it was.") from None
+        raise ConfigError(
+            f"{before.path} cannot be written ({error.strerror}) and is unchanged. Fix that, then try again."
+        ) from None
     return backup
 
 
-def _spelled_out(place: Place) -> list[Path]:
-    """The paths that a place stands for here; where a * names several, one whose file exists goes before them."""
+def _expand_place(place: Place) -> list[Path]:
+    """Return the paths that a place stands for; if a * names several folders, those in which the file exists."""
     if place.only_if is None:
         return [place.path]
     rest = place.path.relative_to(place.only_if)
@@ -99,8 +104,8 @@ def _spelled_out(place: Place) -> list[Path]:
     return [path for path in found if path.is_file()] or found
 
 
-def _beside(target: Path, content: bytes) -> str:
-    """A file next to the target, on the disk, with the target's mode."""
+def _write_temporary(target: Path, content: bytes) -> str:
+    """Write a file next to the target, with the target's mode, and return its path once it is on the disk."""
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -111,8 +116,8 @@ def _beside(target: Path, content: bytes) -> str:
     return name
 
 
-def _backed_up(target: Path, before: Read) -> Path | None:
-    """A copy of what was read, under the first number that is free."""
+def _back_up(target: Path, before: FileSnapshot) -> Path | None:
+    """Write a copy of what was read, under the first free number, and return its path."""
     if before.raw is None:
         return None
     mode = target.stat().st_mode & 0o7777

@@ -1,4 +1,4 @@
-"""One-click links: the same entries as `install --print`, in the forms that the hosts' link handlers take. Pure."""
+"""Builds one-click links: the entries of `install --print` in the forms that the hosts' link handlers accept. Pure."""
 
 import json
 from base64 import b64encode
@@ -10,54 +10,58 @@ ABOUT = "Long work as OpenAI background responses"
 
 
 def cursor(launch: Launch) -> str:
-    """Cursor's link, by its web address: pages such as a README allow no other schemes."""
-    return "https://cursor.com/en/install-mcp?" + _query(name=SERVER, config=_base64(HOSTS["cursor"].entry(launch, {})))
+    """Return Cursor's link, by its web address: pages such as a README allow no other schemes."""
+    return "https://cursor.com/en/install-mcp?" + _encode_query(
+        name=SERVER, config=_encode_base64(HOSTS["cursor"].entry(launch, {}))
+    )
 
 
 def vscode(launch: Launch, *, insiders: bool = False) -> str:
-    """VS Code's link, with the question for the key."""
+    """Return VS Code's link, with the question for the key."""
     entry = HOSTS["vscode"].entry(launch, {})
-    query = _query(name=SERVER, inputs=_json([input_of(entry)]), config=_json(entry))
-    return f"https://insiders.vscode.dev/redirect/mcp/install?{query}{'&quality=insiders' if insiders else ''}"
+    query = _encode_query(name=SERVER, inputs=_compact_json([input_of(entry)]), config=_compact_json(entry))
+    if insiders:
+        query += "&quality=insiders"
+    return f"https://insiders.vscode.dev/redirect/mcp/install?{query}"
 
 
 def lm_studio(launch: Launch) -> str:
-    """LM Studio's link, by its web address."""
-    return "https://lmstudio.ai/install-mcp?" + _query(
-        name=SERVER, config=_base64(HOSTS["lm-studio"].entry(launch, {}))
+    """Return LM Studio's link, by its web address."""
+    return "https://lmstudio.ai/install-mcp?" + _encode_query(
+        name=SERVER, config=_encode_base64(HOSTS["lm-studio"].entry(launch, {}))
     )
 
 
 def goose(launch: Launch) -> str:
-    """Goose's link, by its web address; it asks for the key and keeps it in its keyring."""
+    """Return Goose's link, by its web address; Goose asks for the key and keeps it in its keyring."""
     args = "".join(f"&arg={quote(arg, safe='')}" for arg in launch.args)
-    rest = _query(id=SERVER, name=SERVER, description=ABOUT, timeout="300", env=f"{KEY}=OpenAI API key")
+    rest = _encode_query(id=SERVER, name=SERVER, description=ABOUT, timeout="300", env=f"{KEY}=OpenAI API key")
     return f"https://block.github.io/goose/extension?cmd={quote(launch.command, safe='')}{args}&{rest}"
 
 
 def badges(launch: Launch) -> str:
-    """The links as the README shows them."""
+    """Return the links as the README shows them."""
     shown = (
         ("Add to Cursor", "https://cursor.com/deeplink/mcp-install-dark.svg", cursor(launch)),
-        ("Install in VS Code", _shield("VS_Code"), vscode(launch)),
-        ("Install in VS Code Insiders", _shield("VS_Code_Insiders"), vscode(launch, insiders=True)),
+        ("Install in VS Code", _shield_address("VS_Code"), vscode(launch)),
+        ("Install in VS Code Insiders", _shield_address("VS_Code_Insiders"), vscode(launch, insiders=True)),
         ("Add to LM Studio", "https://files.lmstudio.ai/deeplink/mcp-install-light.svg", lm_studio(launch)),
         ("Install in Goose", "https://block.github.io/goose/img/extension-install-dark.svg", goose(launch)),
     )
     return "\n".join(f"[![{text}]({picture})]({link})" for text, picture, link in shown)
 
 
-def _shield(label: str) -> str:
+def _shield_address(label: str) -> str:
     return f"https://img.shields.io/badge/{label}-Install-0098FF?style=flat-square"
 
 
-def _query(**fields: str) -> str:
+def _encode_query(**fields: str) -> str:
     return urlencode(fields, quote_via=quote, safe="")
 
 
-def _json(value: object) -> str:
+def _compact_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _base64(value: object) -> str:
-    return b64encode(_json(value).encode()).decode()
+def _encode_base64(value: object) -> str:
+    return b64encode(_compact_json(value).encode()).decode()

@@ -1,6 +1,6 @@
-"""The hosts that start this server: where each keeps its servers, in which form, and how it hands over a secret.
+"""The catalogue of hosts: the file, the form of an entry and the way to hand over a secret of each.
 
-Everything here is a value or a pure function of a `Machine`, so that any system can be described on any other.
+Everything here is a value or a pure function of a `Machine`, so any system can be described on any other.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,21 +20,22 @@ __all__ = [
     "Launch",
     "Machine",
     "Place",
+    "find_disabling_values",
     "input_of",
-    "switched_off",
 ]
 
 SERVER = "agent-jobs"
-KEY, KEY_FILE = "OPENAI_API_KEY", "AGENT_JOBS_API_KEY_FILE"
-#: Where the key goes for hosts that know no other way than to write it down; the server expands the ~.
+KEY = "OPENAI_API_KEY"
+KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
+#: The file that holds the key for hosts that cannot hand it over; the server expands the ~.
 KEY_PATH = "~/.config/agent-jobs/openai-key"
-INPUT = "agent-jobs-openai-key"
+INPUT = "agent-jobs-openai-key"  # the id of the question that VS Code asks for the key
 
 #: The tools that only read, as the server marks them.
 READING = ("agent_poll", "agent_result", "agent_list")
 
-#: What hosts write into an entry that a person switched off.
-_OFF: Mapping[str, bool] = {"enabled": False, "disabled": True}
+#: Values that a host writes into an entry when a person disables it.
+_DISABLING: Mapping[str, bool] = {"enabled": False, "disabled": True}
 
 Format = Literal["json", "toml", "yaml"]
 Entry = dict[str, Any]
@@ -42,31 +43,31 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides where files are. `platform` is as in `sys.platform`, `folder` the project's."""
+    """Everything that decides where files are. `platform` is as in `sys.platform`, `folder` is the project's."""
 
     platform: str
     home: Path
     environ: Mapping[str, str]
     folder: Path
 
-    def set_to(self, name: str, otherwise: Path) -> Path:
-        """The folder that a variable names, if it names one."""
+    def folder_from(self, name: str, otherwise: Path) -> Path:
+        """Return the folder that a variable names, if it names one."""
         value = self.environ.get(name, "").strip()
-        return Path(value) if value else otherwise
+        return Path(value or otherwise)
 
     @property
     def roaming(self) -> Path:
-        """Windows' %APPDATA%."""
-        return self.set_to("APPDATA", self.home / "AppData/Roaming")
+        """Return the folder of Windows' %APPDATA%."""
+        return self.folder_from("APPDATA", self.home / "AppData/Roaming")
 
     @property
     def config(self) -> Path:
-        """Where applications keep what a person sets."""
+        """Return the folder in which applications keep their settings."""
         if self.platform == "win32":
             return self.roaming
         if self.platform == "darwin":
             return self.home / "Library/Application Support"
-        return self.set_to("XDG_CONFIG_HOME", self.home / ".config")
+        return self.folder_from("XDG_CONFIG_HOME", self.home / ".config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ class Place:
 class Host:
     """One host: its entry, and where that goes.
 
-    `user` is None where this program only prints the entry; then `where` says what to do with it. `secret` is the
-    host's reference to the key, None where the host has no way of its own.
+    `user` is None if this program only prints the entry; then `where` names the place for it. `secret` is the
+    host's reference to the key, or None if the host has no way of its own.
     """
 
     name: str
@@ -103,35 +104,35 @@ class Host:
     project: str | None = None
     secret: str | None = None
     ours: Callable[[Launch], Entry] = lambda launch: {"command": launch.command, "args": list(launch.args)}
-    #: What stands in a new entry and is left alone in one that the person changed.
+    #: Defaults of a new entry; values that the user changed stay.
     first: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    #: What `--approve` adds: the model may call agent_start unasked. None where that is not in this file.
+    #: Values that `--approve` adds, so that the model may call agent_start unasked. None if the file has no approvals.
     approval: Mapping[str, Any] | None = None
-    #: What a person may do besides, said after an installation.
+    #: Optional steps for the user, printed after an installation.
     advice: tuple[str, ...] = ()
     env: str = "env"
-    #: Whether the servers are a list of entries with names, where others have names with entries.
+    #: True if the servers are a list of entries with names; other hosts map names to entries.
     is_listed: bool = False
-    #: Whether the host itself asks for the key and keeps it.
+    #: True if the host itself asks for the key and keeps it.
     asks: bool = False
     #: The key of `first` that hands the key over, for hosts that forward variables by a list of names.
     forwards: str | None = None
-    #: Whether the host reads JSON as the standard has it: one comment, and it sees none of its servers.
+    #: True if the host reads only standard JSON: one comment hides all its servers.
     strict: bool = False
-    #: Whether its user's file has entries for single folders, too.
+    #: True if the user's file also has entries for single folders.
     has_local_scope: bool = False
-    #: Started from a desktop, where programs and variables of a shell are not seen.
+    #: True if the host is started from a desktop, so that it does not see programs and variables of a shell.
     desktop: bool = True
-    #: After how long the host gives a tool call up; None where it is not known to.
+    #: Seconds after which the host gives up a tool call; None if no limit is known.
     call_limit_s: float | None = 60.0
-    #: How long the host waits for the tools of a server that it started, in seconds; None where it is not known.
+    #: Seconds that the host waits for the tools of a server that it started; None if it is not known.
     start_wait_s: float | None = None
-    #: The key of an entry that sets another limit, and how long one of its unit is, in seconds.
+    #: The key of an entry that sets another limit, and the seconds in one of its units.
     call_limit_key: tuple[str, float] | None = None
 
     @property
     def path(self) -> tuple[str, ...]:
-        """The keys that lead to our entry."""
+        """Return the keys that lead to our entry."""
         return (*self.keys, SERVER)
 
     def entry(
@@ -142,122 +143,151 @@ class Host:
         *,
         approve: bool = False,
     ) -> Entry:
-        """Our entry: the command is ours, what a person added or changed stays, what was passed now is set.
+        """Return our entry: our command, the user's additions and changes, and the variables that were passed now.
 
         Args:
             launch: The command that starts the server.
             environment: Variables that were passed for this entry.
-            existing: The entry that is there.
-            approve: Whether the model may call agent_start unasked.
+            existing: The entry that is in the file.
+            approve: Allow the model to call agent_start unasked.
         """
         entry = {**(existing or {}), **self.ours(launch)}
         variables = dict(entry.get(self.env, {}))
-        if {KEY, KEY_FILE} & environment.keys():
-            # The key comes another way from now on.
-            references = {KEY: self.secret, KEY_FILE: KEY_PATH}
-            variables = {name: value for name, value in variables.items() if references.get(name) != value}
-            if self.forwards and entry.get(self.forwards) == self.first[self.forwards]:
-                del entry[self.forwards]
+        if _has_key(environment):
+            self._drop_references(entry, variables)
         variables |= environment
-        has_key = bool({KEY, KEY_FILE} & variables.keys())
-        for name, value in self.first.items():
-            if not (has_key and name == self.forwards):
-                entry.setdefault(name, deepcopy(value))
+        self._add_defaults(entry, has_key=_has_key(variables))
         if approve and self.approval:
-            entry = _merged(entry, self.approval)
-        if not has_key and not self.forwards:
-            variables |= {KEY: self.secret} if self.secret else {KEY_FILE: KEY_PATH}
-        return {**entry, self.env: variables} if variables else entry
+            entry = _merge_deeply(entry, self.approval)
+        if not _has_key(variables):
+            variables |= self._refer_to_key()
+        if variables:
+            entry[self.env] = variables
+        return entry
 
     def command_of(self, entry: Entry) -> Launch:
-        """Return what an entry of this host starts; words that are no texts are passed over."""
+        """Return the command that an entry of this host starts."""
         words: list[Any] = []
         for part in (entry.get("command", ""), entry.get("args", [])):  # some hosts have both in one list
-            words += cast("list[Any]", part) if isinstance(part, list) else [part]
+            if isinstance(part, list):
+                words += cast("list[Any]", part)
+            else:
+                words.append(part)
         command, *args = map(str, words or [""])
         return Launch(command, tuple(args))
 
     def is_reference(self, value: str) -> bool:
-        """Whether the host fills in this value, instead of handing it on as it stands."""
+        """Return True if the host fills in this value, instead of handing it on unchanged."""
         return self.fills_references and value.startswith(("$", "{env:"))
 
     @property
     def fills_references(self) -> bool:
-        """Whether the host fills in variables that its file refers to; the others hand on `$NAME` as it stands."""
+        """Return True if the host fills in variables that its file refers to; the others hand on `$NAME` unchanged."""
         return self.secret is not None
 
     @property
     def hands_key_over(self) -> bool:
-        """Whether the host has a way of its own for the key, so that it need not be written down."""
+        """Return True if the host has a way of its own for the key, so that no file needs to hold it."""
         return self.secret is not None or self.forwards is not None
 
+    def _drop_references(self, entry: Entry, variables: Entry) -> None:
+        """Drop what refers to the key, because the key comes another way from now on."""
+        for name, reference in ((KEY, self.secret), (KEY_FILE, KEY_PATH)):
+            if name in variables and variables[name] == reference:
+                del variables[name]
+        if self.forwards and entry.get(self.forwards) == self.first[self.forwards]:
+            del entry[self.forwards]
 
-def _merged(entry: Entry, more: Mapping[str, Any]) -> Entry:
-    """Return an entry with more in it, level by level."""
+    def _add_defaults(self, entry: Entry, *, has_key: bool) -> None:
+        for name, value in self.first.items():
+            if has_key and name == self.forwards:
+                continue
+            entry.setdefault(name, deepcopy(value))
+
+    def _refer_to_key(self) -> dict[str, str]:
+        """Return the variables that bring the key to an entry without one."""
+        if self.forwards:
+            return {}
+        if self.secret:
+            return {KEY: self.secret}
+        return {KEY_FILE: KEY_PATH}
+
+
+def _has_key(variables: Mapping[str, Any]) -> bool:
+    return KEY in variables or KEY_FILE in variables
+
+
+def _merge_deeply(entry: Entry, additions: Mapping[str, Any]) -> Entry:
+    """Return an entry with the additions in it, level by level."""
     merged = dict(entry)
-    for name, value in more.items():
+    for name, value in additions.items():
         old = merged.get(name)
-        is_nested = isinstance(value, dict) and isinstance(old, dict)
-        merged[name] = _merged(cast("Entry", old), cast("Entry", value)) if is_nested else deepcopy(cast("Any", value))
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[name] = _merge_deeply(cast("Entry", old), cast("Entry", value))
+            continue
+        merged[name] = deepcopy(cast("Any", value))
     return merged
 
 
-def switched_off(entry: Entry | None) -> dict[str, bool]:
+def find_disabling_values(entry: Entry | None) -> dict[str, bool]:
     """Return the values of an entry that keep a host from starting its server."""
-    return {name: off for name, off in _OFF.items() if (entry or {}).get(name) is off}
+    values = entry or {}
+    return {name: value for name, value in _DISABLING.items() if values.get(name) is value}
 
 
 def input_of(entry: Entry | None) -> Entry | None:
-    """The question that VS Code asks for the key, if the entry refers to it."""
+    """Return the question that VS Code asks for the key, if the entry refers to it."""
     variables: Mapping[str, Any] = (entry or {}).get("env", {})
     if variables.get(KEY) != f"${{input:{INPUT}}}":
         return None
     return {"id": INPUT, "type": "promptString", "description": "OpenAI API key", "password": True}
 
 
-def _claude_desktop(machine: Machine) -> tuple[Place, ...]:
+def _claude_desktop_places(machine: Machine) -> tuple[Place, ...]:
     file = "Claude/claude_desktop_config.json"
     classic = Place(machine.config / file)
     if machine.platform != "win32":
         return (classic,)
-    # Installed as MSIX (the official installer does), it reads a folder of its own and never the classic one.
-    roaming = machine.set_to("LOCALAPPDATA", machine.home / "AppData/Local") / "Packages/Claude_*/LocalCache/Roaming"
+    # The official installer installs an MSIX package, which reads a folder of its own and never the classic one.
+    roaming = (
+        machine.folder_from("LOCALAPPDATA", machine.home / "AppData/Local") / "Packages/Claude_*/LocalCache/Roaming"
+    )
     return (Place(roaming / file, only_if=roaming), classic)
 
 
-def _claude_code(machine: Machine) -> tuple[Place, ...]:
-    return (Place(machine.set_to("CLAUDE_CONFIG_DIR", machine.home) / ".claude.json"),)
+def _claude_code_places(machine: Machine) -> tuple[Place, ...]:
+    return (Place(machine.folder_from("CLAUDE_CONFIG_DIR", machine.home) / ".claude.json"),)
 
 
-def _codex(machine: Machine) -> tuple[Place, ...]:
-    return (Place(machine.set_to("CODEX_HOME", machine.home / ".codex") / "config.toml"),)
+def _codex_places(machine: Machine) -> tuple[Place, ...]:
+    return (Place(machine.folder_from("CODEX_HOME", machine.home / ".codex") / "config.toml"),)
 
 
-def _stdio(launch: Launch) -> Entry:
+def _stdio_entry(launch: Launch) -> Entry:
     return {"type": "stdio", "command": launch.command, "args": list(launch.args)}
 
 
-def _goose(launch: Launch) -> Entry:
+def _goose_entry(launch: Launch) -> Entry:
     return {"name": SERVER, "type": "stdio", "enabled": True, "cmd": launch.command, "args": list(launch.args)}
 
 
-def _in_one_list(launch: Launch) -> Entry:
+def _one_list_entry(launch: Launch) -> Entry:
     return {"type": "local", "command": [launch.command, *launch.args], "enabled": True}
 
 
-def _copilot(launch: Launch) -> Entry:
+def _copilot_entry(launch: Launch) -> Entry:
     return {"type": "local", "command": launch.command, "args": list(launch.args)}
 
 
-def _first_there(folder: Path, *names: str) -> tuple[Place, ...]:
-    """The file that exists of several names that a host reads, else the last."""
+def _first_existing(folder: Path, *names: str) -> tuple[Place, ...]:
+    """Return the places of several names that a host reads: the first that exists counts, else the last."""
     paths = [folder / name for name in names]
     return (*(Place(path, only_if=path) for path in paths[:-1]), Place(paths[-1]))
 
 
-def _xdg(machine: Machine) -> Path:
-    """Where programs of the terminal keep their settings, on each system."""
-    return machine.set_to("XDG_CONFIG_HOME", machine.home / ".config")
+def _xdg_config(machine: Machine) -> Path:
+    """Return the folder in which programs of the terminal keep their settings, on each system."""
+    return machine.folder_from("XDG_CONFIG_HOME", machine.home / ".config")
 
 
 _ALL = (
@@ -266,7 +296,7 @@ _ALL = (
         title="Claude Desktop",
         where="Settings > Developer > Edit Config",
         after="Quit Claude Desktop (not only its window) and start it again.",
-        user=_claude_desktop,
+        user=_claude_desktop_places,
         strict=True,
     ),
     Host(
@@ -275,7 +305,7 @@ _ALL = (
         where="~/.claude.json, or .mcp.json in a project",
         after="Start a new session of Claude Code; /mcp shows the server.",
         start_wait_s=3.0,
-        user=_claude_code,
+        user=_claude_code_places,
         project=".mcp.json",
         strict=True,
         has_local_scope=True,
@@ -283,14 +313,14 @@ _ALL = (
         call_limit_s=None,  # it gives up after 28 hours
         call_limit_key=("timeout", 0.001),
         secret="${OPENAI_API_KEY:-}",  # without the default Claude Code refuses the whole file when it is not set
-        ours=_stdio,
+        ours=_stdio_entry,
         first={"alwaysLoad": True},  # without it the tools are found by a search, a turn later
     ),
     Host(
         name="cursor",
         title="Cursor",
         where="~/.cursor/mcp.json, or .cursor/mcp.json in a project",
-        after="Start Cursor again, then look at Settings > MCP.",
+        after="Start Cursor again, then open Settings > MCP.",
         user=lambda machine: (Place(machine.home / ".cursor/mcp.json"),),
         project=".cursor/mcp.json",
         secret="${env:OPENAI_API_KEY}",
@@ -306,7 +336,7 @@ _ALL = (
         call_limit_s=None,
         secret=f"${{input:{INPUT}}}",
         asks=True,
-        ours=_stdio,
+        ours=_stdio_entry,
     ),
     Host(
         name="codex",
@@ -316,7 +346,7 @@ _ALL = (
         start_wait_s=1.0,
         format="toml",
         keys=("mcp_servers",),
-        user=_codex,
+        user=_codex_places,
         project=".codex/config.toml",
         desktop=False,
         call_limit_s=300.0,
@@ -341,10 +371,10 @@ _ALL = (
         where="~/.config/opencode/opencode.json, or opencode.json in a project",
         after="Start OpenCode again; opencode mcp list shows the server.",
         keys=("mcp",),
-        user=lambda machine: _first_there(_xdg(machine) / "opencode", "opencode.jsonc", "opencode.json"),
+        user=lambda machine: _first_existing(_xdg_config(machine) / "opencode", "opencode.jsonc", "opencode.json"),
         project="opencode.json",
         secret="{env:OPENAI_API_KEY}",
-        ours=_in_one_list,
+        ours=_one_list_entry,
         env="environment",
         desktop=False,
         call_limit_s=None,  # progress keeps a call alive
@@ -356,10 +386,10 @@ _ALL = (
         where="~/.config/kilo/kilo.jsonc, or .kilo/kilo.jsonc in a project",
         after="Start Kilo again; kilo mcp list shows the server.",
         keys=("mcp",),
-        user=lambda machine: _first_there(_xdg(machine) / "kilo", "kilo.json", "kilo.jsonc"),
+        user=lambda machine: _first_existing(_xdg_config(machine) / "kilo", "kilo.json", "kilo.jsonc"),
         project=".kilo/kilo.jsonc",
         secret="{env:OPENAI_API_KEY}",
-        ours=_in_one_list,
+        ours=_one_list_entry,
         env="environment",
         desktop=False,
         call_limit_s=None,
@@ -373,6 +403,7 @@ _ALL = (
         user=lambda machine: (Place(machine.home / ".qwen/settings.json"),),
         project=".qwen/settings.json",
         secret="$OPENAI_API_KEY",
+        first={"alwaysLoadTools": True},  # without it the model finds the tools by a search, a turn later
         desktop=False,
         call_limit_s=600.0,
         call_limit_key=("timeout", 0.001),
@@ -382,8 +413,10 @@ _ALL = (
         title="Copilot CLI",
         where="~/.copilot/mcp-config.json",
         after="Start Copilot CLI again; /mcp show lists the server.",
-        user=lambda machine: (Place(machine.set_to("COPILOT_HOME", machine.home / ".copilot") / "mcp-config.json"),),
-        ours=_copilot,
+        user=lambda machine: (
+            Place(machine.folder_from("COPILOT_HOME", machine.home / ".copilot") / "mcp-config.json"),
+        ),
+        ours=_copilot_entry,
         first={"tools": ["*"]},
         desktop=False,
         call_limit_key=("timeout", 0.001),
@@ -420,7 +453,7 @@ _ALL = (
         name="zed",
         title="Zed",
         where="zed: open settings file",
-        after="Zed starts the server by itself; look at the agent panel's settings.",
+        after="Zed starts the server by itself; the agent panel's settings show it.",
         keys=("context_servers",),
     ),
     Host(
@@ -430,7 +463,7 @@ _ALL = (
         after="Start a new session of Goose; it keeps the key in its keyring.",
         format="yaml",
         keys=("extensions",),
-        ours=_goose,
+        ours=_goose_entry,
         first={"timeout": 300, "env_keys": [KEY]},
         forwards="env_keys",
         env="envs",

@@ -1,17 +1,21 @@
-"""JSON as people keep it: one value set or removed in its text, with every other byte left as it is.
+"""Sets and removes values in the text of JSON with comments, and leaves every other byte as it is.
 
-Comments and commas before a closing bracket are read, since editors allow them in their own files.
+Comments and commas before a closing bracket are read, because editors allow them in their own files.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 WHITE = " \t\r\n"
 SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)*", re.S)
 STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 WORD = re.compile(r"-?[0-9][0-9.eE+-]*|true|false|null")
+INDENT = re.compile(r"\n([ \t]+)[^ \t\r\n]")
+BLANK_REST_OF_LINE = re.compile(r"[ \t]*(?=\r?\n)")
+DEFAULT_INDENT = "  "  # what most hosts write
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +26,28 @@ class Item:
 
 
 Path = tuple[str | Item, ...]
+#: The value to set at each path; None removes what stands there.
+Changes = Mapping[Path, Any]
 
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it stands; `members` are those of an object or array."""
+    """A value and its position; `members` are those of an object or array."""
 
     start: int
     end: int
     value: Any
     members: "list[Member]" = field(default_factory=list["Member"])
 
-    def member(self, key: "str | Item") -> "Member | None":
-        """The last member of that name, which is the one that counts; None where there is none.
+    def find_member(self, key: "str | Item") -> "Member | None":
+        """Return the last member of that name, which is the one that counts, or None.
 
         Raises:
             TypeError: This is no object, or for an `Item` no array.
         """
-        if not isinstance(self.value, list if isinstance(key, Item) else dict):
+        if isinstance(key, Item) and not is_array(self.value):
+            raise TypeError
+        if isinstance(key, str) and not is_object(self.value):
             raise TypeError
         return next((member for member in reversed(self.members) if member.key == key), None)
 
@@ -53,6 +61,23 @@ class Member:
     node: Node
 
 
+def edit_json(text: str, changes: Changes) -> str:
+    """Return the text with all changes made; a blank text counts as an empty object.
+
+    Raises:
+        TypeError: Something on the way is neither object nor array as the path has it.
+        ValueError: The text is not JSON.
+    """
+    if not text.strip():
+        text = "{}\n"
+    for path, value in changes.items():
+        if value is None:
+            text = drop(text, path)
+            continue
+        text = put(text, path, value)
+    return text
+
+
 def parse(text: str) -> Node:
     """Read a text.
 
@@ -61,16 +86,16 @@ def parse(text: str) -> Node:
     """
     reader = _Reader(text)
     try:
-        node = reader.value(reader.skip(0))
+        node = reader.read_value(reader.skip_space(0))
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    if reader.skip(node.end) != len(text):
-        raise reader.wrong(node.end)
+    if reader.skip_space(node.end) != len(text):
+        raise reader.describe_error(node.end)
     return node
 
 
 def put(text: str, path: Path, value: Any) -> str:
-    """The text with this value at that path; what is missing on the way there is made.
+    """Return the text with this value at that path; objects and arrays that are missing on the way are added.
 
     Raises:
         TypeError: Something on the way is neither object nor array as the path has it.
@@ -78,26 +103,39 @@ def put(text: str, path: Path, value: Any) -> str:
     """
     node = parse(text)
     for depth, key in enumerate(path):
-        member = node.member(key)
+        member = node.find_member(key)
         if member is None:
-            for inner in reversed(path[depth + 1 :]):
-                value = [value] if isinstance(inner, Item) else {inner: value}
-            return _insert(text, node, key, value)
+            return _insert_member(text, node, key, _nest_value(path[depth + 1 :], value))
         node = member.node
-    written = _written(value, _unit(text) if "\n" in text.strip() else None, _margin(text, node.start), text)
-    return text[: node.start] + written + text[node.end :]
+    indent = None
+    if "\n" in text.strip():
+        indent = _find_indent(text)
+    replacement = _format_value(value, indent, _find_margin(text, node.start), text)
+    return text[: node.start] + replacement + text[node.end :]
 
 
 def drop(text: str, path: Path) -> str:
-    """The text without what stands at that path; the same text where nothing does. Raises as `put` does."""
+    """Return the text without what stands at that path; the same text if nothing does. Raises as `put` does."""
     node = holder = parse(text)
-    found = None
+    member = None
     for key in path:
-        holder, found = node, node.member(key)
-        if found is None:
+        holder, member = node, node.find_member(key)
+        if member is None:
             return text
-        node = found.node
-    return _cut(text, holder, found) if found else text
+        node = member.node
+    if member is None:
+        return text
+    return _cut_member(text, holder, member)
+
+
+def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Return True if a value that was read is an object, or a table of TOML."""
+    return isinstance(value, dict)
+
+
+def is_array(value: Any) -> TypeGuard[list[Any]]:
+    """Return True if a value that was read is an array."""
+    return isinstance(value, list)
 
 
 class _Reader:
@@ -106,126 +144,187 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def skip(self, at: int) -> int:
-        match = SPACE.match(self.text, at)
-        return match.end() if match else at
+    def skip_space(self, at: int) -> int:
+        return _skip_space(self.text, at)
 
-    def wrong(self, at: int) -> ValueError:
-        return ValueError(f"line {self.text.count(chr(10), 0, self.skip(at)) + 1} is not JSON")
+    def describe_error(self, at: int) -> ValueError:
+        line = self.text.count("\n", 0, self.skip_space(at)) + 1
+        return ValueError(f"line {line} is not JSON")
 
-    def value(self, at: int) -> Node:
-        if self.text.startswith(("{", "["), at):
-            return self.container(at)
-        match = (STRING if self.text.startswith('"', at) else WORD).match(self.text, at)
+    def read_value(self, at: int) -> Node:
+        if self.text.startswith("{", at):
+            return self.read_object(at)
+        if self.text.startswith("[", at):
+            return self.read_array(at)
+        pattern = STRING if self.text.startswith('"', at) else WORD
+        match = pattern.match(self.text, at)
         if match is None:
-            raise self.wrong(at)
+            raise self.describe_error(at)
         try:
             return Node(at, match.end(), json.loads(match[0]))
         except ValueError:
-            raise self.wrong(at) from None
+            raise self.describe_error(at) from None
 
-    def container(self, start: int) -> Node:
-        is_object = self.text[start] == "{"
-        close = "}" if is_object else "]"
+    def read_object(self, start: int) -> Node:
         members: list[Member] = []
-        at = self.skip(start + 1)
-        while not self.text.startswith(close, at):
-            member = self.named(at) if is_object else self.element(at)
-            members.append(member)
-            at = self.skip(member.node.end)
-            if self.text.startswith(",", at):
-                at = self.skip(at + 1)
-            elif not self.text.startswith(close, at):
-                raise self.wrong(at)
-        value: Any = {m.key: m.node.value for m in members} if is_object else [m.node.value for m in members]
-        return Node(start, at + 1, value, members)
+        at = self.skip_space(start + 1)
+        while not self.text.startswith("}", at):
+            members.append(self.read_member(at))
+            at = self.skip_comma(members[-1].node.end, "}")
+        return Node(start, at + 1, {member.key: member.node.value for member in members}, members)
 
-    def named(self, at: int) -> Member:
-        name = self.value(at)
-        colon = self.skip(name.end)
+    def read_array(self, start: int) -> Node:
+        members: list[Member] = []
+        at = self.skip_space(start + 1)
+        while not self.text.startswith("]", at):
+            members.append(self.read_element(at))
+            at = self.skip_comma(members[-1].node.end, "]")
+        return Node(start, at + 1, [member.node.value for member in members], members)
+
+    def skip_comma(self, at: int, close: str) -> int:
+        """Return the position of the next member or of the closing bracket."""
+        at = self.skip_space(at)
+        if self.text.startswith(",", at):
+            return self.skip_space(at + 1)
+        if not self.text.startswith(close, at):
+            raise self.describe_error(at)
+        return at
+
+    def read_member(self, at: int) -> Member:
+        name = self.read_value(at)
+        colon = self.skip_space(name.end)
         if not isinstance(name.value, str) or not self.text.startswith(":", colon):
-            raise self.wrong(at)
-        return Member(name.value, at, self.value(self.skip(colon + 1)))
+            raise self.describe_error(at)
+        return Member(name.value, at, self.read_value(self.skip_space(colon + 1)))
 
-    def element(self, at: int) -> Member:
-        node = self.value(at)
-        named = node.member("id") if isinstance(node.value, dict) else None
-        return Member(Item(named.node.value) if named and isinstance(named.node.value, str) else None, at, node)
-
-
-def _insert(text: str, node: Node, key: "str | Item", value: Any) -> str:
-    """Write a new last member, laid out as the others are."""
-    name = "" if isinstance(key, Item) else f"{json.dumps(key, ensure_ascii=False)}: "
-    close, margin, newline = node.end - 1, _margin(text, node.start), _newline(text)
-    last = node.members[-1].node.end if node.members else node.start + 1
-    comma = _comma(text, last) if node.members else None
-    missing, trailing = ("," if node.members else "", "") if comma is None else ("", ",")
-    if not _spread(text, node):
-        at = last if comma is None else comma + 1
-        space = " " if node.members else ""
-        return f"{text[:at]}{missing}{space}{name}{_written(value, None, '', text)}{trailing}{text[at:]}"
-    inner = _margin(text, node.members[-1].start) if node.members else margin + _unit(text)
-    tail = max(len(text[:close].rstrip(WHITE)), last)  # comments behind the last member stay with it
-    rest = text[tail:close] if node.members or "\n" in text[tail:close] else newline + margin
-    member = f"{newline}{inner}{name}{_written(value, _unit(text), inner, text)}{trailing}"
-    return f"{text[:last]}{missing}{text[last:tail]}{member}{rest}{text[close:]}"
+    def read_element(self, at: int) -> Member:
+        node = self.read_value(at)
+        if not is_object(node.value) or not isinstance(node.value.get("id"), str):
+            return Member(None, at, node)
+        return Member(Item(node.value["id"]), at, node)
 
 
-def _spread(text: str, node: Node) -> bool:
-    """Whether the members stand on lines of their own; an empty object has them so where the text has lines."""
+def _nest_value(path: Path, value: Any) -> Any:
+    """Return the value inside the objects and arrays of a path."""
+    for key in reversed(path):
+        value = {key: value} if isinstance(key, str) else [value]
+    return value
+
+
+def _insert_member(text: str, node: Node, key: "str | Item", value: Any) -> str:
+    """Return the text with a new last member, laid out as the others are."""
+    name = ""
+    if isinstance(key, str):
+        name = f"{json.dumps(key, ensure_ascii=False)}: "
+    if not _is_spread(text, node):
+        return _insert_in_line(text, node, name + _format_value(value, None, "", text))
+    if node.members:
+        margin = _find_margin(text, node.members[-1].start)
+    else:
+        margin = _find_margin(text, node.start) + _find_indent(text)
+    return _insert_line(text, node, margin, name + _format_value(value, _find_indent(text), margin, text))
+
+
+def _insert_in_line(text: str, node: Node, member: str) -> str:
+    if not node.members:
+        at = node.start + 1
+        return text[:at] + member + text[at:]
+    last = node.members[-1].node.end
+    comma = _find_comma(text, last)
+    if comma is None:
+        return f"{text[:last]}, {member}{text[last:]}"
+    return f"{text[: comma + 1]} {member},{text[comma + 1 :]}"
+
+
+def _insert_line(text: str, node: Node, margin: str, member: str) -> str:
+    close = node.end - 1
+    line = _find_newline(text) + margin + member
+    # Comments behind the last member stay with it.
+    tail = len(text[:close].rstrip(WHITE))
+    if not node.members:
+        if "\n" in text[tail:close]:
+            return text[:tail] + line + text[tail:]
+        return text[:tail] + line + _find_newline(text) + _find_margin(text, node.start) + text[close:]
+    last = node.members[-1].node.end
+    if _find_comma(text, last) is not None:
+        return f"{text[:tail]}{line},{text[tail:]}"
+    return f"{text[:last]},{text[last:tail]}{line}{text[tail:]}"
+
+
+def _is_spread(text: str, node: Node) -> bool:
+    """Return True if the members stand on lines of their own; an empty object has them so if the text has lines."""
     if node.members:
         return "\n" in text[node.start : node.members[0].start]
     return "\n" in text.strip() or not text[: node.start].strip()
 
 
-def _cut(text: str, holder: Node, member: Member) -> str:
-    """Take a member out with one comma and, where it stood alone on its lines, with those lines."""
+def _cut_member(text: str, holder: Node, member: Member) -> str:
+    """Return the text without a member and one comma and, if it stood alone on its lines, without those lines."""
     start, end = member.start, member.node.end
     index = holder.members.index(member)
-    before = _comma(text, holder.members[index - 1].node.end) if index else None
-    after = _comma(text, end)
-    if after is not None:
-        end, before = after + 1, None
-    if not (text[holder.start + 1 : start] + text[end : holder.end - 1]).strip():
+    comma_after = _find_comma(text, end)
+    comma_before = None
+    if comma_after is not None:
+        end = comma_after + 1
+    elif index > 0:
+        comma_before = _find_comma(text, holder.members[index - 1].node.end)
+    others = text[holder.start + 1 : start] + text[end : holder.end - 1]
+    if not others.strip():
         return text[: holder.start + 1] + text[holder.end - 1 :]
+    start, end = _widen_cut(text, start, end, comma_before, is_first=index == 0)
+    if comma_before is None:
+        return text[:start] + text[end:]
+    return text[:comma_before] + text[comma_before + 1 : start] + text[end:]
+
+
+def _widen_cut(text: str, start: int, end: int, comma_before: int | None, *, is_first: bool) -> tuple[int, int]:
+    """Return the span of a member with the white space that goes with it."""
     line = text.rfind("\n", 0, start)
-    rest = re.compile(r"[ \t]*(?=\r?\n)").match(text, end)
+    rest = BLANK_REST_OF_LINE.match(text, end)
     if line >= 0 and rest and not text[line:start].strip():
-        start, end = line - (text[line - 1] == "\r"), rest.end()
-    elif index:
-        alone = before is not None and "/" not in text[before:start]  # a comment would swallow what follows
-        start = len(text[:start].rstrip(WHITE if alone else " \t"))
-    else:
-        end = len(text) - len(text[end:].lstrip(" \t"))
-    kept = text[:start] if before is None else text[:before] + text[before + 1 : start]
-    return kept + text[end:]
+        if text[line - 1] == "\r":
+            line -= 1
+        return line, rest.end()
+    if is_first:
+        return start, len(text) - len(text[end:].lstrip(" \t"))
+    if comma_before is None or "/" in text[comma_before:start]:
+        # A comment to the end of its line would swallow what follows, so the line break stays.
+        return len(text[:start].rstrip(" \t")), end
+    return len(text[:start].rstrip(WHITE)), end
 
 
-def _comma(text: str, at: int) -> int | None:
-    """Where the comma behind a member stands, if there is one."""
+def _skip_space(text: str, at: int) -> int:
+    """Return the first position from here on that is neither white space nor comment."""
     match = SPACE.match(text, at)
-    comma = match.end() if match else at
-    return comma if text.startswith(",", comma) else None
+    return match.end() if match else at
 
 
-def _margin(text: str, at: int) -> str:
-    """The white space that the line of a position begins with."""
+def _find_comma(text: str, at: int) -> int | None:
+    """Return the position of the comma behind a member, or None."""
+    comma = _skip_space(text, at)
+    if text.startswith(",", comma):
+        return comma
+    return None
+
+
+def _find_margin(text: str, at: int) -> str:
+    """Return the white space that the line of a position begins with."""
     line = text[text.rfind("\n", 0, at) + 1 : at]
     return line[: len(line) - len(line.lstrip(" \t"))]
 
 
-def _unit(text: str) -> str:
-    """One step of indentation, as the first indented line has it."""
-    match = re.search(r"\n([ \t]+)[^ \t\r\n]", text)
-    return match[1] if match else "  "
+def _find_indent(text: str) -> str:
+    """Return one step of indentation, as the first indented line has it."""
+    match = INDENT.search(text)
+    return match[1] if match else DEFAULT_INDENT
 
 
-def _newline(text: str) -> str:
+def _find_newline(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
 
 
-def _written(value: Any, unit: str | None, margin: str, text: str) -> str:
-    written = json.dumps(value, indent=unit, ensure_ascii=False)
-    if any("\ud800" <= char <= "\udfff" for char in written):
-        written = json.dumps(value, indent=unit)  # half of a surrogate pair cannot be encoded
-    return written.replace("\n", _newline(text) + margin)
+def _format_value(value: Any, indent: str | None, margin: str, text: str) -> str:
+    formatted = json.dumps(value, indent=indent, ensure_ascii=False)
+    if any("\ud800" <= char <= "\udfff" for char in formatted):
+        formatted = json.dumps(value, indent=indent)  # half of a surrogate pair cannot be encoded
+    return formatted.replace("\n", _find_newline(text) + margin)

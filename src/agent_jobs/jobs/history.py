@@ -1,19 +1,19 @@
-"""What a follow-up goes on from, as upstream takes it: by its id, or said again item by item. Pure."""
+"""Links a follow-up to what went before: by the id of a response, or by repeating the conversation. Pure."""
 
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from agent_jobs.jobs.job import JSON, Call, arguments_text, calls_of, items_of, with_call_ids
+from agent_jobs.jobs.response import JSON, Call, arguments_text, calls_of, items_of, with_call_ids
 
-#: How a request names what went before it; only one of them may stand there.
+#: Parameters that link a request to what went before it; a request may have one of them.
 LINKS = ("previous_response_id", "conversation")
-#: What upstream says of a link that it does not know (any more).
-FORGOTTEN_CODES = frozenset({"previous_response_not_found", "conversation_not_found"})
-#: What is said in words only, also with another id than ours: gateways know a response by an id of their own. The call
-#: of an output, or an item, is missing where the link was accepted and not followed.
-_LOST = re.compile(
+#: Error codes of a link that upstream does not know, or not any more.
+LOST_CONTEXT_CODES = frozenset({"previous_response_not_found", "conversation_not_found"})
+#: The same in messages, also with another id than ours: gateways have ids of their own. A gateway that accepted the
+#: link and did not follow it reports a call or an item as missing.
+_LOST_CONTEXT = re.compile(
     r"previous[ _-]?response"
     r"|\b(?:no|unknown) (?:such )?(?:response|conversation) (?:found|exists|with|for|id)\b"
     r"|\b(?:no such|unknown) (?:response|conversation)\b"
@@ -26,177 +26,190 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 ENCRYPTED = "reasoning.encrypted_content"
-#: What the API takes in the name of a function, also of one that a model made up.
+#: Longest name of a function that the API accepts, also of one that a model made up.
 NAME_CHARS = 64
-_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
+#: Characters that the API refuses in such a name.
+_REFUSED_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
-def continued(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = ()) -> JSON:
-    """The body with what went before it: a link that upstream knows, or all that was said, oldest first.
+def continue_request(body: JSON, link: JSON, exchanges: Sequence[tuple[JSON, JSON]] = ()) -> JSON:
+    """Return the body with what went before it: a link that upstream knows, or the whole conversation, oldest first.
 
     Args:
         body: A request.
-        link: `previous_response_id` or `conversation`, in the place of the body's.
-        exchanges: Requests and the responses to them, where the link does not lead to them.
+        link: `previous_response_id` or `conversation`, instead of the body's.
+        exchanges: Requests and the responses to them, if the link does not lead to them.
     """
     if not exchanges:
         return {**body, **link}
-    answers = {_answers(item) for request in (*(request for request, _ in exchanges), body) for item in _asked(request)}
-    said = [item for request, response in exchanges for item in (*_asked(request), *_answered(response, answers))]
+    requests = [*(request for request, _ in exchanges), body]
+    answered_ids = {_find_answered_id(item) for request in requests for item in _input_items(request)}
+    conversation: list[JSON] = []
+    for request, response in exchanges:
+        conversation += [*_input_items(request), *_output_as_input(response, answered_ids)]
     kept = {name: value for name, value in body.items() if name not in LINKS}
-    # Nothing of this thread may be known upstream by the next time either.
+    # Upstream may not know this conversation by the next time either, and then its reasoning is needed here.
     include = [*(name for name in cast("list[str]", body.get("include", [])) if name != ENCRYPTED), ENCRYPTED]
-    return {**kept, **link, "input": [*said, *_asked(body)], "include": include}
+    return {**kept, **link, "input": [*conversation, *_input_items(body)], "include": include}
 
 
-def answer(call: Call) -> JSON:
-    """Return what goes upstream for a call."""
+def answer_item(call: Call) -> JSON:
+    """Return the input item that answers a call."""
     if call.kind == "approval":
-        answer = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
-        return answer if call.output is True else {**answer, "reason": str(call.output)}
+        item = {"type": "mcp_approval_response", "approval_request_id": call.id, "approve": call.output is True}
+        if call.output is True:
+            return item
+        return {**item, "reason": str(call.output)}
     return {"type": "function_call_output", "call_id": call.id, "output": call.output}
 
 
-def said_chars(exchanges: Sequence[tuple[JSON, JSON]]) -> int:
-    """Return how many characters of text were said in exchanges, runs of blanks as one; no pictures and files."""
-    return _chars(continued({"input": []}, {}, exchanges)["input"]) if exchanges else 0
+def count_exchange_chars(exchanges: Sequence[tuple[JSON, JSON]]) -> int:
+    """Return the number of characters of text in exchanges, without pictures and files; runs of blanks count as one."""
+    if not exchanges:
+        return 0
+    return _count_text_chars(continue_request({"input": []}, {}, exchanges)["input"])
 
 
-def _chars(value: object) -> int:
+def _count_text_chars(value: object) -> int:
     if isinstance(value, str):
         return len(" ".join(value.split()))
     if isinstance(value, list):
-        return sum(map(_chars, cast("list[object]", value)))
+        return sum(map(_count_text_chars, cast("list[object]", value)))
     if not isinstance(value, dict):
         return 0
     facts = cast(JSON, value)
-    return sum(_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
+    return sum(_count_text_chars(facts.get(name)) for name in ("content", "text", "arguments", "output"))
 
 
 def without_reasoning(body: JSON) -> JSON:
-    """The body without reasoning in its input."""
-    return {**body, "input": [item for item in _asked(body) if item.get("type") != "reasoning"]}
+    """Return the body without reasoning in its input."""
+    return {**body, "input": [item for item in _input_items(body) if item.get("type") != "reasoning"]}
 
 
-def tells(response: JSON, closing: Iterable[JSON] = ()) -> bool:
-    """Return True if anything in a response can be told again, given the answers to its calls."""
-    return any(True for _ in _answered(response, {_answers(item) for item in closing}))
+def has_repeatable_output(response: JSON, closing: Iterable[JSON] = ()) -> bool:
+    """Return True if anything in a response can be repeated as input, given the answers to its calls."""
+    return any(True for _ in _output_as_input(response, {_find_answered_id(item) for item in closing}))
 
 
-def brings(response: JSON) -> bool:
-    """Return True if a response says anything or asks for calls."""
-    return tells(response) or bool(calls_of(items_of(response.get("output"))))
+def has_output_or_calls(response: JSON) -> bool:
+    """Return True if a response has output that can be repeated, or asks for calls."""
+    return has_repeatable_output(response) or bool(calls_of(items_of(response.get("output"))))
 
 
 def closing_answers(response: JSON, calls: Iterable[Call], why: str) -> list[JSON]:
-    """Return an answer to each call that a response asks for, so that it can be gone on from.
+    """Return an answer to each call that a response asks for, so that another request can continue it.
 
     Args:
         response: The last response of a job that ended.
-        calls: Its calls, as far as any were made.
-        why: Why the others were not made, as the rest of a sentence.
+        calls: Those of its calls that were made.
+        why: The reason why the others were not made, as the rest of a sentence.
     """
     known = {call.id: call for call in calls}
     asked = [known.get(call.id, call) for call in calls_of(items_of(response.get("output")))]
-    return [answer(replace(call, output=_closing_output(call, why))) for call in asked]
+    return [answer_item(replace(call, output=_closing_output(call, why))) for call in asked]
 
 
 def _closing_output(call: Call, why: str) -> object:
-    if call.state == "running" or call.output is True:  # an approval of what upstream may have done since
+    if call.state == "running" or call.output is True:  # upstream may have acted on the approval since
         return f"The outcome of this call is unknown: {why}. Look whether it took effect before you repeat it."
-    return call.output if call.state == "done" else f"This call was not made: {why}."
+    if call.state == "done":
+        return call.output
+    return f"This call was not made: {why}."
 
 
 def with_answers(body: JSON, answers: Sequence[JSON]) -> JSON:
-    """Return the body with answers to the calls of the response that it goes on from, before what it asks for."""
-    return {**body, "input": [*answers, *_asked(body)]} if answers else body
+    """Return the body with answers to the calls of the response before it, ahead of its own input."""
+    if not answers:
+        return body
+    return {**body, "input": [*answers, *_input_items(body)]}
 
 
-def forgotten(body: JSON, code: str, param: str, words: str, *, named_in: str = "") -> bool:
-    """Return True if an error means that upstream does not know what the request goes on from.
+def is_context_lost(body: JSON, code: str, param: str, words: str, *, named_in: str = "") -> bool:
+    """Return True if an error means that upstream does not know what the request continues.
 
     Args:
         body: The request.
         code: The error's code.
         param: The parameter that it names.
-        words: Its message, read for what servers say of a response that they do not have.
-        named_in: Its message, read for the link's own id alone.
+        words: Its message, searched for the words of servers that do not have a response.
+        named_in: Its message, searched for the link's own id alone.
     """
     links = [str(body[link]) for link in LINKS if link in body]
     if code == "conversation_locked":
         return False
-    # A conversation that is gone is told of in words only.
+    # A conversation that is gone is reported in the message only.
     named = any(link in words or link in named_in for link in links)
-    return named or code in FORGOTTEN_CODES or param in LINKS or bool(links and _LOST.search(words))
+    return named or code in LOST_CONTEXT_CODES or param in LINKS or bool(links and _LOST_CONTEXT.search(words))
 
 
-def unreadable(code: str, param: str) -> bool:
-    """Whether a refusal means that reasoning was encrypted for somebody else: another organization, another server."""
+def is_reasoning_unreadable(code: str, param: str) -> bool:
+    """Return True if a refusal means that the reasoning was encrypted for another organization or server."""
     return "encrypted_content" in code or "encrypted_content" in param
 
 
-def _asked(request: JSON) -> Iterable[JSON]:
-    """A request's input as items."""
+def _input_items(request: JSON) -> Iterable[JSON]:
+    """Return a request's input as items."""
     given = request.get("input")
     if isinstance(given, list):
         return [cast(JSON, item) for item in cast("list[object]", given) if isinstance(item, dict)]
     return [{"role": "user", "content": given}]
 
 
-def _answers(item: JSON) -> object:
-    """What an item of an input answers: a call, a request for an approval, or nothing."""
+def _find_answered_id(item: JSON) -> object:
+    """Return the id of the call or approval request that an item of an input answers; None for other items."""
     return item.get("call_id") or item.get("approval_request_id")
 
 
-def _answered(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]:
-    """A response's output as input: without the ids of what upstream may have forgotten, and what only they explain.
+def _output_as_input(response: JSON, answers: Container[object] = ()) -> Iterable[JSON]:
+    """Yield a response's output as input, without ids that upstream may not know any more.
 
-    Calls stay where their answers are told too: one without the other is refused.
+    Calls stay if their answers follow: upstream refuses one without the other.
     """
-    leading: list[JSON] = []  # reasoning, which is refused without what it led to
+    leading: list[JSON] = []  # reasoning, which upstream refuses without the item that follows it
     for item in with_call_ids(items_of(response.get("output"))):
-        told = _told(item, answers)
-        if told is None or told["type"] == "mcp_approval_request":  # if this is what it led to, nobody says
+        repeated = _item_as_input(item, answers)
+        # Upstream does not document whether reasoning may precede an approval request.
+        if repeated is None or repeated["type"] == "mcp_approval_request":
             leading.clear()
-        if told is None:
+        if repeated is None:
             continue
-        if told["type"] == "reasoning":
-            leading.append(told)
+        if repeated["type"] == "reasoning":
+            leading.append(repeated)
         else:
-            yield from (*leading, told)
+            yield from (*leading, repeated)
             leading.clear()
 
 
-def _told(item: JSON, answers: Container[object]) -> JSON | None:
-    """An item of an output as one of an input; None for what a hosted tool did, which the next message tells."""
+def _item_as_input(item: JSON, answers: Container[object]) -> JSON | None:
+    """Return an item of an output as one of an input; None for a hosted tool's, whose result is in the next message."""
     match dict(item):
         case {"type": "message", "content": [_, *_] as content, **rest}:
             phase = {"phase": rest["phase"]} if rest.get("phase") else {}
             return {
                 "type": "message",
                 "role": "assistant",
-                "content": [_said(part) for part in items_of(content)],
+                "content": [_message_part_as_input(part) for part in items_of(content)],
                 **phase,
             }
         case {"type": "reasoning", "encrypted_content": str() as encrypted, **rest} if encrypted:
             return {"type": "reasoning", "summary": rest.get("summary") or [], "encrypted_content": encrypted}
         case {"type": "mcp_approval_request", "id": str() as approval_id} as whole if approval_id in answers:
             return {name: value for name, value in whole.items() if name != "status"}
-        case {"type": "function_call" | "custom_tool_call", "call_id": call_id} if call_id not in answers:
-            return None
-        case {"type": "function_call", **rest}:
+        case {"type": "function_call", "call_id": call_id, **rest} if call_id in answers:
             kept = {name: value for name, value in rest.items() if name not in ("id", "status")}
-            name = _NO_NAME.sub("_", str(rest.get("name") or "_"))[:NAME_CHARS]
+            name = _REFUSED_IN_NAME.sub("_", str(rest.get("name") or "_"))[:NAME_CHARS]
             arguments = arguments_text(rest.get("arguments"))
-            return {"type": "function_call", **kept, "name": name, "arguments": arguments}
-        case {"type": "custom_tool_call" | "compaction"} as whole:
+            return {"type": "function_call", "call_id": call_id, **kept, "name": name, "arguments": arguments}
+        case {"type": "compaction" | "custom_tool_call" as kind} as whole if (
+            kind == "compaction" or whole.get("call_id") in answers
+        ):
             return {name: value for name, value in whole.items() if name not in ("id", "status")}
         case _:
             return None
 
 
-def _said(part: JSON) -> JSON:
-    """A part of a message without its citations, which may name files that are gone."""
+def _message_part_as_input(part: JSON) -> JSON:
+    """Return a part of a message without its citations, which may name files that are gone."""
     if part.get("type") == "refusal":
         return {"type": "refusal", "refusal": part.get("refusal")}
     return {"type": "output_text", "text": part.get("text") or "", "annotations": []}

@@ -1,58 +1,62 @@
-"""What is asked about jobs, and what is known of them: several at once, or all of one. Pure.
+"""The questions about jobs, and their answers: filters, pages, batches, results, estimates and replies. Pure.
 
-What is only handed on is a NamedTuple: a frozen dataclass takes ten times as long to make, and a host waits for it.
+Values that are only handed on are NamedTuples: a frozen dataclass takes ten times as long to create.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from agent_jobs.jobs.job import Call, Job, Status
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import Status
 
-#: What can be read of a job's result.
+GATHERED_MAX = 1_000  # jobs that one query covers
+
+#: Parts of a job's result that a caller can read.
 Part = Literal["text", "outline", "sources", "items", "files", "reasoning", "usage", "meta", "partial"]
-#: What of it is there while a job runs.
+#: Parts that exist while a job runs.
 SO_FAR: tuple[Part, ...] = ("partial", "reasoning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs are asked about together: these, those of a batch, those in which something goes on, or all."""
+    """Selects jobs: these ids, those of a batch, those that are active or undelivered, or all."""
 
     job_ids: tuple[str, ...] = ()
     batch: str = ""
     statuses: frozenset[Status] = frozenset()
     words: str = ""  #: in the title
-    since: float = 0.0  #: started, or ended where `active`, no earlier
-    active: bool = False  #: open, or ended and handed to nobody yet
+    since: float = 0.0  #: started no earlier; with `active`, ended no earlier
+    active: bool = False  #: only active jobs, and those whose result no reader received
 
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """How the jobs of a group stand; none with its output."""
+    """The jobs of a filter by what a caller can do with them, without their outputs."""
 
-    done: list[Job]  #: over and handed to nobody yet, what ended first comes first; then what asks and was not told
+    done: list[Job]  #: ended and undelivered, first ended first; then those with a question not yet reported
     running: list[Job]
-    asking: list[Job]  #: what waits for an answer, and was told
-    delivered: int  #: how many were handed out before
+    asking: list[Job]  #: those that wait for an answer, and whose question was reported
+    delivered: int  #: number of those that were delivered before
 
     @property
-    def going_on(self) -> bool:
-        """Whether something may still come."""
+    def is_running(self) -> bool:
+        """Return True if one of the jobs may still change."""
         return bool(self.running or self.asking)
 
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """Some jobs, newest first and without their outputs, with what is known of all that were asked for."""
+    """Some jobs, newest first and without their outputs, with the counts of all that match."""
 
     jobs: list[Job]
     counts: dict[Status, int]
     today_usd: float
-    warnings: tuple[str, ...] = ()  #: what the user should set otherwise
+    warnings: tuple[str, ...] = ()  #: settings that the user should change
 
 
-#: The kind of the event that something which follows a job's end failed.
+#: Kind of the event that a part of finalizing a job failed.
 UNSETTLED = "unsettled"
 
 
@@ -73,7 +77,7 @@ class OutputFile(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What a removal of old jobs deleted and what it kept."""
+    """The outcome of a removal of old jobs."""
 
     deleted: int = 0
     unread: int = 0  #: jobs that are old enough, but whose results were delivered to no reader
@@ -90,7 +94,7 @@ class WorkerInfo(NamedTuple):
 
 
 class StoreInfo(NamedTuple):
-    """Where the jobs are kept, and who else works on them."""
+    """The place of the stored jobs, and the other processes that work on them."""
 
     path: str
     schema: int
@@ -100,7 +104,7 @@ class StoreInfo(NamedTuple):
 
 
 class Result(NamedTuple):
-    """All that is kept of a job: its output with the whole response, what happened, the files that it made."""
+    """All that is stored of a job: its output with the full response, its events, files and calls."""
 
     job: Job
     events: list[Event]
@@ -109,23 +113,23 @@ class Result(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What an order would send and cost."""
+    """The content and the cost of a start."""
 
     jobs: int
     model: str
     files: list[dict[str, Any]]
-    input_tokens: int  #: roughly, of one job, without what it goes on from
+    input_tokens: int  #: roughly, of one job, without the conversation before it
     cost_bound_usd: float | None  #: of all jobs
-    unbounded: str  #: why there is no bound
-    bound_parts: str = ""  #: of what one job's bound is made
+    unbounded: str  #: the reason if there is no bound
+    bound_parts: str = ""  #: how one job's bound is made up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What somebody answers to a job that asks."""
+    """An answer to the calls of a job that waits for input."""
 
     outputs: Mapping[str, object] = field(default_factory=dict[str, object])  #: of functions, by call_id
     approve: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
-    message: str = ""  #: instead of what is not answered otherwise
-    turn: int | None = None  #: whose calls are meant, where it was asked a while ago; None: those of now
+    message: str = ""  #: answers every call that nothing else answers
+    turn: int | None = None  #: the turn whose calls are meant; None means the current one

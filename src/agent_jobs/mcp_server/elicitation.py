@@ -1,8 +1,8 @@
-"""Asks the user directly, in a dialog of the host where it has them, whether a job's calls may be made.
+"""Asks the user in a dialog of the host whether a job's calls may be made.
 
-Hosts of the protocol before 2026-07-28 are sent a question while their call waits; those of it get the questions as
-the answer to their call, and call again with what the user said. Nothing is kept between the two: an answer names its
-turn and its call, and counts if that call is still asked for.
+A host of the protocol before 2026-07-28 is sent a question while its call waits. A later host gets the questions as the
+answer to its call, and calls again with the user's answers. Nothing is kept between the two calls: an answer names its
+turn and its call, and counts if that call is still open.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,90 +17,97 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.jobs.job import Call, Job
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
-from agent_jobs.rendering import answers
+from agent_jobs.jobs.response import Call
+from agent_jobs.rendering.questions import approval_question
 
-#: Nothing is to be filled in: to accept is to approve.
+#: A form without fields: to accept it is to approve the call.
 NO_FIELDS: Mapping[str, Any] = {"type": "object", "properties": {}}
-#: Dialogs of one call at most; the next poll asks on.
-ASKED = 8
+#: More dialogs in a row annoy the user; the next poll asks for the rest.
+MAX_DIALOGS = 8
 
 
 def can_ask(ctx: Context) -> bool:
-    """Whether the host can put a question to its user."""
-    return can_show_form(ctx.client_capabilities) and (_modern(ctx) or ctx.session.can_send_request)
+    """Return True if the host can ask its user a question."""
+    return can_show_form(ctx.client_capabilities) and (_is_modern(ctx) or ctx.session.can_send_request)
 
 
 def can_show_form(capabilities: ClientCapabilities | None) -> bool:
-    """Return True if a client with these capabilities shows its user what a server asks."""
-    able = capabilities.elicitation if capabilities else None
-    return able is not None and (able.form is not None or able.url is None)
+    """Return True if a client with these capabilities shows a server's questions to its user."""
+    if capabilities is None or capabilities.elicitation is None:
+        return False
+    elicitation = capabilities.elicitation
+    return elicitation.form is not None or elicitation.url is None
 
 
-async def polled(
+async def poll_with_dialogs(
     ctx: Context, jobs: Engine, job_id: str, wait_s: float, cap_s: float
 ) -> tuple[Job, str] | InputRequiredResult:
-    """Wait for a job's end as `Engine.poll`, and have the user asked once for the approvals that it waits for.
+    """Poll a job as `Engine.poll`, and ask the user once for each approval that it waits for.
 
-    With `wait_s` 0 nobody is asked; `cap_s` is how long the wait and the dialogs may take together.
+    With `wait_s` 0 no question is asked. `cap_s` is the limit for the wait and the dialogs together.
 
-    Returns the job, and a sentence where an answer of the user came too late; or what the host is to ask.
+    Returns the job with a sentence about answers that came too late, or the questions for the host to ask.
     """
     began = jobs.now()
     if ctx.input_responses is not None:
-        note = await decide(jobs, job_id, ctx.input_responses)
+        note = await apply_answers(jobs, job_id, ctx.input_responses)
         return await jobs.poll(job_id, wait_s=wait_s), note
     job = await jobs.poll(job_id, wait_s=wait_s)
-    calls = [call for call in await jobs.open_calls(job) if call.needs == "approval"][:ASKED]
-    if not calls or wait_s <= 0:
+    if wait_s <= 0:
         return job, ""
-    if _modern(ctx):
-        return InputRequiredResult(input_requests={key_of(job, call): request_for(job, call) for call in calls})
-    note = await _asked(ctx, jobs, job, calls, began + cap_s)
+    calls = [call for call in await jobs.open_calls(job) if call.needs == "approval"][:MAX_DIALOGS]
+    if not calls:
+        return job, ""
+    if _is_modern(ctx):
+        return InputRequiredResult(
+            input_requests={question_key(job, call): create_question(job, call) for call in calls}
+        )
+    note = await _show_dialogs(ctx, jobs, job, calls, began + cap_s)
     return await jobs.poll(job_id, wait_s=max(0.0, began + wait_s - jobs.now())), note
 
 
-async def _asked(ctx: Context, jobs: Engine, job: Job, calls: Sequence[Call], until: float) -> str:
-    """Put one question after the other until one stays open; returns what became of answers that came too late."""
+async def _show_dialogs(ctx: Context, jobs: Engine, job: Job, calls: Sequence[Call], until: float) -> str:
+    """Ask one question after the other until one stays open; return a sentence about answers that came too late."""
     notes: list[str] = []
     for call in calls:
-        answer = await _answer(ctx, jobs, job, call, until - jobs.now())
+        answer = await _show_dialog(ctx, jobs, job, call, until - jobs.now())
         if answer is not None:
-            notes.append(await decide(jobs, job.id, {key_of(job, call): answer}))
-        if jobs.now() >= until or (answer is not None and answer.action == "cancel"):
+            notes.append(await apply_answers(jobs, job.id, {question_key(job, call): answer}))
+        is_dismissed = answer is not None and answer.action == "cancel"
+        if is_dismissed or jobs.now() >= until:
             break
     return " ".join(filter(None, notes))
 
 
-async def _answer(ctx: Context, jobs: Engine, job: Job, call: Call, wait_s: float) -> ElicitResult | None:
-    """What the user says; None where somebody else was first, the time ran out, or the host does not ask after all."""
+async def _show_dialog(ctx: Context, jobs: Engine, job: Job, call: Call, wait_s: float) -> ElicitResult | None:
+    """Return the user's answer; None if the call was answered elsewhere, time ran out, or the host does not ask."""
     answer: ElicitResult | None = None
     async with anyio.create_task_group() as tasks:
 
-        async def withdraw() -> None:
+        async def withdraw_when_answered() -> None:
             with suppress(AgentJobsError):
                 await jobs.wait_until_answered(job.id, call.id, wait_s=wait_s)
             tasks.cancel_scope.cancel()
 
-        tasks.start_soon(withdraw)
+        tasks.start_soon(withdraw_when_answered)
         with suppress(MCPError):
-            answer = await ctx.session.elicit_form(answers.question(job, call), {**NO_FIELDS}, ctx.request_id)
+            answer = await ctx.session.elicit_form(approval_question(job, call), {**NO_FIELDS}, ctx.request_id)
         tasks.cancel_scope.cancel()
     return answer
 
 
-async def decide(jobs: Engine, job_id: str, answers: Mapping[str, object]) -> str:
-    """Reply as the user said, call by call; what they dismissed stays open."""
+async def apply_answers(jobs: Engine, job_id: str, answers: Mapping[str, object]) -> str:
+    """Reply to a job with the user's answers, by the keys of the questions; dismissed questions stay open.
+
+    Returns a sentence about answers that changed nothing; empty if there are none.
+    """
     notes: list[str] = []
     for key, answer in answers.items():
-        turn, _, call_id = key.partition(":")
-        action = answer.action if isinstance(answer, ElicitResult) else "cancel"
-        if action == "cancel" or not turn.isdecimal():
+        reply = _read_reply(key, answer)
+        if reply is None:
             continue
-        one = (call_id,)
-        accepted = action == "accept"
-        reply = Reply(approve=one if accepted else (), deny=() if accepted else one, turn=int(turn))
         try:
             await jobs.reply(job_id, reply)
         except RequestError as error:
@@ -108,16 +115,28 @@ async def decide(jobs: Engine, job_id: str, answers: Mapping[str, object]) -> st
     return " ".join(dict.fromkeys(notes))
 
 
-def request_for(job: Job, call: Call) -> ElicitRequest:
-    """Return the question whether a job may make a call, as a host is sent it."""
-    params = ElicitRequestFormParams(message=answers.question(job, call), requested_schema={**NO_FIELDS})
+def _read_reply(key: str, answer: object) -> Reply | None:
+    """Return the reply that an answer makes; None if the user dismissed the question."""
+    if not isinstance(answer, ElicitResult) or answer.action == "cancel":
+        return None
+    turn, _, call_id = key.partition(":")
+    if not turn.isdecimal():
+        return None
+    if answer.action == "accept":
+        return Reply(approve=(call_id,), turn=int(turn))
+    return Reply(deny=(call_id,), turn=int(turn))
+
+
+def create_question(job: Job, call: Call) -> ElicitRequest:
+    """Return the question for a host to ask: whether a job may make a call."""
+    params = ElicitRequestFormParams(message=approval_question(job, call), requested_schema={**NO_FIELDS})
     return ElicitRequest(params=params)
 
 
-def key_of(job: Job, call: Call) -> str:
-    """Return the key of a question, by which its answer is known."""
+def question_key(job: Job, call: Call) -> str:
+    """Return the key that connects a question with its answer."""
     return f"{job.turn.number}:{call.id}"
 
 
-def _modern(ctx: Context) -> bool:
+def _is_modern(ctx: Context) -> bool:
     return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS

@@ -1,7 +1,7 @@
 """Answers the first questions of a host from static data, before the SDK is imported.
 
-Hosts look for tools within one to three seconds and then go on without them. Importing the SDK takes most of a second
-on a quiet machine and several on a busy one. Only the standard library is imported here.
+Hosts wait one to three seconds for the list of tools and then continue without it. Importing the SDK takes most of a
+second on a quiet machine and several on a busy one. So only the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeGuard
 
     JSON = dict[str, Any]
-    #: Takes a line without its line feed, or None at the end of the input.
+    #: Accepts a line without its line feed, or None at the end of the input.
     Receiver = Callable[[bytes | None], None]
 
 # Importing `pathlib` is slow, too.
@@ -31,7 +31,7 @@ ENVELOPE_VERSION = "io.modelcontextprotocol/protocolVersion"
 ENVELOPE_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 ENVELOPE_CLIENT = "io.modelcontextprotocol/clientInfo"
 ENVELOPE_FIELDS = {ENVELOPE_VERSION, ENVELOPE_CAPABILITIES, ENVELOPE_CLIENT}
-#: Capabilities whose members are objects, whatever stands in them.
+#: Capabilities whose members are objects of any content.
 CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
 
 TASKS_DEPTH = 4  # tasks.requests.sampling.createMessage is the deepest that the protocol knows
@@ -48,9 +48,9 @@ def load_answers() -> JSON:
 
 
 def open_front_door(*, has_env_file: bool = False) -> FrontDoor:
-    """Take stdin and stdout for the protocol, and answer the host's first questions from now on.
+    """Reserve stdin and stdout for the protocol, and answer the host's first questions from now on.
 
-    Whatever else reads the standard input finds it empty; whatever else prints goes to stderr.
+    Other code that reads the standard input finds it empty; other code that prints writes to stderr.
     """
     left_out = _find_left_out(has_env_file)
     stdin, stdout = os.dup(0), os.dup(1)
@@ -64,20 +64,20 @@ def open_front_door(*, has_env_file: bool = False) -> FrontDoor:
 
 
 class FrontDoor:
-    """Answers what every process of this version answers alike, and keeps all other lines for the server.
+    """Answers the requests that every process of this version answers alike, and keeps all other lines for the server.
 
-    The first request fixes the era of a connection for the SDK, too. So that request is answered here and is also
-    handed over, and the server drops its own answer to it. `server/discover` is the exception: a host may give up on
-    it and send `initialize`, so the server never sees it. A first request that is odd in any way closes the door: it
-    and all that follows are the server's to answer.
+    The first request fixes the era of a connection, for the SDK too. So that request is answered here and also handed
+    over, and the server drops its own answer to it. `server/discover` is the exception: a host may give up on it and
+    send `initialize`, so the server never sees it. A first request that is odd in any way closes the door: the server
+    answers it and all that follow.
     """
 
     def __init__(self, stdin: int, stdout: int, answers: JSON, *, left_out: frozenset[str] = frozenset()) -> None:
         """Take the descriptors of the wire.
 
         Args:
-            stdin: What the host writes to.
-            stdout: What the host reads from.
+            stdin: The host writes to it.
+            stdout: The host reads from it.
             answers: As `load_answers` returns them.
             left_out: Methods whose static answers do not hold in this process.
         """
@@ -94,8 +94,8 @@ class FrontDoor:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Begin to read in a daemon thread, which holds up nothing at exit while it waits for a line."""
-        threading.Thread(target=self._read, name="stdin", daemon=True).start()
+        """Begin to read in a daemon thread, which does not delay the exit while it waits for a line."""
+        threading.Thread(target=self._read_lines, name="stdin", daemon=True).start()
 
     def hand_over(self, receiver: Receiver) -> set[int | str]:
         """Send the lines that were kept, and every later one, to `receiver`.
@@ -110,9 +110,9 @@ class FrontDoor:
             self._receiver = receiver
             return self._answered
 
-    def _read(self) -> None:
+    def _read_lines(self) -> None:
         rest = b""
-        with suppress(OSError):  # a host that reads no more is gone, as one that writes no more
+        with suppress(OSError):  # a host that no longer reads has gone, like one that no longer writes
             while chunk := os.read(self._stdin, READ_BYTES):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
@@ -128,41 +128,52 @@ class FrontDoor:
 
     def _answer_line(self, line: bytes) -> bool:
         """Answer a line; return False if the server has to see it."""
-        try:
-            request = json.loads(line.removeprefix(BYTE_ORDER_MARK))
-        except (ValueError, RecursionError):
+        request = _parse_request(line)
+        if request is None:
             return False
-        if not _is_object(request) or not _is_id(request.get("id")) or not isinstance(request.get("method"), str):
-            return False  # a batch, an answer or a notification decides nothing
         method: str = request["method"]
         answers = self._answers_for(request)
         if method not in answers or method in self._left_out:
             self._is_closed = self._era is None
             return False
-        self._write({"jsonrpc": "2.0", "id": request["id"], "result": answers[method]})
+        self._write_answer({"jsonrpc": "2.0", "id": request["id"], "result": answers[method]})
         if self._era is not None or method == "server/discover":
             return True
-        self._era = self._answers["handshake"] if method == "initialize" else answers
-        self._answered.add(request["id"])
+        self._open_era(request, answers)
         return False
+
+    def _open_era(self, request: JSON, answers: Mapping[str, JSON]) -> None:
+        """Keep the answers that hold from the first request on, which the server sees as well."""
+        self._era = answers
+        if request["method"] == "initialize":
+            self._era = self._answers["handshake"]
+        self._answered.add(request["id"])
 
     def _answers_for(self, request: JSON) -> Mapping[str, JSON]:
         """Return the static answers that hold for a request; none if the server may find anything odd in it."""
         params = request.get("params", {})
         if request.get("jsonrpc") != "2.0" or not request.keys() <= REQUEST_FIELDS:
             return {}
-        if not _is_object(params):
+        if not _is_json_object(params):
             return {}
         if request["method"] == "initialize":
             return self._answers_to_initialize(params)
         meta = params.get("_meta", {})
-        if params.keys() - {"_meta"} or not _is_object(meta) or not _is_id(meta.get("progressToken", 0)):
+        if params.keys() - {"_meta"} or not _is_json_object(meta) or not _is_id(meta.get("progressToken", 0)):
             return {}
+        return self._answers_to_meta(meta)
+
+    def _answers_to_meta(self, meta: JSON) -> Mapping[str, JSON]:
+        """Return the answers of the era that a request's `_meta` names; none if the connection has another era."""
         if meta.keys() <= {"progressToken"}:
             era = self._answers["handshake"]
-            return era if self._era is era else {}
-        era = self._answers_to_envelope(meta)
-        return era if self._era is None or self._era is era else {}
+            may_open = False  # only `initialize` opens this era
+        else:
+            era = self._answers_to_envelope(meta)
+            may_open = self._era is None
+        if may_open or self._era is era:
+            return era
+        return {}
 
     def _answers_to_initialize(self, params: JSON) -> Mapping[str, JSON]:
         if self._era is not None or params.keys() != INITIALIZE_FIELDS:
@@ -187,13 +198,24 @@ class FrontDoor:
             return {}
         return self._answers["envelope"].get(version, {})
 
-    def _write(self, message: JSON) -> None:
+    def _write_answer(self, message: JSON) -> None:
         data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         write_all(self.stdout, data)
 
 
+def _parse_request(line: bytes) -> JSON | None:
+    """Return a request; None for anything else: a batch, an answer or a notification decides nothing."""
+    try:
+        request = json.loads(line.removeprefix(BYTE_ORDER_MARK))
+    except (ValueError, RecursionError):
+        return None
+    if not _is_json_object(request) or not _is_id(request.get("id")) or not isinstance(request.get("method"), str):
+        return None
+    return request
+
+
 def _find_left_out(has_env_file: bool) -> frozenset[str]:
-    """Return the methods that the user's settings may give other answers than the static ones."""
+    """Return the methods whose static answers may not hold with the user's settings."""
     left_out: set[str] = set()
     if has_env_file or "AGENT_JOBS_PRESETS" in os.environ:
         left_out.add("prompts/list")  # presets of the user are prompts, too
@@ -203,10 +225,10 @@ def _find_left_out(has_env_file: bool) -> frozenset[str]:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, waiting for a reader that is slow.
+    """Write all of `data`, and wait for a slow reader.
 
     Raises:
-        OSError: The reader is gone.
+        OSError: The reader has gone.
     """
     view = memoryview(data)
     while view:
@@ -217,32 +239,32 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def _is_object(value: object) -> TypeGuard[JSON]:
+def _is_json_object(value: object) -> TypeGuard[JSON]:
     return isinstance(value, dict)
 
 
 def _is_client(value: object) -> bool:
-    """Return True if this is a client's name and version, and otherwise texts."""
-    if not _is_object(value) or not {"name", "version"} <= value.keys() <= CLIENT_FIELDS:
+    """Return True if this is a client's description: its name and version, and all values are strings."""
+    if not _is_json_object(value) or not {"name", "version"} <= value.keys() <= CLIENT_FIELDS:
         return False
     return all(isinstance(each, str) for each in value.values())
 
 
 def _is_capabilities(value: object) -> bool:
     """Return True if the SDK accepts these capabilities in every version of the protocol."""
-    return _is_object(value) and all(_is_capability(name, each) for name, each in value.items())
+    return _is_json_object(value) and all(_is_capability(name, each) for name, each in value.items())
 
 
 def _is_capability(name: str, value: object) -> bool:
-    if not _is_object(value):
+    if not _is_json_object(value):
         return False
     if name == "roots":
         return not value or (value.keys() == {"listChanged"} and isinstance(value["listChanged"], bool))
     if name == "tasks":
-        return _is_tree(value)
-    return name in CAPABILITIES and all(_is_object(each) for each in value.values())
+        return _is_object_tree(value)
+    return name in CAPABILITIES and all(_is_json_object(each) for each in value.values())
 
 
-def _is_tree(value: object, depth: int = TASKS_DEPTH) -> bool:
-    """Return True if there are only objects in this, down to a depth."""
-    return _is_object(value) and depth > 0 and all(_is_tree(each, depth - 1) for each in value.values())
+def _is_object_tree(value: object, depth: int = TASKS_DEPTH) -> bool:
+    """Return True if this holds only objects, and is at most this deep."""
+    return _is_json_object(value) and depth > 0 and all(_is_object_tree(each, depth - 1) for each in value.values())

@@ -1,4 +1,4 @@
-"""The MCP server on stdin and stdout: the wire, the signals, the log."""
+"""Runs the MCP server on stdin and stdout, with its signals and its log."""
 
 import asyncio
 import gc
@@ -22,35 +22,46 @@ from agent_jobs.app import leave_on_signal, open_app
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.front_door import FrontDoor, write_all
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.settings import Settings, with_env_file
+from agent_jobs.settings import Settings
 from agent_jobs.text_file import BOM
 
 logger = logging.getLogger(__name__)
 
-LOG_BYTES, LOG_FILES = 2_000_000, 5
+LOG_BYTES = 2_000_000  # of one log file
+LOG_FILES = 5  # older ones are deleted
 
 
 def serve(door: FrontDoor, env_file: str | None = None) -> None:
     """Serve MCP on the wire of `door` until the host closes stdin or sends SIGTERM, SIGINT or SIGHUP.
 
-    The variables of `env_file` join the environment first, so that proxies and certificates may stand there too.
-    Whatever is wrong with the settings or the machine, the server stays up and its tools say what to do: hosts do
-    not start a server again that ended.
+    The variables of `env_file` join the environment first, so that the file may also name proxies and certificates.
+    With wrong settings, or on a broken machine, the server stays up and its tools say what to do: hosts do not start a
+    server again after it has exited.
     """
+    settings = _load_settings(env_file)
+    if isinstance(settings, ConfigError):
+        _log_to_stderr("warning")
+    else:
+        _log_to_stderr(settings.log_level)
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
+    anyio.run(_serve_until_closed, settings, door)
+
+
+def _load_settings(env_file: str | None) -> Settings | ConfigError:
+    """Return the settings, or the error that says what is wrong with them."""
     try:
         if env_file is not None:
+            from agent_jobs.env_file import with_env_file  # few hosts name one
+
             os.environ.update(with_env_file(os.environ, env_file))
-        settings: Settings | ConfigError = Settings.from_env(os.environ)
+        return Settings.from_env(os.environ)
     except ConfigError as error:
-        settings = error
-    _log_to_stderr(settings.log_level if isinstance(settings, Settings) else "warning")
-    for warning in settings.warnings if isinstance(settings, Settings) else ():
-        logger.warning("%s", warning)
-    anyio.run(_serve, settings, door)
+        return error
 
 
-async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
-    # The app is entered outside of what a signal cancels: its last writes need the loop.
+async def _serve_until_closed(settings: Settings | ConfigError, door: FrontDoor) -> None:
+    # A signal cancels the task group. The app is outside of it, because its last writes need the loop.
     async with open_app(settings) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(leave_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
@@ -63,7 +74,7 @@ async def _serve(settings: Settings | ConfigError, door: FrontDoor) -> None:
                 is_structured=settings.structured,
             )
         else:
-            usable, _ = Settings.forgiving(os.environ)  # a program must be able to read what is wrong
+            usable, _ = Settings.forgiving(os.environ)  # a program must be able to read the error
             server = build_server(app.engine, is_structured=usable.structured)
         _collect_garbage_again()
         await run_server(server, door)
@@ -78,7 +89,7 @@ async def run_server(server: MCPServer, door: FrontDoor) -> None:
 
 
 def _collect_garbage_again() -> None:
-    """Start the collector that `__main__` stopped, and keep it from looking at what the imports made."""
+    """Start the collector that `__main__` stopped, and exempt the objects that the imports made."""
     gc.freeze()
     gc.enable()
 
@@ -87,7 +98,7 @@ def _collect_garbage_again() -> None:
 async def _open_wire(
     door: FrontDoor,
 ) -> AsyncGenerator[tuple[ObjectReceiveStream[SessionMessage | Exception], ObjectSendStream[SessionMessage]]]:
-    """Take the connection over from the front door; yield the streams that the SDK reads from and writes to."""
+    """Take the connection over from the front door, and yield the SDK's streams for reading and writing."""
     lines_in, lines = anyio.create_memory_object_stream[bytes](float("inf"))
     incoming_in, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outgoing_out = anyio.create_memory_object_stream[SessionMessage](0)
@@ -116,9 +127,9 @@ async def _read_messages(
     incoming: ObjectSendStream[SessionMessage | Exception],
     outgoing: ObjectSendStream[SessionMessage],
 ) -> None:
-    """Pass on what the host sends; a line that is no message is answered at once."""
+    """Pass the host's messages on to the SDK; a line that is no message is answered at once."""
     async with lines, incoming, outgoing:
-        with suppress(anyio.BrokenResourceError):  # the SDK is gone
+        with suppress(anyio.BrokenResourceError):  # the SDK has ended
             async for line in lines:
                 text = line.decode("utf-8", "replace").lstrip(BOM)
                 if not text.strip():
@@ -133,7 +144,7 @@ async def _read_messages(
 async def _write_messages(
     outgoing: ObjectReceiveStream[SessionMessage], descriptor: int, answered: set[int | str], connection: CancelScope
 ) -> None:
-    """Write what the SDK sends, but for its answers to requests that the front door has answered.
+    """Write the messages of the SDK, except its answers to requests that the front door has answered.
 
     Cancels `connection` once the host no longer reads.
     """
@@ -162,7 +173,7 @@ def _can_write(descriptor: int) -> bool:
 
 
 def _log_to_stderr(level: str) -> None:
-    """Little to stderr, which hosts show as errors: our own loggers from `level`, everybody else's warnings."""
+    """Log to stderr our own records from `level` on, and warnings of other packages: hosts show them as errors."""
     handler = logging.StreamHandler()
     handler.setLevel(level.upper())
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[handler])
@@ -170,7 +181,7 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _log_to_file(settings: Settings) -> None:
-    """The detail goes to a file beside the database; a folder that cannot be written is the tools' to tell."""
+    """Log the details to a file beside the database. If the folder cannot be written, the tools report it."""
     with suppress(OSError):
         folder = settings.data_path()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A tool of ours: answers with a mapping, refuses in sentences, and costs few tokens in the list of tools."""
+"""Adapts a method to the SDK's form of a tool: compact JSON answers, errors in sentences, a short schema."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -9,12 +9,11 @@ from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnno
 from pydantic import ValidationError
 
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.rendering import answers
-from agent_jobs.request.body import read_arguments
+from agent_jobs.rendering.answers import Answer, render_error
+from agent_jobs.request.arguments import read_arguments
+from agent_jobs.text import compact_json
 
 logger = logging.getLogger(__name__)
-
-Answer = dict[str, Any]
 
 
 class JobTool(Tool):
@@ -23,25 +22,25 @@ class JobTool(Tool):
     is_structured: bool = False  #: repeats its answers as structured content, for programs
 
     @classmethod
-    def of(
+    def from_method(
         cls,
         fn: Callable[..., Awaitable[Answer | CallToolResult | InputRequiredResult]],
         annotations: ToolAnnotations,
         *,
         is_structured: bool = False,
     ) -> "JobTool":
-        """The tool around a function, whose docstring is the prompt that tells a model how to use it."""
+        """Return the tool that runs a method, whose docstring is the description that a model reads."""
         description = " ".join((fn.__doc__ or "").split())
         tool = cls.from_function(fn, description=description, annotations=annotations, structured_output=False)
-        tool.parameters = _lean(tool.parameters)
-        ours = cast(JobTool, tool)
-        ours.is_structured = is_structured
-        return ours
+        tool.parameters = _shorten_schema(tool.parameters)
+        job_tool = cast(JobTool, tool)
+        job_tool.is_structured = is_structured
+        return job_tool
 
     async def run(
         self, arguments: dict[str, Any], context: Any, convert_result: bool = False
     ) -> CallToolResult | InputRequiredResult:
-        """Check the arguments, run the tool, and put its answer or its refusal into words; a question goes as it is."""
+        """Check the arguments, run the method, and return its answer or its error; a question goes out unchanged."""
         try:
             given = read_arguments(self.name, arguments, self.parameters)
             # Not the SDK's validate_arguments: it parses a prompt that happens to be JSON.
@@ -49,54 +48,69 @@ class JobTool(Tool):
             if self.context_kwarg is not None:
                 values[self.context_kwarg] = context
             answer: Answer | CallToolResult | InputRequiredResult = await self.fn(**values)
-            return self._result(answer) if isinstance(answer, dict) else answer
         except ValidationError as error:
-            return self._refused(RequestError(_sentence(error)))
+            return self._create_error_result(RequestError(_describe_mistakes(error)))
         except AgentJobsError as error:
-            return self._refused(error)
+            return self._create_error_result(error)
         except Exception:
             logger.exception("%s failed", self.name)
-            return self._refused(
-                AgentJobsError("agent-jobs failed; its log says why. Jobs go on: agent_poll finds them.")
+            return self._create_error_result(
+                AgentJobsError("agent-jobs failed; its log has the cause. Jobs continue: agent_poll finds them.")
             )
+        if isinstance(answer, dict):
+            return create_result(answer, is_structured=self.is_structured)
+        return answer
 
-    def _result(self, answer: Answer) -> CallToolResult:
-        return as_result(answer, is_structured=self.is_structured)
-
-    def _refused(self, error: AgentJobsError) -> CallToolResult:
-        result = self._result(answers.refused(error))
+    def _create_error_result(self, error: AgentJobsError) -> CallToolResult:
+        result = create_result(render_error(error), is_structured=self.is_structured)
         result.is_error = True
         return result
 
 
-def as_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
+def create_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
     """Return an answer in the form in which every tool gives it."""
-    # Some hosts show their model both forms, so that every answer costs twice and a page is cut in its middle.
-    structured = answer if is_structured else None
-    return CallToolResult(content=[TextContent(type="text", text=answers.dumps(answer))], structured_content=structured)
+    result = CallToolResult(content=[TextContent(type="text", text=compact_json(answer))])
+    # Some hosts show their model both forms: every answer would cost twice, and a page would be cut in its middle.
+    if is_structured:
+        result.structured_content = answer
+    return result
 
 
-def _sentence(error: ValidationError) -> str:
-    """Pydantic's findings without its links and without the rejected values, which are the user's."""
+def _describe_mistakes(error: ValidationError) -> str:
+    """Return Pydantic's findings without its links and without the rejected values, which are the user's."""
     findings = [f"{'.'.join(map(str, found['loc']))}: {found['msg'].lower()}" for found in error.errors()]
     return f"Change the arguments and call again: {'; '.join(findings)}."
 
 
-def _lean(schema: Any) -> Any:
-    """A JSON schema without what no model needs: titles, null alternatives and null defaults."""
+def _shorten_schema(schema: Any) -> Any:
+    """Return a JSON schema without the parts that no model needs: titles, null alternatives and null defaults."""
     if isinstance(schema, list):
-        return [_lean(item) for item in cast("list[Any]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    lean: dict[str, Any] = {}
-    for name, value in cast("dict[str, Any]", schema).items():
+        return [_shorten_schema(item) for item in cast("list[Any]", schema)]
+    if isinstance(schema, dict):
+        return _shorten_object(cast("dict[str, Any]", schema))
+    return schema
+
+
+def _shorten_object(schema: dict[str, Any]) -> dict[str, Any]:
+    short: dict[str, Any] = {}
+    for name, value in schema.items():
         if name == "properties":
-            lean[name] = {key: _lean(each) for key, each in value.items()}
+            short[name] = {key: _shorten_schema(each) for key, each in value.items()}
         elif name == "anyOf":
-            kept = [_lean(each) for each in value if each != {"type": "null"}]
-            lean |= kept[0] if len(kept) == 1 else {name: kept}
-        elif name != "title" and not (name == "default" and value is None):
-            lean[name] = _lean(value)
-    if lean.get("additionalProperties") is True:
-        del lean["additionalProperties"]
-    return lean
+            short |= _shorten_alternatives(value)
+        elif not _is_needless(name, value):
+            short[name] = _shorten_schema(value)
+    return short
+
+
+def _shorten_alternatives(alternatives: list[Any]) -> dict[str, Any]:
+    kept = [_shorten_schema(each) for each in alternatives if each != {"type": "null"}]
+    if len(kept) == 1:
+        return kept[0]
+    return {"anyOf": kept}
+
+
+def _is_needless(name: str, value: Any) -> bool:
+    if name == "default":
+        return value is None
+    return name == "title" or (name == "additionalProperties" and value is True)

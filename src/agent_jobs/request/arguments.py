@@ -1,26 +1,26 @@
-"""Tool arguments as hosts and models send them: empty means not given, text stays text. Pure."""
+"""Read tool arguments as hosts and models send them: empty means not given, and a string stays a string. Pure."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
 from agent_jobs.request.hosted_tools import NEEDING_NOTHING
-from agent_jobs.request.options import FORMS, NAMES, SCHEMA_ALIASES, with_one_schema
-from agent_jobs.request.validators import one_of
+from agent_jobs.request.options import OPTIONS, SCHEMA_ALIASES, with_one_schema
+from agent_jobs.validation import Choice
 
-#: What some hosts add to a tool whose arguments are all optional.
+#: Some hosts add such an argument to a tool whose arguments are all optional.
 PLACEHOLDERS = frozenset({"random_string", "dummy", "placeholder"})
-#: What some hosts put all arguments into.
+#: Some hosts put all arguments into one of these.
 WRAPPERS = frozenset({"arguments", "args", "params", "parameters", "input", "kwargs"})
 #: Options for which 0 means that there is no such limit. A cost limit of 0 is not among them: it is refused.
 ZERO_IS_NONE = frozenset({"max_output_tokens", "max_tool_calls", "timeout_s"})
-#: Texts that are read by a model, so that an object in their place may be read as JSON.
+#: Strings that a model reads, so that an object in their place may be written out as JSON.
 FREE_TEXTS = frozenset({"prompt", "message"})
-#: Lists of ids, which may come as one text with any marks between them.
+#: Lists of ids, which may come as one string with any marks between them.
 ID_LISTS = frozenset({"job_ids", "approve", "deny"})
-#: Under which names an object holds the one text that is due.
+#: Names under which an object holds the one string that is expected.
 TEXT_KEYS: Mapping[str, tuple[str, ...]] = {
     "prompts": ("prompt", "text"),
     "files": ("path", "file"),
@@ -29,13 +29,15 @@ TEXT_KEYS: Mapping[str, tuple[str, ...]] = {
     "approve": ("call_id", "id"),
     "deny": ("call_id", "id"),
 }
-#: Whose objects may hold more than that text, since they are answers of ours that name a job.
+#: Their objects may hold more than that string, since they are answers of ours that name a job.
 JOB_IDS = frozenset({"job_id", "job_ids", "previous_job_id"})
 EXAMPLES: Mapping[str, str] = {
     "outputs": '[{"call_id":"call_...","output":"..."}]',
     "metadata": '{"team":"..."}',
     "options": '{"instructions":"..."}',
 }
+#: Arguments with a second one for several strings.
+SEVERAL_STRINGS: Mapping[str, str] = {"prompt": "; several tasks go into prompts"}
 FLAGS: Mapping[str, bool] = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -53,24 +55,22 @@ def read_arguments(tool: str, arguments: Mapping[str, Any], schema: Mapping[str,
         RequestError: An argument is unknown or cannot be read in one way only.
     """
     properties: Mapping[str, Any] = schema["properties"]
-    arguments = _under_our_names(_unwrapped(arguments, properties), properties)
+    arguments = _rename_arguments(_unwrap_arguments(arguments, properties), properties)
     is_filled = len(properties) > 1 and properties.keys() <= arguments.keys()
     required = schema.get("required", ())
     given: dict[str, Any] = {}
     for name, value in arguments.items():
-        if name not in properties and (name in PLACEHOLDERS or name.startswith("_") or is_empty(value)):
+        if name not in properties and _is_ignorable(name, value):
             continue
-        form = properties[one_of(tool, name, properties)]
-        value = _in_form(name, value, form)
-        # An option that is null takes the preset's away, so options that are only nulls still say something.
-        says_something = bool(cast(Any, value)) if isinstance(value, dict) else not is_empty(value)
-        if says_something and not _is_unset(value, form, is_filled=is_filled and name not in required):
+        form = properties[Choice(properties).check(tool, name)]
+        value = _read_value(name, value, form)
+        if _says_something(value) and not _is_unset(value, form, is_filled=is_filled and name not in required):
             given[name] = value
     return given
 
 
 def is_empty(value: Any) -> bool:
-    """Return True for null, an empty text and a list or object that holds nothing else."""
+    """Return True for null, an empty string and a list or object that holds nothing else."""
     if isinstance(value, dict):
         return all(is_empty(each) for each in cast("dict[str, Any]", value).values())
     if isinstance(value, list):
@@ -78,41 +78,72 @@ def is_empty(value: Any) -> bool:
     return value is None or value == ""
 
 
-def _unwrapped(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments without an object or a JSON text around all of them."""
+def _is_ignorable(name: str, value: Any) -> bool:
+    """Return True if an argument that the tool does not have needs no refusal."""
+    return name in PLACEHOLDERS or name.startswith("_") or is_empty(value)
+
+
+def _says_something(value: Any) -> bool:
+    # An option that is null takes the preset's away, so options that are only nulls still say something.
+    if isinstance(value, dict):
+        return bool(cast("dict[str, Any]", value))
+    return not is_empty(value)
+
+
+def _unwrap_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments without an object or a JSON string around all of them."""
     if len(arguments) != 1:
         return arguments
     [(name, value)] = arguments.items()
     if name not in WRAPPERS or name in properties:
         return arguments
-    inner: Any = _parsed(value) if isinstance(value, str) else value
-    return cast("dict[str, Any]", inner) if isinstance(inner, dict) else arguments
+    inner: Any = _parse_json(value)
+    if isinstance(inner, dict):
+        return cast("dict[str, Any]", inner)
+    return arguments
 
 
-def _under_our_names(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
+def _rename_arguments(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments with `jobId` as `job_id`, and with options that stand beside `options` in it."""
     ours: dict[str, Any] = {}
     beside: dict[str, Any] = {}
     for name, value in arguments.items():
         written = re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).replace("-", "_").lower()
-        if name in properties or written not in (*properties, *NAMES, *SCHEMA_ALIASES):
-            ours[name] = value
-        elif written in properties:
-            ours[name if written in arguments or written in ours else written] = value
-        elif "options" in properties and not is_empty(value):
+        if _is_option_beside(name, written, value, properties):
             beside[written] = value
-        else:
+        elif name in properties or written not in properties or written in arguments or written in ours:
             ours[name] = value
+        else:
+            ours[written] = value
     if beside:
-        options = _as_options("options", {} if is_empty(ours.get("options")) else ours["options"])
-        for name in beside.keys() & options.keys():
-            if beside[name] != options[name]:
-                raise RequestError(f"{name} is given twice: give it in options only.")
-        ours["options"] = {**options, **beside}
+        ours["options"] = _join_options(ours.get("options"), beside)
     return ours
 
 
+def _is_option_beside(name: str, written: str, value: Any, properties: Mapping[str, Any]) -> bool:
+    """Return True if an argument is an option that stands beside `options`."""
+    if name in properties or written in properties or "options" not in properties or is_empty(value):
+        return False
+    return written in OPTIONS or written in SCHEMA_ALIASES
+
+
+def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with those that stand beside them.
+
+    Raises:
+        RequestError: An option stands in both places with different values.
+    """
+    options: dict[str, Any] = {}
+    if not is_empty(given):
+        options = _read_options("options", given)
+    for name in beside.keys() & options.keys():
+        if beside[name] != options[name]:
+            raise RequestError(f"{name} is given twice: give it in options only.")
+    return {**options, **beside}
+
+
 def _is_unset(value: Any, form: Mapping[str, Any], *, is_filled: bool) -> bool:
+    """Return True if a host filled in false or 0 for an argument that is not given."""
     if value is False:
         return is_filled
     if isinstance(value, bool) or not isinstance(value, int | float) or value != 0:
@@ -121,153 +152,222 @@ def _is_unset(value: Any, form: Mapping[str, Any], *, is_filled: bool) -> bool:
     return is_out_of_range or is_filled
 
 
-def _in_form(name: str, value: Any, form: Mapping[str, Any]) -> Any:
+def _read_value(name: str, value: Any, form: Mapping[str, Any]) -> Any:
+    """Return the value in the form of a JSON schema, as far as it can be read so."""
     match form.get("type"):
         case "array":
-            return _as_list(name, value, form.get("items", {}).get("type"))
+            return _read_list(name, value, form.get("items", {}).get("type"))
         case "object":
-            return _as_options(name, value)
+            return _read_options(name, value)
         case "string":
-            return _as_text(name, value, form.get("enum", ()))
-        case "integer" | "number" | "boolean" as kind:
-            return _as_scalar(value, kind)
+            return _read_string(name, value, form.get("enum", ()))
+        case "boolean":
+            return _read_flag(value)
+        case "integer" | "number" as kind:
+            return _read_number(value, kind)
         case _:
             return value
 
 
-def _as_scalar(value: Any, kind: str) -> Any:
-    """Return the number, or true or false, that a text or a list of one says; anything else as it is."""
-    given: Any = _only(value)
-    said = given.strip().lower() if isinstance(given, str) else ""
-    if kind == "boolean":
-        return FLAGS.get(str(given) if type(given) is int else said, given)
-    if _NUMBER.fullmatch(said):
-        given = float(said) if "." in said else int(said)
+def _read_flag(value: Any) -> Any:
+    """Return the true or false that a string, a number or a list of one says; anything else as it is."""
+    given: Any = _only_item(value)
+    if type(given) is int:
+        return FLAGS.get(str(given), given)
+    if isinstance(given, str):
+        return FLAGS.get(given.strip().lower(), given)
+    return given
+
+
+def _read_number(value: Any, kind: str) -> Any:
+    """Return the number that a string or a list of one says; anything else as it is."""
+    given: Any = _only_item(value)
+    if isinstance(given, str) and _NUMBER.fullmatch(given.strip()):
+        given = float(given) if "." in given else int(given)
     if kind == "integer" and isinstance(given, float) and given.is_integer():
         return int(given)
     return given
 
 
-def _only(value: Any) -> Any:
-    """Return what a list of one holds; anything else as it is."""
-    each: list[Any] = cast("list[Any]", value) if isinstance(value, list) else []
-    return each[0] if len(each) == 1 else cast(Any, value)
+def _only_item(value: Any) -> Any:
+    """Return the only item of a list; anything else as it is."""
+    if not isinstance(value, list):
+        return value
+    items = cast("list[Any]", value)
+    if len(items) == 1:
+        return items[0]
+    return items
 
 
-def _as_text(name: str, value: Any, choices: Any = ()) -> Any:
-    """Return the text that is meant: written out, alone in a list, in an object that names it, or as JSON."""
+def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
+    """Return the string that is meant: written out, alone in a list, in an object that names it, or as JSON.
+
+    Raises:
+        RequestError: No single string is meant.
+    """
     if isinstance(value, str):
-        return next((each for each in choices if each == value.strip().lower()), value)
+        written = value.strip().lower()
+        return written if written in choices else value
     if value is True or is_empty(value):
         return value
     if isinstance(value, int | float):
-        said = value if name in FREE_TEXTS else json.dumps(value)
-        return said if value else None  # false and 0 are what hosts fill in
-    each = _text_in(name, value)
-    if each is not None:
-        return each
+        return _read_scalar_as_string(name, value)
+    return _read_container_as_string(name, value)
+
+
+def _read_container_as_string(name: str, value: Any) -> str:
+    """Return the one string in a list or object; an object in the place of free text as JSON."""
+    found = _find_string(name, value)
+    if found is not None:
+        return found
     if isinstance(value, dict) and name in FREE_TEXTS and name not in value:
         return json.dumps(value, ensure_ascii=False)
-    several = "; several tasks go into prompts" if name == "prompt" else ""
-    raise RequestError(f'{name} takes one text like "..."{several}.')
+    raise RequestError(f'{name} accepts one string like "..."{SEVERAL_STRINGS.get(name, "")}.')
 
 
-def _text_in(name: str, value: Any) -> str | None:
-    """Return the one text in a list or object, or None."""
+def _read_scalar_as_string(name: str, value: float) -> Any:
+    if not value:
+        return None  # hosts fill in false and 0
+    if name in FREE_TEXTS:
+        return value
+    return json.dumps(value)
+
+
+def _find_string(name: str, value: Any) -> str | None:
+    """Return the one string in a list or object, or None."""
     if isinstance(value, list):
-        parts = cast("list[Any]", value)
-        if len(parts) == 1:
-            return parts[0] if isinstance(parts[0], str) else _text_in(name, parts[0])
-        is_content = all(isinstance(part, dict) and "text" in part for part in parts)
-        texts = [_text_in("text", part) for part in parts] if is_content else [None]
-        return None if None in texts else "\n\n".join(cast("list[str]", texts))
-    if not isinstance(value, dict):
+        return _find_string_in_list(name, cast("list[Any]", value))
+    if isinstance(value, dict):
+        return _find_string_in_object(name, cast("dict[str, Any]", value))
+    return None
+
+
+def _find_string_in_list(name: str, parts: list[Any]) -> str | None:
+    """Return the only string of a list, or the text of its content parts as paragraphs."""
+    if len(parts) == 1:
+        return _string_or_inner(name, parts[0])
+    if not all(isinstance(part, dict) and "text" in part for part in parts):
         return None
-    facts = cast("dict[str, Any]", value)
+    texts = [_find_string("text", part) for part in parts]
+    found = [text for text in texts if text is not None]
+    if len(found) < len(texts):
+        return None
+    return "\n\n".join(found)
+
+
+def _find_string_in_object(name: str, facts: dict[str, Any]) -> str | None:
+    """Return the string of a message, of a content part, or under one of the names for it."""
     if facts.get("role") == "user" and facts.keys() <= {"type", "role", "content"}:
-        content = facts.get("content")
-        return content if isinstance(content, str) else _text_in(name, content)
+        return _string_or_inner(name, facts.get("content"))
     if facts.get("type", "text") in ("text", "input_text") and facts.keys() <= {"type", "text"}:
         name = "text"
     key = next((each for each in TEXT_KEYS.get(name, (name,)) if isinstance(facts.get(each), str)), None)
-    is_alone = key is not None and facts.keys() <= {key, "type"}
-    return facts[key] if key is not None and (is_alone or name in JOB_IDS) else None
+    if key is not None and (name in JOB_IDS or facts.keys() <= {key, "type"}):
+        return facts[key]
+    return None
 
 
-def _as_list(name: str, value: Any, kind: str | None) -> Any:
+def _string_or_inner(name: str, value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    return _find_string(name, value)
+
+
+def _read_list(name: str, value: Any, kind: str | None) -> Any:
+    """Return the list that is meant; anything that is none as it is."""
     if isinstance(value, str) and value.strip():
-        value = _listed(name, value, kind)
+        value = _list_from_string(name, value, kind)
     if isinstance(value, dict) and not is_empty(cast(Any, value)):
-        value = _objects(name, cast("dict[str, Any]", value)) if kind == "object" else [value]
-    if not isinstance(value, list):
-        return cast(Any, value)
-    given = [each for each in cast("list[Any]", value) if name == "prompts" or not is_empty(each)]
-    if kind != "object":
-        return [_as_item(name, each) for each in given]
-    return [_parsed(each) if isinstance(each, str) else each for each in given]
+        value = _list_from_object(name, cast("dict[str, Any]", value), kind)
+    if isinstance(value, list):
+        return _read_items(name, cast("list[Any]", value), kind)
+    return cast(Any, value)
 
 
-def _as_item(name: str, value: Any) -> Any:
-    """Return one text of a list."""
+def _read_items(name: str, items: list[Any], kind: str | None) -> list[Any]:
+    """Return the items of a list that say something; of prompts all, since an empty one is refused."""
+    given = [each for each in items if name == "prompts" or not is_empty(each)]
+    if kind == "object":
+        return [_parse_json(each) for each in given]
+    return [_read_item(name, each) for each in given]
+
+
+def _read_item(name: str, value: Any) -> Any:
+    """Return one string of a list."""
     if is_empty(value) or isinstance(value, str):
         return value
-    each = str(value) if type(value) is int else _text_in(name, value)
-    if each is None:
-        raise RequestError(f'{name} takes a list of texts like ["..."].')
-    return each
+    if type(value) is int:
+        return str(value)
+    found = _find_string(name, value)
+    if found is None:
+        raise RequestError(f'{name} accepts a list of strings like ["..."].')
+    return found
 
 
-def _listed(name: str, text: str, kind: str | None) -> Any:
-    """Return the list that stands in a text: as JSON, as ids, or as the text itself."""
-    parsed: Any = _parsed(text)
+def _list_from_string(name: str, text: str, kind: str | None) -> Any:
+    """Return the list that stands in a string: as JSON, as ids, or as the string itself."""
+    parsed: Any = _parse_json(text)
     if isinstance(parsed, list) or (kind == "object" and isinstance(parsed, dict)):
         return cast(Any, parsed)
-    if name == "tools":
-        return [{"type": text.strip()}] if text.strip() in NEEDING_NOTHING else text
     if kind == "object":
-        raise RequestError(f"{name} takes a list like {EXAMPLES.get(name, '[{}]')}.")
+        return _objects_from_string(name, text)
     if name in ID_LISTS:
         return re.findall(r"[\w-]+", text) or [text]
     return [text]
 
 
-def _objects(name: str, value: dict[str, Any]) -> list[Any]:
+def _objects_from_string(name: str, text: str) -> Any:
+    """Return the one tool that a string names; no other string stands for objects."""
+    if name != "tools":
+        raise RequestError(f"{name} accepts a list like {EXAMPLES.get(name, '[{}]')}.")
+    if text.strip() in NEEDING_NOTHING:
+        return [{"type": text.strip()}]
+    return text  # refused where tools are checked
+
+
+def _list_from_object(name: str, value: dict[str, Any], kind: str | None) -> list[Any]:
     """Return a list of the one object, or of the outputs that an object has by their calls."""
-    if name != "outputs" or {"call_id", "output"} & value.keys():
+    if kind != "object" or name != "outputs" or {"call_id", "output"} & value.keys():
         return [value]
     return [{"call_id": call_id, "output": output} for call_id, output in value.items()]
 
 
-def _as_options(name: str, value: Any) -> Any:
-    given: Any = _only(_parsed(value) if isinstance(value, str) else value)
+def _read_options(name: str, value: Any) -> Any:
+    """Return an object, alone in a list or as JSON too; of `options` with each option in its form."""
+    given: Any = _only_item(_parse_json(value))
     if is_empty(given) and not isinstance(given, dict):
         return given
     if not isinstance(given, dict):
-        raise RequestError(f"{name} takes an object like {EXAMPLES.get(name, '{}')}.")
+        raise RequestError(f"{name} accepts an object like {EXAMPLES.get(name, '{}')}.")
     options = cast("dict[str, Any]", given)
     if name != "options":
         return options
-    return {key: _option(key, each) for key, each in with_one_schema(options).items() if not _says_nothing(key, each)}
+    options = with_one_schema(options)
+    return {key: _read_option(key, each) for key, each in options.items() if not _is_not_given(key, each)}
 
 
-def _option(name: str, value: Any) -> Any:
-    """Return an option in its form; what cannot be read so is refused where options are checked."""
-    if value is None or (name == "toolbox" and value == "none"):
+def _read_option(name: str, value: Any) -> Any:
+    """Return an option in its form; one that cannot be read so is refused where options are checked."""
+    option = OPTIONS.get(name)
+    if value is None or option is None or option.form is None or (name == "toolbox" and value == "none"):
         return value
-    return _in_form(name, value, FORMS.get(name, {}))
+    return _read_value(name, value, option.form)
 
 
-def _says_nothing(name: str, value: Any) -> bool:
+def _is_not_given(name: str, value: Any) -> bool:
+    """Return True if an option is filled in but says nothing."""
     # A null takes an option of the preset away. An unknown option is refused later, even if empty.
-    if value is None or name not in NAMES:
+    if value is None or name not in OPTIONS:
         return False
     is_zero = name in ZERO_IS_NONE and not isinstance(value, bool) and value in (0, "0")
     return is_empty(value) or is_zero
 
 
-def _parsed(text: str) -> Any:
-    """Return the JSON in a text, or the text."""
+def _parse_json(value: Any) -> Any:
+    """Return the JSON in a string; anything else as it is."""
+    if not isinstance(value, str):
+        return value
     try:
-        return json.loads(text)
+        return json.loads(value)
     except (ValueError, RecursionError):
-        return text
+        return value

@@ -1,19 +1,20 @@
-"""What the caller asked for, as the body of POST /responses. Pure: the one door to options, presets and models."""
+"""Build the body of POST /responses from what a caller asks for: the entry point of this package. Pure."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON, Mode
+from agent_jobs.jobs.job import Mode
+from agent_jobs.jobs.response import JSON
 from agent_jobs.request.added_parameters import (
     ASKED,
-    asked_names,
     budget_limit_of,
     is_asked,
     lenient,
+    list_asked_names,
     refused_of,
     without,
 )
@@ -31,44 +32,34 @@ from agent_jobs.request.models import (
 )
 from agent_jobs.request.options import (
     INCLUDES,
-    NAMES,
-    allow_duplicate_of,
-    apply_options,
-    conversation_of,
-    dry_run_of,
-    key_of,
-    max_cost_of,
-    timeout_of,
-    toolbox_of,
+    NOT_JSON,
+    OPTIONS,
+    StartOptions,
     with_one_schema,
 )
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
 from agent_jobs.request.start_request import StartRequest
-from agent_jobs.request.validators import one_of
+from agent_jobs.text import encode_text, truncate
+from agent_jobs.validation import Choice
 
 __all__ = [
     "ASKED",
     "EFFORTS",
     "Preset",
     "Secret",
+    "StartOptions",
     "StartRequest",
-    "allow_duplicate_of",
     "asked_by",
     "build",
-    "conversation_of",
-    "dry_run_of",
     "find_listed",
     "given_options",
     "hash_of",
-    "key_of",
     "lenient",
     "listed_models",
     "load_presets",
-    "max_cost_of",
     "mismatch",
     "models",
     "near_models",
-    "one_of",
     "options_with",
     "our_presets",
     "read_arguments",
@@ -77,14 +68,12 @@ __all__ = [
     "sent_as",
     "sentence_for",
     "suggest_model",
-    "timeout_of",
     "title_of",
-    "toolbox_of",
     "with_files",
     "without",
 ]
 
-TITLE_CHARS = 80
+TITLE_CHARS = 80  # fits one row of a list
 #: The caller's names for upstream's parameters where they differ, the longest first.
 _ARGUMENTS = {
     "reasoning.effort": "effort",
@@ -96,19 +85,27 @@ _ARGUMENTS = {
     "model": "model",
     "previous_response_id": "previous_job_id",
 }
-#: Arguments that a preset of ours may have filled in, and how the request tells it.
+#: Arguments that a preset of ours may have filled in, with the names under which `ASKED` lists them.
 _UNASKED = {
     "effort": "effort",
     "options.reasoning_summary": "reasoning_summary",
     "options.verbosity": "verbosity",
     "options.metadata": "metadata",
 }
-#: The first part of our message is the prompt, the others are what was attached to it.
+#: The first part of our message is the prompt, the others are attached files.
 _ATTACHED = re.compile(r"input\[\d+\]\.content\[[1-9]")
 _ITEM = re.compile(r"(tools|include)\[(\d{1,3})\]")
-#: What web_search puts into the body.
+#: The parts of a body that `web_search` adds.
 _SEARCH: JSON = {"type": "web_search"}
-_SEARCHING = ([_SEARCH], [INCLUDED["web_search"]])
+_SEARCHING = (_SEARCH, INCLUDED["web_search"])
+_EMPTY_PRESET = Preset(description="", prompt="")
+#: The parameters that each way of sending leaves out.
+_DROPPED: Mapping[Mode, Collection[str]] = {
+    "background_stream": (),
+    "background": ("stream", "stream_options"),
+    # An endpoint without background mode stores nothing either, and some refuse to be asked.
+    "foreground": ("background", "store", "stream_options"),
+}
 
 
 def build(
@@ -121,123 +118,115 @@ def build(
     default_model: str | None = None,
     effort: str | None = None,
     web_search: bool | None = None,
-    options: JSON | None = None,
+    options: StartOptions | JSON | None = None,
     attachments: Sequence[JSON] = (),
     openai: bool = True,
 ) -> JSON:
-    """The body for a prompt and its options.
+    """Return the body for a prompt and its options.
 
-    `store` is always said: where it is left out, some projects forget a background response after ten minutes.
-    `metadata.job_id` is what a person finds in the provider's dashboard when an id got lost.
+    `store` is always set: without it, some projects delete a background response after ten minutes.
+    `metadata.job_id` lets a person find the response in the provider's dashboard when its id was lost.
 
     Args:
         prompt: The task.
         job_id: Ours.
-        preset: What stands in for arguments that are left out.
-        presets: Those there are; None means ours.
+        preset: Stands in for arguments that are left out.
+        presets: All presets by name; None means ours.
         model: The caller's choice, before the preset's, `default_model` and the one in data/.
         default_model: The user's choice.
         effort: A value of EFFORTS.
         web_search: None leaves it to the preset.
-        options: By the allow-list in `options`. A null takes an option of the preset away.
+        options: Parsed, with the preset's, or as the caller gave them. A null removes an option of the preset.
         attachments: Content parts (`input_text`, `input_image`, `input_file`) that come beside the prompt.
-        openai: Whether the endpoint is OpenAI's, so that what is known of its models holds.
+        openai: True if the endpoint is OpenAI's, so that data/models.toml describes its models.
 
     Raises:
-        RequestError: Something cannot be asked for; the sentence names what can.
+        RequestError: Something cannot be asked for. The sentence names what can.
     """
     if not prompt.strip():
         raise RequestError("prompt is empty: say what the job is to do.")
-    chosen = _preset(preset, presets)
-    effort = chosen.effort if effort is None else effort
+    chosen = _find_preset(preset, presets)
+    parsed = options if isinstance(options, StartOptions) else StartOptions.parse(_merge_options(chosen, options))
     body: dict[str, Any] = {
         "model": model or chosen.model or default_model or models()["default"],
-        "input": _input(prompt, attachments),
+        "input": _input_parts(prompt, attachments),
         "background": True,
         "stream": True,
         "store": True,
         "stream_options": {"include_obfuscation": False},
         "metadata": {"job_id": job_id},
     }
-    if effort is not None:
-        body["reasoning"] = {"effort": one_of("effort", effort, EFFORTS)}
-    try:
-        apply_options(body, _merged(chosen, options))
-        _add_tools(body, search=bool(chosen.web_search if web_search is None else web_search))
-        if openai:
-            _check_models(body)
-        # Half a surrogate pair cannot be sent.
-        return json.loads(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
-    except (TypeError, ValueError, RecursionError):
-        raise RequestError("options hold something that JSON cannot: use texts, numbers, lists and objects.") from None
+    _add_effort(body, chosen.effort if effort is None else effort)
+    parsed.write_to(body)
+    _add_tools(body, is_searching=bool(chosen.web_search if web_search is None else web_search))
+    if openai:
+        _check_models(body)
+    return _sendable_copy(body)
 
 
 def options_with(preset: str | None, options: JSON | None, presets: Mapping[str, Preset] | None = None) -> JSON:
-    """The options that hold for a start: the caller's over the preset's. For `timeout_of` and the like."""
-    return _merged(_preset(preset, presets), options)
+    """Return the options of a start, still unparsed: the caller's over the preset's."""
+    return _merge_options(_find_preset(preset, presets), options)
 
 
 def given_options(preset: str | None, options: JSON, presets: Mapping[str, Preset]) -> JSON:
-    """Return the caller's options under our names; a null that takes nothing of the preset away is not given."""
+    """Return the caller's options under our names; a null that removes nothing of the preset is not given."""
     chosen = presets.get(preset or "")
-    idle = {*NAMES} - {*(chosen.options if chosen else ())}
-    return {name: value for name, value in with_one_schema(options).items() if value is not None or name not in idle}
+    removable: Collection[str] = chosen.options if chosen else ()
+    return {
+        name: value
+        for name, value in with_one_schema(options).items()
+        if value is not None or name in removable or name not in OPTIONS
+    }
 
 
 def asked_by(order: StartRequest, presets: Mapping[str, Preset]) -> list[str]:
     """Return what the caller, or the user's own preset, asked for; what our presets hold is not among it."""
-    chosen, ours = presets.get(order.preset or ""), our_presets().get(order.preset or "")
-    options = dict(order.options)
-    effort = order.effort is not None
-    if chosen is not None:
-        known: JSON = ours.options if ours is not None else dict[str, Any]()
-        own = {name: value for name, value in chosen.options.items() if known.get(name) != value}
-        options = {**own, **options}
-        effort = effort or (chosen.effort is not None and (ours is None or ours.effort != chosen.effort))
-    return asked_names(options, effort=effort)
+    chosen = presets.get(order.preset or "")
+    if chosen is None:
+        return list_asked_names(order.options, effort=order.effort is not None)
+    ours = our_presets().get(order.preset or "", _EMPTY_PRESET)
+    own = {name: value for name, value in chosen.options.items() if ours.options.get(name) != value}
+    has_own_effort = chosen.effort is not None and chosen.effort != ours.effort
+    return list_asked_names({**own, **order.options}, effort=order.effort is not None or has_own_effort)
 
 
 def sent_as(body: JSON, mode: Mode) -> JSON:
-    """The body as an endpoint takes it: in the background with a stream, without one, or held open."""
-    dropped = {
-        "background_stream": (),
-        "background": ("stream", "stream_options"),
-        # Who runs nothing in the background stores nothing either, and some refuse to be asked.
-        "foreground": ("background", "store", "stream_options"),
-    }[mode]
-    return {name: value for name, value in body.items() if name not in (ASKED, *dropped)}
+    """Return the body as an endpoint accepts it: in the background with a stream, without one, or held open."""
+    return {name: value for name, value in body.items() if name != ASKED and name not in _DROPPED[mode]}
 
 
 def with_files(body: JSON, file_ids: Sequence[str]) -> JSON:
-    """The body with files that its code interpreter can open."""
+    """Return the body with files that its code interpreter can open."""
     if not file_ids:
         return body
-    return {**body, "tools": [_with_files(tool, file_ids) for tool in body.get("tools", [])]}
+    return {**body, "tools": [_add_files(tool, file_ids) for tool in body.get("tools", [])]}
 
 
 def hash_of(body: JSON) -> str:
-    """What the same work hashes to, whatever job it is asked for in."""
+    """Return the digest of the requested work, which is the same for every job that asks for it."""
     metadata = {name: value for name, value in body["metadata"].items() if name != "job_id"}
     sent = {name: value for name, value in body.items() if name != ASKED}
+    # Escaped letters stay: the digest of a request must not change from one version to the next.
     canonical = json.dumps({**sent, "metadata": metadata}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def title_of(prompt: str) -> str:
-    """The first line of a prompt, short enough for a list."""
+    """Return the first line of a prompt, short enough for a list."""
     line = next((line.strip() for line in prompt.splitlines() if line.strip()), "")
-    return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1] + "…"
+    return truncate(line, TITLE_CHARS)
 
 
 def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
-    """What upstream refused, with the argument of ours that has to change; its own words where it names none."""
+    """Return upstream's refusal, with the argument of ours that has to change if it names one."""
     if (limit := budget_limit_of(param, message, body)) is not None:
         return (
-            f"Upstream does not take {limit}, without which the daily budget has no bound: ask the user to set "
+            f"Upstream does not accept {limit}, without which the daily budget has no bound: ask the user to set "
             f"AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
         )
-    argument = _argument(param, body)
-    if ASKED in body and argument in _UNASKED and not is_asked(body, _UNASKED[argument]):
+    argument = _find_argument(param, body)
+    if _is_filled_in(argument, body):
         return message
     if error_code == "model_not_found" or argument == "model":
         model = str(body.get("model"))
@@ -245,14 +234,43 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
     return f"Change {argument}: {message}" if argument else message
 
 
-def _preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
+def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
     if name is None:
-        return Preset(description="", prompt="")
-    known = our_presets() if presets is None else presets
-    return known[one_of("preset", name, known)]
+        return _EMPTY_PRESET
+    known = presets if presets is not None else our_presets()
+    return known[Choice(known).check("preset", name)]
 
 
-def _with_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
+def _merge_options(preset: Preset, options: JSON | None) -> JSON:
+    """Return the caller's options over the preset's, without those that a null removes."""
+    merged = {**preset.options, **with_one_schema(options or {})}
+    return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
+
+
+def _input_parts(prompt: str, attachments: Sequence[JSON]) -> str | list[JSON]:
+    if not attachments:
+        return prompt
+    return [{"role": "user", "content": [{"type": "input_text", "text": prompt}, *attachments]}]
+
+
+def _add_effort(body: dict[str, Any], effort: str | None) -> None:
+    if effort is not None:
+        body["reasoning"] = {"effort": Choice(EFFORTS).check("effort", effort)}
+
+
+def _add_tools(body: dict[str, Any], *, is_searching: bool) -> None:
+    """Add a web search, unless the caller has one, and ask for what each tool found."""
+    tools = body.get("tools", [])
+    if is_searching and not any(tool["type"].startswith("web_search") for tool in tools):
+        tools = body["tools"] = [_SEARCH, *tools]
+    found = {what for kind, what in INCLUDED.items() if any(tool["type"].startswith(kind) for tool in tools)}
+    asked = found.union(body.get("include", []))
+    if asked:
+        body["include"] = [what for what in INCLUDES if what in asked]
+
+
+def _add_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
+    """Return a code interpreter whose container holds these files too; any other tool as it is."""
     container = tool.get("container")
     if tool["type"] != "code_interpreter" or not isinstance(container, dict):
         return tool
@@ -260,32 +278,8 @@ def _with_files(tool: JSON, file_ids: Sequence[str]) -> JSON:
     return {**tool, "container": {**container, "file_ids": [*before, *file_ids]}}
 
 
-def _merged(preset: Preset, options: JSON | None) -> JSON:
-    merged = {**preset.options, **with_one_schema(options or {})}
-    return {name: value for name, value in merged.items() if value is not None or name not in preset.options}
-
-
-def _input(prompt: str, attachments: Sequence[JSON]) -> str | list[JSON]:
-    if not attachments:
-        return prompt
-    return [{"role": "user", "content": [{"type": "input_text", "text": prompt}, *attachments]}]
-
-
-def _add_tools(body: dict[str, Any], *, search: bool) -> None:
-    """Let it search, unless a search of the caller's own is there, and have each tool say what it found."""
-    tools = body.get("tools", [])
-    if search and not any(tool["type"].startswith("web_search") for tool in tools):
-        tools = body["tools"] = [_SEARCH, *tools]
-    kinds = [tool["type"] for tool in tools]
-    asked = {
-        *body.get("include", []),
-        *(what for kind, what in INCLUDED.items() if any(k.startswith(kind) for k in kinds)),
-    }
-    if asked:
-        body["include"] = [what for what in INCLUDES if what in asked]
-
-
 def _check_models(body: JSON) -> None:
+    """Refuse what OpenAI is known to refuse of the models in a body."""
     effort = cast(JSON, body.get("reasoning") or {}).get("effort")
     check_model(body["model"], effort, [name for name in ("temperature", "top_p") if name in body])
     for tool in body.get("tools", []):
@@ -293,15 +287,49 @@ def _check_models(body: JSON) -> None:
             check_model(tool["model"])
 
 
-def _argument(param: str, body: JSON) -> str | None:
-    """The caller's name for the parameter that upstream names, such as `tools[0].filters`."""
+def _sendable_copy(body: JSON) -> JSON:
+    """Return a copy without half surrogate pairs, which cannot be sent.
+
+    Raises:
+        RequestError: The body holds something that JSON cannot.
+    """
+    try:
+        return json.loads(encode_text(json.dumps(body, ensure_ascii=False, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError):
+        raise RequestError(NOT_JSON) from None
+
+
+def _is_filled_in(argument: str | None, body: JSON) -> bool:
+    """Return True if a preset of ours filled in an argument, so that the caller cannot change it."""
+    if ASKED not in body or argument not in _UNASKED:
+        return False
+    return not is_asked(body, _UNASKED[argument])
+
+
+def _find_argument(param: str, body: JSON) -> str | None:
+    """Return the caller's name for the parameter that upstream names, such as `tools[0].filters`."""
     for theirs, ours in _ARGUMENTS.items():
-        if param == theirs or param.startswith((f"{theirs}.", f"{theirs}[")):
+        if _is_at_or_below(param, theirs):
             return ours
+    if _ATTACHED.match(param):
+        return "files"
     if param == "input" or param.startswith("input["):
-        return "files" if _ATTACHED.match(param) else "prompt"
-    item = _ITEM.match(param)
-    if item and cast("list[Any]", body.get(item[1]) or [])[int(item[2]) :][:1] in _SEARCHING:
+        return "prompt"
+    if _is_of_web_search(param, body):
         return "web_search"
     top = re.split(r"[.\[]", param)[0]
-    return f"options.{top}" if top in NAMES else None
+    return f"options.{top}" if top in OPTIONS else None
+
+
+def _is_at_or_below(param: str, path: str) -> bool:
+    return param == path or param.startswith((f"{path}.", f"{path}["))
+
+
+def _is_of_web_search(param: str, body: JSON) -> bool:
+    """Return True if the parameter is an item that `web_search` added."""
+    item = _ITEM.match(param)
+    if item is None:
+        return False
+    items = cast("list[Any]", body.get(item[1]) or [])
+    number = int(item[2])
+    return number < len(items) and items[number] in _SEARCHING

@@ -1,18 +1,19 @@
-"""Answers as JSON of a given form: what is asked of upstream, and whether the answer keeps to it. Pure."""
+"""Read the JSON schema that an answer has to satisfy, and check an answer against it. Pure."""
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
-from agent_jobs.request import validators
+from agent_jobs.jobs.response import JSON
 from agent_jobs.strict_schema import fault_of, with_items
+from agent_jobs.validation import FLAG, STRING, mapping
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
-#: What a schema may stand in, beside its name.
+#: The fields of an object around a schema.
 WRAPPING = frozenset({"name", "schema", "strict", "description"})
-#: What other interfaces put around that, and how they call the schema.
+#: Other interfaces put these objects around that, and use these names for the schema.
 WRAPPERS = ("response_format", "text", "format", "json_schema", "function")
 SCHEMA_KEYS = ("schema", "parameters", "input_schema", "json_schema")
 #: A block of code, the last of which may lack its end.
@@ -21,105 +22,131 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def format_of(name: str, value: Any) -> JSON:
-    """The `text.format` for a JSON schema, or for a `{name, schema, strict, description}` around one.
+    """Return the `text.format` for a JSON schema, or for a `{name, schema, strict, description}` around one.
 
-    Strict where the schema keeps to the API's rules for that, unless the caller says otherwise.
+    It is strict if the schema keeps to the API's rules for that, unless the caller says otherwise.
 
     Raises:
-        RequestError: It is no object schema, or said to be strict and is not.
+        RequestError: It is no object schema, or declared strict and is not.
     """
-    asked = _asked(name, value)
-    schema = validators.mapping(name, asked["schema"], EXAMPLE)
-    if "type" not in schema and isinstance(schema.get("properties"), dict):
-        schema = {"type": "object", **schema}
-    if schema.get("type") != "object":
-        raise RequestError(f"{name} takes the JSON schema of an object, like {EXAMPLE}.")
+    asked = _unwrap_schema(name, value)
+    schema = with_items(_check_object_schema(name, asked["schema"]))
     label = asked.get("name", "answer")
     if not isinstance(label, str) or not _NAME.fullmatch(label):
-        raise RequestError(f"{name}.name takes up to 64 letters, digits, _ and -.")
-    schema = with_items(schema)
+        raise RequestError(f"{name}.name accepts up to 64 letters, digits, _ and -.")
     fault = fault_of(schema)
-    strict = validators.flag(f"{name}.strict", asked.get("strict", fault is None))
+    strict = FLAG.check(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
         raise RequestError(f"{name} is not strict: {fault}, or leave strict out.")
-    described = (
-        {"description": validators.text(f"{name}.description", asked["description"])} if "description" in asked else {}
-    )
-    return {"type": "json_schema", "name": label, "schema": schema, "strict": strict, **described}
+    form = {"type": "json_schema", "name": label, "schema": schema, "strict": strict}
+    if "description" in asked:
+        form["description"] = STRING.check(f"{name}.description", asked["description"])
+    return form
 
 
 def same_schema(one: Any, other: Any) -> bool:
-    """Return True if both ask for the same, in whatever form."""
+    """Return True if both ask for the same, in any form."""
     try:
         return format_of("json_schema", one) == format_of("json_schema", other)
     except RequestError:
         return False
 
 
-def _asked(name: str, value: Any) -> JSON:
-    """Return `{schema, name, strict, description}` from a schema, a text that is one, or what other interfaces ask for.
+def _check_object_schema(name: str, value: Any) -> JSON:
+    """Return the schema of an object; its type may be left out."""
+    schema = mapping(EXAMPLE).check(name, value)
+    if "type" not in schema and isinstance(schema.get("properties"), dict):
+        schema = {"type": "object", **schema}
+    if schema.get("type") != "object":
+        raise RequestError(f"{name} accepts the JSON schema of an object, like {EXAMPLE}.")
+    return schema
 
-    These are `response_format`, `text.format` and a function's parameters. No object's schema looks like one of them.
+
+def _unwrap_schema(name: str, value: Any) -> JSON:
+    """Return `{schema, name, strict, description}` from a schema, its JSON, or the form of another interface.
+
+    These are `response_format`, `text.format` and a function's parameters. No object's schema has their form.
     """
-    given = validators.mapping(name, _parsed(value), EXAMPLE)
-    for key in WRAPPERS:
-        if isinstance(_parsed(given.get(key)), dict) and given.keys() <= {key, "type"} and _is_wrapper(given):
-            return _asked(name, given[key])
+    given = mapping(EXAMPLE).check(name, _parse_object(value))
+    wrapper = next((key for key in WRAPPERS if _is_wrapped_in(given, key)), None)
+    if wrapper is not None:
+        return _unwrap_schema(name, given[wrapper])
     kind = given.get("type")
     if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
-        raise RequestError(
-            f"{name} takes the JSON schema of an object, like {EXAMPLE}; {kind} says nothing of its form."
-        )
+        raise RequestError(f"{name} accepts the JSON schema of an object, like {EXAMPLE}; {kind} has no schema.")
     key = next((each for each in SCHEMA_KEYS if each in given), None)
-    if key is not None and given.keys() <= {*WRAPPING, "type", key} and _is_wrapper(given):
-        kept = {each: found for each, found in given.items() if each in WRAPPING and found is not None}
-        return {**kept, "schema": _parsed(given[key])}
+    if key is not None and _has_wrapper_type(given) and given.keys() <= {*WRAPPING, "type", key}:
+        return _unwrap_fields(given, key)
     return {"schema": given}
 
 
-def _is_wrapper(given: JSON) -> bool:
+def _unwrap_fields(given: JSON, key: str) -> JSON:
+    """Return the fields around a schema, and the schema that stands under a key of theirs."""
+    kept = {each: found for each, found in given.items() if each in WRAPPING and found is not None}
+    return {**kept, "schema": _parse_object(given[key])}
+
+
+def _is_wrapped_in(given: JSON, key: str) -> bool:
+    """Return True if an object holds a schema under this key, and nothing else."""
+    return (
+        isinstance(_parse_object(given.get(key)), dict) and given.keys() <= {key, "type"} and _has_wrapper_type(given)
+    )
+
+
+def _has_wrapper_type(given: JSON) -> bool:
     return given.get("type", "json_schema") in ("json_schema", "json", "function")
 
 
-def _parsed(value: Any) -> Any:
-    """Return the object that a text holds as JSON, in a fence or not; anything else as it is."""
+def _parse_object(value: Any) -> Any:
+    """Return the object that a string holds as JSON, in a fence or not; anything else as it is."""
     if not isinstance(value, str):
         return value
-    found = _json_in(value)
-    holds_object = len(found) == 1 and isinstance(found[0], dict) and bool(cast(JSON, found[0]))
-    return cast(Any, found[0] if holds_object else value)
+    found = _find_json(value)
+    if len(found) == 1 and isinstance(found[0], dict) and found[0]:
+        return cast(Any, found[0])
+    return value
 
 
 def mismatch(text: str, body: JSON) -> str | None:
-    """Why a complete answer is not the JSON that its body asked for; None when it is, or when none was asked for.
+    """Return why a complete answer is not the JSON that its body asked for; None if it is, or if none was asked for.
 
     JSON in a fence counts, with words around it or not, unless there are two.
     """
     asked: JSON = cast(JSON, body.get("text") or {}).get("format") or {}
     if asked.get("type") != "json_schema":
         return None
-    found = _json_in(text)
+    found = _find_json(text)
     if len(found) != 1:
         return "The output is not JSON, though options.json_schema asked for it."
-    return _violation(found[0], asked["schema"])
+    return _find_violation(found[0], asked["schema"])
 
 
-def _json_in(text: str) -> list[Any]:
-    """Return what a text holds as JSON: as a whole, else each different value in a fence."""
+def _find_json(text: str) -> list[Any]:
+    """Return the JSON values in a text: the text itself, else each different value in a fence."""
+    try:
+        return [_parse_strictly(text)]
+    except (ValueError, RecursionError):
+        pass
     found: list[Any] = []
-    for part in [text, *(fence["inside"] for fence in _FENCE.finditer(text))]:
-        try:
-            value = json.loads(part.strip("\ufeff \t\r\n"), parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            continue
-        if part is text:
-            return [value]
-        found += [value] if value not in found else []
+    for fence in _FENCE.finditer(text):
+        with suppress(ValueError, RecursionError):
+            value = _parse_strictly(fence["inside"])
+            if value not in found:
+                found.append(value)
     return found
 
 
-def _violation(answer: Any, schema: JSON) -> str | None:
-    # It takes 0.2 s to import, and mcp brings it.
+def _parse_strictly(text: str) -> Any:
+    return json.loads(text.strip("\ufeff \t\r\n"), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _find_violation(answer: Any, schema: JSON) -> str | None:
+    """Return why an answer does not satisfy a schema, or None."""
+    # They take 0.2 s to import, and mcp brings them.
     from jsonschema import exceptions, validators
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -135,7 +162,3 @@ def _violation(answer: Any, schema: JSON) -> str | None:
         return None
     # Without the offending value, which may be the whole output.
     return f"The output does not satisfy options.json_schema: {error.json_path} breaks {error.validator!r}."
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

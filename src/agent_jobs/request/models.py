@@ -1,4 +1,4 @@
-"""What models take and which are gone, as data/models.toml says. Pure, but for reading that file once."""
+"""Look up models in data/models.toml, and in the lists of endpoints. Pure, but for reading that file once."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,79 +8,81 @@ from importlib import resources
 from typing import Any, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
-from agent_jobs.text import nearest
+from agent_jobs.jobs.response import JSON
+from agent_jobs.text import ask_if_meant
 
-#: Where lists of models stand, and the names in them.
-LIST_FIELDS = ("data", "models", "items", "results")
-NAME_FIELDS = ("id", "name", "model", "slug")
-
-#: Names of different models are much alike, and other endpoints have models of their own.
-MODEL_CUTOFF = 0.75
+LIST_FIELDS = ("data", "models", "items", "results")  # endpoints put their list of models below one of these
+NAME_FIELDS = ("id", "name", "model", "slug")  # and the name of each below one of these
+MODEL_CUTOFF = 0.75  # names of different models are much alike, and other endpoints have models of their own
+LISTED_CUTOFF = 0.5  # the user chooses among several, so that a far one does no harm
 _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
 @cache
 def models() -> Mapping[str, Any]:
-    """What data/models.toml says."""
+    """Return data/models.toml."""
     import tomllib  # not needed to answer `initialize`
 
     return tomllib.loads(resources.files("agent_jobs").joinpath("data", "models.toml").read_text("utf-8"))
 
 
 def check_model(model: str, effort: str | None = None, sampling: Iterable[str] = ()) -> None:
-    """Refuse what OpenAI is known to refuse; a model that is in no table passes.
+    """Refuse parameters that OpenAI is known to refuse; a model that is in no table passes.
 
     Args:
         model: A name of OpenAI's. On another endpoint a name may mean anything.
-        effort: The effort that is asked for.
-        sampling: Which of `temperature` and `top_p` are asked for.
+        effort: The requested effort.
+        sampling: The requested ones of `temperature` and `top_p`.
 
     Raises:
-        RequestError: The model was shut down, or does not take what is asked of it.
+        RequestError: The model was shut down, or does not accept one of these.
     """
-    gone = _row("retired", model)
+    gone = _find_row("retired", model)
     if gone is not None and gone["on"] <= models()["as_of"]:
-        raise RequestError(f"{model} was shut down on {gone['on']}: {_instead(gone)}.")
-    family = _row("family", model)
-    if family is None:
-        return
+        raise RequestError(f"{model} was shut down on {gone['on']}: {_name_successor(gone)}.")
+    family = _find_row("family", model)
+    if family is not None:
+        _check_family(family, model, effort, sampling)
+
+
+def _check_family(family: Mapping[str, Any], model: str, effort: str | None, sampling: Iterable[str]) -> None:
     if effort is not None and effort not in family["efforts"]:
         raise RequestError(f"effort {effort!r} is refused by {model}: use one of {', '.join(family['efforts'])}.")
+    if effort in family["sampling"]:
+        return
     for name in sampling:
-        if effort not in family["sampling"]:
-            only = f" without effort {family['sampling'][0]!r}" if family["sampling"] else ""
-            raise RequestError(f"options.{name} is refused by {model}{only}: leave it out.")
+        efforts = "".join(f" without effort {each!r}" for each in family["sampling"][:1])
+        raise RequestError(f"options.{name} is refused by {model}{efforts}: leave it out.")
 
 
 def obituary(model: str) -> str:
-    """What became of a model that upstream does not know (any more); empty when that is not known here."""
-    gone = _row("retired", model)
-    return f"{model} was to be shut down on {gone['on']}: {_instead(gone)}." if gone else ""
+    """Return a sentence about the end of a model that upstream does not know, or nothing if it is in no table."""
+    gone = _find_row("retired", model)
+    if gone is None:
+        return ""
+    return f"{model} was to be shut down on {gone['on']}: {_name_successor(gone)}."
 
 
 def suggest_model(model: str) -> str:
-    """Return a question for the known model that a name of none was probably meant to be, or nothing."""
+    """Return the question whether a similar model was meant, or nothing."""
     known = [name for family in models()["family"] for name in family["names"]]
-    near = None if model in known else nearest(model, known, MODEL_CUTOFF)
-    return f"Did you mean {near!r}?" if near is not None else ""
+    if model in known:
+        return ""
+    return ask_if_meant(model, known, MODEL_CUTOFF)
 
 
 def listed_models(pages: Iterable[object]) -> dict[str, JSON]:
-    """Return what a list of models says of each, by name, whatever form its pages have.
+    """Return the entry of each model in a list, by its name; the pages may have any known form.
 
-    Names stand below `data` or `models` or in a bare list, as texts, as keys, or in objects.
+    Names stand below `data` or `models` or in a bare list, as strings, as keys, or in objects.
     """
     found: dict[str, JSON] = {}
     for page in pages:
-        for entry in _entries(page):
-            if isinstance(entry, str):
-                found.setdefault(entry, {})
-            elif isinstance(entry, dict):
-                card = cast(JSON, entry)
-                name = next((card[field] for field in NAME_FIELDS if isinstance(card.get(field), str)), "")
-                if name:
-                    found.setdefault(name, card)
+        for entry in _list_entries(page):
+            card = {"id": entry} if isinstance(entry, str) else _as_object(entry)
+            name = next((card[field] for field in NAME_FIELDS if isinstance(card.get(field), str)), "")
+            if name:
+                found.setdefault(name, {} if isinstance(entry, str) else card)
     return found
 
 
@@ -100,7 +102,7 @@ def near_models(name: str, listed: Iterable[str], most: int = 3) -> list[str]:
     by_part: dict[str, list[str]] = {}
     for each in names:
         by_part.setdefault(_last_part(each), []).append(each)
-    near = get_close_matches(_last_part(name), by_part, n=most, cutoff=0.5)
+    near = get_close_matches(_last_part(name), by_part, n=most, cutoff=LISTED_CUTOFF)
     return list(dict.fromkeys([*same, *(each for part in near for each in by_part[part])]))[:most]
 
 
@@ -109,8 +111,8 @@ def _last_part(name: str) -> str:
     return name.rpartition("/")[2].casefold()
 
 
-def _entries(page: object) -> list[object]:
-    """Return the models on a page, each as a text or an object."""
+def _list_entries(page: object) -> list[object]:
+    """Return the models on a page, each as a string or an object."""
     if isinstance(page, list):
         return cast("list[object]", page)
     if not isinstance(page, dict):
@@ -119,15 +121,15 @@ def _entries(page: object) -> list[object]:
     inner = next((body[field] for field in LIST_FIELDS if isinstance(body.get(field), list | dict)), None)
     if isinstance(inner, dict):
         keyed = cast(JSON, inner)
-        return _entries(keyed) or [{"id": name, **_mapping(card)} for name, card in keyed.items()]
-    return _entries(inner)
+        return _list_entries(keyed) or [{"id": name, **_as_object(card)} for name, card in keyed.items()]
+    return _list_entries(inner)
 
 
-def _mapping(value: object) -> JSON:
+def _as_object(value: object) -> JSON:
     return cast(JSON, value) if isinstance(value, dict) else {}
 
 
-def _row(table: str, model: str) -> Mapping[str, Any] | None:
+def _find_row(table: str, model: str) -> Mapping[str, Any] | None:
     for name in (model, _SNAPSHOT.sub("", model)):
         for row in models()[table]:
             if name in row["names"]:
@@ -135,5 +137,7 @@ def _row(table: str, model: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _instead(gone: Mapping[str, Any]) -> str:
-    return f"use {gone['use']}" + (f" with {gone['with']}" if "with" in gone else "")
+def _name_successor(gone: Mapping[str, Any]) -> str:
+    if "with" in gone:
+        return f"use {gone['use']} with {gone['with']}"
+    return f"use {gone['use']}"

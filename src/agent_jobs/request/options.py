@@ -1,19 +1,23 @@
-"""The rest of the API by an allow-list: what `options` takes, and what of it speaks to us and not to upstream. Pure."""
+"""Parse `options`: an allow-list of the API's parameters, and the options that agent-jobs itself reads. Pure."""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
-from agent_jobs.request import validators
-from agent_jobs.request.hosted_tools import checked_tools
+from agent_jobs.jobs.response import JSON
+from agent_jobs.request.hosted_tools import check_tools
 from agent_jobs.request.json_schema import format_of, same_schema
+from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, whole_number
 
-KEY_CHARS = 200
-#: The API's limits on metadata, one pair of which is ours.
-METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 15, 64, 512
-TIMEOUT_MAX_S = 7 * 86_400.0
+KEY_CHARS = 200  # fits a URL or a path, and a row of a list
+METADATA_PAIRS = 15  # the API allows 16, one of which is `job_id`
+METADATA_KEY_CHARS = 64  # the API's limit
+METADATA_VALUE_CHARS = 512  # the API's limit
+MIN_OUTPUT_TOKENS = 16  # the API's limit
+NOT_JSON = "options hold something that JSON cannot: use strings, numbers, lists and objects."
+TIMEOUT_MAX_S = 7 * 86_400.0  # as AGENT_JOBS_JOB_TIMEOUT_S
 VERBOSITIES = ("low", "medium", "high")
 SUMMARIES = ("auto", "concise", "detailed")
 REASONING_MODES = ("standard", "pro")
@@ -28,7 +32,7 @@ INCLUDES = (
     "message.output_text.logprobs",
     "reasoning.encrypted_content",
 )
-#: What other interfaces call `json_schema`; `text` may hold the verbosity, too.
+#: Names of other interfaces for `json_schema`; `text` may hold the verbosity, too.
 SCHEMA_ALIASES = ("response_format", "text", "format", "text_format", "output_schema")
 
 
@@ -36,192 +40,182 @@ def with_one_schema(options: JSON) -> JSON:
     """Return the options with a schema under a name of another interface as `json_schema`.
 
     Raises:
-        RequestError: There are two schemas, or what stands there holds none.
+        RequestError: There are two schemas, or the value under such a name holds none.
     """
-    named = [name for name in SCHEMA_ALIASES if name in options]
-    ours = {name: value for name, value in options.items() if name not in named}
-    for name in named:
-        found = _other_form(name, options[name])
-        for key, value in found.items():
-            if key in ours and ours[key] != value and not (key == "json_schema" and same_schema(ours[key], value)):
+    ours = {name: value for name, value in options.items() if name not in SCHEMA_ALIASES}
+    for name in (alias for alias in SCHEMA_ALIASES if alias in options):
+        for key, value in _read_alias(name, options[name]).items():
+            if not _is_same_option(key, ours.setdefault(key, value), value):
                 raise RequestError(f"options.{name} and options.{key} differ: give options.{key} only.")
-            ours.setdefault(key, value)
     return ours
 
 
-def _other_form(name: str, value: Any) -> JSON:
+def _is_same_option(name: str, one: Any, other: Any) -> bool:
+    return one is other or one == other or (name == "json_schema" and same_schema(one, other))
+
+
+def _read_alias(name: str, value: Any) -> JSON:
     """Return the options of ours that a `response_format` or a `text` of upstream's stands for."""
     if value is None:
         return {"json_schema": None}
-    if isinstance(value, dict) and name == "text":
-        text = dict(cast("dict[str, Any]", value))
-        verbosity = {"verbosity": text.pop("verbosity")} if "verbosity" in text else {}
-        value = text.get("format", text) if text.keys() <= {"format"} else text
-        return {**verbosity, **_other_form("format", value)} if value else verbosity
+    if name == "text" and isinstance(value, dict):
+        return _read_text_parameter(cast("dict[str, Any]", value))
     if value in ({}, "", "text", {"type": "text"}):
         return {}
     return {"json_schema": value}
 
 
-def apply_options(body: dict[str, Any], options: JSON) -> None:
-    """Write the options that upstream gets into a body, and check those that are ours.
-
-    Raises:
-        RequestError: An option is not allowed or its value is not; the sentence names what is.
-    """
-    for name, value in options.items():
-        if validators.one_of("options", name, NAMES) in _OURS:
-            _ours(options, name)
-        else:
-            _OPTIONS[name](body, f"options.{name}", value)
+def _read_text_parameter(value: Mapping[str, Any]) -> JSON:
+    """Return the options of ours that upstream's `text` stands for."""
+    verbosity = {name: each for name, each in value.items() if name == "verbosity"}
+    form: Any = {name: each for name, each in value.items() if name != "verbosity"}
+    if form.keys() == {"format"}:
+        form = form["format"]
+    if not form:
+        return verbosity
+    return {**verbosity, **_read_alias("format", form)}
 
 
-def key_of(options: JSON | None) -> str | None:
-    """The caller's own key for the job, under which it exists once."""
-    return _ours(options, "key")
+class Option(NamedTuple):
+    """One name that `options` accepts."""
+
+    read: Callable[[str, Any], Any]  #: returns the checked value, or raises a RequestError
+    place: tuple[str, ...] = ()  #: in the body of the request; empty for an option that agent-jobs reads itself
+    form: JSON | None = None  #: of its value as a JSON schema; without one it is read as it came
 
 
-def timeout_of(options: JSON | None) -> float | None:
-    """The job's own time limit in seconds, counted as AGENT_JOBS_JOB_TIMEOUT_S is."""
-    return _ours(options, "timeout_s")
+def _read_conversation(name: str, value: Any) -> bool | str:
+    if isinstance(value, bool) or (isinstance(value, str) and value.startswith("conv_")):
+        return value
+    raise RequestError(f"{name} accepts true for a new conversation, or the id of one, which begins with conv_.")
 
 
-def max_cost_of(options: JSON | None) -> float | None:
-    """What the job may cost at most, in US dollars."""
-    return _ours(options, "max_cost_usd")
+def _read_toolbox(name: str, value: Any) -> tuple[str, ...]:
+    if value == "none":
+        return ()
+    return tuple(STRINGS.check(name, value))
 
 
-def conversation_of(options: JSON | None) -> Literal[True] | str | None:
-    """The conversation that the job belongs to: an id, True for a new one, None for none."""
-    return _ours(options, "conversation") or None
+def _read_cost(name: str, value: Any) -> float:
+    usd = number(0, math.inf).check(name, value)
+    if usd == 0 or math.isinf(usd):
+        raise RequestError(f"{name} accepts an amount of US dollars above 0.")
+    return usd
 
 
-def toolbox_of(options: JSON | None) -> tuple[str, ...] | None:
-    """Which tools of the user's own servers the job may call; None where nothing was said."""
-    return _ours(options, "toolbox")
+def _read_includes(name: str, value: Any) -> list[str]:
+    return [Choice(INCLUDES).check(name, each) for each in STRINGS.check(name, value)]
 
 
-def dry_run_of(options: JSON | None) -> bool:
-    """Whether nothing is to be sent, only to be said what would be."""
-    return bool(_ours(options, "dry_run"))
+def _is_metadata(value: object) -> bool:
+    """Return True if a value is an object with strings within the API's limits."""
+    if not isinstance(value, dict):
+        return False
+    pairs = cast("dict[object, object]", value)
+    return len(pairs) <= METADATA_PAIRS and all(_is_metadata_pair(key, text) for key, text in pairs.items())
 
 
-def allow_duplicate_of(options: JSON | None) -> bool:
-    """Whether the job is to be started though the same one exists."""
-    return bool(_ours(options, "allow_duplicate"))
+def _is_metadata_pair(key: object, text: object) -> bool:
+    is_key = isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
+    return is_key and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
 
 
-def _ours(options: JSON | None, name: str) -> Any:
-    value = (options or {}).get(name)
-    return None if value is None else _OURS[name](f"options.{name}", value)
+_METADATA: Kind[JSON] = Kind(
+    f"up to {METADATA_PAIRS} strings of {METADATA_VALUE_CHARS} characters by name; job_id is ours", _is_metadata
+)
 
 
-def _key(name: str, value: Any) -> str:
-    if not (isinstance(value, str) and 0 < len(value) <= KEY_CHARS):
-        raise RequestError(f"{name} takes a text of at most {KEY_CHARS} characters.")
-    return value
+def _check_option(option: Option, name: str, value: Any) -> Any:
+    try:
+        return option.read(f"options.{name}", value)
+    except (TypeError, ValueError, RecursionError):
+        raise RequestError(NOT_JSON) from None
 
-
-def _conversation(name: str, value: Any) -> bool | str:
-    if not isinstance(value, bool) and not (isinstance(value, str) and value.startswith("conv_")):
-        raise RequestError(f"{name} takes true for a new conversation, or the id of one, which begins with conv_.")
-    return value
-
-
-def _toolbox(name: str, value: Any) -> tuple[str, ...]:
-    return () if value == "none" else tuple(validators.texts(name, value))
-
-
-def _cost(name: str, value: Any) -> float:
-    if validators.number(name, value, 0, math.inf) == 0 or math.isinf(value):
-        raise RequestError(f"{name} takes an amount of US dollars above 0.")
-    return value
-
-
-#: Options that speak to us.
-_OURS: Mapping[str, Callable[[str, Any], Any]] = {
-    "allow_duplicate": validators.flag,
-    "conversation": _conversation,
-    "dry_run": validators.flag,
-    "key": _key,
-    "max_cost_usd": _cost,
-    "toolbox": _toolbox,
-    "timeout_s": lambda name, value: validators.number(name, value, 1, TIMEOUT_MAX_S),
-}
-
-_Add = Callable[[dict[str, Any], str, Any], None]
-
-
-def _put(at: tuple[str, ...], checked: Callable[[str, Any], Any]) -> _Add:
-    """An option that stands in the body as it is, once checked."""
-
-    def add(body: dict[str, Any], name: str, value: Any) -> None:
-        for part in at[:-1]:
-            body = body.setdefault(part, {})
-        body[at[-1]] = checked(name, value)
-
-    return add
-
-
-def _choice(allowed: tuple[str, ...]) -> Callable[[str, Any], str]:
-    return lambda name, value: validators.one_of(name, value, allowed)
-
-
-def _include(body: dict[str, Any], name: str, value: Any) -> None:
-    for each in validators.texts(name, value):
-        body.setdefault("include", []).append(validators.one_of(name, each, INCLUDES))
-
-
-def _metadata(body: dict[str, Any], name: str, value: Any) -> None:
-    pairs = cast("dict[Any, Any]", value) if isinstance(value, dict) else {None: None}
-    fits = len(pairs) <= METADATA_PAIRS and all(
-        isinstance(key, str) and len(key) <= METADATA_KEY_CHARS and key != "job_id"
-        and isinstance(text, str) and len(text) <= METADATA_VALUE_CHARS
-        for key, text in pairs.items()
-    )  # fmt: skip
-    if not fits:
-        raise RequestError(
-            f"{name} takes up to {METADATA_PAIRS} texts of {METADATA_VALUE_CHARS} characters by name; job_id is ours."
-        )
-    body["metadata"] = {**pairs, **body["metadata"]}
-
-
-#: Options that upstream gets.
-_OPTIONS: Mapping[str, _Add] = {
-    "instructions": _put(("instructions",), validators.text),
-    "include": _include,
-    "json_schema": _put(("text", "format"), format_of),
-    "max_output_tokens": _put(("max_output_tokens",), lambda name, value: validators.whole(name, value, 16)),
-    "max_tool_calls": _put(("max_tool_calls",), lambda name, value: validators.whole(name, value, 1)),
-    "metadata": _metadata,
-    "reasoning_mode": _put(("reasoning", "mode"), _choice(REASONING_MODES)),
-    "reasoning_summary": _put(("reasoning", "summary"), _choice(SUMMARIES)),
-    "service_tier": _put(("service_tier",), _choice(SERVICE_TIERS)),
-    "temperature": _put(("temperature",), lambda name, value: validators.number(name, value, 0, 2)),
-    "tools": _put(("tools",), checked_tools),
-    "top_p": _put(("top_p",), lambda name, value: validators.number(name, value, 0, 1)),
-    "verbosity": _put(("text", "verbosity"), _choice(VERBOSITIES)),
-}
-#: All names that `options` takes.
-NAMES = (*_OPTIONS, *_OURS)
 
 _WHOLE: JSON = {"type": "integer"}
 _NUMBER: JSON = {"type": "number"}
 _FLAG: JSON = {"type": "boolean"}
-_TEXTS: JSON = {"type": "array", "items": {"type": "string"}}
-#: In which form an option is due, as a JSON schema says it; one that is not here is checked as it came.
-FORMS: Mapping[str, JSON] = {
-    "max_output_tokens": _WHOLE,
-    "max_tool_calls": _WHOLE,
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
-    "timeout_s": _NUMBER,
-    "max_cost_usd": _NUMBER,
-    "allow_duplicate": _FLAG,
-    "dry_run": _FLAG,
-    "conversation": _FLAG,
-    "include": _TEXTS,
-    "toolbox": _TEXTS,
-    "tools": {"type": "array", "items": {"type": "object"}},
-    "metadata": {"type": "object"},
+_STRINGS: JSON = {"type": "array", "items": {"type": "string"}}
+_OBJECTS: JSON = {"type": "array", "items": {"type": "object"}}
+_OBJECT: JSON = {"type": "object"}
+_KEY: Kind[str] = Kind(
+    f"a string of 1 to {KEY_CHARS} characters", lambda value: isinstance(value, str) and 0 < len(value) <= KEY_CHARS
+)
+OPTIONS: Mapping[str, Option] = {
+    "instructions": Option(STRING.check, ("instructions",)),
+    "include": Option(_read_includes, ("include",), _STRINGS),
+    "json_schema": Option(format_of, ("text", "format")),
+    "max_output_tokens": Option(whole_number(MIN_OUTPUT_TOKENS).check, ("max_output_tokens",), _WHOLE),
+    "max_tool_calls": Option(whole_number(1).check, ("max_tool_calls",), _WHOLE),
+    "metadata": Option(_METADATA.check, ("metadata",), _OBJECT),
+    "reasoning_mode": Option(Choice(REASONING_MODES).check, ("reasoning", "mode")),
+    "reasoning_summary": Option(Choice(SUMMARIES).check, ("reasoning", "summary")),
+    "service_tier": Option(Choice(SERVICE_TIERS).check, ("service_tier",)),
+    "temperature": Option(number(0, 2).check, ("temperature",), _NUMBER),
+    "tools": Option(check_tools, ("tools",), _OBJECTS),
+    "top_p": Option(number(0, 1).check, ("top_p",), _NUMBER),
+    "verbosity": Option(Choice(VERBOSITIES).check, ("text", "verbosity")),
+    # Options that agent-jobs reads itself: the fields of `StartOptions`.
+    "allow_duplicate": Option(FLAG.check, form=_FLAG),
+    "conversation": Option(_read_conversation, form=_FLAG),
+    "dry_run": Option(FLAG.check, form=_FLAG),
+    "key": Option(_KEY.check),
+    "max_cost_usd": Option(_read_cost, form=_NUMBER),
+    "toolbox": Option(_read_toolbox, form=_STRINGS),
+    "timeout_s": Option(number(1, TIMEOUT_MAX_S).check, form=_NUMBER),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """The options of a start, parsed and checked.
+
+    Args:
+        allow_duplicate: True starts the job although the same one exists.
+        conversation: The conversation that the job belongs to: an id, True for a new one, None for none.
+        dry_run: True sends nothing and reports what would be sent.
+        key: The caller's own key for the job, under which it exists once.
+        max_cost_usd: What the job may cost at most, in US dollars.
+        timeout_s: The job's own time limit, counted as AGENT_JOBS_JOB_TIMEOUT_S is.
+        toolbox: The tools of the user's own servers that the job may call; None if the caller did not say.
+        upstream: The checked options that belong into the body of the request.
+    """
+
+    allow_duplicate: bool = False
+    conversation: Literal[True] | str | None = None
+    dry_run: bool = False
+    key: str | None = None
+    max_cost_usd: float | None = None
+    timeout_s: float | None = None
+    toolbox: tuple[str, ...] | None = None
+    upstream: JSON = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def parse(cls, options: JSON) -> Self:
+        """Return the parsed options. A null is an option of agent-jobs that is not given.
+
+        Raises:
+            RequestError: An option or its value is not allowed. The sentence names what is.
+        """
+        ours: dict[str, Any] = {}
+        upstream: dict[str, Any] = {}
+        for name, value in options.items():
+            option = OPTIONS[Choice(OPTIONS).check("options", name)]
+            if option.place:
+                upstream[name] = _check_option(option, name, value)
+            elif value is not None:
+                ours[name] = _check_option(option, name, value)
+        ours["conversation"] = ours.get("conversation") or None  # false asks for none
+        return cls(**ours, upstream=upstream)
+
+    def write_to(self, body: dict[str, Any]) -> None:
+        """Write the options of the API into the body of a request; metadata beside ours."""
+        ours = body["metadata"]
+        for name, value in self.upstream.items():
+            place = body
+            *groups, last = OPTIONS[name].place
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[last] = value
+        if "metadata" in self.upstream:
+            body["metadata"] = {**self.upstream["metadata"], **ours}

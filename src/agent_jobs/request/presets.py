@@ -1,4 +1,4 @@
-"""Requests by name: ours from data/presets.toml, and those of the user's own file, both read once."""
+"""Read presets, which are requests by name: ours from data/presets.toml, and those of the user's own file."""
 
 import json
 import re
@@ -11,15 +11,15 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError, RequestError
-from agent_jobs.jobs.job import JSON
-from agent_jobs.request import validators
-from agent_jobs.request.options import apply_options, with_one_schema
+from agent_jobs.jobs.response import JSON
+from agent_jobs.request.options import StartOptions, with_one_schema
 from agent_jobs.text_file import read_text
+from agent_jobs.validation import FLAG, STRING, Choice, mapping
 
 SETTING = "AGENT_JOBS_PRESETS"
 #: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-#: What a host's model reads for a preset that has no prompt of its own.
+#: A host's model reads this for a preset that has no prompt of its own.
 PROMPT = (
     'Call agent_start with preset="{name}" and a prompt that holds all that the job needs to know, for it sees nothing '
     "else. Tell me the job_id, agent_poll until it ends, and give me the result.\n\n{task}"
@@ -34,8 +34,8 @@ class Preset:
 
     Args:
         description: One line for a list.
-        prompt: What a host's model reads when a person calls it, with `{task}` in the place of what they wrote.
-        model: As `agent_start` takes it, as are the following; None leaves it to the caller.
+        prompt: A host's model reads it when a person calls the preset; `{task}` stands for the person's words.
+        model: As `agent_start` accepts it, like the following; None leaves it to the caller.
     """
 
     description: str
@@ -46,34 +46,34 @@ class Preset:
     options: JSON = field(default_factory=lambda: MappingProxyType({}))
 
     def asking(self, task: str) -> str:
-        """The prompt for a task."""
+        """Return the prompt for a task."""
         return self.prompt.replace("{task}", task)
 
 
 @cache
 def our_presets() -> Mapping[str, Preset]:
-    """The presets that come with the program."""
+    """Return the presets that come with the program."""
     written = resources.files("agent_jobs").joinpath("data", "presets.toml").read_text("utf-8")
-    return _read(written, "data/presets.toml", {})
+    return _read_presets(written, "data/presets.toml", {})
 
 
 def load_presets(path: Path | None) -> Mapping[str, Preset]:
-    """Our presets and the user's; one of ours that the user names changes in what theirs says.
+    """Return our presets and the user's; a preset of the user's with the name of one of ours changes that one.
 
     Raises:
-        ConfigError: The file cannot be read or used; the message names it and the key.
+        ConfigError: The file cannot be read or used; the message names the file and the key.
     """
     if path is None:
         return our_presets()
     try:
         written = read_text(path)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no UTF-8 text"
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise ConfigError(f"{SETTING}: cannot read {path}: {why}.") from None
-    return MappingProxyType({**our_presets(), **_read(written, str(path), our_presets())})
+    return MappingProxyType({**our_presets(), **_read_presets(written, str(path), our_presets())})
 
 
-def _read(written: str, source: str, known: Mapping[str, Preset]) -> Mapping[str, Preset]:
+def _read_presets(written: str, source: str, known: Mapping[str, Preset]) -> Mapping[str, Preset]:
     import tomllib  # not needed to answer `initialize`
 
     try:
@@ -83,25 +83,25 @@ def _read(written: str, source: str, known: Mapping[str, Preset]) -> Mapping[str
     presets: dict[str, Preset] = {}
     for name, table in tables.items():
         try:
-            presets[name] = _preset(name, table, known.get(name))
+            presets[name] = _read_preset(name, table, known.get(name))
         except RequestError as error:
             raise ConfigError(f"{SETTING}: {source}: [{name[:40]}] {error}") from None
     return MappingProxyType(presets)
 
 
-def _preset(name: str, table: Any, base: Preset | None) -> Preset:
-    """A preset of one table, over the one that it changes.
+def _read_preset(name: str, table: Any, base: Preset | None) -> Preset:
+    """Return the preset of one table, over the one that it changes.
 
     Raises:
         RequestError: A key or its value is not allowed.
     """
     if not _NAME.fullmatch(name):
-        raise RequestError("a preset's name takes up to 40 lower-case letters, digits, _ and -.")
+        raise RequestError("a preset's name accepts up to 40 lower-case letters, digits, _ and -.")
     if not isinstance(table, dict):
         raise RequestError(f"a preset is a table: write [{name}] and its keys below it.")
     given: dict[str, Any] = {}
     for key, value in cast("dict[str, Any]", table).items():
-        given[key] = _FIELDS[validators.one_of("a preset", key, _FIELDS)](key, value)
+        given[key] = _FIELDS[Choice(_FIELDS).check("a preset", key)](key, value)
     if base is not None:
         given["options"] = MappingProxyType({**base.options, **given.get("options", {})})
         return replace(base, **given)
@@ -111,30 +111,29 @@ def _preset(name: str, table: Any, base: Preset | None) -> Preset:
     return Preset(**given)
 
 
-def _prompt(name: str, value: Any) -> str:
-    if "{task}" not in validators.text(name, value):
+def _read_prompt(name: str, value: Any) -> str:
+    if "{task}" not in STRING.check(name, value):
         raise RequestError("prompt needs {task} where the person's own words go.")
     return value.strip()
 
 
-def _options(name: str, value: Any) -> JSON:
-    options = with_one_schema(validators.mapping(name, value, '{ verbosity = "low" }'))
+def _read_preset_options(name: str, value: Any) -> JSON:
+    options = with_one_schema(mapping('{ verbosity = "low" }').check(name, value))
     if "key" in options:
         raise RequestError("options.key belongs to one job and not to a preset.")
-    scratch: dict[str, Any] = {"metadata": {}}
-    apply_options(scratch, options)
+    StartOptions.parse(options)
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError):
-        raise RequestError("options hold something that JSON cannot, such as a date: write it as a text.") from None
+        raise RequestError("options hold something that JSON cannot, such as a date: write it as a string.") from None
     return MappingProxyType(dict(options))
 
 
 _FIELDS: Mapping[str, Callable[[str, Any], Any]] = {
-    "description": validators.text,
-    "prompt": _prompt,
-    "model": validators.text,
-    "effort": lambda name, value: validators.one_of(name, value, EFFORTS),
-    "web_search": validators.flag,
-    "options": _options,
+    "description": STRING.check,
+    "prompt": _read_prompt,
+    "model": STRING.check,
+    "effort": Choice(EFFORTS).check,
+    "web_search": FLAG.check,
+    "options": _read_preset_options,
 }

@@ -1,19 +1,20 @@
-"""What a caller asks for, before it is a request."""
+"""Hold the arguments of a start before they are a request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent_jobs.errors import RequestError
-from agent_jobs.jobs.job import JSON
+from agent_jobs.jobs.response import JSON
+from agent_jobs.request.options import StartOptions
 
-#: Jobs that one call starts at most.
-BATCH_MAX, BATCH_CHARS = 20, 60
+BATCH_MAX = 20  # jobs that one call starts: the answer with their ids stays short
+BATCH_CHARS = 60  # a name fits a row of a list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """What a caller asks for: the same for each prompt, a job for each. See `request.build` for the arguments."""
+    """The arguments of a start: the same for each prompt, a job for each. See `request.body.build` for them."""
 
     prompts: Sequence[str]
     preset: str | None = None
@@ -26,11 +27,16 @@ class StartRequest:
     priority: int = 0
     options: JSON = field(default_factory=dict[str, Any])
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Return True if nothing is to be sent."""
+        return StartOptions.parse({"dry_run": self.options.get("dry_run")}).dry_run
+
     def check(self) -> None:
-        """Raise a RequestError for what no request can be."""
+        """Raise a RequestError if no request can be made of the arguments."""
         if not 0 < len(self.prompts) <= BATCH_MAX:
-            raise RequestError(f"prompts takes 1 to {BATCH_MAX} texts: start the others in another call.")
+            raise RequestError(f"prompts accepts 1 to {BATCH_MAX} strings: start the others in another call.")
         if len(self.batch) > BATCH_CHARS:
-            raise RequestError(f"batch takes a name of at most {BATCH_CHARS} characters.")
+            raise RequestError(f"batch accepts a name of at most {BATCH_CHARS} characters.")
         if len(self.prompts) > 1 and self.options.get("key") is not None:
             raise RequestError("options.key names one job: start jobs with keys one by one.")

@@ -1,71 +1,50 @@
-"""A job as rows of the database, and back."""
+"""Maps a job to the rows of the database, and back."""
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
-from agent_jobs.jobs.job import TERMINAL, TRANSITIONS, Call, Failure, Job, Output, Status, Turn, Usage
+from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.response import Call, Failure, Usage
+from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
 
 
-def _listed(statuses: Iterable[Status]) -> str:
-    """Statuses as an SQL list."""
-    return "({})".format(", ".join(f"'{status}'" for status in statuses))
+def sql_list(statuses: Iterable[Status]) -> str:
+    """Return statuses as an SQL list, in the order of their declaration."""
+    members = frozenset(statuses)
+    return "({})".format(", ".join(f"'{status}'" for status in Status if status in members))
 
 
 #: The statuses in which something may still happen, as an SQL list.
-OPEN = _listed(TRANSITIONS)
-#: What takes a slot: it runs upstream, or may.
-RUNNING = "('starting', 'queued', 'in_progress')"
-#: The ids of the open jobs, and of those that ended since then and were not delivered. The index is named because
+ACTIVE_SQL = sql_list(ACTIVE)
+#: The statuses that take a slot, as an SQL list.
+RUNNING_SQL = sql_list(RUNNING)
+#: The ids of the active jobs, and of those that ended since then and were not delivered. The index is named because
 #: SQLite would otherwise take the one of all ended jobs, and read every job that ended since then.
-_ACTIVE = f"""SELECT id FROM job WHERE status IN {OPEN}
-              UNION ALL
-              SELECT id FROM job INDEXED BY job_untold WHERE delivered_at IS NULL AND finished_at >= :since"""
-#: What `apply` and `observe` own of a turn, and so what `save` writes.
-_SAVED_OF_TURN = (
-    "looks",
-    "looked_at",
-    "missing",
-    "missing_since",
-    "hollow",
-    "detached",
-    "partial",
-    "reasoning",
-    "timed_out_at",
-    "mode",
-    "sent_at",
-    "acting",
-    "asked_at",
-    "sequence_number",
-)
-_READ_OF_TURN = (
-    *(name for name in _SAVED_OF_TURN if name != "acting"),
-    "request_id",
-    "base_url",
-    "fingerprint",
-    "attempt",
-    "response_id",
-)
-#: What a job is started with.
-ADDED_TO_JOB = (
+_ACTIVE_IDS = f"""SELECT id FROM job WHERE status IN {ACTIVE_SQL}
+                  UNION ALL
+                  SELECT id FROM job INDEXED BY job_untold WHERE delivered_at IS NULL AND finished_at >= :since"""
+
+#: Fields of a job that stand in their columns as they are. First those that only a new job brings.
+_FIELDS_OF_NEW_JOB = (
     "id",
     "title",
-    "status",
     "created_at",
     "request_hash",
     "key",
     "priority",
     "batch",
     "previous_job_id",
-    "context",
     "timeout_s",
-    "reserved_usd",
     "max_cost_usd",
 )
-_READ_OF_JOB = (
-    *(name for name in ADDED_TO_JOB if name != "status"),
+#: Then those that change. `delivered_at`, `watched_until` and the claim are also written by statements of their own.
+_FIELDS_OF_JOB = (
+    "context",
+    "reserved_usd",
     "finished_at",
     "activity",
     "observed_by",
@@ -77,21 +56,65 @@ _READ_OF_JOB = (
     "running_since",
     "watched_until",
     "revision",
+    "claimed_by",
+    "due_at",
+    "not_before",
 )
+#: Columns of a job in another form than its fields.
+_CODED_OF_JOB = ("status", "error_code", "error_message", "usage", "usage_before", "toolbox", "unsettled")
+#: Fields of a turn that stand in their columns as they are.
+_FIELDS_OF_TURN = (
+    "request_id",
+    "base_url",
+    "fingerprint",
+    "mode",
+    "attempt",
+    "sent_at",
+    "response_id",
+    "sequence_number",
+    "polls",
+    "polled_at",
+    "not_found_count",
+    "not_found_since",
+    "empty_completions",
+    "stream_failures",
+    "timed_out_at",
+    "asked_at",
+    "partial",
+    "reasoning",
+)
+#: Columns of a turn in another form than its fields: numbers that stand for True and False.
+_CODED_OF_TURN = ("number", "acting", "rebuilt")
+#: Columns that have another name than their field.
+_COLUMN_OF = {
+    "claimed_by": "holder",
+    "due_at": "next_at",
+    "polls": "looks",
+    "polled_at": "looked_at",
+    "not_found_count": "missing",
+    "not_found_since": "missing_since",
+    "empty_completions": "hollow",
+    "stream_failures": "detached",
+}
+#: The columns of the fields that change, and functions that read these fields: each change compares them all.
+_COLUMNS_OF_JOB = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS_OF_JOB)
+_COLUMNS_OF_TURN = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS_OF_TURN)
+_read_job_fields = attrgetter(*_FIELDS_OF_JOB)
+_read_turn_fields = attrgetter(*_FIELDS_OF_TURN)
+_READ_OF_JOB = _FIELDS_OF_NEW_JOB + _FIELDS_OF_JOB
+#: Changes of these are no change that a reader sees: they say which process works on the job, and when.
+_CLAIM_COLUMNS = frozenset({"holder", "next_at", "not_before", "watched_until", "delivered_at"})
 
-
-#: Read beside them, in the form in which they are stored.
-_STORED_OF_JOB = ("status", "error_code", "error_message", "usage", "usage_before", "toolbox", "unsettled")
-_STORED_OF_TURN = ("number", "acting", "rebuilt")
+#: Where the columns of the turn begin in a row, and those in another form.
 _TURN_FROM = len(_READ_OF_JOB)
-_STORED_FROM = _TURN_FROM + len(_READ_OF_TURN)
-#: The columns of a job and its turn as `job_of` takes them; request, text and size in bytes come after them.
+_CODED_FROM = _TURN_FROM + len(_FIELDS_OF_TURN)
+#: The columns of a job and its turn as `job_of` takes them. Request, text and size in bytes come after them.
 COLUMNS = ", ".join(
     [
-        *(f"job.{name}" for name in _READ_OF_JOB),
-        *(f"turn.{name}" for name in _READ_OF_TURN),
-        *(f"job.{name}" for name in _STORED_OF_JOB),
-        *(f"turn.{name}" for name in _STORED_OF_TURN),
+        *(f"job.{_COLUMN_OF.get(name, name)}" for name in _READ_OF_JOB),
+        *(f"turn.{_COLUMN_OF.get(name, name)}" for name in _FIELDS_OF_TURN),
+        *(f"job.{name}" for name in _CODED_OF_JOB),
+        *(f"turn.{name}" for name in _CODED_OF_TURN),
     ]
 )
 
@@ -99,31 +122,31 @@ COLUMNS = ", ".join(
 def job_of(row: sqlite3.Row) -> Job:
     """Return the job in a row of `COLUMNS`, request, text and size."""
     # By place: a Row finds a name by comparing it with its columns one by one, which takes longer than the query.
-    status, error_code, error_message, usage, usage_before, toolbox, unsettled, *of_turn = row[_STORED_FROM:]
+    status, error_code, error_message, usage, usage_before, toolbox, unsettled, *of_turn = row[_CODED_FROM:]
     number, acting, rebuilt, request, text, size = of_turn
     turn = Turn(
         number=number,
         request=json.loads(request) if request is not None else {},
-        acting=bool(acting),
+        has_open_calls=bool(acting),
         rebuilt=bool(rebuilt),
-        **dict(zip(_READ_OF_TURN, row[_TURN_FROM:_STORED_FROM], strict=True)),
+        **dict(zip(_FIELDS_OF_TURN, row[_TURN_FROM:_CODED_FROM], strict=True)),
     )
     return Job(
         status=Status(status),
         error=Failure(error_code, error_message) if error_code is not None else None,
-        usage=_usage(usage),
-        usage_before=_usage(usage_before),
+        usage=_parse_usage(usage),
+        usage_before=_parse_usage(usage_before),
         toolbox=tuple(json.loads(toolbox)),
         output=Output(text) if text is not None else None,
         output_bytes=size or 0,
-        unsettled=bool(unsettled),
+        needs_finalizing=bool(unsettled),
         turn=turn,
         **dict(zip(_READ_OF_JOB, row[:_TURN_FROM], strict=True)),
     )
 
 
 def call_of(row: sqlite3.Row) -> Call:
-    """What a turn asks for, in a row of call."""
+    """Return the call in a row of its table."""
     return Call(
         id=row["id"],
         kind=row["kind"],
@@ -135,25 +158,95 @@ def call_of(row: sqlite3.Row) -> Call:
     )
 
 
-def _usage(text: str | None) -> Usage | None:
+def _parse_usage(text: str | None) -> Usage | None:
     return None if text is None else Usage(**json.loads(text))
 
 
-def usage_json(usage: Usage | None) -> str | None:
-    """A usage as it is stored."""
-    return None if usage is None else dumps({name: getattr(usage, name) for name in Usage.__slots__})
+def _usage_json(usage: Usage | None) -> str | None:
+    if usage is None:
+        return None
+    return compact_json({name: getattr(usage, name) for name in Usage.__slots__})
+
+
+def job_columns(job: Job) -> dict[str, Any]:
+    """Return the columns of a new job."""
+    columns = {_COLUMN_OF.get(name, name): getattr(job, name) for name in _READ_OF_JOB}
+    return columns | {
+        "status": job.status,
+        "toolbox": compact_json(list(job.toolbox)),
+        "usage_before": _usage_json(job.usage_before),
+        "turn": job.turn.number,
+    }
+
+
+def turn_columns(turn: Turn) -> dict[str, Any]:
+    """Return the columns of a new turn."""
+    columns = {_COLUMN_OF.get(name, name): getattr(turn, name) for name in _FIELDS_OF_TURN}
+    return columns | {"number": turn.number, "acting": turn.has_open_calls, "rebuilt": turn.rebuilt}
+
+
+def diff_job(old: Job, new: Job) -> dict[str, Any]:
+    """Return the columns of a job that differ, with their new values."""
+    pairs = zip(_COLUMNS_OF_JOB, _read_job_fields(old), _read_job_fields(new), strict=True)
+    columns = {column: new_value for column, old_value, new_value in pairs if new_value != old_value}
+    return columns | _diff_coded_columns(old, new)
+
+
+def _diff_coded_columns(old: Job, new: Job) -> dict[str, Any]:
+    """Return the same for the columns that have another form than their fields."""
+    columns: dict[str, Any] = {}
+    if new.status is not old.status:
+        columns["status"] = new.status
+    if new.error != old.error:
+        columns |= _error_columns(new.error)
+    if _has_usage_changed(new.usage, old.usage):
+        columns["usage"] = _usage_json(new.usage)
+    if _has_usage_changed(new.usage_before, old.usage_before):
+        columns["usage_before"] = _usage_json(new.usage_before)
+    if new.needs_finalizing != old.needs_finalizing:
+        columns["unsettled"] = new.needs_finalizing
+    if new.turn.number != old.turn.number:
+        columns["turn"] = new.turn.number
+    return columns
+
+
+def _error_columns(error: Failure | None) -> dict[str, Any]:
+    if error is None:
+        return {"error_code": None, "error_message": None}
+    return {"error_code": error.code, "error_message": error.message}
+
+
+def diff_turn(old: Turn, new: Turn) -> dict[str, Any]:
+    """Return the columns of a turn that differ, with their new values."""
+    pairs = zip(_COLUMNS_OF_TURN, _read_turn_fields(old), _read_turn_fields(new), strict=True)
+    columns = {column: new_value for column, old_value, new_value in pairs if new_value != old_value}
+    if new.has_open_calls != old.has_open_calls:
+        columns["acting"] = new.has_open_calls
+    if new.rebuilt != old.rebuilt:
+        columns["rebuilt"] = new.rebuilt
+    return columns
+
+
+def is_visible_change(columns: Mapping[str, Any]) -> bool:
+    """Return True if one of these changed columns of a job is more than its claim."""
+    return not columns.keys() <= _CLAIM_COLUMNS
+
+
+def _has_usage_changed(new: Usage | None, old: Usage | None) -> bool:
+    """Return True if a usage changed; whether it is partial does not count when usages are compared."""
+    return new != old or (new is not None and old is not None and new.partial != old.partial)
 
 
 def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
-    """The WHERE that picks a group, and its values; built of what was asked, so that an index can serve it."""
+    """Return the WHERE of a filter, and its values; only what was asked stands in it, so that an index can serve it."""
     clauses = {
         "job.id IN (SELECT value FROM json_each(:ids))": group.job_ids,
         # The second half lets the index of those that have a batch serve it.
         "job.batch = :batch AND job.batch <> ''": group.batch,
-        f"job.status IN {_listed(group.statuses)}": group.statuses,
+        f"job.status IN {sql_list(group.statuses)}": group.statuses,
         "job.title LIKE :words ESCAPE '\\'": group.words,
         "job.created_at >= :since": group.since and not group.active,
-        f"job.id IN ({_ACTIVE})": group.active,
+        f"job.id IN ({_ACTIVE_IDS})": group.active,
     }
     escaped = group.words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     values = {
@@ -165,35 +258,8 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
     return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
 
 
-def job_columns(job: Job) -> dict[str, Any]:
-    """What `save` writes of a job."""
-    return {
-        "id": job.id,
-        "status": job.status,
-        "finished_at": job.finished_at,
-        "activity": job.activity,
-        "observed_by": job.observed_by,
-        "error_code": job.error.code if job.error else None,
-        "error_message": job.error.message if job.error else None,
-        "cost_usd": job.cost_usd,
-        "unsettled": job.unsettled,
-        "usage": usage_json(job.usage),
-    }
-
-
-def turn_columns(job: Job) -> dict[str, Any]:
-    """What `save` writes of a turn."""
-    return {"id": job.id, "number": job.turn.number} | {name: getattr(job.turn, name) for name in _SAVED_OF_TURN}
-
-
-def dumps(value: Any) -> str:
-    """Compact JSON that SQLite takes."""
+def compact_json(value: Any) -> str:
+    """Return compact JSON that SQLite accepts."""
     # Half a surrogate pair stays what it was in JSON: an escape.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def before(status: Status) -> str:
-    """The statuses from which this one may be written, as an SQL list; the end of a job is written once."""
-    earlier_ones = [earlier for earlier, later in TRANSITIONS.items() if status in later]
-    return _listed(earlier_ones if status in TERMINAL else [*earlier_ones, status])

@@ -1,4 +1,4 @@
-"""How a database file comes to have the schema of this version."""
+"""Gives a database file the schema of this version, whatever older version wrote it."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -10,27 +10,39 @@ import anyio
 
 from agent_jobs.errors import StoreError
 
+#: Version of schema.sql. A database keeps it as its user_version.
+SCHEMA_VERSION = 9
+#: Seconds between two attempts to switch to WAL.
+WAL_RETRY_S = 0.02
+#: Tables whose rows an upgrade copies, in this order. The tally is counted by its triggers.
+_COPIED_TABLES = ("job", "turn", "request", "output", "call", "upload", "made", "event", "tombstone", "mode")
+#: Statements that fill columns which an older version did not have, in this order.
+_FILL_UPS = {
+    "request.body": "INSERT INTO request (job_id, turn, body) SELECT job_id, number, request FROM old_turn",
+    "output.bytes": "UPDATE output SET bytes = length(CAST(text AS BLOB))",
+    "turn.rebuilt": """UPDATE turn SET rebuilt = 1
+                       WHERE number = 1 AND job_id IN (SELECT id FROM job WHERE context = 'rebuilt')""",
+    "job.running_since": "UPDATE job SET running_since = (SELECT MAX(sent_at) FROM turn WHERE job_id = job.id)",
+}
+
 
 async def migrate(db: aiosqlite.Connection, path: Path) -> None:
-    """Apply the numbered SQL files that this database has not seen, all or none."""
-    scripts = sorted(entry.name for entry in resources.files("agent_jobs.store").joinpath("migrations").iterdir())
-    newest = int(scripts[-1].partition("_")[0])
-    if await _version(db) == newest:
+    """Create the tables in a new database, or copy those of an older version into new ones, all or none."""
+    if await _read_version(db) == SCHEMA_VERSION:
         return
     await db.execute_fetchall("BEGIN IMMEDIATE")
     try:
-        version = await _version(db)
-        if version > newest:
+        version = await _read_version(db)
+        if version > SCHEMA_VERSION:
             raise StoreError(
-                f"{path} was written by a newer agent-jobs (schema {version}, this one knows {newest}): "
+                f"{path} was written by a newer agent-jobs (schema {version}, this one knows {SCHEMA_VERSION}): "
                 "update agent-jobs, or set AGENT_JOBS_DATA_DIR to another folder."
             )
-        for script in scripts[version:]:
-            for statement in _statements(
-                resources.files("agent_jobs.store").joinpath("migrations", script).read_text()
-            ):
-                await db.execute_fetchall(statement)
-        await db.execute_fetchall(f"PRAGMA user_version = {newest}")
+        if version == 0:
+            await _create_tables(db)
+        elif version < SCHEMA_VERSION:
+            await _upgrade_tables(db)
+        await db.execute_fetchall(f"PRAGMA user_version = {SCHEMA_VERSION}")
         await db.execute_fetchall("COMMIT")
     except BaseException:
         with anyio.CancelScope(shield=True):
@@ -49,15 +61,59 @@ async def write_ahead(db: aiosqlite.Connection, timeout_s: float) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or anyio.current_time() > give_up_at:
                 raise
-        await anyio.sleep(0.02)
+        await anyio.sleep(WAL_RETRY_S)
 
 
-async def _version(db: aiosqlite.Connection) -> int:
+async def column_names(db: aiosqlite.Connection, table: str, schema: str = "main") -> list[str]:
+    """Return the columns of a table; empty if there is no such table."""
+    rows = await db.execute_fetchall("SELECT name FROM pragma_table_info(?, ?)", (table, schema))
+    return [row[0] for row in rows]
+
+
+async def _create_tables(db: aiosqlite.Connection) -> None:
+    for statement in _split_statements(resources.files("agent_jobs.store").joinpath("schema.sql").read_text()):
+        await db.execute_fetchall(statement)
+
+
+async def _upgrade_tables(db: aiosqlite.Connection) -> None:
+    """Put the old tables aside, create the new ones, and copy the columns that both have."""
+    old_tables = await _put_tables_aside(db)
+    await _create_tables(db)
+    new_columns = [f"{table}.{name}" for table in _COPIED_TABLES for name in await _copy_rows(db, table)]
+    for column, statement in _FILL_UPS.items():
+        if column in new_columns:
+            await db.execute_fetchall(statement)
+    for table in reversed(old_tables):
+        await db.execute_fetchall(f"DROP TABLE old_{table}")
+
+
+async def _put_tables_aside(db: aiosqlite.Connection) -> list[str]:
+    """Rename all tables, without their indexes and triggers, and return their names before that."""
+    parts = list(await db.execute_fetchall("SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL"))
+    for kind, name in parts:
+        if kind in ("index", "trigger"):
+            await db.execute_fetchall(f"DROP {kind} {name}")
+    tables = [name for kind, name in parts if kind == "table"]
+    for table in tables:
+        await db.execute_fetchall(f"ALTER TABLE {table} RENAME TO old_{table}")
+    return tables
+
+
+async def _copy_rows(db: aiosqlite.Connection, table: str) -> list[str]:
+    """Copy the columns that the old table has, and return the others."""
+    columns, old_columns = await column_names(db, table), await column_names(db, f"old_{table}")
+    shared = ", ".join(name for name in columns if name in old_columns)
+    if shared:
+        await db.execute_fetchall(f"INSERT INTO {table} ({shared}) SELECT {shared} FROM old_{table}")
+    return [name for name in columns if name not in old_columns]
+
+
+async def _read_version(db: aiosqlite.Connection) -> int:
     return next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
 
 
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script: `executescript` would commit the transaction that they belong in."""
+def _split_statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script: `executescript` would commit the transaction around them."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -1,4 +1,4 @@
-"""Who holds a job: a process, known by a lock that the operating system frees the moment it dies."""
+"""Shows which processes are alive, by a lock file each, which the operating system frees the moment a process dies."""
 
 import json
 import os
@@ -14,57 +14,57 @@ from agent_jobs import file_lock
 if sys.platform == "win32":  # pragma: no cover
 
     @contextmanager
-    def alone(folder: Path) -> Generator[bool]:
-        """Windows lets nobody remove what is open, so nothing has to be done alone there."""
+    def folder_lock(folder: Path) -> Generator[bool]:
+        """Yield False: Windows refuses to remove open files, so that nothing needs this lock there."""
         yield False
 else:
     import fcntl
 
     @contextmanager
-    def alone(folder: Path) -> Generator[bool]:
-        """Whether we are the only process in here for this folder; some file systems lock no folders."""
+    def folder_lock(folder: Path) -> Generator[bool]:
+        """Lock a folder among processes; yield False if its file system cannot lock folders."""
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            locked = False
+            is_locked = False
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                locked = True
-            yield locked
+                is_locked = True
+            yield is_locked
         finally:
             os.close(descriptor)
 
 
 class WorkerLock:
-    """One process in a folder of locks: no heartbeat and no clock tell who lives, but the lock itself."""
+    """The lock of this process in a folder of locks. It needs no heartbeat and no clock."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self.name = f"{os.getpid()}-{token_hex(4)}"
-        self._told: Mapping[str, Any] = {}
-        self._descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
+        self._announced: Mapping[str, Any] = {}
+        self._descriptor = os.open(self._lock_path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
         file_lock.take(self._descriptor)
 
-    def tell(self, told: Mapping[str, Any]) -> None:
-        """Let the others read what this process does."""
-        self._told = told
+    def announce(self, announced: Mapping[str, Any]) -> None:
+        """Let the other processes read what this one does."""
+        self._announced = announced
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        # Where locks are mandatory the first byte is: it says nothing.
-        os.write(self._descriptor, b"\n" + json.dumps(told).encode() + b"\n")
+        # The first byte is empty: where locks are mandatory, other processes cannot read it.
+        os.write(self._descriptor, b"\n" + json.dumps(announced).encode() + b"\n")
 
     def others(self) -> dict[str, Mapping[str, Any]]:
-        """What the other living processes told, by their names."""
-        told: dict[str, Mapping[str, Any]] = {}
+        """Return what the other living processes announced, by their names."""
+        found: dict[str, Mapping[str, Any]] = {}
         for path in sorted(self._folder.glob("*.lock")):
-            # One that has told nothing may be about to take its lock, which asking would take from it.
-            if path.stem != self.name and (said := _said(path)) and not self.dead(path.stem):
-                told[path.stem] = said
-        return told
+            # A process without an announcement may be about to take its lock; testing the lock would take it away.
+            if path.stem != self.name and (announced := _read_announcement(path)) and not self.is_dead(path.stem):
+                found[path.stem] = announced
+        return found
 
-    def dead(self, name: str) -> bool:
-        """Whether the process of that name is gone. Only ask for names read from a row: it is locked before."""
+    def is_dead(self, name: str) -> bool:
+        """Return True if the process of that name is gone. Only ask for names from a row, which are locked before."""
         try:
-            descriptor = os.open(self._path(name), os.O_RDWR)
+            descriptor = os.open(self._lock_path(name), os.O_RDWR)
         except FileNotFoundError:
             return True
         try:
@@ -73,35 +73,35 @@ class WorkerLock:
             return False
         finally:
             os.close(descriptor)
-        self._path(name).unlink(missing_ok=True)
+        self._lock_path(name).unlink(missing_ok=True)
         return True
 
-    def stay(self) -> None:
-        """Take our lock anew if its file was removed: without it we would count as dead."""
-        if self._path(self.name).exists():
+    def restore_file(self) -> None:
+        """Create and lock our file again if it was removed: without it this process would count as dead."""
+        if self._lock_path(self.name).exists():
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self._lock_path(self.name), os.O_RDWR | os.O_CREAT, 0o600)
         file_lock.take(descriptor)
         os.close(self._descriptor)
         self._descriptor = descriptor
-        if self._told:
-            self.tell(self._told)
+        if self._announced:
+            self.announce(self._announced)
 
     def close(self) -> None:
-        """Give the lock up, as death would."""
-        self._path(self.name).unlink(missing_ok=True)
+        """Release the lock, as the process's death would."""
+        self._lock_path(self.name).unlink(missing_ok=True)
         os.close(self._descriptor)
 
-    def _path(self, name: str) -> Path:
+    def _lock_path(self, name: str) -> Path:
         return self._folder / f"{name}.lock"
 
 
-def _said(path: Path) -> Mapping[str, Any]:
+def _read_announcement(path: Path) -> Mapping[str, Any]:
     try:
         with path.open("rb") as file:
             file.seek(1)
-            said = json.loads(file.read())
+            announced = json.loads(file.read())
     except (OSError, ValueError):
         return {}
-    return cast("Mapping[str, Any]", said) if isinstance(said, dict) else {}
+    return cast("Mapping[str, Any]", announced) if isinstance(announced, dict) else {}

@@ -1,4 +1,4 @@
-"""The tool servers that a user has: read from their file, their `${NAME}`s put in only when a server is started."""
+"""Read the user's tool servers from a file, and fill in their `${NAME}`s when a server is started."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,32 +9,33 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent_jobs.errors import ConfigError
-from agent_jobs.toolbox.entry import KEYS, VARIABLE, Approval, WrongEntryError, read_entry
 from agent_jobs.toolbox.jsonc import read_jsonc
+from agent_jobs.toolbox.server_entry import KEYS, VARIABLE, Approval, WrongEntryError, read_entry
 
-__all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches", "read_toolbox"]
+__all__ = ["KEYS", "SETTING", "ServerConfig", "ToolServers", "load_toolbox", "matches_any", "read_toolbox"]
 
 SETTING = "AGENT_JOBS_TOOLBOX"
 
-#: Where hosts keep their servers in a file: the first of these objects that is there.
+#: The keys under which hosts keep their servers in a file; the first object that exists counts.
 CONTAINERS = (("mcpServers",), ("servers",), ("mcp", "servers"), ("context_servers",), ("mcp_servers",), ("mcp",))
 
 _TELLING_NAME = re.compile("key|token|secret|passw|credential|auth", re.IGNORECASE)
-_SECRET_CHARS = 6
+_SECRET_CHARS = 6  # a shorter string is no secret, and occurs in other words
+_NAME_CHARS = 40  # of a name in a sentence: a wrong name may be of any length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """A tool server as the user wrote it.
+    """A tool server as the user configured it.
 
     Args:
-        name: What a job calls it.
-        command: The program of a stdio server; it is this or `url`.
-        allow: Globs over the names of its tools; what none of them matches does not exist.
-        deny: Globs that take tools away again.
-        approval: Globs and what holds for the tools they match, the first one first: `ask` (a tool that declares itself
-            read-only runs, the others wait for a person), `always` (all wait), `never` (all run).
-        timeout_s: How long one call may take.
+        name: The name that a job uses for it.
+        command: The program of a stdio server; there is either this or `url`.
+        allow: Globs over the names of its tools; a tool that none of them matches does not exist for a job.
+        deny: Globs for tools that do not exist in spite of `allow`.
+        approval: Globs with the approval that the tools need, of which the first match counts: `ask` (a tool that
+            declares itself read-only runs, the others wait for a person), `always` (all wait), `never` (all run).
+        timeout_s: The time limit of one call.
     """
 
     name: str
@@ -50,71 +51,101 @@ class ServerConfig:
     timeout_s: float = 60.0
 
     def allows(self, tool: str) -> bool:
-        """Whether the user lets any job see this tool."""
-        return matches(tool, self.allow) and not matches(tool, self.deny)
+        """Return True if jobs may use this tool."""
+        return matches_any(tool, self.allow) and not matches_any(tool, self.deny)
 
     def approval_of(self, tool: str) -> Approval:
-        """What the user wants to be asked about a tool."""
+        """Return the approval that the user requires for a tool."""
         for glob, approval in self.approval:
             if fnmatchcase(tool, glob):
                 return approval
         return "ask"
 
-    def idle_rules(self, tools: Sequence[str]) -> Sequence[str]:
-        """Return the globs that hold tools back and match none of these: one may have a typing error."""
+    def find_idle_rules(self, tools: Sequence[str]) -> Sequence[str]:
+        """Return the globs that restrict tools and match none of these: such a glob may have a typing error."""
         globs = [*self.deny, *(glob for glob, approval in self.approval if approval != "never")]
         return [glob for glob in globs if not any(fnmatchcase(tool, glob) for tool in tools)]
 
-    def resolved(self, environ: Mapping[str, str]) -> tuple["ServerConfig", frozenset[str]]:
-        """The server with each `${NAME}` and `${NAME:-default}` replaced, and the texts in it that are secret.
+    def resolve(self, environ: Mapping[str, str]) -> tuple["ServerConfig", frozenset[str]]:
+        """Return the server with each `${NAME}` and `${NAME:-default}` replaced, and the secret strings in it.
 
         Raises:
             ConfigError: A variable is not set.
         """
-        secrets: set[str] = set()
-
-        def put_in(where: str, text: str, *, secret: bool = False) -> str:
-            def value_of(match: re.Match[str]) -> str:
-                value = environ.get(match[1]) or match[2]
-                if match[1] == "userHome":  # what editors call it
-                    value = value or expanduser("~")
-                if value is None:
-                    raise ConfigError(
-                        f"{SETTING}: {self.name}: {where} names ${{{match[1]}}}, which is not set: put {match[1]} "
-                        "into the env of agent-jobs' own entry."
-                    )
-                if not value.startswith(("/", "~", ".")):  # a path is none, and stands in many an answer
-                    secrets.add(value)
-                return value
-
-            put = VARIABLE.sub(value_of, text)
-            if secret:
-                secrets.update((put, *put.split()))
-            return put
-
-        settled = replace(
+        values = _Variables(self.name, environ)
+        resolved = replace(
             self,
-            command=self.command and expanduser(put_in("command", self.command)),
-            args=[put_in("args", each) for each in self.args],
-            env={key: put_in(f"env.{key}", each, secret=_is_telling(key)) for key, each in self.env.items()},
-            cwd=self.cwd and expanduser(put_in("cwd", self.cwd)),
-            url=self.url and put_in("url", self.url),
-            headers={key: put_in(f"headers.{key}", each, secret=True) for key, each in self.headers.items()},
+            command=self.command and expanduser(values.fill_in("command", self.command)),
+            args=[values.fill_in("args", each) for each in self.args],
+            env=values.fill_in_env(self.env),
+            cwd=self.cwd and expanduser(values.fill_in("cwd", self.cwd)),
+            url=self.url and values.fill_in("url", self.url),
+            headers={key: values.fill_in_secret(f"headers.{key}", each) for key, each in self.headers.items()},
         )
-        return settled, frozenset(each for each in secrets if len(each) >= _SECRET_CHARS)
+        return resolved, values.secrets()
+
+
+class _Variables:
+    """The values of the variables that a server's entry names, and the secrets among them."""
+
+    def __init__(self, server: str, environ: Mapping[str, str]) -> None:
+        self._server = server
+        self._environ = environ
+        self._values: set[str] = set()
+
+    def secrets(self) -> frozenset[str]:
+        """Return the values that may be secret and are long enough to be recognized in an answer."""
+        return frozenset(each for each in self._values if len(each) >= _SECRET_CHARS)
+
+    def fill_in(self, where: str, text: str) -> str:
+        """Return a text with the values of its variables.
+
+        Raises:
+            ConfigError: A variable is not set.
+        """
+        return VARIABLE.sub(lambda found: self._look_up(where, found[1], found[2]), text)
+
+    def fill_in_secret(self, where: str, text: str) -> str:
+        """Return a text with the values of its variables; all of it is secret."""
+        filled = self.fill_in(where, text)
+        self._values.update((filled, *filled.split()))
+        return filled
+
+    def fill_in_env(self, env: Mapping[str, str]) -> dict[str, str]:
+        """Return environment variables with their values; those with a telling name are secret."""
+        filled: dict[str, str] = {}
+        for key, text in env.items():
+            fill_in = self.fill_in
+            if _is_telling_name(key):
+                fill_in = self.fill_in_secret
+            filled[key] = fill_in(f"env.{key}", text)
+        return filled
+
+    def _look_up(self, where: str, name: str, default: str | None) -> str:
+        value = self._environ.get(name) or default
+        if not value and name == "userHome":  # the name that editors give to it
+            value = expanduser("~")
+        if value is None:
+            raise ConfigError(
+                f"{SETTING}: {self._server}: {where} names ${{{name}}}, which is not set: put {name} "
+                "into the env of agent-jobs' own entry."
+            )
+        if not value.startswith(("/", "~", ".")):  # a path is no secret, and occurs in many answers
+            self._values.add(value)
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ToolServers(Mapping[str, ServerConfig]):
-    """The servers of a file that can be used, by name, and what was found about the others.
+    """The usable servers of a file by name, and what is wrong with the others.
 
     Args:
         path: The file.
         usable: The servers.
-        off: The names of those that the user switched off.
+        off: The names of the servers that the user switched off.
         refused: A sentence for each that cannot be used, by its name.
-        notes: A sentence for each of which something is not used.
-        broken: Why the file cannot be used at all.
+        notes: A sentence for each server with an unused key.
+        broken: The reason why the file cannot be used at all.
     """
 
     path: Path
@@ -145,25 +176,19 @@ def load_toolbox(path: Path) -> ToolServers:
     Raises:
         ConfigError: The file cannot be read, or has no servers in it; the message names it.
     """
-    try:
-        written = read_jsonc(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{SETTING}: {path} is not JSON: {error}.") from None
-    except OSError as error:
-        raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror or error}.") from None
-    servers = _servers(written)
+    servers = _find_servers(_read_file(path))
     if servers is None:
         raise ConfigError(f'{SETTING}: {path} needs an object "mcpServers" with a server under each name.')
     usable: dict[str, ServerConfig] = {}
     refused: dict[str, str] = {}
     off: set[str] = set()
     notes: list[str] = []
-    for name, written_entry in servers.items():
-        about = f"{SETTING}: {path}: {name[:40] if name.isprintable() else ascii(name[:40])}:"
+    for name, written in servers.items():
+        about = f"{SETTING}: {path}: {_shorten_name(name)}:"
         try:
             if name in getattr(servers, "repeated", ()):
                 raise WrongEntryError("there is more than one server of this name.")
-            entry = read_entry(name, written_entry)
+            entry = read_entry(name, written)
         except WrongEntryError as error:
             refused[name] = f"{about} {error}"
             continue
@@ -176,29 +201,47 @@ def load_toolbox(path: Path) -> ToolServers:
     return ToolServers(path=path, usable=usable, off=frozenset(off), refused=refused, notes=notes)
 
 
+def _read_file(path: Path) -> Any:
+    try:
+        return read_jsonc(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{SETTING}: {path} is not JSON: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror or error}.") from None
+
+
+def _shorten_name(name: str) -> str:
+    if name.isprintable():
+        return name[:_NAME_CHARS]
+    return ascii(name[:_NAME_CHARS])
+
+
 def read_toolbox(path: Path) -> ToolServers:
-    """Read the tool servers of a file; one that cannot be used is `broken` and has none."""
+    """Read the tool servers of a file; a file that cannot be used is `broken` and has none."""
     try:
         return load_toolbox(path)
     except ConfigError as error:
         return ToolServers(path=path, broken=str(error))
 
 
-def matches(name: str, globs: Sequence[str]) -> bool:
-    """Whether one of the globs matches."""
+def matches_any(name: str, globs: Sequence[str]) -> bool:
+    """Return True if one of the globs matches."""
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def _servers(written: Any) -> dict[str, Any] | None:
-    """Return the object with a server under each name; None where there is none."""
+def _find_servers(written: Any) -> dict[str, Any] | None:
+    """Return the object with a server under each name; None if there is none."""
     for keys in CONTAINERS:
         found = written
         for key in keys:
-            found = cast("dict[str, Any]", found).get(key) if isinstance(found, dict) else None
-        if isinstance(found, dict):
-            return cast("dict[str, Any]", found)
+            if not isinstance(found, dict):
+                break
+            found = cast("dict[str, Any]", found).get(key)
+        else:
+            if isinstance(found, dict):
+                return cast("dict[str, Any]", found)
     return None
 
 
-def _is_telling(name: str) -> bool:
+def _is_telling_name(name: str) -> bool:
     return _TELLING_NAME.search(name) is not None

@@ -1,4 +1,4 @@
-"""A tool server that is started when it is first needed, started again when it ended, and asked within limits."""
+"""Start a tool server when it is first needed, start it again after its end, and call it within limits."""
 
 import logging
 import math
@@ -22,32 +22,32 @@ from mcp_types import (
 from pydantic import TypeAdapter, ValidationError
 
 from agent_jobs import __version__
+from agent_jobs.backoff import exponential
 from agent_jobs.errors import AgentJobsError, ConfigError, ToolServerError
 from agent_jobs.toolbox.config import ServerConfig
 from agent_jobs.toolbox.http_transport import Remote
-from agent_jobs.toolbox.output import Called, called_of
-from agent_jobs.toolbox.repair import repairing
+from agent_jobs.toolbox.output import ToolOutput, read_output
+from agent_jobs.toolbox.repair import repair_transport
 from agent_jobs.toolbox.stdio_transport import Child
 
-#: A list of tools goes no further: no request could carry more of them.
-MAX_TOOLS, MAX_PAGES = 1_000, 50
-#: How long a call waits to learn why its server ended.
-REASON_S = 2.0
-#: The longest pause between two starts of a server that keeps ending.
-BACKOFF_S = 60.0
-WORDS_CHARS = 300
+MAX_TOOLS = 1_000  # of a server: no request could carry more of them
+MAX_PAGES = 50  # of a list of tools: a server could name next pages for ever
+REASON_S = 2.0  # wait of a call for the reason why its server ended
+BACKOFF_FIRST_S = 1.0  # before the third start of a server that keeps ending
+BACKOFF_MAX_S = 60.0  # a job would wait longer for a start than a person for the job
+WORDS_CHARS = 300  # of a server's own words in a tool answer
 
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
 _Answer = TypeVar("_Answer")
 
 logger = logging.getLogger(__name__)
 
-for _logger in ("client", "mcp.client"):  # they log what they cannot read, which may be an output
+for _logger in ("client", "mcp.client"):  # they log unreadable messages, which may be outputs
     logging.getLogger(_logger).setLevel(logging.CRITICAL)
 
 
 class Connection:
-    """The way to one tool server."""
+    """The connection to one tool server."""
 
     def __init__(
         self, config: ServerConfig, environ: Mapping[str, str], tasks: TaskGroup, *, start_timeout_s: float
@@ -56,137 +56,160 @@ class Connection:
         self._environ = environ
         self._tasks = tasks
         self._start_timeout_s = start_timeout_s
-        self._run: _Run | None = None
+        self._run: _ServerRun | None = None
         self._failures = 0
         self._not_before = 0.0
         self._skipped: set[str] = set()
 
-    async def tools(self, *, fresh: bool = False) -> Mapping[str, Tool]:
-        """The tools that the user allows, by name; asked for anew if `fresh`.
+    async def list_tools(self, *, fresh: bool = False) -> Mapping[str, Tool]:
+        """Return the tools that the user allows, by name; with `fresh`, the server lists them again.
 
         Raises:
             ToolServerError: It cannot be started, or does not list its tools.
             ConfigError: Its entry names a variable that is not set.
         """
-        run = await self._running()
+        run = await self._ensure_running()
         async with run.listing:
             if fresh or run.tools is None:
-                listed = await self._asked(run, "list its tools", self._start_timeout_s, _listed)
+                listed = await self._ask_server(run, "list its tools", self._start_timeout_s, _list_all_tools)
                 run.tools = {tool.name: tool for tool in reversed(listed) if self.config.allows(tool.name)}
-                for glob in self.config.idle_rules([tool.name for tool in listed]):
-                    self._skip(f"deny or approval names {glob[:80]!r}, and it has no such tool")
+                for glob in self.config.find_idle_rules([tool.name for tool in listed]):
+                    self._log_skipped(f"deny or approval names {glob[:80]!r}, and it has no such tool")
             return run.tools
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> Called:
-        """Call a tool. Cancelling this tells the server so.
+    async def call(self, tool: str, arguments: dict[str, Any]) -> ToolOutput:
+        """Call a tool; if this is cancelled, the call is cancelled at the server.
 
         Raises:
-            ToolServerError: There is no answer.
+            ToolServerError: It does not answer.
             ConfigError: Its entry names a variable that is not set.
         """
 
-        async def question(client: Client) -> CallToolResult | InputRequiredResult:
+        async def send_call(client: Client) -> CallToolResult | InputRequiredResult:
             params = CallToolRequestParams(name=tool, arguments=arguments)
-            # Not by `call_tool`: it withholds what does not keep to the tool's output schema, and no one here minds.
+            # Not `call_tool`, which withholds an answer that breaks the tool's output schema; a model can read it.
             return await client.session.send_request(CallToolRequest(params=params), _ANSWER)
 
-        run = await self._running()
-        answer = await self._asked(run, f"answer {tool}", self.config.timeout_s, question)
+        run = await self._ensure_running()
+        answer = await self._ask_server(run, f"answer {tool}", self.config.timeout_s, send_call)
         self._failures = 0
         if isinstance(answer, InputRequiredResult):
-            raise self._error(f"asks somebody something before {tool} can answer, which nobody here can")
-        return called_of(answer, run.mask)
+            raise self._build_server_error(
+                f"asks for input before {tool} can answer, which agent-jobs does not support"
+            )
+        return read_output(answer, run.mask)
 
-    async def _running(self) -> "_Run":
-        """A run that is ready; one is started if there is none."""
+    async def _ensure_running(self) -> "_ServerRun":
+        """Return a run that is ready; start one if there is none.
+
+        Raises:
+            ToolServerError: It cannot be started.
+            ConfigError: Its entry names a variable that is not set.
+        """
         if self._run is not None and self._run.is_gone():
             await self._run.over.wait()
         if self._run is None or self._run.over.is_set():
-            pause_s = self._not_before - anyio.current_time()
-            if pause_s > 0 and self._run is not None and self._run.error is not None:
-                raise ToolServerError(
-                    f"{self._run.error} It is started again in {math.ceil(pause_s)} s at the soonest."
-                )
-            self._run = _Run()
-            self._tasks.start_soon(self._own, self._run)
+            self._refuse_early_start()
+            self._run = _ServerRun()
+            self._tasks.start_soon(self._run_server, self._run)
         run = self._run
         await run.ready.wait()
         if run.client is None:
-            raise run.error or self._error("is being stopped")
+            raise run.error or self._build_server_error("is being stopped")
         return run
 
-    async def _own(self, run: "_Run") -> None:
-        """One run from its start to its end; nobody who waits for it takes it along when cancelled."""
+    def _refuse_early_start(self) -> None:
+        """Raise the error of the last run if the pause after it is not over."""
+        pause_s = self._not_before - anyio.current_time()
+        if pause_s > 0 and self._run is not None and self._run.error is not None:
+            raise ToolServerError(f"{self._run.error} It is started again in {math.ceil(pause_s)} s at the soonest.")
+
+    async def _run_server(self, run: "_ServerRun") -> None:
+        """Start a server and keep it until it ends; a cancelled caller does not stop it."""
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + self._start_timeout_s) as scope:
-                async with self._client(run) as client:
+                async with self._open_server_client(run) as client:
                     scope.deadline = math.inf
                     run.client = client
                     run.ready.set()
-                    await run.gone()
-            why = f"it was not ready within {self._start_timeout_s:g} s" if scope.cancelled_caught else ""
-            self._failed(run, why)
+                    await run.wait_until_gone()
+            reason = ""
+            if scope.cancelled_caught:
+                reason = f"it was not ready within {self._start_timeout_s:g} s"
+            self._record_failure(run, reason)
         except ConfigError as error:
             run.error = error
         except Exception as error:
-            self._failed(run, _cause(error))
+            self._record_failure(run, _describe_cause(error))
         finally:
             run.ready.set()
             run.over.set()
 
     @asynccontextmanager
-    async def _client(self, run: "_Run") -> AsyncGenerator[Client]:
-        config, run.secrets = self.config.resolved(self._environ)
+    async def _open_server_client(self, run: "_ServerRun") -> AsyncGenerator[Client]:
+        config, run.secrets = self.config.resolve(self._environ)
         if config.command is not None:
             run.wire = Child(config.command, config.args, config.env, config.cwd)
         else:
             run.wire = Remote(config)
-        # Without callbacks the SDK refuses what a server asks of us: models, persons, folders.
+        # Without callbacks the SDK refuses a server's requests for models, persons and folders.
         us = Implementation(name="agent-jobs", version=__version__)
-        async with Client(repairing(run.wire.transport(), self._skip), client_info=us, cache=None) as client:
+        async with Client(
+            repair_transport(run.wire.open_transport(), self._log_skipped), client_info=us, cache=None
+        ) as client:
             yield client
 
-    def _skip(self, what: str) -> None:
-        """Write once to the log what of the server's list, or of the rules for it, comes to nothing."""
+    def _log_skipped(self, what: str) -> None:
+        """Log a note about unused tools or rules once."""
         if what not in self._skipped:
             self._skipped.add(what)
             logger.warning("tool server %s: %s", self.config.name, what)
 
-    def _failed(self, run: "_Run", why: str) -> None:
+    def _record_failure(self, run: "_ServerRun", reason: str) -> None:
         self._failures += 1
-        # The first time may have been bad luck: the next use starts it again at once.
-        pause_s = 0.0 if self._failures == 1 else min(BACKOFF_S, 2.0 ** (self._failures - 2))
-        self._not_before = anyio.current_time() + pause_s
-        run.error = self._error("ended" if run.client is not None else "cannot be started", run, why)
+        self._not_before = anyio.current_time()
+        # A single failure may be an accident: the next use starts the server again at once.
+        if self._failures > 1:
+            self._not_before += exponential(self._failures - 1, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
+        event = "cannot be started"
+        if run.client is not None:
+            event = "ended"
+        run.error = self._build_server_error(event, run, reason)
 
-    async def _asked(
-        self, run: "_Run", doing: str, limit_s: float, question: Callable[[Client], Awaitable[_Answer]]
+    async def _ask_server(
+        self, run: "_ServerRun", doing: str, limit_s: float, question: Callable[[Client], Awaitable[_Answer]]
     ) -> _Answer:
-        """What the server answers in time; whatever else happens is one sentence."""
+        """Return the server's answer; raise any failure as a ToolServerError of one sentence."""
         assert run.client is not None
         try:
             with anyio.fail_after(limit_s):
                 return await question(run.client)
         except TimeoutError:
-            raise self._error(f"did not {doing} within {limit_s:g} s") from None
+            raise self._build_server_error(f"did not {doing} within {limit_s:g} s") from None
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
                 with anyio.move_on_after(REASON_S):
                     await run.over.wait()
-                raise run.error or self._error("ended", run) from None
+                raise run.error or self._build_server_error("ended", run) from None
             if error.message == "Session terminated":
                 run.end()
-            raise self._error(f"did not {doing}", run, error.message) from None
+            raise self._build_server_error(f"did not {doing}", run, error.message) from None
         except ValidationError as error:
-            raise self._error(f"did not {doing} in a form that the protocol knows", run, _finding(error)) from None
+            raise self._build_server_error(
+                f"did not {doing} in a form that the protocol knows", run, _describe_finding(error)
+            ) from None
 
-    def _error(self, what: str, run: "_Run | None" = None, why: str = "") -> ToolServerError:
-        words = "; ".join(filter(None, (why, run.last_words() if run is not None else "")))
-        words = " ".join((run.mask(words) if run is not None else words).split())[:WORDS_CHARS].rstrip(". ")
-        return ToolServerError(f"Tool server {self.config.name} {what}{': ' if words else ''}{words}.")
+    def _build_server_error(self, event: str, run: "_ServerRun | None" = None, reason: str = "") -> ToolServerError:
+        words = reason
+        if run is not None:
+            words = run.mask("; ".join(filter(None, (reason, run.last_words()))))
+        words = " ".join(words.split())[:WORDS_CHARS].rstrip(". ")
+        if words:
+            return ToolServerError(f"Tool server {self.config.name} {event}: {words}.")
+        return ToolServerError(f"Tool server {self.config.name} {event}.")
 
 
-class _Run:
+class _ServerRun:
     """One run of a tool server."""
 
     def __init__(self) -> None:
@@ -202,7 +225,7 @@ class _Run:
     def is_gone(self) -> bool:
         return self.wire is not None and self.wire.gone.is_set()
 
-    async def gone(self) -> None:
+    async def wait_until_gone(self) -> None:
         assert self.wire is not None
         await self.wire.gone.wait()
 
@@ -211,7 +234,9 @@ class _Run:
             self.wire.gone.set()
 
     def last_words(self) -> str:
-        return self.wire.last_words() if self.wire is not None else ""
+        if self.wire is None:
+            return ""
+        return self.wire.last_words()
 
     def mask(self, text: str) -> str:
         for secret in sorted(self.secrets, key=len, reverse=True):
@@ -219,7 +244,7 @@ class _Run:
         return text
 
 
-async def _listed(client: Client) -> list[Tool]:
+async def _list_all_tools(client: Client) -> list[Tool]:
     tools: list[Tool] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):
@@ -231,27 +256,27 @@ async def _listed(client: Client) -> list[Tool]:
     return tools[:MAX_TOOLS]
 
 
-def _cause(error: BaseException) -> str:
-    """Why something failed, in the words of what failed first."""
-    leaf = next(_leaves(error))
+def _describe_cause(error: BaseException) -> str:
+    """Return the reason of a failure, in the words of its first cause."""
+    leaf = next(_list_leaves(error))
     if isinstance(leaf, FileNotFoundError):
         return f"there is no {leaf.filename}"
     if isinstance(leaf, ValidationError):
-        return _finding(leaf)
+        return _describe_finding(leaf)
     if isinstance(leaf, MCPError) and leaf.code == CONNECTION_CLOSED:
-        return ""  # what it said itself tells more
+        return ""  # its last words on stderr say more
     return str(leaf) or type(leaf).__name__
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def _list_leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(each)
+            yield from _list_leaves(each)
     else:
         yield error
 
 
-def _finding(error: ValidationError) -> str:
-    """What pydantic found first, without the value, which is somebody's."""
+def _describe_finding(error: ValidationError) -> str:
+    """Return pydantic's first finding without the value, which may be private."""
     first = error.errors(include_input=False, include_url=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"

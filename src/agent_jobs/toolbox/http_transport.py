@@ -1,8 +1,8 @@
-"""A tool server behind a URL, whose answers have a limit too."""
+"""Connect to a tool server behind a URL, and limit the size of its answers."""
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -16,58 +16,62 @@ from agent_jobs.text_file import BOM
 from agent_jobs.toolbox.config import ServerConfig
 from agent_jobs.toolbox.stdio_transport import MESSAGE_BYTES
 
-CONNECT_S = 30.0
+CONNECT_S = 30.0  # a server may start up at its first request
 _BOM = BOM.encode()
-#: A line that is empty; lines end in any of three ways.
+#: An empty line ends an event; lines end in any of three ways.
 _END_OF_EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class Remote:
-    """One connection to an HTTP server; the SDK ends it when it breaks, so that `gone` is set by nobody but us."""
+    """One connection to an HTTP server. The SDK ends it when it breaks, so only this process sets `gone`."""
 
     def __init__(self, config: ServerConfig) -> None:
         assert config.url is not None
         self._url = config.url
-        self._headers = {**config.headers, "Accept-Encoding": "identity"}  # what is packed has no size
+        self._headers = {**config.headers, "Accept-Encoding": "identity"}  # the size of a compressed answer is unknown
         self._timeout = httpx2.Timeout(CONNECT_S, read=config.timeout_s + CONNECT_S)
         self._status = 0
         self.gone = anyio.Event()
 
     def last_words(self) -> str:
-        """The status of its last answer, if that was an error."""
-        return f"it answered with HTTP status {self._status}" if self._status >= 400 else ""
+        """Return the status of the last answer if it was an error."""
+        if self._status < 400:
+            return ""
+        return f"it answered with HTTP status {self._status}"
 
-    def transport(self) -> Transport:
-        """Speak with it."""
-        return self._streams()
+    def open_transport(self) -> Transport:
+        """Open the streams of messages."""
+        return self._open_http_streams()
 
     @asynccontextmanager
-    async def _streams(self) -> AsyncGenerator[Any]:
-        hooks = {"response": [self._look]}
+    async def _open_http_streams(self) -> AsyncGenerator[Any]:
+        hooks = {"response": [self._wrap_body]}
         async with (
             httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, event_hooks=hooks) as http,
             streamable_http_client(self._url, http_client=http, max_sse_event_size=MESSAGE_BYTES) as streams,
         ):
             yield streams
 
-    async def _look(self, response: httpx2.Response) -> None:
+    async def _wrap_body(self, response: httpx2.Response) -> None:
         self._status = response.status_code
         if response.headers.get("content-encoding", "identity") != "identity":
             raise httpx2.DecodingError("it sends packed answers though asked not to", request=response.request)
         body = cast("httpx2.AsyncByteStream", response.stream)
-        number = _request_id(response.request)
+        number = _read_request_id(response.request)
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
             response.stream = _RepairedEvents(body, number)
+        elif response.is_success:
+            response.stream = _RepairedBody(body, number)
         else:
-            response.stream = _RepairedBody(body, number if response.is_success else None)
+            response.stream = _RepairedBody(body, None)
 
 
 class _RepairedBody(httpx2.AsyncByteStream):
-    """A body that fails where it is longer than a message may be, and that the SDK can read where that can be done.
+    """A body that is repaired for the SDK, and that fails when it is longer than a message may be.
 
     Args:
-        body: What the server sends.
-        request_id: The request that it answers, if it must.
+        body: The server's body.
+        request_id: The request that it has to answer, if there is one.
     """
 
     def __init__(self, body: httpx2.AsyncByteStream, request_id: int | str | None) -> None:
@@ -83,15 +87,18 @@ class _RepairedBody(httpx2.AsyncByteStream):
         if jsonrpc.is_message(bytes(whole)):
             yield bytes(whole)
             return
-        repaired = jsonrpc.repaired_answer(whole.decode("utf-8", "replace"), self._request_id)
-        yield bytes(whole) if repaired is None else repaired.encode()
+        repaired = jsonrpc.repair_message(whole.decode("utf-8", "replace"), self._request_id)
+        if repaired is None:
+            yield bytes(whole)
+        else:
+            yield repaired.encode()
 
     async def aclose(self) -> None:
         await self._body.aclose()
 
 
 class _RepairedEvents(httpx2.AsyncByteStream):
-    """Server-sent events whose messages the SDK can read where that can be done; the SDK limits their length."""
+    """Server-sent events whose messages are repaired for the SDK, which limits their length."""
 
     def __init__(self, body: httpx2.AsyncByteStream, request_id: int | str | None) -> None:
         self._body = body
@@ -107,21 +114,20 @@ class _RepairedEvents(httpx2.AsyncByteStream):
                 pending = pending.removeprefix(_BOM)
             while (end := _END_OF_EVENT.search(pending, searched)) is not None:
                 event, pending, searched = bytes(pending[: end.end()]), pending[end.end() :], 0
-                yield self._repaired_event(event)
+                yield self._repair_event(event)
             if len(pending) > MESSAGE_BYTES:
                 yield bytes(pending)
                 pending = bytearray()
         yield bytes(pending)
 
-    def _repaired_event(self, event: bytes) -> bytes:
+    def _repair_event(self, event: bytes) -> bytes:
         lines = event.splitlines()
-        kind = next((_field_value(line) for line in lines if line.startswith(b"event:")), b"message")
         data = b"\n".join(_field_value(line) for line in lines if line.startswith(b"data:"))
-        if kind != b"message" or not data or jsonrpc.is_message(data):
+        if not data or _read_event_kind(lines) != b"message" or jsonrpc.is_message(data):
             return event
-        repaired = jsonrpc.repaired_answer(data.decode("utf-8", "replace"), self._request_id)
+        repaired = jsonrpc.repair_message(data.decode("utf-8", "replace"), self._request_id)
         if repaired is None:
-            return b": an event that could not be read was here\n\n"  # the SDK would end the request for it
+            return b": an event that could not be read was here\n\n"  # the SDK would end the request because of it
         others = [line for line in lines if line and not line.startswith(b"data:")]
         return b"\n".join([*others, b"data: " + repaired.encode(), b"", b""])
 
@@ -129,12 +135,21 @@ class _RepairedEvents(httpx2.AsyncByteStream):
         await self._body.aclose()
 
 
-def _request_id(request: httpx2.Request) -> int | str | None:
-    """Return the id in a POST of the SDK's; None for what asks for no answer."""
+def _read_request_id(request: httpx2.Request) -> int | str | None:
+    """Return the id in a POST of the SDK, None for a request that needs no answer."""
+    if request.method != "POST":
+        return None
     try:
-        return json.loads(request.content).get("id") if request.method == "POST" else None
+        return json.loads(request.content).get("id")
     except (ValueError, AttributeError, httpx2.RequestNotRead):
         return None
+
+
+def _read_event_kind(lines: Sequence[bytes]) -> bytes:
+    for line in lines:
+        if line.startswith(b"event:"):
+            return _field_value(line)
+    return b"message"
 
 
 def _field_value(line: bytes) -> bytes:

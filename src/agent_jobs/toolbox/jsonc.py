@@ -1,4 +1,4 @@
-"""JSON as people keep it: with comments, with commas before a closing bracket, in the encodings of Windows."""
+"""Read JSON as people write it: with comments, with trailing commas, in the encodings of Windows."""
 
 import json
 import re
@@ -6,13 +6,13 @@ from typing import Any
 
 from agent_jobs.text_file import decode_text
 
-#: A text, which stays as it is, or a comment.
+#: A string, which is kept, or a comment.
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\r\n]*|/\*.*?\*/', re.S)
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.S)
 
 
 class Members(dict[str, Any]):
-    """A JSON object that knows which of its keys were written more than once."""
+    """A JSON object that records which of its keys were written more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -24,8 +24,8 @@ def read_jsonc(raw: bytes) -> Any:
     """Read JSON with comments; objects are `Members`.
 
     Raises:
-        ValueError: It is something else.
-        RecursionError: It is nested too deep.
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
     """
     text = decode_text(raw)
     try:

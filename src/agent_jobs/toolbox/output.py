@@ -1,6 +1,6 @@
-"""What a tool answered, as the output of a function call: text within a limit, and images. Pure.
+"""Convert the answer of a tool to the output of a function call: text within a limit, and images. Pure.
 
-Bytes are taken for what they are, whatever their label says. What is not passed on is said in its place.
+Bytes are recognized by their content, whatever their label says. A note stands in the place of an omitted part.
 """
 
 import base64
@@ -24,72 +24,83 @@ from mcp_types import (
     TextResourceContents,
 )
 
-#: As much text as a model reads of one call, about 10,000 tokens, and how much of it is the end of what is longer.
-TEXT_CHARS, TAIL_CHARS = 40_000, 8_000
-#: What the API takes as an image, by how it begins.
+TEXT_CHARS = 40_000  # of one call, about 10,000 tokens: more would fill the context of a long job
+TAIL_CHARS = 8_000  # of a longer text the end is kept, too, where programs print their errors
+#: The image types that the API accepts, by their first bytes.
 IMAGES = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR", re.S),
     "image/jpeg": re.compile(rb"\xff\xd8\xff"),
     "image/gif": re.compile(rb"GIF8[79]a"),
     "image/webp": re.compile(rb"RIFF.{4}WEBP", re.S),
 }
-#: How much of that one call may bring, in base64.
-MAX_IMAGES, IMAGES_CHARS = 8, 8 * 2**20
-#: How much of a label is repeated.
-LABEL_CHARS = 80
-#: A text in structured content that is longer and nothing but base64 is no text for a model.
-BASE64_CHARS = 1_000
+MAX_IMAGES = 8  # of one call: each image costs about as much as a page of text
+IMAGES_CHARS = 8 * 2**20  # base64 of the images of one call: every turn sends them again
+LABEL_CHARS = 80  # of a label in a note, which may be of any length
+ADDRESS_CHARS = 500  # of an address in a note
+BASE64_CHARS = 1_000  # a longer base64 string in structured content is no text for a model
 
-#: `data:image/png;base64,`, which some put before what is base64 anyway.
+#: `data:image/png;base64,`, which some servers put before base64.
 _DATA_URL = re.compile(r"\s*data:([^,;]*)((?:;[^,;]*)*),", re.I)
 _CHARSET = re.compile(r"charset=[\"']?([\w.:-]+)", re.I)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
-#: Labels of what is written in letters though they do not begin with `text/`.
+#: Media types of texts, also those that do not begin with `text/`.
 _TEXTUAL = re.compile(r"\s*(text/|[^;]*[/+.-](json|xml|yaml|toml|javascript|ecmascript|sql|csv|svg|markdown)\b)", re.I)
-#: Characters that stand in no text.
+#: Characters that occur in no text.
 _NO_TEXT = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-#: What is no text though all of it may be letters.
+#: Beginnings of documents that are no text, although all bytes may be letters.
 _NO_TEXT_BYTES = (b"%PDF-", b"%!PS")
+_DRAWING = re.compile(r"\s*<(\?xml|!DOCTYPE svg|svg|!--)")
+_WEB_ADDRESS = re.compile(r"\s*https?://")
+#: The forms in which servers write their structured content as JSON into a text.
+_JSON_FORMS: Sequence[dict[str, Any]] = ({}, {"separators": (",", ":")}, {"indent": 2})
 
 Part = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
-    """What a call brought: the `output` of a `function_call_output`, and whether it tells of a failure."""
+class ToolOutput:
+    """The `output` of a `function_call_output`, and whether the call failed."""
 
     output: str | list[Part]
     failed: bool = False
 
 
-def called_of(result: CallToolResult, mask: Callable[[str], str]) -> Called:
-    """What a tool server answered: a text, or the parts of an input where an image is among them.
+def read_output(result: CallToolResult, mask: Callable[[str], str]) -> ToolOutput:
+    """Return the answer of a tool server: a text, or the parts of an input if there are images in it.
 
     Args:
         result: The answer.
-        mask: Takes what is secret out of a text.
+        mask: Removes secrets from a text.
     """
     failed = bool(result.is_error)
-    found = [_part(block) for block in result.content]
+    found = [_read_block(block) for block in result.content]
     structured = result.structured_content
-    if structured is not None and not _is_said(structured, [part["text"] for part in found if "text" in part]):
-        found.append(_text(json.dumps(_without_base64(structured), ensure_ascii=False)))
-    parts = list(_joined(_within_limits(found)))
+    if structured is not None and not _is_repeated(structured, [part["text"] for part in found if "text" in part]):
+        found.append(_build_text_part(json.dumps(_replace_base64(structured), ensure_ascii=False)))
+    parts = list(_join_content_texts(_limit_images(found)))
+    _limit_texts(parts, mask)
+    if any("image_url" in part for part in parts):
+        return ToolOutput(parts, failed)
+    text = "".join(part["text"] for part in parts)
+    if text.strip():
+        return ToolOutput(text, failed)
+    if failed:
+        return ToolOutput("(The tool failed without a message.)", failed)
+    return ToolOutput("(The tool returned nothing.)", failed)
+
+
+def _limit_texts(parts: Iterable[Part], mask: Callable[[str], str]) -> None:
+    """Mask the texts and cut them to their common limit."""
     room = TEXT_CHARS
     for part in parts:
         if "text" in part:
-            part["text"] = cut(mask(part["text"]), room)
+            part["text"] = cut_text(mask(part["text"]), room)
             room = max(0, room - len(part["text"]))
-    if any("image_url" in part for part in parts):
-        return Called(parts, failed)
-    nothing = "(The tool failed without a word.)" if failed else "(The tool answered nothing.)"
-    text = "".join(part["text"] for part in parts)
-    return Called(text if text.strip() else nothing, failed)
 
 
-def cut(text: str, room: int = TEXT_CHARS) -> str:
-    """A text within its limit: its beginning and its end, with a note between them of what is missing."""
-    text = text.encode(errors="replace").decode()  # half a surrogate pair has no place in a request
+def cut_text(text: str, room: int = TEXT_CHARS) -> str:
+    """Return a text within its limit: its beginning and its end, with a note about the omission between them."""
+    text = text.encode(errors="replace").decode()  # a request cannot contain half a surrogate pair
     if len(text) <= room:
         return text
     tail = min(TAIL_CHARS, room // 5)
@@ -97,61 +108,80 @@ def cut(text: str, room: int = TEXT_CHARS) -> str:
     return f"{text[: room - tail]}{note}{text[len(text) - tail :]}"
 
 
-def left_out(what: str, why: str) -> str:
-    """Return the line that stands where something is not passed on."""
+def describe_left_out(what: str, why: str) -> str:
+    """Return the note that stands in the place of an omitted part."""
     return f"[{what} is left out: {why}]"
 
 
-def _part(block: ContentBlock) -> Part:
+def _read_block(block: ContentBlock) -> Part:
     match block:
         case TextContent(text=text):
-            address = _DATA_URL.match(text)
-            is_data = address is not None and _BASE64.fullmatch(text, address.end()) is not None
-            return _of_bytes(text, "", is_document=True) if is_data else _text(text)
+            return _read_text(text)
         case ImageContent(data=data, mime_type=mime):
-            return _of_bytes(data, mime)
+            return _read_bytes(data, mime)
         case AudioContent(data=data, mime_type=mime):
-            return _of_bytes(data, mime, is_sound=True)
+            return _read_bytes(data, mime, is_sound=True)
         case ResourceLink(name=name, uri=uri, description=description):
-            return _text(" ".join(filter(None, (name, str(uri), description))))
+            return _build_text_part(" ".join(filter(None, (name, str(uri), description))))
         case EmbeddedResource(resource=resource):
             if isinstance(resource, TextResourceContents):
-                return _text(resource.text)
-            return _of_bytes(resource.blob, resource.mime_type or "", is_document=True)
+                return _build_text_part(resource.text)
+            return _read_bytes(resource.blob, resource.mime_type or "", is_document=True)
 
 
-def _of_bytes(data: str, label: str, *, is_document: bool = False, is_sound: bool = False) -> Part:
-    """Return what is in base64 as an image or a text if it is one, and else that it is left out.
+def _read_text(text: str) -> Part:
+    """Return a text, or the content of a data address that stands in its place."""
+    address = _DATA_URL.match(text)
+    if address is not None and _BASE64.fullmatch(text, address.end()):
+        return _read_bytes(text, "", is_document=True)
+    return _build_text_part(text)
+
+
+def _read_bytes(data: str, label: str, *, is_document: bool = False, is_sound: bool = False) -> Part:
+    """Return the content of base64 as an image or a text if it is one, else a note that it is left out.
 
     Args:
         data: The base64, or a data address.
-        label: The type of it, as the tool has it.
-        is_document: Whether it may be any text, and not only a drawing that is written in letters.
-        is_sound: Whether it was sent as one.
+        label: Its media type according to the tool.
+        is_document: Whether any text is accepted, and not only a drawing in XML.
+        is_sound: Whether it was sent as sound.
     """
-    raw, label = _decoded(data, label)
+    raw, label = _decode_base64(data, label)
     name = label[:LABEL_CHARS].strip() or "data"
     if raw is None:
-        if re.match(r"\s*https?://", data):
-            return _text(left_out(name, f"the tool sent an address and not the data: {data.strip()[:500]}"))
-        size = len(data) * 3 // 4
-        return _text(left_out(f"{name} of {size} bytes", "it is not base64"))
-    kind = next((mime for mime, begins in IMAGES.items() if begins.match(raw)), None)
+        return _describe_no_base64(data, name)
+    kind = _recognize_api_image(raw)
     if kind is not None:
         return {"type": "input_image", "image_url": f"data:{kind};base64,{base64.b64encode(raw).decode()}"}
-    written = _written(raw, label)
-    if written is not None and (is_document or re.match(r"\s*<(\?xml|!DOCTYPE svg|svg|!--)", written)):
-        return _text(written)
+    text = _decode_text(raw, label)
+    if text is not None and (is_document or _DRAWING.match(text)):
+        return _build_text_part(text)
     if is_sound:
-        return _text(left_out(name, "no model here hears it"))
-    return _text(left_out(f"{name} of {len(raw)} bytes", "it is no image that a model takes"))
+        return _build_text_part(describe_left_out(name, "no model here accepts sound"))
+    return _build_text_part(describe_left_out(f"{name} of {len(raw)} bytes", "it is no image that a model accepts"))
 
 
-def _decoded(data: str, label: str) -> tuple[bytes | None, str]:
-    """Return the bytes of base64 in any of its forms, None where it is something else; and their label."""
+def _describe_no_base64(data: str, name: str) -> Part:
+    if _WEB_ADDRESS.match(data):
+        reason = f"the tool sent an address and not the data: {data.strip()[:ADDRESS_CHARS]}"
+        return _build_text_part(describe_left_out(name, reason))
+    size = len(data) * 3 // 4
+    return _build_text_part(describe_left_out(f"{name} of {size} bytes", "it is not base64"))
+
+
+def _recognize_api_image(raw: bytes) -> str | None:
+    for media_type, begin in IMAGES.items():
+        if begin.match(raw):
+            return media_type
+    return None
+
+
+def _decode_base64(data: str, label: str) -> tuple[bytes | None, str]:
+    """Return the bytes of base64 in any of its forms, None for anything else; and their label."""
     address = _DATA_URL.match(data)
     if address is not None:
-        data, label = data[address.end() :], label or f"{address[1]}{address[2]}"
+        data = data[address.end() :]
+        label = label or f"{address[1]}{address[2]}"
         if "base64" not in address[2].lower():
             return unquote_to_bytes(data), label
     letters = re.sub(r"\s+|%0[ad]", "", data, flags=re.I).replace("%2B", "+").replace("%2F", "/").replace("%3D", "=")
@@ -162,73 +192,99 @@ def _decoded(data: str, label: str) -> tuple[bytes | None, str]:
         return None, label
 
 
-def _written(raw: bytes, label: str) -> str | None:
-    """Return bytes as the text that they are; None where they are none."""
+def _decode_text(raw: bytes, label: str) -> str | None:
+    """Return bytes as the text that they are, None if they are no text."""
     if raw.startswith(_NO_TEXT_BYTES):
         return None
-    named = _CHARSET.search(label)
-    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = None
-    for charset in filter(None, (named and named[1], "utf-16" if wide else "utf-8-sig")):
+    text = _decode_charsets(raw, label)
+    if text is None and _TEXTUAL.match(label):
+        text = raw.decode("cp1252", errors="replace")  # the encoding of older programs on Windows
+    if text is None or _NO_TEXT.search(text):
+        return None
+    return text
+
+
+def _decode_charsets(raw: bytes, label: str) -> str | None:
+    """Return bytes in the charset of the label, else as UTF; None if they are neither."""
+    charsets: list[str] = []
+    if named := _CHARSET.search(label):
+        charsets.append(named[1])
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        charsets.append("utf-16")
+    else:
+        charsets.append("utf-8-sig")
+    for charset in charsets:
         try:
-            text = raw.decode(charset)
-            break
+            return raw.decode(charset)
         except (LookupError, ValueError):
             continue
-    if text is None and _TEXTUAL.match(label):
-        text = raw.decode("cp1252", errors="replace")  # what is left of older Windows
-    return None if text is None or _NO_TEXT.search(text) else text
+    return None
 
 
-def _is_said(structured: Any, texts: Sequence[str]) -> bool:
-    """Return True if the texts of an answer hold all that its structured content does."""
+def _is_repeated(structured: Any, texts: Sequence[str]) -> bool:
+    """Return True if the texts of an answer contain all of its structured content."""
     if not texts:
         return False
-    held: list[Any] = [structured]
-    if isinstance(structured, dict) and cast("dict[str, Any]", structured).keys() == {"result"}:
-        held.append(structured["result"])  # as servers wrap what is no object
-    read = [_read_json(text) for text in texts]
-    if any(each in read or each in texts or each == read or each == [*texts] for each in held):
+    if _is_value_of_texts(structured, texts):
         return True
-    forms: Sequence[dict[str, Any]] = ({}, {"separators": (",", ":")}, {"indent": 2})
-    return any(json.dumps(structured, ensure_ascii=False, **form) in text for form in forms for text in texts)
+    if _is_wrapped(structured) and _is_value_of_texts(structured["result"], texts):
+        return True
+    return any(_has_json(structured, text) for text in texts)
+
+
+def _is_wrapped(structured: Any) -> bool:
+    """Return True for the form in which servers wrap values that are no objects."""
+    return isinstance(structured, dict) and cast("dict[str, Any]", structured).keys() == {"result"}
+
+
+def _is_value_of_texts(value: Any, texts: Sequence[str]) -> bool:
+    """Return True if a value is one of the texts, as it is or as JSON, or the list of all."""
+    parsed = [_read_json(text) for text in texts]
+    return value in parsed or value in texts or value in (parsed, [*texts])
+
+
+def _has_json(structured: Any, text: str) -> bool:
+    return any(json.dumps(structured, ensure_ascii=False, **form) in text for form in _JSON_FORMS)
 
 
 def _read_json(text: str) -> Any:
-    """Return the value of a text that is JSON, also inside a fence; else something that equals nothing."""
+    """Return the value of a text that is JSON, also inside a fence; else an object that equals no other."""
     try:
         return json.loads(re.sub(r"\A\s*```\w*\n|\n```\s*\Z", "", text))
     except (ValueError, RecursionError):
         return object()
 
 
-def _without_base64(value: Any) -> Any:
-    """Return structured content with a note in the place of each text that only a program can read."""
+def _replace_base64(value: Any) -> Any:
+    """Return structured content with a note in the place of each string of base64."""
     if isinstance(value, str):
         if len(value) <= BASE64_CHARS or not _BASE64.fullmatch(value[value.find(",") + 1 :]):
             return value
-        return left_out(f"base64 of {len(value)} characters", "a model cannot read it")
+        return describe_left_out(f"base64 of {len(value)} characters", "a model cannot read it")
     if isinstance(value, dict):
-        return {name: _without_base64(each) for name, each in cast("dict[str, Any]", value).items()}
+        return {name: _replace_base64(each) for name, each in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_without_base64(each) for each in cast("list[Any]", value)]
+        return [_replace_base64(each) for each in cast("list[Any]", value)]
     return value
 
 
-def _within_limits(parts: Iterable[Part]) -> Iterator[Part]:
-    """The parts, with notes in the place of images that are too many."""
+def _limit_images(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield the parts, with notes in the place of images that are too many."""
     images = chars = 0
     for part in parts:
         if "image_url" not in part:
             yield part
             continue
-        images, chars = images + 1, chars + len(part["image_url"])
-        fits = images <= MAX_IMAGES and chars <= IMAGES_CHARS
-        yield part if fits else _text("[An image is left out: the call brought too much of them]")
+        images += 1
+        chars += len(part["image_url"])
+        if images <= MAX_IMAGES and chars <= IMAGES_CHARS:
+            yield part
+        else:
+            yield _build_text_part("[An image is left out: the call returned too many]")
 
 
-def _joined(parts: Iterable[Part]) -> Iterator[Part]:
-    """The parts, with texts that follow each other as one."""
+def _join_content_texts(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield the parts, with adjacent texts joined."""
     last: Part | None = None
     for part in parts:
         if last is not None and "text" in last and "text" in part:
@@ -238,5 +294,5 @@ def _joined(parts: Iterable[Part]) -> Iterator[Part]:
         yield part
 
 
-def _text(text: str) -> Part:
+def _build_text_part(text: str) -> Part:
     return {"type": "input_text", "text": text}

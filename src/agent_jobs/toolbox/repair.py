@@ -1,7 +1,7 @@
-"""Answers of tool servers, repaired before the SDK reads them.
+"""Repair the answers of tool servers before the SDK reads them.
 
-The SDK withholds a whole list for one tool that is not as the protocol has it, and the whole answer of a call for one
-part of it, when the tool already ran. What can be understood is kept; what cannot is said in its place.
+The SDK withholds a whole list for one tool that breaks the protocol, and the whole answer of a call for one wrong part,
+although the tool already ran. Readable parts are kept here, and a note stands in the place of each other part.
 """
 
 import json
@@ -14,22 +14,24 @@ from mcp.client import Transport
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, ToolAnnotations
 
-from agent_jobs.toolbox.output import left_out
+from agent_jobs.toolbox.output import describe_left_out
 
 Members = dict[str, Any]
 _Repair = Callable[[Members, Callable[[str], None]], Members]
 
-#: How much of a resource's address is repeated where it has no contents.
-URI_CHARS = 200
+URI_CHARS = 200  # of a resource's address in a note
+KIND_CHARS = 40  # of an unknown type in a note
+#: The names that servers give to the schema of a tool's arguments.
+_SCHEMA_KEYS = ("inputSchema", "input_schema", "parameters")
 
 
 @asynccontextmanager
-async def repairing(transport: Transport, skip: Callable[[str], None]) -> AsyncGenerator[Any]:
+async def repair_transport(transport: Transport, skip: Callable[[str], None]) -> AsyncGenerator[Any]:
     """Repair the answers that come over a transport.
 
     Args:
-        transport: The way to the server.
-        skip: Called with what is left out of a list of tools.
+        transport: The connection to the server.
+        skip: Called with a note about tools that are left out of a list.
     """
     methods: dict[Any, str] = {}
     async with transport as (incoming, outgoing):
@@ -56,7 +58,7 @@ class _Stream:
 
 
 class _Outgoing(_Stream):
-    """Remembers what was asked under which id."""
+    """Records the methods of the requests, by their ids."""
 
     def __init__(self, stream: Any, methods: dict[Any, str]) -> None:
         super().__init__(stream)
@@ -70,7 +72,7 @@ class _Outgoing(_Stream):
 
 
 class _Incoming(_Stream):
-    """Repairs what answers a request that was remembered."""
+    """Repairs the answers to recorded requests."""
 
     def __init__(self, stream: Any, methods: dict[Any, str], skip: Callable[[str], None]) -> None:
         super().__init__(stream)
@@ -84,13 +86,13 @@ class _Incoming(_Stream):
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
-        return self._repaired(await self._stream.__anext__())
+        return self._repair_message(await self._stream.__anext__())
 
     async def receive(self) -> SessionMessage | Exception:
         """Return the next message."""
-        return self._repaired(await self._stream.receive())
+        return self._repair_message(await self._stream.receive())
 
-    def _repaired(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+    def _repair_message(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
         if isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCResponse | JSONRPCError):
             method = self._methods.pop(item.message.id, None)
             if method is not None and isinstance(item.message, JSONRPCResponse):
@@ -99,50 +101,70 @@ class _Incoming(_Stream):
 
 
 def repair_list(result: Members, skip: Callable[[str], None]) -> Members:
-    """Return a list of tools without what no one needs in them, and without those that have no name."""
-    tools = result.get("tools")
-    if not isinstance(tools, list):
+    """Return a list of tools without unused fields, and without tools that have no name."""
+    if not isinstance(result.get("tools"), list):
         return result
-    kept = [tool for each in cast("list[Any]", tools) if (tool := _tool(each)) is not None]
+    tools = cast("list[Any]", result["tools"])
+    kept = [repaired for tool in tools if (repaired := _repair_tool(tool)) is not None]
     if not kept and tools:
-        return result  # no list of tools at all, which the SDK says best
-    if nameless := len(cast("list[Any]", tools)) - len(kept):
-        skip(f"{nameless} of its tools {'is' if nameless == 1 else 'are'} not offered, without a name to call it by")
-    rest = {key: each for key, each in result.items() if not (key == "nextCursor" and not isinstance(each, str))}
+        return result  # not a list of tools, for which the SDK has the best words
+    _report_nameless(len(tools) - len(kept), skip)
+    rest = dict(result)
+    if not isinstance(rest.get("nextCursor", ""), str):
+        del rest["nextCursor"]
     return {**rest, "tools": kept}
 
 
-def _tool(written: Any) -> Members | None:
-    """Return a tool with what is used of it; None for one that has no name."""
-    tool = cast("Members", written) if isinstance(written, dict) else {}
+def _report_nameless(nameless: int, skip: Callable[[str], None]) -> None:
+    if nameless == 1:
+        skip("1 of its tools is not offered, without a name to call it by")
+    elif nameless:
+        skip(f"{nameless} of its tools are not offered, without a name to call it by")
+
+
+def _repair_tool(written: Any) -> Members | None:
+    """Return the used fields of a tool, None if it has no name."""
+    if not isinstance(written, dict):
+        return None
+    tool = cast("Members", written)
     name = tool.get("name")
     if not isinstance(name, str) or not name:
         return None
-    schema = next((tool[key] for key in ("inputSchema", "input_schema", "parameters") if key in tool), None)
     kept = {key: tool[key] for key in ("title", "description") if isinstance(tool.get(key), str)}
-    # An output schema has no reader here. Without annotations a call waits for a person, which is never wrong.
-    return {**kept, "name": name, "inputSchema": _schema(schema), **_annotations(tool.get("annotations"))}
+    schema = next((tool[key] for key in _SCHEMA_KEYS if key in tool), None)
+    # No reader here needs an output schema. Without annotations a call waits for a person, which is always safe.
+    return {**kept, "name": name, "inputSchema": _repair_schema(schema), **_repair_annotations(tool.get("annotations"))}
 
 
-def _schema(written: Any) -> Members:
-    """Return the schema of an object, as the protocol asks for."""
-    schema = dict(cast("Members", written)) if isinstance(written, dict) else {}
-    properties = schema.get("properties")
-    if not isinstance(properties, dict):
-        schema.pop("properties", None)
-    else:
-        given = cast("Members", properties)
-        schema["properties"] = {key: each if isinstance(each, dict) else {} for key, each in given.items()}
-    required = schema.get("required")
-    if required is not None:
-        names = cast("list[Any]", required) if isinstance(required, list) else []
-        schema["required"] = [each for each in names if isinstance(each, str)]
+def _repair_schema(written: Any) -> Members:
+    """Return the schema of an object, which the protocol requires."""
+    if not isinstance(written, dict):
+        return {"type": "object"}
+    schema = dict(cast("Members", written))
+    if "properties" in schema:
+        _repair_properties(schema)
+    if schema.get("required") is not None:
+        names: Any = schema["required"]
+        if not isinstance(names, list):
+            names = []
+        schema["required"] = [name for name in cast("list[Any]", names) if isinstance(name, str)]
     if not isinstance(schema.get("$schema", ""), str):
         del schema["$schema"]
     return {**schema, "type": "object"}
 
 
-def _annotations(written: Any) -> Members:
+def _repair_properties(schema: Members) -> None:
+    """Replace a property that is no schema with one that allows anything; delete properties that are no object."""
+    properties = schema.pop("properties")
+    if not isinstance(properties, dict):
+        return
+    schema["properties"] = dict(cast("Members", properties))
+    for name, each in schema["properties"].items():
+        if not isinstance(each, dict):
+            schema["properties"][name] = {}
+
+
+def _repair_annotations(written: Any) -> Members:
     try:
         ToolAnnotations.model_validate(written, by_name=False, strict=True)
     except ValueError:
@@ -151,107 +173,166 @@ def _annotations(written: Any) -> Members:
 
 
 def repair_answer(result: Members, _skip: Callable[[str], None]) -> Members:
-    """Return the answer of a call with parts that the protocol knows, and notes in the place of the others."""
+    """Return the answer of a call with the protocol's parts, and with notes in the place of other parts."""
     if result.get("resultType") == "input_required" or "task" in result:
         return result
     content = result.get("content")
-    blocks: list[Any] = cast("list[Any]", content) if isinstance(content, list) else [content]
-    structured = result.get("structuredContent")
-    if content is None:
-        blocks = []
-        structured = result.get("toolResult") if structured is None else structured  # as the first protocol had it
-    elif isinstance(content, str):
-        return result  # no answer at all, which the SDK says best
-    repaired: Members = {"resultType": "complete"} if "resultType" in result else {}
-    repaired["content"] = [block for each in blocks for block in _blocks(each)]
+    if isinstance(content, str):
+        return result  # not an answer, for which the SDK has the best words
+    repaired: Members = {"content": _repair_content(content)}
+    if "resultType" in result:
+        repaired["resultType"] = "complete"
     repaired["isError"] = result.get("isError", result.get("is_error")) in (True, "true", "True")
+    structured = _find_structured(result)
     if structured is not None:
-        # Until 2026-07-28 it had to be an object.
-        repaired["structuredContent"] = structured if isinstance(structured, dict) else {"result": structured}
+        repaired["structuredContent"] = structured
     return repaired
 
 
-def _blocks(written: Any) -> Iterator[Members]:
-    """Return a part of an answer as parts of the protocol."""
+def _repair_content(content: Any) -> list[Members]:
+    if content is None:
+        return []
+    parts: list[Any] = [content]
+    if isinstance(content, list):
+        parts = cast("list[Any]", content)
+    return [block for part in parts for block in _repair_block(part)]
+
+
+def _find_structured(result: Members) -> Members | None:
+    structured = result.get("structuredContent")
+    if structured is None and result.get("content") is None:
+        structured = result.get("toolResult")  # its name in the first protocol
+    if structured is None:
+        return None
+    if isinstance(structured, dict):
+        return cast("Members", structured)
+    return {"result": structured}  # until 2026-07-28 it had to be an object
+
+
+def _repair_block(written: Any) -> Iterator[Members]:
+    """Yield a part of an answer as parts of the protocol."""
+    if written is None:
+        return
     if not isinstance(written, dict):
-        if written is not None:
-            yield _text(written)
+        yield _build_text_block(written)
         return
     block = cast("Members", written)
-    kind = _kind(block)
-    data, mime = _data(block)
-    resource = block.get("resource")
-    if kind == "text":
-        yield _text(block.get("text", ""))
-    elif kind in ("image", "audio") and data is not None:
-        yield {"type": kind, "data": data, "mimeType": mime}
-    elif kind == "resource_link" and isinstance(block.get("uri"), str):
-        description = _first([block], "description")
-        words = {} if description is None else {"description": description}
-        yield {"type": kind, "name": _first([block], "name", "title") or "", "uri": block["uri"], **words}
-    elif kind == "resource" and isinstance(resource, dict):
-        yield _resource(cast("Members", resource))
+    kind = _find_kind(block)
+    known = None
+    if kind in _READERS:
+        known = _READERS[kind](block)
+    if known is not None:
+        yield known
     else:
-        yield from _unknown(kind, block)
+        yield from _repair_unknown(kind, block)
 
 
-def _kind(block: Mapping[str, Any]) -> str:
-    """Return the type of a part, or what it must be where it does not say."""
+def _repair_text(block: Members) -> Members | None:
+    return _build_text_block(block.get("text", ""))
+
+
+def _repair_media(block: Members) -> Members | None:
+    data, mime = _find_data(block)
+    if data is None:
+        return None
+    return {"type": _find_kind(block), "data": data, "mimeType": mime}
+
+
+def _repair_link(block: Members) -> Members | None:
+    if not isinstance(block.get("uri"), str):
+        return None
+    link = {"type": "resource_link", "name": _find_first([block], "name", "title") or "", "uri": block["uri"]}
+    description = _find_first([block], "description")
+    if description is not None:
+        link["description"] = description
+    return link
+
+
+def _repair_embedded(block: Members) -> Members | None:
+    if not isinstance(block.get("resource"), dict):
+        return None
+    return _repair_resource(cast("Members", block["resource"]))
+
+
+#: Parts of the protocol by their type. A reader returns None for a part that lacks its content.
+_READERS: Mapping[str, Callable[[Members], Members | None]] = {
+    "text": _repair_text,
+    "image": _repair_media,
+    "audio": _repair_media,
+    "resource_link": _repair_link,
+    "resource": _repair_embedded,
+}
+
+
+def _find_kind(block: Mapping[str, Any]) -> str:
+    """Return the type of a part, or the type that its fields show."""
     kind = block.get("type")
     if isinstance(kind, str):
         return kind
     return next((name for key, name in _KINDS.items() if key in block), "")
 
 
-#: What a part without a type is, by what it has.
+#: The type of a part without a type, by a field that it has.
 _KINDS = {"text": "text", "resource": "resource", "data": "image", "uri": "resource_link"}
 
 
-def _data(block: Members) -> tuple[str | None, str]:
-    """Return the data of a part and its type, also as the APIs of models have them."""
+def _find_data(block: Members) -> tuple[str | None, str]:
+    """Return the data of a part and its media type, also in the forms of model APIs."""
     places = [block, *(block[key] for key in ("source", "image_url", "file") if isinstance(block.get(key), dict))]
-    data = _first(places, "data", "blob", "image_url", "url")
-    return data, _first(places, "mimeType", "mime_type", "mediaType", "media_type") or ""
+    data = _find_first(places, "data", "blob", "image_url", "url")
+    return data, _find_first(places, "mimeType", "mime_type", "mediaType", "media_type") or ""
 
 
-def _first(places: Sequence[Members], *keys: str) -> str | None:
-    """Return the first text that is under one of the keys."""
+def _find_first(places: Sequence[Members], *keys: str) -> str | None:
+    """Return the first string under one of the keys."""
     return next((place[key] for place in places for key in keys if isinstance(place.get(key), str)), None)
 
 
-def _unknown(kind: str, block: Members) -> Iterator[Members]:
-    """Return what a part of an unknown type has that can be read, and else that it is left out."""
-    if isinstance(block.get("resource"), dict):
-        yield _resource(cast("Members", block["resource"]))
+def _repair_unknown(kind: str, block: Members) -> Iterator[Members]:
+    """Yield the readable content of a part of an unknown type, else a note that it is left out."""
+    embedded = _repair_embedded(block)
+    if embedded is not None:
+        yield embedded
         return
     text = block.get("text")
     if isinstance(text, str):
-        yield _text(text)
-    data, mime = _data(block)
+        yield _build_text_block(text)
+    data, mime = _find_data(block)
     if data is not None:
         yield {"type": "resource", "resource": {"uri": "", "blob": data, "mimeType": mime or kind}}
     elif not isinstance(text, str):
-        what = f"content of the type {kind[:40]!r}" if kind else "content without a type"
-        yield _text(left_out(what, "nothing here reads it"))
+        yield _build_text_block(_describe_unknown(kind))
 
 
-def _resource(written: Members) -> Members:
-    """Return the contents of a resource as an embedded one."""
-    mime = next((written[key] for key in ("mimeType", "mime_type") if isinstance(written.get(key), str)), None)
-    uri = written.get("uri")
-    about = {"uri": uri if isinstance(uri, str) else "", **({"mimeType": mime} if mime else {})}
+def _describe_unknown(kind: str) -> str:
+    if not kind:
+        return describe_left_out("content without a type", "nothing here reads it")
+    return describe_left_out(f"content of the type {kind[:KIND_CHARS]!r}", "nothing here reads it")
+
+
+def _repair_resource(written: Members) -> Members:
+    """Return the content of a resource as an embedded resource."""
+    about: Members = {"uri": ""}
+    if isinstance(written.get("uri"), str):
+        about["uri"] = written["uri"]
+    mime = _find_first([written], "mimeType", "mime_type")
+    if mime:
+        about["mimeType"] = mime
     if isinstance(written.get("blob"), str) and not isinstance(written.get("text"), str):
         return {"type": "resource", "resource": {**about, "blob": written["blob"]}}
     if "text" not in written:
-        return _text(left_out(f"the resource {about['uri'][:URI_CHARS]}", "the tool did not send its contents"))
-    return {"type": "resource", "resource": {**about, "text": _text(written["text"])["text"]}}
+        where = f"the resource {about['uri'][:URI_CHARS]}"
+        return _build_text_block(describe_left_out(where, "the tool did not send its contents"))
+    return {"type": "resource", "resource": {**about, "text": _build_text_block(written["text"])["text"]}}
 
 
-def _text(value: Any) -> Members:
+def _build_text_block(value: Any) -> Members:
     if value is None:
         value = ""
-    return {"type": "text", "text": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
+    return {"type": "text", "text": value}
 
 
-#: Requests whose answers are repaired, and by what.
+#: Requests whose answers are repaired, and the function that does it.
 _REPAIRS: Mapping[str, _Repair] = {"tools/list": repair_list, "tools/call": repair_answer}

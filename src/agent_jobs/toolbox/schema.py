@@ -1,13 +1,13 @@
-"""A tool's JSON schema as the API takes it, built from what is known and rightly typed. Pure.
+"""Reduce a tool's JSON schema to the known and correctly typed keywords that the API accepts. Pure.
 
-Tool servers offer whatever they like: draft 4, references to the web, `"type": "str"`. A schema that the API refuses
-fails the whole request, so a keyword that does not fit is left out: the tool server checks the arguments itself.
+Tool servers offer any schema: draft 4, references to the web, `"type": "str"`. A schema that the API refuses fails the
+whole request, so a keyword that does not fit is left out: the tool server checks the arguments itself.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from agent_jobs.strict_schema import TYPES, may_be_array
@@ -15,42 +15,48 @@ from agent_jobs.strict_schema import is_strict as is_strict
 
 Schema = dict[str, Any]
 
-#: Beyond these a schema is not kept: every function is resent with every turn.
-MAX_BYTES, MAX_DEPTH = 16_384, 16
-#: A function without a usable schema takes any object.
+MAX_BYTES = 16_384  # of a schema: every turn sends every function again
+MAX_DEPTH = 16  # of a schema: deeper ones are generated, and no model fills them in
+TEXT_CHARS = 1_024  # of a description in a schema
+#: A function without a usable schema accepts any object.
 OPEN: Schema = {"type": "object", "properties": {}}
-TEXT_CHARS = 1_024
+#: Keywords of the root that its object replaces.
+_REPLACED_AT_ROOT = frozenset(
+    {"type", "properties", "required", "anyOf", "oneOf", "allOf", "enum", "const", "default", "$ref"}
+)
 
 _LOCAL = re.compile(r"#/(\$defs|definitions)/([^/]+)")
 
 
-def fitted(schema: Mapping[str, Any]) -> Schema | None:
-    """The schema of an object that says what this one says, as far as the API takes it.
+def fit_schema(schema: Mapping[str, Any]) -> Schema | None:
+    """Return the schema of an object with the parts of this one that the API accepts.
 
-    None when nothing of it can be kept: it is too deep or too large, or holds what is not JSON.
+    None if no part can be kept: it is too deep or too large, or is not JSON.
     """
     try:
-        root = _object(_schema(schema, 0))
-        for part in _parts(root):
-            if not _resolves(part.get("$ref", "#"), root):
+        root = _build_root_object(_fit_subschema(schema, 0))
+        for part in _list_parts(root):
+            if not _can_resolve(part.get("$ref", "#"), root):
                 del part["$ref"]
-        small = len(json.dumps(root, ensure_ascii=False, allow_nan=False).encode()) <= MAX_BYTES
+        size = len(json.dumps(root, ensure_ascii=False, allow_nan=False).encode())
     except (_TooDeepError, RecursionError, ValueError):
         return None
-    return root if small else None
+    if size > MAX_BYTES:
+        return None
+    return root
 
 
 class _TooDeepError(Exception):
     pass
 
 
-#: A value that is left out.
+#: Stands for a value that is left out.
 _UNFIT: Any = object()
 _Fit = Callable[[Any, int], Any]
 
 
-def _schema(value: Any, depth: int) -> Schema:
-    """The keywords of a schema that are known and rightly typed; `true` and what is no schema allow anything."""
+def _fit_subschema(value: Any, depth: int) -> Schema:
+    """Return the known, correctly typed keywords of a schema; `true` and values that are no schema allow anything."""
     if depth > MAX_DEPTH:
         raise _TooDeepError
     if not isinstance(value, Mapping):
@@ -65,38 +71,52 @@ def _schema(value: Any, depth: int) -> Schema:
     return kept
 
 
-def _schemas(value: Any, depth: int) -> Any:
+def _fit_by_name(value: Any, depth: int) -> Any:
     if not isinstance(value, dict):
         return _UNFIT
-    return {name: _schema(each, depth) for name, each in cast("dict[str, Any]", value).items()}
+    return {name: _fit_subschema(each, depth) for name, each in cast("dict[str, Any]", value).items()}
 
 
-def _choices(value: Any, depth: int) -> Any:
-    return [_schema(each, depth) for each in cast("list[Any]", value)] if isinstance(value, list) and value else _UNFIT
-
-
-def _additional(value: Any, depth: int) -> Any:
-    return value if isinstance(value, bool) else _schema(value, depth)
-
-
-def _type(value: Any, _depth: int) -> Any:
-    kinds = cast("list[Any]", value) if isinstance(value, list) else [value]
-    if not kinds or not all(isinstance(kind, str) and kind in TYPES for kind in kinds):
+def _fit_choices(value: Any, depth: int) -> Any:
+    if not isinstance(value, list) or not value:
         return _UNFIT
-    return list(dict.fromkeys(kinds)) if isinstance(value, list) else value
+    return [_fit_subschema(each, depth) for each in cast("list[Any]", value)]
 
 
-def _names(value: Any, _depth: int) -> Any:
+def _fit_additional(value: Any, depth: int) -> Any:
+    if isinstance(value, bool):
+        return value
+    return _fit_subschema(value, depth)
+
+
+def _fit_type(value: Any, _depth: int) -> Any:
+    if isinstance(value, list):
+        kinds = cast("list[Any]", value)
+        if not kinds or not all(map(_is_type, kinds)):
+            return _UNFIT
+        return list(dict.fromkeys(kinds))
+    if not _is_type(value):
+        return _UNFIT
+    return value
+
+
+def _is_type(kind: Any) -> bool:
+    return isinstance(kind, str) and kind in TYPES
+
+
+def _fit_names(value: Any, _depth: int) -> Any:
     if not isinstance(value, list):
         return _UNFIT
     return list(dict.fromkeys(each for each in cast("list[Any]", value) if isinstance(each, str)))
 
 
-def _text(value: Any, _depth: int) -> Any:
-    return value[:TEXT_CHARS] if isinstance(value, str) else _UNFIT
+def _fit_string(value: Any, _depth: int) -> Any:
+    if not isinstance(value, str):
+        return _UNFIT
+    return value[:TEXT_CHARS]
 
 
-def _pattern(value: Any, _depth: int) -> Any:
+def _fit_pattern(value: Any, _depth: int) -> Any:
     try:
         re.compile(value)
     except (re.error, TypeError, RecursionError, OverflowError):
@@ -104,98 +124,118 @@ def _pattern(value: Any, _depth: int) -> Any:
     return value
 
 
-def _number(value: Any, _depth: int) -> Any:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if fits else _UNFIT
+def _fit_number(value: Any, _depth: int) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return _UNFIT
+    return value
 
 
-def _positive(value: Any, depth: int) -> Any:
-    return value if _number(value, depth) is not _UNFIT and value > 0 else _UNFIT
+def _fit_positive(value: Any, depth: int) -> Any:
+    if _fit_number(value, depth) is _UNFIT or value <= 0:
+        return _UNFIT
+    return value
 
 
-def _count(value: Any, _depth: int) -> Any:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else _UNFIT
+def _fit_count(value: Any, _depth: int) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return _UNFIT
+    return value
 
 
-def _flag(value: Any, _depth: int) -> Any:
-    return value if isinstance(value, bool) else _UNFIT
+def _fit_flag(value: Any, _depth: int) -> Any:
+    if not isinstance(value, bool):
+        return _UNFIT
+    return value
 
 
-def _values(value: Any, _depth: int) -> Any:
-    return cast("list[Any]", value) if isinstance(value, list) and value else _UNFIT
+def _fit_values(value: Any, _depth: int) -> Any:
+    if not isinstance(value, list) or not value:
+        return _UNFIT
+    return cast("list[Any]", value)
 
 
-def _anything(value: Any, _depth: int) -> Any:
+def _fit_anything(value: Any, _depth: int) -> Any:
     return value
 
 
 _KEYWORDS: Mapping[str, _Fit] = {
-    "type": _type,
-    "description": _text,
-    "properties": _schemas,
-    "required": _names,
-    "additionalProperties": _additional,
-    "items": _schema,
-    "prefixItems": _choices,
-    "anyOf": _choices,
-    "oneOf": _choices,
-    "allOf": _choices,
-    "enum": _values,
-    "const": _anything,
-    "default": _anything,
-    "format": _text,
-    "pattern": _pattern,
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _number),
-    "multipleOf": _positive,
+    "type": _fit_type,
+    "description": _fit_string,
+    "properties": _fit_by_name,
+    "required": _fit_names,
+    "additionalProperties": _fit_additional,
+    "items": _fit_subschema,
+    "prefixItems": _fit_choices,
+    "anyOf": _fit_choices,
+    "oneOf": _fit_choices,
+    "allOf": _fit_choices,
+    "enum": _fit_values,
+    "const": _fit_anything,
+    "default": _fit_anything,
+    "format": _fit_string,
+    "pattern": _fit_pattern,
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _fit_number),
+    "multipleOf": _fit_positive,
     **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), cast(_Fit, _count)
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), cast(_Fit, _fit_count)
     ),
-    "uniqueItems": _flag,
-    "$ref": _text,
-    "$defs": _schemas,
-    "definitions": _schemas,
+    "uniqueItems": _fit_flag,
+    "$ref": _fit_string,
+    "$defs": _fit_by_name,
+    "definitions": _fit_by_name,
 }
 
 
-def _object(root: Schema) -> Schema:
-    """The root as an object of its own: the API takes neither alternatives nor references in its place."""
+def _build_root_object(root: Schema) -> Schema:
+    """Return the root as an object of its own: the API accepts neither alternatives nor a reference there."""
     properties: Schema = dict(root.get("properties", {}))
     required: list[str] = list(root.get("required", []))
-    for always, branch in _branches(root):
-        for name, each in branch.get("properties", {}).items():
-            properties.setdefault(name, each)
-        required += branch.get("required", []) if always else []
-    dropped = {"type", "properties", "required", "anyOf", "oneOf", "allOf", "enum", "const", "default", "$ref"}
-    rest = {key: each for key, each in root.items() if key not in dropped}
-    named = {"required": list(dict.fromkeys(required))} if required or "required" in root else {}
-    return {"type": "object", "properties": properties, **named, **rest}
+    for branch in _resolve_branches(root, _list_required_branches(root)):
+        _add_missing(properties, branch)
+        required += branch.get("required", [])
+    for branch in _resolve_branches(root, root.get("anyOf", []) + root.get("oneOf", [])):
+        _add_missing(properties, branch)
+    built: Schema = {"type": "object", "properties": properties}
+    if required or "required" in root:
+        built["required"] = list(dict.fromkeys(required))
+    return built | {key: each for key, each in root.items() if key not in _REPLACED_AT_ROOT}
 
 
-def _branches(root: Schema) -> Iterator[tuple[bool, Schema]]:
-    """What the root stands for beside itself, and whether all of it holds."""
-    whole = [{"$ref": root["$ref"]}] if "$ref" in root else []
-    for always, branches in (
-        (True, whole + root.get("allOf", [])),
-        (False, root.get("anyOf", []) + root.get("oneOf", [])),
-    ):
-        for branch in branches:
-            local = _LOCAL.fullmatch(branch.get("$ref", ""))
-            yield always, root.get(local[1], {}).get(local[2], {}) if local else branch
+def _add_missing(properties: Schema, branch: Schema) -> None:
+    for name, each in branch.get("properties", {}).items():
+        properties.setdefault(name, each)
 
 
-def _resolves(reference: str, root: Schema) -> bool:
+def _list_required_branches(root: Schema) -> list[Schema]:
+    """Return the schemas that hold in addition to the root."""
+    branches: list[Schema] = root.get("allOf", [])
+    if "$ref" in root:
+        return [{"$ref": root["$ref"]}, *branches]
+    return branches
+
+
+def _resolve_branches(root: Schema, branches: Iterable[Schema]) -> Iterator[Schema]:
+    for branch in branches:
+        local = _LOCAL.fullmatch(branch.get("$ref", ""))
+        if local is None:
+            yield branch
+        else:
+            yield root.get(local[1], {}).get(local[2], {})
+
+
+def _can_resolve(reference: str, root: Schema) -> bool:
     local = _LOCAL.fullmatch(reference)
     return reference == "#" or (local is not None and local[2] in root.get(local[1], {}))
 
 
-def _parts(schema: Schema) -> Iterator[Schema]:
-    """A fitted schema and all the schemas in it."""
+def _list_parts(schema: Schema) -> Iterator[Schema]:
+    """Yield a fitted schema and all schemas in it."""
     yield schema
-    for part in _inner(schema):
-        yield from _parts(part)
+    for part in _list_inner(schema):
+        yield from _list_parts(part)
 
 
-def _inner(schema: Schema) -> Iterator[Schema]:
+def _list_inner(schema: Schema) -> Iterator[Schema]:
     for key in ("properties", "$defs", "definitions"):
         yield from schema.get(key, {}).values()
     for key in ("prefixItems", "anyOf", "oneOf", "allOf"):

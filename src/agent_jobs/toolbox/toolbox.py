@@ -1,8 +1,8 @@
-"""The user's own tool servers, offered to a model as functions.
+"""Offer the user's own tool servers to a model as functions.
 
-A job reads the web and other people's text, so nothing is offered that the job does not name and the user's file does
-not allow, and what changes something waits for a person unless that file says otherwise. Import this room late: it
-brings the MCP client along.
+A job reads the web and other people's texts. So it may use only tools that it names and that the user's file allows,
+and a tool that changes data waits for a person unless that file says otherwise. Import this module late: it imports
+the MCP client.
 """
 
 import json
@@ -18,12 +18,12 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
 from agent_jobs.text import suggest_name
-from agent_jobs.toolbox.config import SETTING, ServerConfig, ToolServers, load_toolbox, matches, read_toolbox
+from agent_jobs.toolbox.config import SETTING, ServerConfig, ToolServers, load_toolbox, matches_any, read_toolbox
 from agent_jobs.toolbox.connection import Connection
-from agent_jobs.toolbox.functions import MAX_FUNCTIONS, function_name, function_of, is_given, prefix_of
-from agent_jobs.toolbox.output import Called
+from agent_jobs.toolbox.functions import MAX_FUNCTIONS, build_function, function_name, is_given, prefix_of
+from agent_jobs.toolbox.output import ToolOutput
 
-__all__ = ["Called", "Policy", "ServerConfig", "ToolServers", "Toolbox", "load_toolbox", "read_toolbox"]
+__all__ = ["Policy", "ServerConfig", "ToolOutput", "ToolServers", "Toolbox", "load_toolbox", "read_toolbox"]
 
 OPTION = "options.toolbox"
 CORRECT = "Ask the user to correct that; jobs that do not name it in options.toolbox can be started."
@@ -31,13 +31,13 @@ CORRECT = "Ask the user to correct that; jobs that do not name it in options.too
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may be done with a function without asking.
+    """The approval that a function needs, and whether its calls may be repeated.
 
     Args:
-        asks: Whether a call waits until a person approves it.
-        read_only: Whether its server says that it changes nothing.
-        idempotent: Whether its server says that a second call changes nothing more; a call whose answer was lost may
-            be repeated if either is so.
+        asks: Whether a call waits for the approval of a person.
+        read_only: Whether its server declares that it changes nothing.
+        idempotent: Whether its server declares that a second call changes nothing more. A call whose answer was lost
+            may be repeated if it is read-only or idempotent.
     """
 
     asks: bool
@@ -48,8 +48,8 @@ class Policy:
 class Toolbox:
     """The tool servers of this process. They are started when first needed, and stopped when `tasks` is cancelled.
 
-    Every method that takes `names` takes what a job was given: `git` (all of a server's tools), `git/log*` (some of
-    them), `!git/push` (but not these). Only what a job names exists for it.
+    `names` are those of a job: `git` (all tools of a server), `git/log*` (some of them), `!git/push` (without these). A
+    tool that a job does not name does not exist for it.
     """
 
     def __init__(
@@ -68,8 +68,10 @@ class Toolbox:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return the sentence that says why no server can be used, if that is so."""
-        return (self._servers.broken,) if self._servers.broken else ()
+        """Return the reason why no server can be used, if there is one."""
+        if not self._servers.broken:
+            return ()
+        return (self._servers.broken,)
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse names of servers that do not exist or cannot be used; nothing is started.
@@ -78,44 +80,46 @@ class Toolbox:
             RequestError: There is no such server; the sentence names the nearest one.
             ConfigError: Its entry or the whole file cannot be used.
         """
-        self._chosen(names)
+        self._choose_servers(names)
 
     @staticmethod
     def knows(name: str, names: Sequence[str]) -> bool:
-        """Whether a function of this name is of a server in `names`, also where there is no such server here."""
+        """Return True if a function of this name belongs to a server in `names`, even if that server is not here."""
         return is_given(name, names)
 
     async def functions(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """The function tools for the body of POST /responses, by name, listed anew.
+        """Return the function tools for the body of POST /responses, by name; the servers list them again.
 
         Raises:
-            RequestError: There is no such server or tool, or there are more tools than the API takes.
+            RequestError: There is no such server or tool, or there are more tools than the API accepts.
             ToolServerError: A server cannot be started, or does not list its tools.
             ConfigError: A server's entry cannot be used, or names a variable that is not set.
         """
-        chosen = self._chosen(names)
-        listed = await _gathered(chosen)
+        chosen = self._choose_servers(names)
+        listed = await _list_side_by_side(chosen)
         found = {
             function_name(choice.server, tool.name): tool
             for choice in chosen
-            for tool in choice.of(listed[choice.server])
+            for tool in choice.select_tools(listed[choice.server])
         }
         if len(found) > MAX_FUNCTIONS:
             raise RequestError(
-                f"{OPTION} brings {len(found)} tools, and the API takes {MAX_FUNCTIONS}: name fewer of them, "
+                f"{OPTION} names {len(found)} tools, and the API accepts {MAX_FUNCTIONS}: name fewer of them, "
                 f'such as "{chosen[0].server}/get_*".'
             )
-        return [function_of(name, _described(tool), tool.input_schema) for name, tool in sorted(found.items())]
+        return [
+            build_function(name, _choose_description(tool), tool.input_schema) for name, tool in sorted(found.items())
+        ]
 
     async def policy(self, name: str, names: Sequence[str]) -> Policy | None:
-        """Whether a call of this function waits for a person; None if the job has no such function.
+        """Return the policy of a function, None if the job has no such function.
 
         Raises:
-            RequestError: `names` are not right.
+            RequestError: `names` are wrong.
             ToolServerError: Its server cannot be started, or does not list its tools.
             ConfigError: Its server's entry cannot be used, or names a variable that is not set.
         """
-        found = await self._found(name, names)
+        found = await self._find_tool(name, names)
         if found is None:
             return None
         connection, tool = found
@@ -131,22 +135,22 @@ class Toolbox:
         arguments: str,
         names: Sequence[str],
         before_calling: Callable[[], Awaitable[None]] | None = None,
-    ) -> Called:
-        """Call a function, whatever its policy; a failure of any kind is an output that says what it was.
+    ) -> ToolOutput:
+        """Call a function, whatever its policy; a failure becomes an output that describes it.
 
-        Cancelling this tells the server so.
+        If this is cancelled, the call is cancelled at the server.
 
         Args:
             name: The function.
             arguments: Its arguments as the model wrote them, JSON.
-            names: What the job was given.
-            before_calling: Awaited once there is a slot for the call; nothing is called where it raises.
+            names: The job's tools.
+            before_calling: Awaited once there is a slot for the call; if it raises, the tool is not called.
         """
         try:
-            given = _arguments(arguments)
-            found = await self._found(name, names)
+            given = _read_call_arguments(arguments)
+            found = await self._find_tool(name, names)
             if found is None:
-                return Called(f"There is no function {name[:80]}.", failed=True)
+                return ToolOutput(f"There is no function {name[:80]}.", failed=True)
             connection, tool = found
             if not arguments.strip() and tool.input_schema.get("required"):
                 raise RequestError("The arguments are missing: call again with a JSON object.")
@@ -155,50 +159,54 @@ class Toolbox:
                     await before_calling()
                 return await connection.call(tool.name, given)
         except (ConfigError, RequestError, ToolServerError) as error:
-            return Called(str(error), failed=True)
+            return ToolOutput(str(error), failed=True)
 
-    async def _found(self, name: str, names: Sequence[str]) -> tuple[Connection, Tool] | None:
-        chosen = [choice for choice in self._chosen(names) if name.startswith(prefix_of(choice.server))]
-        for fresh in (False, True):  # another process may have seen a newer list
+    async def _find_tool(self, name: str, names: Sequence[str]) -> tuple[Connection, Tool] | None:
+        chosen = [choice for choice in self._choose_servers(names) if name.startswith(prefix_of(choice.server))]
+        # Another process may have seen a newer list of tools.
+        for fresh in (False, True):
             for choice in chosen:
-                for tool in (await choice.connection.tools(fresh=fresh)).values():
-                    if function_name(choice.server, tool.name) == name and choice.has(tool.name):
-                        return choice.connection, tool
+                tools = await choice.connection.list_tools(fresh=fresh)
+                tool = choice.find_tool(name, tools)
+                if tool is not None:
+                    return choice.connection, tool
         return None
 
-    def _chosen(self, names: Sequence[str]) -> list["_Choice"]:
+    def _choose_servers(self, names: Sequence[str]) -> list["_Choice"]:
         chosen: dict[str, _Choice] = {}
-        for each in names:
-            wanted = not each.startswith("!")
-            server, glob = self._parted(each.removeprefix("!"))
+        for name in names:
+            server, glob = self._split_name(name.removeprefix("!"))
             choice = chosen.setdefault(server, _Choice(server, self._connections[server], [], []))
-            (choice.only if wanted else choice.never).append(glob)
+            if name.startswith("!"):
+                choice.never.append(glob)
+            else:
+                choice.only.append(glob)
         return [choice for choice in chosen.values() if choice.only]
 
-    def _parted(self, name: str) -> tuple[str, str]:
-        """The server in a name, and which of its tools."""
-        server = _server_in(name, self._connections)
-        if server is None and (self._servers.broken or _server_in(name, self._servers.refused) is not None):
+    def _split_name(self, name: str) -> tuple[str, str]:
+        """Return the server in a name, and the glob of its tools."""
+        server = _find_server_in(name, self._connections)
+        if server is None and (self._servers.broken or _find_server_in(name, self._servers.refused) is not None):
             self._read_again()
-            server = _server_in(name, self._connections)
+            server = _find_server_in(name, self._connections)
         if server is not None:
             return server, name[len(server) + 1 :] or "*"
-        raise self._unusable(name)
+        raise self._explain_unusable(name)
 
     def _read_again(self) -> None:
-        """Read the file again, so that what the user corrected needs no restart."""
+        """Read the file again, so that a correction by the user needs no restart."""
         self._servers = read_toolbox(self._servers.path)
         for name, config in self._servers.items():
             self._connections.setdefault(name, self._connect(config))
 
-    def _unusable(self, name: str) -> AgentJobsError:
-        """Return why a job cannot be given what it names."""
+    def _explain_unusable(self, name: str) -> AgentJobsError:
+        """Return the error for a name that no job can use."""
         servers = self._servers
         if servers.broken:
             return ConfigError(f"{servers.broken} {CORRECT}")
-        if (refused := _server_in(name, servers.refused)) is not None:
+        if (refused := _find_server_in(name, servers.refused)) is not None:
             return ConfigError(f"{servers.refused[refused]} {CORRECT}")
-        if (off := _server_in(name, servers.off)) is not None:
+        if (off := _find_server_in(name, servers.off)) is not None:
             return RequestError(f"{OPTION}: {off} is switched off: ask the user to switch it on in {servers.path}.")
         if not self._connections:
             return RequestError(f"{OPTION}: there are no tool servers: ask the user to set {SETTING}.")
@@ -208,7 +216,7 @@ class Toolbox:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """What a job was given of one server: globs over the names of its tools."""
+    """A job's tools of one server, as globs over their names."""
 
     server: str
     connection: Connection
@@ -216,30 +224,37 @@ class _Choice:
     never: list[str]
 
     def has(self, tool: str) -> bool:
-        return matches(tool, self.only) and not matches(tool, self.never)
+        return matches_any(tool, self.only) and not matches_any(tool, self.never)
 
-    def of(self, tools: Mapping[str, Tool]) -> list[Tool]:
-        """The tools that are meant.
+    def find_tool(self, function: str, tools: Mapping[str, Tool]) -> Tool | None:
+        """Return the tool of a function's name, None if the job has no such tool."""
+        for tool in tools.values():
+            if function_name(self.server, tool.name) == function and self.has(tool.name):
+                return tool
+        return None
+
+    def select_tools(self, tools: Mapping[str, Tool]) -> list[Tool]:
+        """Return the tools that match.
 
         Raises:
-            RequestError: A glob means none.
+            RequestError: A glob matches none.
         """
         for glob in self.only:
-            if glob != "*" and not any(matches(tool, [glob]) for tool in tools):
+            if glob != "*" and not any(matches_any(tool, [glob]) for tool in tools):
                 raise RequestError(
                     f"{OPTION}: {self.server} has no tool {glob[:80]!r}: {suggest_name(glob, sorted(tools))}"
                 )
         return [tool for tool in tools.values() if self.has(tool.name)]
 
 
-async def _gathered(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool]]:
-    """The tools of several servers, started side by side."""
+async def _list_side_by_side(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool]]:
+    """Return the tools of several servers, started side by side."""
     listed: dict[str, Mapping[str, Tool]] = {}
     failed: list[AgentJobsError] = []
 
     async def gather(choice: _Choice) -> None:
         try:
-            listed[choice.server] = await choice.connection.tools(fresh=True)
+            listed[choice.server] = await choice.connection.list_tools(fresh=True)
         except AgentJobsError as error:
             failed.append(error)
 
@@ -251,15 +266,15 @@ async def _gathered(chosen: Sequence[_Choice]) -> Mapping[str, Mapping[str, Tool
     return listed
 
 
-def _server_in(name: str, servers: Iterable[str]) -> str | None:
-    """Return the server of which a job names all tools or some."""
+def _find_server_in(name: str, servers: Iterable[str]) -> str | None:
+    """Return the server in a name that stands for all or some of its tools."""
     return next((server for server in servers if name == server or name.startswith(f"{server}/")), None)
 
 
-def _arguments(written: str) -> dict[str, Any]:
+def _read_call_arguments(written: str) -> dict[str, Any]:
     try:
         arguments = json.loads(written.strip() or "{}")
-        to_json(arguments, inf_nan_mode="strings")  # neither half a surrogate pair nor a depth that cannot be sent
+        to_json(arguments, inf_nan_mode="strings")  # refuses half a surrogate pair, and a depth that cannot be sent
     except (ValueError, RecursionError, PydanticSerializationError):
         raise RequestError("The arguments are not JSON: call again with a JSON object.") from None
     if not isinstance(arguments, dict):
@@ -267,6 +282,9 @@ def _arguments(written: str) -> dict[str, Any]:
     return cast("dict[str, Any]", arguments)
 
 
-def _described(tool: Tool) -> str:
-    title = tool.title or (tool.annotations.title if tool.annotations is not None else None)
-    return tool.description or title or tool.name
+def _choose_description(tool: Tool) -> str:
+    if tool.description or tool.title:
+        return tool.description or tool.title or ""
+    if tool.annotations is not None and tool.annotations.title:
+        return tool.annotations.title
+    return tool.name

@@ -1,4 +1,4 @@
-"""Why no connection could be made, and which setting changes that."""
+"""Explain why no connection could be made, and which setting changes that."""
 
 import errno
 import socket
@@ -9,11 +9,17 @@ from enum import Enum, auto
 from typing import Any, NamedTuple, cast
 from urllib.request import getproxies
 
-BASE_URL, CERTIFICATES = "OPENAI_BASE_URL", "SSL_CERT_FILE"
+import httpx2
+
+from agent_jobs.upstream.endpoint import OPENAI_HOST
+
+BASE_URL = "OPENAI_BASE_URL"
+CERTIFICATES = "SSL_CERT_FILE"
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Kind(Enum):
-    """What has to be changed."""
+    """The thing that has to be changed."""
 
     ADDRESS = auto()  #: the host, the port or the network
     AUTHORITY = auto()  #: which certificates are trusted
@@ -24,13 +30,13 @@ class Kind(Enum):
 
 
 class Reason(NamedTuple):
-    """What went wrong, in few words."""
+    """A cause in few words."""
 
     words: str
     kind: Kind
 
 
-#: By OpenSSL's codes; the words of others (on macOS and Windows the system checks) stand for themselves.
+#: By OpenSSL's codes. On macOS and Windows the system checks and has its own codes; its words are shown as they are.
 CERTIFICATE_REASONS: Mapping[int, Reason] = {
     9: Reason("its certificate is not valid yet", Kind.DATE),
     10: Reason("its certificate has expired", Kind.DATE),
@@ -41,10 +47,11 @@ CERTIFICATE_REASONS: Mapping[int, Reason] = {
     62: Reason("its certificate is for another host", Kind.HOST),
     64: Reason("its certificate is for another host", Kind.HOST),
 }
-#: What OpenSSL says of bytes that are no TLS.
+#: OpenSSL's reasons for bytes that are not TLS.
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 FIXES: Mapping[Kind, str] = {
+    Kind.ADDRESS: f"check host and port in {BASE_URL}; where only a proxy leads out, set HTTPS_PROXY",
     Kind.AUTHORITY: f"set {CERTIFICATES} to a PEM file with the certificate of its authority",
     Kind.DATE: f"check this machine's clock and {BASE_URL}; else the certificate must be renewed, there or in "
     f"{CERTIFICATES}",
@@ -56,14 +63,14 @@ FIXES: Mapping[Kind, str] = {
 
 @dataclass
 class Dialed:
-    """What a call connected to, as httpx2's trace extension reports it. Mutable: it fills while the call runs."""
+    """The address that a call connected to, as httpx2's trace extension reports it while the call runs."""
 
     host: str = ""
     port: int = 0
-    is_through_proxy: bool = False  #: a proxy answered, and beyond it is the server itself
+    is_through_proxy: bool = False  #: a proxy answered, so the other side is the server itself
 
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
-        """Take in a step of the call."""
+        """Record a step of the call."""
         if name == "connection.connect_tcp.started":
             self.host, self.port = info["host"], info["port"]
         elif name == "proxy.start_tls.started":
@@ -71,62 +78,70 @@ class Dialed:
 
 
 class Failure(NamedTuple):
-    """Why a server cannot be reached, and what a person at a terminal may do about it."""
+    """The reason why a server cannot be reached, and the fix for a person at a terminal."""
 
     text: str
     fix: str
 
 
-def explain_failure(
-    error: BaseException, dialed: Dialed, *, scheme: str, host: str, port: int, is_default: bool = False
-) -> Failure:
+def explain_failure(error: BaseException, dialed: Dialed, url: httpx2.URL) -> Failure:
     """Return which setting does not lead to a server, and why.
 
     Args:
-        error: What the HTTP client raised.
-        dialed: What it connected to, which is another host than the server's where a proxy is used.
-        scheme: Of the server's address, as are the following.
-        host: Its name.
-        port: Its port, the default one too.
-        is_default: Whether that address is right, so that the network is to blame.
+        error: The error that the HTTP client raised.
+        dialed: The address that it connected to: another host than the server's where a proxy is used.
+        url: The server's address.
     """
     reason = _find_reason(error)
-    at_proxy = bool(dialed.host) and (dialed.host, dialed.port) != (host, port) and not dialed.is_through_proxy
-    if at_proxy:
-        name = _find_proxy_setting(scheme)
-        setting = CERTIFICATES if reason.kind is Kind.AUTHORITY else name
-        fix = FIXES[Kind.AUTHORITY] if setting == CERTIFICATES else f"correct {name}, or name the host in NO_PROXY"
-        proxy = _join(dialed.host, dialed.port)
-        return Failure(f"{setting}: {reason.words}, cannot connect to the proxy {proxy}", fix)
-    where = host if port == (443 if scheme == "https" else 80) else _join(host, port)
+    default_port = DEFAULT_PORTS.get(url.scheme, 80)
+    port = url.port or default_port
+    is_other_address = bool(dialed.host) and (dialed.host, dialed.port) != (url.host, port)
+    if is_other_address and not dialed.is_through_proxy:
+        return _explain_proxy_failure(reason, dialed, url.scheme)
+    where = url.host
+    if port != default_port:
+        where = _join_address(url.host, port)
     text = f"{reason.words}, cannot connect to {where}"  # the reason first: short answers cut the end
-    if is_default and reason.kind is Kind.ADDRESS:
+    if reason.kind is Kind.AUTHORITY:
+        return Failure(f"{CERTIFICATES}: {text}", FIXES[Kind.AUTHORITY])
+    if reason.kind is Kind.ADDRESS and url.host == OPENAI_HOST:
         return Failure(text, "check the network; where only a proxy leads out, set HTTPS_PROXY")
-    setting = CERTIFICATES if reason.kind is Kind.AUTHORITY else BASE_URL
-    fix = FIXES.get(reason.kind, f"check host and port in {BASE_URL}; where only a proxy leads out, set HTTPS_PROXY")
-    return Failure(f"{setting}: {text}", fix)
+    return Failure(f"{BASE_URL}: {text}", FIXES[reason.kind])
 
 
 def explain_refusal(answer: str, *, scheme: str, dialed: Dialed, host: str) -> Failure:
-    """Return what a proxy says that refuses to connect to a host."""
+    """Return the words of a proxy that refuses to connect to a host."""
     setting = _find_proxy_setting(scheme)
-    proxy = _join(dialed.host, dialed.port)
+    proxy = _join_address(dialed.host, dialed.port)
+    fix = f"check {BASE_URL} and {setting}; a host that needs no proxy stands in NO_PROXY"
     if answer.startswith("407"):
         fix = f"put name and password into {setting}: http://NAME:PASSWORD@{proxy}"
-    else:
-        fix = f"check {BASE_URL} and {setting}; a host that needs no proxy stands in NO_PROXY"
     return Failure(f"{setting}: {answer}, the proxy {proxy} does not connect to {host}", fix)
 
 
+def _explain_proxy_failure(reason: Reason, dialed: Dialed, scheme: str) -> Failure:
+    text = f"{reason.words}, cannot connect to the proxy {_join_address(dialed.host, dialed.port)}"
+    if reason.kind is Kind.AUTHORITY:
+        return Failure(f"{CERTIFICATES}: {text}", FIXES[Kind.AUTHORITY])
+    setting = _find_proxy_setting(scheme)
+    return Failure(f"{setting}: {text}", f"correct {setting}, or name the host in NO_PROXY")
+
+
 def _find_reason(error: BaseException) -> Reason:
-    for each in _causes(error):
-        reason = _read_tls(each) if isinstance(each, ssl.SSLError) else _read_network(each)
+    for cause in _list_causes(error):
+        reason = _read_cause(cause)
         if reason is not None:
             return reason
     return Reason(str(error) or type(error).__name__, Kind.ADDRESS)
 
 
-def _read_tls(error: ssl.SSLError) -> Reason:
+def _read_cause(error: BaseException) -> Reason | None:
+    if isinstance(error, ssl.SSLError):
+        return _read_tls_error(error)
+    return _read_network_error(error)
+
+
+def _read_tls_error(error: ssl.SSLError) -> Reason:
     if isinstance(error, ssl.SSLCertVerificationError):
         code = getattr(error, "verify_code", 0)
         words = getattr(error, "verify_message", "") or "certificate is not trusted"
@@ -138,7 +153,7 @@ def _read_tls(error: ssl.SSLError) -> Reason:
     return Reason(f"TLS fails: {str(error.reason or error).lower().replace('_', ' ')}", Kind.TLS)
 
 
-def _read_network(error: BaseException) -> Reason | None:
+def _read_network_error(error: BaseException) -> Reason | None:
     if isinstance(error, socket.gaierror):
         return Reason("no such host", Kind.ADDRESS)
     if isinstance(error, ConnectionRefusedError):
@@ -150,21 +165,31 @@ def _read_network(error: BaseException) -> Reason | None:
     return None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from, and what groups on the way hold."""
-    yield error
-    if isinstance(error, BaseExceptionGroup):
-        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _causes(each)
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        yield from _causes(cause)
+def _list_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, its causes, and the members of groups on the way, each once."""
+    pending = [error]
+    listed: set[int] = set()
+    while pending:
+        each = pending.pop()
+        if id(each) in listed:
+            continue
+        listed.add(id(each))
+        yield each
+        cause = each.__cause__ or each.__context__
+        if cause is not None:
+            pending.append(cause)
+        if isinstance(each, BaseExceptionGroup):
+            pending += reversed(cast("BaseExceptionGroup[BaseException]", each).exceptions)
 
 
 def _find_proxy_setting(scheme: str) -> str:
-    """Return the variable that names the proxy for a scheme, read as httpx2 reads them."""
-    return f"{scheme.upper()}_PROXY" if getproxies().get(scheme) else "ALL_PROXY"
+    """Return the variable that names the proxy for a scheme, as httpx2 chooses it."""
+    if getproxies().get(scheme):
+        return f"{scheme.upper()}_PROXY"
+    return "ALL_PROXY"
 
 
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _join_address(host: str, port: int) -> str:
+    if ":" in host:
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"

@@ -1,0 +1,158 @@
+"""Read the files of one call within the limits of a request."""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from agent_jobs.attachments.attachment import (
+    DATA_TYPES,
+    HEAD_BYTES,
+    NEVER_EMPTY,
+    Attachment,
+    Kind,
+    is_private_key,
+    recognize,
+    suffix_of,
+)
+from agent_jobs.attachments.decoding import decode
+from agent_jobs.attachments.roots import Budget, Root
+from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, secret_error, unreadable_error
+from agent_jobs.errors import RequestError
+
+#: Text: about a million tokens, which is a whole context window, and well under the 10,485,760 characters that the API
+#: accepts in one text. Image: the API's documented limit for one. PDF: all that fits into the total.
+LIMIT_BYTES: dict[Kind, int] = {"text": 4 * 2**20, "image": 20 * 2**20, "pdf": 32 * 2**20, "data": 64 * 2**20}
+#: The total in the request. Base64 makes 45 MB of it; the API accepts 50 MB of files and has refused images above that.
+INLINE_BYTES = 32 * 2**20
+UPLOAD_BYTES = 128 * 2**20  # the total of uploads, which are held in memory until they are sent
+MAX_FILES = 500  # more file names than a model can use
+_SIZE_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+class Collector:
+    """The files that were read, each once, and the room that is left for more."""
+
+    def __init__(self, *, upload: bool) -> None:
+        self.budget = Budget()
+        self.second_budget = Budget()  # for names that are almost the same
+        self._upload = upload
+        self._inline_room = INLINE_BYTES
+        self._upload_room = UPLOAD_BYTES
+        self._read: dict[Path, tuple[Root, Attachment]] = {}
+
+    def add(self, root: Root, names: Names, *, named: bool) -> None:
+        """Read a file, unless it was read before.
+
+        Args:
+            root: The root that it lies below.
+            names: Its real names.
+            named: Whether the caller named it, and not only a glob or a folder.
+
+        Raises:
+            UnfitError: It cannot be attached.
+            RequestError: It is too large, or one too many.
+        """
+        path = root.real.joinpath(*names)
+        if path in self._read:
+            return
+        try:
+            attachment = self._read_attachment(root, names, named=named)
+        except OSError as error:
+            raise unreadable_error(names, error) from None
+        if len(self._read) == MAX_FILES:
+            raise RequestError(f"a job accepts at most {MAX_FILES} files: name fewer.")
+        self._read[path] = root, attachment
+
+    def list_attachments(self) -> list[Attachment]:
+        """Return all files. Files of the same name under different roots are prefixed with the root's own name."""
+        counts = Counter(attachment.name for _, attachment in self._read.values())
+        attachments: dict[str, Attachment] = {}
+        for root, attachment in self._read.values():
+            name = attachment.name
+            if counts[name] > 1:
+                name = f"{printable_path((root.real.name,))}/{name}"
+            number = 1
+            while name in attachments:  # roots may have the same name too
+                number += 1
+                name = f"{printable_path((root.real.name,))}-{number}/{attachment.name}"
+            attachments[name] = replace(attachment, name=name)
+        return list(attachments.values())
+
+    def _read_attachment(self, root: Root, names: Names, *, named: bool) -> Attachment:
+        with root.open_file(names) as file:
+            size = os.fstat(file.fileno()).st_size
+            if named:
+                # A file that is too large for any kind is refused before a byte is read.
+                _require_size(names, size, self._largest_limit(), "that any file may have")
+            head = file.read(HEAD_BYTES)
+            kind, media_type = self._recognize_file(names, head, named=named)
+            self._require_room(names, size, kind)
+            # A file may grow while it is read, and files of /proc have no size at all.
+            data = head + file.read(LIMIT_BYTES[kind] + 1 - len(head))
+        self._require_room(names, len(data), kind)
+        if kind == "text" and decode(data) is None:
+            kind, media_type = self._accept_binary(names, named=named)
+        self._take_room(len(data), kind)
+        return Attachment(printable_path(names), kind, media_type, data)
+
+    def _largest_limit(self) -> int:
+        return max(limit for kind, limit in LIMIT_BYTES.items() if self._upload or kind != "data")
+
+    def _require_room(self, names: Names, size: int, kind: Kind) -> None:
+        _require_size(names, size, LIMIT_BYTES[kind], f"that a file of kind {kind} may have")
+        room = self._inline_room
+        if kind == "data":
+            room = self._upload_room
+        _require_size(names, size, room, "that the files before it leave")
+
+    def _take_room(self, size: int, kind: Kind) -> None:
+        if kind == "data":
+            self._upload_room -= size
+        else:
+            self._inline_room -= size
+
+    def _recognize_file(self, names: Names, head: bytes, *, named: bool) -> tuple[Kind, str]:
+        if is_private_key(head):
+            raise secret_error(names)
+        suffix = suffix_of(names[-1])
+        if not head and self._is_never_empty(suffix):
+            raise UnfitError(f"{printable_path(names)} is empty (0 bytes): make or download it again.", "empty")
+        recognized = recognize(names[-1], head, upload=self._upload)
+        if suffix == ".pdf":
+            _require_pdf(names, recognized)
+        return recognized or self._accept_binary(names, named=named)
+
+    def _is_never_empty(self, suffix: str) -> bool:
+        return suffix in NEVER_EMPTY or (self._upload and suffix in DATA_TYPES)
+
+    def _accept_binary(self, names: Names, *, named: bool) -> tuple[Kind, str]:
+        if named and self._upload:
+            return "data", "application/octet-stream"
+        raise UnfitError(
+            f"{printable_path(names)} is a binary file that no model can read: "
+            "attach text, a PDF, or an image as PNG, JPEG, GIF or WebP.",
+            "binary",
+        )
+
+
+def _require_pdf(names: Names, recognized: tuple[Kind, str] | None) -> None:
+    if recognized is not None and recognized[0] in ("pdf", "image"):
+        return
+    raise UnfitError(
+        f"{printable_path(names)} is not a PDF, since it does not begin with %PDF: make or download it again.",
+        "PDF by name only",
+    )
+
+
+def _require_size(names: Names, size: int, limit: int, reason: str) -> None:
+    if size > limit:
+        has = f"{printable_path(names)} has {_format_size(size)}"
+        raise RequestError(f"{has}, which is more than the {_format_size(limit)} {reason}: attach a part of it.")
+
+
+def _format_size(size_bytes: int) -> str:
+    for unit, factor in _SIZE_UNITS:
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} bytes"

@@ -1,0 +1,72 @@
+"""Explain why a pattern attaches nothing, with the nearest name that exists."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+from agent_jobs.attachments.patterns import Place
+from agent_jobs.attachments.roots import Root
+from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, refuse_protected
+from agent_jobs.text import nearest
+
+HINT_NAMES = 5  # names of a folder that an answer shows
+HINT_ENTRIES = 1_000  # entries of a folder that are compared with a name: a hint must not take seconds
+
+
+def explain_nothing(shown: str, places: Iterable[Place], left_out: Counter[str]) -> str:
+    """Return the sentence for a pattern that attaches nothing.
+
+    Args:
+        shown: The pattern, printable.
+        places: Its places below the roots.
+        left_out: The reasons why files that match it were left out, counted.
+    """
+    if left_out:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.most_common())
+        return f"nothing that {shown!r} matches can be attached ({reasons}): name other files."
+    content = ""
+    for root, names in places:
+        folder, missing = _find_missing_name(root, names)
+        visible = _list_visible(root, folder)
+        if missing in visible:
+            return f"{shown!r} holds nothing that can be attached: name other files."
+        if match := nearest(missing, visible):
+            return f"nothing matches {shown!r}: did you mean {printable_path((*folder, match))!r}?"
+        content = _describe_content(folder or (str(root.written),), visible)
+    return f"nothing matches {shown!r}: {content}"
+
+
+def _describe_content(folder: Names, visible: list[str]) -> str:
+    names = [printable_path((name,)) for name in visible[:HINT_NAMES]] or ["nothing that can be attached"]
+    if len(visible) > HINT_NAMES:
+        names.append("...")
+    return f"{printable_path(folder)} holds {', '.join(names)}."
+
+
+def _find_missing_name(root: Root, names: Names) -> tuple[Names, str]:
+    """Return the deepest folder on the way to the names that exists, and the name that it does not hold."""
+    folder: Names = ()
+    if not names:
+        return folder, ""
+    for name in names[:-1]:
+        deeper = root.resolve((*folder, name))
+        if not os.path.isdir(root.real.joinpath(*deeper)):
+            return folder, name
+        folder = deeper
+    return folder, names[-1]
+
+
+def _list_visible(root: Root, folder: Names) -> list[str]:
+    try:
+        entries = sorted(os.listdir(root.real.joinpath(*folder)))
+    except OSError:
+        return []
+    return [name for name in entries[:HINT_ENTRIES] if not name.startswith(".") and _may_show(root, (*folder, name))]
+
+
+def _may_show(root: Root, names: Names) -> bool:
+    try:
+        refuse_protected(root.resolve(names))
+    except UnfitError:
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Read what a caller wrote as a file: a path or a glob below the roots that it can lie in."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agent_jobs.attachments.naming import names_below
+from agent_jobs.attachments.roots import Root
+from agent_jobs.attachments.unfit import Names, printable_path
+from agent_jobs.errors import RequestError
+
+#: A place below a root, whether a file is there or not.
+Place = tuple[Root, Names]
+
+MAX_BRACES = 64  # patterns that one with braces may stand for: each may search a whole folder
+SHOWN_CHARS = 200  # a longer pattern would fill the tool answer that refuses it
+
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+
+
+def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
+    """Return a pattern as an answer may show it, and its names below each root that it can lie in.
+
+    Raises:
+        RequestError: It lies outside of every root, or cannot be a path.
+    """
+    shown = printable_path((pattern[:SHOWN_CHARS],))
+    path = _parse_path(pattern, shown)
+    _refuse_upwards(shown, path.parts)
+    places = _list_places(roots, lambda root: root.names_below_root(path))
+    if not places and path.is_absolute():
+        places = _list_places(roots, lambda root: names_below(root, path))
+    if not places:
+        folders = ", ".join(printable_path((str(root.written),)) for root in roots)
+        raise RequestError(f"{shown!r} lies outside of what may be read: name files below {folders}.")
+    return shown, places
+
+
+def expand_braces(shown: str, names: Names) -> list[Names]:
+    """Return the patterns that one with `{a,b}` stands for, the innermost braces expanded first.
+
+    Raises:
+        RequestError: They are too many, or one of them leads upwards.
+    """
+    patterns = ["/".join(names)]
+    while any(map(_BRACES.search, patterns)):
+        # Counted before they are built: a long list of choices would fill the memory.
+        if sum(map(_count_choices, patterns)) > MAX_BRACES:
+            raise RequestError(f"{shown!r} stands for more than {MAX_BRACES} patterns: write fewer braces.")
+        patterns = [expanded for pattern in patterns for expanded in _expand_first_braces(pattern)]
+    globs = [_split_names(pattern) for pattern in patterns]
+    for glob in globs:
+        _refuse_upwards(shown, glob)
+    return [glob for glob in dict.fromkeys(globs) if glob]
+
+
+def count_literal_names(names: Names) -> int:
+    """Return how many names stand before the first glob."""
+    for at, name in enumerate(names):
+        if any(char in name for char in "*?["):
+            return at
+    return len(names)
+
+
+def _parse_path(pattern: str, shown: str) -> Path:
+    if not pattern.strip() or "\0" in pattern:
+        raise RequestError("files accepts paths and globs: one of them is empty or contains a NUL character.")
+    try:
+        path = Path(pattern).expanduser()
+        os.fsencode(path)
+    except (RuntimeError, ValueError):
+        raise RequestError(f"files does not accept {shown!r}: write a path that can exist.") from None
+    return path
+
+
+def _list_places(roots: Sequence[Root], find_names: Callable[[Root], Names | None]) -> list[Place]:
+    places: list[Place] = []
+    for root in roots:
+        names = find_names(root)
+        if names is not None:
+            places.append((root, names))
+    return places
+
+
+def _refuse_upwards(shown: str, names: Names) -> None:
+    # Where links are, `a/..` is another folder than it seems.
+    if ".." in names:
+        raise RequestError(f"files does not accept {shown!r}: write the path without '..'.")
+
+
+def _count_choices(pattern: str) -> int:
+    found = _BRACES.search(pattern)
+    if found is None:
+        return 1
+    return found[1].count(",") + 1
+
+
+def _expand_first_braces(pattern: str) -> list[str]:
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [before + choice + after for choice in found[1].split(",")]
+
+
+def _split_names(pattern: str) -> Names:
+    return tuple(name for name in pattern.split("/") if name not in ("", "."))

@@ -1,0 +1,89 @@
+"""Print what `install` and `uninstall` did, without secrets."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from agent_jobs.install.config_file import FileSnapshot
+from agent_jobs.install.hosts import SERVER
+
+#: A quoted value whose name suggests a secret; references and paths are no secrets.
+SECRET_VALUE = re.compile(
+    r"""(?P<name>["']?(?<![\w.-])[\w.-]*(?:key|token|secret|passw|auth|cookie|credential|webhook)[\w.-]*["']?\s*[:=]\s*)
+        (?P<quote>["'])(?!\$|~|/|\{env:)(?P<value>(?:\\.|(?!(?P=quote)).)+)(?P=quote)""",
+    re.I | re.X,
+)
+#: Keys by their beginning, the text after `Bearer` or `token=`, and name and password of an address.
+SECRET_FORM = re.compile(
+    r"""\b(?:sk|pk|gh[pousr]|github_pat|glpat|xox[abp])[-_][\w-]{8,}
+      | (?:(?<=bearer\ )|(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=))(?!\$)[^\s"'&]+
+      | (?<=://)[^\s"'/@]+(?=@)""",
+    re.I | re.X,
+)
+MASK = "********"
+#: Characters of a line of a diff; longer lines are minified data.
+DIFF_LINE_CHARS = 400
+
+
+def mask_secrets(text: str) -> str:
+    """Return the text without anything that looks like a secret."""
+    text = SECRET_VALUE.sub(rf"\g<name>\g<quote>{MASK}\g<quote>", text)
+    return SECRET_FORM.sub(MASK, text)
+
+
+def render_diff(before: FileSnapshot, text: str) -> str:
+    """Return what changes in a host's file, with secrets masked."""
+    old, new = (mask_secrets(each).splitlines() for each in (before.text, text))
+    if text == before.text:
+        return "(only the byte order mark)"
+    if old == new:
+        return "(only a secret changes)"
+    lines = difflib.unified_diff(old, new, str(before.path), str(before.path), n=1, lineterm="")
+    return "\n".join(map(_shorten_output_line, lines))
+
+
+def _shorten_output_line(line: str) -> str:
+    if len(line) <= DIFF_LINE_CHARS:
+        return line
+    return f"{line[0]}(a line of {len(line):,} characters)"
+
+
+def print_report(report: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what was done and what the user has to do next."""
+    if as_json:
+        return print_json(report)
+    for line in _list_lines(report):
+        click.echo(line)
+    return None
+
+
+def print_json(report: Mapping[str, Any]) -> None:
+    """Print a report as one line of JSON."""
+    click.echo(json.dumps(report, ensure_ascii=False))
+
+
+def _list_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    yield _describe_action(report)
+    yield from report.get("notes", ())
+    if report["action"] == "unchanged":
+        return
+    if "backup" in report:
+        yield f"Backup: {report['backup']}"
+    if "diff" in report:
+        yield report["diff"]
+        return
+    yield from (f"Warning: {warning}" for warning in report.get("warnings", ()))
+    yield from (f"Next: {step}" for step in report["next"])
+
+
+def _describe_action(report: Mapping[str, Any]) -> str:
+    action, file = report["action"], report["file"]
+    if action == "unchanged":
+        return f"Nothing to do in {file}."
+    if action.startswith("would be"):
+        return f"{SERVER} {action}: {file}"
+    return f"{SERVER} was {action}: {file}"

@@ -1,0 +1,120 @@
+"""`agent-jobs result`: print the result of a job."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
+from agent_jobs.cli.wording import reword
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
+from agent_jobs.jobs.status import Status
+from agent_jobs.settings import Settings
+from agent_jobs.text import encode_text
+
+#: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.
+PART_BYTES = 2**40
+#: Parts that describe a job without its result: who reads them has not read the result.
+PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
+
+
+@click.command("result")
+@click.argument("job_id", metavar="ID", type=JobId())
+@click.option("--part", type=NamedChoice(get_args(Part)), default="text", show_default=True, help="Part to print.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the part to this file.")
+@json_option
+def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:
+    """Print the result of a job: its text, or another part.
+
+    Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 the job is still running and there is no
+    result yet.
+    """
+    result, unwatched, now = read_result(job_id)
+    job, note = result.job, unwatched.describe_age(result.job, now)
+    if not job.is_terminal and part not in SO_FAR:
+        click.echo(_describe_running(job, note), err=True)
+        if as_json:
+            fields = {"job_id": job.id, "status": job.status, **unwatched.list_fields(job, now)}
+            click.echo(json.dumps(fields, separators=(",", ":")))
+        raise SystemExit(Exit.RUNNING)
+    _write_part(_render_part(result, part, as_json=as_json), out)
+    if job.is_terminal and job.delivered_at is None and part not in PARTS_WITHOUT_RESULT:
+        _mark_delivered(job)
+    _write_notes(job, note)
+    raise SystemExit(find_exit(job))
+
+
+def read_result(job_id: str) -> tuple[Result, Unwatched, float]:
+    """Return all that is stored of a job, after asking the provider if no process watches it, and the time."""
+
+    async def read(session: Session) -> tuple[Result, Unwatched, float]:
+        full_id = await session.engine.identify(job_id)
+        unwatched = await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
+        return await session.engine.result(full_id), unwatched, session.engine.now()
+
+    return call(read)
+
+
+def write_output(text: str) -> None:
+    """Write a result on stdout: unchanged into a pipe, without control characters on a terminal."""
+    shown = terminal.strip_control_characters(text) if sys.stdout.isatty() else text
+    click.echo(encode_text(shown), nl=not shown.endswith("\n"))
+
+
+def _describe_running(job: Job, note: str) -> str:
+    """Return that there is no result yet, and what to do."""
+    status = f"{job.status}, {note}" if note else str(job.status)
+    if job.status is Status.INPUT_REQUIRED:
+        return f"{job.id} is {status}. Answer it with: agent-jobs reply {job.id}"
+    return f"{job.id} is {status}. Wait for it with: agent-jobs watch {job.id}"
+
+
+def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
+    """Return a part of a result as text or JSON."""
+    from agent_jobs.rendering import answers
+    from agent_jobs.rendering.result_parts import render_part
+    from agent_jobs.text import compact_json
+
+    answer = render_part(result, part, 0, PART_BYTES)
+    if as_json:
+        return answers.json_line(answer)
+    value: Any = answer["output" if part == "text" else part]
+    return value if isinstance(value, str) else compact_json(value)
+
+
+def _write_part(text: str, out: Path | None) -> None:
+    if out is None:
+        return write_output(text)
+    out.write_bytes(encode_text(text))
+    return click.echo(f"Wrote {out.stat().st_size} bytes to {out}.", err=True)
+
+
+def _mark_delivered(job: Job) -> None:
+    """Store that the result was read. This comes after the output, because a retention deletes what was read."""
+
+    async def mark(session: Session) -> None:
+        await session.engine.mark_delivered(job)
+
+    call(mark, settings=replace(Settings.forgiving(os.environ)[0], warnings=()))
+
+
+def _write_notes(job: Job, note: str) -> None:
+    """Write on stderr what a reader must know beside the result."""
+    from agent_jobs.rendering import answers
+
+    if job.error is not None:
+        click.echo(f"{job.status}: {terminal.join_lines(reword(job.error.message))}", err=True)
+    if note:
+        click.echo(f"{job.id} is {job.status}, {note}.", err=True)
+    if warning := answers.warning_of(job):
+        click.echo(reword(warning), err=True)
+    if advice := terminal.advise(job):
+        click.echo(advice, err=True)

@@ -1,0 +1,46 @@
+"""Checks that a response may be given to a job that has none: that cannot be taken back."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from agent_jobs.errors import MissingError, RequestError, UpstreamError
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON, mapping_of
+
+if TYPE_CHECKING:  # a terminal that only reads jobs should not load the HTTP client
+    from agent_jobs.upstream.client import ResponsesClient
+
+logger = logging.getLogger(__name__)
+
+RESPONSE_ID_CHARS = 80  # of a wrong id that are repeated in an error: upstream's have up to 70
+JOB_ID_CHARS = 40  # of another job's id: ours have 16
+
+
+async def check_response(client: "ResponsesClient", job: Job, response_id: str) -> None:
+    """Raise RequestError if upstream says that this is not the job's response."""
+    if not response_id:
+        raise _describe_unknown_response(response_id)
+    if client.endpoint.base_url != job.turn.base_url:
+        return  # a process of the other endpoint retrieves it
+    try:
+        retrieved = await client.retrieve(response_id)
+    except MissingError:
+        raise _describe_unknown_response(response_id) from None
+    except UpstreamError as error:
+        logger.info("cannot retrieve %s: %s", response_id, error)
+        return
+    _check_owner(job, response_id, retrieved.response)
+
+
+def _check_owner(job: Job, response_id: str, response: JSON) -> None:
+    owner = mapping_of(response.get("metadata")).get("job_id", job.id)  # not all servers keep metadata
+    if owner != job.id:
+        shown = repr(response_id[:RESPONSE_ID_CHARS])
+        raise RequestError(f"{shown} is the response of {str(owner)[:JOB_ID_CHARS]!r}: copy this job's id.")
+
+
+def _describe_unknown_response(response_id: str) -> RequestError:
+    return RequestError(
+        f"Upstream knows no response {response_id[:RESPONSE_ID_CHARS]!r}: copy its id again, in full. "
+        "One that was created within the last minute may not be found yet; then repeat this."
+    )

@@ -1,0 +1,68 @@
+"""Checks a reply against a job's open calls."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent_jobs.errors import RequestError
+from agent_jobs.jobs.queries import Reply
+from agent_jobs.jobs.response import Call
+
+DENIED = "The user denied this call."
+ECHO_CHARS = 60  # of a wrong id that are repeated in an error
+
+
+def answer_calls(open_calls: Mapping[str, Call], reply: Reply) -> list[Call]:
+    """Return the calls that a reply answers, each with its answer.
+
+    Args:
+        open_calls: What the job asks for, by call id.
+        reply: The answers.
+
+    Raises:
+        RequestError: An answer fits no call.
+    """
+    _check_ids(open_calls, reply)
+    answered = [call for call in (_answer_call(call, reply) for call in open_calls.values()) if call is not None]
+    if not answered:
+        raise RequestError(f"Answer with outputs, approve, deny or message; it asks for {', '.join(open_calls)}.")
+    return answered
+
+
+def _check_ids(open_calls: Mapping[str, Call], reply: Reply) -> None:
+    """Raise RequestError unless the reply names open calls only, and each of them once."""
+    given = [*reply.outputs, *reply.approve, *reply.deny]
+    for call_id in given:
+        shown = repr(call_id[:ECHO_CHARS])
+        if call_id not in open_calls:
+            raise RequestError(f"The job does not ask for {shown}: it asks for {', '.join(open_calls)}.")
+        if given.count(call_id) > 1:
+            raise RequestError(f"{shown} is answered twice: answer each call once.")
+
+
+def _answer_call(call: Call, reply: Reply) -> Call | None:
+    """Return the call with its answer; None if the reply has none for it."""
+    if call.id in reply.outputs:
+        return _give_output(call, reply.outputs[call.id])
+    if call.id in reply.approve:
+        return _approve_call(call)
+    if call.id in reply.deny:
+        return replace(call, state="done", output=DENIED)
+    if reply.message:
+        return replace(call, state="done", output=f"Not done. The user says: {reply.message}")
+    return None
+
+
+def _give_output(call: Call, output: object) -> Call:
+    if call.needs != "output":
+        raise RequestError(f"{call.id} waits for approve or deny, not for an output.")
+    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    return replace(call, state="done", output=text)
+
+
+def _approve_call(call: Call) -> Call:
+    if call.needs != "approval":
+        raise RequestError(f"{call.id} waits for an output, not for an approval.")
+    if call.kind == "approval":  # upstream makes the call itself, and gets the approval as its answer
+        return replace(call, state="done", output=True)
+    return replace(call, state="approved", output=None)

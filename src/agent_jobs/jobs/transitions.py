@@ -1,0 +1,230 @@
+"""Changes of a job as it is stored, for `Store.transition`: which copy of a job may overwrite what, and when. Pure.
+
+Each function takes the stored job and returns the new one, or None if the job may not change so by now.
+"""
+
+from dataclasses import replace
+
+from agent_jobs.jobs.job import Job, Mode, Turn
+from agent_jobs.jobs.status import RUNNING, TRANSITIONS, Status
+
+#: Statuses in which nothing runs upstream, so that a cancel ends the job at once.
+_IDLE = frozenset({Status.PENDING, Status.INPUT_REQUIRED})
+
+
+def can_become(stored: Job, new: Job) -> bool:
+    """Return True if the table of statuses allows the change, or one of its two exceptions does.
+
+    A response id that is found queues a job whatever its status was thought to be. A response that failed for
+    lack of context is replaced by a turn that is sent again.
+    """
+    if new.status is stored.status or new.status in TRANSITIONS.get(stored.status, ()):
+        return True
+    if new.status is Status.QUEUED:
+        return new.turn.response_id is not None and (stored.status is Status.PENDING or stored.can_be_reopened)
+    is_other_request = new.turn.request_id != stored.turn.request_id and new.turn.response_id is None
+    return new.status is Status.PENDING and stored.status in RUNNING and is_other_request
+
+
+def begin_sending(stored: Job, sending: Job) -> Job | None:
+    """Take the right to POST the current turn: `sending` is a copy of this job after `mark_sending`."""
+    if sending.turn.number != stored.turn.number or not _may_send(stored):
+        return None
+    is_first = stored.turn.number == 1
+    turn = replace(
+        stored.turn,
+        attempt=sending.turn.attempt,
+        sent_at=sending.turn.sent_at,
+        mode=sending.turn.mode,
+        fingerprint=sending.turn.fingerprint,
+    )
+    if not is_first:  # it has its slot already
+        return replace(stored, turn=turn, activity="")
+    return replace(stored, turn=turn, activity="", status=Status.STARTING, running_since=sending.running_since)
+
+
+def _may_send(stored: Job) -> bool:
+    """Return True if the current turn was not sent, or provably not accepted, and the job is not to stop."""
+    if stored.cancel_requested_at is not None or stored.turn.response_id is not None:
+        return False
+    if stored.turn.number == 1:
+        return stored.status is Status.PENDING
+    return stored.status in (Status.PENDING, Status.IN_PROGRESS) and stored.turn.sent_at is None
+
+
+def record_response_id(stored: Job, number: int, response_id: str, now: float, mode: Mode | None = None) -> Job:
+    """Keep the response id of this turn, and how upstream runs it; a job that no process has claimed is due now."""
+    if number != stored.turn.number:
+        return stored
+    job = stored.set_response_id(response_id)
+    if mode is not None and mode != stored.turn.mode and stored.turn.response_id is None:
+        job = replace(job, turn=replace(job.turn, mode=mode))
+    if job.status is not stored.status and stored.claimed_by is None:
+        job = replace(job, due_at=now)
+    return job
+
+
+def with_observation(stored: Job, seen: Job) -> Job | None:
+    """Apply what another copy of this job observed; None if the job may not go there, or has another turn by now.
+
+    What others wrote meanwhile stays: a cancel, the response id, a cursor that is further. Each observation is a
+    change that waiters see.
+    """
+    if seen.turn.number != stored.turn.number or not stored.can_move_to(seen.status):
+        return None
+    has_output = seen.output is not None and seen.output.response is not None
+    job = replace(
+        stored,
+        status=seen.status,
+        finished_at=seen.finished_at,
+        activity=seen.activity,
+        observed_by=seen.observed_by,
+        usage=seen.usage,
+        error=seen.error,
+        cost_usd=seen.cost_usd,
+        needs_finalizing=seen.needs_finalizing,
+        output=seen.output if has_output else stored.output,
+        turn=_merge_turn(stored.turn, seen.turn),
+        revision=stored.revision + 1,
+    )
+    return _release_at_end(job) if job.is_terminal else job
+
+
+def _merge_turn(stored: Turn, seen: Turn) -> Turn:
+    """Return the observed turn with what only the store knows for certain."""
+    cursors = [number for number in (stored.sequence_number, seen.sequence_number) if number is not None]
+    return replace(
+        seen,
+        request=stored.request,
+        request_id=stored.request_id,
+        base_url=stored.base_url,
+        fingerprint=stored.fingerprint,
+        attempt=stored.attempt,
+        response_id=stored.response_id,
+        rebuilt=stored.rebuilt,
+        sequence_number=max(cursors, default=None),
+    )
+
+
+def _release_at_end(stored: Job) -> Job:
+    """Return the ended job without a claim, due at once if files are still to be written or removed."""
+    return replace(stored, claimed_by=None, due_at=stored.finished_at if stored.needs_finalizing else None)
+
+
+def wait_for_input(stored: Job, number: int, now: float, timeout_s: float) -> Job | None:
+    """Have the job wait for an answer to this turn, due again `timeout_s` after it asked."""
+    is_stopping = stored.cancel_requested_at is not None
+    if number != stored.turn.number or is_stopping or not stored.can_move_to(Status.INPUT_REQUIRED):
+        return None
+    asked_at = stored.turn.asked_at
+    if stored.status is not Status.INPUT_REQUIRED or asked_at is None:
+        asked_at = now
+    return replace(
+        stored,
+        status=Status.INPUT_REQUIRED,
+        activity="",
+        not_before=0.0,
+        due_at=asked_at + timeout_s,
+        turn=replace(stored.turn, asked_at=asked_at),
+    )
+
+
+def record_reply(stored: Job, now: float, *, is_answered: bool) -> Job | None:
+    """Have a waiting job continue if all its calls are answered; either way it is due now.
+
+    A step that is under way has no due time and keeps none: it sees the answers at its end, and a second step
+    beside it would run the same calls.
+    """
+    if stored.status is not Status.INPUT_REQUIRED:
+        return None
+    due_at = None if stored.due_at is None else now
+    job = replace(stored, due_at=due_at, not_before=0.0, revision=stored.revision + 1)
+    if not is_answered:
+        return job
+    running_since = stored.running_since
+    if running_since is not None and stored.turn.asked_at is not None:
+        running_since += now - stored.turn.asked_at
+    return replace(job, status=Status.IN_PROGRESS, running_since=running_since)
+
+
+def begin_next_turn(stored: Job, following: Job) -> Job | None:
+    """Begin the next turn: `following` is a copy of this job after `with_next_turn`."""
+    is_next = following.turn.number == stored.turn.number + 1
+    is_open = stored.status in (Status.IN_PROGRESS, Status.INPUT_REQUIRED)
+    if not (is_next and is_open) or stored.cancel_requested_at is not None:
+        return None
+    return replace(
+        stored,
+        turn=following.turn,
+        status=Status.IN_PROGRESS,
+        usage_before=following.usage_before,
+        cost_before_usd=following.cost_before_usd,
+        reserved_usd=following.reserved_usd,
+        activity="",
+        output=None,
+        output_bytes=0,
+    )
+
+
+def rewrite_request(stored: Job, rewritten: Job) -> Job | None:
+    """Replace the request of a turn that was not accepted, and how its context came into it."""
+    is_unaccepted = stored.status is Status.PENDING or stored.turn.number > 1
+    if rewritten.turn.number != stored.turn.number or not is_unaccepted:
+        return None
+    turn = replace(stored.turn, request=rewritten.turn.request, rebuilt=rewritten.turn.rebuilt)
+    return replace(stored, context=rewritten.context, turn=turn)
+
+
+def reset_for_resend(stored: Job, again: Job, failed_id: str) -> Job | None:
+    """Put a turn that is not yet sent in the place of the response that failed; None if it has another one."""
+    is_same_response = again.turn.number == stored.turn.number and stored.turn.response_id == failed_id
+    if not is_same_response or stored.status not in RUNNING or stored.cancel_requested_at is not None:
+        return None
+    return replace(
+        stored,
+        turn=again.turn,
+        status=again.status,
+        context=again.context,
+        activity="",
+        observed_by="",
+        usage=again.usage,
+        usage_before=again.usage_before,
+        cost_usd=again.cost_usd,
+        cost_before_usd=again.cost_before_usd,
+        reserved_usd=again.reserved_usd,
+    )
+
+
+def request_cancel(stored: Job, now: float, *, has_uploads: bool) -> Job:
+    """Note that the job is to be cancelled; one that runs nowhere is cancelled by that."""
+    if stored.is_terminal:
+        return stored
+    requested_at = now if stored.cancel_requested_at is None else stored.cancel_requested_at
+    job = replace(stored, cancel_requested_at=requested_at)
+    if stored.status not in _IDLE:
+        return job
+    if stored.status is Status.PENDING and stored.usage_before is None:
+        job = replace(job, cost_usd=0.0)
+    cancelled = replace(job, status=Status.CANCELLED, finished_at=now, activity="", needs_finalizing=has_uploads)
+    return _release_at_end(cancelled)
+
+
+def mark_finalized(stored: Job, result_path: str) -> Job | None:
+    """Note that the ended job's files are written and removed."""
+    if not stored.is_terminal:
+        return None
+    return replace(stored, needs_finalizing=False, result_path=result_path, claimed_by=None, due_at=None)
+
+
+def mark_needs_finalizing(stored: Job) -> Job | None:
+    """Have an ended job finalized again, now."""
+    if not stored.is_terminal:
+        return None
+    return replace(stored, needs_finalizing=True, due_at=stored.finished_at)
+
+
+def wait_for_slot(stored: Job, activity: str) -> Job | None:
+    """Release the claim on a pending job until there is a slot for it."""
+    if stored.status is not Status.PENDING:
+        return None
+    return replace(stored, claimed_by=None, due_at=None, activity=activity)

@@ -1,0 +1,76 @@
+"""Writes a finished job as a Markdown file."""
+
+import json
+import re
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import Usage
+from agent_jobs.rendering.lines import Entry, collect_lines
+from agent_jobs.rendering.output import find_sources
+from agent_jobs.text import valid_unicode
+
+#: Fields that can name a source, the best first.
+_SOURCE_NAMES = ("title", "filename", "url", "file_id", "container_id")
+_MARKDOWN_MARKS = re.compile(r"([\\`*_\[\]<>])")
+#: Characters that would end a link's target early.
+_UNSAFE_IN_TARGET = re.compile(r"[\s<>\\\x00-\x1f]")
+
+
+def render_markdown(job: Job) -> str:
+    """Return the Markdown file of a job: its facts as YAML, then its text unchanged, then its sources."""
+    response = (job.output and job.output.response) or {}
+    facts = {
+        "title": job.title,
+        "job_id": job.id,
+        "status": job.status,
+        "error": job.error and f"{job.error.code}: {job.error.message}",
+        "model": response.get("model") or job.turn.request.get("model"),
+        "response_id": job.turn.response_id,
+        "started": _format_time(job.created_at),
+        "finished": _format_time(job.finished_at),
+        "tokens": _format_tokens(job.usage),
+    }
+    parts = [_render_front_matter(collect_lines(facts))]
+    if job.output and job.output.text:
+        parts.append(job.output.text)
+    if sources := find_sources(response.get("output")):
+        parts.append(_render_sources(sources))
+    return valid_unicode("\n\n".join(parts) + "\n")
+
+
+def _render_front_matter(facts: Entry) -> str:
+    lines = (f"{name}: {json.dumps(line, ensure_ascii=False)}" for name, line in facts.items())
+    return "\n".join(["---", *lines, "---"])
+
+
+def _render_sources(sources: list[Entry]) -> str:
+    lines = (f"{number}. {_render_link(source)}" for number, source in enumerate(sources, 1))
+    return "\n".join(["## Sources", "", *lines])
+
+
+def _render_link(source: Entry) -> str:
+    url: str = source.get("url", "")
+    name: str = next(source[field] for field in _SOURCE_NAMES if field in source)
+    title = _MARKDOWN_MARKS.sub(r"\\\1", name)
+    if not url.startswith(("http://", "https://")):
+        return title
+    target = _UNSAFE_IN_TARGET.sub(lambda found: quote(found[0]), url)
+    return f"[{title}](<{target}>)"
+
+
+def _format_time(at: float | None) -> str | None:
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _format_tokens(usage: Usage | None) -> str | None:
+    if usage is None:
+        return None
+    read = f"{usage.input_tokens} in ({usage.cached_tokens} cached)"
+    counts = f"{read}, {usage.output_tokens} out ({usage.reasoning_tokens} reasoning)"
+    if usage.partial:
+        return f"{counts}, and more that the provider did not count"
+    return counts

@@ -1,0 +1,305 @@
+"""Reads the output of a response: its sources, items, files and reasoning.
+
+These functions do no I/O and never raise, whatever upstream sent: a field may be missing, null or of another type. The
+argument `output` is always the `output` of a response.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, cast
+from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
+
+from agent_jobs.jobs.response import JSON, items_of, mapping_of
+from agent_jobs.rendering.lines import (
+    LINE_CHARS,
+    NAME_CHARS,
+    TITLE_CHARS,
+    URL_CHARS,
+    Entry,
+    collect_lines,
+    one_line,
+    text_or_empty,
+)
+from agent_jobs.rendering.redaction import hide_blobs
+from agent_jobs.text import truncate, valid_unicode
+
+#: A file that a text links in the container where the run had its code. No reader can open it there.
+SANDBOX_LINK = re.compile(r"sandbox:(/[^\s()<>\[\]\"'`]+)")
+#: Punctuation that follows a link in a sentence.
+_AFTER_LINK = ".,;:*_"
+
+_MAGIC_NUMBERS = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+)
+_SVG_STARTS = (b"<svg", b"<?xml", b"<!doctype svg", b"<!--")
+_SVG_SEARCH_BYTES = 1_000
+_MEDIA_TYPES = {"webp": "image/webp", "jpeg": "image/jpeg", "gif": "image/gif", "svg": "image/svg+xml"}
+
+#: By the type of its annotation: the type of a file's entry.
+_FILE_TYPES = {"container_file_citation": "container_file", "file_path": "file"}
+_FILE_NAMES = ("container_id", "file_id", "filename")
+
+#: Parameters of an address that identify the sender of the reader.
+_TRACKING = re.compile(r"(?:utm_\w+|gclid|dclid|fbclid|msclkid|srsltid|igshid|mc_[ce]id)(?:=|$)", re.I)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+#: Fields that say what an item did, and their names in its entry. The last one that is there wins.
+_ITEM_FIELDS = {
+    "status": "status",
+    "phase": "phase",
+    "server_label": "server",
+    "name": "name",
+    "action": "action",
+    "query": "query",
+    "queries": "query",
+    "url": "url",
+    "pattern": "pattern",
+    "path": "path",
+    "command": "command",
+    "commands": "command",
+    "code": "code",
+    "arguments": "arguments",
+    "input": "input",
+    "revised_prompt": "prompt",
+    "content": "text",
+    "summary": "text",
+    "output": "output",
+    "outputs": "output",
+    "error": "error",
+}
+#: Lists of which an entry has the length.
+_COUNTED_FIELDS = ("sources", "results", "tools", "actions")
+#: Fields in which a nested value keeps its text.
+_TEXT_FIELDS = ("message", "content", "text", "refusal", "stdout", "stderr", "logs")
+MAX_TEXT_DEPTH = 4
+
+
+def find_sources(output: object) -> list[Entry]:
+    """Return the sources that the text cites and the searches found, each once.
+
+    The cited ones come first, in the order of their citation. An entry is like `{"url": "https://...", "title": "...",
+    "cited": 2}`; a file has `file_id` and `filename`, and maybe `container_id`. `cited` counts the citations. URLs are
+    without tracking parameters, and are compared without their fragment.
+    """
+    found: dict[str, Entry] = {}
+    for annotation in _iterate_annotations(output):
+        if annotation.get("type") != "file_path":
+            _add_source(found, annotation, cited=1)
+    for item in items_of(output):
+        for source in items_of(mapping_of(item.get("action")).get("sources")):
+            _add_source(found, source, cited=0)
+    return list(found.values())
+
+
+def list_items(output: object) -> list[Entry]:
+    """Return a compact entry for each output item: its type, its status, and what it did, each text as one line."""
+    return [_summarize_item(item) for item in items_of(output)]
+
+
+def join_reasoning(output: object) -> str:
+    """Return the summaries of the model's reasoning, or the reasoning itself if the server shows it; else empty."""
+    texts: list[str] = []
+    for item in items_of(output):
+        if item.get("type") == "reasoning":
+            parts = items_of(item.get("summary")) or items_of(item.get("content"))
+            texts += [text_or_empty(part.get("text")) for part in parts]
+    return valid_unicode("\n\n".join(text for text in texts if text))
+
+
+def list_files(output: object) -> list[Entry]:
+    """Return a descriptor for each file that a response made besides its text.
+
+    An image is `{"type": "image", "id": "ig_...", "media_type": "image/png", "bytes": 5120}`, or has a `url` if
+    upstream keeps it. A file of the code interpreter is a `container_file` or `file` with its ids and its name. It is a
+    `sandbox_file` if only the text links it.
+    """
+    return [file for file, _ in list_files_with_data(output)]
+
+
+def list_files_with_data(output: object) -> list[tuple[Entry, bytes | None]]:
+    """Return the descriptors of `list_files`, each with its bytes if the response itself holds them."""
+    named = _find_named_files(output)
+    known_names = {PurePosixPath(file.get("filename", "")).name for file in named}
+    linked = [file for file in _find_sandbox_files(output) if file["filename"] not in known_names]
+    return [*_find_images(output), *((file, None) for file in [*named, *linked])]
+
+
+def detect_media_type(data: bytes) -> str:
+    """Return the media type of an image by its bytes; empty if they are no known image."""
+    for begin, media_type in _MAGIC_NUMBERS:
+        if data.startswith(begin):
+            return media_type
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    text = data[:_SVG_SEARCH_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(_SVG_STARTS) and b"<svg" in text:
+        return "image/svg+xml"
+    return ""
+
+
+def decode_image(item: JSON) -> bytes | None:
+    """Return the image of an image_generation_call; None if there is none or it is not base64."""
+    if item.get("type") != "image_generation_call":
+        return None
+    encoded = "".join(text_or_empty(item.get("result")).rpartition(",")[2].split())
+    try:
+        return base64.b64decode(encoded, validate=True) or None
+    except ValueError:
+        return None
+
+
+def _find_images(output: object) -> list[tuple[Entry, bytes | None]]:
+    """Return the images that the model made or its code drew."""
+    images: list[tuple[Entry, bytes | None]] = []
+    for item in items_of(output):
+        data = decode_image(item)
+        if data is not None:
+            images.append((_describe_image(item, data), data))
+        urls = (text_or_empty(each.get("url")) for each in items_of(item.get("outputs")))
+        images += [_read_code_image(url) for url in urls if url]
+    return images
+
+
+def _describe_image(item: JSON, data: bytes) -> Entry:
+    declared = _MEDIA_TYPES.get(text_or_empty(item.get("output_format")), "image/png")
+    facts = {"type": "image", "id": item.get("id"), "media_type": detect_media_type(data) or declared}
+    return collect_lines(facts) | {"bytes": len(data)}
+
+
+def _read_code_image(url: str) -> tuple[Entry, bytes | None]:
+    """Return the entry of an image that code drew, and its bytes if they stand in the address itself."""
+    if not _is_data_url(url):
+        return {"type": "image", "url": truncate(valid_unicode(url), URL_CHARS)}, None
+    head, _, payload = url.strip().partition(",")
+    declared, *parameters = head.partition(":")[2].split(";")
+    entry = collect_lines({"type": "image", "media_type": declared.strip().lower()})
+    data = unquote_to_bytes(payload)
+    if parameters and parameters[-1].strip().lower() == "base64":
+        digits = b"".join(data.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        try:
+            data = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+        except ValueError:
+            return entry | {"bytes": len(digits) * 3 // 4}, None
+    if detected := detect_media_type(data):
+        entry["media_type"] = detected
+    return entry | {"bytes": len(data)}, data or None
+
+
+def _find_named_files(output: object) -> list[Entry]:
+    """Return the files that annotations name, each once."""
+    named: dict[str, Entry] = {}
+    for annotation in _iterate_annotations(output):
+        kind = _FILE_TYPES.get(text_or_empty(annotation.get("type")))
+        names = _read_file_names(annotation)
+        if kind and names:
+            named[str(names)] = {"type": kind, **names}
+    return list(named.values())
+
+
+def _find_sandbox_files(output: object) -> list[Entry]:
+    """Return the files that the text links in a container, with the containers that may hold them."""
+    containers = dict.fromkeys(text_or_empty(item.get("container_id")) for item in items_of(output))
+    links = [
+        unquote(link).rstrip(_AFTER_LINK) for text in _iterate_texts(output) for link in SANDBOX_LINK.findall(text)
+    ]
+    common = {"type": "sandbox_file", "containers": ",".join(filter(None, containers))}
+    paths = {PurePosixPath(link).name: link for link in links}
+    return [
+        collect_lines({**common, "filename": name, "link": f"sandbox:{link}"}) for name, link in paths.items() if name
+    ]
+
+
+def _iterate_texts(output: object) -> Iterator[str]:
+    for item in items_of(output):
+        for part in items_of(item.get("content")):
+            yield text_or_empty(part.get("text"))
+
+
+def _iterate_annotations(output: object) -> Iterator[JSON]:
+    for item in items_of(output):
+        for part in items_of(item.get("content")):
+            yield from items_of(part.get("annotations"))
+
+
+def _read_file_names(values: JSON) -> Entry:
+    return collect_lines({name: values.get(name) for name in _FILE_NAMES})
+
+
+def _add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> None:
+    url = valid_unicode(text_or_empty(source.get("url")).strip())
+    if url and not _is_data_url(url):
+        key, shown_url = _normalize_url(url)
+        entry = found.setdefault(key, {"url": truncate(shown_url, URL_CHARS), "cited": 0})
+    elif file := _read_file_names(source):
+        entry = found.setdefault(str(file), {**file, "cited": 0})
+    else:
+        return
+    if title := one_line(source.get("title"), TITLE_CHARS):
+        entry.setdefault("title", title)
+    entry["cited"] += cited
+
+
+def _normalize_url(url: str) -> tuple[str, str]:
+    """Return the form in which addresses are compared, and the form in which this one is shown."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url, url
+    query = "&".join(pair for pair in parts.query.split("&") if not _TRACKING.match(pair))
+    fragment = ""
+    if parts.fragment[:1] in ("/", "!"):  # the route of a single-page application
+        fragment = parts.fragment
+    host = parts.netloc.lower().removesuffix(_DEFAULT_PORTS.get(parts.scheme, ""))
+    key = SplitResult(parts.scheme, host, parts.path or "/", query, fragment)
+    return key.geturl(), parts._replace(query=query).geturl()
+
+
+def _summarize_item(item: JSON) -> Entry:
+    facts = _collect_item_facts(item)
+    entry: Entry = {"type": one_line(item.get("type"), NAME_CHARS) or "unknown"}
+    for name, label in _ITEM_FIELDS.items():
+        if line := one_line(_join_texts(facts.get(name)), LINE_CHARS):
+            entry[label] = line
+    for name in _COUNTED_FIELDS:
+        values = facts.get(name)
+        if isinstance(values, list) and values:
+            entry[name] = len(cast("list[Any]", values))
+    return entry
+
+
+def _collect_item_facts(item: JSON) -> dict[str, Any]:
+    """Return the fields of an item and of its action in one mapping."""
+    action = mapping_of(item.get("action")) or mapping_of(item.get("operation"))
+    facts = {**item, **action, "action": action.get("type") or item.get("action")}
+    if isinstance(item.get("arguments"), dict):
+        facts["arguments"] = json.dumps(hide_blobs(item["arguments"]), ensure_ascii=False)
+    if item.get("type") == "program_output":  # in other items a result is an image
+        facts["output"] = item.get("result")
+    return facts
+
+
+def _join_texts(value: object, depth: int = MAX_TEXT_DEPTH) -> str:
+    """Return the texts in a text, a list of texts, or an object that keeps them in a field that we know."""
+    if isinstance(value, str) or not depth:
+        return text_or_empty(value)
+    if isinstance(value, list):
+        texts = (_join_texts(each, depth - 1) for each in cast("list[object]", value))
+        return "; ".join(filter(None, texts))
+    fields = mapping_of(value)
+    texts = (_join_texts(fields.get(name), depth - 1) for name in _TEXT_FIELDS)
+    return " ".join(filter(None, texts))
+
+
+def _is_data_url(url: str) -> bool:
+    return url.lstrip()[:5].lower() == "data:"

@@ -1,0 +1,194 @@
+"""Hides base64, encrypted content, secrets and prompts in requests and responses."""
+
+import re
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from agent_jobs.jobs.response import JSON
+from agent_jobs.rendering.lines import (
+    LINE_CHARS,
+    NAME_CHARS,
+    TITLE_CHARS,
+    describe_hidden,
+    finite_or_none,
+    hide_base64,
+    one_line,
+    text_or_empty,
+)
+from agent_jobs.rendering.paging import size
+from agent_jobs.text import valid_unicode
+
+REQUEST_BYTES = 4_000
+MAX_DEPTH = 40  # no real JSON is deeper, and deeper JSON could not be serialized again
+TOO_DEEP = "[nested too deep]"
+MASK = "***"
+
+#: Fields that hold base64 or encrypted content.
+_BLOB_FIELDS = frozenset({"encrypted_content", "partial_image_b64", "b64_json", "file_data"})
+_IMAGE_BLOB_FIELDS = _BLOB_FIELDS | {"result"}
+_SECRET_NAME = re.compile(
+    r"headers?$|authorization|cookie|credential|secret|passw|api[_-]?key|^token$|(access|auth|bearer|refresh)[_-]?token",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(r"\$\{\w+\}")
+#: Fields whose texts are prompts.
+_PROMPT_FIELDS = frozenset({"input", "instructions", "variables"})
+#: Fields inside a prompt that are no prompts themselves.
+_LABEL_FIELDS = frozenset({"type", "role", "status", "phase", "detail", "id", "call_id", "file_id", "filename", "name"})
+
+
+class _Treatment(Enum):
+    """The way in which a value of a request is shown."""
+
+    PLAIN = auto()
+    AS_SIZE = auto()  #: texts by their size: it is a prompt
+    MASKED = auto()  #: only the `${NAME}` placeholders: it is a secret
+
+
+def hide_blobs(response: JSON) -> dict[str, Any]:
+    """Return the response with a note of its size, like `[5120 bytes not shown]`, for all base64 and encrypted content.
+
+    Secrets of tools, which some servers echo, are masked as in `redact_request`.
+    """
+    return _hide_blobs_in(response, MAX_DEPTH)
+
+
+def mask_tool_secrets(response: JSON) -> JSON:
+    """Return the response with the secrets of its tools masked, which some servers echo; all else is unchanged."""
+    tools = response.get("tools")
+    if not tools:
+        return response
+    return {**response, "tools": _mask_secrets_in(tools, MAX_DEPTH)}
+
+
+def redact_request(body: JSON) -> dict[str, Any]:
+    """Return a request that a reader may see, in at most REQUEST_BYTES of JSON.
+
+    A secret becomes its `${NAME}` placeholder or `***`, an address its host, a prompt or a file its size. Fields that
+    are still too long become a note of their size.
+    """
+    fields = {name: value for name, value in body.items() if not name.startswith("_")}  # the others are our own notes
+    redacted = {
+        one_line(name, NAME_CHARS): _redact_value(name, value, _Treatment.PLAIN, MAX_DEPTH)
+        for name, value in fields.items()
+    }
+    sizes = {name: size({name: value}) for name, value in redacted.items()}
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if sum(sizes.values()) <= REQUEST_BYTES:
+            return redacted
+        redacted[name] = f"[{sizes[name]} bytes]"
+        sizes[name] = size({name: redacted[name]})
+    if sum(sizes.values()) <= REQUEST_BYTES:
+        return redacted
+    return {"fields": len(body)}
+
+
+def _hide_blobs_in(value: Any, depth: int) -> Any:
+    if not isinstance(value, dict | list):
+        return _hide_scalar_blob(value)
+    if not depth:
+        return TOO_DEEP
+    if isinstance(value, list):
+        return [_hide_blobs_in(each, depth - 1) for each in cast("list[Any]", value)]
+    fields = cast("dict[str, Any]", value)
+    blobs = _BLOB_FIELDS
+    if fields.get("type") == "image_generation_call":
+        blobs = _IMAGE_BLOB_FIELDS
+    return {valid_unicode(name): _hide_blob_field(name, each, blobs, depth - 1) for name, each in fields.items()}
+
+
+def _hide_scalar_blob(value: Any) -> Any:
+    if isinstance(value, str):
+        return hide_base64(value)
+    if isinstance(value, float):
+        return finite_or_none(value)
+    return value
+
+
+def _hide_blob_field(name: str, value: Any, blobs: frozenset[str], depth: int) -> Any:
+    if name in blobs and text_or_empty(value):
+        return describe_hidden(value)
+    if _SECRET_NAME.search(name):
+        return _redact_value(name, value, _Treatment.MASKED, depth)
+    return _hide_blobs_in(value, depth)
+
+
+def _mask_secrets_in(value: Any, depth: int) -> Any:
+    if not isinstance(value, dict | list):
+        return value
+    if not depth:
+        return TOO_DEEP
+    if isinstance(value, list):
+        return [_mask_secrets_in(each, depth - 1) for each in cast("list[Any]", value)]
+    fields = cast("dict[str, Any]", value)
+    return {name: _mask_secret_field(name, each, depth - 1) for name, each in fields.items()}
+
+
+def _mask_secret_field(name: str, value: Any, depth: int) -> Any:
+    if _SECRET_NAME.search(name):
+        return _redact_value(name, value, _Treatment.MASKED, depth)
+    return _mask_secrets_in(value, depth)
+
+
+def _redact_value(name: str, value: Any, treatment: _Treatment, depth: int) -> Any:
+    """Return a value of a request without secrets, prompts and addresses, which its name gives away."""
+    treatment = _choose_treatment(name, treatment)
+    if not isinstance(value, dict | list):
+        return _REDACT_SCALAR[treatment](name, value)
+    if not depth:
+        return TOO_DEEP
+    if isinstance(value, list):
+        return [_redact_value("", each, treatment, depth - 1) for each in cast("list[Any]", value)]
+    fields = cast("dict[str, Any]", value)
+    return {one_line(key, NAME_CHARS): _redact_value(key, each, treatment, depth - 1) for key, each in fields.items()}
+
+
+def _choose_treatment(name: str, inherited: _Treatment) -> _Treatment:
+    """Return the treatment of a field, which has that of the value around it unless its name needs a stricter one."""
+    if _SECRET_NAME.search(name):
+        return _Treatment.MASKED
+    if name in _PROMPT_FIELDS and inherited is _Treatment.PLAIN:
+        return _Treatment.AS_SIZE
+    return inherited
+
+
+def _redact_plain(name: str, value: Any) -> Any:
+    if isinstance(value, float):
+        return finite_or_none(value)
+    if not isinstance(value, str):
+        return value
+    if name.endswith("url"):
+        return _redact_url(value)
+    return one_line(value, LINE_CHARS)
+
+
+def _redact_prompt(name: str, value: Any) -> Any:
+    if isinstance(value, str) and name not in _LABEL_FIELDS:
+        return f"[{len(value.encode('utf-8', 'replace'))} bytes]"
+    return _redact_plain(name, value)
+
+
+def _redact_secret(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    return " ".join(_PLACEHOLDER.findall(text_or_empty(value))) or MASK
+
+
+_REDACT_SCALAR: dict[_Treatment, Callable[[str, Any], Any]] = {
+    _Treatment.PLAIN: _redact_plain,
+    _Treatment.AS_SIZE: _redact_prompt,
+    _Treatment.MASKED: _redact_secret,
+}
+
+
+def _redact_url(url: str) -> str:
+    """Return the scheme and host of an address: keys hide in the rest."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return MASK
+    if not parts.hostname:
+        return MASK
+    return one_line(f"{parts.scheme}://{parts.hostname}/…", TITLE_CHARS)

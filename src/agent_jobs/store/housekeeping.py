@@ -1,0 +1,98 @@
+"""Keeps what endpoints taught us, and deletes old jobs."""
+
+from agent_jobs.jobs.job import Mode
+from agent_jobs.store.base import Place
+from agent_jobs.store.database import Database, Transaction
+from agent_jobs.store.rows import ACTIVE_SQL
+
+#: Jobs that one call deletes: each is a transaction of its own, and a caller may stop between two calls.
+PURGED_AT_ONCE = 50
+#: Stands in the table of modes before a refused parameter, in the place of a model. No model's name begins so.
+_REFUSED_PREFIX = "-"
+
+
+class Housekeeping:
+    """`Housekeeping` on SQLite."""
+
+    _db: Database
+
+    async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
+        rows = await self._db.fetch(
+            "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
+            base_url=base_url,
+            model=model,
+            since=since,
+        )
+        return rows[0]["mode"] if rows else None
+
+    async def refused_parameters(self, base_url: str, since: float) -> frozenset[str]:
+        rows = await self._db.fetch(
+            """SELECT model FROM mode WHERE base_url = :base_url AND model >= :first AND model < :after
+               AND learned_at > :since""",
+            base_url=base_url,
+            first=_REFUSED_PREFIX,
+            after=chr(ord(_REFUSED_PREFIX) + 1),
+            since=since,
+        )
+        return frozenset(row["model"].removeprefix(_REFUSED_PREFIX) for row in rows)
+
+    async def learn_mode(self, base_url: str, model: str, mode: Mode, now: float, answer: str) -> None:
+        await self._write_lesson(base_url, model, mode, now, answer)
+
+    async def learn_refused_parameter(self, base_url: str, parameter: str, now: float, answer: str) -> None:
+        await self._write_lesson(base_url, f"{_REFUSED_PREFIX}{parameter}", "refused", now, answer)
+
+    async def _write_lesson(self, base_url: str, model: str, mode: str, now: float, answer: str) -> None:
+        await self._db.change(
+            lambda transaction: transaction.execute(
+                """INSERT INTO mode (base_url, model, mode, learned_at, answer)
+                   VALUES (:base_url, :model, :mode, :now, :answer)
+                   ON CONFLICT DO UPDATE SET mode = excluded.mode, learned_at = excluded.learned_at,
+                                             answer = excluded.answer""",
+                base_url=base_url,
+                model=model,
+                mode=mode,
+                now=now,
+                answer=answer,
+            )
+        )
+
+    async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
+        old = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
+        if not unread:
+            old += " AND delivered_at IS NOT NULL"
+        rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+        purged: dict[str, list[Place]] = {}
+        for row in rows:
+            job_id: str = row["id"]
+            places = await self._db.change(
+                lambda transaction, job_id=job_id: _delete_job(transaction, job_id, old, before), job_id
+            )
+            if places is not None:
+                purged[job_id] = places
+        return purged
+
+    async def count_unread(self, before: float) -> int:
+        rows = await self._db.fetch(
+            f"""SELECT COUNT(*) AS n FROM job INDEXED BY job_untold
+                WHERE delivered_at IS NULL AND finished_at < :before AND status NOT IN {ACTIVE_SQL}""",
+            before=before,
+        )
+        return rows[0]["n"]
+
+
+def _delete_job(transaction: Transaction, job_id: str, old: str, before: float) -> list[Place] | None:
+    """Delete a job that is still old, but for a tombstone; return where its responses are, or None."""
+    places = transaction.execute(
+        """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
+           ORDER BY number""",
+        id=job_id,
+    )
+    transaction.execute(
+        f"""INSERT INTO tombstone (job_id, status, finished_at)
+            SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT DO NOTHING""",
+        id=job_id,
+        before=before,
+    )
+    deleted = transaction.execute(f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", id=job_id, before=before)
+    return [Place(**place) for place in places] if deleted else None

@@ -1,0 +1,461 @@
+"""Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agent_jobs.errors import BudgetError
+from agent_jobs.jobs import transitions
+from agent_jobs.jobs.job import Job, Mode, Output, Turn
+from agent_jobs.jobs.queries import OutputFile
+from agent_jobs.jobs.response import Call, calls_of, items_of
+from agent_jobs.jobs.status import Status
+from agent_jobs.store.base import NO_LIMIT, Budget, Upload
+from agent_jobs.store.database import Transaction
+from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, PAID, SPENT, Records, read_job
+from agent_jobs.store.rows import (
+    ACTIVE_SQL,
+    RUNNING_SQL,
+    compact_json,
+    diff_job,
+    diff_turn,
+    is_visible_change,
+    job_columns,
+    turn_columns,
+)
+from agent_jobs.text import encode_text
+
+#: A completed job answers for an identical request this long, as long as no reader received its result.
+DUPLICATE_S = 600.0
+#: A caller's own key names one job for ever. Without a key these answer for a start of the same work: an active job, an
+#: undelivered result, or a start that may be running unknown to us. The endpoint belongs to the work: a prompt that
+#: went to a wrong address is sent again once the address is right.
+_SAME_KEY = "job.key = :key"
+_SAME_WORK = f"""job.request_hash = :request_hash AND (
+                     job.status IN {ACTIVE_SQL}
+                     OR job.status = 'completed' AND job.delivered_at IS NULL
+                        AND job.finished_at > :created_at - {DUPLICATE_S}
+                     OR job.error_code = 'start_unconfirmed')
+                 AND EXISTS (SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
+                             AND turn.base_url = :base_url)"""
+#: A cursor never falls.
+_CURSOR = """sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
+                                   COALESCE(:sequence_number, sequence_number))"""
+
+#: A change that also reads other tables than the job's own.
+_Change = Callable[[Transaction, Job], Job | None]
+
+
+class Transitions(Records):
+    """`JobTransitions` on SQLite."""
+
+    async def add(
+        self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
+    ) -> list[Job | None]:
+        def add_jobs(transaction: Transaction) -> list[Job | None]:
+            existing = [self._add_job(transaction, job, allow_duplicate, uploads) for job in jobs]
+            if budget is not None and None in existing:
+                _check_budget(transaction, budget)
+            return existing
+
+        return await self._db.change(add_jobs, is_spending=True)
+
+    async def transition(
+        self, job_id: str, change: Callable[[Job], Job | None], *, is_claimed: bool = False
+    ) -> Job | None:
+        def change_stored(_: Transaction, stored: Job) -> Job | None:
+            return change(stored)
+
+        checked = self._if_claimed(change) if is_claimed else change_stored
+
+        def run(transaction: Transaction) -> bool:
+            return self._change_inside(transaction, job_id, checked, ONE_JOB)
+
+        if await self._db.change(run, job_id):
+            return await self.get(job_id)
+        return None
+
+    async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
+        def begin(transaction: Transaction, stored: Job) -> Job | None:
+            if not self._has_claim(stored):
+                return None
+            if stored.status is Status.PENDING and _count_running(transaction) >= limit:
+                return None
+            return transitions.begin_sending(stored, job)
+
+        return await self._has_changed_job(job.id, begin, is_spending=True)
+
+    async def record_response_id(
+        self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
+    ) -> Job | None:
+        def record(_: Transaction, stored: Job) -> Job:
+            return transitions.record_response_id(stored, number, response_id, now, mode)
+
+        return await self._change_and_get(job_id, record)
+
+    async def save(self, job: Job, *, held: bool = True) -> Job | None:
+        def save_observation(transaction: Transaction, stored: Job) -> Job | None:
+            if held and not self._has_claim(stored):
+                return None
+            is_waiting = job.status is Status.INPUT_REQUIRED and job.turn.asked_at is not None
+            if is_waiting and not _has_open_questions(transaction, job.id, job.turn.number):
+                return None
+            return transitions.with_observation(stored, job)
+
+        return await self._change_and_get(job.id, save_observation)
+
+    async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
+        # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
+        me = self._db.worker_lock.name
+
+        def save_all(transaction: Transaction) -> dict[str, float | None]:
+            rows = transaction.execute(
+                f"""SELECT id, cancel_requested_at FROM job WHERE id IN (SELECT value FROM json_each(:ids))
+                    AND status IN {RUNNING_SQL} AND holder = :me""",
+                ids=json.dumps([job.id for job in jobs]),
+                me=me,
+            )
+            written = {row["id"]: row["cancel_requested_at"] for row in rows}
+            running = [job for job in jobs if job.id in written]
+            transaction.execute_each(
+                """UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
+                   WHERE id = :id""",
+                [{"id": job.id, "activity": job.activity, "observed_by": job.observed_by} for job in running],
+            )
+            transaction.execute_each(
+                f"""UPDATE turn SET partial = :partial, reasoning = :reasoning, detached = :stream_failures, {_CURSOR}
+                    WHERE job_id = :id AND number = :number""",
+                [{"id": job.id, **_progress_values(job.turn)} for job in running],
+            )
+            return written
+
+        return await self._db.change(save_all, *(job.id for job in jobs))
+
+    async def save_call(self, job: Job, call: Call, *before: str) -> bool:
+        def save_if_unchanged(transaction: Transaction) -> bool:
+            saved = transaction.execute(
+                """UPDATE call SET needs = :needs, state = :state, output = :output
+                   WHERE job_id = :job_id AND turn = :turn AND id = :id
+                     AND state IN (SELECT value FROM json_each(:before))
+                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me) RETURNING id""",
+                **_call_values(job, call),
+                needs=call.needs,
+                before=json.dumps(before),
+                me=self._db.worker_lock.name,
+            )
+            transaction.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
+            return bool(saved)
+
+        return await self._db.change(save_if_unchanged, job.id)
+
+    async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
+        def wait(transaction: Transaction, stored: Job) -> Job | None:
+            if not (self._has_claim(stored) and _has_open_questions(transaction, stored.id, stored.turn.number)):
+                return None
+            return transitions.wait_for_input(stored, job.turn.number, now, timeout_s)
+
+        return await self._has_changed_job(job.id, wait)
+
+    async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
+        def reply(transaction: Transaction, stored: Job) -> Job | None:
+            if stored.status is not Status.INPUT_REQUIRED or not _are_all_open(transaction, job, calls):
+                return None
+            transaction.execute_each(
+                """UPDATE call SET state = :state, output = :output
+                   WHERE job_id = :job_id AND turn = :turn AND id = :id""",
+                [_call_values(job, call) for call in calls],
+            )
+            is_answered = not _has_open_questions(transaction, stored.id, stored.turn.number)
+            return transitions.record_reply(stored, now, is_answered=is_answered)
+
+        return await self._has_changed_job(job.id, reply)
+
+    async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
+        begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job))
+
+        def begin(transaction: Transaction) -> bool:
+            is_begun = self._change_inside(transaction, job.id, begin_turn)
+            if is_begun and budget is not None:
+                _check_budget(transaction, budget)
+            return is_begun
+
+        return await self._db.change(begin, job.id)
+
+    async def rewrite_request(self, job: Job) -> bool:
+        rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job))
+        return await self._has_changed_job(job.id, rewrite)
+
+    async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
+        reset = self._if_claimed(lambda stored: transitions.reset_for_resend(stored, job, failed_id))
+        return await self._has_changed_job(job.id, reset)
+
+    async def request_cancel(self, job_id: str, now: float) -> Job | None:
+        def cancel(transaction: Transaction, stored: Job) -> Job:
+            return transitions.request_cancel(stored, now, has_uploads=_has_uploads(transaction, job_id))
+
+        return await self._change_and_get(job_id, cancel)
+
+    async def mark_finalized(self, job_id: str, result_path: str = "", made: Sequence[OutputFile] = ()) -> None:
+        def finalize_job(_: Transaction, stored: Job) -> Job | None:
+            return transitions.mark_finalized(stored, result_path)
+
+        def finalize(transaction: Transaction) -> None:
+            self._change_inside(transaction, job_id, finalize_job)
+            transaction.execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
+            transaction.execute_each(
+                "INSERT OR REPLACE INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)",
+                [{"id": job_id, **file._asdict()} for file in made],
+            )
+
+        await self._db.change(finalize, job_id)
+
+    async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
+        def record(transaction: Transaction) -> None:
+            transaction.execute(
+                """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, x'', :file_id FROM job
+                   WHERE id = :id ON CONFLICT DO UPDATE SET file_id = excluded.file_id, data = excluded.data""",
+                id=job_id,
+                name=name,
+                file_id=file_id,
+            )
+            self._change_inside(transaction, job_id, lambda _, stored: transitions.mark_needs_finalizing(stored))
+
+        await self._db.change(record, job_id)
+
+    async def wait_for_slot(self, job_id: str, activity: str) -> None:
+        await self.transition(job_id, lambda stored: transitions.wait_for_slot(stored, activity), is_claimed=True)
+
+    async def _change_and_get(self, job_id: str, change: _Change) -> Job | None:
+        """Change a job and read it after that: a large request must not be read while no process can write."""
+        if await self._has_changed_job(job_id, change):
+            return await self.get(job_id)
+        return None
+
+    async def _has_changed_job(self, job_id: str, change: _Change, *, is_spending: bool = False) -> bool:
+        return await self._db.change(
+            lambda transaction: self._change_inside(transaction, job_id, change), job_id, is_spending=is_spending
+        )
+
+    def _change_inside(
+        self, transaction: Transaction, job_id: str, change: _Change, one_job: str = ONE_JOB_WITHOUT_TEXTS
+    ) -> bool:
+        """Change a job inside a transaction; return False if it does not exist or may not change so."""
+        rows = transaction.execute(one_job, id=job_id)
+        if not rows:
+            return False
+        stored = read_job(rows[0], self._db.folder)
+        new = change(transaction, stored)
+        if new is None or not transitions.can_become(stored, new):
+            return False
+        if new is not stored:
+            _write_change(transaction, stored, new)
+        return True
+
+    def _if_claimed(self, change: Callable[[Job], Job | None]) -> _Change:
+        """Return the change, refused unless this process has claimed the job."""
+
+        def change_claimed(_: Transaction, stored: Job) -> Job | None:
+            if not self._has_claim(stored):
+                return None
+            return change(stored)
+
+        return change_claimed
+
+    def _has_claim(self, job: Job) -> bool:
+        return job.claimed_by == self._db.worker_lock.name
+
+    def _add_job(
+        self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
+    ) -> Job | None:
+        """Insert a job, or return the one that answers for it."""
+        same = "FALSE"
+        if job.key is not None:
+            same = _SAME_KEY
+        elif job.request_hash and not allow_duplicate:
+            same = _SAME_WORK
+        columns = job_columns(job) | {"holder": self._db.worker_lock.name}
+        values = {**columns, "base_url": job.turn.base_url}
+        added = transaction.execute(
+            f"""INSERT INTO job ({", ".join(columns)}) SELECT {", ".join(f":{name}" for name in columns)}
+                WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id""",
+            **values,
+        )
+        if not added:
+            rows = transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
+            return read_job(rows[0], self._db.folder)
+        _insert_turn(transaction, job)
+        transaction.execute_each(
+            "INSERT INTO upload (job_id, name, data) VALUES (:id, :name, :data)",
+            [{"id": job.id, "name": upload.name, "data": upload.data} for upload in uploads],
+        )
+        return None
+
+
+def _write_change(transaction: Transaction, old: Job, new: Job) -> None:
+    """Write what differs between two states of a job."""
+    output = _new_output(old, new)
+    job_columns_now = diff_job(old, new)
+    has_new_turn = new.turn.number != old.turn.number
+    turn_columns_now: dict[str, Any] = {}
+    if not has_new_turn:
+        turn_columns_now = diff_turn(old.turn, new.turn)
+    if is_visible_change(job_columns_now) or turn_columns_now or output is not None:
+        job_columns_now["revision"] = max(new.revision, old.revision + 1)
+    _update_job_row(transaction, new.id, job_columns_now)
+    if has_new_turn:
+        _insert_turn(transaction, new)
+    else:
+        _update_turn_row(transaction, old, new, turn_columns_now)
+    if output is not None:
+        _write_output(transaction, new, output)
+
+
+def _new_output(old: Job, new: Job) -> Output | None:
+    """Return the output that a change brings with its response, if it brings one."""
+    if new.output is old.output or new.output is None or new.output.response is None:
+        return None
+    return new.output
+
+
+def _update_job_row(transaction: Transaction, job_id: str, columns: dict[str, Any]) -> None:
+    if columns:
+        transaction.execute(f"UPDATE job SET {_set_clause(columns)} WHERE id = :id", id=job_id, **columns)
+
+
+def _update_turn_row(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
+    """Write these columns of the current turn, and its request if it is another one."""
+    if columns:
+        transaction.execute(
+            f"UPDATE turn SET {_set_clause(columns)} WHERE job_id = :id AND number = :turn_number",
+            id=new.id,
+            turn_number=new.turn.number,
+            **columns,
+        )
+    if new.turn.request is not old.turn.request:
+        transaction.execute(
+            "UPDATE request SET body = :body WHERE job_id = :id AND turn = :number",
+            id=new.id,
+            number=new.turn.number,
+            body=compact_json(new.turn.request),
+        )
+
+
+def _set_clause(columns: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = :{name}" for name in columns)
+
+
+def _insert_turn(transaction: Transaction, job: Job) -> None:
+    columns = turn_columns(job.turn) | {"job_id": job.id}
+    values = ", ".join(f":{name}" for name in columns)
+    transaction.execute(f"INSERT INTO turn ({', '.join(columns)}) VALUES ({values})", **columns)
+    transaction.execute(
+        "INSERT INTO request (job_id, turn, body) VALUES (:job_id, :turn, :body)",
+        job_id=job.id,
+        turn=job.turn.number,
+        body=compact_json(job.turn.request),
+    )
+
+
+def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
+    """Write the output of a turn, and the calls that it asks for."""
+    transaction.execute(
+        """INSERT INTO output (job_id, turn, text, bytes, response) VALUES (:id, :turn, :text, :bytes, :response)
+           ON CONFLICT DO UPDATE SET text = excluded.text, bytes = excluded.bytes, response = excluded.response""",
+        id=job.id,
+        turn=job.turn.number,
+        text=output.text,
+        bytes=len(encode_text(output.text)),
+        response=compact_json(output.response),
+    )
+    if not job.turn.has_open_calls:
+        return
+    asked = calls_of(items_of((output.response or {}).get("output")))
+    transaction.execute_each(
+        """INSERT INTO call (job_id, turn, id, kind, name, arguments, needs, state, position)
+           VALUES (:job_id, :turn, :id, :kind, :name, :arguments, :needs, :state, :position)
+           ON CONFLICT DO NOTHING""",
+        [
+            {
+                "job_id": job.id,
+                "turn": job.turn.number,
+                "id": call.id,
+                "kind": call.kind,
+                "name": call.name,
+                "arguments": call.arguments,
+                "needs": call.needs,
+                "state": call.state,
+                "position": position,
+            }
+            for position, call in enumerate(asked)
+        ],
+    )
+
+
+def _check_budget(transaction: Transaction, budget: Budget) -> None:
+    """Refuse the change if more may be spent with it than the budget allows."""
+    if budget.spent:
+        spent_usd = transaction.execute(PAID, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
+        if spent_usd >= budget.usd:
+            raise BudgetError(
+                f"The day's budget of {budget.usd:g} USD is spent ({spent_usd:.2f} USD): wait until midnight UTC, or "
+                "ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
+            )
+        return
+    bound_usd = transaction.execute(SPENT, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
+    if bound_usd > budget.usd:
+        parts = f" A job's bound: {budget.parts}." if budget.parts else ""
+        raise BudgetError(
+            f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
+            "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
+            f"AGENT_JOBS_DAILY_BUDGET_USD.{parts}"
+        )
+
+
+def _count_running(transaction: Transaction) -> int:
+    return transaction.execute(f"SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}")[0]["n"]
+
+
+def _has_open_questions(transaction: Transaction, job_id: str, number: int) -> bool:
+    """Return True if a call of this turn waits for the user or the caller."""
+    return bool(
+        transaction.execute(
+            """SELECT 1 FROM call WHERE job_id = :id AND turn = :number AND state = 'open'
+               AND needs IN ('approval', 'output') LIMIT 1""",
+            id=job_id,
+            number=number,
+        )
+    )
+
+
+def _are_all_open(transaction: Transaction, job: Job, calls: Sequence[Call]) -> bool:
+    rows = transaction.execute(
+        "SELECT id FROM call WHERE job_id = :id AND turn = :number AND state = 'open'",
+        id=job.id,
+        number=job.turn.number,
+    )
+    return {call.id for call in calls} <= {row["id"] for row in rows}
+
+
+def _has_uploads(transaction: Transaction, job_id: str) -> bool:
+    """Return True if files go with the job, which are to be removed here and at the provider."""
+    return bool(transaction.execute("SELECT 1 FROM upload WHERE job_id = :id LIMIT 1", id=job_id))
+
+
+def _call_values(job: Job, call: Call) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "turn": job.turn.number,
+        "id": call.id,
+        "state": call.state,
+        "output": None if call.output is None else compact_json(call.output),
+    }
+
+
+def _progress_values(turn: Turn) -> dict[str, Any]:
+    return {
+        "number": turn.number,
+        "partial": turn.partial,
+        "reasoning": turn.reasoning,
+        "stream_failures": turn.stream_failures,
+        "sequence_number": turn.sequence_number,
+    }

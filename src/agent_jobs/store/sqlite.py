@@ -1,0 +1,25 @@
+"""Joins the parts of the store on SQLite over one database."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from agent_jobs.store.changes import Changes
+from agent_jobs.store.claims import Queue
+from agent_jobs.store.database import Database, open_database
+from agent_jobs.store.housekeeping import Housekeeping
+from agent_jobs.store.job_writes import Transitions
+
+
+class SQLiteStore(Transitions, Queue, Changes, Housekeeping):
+    """`Store` on SQLite: see the protocols for what each method promises."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+
+@asynccontextmanager
+async def open_sqlite(folder: Path, busy_timeout_s: float) -> AsyncGenerator[SQLiteStore]:
+    """Open the store in this folder; see `open_store`."""
+    async with open_database(folder, busy_timeout_s) as database:
+        yield SQLiteStore(database)
