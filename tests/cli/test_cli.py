@@ -5,10 +5,12 @@ import pty
 import re
 import socket
 import subprocess
+from pathlib import Path
 
 import httpx2
 import pytest
 from fork_server import COMMAND, Process, run
+from terminals import Terminal
 
 from agent_jobs import __version__
 from agent_jobs.cli import demo_story as demo
@@ -19,14 +21,23 @@ def typed(*arguments: str, limit_s: float = 50) -> "subprocess.CompletedProcess[
 
 
 def test_the_demo_shows_a_job_outlive_its_killed_server() -> None:
-    shown = typed("demo", "Is it safe?")
+    shown = typed("demo")
     assert shown.returncode == 0, shown.stderr
     assert shown.stderr == ""
-    told = [line.split(maxsplit=3)[2] for line in shown.stdout.splitlines() if re.match(r" *\d+\.\d s ", line)]
-    assert told == ["upstream", "host", "server", "host", "killer", "host", "host", "server", "upstream"]
-    assert "emulated answer to: Is it safe?" in shown.stdout
+    actors = [line.split(maxsplit=3)[2] for line in shown.stdout.splitlines() if re.match(r" *\d+\.\d s ", line)]
+    assert actors == ["api", "host", "host", "host", "kill", "host", "host", "host", "host", "api"]
+    assert "It is stored before it is sent" in shown.stdout
     assert "counted 1 POST" in shown.stdout
-    assert '"mcpServers"' in shown.stdout
+    assert "agent-jobs install HOST" in shown.stdout
+    assert "{" not in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_the_demo_is_coloured_and_fits_a_terminal(tmp_path: Path) -> None:
+    shown = Terminal("", tmp_path / "jobs").show("demo", "Is it safe?", columns=60)
+    assert shown.returncode == 0, shown.text
+    assert shown.colours
+    assert "The emulated model has no answer to that." in shown.text
 
 
 def test_a_demo_that_cannot_show_it_says_so_and_fails(
@@ -85,7 +96,7 @@ def test_a_port_that_is_taken_and_one_that_is_none_are_refused_in_a_sentence() -
 def test_a_demo_that_is_interrupted_ends_without_a_traceback() -> None:
     with Process([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        while "calls agent_poll" not in process.stdout.readline():
+        while "agent_poll: waiting" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(2)
         _, said = process.communicate(timeout=60)

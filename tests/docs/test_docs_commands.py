@@ -13,7 +13,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {
     "uvx --from . agent-jobs demo": "docs/start.md shows what it prints, so test_captures.py runs it",
     "uv run scripts/test": "this is a part of it",
-    "claude mcp add agent-jobs --env OPENAI_API_KEY=sk-... -- uvx agent-jobs": "it needs Claude Code",
     "docker build -t agent-jobs .": "it needs Docker and a network; test_package.py reads the Dockerfile",
     "docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs": "it needs the image",
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",

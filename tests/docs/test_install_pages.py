@@ -18,15 +18,14 @@ from agent_jobs.install.hosts import HOSTS, Launch
 from agent_jobs.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 PAGE = (ROOT / "docs/install.md").read_text()
 SHOWN = Launch("/path/to/agent-jobs", ())
 
 
 def read_links() -> dict[str, dict[str, Any]]:
-    """Return the fields of each one-click link of the README, by the host of its address."""
+    """Return the fields of each one-click link of the page, by the host of its address."""
     fields: dict[str, dict[str, Any]] = {}
-    for text, link in re.findall(r"^\[!\[(.*?)\]\(.*?\)\]\((.*?)\)$", README, re.M):
+    for text, link in re.findall(r"^\[!\[(.*?)\]\(.*?\)\]\((.*?)\)$", PAGE, re.M):
         url = urlsplit(str(link))
         fields[text] = {"at": url.netloc + url.path, **parse_qs(url.query)}
     return fields

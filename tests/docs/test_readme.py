@@ -1,12 +1,16 @@
 """The claims of the README are true."""
 
+import html
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 from hosts import hosting
+from terminals import Terminal
 
+from agent_jobs.cli.demo_story import ANSWER
 from agent_jobs.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -24,18 +28,11 @@ def read_table(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows[2:]]
 
 
-def test_every_host_entry_starts_this_program() -> None:
-    entries = [json.loads(block) for block in read_blocks("json")] + [
-        tomllib.loads(block) for block in read_blocks("toml")
-    ]
-    servers = [entry.get("mcpServers") or entry.get("servers") or entry.get("mcp_servers") for entry in entries]
-    assert [server["agent-jobs"]["args"] for server in servers] == [["agent-jobs"]] * 3
-
-
-def test_the_two_commands_are_what_ci_and_the_package_run() -> None:
+def test_the_first_commands_show_the_demo_and_install_and_the_test_command_is_that_of_ci() -> None:
     commands = [line for block in read_blocks("sh") for line in block.splitlines()]
-    assert commands[:2] == ["uvx --from . agent-jobs demo", "uv run scripts/test"]
-    assert commands[1] in (ROOT / ".ci/run").read_text().splitlines()
+    assert commands[:2] == ["uvx --from . agent-jobs demo", "uvx --from . agent-jobs install claude-code"]
+    [tests] = [command for command in commands if "scripts/test" in command]
+    assert tests in (ROOT / ".ci/run").read_text().splitlines()
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"agent-jobs": "agent_jobs.__main__:main"}
 
@@ -44,3 +41,21 @@ async def test_the_tools_are_those_that_the_server_lists(settings: Settings) -> 
     async with hosting(settings) as host:
         listed = [tool.name for tool in (await host.client.list_tools()).tools]
     assert [row[0].strip("`") for row in read_table("The tools")] == listed
+
+
+def test_the_cost_is_that_of_a_dry_run(tmp_path: Path) -> None:
+    [line] = re.findall(r"`agent-jobs (run [^`]*dry_run=true)` answers", README)
+    [usd] = re.findall(r"answers ([\d.]+) USD", README)
+    shown = Terminal("https://api.openai.com/v1", tmp_path / "jobs").pipe(*shlex.split(line))
+    assert (json.loads(shown.stdout)["cost_bound_usd"], shown.returncode) == (float(usd), 0)
+
+
+def test_the_pictures_show_the_demo_as_it_is_worded_now() -> None:
+    [dark, light] = re.findall(r"docs/pictures/demo-\w+\.svg", README)
+    for name in (dark, light):
+        picture = (ROOT / name).read_text()
+        assert "font-face" not in picture
+        words = " ".join(
+            html.unescape(text).replace("\xa0", " ") for text in re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+        )
+        assert ANSWER.split(".")[0] in " ".join(words.split())

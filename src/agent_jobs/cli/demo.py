@@ -4,12 +4,12 @@ import click
 
 
 @click.command("demo")
-@click.argument("question", default="What makes a background job trustworthy?")
-def demo_command(question: str) -> None:
+@click.argument("question", required=False)
+def demo_command(question: str | None) -> None:
     """Show a job that outlives its killed server.
 
     Needs no key and no network, and takes about ten seconds.
     """
-    from agent_jobs.cli.demo_story import run
+    from agent_jobs.cli.demo_story import QUESTION, run
 
-    raise SystemExit(run(question))
+    raise SystemExit(run(question or QUESTION))

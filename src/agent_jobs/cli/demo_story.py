@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,20 +17,34 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
-from agent_jobs.cli.install import configuration
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.output import is_stdout_left
+from agent_jobs.cli.terminal import find_width, has_colours, wrap_lines
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.emulator.server import running
-from agent_jobs.text import compact_json
 
 LIMIT_S = 20.0  # the story takes half of it
-#: The emulated model searches, thinks and writes for about eight seconds.
-SCRIPT = {"duration_s": 8, "searches": 2, "reasoning": 2, "length": 700}
-KILL_AFTER_S = 2.5  # long enough to show that the job is running
-SHOWN_CHARS = 240  # of the answer, about three lines of a terminal
+#: What the emulated model answers to the demo's own question, and to any other.
+ANSWER = (
+    "It is stored before it is sent, so a crash cannot lose it. It is sent once: if a start is unclear, the job says "
+    "so and is not sent again. Its result is copied as soon as it exists. And when a server dies, the next one takes "
+    "its jobs over."
+)
+OTHER_ANSWER = (
+    "The emulated model has no answer to that. A real one would have written it here, after the same restart."
+)
+#: The emulated model searches, thinks and writes for about six seconds.
+SCRIPT: Mapping[str, object] = {"duration_s": 6, "searches": 2, "reasoning": 2}
+KILL_AFTER_S = 2.0  # long enough to show that the job is running
+ANSWER_INDENT = "         "  # below the words of the timeline
+PIPE_COLUMNS = 88  # as wide as the picture in the README
+#: Colours of the words that begin a line, by who acts.
+COLOURS: Mapping[str, str] = {"api": "magenta", "host": "cyan", "kill": "red"}
 OPEN_LIMIT_S = 60.0  # the imports of a server on a very busy machine
 LOCK_POLL_S = 0.05  # between two lists of the folder with the locks, which reports no changes
+
+
+QUESTION = "What makes a background job trustworthy?"
 
 
 class DemoError(Exception):
@@ -38,18 +53,18 @@ class DemoError(Exception):
 
 def run(question: str) -> int:
     """Show the demo; return 0 only if the job survived, completed and was paid for once."""
-    click.echo("A job that outlives its server. It needs no key and no network; only the model is emulated.\n")
+    click.echo("A job that survives a killed server. No key, no network: only the model is emulated.\n")
     failures: list[str] = []
     is_interrupted = False
     with raise_on_ctrl_c(), tempfile.TemporaryDirectory(prefix="agent-jobs-demo-") as folder, running() as upstream:
         demo = _Demo(Path(folder), upstream.base_url)
         try:
-            demo.print_line("upstream", f"an emulated Responses API listens on {upstream.base_url}")
+            demo.print_line("api", f"an emulated Responses API is listening on {upstream.base_url}")
             anyio.run(demo.play, question)
             creates = upstream.emulator.counters()["creates"]
-            demo.print_line("upstream", f"counted {creates} POST for this job")
             if creates != 1:
                 raise DemoError("the job was started more than once")
+            demo.print_line("api", "counted 1 POST for this job: nothing was paid twice")
         except* (DemoError, MCPError, OSError) as group:  # a task group raises its errors as a group
             failures = [str(error) or "it took too long" for error in _list_errors(group)]
         except* KeyboardInterrupt:
@@ -59,7 +74,7 @@ def run(question: str) -> int:
     if failures:
         click.echo(f"\nThe demo failed: {'; '.join(failures)}.", err=True)
         return 1
-    click.echo(f"\nThe same server in your host, with your key:\n\n{configuration()}")
+    click.echo("\nNext: `agent-jobs install HOST` adds this server to claude-code, codex, cursor or another.")
     return 0
 
 
@@ -71,10 +86,17 @@ def _list_errors(error: BaseException) -> list[BaseException]:
     return [each for member in group.exceptions for each in _list_errors(member)]
 
 
-def _shorten_output(output: str) -> str:
-    if len(output) <= SHOWN_CHARS:
-        return output.rstrip()
-    return f"{output[:SHOWN_CHARS].rstrip()} ..."
+def _mark(text: str, colour: str) -> str:
+    """Return the text in bold and this colour if the terminal shows colours."""
+    if not has_colours(sys.stdout):
+        return text
+    return click.style(text, fg=colour, bold=True)
+
+
+def _answer_for(question: str) -> str:
+    if question == QUESTION:
+        return ANSWER
+    return OTHER_ANSWER
 
 
 class _Demo:
@@ -98,7 +120,10 @@ class _Demo:
 
     def print_line(self, who: str, what: str) -> None:
         """Print a line of the timeline."""
-        click.echo(f"{time.monotonic() - self._began:5.1f} s  {who:<9} {what}")
+        elapsed, actor = f"{time.monotonic() - self._began:5.1f} s", f"{who:<4}"
+        if has_colours(sys.stdout):
+            elapsed, actor = click.style(elapsed, dim=True), click.style(actor, fg=COLOURS[who], bold=True)
+        click.echo(f"{elapsed}  {actor}  {what}")
         if is_stdout_left():
             raise DemoError("the reader of its output is gone")
 
@@ -106,45 +131,49 @@ class _Demo:
         """Start a job, kill the server under it, and collect the result from another one."""
         with anyio.fail_after(LIMIT_S):
             job_id = await self._start_and_kill(question)
-            await self._collect_result(job_id)
+            await self._collect_result(question, job_id)
 
     async def _start_and_kill(self, question: str) -> str:
         async with Client(self._server) as host:
-            self.print_line("host", f"started the server (pid {await self._find_pid()}) and calls agent_start")
-            options = {"metadata": {"emulate": json.dumps(SCRIPT)}}
+            self.print_line("host", f"started the MCP server (process {await self._find_pid()})")
+            script = {**SCRIPT, "text": _answer_for(question)}
+            options = {"metadata": {"emulate": json.dumps(script)}}
             started = await self._call_tool(host, "agent_start", prompt=question, wait_s=0, options=options)
             job_id = started["job_id"]
-            self.print_line("host", f"calls agent_poll job_id={job_id}, which waits on the server's side ...")
+            self.print_line("host", f"agent_start: {job_id} is {started['status']}")
+            self.print_line("host", "agent_poll: waiting for the result ...")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._kill_server)
                 try:
                     await self._call_tool(host, "agent_poll", job_id=job_id)
                     raise DemoError("the server outlived its SIGKILL")
                 except MCPError:
-                    self.print_line("host", "its call failed: the server is gone, but upstream continues")
+                    self.print_line("host", "agent_poll: failed. The run continues at the API")
         return job_id
 
-    async def _collect_result(self, job_id: str) -> None:
+    async def _collect_result(self, question: str, job_id: str) -> None:
         async with Client(self._server) as host:
-            self.print_line("host", f"started the server again (pid {await self._find_pid()}) and polls the same job")
+            self.print_line("host", f"started a new server (process {await self._find_pid()})")
+            self.print_line("host", f"agent_poll: waiting for {job_id} again ...")
             answer = await self._call_tool(host, "agent_poll", job_id=job_id)
         if answer.get("status") != "completed" or not answer.get("output"):
             raise DemoError(f"the job ended with status {answer.get('status')!r}")
-        click.echo(f"\n{_shorten_output(answer['output'])}\n")
+        self.print_line("host", f"agent_poll: {_mark('completed', 'green')}")
+        width = (find_width() or PIPE_COLUMNS) - len(ANSWER_INDENT)
+        lines = [_mark(question, "white"), *wrap_lines(answer["output"], width)]
+        click.echo("\n" + "".join(f"{ANSWER_INDENT}{line}\n" for line in lines))
 
     async def _call_tool(self, host: Client, tool: str, **arguments: Any) -> dict[str, Any]:
         result = await host.call_tool(tool, arguments)
         [content] = result.content
         assert isinstance(content, TextContent)
         answer: dict[str, Any] = json.loads(content.text)
-        shown = {name: value for name, value in answer.items() if name != "output"}
-        self.print_line("server", compact_json(shown))
         return answer
 
     async def _kill_server(self) -> None:
         await anyio.sleep(KILL_AFTER_S)
         pid = await self._find_pid()
-        self.print_line("killer", f"SIGKILL to {pid}: no handler runs, nothing is saved on the way out")
+        self.print_line("kill", f"kill -9 {pid}: the server is gone, without any clean-up")
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         self._killed.add(pid)
 
