@@ -90,7 +90,7 @@ OTHERWISE: Sequence[tuple[str, str]] = (
     (r"job_[0-9a-z]{6,12}", "job_X"),
     (r"(resp|batch)_[0-9a-z]+", r"\1_X"),
     (r"127\.0\.0\.1:\d+", "ADDRESS"),
-    (r"\bpid \d+|SIGKILL to \d+", "pid N"),
+    (r"\bpid \d+|\bprocess \d+|kill -9 \d+", "process N"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE"),
     (r"\b\d+:\d\d(:\d\d)?\b", "TIME"),
     (r"\b\d+(\.\d+)?( ?s| KiB| MiB)\b", r"N\2"),
