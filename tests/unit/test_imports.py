@@ -53,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
         *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
-    "cli": {"mcp_server", "install", "emulator", "ctrl_c", "file_lock", *FACE},
+    "model_list": {"jobs", "pricing", "request", "settings"},
+    "cli": {"mcp_server", "model_list", "install", "emulator", "ctrl_c", "file_lock", *FACE},
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),
 }  # fmt: skip

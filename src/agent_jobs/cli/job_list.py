@@ -10,6 +10,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Session, call, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.jobs.job import Job
@@ -21,6 +22,8 @@ DAY_S = 86_400.0
 MIN_TITLE_COLUMNS = 12
 #: Columns between two columns of the table.
 GAP = "  "
+#: Names that `--status` accepts.
+STATUS_NAMES = [*map(str, Status), "open"]
 #: Columns of words; the others hold figures, which are aligned on the right.
 WORD_COLUMNS = ("ID", "STATUS")
 
@@ -37,11 +40,17 @@ class Days(click.FloatRange):
 
 
 @click.command("list")
-@click.option("--status", type=NamedChoice([*map(str, Status), "open"]), help="Only jobs with this status.")
-@click.option("--batch", default="", help="Only jobs of this batch.")
+@click.option(
+    "--status",
+    type=NamedChoice(STATUS_NAMES),
+    help=f"Only jobs with this status: {', '.join(STATUS_NAMES[:-1])}, or {STATUS_NAMES[-1]} for all that are active.",
+)
+@click.option("--batch", type=BatchName(), default="", help="Only jobs of this batch.")
 @click.option("--query", default="", help="Only jobs with this text in the title.")
-@click.option("--days", type=Days(0, min_open=True), help="Only jobs started within this number of days.")
-@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Rows at most.")
+@click.option("--days", metavar="N", type=Days(0, min_open=True), help="Only jobs started within this number of days.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Rows at most."
+)
 @json_option
 def list_command(status: str | None, batch: str, query: str, days: float | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first.

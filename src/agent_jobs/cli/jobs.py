@@ -10,6 +10,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.job_list import DAY_S, Days
+from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.result import PART_BYTES, read_result
 from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
 from agent_jobs.cli.wording import reword_answer
@@ -82,7 +83,7 @@ def _format_local_time(at: float) -> str:
 
 @click.command("cancel")
 @click.argument("job_ids", metavar="[ID]...", type=JobId(), nargs=-1)
-@click.option("--batch", default="", help="Cancel all active jobs of this batch.")
+@click.option("--batch", type=BatchName(), default="", help="Cancel all active jobs of this batch.")
 @json_option
 def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
     """Cancel jobs, here and at the provider.

@@ -28,7 +28,13 @@ PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
 
 @click.command("result")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("--part", type=NamedChoice(get_args(Part)), default="text", show_default=True, help="Part to print.")
+@click.option(
+    "--part",
+    type=NamedChoice(get_args(Part)),
+    default="text",
+    show_default=True,
+    help=f"Part to print: {', '.join(get_args(Part))}.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the part to this file.")
 @json_option
 def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:

@@ -203,7 +203,7 @@ def _describe_failure(failure: Exception, session: Session, *, is_done: bool) ->
 
 
 class JobId(click.ParamType[str]):
-    """A job's id or its beginning, completed from the newest jobs."""
+    """A job's id, its beginning, or `last` for the newest job; completed from the newest jobs."""
 
     name = "id"
 

@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.progress import open_display
 from agent_jobs.cli.result import write_output
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
@@ -29,6 +30,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
+from agent_jobs.request.options import OPTIONS
 from agent_jobs.settings import Settings
 
 if TYPE_CHECKING:  # imported when a job is started
@@ -38,6 +40,8 @@ T = TypeVar("T")
 
 #: Seconds to wait for the response id: a process that leaves before the provider names it loses the run.
 RESPONSE_ID_WAIT_S = 900.0
+#: Names of options for the help.
+OPTION_NAMES = ", ".join(sorted(OPTIONS))
 #: Characters that make a path a pattern.
 GLOB_CHARS = frozenset("*?[{")
 
@@ -45,7 +49,7 @@ GLOB_CHARS = frozenset("*?[{")
 class PresetName(click.ParamType[str]):
     """A preset's name, completed from our presets and the user's own."""
 
-    name = "text"
+    name = "preset"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text, with the purpose of each preset."""
@@ -68,12 +72,12 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.argument("prompt"),
             click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
-            click.option("--model", help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
-            click.option("--effort", help="Reasoning effort, from none or minimal to high or max."),
+            click.option("--model", type=ModelName(), help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
+            click.option("--effort", type=EffortName(), help="Reasoning effort, from none or minimal to high or max."),
             click.option("--web-search/--no-web-search", default=None, help="Allow or forbid web search."),
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
             click.option("--previous", metavar="ID", type=JobId(), help="Continue from this finished job."),
-            click.option("--batch", default="", help="Name of the batch to which the job belongs."),
+            click.option("--batch", type=BatchName(), default="", help="Name of the batch to which the job belongs."),
             click.option("--new", is_flag=True, help="Start a job even if an identical one exists."),
             click.option("--high", is_flag=True, help="Send the job before others that wait for a slot."),
             click.option(
@@ -81,7 +85,7 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "options",
                 multiple=True,
                 metavar="NAME=JSON",
-                help="Another option of docs/requests.md, such as max_output_tokens=2000; repeatable.",
+                help=f"Another option, such as max_output_tokens=2000; repeatable. Names: {OPTION_NAMES}.",
             ),
             json_option,
         )

@@ -43,6 +43,7 @@ ID_WAIT_S = 5.0  # for which a start waits for upstream's id; the launch itself 
 CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 DAY_S = 86_400.0
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
+NEWEST_WORD = "last"  # stands for the newest job; no id begins so, because ids have no l
 NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
 ID_CHARS = 40  # of an unknown id that are repeated in an error
 TITLE_CHARS = 30  # of each title there
@@ -234,12 +235,14 @@ class Engine:
         return await self._store.find_unobserved(group, GATHERED_MAX)
 
     async def identify(self, text: str) -> str:
-        """Return the id that the user means: a full id or the beginning of one, with or without `job_`.
+        """Return the id that the user means: a full id, the beginning of one with or without `job_`, or `last`.
 
         Raises:
-            JobNotFoundError: No id begins so.
+            JobNotFoundError: No id begins so, or there are no jobs.
             RequestError: Several do; the sentence names some.
         """
+        if text == NEWEST_WORD and (newest := await self._store.find(JobFilter(), 1)):
+            return newest[0].id
         prefixes: tuple[str, ...] = ()
         if text:  # an unset shell variable is empty, and means no job
             prefixes = (text, f"job_{text.removeprefix('job_')}")
