@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "strict_schema": set(),
     "variable_names": {"text"},
     "jsonrpc": {"text", "text_file"},
-    "jobs": {"errors"},
+    "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
     "settings": {"errors", "setting_values", "variable_names"},
     "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
