@@ -150,7 +150,12 @@ def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_know
         yield _mark_default(line, row)
     yield ""
     default = find_default_model(settings)
-    notes = [f"Prices: USD per million tokens. Use another model with: agent-jobs run --model {_name_other(rows)} ..."]
+    notes = [
+        "Prices are USD per million tokens.",
+        f"Use another model with: agent-jobs run --model {_name_other(rows)} ...",
+    ]
+    if not any(row.input_usd is not None for row in rows):
+        notes.pop(0)
     if not is_known and not any(row.is_default for row in rows):
         notes.append(f"{default}, the default of jobs, is not in this list. Set AGENT_JOBS_MODEL to one that is.")
     for note in notes:

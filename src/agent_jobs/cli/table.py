@@ -28,7 +28,7 @@ def render_table(
     """
     widths = _measure_table(rows)
     for name in dispensable:
-        if width is not None and _sum_widths(widths) > width:
+        if width is not None and _find_least_width(widths, flexible) > width:
             widths.pop(name, None)
     if width is not None and _sum_widths(widths) > width:
         widths[flexible] = max(MIN_WRAP_COLUMNS, widths[flexible] - (_sum_widths(widths) - width))
@@ -41,6 +41,13 @@ def _measure_table(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
     names = dict.fromkeys(name for row in rows for name, text in row.items() if text)
     order = [name for name in (rows[0] if rows else ()) if name in names]
     return {name: max(count_columns(name), *(count_columns(row[name]) for row in rows)) for name in order}
+
+
+def _find_least_width(widths: Mapping[str, int], flexible: str) -> int:
+    """Return the columns that a table needs; a last column may be as narrow as a wrapped text."""
+    if flexible != list(widths)[-1]:
+        return _sum_widths(widths)
+    return _sum_widths({**widths, flexible: min(widths[flexible], MIN_WRAP_COLUMNS)})
 
 
 def _sum_widths(widths: Mapping[str, int]) -> int:
