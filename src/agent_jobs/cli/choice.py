@@ -35,9 +35,8 @@ class NamedGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the arguments name; refuse another name with the nearest one."""
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {name!r}.{ask_if_meant(name, self.list_commands(ctx))}")
+        if self.get_command(ctx, args[0]) is None:
+            refuse_command(ctx, args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -46,6 +45,12 @@ class NamedGroup(click.Group):
         rows = [(name, each.get_short_help_str(MAX_SUMMARY_CHARS)) for name, each in commands.items() if each]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def refuse_command(ctx: click.Context, name: str, names: Iterable[str]) -> None:
+    """Refuse a name that is no command, with the nearest one; leave options, and completion, to click."""
+    if not name.startswith("-") and not ctx.resilient_parsing:
+        ctx.fail(f"No such command {name!r}.{ask_if_meant(name, names)}")
 
 
 def ask_if_meant(name: str, names: Iterable[str]) -> str:

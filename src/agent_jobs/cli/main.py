@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from agent_jobs import __version__
-from agent_jobs.cli.choice import NamedGroup
+from agent_jobs.cli.choice import refuse_command
 from agent_jobs.cli.command_help import (
     DOCUMENTATION,
     MAX_COLUMNS,
@@ -56,7 +56,7 @@ COMMANDS = {
 }
 
 
-class Commands(NamedGroup):
+class Commands(click.Group):
     """A group that imports a command when it is needed."""
 
     context_class = HelpContext
@@ -91,6 +91,14 @@ class Commands(NamedGroup):
         command = self.get_command(ctx, name)
         assert command is not None
         return command.get_short_help_str(MAX_COLUMNS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; refuse another name with the nearest one."""
+        if args[0] not in COMMANDS:
+            refuse_command(ctx, args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Run the command line. A reader of the output that leaves does not make it fail."""
