@@ -16,38 +16,53 @@ WIDE_TERM_COLUMNS = 30
 NARROW_TERM_COLUMNS = 18
 
 #: The commands by group, in the order of the help, each with the first sentence of its help. Printing them from here
-#: imports no command. A test compares the sentences, and fails for a command without a group.
+#: imports no command. A test compares the sentences, and fails for a command without a group. A row without a command
+#: is not shown.
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "Start jobs": {
         "run": "Start a job, wait for it and print the answer.",
         "start": "Start a job and print its id.",
+        "ask": "Ask a follow-up question about a finished job, wait and print the answer.",
+        "retry": "Start a job again: with the same prompt, files, options and model.",
         "batch": "Run a job for each line of a file.",
     },
     "Follow jobs": {
         "list": "List jobs, newest first.",
         "watch": "Watch jobs until they finish.",
         "show": "Show what is stored about a job.",
+        "logs": "Show what happened to a job, line by line with times.",
         "result": "Print the result of a job: its text, or another part.",
+        "search": "Find jobs by words of their titles, prompts and answers, newest first.",
         "reply": "Answer what a job asks for; without answers, show it.",
         "cancel": "Cancel jobs, here and at the provider.",
+    },
+    "Keep and delete": {
+        "stats": "Show how many jobs were started, their tokens and their cost.",
+        "export": "Write jobs with prompt, answer, sources, cost and ids.",
         "adopt": "Assign a response id to a job whose start is unconfirmed.",
+        "delete": "Delete jobs with their prompts and answers.",
         "prune": "Delete old jobs, except those with unread results.",
     },
     "Set up": {
+        "init": "Set up the key, the hosts and a first job.",
         "install": "Add this server to a host's configuration.",
         "uninstall": "Remove this server from a host's configuration.",
         "doctor": "Check the setup and report problems.",
+        "service": "Collect jobs in the background, also when no host is open.",
         "completion": "Complete commands, options and job ids in your shell.",
     },
-    "Settings": {
+    "Settings and keys": {
+        "key": "Store the API key, show which one is used, check or delete it.",
         "config": "Show the settings and where they come from.",
         "models": "List the models of the provider, with their prices.",
         "presets": "List the presets: requests with a name.",
+        "notify": "Show where notices of jobs are sent.",
     },
     "Servers and tests": {
+        "serve": "Serve MCP on stdin and stdout.",
+        "work": "Collect jobs until you stop the command.",
         "demo": "Show a job that outlives its killed server.",
         "emulator": "Serve an emulated Responses API.",
-        "serve": "Serve MCP on stdin and stdout.",
     },
 }
 #: Heading of commands without a group.
@@ -67,20 +82,41 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "list": ("agent-jobs list --status open", "agent-jobs list --days 7 --query parking"),
     "watch": ("agent-jobs watch", "agent-jobs watch last"),
     "show": ("agent-jobs show last",),
+    "logs": ("agent-jobs logs last", "agent-jobs logs last --follow"),
     "result": ("agent-jobs result last", "agent-jobs result last --part sources"),
+    "search": ("agent-jobs search heat pumps",),
     "reply": ("agent-jobs reply last", "agent-jobs reply last --approve-all"),
     "cancel": ("agent-jobs cancel last", "agent-jobs cancel --batch night"),
+    "stats": ("agent-jobs stats", "agent-jobs stats --by model"),
+    "export": ("agent-jobs export last --out job.md", "agent-jobs export --all --format json"),
     "adopt": ("agent-jobs adopt last resp_0123456789abcdef",),
+    "delete": ("agent-jobs delete last",),
     "prune": ("agent-jobs prune --days 30",),
+    "init": ("agent-jobs init",),
     "install": ("agent-jobs install claude-code", "agent-jobs install cursor --dry-run"),
     "uninstall": ("agent-jobs uninstall claude-code",),
     "doctor": ("agent-jobs doctor",),
+    "service": ("agent-jobs service install",),
+    "service install": ("agent-jobs service install", "agent-jobs service install --print"),
+    "service status": ("agent-jobs service status",),
+    "service remove": ("agent-jobs service remove",),
     "completion": ("agent-jobs completion install",),
     "completion install": ("agent-jobs completion install zsh",),
     "completion show": ("agent-jobs completion show fish",),
+    "key": ("agent-jobs key set", "agent-jobs key show"),
+    "key set": ("agent-jobs key set", "pass openai | agent-jobs key set"),
+    "key show": ("agent-jobs key show",),
+    "key check": ("agent-jobs key check",),
+    "key delete": ("agent-jobs key delete",),
     "config": ("agent-jobs config", "agent-jobs config --explain"),
+    "config get": ("agent-jobs config get model",),
+    "config set": ("agent-jobs config set model gpt-6.1-sol",),
+    "config unset": ("agent-jobs config unset model",),
+    "config path": ("agent-jobs config path",),
     "models": ("agent-jobs models", "agent-jobs models --known"),
     "presets": ("agent-jobs presets",),
+    "notify": ("agent-jobs notify", "agent-jobs notify --test"),
+    "work": ("agent-jobs work", "agent-jobs work --until-idle"),
     "demo": ("agent-jobs demo",),
     "emulator": (
         "agent-jobs emulator --port 8787",
