@@ -32,7 +32,7 @@ def wrap_text(text: str, indent: str = INDENT) -> list[str]:
     if width is None:
         return [f"{indent}{line}".rstrip() for line in lines]
     room = max(terminal.MIN_WRAP_COLUMNS, width - len(indent))
-    return [f"{indent}{part}".rstrip() for line in lines for part in _wrap_line(line.expandtabs(4), room)]
+    return [f"{indent}{part}".rstrip() for line in lines for part in wrap_line(line.expandtabs(4), room)]
 
 
 def format_pairs(pairs: Sequence[tuple[str, str]], indent: str = INDENT) -> Iterator[str]:
@@ -44,12 +44,15 @@ def format_pairs(pairs: Sequence[tuple[str, str]], indent: str = INDENT) -> Iter
         yield from more
 
 
-def format_table(rows: Sequence[Mapping[str, str]], right: frozenset[str] = frozenset()) -> Iterator[str]:
+def format_table(
+    rows: Sequence[Mapping[str, str]], right: frozenset[str] = frozenset(), dropped: Sequence[str] = ()
+) -> Iterator[str]:
     """Yield the lines of a table whose last column is cut to the terminal; empty columns are left out.
 
     Args:
         rows: Cells by the names of their columns.
-        right: The columns of figures.
+        right: The columns of figures, which are not cut.
+        dropped: What a narrow terminal leaves out, first to last.
     """
     if not rows:
         return
@@ -57,6 +60,12 @@ def format_table(rows: Sequence[Mapping[str, str]], right: frozenset[str] = froz
     widths = {
         name: max(terminal.count_columns(text) for text in (name, *(row[name] for row in rows))) for name in names
     }
+    room = terminal.find_width()
+    for name in dropped:
+        if room is None or sum(widths.values()) + len(GAP) * len(widths) <= room:
+            break
+        widths.pop(name, None)
+    names = list(widths)
     header = {name: name for name in names}
     for row in (header, *rows):
         line = _format_row(row, names, widths, right)
@@ -79,7 +88,7 @@ def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[st
     return f"{line}{terminal.fit_columns(row[last], room)}".rstrip()
 
 
-def _wrap_line(line: str, room: int) -> list[str]:
+def wrap_line(line: str, room: int) -> list[str]:
     """Return a line as lines of this many columns, also of wide characters."""
     if not line.strip():
         return [""]
