@@ -10,17 +10,16 @@ import click
 
 from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
+from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.wording import reword
-from agent_jobs.env_file import with_env_file
+from agent_jobs.config_folder import find_config_file
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.setting_values import SecretStr
+from agent_jobs.setting_values import KEY, SecretStr, usable_variables
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
+from agent_jobs.settings_file import read_settings_file
 
-#: Characters of a secret that are shown.
-SHOWN_SECRET_CHARS = 4
-#: Of a shorter secret nothing is shown, because its end would be too much of it.
-MIN_SHOWN_SECRET_CHARS = 16
 #: Columns of the longest origin, `environment`.
 ORIGIN_COLUMNS = 11
 #: Columns of an explanation that goes into a pipe.
@@ -33,18 +32,6 @@ class _Row(NamedTuple):
 
     value: Any
     origin: str
-
-
-def mask_secret(secret: SecretStr | None) -> str | None:
-    """Return the last characters of a secret; of a short one only that it is set."""
-    if secret is None:
-        return None
-    text = secret.get_secret_value()
-    if not text:
-        return "(empty)"
-    if len(text) < MIN_SHOWN_SECRET_CHARS:
-        return "(set)"
-    return f"...{text[-SHOWN_SECRET_CHARS:]}"
 
 
 def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
@@ -94,7 +81,7 @@ def config_command(explain: bool, as_json: bool) -> None:
 
     Exit status: 0 all settings are valid, 1 at least one is not, or has no effect.
     """
-    settings, refused = Settings.forgiving(os.environ)
+    settings, refused = load_usable_settings(os.environ)
     mistakes = find_mistakes(settings, refused)
     origins = dict(zip(VARIABLES, _find_origins(settings), strict=True))
     rows = {name: _Row(_show_value(settings, variable.field), origins[name]) for name, variable in VARIABLES.items()}
@@ -155,15 +142,19 @@ def _explain_lines(lines: Mapping[str, str]) -> Iterator[str]:
 
 def _find_origins(settings: Settings) -> Iterator[str]:
     """Yield where each variable's value comes from."""
-    env_file = click.get_current_context().find_root().params.get("env_file")
-    in_file = with_env_file({}, env_file) if env_file else {}
+    in_env_file = find_env_file_variables()
+    usable = usable_variables(os.environ)
+    in_file = read_settings_file(find_config_file(os.environ)).list_added(os.environ)
     for name in VARIABLES:
-        value = os.environ.get(name, "")
-        if name == "OPENAI_API_KEY" and settings.api_key_file is not None:
+        if name == KEY and settings.api_key_file is not None:
             yield "key file"
-        elif not value.strip():
+        elif name == KEY and settings.stored_key is not None:
+            yield "stored"
+        elif name in in_file:
+            yield "config file"
+        elif name not in usable:
             yield "default"
-        elif in_file.get(name) == value:
+        elif in_env_file.get(name) == os.environ[name]:
             yield "env file"
         else:
             yield "environment"
@@ -171,14 +162,33 @@ def _find_origins(settings: Settings) -> Iterator[str]:
 
 def _show_value(settings: Settings, field: str) -> Any:
     """Return the value of a setting as `config` shows it."""
+    value = _find_value(settings, field)
+    if isinstance(value, SecretStr):
+        return mask_secret(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _find_value(settings: Settings, field: str) -> Any:
+    """Return the value of a setting, or what is in force without it."""
     value = getattr(settings, field)
     match field:
+        case "api_key" if settings.stored_key is not None and value is None:
+            return "(in the keyring)"
+        case "config":
+            return find_config_file(os.environ)
         case "data_dir":
-            value = settings.data_path()
+            return settings.data_path()
         case "model" if value is None:
             from agent_jobs.request.models import models
 
-            value = models()["default"]
+            return models()["default"]
+        case _:
+            return _format_several(field, value)
+
+
+def _format_several(field: str, value: Any) -> Any:
+    """Return a value of several parts as one text, without what may be secret in it; others as they are."""
+    match field:
         case "secrets":
             return ", ".join(f"{name} {mask_secret(secret)}" for name, secret in value.items()) or None
         case "file_roots":
@@ -188,10 +198,7 @@ def _show_value(settings: Settings, field: str) -> Any:
         case "on_finish":
             return _hide_arguments(value)
         case _:
-            pass
-    if isinstance(value, SecretStr):
-        return mask_secret(value)
-    return str(value) if isinstance(value, Path) else value
+            return value
 
 
 def _hide_arguments(command: Sequence[str]) -> str | None:

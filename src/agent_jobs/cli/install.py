@@ -289,7 +289,7 @@ def _find_entry_mistakes(host: Host, entry: Entry, machine: Machine) -> list[str
     if _awaits_key_file(host, entry, machine):
         variables = {name: value for name, value in entry[host.env].items() if name != KEY_FILE}
         entry = {**entry, host.env: variables}
-    settings, refused = read_entry_settings(host, entry, machine.environ)
+    settings, refused = read_entry_settings(host, entry, machine)
     return [reword(sentence) for sentence in (*refused, *settings.warnings)]
 
 

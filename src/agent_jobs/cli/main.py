@@ -35,6 +35,7 @@ COMMANDS = {
     "batch": "batch",
     "adopt": "jobs",
     "prune": "jobs",
+    "key": "key",
     "config": "config",
     "doctor": "doctor",
     "emulator": "emulator",
