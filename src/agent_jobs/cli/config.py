@@ -10,15 +10,17 @@ import click
 
 from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
+from agent_jobs.cli.choice import NamedCommands
+from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
-from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
+from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors, json_option
 from agent_jobs.cli.wording import reword
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
-from agent_jobs.errors import AgentJobsError
+from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.setting_values import KEY, SecretStr, usable_variables
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
-from agent_jobs.settings_file import read_settings_file
+from agent_jobs.settings_file import NAMES, read_settings_file
 
 #: Columns of the longest origin, `environment`.
 ORIGIN_COLUMNS = 11
@@ -71,16 +73,20 @@ def try_open(settings: Settings) -> AgentJobsError | None:
     return None
 
 
-@click.command("config")
+@click.group("config", cls=NamedCommands, invoke_without_command=True)
 @click.option("--explain", is_flag=True, help="Describe each setting and the values that it accepts.")
 @json_option
-def config_command(explain: bool, as_json: bool) -> None:
-    """Show the settings and where they come from.
+@click.pass_context
+def config_command(context: click.Context, explain: bool, as_json: bool) -> None:
+    """Show the settings and where they come from, or change the settings file.
 
-    Of a secret only the last characters are shown.
+    Of a secret only the last characters are shown. The environment takes precedence over --env-file, and that over the
+    settings file, which hosts and terminal share.
 
     Exit status: 0 all settings are valid, 1 at least one is not, or has no effect.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings, refused = load_usable_settings(os.environ)
     mistakes = find_mistakes(settings, refused)
     origins = dict(zip(VARIABLES, _find_origins(settings), strict=True))
@@ -90,6 +96,46 @@ def config_command(explain: bool, as_json: bool) -> None:
     else:
         _write_rows(rows, mistakes, explain=explain)
     _leave_config(mistakes)
+
+
+@config_command.command("get")
+@click.argument("name", type=SettingName(), metavar="NAME")
+@json_option
+def get_command(name: str, as_json: bool) -> None:
+    """Print the value of a setting that is in force, wherever it comes from.
+
+    Exit status: 0 it has a value; 1 it has none, or the value is invalid; 2 wrong arguments.
+    """
+    variable = VARIABLES[NAMES[name]]
+    settings, refused = load_usable_settings(os.environ)
+    with convert_errors():
+        for sentence in refused:
+            if sentence.startswith((f"{name} in ", f"{variable.name} ", "The settings file ")):
+                raise ConfigError(sentence)
+    value = _show_value(settings, variable.field)
+    origin = dict(zip(VARIABLES, _find_origins(settings), strict=True))[variable.name]
+    if as_json:
+        from agent_jobs.rendering import answers
+
+        click.echo(answers.json_line({"name": name, "value": value, "from": origin}))
+    elif value is not None:
+        click.echo(_format_plain(value))
+    else:
+        click.echo(f"{name} is not set.", err=True)
+    raise SystemExit(Exit.REFUSED if value is None else Exit.DONE)
+
+
+for _command in (path_command, set_command, unset_command):
+    config_command.add_command(_command)
+
+
+def _format_plain(value: Any) -> str:
+    """Return a value in the form in which `config set` accepts it."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def _leave_config(mistakes: Sequence[str]) -> NoReturn:
