@@ -208,13 +208,13 @@ def _find_origins(settings: Settings) -> Iterator[str]:
 
 def _show_value(settings: Settings, field: str) -> Any:
     """Return the value of a setting as `config` shows it."""
-    value = _find_value(settings, field)
+    value = _find_setting_value(settings, field)
     if isinstance(value, SecretStr):
         return mask_secret(value)
     return str(value) if isinstance(value, Path) else value
 
 
-def _find_value(settings: Settings, field: str) -> Any:
+def _find_setting_value(settings: Settings, field: str) -> Any:
     """Return the value of a setting, or what is in force without it."""
     value = getattr(settings, field)
     match field:

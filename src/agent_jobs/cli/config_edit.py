@@ -124,17 +124,24 @@ def check_value(name: str, texts: Sequence[str]) -> tuple[Any, list[str]]:
     if len(texts) > 1 and reader.join is None:
         raise ConfigError(f"{name} accepts {reader.accepts}, and these are {len(texts)} values. Put it in quotes.")
     if reader.accepts.startswith((PATH_START, FOLDERS_START)):
-        parts = [_make_absolute(part) for part in parts]
-    text = reader.join(parts) if reader.join is not None and len(parts) > 1 else parts[0]
+        parts = [_make_path_absolute(part) for part in parts]
+    text = parts[0]
+    if reader.join is not None and len(parts) > 1:
+        text = reader.join(parts)
     warnings: list[str] = []
     value = reader.read(Written(name, text, variable.default, os.environ, warnings))
+    return _choose_toml_value(name, value, text, parts), warnings
+
+
+def _choose_toml_value(name: str, value: Any, text: str, parts: list[str]) -> Any:
+    """Return the form in which the file has a value: a number or a switch by its type, several texts as a list."""
     if isinstance(value, bool):
-        return value, warnings
+        return value
     if isinstance(value, int | float) and NUMBER.fullmatch(text):
-        return (float(text) if "." in text else int(text)), warnings
+        return float(text) if "." in text else int(text)
     if name in SEPARATORS or len(parts) > 1:
-        return parts, warnings
-    return text, warnings
+        return parts
+    return text
 
 
 def write_setting(name: str, value: Any) -> Path:
@@ -195,7 +202,7 @@ def _split_values(name: str, texts: Sequence[str]) -> list[str]:
     return [part.strip() for text in texts for part in text.split(separator) if part.strip()] or list(texts)
 
 
-def _make_absolute(text: str) -> str:
+def _make_path_absolute(text: str) -> str:
     """Return a path as seen from everywhere: hosts start the server in a folder of its own."""
     if not text.strip() or text.startswith("~"):
         return text
