@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -19,9 +20,10 @@ from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
-from agent_jobs.settings import Settings
+from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
+from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.finalize import Finalizer
@@ -38,10 +40,8 @@ if TYPE_CHECKING:  # imported where jobs are sent
 
 logger = logging.getLogger(__name__)
 
-NO_KEY = (
-    "No API key is set: the user has to put OPENAI_API_KEY into the env of this server's entry and restart it; "
-    "in a terminal, export it."
-)
+KEYRING_WAIT_S = 20.0  # the user may have to unlock the keyring, and hosts cut calls at 60 s
+KEYRING_RETRY_S = 10.0  # a keyring that could not be read makes other calls wait no more often
 READS = "This process only reads jobs."
 COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
 DAY_S = 86_400.0
@@ -61,8 +61,12 @@ class App:
         stack: AsyncExitStack,
         role: Role,
         what: str,
+        reload: Callable[[], Settings | ConfigError] | None,
     ) -> None:
         self._settings = settings
+        self._reload = reload
+        #: When a keyring that could not be read is tried again; None unless a key is missing.
+        self._retry_key_at: float | None = None
         self._role = role
         self._what = what
         self._clock = clock
@@ -89,8 +93,8 @@ class App:
         return opening.engine
 
     def open(self) -> _Opening:
-        """Begin to open, unless that is under way or done."""
-        if self._opening is None or self._opening.has_failed:
+        """Begin to open, unless that is under way or done. Open again once the user has stored a missing key."""
+        if self._opening is None or self._opening.has_failed or self._has_new_key():
             self._opening = _Opening()
             self._tasks.start_soon(self._try_to_open, self._opening)
         return self._opening
@@ -110,15 +114,14 @@ class App:
         sent, and the HTTP client is not loaded.
         """
         settings, store = self._settings, self._store
-        if isinstance(settings, ConfigError) or settings.api_key is None or store is None:
+        if isinstance(settings, ConfigError) or not settings.has_key or store is None:
             return {}
         nearby = [job for job in jobs if job.can_be_retrieved and _may_be_at(settings.base_url, job.turn.base_url)]
         if not nearby:
             return {}
         try:
-            retrieved = await self._collect_nearby(
-                settings, settings.api_key.get_secret_value(), store, nearby, limit_s
-            )
+            settings, key = await _resolve_key(settings)
+            retrieved = await self._collect_nearby(settings, key, store, nearby, limit_s)
             await self._notify_finished(settings, store, retrieved.values())
         except ConfigError as error:
             logger.warning("cannot retrieve jobs: %s", error)
@@ -162,12 +165,34 @@ class App:
         finally:
             opening.done.set()
 
+    def _has_new_key(self) -> bool:
+        """Return True if a key was missing and is stored now; then the settings are those with the key."""
+        opening = self._opening
+        if self._retry_key_at is None or self._reload is None or opening is None or not opening.done.is_set():
+            return False
+        settings = self._reload()
+        if isinstance(settings, ConfigError) or not settings.has_key:
+            return False
+        if settings.api_key is None and self._clock.now() < self._retry_key_at:
+            return False
+        self._settings = settings
+        return True
+
     async def _open_engine(self, stack: AsyncExitStack) -> Engine:
+        if isinstance(self._settings, ConfigError) and self._reload is not None:
+            self._settings = self._reload()  # the user may have corrected the settings file
         settings = self._settings
         if isinstance(settings, ConfigError):
             raise settings
-        store = self._store = await stack.enter_async_context(open_store(settings.data_path()))
-        stack.push_async_callback(self._release_claims, store)
+        store = self._store
+        if store is None:
+            store = await stack.enter_async_context(open_store(settings.data_path()))
+            stack.push_async_callback(self._release_claims, store)
+        engine = await self._open_engine_on(store, settings, stack)
+        self._store = store
+        return engine
+
+    async def _open_engine_on(self, store: Store, settings: Settings, stack: AsyncExitStack) -> Engine:
         if self._role == "reads":
             return Engine(store, ConfigError(READS), self._clock, self._tasks, {}, settings.warnings)
         return await self._open_sending_engine(settings, store, stack)
@@ -180,10 +205,13 @@ class App:
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
-        if settings.api_key is None:
-            missing = ConfigError(" ".join((NO_KEY, *settings.warnings)))
+        try:
+            settings, key = await _resolve_key(settings)
+        except ConfigError as missing:
+            self._retry_key_at = self._clock.now() + KEYRING_RETRY_S
             return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
-        endpoint = _create_endpoint(settings, settings.api_key.get_secret_value())
+        self._retry_key_at = None
+        endpoint = _create_endpoint(settings, key)
         defaults = StartDefaults(
             prices=Prices.load(settings.prices),
             presets=presets,
@@ -319,6 +347,31 @@ def _create_endpoint(settings: Settings, key: str) -> Endpoint:
     )
 
 
+async def _resolve_key(settings: Settings) -> tuple[Settings, str]:
+    """Return the settings with their key, and the key itself.
+
+    Raises:
+        ConfigError: There is none, or the keyring that has it cannot be read.
+    """
+    if settings.api_key is None and settings.stored_key is not None:
+        endpoint = settings.stored_key.endpoint
+        with anyio.move_on_after(KEYRING_WAIT_S):
+            secret = await anyio.to_thread.run_sync(read_keyring, endpoint, abandon_on_cancel=True)
+            settings = replace(settings, api_key=secret)
+    if settings.api_key is None:
+        raise ConfigError(" ".join((describe_missing_key(settings), *settings.warnings)))
+    return settings, settings.api_key.get_secret_value()
+
+
+def describe_missing_key(settings: Settings) -> str:
+    """Return that no key is set for the endpoint, and what the user can do."""
+    command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
+    endpoint = ""
+    if command != format_set_command(DEFAULT_BASE_URL, DEFAULT_BASE_URL):
+        endpoint = f" for {name_endpoint(settings.base_url)}"
+    return f"No API key is set{endpoint}. Ask the user to run `{command}` in a terminal, then try again."
+
+
 def _create_limits(settings: Settings) -> RunLimits:
     from agent_jobs.engine.run_limits import RunLimits
 
@@ -361,7 +414,12 @@ class _Opening:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings | ConfigError, clock: Clock | None = None, *, role: Role = "works", what: str = "server"
+    settings: Settings | ConfigError,
+    clock: Clock | None = None,
+    *,
+    role: Role = "works",
+    what: str = "server",
+    reload: Callable[[], Settings | ConfigError] | None = None,
 ) -> AsyncGenerator[App]:
     """Open an app whose engine opens while the caller continues, and close it in order at the end.
 
@@ -372,9 +430,10 @@ async def open_app(
         clock: The time.
         role: What this process does.
         what: This process, as other processes report it while it works.
+        reload: Reads the settings again. It is called while they cannot be used, or a key is missing.
     """
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-        app = App(settings, clock or Clock(), tasks, stack, role, what)
+        app = App(settings, clock or Clock(), tasks, stack, role, what, reload)
         app.open()
         try:
             yield app

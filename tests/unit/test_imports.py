@@ -17,7 +17,7 @@ PURE = {
 }  # fmt: skip
 FACE = {
     "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
-    "variable_names", *SHARED,
+    "config_folder", "configuration", "settings_file", "stored_keys", "variable_names", *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
@@ -31,14 +31,19 @@ ALLOWED: dict[str, set[str]] = {
     "text_file": set(),
     "validation": {"errors", "text"},
     "ctrl_c": set(),
+    "config_folder": set(),
     "file_lock": set(),
+    "private_file": {"atomic_file", "errors", "file_lock"},
     "api_key": set(),
     "strict_schema": set(),
     "variable_names": {"text"},
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
-    "settings": {"errors", "setting_values", "variable_names"},
+    "stored_keys": {"api_key", "errors", "private_file", "setting_values", "text_file"},
+    "settings": {"errors", "setting_values", "stored_keys", "variable_names"},
+    "settings_file": {"errors", "setting_values", "settings", "stored_keys", "text", "text_file"},
+    "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
@@ -50,12 +55,12 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"jobs", "file_lock", *SHARED},
     "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
     "app": {
-        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings", "ctrl_c",
-        *SHARED,
+        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
+        "stored_keys", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
     "model_list": {"jobs", "pricing", "request", "settings"},
-    "cli": {"mcp_server", "model_list", "install", "emulator", "ctrl_c", "file_lock", *FACE},
+    "cli": {"mcp_server", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file", *FACE},
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),
 }  # fmt: skip
@@ -115,7 +120,8 @@ OUTSIDE: dict[str, set[str]] = {
     "pathspec": {"attachments"},
     "click": {"cli"},
     "rich": {"cli"},
-    "tomlkit": {"install"},
+    "tomlkit": {"cli", "install"},
+    "keyring": {"stored_keys"},
     "starlette": {"emulator"},
     "uvicorn": {"cli", "emulator"},
 }

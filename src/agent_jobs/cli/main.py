@@ -50,6 +50,7 @@ COMMANDS = {
     "adopt": "jobs",
     "delete": "delete",
     "prune": "jobs",
+    "key": "key",
     "config": "config",
     "models": "models",
     "presets": "presets",

@@ -24,6 +24,7 @@ from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
 from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -32,7 +33,6 @@ from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.request.options import OPTIONS
-from agent_jobs.settings import Settings
 
 if TYPE_CHECKING:  # imported when a job is started
     from agent_jobs.request.start_request import StartRequest
@@ -57,7 +57,7 @@ class PresetName(click.ParamType[str]):
         from agent_jobs.request.presets import load_presets
 
         try:
-            presets = load_presets(Settings.forgiving(os.environ)[0].presets)
+            presets = load_presets(load_usable_settings(os.environ)[0].presets)
         except ConfigError:
             presets = load_presets(None)
         return [
