@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "start",
     "start": "start",
     "watch": "watch",
+    "work": "work",
     "list": "job_list",
     "show": "jobs",
     "result": "result",
@@ -42,6 +43,7 @@ COMMANDS = {
     "install": "install",
     "uninstall": "install",
     "serve": "serve",
+    "service": "service",
     "completion": "completion",
 }
 
