@@ -143,6 +143,7 @@ def test_a_stopped_service_is_started_by_install(computer: Computer) -> None:
     [
         ("AGENT_JOBS_PRESETS", "presets of mine.toml", 'Environment="AGENT_JOBS_PRESETS={home}/presets of mine.toml"'),
         ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1", 'Environment="OPENAI_BASE_URL=http://127.0.0.1:9/v1"'),
+        ("AGENT_JOBS_NOTIFY", "desktop", 'Environment="AGENT_JOBS_NOTIFY=desktop"'),
         ("HTTPS_PROXY", "http://proxy:3128", 'Environment="HTTPS_PROXY=http://proxy:3128"'),
         ("AGENT_JOBS_MODEL", 'a "b" \\ 100%', 'Environment="AGENT_JOBS_MODEL=a \\"b\\" \\\\ 100%%"'),
     ],
@@ -160,6 +161,8 @@ def test_service_gets_the_settings_of_the_shell(
     [
         ({"AGENT_JOBS_ON_FINISH": "true https://hooks.example/T0/secret"}, "AGENT_JOBS_ON_FINISH"),
         ({"AGENT_JOBS_SECRETS": "TOKEN", "TOKEN": "secret-value"}, "TOKEN"),
+        ({"AGENT_JOBS_NOTIFY": "desktop,slack:https://hooks.example/T0"}, "AGENT_JOBS_NOTIFY"),
+        ({"AGENT_JOBS_NOTIFY_SECRET": f"whsec_{'T0T0' * 10}"}, "AGENT_JOBS_NOTIFY_SECRET"),
         ({"HTTPS_PROXY": "http://ada:secret@proxy:3128"}, "HTTPS_PROXY"),
     ],
 )

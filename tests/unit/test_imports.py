@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors"},
     "env_file": {"errors", "text_file"},
-    "settings": {"errors", "setting_values", "variable_names"},
+    "notice_targets": {"setting_values", "text"},
+    "settings": {"errors", "notice_targets", "setting_values", "variable_names"},
     "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
@@ -45,15 +46,17 @@ ALLOWED: dict[str, set[str]] = {
     "attachments": SHARED,
     "upstream": SHARED,
     "install": {"", *SHARED},
+    "notices": {"notice_targets", "setting_values", *SHARED},
     "toolbox": {"", "jsonrpc", "strict_schema", *SHARED},
     "store": {"jobs", "file_lock", *SHARED},
     "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
     "app": {
         "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings", "ctrl_c",
+        "notices",
         *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
-    "cli": {"mcp_server", "install", "emulator", "ctrl_c", "file_lock", *FACE},
+    "cli": {"mcp_server", "install", "emulator", "ctrl_c", "file_lock", "notices", "notice_targets", *FACE},
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),
 }  # fmt: skip
@@ -67,7 +70,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "stream": set(),
     "finalize": set(),
     "on_finish_command": set(),
-    "on_finish": {"on_finish_command"},
+    "on_finish": set(),
     "replies": set(),
     "job_waiter": set(),
     "adopt_response": set(),
@@ -97,8 +100,8 @@ ONE_MODULE: dict[tuple[str, str], str] = {("rendering", "request"): "json_schema
 
 #: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
 OUTSIDE: dict[str, set[str]] = {
-    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "store", "toolbox", "upstream"},
-    "httpx2": {"toolbox", "upstream"},
+    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "notices", "store", "toolbox", "upstream"},
+    "httpx2": {"notices", "toolbox", "upstream"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "mcp": {"cli", "mcp_server", "toolbox"},

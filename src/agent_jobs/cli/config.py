@@ -187,6 +187,8 @@ def _show_value(settings: Settings, field: str) -> Any:
             return hide_query(value)
         case "on_finish":
             return _hide_arguments(value)
+        case "notify" | "notify_events":
+            value = ", ".join(sorted(map(str, value))) or None
         case _:
             pass
     if isinstance(value, SecretStr):

@@ -18,6 +18,7 @@ from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.cli.install import here
+from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.engine.engine import Engine
@@ -81,6 +82,7 @@ def _check_everything() -> Iterator[Finding]:
     yield from _check_settings(settings, refused)
     yield _check_key(settings)
     yield from check_key_files(here(), _find_own_key_files(settings))
+    yield from check_targets(settings)
     yield from check_hosts(here(), settings)
     yield from check_start_times(here(), HOSTS.values())
     asks_provider = settings.api_key is not None and not is_address_refused

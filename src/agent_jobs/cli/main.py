@@ -42,6 +42,7 @@ COMMANDS = {
     "demo": "demo",
     "install": "install",
     "uninstall": "install",
+    "notify": "notify",
     "serve": "serve",
     "service": "service",
     "completion": "completion",

@@ -188,6 +188,8 @@ def _may_be_secret(settings: Settings, name: str, value: str) -> bool:
     """Return True if a variable must not stand in a file that other programs back up and show."""
     if name == KEY or name in MAY_HOLD_SECRETS or name in settings.secrets:
         return True
+    if name == "AGENT_JOBS_NOTIFY":
+        return ":" in value  # an address, or the topic that it takes to read the notices
     if name in VARIABLES and isinstance(getattr(settings, VARIABLES[name].field), SecretStr):
         return True
     return "://" in value and ("@" in value or "?" in value)  # an address with a password or a key
