@@ -3,14 +3,13 @@
 import json
 import os
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.cli import terminal
 from agent_jobs.cli.install import here
 from agent_jobs.cli.program import make_permanent, plan_program, remove_program
@@ -246,7 +245,8 @@ def _start_service(manager: ServiceManager, text: str) -> Iterator[str]:
         yield f"Nothing to do: the collector is installed and running{_format_pid(state)}."
     else:
         if text != before:
-            _write_service_file(manager.path, text)
+            manager.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(manager.path, text.encode(), mode=PRIVATE_MODE)
             yield f"Wrote {manager.path}."
         manager.start()
         state = manager.read_state()
@@ -259,20 +259,6 @@ def _start_service(manager: ServiceManager, text: str) -> Iterator[str]:
 
 def _format_pid(state: ServiceState) -> str:
     return f" (pid {state.pid})" if state.pid else ""
-
-
-def _write_service_file(path: Path, text: str) -> None:
-    """Write a file in one step, readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def _advise_on_variables(left_out: list[str]) -> Iterator[str]:

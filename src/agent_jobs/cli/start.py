@@ -18,7 +18,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.detach import describe_detached, resume_hint
 from agent_jobs.cli.progress import open_display
 from agent_jobs.cli.result import write_output
-from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.unwatched import NO_COLLECTOR
 from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
@@ -118,7 +118,7 @@ def run_command(as_json: bool, **arguments: Any) -> None:
         await announce_pending(session, job.id)
         await _watch_started(session, job, sent_here=sent_here)
         job = await session.engine.poll(job.id)
-        await session.engine.mark_delivered(job)
+        await session.engine.mark_read(job)
         return _Finished(job, await session.engine.open_calls(job))
 
     finished = _call_asking(run, request, what="run", roots=roots, as_json=as_json)
@@ -309,6 +309,7 @@ def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path,
         previous_job_id=arguments["previous"],
         batch=arguments["batch"],
         priority=int(arguments["high"]),
+        client=CLIENT,
         options=dict(_parse_option(each) for each in arguments["options"]),
     )
     if arguments["new"]:
