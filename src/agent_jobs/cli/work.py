@@ -11,6 +11,7 @@ from agent_jobs.cli.detach import describe_detached
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.session import Session, call, read_settings
 from agent_jobs.engine.engine import Engine
+from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import ACTIVE, Status
@@ -52,6 +53,7 @@ async def collect_jobs(session: Session, *, until_idle: bool) -> None:
 
     Raises:
         ConfigError: This process can send nothing.
+        StoreError: The database cannot be read, and `until_idle` is set.
     """
     engine = session.engine
     others = await engine.other_workers()  # refuses a process without a key
@@ -62,11 +64,17 @@ async def collect_jobs(session: Session, *, until_idle: bool) -> None:
         logger.info("Also working on them: %s.", names)
     changes = ChangeLog(engine)
     while True:
-        open_jobs = await changes.read()
-        session.detached = _describe_jobs_left(open_jobs)
-        if until_idle and not any(job.status is not Status.INPUT_REQUIRED for job in open_jobs):
-            logger.info("No job is running.")
-            return
+        try:
+            open_jobs = await changes.read()
+        except StoreError as error:
+            if until_idle:
+                raise
+            logger.warning("Cannot read the jobs: %s", error)  # a full disk or a lock may pass
+        else:
+            session.detached = _describe_jobs_left(open_jobs)
+            if until_idle and not any(job.status is not Status.INPUT_REQUIRED for job in open_jobs):
+                logger.info("No job is running.")
+                return
         await anyio.sleep(REFRESH_S)
 
 
