@@ -15,7 +15,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.cli.service import install_service, remove_service, show_service
 from agent_jobs.cli.session import Refusal
 from agent_jobs.install.hosts import Machine
-from agent_jobs.install.service_files import Service, render_unit, starts_program
+from agent_jobs.install.service_files import Service, find_env_file_of, render_agent, render_unit, starts_program
 
 KEY = "sk-secret-0123456789abcdef"
 #: Notes its arguments. `{folder}/refuses` has it fail, `{folder}/runs` is there while the service runs.
@@ -63,7 +63,12 @@ class Computer:
         return self.home / ".config/systemd/user/agent-jobs.service"
 
     def run(self, *arguments: str, status: int = 0) -> Result:
-        result = CliRunner().invoke(cli, arguments)
+        before = dict(os.environ)
+        try:
+            result = CliRunner().invoke(cli, arguments)
+        finally:  # --env-file adds to the environment of this process
+            os.environ.clear()
+            os.environ.update(before)
         assert result.exit_code == status, (result.output, result.exception)
         return result
 
@@ -126,6 +131,19 @@ def test_a_second_install_changes_nothing_and_new_settings_start_it_again(
     assert [call for call in computer.calls if "restart" in call]
     assert f'Environment="AGENT_JOBS_DATA_DIR={computer.home}/jobs"\n' in computer.unit.read_text()
     assert list(computer.unit.parent.iterdir()) == [computer.unit]
+
+
+def test_a_later_install_reads_the_same_env_file(computer: Computer) -> None:
+    file = computer.write_key('of "ada" $HOME\\n 100%.env')
+    computer.run("--env-file", str(file), "service", "install")
+    text = computer.unit.read_text()
+    assert computer.run("service", "install").stdout.startswith("Nothing to do")
+    assert computer.unit.read_text() == text
+    other = computer.write_key("other.env")
+    computer.run("--env-file", str(other), "service", "install")
+    assert f'"--env-file" "{other}"' in computer.unit.read_text()
+    other.unlink()
+    assert "No OpenAI API key found." in computer.run("service", "install", status=1).stderr
 
 
 def test_a_stopped_service_is_started_by_install(computer: Computer) -> None:
@@ -280,6 +298,10 @@ def test_a_launch_agent_is_written_loaded_and_removed(
     assert Path(agent["StandardErrorPath"]).parent.is_dir()
     assert f"launchctl bootstrap gui/{os.getuid()} {file}" in computer.calls
     assert starts_program(file.read_text(), f"{computer.programs}/agent-jobs")
+    assert find_env_file_of(file.read_text()) is None
+    reading = Service(("/a & b/agent-jobs", "--env-file", "/<c>", "work"), {})
+    assert find_env_file_of(render_agent(reading, Path("/log"))) == Path("/<c>")
+    assert starts_program(render_agent(reading, Path("/log")), "/a & b/agent-jobs")
     Path(agent["StandardErrorPath"]).write_text("job_1: queued\n")
     with pytest.raises(SystemExit) as left:
         show_service(mac, as_json=False)
@@ -307,12 +329,14 @@ def test_systemd_accepts_the_unit(tmp_path: Path, name: str, is_confined: bool) 
     program.parent.mkdir(exist_ok=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
+    env_file = Path('/a $HOME "b" \\n %h')
     environment = {"A": 'x "y" \\ %h $Z é\nb', "PATH": "/usr/bin:/bin"}
     unit = tmp_path / "agent-jobs.service"
     unit.write_text(
-        render_unit(Service((str(program), "--env-file", "/a $HOME b", "work"), environment, is_confined=is_confined))
+        render_unit(Service((str(program), "--env-file", str(env_file), "work"), environment, is_confined=is_confined))
     )
     assert starts_program(unit.read_text(), str(program))
+    assert find_env_file_of(unit.read_text()) == env_file
     done = subprocess.run(
         ["systemd-analyze", "verify", "--user", str(unit)], capture_output=True, text=True, timeout=60, check=False,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},

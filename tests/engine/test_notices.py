@@ -297,6 +297,7 @@ def test_notify_shows_the_targets_without_secrets_and_sends_a_test(
     shown = run("notify").splitlines()
     assert shown[:2] == [f"slack at {place}", f"webhook at {place} (signed)"]
     assert shown[2].startswith("Events: finished after at least 60 s, needs_input, budget.")
+    assert shown[3] == "Test the targets with: agent-jobs notify --test"
     assert run("notify", "--test") == f"slack at {place}: sent\nwebhook at {place} (signed): sent\n"
     assert {each.path for each in receiver.received} == {"/T0/s3cret", "/s3cret"}
     receiver.statuses[:] = [403, 403]

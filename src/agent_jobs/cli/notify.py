@@ -72,7 +72,8 @@ def _describe_targets(settings: Settings, failures: Mapping[NoticeTarget, str], 
             line += f": {_describe_outcome(failures[target])}"
         yield line
     if not is_test:
-        yield f"Events: {', '.join(_name_events(settings))}. Test them with: agent-jobs notify --test"
+        yield f"Events: {', '.join(_name_events(settings))}."
+        yield "Test the targets with: agent-jobs notify --test"
 
 
 def _describe_outcome(failure: str) -> str:

@@ -18,7 +18,7 @@ from agent_jobs.cli.session import Exit, convert_errors, json_option, read_setti
 from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.hosts import KEY, Launch, Machine
-from agent_jobs.install.service_files import Service, collector_command
+from agent_jobs.install.service_files import Service, collector_command, find_env_file_of
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import VARIABLES, Settings
 
@@ -48,8 +48,8 @@ def install_command(print_only: bool) -> None:
     """Start the collector now and at each login.
 
     The service gets the settings of this shell, but no secrets. Those it reads from files: AGENT_JOBS_API_KEY_FILE, or
-    the file of `agent-jobs --env-file FILE service install`. Run the command again after you changed settings or
-    updated agent-jobs.
+    the file of `agent-jobs --env-file FILE service install`, which later calls remember. Run the command again after
+    you changed settings or updated agent-jobs.
 
     Exit status: 0 done, or nothing to do; 1 refused, and nothing was written.
     """
@@ -59,7 +59,9 @@ def install_command(print_only: bool) -> None:
 @service_command.command("status")
 @json_option
 def status_command(as_json: bool) -> None:
-    """Show whether the collector runs, and the end of its log.
+    """Show whether the collector runs.
+
+    Shows the last lines of its log, too.
 
     Exit status: 0 it runs; 1 it does not.
     """
@@ -90,11 +92,13 @@ def install_service(machine: Machine, env_file: Path | None, *, print_only: bool
     Raises:
         ConfigError: It could not work, or this system has no services for this user.
     """
+    manager = find_manager(machine)
+    if env_file is None and manager is not None:
+        env_file = _read_earlier_env_file(manager.path)
     settings = read_settings()
     environment, left_out = select_environment(settings, machine.environ, env_file)
     _require_usable_key(settings, environment, env_file)
     program = plan_program(machine)
-    manager = find_manager(machine)
     if manager is None:
         raise ConfigError(_describe_windows_task(program.launch, env_file))
     if print_only:
@@ -103,9 +107,10 @@ def install_service(machine: Machine, env_file: Path | None, *, print_only: bool
     _require_manager(manager, program.launch, env_file)
     launch, notes = make_permanent(program, machine)
     text = manager.render(_build_service(settings, launch, environment, env_file))
-    for line in (*notes, *_start_service(manager, text), *_advise_on_variables(left_out), manager.find_limit()):
-        if line:
-            click.echo(line)
+    for line in (*notes, *_start_service(manager, text), *_advise_on_variables(left_out)):
+        _print_line(line)
+    if limit := manager.find_limit():
+        _print_line(limit)
     return None
 
 
@@ -123,7 +128,8 @@ def show_service(machine: Machine, *, as_json: bool) -> None:
         report |= {name: fact for name, fact in facts.items() if fact} | {"log": lines}
         click.echo(json.dumps(report))
     else:
-        click.echo("\n".join(_describe_service(manager, state, lines)))
+        for line in _describe_service(manager, state, lines):
+            _print_line(line)
     raise SystemExit(Exit.DONE if state.is_running else Exit.REFUSED)
 
 
@@ -131,7 +137,7 @@ def _show_missing_service(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"installed": False, "running": False}))
     else:
-        click.echo("The collector is not installed. Install it with: agent-jobs service install")
+        _print_line("The collector is not installed. Install it with: agent-jobs service install")
 
 
 @convert_errors()
@@ -143,16 +149,27 @@ def remove_service(machine: Machine) -> None:
     """
     manager = find_manager(machine)
     if manager is None or not manager.path.is_file():
-        return click.echo("Nothing to do: the collector is not installed.")
+        return _print_line("Nothing to do: the collector is not installed.")
     if not manager.find_obstacle():
         manager.stop()
     manager.path.unlink()
     if not manager.find_obstacle():
         manager.forget()
-    click.echo(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
+    _print_line(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
     for line in remove_program(plan_program(machine).launch.command, manager.path, machine, dry_run=False):
-        click.echo(line)
+        _print_line(line)
     return None
+
+
+def _read_earlier_env_file(path: Path) -> Path | None:
+    """Return the file of variables that the installed service reads, and read it here, too; None without one."""
+    if not path.is_file():
+        return None
+    env_file = find_env_file_of(path.read_text())
+    if env_file is None or not env_file.is_file():
+        return None
+    os.environ.update(with_env_file(os.environ, str(env_file)))
+    return env_file
 
 
 def select_environment(
@@ -280,6 +297,15 @@ def _describe_service(manager: ServiceManager, state: ServiceState, lines: list[
     yield from (f"  {terminal.join_lines(line)}" for line in lines)
     if state.is_running and (limit := manager.find_limit()):
         yield limit
+
+
+def _print_line(line: str) -> None:
+    """Print a line, on a terminal without broken words."""
+    width = terminal.find_width()
+    if width is None or line.startswith(" "):  # a line of the log stays as it is
+        click.echo(line)
+    else:
+        click.echo("\n".join(terminal.wrap_lines(line, width)))
 
 
 def _describe_windows_task(launch: Launch, env_file: Path | None) -> str:

@@ -16,6 +16,8 @@ RETRIES_PER_HOUR = 20
 STOP_S = 20  # the program itself ends within seconds
 #: Characters that end a line or a word in a unit, with their escapes.
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "%": "%%", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\[\\\"ntr]|%%|\$\$")
 
 _UNIT_TEXT = """\
 # Written by `agent-jobs service install`, which replaces this file. Remove it with: agent-jobs service remove
@@ -128,6 +130,24 @@ def starts_program(text: str, program: str) -> bool:
         arguments = re.search(r"<key>ProgramArguments</key>\s*<array>\s*<string>(.*?)</string>", text)
         return arguments is not None and arguments[1] == _escape_xml(program)
     return f"ExecStart={_quote_program(program)} " in text
+
+
+def find_env_file_of(text: str) -> Path | None:
+    """Return the file of variables that a service reads, from the text of the service's file; None without one."""
+    if text.startswith("<?xml"):
+        words = plistlib.loads(text.encode())["ProgramArguments"]
+    else:
+        line = next((line for line in text.splitlines() if line.startswith("ExecStart=")), "")
+        words = [_unquote_word(word) for word in _QUOTED.findall(line)]
+    if "--env-file" not in words[:-1]:
+        return None
+    return Path(words[words.index("--env-file") + 1])
+
+
+def _unquote_word(word: str) -> str:
+    """Return a word of a command from its text in a unit."""
+    meanings = {escape: char for char, escape in _ESCAPES.items()} | {"$$": "$"}
+    return _ESCAPED.sub(lambda found: meanings[found[0]], word)
 
 
 def _escape_xml(text: str) -> str:
