@@ -243,6 +243,8 @@ def _format_several(field: str, value: Any) -> Any:
             return hide_query(value)
         case "on_finish":
             return _hide_arguments(value)
+        case "notify" | "notify_events":
+            value = ", ".join(sorted(map(str, value))) or None
         case _:
             return value
 

@@ -22,6 +22,7 @@ from agent_jobs.cli.progress import open_display
 from agent_jobs.cli.result import write_output
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
+from agent_jobs.cli.unwatched import NO_COLLECTOR
 from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
 from agent_jobs.cli.wording import reword, reword_answer
 from agent_jobs.configuration import load_usable_settings
@@ -363,7 +364,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     """Return which process collects the result of a running job."""
     watch = f"agent-jobs watch {job.id}"
     if not workers:
-        return f"No process is watching it. The next host or `agent-jobs watch` collects it. Watch it with: {watch}"
+        return NO_COLLECTOR.format(jobs="it", watch=watch)
     names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
     return f"Watched by {names}. Watch it yourself with: {watch}"
 
