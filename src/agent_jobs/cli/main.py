@@ -37,6 +37,7 @@ COMMANDS = {
     "ask": "follow_up",
     "retry": "follow_up",
     "watch": "watch",
+    "work": "work",
     "list": "job_list",
     "show": "show",
     "logs": "logs",
@@ -50,6 +51,7 @@ COMMANDS = {
     "adopt": "jobs",
     "delete": "delete",
     "prune": "jobs",
+    "key": "key",
     "config": "config",
     "models": "models",
     "presets": "presets",
@@ -58,7 +60,9 @@ COMMANDS = {
     "demo": "demo",
     "install": "install",
     "uninstall": "install",
+    "notify": "notify",
     "serve": "serve",
+    "service": "service",
     "completion": "completion",
 }
 

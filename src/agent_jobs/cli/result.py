@@ -14,10 +14,10 @@ from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.cli.wording import reword
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
-from agent_jobs.settings import Settings
 from agent_jobs.text import encode_text
 
 #: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.
@@ -109,7 +109,7 @@ def _mark_read(job: Job) -> None:
     async def mark(session: Session) -> None:
         await session.engine.mark_read(job)
 
-    call(mark, settings=replace(Settings.forgiving(os.environ)[0], warnings=()))
+    call(mark, settings=replace(load_usable_settings(os.environ)[0], warnings=()))
 
 
 def _write_notes(job: Job, note: str) -> None:

@@ -22,8 +22,10 @@ from agent_jobs.cli.progress import open_display
 from agent_jobs.cli.result import write_output
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
+from agent_jobs.cli.unwatched import NO_COLLECTOR
 from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
 from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -32,7 +34,6 @@ from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.request.options import OPTIONS
-from agent_jobs.settings import Settings
 
 if TYPE_CHECKING:  # imported when a job is started
     from agent_jobs.request.start_request import StartRequest
@@ -57,7 +58,7 @@ class PresetName(click.ParamType[str]):
         from agent_jobs.request.presets import load_presets
 
         try:
-            presets = load_presets(Settings.forgiving(os.environ)[0].presets)
+            presets = load_presets(load_usable_settings(os.environ)[0].presets)
         except ConfigError:
             presets = load_presets(None)
         return [
@@ -363,7 +364,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     """Return which process collects the result of a running job."""
     watch = f"agent-jobs watch {job.id}"
     if not workers:
-        return f"No process is watching it. The next host or `agent-jobs watch` collects it. Watch it with: {watch}"
+        return NO_COLLECTOR.format(jobs="it", watch=watch)
     names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
     return f"Watched by {names}. Watch it yourself with: {watch}"
 

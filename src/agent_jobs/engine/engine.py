@@ -14,7 +14,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.replies import answer_calls
-from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
+from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
@@ -77,6 +77,7 @@ class Engine(Archive):
         tasks: Runs what no caller has to wait for.
         presets: Requests by name.
         warnings: What the user should change in the settings, though jobs run without it.
+        report_budget: Called when the day's budget refuses a start.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Engine(Archive):
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
         warnings: tuple[str, ...] = (),
+        report_budget: Callable[[], object] = str,
     ) -> None:
+        self._report_budget = report_budget
         self.presets = presets
         self._store = store
         self._upstream = upstream
@@ -153,12 +156,7 @@ class Engine(Archive):
         upstream = self._require_upstream()
         existing_jobs: list[Job | None] = []
         with CancelScope(shield=True):
-            existing_jobs = await self._store.add(
-                *planned.jobs,
-                allow_duplicate=planned.allow_duplicate,
-                budget=planned.budget,
-                uploads=planned.uploads,
-            )
+            existing_jobs = await self._store_jobs(planned)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -166,6 +164,23 @@ class Engine(Archive):
             Started(existing or job, duplicate=existing is not None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True)
         ]
+
+    async def _store_jobs(self, planned: PlannedStart) -> list[Job | None]:
+        """Store the planned jobs; return for each the identical job that exists.
+
+        Raises:
+            BudgetError: The day's budget does not allow them, which is also reported.
+        """
+        try:
+            return await self._store.add(
+                *planned.jobs,
+                allow_duplicate=planned.allow_duplicate,
+                budget=planned.budget,
+                uploads=planned.uploads,
+            )
+        except BudgetError:
+            self._report_budget()
+            raise
 
     async def wait_for_response_id(self, job: Job, *, wait_s: float) -> Job:
         """Return the job once upstream named its response, it finished, or it has to wait; or after `wait_s`."""

@@ -11,6 +11,8 @@ import os
 import threading
 from contextlib import suppress
 
+from agent_jobs.config_folder import find_config_file
+
 TYPE_CHECKING = False  # importing `typing` costs a fifth of the time to the first answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -247,11 +249,21 @@ def _is_message(line: bytes) -> bool:
 def _find_left_out(has_env_file: bool) -> frozenset[str]:
     """Return the methods whose static answers may not hold with the user's settings."""
     left_out: set[str] = set()
-    if has_env_file or "AGENT_JOBS_PRESETS" in os.environ:
+    file = _read_settings_file()
+    if has_env_file or "AGENT_JOBS_PRESETS" in os.environ or b"presets" in file:
         left_out.add("prompts/list")  # presets of the user are prompts, too
-    if has_env_file or os.environ.get("AGENT_JOBS_TASKS", "").strip().lower() not in ("", "auto"):
+    if has_env_file or os.environ.get("AGENT_JOBS_TASKS", "").strip().lower() not in ("", "auto") or b"tasks" in file:
         left_out.add("server/discover")  # names the extensions
     return frozenset(left_out)
+
+
+def _read_settings_file() -> bytes:
+    """Return the user's settings file as it is: parsing it takes longer than to answer later what it may change."""
+    try:
+        with open(find_config_file(os.environ), "rb") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return b""
 
 
 def write_all(descriptor: int, data: bytes) -> None:
