@@ -28,7 +28,7 @@ class NamedChoice(click.Choice[str]):
         return super().get_invalid_choice_message(value, ctx) + ask_if_meant(str(value), self.choices)
 
 
-class NamedCommands(click.Group):
+class NamedGroup(click.Group):
     """Commands below a name; a misspelt one is refused with the nearest."""
 
     def resolve_command(

@@ -53,7 +53,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "Settings and keys": {
         "key": "Store the API key, show which one is used, check or delete it.",
-        "config": "Show the settings and where they come from.",
+        "config": "Show the settings and where they come from, or change the settings file.",
         "models": "List the models of the provider, with their prices.",
         "presets": "List the presets: requests with a name.",
         "notify": "Show where notices of jobs are sent.",
@@ -95,7 +95,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "delete": ("agent-jobs delete last",),
     "prune": ("agent-jobs prune --days 30",),
     "init": ("agent-jobs init",),
-    "install": ("agent-jobs install claude-code", "agent-jobs install cursor --dry-run"),
+    "install": ("agent-jobs install", "agent-jobs install claude-code"),
     "uninstall": ("agent-jobs uninstall claude-code",),
     "doctor": ("agent-jobs doctor",),
     "service": ("agent-jobs service install",),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from agent_jobs.cli.choice import NamedChoice, NamedCommands
+from agent_jobs.cli.choice import NamedChoice, NamedGroup
 
 #: The variable that a shell sets when it asks for completions.
 COMPLETION_VARIABLE = "_AGENT_JOBS_COMPLETE"
@@ -22,7 +22,7 @@ ZSH_START = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; 
 SELECT_SHELL = f"Name the shell: agent-jobs completion install {'|'.join(SHELLS)}"
 
 
-class CompletionGroup(NamedCommands):
+class CompletionGroup(NamedGroup):
     """The commands for completion; the name of a shell alone prints its script."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
