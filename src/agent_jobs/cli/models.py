@@ -69,7 +69,7 @@ def _find_models(settings: Settings) -> tuple[list[ModelRow], str]:
     Raises:
         click.ClickException: The provider refuses the key or has no list, or its models are not known here.
     """
-    if settings.api_key is None and is_list_known(settings):
+    if not settings.has_key and is_list_known(settings):
         return _find_known_models(settings), "The provider was not asked, because no API key is set."
     address = hide_query(settings.base_url)
     try:
