@@ -64,7 +64,9 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "run_limits": set(),
     "key_pause": set(),
     "retrieve": set(),
-    "stream": set(),
+    "live_text": set(),
+    "forecast": set(),
+    "stream": {"live_text"},
     "finalize": set(),
     "on_finish_command": set(),
     "on_finish": {"on_finish_command"},
@@ -72,7 +74,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "job_waiter": set(),
     "adopt_response": set(),
     "follow_up": set(),
-    "start": {"follow_up"},
+    "start": {"follow_up", "forecast"},
     "resend": {"finalize"},
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
@@ -85,11 +87,11 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "run_limits", "poll", "resend", "step_result", "stream", "stream_step",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream", "stream_step",
         "tool_loop",
     },
-    "worker": {"step", "step_result"},
-    "engine": {"adopt_response", "replies", "start", "job_waiter", "worker"},
+    "worker": {"live_text", "step", "step_result"},
+    "engine": {"adopt_response", "live_text", "replies", "start", "job_waiter", "worker"},
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.

@@ -70,12 +70,14 @@ class Session:
     detached: str = ""  #: what Ctrl-C says of the jobs
     is_starting: bool = False  #: the provider has not confirmed the job yet
     is_interrupted: bool = False  #: Ctrl-C was pressed meanwhile
+    hide: Callable[[], None] = lambda: None  #: removes lines that are written over, so that a message can be written
 
     def interrupt(self) -> bool:
         """Return True if Ctrl-C ends the command now, False if it ends once the start is confirmed."""
         if not self.is_starting or self.is_interrupted:
             return True
         self.is_interrupted = True
+        self.hide()
         click.echo(WAITING_FOR_ID, err=True)
         return False
 

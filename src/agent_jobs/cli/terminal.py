@@ -39,6 +39,13 @@ def has_colours(stream: IO[Any]) -> bool:
     return can_overwrite(stream) and not os.environ.get("NO_COLOR")
 
 
+def show_notice(text: str) -> None:
+    """Show a word at once on a terminal; the next line that is written, which is longer, covers it."""
+    if can_overwrite(sys.stderr):
+        sys.stderr.write(f"{text}\r")
+        sys.stderr.flush()
+
+
 def find_width() -> int | None:
     """Return the terminal's width in columns, None if stdout is no terminal and nothing needs to be cut."""
     if not sys.stdout.isatty():

@@ -1,0 +1,63 @@
+"""Write an answer into a file, all of it or nothing."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from agent_jobs.cli import terminal
+
+
+def check_out_file(path: Path, *, may_overwrite: bool) -> None:
+    """Check that a file can be written, before anything is paid for what goes into it.
+
+    Raises:
+        click.ClickException: It cannot be written, or exists and may not be overwritten.
+    """
+    folder, file = path.parent, path.resolve()
+    if not folder.is_dir():
+        raise click.ClickException(f"The folder {folder} does not exist, so nothing was sent. Create it first.")
+    if file.is_dir():
+        raise click.ClickException(f"{path} is a folder, so nothing was sent. Name a file in it.")
+    if file.exists() and not file.is_file():
+        raise click.ClickException(f"{path} is not a file that can be replaced, so nothing was sent. Name another one.")
+    if file.exists() and not may_overwrite:
+        raise click.ClickException(
+            f"{path} exists, so nothing was sent. Use --force to overwrite it, or name another file."
+        )
+    if not os.access(file.parent, os.W_OK):
+        raise click.ClickException(f"The folder {folder} cannot be written to, so nothing was sent. Name another one.")
+
+
+def write_out_file(path: Path, data: bytes, *, may_overwrite: bool = True) -> None:
+    """Write a file and say so. Readers see the old content or all of the new one.
+
+    Raises:
+        FileExistsError: Another program wrote the file meanwhile.
+        OSError: It cannot be written.
+    """
+    file = path.resolve()
+    if file.exists() and not file.is_file():  # a device or a pipe cannot be replaced
+        file.write_bytes(data)
+    else:
+        _replace_file(file, data, may_overwrite=may_overwrite)
+    click.echo(f"Wrote {terminal.format_size(len(data))} to {path}.", err=True)
+
+
+def _replace_file(file: Path, data: bytes, *, may_overwrite: bool) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if file.exists():
+            temporary.chmod(file.stat().st_mode & 0o777)
+        if may_overwrite:
+            temporary.replace(file)
+        else:
+            os.link(temporary, file)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
