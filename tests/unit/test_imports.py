@@ -87,8 +87,8 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream", "stream_step",
-        "tool_loop",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
+        "stream_step", "tool_loop",
     },
     "worker": {"live_text", "step", "step_result"},
     "engine": {"adopt_response", "live_text", "replies", "start", "job_waiter", "worker"},
