@@ -11,7 +11,7 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"backoff", "clock", "errors", "text", "text_file", "validation"}
+SHARED = {"atomic_file", "backoff", "clock", "errors", "text", "text_file", "validation"}
 PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
@@ -23,6 +23,7 @@ FACE = {
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
+    "atomic_file": set(),
     "backoff": set(),
     "errors": set(),
     "clock": set(),
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "strict_schema": set(),
     "variable_names": {"text"},
     "jsonrpc": {"text", "text_file"},
-    "jobs": {"errors"},
+    "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
     "settings": {"errors", "setting_values", "variable_names"},
     "setting_values": {"api_key", "errors", "text", "text_file", "validation"},

@@ -30,11 +30,12 @@ class AnswerDisplay:
 
     Args:
         live: The text of the job, in memory.
+        job: The job with its request.
         writes_answer: True to print the answer on stdout; otherwise only the progress is shown.
         is_streaming: True to print it while it is written.
     """
 
-    def __init__(self, live: LiveText, *, writes_answer: bool, is_streaming: bool) -> None:
+    def __init__(self, live: LiveText, job: Job, *, writes_answer: bool, is_streaming: bool) -> None:
         self._live = live
         self._can_overwrite = terminal.can_overwrite(sys.stderr)
         self._has_colours = terminal.has_colours(sys.stderr)
@@ -42,7 +43,7 @@ class AnswerDisplay:
         self._lines = Lines(sys.stderr)
         self._writer: AnswerWriter | None = None
         if writes_answer:
-            self._writer = self._open_writer(is_streaming=is_streaming)
+            self._writer = self._open_writer(job, is_streaming=is_streaming)
         self._job: Job | None = None
         self._is_hidden = False
         self._clock_offset = 0.0  #: from the clock of the process to that of the jobs
@@ -66,7 +67,7 @@ class AnswerDisplay:
         self._clock_offset = now - time.monotonic()
         self._live.observe(self._job)
         self._update_answer(self._job)
-        if not self._can_overwrite:
+        if not (self._can_overwrite or self._job.is_terminal or self._has_begun_beside()):
             self._lines.show(jobs, now)
 
     async def run(self) -> None:
@@ -88,10 +89,12 @@ class AnswerDisplay:
         if self._writer is not None:
             self._writer.finish(job, output)
 
-    def _open_writer(self, *, is_streaming: bool) -> AnswerWriter:
+    def _open_writer(self, job: Job, *, is_streaming: bool) -> AnswerWriter:
         if sys.stdout.isatty():
             return TerminalWriter(self._area.erase, is_streaming=is_streaming)
-        return PlainWriter(self._area.erase, is_streaming=is_streaming and is_stdout_pipe())
+        # Into a pipe goes the answer alone: the text of a turn that calls tools is none.
+        is_certain = is_stdout_pipe() and not leads_to_next_turn(job.turn.request)
+        return PlainWriter(self._area.erase, is_streaming=is_streaming and is_certain)
 
     def _import_renderer(self) -> None:
         """Import what renders an answer, while the provider works."""
@@ -99,12 +102,14 @@ class AnswerDisplay:
             import agent_jobs.cli.markdown_blocks  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     def _update_answer(self, job: Job) -> None:
-        writer = self._writer
-        if writer is not None and (isinstance(writer, TerminalWriter) or not leads_to_next_turn(job.turn.request)):
-            # Into a pipe goes the answer alone: the text of a turn that calls tools is none.
-            writer.update(self._live, job.turn.number)
+        if self._writer is not None:
+            self._writer.update(self._live, job.turn.number)
         if self._can_overwrite and not job.is_terminal and not self._is_shared_with_reader():
             self._draw_progress(job)
+
+    def _has_begun_beside(self) -> bool:
+        """Return True if a part of the answer is printed on the same terminal: a line would stand in its middle."""
+        return self._writer is not None and self._writer.has_begun and sys.stderr.isatty()
 
     def _is_shared_with_reader(self) -> bool:
         """Return True if another program may print the answer on the same terminal by now."""
@@ -116,7 +121,8 @@ class AnswerDisplay:
         lines = self._list_growing(job, width)[-max(1, height - SPARE_LINES) :]
         if lines or (self._writer is not None and self._writer.has_begun):
             lines.append("")
-        status = render_status(job, now, width, has_colours=self._has_colours)
+        is_writing = bool(self._live.text or self._live.tail)
+        status = render_status(job, now, width, has_colours=self._has_colours, is_writing=is_writing)
         self._area.draw([*lines, status])
 
     def _list_growing(self, job: Job, width: int) -> list[str]:

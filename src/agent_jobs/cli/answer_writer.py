@@ -26,6 +26,8 @@ SENT_AGAIN = "The provider began the answer again. The text above is not part of
 DIFFERENT = "The final answer differs from the text above. It follows in full."
 #: Characters of a growing block that are rendered again for each new word; longer ones are shown as they are.
 MAX_GROWING_CHARS = 10_000
+#: Characters of an unfinished line that show what it is: a marker of a list, for one, has fewer.
+CLEAR_LINE_CHARS = 12
 #: The first half of a character that needs two units of UTF-16, when the second one has not come yet.
 HALF_CHARACTERS = ("\ud800", "\udbff")
 
@@ -151,9 +153,7 @@ class TerminalWriter:
         if text == self._text:
             return
         self._text = text
-        growing = text[self._printed :]
-        # A line that is not finished may still become a part of the block before it.
-        lines = growing[: growing.rfind("\n") + 1]
+        lines = _cut_unclear_line(text[self._printed :])
         blocks = self._block_renderer.split(lines)
         for block in blocks[:-1]:
             self._print_lines(self._block_renderer.render(lines, block, self._places, self._printed))
@@ -291,6 +291,14 @@ def leads_to_next_turn(request: JSON) -> bool:
         or (tool.get("type") == "mcp" and tool.get("require_approval") != "never")
         for tool in tools
     )
+
+
+def _cut_unclear_line(text: str) -> str:
+    """Return a text without a last line that is too short to tell whether it belongs to the block before it."""
+    begin = text.rfind("\n") + 1
+    if len(text[begin:].strip()) < CLEAR_LINE_CHARS:
+        return text[:begin]
+    return text
 
 
 def _cut_half_character(text: str) -> str:

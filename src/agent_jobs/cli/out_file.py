@@ -1,11 +1,11 @@
 """Write an answer into a file, all of it or nothing."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from agent_jobs.atomic_file import SHARED_MODE, replace_file, write_temporary_file
 from agent_jobs.cli import terminal
 
 
@@ -40,24 +40,22 @@ def write_out_file(path: Path, data: bytes, *, may_overwrite: bool = True) -> No
     file = path.resolve()
     if file.exists() and not file.is_file():  # a device or a pipe cannot be replaced
         file.write_bytes(data)
+    elif may_overwrite:
+        replace_file(file, data)
     else:
-        _replace_file(file, data, may_overwrite=may_overwrite)
+        _create_file(file, data)
     click.echo(f"Wrote {terminal.format_size(len(data))} to {path}.", err=True)
 
 
-def _replace_file(file: Path, data: bytes, *, may_overwrite: bool) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+def _create_file(file: Path, data: bytes) -> None:
+    """Write a new file.
+
+    Raises:
+        FileExistsError: It exists by now.
+        OSError: It cannot be written.
+    """
+    temporary = write_temporary_file(file, data, mode=SHARED_MODE)
     try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if file.exists():
-            temporary.chmod(file.stat().st_mode & 0o777)
-        if may_overwrite:
-            temporary.replace(file)
-        else:
-            os.link(temporary, file)
+        os.link(temporary, file)
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)

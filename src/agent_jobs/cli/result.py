@@ -52,8 +52,8 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
         _show_part(result, part)
     else:
         _write_part(_render_part(result, part, as_json=as_json), out)
-    if job.is_terminal and job.delivered_at is None and part not in PARTS_WITHOUT_RESULT:
-        _mark_delivered(job)
+    if job.is_terminal and job.read_at is None and part not in PARTS_WITHOUT_RESULT:
+        _mark_read(job)
     _write_notes(job, note)
     raise SystemExit(find_exit(job))
 
@@ -110,11 +110,11 @@ def _write_part(text: str, out: Path | None) -> None:
     return click.echo(encode_text(text), nl=not text.endswith("\n"))
 
 
-def _mark_delivered(job: Job) -> None:
+def _mark_read(job: Job) -> None:
     """Store that the result was read. This comes after the output, because a retention deletes what was read."""
 
     async def mark(session: Session) -> None:
-        await session.engine.mark_delivered(job)
+        await session.engine.mark_read(job)
 
     call(mark, settings=replace(Settings.forgiving(os.environ)[0], warnings=()))
 

@@ -27,6 +27,9 @@ from agent_jobs.settings import Settings
 
 T = TypeVar("T")
 
+#: Names this face as the client that started a job.
+CLIENT = "terminal"
+
 #: Jobs that a shell offers for completion: more lines fit no screen.
 COMPLETED_JOBS = 50
 WAITING_FOR_ID = (

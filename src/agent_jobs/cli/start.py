@@ -21,7 +21,7 @@ from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.detach import describe_detached, resume_hint
 from agent_jobs.cli.out_file import check_out_file, write_out_file
 from agent_jobs.cli.prompt_command import PromptCommand
-from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
 from agent_jobs.cli.watch import (
@@ -239,8 +239,9 @@ async def _leave_or_wait(session: Session, started: Started, *, wait: bool, as_j
 
 def _open_display(session: Session, job: Job, *, writes_answer: bool, is_streaming: bool) -> AnswerDisplay:
     """Return the display of a job that was submitted just now: no word of it is missed."""
-    live = session.engine.follow_text(job.id)
-    display = AnswerDisplay(live, writes_answer=writes_answer, is_streaming=is_streaming)
+    display = AnswerDisplay(
+        session.engine.follow_text(job.id), job, writes_answer=writes_answer, is_streaming=is_streaming
+    )
     session.hide = display.hide
     return display
 
@@ -362,10 +363,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
     from agent_jobs.request.start_request import StartRequest
 
     files = [_resolve_path(each) for each in arguments["files"]]
-    show_notice("Reading stdin..." if arguments["prompt"] == "-" else "Sending...")
-    prompt = read_prompt(arguments["prompt"])
-    if not dry_run:
-        show_notice("Sending...")
+    prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
     request = StartRequest(
         prompts=[prompt],
         preset=arguments["preset"],
@@ -376,6 +374,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
         previous_job_id=arguments["previous"],
         batch=arguments["batch"],
         priority=int(arguments["high"]),
+        client=CLIENT,
         options=dict(_parse_option(each) for each in arguments["options"]),
     )
     if arguments["new"]:
@@ -383,6 +382,17 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
     if dry_run:
         request = replace(request, options={**request.options, "dry_run": True})
     return request, tuple(dict.fromkeys(_find_existing_folder(file) for file in files))
+
+
+def _read_prompt_argument(prompt: str, *, notice: str) -> str:
+    """Return the prompt with what is piped in, and show what the command does meanwhile."""
+    if prompt != "-":
+        show_notice(notice)
+        return read_prompt(prompt)
+    show_notice("Reading stdin...")
+    prompt = read_prompt("-")
+    show_notice(notice)
+    return prompt
 
 
 async def _complete_previous_id(session: Session, request: "StartRequest") -> "StartRequest":

@@ -107,7 +107,8 @@ async def _watch_answer(session: Session, job_id: str) -> _Watched:
     engine = session.engine
     await announce_pending(session)
     began = engine.now()
-    with AnswerDisplay(engine.follow_text(job_id), writes_answer=True, is_streaming=True) as display:
+    job = await engine.poll(job_id)
+    with AnswerDisplay(engine.follow_text(job_id), job, writes_answer=True, is_streaming=True) as display:
         session.hide = display.hide
         async with run_beside(display):
             session.app.work()
@@ -121,7 +122,7 @@ async def read_answer(session: Session, display: AnswerDisplay, job_id: str) -> 
     """Return a job with its answer, and note that the user reads it."""
     result = await session.engine.result(job_id)
     response = result.job.output.response if result.job.output else None
-    await session.engine.mark_delivered(result.job)
+    await session.engine.mark_read(result.job)
     return ShownAnswer(display, result.job, response.get("output") if response else None)
 
 

@@ -335,6 +335,13 @@ class Engine:
         if any(_is_unread(job) for job in jobs):
             self._tasks.start_soon(self.mark_delivered, *jobs)
 
+    async def mark_read(self, *jobs: Job) -> None:
+        """Store that a person opened these jobs' results."""
+        try:
+            await self._store.mark_read([job.id for job in jobs if job.is_terminal], self._clock.now())
+        except StoreError as error:
+            logger.warning("cannot note that results were read: %s", error)
+
     async def mark_delivered(self, *jobs: Job) -> None:
         """Store that the caller received these jobs' results."""
         try:

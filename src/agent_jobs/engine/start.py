@@ -23,6 +23,7 @@ from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
 from agent_jobs.jobs.response import JSON, items_of, mapping_of
 from agent_jobs.jobs.status import Status
+from agent_jobs.jobs.stored_request import effort_of, model_of
 from agent_jobs.pricing.prices import Bound, Prices, day_start
 from agent_jobs.request.added_parameters import ASKED
 from agent_jobs.request.body import asked_by, build, given_options, hash_of, options_with, title_of
@@ -215,6 +216,11 @@ class StartPlanner:
         return Job(
             id=job_id,
             title=title_of(prompt),
+            prompt=prompt,
+            model=model_of(body),
+            effort=effort_of(body),
+            preset=shared.request.preset or "",
+            client=shared.request.client,
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.job import Job, Mode
+from agent_jobs.jobs.response import Call, Usage
 from agent_jobs.jobs.status import Status
 
 GATHERED_MAX = 1_000  # jobs that one query covers
@@ -66,6 +66,32 @@ class Event(NamedTuple):
     at: float
     kind: str
     text: str
+
+
+class TurnRecord(NamedTuple):
+    """One turn of a job, as it is shown to people."""
+
+    number: int
+    mode: Mode
+    sent_at: float | None
+    response_id: str | None
+    usage: Usage | None  #: of this turn alone
+    cost_usd: float | None  #: of this turn alone
+
+
+class SearchHit(NamedTuple):
+    """A job that a search found, with a passage of its title, prompt or output.
+
+    The matches in the passage stand between `MATCH_BEGIN` and `MATCH_END`.
+    """
+
+    job: Job
+    passage: str
+
+
+#: Characters around a match, which no text of a terminal or page may contain.
+MATCH_BEGIN = "\x02"
+MATCH_END = "\x03"
 
 
 class OutputFile(NamedTuple):

@@ -25,6 +25,7 @@ class StartRequest:
     previous_job_id: str | None = None
     batch: str = ""
     priority: int = 0
+    client: str = ""  #: the name of the host, or `terminal`
     options: JSON = field(default_factory=dict[str, Any])
 
     @property

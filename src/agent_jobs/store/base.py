@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from agent_jobs.jobs.job import Job, Mode, Output
-from agent_jobs.jobs.queries import Event, JobFilter, JobPage, OutputFile, StoreInfo
+from agent_jobs.jobs.queries import Event, JobFilter, JobPage, OutputFile, SearchHit, StoreInfo, TurnRecord
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.steps import Step
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -89,6 +90,18 @@ class JobRecords(Protocol):
 
     async def get_calls(self, job_id: str, turn: int | None = None) -> list[Call]:
         """Return the calls of a turn, or of all turns of a job, in their order."""
+        ...
+
+    async def get_prompt(self, job_id: str) -> str:
+        """Return what the caller asked, in the caller's words; empty if there is no such job."""
+        ...
+
+    async def get_turns(self, job_id: str) -> list[TurnRecord]:
+        """Return the turns of a job, first to last."""
+        ...
+
+    async def get_steps(self, job_id: str) -> list[Step]:
+        """Return what the turns of a job did, in the order of their outputs."""
         ...
 
     async def get_uploads(self, job_id: str) -> list[Upload]:
@@ -316,7 +329,11 @@ class ChangeFeed(Protocol):
         ...
 
     async def mark_delivered(self, job_ids: Sequence[str], now: float) -> None:
-        """Note that a host received the jobs' results."""
+        """Note that a reader received the jobs' results."""
+        ...
+
+    async def mark_read(self, job_ids: Sequence[str], now: float) -> None:
+        """Note that a person opened the jobs' results, which are delivered by that."""
         ...
 
     async def pending_notification(
@@ -339,6 +356,21 @@ class ChangeFeed(Protocol):
 
     async def get_events(self, job_id: str) -> list[Event]:
         """Return what happened to a job, oldest first."""
+        ...
+
+
+class SearchRecords(Protocol):
+    """Finds jobs by their texts."""
+
+    async def search(self, words: str, limit: int) -> list[SearchHit]:
+        """Return the newest jobs whose title, prompt or output has all of these words, newest first.
+
+        A word may be the beginning of one; words in double quotes must stand together. Of an active job only the
+        prompt is searched.
+
+        Raises:
+            StoreError: The database cannot search.
+        """
         ...
 
 
@@ -375,7 +407,7 @@ class HousekeepingRecords(Protocol):
         ...
 
 
-class Store(JobRecords, JobTransitions, WorkQueue, ChangeFeed, HousekeepingRecords, Protocol):
+class Store(JobRecords, JobTransitions, WorkQueue, ChangeFeed, SearchRecords, HousekeepingRecords, Protocol):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.
 
     Every method raises StoreError if the database fails; then nothing was written.

@@ -4,6 +4,7 @@ from agent_jobs.jobs.job import Mode
 from agent_jobs.store.base import Place
 from agent_jobs.store.database import Database, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL
+from agent_jobs.store.search_index import remove_from_search
 
 #: Jobs that one call deletes: each is a transaction of its own, and a caller may stop between two calls.
 PURGED_AT_ONCE = 50
@@ -94,5 +95,6 @@ def _delete_job(transaction: Transaction, job_id: str, old: str, before: float) 
         id=job_id,
         before=before,
     )
+    remove_from_search(transaction, job_id)
     deleted = transaction.execute(f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", id=job_id, before=before)
     return [Place(**place) for place in places] if deleted else None

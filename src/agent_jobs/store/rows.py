@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from agent_jobs.jobs.job import Job, Output, Turn
-from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.queries import JobFilter, TurnRecord
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
 
@@ -40,6 +40,10 @@ _FIELDS_OF_NEW_JOB = (
     "previous_job_id",
     "timeout_s",
     "max_cost_usd",
+    "model",
+    "effort",
+    "preset",
+    "client",
 )
 #: Then those that change. `delivered_at`, `watched_until` and the claim are also written by statements of their own.
 _FIELDS_OF_JOB = (
@@ -51,6 +55,7 @@ _FIELDS_OF_JOB = (
     "cost_usd",
     "cost_before_usd",
     "delivered_at",
+    "read_at",
     "result_path",
     "cancel_requested_at",
     "running_since",
@@ -103,7 +108,7 @@ _read_job_fields = attrgetter(*_FIELDS_OF_JOB)
 _read_turn_fields = attrgetter(*_FIELDS_OF_TURN)
 _READ_OF_JOB = _FIELDS_OF_NEW_JOB + _FIELDS_OF_JOB
 #: Changes of these are no change that a reader sees: they say which process works on the job, and when.
-_CLAIM_COLUMNS = frozenset({"holder", "next_at", "not_before", "watched_until", "delivered_at"})
+_CLAIM_COLUMNS = frozenset({"holder", "next_at", "not_before", "watched_until", "delivered_at", "read_at"})
 
 #: Where the columns of the turn begin in a row, and those in another form.
 _TURN_FROM = len(_READ_OF_JOB)
@@ -155,11 +160,25 @@ def call_of(row: sqlite3.Row) -> Call:
         needs=row["needs"],
         state=row["state"],
         output=None if row["output"] is None else json.loads(row["output"]),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
     )
 
 
 def _parse_usage(text: str | None) -> Usage | None:
     return None if text is None else Usage(**json.loads(text))
+
+
+def turn_record_of(row: sqlite3.Row) -> TurnRecord:
+    """Return the turn in a row of its table."""
+    return TurnRecord(
+        number=row["number"],
+        mode=row["mode"],
+        sent_at=row["sent_at"],
+        response_id=row["response_id"],
+        usage=_parse_usage(row["usage"]),
+        cost_usd=row["cost_usd"],
+    )
 
 
 def _usage_json(usage: Usage | None) -> str | None:
@@ -227,6 +246,11 @@ def diff_turn(old: Turn, new: Turn) -> dict[str, Any]:
     return columns
 
 
+def turn_spending(job: Job) -> dict[str, Any]:
+    """Return the columns with the tokens and the cost of a job's current turn."""
+    return {"usage": _usage_json(job.turn_usage), "cost_usd": job.turn_cost_usd}
+
+
 def is_visible_change(columns: Mapping[str, Any]) -> bool:
     """Return True if one of these changed columns of a job is more than its claim."""
     return not columns.keys() <= _CLAIM_COLUMNS
@@ -248,14 +272,18 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
         "job.created_at >= :since": group.since and not group.active,
         f"job.id IN ({_ACTIVE_IDS})": group.active,
     }
-    escaped = group.words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     values = {
         "ids": json.dumps(group.job_ids),
         "batch": group.batch,
-        "words": f"%{escaped}%",
+        "words": f"%{escape_like(group.words)}%",
         "since": group.since,
     }
     return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
+
+
+def escape_like(text: str) -> str:
+    """Return the text as part of a LIKE pattern whose escape character is a backslash."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def compact_json(value: Any) -> str:
