@@ -1,5 +1,6 @@
 """Show a job that a command waits for: its answer as it is written, and below it a line with what the job does."""
 
+import logging
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -8,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_writer import AnswerWriter, PlainWriter, TerminalWriter, is_stdout_pipe, leads_to_next_turn
@@ -16,6 +18,9 @@ from agent_jobs.cli.live_area import LiveArea
 from agent_jobs.cli.progress import Lines, render_tail, wrap_tail
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
+from agent_jobs.text import encode_text
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the text: more often, a reader sees no difference.
 TICK_S = 0.08
@@ -86,8 +91,16 @@ class AnswerDisplay:
             output: The `output` of its response, for its sources.
         """
         self._area.erase()
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             self._writer.finish(job, output)
+        except OSError:
+            raise
+        except Exception:  # a defect of ours or of a library must not hide an answer that was paid for
+            logger.exception("%s: its answer cannot be rendered, so it follows as text", job.id)
+            text = job.output.text if job.output else ""
+            click.echo(encode_text(terminal.strip_control_characters(text)))
 
     def _open_writer(self, job: Job, *, is_streaming: bool) -> AnswerWriter:
         if sys.stdout.isatty():
@@ -144,9 +157,11 @@ async def run_beside(display: object) -> AsyncGenerator[None]:
             try:
                 if isinstance(display, AnswerDisplay):
                     await display.run()
-            except Exception as error:
+            except OSError as error:
                 failures.append(error)
                 tasks.cancel_scope.cancel()
+            except Exception:
+                logger.exception("the display failed; the answer follows at the end")
 
         tasks.start_soon(run_display)
         try:

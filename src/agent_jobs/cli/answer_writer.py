@@ -197,10 +197,10 @@ class TerminalWriter:
 
     @property
     def _block_renderer(self) -> "MarkdownBlocks":
-        if self._blocks is None:
+        width = terminal.find_width() or shutil.get_terminal_size().columns
+        if self._blocks is None or self._blocks.width != width:  # the user may resize the terminal
             from agent_jobs.cli.markdown_blocks import MarkdownBlocks
 
-            width = terminal.find_width() or shutil.get_terminal_size().columns
             self._blocks = MarkdownBlocks(width, has_colours=self._has_colours)
         return self._blocks
 

@@ -88,6 +88,7 @@ class MarkdownBlocks:
     """
 
     def __init__(self, width: int, *, has_colours: bool) -> None:
+        self.width = width
         self._colours = ColorSystem.STANDARD if has_colours else None
         self._console = Console(
             file=io.StringIO(), width=width, force_terminal=True, legacy_windows=False, theme=STYLES, highlight=False,

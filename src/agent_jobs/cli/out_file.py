@@ -37,17 +37,23 @@ def write_out_file(path: Path, data: bytes, *, may_overwrite: bool = True) -> No
         FileExistsError: Another program wrote the file meanwhile.
         OSError: It cannot be written.
     """
-    file = path.resolve()
+    try:
+        _write_resolved_file(path.resolve(), data, may_overwrite=may_overwrite)
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    click.echo(f"Wrote {terminal.format_size(len(data))} to {path}.", err=True)
+
+
+def _write_resolved_file(file: Path, data: bytes, *, may_overwrite: bool) -> None:
     if file.exists() and not file.is_file():  # a device or a pipe cannot be replaced
         file.write_bytes(data)
     elif may_overwrite:
         replace_file(file, data)
     else:
-        _create_file(file, data)
-    click.echo(f"Wrote {terminal.format_size(len(data))} to {path}.", err=True)
+        _write_new_file(file, data)
 
 
-def _create_file(file: Path, data: bytes) -> None:
+def _write_new_file(file: Path, data: bytes) -> None:
     """Write a new file.
 
     Raises:

@@ -81,7 +81,7 @@ def _format_meta(meta: Mapping[str, Any]) -> str:
     rows: list[tuple[str, str]] = []
     for name, value in meta.items():
         if name in TIME_FIELDS and isinstance(value, int | float):
-            shown = _format_local_time(value)
+            shown = _format_clock_time(value)
         elif name == "events":
             shown = "\n".join(map(_format_stored_event, value))
         elif isinstance(value, dict | list):
@@ -95,10 +95,10 @@ def _format_meta(meta: Mapping[str, Any]) -> str:
 def _format_stored_event(event: str) -> str:
     """Return an event, which begins with its time in epoch seconds."""
     at, _, text = str(event).partition(" ")
-    return f"{_format_local_time(float(at))}  {text}" if at.isdigit() else str(event)
+    return f"{_format_clock_time(float(at))}  {text}" if at.isdigit() else str(event)
 
 
-def _format_local_time(at: float) -> str:
+def _format_clock_time(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -168,6 +168,17 @@ class Refusal(click.ClickException):
         return click.echo(answers.json_line(answers.render_error(self.error)))
 
 
+def _hide_lines_for_logs(session: Session) -> None:
+    """Remove lines that are written over before a line of the log is written among them."""
+
+    def hide_lines(record: logging.LogRecord) -> bool:
+        session.hide()
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(hide_lines)
+
+
 async def _run_work(
     work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str, closing: ExitStack
 ) -> T:
@@ -178,6 +189,7 @@ async def _run_work(
     async with open_app(settings, role=role, what=what) as app:
         try:
             session = Session(app, await app.engine())
+            _hide_lines_for_logs(session)
             describe_interruption(lambda: session.detached)
             try:
                 async with anyio.create_task_group() as tasks:

@@ -23,6 +23,7 @@ RESEARCH_SEARCHES = 30
 #: Tokens that a model reads for each search: what it found, and some of its input again.
 READ_PER_SEARCH_TOKENS = 8_000
 RESEARCH_MARK = "deep-research"
+RESEARCH_PRESET = "deep_research"
 SEARCH_TOOLS = ("web_search", "web_search_preview")
 
 
@@ -34,18 +35,21 @@ class Forecast(NamedTuple):
     searches: int
 
 
-def forecast_cost(prices: Prices, body: JSON, input_tokens: int, *, at: float, provider_url: str) -> Forecast | None:
+def forecast_cost(
+    prices: Prices, body: JSON, input_tokens: int, *, is_research: bool, at: float, provider_url: str
+) -> Forecast | None:
     """Return what a request will probably cost; None if a price is unknown.
 
     Args:
         prices: Prices of models.
         body: The body of POST /responses.
         input_tokens: Of the prompt and its files, roughly.
+        is_research: True if it searches as often as research does.
         at: Now, epoch seconds.
         provider_url: The base URL it is sent to.
     """
     model = str(body.get("model"))
-    searches = _expect_searches(body, model)
+    searches = _expect_searches(body, is_research=is_research or RESEARCH_MARK in model)
     written = _limit_count(_expect_written(body), body.get("max_output_tokens"))
     usage = Usage(input_tokens=input_tokens + searches * READ_PER_SEARCH_TOKENS, output_tokens=written)
     calls = {"web_search": searches} if searches else {}
@@ -58,11 +62,11 @@ def _expect_written(body: JSON) -> int:
     return WRITTEN_TOKENS.get(str(effort), USUALLY_WRITTEN_TOKENS)
 
 
-def _expect_searches(body: JSON, model: str) -> int:
+def _expect_searches(body: JSON, *, is_research: bool) -> int:
     kinds = [str(tool.get("type")) for tool in items_of(body.get("tools"))]
     if not any(kind.startswith(SEARCH_TOOLS) for kind in kinds):
         return 0
-    usual = RESEARCH_SEARCHES if RESEARCH_MARK in model else USUAL_SEARCHES
+    usual = RESEARCH_SEARCHES if is_research else USUAL_SEARCHES
     return _limit_count(usual, body.get("max_tool_calls"))
 
 

@@ -16,7 +16,7 @@ from agent_jobs.attachments.attachment import Attachment, build_content_parts, d
 from agent_jobs.attachments.gather import gather
 from agent_jobs.clock import Clock
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
-from agent_jobs.engine.forecast import forecast_cost
+from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
@@ -167,9 +167,11 @@ class StartPlanner:
             bound_parts=bound_parts,
         )
         uploads = [file for file in attached if file.kind == "data"]
-        return await self._add_forecast(estimate, _add_to_hashes([job], uploads)[0] if uploads else job)
+        if uploads:
+            [job] = _add_to_hashes([job], uploads)
+        return await self._add_forecast(estimate, job, is_research=request.preset == RESEARCH_PRESET)
 
-    async def _add_forecast(self, estimate: Estimate, job: Job) -> Estimate:
+    async def _add_forecast(self, estimate: Estimate, job: Job, *, is_research: bool) -> Estimate:
         """Return an estimate with what the job will probably cost, and what identifies it."""
         body = job.turn.request
         forecast = await anyio.to_thread.run_sync(
@@ -178,6 +180,7 @@ class StartPlanner:
                 self._defaults.prices,
                 body,
                 estimate.input_tokens,
+                is_research=is_research,
                 at=job.created_at,
                 provider_url=self._endpoint.base_url,
             )
