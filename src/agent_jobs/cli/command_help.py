@@ -37,6 +37,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "install": "Add this server to a host's configuration.",
         "uninstall": "Remove this server from a host's configuration.",
         "doctor": "Check the setup and report problems.",
+        "service": "Collect jobs in the background, also when no host is open.",
+        "notify": "Show where notices of jobs are sent.",
         "completion": "Complete commands, options and job ids in your shell.",
     },
     "Settings": {
@@ -48,6 +50,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "demo": "Show a job that outlives its killed server.",
         "emulator": "Serve an emulated Responses API.",
         "serve": "Serve MCP on stdin and stdout.",
+        "work": "Collect jobs until you stop the command.",
     },
 }
 #: Heading of commands without a group.
@@ -86,6 +89,15 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "agent-jobs emulator --port 8787",
         "OPENAI_BASE_URL=http://127.0.0.1:8787/v1 \\\n  OPENAI_API_KEY=any agent-jobs run hello",
     ),
+    "work": ("agent-jobs work", "agent-jobs work --until-idle"),
+    "service": ("agent-jobs service install",),
+    "service install": (
+        "agent-jobs service install",
+        "agent-jobs --env-file ~/my.env service install",
+    ),
+    "service status": ("agent-jobs service status",),
+    "service remove": ("agent-jobs service remove",),
+    "notify": ("agent-jobs notify --test",),
     "serve": ("claude mcp add agent-jobs -- agent-jobs serve",),
 }
 
