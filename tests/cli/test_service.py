@@ -143,7 +143,7 @@ def test_a_later_install_reads_the_same_env_file(computer: Computer) -> None:
     computer.run("--env-file", str(other), "service", "install")
     assert f'"--env-file" "{other}"' in computer.unit.read_text()
     other.unlink()
-    assert "No OpenAI API key found." in computer.run("service", "install", status=1).stderr
+    assert "No API key is set." in computer.run("service", "install", status=1).stderr
 
 
 def test_a_stopped_service_is_started_by_install(computer: Computer) -> None:
@@ -199,7 +199,7 @@ def test_what_may_be_secret_is_not_written_but_named(
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "No OpenAI API key found."),
+        ({}, "No API key is set."),
         ({"OPENAI_API_KEY": KEY}, "The service cannot see the key, because only this shell has it."),
         (
             {"AGENT_JOBS_API_KEY_FILE": "{home}/key", "OPENAI_BASE_URL": "https://api.example/v1?code=s3cret"},

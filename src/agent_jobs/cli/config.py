@@ -244,7 +244,7 @@ def _format_several(field: str, value: Any) -> Any:
         case "on_finish":
             return _hide_arguments(value)
         case "notify" | "notify_events":
-            value = ", ".join(sorted(map(str, value))) or None
+            return ", ".join(sorted(map(str, value))) or None
         case _:
             return value
 

@@ -192,11 +192,11 @@ def select_environment(
         if _may_be_secret(settings, name, value):
             left_out.append(name)
         else:
-            selected[name] = _make_absolute(settings, name, value)
+            selected[name] = _anchor_path(settings, name, value)
     return selected, left_out
 
 
-def _make_absolute(settings: Settings, name: str, value: str) -> str:
+def _anchor_path(settings: Settings, name: str, value: str) -> str:
     """Return the value of a variable as it means the same in another folder."""
     if name in VARIABLES and isinstance(path := getattr(settings, VARIABLES[name].field), Path):
         return str(path.absolute())
@@ -234,7 +234,7 @@ def _require_usable_key(settings: Settings, environment: Mapping[str, str], env_
         return
     if settings.api_key is not None:
         raise ConfigError(f"The service cannot see the key, because only this shell has it. {STORE_KEY}")
-    raise ConfigError(f"No OpenAI API key found. {STORE_KEY}")
+    raise ConfigError(f"No API key is set. {STORE_KEY}")
 
 
 def _build_service(
