@@ -40,6 +40,7 @@ COMMANDS = {
     "doctor": "doctor",
     "emulator": "emulator",
     "demo": "demo",
+    "init": "init",
     "install": "install",
     "uninstall": "install",
     "serve": "serve",
