@@ -9,7 +9,8 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import anyio
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.worker import Worker
+    from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.toolbox.config import ToolServers
     from agent_jobs.toolbox.toolbox import Toolbox
@@ -45,6 +47,7 @@ KEYRING_RETRY_S = 10.0  # a keyring that could not be read makes other calls wai
 READS = "This process only reads jobs."
 COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
 DAY_S = 86_400.0
+NOTICE_LAST_S = 5.0  # for notices at the end of this process: a receiver on another continent answers within that
 
 #: Work on all jobs of the endpoint, act on single ones for a command, or only read.
 Role = Literal["works", "acts", "reads"]
@@ -148,7 +151,7 @@ class App:
             return await Collector(store, client, self._clock, finalizer).collect(here, limit_s)
 
     async def _notify_finished(self, settings: Settings, store: Store, jobs: Iterable[Job]) -> None:
-        """Run the user's command for jobs that were found finished."""
+        """Report jobs that were found finished."""
         notifier = self._create_notifier(settings, store)
         if notifier is not None and any(job.is_terminal for job in jobs):
             await notifier.finish()
@@ -230,7 +233,32 @@ class App:
         if self._role == "works":
             self.work()
         upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults))
-        return Engine(store, upstream, self._clock, self._tasks, presets, settings.warnings)
+        return Engine(
+            store,
+            upstream,
+            self._clock,
+            self._tasks,
+            presets,
+            settings.warnings,
+            partial(self._report_budget, settings),
+        )
+
+    def _report_budget(self, settings: Settings) -> None:
+        """Send a notice that the day's budget refuses jobs, once a day."""
+        if settings.notify and "budget" in settings.notify_events:
+            self._tasks.start_soon(self._send_budget_notice, settings)
+
+    async def _send_budget_notice(self, settings: Settings) -> None:
+        from agent_jobs.notices.daily import claim_day
+        from agent_jobs.notices.notice import make_refusal_notice
+
+        now = self._clock.now()
+        try:
+            with anyio.move_on_after(NOTICE_LAST_S, shield=True):  # the command that was refused ends now
+                if await anyio.to_thread.run_sync(claim_day, settings.data_path() / "run", now):
+                    await create_notice_sender(settings, self._clock).deliver("budget", make_refusal_notice(now))
+        except Exception:
+            logger.exception("the notice of the budget was not sent")
 
     def _create_toolbox(self, settings: Settings) -> Toolbox | None:
         """Return the user's tool servers, none of them started; a file that cannot be read stops nothing else."""
@@ -245,20 +273,20 @@ class App:
         return Toolbox(servers, os.environ, self._tasks, concurrency=settings.tool_concurrency)
 
     def _create_notifier(self, settings: Settings, store: Store) -> Notifier | None:
-        """Return what runs the user's command when a job finished, with an environment without our secrets."""
-        if not settings.on_finish:
+        """Return what reports finished jobs to the user's command and targets; None if there are none."""
+        if not settings.on_finish and not settings.notify:
             return None
-        from agent_jobs.engine.on_finish import Notifier
-        from agent_jobs.engine.on_finish_command import LIMIT_S, Command
+        from agent_jobs.engine.on_finish import Notifier, Reporter
 
-        hidden = {*_list_secrets(settings)} - {""}
-        environ = {
-            name: value
-            for name, value in os.environ.items()
-            if name != "OPENAI_API_KEY" and name not in settings.secrets and value.strip() not in hidden
-        }
-        command = Command(settings.on_finish, environ, settings.data_path(), LIMIT_S / self._clock.speed)
-        return Notifier(store, self._clock, command)
+        reporters: list[Reporter] = []
+        if settings.on_finish:
+            from agent_jobs.engine.on_finish_command import LIMIT_S, Command
+
+            limit_s = LIMIT_S / self._clock.speed
+            reporters.append(Command(settings.on_finish, hide_secrets(settings), settings.data_path(), limit_s))
+        if settings.notify:
+            reporters.append(LateNoticeSender(settings, self._clock))
+        return Notifier(store, self._clock, reporters)
 
     def _create_worker(
         self, settings: Settings, store: Store, client: ResponsesClient, defaults: StartDefaults
@@ -387,9 +415,49 @@ def _create_limits(settings: Settings) -> RunLimits:
     )
 
 
+def hide_secrets(settings: Settings) -> dict[str, str]:
+    """Return the environment of a program of the user's: that of this process without our secrets."""
+    hidden = {*_list_secrets(settings)} - {""}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name != "OPENAI_API_KEY" and name not in settings.secrets and value.strip() not in hidden
+    }
+
+
+def create_notice_sender(settings: Settings, clock: Clock) -> NoticeSender:
+    """Return what sends notices to the user's targets."""
+    from agent_jobs.notices.sender import NoticeSender
+
+    return NoticeSender(
+        targets=settings.notify,
+        events=settings.notify_events,
+        min_s=settings.notify_min_s,
+        secret=settings.notify_secret,
+        environ=hide_secrets(settings),
+        clock=clock,
+    )
+
+
+class LateNoticeSender:
+    """A `NoticeSender` that is imported when the first notice is sent."""
+
+    last_s = NOTICE_LAST_S
+    unfinished = "notices of AGENT_JOBS_NOTIFY may not have been sent: this process ends"
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._create = partial(create_notice_sender, settings, clock)
+        self._sender: NoticeSender | None = None
+
+    def run(self, job_id: str, notice: Mapping[str, Any], /) -> None:
+        """Send the notices of a job. Blocks until that is done."""
+        self._sender = self._sender or self._create()
+        self._sender.run(job_id, notice)
+
+
 def _list_secrets(settings: Settings) -> list[str]:
     """Return the values that no error may repeat."""
-    secrets = (settings.api_key, *settings.secrets.values())
+    secrets = (settings.api_key, settings.notify_secret, *settings.secrets.values())
     return [each.get_secret_value() for each in secrets if each is not None]
 
 

@@ -1,16 +1,15 @@
 """Write files that only their owner can read, each in one step and by one process at a time."""
 
 import os
-import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent_jobs import file_lock
+from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.errors import ConfigError
 
-PRIVATE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
 LOCK_WAIT_S = 5.0  # another writer needs milliseconds, so one that takes longer is stuck
 LOCK_RETRY_S = 0.02  # a person does not notice this delay
@@ -25,17 +24,7 @@ def write_private(path: Path, text: str) -> None:
     target = Path(os.path.realpath(path))
     try:
         target.parent.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, PRIVATE_MODE)
-            os.replace(temporary, target)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+        replace_file(target, text.encode(), mode=PRIVATE_MODE, keeps_mode=False)
     except OSError as error:
         raise _refuse_writing(path, error) from None
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from agent_jobs import notice_targets as notices
 from agent_jobs import setting_values as values
 from agent_jobs.errors import ConfigError
+from agent_jobs.notice_targets import NoticeTarget
 from agent_jobs.setting_values import Reader, SecretStr, Written
 from agent_jobs.stored_keys import StoredKey
 from agent_jobs.variable_names import find_misnamed
@@ -266,6 +268,36 @@ class Settings:
         values.command(),
         "A command that runs when a job finishes or asks for something. It gets the job as JSON on its stdin.",
         page="on-finish.md",
+    )
+    notify: tuple[NoticeTarget, ...] = setting(
+        "AGENT_JOBS_NOTIFY",
+        FINISH,
+        notices.notice_targets(),
+        "Where you get notices of jobs. $NAME in place of an address stands for the variable that holds it.",
+        page="notices.md",
+    )
+    notify_events: frozenset[str] = setting(
+        "AGENT_JOBS_NOTIFY_EVENTS",
+        FINISH,
+        notices.notice_events(),
+        "The events that you get notices of.",
+        default="finished,needs_input,budget",
+        page="notices.md",
+    )
+    notify_min_s: float = setting(
+        "AGENT_JOBS_NOTIFY_MIN_S",
+        FINISH,
+        values.seconds(0, 604_800),
+        "Of a job that finishes earlier after its start you get no notice.",
+        default="60",
+        page="notices.md",
+    )
+    notify_secret: SecretStr | None = setting(
+        "AGENT_JOBS_NOTIFY_SECRET",
+        FINISH,
+        notices.webhook_secret(),
+        "Signs the notices of a webhook, so that its receiver knows who sent them.",
+        page="notices.md",
     )
 
     daily_budget_usd: float | None = setting(

@@ -10,7 +10,7 @@ import click
 
 from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
-from agent_jobs.cli.choice import NamedCommands
+from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors, json_option
@@ -73,7 +73,7 @@ def try_open(settings: Settings) -> AgentJobsError | None:
     return None
 
 
-@click.group("config", cls=NamedCommands, invoke_without_command=True)
+@click.group("config", cls=NamedGroup, invoke_without_command=True)
 @click.option("--explain", is_flag=True, help="Describe each setting and the values that it accepts.")
 @json_option
 @click.pass_context
@@ -243,6 +243,8 @@ def _format_several(field: str, value: Any) -> Any:
             return hide_query(value)
         case "on_finish":
             return _hide_arguments(value)
+        case "notify" | "notify_events":
+            value = ", ".join(sorted(map(str, value))) or None
         case _:
             return value
 

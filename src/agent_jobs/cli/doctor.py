@@ -26,6 +26,7 @@ from agent_jobs.cli.key_origin import (
     mask_secret,
     read_stored,
 )
+from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.config_folder import find_config_file, find_key_folder
@@ -92,6 +93,7 @@ def _check_everything() -> Iterator[Finding]:
     yield from check_settings_file(find_config_file(os.environ))
     yield from _check_key(settings)
     yield from check_key_files(here(), _find_own_key_files(settings))
+    yield from check_targets(settings)
     yield from check_hosts(here(), settings)
     yield from check_start_times(here(), HOSTS.values())
     asks_provider = settings.has_key and not is_address_refused

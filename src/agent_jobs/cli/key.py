@@ -10,7 +10,7 @@ import click
 from agent_jobs.api_key import find_key_mistake, repair_key
 from agent_jobs.app import describe_missing_key
 from agent_jobs.cli import terminal
-from agent_jobs.cli.choice import NamedCommands
+from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, find_other_key, mask_secret
 from agent_jobs.cli.sentences import say
@@ -32,7 +32,7 @@ NO_ARGUMENT = (
 MIN_KEY_CHARS = 16
 
 
-class KeyCommands(NamedCommands):
+class KeyCommands(NamedGroup):
     """The commands about the key. A key in place of their names is not repeated."""
 
     def resolve_command(

@@ -28,7 +28,13 @@ PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
 
 @click.command("result")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("--part", type=NamedChoice(get_args(Part)), default="text", show_default=True, help="Part to print.")
+@click.option(
+    "--part",
+    type=NamedChoice(get_args(Part)),
+    default="text",
+    show_default=True,
+    help=f"Part to print: {', '.join(get_args(Part))}.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the part to this file.")
 @json_option
 def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:
@@ -46,8 +52,8 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
             click.echo(json.dumps(fields, separators=(",", ":")))
         raise SystemExit(Exit.RUNNING)
     _write_part(_render_part(result, part, as_json=as_json), out)
-    if job.is_terminal and job.delivered_at is None and part not in PARTS_WITHOUT_RESULT:
-        _mark_delivered(job)
+    if job.is_terminal and job.read_at is None and part not in PARTS_WITHOUT_RESULT:
+        _mark_read(job)
     _write_notes(job, note)
     raise SystemExit(find_exit(job))
 
@@ -97,11 +103,11 @@ def _write_part(text: str, out: Path | None) -> None:
     return click.echo(f"Wrote {out.stat().st_size} bytes to {out}.", err=True)
 
 
-def _mark_delivered(job: Job) -> None:
+def _mark_read(job: Job) -> None:
     """Store that the result was read. This comes after the output, because a retention deletes what was read."""
 
     async def mark(session: Session) -> None:
-        await session.engine.mark_delivered(job)
+        await session.engine.mark_read(job)
 
     call(mark, settings=replace(load_usable_settings(os.environ)[0], warnings=()))
 

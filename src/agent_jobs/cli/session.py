@@ -28,6 +28,9 @@ from agent_jobs.settings import Settings
 
 T = TypeVar("T")
 
+#: Names this face as the client that started a job.
+CLIENT = "terminal"
+
 #: Jobs that a shell offers for completion: more lines fit no screen.
 COMPLETED_JOBS = 50
 WAITING_FOR_ID = (
@@ -204,7 +207,7 @@ def _describe_failure(failure: Exception, session: Session, *, is_done: bool) ->
 
 
 class JobId(click.ParamType[str]):
-    """A job's id or its beginning, completed from the newest jobs."""
+    """A job's id, its beginning, or `last` for the newest job; completed from the newest jobs."""
 
     name = "id"
 

@@ -15,11 +15,14 @@ from anyio import CancelScope
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.continue_last import continue_option, find_previous
 from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.progress import open_display
 from agent_jobs.cli.result import write_output
-from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
+from agent_jobs.cli.unwatched import NO_COLLECTOR
 from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
 from agent_jobs.cli.wording import reword, reword_answer
 from agent_jobs.configuration import load_usable_settings
@@ -30,6 +33,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
+from agent_jobs.request.options import OPTIONS
 
 if TYPE_CHECKING:  # imported when a job is started
     from agent_jobs.request.start_request import StartRequest
@@ -38,6 +42,8 @@ T = TypeVar("T")
 
 #: Seconds to wait for the response id: a process that leaves before the provider names it loses the run.
 RESPONSE_ID_WAIT_S = 900.0
+#: Names of options for the help.
+OPTION_NAMES = ", ".join(sorted(OPTIONS))
 #: Characters that make a path a pattern.
 GLOB_CHARS = frozenset("*?[{")
 
@@ -45,7 +51,7 @@ GLOB_CHARS = frozenset("*?[{")
 class PresetName(click.ParamType[str]):
     """A preset's name, completed from our presets and the user's own."""
 
-    name = "text"
+    name = "preset"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text, with the purpose of each preset."""
@@ -68,12 +74,13 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.argument("prompt"),
             click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
-            click.option("--model", help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
-            click.option("--effort", help="Reasoning effort, from none or minimal to high or max."),
+            click.option("--model", type=ModelName(), help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
+            click.option("--effort", type=EffortName(), help="Reasoning effort, from none or minimal to high or max."),
             click.option("--web-search/--no-web-search", default=None, help="Allow or forbid web search."),
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
             click.option("--previous", metavar="ID", type=JobId(), help="Continue from this finished job."),
-            click.option("--batch", default="", help="Name of the batch to which the job belongs."),
+            continue_option,
+            click.option("--batch", type=BatchName(), default="", help="Name of the batch to which the job belongs."),
             click.option("--new", is_flag=True, help="Start a job even if an identical one exists."),
             click.option("--high", is_flag=True, help="Send the job before others that wait for a slot."),
             click.option(
@@ -81,7 +88,7 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "options",
                 multiple=True,
                 metavar="NAME=JSON",
-                help="Another option of docs/requests.md, such as max_output_tokens=2000; repeatable.",
+                help=f"Another option, such as max_output_tokens=2000; repeatable. Names: {OPTION_NAMES}.",
             ),
             json_option,
         )
@@ -117,7 +124,7 @@ def run_command(as_json: bool, **arguments: Any) -> None:
         await announce_pending(session, job.id)
         await _watch_started(session, job, sent_here=sent_here)
         job = await session.engine.poll(job.id)
-        await session.engine.mark_delivered(job)
+        await session.engine.mark_read(job)
         return _Finished(job, await session.engine.open_calls(job))
 
     finished = _call_asking(run, request, what="run", roots=roots, as_json=as_json)
@@ -297,6 +304,8 @@ def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path,
     """Return the request of the command line, and the folders that it allows to read by naming files."""
     from agent_jobs.request.start_request import StartRequest
 
+    if repeated := arguments.get("repeats"):
+        return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
     files = [_resolve_path(each) for each in arguments["files"]]
     request = StartRequest(
         prompts=[read_prompt(arguments["prompt"])],
@@ -305,9 +314,10 @@ def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path,
         effort=arguments["effort"],
         web_search=arguments["web_search"],
         files=[str(file) for file in files],
-        previous_job_id=arguments["previous"],
+        previous_job_id=find_previous(arguments),
         batch=arguments["batch"],
         priority=int(arguments["high"]),
+        client=CLIENT,
         options=dict(_parse_option(each) for each in arguments["options"]),
     )
     if arguments["new"]:
@@ -354,7 +364,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     """Return which process collects the result of a running job."""
     watch = f"agent-jobs watch {job.id}"
     if not workers:
-        return f"No process is watching it. The next host or `agent-jobs watch` collects it. Watch it with: {watch}"
+        return NO_COLLECTOR.format(jobs="it", watch=watch)
     names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
     return f"Watched by {names}. Watch it yourself with: {watch}"
 

@@ -16,6 +16,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.steps import Step, merge_step, read_step
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
 
@@ -104,7 +105,7 @@ class StreamReader:
 
         Returns the job as last known. If it is not terminal, only a GET shows its state.
         """
-        reading, began = _Reading(job), self._clock.now()
+        reading, began = _Reading(job, self._clock.now), self._clock.now()
         is_refused = False
         with self._clock.limit(limit_s) as limit, reading.scope:
             is_refused = await self._read_until_end(reading, events)
@@ -184,6 +185,8 @@ class StreamReader:
             applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
         reading.has_moved |= applied.status is not reading.job.status or applied.turn.has_open_calls
         reading.job = applied
+        for step in applied.turn.steps:
+            reading.take_step(step)
 
     async def _save_status(self, reading: "_Reading") -> bool:
         """Store a job whose status changed; return True if this process should read on."""
@@ -199,12 +202,15 @@ class StreamReader:
             logger.warning("%s: its status cannot be written: %s", job.id, error)
             return True
         reading.has_moved = False
+        reading.forget_stored_steps(job.turn.steps)
         return saved is not None and not _should_stop(saved, saved.cancel_requested_at)
 
     async def _write_readings(self, behind: "Sequence[_Reading]") -> None:
         """Write progress, and stop the streams whose jobs this process lost or should stop."""
-        ours = await self._store.save_progress([reading.flush_to_job() for reading in behind])
-        for reading in behind:
+        jobs = [reading.flush_to_job() for reading in behind]
+        ours = await self._store.save_progress(jobs)
+        for reading, job in zip(behind, jobs, strict=True):
+            reading.forget_stored_steps(job.turn.steps)
             if reading.job.id not in ours or _should_stop(reading.job, ours[reading.job.id]):
                 reading.scope.cancel()
 
@@ -224,6 +230,7 @@ class _Reading:
     """A job with what its stream brought since the last write. Mutable: most events only add a word."""
 
     job: Job
+    now: Callable[[], float]
     cursor: int = -1
     has_events: bool = False
     is_behind: bool = False  #: the stream brought more than `job` has
@@ -237,6 +244,7 @@ class _Reading:
     all_words: list[str] = field(default_factory=list[str])
     new_words: list[str] = field(default_factory=list[str])
     new_reasoning: list[str] = field(default_factory=list[str])
+    new_steps: dict[int, Step] = field(default_factory=dict[int, Step])  #: by position, until they are stored
 
     @property
     def is_held_open(self) -> bool:
@@ -275,8 +283,12 @@ class _Reading:
 
     def take_new_item(self, event: JSON) -> None:
         """Note an output item that the model began."""
-        if isinstance(event.get("item"), dict):
-            self.items.append(event["item"])
+        item, index = event.get("item"), event.get("output_index")
+        if not isinstance(item, dict):
+            return
+        self.items.append(event["item"])
+        position = index if type(index) is int else len(self.items) - 1
+        self._read_step(position, event["item"], is_finished=False)
 
     def take_finished_item(self, event: JSON) -> None:
         """Note an output item in full, with its text unless its words came before."""
@@ -285,6 +297,7 @@ class _Reading:
             return
         place = index if type(index) is int else len(self.finished_items)
         self.finished_items[place] = event["item"]
+        self._read_step(place, event["item"], is_finished=True)
         if place in self.indexes_with_text or index in self.indexes_with_text:
             return
         if text := text_of([event["item"]]):
@@ -355,7 +368,22 @@ class _Reading:
         self.new_reasoning.clear()
         self.is_behind = False
         self.job = self.job.with_progress(self.cursor, activity_of(self.items), partial, reasoning)
+        self.job = replace(self.job, turn=replace(self.job.turn, steps=tuple(self.new_steps.values())))
         return self.job
+
+    def forget_stored_steps(self, stored: Sequence[Step]) -> None:
+        """Forget the steps that the database has by now, but for those that changed meanwhile."""
+        for step in stored:
+            if self.new_steps.get(step.position) is step:
+                del self.new_steps[step.position]
+
+    def take_step(self, step: Step) -> None:
+        """Note a step as it was seen now; one that is not yet stored keeps its times."""
+        known = self.new_steps.get(step.position)
+        self.new_steps[step.position] = step if known is None else merge_step(known, step)
+
+    def _read_step(self, position: int, item: JSON, *, is_finished: bool) -> None:
+        self.take_step(read_step(item, self.job.turn.number, position, self.now(), is_finished=is_finished))
 
     def _add_words(self, index: object, words: str) -> None:
         self.indexes_with_text.add(index)

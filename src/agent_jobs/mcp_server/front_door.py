@@ -36,6 +36,13 @@ ENVELOPE_FIELDS = {ENVELOPE_VERSION, ENVELOPE_CAPABILITIES, ENVELOPE_CLIENT}
 #: Capabilities whose members are objects of any content.
 CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
 
+#: What a person reads who pipes text into the server.
+NOT_A_MESSAGE = b"""\
+This is an MCP server: it expects the JSON-RPC messages of a host on stdin, and this input is none.
+To run a job with the input, write: agent-jobs run -
+All commands: agent-jobs --help
+"""
+
 TASKS_DEPTH = 4  # tasks.requests.sampling.createMessage is the deepest that the protocol knows
 
 
@@ -90,6 +97,7 @@ class FrontDoor:
         #: The answers of the era that the first request opened.
         self._era: Mapping[str, JSON] | None = None
         self._is_closed = False
+        self._is_first_line = True
         self._answered: set[int | str] = set()
         self._kept: list[bytes | None] = []
         self._receiver: Receiver | None = None
@@ -119,14 +127,27 @@ class FrontDoor:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self._take_line(line)
+        if rest and self._is_first_line:
+            self._explain_first_line(rest)
         self._take_line(None)
 
     def _take_line(self, line: bytes | None) -> None:
+        if self._is_first_line and line is not None:
+            self._explain_first_line(line)
         with self._lock:
             if self._receiver is not None:
                 self._receiver(line)
             elif line is None or self._is_closed or not self._answer_line(line):
                 self._kept.append(line)
+
+    def _explain_first_line(self, line: bytes) -> None:
+        """Write on stderr what is expected if the first line with text is none of a host."""
+        if not line.strip():
+            return
+        self._is_first_line = False
+        if not _is_message(line):
+            with suppress(OSError):
+                write_all(2, NOT_A_MESSAGE)
 
     def _answer_line(self, line: bytes) -> bool:
         """Answer a line; return False if the server has to see it."""
@@ -214,6 +235,15 @@ def _parse_request(line: bytes) -> JSON | None:
     if not _is_json_object(request) or not _is_id(request.get("id")) or not isinstance(request.get("method"), str):
         return None
     return request
+
+
+def _is_message(line: bytes) -> bool:
+    """Return True if this may be a message of a host, also one that the protocol forbids."""
+    try:
+        message = json.loads(line.removeprefix(BYTE_ORDER_MARK))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, list) or (isinstance(message, dict) and "jsonrpc" in message)
 
 
 def _find_left_out(has_env_file: bool) -> frozenset[str]:
