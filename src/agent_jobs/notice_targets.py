@@ -51,7 +51,7 @@ def notice_targets() -> Reader:
         return tuple(dict.fromkeys(found))
 
     accepts = "desktop, ntfy:TOPIC, slack:ADDRESS and webhook:ADDRESS, separated by commas"
-    return Reader(accepts, read, tuple[NoticeTarget, ...])
+    return Reader(accepts, read, tuple[NoticeTarget, ...], join=",".join)
 
 
 def notice_events() -> Reader:
@@ -65,7 +65,7 @@ def notice_events() -> Reader:
                 written.refuse(accepts, ask_if_meant(word, EVENTS))
         return frozenset(words)
 
-    return Reader(accepts, read)
+    return Reader(accepts, read, join=",".join)
 
 
 def webhook_secret() -> Reader:

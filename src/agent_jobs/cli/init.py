@@ -14,7 +14,7 @@ from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import WRITTEN, here, write_entry
 from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_safely
-from agent_jobs.cli.key_origin import describe_stored, find_key_in_use, is_same_endpoint, mask_secret
+from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, is_same_endpoint, mask_secret
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors
 from agent_jobs.cli.wording import describe_error, reword
@@ -82,8 +82,9 @@ def init_command(
         chosen = _choose_hosts(plan)
         steps, has_failed = _install_hosts(chosen, checks=plan.checks)
     has_failed |= _run_first_job(plan)
-    _describe_end(steps)
-    raise SystemExit(Exit.REFUSED if has_failed else Exit.DONE)
+    _describe_next_steps(steps)
+    if has_failed:
+        raise SystemExit(Exit.REFUSED)
 
 
 def _describe_plan(plan: Plan) -> None:
@@ -112,25 +113,47 @@ def _set_up_key(plan: Plan) -> None:
     Raises:
         ConfigError: There is none, or the provider refuses it. Nothing is stored.
     """
-    endpoint = name_endpoint(plan.base_url)
-    used = None if plan.from_stdin else find_key_in_use(plan.base_url)
-    if used is not None:
-        say(f"Key: {mask_secret(used.secret)}, from {used.where}.")
-        refusal = _try_key(plan, used.secret)
-        if refusal is None:
-            if not used.is_stored and _confirm(plan, "Store it for the hosts, too?"):
-                _store_checked_key(plan, used.secret)
-            return
-        if not plan.is_asking:
-            raise ConfigError(refusal)
-        say(refusal, err=True)
-    elif not plan.is_asking and not plan.from_stdin:
+    used = None
+    if not plan.from_stdin:
+        used = find_key_in_use(plan.base_url)
+    if used is not None and _use_known_key(plan, used):
+        return
+    if not plan.is_asking and not plan.from_stdin:
         raise ConfigError(describe_missing_key(Settings(base_url=plan.base_url)))
-    for left in reversed(range(KEY_QUESTIONS)):
-        secret, refusal = _ask_for_key(plan, endpoint)
+    _ask_until_accepted(plan)
+
+
+def _use_known_key(plan: Plan, used: KeyInUse) -> bool:
+    """Return True if the provider accepts the key of the settings, which is then stored for the hosts.
+
+    Raises:
+        ConfigError: It does not, and the user cannot be asked for another.
+    """
+    say(f"Key: {mask_secret(used.secret)}, from {used.where}.")
+    refusal = _try_key(plan, used.secret)
+    if refusal is None:
+        if not used.is_stored and _ask_or_agree(plan, "Store it for the hosts, too?"):
+            _store_checked_key(plan, used.secret)
+        return True
+    if not plan.is_asking:
+        raise ConfigError(refusal)
+    say(refusal, err=True)
+    return False
+
+
+def _ask_until_accepted(plan: Plan) -> None:
+    """Ask for a key until the provider accepts it, and store it.
+
+    Raises:
+        ConfigError: The last one is refused, or cannot be asked for.
+    """
+    questions_left = KEY_QUESTIONS if plan.is_asking else 1
+    while True:
+        questions_left -= 1
+        secret, refusal = _ask_for_key(plan, name_endpoint(plan.base_url))
         if secret is not None and refusal is None:
             return _store_checked_key(plan, secret)
-        if not left or not plan.is_asking:
+        if not questions_left:
             raise ConfigError(refusal or "No key was given.")
         say(f"{refusal} Try again.", err=True)
 
@@ -162,12 +185,17 @@ def _try_key(plan: Plan, secret: SecretStr) -> str | None:
         return describe_error(refusal.error)
     for finding in findings:
         if finding.what == "upstream" and finding.state == "problem":
-            fix = "" if finding.fix == REFUSED_KEY_FIX else f" To fix it, {finding.fix}."
-            return f"{finding.text.rstrip('.')}.{fix}"
+            return _format_finding(finding)
     for finding in findings:
-        fix = f" To fix it, {finding.fix}." if finding.fix else ""
-        say(f"{finding.text}.{fix}")
+        say(_format_finding(finding))
     return None
+
+
+def _format_finding(finding: Finding) -> str:
+    text = f"{finding.text.rstrip('.')}."
+    if finding.fix and finding.fix != REFUSED_KEY_FIX:
+        return f"{text} To fix it, {finding.fix}."
+    return text
 
 
 def _store_checked_key(plan: Plan, secret: SecretStr) -> None:
@@ -182,7 +210,7 @@ def _set_up_address(plan: Plan) -> None:
         return
     from agent_jobs.cli.config_edit import write_setting
 
-    if _confirm(plan, f"Have all hosts and this terminal use {plan.base_url}?"):
+    if _ask_or_agree(plan, f"Have all hosts and this terminal use {plan.base_url}?"):
         path = write_setting("base_url", plan.base_url)
         say(f"Wrote base_url = {plan.base_url} to {path}.")
 
@@ -236,7 +264,9 @@ def _install_hosts(names: Iterable[str], *, checks: bool) -> tuple[dict[str, lis
 
 
 def _print_installation(title: str, report: dict[str, Any]) -> None:
-    state = "was installed already" if report["action"] == "unchanged" else "installed"
+    state = "installed"
+    if report["action"] == "unchanged":
+        state = "was installed already"
     say(f"{title}: {state}, in {report['file']}.")
     for warning in report.get("warnings", ()):
         say(f"Warning: {reword(warning)}", err=True)
@@ -247,11 +277,13 @@ def _run_first_job(plan: Plan) -> bool:
     if not plan.has_job:
         return False
     click.echo("")
-    if not _confirm(plan, "Run a first job? It costs about a cent at most."):
+    if not _ask_or_agree(plan, "Run a first job? It costs about a cent at most."):
         return False
     from agent_jobs.cli.main import cli
 
-    options = ["--preset", "quick"] if is_same_endpoint(plan.base_url, DEFAULT_BASE_URL) else []
+    options: list[str] = []
+    if is_same_endpoint(plan.base_url, DEFAULT_BASE_URL):
+        options = ["--preset", "quick"]  # other servers may not know its options
     command = ["run", *options, "--option", "max_output_tokens=1000", FIRST_PROMPT]
     say(f"agent-jobs {' '.join(command[:-1])} '{FIRST_PROMPT}'")
     try:
@@ -264,19 +296,26 @@ def _run_first_job(plan: Plan) -> bool:
     return False
 
 
-def _describe_end(steps: dict[str, list[str]]) -> None:
+def _describe_next_steps(steps: dict[str, list[str]]) -> None:
     """Say what the user does in each host, and what to say to the assistant."""
     click.echo("")
     for title, each in steps.items():
         for step in each:
-            say(step if step.startswith(title) or title in step else f"{title}: {step}")
+            say(_name_host(title, step))
     if steps:
         say(f"Then say to your assistant: {SAY_THIS}")
     else:
         say(f"Try it here: agent-jobs run '{FIRST_PROMPT}'")
 
 
-def _confirm(plan: Plan, question: str) -> bool:
+def _name_host(title: str, step: str) -> str:
+    """Return a step that names its host."""
+    if title in step:
+        return step
+    return f"{title}: {step}"
+
+
+def _ask_or_agree(plan: Plan, question: str) -> bool:
     """Return the user's answer; without a terminal --yes has answered."""
     return not plan.is_asking or click.confirm(question, default=True, err=True)
 
