@@ -159,11 +159,9 @@ def _own_presets(here: Machine) -> None:
 
 
 def _installed(here: Machine) -> None:
-    """The key is where the entries say, and they send jobs where this shell does."""
-    key = here.home / ".config/agent-jobs/openai-key"
-    key.parent.mkdir(parents=True)
-    key.write_text(f"{KEY}\n")
-    key.chmod(0o600)
+    """The key is stored, and the entries send jobs where this shell does."""
+    stored = here.run("agent-jobs key set", stdin=f"{KEY}\n")
+    assert stored.returncode == 0, stored.stderr
     for host in ("claude-desktop", "claude-code", "cursor", "vscode"):
         installed = here.run(f"uvx agent-jobs install {host} --no-check --env OPENAI_BASE_URL={here.upstream.base_url}")
         assert installed.returncode == 0, installed.stderr

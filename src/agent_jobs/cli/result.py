@@ -15,10 +15,10 @@ from agent_jobs.cli.out_file import write_out_file
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.cli.wording import reword
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
-from agent_jobs.settings import Settings
 from agent_jobs.text import encode_text
 
 #: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.
@@ -29,7 +29,13 @@ PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
 
 @click.command("result")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("--part", type=NamedChoice(get_args(Part)), default="text", show_default=True, help="Part to print.")
+@click.option(
+    "--part",
+    type=NamedChoice(get_args(Part)),
+    default="text",
+    show_default=True,
+    help=f"Part to print: {', '.join(get_args(Part))}.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the part to this file.")
 @json_option
 def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:
@@ -116,7 +122,7 @@ def _mark_read(job: Job) -> None:
     async def mark(session: Session) -> None:
         await session.engine.mark_read(job)
 
-    call(mark, settings=replace(Settings.forgiving(os.environ)[0], warnings=()))
+    call(mark, settings=replace(load_usable_settings(os.environ)[0], warnings=()))
 
 
 def _write_notes(job: Job, note: str) -> None:

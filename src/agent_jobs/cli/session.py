@@ -17,6 +17,7 @@ from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.wording import describe_error, reword
+from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
@@ -98,7 +99,7 @@ class Session:
 def read_settings() -> Settings:
     """Read the settings from the environment; print their warnings on stderr."""
     with convert_errors():
-        settings = Settings.from_env(os.environ)
+        settings = load_settings(os.environ)
     for warning in settings.warnings:
         click.echo(f"Warning: {reword(warning)}", err=True)
     return settings
@@ -220,7 +221,7 @@ def _describe_failure(failure: Exception, session: Session, *, is_done: bool) ->
 
 
 class JobId(click.ParamType[str]):
-    """A job's id or its beginning, completed from the newest jobs."""
+    """A job's id, its beginning, or `last` for the newest job; completed from the newest jobs."""
 
     name = "id"
 
@@ -231,7 +232,7 @@ class JobId(click.ParamType[str]):
             return (await session.engine.find(JobFilter(), COMPLETED_JOBS)).jobs
 
         # A log line would appear in the command that the user is typing.
-        quiet = replace(Settings.forgiving(os.environ)[0], log_level="error")
+        quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
         try:
             jobs = call(find_newest, settings=quiet)
         except click.ClickException:

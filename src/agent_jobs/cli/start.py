@@ -18,12 +18,15 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_display import AnswerDisplay, run_beside
 from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
+from agent_jobs.cli.continue_last import continue_option, find_previous
 from agent_jobs.cli.detach import describe_detached, resume_hint
 from agent_jobs.cli.out_file import check_out_file, write_out_file
+from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
+from agent_jobs.cli.unwatched import NO_COLLECTOR
 from agent_jobs.cli.watch import (
     ShownAnswer,
     announce_pending,
@@ -33,6 +36,7 @@ from agent_jobs.cli.watch import (
     write_end_line,
 )
 from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -40,7 +44,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
-from agent_jobs.settings import Settings
+from agent_jobs.request.options import OPTIONS
 from agent_jobs.text import encode_text
 
 if TYPE_CHECKING:  # imported when a job is started
@@ -50,6 +54,8 @@ T = TypeVar("T")
 
 #: Seconds to wait for the response id: a process that leaves before the provider names it loses the run.
 RESPONSE_ID_WAIT_S = 900.0
+#: Names of options for the help.
+OPTION_NAMES = ", ".join(sorted(OPTIONS))
 #: Characters that make a path a pattern.
 GLOB_CHARS = frozenset("*?[{")
 
@@ -57,14 +63,14 @@ GLOB_CHARS = frozenset("*?[{")
 class PresetName(click.ParamType[str]):
     """A preset's name, completed from our presets and the user's own."""
 
-    name = "text"
+    name = "preset"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text, with the purpose of each preset."""
         from agent_jobs.request.presets import load_presets
 
         try:
-            presets = load_presets(Settings.forgiving(os.environ)[0].presets)
+            presets = load_presets(load_usable_settings(os.environ)[0].presets)
         except ConfigError:
             presets = load_presets(None)
         return [
@@ -80,12 +86,13 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.argument("prompt"),
             click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
-            click.option("--model", help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
-            click.option("--effort", help="Reasoning effort, from none or minimal to high or max."),
+            click.option("--model", type=ModelName(), help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
+            click.option("--effort", type=EffortName(), help="Reasoning effort, from none or minimal to high or max."),
             click.option("--web-search/--no-web-search", default=None, help="Allow or forbid web search."),
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
             click.option("--previous", metavar="ID", type=JobId(), help="Continue from this finished job."),
-            click.option("--batch", default="", help="Name of the batch to which the job belongs."),
+            continue_option,
+            click.option("--batch", type=BatchName(), default="", help="Name of the batch to which the job belongs."),
             click.option(
                 "--new", "--allow-duplicate", "new", is_flag=True, help="Start a job even if an identical one exists."
             ),
@@ -96,7 +103,7 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "options",
                 multiple=True,
                 metavar="NAME=JSON",
-                help="Another option of docs/requests.md, such as max_output_tokens=2000; repeatable.",
+                help=f"Another option, such as max_output_tokens=2000; repeatable. Names: {OPTION_NAMES}.",
             ),
             json_option,
         )
@@ -362,6 +369,8 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
     """Return the request of the command line, and the folders that it allows to read by naming files."""
     from agent_jobs.request.start_request import StartRequest
 
+    if repeated := arguments.get("repeats"):
+        return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
     files = [_resolve_path(each) for each in arguments["files"]]
     prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
     request = StartRequest(
@@ -371,7 +380,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
         effort=arguments["effort"],
         web_search=arguments["web_search"],
         files=[str(file) for file in files],
-        previous_job_id=arguments["previous"],
+        previous_job_id=find_previous(arguments),
         batch=arguments["batch"],
         priority=int(arguments["high"]),
         client=CLIENT,
@@ -434,7 +443,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     """Return which process collects the result of a running job."""
     watch = f"agent-jobs watch {job.id}"
     if not workers:
-        return f"No process is watching it. The next host or `agent-jobs watch` collects it. Watch it with: {watch}"
+        return NO_COLLECTOR.format(jobs="it", watch=watch)
     names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
     return f"Watched by {names}. Watch it yourself with: {watch}"
 

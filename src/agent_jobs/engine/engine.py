@@ -11,20 +11,23 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.archive import Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
-from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
+from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
     BatchState,
     Estimate,
     JobFilter,
+    JobOrder,
     JobPage,
     Pruned,
     Reply,
     Result,
+    SortKey,
     StoreInfo,
     WorkerInfo,
 )
@@ -46,6 +49,7 @@ CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 DAY_S = 86_400.0
 DUPLICATE_S = 600.0  # for which a completed job that no reader received answers for an identical request
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
+NEWEST_WORD = "last"  # stands for the newest job; no id begins so, because ids have no l
 NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
 ID_CHARS = 40  # of an unknown id that are repeated in an error
 TITLE_CHARS = 30  # of each title there
@@ -66,7 +70,7 @@ class Started(NamedTuple):
     duplicate: bool
 
 
-class Engine:
+class Engine(Archive):
     """Jobs of one user, on one store.
 
     Args:
@@ -76,6 +80,7 @@ class Engine:
         tasks: Runs what no caller has to wait for.
         presets: Requests by name.
         warnings: What the user should change in the settings, though jobs run without it.
+        report_budget: Called when the day's budget refuses a start.
     """
 
     def __init__(
@@ -86,7 +91,9 @@ class Engine:
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
         warnings: tuple[str, ...] = (),
+        report_budget: Callable[[], object] = str,
     ) -> None:
+        self._report_budget = report_budget
         self.presets = presets
         self._store = store
         self._upstream = upstream
@@ -152,12 +159,7 @@ class Engine:
         upstream = self._require_upstream()
         existing_jobs: list[Job | None] = []
         with CancelScope(shield=True):
-            existing_jobs = await self._store.add(
-                *planned.jobs,
-                allow_duplicate=planned.allow_duplicate,
-                budget=planned.budget,
-                uploads=planned.uploads,
-            )
+            existing_jobs = await self._store_jobs(planned)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -165,6 +167,23 @@ class Engine:
             Started(existing or job, duplicate=existing is not None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True)
         ]
+
+    async def _store_jobs(self, planned: PlannedStart) -> list[Job | None]:
+        """Store the planned jobs; return for each the identical job that exists.
+
+        Raises:
+            BudgetError: The day's budget does not allow them, which is also reported.
+        """
+        try:
+            return await self._store.add(
+                *planned.jobs,
+                allow_duplicate=planned.allow_duplicate,
+                budget=planned.budget,
+                uploads=planned.uploads,
+            )
+        except BudgetError:
+            self._report_budget()
+            raise
 
     async def wait_for_response_id(self, job: Job, *, wait_s: float) -> Job:
         """Return the job once upstream named its response, it finished, or it has to wait; or after `wait_s`."""
@@ -227,25 +246,28 @@ class Engine:
             await self._store.get_calls(job_id),
         )
 
-    async def find(self, group: JobFilter, limit: int) -> JobPage:
-        """Return the newest jobs of a group, the number in each status, and the cost of today's jobs so far."""
+    async def find(self, group: JobFilter, limit: int, order: SortKey = "created") -> JobPage:
+        """Return the first jobs of a group in an order, the number in each status, and the cost of today's jobs."""
         now = self._clock.now()
         warnings = self._warnings
         if isinstance(self._upstream, Upstream):
             warnings += self._upstream.planner.warnings
-        return replace(await self._store.list_jobs(group, limit, now - now % DAY_S), warnings=warnings)
+        page = await self._store.list_jobs(group, limit, now - now % DAY_S, JobOrder(order, now))
+        return replace(page, warnings=warnings)
 
     async def find_unobserved(self, group: JobFilter) -> list[Job]:
         """Return the newest jobs of a group that run upstream and that no living process observes."""
         return await self._store.find_unobserved(group, GATHERED_MAX)
 
     async def identify(self, text: str) -> str:
-        """Return the id that the user means: a full id or the beginning of one, with or without `job_`.
+        """Return the id that the user means: a full id, the beginning of one with or without `job_`, or `last`.
 
         Raises:
-            JobNotFoundError: No id begins so.
+            JobNotFoundError: No id begins so, or there are no jobs.
             RequestError: Several do; the sentence names some.
         """
+        if text == NEWEST_WORD and (newest := await self._store.find(JobFilter(), 1)):
+            return newest[0].id
         prefixes: tuple[str, ...] = ()
         if text:  # an unset shell variable is empty, and means no job
             prefixes = (text, f"job_{text.removeprefix('job_')}")
@@ -483,6 +505,10 @@ class Engine:
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):
             self._upstream.worker.wake()
+
+    def require_client(self) -> ResponsesClient:
+        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
+        return self._require_upstream().client
 
     def _require_upstream(self) -> Upstream:
         """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""
