@@ -48,7 +48,7 @@ class Window:
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
         # The project goes along with each request: by it the upstream sees which server sent it.
-        self._environment = {**kept, **ours, **environment, "OPENAI_PROJECT_ID": name}
+        self._environment = {**kept, **ours, **environment, "OPENAI_PROJECT_ID": name, "PYTHONFAULTHANDLER": "1"}
         self._process: Process | None = None
         self._pid: int | None = None
         self._closing = False
@@ -70,11 +70,27 @@ class Window:
         await self._up.wait()
         return await self._request("tools/call", {"name": tool, "arguments": arguments})
 
+    @property
+    def state(self) -> str:
+        """What the window's server does."""
+        if self._gone.is_set():
+            return "ended"
+        if not self._up.is_set():
+            return "starts"
+        return f"{'is closed' if self._closing else 'runs'} ({len(self._asked)} calls)"
+
     def kill(self) -> bool:
         """SIGKILL the server, from any thread; returns whether there was one."""
+        return self._send_signal(signal.SIGKILL)
+
+    def abort(self) -> bool:
+        """End the server so that it writes the stacks of its threads to stderr; returns whether there was one."""
+        return self._send_signal(signal.SIGABRT)
+
+    def _send_signal(self, number: int) -> bool:
         pid, self._pid = self._pid, None
         if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         return pid is not None
 
     async def serve(self) -> None:

@@ -1,7 +1,7 @@
 """In front of the upstream: sees each request and each piece of each answer, and kills servers at chosen moments."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from threading import Lock
@@ -42,6 +42,7 @@ class Witness:
         self.deaths: list[Death] = []
         self.births: dict[str, list[Birth]] = {}  #: by X-Client-Request-Id
         self.progress = 0  #: jobs that started, and jobs that ended
+        self.on_death: Callable[[str], None] = lambda text: None
         self._kills = list(kills)
         self._patience = jobs * PATIENCE_PERCENT // 100
         self._lock = Lock()
@@ -59,6 +60,7 @@ class Witness:
                 return
             self._kills.remove(due)
             self.deaths.append(Death(name, time.time(), operation, step))
+            self.on_death(f"kill {len(self.deaths)}: server {name} at {operation} {step}")
 
     def _due(self, kill: Kill, operation: str, step: int) -> bool:
         met = (kill.operation, kill.step) == (operation, step)
