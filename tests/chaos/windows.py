@@ -21,6 +21,8 @@ KEY = "sk-chaos"
 MAX_LINE = 4 * 2**20
 #: A server that was told to end, or that was just started, gets so long.
 PATIENCE_S = 20.0
+#: Between the name of a window and the number of its server, in the name of a process.
+SERVER = "-"
 #: No host waits longer for the answer of a tool.
 HOST_WAIT_S = 60.0
 
@@ -47,8 +49,8 @@ class Window:
         # Without coverage: who is killed never reports it.
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
-        # The project goes along with each request: by it the upstream sees which server sent it.
-        self._environment = {**kept, **ours, **environment, "OPENAI_PROJECT_ID": name, "PYTHONFAULTHANDLER": "1"}
+        self._environment = {**kept, **ours, **environment, "PYTHONFAULTHANDLER": "1"}
+        self._servers = 0
         self._process: Process | None = None
         self._pid: int | None = None
         self._closing = False
@@ -79,19 +81,25 @@ class Window:
             return "starts"
         return f"{'is closed' if self._closing else 'runs'} ({len(self._asked)} calls)"
 
-    def kill(self) -> bool:
-        """SIGKILL the server, from any thread; returns whether there was one."""
+    def kill(self) -> str | None:
+        """SIGKILL the server, from any thread; returns the name of its process, None if there was none."""
         return self._send_signal(signal.SIGKILL)
 
-    def abort(self) -> bool:
-        """End the server so that it writes the stacks of its threads to stderr; returns whether there was one."""
+    def abort(self) -> str | None:
+        """End the server so that it writes the stacks of its threads to stderr; returns as `kill` does."""
         return self._send_signal(signal.SIGABRT)
 
-    def _send_signal(self, number: int) -> bool:
-        pid, self._pid = self._pid, None
-        if pid is not None:
-            os.kill(pid, number)
-        return pid is not None
+    def _send_signal(self, number: int) -> str | None:
+        name, pid, self._pid = self._server, self._pid, None
+        if pid is None:
+            return None
+        os.kill(pid, number)
+        return name
+
+    @property
+    def _server(self) -> str:
+        """Return the name of the process that runs."""
+        return f"{self.name}{SERVER}{self._servers}"
 
     async def serve(self) -> None:
         """Keep a server running until closed."""
@@ -116,13 +124,15 @@ class Window:
         self.complaints.append(f"server {self.name} did not end when its stdin did")
 
     async def _spawn(self) -> Process:
+        self._servers += 1
         with (self._data_dir / f"stderr-{self.name}.txt").open("ab") as stderr:
             return await anyio.open_process(
                 [sys.executable, "-m", "agent_jobs"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=self._environment,
+                # The project goes along with each request: by it the upstream sees which process sent it.
+                env={**self._environment, "OPENAI_PROJECT_ID": self._server},
             )
 
     async def _open(self) -> None:

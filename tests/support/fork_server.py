@@ -40,6 +40,15 @@ LATE = (
 )  # fmt: skip
 
 
+#: The CPU seconds of the forks that ended, for `cpu_time.py`.
+_spent_s: list[float] = [0.0]
+
+
+def spent_s() -> float:
+    """Return the CPU seconds of the forks whose end was waited for."""
+    return _spent_s[0]
+
+
 class Process(subprocess.Popen[str]):
     """An `agent-jobs` process, forked where that makes no difference."""
 
@@ -142,7 +151,9 @@ def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Seq
 
 def _read_status(end: socket.socket) -> int:
     with end:
-        return int.from_bytes(_receive(end, 4), signed=True)
+        status, milliseconds = _receive(end, 4), _receive(end, 4)
+    _spent_s[0] += int.from_bytes(milliseconds) / 1000
+    return int.from_bytes(status, signed=True)
 
 
 def _receive(connection: socket.socket, count: int) -> bytes:
@@ -204,8 +215,18 @@ def _report(children: dict[int, socket.socket]) -> None:
             continue
         status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         with children.pop(pid), suppress(OSError):  # its test may not wait for it
-            end.sendall(status.to_bytes(4, signed=True))
+            end.sendall(status.to_bytes(4, signed=True) + _cpu_ms(pid).to_bytes(4))
         os.waitpid(pid, 0)
+
+
+def _cpu_ms(pid: int) -> int:
+    """Return the CPU of a zombie and of the processes that it waited for; 0 where there is no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            ticks = sum(map(int, stat.read().rpartition(")")[2].split()[11:15]))
+    except OSError:
+        return 0
+    return ticks * 1000 // os.sysconf("SC_CLK_TCK")
 
 
 def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
