@@ -53,7 +53,8 @@ async def run(options: Options, folder: Path) -> Record:
     stories = [Story(plan) for plan in plans(options)]
     witness = Witness(kills(options), options.jobs)
     record = Record(options=options, stories=stories, deaths=witness.deaths, births=witness.births)
-    emulator = Emulator(options.speed)
+    # A response is kept for as long as the run may last, so that the busiest machine can adopt it.
+    emulator = Emulator(options.speed, retention_s=options.limit_s * options.speed)
     emulator.queue_faults(fault for story in stories for fault in _create_faults(story.plan))
     emulator.app.add_middleware(witness.middleware)
     progress = Progress(options, stories, witness, folder)

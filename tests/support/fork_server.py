@@ -248,8 +248,9 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     sys.path.insert(0, request["folder"])
     sys.argv[1:] = request["arguments"]
     _open_streams()
-    if any(name.startswith("COVERAGE_PROCESS_") for name in os.environ):
-        import_module("coverage").process_startup(force=True)
+    if (measured := _coverage()) and not any(name.startswith("COVERAGE_PROCESS_") for name in os.environ):
+        measured.stop()
+        measured._auto_save = False
 
 
 def _open_streams() -> None:
@@ -277,18 +278,23 @@ def _import_everything() -> None:
         import_module(name)
 
 
-def _end_coverage() -> None:
-    """Write what the imports covered. Forks begin anew, and do not write it again."""
-    if "coverage" in sys.modules and (measured := import_module("coverage").Coverage.current()):
+def _coverage() -> Any:
+    """Return what measures this process, if anything does."""
+    return import_module("coverage").Coverage.current() if "coverage" in sys.modules else None
+
+
+def _restart_coverage() -> None:
+    """Write what the imports covered. Forks go on from here, so that none has to start it; each writes its own."""
+    if measured := _coverage():
         measured.stop()
         measured.save()
-        measured._auto_save = False
+        measured.start()
 
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
     _import_everything()
-    _end_coverage()
+    _restart_coverage()
     gc.collect()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
     _serve(socket.socket(fileno=int(sys.argv.pop())))
