@@ -23,12 +23,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, cast
+
+from fork_client import ask
 
 COMMAND = [sys.executable, "-m", "agent_jobs"]
 #: Variables that an interpreter reads when it starts. Those of the locale have a fork server for each value.
@@ -121,15 +124,38 @@ def can_fork(command: Sequence[Any], environment: Mapping[str, str]) -> bool:
     return [*command[: len(COMMAND)]] == COMMAND and at_start(environment) == at_start(os.environ)
 
 
+@contextmanager
+def listening(python: Path, environment: Mapping[str, str], path: Path) -> Generator[None]:
+    """Keep a fork server for the processes of a shell: at this address `fork_client.py` asks it for forks."""
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(str(path))
+        listener.listen()
+        channel, server = _start(str(python), environment, listener)
+    try:
+        yield
+    finally:
+        channel.close()
+        server.wait()
+
+
+def _start(
+    python: str, environment: Mapping[str, str], *more: socket.socket
+) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+    """Start a fork server; it ends when our end of the channel closes, at the latest with this process."""
+    channel, theirs = socket.socketpair()
+    with theirs:
+        numbers = [each.fileno() for each in (theirs, *more)]
+        command = [python, __file__, *map(str, numbers)]
+        return channel, subprocess.Popen(command, pass_fds=numbers, env=environment, stdin=subprocess.DEVNULL)
+
+
 @cache
 def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Sequence[int]], socket.socket]:
-    """Start the fork server of a locale; it ends when this process does and its end of the channel closes."""
-    channel, theirs = socket.socketpair()
+    """Start the fork server of a locale."""
     environment = {name: value for name, value in os.environ.items() if name not in LOCALE}
     environment |= {name: value for name, value in zip(LOCALE, locale, strict=True) if value is not None}
-    command = [sys.executable, __file__, str(theirs.fileno())]
-    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
-    theirs.close()
+    channel, server = _start(sys.executable, environment)
 
     def stop() -> None:
         channel.close()
@@ -137,16 +163,15 @@ def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Seq
 
     atexit.register(stop)
 
-    def ask(request: Mapping[str, Any], descriptors: Sequence[int]) -> socket.socket:
+    def fork(request: Mapping[str, Any], descriptors: Sequence[int]) -> socket.socket:
         assert server.poll() is None, "the fork server ended"
         ours, end = socket.socketpair()
         with end:
-            socket.send_fds(channel, [b"."], [end.fileno(), *descriptors])
-        body = json.dumps(request).encode()
-        ours.sendall(len(body).to_bytes(4) + body)
+            socket.send_fds(channel, [b"."], [end.fileno()])
+        ask(ours, request, descriptors)
         return ours
 
-    return ask
+    return fork
 
 
 def _read_status(end: socket.socket) -> int:
@@ -173,7 +198,7 @@ def control_terminal() -> None:
 # What follows runs in the fork server, and from `_become` on in its forks.
 
 
-def _serve(channel: socket.socket) -> None:
+def _serve(channel: socket.socket, *listeners: socket.socket) -> None:
     """Fork for each request, and report how each fork ended; returns in forks only."""
     children: dict[int, socket.socket] = {}
     woken, wake = socket.socketpair()
@@ -183,28 +208,30 @@ def _serve(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([channel, woken], [], [])
+        ready, _, _ = select.select([channel, woken, *listeners], [], [])
         if woken in ready:
             woken.recv(4096)
             _report(children)
-        if channel not in ready:
-            continue
-        asked, received, _, _ = socket.recv_fds(channel, 1, 4)
-        if not asked:
-            os._exit(0)
-        end = socket.socket(fileno=received[0])
-        request = json.loads(_receive(end, int.from_bytes(_receive(end, 4))))
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for ours in (channel, woken, wake, end, *children.values()):
-                ours.close()
-            _become(request, received[1:])
-            return
-        for descriptor in received[1:]:
-            os.close(descriptor)
-        end.sendall(pid.to_bytes(4))
-        children[pid] = end
+        ends = [listener.accept()[0] for listener in listeners if listener in ready]
+        if channel in ready:
+            asked, received, _, _ = socket.recv_fds(channel, 1, 1)
+            if not asked:
+                os._exit(0)
+            ends.append(socket.socket(fileno=received[0]))
+        for end in ends:
+            _, descriptors, _, _ = socket.recv_fds(end, 1, 3)
+            request = json.loads(_receive(end, int.from_bytes(_receive(end, 4))))
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for ours in (channel, woken, wake, *listeners, *ends, *children.values()):
+                    ours.close()
+                _become(request, descriptors)
+                return
+            for descriptor in descriptors:
+                os.close(descriptor)
+            end.sendall(pid.to_bytes(4))
+            children[pid] = end
 
 
 def _report(children: dict[int, socket.socket]) -> None:
@@ -297,5 +324,7 @@ if __name__ == "__main__":
     _restart_coverage()
     gc.collect()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
-    _serve(socket.socket(fileno=int(sys.argv.pop())))
+    sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
+    del sys.argv[1:]
+    _serve(*sockets)
     runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)
