@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+from async_processes import PipedProcess, open_process
 
 Json = dict[str, Any]
 
@@ -51,7 +49,7 @@ class Window:
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
         self._environment = {**kept, **ours, **environment, "PYTHONFAULTHANDLER": "1"}
         self._servers = 0
-        self._process: Process | None = None
+        self._process: PipedProcess | None = None
         self._pid: int | None = None
         self._closing = False
         self._up, self._gone = anyio.Event(), anyio.Event()
@@ -104,7 +102,7 @@ class Window:
     async def serve(self) -> None:
         """Keep a server running until closed."""
         while not self._closing:
-            async with await self._spawn() as process:
+            async with self._spawn() as process:
                 self._process, self._pid = process, process.pid
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._open)
@@ -117,23 +115,17 @@ class Window:
         with anyio.move_on_after(PATIENCE_S):
             await self._up.wait()
             self._closing = True
-            assert self._process is not None and self._process.stdin is not None
-            await self._process.stdin.aclose()
+            assert self._process is not None
+            self._process.stdin.close()
             await self._gone.wait()
             return
         self.complaints.append(f"server {self.name} did not end when its stdin did")
 
-    async def _spawn(self) -> Process:
+    def _spawn(self) -> AbstractAsyncContextManager[PipedProcess]:
         self._servers += 1
-        with (self._data_dir / f"stderr-{self.name}.txt").open("ab") as stderr:
-            return await anyio.open_process(
-                [sys.executable, "-m", "agent_jobs"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                # The project goes along with each request: by it the upstream sees which process sent it.
-                env={**self._environment, "OPENAI_PROJECT_ID": self._server},
-            )
+        # The project goes along with each request: by it the upstream sees which process sent it.
+        environment = {**self._environment, "OPENAI_PROJECT_ID": self._server}
+        return open_process(environment, self._data_dir / f"stderr-{self.name}.txt")
 
     async def _open(self) -> None:
         client = {"name": "chaos", "version": "1"}
@@ -146,9 +138,8 @@ class Window:
             return
         self._up.set()
 
-    async def _listen(self, process: Process) -> None:
+    async def _listen(self, process: PipedProcess) -> None:
         """Hand out the answers until the server ends."""
-        assert process.stdout is not None
         lines = BufferedByteReceiveStream(process.stdout)
         while True:
             try:
@@ -183,9 +174,9 @@ class Window:
         return asked
 
     async def _send(self, message: Json) -> None:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
         try:
-            await self._process.stdin.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+            await self._process.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise KilledError from None
 

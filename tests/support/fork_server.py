@@ -12,6 +12,8 @@ Everything else runs in a new interpreter, as `subprocess.Popen` would: another 
 """
 
 import atexit
+import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -36,6 +38,8 @@ from fork_client import ask
 COMMAND = [sys.executable, "-m", "agent_jobs"]
 #: Variables that an interpreter reads when it starts. Those of the locale have a fork server for each value.
 AT_START, LOCALE = "PYTHON", ("LANG", "LC_ALL", "LC_CTYPE")
+#: Those that a fork can still obey.
+LATER = {"PYTHONFAULTHANDLER"}
 #: What the commands and the server import late, and third-party code imports later still.
 LATE = (
     "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig", "httpcore2",
@@ -119,7 +123,7 @@ def can_fork(command: Sequence[Any], environment: Mapping[str, str]) -> bool:
     """Return True if a fork of ours is the same as running the command."""
 
     def at_start(variables: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in variables.items() if name.startswith(AT_START)}
+        return {name: value for name, value in variables.items() if name.startswith(AT_START) and name not in LATER}
 
     return [*command[: len(COMMAND)]] == COMMAND and at_start(environment) == at_start(os.environ)
 
@@ -275,6 +279,8 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     sys.path.insert(0, request["folder"])
     sys.argv[1:] = request["arguments"]
     _open_streams()
+    if os.environ.get("PYTHONFAULTHANDLER"):
+        faulthandler.enable()
     if (measured := _coverage()) and not any(name.startswith("COVERAGE_PROCESS_") for name in os.environ):
         measured.stop()
         measured._auto_save = False
@@ -305,6 +311,17 @@ def _import_everything() -> None:
         import_module(name)
 
 
+def _keep_at_exit() -> None:
+    """Have no fork take apart at its end what was imported of others: that costs 15 ms, a third of a short command."""
+    names = [name for name, module in sys.modules.items() if "site-packages" in str(getattr(module, "__file__", ""))]
+
+    def keep() -> None:
+        kept = [sys.modules.pop(name) for name in names if name in sys.modules]
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+    atexit.register(keep)
+
+
 def _coverage() -> Any:
     """Return what measures this process, if anything does."""
     return import_module("coverage").Coverage.current() if "coverage" in sys.modules else None
@@ -321,6 +338,7 @@ def _restart_coverage() -> None:
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
     _import_everything()
+    _keep_at_exit()
     _restart_coverage()
     gc.collect()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
