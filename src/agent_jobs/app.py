@@ -38,10 +38,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
 
 logger = logging.getLogger(__name__)
 
-NO_KEY = (
-    "No API key is set: the user has to put OPENAI_API_KEY into the env of this server's entry and restart it; "
-    "in a terminal, export it."
-)
+NO_KEY = "No OpenAI API key found."
 READS = "This process only reads jobs."
 COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
 DAY_S = 86_400.0
@@ -85,7 +82,7 @@ class App:
         if not opening.done.is_set():  # waiting for a set event costs a turn of the event loop
             await opening.done.wait()
         if opening.engine is None:
-            raise opening.error or StoreError("agent-jobs could not be opened; its log says why.")
+            raise opening.error or StoreError("agent-jobs could not be opened.", "not_opened")
         return opening.engine
 
     def open(self) -> _Opening:
@@ -169,7 +166,7 @@ class App:
         store = self._store = await stack.enter_async_context(open_store(settings.data_path()))
         stack.push_async_callback(self._release_claims, store)
         if self._role == "reads":
-            return Engine(store, ConfigError(READS), self._clock, self._tasks, {}, settings.warnings)
+            return Engine(store, ConfigError(READS, "not_sending"), self._clock, self._tasks, {}, settings.warnings)
         return await self._open_sending_engine(settings, store, stack)
 
     async def _open_sending_engine(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
@@ -181,7 +178,7 @@ class App:
 
         presets = load_presets(settings.presets)
         if settings.api_key is None:
-            missing = ConfigError(" ".join((NO_KEY, *settings.warnings)))
+            missing = ConfigError("{problem}", "no_key", problem=" ".join((NO_KEY, *settings.warnings)))
             return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
         endpoint = _create_endpoint(settings, settings.api_key.get_secret_value())
         defaults = StartDefaults(

@@ -132,7 +132,7 @@ def test_nothing_secret_or_outside_is_reached_by_a_name_that_is_like_it(tmp_path
     grow(tmp_path, "secret.txt")
     (root / "LINK.txt").symlink_to("../secret.txt")
     assert "keys or passwords" in refusal(root, ".ENV")
-    assert "nothing matches" in refusal(root, "link.txt")
+    assert "Nothing matches" in refusal(root, "link.txt")
     for written in ("\u200b.env", ".e\u200bnv"):
         assert "keys or passwords" in refusal(root, written)
     for written in (".. /secret.txt", "up/.\u200b./in/a.txt", " ..\u00a0/secret.txt", "\u200b", " "):
@@ -148,7 +148,7 @@ async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settin
         message = await host.refused("agent_start", prompt="it", files=["Screenshot 2026-11-29 at 9.41.06 AM.txt"])
     spoken = SCREENSHOT.replace("\u202f", " ")
     assert item["content"][1]["text"] == f'<file name="{spoken}">\n{SCREENSHOT}\n</file>'
-    assert f"did you mean '{spoken}'?" in message
+    assert f"Did you mean '{spoken}'?" in message
 
 
 # --- bytes

@@ -11,7 +11,7 @@ import click
 from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.setting_values import SecretStr
@@ -57,7 +57,7 @@ def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
     mistakes = [*refused, *settings.warnings]
     error = try_open(replace(settings, log_level="error"))  # the log would repeat the error
     if error is not None:
-        mistakes.append(str(error))
+        mistakes.append(describe_error(error))
     broken, odd = find_toolbox_mistakes(settings)
     return [*mistakes, *broken, *odd]
 
@@ -128,7 +128,7 @@ def _write_rows(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: b
         lines[name] = f"{name:<{name_columns}}  {row.origin:<{ORIGIN_COLUMNS}}  {value}".rstrip()
     click.echo("\n".join(_explain_lines(lines) if explain else lines.values()))
     for sentence in mistakes:
-        click.echo(f"\n{terminal.join_lines(reword(sentence))}", err=True)
+        click.echo(f"\n{terminal.join_lines(sentence)}", err=True)
 
 
 def _describe_variable(variable: Variable) -> dict[str, str]:

@@ -15,11 +15,12 @@ from agent_jobs.app import NO_KEY
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import find_toolbox_mistakes, mask_secret, try_open
 from agent_jobs.cli.endpoint_check import check_endpoint
-from agent_jobs.cli.finding import Finding, print_finding
+from agent_jobs.cli.finding import Finding, print_finding, report_error
 from agent_jobs.cli.host_checks import check_hosts, check_key_files
 from agent_jobs.cli.install import here
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.engine.engine import Engine
 from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -49,8 +50,7 @@ def doctor_command(upstream_only: bool, as_json: bool) -> None:
     Exit status: 0 no problems, 1 at least one problem; warnings do not count.
     """
     findings: list[Finding] = []
-    for raw in _check_provider() if upstream_only else _check_everything():
-        finding = raw.for_person()
+    for finding in _check_provider() if upstream_only else _check_everything():
         findings.append(finding)
         if not as_json:
             print_finding(finding)
@@ -77,7 +77,7 @@ def _check_everything() -> Iterator[Finding]:
     quiet = replace(settings, log_level="error")
     error = try_open(quiet)
     if isinstance(error, ConfigError):
-        refused.append(str(error))
+        refused.append(describe_error(error))
     yield from _check_settings(settings, refused)
     yield _check_key(settings)
     yield from check_key_files(here(), _find_own_key_files(settings))
@@ -126,7 +126,7 @@ def _check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Find
 
 def _check_key(settings: Settings) -> Finding:
     if settings.api_key is None:
-        return Finding("key", "problem", NO_KEY)
+        return report_error("key", ConfigError(NO_KEY, "no_key"))
     return Finding("key", "ok", f"an API key is set, {mask_secret(settings.api_key)}")
 
 
@@ -147,7 +147,7 @@ def _check_engine(settings: Settings, error: AgentJobsError | None, *, asks_prov
         except Refusal as refusal:  # only a query finds some kinds of damage
             error = refusal.error
     if error is not None and not isinstance(error, ConfigError):
-        yield Finding("database", "problem", str(error))
+        yield report_error("database", error)
 
 
 def _build_engine_check(

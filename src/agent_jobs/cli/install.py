@@ -17,7 +17,6 @@ from agent_jobs.cli.install_report import print_json, print_report, render_diff
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.trial import try_entry
-from agent_jobs.cli.wording import reword
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import launch as uvx_launch
@@ -290,7 +289,7 @@ def _find_entry_mistakes(host: Host, entry: Entry, machine: Machine) -> list[str
         variables = {name: value for name, value in entry[host.env].items() if name != KEY_FILE}
         entry = {**entry, host.env: variables}
     settings, refused = read_entry_settings(host, entry, machine.environ)
-    return [reword(sentence) for sentence in (*refused, *settings.warnings)]
+    return [*refused, *settings.warnings]
 
 
 def _awaits_key_file(host: Host, entry: Entry, machine: Machine) -> bool:

@@ -12,7 +12,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.job_list import DAY_S, Days
 from agent_jobs.cli.result import PART_BYTES, read_result
 from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
-from agent_jobs.cli.wording import reword_answer
+from agent_jobs.cli.wording import word_answer
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter, Pruned, Result
@@ -38,7 +38,6 @@ def show_command(job_id: str, as_json: bool) -> None:
     fields = _collect_fields(result, now)
     if as_json:
         return click.echo(answers.json_line(fields | dict(unwatched.list_fields(job, now))))
-    fields = reword_answer(fields)
     if note := unwatched.describe_age(job, now):
         fields["note"] = note
     return click.echo(terminal.format_pairs(list(_list_rows(fields))))
@@ -49,7 +48,7 @@ def _collect_fields(result: Result, now: float) -> dict[str, Any]:
     from agent_jobs.rendering import answers
     from agent_jobs.rendering.result_parts import render_part
 
-    answer = answers.render_job(result.job, now)
+    answer = word_answer(answers.render_job(result.job, now), result.job)
     fields = {name: value for name, value in answer.items() if name not in NOT_SHOWN}
     fields |= render_part(result, "meta", 0, PART_BYTES)["meta"]
     if result.job.usage:

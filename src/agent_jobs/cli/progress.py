@@ -9,7 +9,7 @@ from typing import IO, Any, Protocol, Self
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import word_answer
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -76,7 +76,7 @@ class Records(_Unmanaged):
             state = (job.status, job.activity, job.output_bytes)
             if self._last.get(job.id) != state:
                 self._last[job.id] = state
-                shown = answers.render_job(job, now)
+                shown = word_answer(answers.render_job(job, now), job)
                 record = {key: value for key, value in shown.items() if key not in NOT_IN_RECORDS}
                 click.echo(answers.json_line(record))
                 sys.stdout.flush()
@@ -163,7 +163,7 @@ def _describe_end(job: Job) -> str:
         return ""
     parts: list[str] = []
     if job.error:
-        parts.append(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}")
+        parts.append(f"{job.error.code}: {terminal.join_lines(job.error.message)}")
     if job.output_bytes:
         parts.append(terminal.format_size(job.output_bytes))
     parts.append(terminal.format_usd(job.cost_usd))

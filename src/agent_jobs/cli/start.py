@@ -21,7 +21,7 @@ from agent_jobs.cli.result import write_output
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
-from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.cli.wording import describe_error, word_answer
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -280,7 +280,7 @@ async def _confirm_start(session: Session, job: Job) -> Job:
         while session.engine.now() < deadline and not job.is_terminal and job.turn.response_id is None:
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
-                click.echo(f"Not sent yet: {terminal.join_lines(reword(job.activity))}.", err=True)
+                click.echo(f"Not sent yet: {terminal.join_lines(job.activity)}.", err=True)
                 break
         while session.engine.is_deciding(job.id):
             job = await session.engine.poll(job.id, wait_s=0.2)
@@ -369,7 +369,10 @@ def _describe_wait(job: Job, *, is_bound: bool) -> str:
 def _write_estimate(estimate: Estimate) -> None:
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(reword_answer(answers.render_estimate(estimate))))
+    unbounded = ""
+    if estimate.unbounded is not None:
+        unbounded = describe_error(estimate.unbounded)
+    click.echo(answers.json_line(answers.render_estimate(estimate, unbounded)))
 
 
 def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float) -> None:
@@ -377,7 +380,7 @@ def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float
 
     answer = answers.render_start(started.job, now, duplicate=started.duplicate)
     watched_by = [{"what": worker.what, "pid": worker.pid} for worker in workers]
-    click.echo(answers.json_line(answer | {"watched_by": watched_by}))
+    click.echo(answers.json_line(word_answer(answer, started.job) | {"watched_by": watched_by}))
 
 
 def _write_end_as_json(finished: _Finished) -> None:
@@ -389,7 +392,7 @@ def _write_end_as_json(finished: _Finished) -> None:
         answer = render_questions(job, finished.open_calls, may_approve=True)
         answer["next"] = f"agent-jobs reply {job.id}"
     else:
-        answer = answers.render_finished_job(job)
+        answer = word_answer(answers.render_finished_job(job), job)
         if job.output:
             answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
     click.echo(answers.json_line(answer))
@@ -409,6 +412,6 @@ def _write_summary_line(job: Job) -> None:
         parts.append(f"{count} tokens")
     click.echo("  ".join(part for part in parts if part), err=True)
     if job.error is not None:
-        click.echo(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}", err=True)
+        click.echo(f"{job.error.code}: {terminal.join_lines(job.error.message)}", err=True)
     if advice := terminal.advise(job):
         click.echo(advice, err=True)
