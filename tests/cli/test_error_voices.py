@@ -156,7 +156,7 @@ BAD: dict[str, Bad] = {
         typed=("--option", 'toolbox=["git"]'), options={"toolbox": ["git"]},
     ),
     "empty prompt": Bad(
-        arguments={"prompt": " "}, typed=("run", " "), problem="prompt is empty.", flagged="PROMPT is empty.",
+        arguments={"prompt": " "}, typed=("run", " "), problem="prompt is empty.",
         model="Say what the job is to do.",
     ),
     "long batch name": start(

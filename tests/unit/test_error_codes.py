@@ -1,6 +1,7 @@
 """Each error has a code, and each code has one fix for each kind of reader."""
 
 import ast
+import re
 import string
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from agent_jobs import errors
 from agent_jobs.cli import wording as person
 from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError, StoreError, UnclearError
 from agent_jobs.mcp_server import wording as model
+from agent_jobs.rendering import answers
 from agent_jobs.rendering.fixes import FIXES, USER_STEPS
 from agent_jobs.validation import ENTRY_CODES
 
@@ -133,6 +135,13 @@ def test_each_fix_is_in_the_words_of_its_reader(name: str, table: Mapping[str, s
             assert "sk the user" not in fix, code
         if name != "a person's":
             assert "--" not in fix, code
+
+
+def test_failure_of_a_job_has_a_next_step_for_each_reader() -> None:
+    assert answers.NEXT_STEPS.keys() == person.NEXT_STEPS.keys()
+    for code, step in person.NEXT_STEPS.items():
+        assert not re.search(r"agent_\w|options\.|the user", step), code
+        assert "--" not in answers.NEXT_STEPS[code], code
 
 
 def test_error_has_one_problem_and_a_fix_for_each_reader() -> None:

@@ -49,7 +49,6 @@ FLAGS = {
     "model": "--model",
     "preset": "--preset",
     "previous_job_id": "--previous",
-    "prompt": "PROMPT",
     "web_search": "--web-search",
 }
 _OPTION = re.compile(r"options(?:\.|$)")
@@ -69,7 +68,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "max_output_tokens": "Start it again with a higher --option max_output_tokens or a narrower prompt.",
     "max_tool_calls": "Start it again with a higher --option max_tool_calls or a narrower prompt.",
     "max_turns": "Start it again with a narrower prompt or other tools.",
-    "missing_secret": "Set it in the environment, then start the job again.",
+    "missing_secret": "Set it in the environment and list it in AGENT_JOBS_SECRETS, then start the job again.",
     "model_not_found": "Choose another with --model.",
     "no_such_endpoint": "Set OPENAI_BASE_URL to the API's address, which usually ends in /v1.",
     "start_unconfirmed": (
