@@ -337,11 +337,11 @@ def test_bad_call_about_a_finished_job_is_refused_in_two_sentences(readers: Read
 def test_missing_key_is_explained_in_two_sentences(readers: Readers) -> None:
     keyless = Readers(replace(readers.settings, api_key=None))
     [to_model] = keyless.list_refusals([BAD["misspelt effort"]])
-    problem = "No OpenAI API key found."
-    assert (
-        to_model == f"{problem} Ask the user to put OPENAI_API_KEY into the env of this server's entry and restart it."
-    )
-    assert keyless.type(("run", "x")) == f"{problem} Run `export OPENAI_API_KEY=...`."
+    host = readers.settings.base_url.removesuffix("/v1")
+    command = f"agent-jobs key set --endpoint {readers.settings.base_url}"
+    problem = f"No API key is set for {host}."
+    assert to_model == f"{problem} Ask the user to run `{command}` in a terminal, then try again."
+    assert keyless.type(("run", "x")) == f"{problem} Set it with: {command}"
 
 
 @pytest.mark.parametrize(

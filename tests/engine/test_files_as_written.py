@@ -1,5 +1,6 @@
 """Files whose names and bytes are not quite as a model writes them: what is meant is taken, and never another file."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
@@ -10,6 +11,7 @@ from hosts import hosting
 
 from agent_jobs.attachments import gather
 from agent_jobs.errors import RequestError
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.settings import Settings
 
 SCREENSHOT = "Screenshot 2026-11-29 at 9.41.05\u202fAM.txt"
@@ -30,7 +32,7 @@ def taken(top: Path, *patterns: str, upload: bool = False) -> list[str]:
 def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
     with pytest.raises(RequestError) as refused:
         gather.gather(patterns, [top], upload=upload)
-    sentence = str(refused.value)
+    sentence = MODEL.describe(refused.value)
     assert sentence.isprintable()
     assert sentence.endswith((".", "?"))
     return sentence
@@ -122,8 +124,9 @@ def test_several_that_may_be_meant_are_named_and_none_is_taken(
 
 def test_similar_names_below_two_roots_are_refused_with_their_roots(tmp_path: Path):
     grow(tmp_path, "one/A.txt", "two/a.TXT")
-    with pytest.raises(RequestError, match=r"one/A\.txt.*two/a\.TXT"):
+    with pytest.raises(RequestError) as refused:
         gather.gather(["a.txt"], [tmp_path / "one", tmp_path / "two"])
+    assert re.search(r"one/A\.txt.*two/a\.TXT", MODEL.describe(refused.value))
 
 
 def test_nothing_secret_or_outside_is_reached_by_a_name_that_is_like_it(tmp_path: Path):

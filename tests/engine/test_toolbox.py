@@ -118,8 +118,9 @@ async def test_names_that_do_not_exist_are_refused_with_the_nearest_one(tmp_path
         assert refused.value.data["near"] == "echo"
         box.check(["tracker", "tracker/not-looked-at-yet", "!tracker/x"])
     async with opened(tmp_path) as box:
-        with pytest.raises(RequestError, match="AGENT_JOBS_TOOLBOX"):
+        with pytest.raises(RequestError, match="there are no tool servers") as refused:
             box.check(["anything"])
+        assert refused.value.code == "no_tool_servers"
 
 
 async def test_a_function_is_known_by_its_name_before_its_server_runs(tmp_path: Path):

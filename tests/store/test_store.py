@@ -16,9 +16,10 @@ from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.jobs.job import Job, Output, Turn
-from agent_jobs.jobs.queries import Event, JobFilter
+from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, Event, JobFilter
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
+from agent_jobs.jobs.steps import Step
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Budget, Store
 
@@ -1330,3 +1331,146 @@ async def test_what_an_earlier_turn_observed_late_is_not_written_into_the_next_o
     before = await row(store)
     assert await store.save(replace(job, usage=Usage(input_tokens=9), activity="late")) is None
     assert await row(store) == before
+
+
+# For people: prompts, turns, steps, searches, and what was read.
+
+
+async def ended(store: Store, job_id: str, *, prompt: str = "", output: str = "", title: str = "t") -> Job:
+    """A completed job with these texts."""
+    job = a_job(job_id, prompt=prompt, title=title, model="m", effort="high", preset="p", client="host")
+    await store.add(job)
+    assert await store.begin_sending(job.mark_sending(NOW))
+    await store.record_response_id(job_id, 1, f"resp_{job_id}", NOW)
+    assert await store.save(at(await row(store, job_id), COMPLETED, output=Output(output, {})))
+    return await row(store, job_id)
+
+
+async def test_job_keeps_its_prompt_and_who_started_it_with_what(store: Store):
+    job = await ended(store, "job_1", prompt="Why is\nthe sky blue? \N{SNOWMAN}")
+    assert (job.model, job.effort, job.preset, job.client) == ("m", "high", "p", "host")
+    assert await store.get_prompt("job_1") == "Why is\nthe sky blue? \N{SNOWMAN}"
+    assert await store.get_prompt("job_2") == ""
+
+
+async def test_step_keeps_the_time_at_which_it_was_first_seen_and_finished(store: Store):
+    await standing(store, IN_PROGRESS)
+    begun = Step(1, 0, "web_search", "", "solar", "", seen_at=NOW + 1, finished_at=None)
+    finished = begun._replace(detail="solar 2026", seen_at=NOW + 5, finished_at=NOW + 5)
+    later = finished._replace(seen_at=NOW + 9, finished_at=NOW + 9)
+    for step in (begun, finished, later):
+        job = await row(store)
+        assert await store.save_progress([replace(job, turn=replace(job.turn, steps=(step,)))])
+    assert await store.get_steps("job_1") == [finished._replace(seen_at=NOW + 1)]
+
+
+async def test_end_of_a_job_brings_the_steps_that_no_stream_showed(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    items = [
+        {"type": "reasoning"},
+        {
+            "type": "mcp_call",
+            "server_label": "tracker",
+            "name": "find",
+            "arguments": '{"id": 4}',
+            "error": "no such id",
+        },
+        {"type": "message", "content": [{"type": "output_text", "text": "x"}]},
+    ]
+    response = {"id": "resp_1", "status": "completed", "output": items}
+    assert await store.save(job.apply_response(response, NOW + 3))
+    assert await store.get_steps("job_1") == [
+        Step(1, 0, "reasoning", "", "", "", NOW + 3, NOW + 3),
+        Step(1, 1, "mcp", "tracker/find", '{"id": 4}', "no such id", NOW + 3, NOW + 3),
+        Step(1, 2, "message", "", "", "", NOW + 3, NOW + 3),
+    ]
+
+
+async def test_each_turn_has_its_own_tokens_and_cost(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    first = replace(job, usage=Usage(input_tokens=10, output_tokens=5), cost_usd=0.5)
+    assert await store.save(first)
+    following = first.with_next_turn({}, "r-2")
+    assert await store.begin_next_turn(following)
+    second = replace(await row(store), usage=Usage(input_tokens=17, output_tokens=6), cost_usd=0.75)
+    assert await store.save(second)
+    turns = await store.get_turns("job_1")
+    assert [(turn.number, turn.usage, turn.cost_usd) for turn in turns] == [
+        (1, Usage(input_tokens=10, output_tokens=5), 0.5),
+        (2, Usage(input_tokens=7, output_tokens=1), 0.25),
+    ]
+
+
+async def found_by(store: Store, words: str, limit: int = 9) -> list[str]:
+    return [hit.job.id for hit in await store.search(words, limit)]
+
+
+async def test_search_finds_the_words_of_titles_prompts_and_outputs(store: Store):
+    await ended(store, "job_1", title="Energy", prompt="Compare solar panels", output="Perovskite cells reach 34 %.")
+    await ended(store, "job_2", prompt="Compare wind turbines", output="Größere Rotoren bringen mehr.")
+    await store.add(a_job("job_3", created_at=NOW + 1, prompt="Compare 100% hydrogen_tanks"))
+    assert await found_by(store, "compare") == ["job_3", "job_1", "job_2"]
+    assert await found_by(store, "energy solar perov") == ["job_1"], "across title, prompt and output"
+    assert await found_by(store, "grossere") == [], "ß is a letter of its own"
+    assert await found_by(store, "größere ROTOREN") == await found_by(store, "grö rotoren") == ["job_2"]
+    assert await found_by(store, '"solar panels"') == ["job_1"]
+    assert await found_by(store, '"panels solar"') == []
+    assert await found_by(store, "100% hydrogen_") == ["job_3"]
+    assert await found_by(store, "hydrogen%tanks") == []
+    assert await found_by(store, "compare", limit=1) == ["job_3"]
+
+
+@pytest.mark.parametrize("words", ["", "  ", '"', '""', "*", "AND", "NOT solar", "a OR", "title:", "^", "(", "-", "\0"])
+async def test_search_takes_signs_as_words_and_never_as_a_language(store: Store, words: str):
+    await ended(store, "job_1", prompt="solar")
+    assert await found_by(store, words) == []
+
+
+async def test_search_shows_the_match_in_its_passage(store: Store):
+    await ended(store, "job_1", output=f"{'word ' * 100}needle {'word ' * 100}")
+    [hit] = await store.search("needle", 5)
+    assert f"{MATCH_BEGIN}needle{MATCH_END}" in hit.passage
+    assert len(hit.passage) < 200
+
+
+async def test_search_finds_what_a_job_says_now_and_nothing_of_a_deleted_one(store: Store):
+    await store.add(a_job("job_1", prompt="question"))
+    job = await row(store)
+    assert await store.begin_sending(job.mark_sending(NOW))
+    failed = (await row(store)).mark_failed("start_unconfirmed", "unknown", NOW)
+    assert await store.save(failed)
+    assert await found_by(store, "question") == ["job_1"]
+    assert await store.record_response_id("job_1", 1, "resp_1", NOW + 1)
+    assert await found_by(store, "question") == ["job_1"], "it runs again"
+    assert await store.save(at(await row(store), COMPLETED, output=Output("answer", {})), held=False)
+    assert await found_by(store, "question answer") == ["job_1"]
+    await store.mark_delivered(["job_1"], NOW)
+    assert await store.purge(NOW + 1)
+    assert await found_by(store, "question") == await found_by(store, "answer") == []
+    await ended(store, "job_2", prompt="other")
+    assert await found_by(store, "question") == []
+
+
+async def test_two_processes_search_the_same_index(store: Store, other: Store):
+    for number in range(20):
+        await ended(store, f"job_{number}", prompt="solar")
+    found: list[list[str]] = []
+
+    async def search(here: Store) -> None:
+        found.append(await found_by(here, "solar", limit=100))
+
+    async with anyio.create_task_group() as tasks:
+        for here in (store, other, store, other):
+            tasks.start_soon(search, here)
+    assert [len(set(each)) for each in found] == [20] * 4
+
+
+async def test_what_a_person_read_is_delivered_and_what_a_host_received_is_not_read(store: Store):
+    await ended(store, "job_1")
+    await ended(store, "job_2")
+    await store.add(a_job("job_3"))
+    await store.mark_delivered(["job_1"], NOW + 1)
+    await store.mark_read(["job_2", "job_3"], NOW + 2)
+    await store.mark_read(["job_2"], NOW + 3)
+    seen = [(job.delivered_at, job.read_at) for job in [await row(store, f"job_{number}") for number in (1, 2, 3)]]
+    assert seen == [(NOW + 1, None), (NOW + 2, NOW + 2), (None, None)]

@@ -15,6 +15,7 @@ from test_store import NOW, a_job, at, process, row, sqlite, standing, there
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Output
 from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.store import open_store
@@ -165,6 +166,45 @@ async def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_job
         assert (job.status, job.created_at, job.turn.base_url) == (Status.QUEUED, 7.5, "u")
         assert job.overdue_s(18.5, 60.0) == -50.0
         assert await store.save(at(job, Status.COMPLETED, output=Output("x", {})), held=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "prompt", "model", "effort"),
+    [
+        ('{"model": "m-1", "input": "Why?", "reasoning": {"effort": "high"}}', "Why?", "m-1", "high"),
+        ('{"model": "m-1", "input": [{"role": "user", "content": "Why?"}]}', "Why?", "m-1", ""),
+        (
+            '{"input": [{"role": "user", "content": "before"}, {"role": "user", "content": [{"type": "input_image"}, '
+            '{"type": "input_text", "text": "Why?"}, {"type": "input_text", "text": "a file"}]}]}',
+            "Why?",
+            "",
+            "",
+        ),
+        ('{"model": null, "input": "\\ud800", "reasoning": "none"}', "?", "", ""),
+        ("{}", "", "", ""),
+        ("nonsense", "", "", ""),
+    ],
+)
+async def test_upgrade_fills_in_what_older_versions_did_not_store(
+    folder: Path, body: str, prompt: str, model: str, effort: str
+):
+    made(
+        folder,
+        *SCRIPTS,
+        "INSERT INTO job (id, title, status, created_at, turn, cost_usd, usage, finished_at) "
+        "VALUES ('job_1', 't', 'completed', 7.5, 1, 0.5, '{\"input_tokens\": 4}', 9.5)",
+        "INSERT INTO turn (job_id, number, request_id, base_url) VALUES ('job_1', 1, 'r', 'u')",
+        f"INSERT INTO request (job_id, turn, body) VALUES ('job_1', 1, '{body}')",
+        "INSERT INTO output (job_id, turn, text, response) VALUES ('job_1', 1, 'An answer.', '{}')",
+        f"PRAGMA user_version = {len(SCRIPTS)}",
+    )
+    async with open_store(folder) as store:
+        with closing(sqlite3.connect(file(folder))) as db:
+            assert db.execute("SELECT model, effort FROM job").fetchone() == (model, effort)
+        assert await store.get_prompt("job_1") == prompt
+        [turn] = await store.get_turns("job_1")
+        assert (turn.usage, turn.cost_usd) == (Usage(input_tokens=4), 0.5)
+        assert [hit.job.id for hit in await store.search("answer", 5)] == ["job_1"]
 
 
 def schema_of(folder: Path) -> dict[str, list[str]]:

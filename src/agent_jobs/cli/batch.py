@@ -13,7 +13,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.batch_files import RESULTS_NAME, BatchTask, Results, find_retry, open_results, read_tasks
-from agent_jobs.cli.session import Exit, Session, call, json_option, read_settings
+from agent_jobs.cli.session import CLIENT, Exit, Session, call, json_option, read_settings
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
@@ -174,7 +174,7 @@ async def _run_task(session: Session, name: str, task: BatchTask) -> Job:
     fields = {field: value for field, value in task.fields.items() if field != "prompt" and value is not None}
     options = {**fields.pop("options", {}), "key": task.key}
     prompt = task.fields["prompt"]
-    request = StartRequest(prompts=[prompt], batch=name[:BATCH_NAME_CHARS], options=options, **fields)
+    request = StartRequest(prompts=[prompt], batch=name[:BATCH_NAME_CHARS], client=CLIENT, options=options, **fields)
     [started] = await session.engine.start(request)
     job = started.job
     while not job.is_terminal:

@@ -30,6 +30,10 @@ class Finding:
     text: str
     fix: str = ""
 
+    def as_json(self) -> dict[str, str]:
+        """Return the finding for programs."""
+        return {name: text for name, text in vars(self).items() if text}
+
 
 def report_error(what: str, error: AgentJobsError) -> Finding:
     """Return the finding of an error, with what a person can do about it."""

@@ -32,10 +32,11 @@ FIXES: Mapping[str, str] = {
     "needs_output": "Give it with --output.",
     "no_jobs": "There are no jobs yet; start one with: agent-jobs run",
     "no_such_batch": "See all jobs with: agent-jobs list",
+    "nothing_to_repeat": "See all jobs with: agent-jobs list",
     "nothing_to_answer": "See its state with: agent-jobs show {job_id}",
     # The program
     "internal": "Jobs continue; see them with: agent-jobs list",
-    "no_key": "Run `export OPENAI_API_KEY=...`.",
+    "no_key": "Set it with: {command}",
     "not_sending": "Start it with: agent-jobs run",
     "tool_server_failed": "Check its entry with: agent-jobs doctor",
     "tool_server_paused": "Try again then, or start without it.",

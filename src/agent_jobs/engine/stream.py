@@ -13,9 +13,11 @@ from typing import TypeVar
 import anyio
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, LiveText
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
+from agent_jobs.jobs.steps import Step, merge_step, read_step
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ANSWERED_JSON
 
@@ -27,8 +29,6 @@ WRITE_S = 1.0  # between writes of progress; a changed status is written at once
 BRIEF_S = 30.0  # a stream that is cut sooner counts as failed, whatever it brought
 HELD_WRITE_S = 5.0  # a run that is held open is not polled, so a write is how it notices a cancel
 FAR_POLL_S = 290.0  # a stream may live and still miss the end, so its job is polled too, but seldom
-PARTIAL_CHARS = 2_000  # of the text so far: the tail that `partial` shows
-HELD_PARTIAL_CHARS = 200_000  # of the text of a run that is held open: no other copy exists
 REASONING_CHARS = 1_000  # of the reasoning so far: the tail that `reasoning` shows
 
 
@@ -47,6 +47,7 @@ class StreamReader:
         self._save = save
         self._errors: dict[str, JSON] = {}
         self._readings: dict[str, _Reading] = {}
+        self._live_texts: dict[str, LiveText] = {}
         self._news = anyio.Event()
 
     @property
@@ -57,6 +58,10 @@ class StreamReader:
     def is_streaming(self, job_id: str) -> bool:
         """Return True if this process reads the job's stream."""
         return job_id in self._readings
+
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job, which grows while this process reads its stream."""
+        return self._live_texts.setdefault(job_id, LiveText())
 
     def stop_reading(self, job_id: str) -> None:
         """Stop reading the job's stream: a poll or a cancel saw its end."""
@@ -104,7 +109,7 @@ class StreamReader:
 
         Returns the job as last known. If it is not terminal, only a GET shows its state.
         """
-        reading, began = _Reading(job), self._clock.now()
+        reading, began = _Reading(job, self._clock.now), self._clock.now()
         is_refused = False
         with self._clock.limit(limit_s) as limit, reading.scope:
             is_refused = await self._read_until_end(reading, events)
@@ -147,6 +152,9 @@ class StreamReader:
         """Read a stream to its end; return True if upstream refuses to serve it."""
         job_id = reading.job.id
         self._readings[job_id] = reading
+        reading.live = self._live_texts.get(job_id)
+        if reading.live is not None:
+            reading.live.begin_stream(reading.job)
         self._news.set()
         try:
             async with aclosing(events):
@@ -158,6 +166,8 @@ class StreamReader:
             logger.info("%s: its stream broke: %s", job_id, error)
         finally:
             del self._readings[job_id]
+            if reading.live is not None:
+                reading.live.end_stream()
         return False
 
     async def _read_events(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
@@ -184,6 +194,8 @@ class StreamReader:
             applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
         reading.has_moved |= applied.status is not reading.job.status or applied.turn.has_open_calls
         reading.job = applied
+        for step in applied.turn.steps:
+            reading.take_step(step)
 
     async def _save_status(self, reading: "_Reading") -> bool:
         """Store a job whose status changed; return True if this process should read on."""
@@ -199,12 +211,15 @@ class StreamReader:
             logger.warning("%s: its status cannot be written: %s", job.id, error)
             return True
         reading.has_moved = False
+        reading.forget_stored_steps(job.turn.steps)
         return saved is not None and not _should_stop(saved, saved.cancel_requested_at)
 
     async def _write_readings(self, behind: "Sequence[_Reading]") -> None:
         """Write progress, and stop the streams whose jobs this process lost or should stop."""
-        ours = await self._store.save_progress([reading.flush_to_job() for reading in behind])
-        for reading in behind:
+        jobs = [reading.flush_to_job() for reading in behind]
+        ours = await self._store.save_progress(jobs)
+        for reading, job in zip(behind, jobs, strict=True):
+            reading.forget_stored_steps(job.turn.steps)
             if reading.job.id not in ours or _should_stop(reading.job, ours[reading.job.id]):
                 reading.scope.cancel()
 
@@ -224,6 +239,7 @@ class _Reading:
     """A job with what its stream brought since the last write. Mutable: most events only add a word."""
 
     job: Job
+    now: Callable[[], float]
     cursor: int = -1
     has_events: bool = False
     is_behind: bool = False  #: the stream brought more than `job` has
@@ -234,9 +250,11 @@ class _Reading:
     answered_json: bool = False  #: the answer is a JSON object and no stream
     error: JSON | None = None  #: the stream's error event
     indexes_with_text: set[object] = field(default_factory=set[object])  #: output indexes whose text was read
+    live: LiveText | None = None  #: what a caller in this process reads
     all_words: list[str] = field(default_factory=list[str])
     new_words: list[str] = field(default_factory=list[str])
     new_reasoning: list[str] = field(default_factory=list[str])
+    new_steps: dict[int, Step] = field(default_factory=dict[int, Step])  #: by position, until they are stored
 
     @property
     def is_held_open(self) -> bool:
@@ -266,6 +284,8 @@ class _Reading:
         self.indexes_with_text.add(event.get("output_index"))
         self.new_words.append(words)
         self.all_words.append(words)
+        if self.live is not None:
+            self.live.add_words(event.get("output_index"), words)
 
     def take_whole_text(self, event: JSON) -> None:
         """Note a text that came as a whole, unless its words came before."""
@@ -275,8 +295,14 @@ class _Reading:
 
     def take_new_item(self, event: JSON) -> None:
         """Note an output item that the model began."""
-        if isinstance(event.get("item"), dict):
-            self.items.append(event["item"])
+        item, index = event.get("item"), event.get("output_index")
+        if not isinstance(item, dict):
+            return
+        self.items.append(event["item"])
+        position = index if type(index) is int else len(self.items) - 1
+        self._read_step(position, event["item"], is_finished=False)
+        if self.live is not None:
+            self.live.add_item(index, event["item"])
 
     def take_finished_item(self, event: JSON) -> None:
         """Note an output item in full, with its text unless its words came before."""
@@ -285,10 +311,16 @@ class _Reading:
             return
         place = index if type(index) is int else len(self.finished_items)
         self.finished_items[place] = event["item"]
+        self._read_step(place, event["item"], is_finished=True)
         if place in self.indexes_with_text or index in self.indexes_with_text:
             return
         if text := text_of([event["item"]]):
             self._add_words(place, text)
+
+    def take_annotation(self, event: JSON) -> None:
+        """Note a source of what the model wrote."""
+        if self.live is not None:
+            self.live.add_note(event)
 
     def take_reasoning(self, event: JSON) -> None:
         """Note words of the model's reasoning."""
@@ -355,12 +387,29 @@ class _Reading:
         self.new_reasoning.clear()
         self.is_behind = False
         self.job = self.job.with_progress(self.cursor, activity_of(self.items), partial, reasoning)
+        self.job = replace(self.job, turn=replace(self.job.turn, steps=tuple(self.new_steps.values())))
         return self.job
+
+    def forget_stored_steps(self, stored: Sequence[Step]) -> None:
+        """Forget the steps that the database has by now, but for those that changed meanwhile."""
+        for step in stored:
+            if self.new_steps.get(step.position) is step:
+                del self.new_steps[step.position]
+
+    def take_step(self, step: Step) -> None:
+        """Note a step as it was seen now; one that is not yet stored keeps its times."""
+        known = self.new_steps.get(step.position)
+        self.new_steps[step.position] = step if known is None else merge_step(known, step)
+
+    def _read_step(self, position: int, item: JSON, *, is_finished: bool) -> None:
+        self.take_step(read_step(item, self.job.turn.number, position, self.now(), is_finished=is_finished))
 
     def _add_words(self, index: object, words: str) -> None:
         self.indexes_with_text.add(index)
         self.new_words.append(words)
         self.all_words.append(words)
+        if self.live is not None:
+            self.live.add_words(index, words)
 
     def _list_finished_items(self) -> list[JSON]:
         """Return the output as its items came; empty if one of them was not read to its end."""
@@ -381,6 +430,7 @@ class _Reading:
 _EVENT_HANDLERS: Mapping[str, Callable[[_Reading, JSON], None]] = {
     "response.output_text.delta": _Reading.take_words,
     "response.refusal.delta": _Reading.take_words,
+    "response.output_text.annotation.added": _Reading.take_annotation,
     "response.output_text.done": _Reading.take_whole_text,
     "response.refusal.done": _Reading.take_whole_text,
     "response.output_item.added": _Reading.take_new_item,

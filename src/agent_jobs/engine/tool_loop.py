@@ -213,7 +213,7 @@ class ToolLoop:
 
     async def _run_call(self, job: Job, call: Call) -> None:
         assert self._toolbox is not None
-        running = replace(call, state="running")
+        running = replace(call, state="running", started_at=self._clock.now())
 
         async def before_calling() -> None:
             if not await self._store.save_call(job, running, "open", "approved"):
@@ -225,7 +225,8 @@ class ToolLoop:
             return
         # Shielded: the tool already ran, so its result must be stored.
         with anyio.CancelScope(shield=True):
-            await self._store.save_call(job, _finish_call(running, called.output), "open", "approved", "running")
+            finished = replace(_finish_call(running, called.output), finished_at=self._clock.now())
+            await self._store.save_call(job, finished, "open", "approved", "running")
             text = f"{call.name} failed" if called.failed else call.name
             await self._store.record_event(job.id, self._clock.now(), "call", text)
 

@@ -25,6 +25,7 @@ from agent_jobs.jobs.response import (
     with_text,
 )
 from agent_jobs.jobs.status import RUNNING, TERMINAL, TRANSITIONS, Status
+from agent_jobs.jobs.steps import Step, list_steps
 
 #: How a turn is sent: in the background with a stream, in the background without one, or held open by this process.
 Mode = Literal["background_stream", "background", "foreground"]
@@ -94,6 +95,7 @@ class Turn:
     asked_at: float | None = None  #: since when the job waits for an answer
     partial: str = ""  #: the tail of the text that the model has written so far
     reasoning: str = ""  #: the tail of the reasoning that it has streamed so far
+    steps: tuple[Step, ...] = field(default=(), compare=False)  #: seen since they were last stored; not read back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,11 @@ class Job:
     created_at: float
     turn: Turn
     request_hash: str = ""  #: of the work alone, without the job's own id
+    prompt: str = field(default="", compare=False)  #: as the caller wrote it; only a new job has it
+    model: str = ""  #: as it was asked for
+    effort: str = ""  #: of reasoning; empty where the model decides
+    preset: str = ""
+    client: str = ""  #: the host that started it, or the command
     key: str | None = None  #: the caller's own: one job for each
     priority: int = 0
     batch: str = ""
@@ -115,7 +122,8 @@ class Job:
     running_since: float | None = None  #: start of its first POST, shifted forward by the time in `input_required`
     cost_usd: float | None = None  #: None while unknown
     reserved_usd: float | None = None  #: the most it may cost, held against the day's budget
-    delivered_at: float | None = None
+    delivered_at: float | None = None  #: when a host or a person first received its result
+    read_at: float | None = None  #: when a person first opened it
     needs_finalizing: bool = False  #: it ended, and files are still to be written or removed
     result_path: str = ""
     finished_at: float | None = None
@@ -169,6 +177,20 @@ class Job:
     def can_be_reopened(self) -> bool:
         """Return True if the job ended only because its response was out of our sight."""
         return self.status is Status.FAILED and self.error is not None and self.error.code in REOPENED_BY_ID
+
+    @property
+    def turn_usage(self) -> Usage | None:
+        """Return the tokens of the current turn; None while they are not known."""
+        if self.usage is None or self.usage_before is None:
+            return self.usage
+        return self.usage.minus(self.usage_before)
+
+    @property
+    def turn_cost_usd(self) -> float | None:
+        """Return the cost of the current turn; None while it is not known."""
+        if self.cost_usd is None:
+            return None
+        return self.cost_usd - (self.cost_before_usd or 0.0)
 
     def apply_event(self, event: JSON, now: float) -> "Job":
         """Apply one stream event; one that was applied before changes nothing.
@@ -283,6 +305,7 @@ class Job:
                 finished_at=None,
                 needs_finalizing=False,
                 delivered_at=None,
+                read_at=None,
             )
         if turn is self.turn:
             return self
@@ -363,7 +386,9 @@ class Job:
         if self.is_terminal:
             return self
         items = items_of(response.get("output"))
-        job = replace(self, activity=activity_of(items) or self.activity)
+        steps = list_steps(items, self.turn.number, now, is_over=has_ended(response))
+        turn = replace(self.turn, steps=steps)
+        job = replace(self, activity=activity_of(items) or self.activity, turn=turn)
         status = response_status(response)
         if status == "queued":
             return job._move_to(Status.QUEUED)

@@ -95,6 +95,16 @@ class Usage:
             partial=self.partial or other.partial,
         )
 
+    def minus(self, other: "Usage") -> "Usage":
+        """Return the difference of two usages, none of its counts below 0."""
+        return Usage(
+            input_tokens=max(0, self.input_tokens - other.input_tokens),
+            cached_tokens=max(0, self.cached_tokens - other.cached_tokens),
+            output_tokens=max(0, self.output_tokens - other.output_tokens),
+            reasoning_tokens=max(0, self.reasoning_tokens - other.reasoning_tokens),
+            partial=self.partial or other.partial,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -107,6 +117,8 @@ class Call:
     needs: Literal["", "run", "approval", "output"] = ""  #: what it waits for, once that is known
     state: Literal["open", "approved", "running", "done"] = "open"
     output: object = None  #: its answer for upstream
+    started_at: float | None = field(default=None, compare=False)  #: when this side began to run it
+    finished_at: float | None = field(default=None, compare=False)
 
 
 def calls_of(items: list[JSON]) -> list[Call]:

@@ -102,6 +102,7 @@ class Tools:
             previous_job_id=previous_job_id,
             batch=batch or "",
             priority=int(priority == "high"),
+            client=_client_name(ctx),
             options=options or {},
         )
         jobs = await self._engine()

@@ -45,10 +45,11 @@ FIXES: Mapping[str, str] = {
     "needs_output": "Give it in outputs.",
     "no_jobs": "There are no jobs yet; agent_start makes one.",
     "no_such_batch": "Call agent_list to see all jobs.",
+    "nothing_to_repeat": "Call agent_list to see all jobs.",
     "nothing_to_answer": "Call agent_poll job_id={job_id}.",
     # The server
     "internal": "Jobs continue: agent_poll finds them.",
-    "no_key": "Ask the user to put OPENAI_API_KEY into the env of this server's entry and restart it.",
+    "no_key": "Ask the user to run `{command}` in a terminal, then try again.",
     "not_sending": "Ask the user to start agent-jobs as a server.",
     "tool_server_failed": "Ask the user to check its entry in the file of AGENT_JOBS_TOOLBOX, or start without it.",
     "tool_server_paused": "Call again then, or start without it.",

@@ -69,6 +69,7 @@ FIXES: Mapping[str, str] = {
     "nothing_to_continue": "Start again without it.",
     "response_of_another": "Copy this job's id.",
     "unknown_call": "It asks for {calls}.",
+    "uploads_deleted": "Start it again with the same prompt and files.",
     "unknown_response": (
         "Copy its id again, in full. One that was created within the last minute may not be found yet; then repeat "
         "this."
@@ -78,10 +79,13 @@ FIXES: Mapping[str, str] = {
 USER_STEPS: Mapping[str, str] = {
     # Settings and files of the user's
     "file_roots_gone": "set it to folders that exist",
+    "keyring_locked": "unlock it, or store the key in a file with `agent-jobs key set --file`",
+    "key_not_deleted": "delete it by hand",
     "misspelt_entry": "write {near!r}",
     "no_file_roots": "set AGENT_JOBS_FILE_ROOTS to the folders that may be read",
     "no_tool_servers": "set AGENT_JOBS_TOOLBOX to the file that lists them",
     "secret_not_allowed": "add {secret} to AGENT_JOBS_SECRETS",
+    "stored_key_unusable": "run `{command}`",
     "tool_server_off": "switch it on in {path}",
     "unknown_entry": "use one of {names}",
     "unknown_price": "add it to the price table of AGENT_JOBS_PRICES",
@@ -96,6 +100,7 @@ USER_STEPS: Mapping[str, str] = {
     "database_newer": "update agent-jobs, or set AGENT_JOBS_DATA_DIR to another folder",
     "database_unusable": "make the folder writable, or set AGENT_JOBS_DATA_DIR to another",
     "disk_full": "free some space, then try again; no job is lost",
+    "no_full_text_search": "use a Python whose SQLite has FTS5",
     "not_opened": "read the cause in its log",
     # The provider
     "account_refused": "check the key, its permissions and the credit",

@@ -60,6 +60,17 @@ class Changes:
             )
         )
 
+    async def mark_read(self, job_ids: Sequence[str], now: float) -> None:
+        await self._db.change(
+            lambda transaction: transaction.execute(
+                f"""UPDATE job SET delivered_at = COALESCE(delivered_at, :now), read_at = :now
+                    WHERE id IN (SELECT value FROM json_each(:ids)) AND read_at IS NULL
+                      AND status NOT IN {ACTIVE_SQL}""",
+                ids=json.dumps(list(job_ids)),
+                now=now,
+            )
+        )
+
     async def pending_notification(
         self, since: float, *, settled_before: float, asked_before: float
     ) -> tuple[str, float] | None:

@@ -13,7 +13,7 @@ import anyio
 
 from agent_jobs.errors import StoreError
 from agent_jobs.store.error_advice import as_store_error
-from agent_jobs.store.schema import column_names
+from agent_jobs.store.schema import SEARCH_INDEX, column_names
 from agent_jobs.store.worker_lock import WorkerLock
 
 logger = logging.getLogger(__name__)
@@ -26,12 +26,16 @@ _JOB_COLUMN_OF_TABLE = {
     "job": "id",
     "turn": "job_id",
     "request": "job_id",
+    "prompt": "job_id",
+    "step": "job_id",
     "output": "job_id",
     "event": "job_id",
     "upload": "job_id",
     "made": "job_id",
     "call": "job_id",
 }
+#: Columns that each file counts for itself.
+_OWN_COLUMNS = frozenset({"prompt.number", "job.in_search"})
 
 
 class FileGuard:
@@ -180,13 +184,18 @@ async def _copy_jobs(db: aiosqlite.Connection, ids: list[str]) -> None:
     await _run_statement(db, "BEGIN IMMEDIATE")
     try:
         these = "IN (SELECT value FROM json_each(:ids))"
+        # The index of the other file has the texts of the jobs that are replaced: it is made again when it is needed.
+        await _run_statement(db, f"DROP TABLE IF EXISTS there.{SEARCH_INDEX}")
+        await _run_statement(db, "UPDATE there.job SET in_search = 0 WHERE in_search = 1")
         await _run_statement(db, f"DELETE FROM there.job WHERE id {these}", ids=listed)
         # A caller's key names one job in a database.
         await _run_statement(
             db, f"UPDATE main.job SET key = NULL WHERE id {these} AND key IN (SELECT key FROM there.job)", ids=listed
         )
         for table, column in _JOB_COLUMN_OF_TABLE.items():
-            names = ", ".join(await column_names(db, table))  # a file that an upgrade wrote has them in another order
+            # A file that an upgrade wrote has its columns in another order.
+            columns = [name for name in await column_names(db, table) if f"{table}.{name}" not in _OWN_COLUMNS]
+            names = ", ".join(columns)
             await _run_statement(
                 db,
                 f"INSERT INTO there.{table} ({names}) SELECT {names} FROM main.{table} WHERE {column} {these}",

@@ -1,7 +1,7 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent_jobs.errors import BudgetError
@@ -22,7 +22,9 @@ from agent_jobs.store.rows import (
     is_visible_change,
     job_columns,
     turn_columns,
+    turn_spending,
 )
+from agent_jobs.store.search_index import remove_from_search
 from agent_jobs.text import encode_text
 
 #: A completed job answers for an identical request this long, as long as no reader received its result.
@@ -38,6 +40,8 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND (
                      OR job.error_code = 'start_unconfirmed')
                  AND EXISTS (SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
                              AND turn.base_url = :base_url)"""
+#: Columns of a job whose change also changes those of its current turn.
+_SPENDING_COLUMNS = frozenset({"usage", "cost_usd"})
 #: A cursor never falls.
 _CURSOR = """sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
                                    COALESCE(:sequence_number, sequence_number))"""
@@ -127,6 +131,8 @@ class Transitions(Records):
                     WHERE job_id = :id AND number = :number""",
                 [{"id": job.id, **_progress_values(job.turn)} for job in running],
             )
+            for job in running:
+                _write_steps(transaction, job)
             return written
 
         return await self._db.change(save_all, *(job.id for job in jobs))
@@ -134,12 +140,15 @@ class Transitions(Records):
     async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         def save_if_unchanged(transaction: Transaction) -> bool:
             saved = transaction.execute(
-                """UPDATE call SET needs = :needs, state = :state, output = :output
+                """UPDATE call SET needs = :needs, state = :state, output = :output, started_at = :started_at,
+                                   finished_at = :finished_at
                    WHERE job_id = :job_id AND turn = :turn AND id = :id
                      AND state IN (SELECT value FROM json_each(:before))
                      AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me) RETURNING id""",
                 **_call_values(job, call),
                 needs=call.needs,
+                started_at=call.started_at,
+                finished_at=call.finished_at,
                 before=json.dumps(before),
                 me=self._db.worker_lock.name,
             )
@@ -284,6 +293,7 @@ class Transitions(Records):
             rows = transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
             return read_job(rows[0], self._db.folder)
         _insert_turn(transaction, job)
+        transaction.execute("INSERT INTO prompt (job_id, text) VALUES (:id, :text)", id=job.id, text=job.prompt)
         transaction.execute_each(
             "INSERT INTO upload (job_id, name, data) VALUES (:id, :name, :data)",
             [{"id": job.id, "name": upload.name, "data": upload.data} for upload in uploads],
@@ -295,19 +305,43 @@ def _write_change(transaction: Transaction, old: Job, new: Job) -> None:
     """Write what differs between two states of a job."""
     output = _new_output(old, new)
     job_columns_now = diff_job(old, new)
-    has_new_turn = new.turn.number != old.turn.number
-    turn_columns_now: dict[str, Any] = {}
-    if not has_new_turn:
-        turn_columns_now = diff_turn(old.turn, new.turn)
+    turn_columns_now = _diff_current_turn(old, new, job_columns_now)
     if is_visible_change(job_columns_now) or turn_columns_now or output is not None:
         job_columns_now["revision"] = max(new.revision, old.revision + 1)
     _update_job_row(transaction, new.id, job_columns_now)
-    if has_new_turn:
+    if new.turn.number != old.turn.number:
         _insert_turn(transaction, new)
     else:
         _update_turn_row(transaction, old, new, turn_columns_now)
+    if old.is_terminal and (output is not None or not new.is_terminal):
+        remove_from_search(transaction, new.id)
     if output is not None:
         _write_output(transaction, new, output)
+    _write_steps(transaction, new)
+
+
+def _diff_current_turn(old: Job, new: Job, job_columns_now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of the current turn that differ; none if the change begins another turn."""
+    if new.turn.number != old.turn.number:
+        return {}
+    columns = diff_turn(old.turn, new.turn)
+    if job_columns_now.keys().isdisjoint(_SPENDING_COLUMNS):
+        return columns
+    return columns | turn_spending(new)
+
+
+def _write_steps(transaction: Transaction, job: Job) -> None:
+    """Store what was seen of the current turn's steps; the time at which a step was first seen stays."""
+    if not job.turn.steps:
+        return
+    transaction.execute_each(
+        """INSERT INTO step (job_id, turn, position, kind, name, detail, error, seen_at, finished_at)
+           VALUES (:job_id, :turn, :position, :kind, :name, :detail, :error, :seen_at, :finished_at)
+           ON CONFLICT (job_id, turn, position) DO UPDATE
+           SET kind = excluded.kind, name = excluded.name, detail = excluded.detail, error = excluded.error,
+               finished_at = COALESCE(step.finished_at, excluded.finished_at)""",
+        [{"job_id": job.id, **step._asdict()} for step in job.turn.steps],
+    )
 
 
 def _new_output(old: Job, new: Job) -> Output | None:

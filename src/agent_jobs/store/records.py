@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from agent_jobs.jobs.job import Job, Output
-from agent_jobs.jobs.queries import JobFilter, JobPage, OutputFile, StoreInfo, WorkerInfo
+from agent_jobs.jobs.queries import (
+    NEWEST_FIRST,
+    JobFilter,
+    JobOrder,
+    JobPage,
+    OutputFile,
+    StoreInfo,
+    TurnRecord,
+    WorkerInfo,
+)
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import ACTIVE, Status
+from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Database, Transaction
 from agent_jobs.store.error_advice import as_store_error, damage_error
-from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, where
+from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, order_by, turn_record_of, where
 
 DAY_S = 86_400.0
 JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
@@ -23,7 +33,7 @@ JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
           LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn"""
 ONE_JOB = f"{JOB} WHERE job.id = :id"
 #: The same without what may be large, none of which is read for it.
-_JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
+JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
                                 (SELECT bytes FROM output INDEXED BY output_size
                                  WHERE job_id = job.id AND turn = job.turn)
                          FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn"""
@@ -62,9 +72,9 @@ class Records:
         sql, values = _newest_jobs(group, limit)
         return [read_job(row, self._db.folder) for row in await self._db.fetch(sql, **values)]
 
-    async def list_jobs(self, group: JobFilter, limit: int, since: float) -> JobPage:
+    async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
         def read_page(transaction: Transaction) -> tuple[list[sqlite3.Row], float, dict[Status, int]]:
-            sql, values = _newest_jobs(group, limit)
+            sql, values = _first_jobs(group, limit, order)
             rows = transaction.execute(sql, **values)
             spent = transaction.execute(SPENT, since=since, day_s=DAY_S)[0]["usd"] or 0.0
             return rows, spent, _count_by_status(transaction, group)
@@ -105,6 +115,26 @@ class Records:
                 break  # it repeats the whole conversation before it
         return exchanges
 
+    async def get_prompt(self, job_id: str) -> str:
+        rows = await self._db.fetch("SELECT text FROM prompt WHERE job_id = :id", id=job_id)
+        return rows[0]["text"] if rows else ""
+
+    async def get_turns(self, job_id: str) -> list[TurnRecord]:
+        rows = await self._db.fetch(
+            """SELECT number, mode, sent_at, response_id, usage, cost_usd FROM turn WHERE job_id = :id
+               ORDER BY number""",
+            id=job_id,
+        )
+        return [turn_record_of(row) for row in rows]
+
+    async def get_steps(self, job_id: str) -> list[Step]:
+        rows = await self._db.fetch(
+            """SELECT turn, position, kind, name, detail, error, seen_at, finished_at FROM step WHERE job_id = :id
+               ORDER BY turn, position""",
+            id=job_id,
+        )
+        return [Step(**row) for row in rows]
+
     async def get_uploads(self, job_id: str) -> list[Upload]:
         rows = await self._db.fetch(
             "SELECT name, data, file_id FROM upload WHERE job_id = :id ORDER BY name", id=job_id
@@ -113,7 +143,7 @@ class Records:
 
     async def get_calls(self, job_id: str, turn: int | None = None) -> list[Call]:
         rows = await self._db.fetch(
-            """SELECT id, kind, name, arguments, needs, state, output FROM call
+            """SELECT id, kind, name, arguments, needs, state, output, started_at, finished_at FROM call
                WHERE job_id = :id AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position""",
             id=job_id,
             turn=turn,
@@ -192,7 +222,17 @@ def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[Status,
     return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
 
 
+def _first_jobs(group: JobFilter, limit: int, order: JobOrder) -> tuple[str, dict[str, Any]]:
+    """Return the query for the first jobs in an order; the turns are read of these alone."""
+    if order.key == "created":
+        return _newest_jobs(group, limit)
+    clauses, values = where(group)
+    sorting = order_by(order.key)
+    ids = f"SELECT id FROM job WHERE {clauses} {sorting} LIMIT :limit"
+    return f"{JOB_WITHOUT_TEXTS} WHERE job.id IN ({ids}) {sorting}", {**values, "limit": limit, "now": order.now}
+
+
 def _newest_jobs(group: JobFilter, limit: int) -> tuple[str, dict[str, Any]]:
     clauses, values = where(group)
     order = "ORDER BY job.created_at DESC, job.id LIMIT :limit"
-    return f"{_JOB_WITHOUT_TEXTS} WHERE {clauses} {order}", {**values, "limit": limit}
+    return f"{JOB_WITHOUT_TEXTS} WHERE {clauses} {order}", {**values, "limit": limit}

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from agent_jobs.jobs.job import Job, Output, Turn
-from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.queries import JobFilter, SortKey, TurnRecord
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
 
@@ -28,6 +28,30 @@ _ACTIVE_IDS = f"""SELECT id FROM job WHERE status IN {ACTIVE_SQL}
                   UNION ALL
                   SELECT id FROM job INDEXED BY job_untold WHERE delivered_at IS NULL AND finished_at >= :since"""
 
+#: The ids of the finished jobs whose results no reader received.
+_UNREAD_IDS = "SELECT id FROM job WHERE delivered_at IS NULL AND finished_at IS NOT NULL"
+#: The order of the statuses in a list: first what waits for the user, then what runs, then failures, then the rest.
+_STATUS_RANKS = (
+    Status.INPUT_REQUIRED,
+    Status.IN_PROGRESS,
+    Status.QUEUED,
+    Status.STARTING,
+    Status.PENDING,
+    Status.FAILED,
+    Status.EXPIRED,
+    Status.INCOMPLETE,
+    Status.CANCELLED,
+    Status.COMPLETED,
+)
+_STATUS_RANK = "CASE status {} END".format(" ".join(f"WHEN '{each}' THEN {n}" for n, each in enumerate(_STATUS_RANKS)))
+#: What each order sorts by, before the time of creation.
+_SORTED_BY: Mapping[SortKey, str] = {
+    "created": "",
+    "cost": "COALESCE(cost_usd, -1) DESC, ",
+    "duration": "COALESCE(finished_at, :now) - created_at DESC, ",
+    "status": f"{_STATUS_RANK}, ",
+}
+
 #: Fields of a job that stand in their columns as they are. First those that only a new job brings.
 _FIELDS_OF_NEW_JOB = (
     "id",
@@ -40,6 +64,10 @@ _FIELDS_OF_NEW_JOB = (
     "previous_job_id",
     "timeout_s",
     "max_cost_usd",
+    "model",
+    "effort",
+    "preset",
+    "client",
 )
 #: Then those that change. `delivered_at`, `watched_until` and the claim are also written by statements of their own.
 _FIELDS_OF_JOB = (
@@ -51,6 +79,7 @@ _FIELDS_OF_JOB = (
     "cost_usd",
     "cost_before_usd",
     "delivered_at",
+    "read_at",
     "result_path",
     "cancel_requested_at",
     "running_since",
@@ -103,7 +132,7 @@ _read_job_fields = attrgetter(*_FIELDS_OF_JOB)
 _read_turn_fields = attrgetter(*_FIELDS_OF_TURN)
 _READ_OF_JOB = _FIELDS_OF_NEW_JOB + _FIELDS_OF_JOB
 #: Changes of these are no change that a reader sees: they say which process works on the job, and when.
-_CLAIM_COLUMNS = frozenset({"holder", "next_at", "not_before", "watched_until", "delivered_at"})
+_CLAIM_COLUMNS = frozenset({"holder", "next_at", "not_before", "watched_until", "delivered_at", "read_at"})
 
 #: Where the columns of the turn begin in a row, and those in another form.
 _TURN_FROM = len(_READ_OF_JOB)
@@ -155,11 +184,25 @@ def call_of(row: sqlite3.Row) -> Call:
         needs=row["needs"],
         state=row["state"],
         output=None if row["output"] is None else json.loads(row["output"]),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
     )
 
 
 def _parse_usage(text: str | None) -> Usage | None:
     return None if text is None else Usage(**json.loads(text))
+
+
+def turn_record_of(row: sqlite3.Row) -> TurnRecord:
+    """Return the turn in a row of its table."""
+    return TurnRecord(
+        number=row["number"],
+        mode=row["mode"],
+        sent_at=row["sent_at"],
+        response_id=row["response_id"],
+        usage=_parse_usage(row["usage"]),
+        cost_usd=row["cost_usd"],
+    )
 
 
 def _usage_json(usage: Usage | None) -> str | None:
@@ -227,6 +270,11 @@ def diff_turn(old: Turn, new: Turn) -> dict[str, Any]:
     return columns
 
 
+def turn_spending(job: Job) -> dict[str, Any]:
+    """Return the columns with the tokens and the cost of a job's current turn."""
+    return {"usage": _usage_json(job.turn_usage), "cost_usd": job.turn_cost_usd}
+
+
 def is_visible_change(columns: Mapping[str, Any]) -> bool:
     """Return True if one of these changed columns of a job is more than its claim."""
     return not columns.keys() <= _CLAIM_COLUMNS
@@ -247,15 +295,31 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
         "job.title LIKE :words ESCAPE '\\'": group.words,
         "job.created_at >= :since": group.since and not group.active,
         f"job.id IN ({_ACTIVE_IDS})": group.active,
+        f"job.id IN ({_UNREAD_IDS})": group.unread,
+        "LOWER(job.model) LIKE :model ESCAPE '\\'": group.model,
+        "job.preset = :preset": group.preset,
+        "LOWER(job.client) LIKE :client ESCAPE '\\'": group.client,
     }
-    escaped = group.words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     values = {
         "ids": json.dumps(group.job_ids),
         "batch": group.batch,
-        "words": f"%{escaped}%",
+        "words": f"%{escape_like(group.words)}%",
         "since": group.since,
+        "model": f"{escape_like(group.model.lower())}%",
+        "preset": group.preset,
+        "client": f"{escape_like(group.client.lower())}%",
     }
     return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
+
+
+def order_by(key: SortKey) -> str:
+    """Return the ORDER BY of a list of jobs; `:now` stands in it for the end of an active job."""
+    return f"ORDER BY {_SORTED_BY[key]}created_at DESC, id"
+
+
+def escape_like(text: str) -> str:
+    """Return the text as part of a LIKE pattern whose escape character is a backslash."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def compact_json(value: Any) -> str:

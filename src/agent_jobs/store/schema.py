@@ -1,7 +1,8 @@
 """Gives a database file the schema of this version, whatever older version wrote it."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -9,19 +10,44 @@ import aiosqlite
 import anyio
 
 from agent_jobs.errors import StoreError
+from agent_jobs.jobs.response import JSON
+from agent_jobs.jobs.stored_request import effort_of, model_of, parse_request, prompt_of
+from agent_jobs.text import valid_unicode
 
 #: Version of schema.sql. A database keeps it as its user_version.
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
+#: The table of the search index, which no schema holds.
+SEARCH_INDEX = "job_search"
 #: Seconds between two attempts to switch to WAL.
 WAL_RETRY_S = 0.02
 #: Tables whose rows an upgrade copies, in this order. The tally is counted by its triggers.
-_COPIED_TABLES = ("job", "turn", "request", "output", "call", "upload", "made", "event", "tombstone", "mode")
+_COPIED_TABLES = (
+    "job",
+    "turn",
+    "request",
+    "prompt",
+    "step",
+    "output",
+    "call",
+    "upload",
+    "made",
+    "event",
+    "tombstone",
+    "mode",
+)
 #: Statements that fill columns which an older version did not have, in this order.
 _FILL_UPS = {
     "request.body": "INSERT INTO request (job_id, turn, body) SELECT job_id, number, request FROM old_turn",
     "output.bytes": "UPDATE output SET bytes = length(CAST(text AS BLOB))",
     "turn.rebuilt": """UPDATE turn SET rebuilt = 1
                        WHERE number = 1 AND job_id IN (SELECT id FROM job WHERE context = 'rebuilt')""",
+    "job.model": """UPDATE job SET (model, effort) = (SELECT model_of(body), effort_of(body) FROM request
+                                                      WHERE job_id = job.id AND turn = 1)
+                    WHERE id IN (SELECT job_id FROM request WHERE turn = 1)""",
+    "prompt.text": """INSERT INTO prompt (job_id, text) SELECT id, prompt_of(body)
+                      FROM job JOIN request ON job_id = id AND request.turn = 1 ORDER BY created_at, id""",
+    "turn.cost_usd": """UPDATE turn SET (usage, cost_usd) = (SELECT usage, cost_usd FROM job WHERE id = job_id)
+                        WHERE number = 1 AND job_id IN (SELECT id FROM job WHERE turn = 1)""",
     "job.running_since": "UPDATE job SET running_since = (SELECT MAX(sent_at) FROM turn WHERE job_id = job.id)",
 }
 
@@ -82,6 +108,7 @@ async def _upgrade_tables(db: aiosqlite.Connection) -> None:
     """Put the old tables aside, create the new ones, and copy the columns that both have."""
     old_tables = await _put_tables_aside(db)
     await _create_tables(db)
+    await _add_request_functions(db)
     new_columns = [f"{table}.{name}" for table in _COPIED_TABLES for name in await _copy_rows(db, table)]
     for column, statement in _FILL_UPS.items():
         if column in new_columns:
@@ -90,11 +117,27 @@ async def _upgrade_tables(db: aiosqlite.Connection) -> None:
         await db.execute_fetchall(f"DROP TABLE old_{table}")
 
 
+async def _add_request_functions(db: aiosqlite.Connection) -> None:
+    """Let SQL read the prompt, model and effort in the body of a request."""
+    for function in (prompt_of, model_of, effort_of):
+        await db.create_function(  # pyright: ignore[reportUnknownMemberType]
+            function.__name__, 1, partial(_read_body, function), deterministic=True
+        )
+
+
+def _read_body(read: Callable[[JSON], str], body: str) -> str:
+    return valid_unicode(read(parse_request(body)))
+
+
 async def _put_tables_aside(db: aiosqlite.Connection) -> list[str]:
-    """Rename all tables, without their indexes and triggers, and return their names before that."""
+    """Rename all tables, without their indexes, triggers and views, and return their names before that.
+
+    The search index is dropped: it is made again when it is next needed.
+    """
+    await db.execute_fetchall(f"DROP TABLE IF EXISTS {SEARCH_INDEX}")
     parts = list(await db.execute_fetchall("SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL"))
     for kind, name in parts:
-        if kind in ("index", "trigger"):
+        if kind in ("index", "trigger", "view"):
             await db.execute_fetchall(f"DROP {kind} {name}")
     tables = [name for kind, name in parts if kind == "table"]
     for table in tables:

@@ -1,4 +1,4 @@
--- The tables of version 9. Times are epoch seconds.
+-- The tables of version 10. Times are epoch seconds.
 
 -- A job as the host sees it.
 CREATE TABLE job (
@@ -13,7 +13,11 @@ CREATE TABLE job (
     turn INTEGER NOT NULL,                      -- number of the current turn
     revision INTEGER NOT NULL DEFAULT 0,        -- grows with every change that a reader can see
 
-    -- What was started, and how.
+    -- What was started, by whom, and how.
+    model TEXT NOT NULL DEFAULT '',             -- as it was asked for
+    effort TEXT NOT NULL DEFAULT '',            -- of reasoning; '' where the model decides
+    preset TEXT NOT NULL DEFAULT '',
+    client TEXT NOT NULL DEFAULT '',            -- the host that started it, or the command
     request_hash TEXT NOT NULL DEFAULT '',      -- of the work alone: the same work is not started twice unasked
     key TEXT,                                   -- the caller's own: one job for each, for ever
     priority INTEGER NOT NULL DEFAULT 0,        -- 1 goes before 0 while jobs wait for a slot
@@ -42,7 +46,9 @@ CREATE TABLE job (
     cancel_sent_at REAL,                        -- so that two processes do not both send it
 
     -- After its end.
-    delivered_at REAL,                          -- when a host first received its result
+    delivered_at REAL,                          -- when a reader first received its result: a host or a person
+    read_at REAL,                               -- when a person first opened it
+    in_search INTEGER NOT NULL DEFAULT 0,       -- 1 once the search index has its texts
     noticed_at REAL,                            -- time of the end or question that a notification was claimed for
     unsettled INTEGER NOT NULL DEFAULT 0,       -- 1 while files are still to be written or removed
     result_path TEXT NOT NULL DEFAULT ''
@@ -56,6 +62,7 @@ CREATE INDEX job_status ON job (status, created_at);
 -- The cost of a day is read from the index alone.
 CREATE INDEX job_newest ON job (created_at, status, cost_usd, reserved_usd, cost_before_usd);
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX job_unsearchable ON job (finished_at) WHERE in_search = 0 AND finished_at IS NOT NULL;
 CREATE INDEX job_untold ON job (finished_at) WHERE delivered_at IS NULL AND finished_at IS NOT NULL;
 
 -- One upstream response of a job.
@@ -82,6 +89,8 @@ CREATE TABLE turn (
     timed_out_at REAL,                          -- when our own deadline had it cancelled
     acting INTEGER NOT NULL DEFAULT 0,          -- 1 if it ended by asking for calls
     asked_at REAL,                              -- since when the job waits for an answer
+    usage TEXT,                                 -- JSON, of this turn alone
+    cost_usd REAL,                              -- of this turn alone; null while it is not known
     PRIMARY KEY (job_id, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -92,6 +101,27 @@ CREATE TABLE request (
     body TEXT NOT NULL,                         -- JSON, of POST /responses
     PRIMARY KEY (job_id, turn)
 ) STRICT;
+
+-- What the caller asked, in the caller's words. Apart from the job and the request, which also hold much else.
+CREATE TABLE prompt (
+    number INTEGER PRIMARY KEY,                 -- in the order of the jobs: the search index names a job by it
+    job_id TEXT NOT NULL UNIQUE REFERENCES job (id) ON DELETE CASCADE,
+    text TEXT NOT NULL
+) STRICT;
+
+-- What each turn did, item by item. The times say when a process first saw it.
+CREATE TABLE step (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL,
+    position INTEGER NOT NULL,                  -- in the output of the turn
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    error TEXT NOT NULL,
+    seen_at REAL NOT NULL,
+    finished_at REAL,                           -- null while it runs
+    PRIMARY KEY (job_id, turn, position)
+) STRICT, WITHOUT ROWID;
 
 -- Apart from the job, because a report may have megabytes.
 CREATE TABLE output (
@@ -117,6 +147,8 @@ CREATE TABLE call (
     state TEXT NOT NULL,                        -- open, approved, running or done
     output TEXT,                                -- JSON, its answer for upstream
     position INTEGER NOT NULL,
+    started_at REAL,                            -- when a process here began to run it
+    finished_at REAL,
     PRIMARY KEY (job_id, turn, id)
 ) STRICT, WITHOUT ROWID;
 
@@ -146,6 +178,11 @@ CREATE TABLE event (
     text TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX event_of_job ON event (job_id, at);
+
+-- The texts that a search reads. The search index itself is made when it is first needed: see search_index.py.
+CREATE VIEW searchable (number, title, prompt, output) AS
+SELECT prompt.number, job.title, substr(prompt.text, 1, 200000), COALESCE(substr(output.text, 1, 200000), '')
+FROM prompt JOIN job ON job.id = prompt.job_id LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn;
 
 -- How many jobs have each status; counting them would take as long as there are jobs.
 CREATE TABLE tally (
