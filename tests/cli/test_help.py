@@ -133,6 +133,8 @@ def test_an_example_is_a_valid_command_line(
     context = cli.make_context("agent-jobs", list(arguments))
     while isinstance(context.command, click.Group):
         rest = [*context._protected_args, *context.args]  # pyright: ignore[reportPrivateUsage]
+        if context.command.invoke_without_command and not rest:
+            break
         part, command, rest = context.command.resolve_command(context, rest)
         assert command is not None
         context = command.make_context(part, rest, parent=context)
