@@ -75,7 +75,9 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "run_limits": set(),
     "key_pause": set(),
     "retrieve": set(),
-    "stream": set(),
+    "live_text": set(),
+    "forecast": set(),
+    "stream": {"live_text"},
     "finalize": set(),
     "on_finish_command": set(),
     "on_finish": set(),
@@ -85,7 +87,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "follow_up": set(),
     "repeat": set(),
     "archive": set(),
-    "start": {"follow_up", "repeat"},
+    "start": {"follow_up", "forecast", "repeat"},
     "resend": {"finalize"},
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
@@ -98,11 +100,11 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "run_limits", "poll", "resend", "step_result", "stream", "stream_step",
-        "tool_loop",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
+        "stream_step", "tool_loop",
     },
-    "worker": {"step", "step_result"},
-    "engine": {"adopt_response", "archive", "replies", "start", "job_waiter", "worker"},
+    "worker": {"live_text", "step", "step_result"},
+    "engine": {"adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "worker"},
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.

@@ -74,12 +74,14 @@ class Session:
     detached: str = ""  #: what Ctrl-C says of the jobs
     is_starting: bool = False  #: the provider has not confirmed the job yet
     is_interrupted: bool = False  #: Ctrl-C was pressed meanwhile
+    hide: Callable[[], None] = lambda: None  #: removes lines that are written over, so that a message can be written
 
     def interrupt(self) -> bool:
         """Return True if Ctrl-C ends the command now, False if it ends once the start is confirmed."""
         if not self.is_starting or self.is_interrupted:
             return True
         self.is_interrupted = True
+        self.hide()
         click.echo(WAITING_FOR_ID, err=True)
         return False
 
@@ -167,6 +169,17 @@ class Refusal(click.ClickException):
         return click.echo(answers.json_line(answers.render_error(self.error)))
 
 
+def _hide_lines_for_logs(session: Session) -> None:
+    """Remove lines that are written over before a line of the log is written among them."""
+
+    def hide_lines(record: logging.LogRecord) -> bool:
+        session.hide()
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(hide_lines)
+
+
 async def _run_work(
     work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str, closing: ExitStack
 ) -> T:
@@ -177,6 +190,7 @@ async def _run_work(
     async with open_app(settings, role=role, what=what) as app:
         try:
             session = Session(app, await app.engine())
+            _hide_lines_for_logs(session)
             describe_interruption(lambda: session.detached)
             try:
                 async with anyio.create_task_group() as tasks:

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
+from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
 from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
@@ -31,6 +32,7 @@ from agent_jobs.jobs.queries import (
     WorkerInfo,
 )
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
@@ -45,6 +47,7 @@ logger = logging.getLogger(__name__)
 ID_WAIT_S = 5.0  # for which a start waits for upstream's id; the launch itself continues
 CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 DAY_S = 86_400.0
+DUPLICATE_S = 600.0  # for which a completed job that no reader received answers for an identical request
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
 NEWEST_WORD = "last"  # stands for the newest job; no id begins so, because ids have no l
 NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
@@ -195,7 +198,10 @@ class Engine(Archive):
         """
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
-        return await self._require_upstream().planner.estimate(request)
+        estimate = await self._require_upstream().planner.estimate(request)
+        if request.options.get("allow_duplicate") or not estimate.request_hash:
+            return estimate
+        return estimate._replace(existing=await self._find_identical(estimate.request_hash))
 
     async def poll(self, job_id: str, *, wait_s: float = 0.0, new_only: bool = False) -> Job:
         """Return the job once it finished or asks, or after `wait_s`; a finished one comes with its output.
@@ -315,6 +321,12 @@ class Engine(Archive):
         """Return True while it is unknown whether the job's run continues without this process."""
         return isinstance(self._upstream, Upstream) and self._upstream.worker.is_deciding(job_id)
 
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job as it is written; call `observe` with the job to add what other processes stored."""
+        if isinstance(self._upstream, Upstream):
+            return self._upstream.worker.follow_text(job_id)
+        return LiveText()
+
     async def learned_mode(self, model: str) -> Mode | None:
         """Return the delivery mode that jobs of a model need, if the endpoint's refusals showed it in the last day."""
         base_url = self._require_upstream().client.endpoint.base_url
@@ -426,6 +438,21 @@ class Engine(Archive):
         await self._store.record_response_id(job_id, job.turn.number, response_id, self._clock.now())
         self._require_upstream().worker.wake()
         return await self._get_job(job_id)
+
+    async def _find_identical(self, request_hash: str) -> Job | None:
+        """Return the job that `start` would return for a request with this hash."""
+        base_url = self._require_upstream().client.endpoint.base_url
+        jobs = await self._store.find(JobFilter(active=True), GATHERED_MAX)
+        jobs += await self._store.find(JobFilter(statuses=frozenset({Status.FAILED})), GATHERED_MAX)
+        same = (job for job in jobs if job.request_hash == request_hash and job.turn.base_url == base_url)
+        return next((job for job in same if self._answers_for_identical(job)), None)
+
+    def _answers_for_identical(self, job: Job) -> bool:
+        """Return True if a job answers for an identical request: the same rule as that of `Store.add`."""
+        if not job.is_terminal or job.is_unconfirmed:
+            return True
+        is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
+        return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
     async def _get_job(self, job_id: str) -> Job:
         """Return the job, or raise JobNotFoundError with what is known of its id."""
