@@ -168,10 +168,13 @@ class App:
         finally:
             opening.done.set()
 
+    @property
+    def _is_opening(self) -> bool:
+        return self._opening is not None and not self._opening.done.is_set()
+
     def _has_new_key(self) -> bool:
         """Return True if a key was missing and is stored now; then the settings are those with the key."""
-        opening = self._opening
-        if self._retry_key_at is None or self._reload is None or opening is None or not opening.done.is_set():
+        if self._retry_key_at is None or self._reload is None or self._is_opening:
             return False
         settings = self._reload()
         if isinstance(settings, ConfigError) or not settings.has_key:

@@ -233,6 +233,11 @@ def _choose_hosts(plan: Plan) -> Sequence[str]:
     say(f"Hosts on this machine: {_join_titles(found)}.")
     if not plan.is_asking:
         return found
+    return _ask_for_hosts(found)
+
+
+def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
+    """Return the hosts that the user chooses."""
     while True:
         answer = click.prompt(f"Install into which? all, none, or names of {', '.join(found)}", default="all", err=True)
         names = answer.replace(",", " ").split()
