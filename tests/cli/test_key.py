@@ -319,7 +319,7 @@ async def test_keyring_has_the_key_where_there_is_one(
     async with served(environ) as host:
         refusal = await host.refused("agent_start", prompt="x")
         assert "keyring, which cannot be read from here. Ask the user to unlock it" in refusal
-        assert "`agent-jobs key set --file`" in refusal
+        assert f"`agent-jobs key set --file --endpoint {upstream.url}`" in refusal
         keyring.is_locked = False
         assert key(environ, "set", "--file", stdin=OTHER).exit_code == 0
         await host.start()
