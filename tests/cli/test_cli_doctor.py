@@ -70,7 +70,7 @@ def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningSe
     }
     assert [f"protocol {version}" in finding["text"] for version, finding in zip(
         ("2025-11-25", "2026-07-28"), findings["self-test"], strict=True)] == [True, True]  # fmt: skip
-    assert findings["key"][0]["text"] == "an API key is set, ...6789, from OPENAI_API_KEY in the environment"
+    assert findings["key"][0]["text"] == "a key is set, ...6789, from OPENAI_API_KEY in the environment"
     assert KEY not in json.dumps(findings)
     counters = upstream.emulator.counters()
     assert counters["creates"] + counters["retrieves"] == 0
