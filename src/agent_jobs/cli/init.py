@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.app import describe_missing_key
+from agent_jobs.app import missing_key_error
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
 from agent_jobs.cli.finding import Finding
@@ -119,7 +119,7 @@ def _set_up_key(plan: Plan) -> None:
     if used is not None and _use_known_key(plan, used):
         return
     if not plan.is_asking and not plan.from_stdin:
-        raise ConfigError(describe_missing_key(Settings(base_url=plan.base_url)))
+        raise missing_key_error(Settings(base_url=plan.base_url))
     _ask_until_accepted(plan)
 
 
