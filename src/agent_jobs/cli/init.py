@@ -17,7 +17,7 @@ from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_saf
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, is_same_endpoint, mask_secret
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors
-from agent_jobs.cli.wording import describe_error, reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -180,7 +180,7 @@ def _try_key(plan: Plan, secret: SecretStr) -> str | None:
         return await check_endpoint(session.engine, settings)
 
     try:
-        findings = [finding.for_person() for finding in call(check, role="acts", settings=settings)]
+        findings = call(check, role="acts", settings=settings)
     except Refusal as refusal:
         return describe_error(refusal.error)
     for finding in findings:
@@ -269,7 +269,7 @@ def _print_installation(title: str, report: dict[str, Any]) -> None:
         state = "was installed already"
     say(f"{title}: {state}, in {report['file']}.")
     for warning in report.get("warnings", ()):
-        say(f"Warning: {reword(warning)}", err=True)
+        say(f"Warning: {warning}", err=True)
 
 
 def _run_first_job(plan: Plan) -> bool:
