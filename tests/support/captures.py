@@ -95,6 +95,7 @@ OTHERWISE: Sequence[tuple[str, str]] = (
     (r"\b\d+:\d\d(:\d\d)?\b", "TIME"),
     (r"\b\d+(\.\d+)?( ?s| KiB| MiB)\b", r"N\2"),
     (r"(job_X +TIME +(queued|in_progress).*\n)+", "CHANGES\n"),
+    (r"(job_X +)searching( +TIME)", r"\1writing\2"),  # a poll may replace what the stream showed
     (r'("elapsed_s"|"age_s"):\d+', r"\1:N"),
     (r"\b\d+\.\d+\.\d+\b|\bschema \d+", "VERSION"),
     (r"\w*…", "…"),
@@ -230,7 +231,7 @@ SCENES: dict[str, Scene] = {
     "watch": Scene(_one, at=["That is all."]),
     "watch-160": Scene(_one, columns=160, at=["That is all."]),
     "watch-piped": Scene(_one, at=["searches; writing"]),
-    "watch-several": Scene(_several, at=["failed", r"writing \S+ 1 search Read", r"writing \S+ 2 searches Write"]),
+    "watch-several": Scene(_several, at=["failed", "1 search Read", "2 searches Write"]),
     "list": Scene(_a_day),
     "list-160": Scene(columns=160),
     "list-60": Scene(columns=60),

@@ -180,7 +180,7 @@ def _try_key(plan: Plan, secret: SecretStr) -> str | None:
         return await check_endpoint(session.engine, settings)
 
     try:
-        findings = [finding.for_person() for finding in call(check, role="acts", settings=settings)]
+        findings = call(check, role="acts", settings=settings)
     except Refusal as refusal:
         return describe_error(refusal.error)
     for finding in findings:

@@ -370,6 +370,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
     from agent_jobs.request.start_request import StartRequest
 
     if repeated := arguments.get("repeats"):
+        show_notice("Sending...")
         return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
     files = [_resolve_path(each) for each in arguments["files"]]
     prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
