@@ -210,6 +210,15 @@ async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Stor
             assert Counter(job.status for job in listed.jobs) == listed.counts
 
 
+async def test_job_that_no_process_observes_is_found_without_its_request(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    assert await other.find_unobserved(JobFilter(), 10) == [], "this process has claimed it"
+    await store.release_claim("job_1", NOW)
+    [found] = await other.find_unobserved(JobFilter(), 10)
+    assert (found.id, found.turn.response_id, found.turn.request) == ("job_1", "resp_1", {})
+    assert (await row(other)).turn.request == {"input": "hi"}
+
+
 async def test_an_id_is_given_once(store: Store, other: Store):
     before = await standing(store, IN_PROGRESS)
     with pytest.raises(StoreError):

@@ -43,7 +43,7 @@ def captured(page: str) -> str:
         now = _block(here, found[1], found[2])
         return found[0] if comparable(now) == comparable(found[0]) else now
 
-    with machine() as here:
+    with machine(has_forks=True, uses_uvx="$ uvx agent-jobs" in page) as here:
         return BLOCK.sub(block, page)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job, Output
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
@@ -24,7 +23,7 @@ from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Database, Transaction
-from agent_jobs.store.error_advice import as_store_error, damage_advice
+from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, order_by, turn_record_of, where
 
 DAY_S = 86_400.0
@@ -174,7 +173,7 @@ class Records:
         if not unobserved:
             return []
         found = await self._db.fetch(
-            f"{JOB} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(unobserved)
+            f"{JOB_WITHOUT_TEXTS} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(unobserved)
         )
         jobs = {job.id: job for job in (read_job(row, self._db.folder) for row in found)}
         return [jobs[job_id] for job_id in unobserved if job_id in jobs]
@@ -209,7 +208,7 @@ def read_job(row: sqlite3.Row, folder: Path) -> Job:
     try:
         return job_of(row)
     except (ValueError, TypeError) as error:
-        raise StoreError(f"{damage_advice(folder)} ({error})") from error
+        raise damage_error(error, folder) from error
 
 
 def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[Status, int]:
