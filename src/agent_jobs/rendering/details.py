@@ -84,11 +84,15 @@ def _render_usage(usage: Usage | None) -> Answer | None:
     if usage is None:
         return None
     counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    return counts | {"partial": True} if usage.partial else counts
+    if usage.partial:
+        counts["partial"] = True
+    return counts
 
 
 def _render_step(step: Step) -> Answer:
-    took_s = None if step.finished_at is None else round(max(0.0, step.finished_at - step.seen_at), 3)
+    took_s = None
+    if step.finished_at is not None:
+        took_s = round(max(0.0, step.finished_at - step.seen_at), 3)
     return drop_empty(
         {
             "turn": step.turn,
