@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agent_jobs.app import describe_missing_key
+from agent_jobs.app import missing_key_error
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
 from agent_jobs.cli.finding import Finding
@@ -17,7 +17,7 @@ from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_saf
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, is_same_endpoint, mask_secret
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors
-from agent_jobs.cli.wording import describe_error, reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -119,7 +119,7 @@ def _set_up_key(plan: Plan) -> None:
     if used is not None and _use_known_key(plan, used):
         return
     if not plan.is_asking and not plan.from_stdin:
-        raise ConfigError(describe_missing_key(Settings(base_url=plan.base_url)))
+        raise missing_key_error(Settings(base_url=plan.base_url))
     _ask_until_accepted(plan)
 
 
@@ -269,7 +269,7 @@ def _print_installation(title: str, report: dict[str, Any]) -> None:
         state = "was installed already"
     say(f"{title}: {state}, in {report['file']}.")
     for warning in report.get("warnings", ()):
-        say(f"Warning: {reword(warning)}", err=True)
+        say(f"Warning: {warning}", err=True)
 
 
 def _run_first_job(plan: Plan) -> bool:
