@@ -43,6 +43,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "prune": "Delete old jobs, except those with unread results.",
     },
     "Set up": {
+        "init": "Set up the key, the hosts and a first job.",
         "key": "Store the API key, show which one is used, check or delete it.",
         "install": "Add this server to a host's configuration.",
         "uninstall": "Remove this server from a host's configuration.",
@@ -107,6 +108,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "cancel": ("agent-jobs cancel last", "agent-jobs cancel --batch night"),
     "adopt": ("agent-jobs adopt last resp_0123456789abcdef",),
     "prune": ("agent-jobs prune --days 30",),
+    "init": ("agent-jobs init", "agent-jobs init --host claude-code"),
     "install": ("agent-jobs install claude-code", "agent-jobs install cursor --dry-run"),
     "uninstall": ("agent-jobs uninstall claude-code",),
     "doctor": ("agent-jobs doctor",),
