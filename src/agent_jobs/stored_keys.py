@@ -45,7 +45,9 @@ def name_endpoint(base_url: str) -> str:
     port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     if port != DEFAULT_PORTS.get(parts.scheme):
         host = f"{host}:{port}"
-    return host if parts.scheme == "https" else f"{parts.scheme}://{host}"
+    if parts.scheme == "https":
+        return host
+    return f"{parts.scheme}://{host}"
 
 
 def find_stored_key(folder: str, base_url: str) -> StoredKey | None:
@@ -119,7 +121,9 @@ def delete_key(folder: str, base_url: str) -> Path | None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be deleted ({error.strerror}). Delete it yourself.") from None
+            raise ConfigError(
+                "{path} cannot be deleted ({cause}).", "key_not_deleted", path=path, cause=error.strerror
+            ) from None
     return path
 
 
@@ -162,8 +166,9 @@ def read_keyring(endpoint: str) -> SecretStr:
             key = keyring.get_password(KEYRING_SERVICE, endpoint)
     if not key:
         raise ConfigError(
-            f"The key for {endpoint} is in the system's keyring, which cannot be read from here. Ask the user to "
-            "unlock it, or to store the key in a file with `agent-jobs key set --file`."
+            "The key for {endpoint} is in the system's keyring, which cannot be read from here.",
+            "keyring_locked",
+            endpoint=endpoint,
         )
     return SecretStr(key)
 
@@ -216,9 +221,14 @@ def _read_file_name(name: str) -> str:
 
 
 def _refuse_file(path: str, fault: str, endpoint: str) -> ConfigError:
-    option = "" if endpoint == "api.openai.com" else f" --endpoint {_complete_endpoint(endpoint)}"
-    return ConfigError(f"The stored key {path} {fault}. Ask the user to run `agent-jobs key set{option}`.")
+    option = ""
+    if endpoint != "api.openai.com":
+        option = f" --endpoint {_complete_endpoint(endpoint)}"
+    command = f"agent-jobs key set{option}"
+    return ConfigError("The stored key {path} {fault}.", "stored_key_unusable", path=path, fault=fault, command=command)
 
 
 def _complete_endpoint(endpoint: str) -> str:
-    return endpoint if "://" in endpoint else f"https://{endpoint}"
+    if "://" in endpoint:
+        return endpoint
+    return f"https://{endpoint}"

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from agent_jobs.api_key import find_key_mistake, repair_key
-from agent_jobs.app import describe_missing_key
+from agent_jobs.app import missing_key_error
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, find_other_key, mask_secret
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Session, call, convert_errors, json_option
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -117,7 +117,8 @@ def show_command(endpoint: str | None, as_json: bool) -> None:
         _print_answer(answer | {"other_endpoints": others})
     else:
         _write_keys(base_url, used, other, others)
-    raise SystemExit(Exit.REFUSED if used is None else Exit.DONE)
+    if used is None:
+        raise SystemExit(Exit.REFUSED)
 
 
 @key_command.command("delete")
@@ -160,18 +161,19 @@ def check_command(as_json: bool) -> None:
         if refused:
             raise ConfigError(refused[0])
         if not settings.has_key:
-            raise ConfigError(describe_missing_key(settings))
+            raise missing_key_error(settings)
 
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
-    findings = [finding.for_person() for finding in call(check, role="acts", settings=settings)]
+    findings = call(check, role="acts", settings=settings)
     if as_json:
         _print_answer({"findings": [finding.as_json() for finding in findings]})
     else:
         for finding in findings:
             print_finding(finding)
-    raise SystemExit(Exit.REFUSED if any(each.state == "problem" for each in findings) else Exit.DONE)
+    if any(each.state == "problem" for each in findings):
+        raise SystemExit(Exit.REFUSED)
 
 
 def find_base_url(endpoint: str | None) -> str:
@@ -181,7 +183,9 @@ def find_base_url(endpoint: str | None) -> str:
         ConfigError: It is no address.
     """
     if endpoint is not None:
-        url = endpoint if "://" in endpoint else f"https://{endpoint}"
+        url = endpoint
+        if "://" not in url:
+            url = f"https://{endpoint}"
         return Settings.from_env({"OPENAI_BASE_URL": url}, {"OPENAI_BASE_URL": "--endpoint"}).base_url
     settings, refused = load_usable_settings(os.environ)
     if may_lack_address(refused):
@@ -254,8 +258,7 @@ def _describe_precedence(base_url: str, key: str) -> str:
 
 def _write_keys(base_url: str, used: KeyInUse | None, other: KeyInUse | None, others: list[str]) -> None:
     if used is None:
-        missing = describe_missing_key(Settings(base_url=base_url))
-        say(reword(missing), err=True)
+        say(describe_error(missing_key_error(Settings(base_url=base_url))), err=True)
     rows = list(_list_key_rows(base_url, used, other, others))
     if used is not None or others:
         click.echo(terminal.format_pairs(rows))

@@ -14,7 +14,6 @@ from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day
 from agent_jobs.cli.unwatched import retrieve_unwatched
-from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
@@ -38,7 +37,7 @@ _COLOURS = {"gap": "yellow", "asked": "yellow", "cancel": "magenta"}
 
 @click.command("logs")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job finishes. Ctrl-C stops that, not the job.")
+@click.option("-f", "--follow", is_flag=True, help="Continue until the job finishes. Ctrl-C stops that, not the job.")
 @json_option
 def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     """Show what happened to a job, line by line with times.
@@ -126,7 +125,7 @@ def _render_moment(moment: "Moment", now: float) -> Iterator[str]:
     if moment.kind == "gap" and moment.until is not None:
         what = f"not observed {format_clock_time(moment.at)} to {format_clock_time(moment.until)}"
     lead = f"{format_clock_time(moment.at)}  {took:>{TOOK_COLUMNS}}  "
-    detail = terminal.join_lines(reword(moment.detail))
+    detail = terminal.join_lines(moment.detail)
     if not detail:
         yield lead + style(what, colour=_choose_colour(moment))
         return
