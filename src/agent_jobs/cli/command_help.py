@@ -192,7 +192,9 @@ def add_help(command: click.Command, name: str) -> click.Command:
 def render_examples(examples: Iterable[str]) -> str:
     """Return examples as a paragraph of a help text."""
     examples = list(examples)
-    heading = "Example:" if len(examples) == 1 else "Examples:"
+    heading = "Examples:"
+    if len(examples) == 1:
+        heading = "Example:"
     lines = [line for example in examples for line in example.split("\n")]
     return f"\b\n{heading}\n" + "\n".join(f"  {line}" for line in lines)
 

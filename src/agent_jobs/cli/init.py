@@ -147,7 +147,9 @@ def _ask_until_accepted(plan: Plan) -> None:
     Raises:
         ConfigError: The last one is refused, or cannot be asked for.
     """
-    questions_left = KEY_QUESTIONS if plan.is_asking else 1
+    questions_left = 1
+    if plan.is_asking:
+        questions_left = KEY_QUESTIONS
     while True:
         questions_left -= 1
         secret, refusal = _ask_for_key(plan, name_endpoint(plan.base_url))

@@ -178,7 +178,9 @@ def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
     known = {job.id for job in jobs}
     children: dict[str | None, list[Job]] = {}
     for job in jobs:
-        parent = job.previous_job_id if job.previous_job_id in known else None
+        parent = None
+        if job.previous_job_id in known:
+            parent = job.previous_job_id
         children.setdefault(parent, []).append(job)
     stack = [(job, 0) for job in reversed(children.get(None, []))]
     while stack:

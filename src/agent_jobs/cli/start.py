@@ -488,7 +488,9 @@ def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may
 
 def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_overwrite: bool) -> None:
     job = finished.job
-    text = job.output.text if job.output else ""
+    text = ""
+    if job.output:
+        text = job.output.text
     if as_json:
         text = f"{_render_end_as_json(finished)}\n"
     if not text:

@@ -173,7 +173,9 @@ class Voice:
         if template is not None:
             return template.format_map(data)
         inner = next((value for value in error.data.values() if isinstance(value, AgentJobsError)), None)
-        return self.fix(inner) if inner is not None else ""
+        if inner is not None:
+            return self.fix(inner)
+        return ""
 
     def _find_code(self, error: AgentJobsError) -> str:
         if not isinstance(error, UpstreamError):
@@ -188,9 +190,13 @@ class Voice:
     def _write_value(self, value: object) -> object:
         if isinstance(value, AgentJobsError):
             return self.problem(value).rstrip(".")
-        return self._write_argument(value) if isinstance(value, Argument) else value
+        if isinstance(value, Argument):
+            return self._write_argument(value)
+        return value
 
 
 def end_sentence(text: str) -> str:
     """Return a text with a mark at its end, so that another sentence can follow."""
-    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+    if text.endswith((".", "?", "!", "…")):
+        return text
+    return f"{text}."
