@@ -115,7 +115,6 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "completion": ("agent-jobs completion install",),
     "completion install": ("agent-jobs completion install zsh",),
     "completion show": ("agent-jobs completion show fish",),
-    "init": ("agent-jobs init", "agent-jobs init --yes --host codex --no-job"),
     "config": ("agent-jobs config --explain", "agent-jobs config set max_wait_s 45"),
     "models": ("agent-jobs models", "agent-jobs models --known"),
     "presets": ("agent-jobs presets",),
