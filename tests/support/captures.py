@@ -194,7 +194,8 @@ def _a_day(here: Machine) -> None:
     here.run("agent-jobs prune --days 0 --unread --yes")
     (here.home / "work/prices.toml").write_text('[models."gpt-6.1-sol"]\ninput = 5\noutput = 300\n')
     prices = {"AGENT_JOBS_PRICES": "prices.toml"}
-    here.scripts.update({RAFT: {"searches": 2, "text": ASSUMED}, FOLLOW_UP: {}, PLAN: {}})
+    failing = {"duration_s": 10, "end": "failed", "error_message": "The model produced invalid content."}
+    here.scripts.update({RAFT: {"searches": 2, "text": ASSUMED}, FOLLOW_UP: {}, RETRIES: failing, PLAN: {}})
     ran = here.run(f"agent-jobs run '{RAFT}' --web-search", **prices)
     [raft] = JOB.findall(ran.stderr.splitlines()[-1])
     here.run(f"agent-jobs run '{FOLLOW_UP}' --previous {raft} --no-web-search", **prices)

@@ -15,7 +15,7 @@ from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import WRITTEN, here, write_entry
 from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_safely
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, is_same_endpoint, mask_secret
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import ask, ask_to_agree, say
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors
 from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
@@ -233,8 +233,13 @@ def _choose_hosts(plan: Plan) -> Sequence[str]:
     say(f"Hosts on this machine: {_join_titles(found)}.")
     if not plan.is_asking:
         return found
+    return _ask_for_hosts(found)
+
+
+def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
+    """Return the hosts that the user chooses."""
     while True:
-        answer = click.prompt(f"Install into which? all, none, or names of {', '.join(found)}", default="all", err=True)
+        answer = ask(f"Install into which? all, none, or names of {', '.join(found)}", "all")
         names = answer.replace(",", " ").split()
         if names == ["all"]:
             return found
@@ -317,7 +322,7 @@ def _name_host(title: str, step: str) -> str:
 
 def _ask_or_agree(plan: Plan, question: str) -> bool:
     """Return the user's answer; without a terminal --yes has answered."""
-    return not plan.is_asking or click.confirm(question, default=True, err=True)
+    return not plan.is_asking or ask_to_agree(question)
 
 
 def _list_found() -> Iterator[str]:

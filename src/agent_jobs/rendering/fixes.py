@@ -79,7 +79,7 @@ FIXES: Mapping[str, str] = {
 USER_STEPS: Mapping[str, str] = {
     # Settings and files of the user's
     "file_roots_gone": "set it to folders that exist",
-    "keyring_locked": "unlock it, or store the key in a file with `agent-jobs key set --file`",
+    "keyring_locked": "unlock it, or store the key in a file with `{command}`",
     "key_not_deleted": "delete it by hand",
     "misspelt_entry": "write {near!r}",
     "no_file_roots": "set AGENT_JOBS_FILE_ROOTS to the folders that may be read",
