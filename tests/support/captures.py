@@ -92,7 +92,6 @@ OTHERWISE: Sequence[tuple[str, str]] = (
     (r"127\.0\.0\.1:\d+", "ADDRESS"),
     (r"\bpid \d+|\bprocess \d+|kill -9 \d+", "process N"),
     (r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d:\d\d)?", "DATE"),
-    (r"\b\d{4}-\d\d-\d\d\b", "DATE"),
     (r"\b\d+:\d\d(:\d\d)?\b", "TIME"),
     (r"\b\d+(\.\d+)?( ?s| KiB| MiB)\b", r"N\2"),
     (r"(job_X +TIME +(queued|in_progress).*\n)+", "CHANGES\n"),
