@@ -157,6 +157,7 @@ def _hosted(here: Machine) -> None:
         server.initialize()
         here.scripts[RECOVERY] = {"searches": 3}
         server.call("agent_start", prompt=RECOVERY, web_search=True, wait_s=30)
+        server.call("agent_list")  # its query comes after the note that the result was delivered
 
 
 def _own_presets(here: Machine) -> None:
