@@ -3,14 +3,13 @@
 The index is made when it is first asked, and then reads the jobs that ended since: a job's end costs nothing for it.
 """
 
-import json
 import re
 import sqlite3
 from typing import Any
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
-from agent_jobs.store.database import Database, Transaction
+from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
 from agent_jobs.store.rows import ACTIVE_SQL, escape_like
 from agent_jobs.store.schema import SEARCH_INDEX
@@ -33,10 +32,8 @@ _CREATE = f"""CREATE VIRTUAL TABLE IF NOT EXISTS {SEARCH_INDEX} USING fts5(
 _EXISTS = f"SELECT 1 FROM sqlite_schema WHERE name = '{SEARCH_INDEX}'"
 
 
-class SearchIndex:
+class SearchIndex(StorePart):
     """`SearchRecords` on SQLite."""
-
-    _db: Database
 
     async def search(self, words: str, limit: int) -> list[SearchHit]:
         phrases = split_phrases(words)
@@ -44,18 +41,19 @@ class SearchIndex:
             return []
         await self._update_index()
 
-        def find_hits(transaction: Transaction) -> list[tuple[sqlite3.Row, str]]:
-            found = _find_active(transaction, phrases, limit) | _find_indexed(transaction, phrases, limit)
-            rows = transaction.execute(
-                f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (SELECT value FROM json_each(:ids))
+        async def find_hits(transaction: Transaction) -> list[tuple[Row, str]]:
+            found = await _find_active(transaction, phrases, limit)
+            found |= await _find_indexed(transaction, phrases, limit)
+            rows = await transaction.execute(
+                f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
                     ORDER BY job.created_at DESC, job.id LIMIT :limit""",
-                ids=json.dumps(list(found)),
+                ids=list(found),
                 limit=limit,
             )
             return [(row, found[row["id"]]) for row in rows]
 
         hits = await self._db.query(find_hits)
-        return [SearchHit(read_job(row, self._db.folder), passage) for row, passage in hits]
+        return [SearchHit(read_job(row, self._db.damage_advice), passage) for row, passage in hits]
 
     async def _update_index(self) -> None:
         """Add the jobs that ended since the last search.
@@ -69,9 +67,9 @@ class SearchIndex:
             await self._db.change(_index_some)
 
     async def _create_index(self) -> None:
-        def create(transaction: Transaction) -> None:
+        async def create(transaction: Transaction) -> None:
             try:
-                transaction.execute(_CREATE)
+                await transaction.execute(_CREATE)
             except sqlite3.OperationalError as error:
                 if "no such module" in str(error):
                     raise StoreError(
@@ -82,18 +80,18 @@ class SearchIndex:
         await self._db.change(create)
 
 
-def remove_from_search(transaction: Transaction, job_id: str) -> None:
+async def remove_from_search(transaction: Transaction, job_id: str) -> None:
     """Take a job's texts out of the index, before one of them changes or is deleted."""
-    if not transaction.execute("SELECT 1 FROM job WHERE id = :id AND in_search = 1", id=job_id):
+    if not await transaction.execute("SELECT 1 FROM job WHERE id = :id AND in_search = 1", id=job_id):
         return
-    if transaction.execute(_EXISTS):
-        transaction.execute(
+    if await transaction.execute(_EXISTS):
+        await transaction.execute(
             f"""INSERT INTO {SEARCH_INDEX} ({SEARCH_INDEX}, rowid, title, prompt, output)
                 SELECT 'delete', number, title, prompt, output FROM searchable
                 WHERE number = (SELECT number FROM prompt WHERE job_id = :id)""",
             id=job_id,
         )
-    transaction.execute("UPDATE job SET in_search = 0 WHERE id = :id", id=job_id)
+    await transaction.execute("UPDATE job SET in_search = 0 WHERE id = :id", id=job_id)
 
 
 def split_phrases(words: str) -> list[str]:
@@ -102,25 +100,25 @@ def split_phrases(words: str) -> list[str]:
     return [phrase for phrase in found if _HAS_LETTERS.search(phrase)][:MAX_WORDS]
 
 
-def _index_some(transaction: Transaction) -> None:
-    rows = transaction.execute(
+async def _index_some(transaction: Transaction) -> None:
+    rows = await transaction.execute(
         "SELECT id FROM job WHERE in_search = 0 AND finished_at IS NOT NULL ORDER BY finished_at LIMIT :limit",
         limit=INDEXED_AT_ONCE,
     )
-    ids = json.dumps([row["id"] for row in rows])
-    transaction.execute(
+    ids = [row["id"] for row in rows]
+    await transaction.execute(
         f"""INSERT INTO {SEARCH_INDEX} (rowid, title, prompt, output)
             SELECT number, title, prompt, output FROM searchable
-            WHERE number IN (SELECT number FROM prompt WHERE job_id IN (SELECT value FROM json_each(:ids)))""",
+            WHERE number IN (SELECT number FROM prompt WHERE job_id IN (:*ids))""",
         ids=ids,
     )
-    transaction.execute("UPDATE job SET in_search = 1 WHERE id IN (SELECT value FROM json_each(:ids))", ids=ids)
+    await transaction.execute("UPDATE job SET in_search = 1 WHERE id IN (:*ids)", ids=ids)
 
 
-def _find_indexed(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
+async def _find_indexed(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
     quoted = ['"{}"*'.format(phrase.replace('"', '""')) for phrase in phrases]
-    rows = transaction.execute(
+    rows = await transaction.execute(
         f"""SELECT prompt.job_id AS id,
                    snippet({SEARCH_INDEX}, -1, :match_begin, :match_end, '…', {PASSAGE_WORDS}) AS passage
             FROM {SEARCH_INDEX} JOIN prompt ON prompt.number = {SEARCH_INDEX}.rowid
@@ -133,11 +131,11 @@ def _find_indexed(transaction: Transaction, phrases: list[str], limit: int) -> d
     return {row["id"]: row["passage"] for row in rows}
 
 
-def _find_active(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
+async def _find_active(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
     """Return the beginnings of prompts by the ids of the active jobs whose prompts have all phrases."""
     contained = " AND ".join(f"text LIKE :phrase_{number} ESCAPE '\\'" for number in range(len(phrases)))
     values: dict[str, Any] = {f"phrase_{number}": f"%{escape_like(phrase)}%" for number, phrase in enumerate(phrases)}
-    rows = transaction.execute(
+    rows = await transaction.execute(
         f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {ACTIVE_SQL} AND {contained}
             ORDER BY created_at DESC LIMIT :limit""",
         **values,
