@@ -100,6 +100,7 @@ OUTSIDE: dict[str, set[str]] = {
     "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "store", "toolbox", "upstream"},
     "httpx2": {"toolbox", "upstream"},
     "aiosqlite": {"store"},
+    "asyncpg": {"store"},
     "sqlite3": {"store"},
     "mcp": {"cli", "mcp_server", "toolbox"},
     "mcp_types": {"cli", "jsonrpc", "mcp_server", "toolbox"},

@@ -42,7 +42,7 @@ class SearchIndex(StorePart):
         await self._update_index()
 
         async def find_hits(transaction: Transaction) -> list[tuple[Row, str]]:
-            found = await _find_active(transaction, phrases, limit)
+            found = await find_active(transaction, phrases, limit)
             found |= await _find_indexed(transaction, phrases, limit)
             rows = await transaction.execute(
                 f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
@@ -131,9 +131,9 @@ async def _find_indexed(transaction: Transaction, phrases: list[str], limit: int
     return {row["id"]: row["passage"] for row in rows}
 
 
-async def _find_active(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
+async def find_active(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
     """Return the beginnings of prompts by the ids of the active jobs whose prompts have all phrases."""
-    contained = " AND ".join(f"text LIKE :phrase_{number} ESCAPE '\\'" for number in range(len(phrases)))
+    contained = " AND ".join(f"lower(text) LIKE lower(:phrase_{number}) ESCAPE '\\'" for number in range(len(phrases)))
     values: dict[str, Any] = {f"phrase_{number}": f"%{escape_like(phrase)}%" for number, phrase in enumerate(phrases)}
     rows = await transaction.execute(
         f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {ACTIVE_SQL} AND {contained}
