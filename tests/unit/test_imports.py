@@ -11,18 +11,19 @@ import agent_jobs
 HOUSE = Path(agent_jobs.__file__).parent
 
 #: Modules of plain values and functions that every package may import.
-SHARED = {"backoff", "clock", "errors", "text", "text_file", "validation"}
+SHARED = {"atomic_file", "backoff", "clock", "errors", "text", "text_file", "validation"}
 PURE = {
     "api_key", "errors", "jobs", "rendering", "request", "strict_schema", "text", "validation", "variable_names",
 }  # fmt: skip
 FACE = {
     "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
-    "variable_names", *SHARED,
+    "config_folder", "configuration", "settings_file", "stored_keys", "variable_names", *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
+    "atomic_file": set(),
     "backoff": set(),
     "errors": set(),
     "clock": set(),
@@ -30,14 +31,20 @@ ALLOWED: dict[str, set[str]] = {
     "text_file": set(),
     "validation": {"errors", "text"},
     "ctrl_c": set(),
+    "config_folder": set(),
     "file_lock": set(),
+    "private_file": {"atomic_file", "errors", "file_lock"},
     "api_key": set(),
     "strict_schema": set(),
     "variable_names": {"text"},
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
-    "settings": {"errors", "setting_values", "variable_names"},
+    "stored_keys": {"api_key", "errors", "private_file", "setting_values", "text_file"},
+    "notice_targets": {"setting_values", "text"},
+    "settings": {"errors", "notice_targets", "setting_values", "stored_keys", "variable_names"},
+    "settings_file": {"errors", "setting_values", "settings", "stored_keys", "text", "text_file"},
+    "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
@@ -45,15 +52,19 @@ ALLOWED: dict[str, set[str]] = {
     "attachments": SHARED,
     "upstream": SHARED,
     "install": {"", *SHARED},
+    "notices": {"notice_targets", "setting_values", *SHARED},
     "toolbox": {"", "jsonrpc", "strict_schema", *SHARED},
     "store": {"jobs", "file_lock", *SHARED},
     "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
     "app": {
-        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings", "ctrl_c",
-        *SHARED,
+        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
+        "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
-    "cli": {"mcp_server", "install", "emulator", "ctrl_c", "file_lock", *FACE},
+    "model_list": {"jobs", "pricing", "request", "settings"},
+    "cli": {"mcp_server", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file", "notices",
+        "notice_targets", *FACE,
+    },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),
 }  # fmt: skip
@@ -64,15 +75,19 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "run_limits": set(),
     "key_pause": set(),
     "retrieve": set(),
-    "stream": set(),
+    "live_text": set(),
+    "forecast": set(),
+    "stream": {"live_text"},
     "finalize": set(),
     "on_finish_command": set(),
-    "on_finish": {"on_finish_command"},
+    "on_finish": set(),
     "replies": set(),
     "job_waiter": set(),
     "adopt_response": set(),
     "follow_up": set(),
-    "start": {"follow_up"},
+    "repeat": set(),
+    "archive": set(),
+    "start": {"follow_up", "forecast", "repeat"},
     "resend": {"finalize"},
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
@@ -85,11 +100,11 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "run_limits", "poll", "resend", "step_result", "stream", "stream_step",
-        "tool_loop",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
+        "stream_step", "tool_loop",
     },
-    "worker": {"step", "step_result"},
-    "engine": {"adopt_response", "replies", "start", "job_waiter", "worker"},
+    "worker": {"live_text", "step", "step_result"},
+    "engine": {"adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "worker"},
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.
@@ -97,8 +112,8 @@ ONE_MODULE: dict[tuple[str, str], str] = {("rendering", "request"): "json_schema
 
 #: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
 OUTSIDE: dict[str, set[str]] = {
-    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "store", "toolbox", "upstream"},
-    "httpx2": {"toolbox", "upstream"},
+    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "notices", "store", "toolbox", "upstream"},
+    "httpx2": {"notices", "toolbox", "upstream"},
     "aiosqlite": {"store"},
     "asyncpg": {"store"},
     "sqlite3": {"store"},
@@ -112,7 +127,8 @@ OUTSIDE: dict[str, set[str]] = {
     "pathspec": {"attachments"},
     "click": {"cli"},
     "rich": {"cli"},
-    "tomlkit": {"install"},
+    "tomlkit": {"cli", "install"},
+    "keyring": {"stored_keys"},
     "starlette": {"emulator"},
     "uvicorn": {"cli", "emulator"},
 }

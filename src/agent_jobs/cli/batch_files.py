@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 import click
 
 from agent_jobs import file_lock
+from agent_jobs.atomic_file import replace_file
 from agent_jobs.cli.session import refuse
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
@@ -183,19 +184,13 @@ def _load_results(path: Path) -> dict[str, dict[str, Any]]:
     # The job of an unconfirmed start may have been adopted since, so it is polled again.
     kept = {index for index, row in enumerate(rows) if row.get("error", {}).get("code") != "start_unconfirmed"}
     if cut_off or len(kept) < len(lines) or find_marked_encoding(raw):
-        _replace_text(path, "".join(f"{line}\n" for index, line in enumerate(lines) if index in kept))
+        text = "".join(f"{line}\n" for index, line in enumerate(lines) if index in kept)
+        replace_file(path, text.encode())
     return {
         row["key"]: {"status": row["status"], "cost_usd": row.get("cost_usd")}
         for index, row in enumerate(rows)
         if index in kept
     }
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8", newline="\n")
-    part.replace(path)
 
 
 def _parse_result(line: str, path: Path, number: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Finalizes a finished job: works out its cost, writes its files, deletes its uploads at the provider."""
 
 import logging
-import os
 import re
 import unicodedata
 from collections.abc import Awaitable, Sequence
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import anyio
 
+from agent_jobs.atomic_file import replace_file
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, RefusedError, UpstreamError
 from agent_jobs.jobs.job import Job
@@ -184,7 +184,7 @@ class Finalizer:
         return None
 
     async def _write_file(self, path: Path, data: bytes) -> str:
-        return await anyio.to_thread.run_sync(_replace_file, path, data)
+        return await anyio.to_thread.run_sync(_write_file_in_folder, path, data)
 
 
 class _Attempts:
@@ -202,12 +202,10 @@ class _Attempts:
             return None
 
 
-def _replace_file(path: Path, data: bytes) -> str:
-    """Write a file in full or not at all; return its path."""
+def _write_file_in_folder(path: Path, data: bytes) -> str:
+    """Write a file in full or not at all, with its folder; return its path."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    part.replace(path)
+    replace_file(path, data)
     return str(path.absolute())
 
 

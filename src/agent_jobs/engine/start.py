@@ -16,11 +16,13 @@ from agent_jobs.attachments.attachment import Attachment, build_content_parts, d
 from agent_jobs.attachments.gather import gather
 from agent_jobs.clock import Clock
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
+from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
+from agent_jobs.engine.repeat import read_repeated, repeat_job
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
-from agent_jobs.jobs.response import JSON, items_of
+from agent_jobs.jobs.response import JSON, items_of, mapping_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.stored_request import effort_of, model_of
 from agent_jobs.pricing.prices import Bound, Prices, day_start
@@ -102,6 +104,7 @@ class StartPlanner:
     """Plans jobs for one endpoint by the user's settings. Sends nothing."""
 
     def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, defaults: StartDefaults) -> None:
+        self._store = store
         self._finder = PreviousFinder(store, endpoint)
         self._endpoint = endpoint
         self._clock = clock
@@ -121,6 +124,8 @@ class StartPlanner:
             RequestError: Part of the request cannot be done; the sentence says what can.
             ConfigError: The user must change a setting first.
         """
+        if request.repeats_job_id is not None:
+            return await self._plan_repeat(request.repeats_job_id, request.client)
         batch = request.batch
         if not batch and len(request.prompts) > 1:
             batch = _create_id("batch")
@@ -131,7 +136,7 @@ class StartPlanner:
             jobs = _add_to_hashes(jobs, uploads)
         bounded: list[Job] = []
         for job in _separate_repeats(jobs):
-            job, parts_of_bound = await self._check_cost(job, draft)
+            job, parts_of_bound = await self._check_cost(job, draft.previous)
             bounded.append(job)
             bound_parts = max(bound_parts, parts_of_bound, key=len)
         return PlannedStart(
@@ -140,6 +145,28 @@ class StartPlanner:
             self._create_budget(bound_parts),
             allow_duplicate=bool(request.options.get("allow_duplicate")),
         )
+
+    async def _plan_repeat(self, job_id: str, client: str) -> PlannedStart:
+        """Return a job that sends the first request of an earlier job again."""
+        repeated = await self._store.get(job_id)
+        if repeated is None:
+            raise RequestError(f"There is no job {job_id!r} to repeat.")
+        request, uploads = await read_repeated(self._store, repeated)
+        resolved(request, self._defaults.secrets)
+        job = repeat_job(
+            repeated,
+            request,
+            await self._store.get_prompt(job_id),
+            job_id=_create_id("job"),
+            client=client,
+            endpoint=self._endpoint,
+            now=self._clock.now(),
+        )
+        previous = Previous()
+        if repeated.previous_job_id is not None and not job.turn.rebuilt:
+            previous = await self._finder.find(repeated.previous_job_id, None)
+        job, bound_parts = await self._check_cost(job, previous)
+        return PlannedStart([job], uploads, self._create_budget(bound_parts), allow_duplicate=True)
 
     async def estimate(self, request: StartRequest) -> Estimate:
         """Return what the request would send and cost; nothing is stored.
@@ -156,7 +183,7 @@ class StartPlanner:
         except AgentJobsError as error:
             unbounded = str(error)
         prompt_tokens = max(len(encode_text(prompt)) for prompt in request.prompts) // TOKEN_BYTES
-        return Estimate(
+        estimate = Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
             files=describe_attachments(attached),
@@ -164,6 +191,36 @@ class StartPlanner:
             cost_bound_usd=bound_usd,
             unbounded=unbounded,
             bound_parts=bound_parts,
+        )
+        uploads = [file for file in attached if file.kind == "data"]
+        if uploads:
+            [job] = _add_to_hashes([job], uploads)
+        return await self._add_forecast(estimate, job, is_research=request.preset == RESEARCH_PRESET)
+
+    async def _add_forecast(self, estimate: Estimate, job: Job, *, is_research: bool) -> Estimate:
+        """Return an estimate with what the job will probably cost, and what identifies it."""
+        body = job.turn.request
+        forecast = await anyio.to_thread.run_sync(
+            partial(
+                forecast_cost,
+                self._defaults.prices,
+                body,
+                estimate.input_tokens,
+                is_research=is_research,
+                at=job.created_at,
+                provider_url=self._endpoint.base_url,
+            )
+        )
+        if forecast is not None:
+            estimate = estimate._replace(
+                expected_usd=forecast.usd * estimate.jobs,
+                expected_tokens=forecast.written_tokens,
+                expected_searches=forecast.searches,
+            )
+        return estimate._replace(
+            effort=str(mapping_of(body.get("reasoning")).get("effort") or ""),
+            tools=tuple(str(tool.get("name") or tool.get("type")) for tool in items_of(body.get("tools"))),
+            request_hash=job.request_hash if estimate.jobs == 1 else "",
         )
 
     async def _draft_jobs(self, request: StartRequest, batch: str) -> _Draft:
@@ -312,12 +369,12 @@ class StartPlanner:
             return None
         return Budget(usd, day_start(self._clock.now()), self._defaults.budget_spent, bound_parts)
 
-    async def _check_cost(self, job: Job, draft: _Draft) -> tuple[Job, str]:
+    async def _check_cost(self, job: Job, previous: Previous) -> tuple[Job, str]:
         """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
-        limit_usd = draft.options.max_cost_usd
+        limit_usd = job.max_cost_usd
         if limit_usd is None and not self._is_reserving:
             return job, ""
-        job, bound = await self._limit_cost(job, draft.previous)
+        job, bound = await self._limit_cost(job, previous)
         if limit_usd is not None and bound.usd > limit_usd:
             raise RequestError(
                 f"This could cost up to {bound.usd:.2f} USD, over options.max_cost_usd: {bound.parts}. Lower "

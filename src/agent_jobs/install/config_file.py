@@ -2,13 +2,12 @@
 
 import codecs
 import os
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from agent_jobs.atomic_file import PRIVATE_MODE, write_temporary_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.hosts import Host, Machine, Place
 from agent_jobs.text_file import decode_text
@@ -78,15 +77,14 @@ def replace(before: FileSnapshot, text: str) -> Path | None:
     target = Path(os.path.realpath(before.path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _write_temporary(target, text.encode())
+        temporary = write_temporary_file(target, text.encode(), mode=PRIVATE_MODE)
         try:
             if read(before.path).raw != before.raw:
                 raise ConfigError(f"{before.path} was changed by another program just now. Try again.")
             backup = _back_up(target, before)
-            os.replace(temporary, target)
+            temporary.replace(target)
         finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(
             f"{before.path} cannot be written ({error.strerror}) and is unchanged. Fix that, then try again."
@@ -102,18 +100,6 @@ def _expand_place(place: Place) -> list[Path]:
     pattern = place.only_if.relative_to(place.only_if.anchor)
     found = [folder / rest for folder in sorted(Path(place.only_if.anchor).glob(str(pattern)))]
     return [path for path in found if path.is_file()] or found
-
-
-def _write_temporary(target: Path, content: bytes) -> str:
-    """Write a file next to the target, with the target's mode, and return its path once it is on the disk."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    with suppress(FileNotFoundError):
-        os.chmod(name, target.stat().st_mode & 0o7777)
-    return name
 
 
 def _back_up(target: Path, before: FileSnapshot) -> Path | None:

@@ -10,9 +10,10 @@ from agent_jobs.store.job_writes import Transitions
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database
 from agent_jobs.store.postgres_search import PostgresSearch
+from agent_jobs.store.reports import Reports
 
 
-class PostgresStore(Transitions, Queue, Changes, PostgresSearch, Housekeeping):
+class PostgresStore(Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""
 
 

@@ -176,7 +176,7 @@ class PostgresDatabase:
             text, arguments = bind(sql, values)
             return await connection.fetch(text, *arguments)
 
-        return await self._run_change(run, job_ids)
+        return await self._change_jobs(run, job_ids)
 
     async def change(
         self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, is_spending: bool = False
@@ -192,9 +192,9 @@ class PostgresDatabase:
                 return await change(PostgresTransaction(connection))
 
         if not is_spending:
-            return await self._run_change(run, job_ids)
+            return await self._change_jobs(run, job_ids)
         async with self._spending_turn:
-            return await self._run_change(run, job_ids)
+            return await self._change_jobs(run, job_ids)
 
     async def wait_for_change(self, job_id: str, revision: int) -> None:
         """Return once the job has another revision than this one."""
@@ -230,7 +230,7 @@ class PostgresDatabase:
         server = " ".join(row["version"].split()[:2])
         return StoreInfo(str(self._address), self._schema, server, row["bytes"], watchers)
 
-    async def _run_change(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
+    async def _change_jobs(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
         """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""
         results: list[T] = []
         with as_postgres_error(self._address):

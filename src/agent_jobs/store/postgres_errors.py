@@ -58,10 +58,10 @@ def as_postgres_error(address: PostgresAddress) -> Generator[None]:
         raise
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise StoreError(f"The {address} {_error_advice(error)} ({reason})") from error
+        raise StoreError(f"The {address} {_postgres_advice(error)} ({reason})") from error
 
 
-def _error_advice(error: Exception) -> str:
+def _postgres_advice(error: Exception) -> str:
     for kind, advice in _ADVICE:
         if isinstance(error, kind):
             return advice

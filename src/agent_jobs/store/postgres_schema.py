@@ -53,7 +53,7 @@ async def upgrade(address: PostgresAddress) -> SchemaState:
         try:
             async with connection.transaction():
                 await connection.execute(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})")
-                state = await _read_state(connection)
+                state = await _read_schema_state(connection)
                 check_not_newer(state, address)
                 for script in _missing_scripts(state):
                     await connection.execute(script.text)
@@ -68,7 +68,7 @@ async def read_schema_state(address: PostgresAddress) -> SchemaState:
     with as_postgres_error(address):
         connection = await asyncpg.connect(**address.listen_arguments)
         try:
-            return await _read_state(connection, creates=False)
+            return await _read_schema_state(connection, creates=False)
         finally:
             await connection.close()
 
@@ -79,7 +79,7 @@ async def check_schema(connection: PostgresConnection, address: PostgresAddress)
     Raises:
         StoreError: It is not the one that this program needs.
     """
-    state = await _read_state(connection, creates=False)
+    state = await _read_schema_state(connection, creates=False)
     check_not_newer(state, address)
     if state.version < state.needed:
         found = f"has schema {state.version}" if state.version else "has no tables of agent-jobs yet"
@@ -96,7 +96,7 @@ def check_not_newer(state: SchemaState, address: PostgresAddress) -> None:
         )
 
 
-async def _read_state(connection: PostgresConnection, *, creates: bool = True) -> SchemaState:
+async def _read_schema_state(connection: PostgresConnection, *, creates: bool = True) -> SchemaState:
     if creates:
         await connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY)")
     needed = read_scripts()[-1].version

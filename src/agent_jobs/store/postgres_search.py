@@ -4,8 +4,10 @@ The words of a job are kept when it is first searched after its end: its end cos
 """
 
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
+from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
 from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
+from agent_jobs.store.rows import sql_list
 from agent_jobs.store.search_index import PASSAGE_WORDS, find_active, split_phrases
 
 #: Jobs whose words one change keeps.
@@ -23,16 +25,21 @@ _PASSAGE_OPTIONS = (
 class PostgresSearch(StorePart):
     """`SearchRecords` on PostgreSQL."""
 
-    async def search(self, words: str, limit: int) -> list[SearchHit]:
+    async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
         phrases = split_phrases(words)
         if not phrases:
             return []
         while await self._db.fetch("SELECT 1 FROM job WHERE NOT in_search AND finished_at IS NOT NULL LIMIT 1"):
             await self._db.change(_keep_words)
 
+        wanted = statuses or frozenset(Status)
+
         async def find_hits(transaction: Transaction) -> list[tuple[Row, str]]:
-            found = await find_active(transaction, phrases, limit)
-            found |= await _find_ended(transaction, phrases, limit)
+            found: dict[str, str] = {}
+            if active := wanted & ACTIVE:
+                found |= await find_active(transaction, phrases, limit, active)
+            if ended := wanted & TERMINAL:
+                found |= await _find_ended(transaction, phrases, limit, ended)
             rows = await transaction.execute(
                 f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
                     ORDER BY job.created_at DESC, job.id LIMIT :limit""",
@@ -43,6 +50,10 @@ class PostgresSearch(StorePart):
 
         hits = await self._db.query(find_hits)
         return [SearchHit(read_job(row, self._db.damage_advice), passage) for row, passage in hits]
+
+    async def count_unindexed(self) -> int:
+        rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE NOT in_search AND finished_at IS NOT NULL")
+        return rows[0]["n"]
 
 
 async def _keep_words(transaction: Transaction) -> None:
@@ -60,13 +71,16 @@ async def _keep_words(transaction: Transaction) -> None:
     )
 
 
-async def _find_ended(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
+async def _find_ended(
+    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
+) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
     values = {f"phrase_{number}": phrase for number, phrase in enumerate(phrases)}
     query = " && ".join(f"({_phrase_query(name)})" for name in values)
     rows = await transaction.execute(
         f"""WITH found AS MATERIALIZED (
                 SELECT job_id FROM job_words JOIN job ON job.id = job_id WHERE words @@ ({query})
+                AND status IN {sql_list(statuses)}
                 ORDER BY job.created_at DESC LIMIT :limit)
             SELECT job_id AS id, ts_headline('simple', {_TEXT}, {query}, :options)
                    AS passage

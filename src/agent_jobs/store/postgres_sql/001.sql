@@ -213,6 +213,12 @@ CREATE TABLE job_words (
 );
 CREATE INDEX job_words_index ON job_words USING GIN (words);
 
+-- A number or a truth in JSON, which SQLite reads by a function of this name.
+CREATE FUNCTION json_extract(body TEXT, path TEXT) RETURNS INTEGER LANGUAGE SQL IMMUTABLE AS $$
+    SELECT CASE value WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE value::INTEGER END
+    FROM (SELECT body::jsonb ->> substr(path, 3) AS value) AS found
+$$;
+
 -- The processes that have this database open. One that does not write its time is dead.
 CREATE TABLE replica (
     name TEXT COLLATE "C" PRIMARY KEY,
