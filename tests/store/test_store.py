@@ -1377,6 +1377,62 @@ async def test_what_an_earlier_turn_observed_late_is_not_written_into_the_next_o
     assert await row(store) == before
 
 
+class Rivals:
+    """Processes that start, cancel and end random jobs at the same time."""
+
+    SLOTS, BUDGET = 3, Budget(10.0, NOW - 1)
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.posted: Counter[str] = Counter()
+
+    async def work(self, process: Store, names: list[str]) -> None:
+        for name in names:
+            await self.start(process, name)
+            await process.request_cancel(self.random.choice(names), NOW)
+            for waiting in await process.claim_free_slots(HERE, self.SLOTS):
+                await self.run(process, waiting)
+            page = await process.list_jobs(JobFilter(), 99, NOW - 1)
+            assert sum(page.counts.get(status, 0) for status in (STARTING, QUEUED, IN_PROGRESS)) <= self.SLOTS
+            assert page.today_usd <= self.BUDGET.usd
+
+    async def start(self, process: Store, name: str) -> None:
+        key = self.random.choice([None, "k1", "k2"])
+        job = a_job(name, key=key, request_hash=f"h{self.random.randrange(4)}", reserved_usd=1.0)
+        try:
+            [existing] = await process.add(job, allow_duplicate=self.random.random() < 0.5, budget=self.BUDGET)
+        except BudgetError:
+            return
+        if existing is None:
+            await self.run(process, name)
+
+    async def run(self, process: Store, name: str) -> None:
+        for _ in range(self.random.randrange(3)):
+            await checkpoint()
+        job = await process.get(name)
+        if job is None or not await process.begin_sending(job.mark_sending(NOW), self.SLOTS):
+            await process.wait_for_slot(name, "waits")
+            return
+        self.posted[name] += 1
+        job = there(await process.record_response_id(name, 1, f"resp_{name}", NOW))
+        if self.random.random() < 0.6:
+            await process.save(at(job, self.random.choice([COMPLETED, FAILED]), cost_usd=0.5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_starts_cancels_and_ends_of_several_processes_keep_every_promise(database: Database, seed: int):
+    """Slots, keys, the same work, the budget and the right to POST, each of which two processes try to take at once."""
+    rivals = Rivals(seed)
+    async with database.open() as first, database.open() as second:
+        async with anyio.create_task_group() as tasks:
+            for number, process in enumerate((first, second, first, second)):
+                tasks.start_soon(rivals.work, process, [f"job_{number}_{each}" for each in range(6)])
+        jobs = await first.find(JobFilter(), 99)
+    assert set(rivals.posted.values()) <= {1}
+    assert set(Counter(job.key for job in jobs if job.key is not None).values()) <= {1}
+    assert {job.id for job in jobs if job.turn.attempt} == rivals.posted.keys()
+
+
 # For people: prompts, turns, steps, searches, and what was read.
 
 

@@ -18,7 +18,7 @@ from agent_jobs.cli.wording import reword
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.setting_values import KEY, SecretStr, usable_variables
+from agent_jobs.setting_values import KEY, SecretStr, hide_database_password, usable_variables
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
 from agent_jobs.settings_file import NAMES, read_settings_file
 
@@ -241,6 +241,8 @@ def _format_several(field: str, value: Any) -> Any:
             return os.pathsep.join(map(str, value)) or None
         case "base_url":
             return hide_query(value)
+        case "database_url" | "database_listen_url":
+            return hide_database_password(value)
         case "on_finish":
             return _hide_arguments(value)
         case "notify" | "notify_events":

@@ -63,6 +63,7 @@ COMMANDS = {
     "notify": "notify",
     "serve": "serve",
     "service": "service",
+    "db": "db",
     "completion": "completion",
 }
 
