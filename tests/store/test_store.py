@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -17,12 +17,21 @@ from postgres_server import new_database, run_statements, running_template
 
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.jobs.job import Job, Output, Turn
-from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, Event, JobFilter
+from agent_jobs.jobs.queries import (
+    MATCH_BEGIN,
+    MATCH_END,
+    Event,
+    JobFilter,
+    JobOrder,
+    SortKey,
+    Spending,
+    SpendingKey,
+)
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 from agent_jobs.jobs.steps import Step
 from agent_jobs.store import open_store
-from agent_jobs.store.base import Budget, Store
+from agent_jobs.store.base import Budget, Place, Store
 from agent_jobs.store.postgres_address import PostgresAddress
 
 NOW = 1_800_000_000.0
@@ -1518,6 +1527,55 @@ async def test_search_finds_the_words_of_titles_prompts_and_outputs(store: Store
     assert await found_by(store, "100% hydrogen_") == ["job_3"]
     assert await found_by(store, "hydrogen%tanks") == []
     assert await found_by(store, "compare", limit=1) == ["job_3"]
+
+
+FILTERS: dict[str, Any] = {
+    "job_ids": ("job_1", "job_3"),
+    "batch": "b",
+    "statuses": frozenset({COMPLETED}),
+    "words": "TITLE%1",
+    "since": NOW,
+    "active": True,
+    "model": "M",
+    "preset": "p",
+    "client": "HO",
+    "unread": True,
+}
+
+
+@pytest.mark.parametrize("field", FILTERS)
+async def test_each_filter_selects_counts_sorts_and_sums_up_the_same_jobs(store: Store, field: str):
+    usage = Usage(input_tokens=5, output_tokens=7)
+    await store.add(a_job("job_0", title="other", created_at=NOW - 90_000))
+    await store.request_cancel("job_0", NOW - 90_000)
+    await store.mark_read(["job_0"], NOW)
+    job = a_job("job_1", title="title%1", batch="b", model="m1", preset="p", client="host", max_cost_usd=2.0)
+    await store.add(job)
+    assert await store.begin_sending(job.mark_sending(NOW))
+    await store.record_response_id("job_1", 1, "resp_1", NOW)
+    end = at(await row(store), COMPLETED, usage=usage, cost_usd=0.5, output=Output("", {}))
+    assert await store.save(end)
+    group = JobFilter(**{field: FILTERS[field]})
+    for key in get_args(SortKey):
+        page = await store.list_jobs(group, 9, NOW, JobOrder(key, NOW + 9))
+        assert ([found.id for found in page.jobs], page.counts) == (["job_1"], {COMPLETED: 1}), key
+    assert [found.id for found in await store.find(group, 9)] == ["job_1"]
+    names: dict[SpendingKey, str] = {"day": "2027-01-15", "model": "m1", "preset": "p", "client": "host"}
+    for key, name in names.items():
+        assert await store.sum_spending(key, group) == [Spending(name, 1, 0, 5, 7, 0, 0.5, 0)]
+    assert await store.sum_day(NOW, spent=True) == 0.5
+
+
+async def test_deleted_jobs_are_named_with_their_responses_and_active_ones_stay(store: Store):
+    await standing(store, COMPLETED)
+    await store.add(a_job("job_2"))
+    assert await store.delete_jobs(["job_1", "job_2", "job_3"]) == {"job_1": [Place(HERE, "resp_1")]}
+    assert await store.get("job_1") is None
+    tombstone = await store.get_tombstone("job_1")
+    assert tombstone is not None
+    assert tombstone.status == "completed"
+    assert await store.get_first_request("job_2") == {"input": "hi"}
+    assert await store.get_first_request("job_1") == {}
 
 
 @pytest.mark.parametrize("words", ["", "  ", '"', '""', "*", "AND", "NOT solar", "a OR", "title:", "^", "(", "-", "\0"])

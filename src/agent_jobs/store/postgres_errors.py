@@ -23,6 +23,7 @@ _DEFECTS = (
     asyncpg.UndefinedColumnError,
     asyncpg.UndefinedFunctionError,
     asyncpg.AmbiguousColumnError,
+    asyncpg.GroupingError,
     asyncpg.DatatypeMismatchError,
     asyncpg.DataError,
 )

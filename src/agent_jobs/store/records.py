@@ -204,7 +204,7 @@ async def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[S
         clauses, values = where(group)
         # The other form keeps SQLite from an index over the statuses, with which it would read all jobs.
         rows = await transaction.execute(
-            f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY status || ''", **values
+            f"""SELECT status || '' AS status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY status || ''""", **values
         )
     counts = {Status(row["status"]): row["n"] for row in rows}
     return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
