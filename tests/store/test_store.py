@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.abc import Process
 from anyio.lowlevel import checkpoint
-from postgres_server import new_database, run_statements, running_template
+from postgres_server import new_database, run_statements
 
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.jobs.job import Job, Output, Turn
@@ -79,9 +79,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres_url(postgres_server_url: str) -> Iterator[str]:
     """An empty database: making one for each test would take longer than the tests."""
-    with running_template() as server, new_database(server) as url:
+    with new_database(postgres_server_url) as url:
         yield url
 
 

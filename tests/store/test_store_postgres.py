@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import asyncpg
 import pytest
-from postgres_server import Server, new_database, run_statements, running_server, running_template
+from postgres_server import Server, new_database, run_statements, running_server
 from test_store import IN_PROGRESS, NOW, a_job, row, standing, taken_over
 
 from agent_jobs.errors import StoreError
@@ -22,21 +22,15 @@ from agent_jobs.store.postgres_schema import SchemaState, read_schema_state, upg
 from agent_jobs.store.postgres_statement import bind
 
 
-@pytest.fixture(scope="module")
-def server_url() -> Iterator[str]:
-    with running_template() as url:
+@pytest.fixture
+def url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url) as url:
         yield url
 
 
 @pytest.fixture
-def url(server_url: str) -> Iterator[str]:
-    with new_database(server_url) as url:
-        yield url
-
-
-@pytest.fixture
-def empty_url(server_url: str) -> Iterator[str]:
-    with new_database(server_url, "template0") as url:
+def empty_url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url, "template0") as url:
         yield url
 
 
@@ -83,8 +77,8 @@ async def test_database_of_a_newer_version_is_refused_and_left_as_it_is(url: str
 
 
 @pytest.mark.parametrize("fault", ["no server", "no database", "no such host"])
-async def test_database_that_cannot_be_used_is_reported_without_its_password(server_url: str, fault: str):
-    host = server_url.partition("@")[2].partition("/")[0]
+async def test_database_that_cannot_be_used_is_reported_without_its_password(postgres_server_url: str, fault: str):
+    host = postgres_server_url.partition("@")[2].partition("/")[0]
     url = {
         "no server": "postgresql://test:s3cret-pass@127.0.0.1:1/x",
         "no database": f"postgresql://test:s3cret-pass@{host}/nothing_here?application_name=s3cret-pass",

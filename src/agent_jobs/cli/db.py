@@ -37,12 +37,12 @@ def upgrade_command(check: bool) -> None:
     """
     settings = read_settings()
     if check:
-        state = _run(read_schema_state, settings)
-        click.echo(_describe(state))
+        state = _ask_database(read_schema_state, settings)
+        click.echo(_describe_schema(state))
         raise SystemExit(Exit.DONE if state.version == state.needed else Exit.REFUSED)
-    state = _run(upgrade_database, settings)
+    state = _ask_database(upgrade_database, settings)
     if state.version == state.needed:
-        click.echo(_describe(state))
+        click.echo(_describe_schema(state))
     else:
         click.echo(f"Upgraded from schema {state.version} to {state.needed}.")
 
@@ -52,20 +52,20 @@ def upgrade_command(check: bool) -> None:
 def status_command(as_json: bool) -> None:
     """Show where the database is, and the version of its tables."""
     settings = read_settings()
-    state = _run(read_schema_state, settings)
+    state = _ask_database(read_schema_state, settings)
     url = hide_database_password(settings.database_url)
     if as_json:
         click.echo(answers.json_line({"url": url, "schema": state.version, "needed": state.needed}))
         return
-    click.echo(f"{url}: {_describe(state)}")
+    click.echo(f"{url}: {_describe_schema(state)}")
 
 
-def _run(ask: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
+def _ask_database(ask: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
     with convert_errors():
         return anyio.run(ask, settings)
 
 
-def _describe(state: "SchemaState") -> str:
+def _describe_schema(state: "SchemaState") -> str:
     """Return what is to be done about a schema."""
     if state.version == state.needed:
         return f"Schema {state.version} is up to date."

@@ -43,7 +43,9 @@ _STATUS_RANKS = (
     Status.CANCELLED,
     Status.COMPLETED,
 )
-_STATUS_RANK = "CASE job.status {} END".format(" ".join(f"WHEN '{each}' THEN {n}" for n, each in enumerate(_STATUS_RANKS)))
+_STATUS_RANK = "CASE job.status {} END".format(
+    " ".join(f"WHEN '{each}' THEN {n}" for n, each in enumerate(_STATUS_RANKS))
+)
 #: What each order sorts by, before the time of creation.
 _SORTED_BY: Mapping[SortKey, str] = {
     "created": "",
