@@ -57,8 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"jobs", "file_lock", *SHARED},
     "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
     "app": {
-        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings", "setting_values",
-        "stored_keys", "notices", "ctrl_c", *SHARED,
+        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
+        "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
     "model_list": {"jobs", "pricing", "request", "settings"},

@@ -39,7 +39,9 @@ def upgrade_command(check: bool) -> None:
     if check:
         state = _ask_database(read_schema_state, settings)
         click.echo(_describe_schema(state))
-        raise SystemExit(Exit.DONE if state.version == state.needed else Exit.REFUSED)
+        if state.version != state.needed:
+            raise SystemExit(Exit.REFUSED)
+        return
     state = _ask_database(upgrade_database, settings)
     if state.version == state.needed:
         click.echo(_describe_schema(state))

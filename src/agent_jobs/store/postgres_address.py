@@ -14,7 +14,7 @@ DEFAULT_POOL = 10
 
 @dataclass(frozen=True)
 class PostgresAddress:
-    """Where a database is, and how to connect to it. Neither its repr nor its string shows a password."""
+    """The place of a database, and the way to connect to it. Neither its repr nor its string shows a password."""
 
     url: str = field(repr=False)
     listen_url: str | None = field(default=None, repr=False)  #: a direct one, where `url` leads to a pooler
@@ -40,14 +40,14 @@ class PostgresAddress:
     @property
     def connection_arguments(self) -> dict[str, Any]:
         """Return the arguments of asyncpg for a connection through `url`."""
-        return self._arguments(self.url) | {"statement_cache_size": 0 if self.listen_url else 500}
+        return self._arguments_of(self.url) | {"statement_cache_size": 0 if self.listen_url else 500}
 
     @property
     def listen_arguments(self) -> dict[str, Any]:
         """Return the arguments of asyncpg for the connection that listens."""
-        return self._arguments(self.listen_url or self.url)
+        return self._arguments_of(self.listen_url or self.url)
 
-    def _arguments(self, url: str) -> dict[str, Any]:
+    def _arguments_of(self, url: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {"dsn": url, "server_settings": {"application_name": "agent-jobs"}}
         if self.password is not None:
             arguments["password"] = self.password

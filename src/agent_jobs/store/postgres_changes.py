@@ -129,12 +129,12 @@ class PostgresChanges:
             await connection.execute(
                 f"SELECT pg_advisory_lock_shared({SESSION_LOCK}) FROM (SELECT $1::text AS name) AS me", self._me
             )
-            await connection.add_listener(CHANNEL, self._receive)
+            await connection.add_listener(CHANNEL, self._receive_message)
         except BaseException:
             connection.terminate()
             raise
         self._listening = connection
-        self._signals.announce_changes(self._waited_ids())  # what changed before this was announced to no listener
+        self._signals.announce_changes(self._list_waited_ids())  # what changed before this was announced to no listener
 
     async def close(self) -> None:
         """Send what is left, and stop listening."""
@@ -157,7 +157,7 @@ class PostgresChanges:
             self._listening = None
             connection.terminate()
 
-    def _receive(self, connection: Any, process: int, channel: str, message: object) -> None:
+    def _receive_message(self, connection: Any, process: int, channel: str, message: object) -> None:
         sender, *ids = str(message).split(" ")
         if sender != self._me:
             self._signals.announce_changes(ids)
@@ -167,7 +167,7 @@ class PostgresChanges:
         waits = list(self._waits)
         if not waits:
             return
-        rows = await self._fetch("SELECT id, revision FROM job WHERE id IN (:*ids)", ids=self._waited_ids())
+        rows = await self._fetch("SELECT id, revision FROM job WHERE id IN (:*ids)", ids=self._list_waited_ids())
         revisions: dict[str, int] = {row["id"]: row["revision"] for row in rows}
         changed = {job_id for job_id, revision in waits if revisions.get(job_id) != revision}
         if changed:
@@ -180,7 +180,7 @@ class PostgresChanges:
             self._signals.announce_changes(())
         return last
 
-    def _waited_ids(self) -> list[str]:
+    def _list_waited_ids(self) -> list[str]:
         return list({job_id for job_id, _ in self._waits})
 
 

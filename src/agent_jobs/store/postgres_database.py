@@ -131,7 +131,7 @@ class PostgresDatabase:
             self._changes.keep_looking,
             self._changes.keep_notifying,
         ):
-            self._start(loop())
+            self._start_loop(loop())
 
     async def close(self) -> None:
         """Leave the database; nothing else may be called then."""
@@ -241,7 +241,7 @@ class PostgresDatabase:
             self._changes.announce(job_ids)
         return results[0]
 
-    def _start(self, loop: Coroutine[Any, Any, None]) -> None:
+    def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(loop))
 
 
