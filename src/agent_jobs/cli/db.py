@@ -29,7 +29,7 @@ def db_command() -> None:
 @db_command.command("upgrade")
 @click.option("--check", is_flag=True, help="Change nothing; the exit status says if an upgrade is needed.")
 def upgrade_command(check: bool) -> None:
-    """Bring the tables up to this version of agent-jobs.
+    """Make or upgrade the tables.
 
     Servers of another version refuse the database afterwards. Two upgrades at once are safe: one waits for the other.
 
@@ -52,7 +52,7 @@ def upgrade_command(check: bool) -> None:
 @db_command.command("status")
 @json_option
 def status_command(as_json: bool) -> None:
-    """Show where the database is, and the version of its tables."""
+    """Show the version of the tables."""
     settings = read_settings()
     state = _ask_database(read_schema_state, settings)
     url = hide_database_password(settings.database_url)
