@@ -20,6 +20,7 @@ IN_KEYRING = "keyring:agent-jobs"
 KEYRING_SERVICE = "agent-jobs"
 #: A keyring of lower priority is not recommended by its own package, for example because it is not encrypted.
 MIN_KEYRING_PRIORITY = 1
+USUAL_ENDPOINT = "api.openai.com"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -45,7 +46,9 @@ def name_endpoint(base_url: str) -> str:
     port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     if port != DEFAULT_PORTS.get(parts.scheme):
         host = f"{host}:{port}"
-    return host if parts.scheme == "https" else f"{parts.scheme}://{host}"
+    if parts.scheme == "https":
+        return host
+    return f"{parts.scheme}://{host}"
 
 
 def find_stored_key(folder: str, base_url: str) -> StoredKey | None:
@@ -119,7 +122,9 @@ def delete_key(folder: str, base_url: str) -> Path | None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be deleted ({error.strerror}). Delete it yourself.") from None
+            raise ConfigError(
+                "{path} cannot be deleted ({cause}).", "key_not_deleted", path=path, cause=error.strerror
+            ) from None
     return path
 
 
@@ -161,11 +166,18 @@ def read_keyring(endpoint: str) -> SecretStr:
         with suppress(Exception):  # backends fail in ways of their own
             key = keyring.get_password(KEYRING_SERVICE, endpoint)
     if not key:
-        raise ConfigError(
-            f"The key for {endpoint} is in the system's keyring, which cannot be read from here. Ask the user to "
-            "unlock it, or to store the key in a file with `agent-jobs key set --file`."
-        )
+        raise refuse_keyring(endpoint)
     return SecretStr(key)
+
+
+def refuse_keyring(endpoint: str) -> ConfigError:
+    """Return the error of a keyring that has the key but does not give it."""
+    return ConfigError(
+        "The key for {endpoint} is in the system's keyring, which cannot be read from here.",
+        "keyring_locked",
+        endpoint=endpoint,
+        command=f"agent-jobs key set --file{_format_endpoint_option(endpoint)}",
+    )
 
 
 def format_set_command(base_url: str, default_url: str) -> str:
@@ -216,9 +228,12 @@ def _read_file_name(name: str) -> str:
 
 
 def _refuse_file(path: str, fault: str, endpoint: str) -> ConfigError:
-    option = "" if endpoint == "api.openai.com" else f" --endpoint {_complete_endpoint(endpoint)}"
-    return ConfigError(f"The stored key {path} {fault}. Ask the user to run `agent-jobs key set{option}`.")
+    command = f"agent-jobs key set{_format_endpoint_option(endpoint)}"
+    return ConfigError("The stored key {path} {fault}.", "stored_key_unusable", path=path, fault=fault, command=command)
 
 
-def _complete_endpoint(endpoint: str) -> str:
-    return endpoint if "://" in endpoint else f"https://{endpoint}"
+def _format_endpoint_option(endpoint: str) -> str:
+    """Return the option of `key set` that names an endpoint, empty for the usual one."""
+    if endpoint == USUAL_ENDPOINT:
+        return ""
+    return f" --endpoint {endpoint}"

@@ -14,7 +14,7 @@ from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors, json_option
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -46,7 +46,7 @@ def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
     mistakes = [*refused, *settings.warnings]
     error = try_open(replace(settings, log_level="error"))  # the log would repeat the error
     if error is not None:
-        mistakes.append(str(error))
+        mistakes.append(describe_error(error))
     broken, odd = find_toolbox_mistakes(settings)
     return [*mistakes, *broken, *odd]
 
@@ -122,7 +122,7 @@ def get_command(name: str, as_json: bool) -> None:
         click.echo(_format_plain(value))
     else:
         click.echo(f"{name} is not set.", err=True)
-    raise SystemExit(Exit.REFUSED if value is None else Exit.DONE)
+        raise SystemExit(Exit.REFUSED)
 
 
 for _command in (path_command, set_command, unset_command):
@@ -161,7 +161,7 @@ def _write_rows(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: b
         lines[name] = f"{name:<{name_columns}}  {row.origin:<{ORIGIN_COLUMNS}}  {value}".rstrip()
     click.echo("\n".join(_explain_lines(lines) if explain else lines.values()))
     for sentence in mistakes:
-        click.echo(f"\n{terminal.join_lines(reword(sentence))}", err=True)
+        click.echo(f"\n{terminal.join_lines(sentence)}", err=True)
 
 
 def _describe_variable(variable: Variable) -> dict[str, str]:
@@ -211,7 +211,9 @@ def _show_value(settings: Settings, field: str) -> Any:
     value = _find_setting_value(settings, field)
     if isinstance(value, SecretStr):
         return mask_secret(value)
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    return value
 
 
 def _find_setting_value(settings: Settings, field: str) -> Any:
@@ -242,23 +244,28 @@ def _format_several(field: str, value: Any) -> Any:
         case "base_url":
             return hide_query(value)
         case "database_url" | "database_listen_url":
-            return hide_database_password(value)
+            value = hide_database_password(value)
         case "on_finish":
-            return _hide_arguments(value)
+            value = _hide_arguments(value)
         case "notify" | "notify_events":
-            value = ", ".join(sorted(map(str, value))) or None
+            return ", ".join(sorted(map(str, value))) or None
         case _:
-            return value
+            pass
+    return value
 
 
 def _hide_arguments(command: Sequence[str]) -> str | None:
     """Return a command without its arguments, which may be addresses with a secret in them."""
     if not command:
         return None
-    return command[0] if len(command) == 1 else f"{command[0]} ..."
+    if len(command) == 1:
+        return command[0]
+    return f"{command[0]} ..."
 
 
 def hide_query(url: str) -> str:
     """Return an address without its query, which may hold a key."""
     address, query, _ = url.partition("?")
-    return f"{address}?..." if query else address
+    if query:
+        return f"{address}?..."
+    return address

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from datetime import date
 
 from agent_jobs.cli.config import hide_query
-from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.finding import Finding, describe_fix_in_words, report_error
+from agent_jobs.cli.wording import describe_problem
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError
 from agent_jobs.jobs.response import JSON
@@ -17,6 +18,7 @@ SHUTDOWN_NOTICE_DAYS = 60
 #: Names of a list of models that one finding shows.
 SHOWN_MODELS = 5
 ADDRESS_FIX = "check OPENAI_BASE_URL, which usually ends in /v1; a job shows whether it is right"
+REFUSED_KEY_FIX = "store a valid key with agent-jobs key set, or correct OPENAI_API_KEY where it is set"
 CONNECTION_FIX = "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
 #: What a delivery mode that the endpoint taught us means for its jobs.
 MODE_NOTES = {
@@ -34,7 +36,7 @@ async def check_endpoint(engine: Engine, settings: Settings) -> list[Finding]:
     except AccountError as error:
         return [_report_refused_key(address, error)]
     except ConfigError as error:
-        return [Finding("settings", "problem", str(error))]
+        return [report_error("settings", error)]
     except UpstreamError as error:
         if error.status is None:
             return [_report_unreachable(address, error)]
@@ -101,12 +103,14 @@ def _is_about_model(error: UpstreamError) -> bool:
 
 
 def _report_refused_key(address: str, error: AccountError) -> Finding:
-    return Finding("upstream", "problem", f"{address} refuses the key: {error}", "set a valid OPENAI_API_KEY")
+    return Finding("upstream", "problem", f"{address} refuses the key: {error}", REFUSED_KEY_FIX)
 
 
 def _report_unreachable(address: str, error: AgentJobsError) -> Finding:
-    fix = error.fix if isinstance(error, UpstreamError) else ""
-    return Finding("upstream", "problem", f"{address}: {error}", fix or CONNECTION_FIX)
+    fix = CONNECTION_FIX
+    if isinstance(error, UpstreamError) and error.fix:
+        fix = describe_fix_in_words(error)
+    return Finding("upstream", "problem", f"{address}: {describe_problem(error)}", fix)
 
 
 async def _report_reachable(engine: Engine, model: str, text: str) -> Finding:

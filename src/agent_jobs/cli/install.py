@@ -18,7 +18,6 @@ from agent_jobs.cli.install_report import print_json, print_report, render_diff
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.trial import try_entry
-from agent_jobs.cli.wording import reword
 from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
@@ -270,10 +269,14 @@ def _name_file(before: FileSnapshot, change: Callable[[], T]) -> T:
 def _describe_corrections(host: Host, before: FileSnapshot, *, dry_run: bool) -> Iterator[str]:
     """Yield sentences about changes besides our entry's command and variables."""
     if off := format_switches(find_disabling_values(entry_in(host, before.text))):
-        now = "would be switched on" if dry_run else "is on now"
+        now = "is on now"
+        if dry_run:
+            now = "would be switched on"
         yield f"The entry was switched off ({off}) and {now}."
     if before.bom:
-        now = "would be removed" if dry_run else "was removed"
+        now = "was removed"
+        if dry_run:
+            now = "would be removed"
         yield f"The byte order mark at the beginning of the file {now}: many hosts cannot read a file with one."
 
 
@@ -315,7 +318,9 @@ def _write_host_file(
 
 
 def _add_notes(report: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    return report | {"notes": notes} if notes else report
+    if notes:
+        return report | {"notes": notes}
+    return report
 
 
 def _list_steps(host: Host, entry: Entry, machine: Machine) -> list[str]:
@@ -332,7 +337,7 @@ def _list_steps(host: Host, entry: Entry, machine: Machine) -> list[str]:
 def _find_entry_mistakes(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """Return a sentence for each variable of the entry that is invalid or has no effect."""
     settings, refused = read_entry_settings(host, entry, machine)
-    return [reword(sentence) for sentence in (*refused, *settings.warnings)]
+    return [*refused, *settings.warnings]
 
 
 def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -53,7 +52,7 @@ def list_facts(job: Job) -> list[str]:
     """Return what a running job did so far, and what that used; of a finished one its error, size, cost and tokens."""
     if job.is_terminal:
         return list_end(job)
-    parts = terminal.join_lines(reword(job.activity)).split("; ")
+    parts = terminal.join_lines(job.activity).split("; ")
     facts = [", ".join(part for part in parts if part and part not in PHASE_WORDS)]
     used = [f"{tokens} tokens" for tokens in [terminal.format_tokens(job)] if tokens]
     if job.cost_usd:
@@ -69,7 +68,7 @@ def list_end(job: Job) -> list[str]:
     """Return the error, size, cost and tokens of a finished job."""
     parts: list[str] = []
     if job.error:
-        parts.append(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}")
+        parts.append(f"{job.error.code}: {terminal.join_lines(job.error.message)}")
     if job.output_bytes:
         parts.append(terminal.format_size(job.output_bytes))
     parts.append(terminal.format_usd(job.cost_usd))
@@ -83,13 +82,11 @@ def format_run_time(job: Job, now: float) -> str:
     return terminal.format_elapsed((job.finished_at or now) - job.created_at)
 
 
-def render_status(job: Job, now: float, width: int, *, has_colours: bool, is_writing: bool = False) -> str:
-    """Return the line below the answer of a job; `is_writing` says that its text was seen sooner than its activity."""
-    phase = describe_phase(job)
-    if is_writing and phase in ("queued", "working", "thinking", "searching"):
-        phase = "writing"
+def render_status(job: Job, now: float, width: int, *, has_colours: bool) -> str:
+    """Return the line below the answer of a job."""
+    colour = terminal.COLOURS.get(job.status, "cyan")
     rest = "  ".join([format_run_time(job, now), *list_facts(job)])
-    return _paint_line([(phase, terminal.COLOURS.get(job.status, "cyan")), (f"  {rest}", "")], width, has_colours)
+    return _paint_line([(describe_phase(job), colour), (f"  {rest}", "")], width, has_colours)
 
 
 def render_row(job: Job, now: float, width: int, *, has_colours: bool) -> str:

@@ -3,19 +3,20 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from agent_jobs.api_key import find_key_mistake, repair_key
-from agent_jobs.app import describe_missing_key
+from agent_jobs.app import missing_key_error
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, find_other_key, mask_secret
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Session, call, convert_errors, json_option
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -23,7 +24,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.setting_values import KEY_FILE_CHARS, SecretStr, check_header
 from agent_jobs.settings import Settings
 from agent_jobs.settings_file import may_lack_address
-from agent_jobs.stored_keys import StoredKey, delete_key, list_endpoints, name_endpoint, store_key
+from agent_jobs.stored_keys import StoredKey, delete_key, find_stored_key, list_endpoints, name_endpoint, store_key
 
 NO_ARGUMENT = (
     "The key does not go onto the command line, because the shell keeps that. Run `agent-jobs key set`, and paste it."
@@ -77,13 +78,14 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
     """Store the API key. It is asked for without being shown.
 
     It goes into the system's keyring, if there is one and agent-jobs[keyring] is installed. Otherwise it goes into a
-    file that only you can read. To store the output of another program: pass show openai | agent-jobs key set
+    file that only you can read.
 
     Exit status: 0 stored, 1 refused, and nothing was stored; 2 wrong arguments.
     """
     with convert_errors():
         base_url = find_base_url(endpoint)
         key, left_out = check_key(read_key(name_endpoint(base_url), from_stdin=from_stdin))
+        is_new = not _has_other_key(base_url, key)
         stored = store_key_safely(base_url, key, use_keyring=not in_file)
         note = _describe_precedence(base_url, key)
     if as_json:
@@ -91,7 +93,10 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
     for words in left_out:
         say(f"Left out {words}.")
     say(f"Stored for {stored.endpoint}: {mask_secret(SecretStr(key))}, in {describe_stored(stored)}.")
-    return say(note or "Hosts and this terminal use it from the next call on.")
+    say(note or "Hosts and this terminal use it from the next call on.")
+    if not is_new:
+        say("A host that runs with the earlier key uses it until the host is started again.")
+    return None
 
 
 @key_command.command("show")
@@ -117,7 +122,8 @@ def show_command(endpoint: str | None, as_json: bool) -> None:
         _print_answer(answer | {"other_endpoints": others})
     else:
         _write_keys(base_url, used, other, others)
-    raise SystemExit(Exit.REFUSED if used is None else Exit.DONE)
+    if used is None:
+        raise SystemExit(Exit.REFUSED)
 
 
 @key_command.command("delete")
@@ -160,18 +166,19 @@ def check_command(as_json: bool) -> None:
         if refused:
             raise ConfigError(refused[0])
         if not settings.has_key:
-            raise ConfigError(describe_missing_key(settings))
+            raise missing_key_error(settings)
 
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
-    findings = [finding.for_person() for finding in call(check, role="acts", settings=settings)]
+    findings = call(check, role="acts", settings=settings)
     if as_json:
         _print_answer({"findings": [finding.as_json() for finding in findings]})
     else:
         for finding in findings:
             print_finding(finding)
-    raise SystemExit(Exit.REFUSED if any(each.state == "problem" for each in findings) else Exit.DONE)
+    if any(each.state == "problem" for each in findings):
+        raise SystemExit(Exit.REFUSED)
 
 
 def find_base_url(endpoint: str | None) -> str:
@@ -181,7 +188,9 @@ def find_base_url(endpoint: str | None) -> str:
         ConfigError: It is no address.
     """
     if endpoint is not None:
-        url = endpoint if "://" in endpoint else f"https://{endpoint}"
+        url = endpoint
+        if "://" not in url:
+            url = f"https://{endpoint}"
         return Settings.from_env({"OPENAI_BASE_URL": url}, {"OPENAI_BASE_URL": "--endpoint"}).base_url
     settings, refused = load_usable_settings(os.environ)
     if may_lack_address(refused):
@@ -241,6 +250,14 @@ def _read_stdin() -> str:
         raise ConfigError("What came from stdin is no text. Pipe the key alone.") from None
 
 
+def _has_other_key(base_url: str, key: str) -> bool:
+    """Return True if another key, or one in the keyring, is stored for the endpoint."""
+    with suppress(ConfigError):  # a broken one is replaced
+        stored = find_stored_key(find_key_folder(os.environ), base_url)
+        return stored is not None and stored.secret != SecretStr(key)
+    return False
+
+
 def _describe_precedence(base_url: str, key: str) -> str:
     """Return a sentence if this terminal uses another key than the one that was stored."""
     used = find_key_in_use(base_url)
@@ -254,8 +271,7 @@ def _describe_precedence(base_url: str, key: str) -> str:
 
 def _write_keys(base_url: str, used: KeyInUse | None, other: KeyInUse | None, others: list[str]) -> None:
     if used is None:
-        missing = describe_missing_key(Settings(base_url=base_url))
-        say(reword(missing), err=True)
+        say(describe_error(missing_key_error(Settings(base_url=base_url))), err=True)
     rows = list(_list_key_rows(base_url, used, other, others))
     if used is not None or others:
         click.echo(terminal.format_pairs(rows))

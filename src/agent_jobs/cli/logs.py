@@ -14,7 +14,6 @@ from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day
 from agent_jobs.cli.unwatched import retrieve_unwatched
-from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
@@ -38,7 +37,7 @@ _COLOURS = {"gap": "yellow", "asked": "yellow", "cancel": "magenta"}
 
 @click.command("logs")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job finishes. Ctrl-C stops that, not the job.")
+@click.option("-f", "--follow", is_flag=True, help="Continue until the job finishes. Ctrl-C stops that, not the job.")
 @json_option
 def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     """Show what happened to a job, line by line with times.
@@ -49,7 +48,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     Exit status: 0, or with --follow as for watch.
     """
     if follow:
-        jobs = call(lambda session: _follow(session, job_id, as_json=as_json), role="acts", what="logs")
+        jobs = call(lambda session: _follow_job(session, job_id, as_json=as_json), role="acts", what="logs")
         raise SystemExit(find_exit(jobs))
 
     async def read(session: Session) -> tuple[JobDetails, float]:
@@ -61,7 +60,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     _Log(as_json=as_json).show(details, now, is_final=True)
 
 
-async def _follow(session: Session, job_id: str, *, as_json: bool) -> Job:
+async def _follow_job(session: Session, job_id: str, *, as_json: bool) -> Job:
     """Show what is new until the job finishes or waits for the user; return the job."""
     engine, log = session.engine, _Log(as_json=as_json)
     full_id = await engine.identify(job_id)
@@ -97,12 +96,12 @@ class _Log:
             self._written.add(key)
             new.append(moment)
         if self._as_json:
-            self._write_json(new)
+            self._write_moments_as_json(new)
         else:
             self._write_lines(new, now)
         sys.stdout.flush()
 
-    def _write_json(self, moments: "Sequence[Moment]") -> None:
+    def _write_moments_as_json(self, moments: "Sequence[Moment]") -> None:
         from agent_jobs.rendering.answers import json_line
         from agent_jobs.rendering.details import render_moment
 
@@ -126,17 +125,17 @@ def _render_moment(moment: "Moment", now: float) -> Iterator[str]:
     if moment.kind == "gap" and moment.until is not None:
         what = f"not observed {format_clock_time(moment.at)} to {format_clock_time(moment.until)}"
     lead = f"{format_clock_time(moment.at)}  {took:>{TOOK_COLUMNS}}  "
-    detail = terminal.join_lines(reword(moment.detail))
+    detail = terminal.join_lines(moment.detail)
     if not detail:
-        yield lead + style(what, colour=_choose_colour(moment))
+        yield lead + style(what, colour=_find_moment_colour(moment))
         return
     what = terminal.fit_columns(what, max(WHAT_COLUMNS, terminal.count_columns(what)))
     room = _find_room(lead + what + GAP)
     if room < MIN_DETAIL_COLUMNS:
-        yield (lead + style(what.rstrip(), colour=_choose_colour(moment)))
+        yield (lead + style(what.rstrip(), colour=_find_moment_colour(moment)))
         yield " " * len(lead) + terminal.fit_columns(detail, max(MIN_DETAIL_COLUMNS, _find_room(lead))).rstrip()
         return
-    yield lead + style(what, colour=_choose_colour(moment)) + GAP + terminal.fit_columns(detail, room).rstrip()
+    yield lead + style(what, colour=_find_moment_colour(moment)) + GAP + terminal.fit_columns(detail, room).rstrip()
 
 
 def _find_room(before: str) -> int:
@@ -144,7 +143,7 @@ def _find_room(before: str) -> int:
     return (terminal.find_width() or PIPE_COLUMNS) - terminal.count_columns(before)
 
 
-def _choose_colour(moment: "Moment") -> str | None:
+def _find_moment_colour(moment: "Moment") -> str | None:
     """Return the colour of what happened: that of a status, or of a warning."""
     if moment.kind == "finished":
         return terminal.COLOURS.get(Status(moment.what))

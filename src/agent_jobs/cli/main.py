@@ -58,6 +58,7 @@ COMMANDS = {
     "doctor": "doctor",
     "emulator": "emulator",
     "demo": "demo",
+    "init": "init",
     "install": "install",
     "uninstall": "install",
     "notify": "notify",
@@ -94,9 +95,9 @@ class Commands(click.Group):
         width = max(map(len, COMMANDS))
         for heading, names in list_groups(self.list_commands(ctx)):
             with formatter.section(heading):
-                formatter.write_dl([(f"{name:<{width}}", self._summarize(ctx, name)) for name in names])
+                formatter.write_dl([(f"{name:<{width}}", self._summarize_command(ctx, name)) for name in names])
 
-    def _summarize(self, ctx: click.Context, name: str) -> str:
+    def _summarize_command(self, ctx: click.Context, name: str) -> str:
         """Return what a command does in a sentence."""
         if (summary := find_summary(name)) is not None:
             return summary
@@ -158,9 +159,9 @@ def cli(context: click.Context, env_file: str | None) -> None:
         try:
             os.environ.update(with_env_file(os.environ, env_file))
         except ConfigError as error:
-            from agent_jobs.cli.wording import reword
+            from agent_jobs.cli.wording import describe_error
 
-            raise click.ClickException(reword(str(error))) from None
+            raise click.ClickException(describe_error(error)) from None
     if context.invoked_subcommand is None:
         from agent_jobs.cli.install import configuration
 

@@ -35,7 +35,7 @@ from agent_jobs.cli.watch import (
     watch_until_done,
     write_end_line,
 )
-from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.cli.wording import describe_error, word_answer
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
@@ -352,7 +352,7 @@ async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | No
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
                 session.hide()
-                click.echo(f"Not sent yet: {terminal.join_lines(reword(job.activity))}.", err=True)
+                click.echo(f"Not sent yet: {terminal.join_lines(job.activity)}.", err=True)
                 break
         while session.engine.is_deciding(job.id):
             job = await session.engine.poll(job.id, wait_s=0.2)
@@ -370,6 +370,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
     from agent_jobs.request.start_request import StartRequest
 
     if repeated := arguments.get("repeats"):
+        show_notice("Sending...")
         return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
     files = [_resolve_path(each) for each in arguments["files"]]
     prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
@@ -460,7 +461,10 @@ def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: boo
     from agent_jobs.rendering import answers
 
     if as_json:
-        click.echo(answers.json_line(reword_answer(answers.render_estimate(estimate))))
+        unbounded = ""
+        if estimate.unbounded is not None:
+            unbounded = describe_error(estimate.unbounded)
+        click.echo(answers.json_line(answers.render_estimate(estimate, unbounded)))
     else:
         click.echo(describe_estimate(estimate, request))
 
@@ -470,7 +474,7 @@ def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float
 
     answer = answers.render_start(started.job, now, duplicate=started.duplicate)
     watched_by = [{"what": worker.what, "pid": worker.pid} for worker in workers]
-    click.echo(answers.json_line(answer | {"watched_by": watched_by}))
+    click.echo(answers.json_line(word_answer(answer, started.job) | {"watched_by": watched_by}))
 
 
 def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may_overwrite: bool) -> None:
@@ -484,7 +488,9 @@ def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may
 
 def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_overwrite: bool) -> None:
     job = finished.job
-    text = job.output.text if job.output else ""
+    text = ""
+    if job.output:
+        text = job.output.text
     if as_json:
         text = f"{_render_end_as_json(finished)}\n"
     if not text:
@@ -506,7 +512,7 @@ def _render_end_as_json(finished: _Finished) -> str:
         answer = render_questions(job, finished.open_calls, may_approve=True)
         answer["next"] = f"agent-jobs reply {job.id}"
     else:
-        answer = answers.render_finished_job(job)
+        answer = word_answer(answers.render_finished_job(job), job)
         if job.output:
             answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
     return answers.json_line(answer)

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO, Any
 
+from agent_jobs.cli.wording import describe_next_step
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -105,7 +106,9 @@ def format_duration(seconds: float) -> str:
     """Return a time in one unit for a sentence, such as 12 s, 5 min, 3 h, 4 d."""
     figure = format_age(seconds)
     count, unit = figure[:-1], figure[-1]
-    return f"{count} min" if unit == "m" else f"{count} {unit}"
+    if unit == "m":
+        return f"{count} min"
+    return f"{count} {unit}"
 
 
 def format_elapsed(seconds: float) -> str:
@@ -167,11 +170,4 @@ def advise(job: Job) -> str:
     """Return what a person can do about a job that waits for answers or failed; empty if nothing."""
     if job.status is Status.INPUT_REQUIRED:
         return f"See what it asks for with: agent-jobs reply {job.id}"
-    if job.is_unconfirmed:
-        return (
-            "It may be running and billed. Find the response whose metadata has "
-            f"job_id={job.id} in the provider's dashboard, then run: agent-jobs adopt {job.id} RESPONSE_ID"
-        )
-    if job.error is not None and job.error.is_retryable:
-        return "You can try again."
-    return ""
+    return describe_next_step(job)

@@ -15,7 +15,6 @@ from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
-from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import Status
@@ -121,7 +120,9 @@ async def _watch_answer(session: Session, job_id: str) -> _Watched:
 async def read_answer(session: Session, display: AnswerDisplay, job_id: str) -> ShownAnswer:
     """Return a job with its answer, and note that the user reads it."""
     result = await session.engine.result(job_id)
-    response = result.job.output.response if result.job.output else None
+    response = None
+    if result.job.output:
+        response = result.job.output.response
     await session.engine.mark_read(result.job)
     return ShownAnswer(display, result.job, response.get("output") if response else None)
 
@@ -165,17 +166,19 @@ def result_hint(job: Job) -> str:
 
 def write_end_line(job: Job) -> None:
     """Write on stderr how a job finished, with its error and what to do about it."""
-    if sys.stdout.isatty() and sys.stderr.isatty():
+    if job.output and sys.stdout.isatty() and sys.stderr.isatty():
         click.echo(err=True)  # apart from the answer above
     model = terminal.join_lines(str(job.turn.request.get("model") or ""))
-    run_time = format_run_time(job, job.created_at) if job.finished_at else ""
+    run_time = ""
+    if job.finished_at:
+        run_time = format_run_time(job, job.created_at)
     parts = [job.id, str(job.status), run_time, model]
     if count := terminal.format_tokens(job):
         parts.append(f"{count} tokens")
     parts.append(terminal.format_usd(job.cost_usd))
     click.echo("  ".join(part for part in parts if part), err=True)
     if job.error is not None:
-        click.echo(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}", err=True)
+        click.echo(f"{job.error.code}: {terminal.join_lines(job.error.message)}", err=True)
     if advice := terminal.advise(job):
         click.echo(advice, err=True)
 

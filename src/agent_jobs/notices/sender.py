@@ -115,14 +115,16 @@ class NoticeSender:
             return await anyio.to_thread.run_sync(show_on_desktop, notice, self.environ)
         if target.kind == "webhook" and self.secret == SecretStr(""):
             return "AGENT_JOBS_NOTIFY_SECRET cannot be used"
-        secret = decode_secret(self.secret.get_secret_value()) if self.secret else None
+        secret = None
+        if self.secret:
+            secret = decode_secret(self.secret.get_secret_value())
         build = partial(build_request, target.kind, notice, message_id=message_id, secret=secret)
         failure, attempt = "", 0
         async with httpx2.AsyncClient(follow_redirects=False, timeout=REQUEST_LIMIT_S) as client:
             while attempt < ATTEMPTS:
                 attempt += 1
                 request = build(sent_at=self.clock.now())
-                failure, is_final = await _post(client, target.address, request.headers, request.body)
+                failure, is_final = await _post_once(client, target.address, request.headers, request.body)
                 if is_final:
                     return failure
                 if attempt < ATTEMPTS:
@@ -130,7 +132,7 @@ class NoticeSender:
         return f"{failure}, {ATTEMPTS} times"
 
 
-async def _post(
+async def _post_once(
     client: httpx2.AsyncClient, address: SecretStr, headers: Mapping[str, str], body: bytes
 ) -> tuple[str, bool]:
     """Return how a request failed, empty if it did not, and whether that is final. No text holds the address."""

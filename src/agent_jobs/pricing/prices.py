@@ -17,7 +17,6 @@ from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.response import JSON, Usage
 from agent_jobs.pricing.openai_list import find_listed_rates
 from agent_jobs.pricing.price_file import (
-    SETTING,
     TOKENS_PER_PRICE,
     Rates,
     Table,
@@ -143,7 +142,9 @@ class Prices:
         """
         offer = _Offer(model, tier_name(service_tier), _host_kind(provider_url), at)
         rates = self._find_rates(offer, usage.input_tokens)
-        usd = rates.cost_usd(usage, cache_write_tokens) if rates else None
+        usd = None
+        if rates:
+            usd = rates.cost_usd(usage, cache_write_tokens)
         if usd is None:
             return None
         for name, count in (calls or {}).items():
@@ -193,7 +194,7 @@ class Prices:
         offer = _Offer(model, tier_name(body.get("service_tier")), _host_kind(provider_url), at)
         output = _read_usage_count(body.get("max_output_tokens"))
         if not output:
-            raise RequestError("Without options.max_output_tokens the cost has no bound: set it.")
+            raise RequestError("Without a limit of its output the cost has no bound.", "unbounded_output")
         tokens = _most_input_tokens(body, history_tokens)
         standard = self._find_rates(offer, 0) or _refuse_unknown(f"what {model!r} costs in the {offer.tier} tier")
         context = standard.context_tokens
@@ -217,7 +218,9 @@ class Prices:
     def context_tokens(self, model: str, *, at: float, provider_url: str) -> int | None:
         """Return how many tokens a model reads at most; None if unknown."""
         rates = self.rates_of(model, at=at, provider_url=provider_url)
-        return rates.context_tokens if rates else None
+        if rates:
+            return rates.context_tokens
+        return None
 
     def rates_of(self, model: str, *, at: float, provider_url: str) -> Rates | None:
         """Return the standard rates of a model for a short input; None if unknown."""
@@ -236,7 +239,9 @@ class Prices:
         calls = _read_usage_count(body.get("max_tool_calls"))
         if not calls:
             raise RequestError(
-                f"{', '.join(names)} may be called without end, so the cost has no bound: set options.max_tool_calls."
+                "{tools} may be called without end, so the cost has no bound.",
+                "unbounded_calls",
+                tools=", ".join(names),
             )
         tool = self._highest_tool(names, host, context_tokens)
         readings = calls + 1
@@ -253,7 +258,9 @@ class Prices:
         if listed := find_listed_rates(offer.model, offer.tier, input_tokens, offer.at):
             return listed
         row = self.built_in.find_row(offer.model)
-        return row.rates_at(offer.tier, input_tokens) if row else None
+        if row:
+            return row.rates_at(offer.tier, input_tokens)
+        return None
 
     def _highest_tool(self, names: Iterable[str], host: Host, context_tokens: int) -> Tool:
         """Return an upper bound: the highest call price and token count among these tools."""
@@ -282,7 +289,9 @@ def calls_of(response: JSON) -> dict[str, int]:
     if searches:
         # The preview tool's items have the same type, but its price depends on the model.
         is_preview = "web_search_preview" in map(_tool_name, _list_mappings(response.get("tools")))
-        name = "web_search_preview" if is_preview else "web_search"
+        name = "web_search"
+        if is_preview:
+            name = "web_search_preview"
         calls[name] = searches
     return calls
 
@@ -324,9 +333,7 @@ def _highest_input_price(rates: Rates, model: str) -> float:
 
 
 def _refuse_unknown(fact: str) -> NoReturn:
-    raise ConfigError(
-        f"The cost has no bound, since agent-jobs does not know {fact}. Add it to the price table of {SETTING}."
-    )
+    raise ConfigError("The cost has no bound, since agent-jobs does not know {fact}.", "unknown_price", fact=fact)
 
 
 def _cache_write_tokens(response: JSON) -> int | None:
@@ -348,11 +355,17 @@ def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
     """Return the most tokens that a body and the response that it continues can hold."""
     for name in ("conversation", "prompt"):
         if body.get(name):
-            raise RequestError(f"What {name} adds to the input is not known, so the cost has no bound: leave it out.")
+            raise RequestError(
+                "What {part} adds to the input is not known, so the cost has no bound.", "unbounded_input", part=name
+            )
     if body.get("previous_response_id") and history_tokens is None:
-        raise RequestError("The tokens of the previous job are not known, so the cost has no bound: start without it.")
+        raise RequestError(
+            "The tokens of the previous job are not known, so the cost has no bound.", "unbounded_history"
+        )
     if not _is_text(body.get("input")):
-        raise RequestError("Files and images have no known number of tokens, so the cost has no bound: send text.")
+        raise RequestError(
+            "Files and images have no known number of tokens, so the cost has no bound.", "unbounded_files"
+        )
     sent = {name: body.get(name) for name in ("instructions", "input", "tools", "tool_choice", "text")}
     return len(encode_text(json.dumps(sent, ensure_ascii=False))) + (history_tokens or 0)
 
@@ -402,7 +415,9 @@ def _tool_name(tool: JSON) -> str:
 
 
 def _as_mapping(value: object) -> JSON:
-    return cast(JSON, value) if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return cast(JSON, value)
+    return {}
 
 
 def _list_mappings(value: object) -> Iterable[JSON]:

@@ -7,6 +7,7 @@ A statement is written once: `:name` is a value, `IN (:*names)` a list. PostgreS
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import StoreInfo
 from agent_jobs.store.base import Mark
 
@@ -53,9 +54,8 @@ class Database(Protocol):
         """Return the name by which this process claims jobs."""
         ...
 
-    @property
-    def damage_advice(self) -> str:
-        """Return what to do about rows that hold nonsense."""
+    def damage_error(self, error: Exception) -> StoreError:
+        """Return the error for a row that holds nonsense."""
         ...
 
     async def read(self, sql: str, **values: Any) -> Sequence[Row]:

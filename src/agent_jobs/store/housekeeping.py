@@ -27,7 +27,9 @@ class Housekeeping(StorePart):
             model=model,
             since=since,
         )
-        return rows[0]["mode"] if rows else None
+        if rows:
+            return rows[0]["mode"]
+        return None
 
     async def refused_parameters(self, base_url: str, since: float) -> frozenset[str]:
         rows = await self._db.fetch(
@@ -110,4 +112,6 @@ async def _delete_job(transaction: Transaction, job_id: str, old: str, before: f
     deleted = await transaction.execute(
         f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", id=job_id, before=before
     )
-    return [Place(**place) for place in places] if deleted else None
+    if deleted:
+        return [Place(**place) for place in places]
+    return None

@@ -247,7 +247,7 @@ class Transitions(Records):
         rows = await transaction.execute(one_job, id=job_id)
         if not rows:
             return False
-        stored = read_job(rows[0], self._db.damage_advice)
+        stored = read_job(rows[0], self._db.damage_error)
         new = await change(transaction, stored)
         if new is None or not transitions.can_become(stored, new):
             return False
@@ -286,7 +286,7 @@ class Transitions(Records):
         )
         if not added:
             rows = await transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
-            return read_job(rows[0], self._db.damage_advice)
+            return read_job(rows[0], self._db.damage_error)
         await _insert_turn(transaction, job)
         await transaction.execute("INSERT INTO prompt (job_id, text) VALUES (:id, :text)", id=job.id, text=job.prompt)
         await transaction.execute_each(
@@ -436,17 +436,21 @@ async def _check_budget(transaction: Transaction, budget: Budget) -> None:
         spent_usd = (await transaction.execute(PAID, since=budget.since, day_s=DAY_S))[0]["usd"] or 0.0
         if spent_usd >= budget.usd:
             raise BudgetError(
-                f"The day's budget of {budget.usd:g} USD is spent ({spent_usd:.2f} USD): wait until midnight UTC, or "
-                "ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
+                "The day's budget of {budget_usd:g} USD is spent ({spent_usd:.2f} USD).",
+                "budget_spent",
+                budget_usd=budget.usd,
+                spent_usd=spent_usd,
             )
         return
     bound_usd = (await transaction.execute(SPENT, since=budget.since, day_s=DAY_S))[0]["usd"] or 0.0
     if bound_usd > budget.usd:
-        parts = f" A job's bound: {budget.parts}." if budget.parts else ""
         raise BudgetError(
-            f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
-            "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
-            f"AGENT_JOBS_DAILY_BUDGET_USD.{parts}"
+            "The day's budget of {budget_usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
+            "spent{parts}.",
+            "budget_too_small",
+            budget_usd=budget.usd,
+            bound_usd=bound_usd,
+            parts=f" (a job: {budget.parts})" if budget.parts else "",
         )
 
 

@@ -110,7 +110,6 @@ class PostgresDatabase:
         self._pool = pool
         self._address = address
         self.worker = f"{os.getpid()}-{token_hex(8)}"
-        self.damage_advice = f"The {address} holds rows that this version cannot read"
         self._changes = PostgresChanges(self.worker, address, self.fetch)
         self._replica = Replica(self.worker, self.write)
         self._spending_turn = anyio.Lock(fast_acquire=True)
@@ -146,6 +145,12 @@ class PostgresDatabase:
                 await self._pool.close()
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             self._pool.terminate()
+
+    def damage_error(self, error: Exception) -> StoreError:
+        """Return the error for a row that holds nonsense."""
+        return StoreError(
+            "The {address} holds rows that this version cannot read ({cause}).", address=self._address, cause=error
+        )
 
     async def read(self, sql: str, **values: Any) -> list[asyncpg.Record]:
         """Return the rows of a short query about few jobs."""

@@ -59,7 +59,9 @@ def as_postgres_error(address: PostgresAddress) -> Generator[None]:
         raise
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise StoreError(f"The {address} {_postgres_advice(error)} ({reason})") from error
+        raise StoreError(
+            "The {address} {advice} ({reason}).", address=address, advice=_postgres_advice(error), reason=reason
+        ) from error
 
 
 def _postgres_advice(error: Exception) -> str:

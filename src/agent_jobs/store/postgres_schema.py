@@ -83,7 +83,12 @@ async def check_schema(connection: PostgresConnection, address: PostgresAddress)
     check_not_newer(state, address)
     if state.version < state.needed:
         found = f"has schema {state.version}" if state.version else "has no tables of agent-jobs yet"
-        raise StoreError(f"The {address} {found}; this version needs schema {state.needed}: run agent-jobs db upgrade.")
+        raise StoreError(
+            "The {address} {found}; this version needs schema {needed}: run agent-jobs db upgrade.",
+            address=address,
+            found=found,
+            needed=state.needed,
+        )
     return state.version
 
 
@@ -91,8 +96,11 @@ def check_not_newer(state: SchemaState, address: PostgresAddress) -> None:
     """Raise StoreError if a newer version wrote the schema."""
     if state.version > state.needed:
         raise StoreError(
-            f"The {address} was upgraded by a newer agent-jobs (schema {state.version}, this one knows "
-            f"{state.needed}): update agent-jobs."
+            "The {address} was upgraded by a newer agent-jobs (schema {version}, this one knows {needed}): "
+            "update agent-jobs.",
+            address=address,
+            version=state.version,
+            needed=state.needed,
         )
 
 

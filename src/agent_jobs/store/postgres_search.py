@@ -49,7 +49,7 @@ class PostgresSearch(StorePart):
             return [(row, found[row["id"]]) for row in rows]
 
         hits = await self._db.query(find_hits)
-        return [SearchHit(read_job(row, self._db.damage_advice), passage) for row, passage in hits]
+        return [SearchHit(read_job(row, self._db.damage_error), passage) for row, passage in hits]
 
     async def count_unindexed(self) -> int:
         rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE NOT in_search AND finished_at IS NOT NULL")

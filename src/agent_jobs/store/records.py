@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,17 +57,21 @@ class Records(StorePart):
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._db.read(ONE_JOB, id=job_id)
-        return read_job(rows[0], self._db.damage_advice) if rows else None
+        if rows:
+            return read_job(rows[0], self._db.damage_error)
+        return None
 
     async def get_output(self, job_id: str) -> Output | None:
         rows = await self._db.fetch(
             "SELECT text, response FROM output WHERE job_id = :id ORDER BY turn DESC LIMIT 1", id=job_id
         )
-        return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
+        if rows:
+            return Output(rows[0]["text"], json.loads(rows[0]["response"]))
+        return None
 
     async def find(self, group: JobFilter, limit: int) -> list[Job]:
         sql, values = _newest_jobs(group, limit)
-        return [read_job(row, self._db.damage_advice) for row in await self._db.fetch(sql, **values)]
+        return [read_job(row, self._db.damage_error) for row in await self._db.fetch(sql, **values)]
 
     async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
         async def read_page(transaction: Transaction) -> tuple[Sequence[Row], float, dict[Status, int]]:
@@ -77,7 +81,7 @@ class Records(StorePart):
             return rows, spent, await _count_by_status(transaction, group)
 
         rows, spent_usd, counts = await self._db.query(read_page)
-        return JobPage([read_job(row, self._db.damage_advice) for row in rows], counts, spent_usd)
+        return JobPage([read_job(row, self._db.damage_error) for row in rows], counts, spent_usd)
 
     async def find_ids(self, prefix: str, limit: int) -> list[str]:
         rows = await self._db.fetch(
@@ -115,7 +119,9 @@ class Records(StorePart):
 
     async def get_prompt(self, job_id: str) -> str:
         rows = await self._db.fetch("SELECT text FROM prompt WHERE job_id = :id", id=job_id)
-        return rows[0]["text"] if rows else ""
+        if rows:
+            return rows[0]["text"]
+        return ""
 
     async def get_turns(self, job_id: str) -> list[TurnRecord]:
         rows = await self._db.fetch(
@@ -154,7 +160,9 @@ class Records(StorePart):
 
     async def get_tombstone(self, job_id: str) -> Tombstone | None:
         rows = await self._db.fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
-        return Tombstone(rows[0]["status"], rows[0]["finished_at"]) if rows else None
+        if rows:
+            return Tombstone(rows[0]["status"], rows[0]["finished_at"])
+        return None
 
     async def store_info(self) -> StoreInfo:
         return await self._db.store_info()
@@ -174,8 +182,8 @@ class Records(StorePart):
         unobserved = [row["id"] for row in await self._find_unclaimed(rows)]
         if not unobserved:
             return []
-        found = await self._db.fetch(f"{JOB} WHERE job.id IN (:*ids)", ids=unobserved)
-        jobs = {job.id: job for job in (read_job(row, self._db.damage_advice) for row in found)}
+        found = await self._db.fetch(f"{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)", ids=unobserved)
+        jobs = {job.id: job for job in (read_job(row, self._db.damage_error) for row in found)}
         return [jobs[job_id] for job_id in unobserved if job_id in jobs]
 
     async def _find_unclaimed(self, rows: Sequence[Row]) -> list[Row]:
@@ -185,7 +193,7 @@ class Records(StorePart):
         return [row for row in rows if row["holder"] is None or row["holder"] in dead]
 
 
-def read_job(row: Row, damage_advice: str) -> Job:
+def read_job(row: Row, damage_error: Callable[[Exception], StoreError]) -> Job:
     """Return the job in a row.
 
     Raises:
@@ -194,7 +202,7 @@ def read_job(row: Row, damage_advice: str) -> Job:
     try:
         return job_of(row)
     except (ValueError, TypeError) as error:
-        raise StoreError(f"{damage_advice} ({error})") from error
+        raise damage_error(error) from error
 
 
 async def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[Status, int]:

@@ -58,7 +58,7 @@ class SearchIndex(StorePart):
             return [(row, found[row["id"]]) for row in rows]
 
         hits = await self._db.query(find_hits)
-        return [SearchHit(read_job(row, self._db.damage_advice), passage) for row, passage in hits]
+        return [SearchHit(read_job(row, self._db.damage_error), passage) for row, passage in hits]
 
     async def count_unindexed(self) -> int:
         rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE in_search = 0 AND finished_at IS NOT NULL")
@@ -82,7 +82,7 @@ class SearchIndex(StorePart):
             except sqlite3.OperationalError as error:
                 if "no such module" in str(error):
                     raise StoreError(
-                        "This Python's SQLite has no FTS5: searching needs a Python that has it."
+                        "This Python's SQLite cannot search texts, since it has no FTS5.", "no_full_text_search"
                     ) from error
                 raise
 

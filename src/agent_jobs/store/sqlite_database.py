@@ -24,11 +24,12 @@ import aiosqlite
 import anyio
 import anyio.lowlevel
 
+from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import Transaction
-from agent_jobs.store.error_advice import as_store_error, damage_advice
+from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.file_recovery import FileGuard, file_identity, log_paths
 from agent_jobs.store.schema import migrate, write_ahead
 from agent_jobs.store.search_index import remove_from_search
@@ -94,12 +95,15 @@ class SQLiteDatabase:
         self.worker = worker_lock.name
         self.folder = folder
         self.path = folder / "jobs.db"
-        self.damage_advice = damage_advice(folder)
         self._signals = ChangeSignals()
         self._busy_timeout_s = busy_timeout_s
         self._file_guard = FileGuard(self.path, worker_lock)
         self._reader = _open_reader(self.path, self._file_guard.file)
         self._lock = anyio.Lock(fast_acquire=True)  # each use of it waits for the worker thread anyway
+
+    def damage_error(self, error: Exception) -> StoreError:
+        """Return the error for a row that holds nonsense."""
+        return damage_error(error, self.folder)
 
     async def read(self, sql: str, **values: Any) -> list[sqlite3.Row]:
         """Return the rows of a short query about few jobs, on this thread: it is many times faster than the worker."""
