@@ -102,7 +102,7 @@ class Queue(StorePart):
                 fingerprint=fingerprint,
                 other_key_delay_s=OTHER_KEY_DELAY_S,
             )
-            ids = [row["id"] for row in rows]
+            ids = sorted(row["id"] for row in rows)  # RETURNING has no order
             await transaction.execute_each(_NOTE_WATCHED, [{"id": job_id, "now": now} for job_id in ids])
             return ids
 
