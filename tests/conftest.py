@@ -49,3 +49,12 @@ def upstream() -> Iterator[RunningServer]:
 @pytest.fixture
 def settings(tmp_path: Path, upstream: RunningServer) -> Settings:
     return Settings(api_key=SecretStr("sk-secret"), base_url=upstream.base_url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """A PostgreSQL server for all tests of a process, with the template of a database that has our tables."""
+    from postgres_server import running_template
+
+    with running_template() as url:
+        yield url

@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.worker import Worker
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
+    from agent_jobs.store.postgres_address import PostgresAddress
+    from agent_jobs.store.postgres_schema import SchemaState
     from agent_jobs.toolbox.config import ToolServers
     from agent_jobs.toolbox.toolbox import Toolbox
     from agent_jobs.upstream.client import ResponsesClient
@@ -192,7 +194,7 @@ class App:
             raise settings
         store = self._store
         if store is None:
-            store = await stack.enter_async_context(open_store(settings.data_path()))
+            store = await stack.enter_async_context(open_store(settings.data_path(), find_postgres(settings)))
             stack.push_async_callback(self._release_claims, store)
         engine = await self._open_engine_on(store, settings, stack)
         self._store = store
@@ -327,6 +329,59 @@ class App:
             await store.release_claims(self._clock.now())
         except StoreError as error:
             logger.warning("cannot release the jobs; the next process takes them over: %s", error)
+
+
+def find_postgres(settings: Settings) -> PostgresAddress | None:
+    """Return the address of the PostgreSQL database; None if the jobs are in a file.
+
+    Raises:
+        ConfigError: The file with its password cannot be read.
+    """
+    if settings.database_url is None:
+        return None
+    from agent_jobs.setting_values import read_password_file
+    from agent_jobs.store.postgres_address import PostgresAddress
+
+    listen_url, password_file = settings.database_listen_url, settings.database_password_file
+    return PostgresAddress(
+        settings.database_url.get_secret_value(),
+        listen_url and listen_url.get_secret_value(),
+        password_file and read_password_file(password_file),
+        settings.pool,
+    )
+
+
+async def upgrade_database(settings: Settings) -> SchemaState:
+    """Bring the schema of the PostgreSQL database up to date; return its version before, and after.
+
+    Raises:
+        ConfigError: No such database is set.
+        StoreError: It cannot be used.
+    """
+    address = _require_postgres(settings)
+    from agent_jobs.store.postgres_schema import upgrade
+
+    return await upgrade(address)
+
+
+async def read_schema_state(settings: Settings) -> SchemaState:
+    """Return the version of the schema of the PostgreSQL database, and the one that this program needs."""
+    address = _require_postgres(settings)
+    from agent_jobs.store import postgres_schema
+
+    return await postgres_schema.read_schema_state(address)
+
+
+def _require_postgres(settings: Settings) -> PostgresAddress:
+    from agent_jobs.store.postgres_address import check_extra
+
+    address = find_postgres(settings)
+    if address is None:
+        raise ConfigError(
+            "AGENT_JOBS_DATABASE_URL is not set, so the jobs are in a file, which each version upgrades by itself."
+        )
+    check_extra()
+    return address
 
 
 async def leave_on_signal(

@@ -291,6 +291,49 @@ def _read_first_line(path: Path) -> str:
     return line
 
 
+def database_url() -> Reader:
+    """Return the reader of the address of a PostgreSQL database. No refusal shows it: it may hold a password."""
+    accepts = "the address of a PostgreSQL database, like postgresql://USER@HOST/NAME"
+
+    def read(written: Written) -> SecretStr:
+        try:
+            parts = urlsplit(written.text)
+            is_usable = parts.scheme in ("postgresql", "postgres") and parts.port != 0
+        except ValueError:
+            is_usable = False
+        if not is_usable:
+            written.refuse(accepts, "In a password, write / as %2F, @ as %40, : as %3A and # as %23.")
+        return SecretStr(written.text)
+
+    return Reader(accepts, read)
+
+
+def hide_database_password(url: SecretStr | None) -> str | None:
+    """Return the address of a database without its password and parameters."""
+    if url is None:
+        return None
+    parts = urlsplit(url.get_secret_value())
+    user, at, host = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    return urlunsplit((parts.scheme, f"{name}{at}{host}", parts.path, "", ""))
+
+
+def read_password_file(path: Path) -> str:
+    """Return the first line of a file with the password of a database.
+
+    Raises:
+        ConfigError: The file cannot be read. The sentence does not show what is in it.
+    """
+    try:
+        with open_text(path) as file:
+            return file.readline(KEY_FILE_CHARS).lstrip(BOM).rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(
+            f"AGENT_JOBS_DATABASE_PASSWORD_FILE names {path}, which cannot be read ({reason}). Put the password there."
+        ) from None
+
+
 def path() -> Reader:
     """Return the reader of a path, which may be relative."""
     return Reader(PATH_WORDS, lambda written: _expand_user(written.name, written.text))

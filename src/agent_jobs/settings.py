@@ -155,6 +155,36 @@ class Settings:
         values.absolute_path(),
         "The folder of the database, the locks and the log. Without it the user data folder is used.",
     )
+    database_url: SecretStr | None = setting(
+        "AGENT_JOBS_DATABASE_URL",
+        STORAGE,
+        values.database_url(),
+        "A PostgreSQL database for the jobs of several machines. Without it the jobs are in a file of the data folder.",
+        page="team.md",
+    )
+    database_password_file: Path | None = setting(
+        "AGENT_JOBS_DATABASE_PASSWORD_FILE",
+        STORAGE,
+        values.absolute_path(),
+        "A file with the password of the database on its first line. It takes precedence over one in the URL.",
+        page="team.md",
+    )
+    database_listen_url: SecretStr | None = setting(
+        "AGENT_JOBS_DATABASE_LISTEN_URL",
+        STORAGE,
+        values.database_url(),
+        "The same database without a pooler, for the connection that listens. Set it if AGENT_JOBS_DATABASE_URL leads "
+        "to PgBouncer.",
+        page="team.md",
+    )
+    pool: int = setting(
+        "AGENT_JOBS_POOL",
+        STORAGE,
+        values.count(),
+        "The most connections to PostgreSQL that this process opens, beside the one that listens.",
+        default="10",
+        page="team.md",
+    )
     result_dir: Path | None = setting(
         "AGENT_JOBS_RESULT_DIR",
         STORAGE,

@@ -15,6 +15,8 @@ ELSEWHERE = {
     "uv run scripts/test": "this is a part of it",
     "docker build -t agent-jobs .": "it needs Docker and a network; test_package.py reads the Dockerfile",
     "docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs": "it needs the image",
+    "uv tool install 'agent-jobs[team]'": "it needs a package index",
+    "agent-jobs db upgrade": "it needs a PostgreSQL database; test_cli_db.py upgrades one",
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
 }
 

@@ -1,5 +1,6 @@
 """What only the SQLite store can get wrong: files and their modes, locks, full disks, damage, versions, threads."""
 
+import asyncio
 import sqlite3
 import stat
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
+from typing import cast
 
 import anyio
 import pytest
@@ -19,7 +21,9 @@ from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.status import Status
 from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.store import open_store
+from agent_jobs.store.database import Transaction
 from agent_jobs.store.sqlite import open_sqlite
+from agent_jobs.store.sqlite_database import SQLiteDatabase
 from agent_jobs.store.worker_lock import WorkerLock
 
 #: The scripts that led from each version to the next one, before there was a release.
@@ -422,7 +426,8 @@ async def test_a_database_that_another_program_reads_before_it_is_ours_is_told_a
 
 async def test_a_database_that_may_not_grow_is_told_and_works_again_afterwards(folder: Path):
     async with open_sqlite(folder, 5) as store:
-        db = store._db._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
+        database = cast(SQLiteDatabase, store._db)  # pyright: ignore[reportPrivateUsage]
+        db = database._db  # pyright: ignore[reportPrivateUsage]  # the limit belongs to a connection
         job = await standing(store, Status.IN_PROGRESS)
         [[pages]] = await db.execute_fetchall("PRAGMA page_count")
         await db.execute_fetchall(f"PRAGMA max_page_count = {pages + 5}")
@@ -614,3 +619,18 @@ def test_what_a_process_told_outlasts_its_lock_file_and_a_file_without_a_word_is
     finally:
         neighbour.close()
         me.close()
+
+
+async def test_change_that_awaits_anything_but_its_statements_is_refused_and_taken_back(folder: Path):
+    """It would run to its next await on the worker thread, and be continued by no event loop."""
+
+    async def change(transaction: Transaction) -> None:
+        await transaction.execute("DELETE FROM job")
+        await asyncio.sleep(0)
+
+    async with open_sqlite(folder, 5) as store:
+        await store.add(a_job())
+        with pytest.raises(RuntimeError, match="may await nothing but the statements"):
+            await store._db.change(change)  # pyright: ignore[reportPrivateUsage]
+        assert (await row(store)).id == "job_1"
+        await store.add(a_job("job_2"))

@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
     "app": {
         "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
-        "stored_keys", "notices", "ctrl_c", *SHARED,
+        "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
     "model_list": {"jobs", "pricing", "request", "settings"},
@@ -115,6 +115,7 @@ OUTSIDE: dict[str, set[str]] = {
     "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "notices", "store", "toolbox", "upstream"},
     "httpx2": {"notices", "toolbox", "upstream"},
     "aiosqlite": {"store"},
+    "asyncpg": {"store"},
     "sqlite3": {"store"},
     "mcp": {"cli", "mcp_server", "toolbox"},
     "mcp_types": {"cli", "jsonrpc", "mcp_server", "toolbox"},

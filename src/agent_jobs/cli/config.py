@@ -18,7 +18,7 @@ from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
-from agent_jobs.setting_values import KEY, SecretStr, usable_variables
+from agent_jobs.setting_values import KEY, SecretStr, hide_database_password, usable_variables
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
 from agent_jobs.settings_file import NAMES, read_settings_file
 
@@ -243,12 +243,15 @@ def _format_several(field: str, value: Any) -> Any:
             return os.pathsep.join(map(str, value)) or None
         case "base_url":
             return hide_query(value)
+        case "database_url" | "database_listen_url":
+            value = hide_database_password(value)
         case "on_finish":
-            return _hide_arguments(value)
+            value = _hide_arguments(value)
         case "notify" | "notify_events":
             return ", ".join(sorted(map(str, value))) or None
         case _:
-            return value
+            pass
+    return value
 
 
 def _hide_arguments(command: Sequence[str]) -> str | None:

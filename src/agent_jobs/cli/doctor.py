@@ -202,12 +202,13 @@ def _build_engine_check(
 
 def _check_database(store: StoreInfo) -> Finding:
     """Check who can read the database, and name the processes that work on its jobs."""
-    mode = oct(os.stat(store.path).st_mode & 0o777)[2:]
     workers = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in store.watchers)
-    text = (
-        f"{store.path}, {terminal.format_size(store.bytes)}, schema {store.schema}, {store.journal}, mode {mode}; "
-        f"workers: {workers or 'none running'}"
-    )
+    about = f"{store.path}, {terminal.format_size(store.bytes)}, schema {store.schema}, {store.journal}"
+    workers = f"workers: {workers or 'none running'}"
+    if not os.path.isabs(store.path):  # it is no file
+        return Finding("database", "ok", f"{about}; {workers}")
+    mode = oct(os.stat(store.path).st_mode & 0o777)[2:]
+    text = f"{about}, mode {mode}; {workers}"
     if mode == PRIVATE_MODE or sys.platform == "win32":
         return Finding("database", "ok", text)
     return Finding("database", "warning", text, f"other users can read it: chmod {PRIVATE_MODE} {store.path}")

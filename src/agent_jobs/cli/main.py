@@ -64,6 +64,7 @@ COMMANDS = {
     "notify": "notify",
     "serve": "serve",
     "service": "service",
+    "db": "db",
     "completion": "completion",
 }
 

@@ -1,24 +1,23 @@
-"""Opens the store of the jobs."""
+"""Opens the store of the jobs: SQLite in a folder, or PostgreSQL."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent_jobs.store.base import Store
+from agent_jobs.store.base import BUSY_TIMEOUT_S, Store
 
-#: Our own changes take under a millisecond: only another program holds the lock longer than this. A process that is to
-#: end must not wait for it much longer.
-BUSY_TIMEOUT_S = 1.5
+if TYPE_CHECKING:
+    from agent_jobs.store.postgres_address import PostgresAddress
 
 
-@asynccontextmanager
-async def open_store(folder: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> AsyncGenerator[Store]:
-    """Open the SQLite database in this folder, created if necessary, and close it at the end.
-
-    Raises:
-        StoreError: It cannot be opened, is damaged, or was written by a newer version, which is left untouched.
-    """
+def open_store(
+    folder: Path, postgres: PostgresAddress | None = None, *, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> AbstractAsyncContextManager[Store]:
+    """Open the database at this address, or the one in this folder, and close it at the end; else raise StoreError."""
+    if postgres is not None:
+        return postgres.open_store()
     from agent_jobs.store.sqlite import open_sqlite  # sqlite3 is not needed to answer `initialize`
 
-    async with open_sqlite(folder, busy_timeout_s) as store:
-        yield store
+    return open_sqlite(folder, busy_timeout_s)

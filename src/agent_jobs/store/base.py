@@ -23,6 +23,9 @@ from agent_jobs.jobs.steps import Step
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
+#: Our own changes take under a millisecond: only another program holds the lock longer than this. A process that is to
+#: end must not wait for it much longer.
+BUSY_TIMEOUT_S = 1.5
 #: More jobs than ever run at once.
 NO_LIMIT = 2**31
 

@@ -6,8 +6,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.poll_schedule import WATCHED_RETRIEVE_MAX_S
 from agent_jobs.jobs.queries import UNWATCHED, WATCHED
 from agent_jobs.jobs.status import RUNNING
-from agent_jobs.store.database import Database, Transaction
-from agent_jobs.store.error_advice import as_store_error
+from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL, RUNNING_SQL
 
 #: Unclaimed jobs that are due further ahead than this were scheduled by a process with a wrong clock.
@@ -36,61 +35,75 @@ _NOTE_LAST_SEEN = f"""INSERT INTO event (job_id, at, kind, text)
                           UNION ALL SELECT COALESCE(looked_at, sent_at) FROM turn WHERE job_id = :id) AS seen"""
 
 
-class Queue:
-    """`WorkQueue` on SQLite."""
+#: Earliest time at which a job that was retrieved or sent before may be retrieved again.
+_RETRIEVABLE_AT = """(:min_retrieve_s + COALESCE((SELECT COALESCE(looked_at, sent_at) FROM turn
+                                                 WHERE job_id = job.id AND number = job.turn), 0))"""
+#: Jobs that one statement claims: other processes take the others at the same time.
+CLAIMED_AT_ONCE = 100
 
-    _db: Database
+
+class Queue(StorePart):
+    """`WorkQueue` on any database."""
 
     async def mark_watched(self, job_id: str, now: float, until: float) -> None:
-        await self._update_job(
-            job_id,
-            f"""UPDATE job SET watched_until = MAX(watched_until, :until),
-                       next_at = MIN(next_at, MAX(:now, not_before, :min_retrieve_s + COALESCE(
-                           (SELECT COALESCE(looked_at, sent_at) FROM turn
-                            WHERE job_id = job.id AND number = job.turn), 0)))
+        await self._db.write(
+            f"""UPDATE job SET watched_until = CASE WHEN watched_until > :until THEN watched_until ELSE :until END,
+                       next_at = CASE
+                           WHEN next_at IS NULL OR next_at <= :now OR next_at <= not_before
+                                OR next_at <= {_RETRIEVABLE_AT} THEN next_at
+                           WHEN :now >= not_before AND :now >= {_RETRIEVABLE_AT} THEN :now
+                           WHEN not_before >= {_RETRIEVABLE_AT} THEN not_before
+                           ELSE {_RETRIEVABLE_AT} END
                 WHERE id = :id AND status IN {ACTIVE_SQL}""",
+            job_id,
+            id=job_id,
             now=now,
             until=until,
             min_retrieve_s=MIN_RETRIEVE_S,
         )
 
     async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
-        await self._update_job(
-            job_id,
-            f"""UPDATE job SET not_before = :not_before, next_at = MAX(:not_before,
-                       CASE WHEN watched_until > :now THEN MIN(:at, :watched_at) ELSE :at END)
+        not_before, at = now + not_before_s, now + after_s
+        await self._db.write(
+            f"""UPDATE job SET not_before = :not_before,
+                       next_at = CASE WHEN watched_until > :now THEN :watched_at ELSE :at END
                 WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)""",
-            me=self._db.worker_lock.name,
+            job_id,
+            id=job_id,
+            me=self._db.worker,
             now=now,
             after=after_s,
-            at=now + after_s,
-            watched_at=now + WATCHED_RETRIEVE_MAX_S,
-            not_before=now + not_before_s,
+            at=max(not_before, at),
+            watched_at=max(not_before, min(at, now + WATCHED_RETRIEVE_MAX_S)),
+            not_before=not_before,
         )
 
     async def release_claim(self, job_id: str, at: float) -> None:
-        await self._update_job(
-            job_id,
+        await self._db.write(
             f"""UPDATE job SET holder = NULL, next_at = :at, not_before = :at
                 WHERE id = :id AND holder = :me AND status IN {ACTIVE_SQL}""",
-            me=self._db.worker_lock.name,
+            job_id,
+            id=job_id,
+            me=self._db.worker,
             at=at,
         )
 
     async def find_due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
-        def claim(transaction: Transaction) -> list[str]:
-            rows = transaction.execute(
-                f"""UPDATE job SET holder = :me, next_at = NULL
-                    WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
-                    RETURNING id""",
-                me=self._db.worker_lock.name,
+        async def claim(transaction: Transaction) -> list[str]:
+            rows = await transaction.execute(
+                f"""WITH due AS MATERIALIZED (
+                        SELECT id FROM job
+                        WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
+                        ORDER BY next_at LIMIT {CLAIMED_AT_ONCE} /*! FOR UPDATE SKIP LOCKED */)
+                    UPDATE job SET holder = :me, next_at = NULL WHERE id IN (SELECT id FROM due) RETURNING id""",
+                me=self._db.worker,
                 now=now,
                 base_url=base_url,
                 fingerprint=fingerprint,
                 other_key_delay_s=OTHER_KEY_DELAY_S,
             )
-            ids = [row["id"] for row in rows]
-            transaction.execute_each(_NOTE_WATCHED, [{"id": job_id, "now": now} for job_id in ids])
+            ids = sorted(row["id"] for row in rows)  # RETURNING has no order
+            await transaction.execute_each(_NOTE_WATCHED, [{"id": job_id, "now": now} for job_id in ids])
             return ids
 
         return await self._db.change(claim)
@@ -99,7 +112,7 @@ class Queue:
         rows = await self._db.fetch(
             # CROSS has SQLite read the few jobs that have a due time first, not all turns.
             f"SELECT MIN({_DUE_AT}) AS at FROM job CROSS JOIN turn WHERE next_at IS NOT NULL AND {_OURS}",
-            me=self._db.worker_lock.name,
+            me=self._db.worker,
             base_url=base_url,
             fingerprint=fingerprint,
             other_key_delay_s=OTHER_KEY_DELAY_S,
@@ -108,12 +121,13 @@ class Queue:
 
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
         return await self._claim_jobs(
-            f"""UPDATE job SET holder = :me, next_at = NULL
-                WHERE holder IS NULL AND status IN {ACTIVE_SQL} AND EXISTS (
-                    SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
-                    AND turn.base_url <> :base_url
-                    AND (sent_at < :sent_before OR sent_at IS NULL AND created_at < :created_before))
-                RETURNING id""",
+            f"""WITH lost AS MATERIALIZED (
+                    SELECT id FROM job WHERE holder IS NULL AND status IN {ACTIVE_SQL} AND EXISTS (
+                        SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
+                        AND turn.base_url <> :base_url
+                        AND (sent_at < :sent_before OR sent_at IS NULL AND created_at < :created_before))
+                    /*! FOR UPDATE SKIP LOCKED */)
+                UPDATE job SET holder = :me, next_at = NULL WHERE id IN (SELECT id FROM lost) RETURNING id""",
             base_url=base_url,
             sent_before=sent_before,
             created_before=created_before,
@@ -121,13 +135,15 @@ class Queue:
 
     async def claim_free_slots(self, base_url: str, limit: int) -> list[str]:
         return await self._claim_jobs(
-            f"""UPDATE job SET holder = :me WHERE id IN (
-                   SELECT id FROM job
-                   WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL
-                     AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
-                   ORDER BY priority DESC, created_at
-                   LIMIT MAX(0, :limit - (SELECT COUNT(*) FROM job WHERE status IN {RUNNING_SQL})))
-                RETURNING id""",
+            f"""WITH running AS (SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}),
+                     next AS MATERIALIZED (
+                         SELECT id FROM job
+                         WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL
+                           AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
+                         ORDER BY priority DESC, created_at
+                         LIMIT (SELECT CASE WHEN n < :limit THEN :limit - n ELSE 0 END FROM running)
+                         /*! FOR UPDATE SKIP LOCKED */)
+                UPDATE job SET holder = :me WHERE id IN (SELECT id FROM next) RETURNING id""",
             base_url=base_url,
             limit=limit,
         )
@@ -142,53 +158,42 @@ class Queue:
         return rows[0]["n"]
 
     async def claim_cancel(self, job_id: str, now: float, again_after_s: float) -> bool:
-        def claim(transaction: Transaction) -> bool:
-            won = transaction.execute(
-                """UPDATE job SET cancel_sent_at = :now
-                   WHERE id = :id AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before) RETURNING id""",
-                id=job_id,
-                now=now,
-                before=now - again_after_s,
-            )
-            return bool(won)
-
-        return await self._db.change(claim, job_id)
+        won = await self._db.write(
+            """UPDATE job SET cancel_sent_at = :now
+               WHERE id = :id AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before) RETURNING id""",
+            job_id,
+            id=job_id,
+            now=now,
+            before=now - again_after_s,
+        )
+        return bool(won)
 
     async def clear_cancel_claim(self, job_id: str) -> None:
-        await self._update_job(job_id, "UPDATE job SET cancel_sent_at = NULL WHERE id = :id")
+        await self._db.write("UPDATE job SET cancel_sent_at = NULL WHERE id = :id", job_id, id=job_id)
 
     async def reclaim_from_dead(self, now: float) -> int:
         # The process that released these jobs had another time.
-        await self._db.change(
-            lambda transaction: transaction.execute(
-                "UPDATE job SET next_at = :now WHERE holder IS NULL AND next_at > :latest",
-                now=now,
-                latest=now + UNCLAIMED_AHEAD_S,
-            )
+        await self._db.write(
+            "UPDATE job SET next_at = :now WHERE holder IS NULL AND next_at > :latest",
+            now=now,
+            latest=now + UNCLAIMED_AHEAD_S,
         )
         rows = await self._db.fetch(
             "SELECT DISTINCT holder FROM job WHERE holder IS NOT NULL AND holder <> :me",
-            me=self._db.worker_lock.name,
+            me=self._db.worker,
         )
-        names = [row["holder"] for row in rows]
-        dead = [name for name in names if self._db.worker_lock.is_dead(name)]
-        return sum([await self._free_jobs(name, now, _NOTE_LAST_SEEN) for name in dead])
+        dead = await self._db.find_dead_workers([row["holder"] for row in rows])
+        return sum([await self._free_jobs(name, now, _NOTE_LAST_SEEN) for name in sorted(dead)])
 
     async def release_claims(self, now: float) -> None:
-        await self._free_jobs(self._db.worker_lock.name, now, _NOTE_UNWATCHED)
+        await self._free_jobs(self._db.worker, now, _NOTE_UNWATCHED)
 
     async def announce(self, what: str, base_url: str) -> None:
-        with as_store_error(self._db.folder):
-            self._db.worker_lock.announce({"what": what, "base_url": base_url})
-
-    async def _update_job(self, job_id: str, sql: str, **values: Any) -> None:
-        await self._db.change(lambda transaction: transaction.execute(sql, id=job_id, **values), job_id)
+        await self._db.announce({"what": what, "base_url": base_url})
 
     async def _claim_jobs(self, sql: str, **values: Any) -> list[str]:
         """Run a statement that claims jobs for this process, and return their ids."""
-        me = self._db.worker_lock.name
-        rows = await self._db.change(lambda transaction: transaction.execute(sql, me=me, **values))
-        return [row["id"] for row in rows]
+        return [row["id"] for row in await self._db.write(sql, me=self._db.worker, **values)]
 
     async def _free_jobs(self, worker: str, now: float, note: str) -> int:
         """Free the jobs that this process has claimed, due at once; return how many.
@@ -196,15 +201,15 @@ class Queue:
         `note` writes that no process observes a job any more.
         """
 
-        def free(transaction: Transaction) -> int:
-            rows = transaction.execute(
+        async def free(transaction: Transaction) -> int:
+            rows = await transaction.execute(
                 f"""UPDATE job SET holder = NULL, next_at = :now
                     WHERE holder = :worker AND (status IN {ACTIVE_SQL} OR unsettled) RETURNING id, status""",
                 worker=worker,
                 now=now,
             )
             running = [row["id"] for row in rows if row["status"] in RUNNING]
-            transaction.execute_each(note, [{"id": job_id, "now": now} for job_id in running])
+            await transaction.execute_each(note, [{"id": job_id, "now": now} for job_id in running])
             return len(rows)
 
         return await self._db.change(free)

@@ -5,9 +5,8 @@ from math import inf
 
 from agent_jobs.jobs.job import Mode
 from agent_jobs.store.base import Place
-from agent_jobs.store.database import Database, Transaction
+from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL
-from agent_jobs.store.search_index import remove_from_search
 
 #: Jobs that one call deletes: each is a transaction of its own, and a caller may stop between two calls.
 PURGED_AT_ONCE = 50
@@ -18,10 +17,8 @@ _REFUSED_PREFIX = "-"
 _ENDED = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
 
 
-class Housekeeping:
-    """`Housekeeping` on SQLite."""
-
-    _db: Database
+class Housekeeping(StorePart):
+    """`HousekeepingRecords` on any database."""
 
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         rows = await self._db.fetch(
@@ -52,18 +49,16 @@ class Housekeeping:
         await self._write_lesson(base_url, f"{_REFUSED_PREFIX}{parameter}", "refused", now, answer)
 
     async def _write_lesson(self, base_url: str, model: str, mode: str, now: float, answer: str) -> None:
-        await self._db.change(
-            lambda transaction: transaction.execute(
-                """INSERT INTO mode (base_url, model, mode, learned_at, answer)
-                   VALUES (:base_url, :model, :mode, :now, :answer)
-                   ON CONFLICT DO UPDATE SET mode = excluded.mode, learned_at = excluded.learned_at,
-                                             answer = excluded.answer""",
-                base_url=base_url,
-                model=model,
-                mode=mode,
-                now=now,
-                answer=answer,
-            )
+        await self._db.write(
+            """INSERT INTO mode (base_url, model, mode, learned_at, answer)
+               VALUES (:base_url, :model, :mode, :now, :answer)
+               ON CONFLICT (base_url, model) DO UPDATE SET mode = excluded.mode, learned_at = excluded.learned_at,
+                                                           answer = excluded.answer""",
+            base_url=base_url,
+            model=model,
+            mode=mode,
+            now=now,
+            answer=answer,
         )
 
     async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
@@ -100,21 +95,23 @@ class Housekeeping:
         return rows[0]["n"]
 
 
-def _delete_job(transaction: Transaction, job_id: str, old: str, before: float) -> list[Place] | None:
+async def _delete_job(transaction: Transaction, job_id: str, old: str, before: float) -> list[Place] | None:
     """Delete a job that is still old, but for a tombstone; return where its responses are, or None."""
-    places = transaction.execute(
+    places = await transaction.execute(
         """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
            ORDER BY number""",
         id=job_id,
     )
-    transaction.execute(
+    await transaction.execute(
         f"""INSERT INTO tombstone (job_id, status, finished_at)
-            SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT DO NOTHING""",
+            SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT (job_id) DO NOTHING""",
         id=job_id,
         before=before,
     )
-    remove_from_search(transaction, job_id)
-    deleted = transaction.execute(f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", id=job_id, before=before)
+    await transaction.remove_from_search(job_id)
+    deleted = await transaction.execute(
+        f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", id=job_id, before=before
+    )
     if deleted:
         return [Place(**place) for place in places]
     return None

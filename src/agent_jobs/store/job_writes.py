@@ -1,7 +1,6 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent_jobs.errors import BudgetError
@@ -24,7 +23,6 @@ from agent_jobs.store.rows import (
     turn_columns,
     turn_spending,
 )
-from agent_jobs.store.search_index import remove_from_search
 from agent_jobs.text import encode_text
 
 #: A completed job answers for an identical request this long, as long as no reader received its result.
@@ -43,23 +41,23 @@ _SAME_WORK = f"""job.request_hash = :request_hash AND (
 #: Columns of a job whose change also changes those of its current turn.
 _SPENDING_COLUMNS = frozenset({"usage", "cost_usd"})
 #: A cursor never falls.
-_CURSOR = """sequence_number = MAX(COALESCE(sequence_number, :sequence_number),
-                                   COALESCE(:sequence_number, sequence_number))"""
+_CURSOR = """sequence_number = CASE WHEN sequence_number > :sequence_number THEN sequence_number
+                                  ELSE COALESCE(:sequence_number, sequence_number) END"""
 
 #: A change that also reads other tables than the job's own.
-_Change = Callable[[Transaction, Job], Job | None]
+_Change = Callable[[Transaction, Job], Awaitable[Job | None]]
 
 
 class Transitions(Records):
-    """`JobTransitions` on SQLite."""
+    """`JobTransitions` on any database."""
 
     async def add(
         self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
     ) -> list[Job | None]:
-        def add_jobs(transaction: Transaction) -> list[Job | None]:
-            existing = [self._add_job(transaction, job, allow_duplicate, uploads) for job in jobs]
+        async def add_jobs(transaction: Transaction) -> list[Job | None]:
+            existing = [await self._add_job(transaction, job, allow_duplicate, uploads) for job in jobs]
             if budget is not None and None in existing:
-                _check_budget(transaction, budget)
+                await _check_budget(transaction, budget)
             return existing
 
         return await self._db.change(add_jobs, is_spending=True)
@@ -67,23 +65,20 @@ class Transitions(Records):
     async def transition(
         self, job_id: str, change: Callable[[Job], Job | None], *, is_claimed: bool = False
     ) -> Job | None:
-        def change_stored(_: Transaction, stored: Job) -> Job | None:
-            return change(stored)
+        checked = self._if_claimed(change) if is_claimed else _in_any_case(change)
 
-        checked = self._if_claimed(change) if is_claimed else change_stored
-
-        def run(transaction: Transaction) -> bool:
-            return self._change_inside(transaction, job_id, checked, ONE_JOB)
+        async def run(transaction: Transaction) -> bool:
+            return await self._change_inside(transaction, job_id, checked, ONE_JOB)
 
         if await self._db.change(run, job_id):
             return await self.get(job_id)
         return None
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
-        def begin(transaction: Transaction, stored: Job) -> Job | None:
+        async def begin(transaction: Transaction, stored: Job) -> Job | None:
             if not self._has_claim(stored):
                 return None
-            if stored.status is Status.PENDING and _count_running(transaction) >= limit:
+            if stored.status is Status.PENDING and await _count_running(transaction) >= limit:
                 return None
             return transitions.begin_sending(stored, job)
 
@@ -92,17 +87,15 @@ class Transitions(Records):
     async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
     ) -> Job | None:
-        def record(_: Transaction, stored: Job) -> Job:
-            return transitions.record_response_id(stored, number, response_id, now, mode)
-
+        record = _in_any_case(lambda stored: transitions.record_response_id(stored, number, response_id, now, mode))
         return await self._change_and_get(job_id, record)
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
-        def save_observation(transaction: Transaction, stored: Job) -> Job | None:
+        async def save_observation(transaction: Transaction, stored: Job) -> Job | None:
             if held and not self._has_claim(stored):
                 return None
             is_waiting = job.status is Status.INPUT_REQUIRED and job.turn.asked_at is not None
-            if is_waiting and not _has_open_questions(transaction, job.id, job.turn.number):
+            if is_waiting and not await _has_open_questions(transaction, job.id, job.turn.number):
                 return None
             return transitions.with_observation(stored, job)
 
@@ -110,71 +103,71 @@ class Transitions(Records):
 
     async def save_progress(self, jobs: Sequence[Job]) -> dict[str, float | None]:
         # Every second for up to 200 jobs: one change for all of them, which touches no index and reads nothing back.
-        me = self._db.worker_lock.name
+        me = self._db.worker
 
-        def save_all(transaction: Transaction) -> dict[str, float | None]:
-            rows = transaction.execute(
-                f"""SELECT id, cancel_requested_at FROM job WHERE id IN (SELECT value FROM json_each(:ids))
-                    AND status IN {RUNNING_SQL} AND holder = :me""",
-                ids=json.dumps([job.id for job in jobs]),
+        async def save_all(transaction: Transaction) -> dict[str, float | None]:
+            rows = await transaction.execute(
+                f"""SELECT id, cancel_requested_at FROM job
+                    WHERE id IN (:*ids) AND status IN {RUNNING_SQL} AND holder = :me""",
+                ids=[job.id for job in jobs],
                 me=me,
             )
             written = {row["id"]: row["cancel_requested_at"] for row in rows}
             running = [job for job in jobs if job.id in written]
-            transaction.execute_each(
+            await transaction.execute_each(
                 """UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
                    WHERE id = :id""",
                 [{"id": job.id, "activity": job.activity, "observed_by": job.observed_by} for job in running],
             )
-            transaction.execute_each(
+            await transaction.execute_each(
                 f"""UPDATE turn SET partial = :partial, reasoning = :reasoning, detached = :stream_failures, {_CURSOR}
                     WHERE job_id = :id AND number = :number""",
                 [{"id": job.id, **_progress_values(job.turn)} for job in running],
             )
             for job in running:
-                _write_steps(transaction, job)
+                await _write_steps(transaction, job)
             return written
 
         return await self._db.change(save_all, *(job.id for job in jobs))
 
     async def save_call(self, job: Job, call: Call, *before: str) -> bool:
-        def save_if_unchanged(transaction: Transaction) -> bool:
-            saved = transaction.execute(
+        async def save_if_unchanged(transaction: Transaction) -> bool:
+            saved = await transaction.execute(
                 """UPDATE call SET needs = :needs, state = :state, output = :output, started_at = :started_at,
                                    finished_at = :finished_at
                    WHERE job_id = :job_id AND turn = :turn AND id = :id
-                     AND state IN (SELECT value FROM json_each(:before))
+                     AND state IN (:*before)
                      AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me) RETURNING id""",
                 **_call_values(job, call),
                 needs=call.needs,
                 started_at=call.started_at,
                 finished_at=call.finished_at,
-                before=json.dumps(before),
-                me=self._db.worker_lock.name,
+                before=before,
+                me=self._db.worker,
             )
-            transaction.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
+            await transaction.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
             return bool(saved)
 
         return await self._db.change(save_if_unchanged, job.id)
 
     async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
-        def wait(transaction: Transaction, stored: Job) -> Job | None:
-            if not (self._has_claim(stored) and _has_open_questions(transaction, stored.id, stored.turn.number)):
+        async def wait(transaction: Transaction, stored: Job) -> Job | None:
+            if not (self._has_claim(stored) and await _has_open_questions(transaction, stored.id, stored.turn.number)):
                 return None
             return transitions.wait_for_input(stored, job.turn.number, now, timeout_s)
 
         return await self._has_changed_job(job.id, wait)
 
     async def record_reply(self, job: Job, calls: Sequence[Call], now: float) -> bool:
-        def reply(transaction: Transaction, stored: Job) -> Job | None:
-            if stored.status is not Status.INPUT_REQUIRED or not _are_all_open(transaction, job, calls):
+        async def reply(transaction: Transaction, stored: Job) -> Job | None:
+            if stored.status is not Status.INPUT_REQUIRED or not await _are_all_open(transaction, job, calls):
                 return None
-            transaction.execute_each(
+            await transaction.execute_each(
                 """UPDATE call SET state = :state, output = :output
                    WHERE job_id = :job_id AND turn = :turn AND id = :id""",
                 [_call_values(job, call) for call in calls],
             )
-            is_answered = not _has_open_questions(transaction, stored.id, stored.turn.number)
+            is_answered = not await _has_open_questions(transaction, stored.id, stored.turn.number)
             return transitions.record_reply(stored, now, is_answered=is_answered)
 
         return await self._has_changed_job(job.id, reply)
@@ -182,13 +175,13 @@ class Transitions(Records):
     async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
         begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job))
 
-        def begin(transaction: Transaction) -> bool:
-            is_begun = self._change_inside(transaction, job.id, begin_turn)
+        async def begin(transaction: Transaction) -> bool:
+            is_begun = await self._change_inside(transaction, job.id, begin_turn)
             if is_begun and budget is not None:
-                _check_budget(transaction, budget)
+                await _check_budget(transaction, budget)
             return is_begun
 
-        return await self._db.change(begin, job.id)
+        return await self._db.change(begin, job.id, is_spending=budget is not None)
 
     async def rewrite_request(self, job: Job) -> bool:
         rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job))
@@ -199,35 +192,37 @@ class Transitions(Records):
         return await self._has_changed_job(job.id, reset)
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
-        def cancel(transaction: Transaction, stored: Job) -> Job:
-            return transitions.request_cancel(stored, now, has_uploads=_has_uploads(transaction, job_id))
+        async def cancel(transaction: Transaction, stored: Job) -> Job:
+            return transitions.request_cancel(stored, now, has_uploads=await _has_uploads(transaction, job_id))
 
         return await self._change_and_get(job_id, cancel)
 
     async def mark_finalized(self, job_id: str, result_path: str = "", made: Sequence[OutputFile] = ()) -> None:
-        def finalize_job(_: Transaction, stored: Job) -> Job | None:
-            return transitions.mark_finalized(stored, result_path)
+        finalize_job = _in_any_case(lambda stored: transitions.mark_finalized(stored, result_path))
 
-        def finalize(transaction: Transaction) -> None:
-            self._change_inside(transaction, job_id, finalize_job)
-            transaction.execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
-            transaction.execute_each(
-                "INSERT OR REPLACE INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)",
+        async def finalize(transaction: Transaction) -> None:
+            await self._change_inside(transaction, job_id, finalize_job)
+            await transaction.execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
+            await transaction.execute_each(
+                """INSERT INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)
+                   ON CONFLICT (job_id, name) DO UPDATE SET path = excluded.path, bytes = excluded.bytes""",
                 [{"id": job_id, **file._asdict()} for file in made],
             )
 
         await self._db.change(finalize, job_id)
 
     async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
-        def record(transaction: Transaction) -> None:
-            transaction.execute(
-                """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, x'', :file_id FROM job
-                   WHERE id = :id ON CONFLICT DO UPDATE SET file_id = excluded.file_id, data = excluded.data""",
+        async def record(transaction: Transaction) -> None:
+            await transaction.execute(
+                """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, :data, :file_id FROM job
+                   WHERE id = :id
+                   ON CONFLICT (job_id, name) DO UPDATE SET file_id = excluded.file_id, data = excluded.data""",
                 id=job_id,
                 name=name,
+                data=b"",
                 file_id=file_id,
             )
-            self._change_inside(transaction, job_id, lambda _, stored: transitions.mark_needs_finalizing(stored))
+            await self._change_inside(transaction, job_id, _in_any_case(transitions.mark_needs_finalizing))
 
         await self._db.change(record, job_id)
 
@@ -245,25 +240,25 @@ class Transitions(Records):
             lambda transaction: self._change_inside(transaction, job_id, change), job_id, is_spending=is_spending
         )
 
-    def _change_inside(
+    async def _change_inside(
         self, transaction: Transaction, job_id: str, change: _Change, one_job: str = ONE_JOB_WITHOUT_TEXTS
     ) -> bool:
         """Change a job inside a transaction; return False if it does not exist or may not change so."""
-        rows = transaction.execute(one_job, id=job_id)
+        rows = await transaction.execute(one_job, id=job_id)
         if not rows:
             return False
-        stored = read_job(rows[0], self._db.folder)
-        new = change(transaction, stored)
+        stored = read_job(rows[0], self._db.damage_error)
+        new = await change(transaction, stored)
         if new is None or not transitions.can_become(stored, new):
             return False
         if new is not stored:
-            _write_change(transaction, stored, new)
+            await _write_change(transaction, stored, new)
         return True
 
     def _if_claimed(self, change: Callable[[Job], Job | None]) -> _Change:
         """Return the change, refused unless this process has claimed the job."""
 
-        def change_claimed(_: Transaction, stored: Job) -> Job | None:
+        async def change_claimed(_: Transaction, stored: Job) -> Job | None:
             if not self._has_claim(stored):
                 return None
             return change(stored)
@@ -271,9 +266,9 @@ class Transitions(Records):
         return change_claimed
 
     def _has_claim(self, job: Job) -> bool:
-        return job.claimed_by == self._db.worker_lock.name
+        return job.claimed_by == self._db.worker
 
-    def _add_job(
+    async def _add_job(
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
         """Insert a job, or return the one that answers for it."""
@@ -282,42 +277,51 @@ class Transitions(Records):
             same = _SAME_KEY
         elif job.request_hash and not allow_duplicate:
             same = _SAME_WORK
-        columns = job_columns(job) | {"holder": self._db.worker_lock.name}
+        columns = job_columns(job) | {"holder": self._db.worker}
         values = {**columns, "base_url": job.turn.base_url}
-        added = transaction.execute(
+        added = await transaction.execute(
             f"""INSERT INTO job ({", ".join(columns)}) SELECT {", ".join(f":{name}" for name in columns)}
                 WHERE NOT EXISTS (SELECT 1 FROM job WHERE {same}) RETURNING id""",
             **values,
         )
         if not added:
-            rows = transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
-            return read_job(rows[0], self._db.folder)
-        _insert_turn(transaction, job)
-        transaction.execute("INSERT INTO prompt (job_id, text) VALUES (:id, :text)", id=job.id, text=job.prompt)
-        transaction.execute_each(
+            rows = await transaction.execute(f"{JOB} WHERE {same} ORDER BY job.created_at DESC LIMIT 1", **values)
+            return read_job(rows[0], self._db.damage_error)
+        await _insert_turn(transaction, job)
+        await transaction.execute("INSERT INTO prompt (job_id, text) VALUES (:id, :text)", id=job.id, text=job.prompt)
+        await transaction.execute_each(
             "INSERT INTO upload (job_id, name, data) VALUES (:id, :name, :data)",
             [{"id": job.id, "name": upload.name, "data": upload.data} for upload in uploads],
         )
         return None
 
 
-def _write_change(transaction: Transaction, old: Job, new: Job) -> None:
+def _in_any_case(change: Callable[[Job], Job | None]) -> _Change:
+    """Return a pure change as one that may read other tables."""
+
+    async def change_stored(_: Transaction, stored: Job) -> Job | None:
+        return change(stored)
+
+    return change_stored
+
+
+async def _write_change(transaction: Transaction, old: Job, new: Job) -> None:
     """Write what differs between two states of a job."""
     output = _new_output(old, new)
     job_columns_now = diff_job(old, new)
     turn_columns_now = _diff_current_turn(old, new, job_columns_now)
     if is_visible_change(job_columns_now) or turn_columns_now or output is not None:
         job_columns_now["revision"] = max(new.revision, old.revision + 1)
-    _update_job_row(transaction, new.id, job_columns_now)
+    await _update_job_row(transaction, new.id, job_columns_now)
     if new.turn.number != old.turn.number:
-        _insert_turn(transaction, new)
+        await _insert_turn(transaction, new)
     else:
-        _update_turn_row(transaction, old, new, turn_columns_now)
+        await _update_turn_row(transaction, old, new, turn_columns_now)
     if old.is_terminal and (output is not None or not new.is_terminal):
-        remove_from_search(transaction, new.id)
+        await transaction.remove_from_search(new.id)
     if output is not None:
-        _write_output(transaction, new, output)
-    _write_steps(transaction, new)
+        await _write_output(transaction, new, output)
+    await _write_steps(transaction, new)
 
 
 def _diff_current_turn(old: Job, new: Job, job_columns_now: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,11 +334,11 @@ def _diff_current_turn(old: Job, new: Job, job_columns_now: Mapping[str, Any]) -
     return columns | turn_spending(new)
 
 
-def _write_steps(transaction: Transaction, job: Job) -> None:
+async def _write_steps(transaction: Transaction, job: Job) -> None:
     """Store what was seen of the current turn's steps; the time at which a step was first seen stays."""
     if not job.turn.steps:
         return
-    transaction.execute_each(
+    await transaction.execute_each(
         """INSERT INTO step (job_id, turn, position, kind, name, detail, error, seen_at, finished_at)
            VALUES (:job_id, :turn, :position, :kind, :name, :detail, :error, :seen_at, :finished_at)
            ON CONFLICT (job_id, turn, position) DO UPDATE
@@ -351,22 +355,22 @@ def _new_output(old: Job, new: Job) -> Output | None:
     return new.output
 
 
-def _update_job_row(transaction: Transaction, job_id: str, columns: dict[str, Any]) -> None:
+async def _update_job_row(transaction: Transaction, job_id: str, columns: dict[str, Any]) -> None:
     if columns:
-        transaction.execute(f"UPDATE job SET {_set_clause(columns)} WHERE id = :id", id=job_id, **columns)
+        await transaction.execute(f"UPDATE job SET {_set_clause(columns)} WHERE id = :id", id=job_id, **columns)
 
 
-def _update_turn_row(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
+async def _update_turn_row(transaction: Transaction, old: Job, new: Job, columns: dict[str, Any]) -> None:
     """Write these columns of the current turn, and its request if it is another one."""
     if columns:
-        transaction.execute(
+        await transaction.execute(
             f"UPDATE turn SET {_set_clause(columns)} WHERE job_id = :id AND number = :turn_number",
             id=new.id,
             turn_number=new.turn.number,
             **columns,
         )
     if new.turn.request is not old.turn.request:
-        transaction.execute(
+        await transaction.execute(
             "UPDATE request SET body = :body WHERE job_id = :id AND turn = :number",
             id=new.id,
             number=new.turn.number,
@@ -378,11 +382,11 @@ def _set_clause(columns: dict[str, Any]) -> str:
     return ", ".join(f"{name} = :{name}" for name in columns)
 
 
-def _insert_turn(transaction: Transaction, job: Job) -> None:
+async def _insert_turn(transaction: Transaction, job: Job) -> None:
     columns = turn_columns(job.turn) | {"job_id": job.id}
     values = ", ".join(f":{name}" for name in columns)
-    transaction.execute(f"INSERT INTO turn ({', '.join(columns)}) VALUES ({values})", **columns)
-    transaction.execute(
+    await transaction.execute(f"INSERT INTO turn ({', '.join(columns)}) VALUES ({values})", **columns)
+    await transaction.execute(
         "INSERT INTO request (job_id, turn, body) VALUES (:job_id, :turn, :body)",
         job_id=job.id,
         turn=job.turn.number,
@@ -390,11 +394,12 @@ def _insert_turn(transaction: Transaction, job: Job) -> None:
     )
 
 
-def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
+async def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
     """Write the output of a turn, and the calls that it asks for."""
-    transaction.execute(
+    await transaction.execute(
         """INSERT INTO output (job_id, turn, text, bytes, response) VALUES (:id, :turn, :text, :bytes, :response)
-           ON CONFLICT DO UPDATE SET text = excluded.text, bytes = excluded.bytes, response = excluded.response""",
+           ON CONFLICT (job_id, turn) DO UPDATE
+           SET text = excluded.text, bytes = excluded.bytes, response = excluded.response""",
         id=job.id,
         turn=job.turn.number,
         text=output.text,
@@ -404,10 +409,10 @@ def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
     if not job.turn.has_open_calls:
         return
     asked = calls_of(items_of((output.response or {}).get("output")))
-    transaction.execute_each(
+    await transaction.execute_each(
         """INSERT INTO call (job_id, turn, id, kind, name, arguments, needs, state, position)
            VALUES (:job_id, :turn, :id, :kind, :name, :arguments, :needs, :state, :position)
-           ON CONFLICT DO NOTHING""",
+           ON CONFLICT (job_id, turn, id) DO NOTHING""",
         [
             {
                 "job_id": job.id,
@@ -425,10 +430,10 @@ def _write_output(transaction: Transaction, job: Job, output: Output) -> None:
     )
 
 
-def _check_budget(transaction: Transaction, budget: Budget) -> None:
+async def _check_budget(transaction: Transaction, budget: Budget) -> None:
     """Refuse the change if more may be spent with it than the budget allows."""
     if budget.spent:
-        spent_usd = transaction.execute(PAID, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
+        spent_usd = (await transaction.execute(PAID, since=budget.since, day_s=DAY_S))[0]["usd"] or 0.0
         if spent_usd >= budget.usd:
             raise BudgetError(
                 "The day's budget of {budget_usd:g} USD is spent ({spent_usd:.2f} USD).",
@@ -437,7 +442,7 @@ def _check_budget(transaction: Transaction, budget: Budget) -> None:
                 spent_usd=spent_usd,
             )
         return
-    bound_usd = transaction.execute(SPENT, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
+    bound_usd = (await transaction.execute(SPENT, since=budget.since, day_s=DAY_S))[0]["usd"] or 0.0
     if bound_usd > budget.usd:
         raise BudgetError(
             "The day's budget of {budget_usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
@@ -449,14 +454,15 @@ def _check_budget(transaction: Transaction, budget: Budget) -> None:
         )
 
 
-def _count_running(transaction: Transaction) -> int:
-    return transaction.execute(f"SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}")[0]["n"]
+async def _count_running(transaction: Transaction) -> int:
+    rows = await transaction.execute(f"SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}")
+    return rows[0]["n"]
 
 
-def _has_open_questions(transaction: Transaction, job_id: str, number: int) -> bool:
+async def _has_open_questions(transaction: Transaction, job_id: str, number: int) -> bool:
     """Return True if a call of this turn waits for the user or the caller."""
     return bool(
-        transaction.execute(
+        await transaction.execute(
             """SELECT 1 FROM call WHERE job_id = :id AND turn = :number AND state = 'open'
                AND needs IN ('approval', 'output') LIMIT 1""",
             id=job_id,
@@ -465,8 +471,8 @@ def _has_open_questions(transaction: Transaction, job_id: str, number: int) -> b
     )
 
 
-def _are_all_open(transaction: Transaction, job: Job, calls: Sequence[Call]) -> bool:
-    rows = transaction.execute(
+async def _are_all_open(transaction: Transaction, job: Job, calls: Sequence[Call]) -> bool:
+    rows = await transaction.execute(
         "SELECT id FROM call WHERE job_id = :id AND turn = :number AND state = 'open'",
         id=job.id,
         number=job.turn.number,
@@ -474,9 +480,9 @@ def _are_all_open(transaction: Transaction, job: Job, calls: Sequence[Call]) -> 
     return {call.id for call in calls} <= {row["id"] for row in rows}
 
 
-def _has_uploads(transaction: Transaction, job_id: str) -> bool:
+async def _has_uploads(transaction: Transaction, job_id: str) -> bool:
     """Return True if files go with the job, which are to be removed here and at the provider."""
-    return bool(transaction.execute("SELECT 1 FROM upload WHERE job_id = :id LIMIT 1", id=job_id))
+    return bool(await transaction.execute("SELECT 1 FROM upload WHERE job_id = :id LIMIT 1", id=job_id))
 
 
 def _call_values(job: Job, call: Call) -> dict[str, Any]:

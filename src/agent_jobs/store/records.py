@@ -1,12 +1,12 @@
 """Reads jobs and what belongs to them."""
 
 import json
-import sqlite3
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job, Output
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
@@ -16,14 +16,12 @@ from agent_jobs.jobs.queries import (
     OutputFile,
     StoreInfo,
     TurnRecord,
-    WorkerInfo,
 )
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
-from agent_jobs.store.database import Database, Transaction
-from agent_jobs.store.error_advice import as_store_error, damage_error
+from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, order_by, turn_record_of, where
 
 DAY_S = 86_400.0
@@ -41,8 +39,9 @@ JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
 ONE_JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL, NULL FROM job
                             JOIN turn ON turn.job_id = job.id AND turn.number = job.turn WHERE job.id = :id"""
 #: Cost in USD of the jobs that were started in the day from `since` on; an active job counts with what it may cost.
-SPENT = f"""SELECT SUM(CASE WHEN status IN {ACTIVE_SQL} THEN MAX(COALESCE(cost_usd, 0.0), COALESCE(reserved_usd, 0.0))
-                            ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
+SPENT = f"""SELECT SUM(CASE WHEN status NOT IN {ACTIVE_SQL} THEN COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0)
+                            WHEN COALESCE(cost_usd, 0.0) > COALESCE(reserved_usd, 0.0) THEN cost_usd
+                            ELSE COALESCE(reserved_usd, 0.0) END) AS usd
              FROM job WHERE created_at >= :since AND created_at < :since + :day_s"""
 #: The same with what was spent so far; an ended job of unknown cost counts with its reservation.
 PAID = f"""SELECT SUM(CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, cost_before_usd, 0.0)
@@ -53,15 +52,13 @@ PAID = f"""SELECT SUM(CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, c
 _UNATTENDED = ACTIVE - {Status.INPUT_REQUIRED}
 
 
-class Records:
-    """`JobRecords` on SQLite."""
-
-    _db: Database
+class Records(StorePart):
+    """`JobRecords` on any database."""
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._db.read(ONE_JOB, id=job_id)
         if rows:
-            return read_job(rows[0], self._db.folder)
+            return read_job(rows[0], self._db.damage_error)
         return None
 
     async def get_output(self, job_id: str) -> Output | None:
@@ -74,22 +71,23 @@ class Records:
 
     async def find(self, group: JobFilter, limit: int) -> list[Job]:
         sql, values = _newest_jobs(group, limit)
-        return [read_job(row, self._db.folder) for row in await self._db.fetch(sql, **values)]
+        return [read_job(row, self._db.damage_error) for row in await self._db.fetch(sql, **values)]
 
     async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
-        def read_page(transaction: Transaction) -> tuple[list[sqlite3.Row], float, dict[Status, int]]:
+        async def read_page(transaction: Transaction) -> tuple[Sequence[Row], float, dict[Status, int]]:
             sql, values = _first_jobs(group, limit, order)
-            rows = transaction.execute(sql, **values)
-            spent = transaction.execute(SPENT, since=since, day_s=DAY_S)[0]["usd"] or 0.0
-            return rows, spent, _count_by_status(transaction, group)
+            rows = await transaction.execute(sql, **values)
+            spent = (await transaction.execute(SPENT, since=since, day_s=DAY_S))[0]["usd"] or 0.0
+            return rows, spent, await _count_by_status(transaction, group)
 
         rows, spent_usd, counts = await self._db.query(read_page)
-        return JobPage([read_job(row, self._db.folder) for row in rows], counts, spent_usd)
+        return JobPage([read_job(row, self._db.damage_error) for row in rows], counts, spent_usd)
 
     async def find_ids(self, prefix: str, limit: int) -> list[str]:
         rows = await self._db.fetch(
-            "SELECT id FROM job WHERE id >= :prefix AND id < :prefix || char(1114111) ORDER BY id LIMIT :limit",
+            "SELECT id FROM job WHERE id >= :prefix AND id < :after ORDER BY id LIMIT :limit",
             prefix=prefix,
+            after=prefix + chr(sys.maxunicode),
             limit=limit,
         )
         return [row["id"] for row in rows]
@@ -166,48 +164,36 @@ class Records:
             return Tombstone(rows[0]["status"], rows[0]["finished_at"])
         return None
 
+    async def store_info(self) -> StoreInfo:
+        return await self._db.store_info()
+
     async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
         clauses, values = where(replace(group, statuses=_UNATTENDED, active=False))
-        watched = {str(announced.get("base_url")) for announced in self._find_other_workers().values()}
+        workers = await self._db.other_workers()
+        watched = {str(announced.get("base_url")) for announced in workers.values()}
         rows = await self._db.fetch(
             f"""SELECT job.id, job.holder FROM job JOIN turn ON turn.job_id = job.id AND turn.number = job.turn
-                WHERE {clauses} AND turn.base_url NOT IN (SELECT value FROM json_each(:watched))
+                WHERE {clauses} AND turn.base_url NOT IN (:*watched)
                 ORDER BY job.created_at DESC, job.id LIMIT :limit""",
             **values,
-            watched=json.dumps(sorted(watched)),
+            watched=sorted(watched),
             limit=limit,
         )
-        unobserved = [row["id"] for row in self._find_unclaimed(rows)]
+        unobserved = [row["id"] for row in await self._find_unclaimed(rows)]
         if not unobserved:
             return []
-        found = await self._db.fetch(
-            f"{JOB_WITHOUT_TEXTS} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(unobserved)
-        )
-        jobs = {job.id: job for job in (read_job(row, self._db.folder) for row in found)}
+        found = await self._db.fetch(f"{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)", ids=unobserved)
+        jobs = {job.id: job for job in (read_job(row, self._db.damage_error) for row in found)}
         return [jobs[job_id] for job_id in unobserved if job_id in jobs]
 
-    def _find_unclaimed(self, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    async def _find_unclaimed(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows of jobs that no living process has claimed."""
-        workers = {row["holder"] for row in rows}
-        living = {worker for worker in workers if worker is not None and not self._db.worker_lock.is_dead(worker)}
-        return [row for row in rows if row["holder"] not in living]
-
-    async def store_info(self) -> StoreInfo:
-        schema = (await self._db.fetch("PRAGMA user_version"))[0][0]
-        journal = (await self._db.fetch("PRAGMA journal_mode"))[0][0]
-        watchers = tuple(
-            WorkerInfo(int(name.partition("-")[0]), str(announced.get("what")), str(announced.get("base_url")))
-            for name, announced in self._find_other_workers().items()
-        )
-        return StoreInfo(str(self._db.path), schema, journal, self._db.size_bytes(), watchers)
-
-    def _find_other_workers(self) -> dict[str, Mapping[str, Any]]:
-        """Return the other living processes by name, with what they announced."""
-        with as_store_error(self._db.folder):
-            return self._db.worker_lock.others()
+        workers = {row["holder"] for row in rows} - {None}
+        dead = await self._db.find_dead_workers(workers)
+        return [row for row in rows if row["holder"] is None or row["holder"] in dead]
 
 
-def read_job(row: sqlite3.Row, folder: Path) -> Job:
+def read_job(row: Row, damage_error: Callable[[Exception], StoreError]) -> Job:
     """Return the job in a row.
 
     Raises:
@@ -216,16 +202,18 @@ def read_job(row: sqlite3.Row, folder: Path) -> Job:
     try:
         return job_of(row)
     except (ValueError, TypeError) as error:
-        raise damage_error(error, folder) from error
+        raise damage_error(error) from error
 
 
-def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[Status, int]:
+async def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[Status, int]:
     if group == JobFilter(statuses=group.statuses):
-        rows = transaction.execute("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
+        rows = await transaction.execute("SELECT status, jobs AS n FROM tally WHERE jobs > 0")
     else:
         clauses, values = where(group)
-        # The sign keeps SQLite from an index over the statuses, with which it would read all jobs.
-        rows = transaction.execute(f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status", **values)
+        # The other form keeps SQLite from an index over the statuses, with which it would read all jobs.
+        rows = await transaction.execute(
+            f"""SELECT status || '' AS status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY status || ''""", **values
+        )
     counts = {Status(row["status"]): row["n"] for row in rows}
     return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 from agent_jobs.jobs.response import JSON
-from agent_jobs.store.database import Database
+from agent_jobs.store.database import StorePart
 from agent_jobs.store.records import DAY_S, PAID, SPENT
 from agent_jobs.store.rows import ACTIVE_SQL, where
 
 #: The column or value that jobs are grouped by.
 _GROUPED_BY: Mapping[SpendingKey, str] = {
-    "day": "CAST(created_at / 86400 AS INTEGER)",
+    "day": "CAST(/*! floor */ (created_at / 86400) AS INTEGER)",
     "model": "model",
     "preset": "preset",
     "client": "client",
@@ -23,10 +23,8 @@ _RAN = f"""status NOT IN {ACTIVE_SQL}
                SELECT 1 FROM turn WHERE job_id = job.id AND response_id IS NOT NULL))"""
 
 
-class Reports:
-    """`ReportRecords` on SQLite."""
-
-    _db: Database
+class Reports(StorePart):
+    """`ReportRecords` on any database."""
 
     async def get_first_request(self, job_id: str) -> JSON:
         rows = await self._db.fetch("SELECT body FROM request WHERE job_id = :id ORDER BY turn LIMIT 1", id=job_id)

@@ -1,7 +1,6 @@
 """Maps a job to the rows of the database, and back."""
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
@@ -10,6 +9,7 @@ from agent_jobs.jobs.job import Job, Output, Turn
 from agent_jobs.jobs.queries import JobFilter, SortKey, TurnRecord
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
+from agent_jobs.store.database import Row
 
 
 def sql_list(statuses: Iterable[Status]) -> str:
@@ -150,9 +150,9 @@ COLUMNS = ", ".join(
 )
 
 
-def job_of(row: sqlite3.Row) -> Job:
+def job_of(row: Row) -> Job:
     """Return the job in a row of `COLUMNS`, request, text and size."""
-    # By place: a Row finds a name by comparing it with its columns one by one, which takes longer than the query.
+    # By place: SQLite's Row finds a name by comparing it with each column, which takes longer than the query.
     status, error_code, error_message, usage, usage_before, toolbox, unsettled, *of_turn = row[_CODED_FROM:]
     number, acting, rebuilt, request, text, size = of_turn
     turn = Turn(
@@ -176,7 +176,7 @@ def job_of(row: sqlite3.Row) -> Job:
     )
 
 
-def call_of(row: sqlite3.Row) -> Call:
+def call_of(row: Row) -> Call:
     """Return the call in a row of its table."""
     return Call(
         id=row["id"],
@@ -197,7 +197,7 @@ def _parse_usage(text: str | None) -> Usage | None:
     return Usage(**json.loads(text))
 
 
-def turn_record_of(row: sqlite3.Row) -> TurnRecord:
+def turn_record_of(row: Row) -> TurnRecord:
     """Return the turn in a row of its table."""
     return TurnRecord(
         number=row["number"],
@@ -292,11 +292,11 @@ def _has_usage_changed(new: Usage | None, old: Usage | None) -> bool:
 def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
     """Return the WHERE of a filter, and its values; only what was asked stands in it, so that an index can serve it."""
     clauses = {
-        "job.id IN (SELECT value FROM json_each(:ids))": group.job_ids,
+        "job.id IN (:*ids)": group.job_ids,
         # The second half lets the index of those that have a batch serve it.
         "job.batch = :batch AND job.batch <> ''": group.batch,
         f"job.status IN {sql_list(group.statuses)}": group.statuses,
-        "job.title LIKE :words ESCAPE '\\'": group.words,
+        "lower(job.title) LIKE lower(:words) ESCAPE '\\'": group.words,
         "job.created_at >= :since": group.since and not group.active,
         f"job.id IN ({_ACTIVE_IDS})": group.active,
         f"job.id IN ({_UNREAD_IDS})": group.unread,
@@ -305,7 +305,7 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
         "LOWER(job.client) LIKE :client ESCAPE '\\'": group.client,
     }
     values = {
-        "ids": json.dumps(group.job_ids),
+        "ids": group.job_ids,
         "batch": group.batch,
         "words": f"%{escape_like(group.words)}%",
         "since": group.since,
@@ -327,7 +327,7 @@ def escape_like(text: str) -> str:
 
 
 def compact_json(value: Any) -> str:
-    """Return compact JSON that SQLite accepts."""
+    """Return compact JSON that a database accepts."""
     # Half a surrogate pair stays what it was in JSON: an escape.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace").decode()

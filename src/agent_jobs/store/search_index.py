@@ -3,7 +3,6 @@
 The index is made when it is first asked, and then reads the jobs that ended since: a job's end costs nothing for it.
 """
 
-import json
 import re
 import sqlite3
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
-from agent_jobs.store.database import Database, Transaction
+from agent_jobs.store.database import Row, StorePart, Transaction
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
 from agent_jobs.store.rows import escape_like, sql_list
 from agent_jobs.store.schema import SEARCH_INDEX
@@ -34,10 +33,8 @@ _CREATE = f"""CREATE VIRTUAL TABLE IF NOT EXISTS {SEARCH_INDEX} USING fts5(
 _EXISTS = f"SELECT 1 FROM sqlite_schema WHERE name = '{SEARCH_INDEX}'"
 
 
-class SearchIndex:
+class SearchIndex(StorePart):
     """`SearchRecords` on SQLite."""
-
-    _db: Database
 
     async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
         phrases = split_phrases(words)
@@ -46,22 +43,22 @@ class SearchIndex:
         await self._update_index()
         wanted = statuses or frozenset(Status)
 
-        def find_hits(transaction: Transaction) -> list[tuple[sqlite3.Row, str]]:
+        async def find_hits(transaction: Transaction) -> list[tuple[Row, str]]:
             found: dict[str, str] = {}
             if active := wanted & ACTIVE:
-                found |= _find_active(transaction, phrases, limit, active)
+                found |= await find_active(transaction, phrases, limit, active)
             if ended := wanted & TERMINAL:
-                found |= _find_indexed(transaction, phrases, limit, ended)
-            rows = transaction.execute(
-                f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (SELECT value FROM json_each(:ids))
+                found |= await _find_indexed(transaction, phrases, limit, ended)
+            rows = await transaction.execute(
+                f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
                     ORDER BY job.created_at DESC, job.id LIMIT :limit""",
-                ids=json.dumps(list(found)),
+                ids=list(found),
                 limit=limit,
             )
             return [(row, found[row["id"]]) for row in rows]
 
         hits = await self._db.query(find_hits)
-        return [SearchHit(read_job(row, self._db.folder), passage) for row, passage in hits]
+        return [SearchHit(read_job(row, self._db.damage_error), passage) for row, passage in hits]
 
     async def count_unindexed(self) -> int:
         rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE in_search = 0 AND finished_at IS NOT NULL")
@@ -79,9 +76,9 @@ class SearchIndex:
             await self._db.change(_index_some)
 
     async def _create_index(self) -> None:
-        def create(transaction: Transaction) -> None:
+        async def create(transaction: Transaction) -> None:
             try:
-                transaction.execute(_CREATE)
+                await transaction.execute(_CREATE)
             except sqlite3.OperationalError as error:
                 if "no such module" in str(error):
                     raise StoreError(
@@ -92,18 +89,18 @@ class SearchIndex:
         await self._db.change(create)
 
 
-def remove_from_search(transaction: Transaction, job_id: str) -> None:
+async def remove_from_search(transaction: Transaction, job_id: str) -> None:
     """Take a job's texts out of the index, before one of them changes or is deleted."""
-    if not transaction.execute("SELECT 1 FROM job WHERE id = :id AND in_search = 1", id=job_id):
+    if not await transaction.execute("SELECT 1 FROM job WHERE id = :id AND in_search = 1", id=job_id):
         return
-    if transaction.execute(_EXISTS):
-        transaction.execute(
+    if await transaction.execute(_EXISTS):
+        await transaction.execute(
             f"""INSERT INTO {SEARCH_INDEX} ({SEARCH_INDEX}, rowid, title, prompt, output)
                 SELECT 'delete', number, title, prompt, output FROM searchable
                 WHERE number = (SELECT number FROM prompt WHERE job_id = :id)""",
             id=job_id,
         )
-    transaction.execute("UPDATE job SET in_search = 0 WHERE id = :id", id=job_id)
+    await transaction.execute("UPDATE job SET in_search = 0 WHERE id = :id", id=job_id)
 
 
 def split_phrases(words: str) -> list[str]:
@@ -112,22 +109,22 @@ def split_phrases(words: str) -> list[str]:
     return [phrase for phrase in found if _HAS_LETTERS.search(phrase)][:MAX_WORDS]
 
 
-def _index_some(transaction: Transaction) -> None:
-    rows = transaction.execute(
+async def _index_some(transaction: Transaction) -> None:
+    rows = await transaction.execute(
         "SELECT id FROM job WHERE in_search = 0 AND finished_at IS NOT NULL ORDER BY finished_at LIMIT :limit",
         limit=INDEXED_AT_ONCE,
     )
-    ids = json.dumps([row["id"] for row in rows])
-    transaction.execute(
+    ids = [row["id"] for row in rows]
+    await transaction.execute(
         f"""INSERT INTO {SEARCH_INDEX} (rowid, title, prompt, output)
             SELECT number, title, prompt, output FROM searchable
-            WHERE number IN (SELECT number FROM prompt WHERE job_id IN (SELECT value FROM json_each(:ids)))""",
+            WHERE number IN (SELECT number FROM prompt WHERE job_id IN (:*ids))""",
         ids=ids,
     )
-    transaction.execute("UPDATE job SET in_search = 1 WHERE id IN (SELECT value FROM json_each(:ids))", ids=ids)
+    await transaction.execute("UPDATE job SET in_search = 1 WHERE id IN (:*ids)", ids=ids)
 
 
-def _find_indexed(
+async def _find_indexed(
     transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
 ) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
@@ -135,7 +132,7 @@ def _find_indexed(
     if statuses != TERMINAL:
         has_status = f"EXISTS (SELECT 1 FROM job WHERE id = prompt.job_id AND status IN {sql_list(statuses)})"
     quoted = ['"{}"*'.format(phrase.replace('"', '""')) for phrase in phrases]
-    rows = transaction.execute(
+    rows = await transaction.execute(
         f"""SELECT prompt.job_id AS id,
                    snippet({SEARCH_INDEX}, -1, :match_begin, :match_end, '…', {PASSAGE_WORDS}) AS passage
             FROM {SEARCH_INDEX} JOIN prompt ON prompt.number = {SEARCH_INDEX}.rowid
@@ -148,13 +145,13 @@ def _find_indexed(
     return {row["id"]: row["passage"] for row in rows}
 
 
-def _find_active(
+async def find_active(
     transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
 ) -> dict[str, str]:
     """Return the beginnings of prompts by the ids of the active jobs whose prompts have all phrases."""
-    contained = " AND ".join(f"text LIKE :phrase_{number} ESCAPE '\\'" for number in range(len(phrases)))
+    contained = " AND ".join(f"lower(text) LIKE lower(:phrase_{number}) ESCAPE '\\'" for number in range(len(phrases)))
     values: dict[str, Any] = {f"phrase_{number}": f"%{escape_like(phrase)}%" for number, phrase in enumerate(phrases)}
-    rows = transaction.execute(
+    rows = await transaction.execute(
         f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {sql_list(statuses)} AND {contained}
             ORDER BY created_at DESC LIMIT :limit""",
         **values,

@@ -1,0 +1,78 @@
+"""`agent-jobs db`: upgrade the tables of a PostgreSQL database, and show their version."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import click
+
+from agent_jobs.app import read_schema_state, upgrade_database
+from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
+from agent_jobs.rendering import answers
+from agent_jobs.setting_values import hide_database_password
+from agent_jobs.settings import Settings
+
+if TYPE_CHECKING:
+    from agent_jobs.app import SchemaState
+
+T = TypeVar("T")
+
+
+@click.group("db")
+def db_command() -> None:
+    """Upgrade the tables of a PostgreSQL database, or show their version.
+
+    It is the database of AGENT_JOBS_DATABASE_URL. A file of SQLite needs none of this.
+    """
+
+
+@db_command.command("upgrade")
+@click.option("--check", is_flag=True, help="Change nothing; the exit status says if an upgrade is needed.")
+def upgrade_command(check: bool) -> None:
+    """Make or upgrade the tables.
+
+    Servers of another version refuse the database afterwards. Two upgrades at once are safe: one waits for the other.
+
+    Exit status: 0 the tables are up to date, 1 they are not, or the database cannot be used.
+    """
+    settings = read_settings()
+    if check:
+        state = _ask_database(read_schema_state, settings)
+        click.echo(_describe_schema(state))
+        if state.version != state.needed:
+            raise SystemExit(Exit.REFUSED)
+        return
+    state = _ask_database(upgrade_database, settings)
+    if state.version == state.needed:
+        click.echo(_describe_schema(state))
+    else:
+        click.echo(f"Upgraded from schema {state.version} to {state.needed}.")
+
+
+@db_command.command("status")
+@json_option
+def status_command(as_json: bool) -> None:
+    """Show the version of the tables."""
+    settings = read_settings()
+    state = _ask_database(read_schema_state, settings)
+    url = hide_database_password(settings.database_url)
+    if as_json:
+        click.echo(answers.json_line({"url": url, "schema": state.version, "needed": state.needed}))
+        return
+    click.echo(f"{url}: {_describe_schema(state)}")
+
+
+def _ask_database(ask: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
+    with convert_errors():
+        return anyio.run(ask, settings)
+
+
+def _describe_schema(state: "SchemaState") -> str:
+    """Return what is to be done about a schema."""
+    if state.version == state.needed:
+        return f"Schema {state.version} is up to date."
+    if state.version > state.needed:
+        return f"Schema {state.version} is newer than this agent-jobs ({state.needed}): update agent-jobs."
+    if state.version == 0:
+        return f"There are no tables yet; this agent-jobs needs schema {state.needed}: run agent-jobs db upgrade."
+    return f"Schema {state.version} is older than this agent-jobs needs ({state.needed}): run agent-jobs db upgrade."

@@ -1,0 +1,24 @@
+"""Joins the parts of the store on PostgreSQL over one database."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from agent_jobs.store.changes import Changes
+from agent_jobs.store.claims import Queue
+from agent_jobs.store.housekeeping import Housekeeping
+from agent_jobs.store.job_writes import Transitions
+from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_database import open_database
+from agent_jobs.store.postgres_search import PostgresSearch
+from agent_jobs.store.reports import Reports
+
+
+class PostgresStore(Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping):
+    """`Store` on PostgreSQL: see the protocols for what each method promises."""
+
+
+@asynccontextmanager
+async def open_postgres(address: PostgresAddress) -> AsyncGenerator[PostgresStore]:
+    """Open the store at this address; see `open_store`."""
+    async with open_database(address) as database:
+        yield PostgresStore(database)

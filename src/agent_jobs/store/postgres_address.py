@@ -1,0 +1,60 @@
+"""The address of a PostgreSQL database, and the form of it that may be shown."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent_jobs.errors import StoreError
+from agent_jobs.store.base import Store
+
+DEFAULT_POOL = 10
+
+
+@dataclass(frozen=True)
+class PostgresAddress:
+    """The place of a database, and the way to connect to it. Neither its repr nor its string shows a password."""
+
+    url: str = field(repr=False)
+    listen_url: str | None = field(default=None, repr=False)  #: a direct one, where `url` leads to a pooler
+    password: str | None = field(default=None, repr=False)  #: takes precedence over the one in the URL
+    pool: int = DEFAULT_POOL  #: connections of a process, beside the one that listens
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2] or "the local socket"
+        return f"PostgreSQL database {parts.path.lstrip('/') or 'of the default name'} at {host}"
+
+    def open_store(self) -> AbstractAsyncContextManager[Store]:
+        """Open the store at this address, and close it at the end.
+
+        Raises:
+            StoreError: It cannot be used, or asyncpg is not installed.
+        """
+        check_extra()
+        from agent_jobs.store.postgres import open_postgres
+
+        return open_postgres(self)
+
+    @property
+    def connection_arguments(self) -> dict[str, Any]:
+        """Return the arguments of asyncpg for a connection through `url`."""
+        return self._arguments_of(self.url) | {"statement_cache_size": 0 if self.listen_url else 500}
+
+    @property
+    def listen_arguments(self) -> dict[str, Any]:
+        """Return the arguments of asyncpg for the connection that listens."""
+        return self._arguments_of(self.listen_url or self.url)
+
+    def _arguments_of(self, url: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"dsn": url, "server_settings": {"application_name": "agent-jobs"}}
+        if self.password is not None:
+            arguments["password"] = self.password
+        return arguments
+
+
+def check_extra() -> None:
+    """Raise StoreError if the packages for PostgreSQL are not installed."""
+    if find_spec("asyncpg") is None:
+        raise StoreError("AGENT_JOBS_DATABASE_URL names PostgreSQL, which needs an extra: install agent-jobs[team].")

@@ -1,0 +1,196 @@
+"""Waits for changes on PostgreSQL: a connection that listens, and a look every second in case a message is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from agent_jobs.errors import StoreError
+from agent_jobs.store.base import Mark
+from agent_jobs.store.change_signals import ChangeSignals
+from agent_jobs.store.database import Row
+from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_replica import SESSION_LOCK
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "agent_jobs"
+#: Seconds between two looks at all that is waited for, so that a lost message costs no more.
+LOOK_S = 1.0
+#: Least seconds between two messages: a burst of changes becomes one.
+NOTIFY_EVERY_S = 0.02
+#: Bytes of a message; PostgreSQL refuses 8000.
+NOTIFY_BYTES = 7500
+#: Seconds between two attempts to listen again.
+RECONNECT_S = 0.5
+#: Seconds for a new connection, and for a sign of life of the one that listens.
+ANSWER_LIMIT_S = 5.0
+#: Counts transactions that wrote: it moves with every change by anybody.
+_LAST_CHANGE = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS last"
+
+_Fetch = Callable[..., Awaitable[Sequence[Row]]]
+
+
+class PostgresChanges:
+    """Wakes the waiters of this process, and tells the other processes what changed.
+
+    Args:
+        me: The name of this process.
+        address: Of the database.
+        fetch: Runs one statement, over a connection of the pool.
+    """
+
+    def __init__(self, me: str, address: PostgresAddress, fetch: _Fetch) -> None:
+        self._me = me
+        self._address = address
+        self._fetch = fetch
+        self._signals = ChangeSignals()
+        self._waits: Counter[tuple[str, int]] = Counter()
+        self._outbox: dict[str, None] = {}
+        self._has_outgoing = asyncio.Event()
+        self._listening: asyncpg.Connection[asyncpg.Record] | None = None
+
+    def announce(self, job_ids: Iterable[str]) -> None:
+        """Wake the waiters of these jobs, here at once and in other processes soon."""
+        listed = list(job_ids)
+        self._signals.announce_changes(listed)
+        self._outbox.update(dict.fromkeys(listed))
+        self._has_outgoing.set()
+
+    async def wait_for_change(self, job_id: str, revision: int) -> None:
+        """Return once the job has another revision than this one. Meanwhile no connection is held."""
+        wait = (job_id, revision)
+        self._waits[wait] += 1
+        try:
+            while True:
+                event = self._signals.event_of(job_id)
+                rows = await self._fetch("SELECT revision FROM job WHERE id = :id", id=job_id)
+                if not rows or rows[0]["revision"] != revision:
+                    return
+                await event.wait()
+        finally:
+            self._waits[wait] -= 1
+            if not self._waits[wait]:
+                del self._waits[wait]
+
+    def mark(self) -> Mark:
+        """Return the number of changes that this process knows of."""
+        return self._signals.count, 0
+
+    async def wait_for_any_change(self, mark: Mark) -> None:
+        """Return once any job changed since this mark."""
+        while mark == self.mark():
+            await self._signals.event_of_any().wait()
+
+    async def keep_notifying(self) -> None:
+        """Send what changed to the other processes, for ever."""
+        while True:
+            await self._has_outgoing.wait()
+            await asyncio.sleep(NOTIFY_EVERY_S)
+            with suppress(StoreError):  # the other processes look by themselves
+                await self.send_outgoing()
+
+    async def send_outgoing(self) -> None:
+        """Send what changed up to now."""
+        self._has_outgoing.clear()
+        ids, self._outbox = list(self._outbox), {}
+        for message in _pack_ids(self._me, ids):
+            await self._fetch("SELECT pg_notify(:channel, :message)", channel=CHANNEL, message=message)
+
+    async def keep_listening(self) -> None:
+        """Listen to the other processes, for ever; connect again whenever the connection is lost."""
+        while True:
+            try:
+                await self._listen_until_lost()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                logger.warning("cannot listen to PostgreSQL; changes are seen within a second: %s", error)
+            await asyncio.sleep(RECONNECT_S)
+
+    async def keep_looking(self) -> None:
+        """Compare all that is waited for with the database every second, for ever."""
+        last_change = ""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            with suppress(StoreError):
+                await self._look_at_waited()
+                if self._listening is None:
+                    last_change = await self._look_at_any(last_change)
+
+    async def listen(self) -> None:
+        """Connect, listen, and take the lock that shows that this session lives."""
+        connection = await asyncpg.connect(**self._address.listen_arguments, timeout=ANSWER_LIMIT_S)
+        try:
+            await connection.execute(
+                f"SELECT pg_advisory_lock_shared({SESSION_LOCK}) FROM (SELECT $1::text AS name) AS me", self._me
+            )
+            await connection.add_listener(CHANNEL, self._receive_message)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._listening = connection
+        self._signals.announce_changes(self._list_waited_ids())  # what changed before this was announced to no listener
+
+    async def close(self) -> None:
+        """Send what is left, and stop listening."""
+        with suppress(StoreError):
+            await self.send_outgoing()
+        if self._listening is not None:
+            self._listening.terminate()
+
+    async def _listen_until_lost(self) -> None:
+        if self._listening is None:
+            await self.listen()
+        connection = self._listening
+        assert connection is not None
+        try:
+            while not connection.is_closed():
+                await asyncio.sleep(LOOK_S)
+                # A link that was cut shows nothing by itself.
+                await connection.execute("SELECT 1", timeout=ANSWER_LIMIT_S)
+        finally:
+            self._listening = None
+            connection.terminate()
+
+    def _receive_message(self, connection: Any, process: int, channel: str, message: object) -> None:
+        sender, *ids = str(message).split(" ")
+        if sender != self._me:
+            self._signals.announce_changes(ids)
+
+    async def _look_at_waited(self) -> None:
+        """Wake the waiters whose jobs have another revision than they know."""
+        waits = list(self._waits)
+        if not waits:
+            return
+        rows = await self._fetch("SELECT id, revision FROM job WHERE id IN (:*ids)", ids=self._list_waited_ids())
+        revisions: dict[str, int] = {row["id"]: row["revision"] for row in rows}
+        changed = {job_id for job_id, revision in waits if revisions.get(job_id) != revision}
+        if changed:
+            self._signals.announce_changes(changed)
+
+    async def _look_at_any(self, last_change: str) -> str:
+        """Wake those who wait for any change if one was made since this one; return the last one."""
+        last: str = (await self._fetch(_LAST_CHANGE))[0]["last"]
+        if last != last_change:
+            self._signals.announce_changes(())
+        return last
+
+    def _list_waited_ids(self) -> list[str]:
+        return list({job_id for job_id, _ in self._waits})
+
+
+def _pack_ids(sender: str, ids: Sequence[str]) -> Iterator[str]:
+    """Yield messages with these ids, as few as their limit allows."""
+    message = sender
+    for job_id in ids:
+        if len(message.encode()) + len(job_id.encode()) + 1 > NOTIFY_BYTES:
+            yield message
+            message = sender
+        message += f" {job_id}"
+    if message != sender:
+        yield message

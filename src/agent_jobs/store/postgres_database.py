@@ -1,0 +1,257 @@
+"""The connections to PostgreSQL: a pool for statements, and one that listens.
+
+Rules, each with its reason:
+- READ COMMITTED, and locks first: what follows a lock sees what was committed before it.
+- A change locks its jobs' rows by a statement of its own. One that joins other tables would read these as they were.
+- A change that may spend takes one advisory lock: one process at a time decides about duplicates, budget and slots.
+  Those of this process queue here, without a connection; else a burst of starts would use up the pool.
+- A change is shielded once it has a connection: its outcome would be unknown otherwise.
+- asyncpg's tasks are plain ones of the event loop: a store may be closed by another task than the one that opened it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import asyncpg
+
+from agent_jobs.errors import StoreError
+from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
+from agent_jobs.store.base import Mark
+from agent_jobs.store.database import Transaction
+from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_changes import PostgresChanges
+from agent_jobs.store.postgres_errors import LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_replica import Replica
+from agent_jobs.store.postgres_schema import check_schema
+from agent_jobs.store.postgres_statement import bind
+
+if TYPE_CHECKING:
+    from agent_jobs.store.postgres_errors import PostgresConnection
+
+T = TypeVar("T")
+
+#: Seconds for a new connection.
+CONNECT_LIMIT_S = 10.0
+#: Seconds for one statement: ours take milliseconds, so this only ends what a lost server leaves hanging.
+STATEMENT_LIMIT_S = 30.0
+#: Attempts of a change that PostgreSQL took back because of a deadlock.
+CHANGE_ATTEMPTS = 5
+_LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
+_LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended('agent-jobs spending', 0))"
+
+
+@asynccontextmanager
+async def open_database(address: PostgresAddress) -> AsyncGenerator[PostgresDatabase]:
+    """Connect to a database that has the schema of this version, and let other processes see that this one lives.
+
+    Raises:
+        StoreError: It cannot be used; the sentence says what to do.
+    """
+    with as_postgres_error(address):
+        pool = await asyncpg.create_pool(
+            min_size=1,
+            max_size=address.pool,
+            timeout=CONNECT_LIMIT_S,
+            command_timeout=STATEMENT_LIMIT_S,
+            reset=_keep_session,
+            **address.connection_arguments,
+        )
+    database = PostgresDatabase(pool, address)
+    try:
+        await database.begin()
+        yield database
+    finally:
+        with anyio.CancelScope(shield=True):
+            await database.close()
+
+
+async def _keep_session(connection: Any) -> None:
+    """Leave the session as it is: nothing of ours changes it, and a reset costs a round trip for every statement."""
+
+
+class PostgresTransaction:
+    """Runs statements inside the transaction of a change or a query."""
+
+    def __init__(self, connection: PostgresConnection) -> None:
+        self._connection = connection
+
+    async def execute(self, sql: str, **values: Any) -> list[asyncpg.Record]:
+        """Return all rows of a statement."""
+        text, arguments = bind(sql, values)
+        return await self._connection.fetch(text, *arguments)
+
+    async def execute_each(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run a statement that returns no rows once for each of these values."""
+        arguments_of: dict[str, list[list[Any]]] = {}
+        for row in rows:
+            text, arguments = bind(sql, row)
+            arguments_of.setdefault(text, []).append(arguments)
+        for text, each in arguments_of.items():
+            await self._connection.executemany(text, each)
+
+    async def remove_from_search(self, job_id: str) -> None:
+        """Take a job's texts out of the search index, before one of them changes or is deleted."""
+        removed = await self.execute("DELETE FROM job_words WHERE job_id = :id RETURNING job_id", id=job_id)
+        if removed:
+            await self.execute("UPDATE job SET in_search = FALSE WHERE id = :id", id=job_id)
+
+
+class PostgresDatabase:
+    """`Database` on PostgreSQL."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress) -> None:
+        self._pool = pool
+        self._address = address
+        self.worker = f"{os.getpid()}-{token_hex(8)}"
+        self._changes = PostgresChanges(self.worker, address, self.fetch)
+        self._replica = Replica(self.worker, self.write)
+        self._spending_turn = anyio.Lock(fast_acquire=True)
+        self._schema = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self) -> None:
+        """Check the schema, and start what runs as long as the database is open."""
+        with as_postgres_error(self._address):
+            async with self._pool.acquire() as connection:
+                self._schema = await check_schema(connection, self._address)
+            await self._replica.beat()
+            await self._replica.forget_old()
+            await self._changes.listen()
+        for loop in (
+            self._replica.keep_beating,
+            self._changes.keep_listening,
+            self._changes.keep_looking,
+            self._changes.keep_notifying,
+        ):
+            self._start_loop(loop())
+
+    async def close(self) -> None:
+        """Leave the database; nothing else may be called then."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._changes.close()
+        with suppress(StoreError):
+            await self._replica.leave()
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT_S):
+                await self._pool.close()
+        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            self._pool.terminate()
+
+    def damage_error(self, error: Exception) -> StoreError:
+        """Return the error for a row that holds nonsense."""
+        return StoreError(
+            "The {address} holds rows that this version cannot read ({cause}).", address=self._address, cause=error
+        )
+
+    async def read(self, sql: str, **values: Any) -> list[asyncpg.Record]:
+        """Return the rows of a short query about few jobs."""
+        return await self.fetch(sql, **values)
+
+    async def fetch(self, sql: str, **values: Any) -> list[asyncpg.Record]:
+        """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
+        text, arguments = bind(sql, values)
+        with as_postgres_error(self._address):
+            try:
+                return await self._pool.fetch(text, *arguments)
+            except LOST_CONNECTION:
+                return await self._pool.fetch(text, *arguments)
+
+    async def query(self, ask: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Return what this function reads; all its statements see the database as it is at one moment."""
+        with as_postgres_error(self._address):
+            async with self._pool.acquire() as connection:
+                with anyio.CancelScope(shield=True):
+                    async with connection.transaction(isolation="repeatable_read", readonly=True):
+                        return await ask(PostgresTransaction(connection))
+        raise AssertionError("unreachable")
+
+    async def write(self, sql: str, *job_ids: str, **values: Any) -> list[asyncpg.Record]:
+        """Run one statement that changes something; by itself it is all or none."""
+
+        async def run(connection: PostgresConnection) -> list[asyncpg.Record]:
+            text, arguments = bind(sql, values)
+            return await connection.fetch(text, *arguments)
+
+        return await self._change_jobs(run, job_ids)
+
+    async def change(
+        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, is_spending: bool = False
+    ) -> T:
+        """Run this function in a transaction, after the locks that it needs."""
+
+        async def run(connection: PostgresConnection) -> T:
+            async with connection.transaction():
+                if is_spending:
+                    await connection.execute(_LOCK_SPENDING)
+                if job_ids:
+                    await connection.fetch(_LOCK_JOBS, list(job_ids))
+                return await change(PostgresTransaction(connection))
+
+        if not is_spending:
+            return await self._change_jobs(run, job_ids)
+        async with self._spending_turn:
+            return await self._change_jobs(run, job_ids)
+
+    async def wait_for_change(self, job_id: str, revision: int) -> None:
+        """Return once the job has another revision than this one."""
+        await self._changes.wait_for_change(job_id, revision)
+
+    async def change_mark(self) -> Mark:
+        """Return the number of changes that this process knows of."""
+        return self._changes.mark()
+
+    async def wait_for_any_change(self, mark: Mark) -> None:
+        """Return once any job changed since this mark."""
+        await self._changes.wait_for_any_change(mark)
+
+    async def find_dead_workers(self, names: Iterable[str]) -> set[str]:
+        """Return those of these processes that are dead."""
+        return await self._replica.find_dead(names)
+
+    async def other_workers(self) -> dict[str, Mapping[str, Any]]:
+        """Return what the other living processes announced, by their names."""
+        return await self._replica.find_others()
+
+    async def announce(self, announced: Mapping[str, Any]) -> None:
+        """Let the other processes read what this one does, as long as it lives."""
+        await self._replica.announce(announced)
+
+    async def store_info(self) -> StoreInfo:
+        """Return where the jobs are stored, and which other living processes work on them."""
+        row = (await self.fetch("SELECT pg_database_size(current_database()) AS bytes, version() AS version"))[0]
+        watchers = tuple(
+            WorkerInfo(int(name.partition("-")[0]), str(announced.get("what")), str(announced.get("base_url")))
+            for name, announced in (await self.other_workers()).items()
+        )
+        server = " ".join(row["version"].split()[:2])
+        return StoreInfo(str(self._address), self._schema, server, row["bytes"], watchers)
+
+    async def _change_jobs(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
+        """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""
+        results: list[T] = []
+        with as_postgres_error(self._address):
+            async with self._pool.acquire() as connection:
+                with anyio.CancelScope(shield=True):
+                    results.append(await _run_despite_deadlocks(run, connection))
+        if job_ids:
+            self._changes.announce(job_ids)
+        return results[0]
+
+    def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(loop))
+
+
+async def _run_despite_deadlocks(run: Callable[[PostgresConnection], Awaitable[T]], connection: Any) -> T:
+    for _ in range(CHANGE_ATTEMPTS - 1):
+        with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            return await run(connection)
+    return await run(connection)

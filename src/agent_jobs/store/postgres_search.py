@@ -1,0 +1,97 @@
+"""Finds jobs by words of their titles, prompts and outputs, with PostgreSQL's text search.
+
+The words of a job are kept when it is first searched after its end: its end costs nothing for them.
+"""
+
+from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
+from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
+from agent_jobs.store.database import Row, StorePart, Transaction
+from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
+from agent_jobs.store.rows import sql_list
+from agent_jobs.store.search_index import PASSAGE_WORDS, find_active, split_phrases
+
+#: Jobs whose words one change keeps.
+INDEXED_AT_ONCE = 200
+#: Characters of a prompt and of an output: PostgreSQL refuses words of more than 1 MiB together.
+INDEXED_CHARS = 80_000
+_TEXT = f"title || ' ' || left(prompt, {INDEXED_CHARS}) || ' ' || left(output, {INDEXED_CHARS})"
+#: Words without stemming: prompts are in many languages.
+_WORDS = f"to_tsvector('simple', {_TEXT})"
+_PASSAGE_OPTIONS = (
+    f"StartSel={MATCH_BEGIN}, StopSel={MATCH_END}, MaxWords={PASSAGE_WORDS}, MinWords={PASSAGE_WORDS // 2}"
+)
+
+
+class PostgresSearch(StorePart):
+    """`SearchRecords` on PostgreSQL."""
+
+    async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
+        phrases = split_phrases(words)
+        if not phrases:
+            return []
+        while await self._db.fetch("SELECT 1 FROM job WHERE NOT in_search AND finished_at IS NOT NULL LIMIT 1"):
+            await self._db.change(_keep_words)
+
+        wanted = statuses or frozenset(Status)
+
+        async def find_hits(transaction: Transaction) -> list[tuple[Row, str]]:
+            found: dict[str, str] = {}
+            if active := wanted & ACTIVE:
+                found |= await find_active(transaction, phrases, limit, active)
+            if ended := wanted & TERMINAL:
+                found |= await _find_ended(transaction, phrases, limit, ended)
+            rows = await transaction.execute(
+                f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
+                    ORDER BY job.created_at DESC, job.id LIMIT :limit""",
+                ids=list(found),
+                limit=limit,
+            )
+            return [(row, found[row["id"]]) for row in rows]
+
+        hits = await self._db.query(find_hits)
+        return [SearchHit(read_job(row, self._db.damage_error), passage) for row, passage in hits]
+
+    async def count_unindexed(self) -> int:
+        rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE NOT in_search AND finished_at IS NOT NULL")
+        return rows[0]["n"]
+
+
+async def _keep_words(transaction: Transaction) -> None:
+    """Keep the words of some jobs that ended; other processes do the others at the same time."""
+    await transaction.execute(
+        f"""WITH chosen AS MATERIALIZED (
+                SELECT id FROM job WHERE NOT in_search AND finished_at IS NOT NULL
+                ORDER BY finished_at LIMIT {INDEXED_AT_ONCE} FOR UPDATE),
+            kept AS (
+                INSERT INTO job_words (job_id, words)
+                SELECT job_id, {_WORDS} FROM searchable JOIN prompt USING (number)
+                WHERE job_id IN (SELECT id FROM chosen)
+                ON CONFLICT (job_id) DO UPDATE SET words = excluded.words)
+            UPDATE job SET in_search = TRUE WHERE id IN (SELECT id FROM chosen)"""
+    )
+
+
+async def _find_ended(
+    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
+) -> dict[str, str]:
+    """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
+    values = {f"phrase_{number}": phrase for number, phrase in enumerate(phrases)}
+    query = " && ".join(f"({_phrase_query(name)})" for name in values)
+    rows = await transaction.execute(
+        f"""WITH found AS MATERIALIZED (
+                SELECT job_id FROM job_words JOIN job ON job.id = job_id WHERE words @@ ({query})
+                AND status IN {sql_list(statuses)}
+                ORDER BY job.created_at DESC LIMIT :limit)
+            SELECT job_id AS id, ts_headline('simple', {_TEXT}, {query}, :options)
+                   AS passage
+            FROM found JOIN prompt USING (job_id) JOIN searchable USING (number)""",
+        **values,
+        limit=limit,
+        options=_PASSAGE_OPTIONS,
+    )
+    return {row["id"]: row["passage"] for row in rows}
+
+
+def _phrase_query(name: str) -> str:
+    """Return the query of one phrase, whose last word may be the beginning of one."""
+    return f"COALESCE(NULLIF(phraseto_tsquery('simple', :{name})::text, '') || ':*', '')::tsquery"

