@@ -28,7 +28,7 @@ from agent_jobs.jobs.queries import (
     WorkerInfo,
 )
 from agent_jobs.jobs.response import JSON, Call
-from agent_jobs.store.base import Store
+from agent_jobs.store.base import Mark, Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
@@ -252,6 +252,14 @@ class Engine:
             if ids:
                 raise RequestError(f"{text!r} is ambiguous: write more of {', '.join(ids)}.")
         return (await self._get_job(text)).id
+
+    async def change_mark(self) -> Mark:
+        """Return a mark of what has changed up to now, for `wait_for_any_change`."""
+        return await self._store.change_mark()
+
+    async def wait_for_any_change(self, mark: Mark) -> None:
+        """Return once any job changed since this mark, in this process or another one."""
+        await self._store.wait_for_any_change(mark)
 
     async def store_info(self) -> StoreInfo:
         """Return facts about the database, and the other processes that work on its jobs."""

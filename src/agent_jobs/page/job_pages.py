@@ -1,0 +1,144 @@
+"""Show the list of jobs and single jobs, as pages and as JSON."""
+
+import json
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from agent_jobs.engine.engine import Engine
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobDetails, JobFilter
+from agent_jobs.jobs.status import ACTIVE, Status
+from agent_jobs.page import views
+from agent_jobs.page.safe_html import render_markdown
+from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.rendering import answers
+from agent_jobs.rendering import markdown as markdown_file
+from agent_jobs.rendering.redaction import redact_request
+
+#: Jobs in one list.
+LISTED_JOBS = 100
+#: Filters of the list, by their names in the URL.
+FILTERS = {
+    "": ("All", JobFilter()),
+    "running": ("Running", JobFilter(statuses=ACTIVE)),
+    "unread": ("Unread", JobFilter(unread=True)),
+    "failed": ("Failed", JobFilter(statuses=frozenset({Status.FAILED, Status.EXPIRED, Status.INCOMPLETE}))),
+}
+
+
+class JobPages:
+    """The pages about jobs."""
+
+    def __init__(self, engine: EngineSource, renderer: Renderer) -> None:
+        self._engine = engine
+        self._renderer = renderer
+
+    async def show_jobs(self, request: Request) -> Response:
+        """Show the list, or the jobs that a search finds."""
+        engine = await self._engine()
+        words = request.query_params.get("words", "")
+        if words:
+            hits = await engine.search(words, LISTED_JOBS)
+            rows = [views.build_hit(hit, engine.now()) for hit in hits]
+            return self._renderer.render_page(request, "jobs.html", {"words": words, "rows": rows})
+        values = await read_overview(engine, request)
+        return self._renderer.render_page(request, "jobs.html", {**values, "is_live": True})
+
+    async def list_as_json(self, request: Request) -> Response:
+        """Return the list as JSON."""
+        engine = await self._engine()
+        page = await engine.find(_choose_filter(request)[1], LISTED_JOBS)
+        return JSONResponse(answers.render_list(page, engine.now()))
+
+    async def show_job(self, request: Request) -> Response:
+        """Show one job; its result counts as read by that."""
+        engine = await self._engine()
+        details = await engine.details(request.path_params["job_id"])
+        values = await read_job(engine, details)
+        request_json = json.dumps(redact_request(details.request), ensure_ascii=False, indent=2)
+        values |= {"prompt": details.prompt, "facts": _list_facts(details), "request_json": request_json}
+        response = self._renderer.render_page(request, "job.html", values)
+        await engine.mark_read(details.result.job)
+        return response
+
+    async def show_job_as_json(self, request: Request) -> Response:
+        """Return one job as JSON."""
+        engine = await self._engine()
+        details = await engine.details(request.path_params["job_id"])
+        job = details.result.job
+        answer = answers.render_job(job, engine.now())
+        steps = [step._asdict() for step in details.steps]
+        return JSONResponse({**answer, "output": answers.output_text(job), "prompt": details.prompt, "steps": steps})
+
+    async def download_markdown(self, request: Request) -> Response:
+        """Return the answer as a Markdown file."""
+        engine = await self._engine()
+        job = (await engine.result(request.path_params["job_id"])).job
+        name = {"Content-Disposition": f'attachment; filename="{job.id}.md"'}
+        return PlainTextResponse(markdown_file.render_markdown(job), media_type="text/markdown", headers=name)
+
+
+async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
+    """Return the values of the list that a request asks for."""
+    now = engine.now()
+    chosen, group = _choose_filter(request)
+    page = await engine.find(group, LISTED_JOBS)
+    asking = await engine.find(JobFilter(statuses=frozenset({Status.INPUT_REQUIRED})), LISTED_JOBS)
+    return {
+        "rows": [views.build_row(job, now) for job in page.jobs],
+        "asking": [views.build_row(job, now) for job in asking.jobs],
+        "counts": [(views.STATUS_WORDS[status], count) for status, count in page.counts.items()],
+        "today": views.format_usd(page.today_usd or None),
+        "filters": [(title, _link_filter(name), name == chosen) for name, (title, _) in FILTERS.items()],
+        "query": _link_filter(chosen).removeprefix("/"),
+    }
+
+
+async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
+    """Return the values of the part of a job's page that changes."""
+    job, now = details.result.job, engine.now()
+    text = answers.output_text(job) if job.output else job.turn.partial
+    # In a thread: a long answer takes a moment.
+    answer = await anyio.to_thread.run_sync(partial(render_markdown, text))
+    return {
+        "row": views.build_row(job, now),
+        "tokens": views.format_tokens(job.usage),
+        "turn": job.turn.number,
+        "questions": [views.build_question(call) for call in await engine.open_calls(job)],
+        "answer": Markup(answer),  # noqa: S704  # it was cleaned
+        "sources": views.build_sources(details),
+        "steps": views.build_steps(details.steps, now),
+    }
+
+
+def _choose_filter(request: Request) -> tuple[str, JobFilter]:
+    """Return the name and the filter that the URL asks for; an unknown name means all jobs."""
+    name = request.query_params.get("show", "")
+    if name not in FILTERS:
+        name = ""
+    return name, FILTERS[name][1]
+
+
+def _link_filter(name: str) -> str:
+    return f"/?{urlencode({'show': name})}" if name else "/"
+
+
+def _list_facts(details: JobDetails) -> list[tuple[str, str]]:
+    job: Job = details.result.job
+    facts = {
+        "Id": job.id,
+        "Started by": job.client,
+        "Model": " ".join(filter(None, (job.model, job.effort))),
+        "Preset": job.preset,
+        "Batch": job.batch,
+        "Continues": job.previous_job_id or "",
+        "Response": job.turn.response_id or "",
+        "Endpoint": job.turn.base_url,
+    }
+    return [(name, value) for name, value in facts.items() if value]
