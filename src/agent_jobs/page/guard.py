@@ -11,7 +11,7 @@ from agent_jobs.page.access import LinkAccess
 
 COOKIE = "agent_jobs_page"
 #: Paths that need no cookie.
-OPEN_PATHS = ("/static/", "/sign-in")
+OPEN_PATHS = ("/static/", "/sign-in", "/favicon.ico")
 #: Methods that change nothing.
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 #: Each response has these. No script runs but our own files, no other page can show ours, and nothing is cached.

@@ -110,8 +110,9 @@ async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
         "row": views.build_row(job, now),
         "tokens": views.format_tokens(job.usage),
         "turn": job.turn.number,
+        "can_ask": job.status in (Status.COMPLETED, Status.INCOMPLETE),
         "questions": [views.build_question(call) for call in await engine.open_calls(job)],
-        "answer": Markup(answer),  # noqa: S704  # it was cleaned
+        "answer": Markup(answer),  # it was cleaned
         "sources": views.build_sources(details),
         "steps": views.build_steps(details.steps, now),
     }

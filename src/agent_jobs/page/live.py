@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from hashlib import sha256
+from typing import NamedTuple
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_jobs.engine.engine import Engine
 from agent_jobs.page.job_pages import read_job, read_overview
 from agent_jobs.page.templates import EngineSource, Renderer
 
@@ -18,7 +20,12 @@ REFRESH_S = 10.0
 #: Characters of the digest that names an update.
 ID_CHARS = 16
 
-Part = Callable[[], Awaitable[str]]
+
+class Part(NamedTuple):
+    """The part of a page that changes."""
+
+    html: str
+    is_final: bool = False  #: it will not change any more
 
 
 class LiveUpdates:
@@ -32,34 +39,40 @@ class LiveUpdates:
         """Stream the list of jobs."""
         engine = await self._engine()
 
-        async def render() -> str:
-            return self._renderer.render_part(request, "_overview.html", await read_overview(engine, request))
+        async def render() -> Part:
+            return Part(self._renderer.render_part(request, "_overview.html", await read_overview(engine, request)))
 
-        return EventSourceResponse(self._send_updates(request, render))
+        return EventSourceResponse(_send_updates(engine, request, render))
 
     async def stream_job(self, request: Request) -> Response:
-        """Stream the part of a job's page that changes."""
+        """Stream the part of a job's page that changes, until the job has finished."""
         engine = await self._engine()
         job_id = request.path_params["job_id"]
         await engine.details(job_id)
 
-        async def render() -> str:
-            values = await read_job(engine, await engine.details(job_id))
-            return self._renderer.render_part(request, "_job.html", values)
+        async def render() -> Part:
+            details = await engine.details(job_id)
+            html = self._renderer.render_part(request, "_job.html", await read_job(engine, details))
+            await engine.mark_read(details.result.job)
+            return Part(html, details.result.job.is_terminal)
 
-        return EventSourceResponse(self._send_updates(request, render))
+        return EventSourceResponse(_send_updates(engine, request, render))
 
-    async def _send_updates(self, request: Request, render: Part) -> AsyncGenerator[ServerSentEvent]:
-        """Yield the part whenever it differs from what the browser has, which its Last-Event-ID names."""
-        engine = await self._engine()
-        shown = request.headers.get("last-event-id", "")
-        while True:
-            mark = await engine.change_mark()
-            html = await render()
-            digest = sha256(html.encode()).hexdigest()[:ID_CHARS]
-            if digest != shown:
-                yield ServerSentEvent(html, id=digest)
-                shown = digest
-            await anyio.sleep(UPDATE_S)
-            with anyio.move_on_after(REFRESH_S - UPDATE_S):
-                await engine.wait_for_any_change(mark)
+
+async def _send_updates(
+    engine: Engine, request: Request, render: Callable[[], Awaitable[Part]]
+) -> AsyncGenerator[ServerSentEvent]:
+    """Yield the part whenever it differs from what the browser has, which its Last-Event-ID names."""
+    shown = request.headers.get("last-event-id", "")
+    while True:
+        mark = await engine.change_mark()
+        part = await render()
+        digest = sha256(part.html.encode()).hexdigest()[:ID_CHARS]
+        if digest != shown:
+            yield ServerSentEvent(part.html, id=digest)
+            shown = digest
+        if part.is_final:
+            await anyio.sleep_forever()  # a browser would open a stream again that ended
+        await anyio.sleep(UPDATE_S)
+        with anyio.move_on_after(REFRESH_S - UPDATE_S):
+            await engine.wait_for_any_change(mark)

@@ -11,7 +11,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import get_lexer_by_name
+from pygments.lexers import get_lexer_by_name  # pyright: ignore[reportUnknownVariableType]
 from pygments.util import ClassNotFound
 
 #: Characters that are rendered as Markdown: more would take seconds.
@@ -24,11 +24,15 @@ _TAGS = {
     "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
 _ATTRIBUTES = {"a": {"href", "title"}, "span": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
+#: Characters that reorder the text around them, so that `exe.png` can look like something else. Marks for single
+#: words in right-to-left scripts stay.
+_REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 _URL_SCHEMES = {"http", "https", "mailto"}
 
 
 def render_markdown(text: str) -> str:
     """Return safe HTML of a Markdown text; a very long one stays plain."""
+    text = text.translate(_REORDERING)
     if len(text) > RENDERED_CHARS:
         return f"<pre>{html.escape(text)}</pre>"
     return nh3.clean(

@@ -30,6 +30,11 @@ async def serve_page(engine: EngineSource, access: LinkAccess, listener: socket.
     port = listener.getsockname()[1]
     app = build_page(engine, access, [f"{name}:{port}" for name in LOOPBACK_NAMES])
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
     )
     await _Server(config).serve(sockets=[listener])

@@ -17,7 +17,7 @@ EngineSource = Callable[[], Awaitable[Engine]]
 
 TEMPLATE_FOLDER = Path(__file__).with_name("html")
 #: Names and paths of the pages, for the navigation.
-PAGES = (("Jobs", "/"),)
+PAGES = (("Jobs", "/"), ("New", "/new"), ("Spend", "/spend"), ("Health", "/health"))
 
 
 class Renderer:
