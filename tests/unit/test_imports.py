@@ -73,7 +73,9 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "job_waiter": set(),
     "adopt_response": set(),
     "follow_up": set(),
-    "start": {"follow_up"},
+    "repeat": set(),
+    "archive": set(),
+    "start": {"follow_up", "repeat"},
     "resend": {"finalize"},
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
@@ -90,7 +92,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "tool_loop",
     },
     "worker": {"step", "step_result"},
-    "engine": {"adopt_response", "replies", "start", "job_waiter", "worker"},
+    "engine": {"adopt_response", "archive", "replies", "start", "job_waiter", "worker"},
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.

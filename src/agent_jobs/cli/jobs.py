@@ -1,83 +1,16 @@
-"""`agent-jobs show`, `cancel`, `adopt` and `prune`: commands for jobs that exist."""
+"""`agent-jobs cancel`, `adopt` and `prune`: commands that change jobs."""
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import click
 
-from agent_jobs.cli import terminal
 from agent_jobs.cli.job_list import DAY_S, Days
-from agent_jobs.cli.result import PART_BYTES, read_result
 from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
-from agent_jobs.cli.wording import reword_answer
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobFilter, Pruned, Result
-
-#: Fields of a poll that `show` leaves out.
-NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
-#: Fields with a time, which a terminal shows as a date.
-TIME_FIELDS = ("created_at", "finished_at")
-
-
-@click.command("show")
-@click.argument("job_id", metavar="ID", type=JobId())
-@json_option
-def show_command(job_id: str, as_json: bool) -> None:
-    """Show what is stored about a job.
-
-    Prints its status, ids, cost, events and request.
-    """
-    result, unwatched, now = read_result(job_id)
-    from agent_jobs.rendering import answers
-
-    job = result.job
-    fields = _collect_fields(result, now)
-    if as_json:
-        return click.echo(answers.json_line(fields | dict(unwatched.list_fields(job, now))))
-    fields = reword_answer(fields)
-    if note := unwatched.describe_age(job, now):
-        fields["note"] = note
-    return click.echo(terminal.format_pairs(list(_list_rows(fields))))
-
-
-def _collect_fields(result: Result, now: float) -> dict[str, Any]:
-    """Return all that `show` prints of a job, by name."""
-    from agent_jobs.rendering import answers
-    from agent_jobs.rendering.result_parts import render_part
-
-    answer = answers.render_job(result.job, now)
-    fields = {name: value for name, value in answer.items() if name not in NOT_SHOWN}
-    fields |= render_part(result, "meta", 0, PART_BYTES)["meta"]
-    if result.job.usage:
-        fields["usage"] = render_part(result, "usage", 0, PART_BYTES)["usage"]
-    return fields
-
-
-def _list_rows(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield names and texts for a terminal, with the events and the request at the end."""
-    from agent_jobs.text import compact_json
-
-    for name, value in fields.items():
-        if name in TIME_FIELDS:
-            yield name, _format_local_time(value)
-        elif name not in ("request", "events"):
-            yield name, value if isinstance(value, str) else compact_json(value)
-    if events := fields.get("events"):
-        yield "events", "\n".join(_format_event(event) for event in events)
-    yield "request", compact_json(fields["request"])
-
-
-def _format_event(event: str) -> str:
-    at, _, text = event.partition(" ")
-    return f"{_format_local_time(float(at))} {text}"
-
-
-def _format_local_time(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+from agent_jobs.jobs.queries import JobFilter, Pruned
 
 
 @click.command("cancel")

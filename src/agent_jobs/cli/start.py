@@ -15,6 +15,7 @@ from anyio import CancelScope
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.continue_last import continue_option, find_previous
 from agent_jobs.cli.detach import describe_detached, resume_hint
 from agent_jobs.cli.progress import open_display
 from agent_jobs.cli.result import write_output
@@ -73,6 +74,7 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--web-search/--no-web-search", default=None, help="Allow or forbid web search."),
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
             click.option("--previous", metavar="ID", type=JobId(), help="Continue from this finished job."),
+            continue_option,
             click.option("--batch", default="", help="Name of the batch to which the job belongs."),
             click.option("--new", is_flag=True, help="Start a job even if an identical one exists."),
             click.option("--high", is_flag=True, help="Send the job before others that wait for a slot."),
@@ -297,6 +299,8 @@ def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path,
     """Return the request of the command line, and the folders that it allows to read by naming files."""
     from agent_jobs.request.start_request import StartRequest
 
+    if repeated := arguments.get("repeats"):
+        return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
     files = [_resolve_path(each) for each in arguments["files"]]
     request = StartRequest(
         prompts=[read_prompt(arguments["prompt"])],
@@ -305,7 +309,7 @@ def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path,
         effort=arguments["effort"],
         web_search=arguments["web_search"],
         files=[str(file) for file in files],
-        previous_job_id=arguments["previous"],
+        previous_job_id=find_previous(arguments),
         batch=arguments["batch"],
         priority=int(arguments["high"]),
         client=CLIENT,

@@ -114,7 +114,11 @@ def format_tokens(job: Job) -> str:
         return ""
     if job.usage.partial:
         return "?"
-    count = job.usage.input_tokens + job.usage.output_tokens
+    return format_count(job.usage.input_tokens + job.usage.output_tokens)
+
+
+def format_count(count: int) -> str:
+    """Return a number in a short form, such as 950, 12k or 1.2M."""
     if count >= 999_500:
         return f"{count / 1e6:.1f}M"
     if count >= 10_000:

@@ -11,6 +11,7 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.archive import Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.replies import answer_calls
 from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
@@ -20,10 +21,12 @@ from agent_jobs.jobs.queries import (
     BatchState,
     Estimate,
     JobFilter,
+    JobOrder,
     JobPage,
     Pruned,
     Reply,
     Result,
+    SortKey,
     StoreInfo,
     WorkerInfo,
 )
@@ -63,7 +66,7 @@ class Started(NamedTuple):
     duplicate: bool
 
 
-class Engine:
+class Engine(Archive):
     """Jobs of one user, on one store.
 
     Args:
@@ -221,13 +224,14 @@ class Engine:
             await self._store.get_calls(job_id),
         )
 
-    async def find(self, group: JobFilter, limit: int) -> JobPage:
-        """Return the newest jobs of a group, the number in each status, and the cost of today's jobs so far."""
+    async def find(self, group: JobFilter, limit: int, order: SortKey = "created") -> JobPage:
+        """Return the first jobs of a group in an order, the number in each status, and the cost of today's jobs."""
         now = self._clock.now()
         warnings = self._warnings
         if isinstance(self._upstream, Upstream):
             warnings += self._upstream.planner.warnings
-        return replace(await self._store.list_jobs(group, limit, now - now % DAY_S), warnings=warnings)
+        page = await self._store.list_jobs(group, limit, now - now % DAY_S, JobOrder(order, now))
+        return replace(page, warnings=warnings)
 
     async def find_unobserved(self, group: JobFilter) -> list[Job]:
         """Return the newest jobs of a group that run upstream and that no living process observes."""
@@ -464,6 +468,10 @@ class Engine:
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):
             self._upstream.worker.wake()
+
+    def require_client(self) -> ResponsesClient:
+        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
+        return self._require_upstream().client
 
     def _require_upstream(self) -> Upstream:
         """Return the endpoint, or raise the ConfigError that says why nothing can be sent from here."""

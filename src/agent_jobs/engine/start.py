@@ -16,6 +16,7 @@ from agent_jobs.attachments.attachment import Attachment, build_content_parts, d
 from agent_jobs.attachments.gather import gather
 from agent_jobs.clock import Clock
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
+from agent_jobs.engine.repeat import read_repeated, repeat_job
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
@@ -102,6 +103,7 @@ class StartPlanner:
     """Plans jobs for one endpoint by the user's settings. Sends nothing."""
 
     def __init__(self, store: Store, endpoint: Endpoint, clock: Clock, defaults: StartDefaults) -> None:
+        self._store = store
         self._finder = PreviousFinder(store, endpoint)
         self._endpoint = endpoint
         self._clock = clock
@@ -121,6 +123,8 @@ class StartPlanner:
             RequestError: Part of the request cannot be done; the sentence says what can.
             ConfigError: The user must change a setting first.
         """
+        if request.repeats_job_id is not None:
+            return await self._plan_repeat(request.repeats_job_id, request.client)
         batch = request.batch
         if not batch and len(request.prompts) > 1:
             batch = _create_id("batch")
@@ -131,7 +135,7 @@ class StartPlanner:
             jobs = _add_to_hashes(jobs, uploads)
         bounded: list[Job] = []
         for job in _separate_repeats(jobs):
-            job, parts_of_bound = await self._check_cost(job, draft)
+            job, parts_of_bound = await self._check_cost(job, draft.previous)
             bounded.append(job)
             bound_parts = max(bound_parts, parts_of_bound, key=len)
         return PlannedStart(
@@ -140,6 +144,28 @@ class StartPlanner:
             self._create_budget(bound_parts),
             allow_duplicate=bool(request.options.get("allow_duplicate")),
         )
+
+    async def _plan_repeat(self, job_id: str, client: str) -> PlannedStart:
+        """Return a job that sends the first request of an earlier job again."""
+        repeated = await self._store.get(job_id)
+        if repeated is None:
+            raise RequestError(f"There is no job {job_id!r} to repeat.")
+        request, uploads = await read_repeated(self._store, repeated)
+        resolved(request, self._defaults.secrets)
+        job = repeat_job(
+            repeated,
+            request,
+            await self._store.get_prompt(job_id),
+            job_id=_create_id("job"),
+            client=client,
+            endpoint=self._endpoint,
+            now=self._clock.now(),
+        )
+        previous = Previous()
+        if repeated.previous_job_id is not None and not job.turn.rebuilt:
+            previous = await self._finder.find(repeated.previous_job_id, None)
+        job, bound_parts = await self._check_cost(job, previous)
+        return PlannedStart([job], uploads, self._create_budget(bound_parts), allow_duplicate=True)
 
     async def estimate(self, request: StartRequest) -> Estimate:
         """Return what the request would send and cost; nothing is stored.
@@ -312,12 +338,12 @@ class StartPlanner:
             return None
         return Budget(usd, day_start(self._clock.now()), self._defaults.budget_spent, bound_parts)
 
-    async def _check_cost(self, job: Job, draft: _Draft) -> tuple[Job, str]:
+    async def _check_cost(self, job: Job, previous: Previous) -> tuple[Job, str]:
         """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
-        limit_usd = draft.options.max_cost_usd
+        limit_usd = job.max_cost_usd
         if limit_usd is None and not self._is_reserving:
             return job, ""
-        job, bound = await self._limit_cost(job, draft.previous)
+        job, bound = await self._limit_cost(job, previous)
         if limit_usd is not None and bound.usd > limit_usd:
             raise RequestError(
                 f"This could cost up to {bound.usd:.2f} USD, over options.max_cost_usd: {bound.parts}. Lower "

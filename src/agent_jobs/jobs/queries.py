@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from agent_jobs.jobs.job import Job, Mode
-from agent_jobs.jobs.response import Call, Usage
+from agent_jobs.jobs.response import JSON, Call, Usage
 from agent_jobs.jobs.status import Status
+from agent_jobs.jobs.steps import Step
 
 GATHERED_MAX = 1_000  # jobs that one query covers
 
@@ -29,6 +30,40 @@ class JobFilter:
     words: str = ""  #: in the title
     since: float = 0.0  #: started no earlier; with `active`, ended no earlier
     active: bool = False  #: only active jobs, and those whose result no reader received
+    model: str = ""  #: the beginning of the model's name, in any case
+    preset: str = ""
+    client: str = ""  #: the beginning of the name of the host that started it, in any case
+    unread: bool = False  #: only finished jobs whose result no reader received
+
+
+#: What a list of jobs is sorted by.
+SortKey = Literal["created", "cost", "duration", "status"]
+
+
+class JobOrder(NamedTuple):
+    """The order of a list: the newest, costliest or longest jobs first, or those that need the user."""
+
+    key: SortKey = "created"
+    now: float = 0.0  #: until when an active job has run so far
+
+
+#: The newest jobs first.
+NEWEST_FIRST = JobOrder()
+#: What spending is summed up by.
+SpendingKey = Literal["day", "model", "preset", "client"]
+
+
+class Spending(NamedTuple):
+    """The sums of the jobs that share a day, model, preset or client."""
+
+    name: str  #: of a day, as `2026-11-01` in UTC; empty where it is not known
+    jobs: int
+    active: int  #: jobs that have not finished
+    input_tokens: int
+    output_tokens: int
+    uncounted: int  #: finished jobs that ran and whose tokens are not, or not all, known
+    cost_usd: float  #: of the jobs whose cost is known
+    unpriced: int  #: finished jobs that ran and whose cost is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +171,16 @@ class Result(NamedTuple):
     events: list[Event]
     made: list[OutputFile]
     calls: list[Call]
+
+
+class JobDetails(NamedTuple):
+    """All that is stored of a job, with what was asked and what each turn did."""
+
+    result: Result
+    prompt: str
+    turns: list[TurnRecord]
+    steps: list[Step]
+    request: JSON  #: of the first turn
 
 
 class Estimate(NamedTuple):

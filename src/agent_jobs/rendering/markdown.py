@@ -18,8 +18,11 @@ _MARKDOWN_MARKS = re.compile(r"([\\`*_\[\]<>])")
 _UNSAFE_IN_TARGET = re.compile(r"[\s<>\\\x00-\x1f]")
 
 
-def render_markdown(job: Job) -> str:
-    """Return the Markdown file of a job: its facts as YAML, then its text unchanged, then its sources."""
+def render_markdown(job: Job, prompt: str = "") -> str:
+    """Return the Markdown file of a job: its facts as YAML, then its text unchanged, then its sources.
+
+    With a prompt, that stands before the text.
+    """
     response = (job.output and job.output.response) or {}
     facts = {
         "title": job.title,
@@ -32,12 +35,28 @@ def render_markdown(job: Job) -> str:
         "finished": _format_time(job.finished_at),
         "tokens": _format_tokens(job.usage),
     }
+    if prompt:
+        facts |= {
+            "cost_usd": None if job.cost_usd is None else f"{job.cost_usd:.6g}",
+            "effort": job.effort,
+            "preset": job.preset,
+            "client": job.client,
+            "batch": job.batch,
+            "continues": job.previous_job_id,
+        }
     parts = [_render_front_matter(collect_lines(facts))]
+    if prompt:
+        parts.append(f"## Prompt\n\n{_quote_block(prompt)}\n\n## Answer")
     if job.output and job.output.text:
         parts.append(job.output.text)
     if sources := find_sources(response.get("output")):
         parts.append(_render_sources(sources))
     return valid_unicode("\n\n".join(parts) + "\n")
+
+
+def _quote_block(text: str) -> str:
+    """Return a text as a quotation, so that none of its marks ends it."""
+    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())
 
 
 def _render_front_matter(facts: Entry) -> str:

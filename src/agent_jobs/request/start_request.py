@@ -26,6 +26,7 @@ class StartRequest:
     batch: str = ""
     priority: int = 0
     client: str = ""  #: the name of the host, or `terminal`
+    repeats_job_id: str | None = None  #: send this job's first request again; the other arguments do not count
     options: JSON = field(default_factory=dict[str, Any])
 
     @property

@@ -4,8 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from agent_jobs.jobs.job import Job, Mode, Output
-from agent_jobs.jobs.queries import Event, JobFilter, JobPage, OutputFile, SearchHit, StoreInfo, TurnRecord
+from agent_jobs.jobs.queries import (
+    NEWEST_FIRST,
+    Event,
+    JobFilter,
+    JobOrder,
+    JobPage,
+    OutputFile,
+    SearchHit,
+    Spending,
+    SpendingKey,
+    StoreInfo,
+    TurnRecord,
+)
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
 
 #: How many changes this process has seen of its own, and of the others'.
@@ -63,8 +76,8 @@ class JobRecords(Protocol):
         """Return the newest matching jobs, newest first, without their outputs."""
         ...
 
-    async def list_jobs(self, group: JobFilter, limit: int, since: float) -> JobPage:
-        """Return the same jobs with the number of all matching jobs in each status, all at one moment.
+    async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
+        """Return the first matching jobs with the number of all matching jobs in each status, all at one moment.
 
         Also return the spending in USD of the day from `since` on, counting an active job with its reservation.
         """
@@ -362,8 +375,10 @@ class ChangeFeed(Protocol):
 class SearchRecords(Protocol):
     """Finds jobs by their texts."""
 
-    async def search(self, words: str, limit: int) -> list[SearchHit]:
+    async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
         """Return the newest jobs whose title, prompt or output has all of these words, newest first.
+
+        With `statuses`, only jobs that have one of them.
 
         A word may be the beginning of one; words in double quotes must stand together. Of an active job only the
         prompt is searched.
@@ -371,6 +386,26 @@ class SearchRecords(Protocol):
         Raises:
             StoreError: The database cannot search.
         """
+        ...
+
+    async def count_unindexed(self) -> int:
+        """Return how many finished jobs the next search adds to its index first."""
+        ...
+
+
+class ReportRecords(Protocol):
+    """Reads what people look up about jobs that are over."""
+
+    async def get_first_request(self, job_id: str) -> JSON:
+        """Return the request of a job's first turn; empty if there is no such job."""
+        ...
+
+    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
+        """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
+        ...
+
+    async def sum_day(self, since: float, *, spent: bool) -> float:
+        """Return the spending in USD of the day from `since` on, as a budget counts it; see `Budget`."""
         ...
 
 
@@ -402,12 +437,21 @@ class HousekeepingRecords(Protocol):
         """
         ...
 
+    async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Place]]:
+        """Delete these jobs, but for a tombstone each; active ones stay.
+
+        Returns the ids of the deleted jobs, each with the places of all its responses.
+        """
+        ...
+
     async def count_unread(self, before: float) -> int:
         """Return how many jobs ended before this time without a reader of their result."""
         ...
 
 
-class Store(JobRecords, JobTransitions, WorkQueue, ChangeFeed, SearchRecords, HousekeepingRecords, Protocol):
+class Store(
+    JobRecords, JobTransitions, WorkQueue, ChangeFeed, SearchRecords, ReportRecords, HousekeepingRecords, Protocol
+):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.
 
     Every method raises StoreError if the database fails; then nothing was written.

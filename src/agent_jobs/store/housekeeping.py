@@ -1,5 +1,8 @@
 """Keeps what endpoints taught us, and deletes old jobs."""
 
+from collections.abc import Sequence
+from math import inf
+
 from agent_jobs.jobs.job import Mode
 from agent_jobs.store.base import Place
 from agent_jobs.store.database import Database, Transaction
@@ -10,6 +13,9 @@ from agent_jobs.store.search_index import remove_from_search
 PURGED_AT_ONCE = 50
 #: Stands in the table of modes before a refused parameter, in the place of a model. No model's name begins so.
 _REFUSED_PREFIX = "-"
+
+#: True of a job that ended before a time.
+_ENDED = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
 
 
 class Housekeeping:
@@ -59,7 +65,7 @@ class Housekeeping:
         )
 
     async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
-        old = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
+        old = _ENDED
         if not unread:
             old += " AND delivered_at IS NOT NULL"
         rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
@@ -72,6 +78,16 @@ class Housekeeping:
             if places is not None:
                 purged[job_id] = places
         return purged
+
+    async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Place]]:
+        deleted: dict[str, list[Place]] = {}
+        for job_id in job_ids:
+            places = await self._db.change(
+                lambda transaction, job_id=job_id: _delete_job(transaction, job_id, _ENDED, inf), job_id
+            )
+            if places is not None:
+                deleted[job_id] = places
+        return deleted
 
     async def count_unread(self, before: float) -> int:
         rows = await self._db.fetch(

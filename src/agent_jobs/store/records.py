@@ -9,14 +9,23 @@ from typing import Any
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job, Output
-from agent_jobs.jobs.queries import JobFilter, JobPage, OutputFile, StoreInfo, TurnRecord, WorkerInfo
+from agent_jobs.jobs.queries import (
+    NEWEST_FIRST,
+    JobFilter,
+    JobOrder,
+    JobPage,
+    OutputFile,
+    StoreInfo,
+    TurnRecord,
+    WorkerInfo,
+)
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Database, Transaction
 from agent_jobs.store.error_advice import as_store_error, damage_advice
-from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, turn_record_of, where
+from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, order_by, turn_record_of, where
 
 DAY_S = 86_400.0
 JOB = f"""SELECT {COLUMNS}, request.body, output.text, output.bytes FROM job
@@ -64,9 +73,9 @@ class Records:
         sql, values = _newest_jobs(group, limit)
         return [read_job(row, self._db.folder) for row in await self._db.fetch(sql, **values)]
 
-    async def list_jobs(self, group: JobFilter, limit: int, since: float) -> JobPage:
+    async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
         def read_page(transaction: Transaction) -> tuple[list[sqlite3.Row], float, dict[Status, int]]:
-            sql, values = _newest_jobs(group, limit)
+            sql, values = _first_jobs(group, limit, order)
             rows = transaction.execute(sql, **values)
             spent = transaction.execute(SPENT, since=since, day_s=DAY_S)[0]["usd"] or 0.0
             return rows, spent, _count_by_status(transaction, group)
@@ -212,6 +221,16 @@ def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[Status,
         rows = transaction.execute(f"SELECT status, COUNT(*) AS n FROM job WHERE {clauses} GROUP BY +status", **values)
     counts = {Status(row["status"]): row["n"] for row in rows}
     return {status: n for status, n in counts.items() if not group.statuses or status in group.statuses}
+
+
+def _first_jobs(group: JobFilter, limit: int, order: JobOrder) -> tuple[str, dict[str, Any]]:
+    """Return the query for the first jobs in an order; the turns are read of these alone."""
+    if order.key == "created":
+        return _newest_jobs(group, limit)
+    clauses, values = where(group)
+    sorting = order_by(order.key)
+    ids = f"SELECT id FROM job WHERE {clauses} {sorting} LIMIT :limit"
+    return f"{JOB_WITHOUT_TEXTS} WHERE job.id IN ({ids}) {sorting}", {**values, "limit": limit, "now": order.now}
 
 
 def _newest_jobs(group: JobFilter, limit: int) -> tuple[str, dict[str, Any]]:

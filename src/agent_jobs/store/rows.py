@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from agent_jobs.jobs.job import Job, Output, Turn
-from agent_jobs.jobs.queries import JobFilter, TurnRecord
+from agent_jobs.jobs.queries import JobFilter, SortKey, TurnRecord
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import ACTIVE, RUNNING, Status
 
@@ -27,6 +27,30 @@ RUNNING_SQL = sql_list(RUNNING)
 _ACTIVE_IDS = f"""SELECT id FROM job WHERE status IN {ACTIVE_SQL}
                   UNION ALL
                   SELECT id FROM job INDEXED BY job_untold WHERE delivered_at IS NULL AND finished_at >= :since"""
+
+#: The ids of the finished jobs whose results no reader received.
+_UNREAD_IDS = "SELECT id FROM job WHERE delivered_at IS NULL AND finished_at IS NOT NULL"
+#: The order of the statuses in a list: first what waits for the user, then what runs, then failures, then the rest.
+_STATUS_RANKS = (
+    Status.INPUT_REQUIRED,
+    Status.IN_PROGRESS,
+    Status.QUEUED,
+    Status.STARTING,
+    Status.PENDING,
+    Status.FAILED,
+    Status.EXPIRED,
+    Status.INCOMPLETE,
+    Status.CANCELLED,
+    Status.COMPLETED,
+)
+_STATUS_RANK = "CASE status {} END".format(" ".join(f"WHEN '{each}' THEN {n}" for n, each in enumerate(_STATUS_RANKS)))
+#: What each order sorts by, before the time of creation.
+_SORTED_BY: Mapping[SortKey, str] = {
+    "created": "",
+    "cost": "COALESCE(cost_usd, -1) DESC, ",
+    "duration": "COALESCE(finished_at, :now) - created_at DESC, ",
+    "status": f"{_STATUS_RANK}, ",
+}
 
 #: Fields of a job that stand in their columns as they are. First those that only a new job brings.
 _FIELDS_OF_NEW_JOB = (
@@ -271,14 +295,26 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
         "job.title LIKE :words ESCAPE '\\'": group.words,
         "job.created_at >= :since": group.since and not group.active,
         f"job.id IN ({_ACTIVE_IDS})": group.active,
+        f"job.id IN ({_UNREAD_IDS})": group.unread,
+        "LOWER(job.model) LIKE :model ESCAPE '\\'": group.model,
+        "job.preset = :preset": group.preset,
+        "LOWER(job.client) LIKE :client ESCAPE '\\'": group.client,
     }
     values = {
         "ids": json.dumps(group.job_ids),
         "batch": group.batch,
         "words": f"%{escape_like(group.words)}%",
         "since": group.since,
+        "model": f"{escape_like(group.model.lower())}%",
+        "preset": group.preset,
+        "client": f"{escape_like(group.client.lower())}%",
     }
     return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
+
+
+def order_by(key: SortKey) -> str:
+    """Return the ORDER BY of a list of jobs; `:now` stands in it for the end of an active job."""
+    return f"ORDER BY {_SORTED_BY[key]}created_at DESC, id"
 
 
 def escape_like(text: str) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
+from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
 from agent_jobs.store.database import Database, Transaction
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
-from agent_jobs.store.rows import ACTIVE_SQL, escape_like
+from agent_jobs.store.rows import escape_like, sql_list
 from agent_jobs.store.schema import SEARCH_INDEX
 from agent_jobs.text import truncate
 
@@ -38,14 +39,19 @@ class SearchIndex:
 
     _db: Database
 
-    async def search(self, words: str, limit: int) -> list[SearchHit]:
+    async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
         phrases = split_phrases(words)
         if not phrases:
             return []
         await self._update_index()
+        wanted = statuses or frozenset(Status)
 
         def find_hits(transaction: Transaction) -> list[tuple[sqlite3.Row, str]]:
-            found = _find_active(transaction, phrases, limit) | _find_indexed(transaction, phrases, limit)
+            found: dict[str, str] = {}
+            if active := wanted & ACTIVE:
+                found |= _find_active(transaction, phrases, limit, active)
+            if ended := wanted & TERMINAL:
+                found |= _find_indexed(transaction, phrases, limit, ended)
             rows = transaction.execute(
                 f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (SELECT value FROM json_each(:ids))
                     ORDER BY job.created_at DESC, job.id LIMIT :limit""",
@@ -56,6 +62,10 @@ class SearchIndex:
 
         hits = await self._db.query(find_hits)
         return [SearchHit(read_job(row, self._db.folder), passage) for row, passage in hits]
+
+    async def count_unindexed(self) -> int:
+        rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE in_search = 0 AND finished_at IS NOT NULL")
+        return rows[0]["n"]
 
     async def _update_index(self) -> None:
         """Add the jobs that ended since the last search.
@@ -117,14 +127,19 @@ def _index_some(transaction: Transaction) -> None:
     transaction.execute("UPDATE job SET in_search = 1 WHERE id IN (SELECT value FROM json_each(:ids))", ids=ids)
 
 
-def _find_indexed(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
+def _find_indexed(
+    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
+) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
+    has_status = "TRUE"
+    if statuses != TERMINAL:
+        has_status = f"EXISTS (SELECT 1 FROM job WHERE id = prompt.job_id AND status IN {sql_list(statuses)})"
     quoted = ['"{}"*'.format(phrase.replace('"', '""')) for phrase in phrases]
     rows = transaction.execute(
         f"""SELECT prompt.job_id AS id,
                    snippet({SEARCH_INDEX}, -1, :match_begin, :match_end, '…', {PASSAGE_WORDS}) AS passage
             FROM {SEARCH_INDEX} JOIN prompt ON prompt.number = {SEARCH_INDEX}.rowid
-            WHERE {SEARCH_INDEX} MATCH :phrases ORDER BY {SEARCH_INDEX}.rowid DESC LIMIT :limit""",
+            WHERE {SEARCH_INDEX} MATCH :phrases AND {has_status} ORDER BY {SEARCH_INDEX}.rowid DESC LIMIT :limit""",
         match_begin=MATCH_BEGIN,
         match_end=MATCH_END,
         phrases=" ".join(quoted),
@@ -133,12 +148,14 @@ def _find_indexed(transaction: Transaction, phrases: list[str], limit: int) -> d
     return {row["id"]: row["passage"] for row in rows}
 
 
-def _find_active(transaction: Transaction, phrases: list[str], limit: int) -> dict[str, str]:
+def _find_active(
+    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
+) -> dict[str, str]:
     """Return the beginnings of prompts by the ids of the active jobs whose prompts have all phrases."""
     contained = " AND ".join(f"text LIKE :phrase_{number} ESCAPE '\\'" for number in range(len(phrases)))
     values: dict[str, Any] = {f"phrase_{number}": f"%{escape_like(phrase)}%" for number, phrase in enumerate(phrases)}
     rows = transaction.execute(
-        f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {ACTIVE_SQL} AND {contained}
+        f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {sql_list(statuses)} AND {contained}
             ORDER BY created_at DESC LIMIT :limit""",
         **values,
         limit=limit,

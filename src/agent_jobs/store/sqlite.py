@@ -9,10 +9,11 @@ from agent_jobs.store.claims import Queue
 from agent_jobs.store.database import Database, open_database
 from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.job_writes import Transitions
+from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
 
 
-class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Housekeeping):
+class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping):
     """`Store` on SQLite: see the protocols for what each method promises."""
 
     def __init__(self, db: Database) -> None:

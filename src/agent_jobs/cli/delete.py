@@ -1,0 +1,124 @@
+"""`agent-jobs delete`: delete single jobs, read or not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
+from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobFilter, Pruned
+from agent_jobs.settings import Settings
+
+#: Jobs that the question names.
+NAMED_JOBS = 10
+
+
+class _Deleted(NamedTuple):
+    """The outcome of a deletion."""
+
+    pruned: Pruned
+    cancelled: list[Job]  #: those that were cancelled first
+    still_running: list[Job]  #: those whose cancel is not confirmed
+
+
+@click.command("delete")
+@click.argument("job_ids", metavar="ID...", type=JobId(), nargs=-1, required=True)
+@click.option(
+    "--upstream/--no-upstream",
+    default=None,
+    help="Delete the provider's copies, too.  [default: AGENT_JOBS_DELETE_UPSTREAM]",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@json_option
+def delete_command(job_ids: tuple[str, ...], upstream: bool | None, yes: bool, as_json: bool) -> None:
+    """Delete jobs with their prompts and answers.
+
+    A job that has not finished is cancelled first. Files that jobs wrote stay. All old jobs: agent-jobs prune.
+
+    Exit status: 0 deleted, 1 nothing was deleted, 6 a job is still running, because its cancel is not confirmed yet.
+    """
+    settings = read_settings()
+    if upstream is None:
+        upstream = settings.delete_upstream == "yes"
+    quiet = replace(settings, warnings=())
+    jobs = _find_jobs(job_ids, quiet)
+    if not yes:
+        _confirm(jobs, upstream=upstream)
+
+    async def delete(session: Session) -> _Deleted:
+        active = tuple(job.id for job in jobs if not job.is_terminal)
+        left = await session.engine.cancel(JobFilter(job_ids=active)) if active else []
+        still_running = [job for job in left if not job.is_terminal]
+        running_ids = {job.id for job in still_running}
+        deletable = [job.id for job in jobs if job.id not in running_ids]
+        pruned = await session.engine.delete(deletable, upstream=upstream)
+        return _Deleted(pruned, [job for job in left if job.is_terminal], still_running)
+
+    deleted = call(delete, role="acts", settings=quiet)
+    if as_json:
+        _write_as_json(deleted)
+    else:
+        click.echo(" ".join(_describe(deleted, upstream=upstream)))
+    raise SystemExit(Exit.RUNNING if deleted.still_running else Exit.DONE)
+
+
+def _find_jobs(job_ids: Sequence[str], settings: Settings) -> list[Job]:
+    """Return the jobs that the user means, each once."""
+
+    async def find(session: Session) -> list[Job]:
+        ids = dict.fromkeys([await session.engine.identify(job_id) for job_id in job_ids])
+        page = await session.engine.find(JobFilter(job_ids=tuple(ids)), len(ids))
+        return page.jobs
+
+    return call(find, settings=settings)
+
+
+def _confirm(jobs: Sequence[Job], *, upstream: bool) -> None:
+    """Name the jobs and ask the user; leave the command unless the answer is yes."""
+    for job in jobs[:NAMED_JOBS]:
+        note = "" if job.is_terminal else "  (is cancelled first)"
+        click.echo(f"{job.id}  {job.status}{note}  {terminal.join_lines(job.title)}", err=True)
+    if len(jobs) > NAMED_JOBS:
+        click.echo(f"and {len(jobs) - NAMED_JOBS} more", err=True)
+    what = "this job" if len(jobs) == 1 else f"these {len(jobs)} jobs"
+    place = ", here and at the provider" if upstream else ""
+    with raise_on_ctrl_c():  # the terminal has to be reset
+        click.confirm(f"Delete {what} with prompt and answer{place}?", abort=True, err=True)
+
+
+def _describe(deleted: _Deleted, *, upstream: bool) -> Iterator[str]:
+    """Yield a sentence each for what was cancelled, deleted and kept."""
+    pruned = deleted.pruned
+    if deleted.cancelled:
+        yield f"{_count(len(deleted.cancelled))} cancelled first."
+    if pruned.deleted or not deleted.still_running:
+        yield f"{_count(pruned.deleted)} deleted."
+    for job in deleted.still_running:
+        yield (
+            f"{job.id} is still {job.status}: its cancel was requested and is not confirmed. Delete it later with: "
+            f"agent-jobs delete {job.id}"
+        )
+    if pruned.responses and not upstream:
+        yield "The provider keeps its copies (--upstream deletes them, too)."
+    elif pruned.responses:
+        yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
+
+
+def _count(jobs: int) -> str:
+    return "1 job was" if jobs == 1 else f"{jobs} jobs were"
+
+
+def _write_as_json(deleted: _Deleted) -> None:
+    from agent_jobs.rendering import answers
+
+    answer = {
+        "deleted": deleted.pruned.deleted,
+        "cancelled": [job.id for job in deleted.cancelled],
+        "still_running": [job.id for job in deleted.still_running],
+        "deleted_upstream": deleted.pruned.deleted_upstream,
+    }
+    click.echo(answers.json_line(answer))

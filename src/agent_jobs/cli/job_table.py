@@ -1,0 +1,174 @@
+"""A table of jobs for a terminal or a pipe."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.symbols import branch_mark, icon_of, unread_mark
+from agent_jobs.cli.wording import reword
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobPage
+from agent_jobs.jobs.status import Status
+
+#: Columns of a title that the other columns leave at least, if they can.
+MIN_TITLE_COLUMNS = 24
+#: Columns of a title on a terminal that is too narrow for anything.
+FEWEST_TITLE_COLUMNS = 8
+#: A longer model name is cut.
+MODEL_COLUMNS = 18
+#: Columns between two columns of the table.
+GAP = "  "
+#: Columns of words; the others hold figures, which are aligned on the right.
+WORD_COLUMNS = ("ID", "STATUS", "MODEL")
+#: What a narrow terminal leaves out, first to last. Without its word, STATUS has the sign alone.
+DROPPED = ("MODEL", "TOKENS", "TIME", "COST", "AGE", "word")
+
+
+def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
+    """Yield the lines of the table and its summary; with `is_tree`, follow-ups stand below what they continue."""
+    tree = list(_arrange_as_tree(page.jobs)) if is_tree else [(job, 0) for job in page.jobs]
+    rows = [_build_row(job, now) for job, _ in tree]
+    has_unread = any(_is_unread(job) for job in page.jobs)
+    room = terminal.find_width()
+    widths = _choose_columns(rows, room, len(unread_mark()) + 1 if has_unread else 0)
+    if "STATUS" not in widths:
+        rows = [row | {"": row["STATUS"][:1]} for row in rows]
+    yield GAP.join([*(_align_cell(name, name, width) for name, width in widths.items()), "TITLE"])
+    title_width = None if room is None else max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
+    for (job, depth), row in zip(tree, rows, strict=True):
+        title = _render_title(job, depth, title_width, now, has_unread=has_unread)
+        yield GAP.join([*_render_cells(job, row, widths), title])
+        yield from _render_reason(job, now, room, widths["ID"])
+    yield ""
+    yield from wrap_sentence(_summarize_page(page))
+
+
+def wrap_sentence(sentence: str) -> list[str]:
+    """Return a sentence as lines of the terminal; into a pipe it stays one line."""
+    width = terminal.find_width()
+    return [sentence] if width is None else terminal.wrap_lines(sentence, width)
+
+
+def describe_pending(job: Job, now: float) -> str:
+    """Return why a job was not sent yet; empty if that is not known, or it was sent."""
+    if job.status is not Status.PENDING or not job.activity:
+        return ""
+    reason = terminal.join_lines(reword(job.activity))
+    if job.due_at is not None and job.due_at > now + 1 and not job.activity.startswith("waiting"):
+        return f"{reason} in {terminal.format_duration(job.due_at - now)}"
+    return reason
+
+
+def _build_row(job: Job, now: float) -> dict[str, str]:
+    """Return a job's cells by the names of their columns."""
+    return {
+        "ID": job.id,
+        "STATUS": f"{icon_of(job.status)} {job.status}",
+        "AGE": terminal.format_age(now - job.created_at),
+        "TIME": terminal.format_elapsed((job.finished_at or now) - job.created_at),
+        "MODEL": terminal.fit_columns(job.model, MODEL_COLUMNS).rstrip(),
+        "TOKENS": terminal.format_tokens(job),
+        "COST": terminal.format_usd(job.cost_usd),
+    }
+
+
+def _choose_columns(rows: Sequence[Mapping[str, str]], room: int | None, mark_columns: int) -> dict[str, int]:
+    """Return the widths of the columns that are shown; an empty column gives the title more room."""
+    widths = {name: max(len(text) for text in (name, *(row[name] for row in rows))) for name in rows[0]}
+    widths = {name: width for name, width in widths.items() if any(row[name] for row in rows)}
+    if room is None:
+        return widths
+    for name in DROPPED:
+        if room - _sum_widths(widths) - mark_columns >= MIN_TITLE_COLUMNS:
+            break
+        if name == "word":
+            widths = {
+                ("" if each == "STATUS" else each): 1 if each == "STATUS" else width for each, width in widths.items()
+            }
+        else:
+            widths.pop(name, None)
+    return widths
+
+
+def _sum_widths(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + len(GAP) * len(widths)
+
+
+def _render_cells(job: Job, row: Mapping[str, str], widths: Mapping[str, int]) -> Iterator[str]:
+    """Yield the aligned cells of a row, with the status in its colour on a terminal."""
+    for name, width in widths.items():
+        cell = _align_cell(name, row[name], width)
+        if name in ("STATUS", "") and terminal.has_colours(sys.stdout):
+            cell = click.style(cell, fg=terminal.COLOURS.get(job.status, "cyan"))
+        yield cell
+
+
+def _align_cell(name: str, text: str, width: int) -> str:
+    if name in WORD_COLUMNS:
+        return text.ljust(width)
+    return text.rjust(width)
+
+
+def _render_title(job: Job, depth: int, width: int | None, now: float, *, has_unread: bool) -> str:
+    """Return the title with its mark; bold on a terminal if nobody read the result; into a pipe, with the reason."""
+    mark = ""
+    if has_unread:
+        mark = f"{unread_mark()} " if _is_unread(job) else "  "
+    title = mark + _indent_title(job, depth)
+    if width is None:
+        reason = describe_pending(job, now)
+        return f"{title} ({reason})" if reason else title.rstrip()
+    title = terminal.fit_columns(title, width).rstrip()
+    if _is_unread(job) and terminal.has_colours(sys.stdout):
+        return click.style(title, bold=True)
+    return title
+
+
+def _render_reason(job: Job, now: float, room: int | None, indent: int) -> Iterator[str]:
+    """Yield the line below a pending job on a terminal that says what it waits for."""
+    reason = describe_pending(job, now)
+    if not reason or room is None:
+        return
+    line = " " * (indent + len(GAP)) + reason
+    line = terminal.fit_columns(line, room).rstrip()
+    yield click.style(line, dim=True) if terminal.has_colours(sys.stdout) else line
+
+
+def _indent_title(job: Job, depth: int) -> str:
+    title = terminal.join_lines(job.title)
+    if depth == 0:
+        return title
+    return f"{'  ' * (depth - 1)}{branch_mark()}{title}"
+
+
+def _is_unread(job: Job) -> bool:
+    return job.is_terminal and job.delivered_at is None
+
+
+def _summarize_page(page: JobPage) -> str:
+    """Return how many jobs have each status, how many are unread or not shown, and what today cost."""
+    summary = ", ".join(f"{count} {status}" for status, count in page.counts.items())
+    if unread := sum(map(_is_unread, page.jobs)):
+        summary += f"; {unread} unread ({unread_mark()})"
+    if page.today_usd:
+        summary += f"; today {terminal.format_usd(page.today_usd)}"
+    total = sum(page.counts.values())
+    if total > len(page.jobs):
+        summary += f"; {total - len(page.jobs)} more: -n {total}"
+    return summary
+
+
+def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
+    """Yield the jobs with their depths: each follow-up below the job that it continues, if that job is among them."""
+    known = {job.id for job in jobs}
+    children: dict[str | None, list[Job]] = {}
+    for job in jobs:
+        parent = job.previous_job_id if job.previous_job_id in known else None
+        children.setdefault(parent, []).append(job)
+    stack = [(job, 0) for job in reversed(children.get(None, []))]
+    while stack:
+        job, depth = stack.pop()
+        yield job, depth
+        stack += [(child, depth + 1) for child in children.get(job.id, [])]

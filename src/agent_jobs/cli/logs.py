@@ -1,0 +1,153 @@
+"""`agent-jobs logs`: what happened to a job, with its times."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.sections import style
+from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.show import format_took
+from agent_jobs.cli.symbols import echo
+from agent_jobs.cli.times import format_clock_time, format_day
+from agent_jobs.cli.unwatched import retrieve_unwatched
+from agent_jobs.cli.wording import reword
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobDetails, JobFilter
+from agent_jobs.jobs.status import Status
+
+if TYPE_CHECKING:  # imported when there are jobs to show
+    from agent_jobs.rendering.timeline import Moment
+
+#: Seconds between two looks for what is new.
+FOLLOW_S = 1.0
+#: Columns of a time that something took, such as `59.9 s …`.
+TOOK_COLUMNS = 8
+#: Columns of what happened: a longer one moves the detail behind it.
+WHAT_COLUMNS = 19
+#: Columns of a detail; with less room it stands on a line of its own.
+MIN_DETAIL_COLUMNS = 16
+#: Into a pipe no line is cut.
+PIPE_COLUMNS = 10_000
+GAP = "  "
+_COLOURS = {"gap": "yellow", "asked": "yellow", "cancel": "magenta"}
+
+
+@click.command("logs")
+@click.argument("job_id", metavar="ID", type=JobId())
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job finishes. Ctrl-C stops that, not the job.")
+@json_option
+def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
+    """Show what happened to a job, line by line with times.
+
+    Shows when it was sent, each step with its time, calls of your tools, what was tried again, and when no process
+    observed it. With --json each line is an object. With --follow this process also works on the job, as `watch` does.
+
+    Exit status: 0, or with --follow as for watch.
+    """
+    if follow:
+        jobs = call(lambda session: _follow(session, job_id, as_json=as_json), role="acts", what="logs")
+        raise SystemExit(find_exit(jobs))
+
+    async def read(session: Session) -> tuple[JobDetails, float]:
+        full_id = await session.engine.identify(job_id)
+        await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
+        return await session.engine.details(full_id), session.engine.now()
+
+    details, now = call(read)
+    _Log(as_json=as_json).show(details, now, is_final=True)
+
+
+async def _follow(session: Session, job_id: str, *, as_json: bool) -> Job:
+    """Show what is new until the job finishes or waits for the user; return the job."""
+    engine, log = session.engine, _Log(as_json=as_json)
+    full_id = await engine.identify(job_id)
+    session.app.work()
+    while True:
+        details = await engine.details(full_id)
+        job = details.result.job
+        session.detached = describe_detached([job], resume_hint(job.id))
+        is_over = job.is_terminal or job.status is Status.INPUT_REQUIRED
+        log.show(details, engine.now(), is_final=is_over)
+        if is_over:
+            return job
+        await engine.poll(full_id, wait_s=FOLLOW_S)
+
+
+class _Log:
+    """Writes the moments of a job, each once. Mutable: it knows what it has written."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._written: set[tuple[float, str, str]] = set()
+        self._day = ""
+
+    def show(self, details: JobDetails, now: float, *, is_final: bool) -> None:
+        """Write what is new. What still runs is written once it finished, or if this is the last time."""
+        from agent_jobs.rendering.timeline import build_timeline
+
+        new: list[Moment] = []
+        for moment in build_timeline(details, now):
+            key = (moment.at, moment.kind, moment.what)
+            if key in self._written or (moment.is_running and not is_final):
+                continue
+            self._written.add(key)
+            new.append(moment)
+        if self._as_json:
+            self._write_json(new)
+        else:
+            self._write_lines(new, now)
+        sys.stdout.flush()
+
+    def _write_json(self, moments: "Sequence[Moment]") -> None:
+        from agent_jobs.rendering.answers import json_line
+        from agent_jobs.rendering.details import render_moment
+
+        for moment in moments:
+            click.echo(json_line(render_moment(moment)))
+
+    def _write_lines(self, moments: "Sequence[Moment]", now: float) -> None:
+        for moment in moments:
+            if (day := format_day(moment.at)) != self._day:
+                self._day = day
+                echo(style(day, dim=True))
+            echo("\n".join(_render_moment(moment, now)))
+
+
+def _render_moment(moment: "Moment", now: float) -> Iterator[str]:
+    """Yield the line of a moment; if the terminal is too narrow for its detail, that stands below."""
+    took = format_took(moment.took_s)
+    if moment.is_running:
+        took = f"{format_took(now - moment.at)} …"
+    what = terminal.join_lines(moment.what)
+    if moment.kind == "gap" and moment.until is not None:
+        what = f"not observed {format_clock_time(moment.at)} to {format_clock_time(moment.until)}"
+    lead = f"{format_clock_time(moment.at)}  {took:>{TOOK_COLUMNS}}  "
+    detail = terminal.join_lines(reword(moment.detail))
+    if not detail:
+        yield lead + style(what, colour=_choose_colour(moment))
+        return
+    what = terminal.fit_columns(what, max(WHAT_COLUMNS, terminal.count_columns(what)))
+    room = _find_room(lead + what + GAP)
+    if room < MIN_DETAIL_COLUMNS:
+        yield (lead + style(what.rstrip(), colour=_choose_colour(moment)))
+        yield " " * len(lead) + terminal.fit_columns(detail, max(MIN_DETAIL_COLUMNS, _find_room(lead))).rstrip()
+        return
+    yield lead + style(what, colour=_choose_colour(moment)) + GAP + terminal.fit_columns(detail, room).rstrip()
+
+
+def _find_room(before: str) -> int:
+    """Return the columns of the terminal that are left behind a text; into a pipe, as many as one may need."""
+    return (terminal.find_width() or PIPE_COLUMNS) - terminal.count_columns(before)
+
+
+def _choose_colour(moment: "Moment") -> str | None:
+    """Return the colour of what happened: that of a status, or of a warning."""
+    if moment.kind == "finished":
+        return terminal.COLOURS.get(Status(moment.what))
+    if moment.kind == "step" and moment.what.endswith(" failed"):
+        return "red"
+    return _COLOURS.get(moment.kind)

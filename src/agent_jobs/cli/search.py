@@ -1,0 +1,130 @@
+"""`agent-jobs search`: find jobs by words of their prompts and answers."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.job_list import STATUS_NAMES, find_statuses
+from agent_jobs.cli.sections import style, wrap_line
+from agent_jobs.cli.session import Session, call, json_option
+from agent_jobs.cli.symbols import echo, icon_of
+from agent_jobs.cli.times import format_day
+from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
+from agent_jobs.jobs.status import Status
+
+#: From this many jobs on, indexing takes so long that the user is told.
+MANY_JOBS = 1_000
+INDENT = "  "
+_MARK = re.compile(f"[{MATCH_BEGIN}{MATCH_END}]")
+
+
+@click.command("search")
+@click.argument("words", nargs=-1, required=True)
+@click.option("--status", type=NamedChoice(STATUS_NAMES), help="Only jobs with this status; open means unfinished.")
+@click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=10, show_default=True, help="Jobs at most.")
+@json_option
+def search_command(words: tuple[str, ...], status: str | None, limit: int, as_json: bool) -> None:
+    """Find jobs by words of their titles, prompts and answers, newest first.
+
+    A job must have all words. A word may be the beginning of one, in any case. To find words that stand together, quote
+    them twice: agent-jobs search '"write-ahead log"'.
+
+    Of a job that has not finished, only the prompt is searched.
+    """
+    text = " ".join(words)
+    if not re.search(r"\w", text):
+        raise click.UsageError("Give at least one word with a letter or a digit.")
+
+    async def search(session: Session) -> list[SearchHit]:
+        if (count := await session.engine.count_unindexed()) >= MANY_JOBS:
+            click.echo(f"Indexing {count:,} jobs, once ...", err=True)
+        return await session.engine.search(text, limit, find_statuses(status))
+
+    hits = call(search)
+    if as_json:
+        return click.echo(_render_as_json(hits))
+    if not hits:
+        return echo(_describe_nothing(text, status))
+    return echo("\n".join(_render_hits(hits, limit)))
+
+
+def _describe_nothing(text: str, status: str | None) -> str:
+    """Return that nothing was found, and what to do."""
+    among = f" among the jobs with status {status}" if status else ""
+    return f"Nothing found for {terminal.join_lines(text)!r}{among}. Try fewer words, or: agent-jobs list"
+
+
+def _render_hits(hits: Sequence[SearchHit], limit: int) -> Iterator[str]:
+    for hit in hits:
+        yield from _render_hit(hit)
+    if len(hits) == limit:
+        yield f"The newest {limit}; more: -n {limit * 10}"
+
+
+def _render_hit(hit: SearchHit) -> Iterator[str]:
+    """Yield a line for the job, and below it the passage; into a pipe both on one line."""
+    job, width = hit.job, terminal.find_width()
+    lead = f"{job.id}  {format_day(job.created_at)}  "
+    title = terminal.join_lines(job.title)
+    if width is None:
+        yield f"{lead}{job.status}  {title}  {_MARK.sub('', _clean_passage(hit.passage))}"
+        return
+    icon = style(icon_of(job.status), colour=_colour_of(job.status))
+    room = max(terminal.MIN_WRAP_COLUMNS, width - len(lead) - 2)
+    yield f"{lead}{icon} {terminal.fit_columns(title, room).rstrip()}"
+    yield from _highlight_lines(wrap_line(_clean_passage(hit.passage), width - len(INDENT)))
+
+
+def _highlight_lines(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines with their matches in bold; a match may continue on the next line."""
+    is_match = False
+    for line in lines:
+        shown = ""
+        for piece in re.split(f"([{MATCH_BEGIN}{MATCH_END}])", line):
+            if piece in (MATCH_BEGIN, MATCH_END):
+                is_match = piece == MATCH_BEGIN
+            elif piece:
+                shown += style(piece, bold=is_match, dim=not is_match)
+        yield INDENT + shown
+
+
+def _clean_passage(passage: str) -> str:
+    """Return a passage as one line without control characters, but with the marks around its matches."""
+    pieces = re.split(f"([{MATCH_BEGIN}{MATCH_END}])", passage)
+    kept = (each if each in (MATCH_BEGIN, MATCH_END) else terminal.strip_control_characters(each) for each in pieces)
+    return " ".join("".join(kept).split())
+
+
+def _colour_of(status: Status) -> str:
+    return terminal.COLOURS.get(status, "cyan")
+
+
+def _render_as_json(hits: Sequence[SearchHit]) -> str:
+    from agent_jobs.rendering import answers
+
+    return answers.json_line({"jobs": [_render_fields(hit) for hit in hits]})
+
+
+def _render_fields(hit: SearchHit) -> dict[str, Any]:
+    """Return a hit with its passage, and where the matches stand in it."""
+    text, matches, begin = "", list[list[int]](), 0
+    for piece in re.split(f"([{MATCH_BEGIN}{MATCH_END}])", hit.passage):
+        if piece == MATCH_BEGIN:
+            begin = len(text)
+        elif piece == MATCH_END:
+            matches.append([begin, len(text)])
+        else:
+            text += piece
+    job = hit.job
+    return {
+        "job_id": job.id,
+        "status": job.status,
+        "created_at": round(job.created_at),
+        "title": job.title,
+        "passage": text,
+        "matches": matches,
+    }

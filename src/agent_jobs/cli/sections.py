@@ -1,0 +1,104 @@
+"""Sections of a long answer on a terminal: headings, wrapped texts and small tables."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import click
+
+from agent_jobs.cli import terminal
+
+INDENT = "  "
+GAP = "  "
+#: Columns of the last column of a table at least, however narrow the terminal is.
+FEWEST_COLUMNS = 12
+
+
+def format_heading(words: str) -> str:
+    """Return a heading, bold on a terminal."""
+    return style(words, bold=True)
+
+
+def style(text: str, *, bold: bool = False, dim: bool = False, colour: str | None = None) -> str:
+    """Return a text in a style if stdout shows it."""
+    if not terminal.has_colours(sys.stdout):
+        return text
+    return click.style(text, bold=bold or None, dim=dim or None, fg=colour)
+
+
+def wrap_text(text: str, indent: str = INDENT) -> list[str]:
+    """Return a text of several lines as wide as the terminal; into a pipe its lines stay as they are."""
+    lines = terminal.strip_control_characters(text).splitlines()
+    width = terminal.find_width()
+    if width is None:
+        return [f"{indent}{line}".rstrip() for line in lines]
+    room = max(terminal.MIN_WRAP_COLUMNS, width - len(indent))
+    return [f"{indent}{part}".rstrip() for line in lines for part in wrap_line(line.expandtabs(4), room)]
+
+
+def format_pairs(pairs: Sequence[tuple[str, str]], indent: str = INDENT) -> Iterator[str]:
+    """Yield names with their values; a long value continues below itself."""
+    name_width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        first, *more = wrap_text(value, " " * (len(indent) + name_width + len(GAP))) or [""]
+        yield f"{indent}{name.ljust(name_width)}{GAP}{first.strip()}"
+        yield from more
+
+
+def format_table(
+    rows: Sequence[Mapping[str, str]], right: frozenset[str] = frozenset(), dropped: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the lines of a table whose last column is cut to the terminal; empty columns are left out.
+
+    Args:
+        rows: Cells by the names of their columns.
+        right: The columns of figures, which are not cut.
+        dropped: What a narrow terminal leaves out, first to last.
+    """
+    if not rows:
+        return
+    names = [name for name in rows[0] if any(row[name] for row in rows)]
+    widths = {
+        name: max(terminal.count_columns(text) for text in (name, *(row[name] for row in rows))) for name in names
+    }
+    room = terminal.find_width()
+    for name in dropped:
+        if room is None or sum(widths.values()) + len(GAP) * len(widths) <= room:
+            break
+        widths.pop(name, None)
+    names = list(widths)
+    header = {name: name for name in names}
+    for row in (header, *rows):
+        line = _format_row(row, names, widths, right)
+        yield style(line, dim=True) if row is header else line
+
+
+def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[str, int], right: frozenset[str]) -> str:
+    *before, last = names
+    cells: list[str] = []
+    for name in before:
+        padding = " " * (widths[name] - terminal.count_columns(row[name]))
+        cells.append(padding + row[name] if name in right else row[name] + padding)
+    line = INDENT + "".join(f"{cell}{GAP}" for cell in cells)
+    width = terminal.find_width()
+    if last in right:
+        return line + row[last].rjust(widths[last])
+    if width is None:
+        return f"{line}{row[last]}".rstrip()
+    room = max(FEWEST_COLUMNS, width - terminal.count_columns(line))
+    return f"{line}{terminal.fit_columns(row[last], room)}".rstrip()
+
+
+def wrap_line(line: str, room: int) -> list[str]:
+    """Return a line as lines of this many columns, also of wide characters."""
+    if not line.strip():
+        return [""]
+    import textwrap
+
+    if line.isascii():
+        # An address or an id stays whole, so that it can be copied; JSON has no better place to break.
+        is_json = line.startswith(("{", "["))
+        return textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=is_json) or [""]
+    from rich.console import Console
+    from rich.text import Text
+
+    return [part.plain.rstrip() for part in Text(line).wrap(Console(width=room), room)]

@@ -1,0 +1,227 @@
+"""`agent-jobs show`: what was asked, and all that is stored about the job."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.sections import format_heading, format_pairs, format_table, style, wrap_text
+from agent_jobs.cli.session import JobId, Session, call, json_option
+from agent_jobs.cli.symbols import echo, icon_of
+from agent_jobs.cli.times import format_clock_time, format_local_time
+from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
+from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobDetails, JobFilter, TurnRecord
+from agent_jobs.jobs.response import Usage
+from agent_jobs.jobs.steps import Step
+from agent_jobs.jobs.stored_request import attached_files_of
+
+#: Fields of a poll that `show` leaves out.
+NOT_SHOWN = ("output", "bytes", "next", "next_poll_ms")
+#: Bytes of a part: nothing is cut here, since no model pays for it.
+PART_BYTES = 2**40
+#: Lines of a prompt on a terminal, after which the rest is left out.
+PROMPT_LINES = 30
+#: Steps on a terminal, before which the others are left out.
+SHOWN_STEPS = 40
+_FIGURES = frozenset({"#", "TIME", "TOKENS", "COST", "SIZE"})
+
+
+@click.command("show")
+@click.argument("job_id", metavar="ID", type=JobId())
+@json_option
+def show_command(job_id: str, as_json: bool) -> None:
+    """Show what a job was asked and what is stored about it.
+
+    Prints its prompt, files, status, turns, steps, events and request. The answer itself: agent-jobs result. What
+    happened when: agent-jobs logs.
+    """
+    details, unwatched, now = read_details(job_id)
+    if as_json:
+        from agent_jobs.rendering import answers
+
+        fields = _collect_fields(details, now)
+        return click.echo(answers.json_line(fields | dict(unwatched.list_fields(details.result.job, now))))
+    return echo("\n".join(_render_sections(details, unwatched, now)))
+
+
+def read_details(job_id: str) -> tuple[JobDetails, Unwatched, float]:
+    """Return all that is stored of a job, after asking the provider if no process watches it, and the time."""
+
+    async def read(session: Session) -> tuple[JobDetails, Unwatched, float]:
+        full_id = await session.engine.identify(job_id)
+        unwatched = await retrieve_unwatched(session, JobFilter(job_ids=(full_id,)))
+        return await session.engine.details(full_id), unwatched, session.engine.now()
+
+    return call(read)
+
+
+def _collect_fields(details: JobDetails, now: float) -> dict[str, Any]:
+    """Return all that `show --json` prints of a job, by name."""
+    from agent_jobs.rendering import answers
+    from agent_jobs.rendering.details import render_details
+    from agent_jobs.rendering.result_parts import render_part
+
+    result = details.result
+    answer = answers.render_job(result.job, now)
+    fields = {name: value for name, value in answer.items() if name not in NOT_SHOWN}
+    fields |= render_details(details)
+    fields |= render_part(result, "meta", 0, PART_BYTES)["meta"]
+    if result.job.usage:
+        fields["usage"] = render_part(result, "usage", 0, PART_BYTES)["usage"]
+    return fields
+
+
+def _render_sections(details: JobDetails, unwatched: Unwatched, now: float) -> Iterator[str]:
+    """Yield the lines of all sections, the prompt first."""
+    job = details.result.job
+    yield format_heading("Prompt")
+    yield from _cut_lines(wrap_text(details.prompt or job.title), PROMPT_LINES)
+    yield from _render_section("Files", format_table(_list_files(details), _FIGURES))
+    yield from _render_section("Job", _render_status(details, unwatched, now))
+    yield from _render_section("Turns", format_table([_render_turn(turn, details) for turn in details.turns], _FIGURES))
+    yield from _render_section("Steps", _render_steps(details))
+    fields = _collect_fields(details, now)
+    yield from _render_section("Events", [_render_event(event) for event in fields.get("events", [])])
+    yield from _render_section("Request", format_pairs(_list_request(fields.get("request", {}))))
+
+
+def _render_section(heading: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
+    """Yield a heading and its lines; nothing if there are none."""
+    lines = list(lines)
+    if not lines:
+        return
+    yield ""
+    yield format_heading(heading)
+    yield from lines
+
+
+def _render_status(details: JobDetails, unwatched: Unwatched, now: float) -> Iterator[str]:
+    """Yield the line with status, time, tokens and cost, then the other facts."""
+    job = details.result.job
+    yield f"  {render_status_line(job, now)}"
+    pairs = [(name, value) for name, value in _list_facts(job) if value]
+    if note := unwatched.describe_age(job, now):
+        pairs.append(("note", note))
+    yield from format_pairs(pairs)
+
+
+def render_status_line(job: Job, now: float) -> str:
+    """Return a job's status with its time, tokens and cost."""
+    tokens = terminal.format_tokens(job)
+    facts = [
+        terminal.format_elapsed((job.finished_at or now) - job.created_at),
+        f"{tokens} tokens" if tokens else "",
+        terminal.format_usd(job.cost_usd),
+    ]
+    status = style(f"{icon_of(job.status)} {job.status}", colour=terminal.COLOURS.get(job.status, "cyan"))
+    return "  ".join([status, *(fact for fact in facts if fact)])
+
+
+def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
+    yield "id", job.id
+    yield "response", job.turn.response_id or ""
+    yield "model", ", ".join(each for each in (job.model, job.effort and f"effort {job.effort}") if each)
+    yield "preset", job.preset
+    yield "started by", job.client
+    yield "batch", job.batch
+    yield "continues", job.previous_job_id or ""
+    yield "context", job.context and "the conversation before it was sent again"
+    yield "created", format_local_time(job.created_at)
+    yield "finished", format_local_time(job.finished_at) if job.finished_at else ""
+    yield "activity", terminal.join_lines(reword(job.activity))
+    if job.error is not None:
+        yield "error", f"{job.error.code}: {reword(job.error.message)}"
+    yield "next", terminal.advise(job)
+    yield "written to", job.result_path
+
+
+def _list_files(details: JobDetails) -> list[dict[str, str]]:
+    """Return the rows of the files that came with the prompt, and of those that the run wrote."""
+    rows = [
+        {"SIZE": f"{file.chars} chars", "KIND": file.kind, "NAME": terminal.join_lines(file.name)}
+        for file in attached_files_of(details.request)
+    ]
+    written = [
+        {"SIZE": terminal.format_size(file.bytes), "KIND": "written", "NAME": file.path} for file in details.result.made
+    ]
+    return rows + written
+
+
+def _render_turn(turn: TurnRecord, details: JobDetails) -> dict[str, str]:
+    return {
+        "#": str(turn.number),
+        "SENT": "not yet" if turn.sent_at is None else format_clock_time(turn.sent_at),
+        "TIME": _format_turn_time(turn, details),
+        "TOKENS": _format_usage(turn.usage),
+        "COST": terminal.format_usd(turn.cost_usd),
+        "RESPONSE": turn.response_id or "",
+    }
+
+
+def _format_turn_time(turn: TurnRecord, details: JobDetails) -> str:
+    """Return how long a turn took: until its last step finished, or the job did."""
+    ends = [step.finished_at for step in details.steps if step.turn == turn.number and step.finished_at is not None]
+    if turn.number == details.turns[-1].number and details.result.job.finished_at is not None:
+        ends.append(details.result.job.finished_at)
+    if turn.sent_at is None or not ends:
+        return ""
+    return terminal.format_elapsed(max(ends) - turn.sent_at)
+
+
+def _format_usage(usage: Usage | None) -> str:
+    """Return the tokens that a turn read and wrote; ? if they were not all counted."""
+    if usage is None:
+        return ""
+    return "?" if usage.partial else f"{usage.input_tokens} in, {usage.output_tokens} out"
+
+
+def _render_steps(details: JobDetails) -> Iterator[str]:
+    """Yield the table of the newest steps."""
+    from agent_jobs.rendering.timeline import name_step
+
+    steps = details.steps
+    if terminal.find_width() is not None and len(steps) > SHOWN_STEPS:
+        yield f"  {len(steps) - SHOWN_STEPS} earlier steps: agent-jobs logs {details.result.job.id}"
+        steps = steps[-SHOWN_STEPS:]
+    yield from format_table([_render_step(step, name_step(step), details.result.job) for step in steps], _FIGURES)
+
+
+def _render_step(step: Step, name: str, job: Job) -> dict[str, str]:
+    return {
+        "TURN": str(step.turn) if job.turn.number > 1 else "",
+        "AT": format_clock_time(step.seen_at),
+        "TIME": format_took(None if step.finished_at is None else step.finished_at - step.seen_at),
+        "STEP": terminal.join_lines(name),
+        "": terminal.join_lines(f"failed: {step.error}" if step.error else step.detail),
+    }
+
+
+def format_took(seconds: float | None) -> str:
+    """Return how long something took, such as 0.4 s or 2:05; empty if that is not known."""
+    if seconds is None:
+        return ""
+    return f"{max(0.0, seconds):.1f} s" if seconds < 60 else terminal.format_elapsed(seconds)
+
+
+def _render_event(event: str) -> str:
+    at, _, text = event.partition(" ")
+    [line] = wrap_text(f"{format_local_time(float(at))} {terminal.join_lines(text)}")[:1] or [""]
+    return line
+
+
+def _list_request(request: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the fields of a request, with its secrets masked, each as text."""
+    from agent_jobs.text import compact_json
+
+    request = reword_answer(request)
+    return [(name, value if isinstance(value, str) else compact_json(value)) for name, value in request.items()]
+
+
+def _cut_lines(lines: list[str], most: int) -> list[str]:
+    """Return the first lines on a terminal, and how many more there are; into a pipe all."""
+    if terminal.find_width() is None or len(lines) <= most:
+        return lines
+    return [*lines[:most], style(f"  {len(lines) - most} more lines: agent-jobs show ID | less", dim=True)]

@@ -1,0 +1,140 @@
+"""`agent-jobs stats`: what jobs cost, by day, model, preset or client."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, get_args
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.sections import format_table, style
+from agent_jobs.cli.session import Session, call, json_option, read_settings
+from agent_jobs.cli.symbols import draw_bar, echo
+from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
+
+DAY_S = 86_400.0
+BAR_COLUMNS = 20
+#: From this share of the budget on, the bar is yellow.
+HIGH_SHARE = 0.8
+_FIGURES = frozenset({"JOBS", "RUNNING", "READ", "WRITTEN", "COST"})
+#: Columns that a narrow terminal leaves out, first to last.
+_DROPPED = ("RUNNING", "READ", "WRITTEN")
+#: What stands for a name that is not known.
+_UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown"}
+
+
+class _Today(NamedTuple):
+    """What counts against the budget of this day."""
+
+    usd: float
+    budget_usd: float | None
+    mode: str  #: reserve: running jobs count with what they may cost; spent: with what they cost so far
+
+
+@click.command("stats")
+@click.option(
+    "--by", type=NamedChoice(get_args(SpendingKey)), default="day", show_default=True, help="What a row stands for."
+)
+@click.option("--days", type=click.IntRange(1, 36_500), default=30, show_default=True, help="Days, with today.")
+@json_option
+def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
+    """Show how many jobs were started, their tokens and their cost.
+
+    The first line shows what counts against today's budget. Days are those of the budget: in UTC.
+
+    A cost of "$0.20 + 2 unknown" means that two jobs ran whose price is not known.
+    """
+    settings = read_settings()
+    since = (time.time() // DAY_S - days + 1) * DAY_S
+
+    async def read(session: Session) -> tuple[float, list[Spending]]:
+        engine = session.engine
+        today_usd = await engine.sum_today(spent=settings.budget_mode == "spent")
+        return today_usd, await engine.sum_spending(by, JobFilter(since=since))
+
+    today_usd, rows = call(read, settings=replace(settings, warnings=()))
+    today = _Today(today_usd, settings.daily_budget_usd, settings.budget_mode)
+    if as_json:
+        return click.echo(_render_as_json(today, rows, by, days))
+    return echo("\n".join([*_render_today(today), "", *_render_table(rows, by, days)]))
+
+
+def _render_today(today: _Today) -> Iterator[str]:
+    """Yield the line with today's spending, and a bar if there is a budget."""
+    usd = terminal.format_usd(today.usd)
+    if today.budget_usd is None:
+        yield f"Today  {usd}, no budget. Set one with AGENT_JOBS_DAILY_BUDGET_USD."
+        return
+    share = today.usd / today.budget_usd if today.budget_usd else 1.0
+    bar = style(draw_bar(share, BAR_COLUMNS), colour=_choose_colour(share))
+    yield f"Today  {bar}  {usd} of {terminal.format_usd(today.budget_usd)}"
+    if today.mode != "spent":
+        yield "       Running jobs count with the most that they may cost."
+
+
+def _choose_colour(share: float) -> str:
+    if share >= 1.0:
+        return "red"
+    return "yellow" if share >= HIGH_SHARE else "green"
+
+
+def _render_table(rows: Sequence[Spending], by: SpendingKey, days: int) -> Iterator[str]:
+    if not rows:
+        span = "today" if days == 1 else f"in the last {days} days"
+        yield f'No jobs were started {span}. Start one with: agent-jobs run "..."'
+        return
+    cells = [_render_row(row, by) for row in rows]
+    if len(rows) > 1:
+        cells.append(_render_row(_sum_rows(rows), by))
+    yield from format_table(cells, _FIGURES, _DROPPED)
+
+
+def _render_row(row: Spending, by: SpendingKey) -> dict[str, str]:
+    name = terminal.join_lines(row.name) or _UNNAMED[by]
+    return {
+        "DAY (UTC)" if by == "day" else by.upper(): name,
+        "JOBS": str(row.jobs),
+        "RUNNING": str(row.active) if row.active else "",
+        "READ": _format_count(row.input_tokens, row.uncounted),
+        "WRITTEN": _format_count(row.output_tokens, row.uncounted),
+        "COST": _format_cost(row),
+    }
+
+
+def _format_count(tokens: int, uncounted: int) -> str:
+    """Return tokens in a short form, with a sign if some jobs' are not known."""
+    figure = terminal.format_count(tokens)
+    return f"{figure}+?" if uncounted else figure
+
+
+def _format_cost(row: Spending) -> str:
+    """Return the known cost, and how many jobs have an unknown one."""
+    if not row.unpriced:
+        return "" if row.active == row.jobs else terminal.format_usd(row.cost_usd)
+    if not row.cost_usd:
+        return f"{row.unpriced} unknown"
+    return f"{terminal.format_usd(row.cost_usd)} + {row.unpriced} unknown"
+
+
+def _sum_rows(rows: Sequence[Spending]) -> Spending:
+    return Spending("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
+
+
+def _render_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKey, days: int) -> str:
+    from agent_jobs.rendering import answers
+
+    day = {"usd": answers.round_usd(today.usd), "budget_usd": today.budget_usd, "budget_mode": today.mode}
+    answer = {"by": by, "days": days, "today": day, "rows": [_render_fields(row, by) for row in rows]}
+    if rows:
+        answer["all"] = _render_fields(_sum_rows(rows), by)
+    return answers.json_line(answer)
+
+
+def _render_fields(row: Spending, by: SpendingKey) -> dict[str, Any]:
+    from agent_jobs.rendering import answers
+
+    fields = row._asdict()
+    name = fields.pop("name")
+    return {by: name, **fields, "cost_usd": answers.round_usd(row.cost_usd)}

@@ -1,0 +1,97 @@
+"""The verbs that look up stored jobs, sum up what they cost, and delete them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from agent_jobs.clock import Clock
+from agent_jobs.errors import UpstreamError
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobDetails, JobFilter, Pruned, Result, SearchHit, Spending, SpendingKey
+from agent_jobs.jobs.status import Status
+from agent_jobs.store.base import Store
+
+if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
+    from agent_jobs.upstream.client import ResponsesClient
+
+DAY_S = 86_400.0
+#: How a job that can be continued ended.
+CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
+
+
+class Archive(ABC):
+    """Looks up stored jobs. A base of `Engine`."""
+
+    _store: Store
+    _clock: Clock
+
+    @abstractmethod
+    async def result(self, job_id: str) -> Result:
+        """Return all that is kept of a job."""
+
+    @abstractmethod
+    def require_client(self) -> ResponsesClient:
+        """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
+
+    async def details(self, job_id: str) -> JobDetails:
+        """Return all that is kept of a job, with its prompt, its turns and their steps.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        result = await self.result(job_id)
+        return JobDetails(
+            result,
+            await self._store.get_prompt(job_id),
+            await self._store.get_turns(job_id),
+            await self._store.get_steps(job_id),
+            await self._store.get_first_request(job_id),
+        )
+
+    async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
+        """Return the newest jobs whose title, prompt or output has all of these words.
+
+        Raises:
+            StoreError: The database cannot search.
+        """
+        return await self._store.search(words, limit, statuses)
+
+    async def count_unindexed(self) -> int:
+        """Return how many finished jobs the next search has to read first."""
+        return await self._store.count_unindexed()
+
+    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
+        """Return the sums of these jobs by day, model, preset or client."""
+        return await self._store.sum_spending(key, group)
+
+    async def sum_today(self, *, spent: bool) -> float:
+        """Return what counts against the daily budget today, in USD; with `spent` without reservations."""
+        now = self._clock.now()
+        return await self._store.sum_day(now - now % DAY_S, spent=spent)
+
+    async def find_newest_finished(self, client: str) -> Job | None:
+        """Return the newest job of a client that can be continued; None if there is none."""
+        jobs = await self._store.find(JobFilter(client=client, statuses=CONTINUABLE), 1)
+        return jobs[0] if jobs else None
+
+    async def delete(self, job_ids: Sequence[str], *, upstream: bool = False) -> Pruned:
+        """Delete these jobs, whether read or not; active ones stay. With `upstream`, also the provider's copies.
+
+        Raises:
+            ConfigError: `upstream` is set, and this process can send nothing.
+        """
+        client = self.require_client() if upstream else None
+        deleted = await self._store.delete_jobs(job_ids)
+        responses = deleted_upstream = 0
+        for place in chain.from_iterable(deleted.values()):
+            responses += 1
+            if client is None or place.base_url != client.endpoint.base_url:
+                continue
+            with suppress(UpstreamError):  # one that cannot be deleted must not keep the others
+                await client.delete(place.response_id)
+                deleted_upstream += 1
+        return Pruned(len(deleted), 0, responses, deleted_upstream)

@@ -1,0 +1,103 @@
+"""Renders all that is stored of a job, for `show --json` and `export`. Pure."""
+
+from typing import Any
+
+from agent_jobs.jobs.queries import JobDetails, TurnRecord
+from agent_jobs.jobs.response import Usage
+from agent_jobs.jobs.steps import Step
+from agent_jobs.jobs.stored_request import attached_files_of
+from agent_jobs.rendering.answers import Answer, drop_empty, output_text, round_usd
+from agent_jobs.rendering.output import find_sources
+from agent_jobs.rendering.timeline import Moment
+
+
+def render_details(details: JobDetails) -> Answer:
+    """Return what was asked, with which files, and what each turn did."""
+    job = details.result.job
+    files = [{"name": file.name, "kind": file.kind, "chars": file.chars} for file in attached_files_of(details.request)]
+    written = [{"name": file.name, "path": file.path, "bytes": file.bytes} for file in details.result.made]
+    facts: Answer = {
+        "prompt": details.prompt,
+        "model": job.model,
+        "effort": job.effort,
+        "preset": job.preset,
+        "client": job.client,
+        "files": files or None,
+        "written": written or None,
+        "turns": [_render_turn(turn) for turn in details.turns],
+        "steps": [_render_step(step) for step in details.steps],
+        "read_at": job.read_at and round(job.read_at),
+    }
+    return drop_empty(facts)
+
+
+def render_export(details: JobDetails) -> Answer:
+    """Return a job as `export` writes it: what was asked, what was answered, from where, and for how much."""
+    job = details.result.job
+    response = (job.output and job.output.response) or {}
+    facts: Answer = {
+        "job_id": job.id,
+        "title": job.title,
+        "status": job.status,
+        "created_at": round(job.created_at),
+        "finished_at": job.finished_at and round(job.finished_at),
+        "batch": job.batch,
+        "previous_job_id": job.previous_job_id,
+        "cost_usd": round_usd(job.cost_usd),
+        "usage": _render_usage(job.usage),
+        **render_details(details),
+        "error": job.error and {"code": job.error.code, "message": job.error.message},
+        "output": output_text(job),
+        "sources": find_sources(response.get("output")) or None,
+    }
+    return drop_empty(facts)
+
+
+def render_moment(moment: Moment) -> Answer:
+    """Return a moment of a timeline."""
+    facts: dict[str, Any] = {
+        "at": round(moment.at, 3),
+        "kind": moment.kind,
+        "what": moment.what,
+        "detail": moment.detail,
+        "turn": moment.turn or None,
+        "took_s": None if moment.took_s is None else round(moment.took_s, 3),
+        "running": moment.is_running or None,
+    }
+    return drop_empty(facts)
+
+
+def _render_turn(turn: TurnRecord) -> Answer:
+    return drop_empty(
+        {
+            "number": turn.number,
+            "mode": turn.mode,
+            "sent_at": turn.sent_at and round(turn.sent_at),
+            "response_id": turn.response_id,
+            "usage": _render_usage(turn.usage),
+            "cost_usd": round_usd(turn.cost_usd),
+        }
+    )
+
+
+def _render_usage(usage: Usage | None) -> Answer | None:
+    if usage is None:
+        return None
+    counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
+    return counts | {"partial": True} if usage.partial else counts
+
+
+def _render_step(step: Step) -> Answer:
+    took_s = None if step.finished_at is None else round(max(0.0, step.finished_at - step.seen_at), 3)
+    return drop_empty(
+        {
+            "turn": step.turn,
+            "position": step.position,
+            "kind": step.kind,
+            "name": step.name,
+            "detail": step.detail,
+            "error": step.error,
+            "seen_at": round(step.seen_at, 3),
+            "took_s": took_s,
+        }
+    )

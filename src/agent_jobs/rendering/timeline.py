@@ -1,0 +1,144 @@
+"""Puts what is known of a job's life in the order of its times. Pure."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import Event, JobDetails, TurnRecord
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.steps import Step
+
+#: Characters of what a line says beside its kind.
+TEXT_CHARS = 300
+#: A shorter time without an observer is not worth a line.
+MIN_GAP_S = 3.0
+#: Kinds of events that say that no process observes the job any more, or one does again.
+UNWATCHED, WATCHED = "unwatched", "watched"
+
+
+class Moment(NamedTuple):
+    """Something that happened to a job."""
+
+    at: float
+    kind: str  #: such as created, sent, step, call, event, gap, finished
+    what: str  #: in a few words
+    detail: str = ""  #: a query, arguments, an error
+    until: float | None = None  #: its end, if it took time
+    turn: int = 0
+    is_running: bool = False
+
+    @property
+    def took_s(self) -> float | None:
+        """Return how long it took; None if it took no time, or that is not known."""
+        return None if self.until is None else max(0.0, self.until - self.at)
+
+
+def build_timeline(details: JobDetails, now: float) -> list[Moment]:
+    """Return what happened to a job, oldest first."""
+    job = details.result.job
+    moments = [
+        *_list_beginnings(job),
+        *(_describe_turn(turn) for turn in details.turns if turn.sent_at is not None),
+        *(_describe_step(step, is_over=job.is_terminal) for step in details.steps),
+        *(_describe_call(call, is_over=job.is_terminal) for call in details.result.calls if call.started_at),
+        *_list_events(details),
+        *_find_gaps(details.result.events, job.finished_at or now),
+        *_list_ends(job),
+    ]
+    return sorted(moments, key=lambda moment: moment.at)
+
+
+def _list_beginnings(job: Job) -> Iterator[Moment]:
+    facts = [job.model, job.effort and f"effort {job.effort}", job.preset and f"preset {job.preset}"]
+    by = f" by {job.client}" if job.client else ""
+    yield Moment(job.created_at, "created", f"created{by}", ", ".join(fact for fact in facts if fact))
+    if job.cancel_requested_at is not None:
+        yield Moment(job.cancel_requested_at, "cancel", "cancel requested")
+    if job.turn.asked_at is not None:
+        yield Moment(job.turn.asked_at, "asked", "waits for an answer", turn=job.turn.number)
+
+
+def _describe_turn(turn: TurnRecord) -> Moment:
+    assert turn.sent_at is not None
+    what = "sent" if turn.number == 1 else f"turn {turn.number} sent"
+    return Moment(turn.sent_at, "sent", what, turn.response_id or "no response id", turn=turn.number)
+
+
+def _describe_step(step: Step, *, is_over: bool) -> Moment:
+    what = name_step(step)
+    detail = step.detail
+    if step.error:
+        what, detail = f"{what} failed", step.error
+    return Moment(
+        step.seen_at,
+        "step",
+        what,
+        detail,
+        step.finished_at,
+        step.turn,
+        is_running=step.finished_at is None and not is_over,
+    )
+
+
+def name_step(step: Step) -> str:
+    """Return the kind of a step in words, with the name of its tool."""
+    kind = step.kind.replace("_", " ")
+    return f"{kind} {step.name}" if step.name else kind
+
+
+def _describe_call(call: Call, *, is_over: bool) -> Moment:
+    assert call.started_at is not None
+    what = f"{call.name} ran here"
+    return Moment(
+        call.started_at,
+        "call",
+        what,
+        call.arguments[:TEXT_CHARS],
+        call.finished_at,
+        is_running=call.finished_at is None and not is_over,
+    )
+
+
+def _list_events(details: JobDetails) -> Iterator[Moment]:
+    has_call_times = any(call.started_at for call in details.result.calls)
+    for event in details.result.events:
+        if event.kind in (UNWATCHED, WATCHED) or (event.kind == "call" and has_call_times):
+            continue
+        yield Moment(event.at, "event", _EVENT_WORDS.get(event.kind, event.kind), event.text[:TEXT_CHARS])
+
+
+#: What the kinds of events mean.
+_EVENT_WORDS = {
+    "following": "stream opened",
+    "polling": "polled from here on",
+    "resubmitted": "sent again",
+    "rebuilt": "sent again with its conversation",
+    "foreground": "runs only while a process listens",
+    "background": "runs in the background",
+    "dropped": "sent again without a parameter",
+    "deadline": "time limit reached, cancelling",
+    "unsettled": "could not be finalized",
+    "call": "called",
+}
+
+
+def _find_gaps(events: list[Event], end: float) -> Iterator[Moment]:
+    """Yield the times in which no process observed the job."""
+    began: float | None = None
+    for event in [*events, Event(end, WATCHED, "")]:
+        if event.kind == UNWATCHED and began is None:
+            began = event.at
+        elif event.kind == WATCHED and began is not None:
+            if event.at - began >= MIN_GAP_S:
+                yield Moment(began, "gap", "not observed", until=event.at)
+            began = None
+
+
+def _list_ends(job: Job) -> Iterator[Moment]:
+    if job.finished_at is not None:
+        detail = f"{job.error.code}: {job.error.message}" if job.error is not None else ""
+        yield Moment(job.finished_at, "finished", str(job.status), detail)
+    if job.delivered_at is not None and job.delivered_at != job.read_at:
+        yield Moment(job.delivered_at, "delivered", "result delivered")
+    if job.read_at is not None:
+        yield Moment(job.read_at, "read", "result read")

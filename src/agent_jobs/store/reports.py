@@ -1,0 +1,60 @@
+"""Sums up what jobs cost, and reads what they were asked with."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
+from agent_jobs.jobs.response import JSON
+from agent_jobs.store.database import Database
+from agent_jobs.store.records import DAY_S, PAID, SPENT
+from agent_jobs.store.rows import ACTIVE_SQL, where
+
+#: The column or value that jobs are grouped by.
+_GROUPED_BY: Mapping[SpendingKey, str] = {
+    "day": "CAST(created_at / 86400 AS INTEGER)",
+    "model": "model",
+    "preset": "preset",
+    "client": "client",
+}
+#: True of a finished job that upstream ran, or may have run.
+_RAN = f"""status NOT IN {ACTIVE_SQL}
+           AND (usage IS NOT NULL OR error_code = 'start_unconfirmed' OR EXISTS (
+               SELECT 1 FROM turn WHERE job_id = job.id AND response_id IS NOT NULL))"""
+
+
+class Reports:
+    """`ReportRecords` on SQLite."""
+
+    _db: Database
+
+    async def get_first_request(self, job_id: str) -> JSON:
+        rows = await self._db.fetch("SELECT body FROM request WHERE job_id = :id ORDER BY turn LIMIT 1", id=job_id)
+        return json.loads(rows[0]["body"]) if rows else {}
+
+    async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
+        clauses, values = where(group)
+        order = "name DESC" if key == "day" else "cost_usd DESC, jobs DESC, name"
+        rows = await self._db.fetch(
+            f"""SELECT {_GROUPED_BY[key]} AS name, COUNT(*) AS jobs,
+                       SUM(CASE WHEN status IN {ACTIVE_SQL} THEN 1 ELSE 0 END) AS active,
+                       SUM(COALESCE(json_extract(usage, '$.input_tokens'), 0)) AS input_tokens,
+                       SUM(COALESCE(json_extract(usage, '$.output_tokens'), 0)) AS output_tokens,
+                       SUM(CASE WHEN COALESCE(json_extract(usage, '$.partial'), 1) = 0 THEN 0
+                                WHEN {_RAN} THEN 1 ELSE 0 END) AS uncounted,
+                       SUM(COALESCE(cost_usd, 0.0)) AS cost_usd,
+                       SUM(CASE WHEN cost_usd IS NOT NULL THEN 0 WHEN {_RAN} THEN 1 ELSE 0 END) AS unpriced
+                FROM job WHERE {clauses} GROUP BY 1 ORDER BY {order}""",
+            **values,
+        )
+        return [Spending(_format_name(row["name"], key), *row[1:]) for row in rows]
+
+    async def sum_day(self, since: float, *, spent: bool) -> float:
+        rows = await self._db.fetch(PAID if spent else SPENT, since=since, day_s=DAY_S)
+        return rows[0]["usd"] or 0.0
+
+
+def _format_name(name: str | int, key: SpendingKey) -> str:
+    if key != "day":
+        return str(name)
+    return datetime.fromtimestamp(int(name) * DAY_S, UTC).date().isoformat()
