@@ -11,7 +11,7 @@ DRIVERS = Path(__file__).parent / "drivers"
 
 #: Made up; the emulator and the scripted model take any.
 KEY = "sk-made-up-0123456789abcdef"
-KEY_FILE = ".config/agent-jobs/openai-key"  # in the home, for hosts that have no way of their own
+KEY_FOLDER = ".config/agent-jobs/keys"  # in the home, for hosts that have no way of their own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 from time import monotonic
 
 from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.stored_keys import store_key
 
-from .catalogue import KEY, KEY_FILE, MODEL_URL, PROMPT, RealHost
+from .catalogue import KEY, KEY_FOLDER, MODEL_URL, PROMPT, RealHost
 from .model import ScriptedModel, serve_model
 from .script import JOB_ID, Conversation, Task
 
@@ -104,13 +105,14 @@ def open_home(name: str, host: RealHost, cache: Path, agent_jobs: Path) -> Gener
     try:
         with serve_model() as model, running() as upstream:
             (path / "work").mkdir()
-            for file, text in {**host.files, KEY_FILE: KEY}.items():
+            for file, text in host.files.items():
                 (path / file).parent.mkdir(parents=True, exist_ok=True)
                 (path / file).write_text(text.replace(MODEL_URL, model.url))
-            (path / KEY_FILE).chmod(0o600)
             environment = _environment(path, host, model)
             install = [agent_jobs, "install", *host.install, "--env", f"OPENAI_BASE_URL={upstream.base_url}"]
             printed = _checked(install, cwd=path / "work", env=environment)
+            # Stored only now, so that the entries of other hosts keep their own way of handing the key over.
+            store_key(str(path / KEY_FOLDER), upstream.base_url, KEY, use_keyring=False)
             yield Home(host, program, path, environment, printed if host.reads_entry else "", model, upstream)
     finally:
         shutil.rmtree(path, ignore_errors=True)

@@ -95,3 +95,45 @@ MISTAKES = (
 def find_key_mistake(key: str) -> KeyMistake | None:
     """Return the mistake in the form of a key, or None. Its words never come from the key."""
     return next((mistake for mistake in MISTAKES if mistake.pattern.fullmatch(key)), None)
+
+
+#: What people copy along with a key, and the words for it. The group is what remains.
+_EXTRAS = (
+    (
+        re.compile(
+            r"(?:(?:export|setx?|env|declare|const|let|var)\s+)?(?:\$env:)?\w*(?:KEY|TOKEN)\w*\s*[:=]\s*(?P<key>\S.*)",
+            re.I | re.S,
+        ),
+        "the name before it",
+    ),
+    (re.compile(r"(?:proxy-)?authorization\s*[:=]\s*(?P<key>\S.*)", re.I | re.S), "the name of the header"),
+    (re.compile(r"bearer[\s:]+(?P<key>\S.*)", re.I | re.S), "'Bearer'"),
+    (re.compile(r"[\"'`“”„‟‘’‚‛«»‹›″′](?P<key>.+)[\"'`“”„‟‘’‚‛«»‹›″′]", re.S), "the quotes around it"),
+    (re.compile(r"(?P<key>\S.*?)\s*[,;]", re.S), "the comma or semicolon after it"),
+)
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+#: References are refused as they stand, because what is around the name is part of them.
+_WHOLE = re.compile(r"\$(?!env:\w+\s*=)|[%{<]|`\S*\s|\S*\$\{", re.I)
+
+
+def repair_key(text: str) -> tuple[str, list[str]]:
+    """Return a key without what was copied along with it, and the words for each thing that is left out."""
+    left_out: list[str] = []
+    key = text.strip()
+    if _INVISIBLE.search(key):
+        key = _INVISIBLE.sub("", key).strip()
+        left_out.append("invisible characters")
+    while (extra := _split_extra(key)) is not None:
+        key, words = extra
+        left_out.append(words)
+    return key, left_out
+
+
+def _split_extra(text: str) -> tuple[str, str] | None:
+    """Return what remains of a text without one thing that is around the key, and the words for that thing."""
+    if _WHOLE.match(text):
+        return None
+    for pattern, words in _EXTRAS:
+        if found := pattern.fullmatch(text):
+            return found["key"].strip(), words
+    return None

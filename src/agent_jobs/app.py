@@ -8,7 +8,9 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import anyio
@@ -19,9 +21,10 @@ from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine.engine import Engine, Upstream
 from agent_jobs.errors import AgentJobsError, ConfigError, StoreError
 from agent_jobs.jobs.job import Job
-from agent_jobs.settings import Settings
+from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
+from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.finalize import Finalizer
@@ -30,6 +33,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.worker import Worker
+    from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.toolbox.config import ToolServers
     from agent_jobs.toolbox.toolbox import Toolbox
@@ -38,13 +42,12 @@ if TYPE_CHECKING:  # imported where jobs are sent
 
 logger = logging.getLogger(__name__)
 
-NO_KEY = (
-    "No API key is set: the user has to put OPENAI_API_KEY into the env of this server's entry and restart it; "
-    "in a terminal, export it."
-)
+KEYRING_WAIT_S = 20.0  # the user may have to unlock the keyring, and hosts cut calls at 60 s
+KEYRING_RETRY_S = 10.0  # a keyring that could not be read makes other calls wait no more often
 READS = "This process only reads jobs."
 COLLECTED_MAX = 50  # jobs that a reading command retrieves: more connections at once take longer than it may
 DAY_S = 86_400.0
+NOTICE_LAST_S = 5.0  # for notices at the end of this process: a receiver on another continent answers within that
 
 #: Work on all jobs of the endpoint, act on single ones for a command, or only read.
 Role = Literal["works", "acts", "reads"]
@@ -61,8 +64,12 @@ class App:
         stack: AsyncExitStack,
         role: Role,
         what: str,
+        reload: Callable[[], Settings | ConfigError] | None,
     ) -> None:
         self._settings = settings
+        self._reload = reload
+        #: When a keyring that could not be read is tried again; None unless a key is missing.
+        self._retry_key_at: float | None = None
         self._role = role
         self._what = what
         self._clock = clock
@@ -89,8 +96,8 @@ class App:
         return opening.engine
 
     def open(self) -> _Opening:
-        """Begin to open, unless that is under way or done."""
-        if self._opening is None or self._opening.has_failed:
+        """Begin to open, unless that is under way or done. Open again once the user has stored a missing key."""
+        if self._opening is None or self._opening.has_failed or self._has_new_key():
             self._opening = _Opening()
             self._tasks.start_soon(self._try_to_open, self._opening)
         return self._opening
@@ -110,15 +117,14 @@ class App:
         sent, and the HTTP client is not loaded.
         """
         settings, store = self._settings, self._store
-        if isinstance(settings, ConfigError) or settings.api_key is None or store is None:
+        if isinstance(settings, ConfigError) or not settings.has_key or store is None:
             return {}
         nearby = [job for job in jobs if job.can_be_retrieved and _may_be_at(settings.base_url, job.turn.base_url)]
         if not nearby:
             return {}
         try:
-            retrieved = await self._collect_nearby(
-                settings, settings.api_key.get_secret_value(), store, nearby, limit_s
-            )
+            settings, key = await _resolve_key(settings)
+            retrieved = await self._collect_nearby(settings, key, store, nearby, limit_s)
             await self._notify_finished(settings, store, retrieved.values())
         except ConfigError as error:
             logger.warning("cannot retrieve jobs: %s", error)
@@ -145,7 +151,7 @@ class App:
             return await Collector(store, client, self._clock, finalizer).collect(here, limit_s)
 
     async def _notify_finished(self, settings: Settings, store: Store, jobs: Iterable[Job]) -> None:
-        """Run the user's command for jobs that were found finished."""
+        """Report jobs that were found finished."""
         notifier = self._create_notifier(settings, store)
         if notifier is not None and any(job.is_terminal for job in jobs):
             await notifier.finish()
@@ -162,12 +168,34 @@ class App:
         finally:
             opening.done.set()
 
+    def _has_new_key(self) -> bool:
+        """Return True if a key was missing and is stored now; then the settings are those with the key."""
+        opening = self._opening
+        if self._retry_key_at is None or self._reload is None or opening is None or not opening.done.is_set():
+            return False
+        settings = self._reload()
+        if isinstance(settings, ConfigError) or not settings.has_key:
+            return False
+        if settings.api_key is None and self._clock.now() < self._retry_key_at:
+            return False
+        self._settings = settings
+        return True
+
     async def _open_engine(self, stack: AsyncExitStack) -> Engine:
+        if isinstance(self._settings, ConfigError) and self._reload is not None:
+            self._settings = self._reload()  # the user may have corrected the settings file
         settings = self._settings
         if isinstance(settings, ConfigError):
             raise settings
-        store = self._store = await stack.enter_async_context(open_store(settings.data_path()))
-        stack.push_async_callback(self._release_claims, store)
+        store = self._store
+        if store is None:
+            store = await stack.enter_async_context(open_store(settings.data_path()))
+            stack.push_async_callback(self._release_claims, store)
+        engine = await self._open_engine_on(store, settings, stack)
+        self._store = store
+        return engine
+
+    async def _open_engine_on(self, store: Store, settings: Settings, stack: AsyncExitStack) -> Engine:
         if self._role == "reads":
             return Engine(store, ConfigError(READS), self._clock, self._tasks, {}, settings.warnings)
         return await self._open_sending_engine(settings, store, stack)
@@ -180,10 +208,13 @@ class App:
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
-        if settings.api_key is None:
-            missing = ConfigError(" ".join((NO_KEY, *settings.warnings)))
+        try:
+            settings, key = await _resolve_key(settings)
+        except ConfigError as missing:
+            self._retry_key_at = self._clock.now() + KEYRING_RETRY_S
             return Engine(store, missing, self._clock, self._tasks, presets, settings.warnings)
-        endpoint = _create_endpoint(settings, settings.api_key.get_secret_value())
+        self._retry_key_at = None
+        endpoint = _create_endpoint(settings, key)
         defaults = StartDefaults(
             prices=Prices.load(settings.prices),
             presets=presets,
@@ -202,7 +233,32 @@ class App:
         if self._role == "works":
             self.work()
         upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults))
-        return Engine(store, upstream, self._clock, self._tasks, presets, settings.warnings)
+        return Engine(
+            store,
+            upstream,
+            self._clock,
+            self._tasks,
+            presets,
+            settings.warnings,
+            partial(self._report_budget, settings),
+        )
+
+    def _report_budget(self, settings: Settings) -> None:
+        """Send a notice that the day's budget refuses jobs, once a day."""
+        if settings.notify and "budget" in settings.notify_events:
+            self._tasks.start_soon(self._send_budget_notice, settings)
+
+    async def _send_budget_notice(self, settings: Settings) -> None:
+        from agent_jobs.notices.daily import claim_day
+        from agent_jobs.notices.notice import make_refusal_notice
+
+        now = self._clock.now()
+        try:
+            with anyio.move_on_after(NOTICE_LAST_S, shield=True):  # the command that was refused ends now
+                if await anyio.to_thread.run_sync(claim_day, settings.data_path() / "run", now):
+                    await create_notice_sender(settings, self._clock).deliver("budget", make_refusal_notice(now))
+        except Exception:
+            logger.exception("the notice of the budget was not sent")
 
     def _create_toolbox(self, settings: Settings) -> Toolbox | None:
         """Return the user's tool servers, none of them started; a file that cannot be read stops nothing else."""
@@ -217,20 +273,20 @@ class App:
         return Toolbox(servers, os.environ, self._tasks, concurrency=settings.tool_concurrency)
 
     def _create_notifier(self, settings: Settings, store: Store) -> Notifier | None:
-        """Return what runs the user's command when a job finished, with an environment without our secrets."""
-        if not settings.on_finish:
+        """Return what reports finished jobs to the user's command and targets; None if there are none."""
+        if not settings.on_finish and not settings.notify:
             return None
-        from agent_jobs.engine.on_finish import Notifier
-        from agent_jobs.engine.on_finish_command import LIMIT_S, Command
+        from agent_jobs.engine.on_finish import Notifier, Reporter
 
-        hidden = {*_list_secrets(settings)} - {""}
-        environ = {
-            name: value
-            for name, value in os.environ.items()
-            if name != "OPENAI_API_KEY" and name not in settings.secrets and value.strip() not in hidden
-        }
-        command = Command(settings.on_finish, environ, settings.data_path(), LIMIT_S / self._clock.speed)
-        return Notifier(store, self._clock, command)
+        reporters: list[Reporter] = []
+        if settings.on_finish:
+            from agent_jobs.engine.on_finish_command import LIMIT_S, Command
+
+            limit_s = LIMIT_S / self._clock.speed
+            reporters.append(Command(settings.on_finish, hide_secrets(settings), settings.data_path(), limit_s))
+        if settings.notify:
+            reporters.append(LateNoticeSender(settings, self._clock))
+        return Notifier(store, self._clock, reporters)
 
     def _create_worker(
         self, settings: Settings, store: Store, client: ResponsesClient, defaults: StartDefaults
@@ -319,6 +375,31 @@ def _create_endpoint(settings: Settings, key: str) -> Endpoint:
     )
 
 
+async def _resolve_key(settings: Settings) -> tuple[Settings, str]:
+    """Return the settings with their key, and the key itself.
+
+    Raises:
+        ConfigError: There is none, or the keyring that has it cannot be read.
+    """
+    if settings.api_key is None and settings.stored_key is not None:
+        endpoint = settings.stored_key.endpoint
+        with anyio.move_on_after(KEYRING_WAIT_S):
+            secret = await anyio.to_thread.run_sync(read_keyring, endpoint, abandon_on_cancel=True)
+            settings = replace(settings, api_key=secret)
+    if settings.api_key is None:
+        raise ConfigError(" ".join((describe_missing_key(settings), *settings.warnings)))
+    return settings, settings.api_key.get_secret_value()
+
+
+def describe_missing_key(settings: Settings) -> str:
+    """Return that no key is set for the endpoint, and what the user can do."""
+    command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
+    endpoint = ""
+    if command != format_set_command(DEFAULT_BASE_URL, DEFAULT_BASE_URL):
+        endpoint = f" for {name_endpoint(settings.base_url)}"
+    return f"No API key is set{endpoint}. Ask the user to run `{command}` in a terminal, then try again."
+
+
 def _create_limits(settings: Settings) -> RunLimits:
     from agent_jobs.engine.run_limits import RunLimits
 
@@ -334,9 +415,49 @@ def _create_limits(settings: Settings) -> RunLimits:
     )
 
 
+def hide_secrets(settings: Settings) -> dict[str, str]:
+    """Return the environment of a program of the user's: that of this process without our secrets."""
+    hidden = {*_list_secrets(settings)} - {""}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name != "OPENAI_API_KEY" and name not in settings.secrets and value.strip() not in hidden
+    }
+
+
+def create_notice_sender(settings: Settings, clock: Clock) -> NoticeSender:
+    """Return what sends notices to the user's targets."""
+    from agent_jobs.notices.sender import NoticeSender
+
+    return NoticeSender(
+        targets=settings.notify,
+        events=settings.notify_events,
+        min_s=settings.notify_min_s,
+        secret=settings.notify_secret,
+        environ=hide_secrets(settings),
+        clock=clock,
+    )
+
+
+class LateNoticeSender:
+    """A `NoticeSender` that is imported when the first notice is sent."""
+
+    last_s = NOTICE_LAST_S
+    unfinished = "notices of AGENT_JOBS_NOTIFY may not have been sent: this process ends"
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._create = partial(create_notice_sender, settings, clock)
+        self._sender: NoticeSender | None = None
+
+    def run(self, job_id: str, notice: Mapping[str, Any], /) -> None:
+        """Send the notices of a job. Blocks until that is done."""
+        self._sender = self._sender or self._create()
+        self._sender.run(job_id, notice)
+
+
 def _list_secrets(settings: Settings) -> list[str]:
     """Return the values that no error may repeat."""
-    secrets = (settings.api_key, *settings.secrets.values())
+    secrets = (settings.api_key, settings.notify_secret, *settings.secrets.values())
     return [each.get_secret_value() for each in secrets if each is not None]
 
 
@@ -361,7 +482,12 @@ class _Opening:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings | ConfigError, clock: Clock | None = None, *, role: Role = "works", what: str = "server"
+    settings: Settings | ConfigError,
+    clock: Clock | None = None,
+    *,
+    role: Role = "works",
+    what: str = "server",
+    reload: Callable[[], Settings | ConfigError] | None = None,
 ) -> AsyncGenerator[App]:
     """Open an app whose engine opens while the caller continues, and close it in order at the end.
 
@@ -372,9 +498,10 @@ async def open_app(
         clock: The time.
         role: What this process does.
         what: This process, as other processes report it while it works.
+        reload: Reads the settings again. It is called while they cannot be used, or a key is missing.
     """
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-        app = App(settings, clock or Clock(), tasks, stack, role, what)
+        app = App(settings, clock or Clock(), tasks, stack, role, what, reload)
         app.open()
         try:
             yield app

@@ -11,23 +11,23 @@ PRIVATE_MODE = 0o600
 SHARED_MODE = 0o666
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = SHARED_MODE) -> None:
-    """Put this content into a file in one step. A file that exists keeps its mode.
+def replace_file(path: Path, content: bytes, *, mode: int = SHARED_MODE, keeps_mode: bool = True) -> None:
+    """Put this content into a file in one step. A file that exists keeps its mode, unless `keeps_mode` is False.
 
     Raises:
         OSError: The file cannot be written, and is unchanged.
     """
-    temporary = write_temporary_file(path, content, mode=mode)
+    temporary = write_temporary_file(path, content, mode=mode, keeps_mode=keeps_mode)
     try:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_temporary_file(target: Path, content: bytes, *, mode: int) -> Path:
+def write_temporary_file(target: Path, content: bytes, *, mode: int, keeps_mode: bool = True) -> Path:
     """Write a file next to the target and return its path once it is on the disk.
 
-    It has the mode of the target, or this mode, less the umask, if there is no target.
+    It has the mode of the target; without a target, or if `keeps_mode` is False, it has this mode less the umask.
 
     Raises:
         OSError: It cannot be written, and does not exist.
@@ -38,8 +38,9 @@ def write_temporary_file(target: Path, content: bytes, *, mode: int) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            temporary.chmod(target.stat().st_mode & 0o7777)
+        if keeps_mode:
+            with suppress(FileNotFoundError):
+                temporary.chmod(target.stat().st_mode & 0o7777)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -18,6 +18,9 @@ KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
 KEY_FILE_CHARS = 8192  # longer than any key, so that a path of another file is found out early
 MAX_COUNT = 9999  # jobs, streams or calls at once; more is a slip of the pen
 MAX_BUDGET_USD = 1e9  # more is a slip of the pen
+PATH_WORDS = "a path"  # what a relative path is accepted as, which the settings file makes absolute
+SWITCH_VALUES = "one of 0, 1"
+YES_OR_NO = "one of no, yes"
 #: What people write for 0 and 1.
 SWITCH_WORDS = {"no": "0", "off": "0", "false": "0", "yes": "1", "on": "1", "true": "1"}
 #: Paths below a base URL, as documentation and consoles show them in full.
@@ -56,7 +59,7 @@ class SecretStr:
 class Written(NamedTuple):
     """A variable as it is written, with the environment around it."""
 
-    name: str
+    name: str  #: of the variable, or in the settings file
     text: str
     default: str
     env: Mapping[str, str]
@@ -72,19 +75,28 @@ class Written(NamedTuple):
 class Reader:
     """A kind of setting. A plain class: a dataclass takes a millisecond of every start."""
 
-    __slots__ = ("accepts", "empty", "read")
+    __slots__ = ("accepts", "empty", "join", "read")
 
-    def __init__(self, accepts: str, read: Callable[[Written], Any], empty: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self,
+        accepts: str,
+        read: Callable[[Written], Any],
+        empty: Callable[[], Any] | None = None,
+        *,
+        join: Callable[[Iterable[str]], str] | None = None,
+    ) -> None:
         """Make a reader.
 
         Args:
             accepts: Completes the sentence "NAME accepts ...".
             read: Returns the value, or raises a ConfigError that names the variable.
             empty: Returns the value without the variable, where that is neither a default nor None.
+            join: Writes a list of the settings file as one text, for a setting with several values.
         """
         self.accepts = accepts
         self.read = read
         self.empty = empty
+        self.join = join
 
 
 def usable_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -221,7 +233,7 @@ def secret_names() -> Reader:
             written.refuse(accepts, "Write names there, never their values.")
         return {name: SecretStr(check_header(name, written.env.get(name, ""))) for name in names}
 
-    return Reader(accepts, read, dict[str, SecretStr])
+    return Reader(accepts, read, dict[str, SecretStr], join=",".join)
 
 
 def api_key() -> Reader:
@@ -279,7 +291,7 @@ def _read_first_line(path: Path) -> str:
 
 def path() -> Reader:
     """Return the reader of a path, which may be relative."""
-    return Reader("a path", lambda written: _expand_user(written.name, written.text))
+    return Reader(PATH_WORDS, lambda written: _expand_user(written.name, written.text))
 
 
 def absolute_path() -> Reader:
@@ -332,7 +344,7 @@ def folders() -> Reader:
                 raise ConfigError(f"{written.name} names {folder}, which is no folder. Name folders that exist.")
         return tuple(dict.fromkeys(found))
 
-    return Reader(accepts, read, tuple[Path, ...])
+    return Reader(accepts, read, tuple[Path, ...], join=os.pathsep.join)
 
 
 def command() -> Reader:
@@ -357,7 +369,13 @@ def command() -> Reader:
             return ()
         return (program, *arguments)
 
-    return Reader("a program and its arguments, quoted as for a shell", read, tuple[str, ...])
+    return Reader("a program and its arguments, quoted as for a shell", read, tuple[str, ...], join=_quote_words)
+
+
+def _quote_words(words: Iterable[str]) -> str:
+    import shlex  # not needed where the variable is not set
+
+    return shlex.join(words)
 
 
 def _find_program_fault(program: str, search_path: str | None) -> str | None:

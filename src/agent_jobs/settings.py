@@ -6,12 +6,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from agent_jobs import notice_targets as notices
 from agent_jobs import setting_values as values
 from agent_jobs.errors import ConfigError
+from agent_jobs.notice_targets import NoticeTarget
 from agent_jobs.setting_values import Reader, SecretStr, Written
+from agent_jobs.stored_keys import StoredKey
 from agent_jobs.variable_names import find_misnamed
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+CONFIG = "AGENT_JOBS_CONFIG"
 DEFAULT_STREAMS = 200
 AUTH_STYLES = ("auto", "bearer", "api-key")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -71,7 +75,12 @@ class Settings:
     """Everything a user can set. `None` means that the program chooses or does without."""
 
     api_key: SecretStr | None = setting(
-        "OPENAI_API_KEY", ENDPOINT, values.api_key(), "The API key. Without it you can read jobs but not start them."
+        "OPENAI_API_KEY",
+        ENDPOINT,
+        values.api_key(),
+        "The API key. Without it the key is used that agent-jobs key set stored for the endpoint. With neither you can "
+        "read jobs but not start them.",
+        page="install.md#the-key",
     )
     api_key_file: Path | None = setting(
         "AGENT_JOBS_API_KEY_FILE",
@@ -132,6 +141,14 @@ class Settings:
         page="requests.md#secrets",
     )
 
+    config: Path | None = setting(
+        "AGENT_JOBS_CONFIG",
+        STORAGE,
+        values.absolute_path(),
+        "The settings file. Stored keys are in the folder keys beside it. Without it ~/.config/agent-jobs/config.toml "
+        "is used.",
+        page="settings.md#the-settings-file",
+    )
     data_dir: Path | None = setting(
         "AGENT_JOBS_DATA_DIR",
         STORAGE,
@@ -252,6 +269,36 @@ class Settings:
         "A command that runs when a job finishes or asks for something. It gets the job as JSON on its stdin.",
         page="on-finish.md",
     )
+    notify: tuple[NoticeTarget, ...] = setting(
+        "AGENT_JOBS_NOTIFY",
+        FINISH,
+        notices.notice_targets(),
+        "Where you get notices of jobs. $NAME in place of an address stands for the variable that holds it.",
+        page="notices.md",
+    )
+    notify_events: frozenset[str] = setting(
+        "AGENT_JOBS_NOTIFY_EVENTS",
+        FINISH,
+        notices.notice_events(),
+        "The events that you get notices of.",
+        default="finished,needs_input,budget",
+        page="notices.md",
+    )
+    notify_min_s: float = setting(
+        "AGENT_JOBS_NOTIFY_MIN_S",
+        FINISH,
+        values.seconds(0, 604_800),
+        "Of a job that finishes earlier after its start you get no notice.",
+        default="60",
+        page="notices.md",
+    )
+    notify_secret: SecretStr | None = setting(
+        "AGENT_JOBS_NOTIFY_SECRET",
+        FINISH,
+        notices.webhook_secret(),
+        "Signs the notices of a webhook, so that its receiver knows who sent them.",
+        page="notices.md",
+    )
 
     daily_budget_usd: float | None = setting(
         "AGENT_JOBS_DAILY_BUDGET_USD",
@@ -291,41 +338,54 @@ class Settings:
         default="warning",
     )
     warnings: tuple[str, ...] = ()  #: a sentence for each thing that is set but not as the user meant it
+    stored_key: StoredKey | None = None  #: the origin of the key, if it was stored with `agent-jobs key set`
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+    def from_env(cls, environ: Mapping[str, str], labels: Mapping[str, str] | None = None) -> "Settings":
         """Read the settings from environment variables.
 
         A variable that is empty, or that the host did not fill in, counts as not set.
 
+        Args:
+            environ: The variables.
+            labels: The words for variables that the settings file sets, by which a refusal names them.
+
         Raises:
             ConfigError: A value cannot be used. The message names the variable and what it accepts.
         """
-        env = values.usable_variables(environ)
+        env, labels = values.usable_variables(environ), labels or {}
         warnings: list[str] = []
-        given = {
-            variable.field: variable.reader.read(Written(name, env[name], variable.default, env, warnings))
-            for name, variable in VARIABLES.items()
-            if name in env
-        }
+        given: dict[str, Any] = {}
+        for name, variable in VARIABLES.items():
+            if name in env:
+                label = labels.get(name, name)
+                written = Written(label, env[name], variable.default, env, warnings)
+                given[variable.field] = variable.reader.read(written)
         if "api_key_file" in given:
             given["api_key"] = values.read_key_file(given["api_key_file"])
         warnings += find_misnamed(env, VARIABLES)
         return cls(**given, warnings=tuple(warnings))
 
     @classmethod
-    def forgiving(cls, environ: Mapping[str, str]) -> "tuple[Settings, list[str]]":
+    def forgiving(
+        cls, environ: Mapping[str, str], labels: Mapping[str, str] | None = None
+    ) -> "tuple[Settings, list[str]]":
         """Return the settings without the values that cannot be used, and a sentence for each of these."""
-        env, refused = dict(environ), list[str]()
+        env, refused, labels = dict(environ), list[str](), labels or {}
         while True:
             try:
-                return cls.from_env(env), refused
+                return cls.from_env(env, labels), refused
             except ConfigError as error:
                 refused.append(str(error))
-                named = [name for name in env if re.search(rf"\b{re.escape(name)}\b", refused[-1])]
+                named = [name for name in env if _is_named(refused[-1], name, labels.get(name, name))]
                 # An unrelated variable may happen to be called like a word of the sentence.
                 for name in [name for name in named if name in VARIABLES] or named or list(env):
                     del env[name]
+
+    @property
+    def has_key(self) -> bool:
+        """Return True if there is a key, which the system's keyring may have."""
+        return self.api_key is not None or self.stored_key is not None
 
     def data_path(self) -> Path:
         """Return the folder of the database, the locks and the log."""
@@ -334,6 +394,11 @@ class Settings:
         import platformdirs  # not needed to answer `initialize`
 
         return Path(platformdirs.user_data_dir("agent-jobs", appauthor=False))
+
+
+def _is_named(sentence: str, *words: str) -> bool:
+    """Return True if a sentence names a variable, by one of these words for it."""
+    return any(re.search(rf"\b{re.escape(word)}\b", sentence) for word in words)
 
 
 #: Each variable by its name, in the order of the fields.

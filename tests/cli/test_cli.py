@@ -116,3 +116,15 @@ def test_a_demo_whose_reader_has_enough_ends_without_a_traceback() -> None:
 @pytest.mark.parametrize("argument", [["demo", "--help"], ["emulator", "--help"], ["--help"]])
 def test_every_command_explains_itself(argument: list[str]) -> None:
     assert typed(*argument).stdout.startswith("Usage:")
+
+
+def test_a_server_at_a_terminal_says_what_it_waits_for(tmp_path: Path) -> None:
+    shown = Terminal("http://127.0.0.1:1/v1", tmp_path / "data").show("serve", stop=lambda seen: "run PROMPT" in seen)
+    assert "waits on stdin for the messages of a host" in " ".join(shown.text.split())
+    assert "agent-jobs install HOST" in shown.text
+
+
+def test_text_piped_into_the_bare_command_is_refused_with_the_command_to_use(tmp_path: Path) -> None:
+    done = Terminal("http://127.0.0.1:1/v1", tmp_path / "data").pipe(stdin="hi")
+    assert "agent-jobs run -" in done.stderr
+    assert "Traceback" not in done.stderr

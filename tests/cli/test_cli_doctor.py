@@ -70,7 +70,7 @@ def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningSe
     }
     assert [f"protocol {version}" in finding["text"] for version, finding in zip(
         ("2025-11-25", "2026-07-28"), findings["self-test"], strict=True)] == [True, True]  # fmt: skip
-    assert findings["key"][0]["text"].endswith("...6789")
+    assert findings["key"][0]["text"] == "an API key is set, ...6789, from OPENAI_API_KEY in the environment"
     assert KEY not in json.dumps(findings)
     counters = upstream.emulator.counters()
     assert counters["creates"] + counters["retrieves"] == 0
@@ -147,6 +147,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "AGENT_JOBS_AUTH": ("basic",),
     "AGENT_JOBS_PRESETS": ("~nobody-of-this-name/presets.toml",),
     "AGENT_JOBS_SECRETS": ("A=b", "CAFE"),
+    "AGENT_JOBS_CONFIG": ("~nobody-of-this-name/config.toml", "config.toml"),
     "AGENT_JOBS_DATA_DIR": ("~nobody-of-this-name/jobs",),
     "AGENT_JOBS_FILE_ROOTS": ("src", "/no/such/folder", "~nobody-of-this-name"),
     "AGENT_JOBS_RESULT_DIR": ("/dev/null/out", "~nobody-of-this-name/out"),
@@ -165,6 +166,10 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "AGENT_JOBS_APPROVALS": ("yes",),
     "AGENT_JOBS_INPUT_TIMEOUT_S": ("1",),
     "AGENT_JOBS_ON_FINISH": ("say 'it", "/no/such/command x", "./notify"),
+    "AGENT_JOBS_NOTIFY": ("email:me", "slack:http://example.com", "ntfy:"),
+    "AGENT_JOBS_NOTIFY_EVENTS": ("started",),
+    "AGENT_JOBS_NOTIFY_MIN_S": ("-1", "soon"),
+    "AGENT_JOBS_NOTIFY_SECRET": ("whsec_short",),
     "AGENT_JOBS_PRICES": ("~nobody-of-this-name/prices.toml",),
     "AGENT_JOBS_DAILY_BUDGET_USD": ("0", "$20"),
     "AGENT_JOBS_STRUCTURED": ("both",),
@@ -329,7 +334,8 @@ def test_a_start_that_nobody_can_confirm_is_found(terminal: Terminal):
 def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal: Terminal):
     status, findings = doctor(terminal, OPENAI_API_KEY="")
     assert status == 1
-    assert findings["key"][0]["text"].startswith("No OpenAI API key found. Run `export OPENAI_API_KEY=...`.")
+    command = f"agent-jobs key set --endpoint {terminal.base_url}"
+    assert findings["key"][0]["text"].endswith(f"Set it with: {command}")
     assert "upstream" not in findings
     assert findings["database"][0]["state"] == "ok"
     findings = doctor(terminal, OPENAI_API_KEY="", AGENT_JOBS_PRESETS="/nowhere/presets.toml")[1]

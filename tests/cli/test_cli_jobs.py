@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -211,7 +212,7 @@ def test_a_server_of_another_endpoint_watches_nothing_of_ours(terminal: Terminal
         assert "Waiting until it finishes" in started.stderr
         assert started.returncode == 0
         left = terminal.pipe("start", scripted("Other work", LONG))
-        assert "No process is watching it" in left.stderr
+        assert "No process collects it: agent-jobs service install, or agent-jobs watch job_" in left.stderr
         assert left.returncode == 0
     assert {row["title"][:10]: row["status"] for row in listed(terminal)}[WORK[:10]] == "completed"
 
@@ -379,7 +380,8 @@ def test_a_result_goes_whole_into_a_file_or_a_pipe_byte_for_byte(terminal: Termi
     out = terminal.folder.parent / "answer.md"
     assert terminal.pipe("result", job["job_id"], "--out", str(out)).stdout == ""
     assert out.read_text() == text
-    outline = json.loads(terminal.pipe("result", job["job_id"], "--part", "outline").stdout)
+    assert terminal.pipe("result", job["job_id"], "--part", "outline").stdout == "Ünï\n"
+    outline = json.loads(terminal.pipe("result", job["job_id"], "--part", "outline", "--json").stdout)
     assert "Ünï" in json.dumps(outline, ensure_ascii=False)
 
 
@@ -388,7 +390,7 @@ def test_a_model_cannot_steer_the_terminal(terminal: Terminal):
     [job] = listed(terminal)
     shown = terminal.show("result", job["job_id"])
     assert "\x1b" not in shown.raw
-    assert "a[2Jb\tc" in shown.raw
+    assert re.search(r"a\[2Jb +c", shown.raw)
     rows = terminal.show("list").raw
     assert "\x1b]" not in rows
     assert "\u202e" not in rows
@@ -593,7 +595,8 @@ def test_a_person_decides_in_the_terminal_and_the_job_goes_on(terminal: Terminal
 def test_a_person_who_decides_sees_invisible_characters_as_escapes(terminal: Terminal):
     dressed_up = json.dumps({"path": "/tmp/\u202efdp.\u200bsecret"}, ensure_ascii=False) + "\b\b"
     job_id, _ = asking(terminal, SHOP, mcp_approval={**BUY, "arguments": dressed_up})
-    assert r'{"path": "/tmp/\u202efdp.\u200bsecret"}\x08\x08' in terminal.show("reply", job_id, columns=160).text
+    shown = terminal.show("reply", job_id, columns=160, stop=lambda seen: "[y/N/always]" in seen, keys="\x04")
+    assert r'Allow shop/buy {"path": "/tmp/\u202efdp.\u200bsecret"}\x08\x08? [y/N/always] ' in shown.text
 
 
 def test_outputs_of_functions_are_given_by_their_calls(terminal: Terminal):

@@ -9,10 +9,11 @@ import click
 import pytest
 
 import agent_jobs
-from agent_jobs.app import NO_KEY
+from agent_jobs.app import describe_missing_key
 from agent_jobs.cli.main import cli
-from agent_jobs.cli.wording import NO_KEY_HERE, describe_error, reword
+from agent_jobs.cli.wording import describe_error, reword
 from agent_jobs.errors import ConfigError, RequestError, UpstreamError
+from agent_jobs.settings import Settings
 
 SOURCE = Path(agent_jobs.__file__).parent
 #: Packages and modules whose sentences a command may print.
@@ -72,10 +73,23 @@ def test_terminal_speaks_to_the_reader(for_model: str, for_person: str) -> None:
     assert describe_error(RequestError(for_model)) == for_person
 
 
-def test_terminal_words_a_missing_key_in_two_sentences() -> None:
-    assert NO_KEY_HERE == "No OpenAI API key found. Run `export OPENAI_API_KEY=...`."
-    assert describe_error(ConfigError(NO_KEY)) == NO_KEY_HERE
-    assert describe_error(ConfigError(f"{NO_KEY} X is no setting.")) == f"{NO_KEY_HERE} X is no setting."
+@pytest.mark.parametrize(
+    ("url", "fact", "command"),
+    [
+        ("https://api.openai.com/v1", "No API key is set.", "agent-jobs key set"),
+        (
+            "https://r.openai.azure.com/openai/v1",
+            "No API key is set for r.openai.azure.com.",
+            "agent-jobs key set --endpoint https://r.openai.azure.com/openai/v1",
+        ),
+    ],
+)
+def test_terminal_words_a_missing_key_in_two_sentences(url: str, fact: str, command: str) -> None:
+    for_model = describe_missing_key(Settings(base_url=url))
+    for_person = f"{fact} Set it with: {command}"
+    assert for_model == f"{fact} Ask the user to run `{command}` in a terminal, then try again."
+    assert describe_error(ConfigError(for_model)) == for_person
+    assert describe_error(ConfigError(f"{for_model} X is no setting.")) == f"{for_person} X is no setting."
 
 
 def test_terminal_adds_the_fix_of_an_error() -> None:

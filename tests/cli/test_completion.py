@@ -20,6 +20,8 @@ import pytest
 from hosts import scripted
 from terminals import ESCAPES, LIMIT_S, Terminal
 
+from agent_jobs.cli.completion import Target, find_target, render_script
+from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer
 
 #: How each shell is started without a person's own files, and how completion is switched on, as its help says.
@@ -96,6 +98,88 @@ def test_a_shell_completes_commands_presets_and_jobs(terminal: Terminal, name: s
         assert started.completed("agent-jobs install clin") == "agent-jobs install cline"
         assert started.completed("agent-jobs run --preset dee") == "agent-jobs run --preset deep_research"
         assert started.completed("agent-jobs show job_") == f"agent-jobs show {job_id}"
+
+
+def test_installed_completion_works_in_a_new_bash_and_is_installed_once(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_file, script = tmp_path / ".bashrc", tmp_path / ".config/agent-jobs/completion.bash"
+    start_file.write_bytes(b"# no line feed at the end: \xff")
+    done = terminal.pipe("completion", "install", SHELL="/usr/local/bin/bash")
+    assert done.returncode == 0, done.stderr
+    assert all(str(path) in done.stdout for path in (start_file, script))
+    assert "To undo it: rm" in done.stdout
+    written = start_file.read_bytes()
+    assert written.startswith(b"# no line feed at the end: \xff\n[ -r ")
+    again = terminal.pipe("completion", "install", "bash")
+    assert "Nothing to do" in again.stdout
+    assert start_file.read_bytes() == written
+    monkeypatch.setitem(SHELLS, "bash", (["bash", "--noprofile", "--rcfile", str(start_file), "-i"], ":"))
+    with shell("bash", terminal) as started:
+        assert started.completed("agent-jobs wa") == "agent-jobs watch"
+
+
+@pytest.mark.parametrize(
+    ("shell_name", "script", "start_file"),
+    [
+        ("bash", ".config/agent-jobs/completion.bash", ".bashrc"),
+        ("zsh", ".config/agent-jobs/completion.zsh", ".zshrc"),
+        ("fish", ".config/fish/completions/agent-jobs.fish", None),
+    ],
+)
+def test_completion_is_installed_where_each_shell_reads_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shell_name: str,
+    script: str,
+    start_file: str | None,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CONFIG_HOME", "ZDOTDIR"):
+        monkeypatch.delenv(name, raising=False)
+    cli.main(["completion", "install", shell_name], standalone_mode=False)
+    assert (tmp_path / script).read_text().strip() == render_script(shell_name).strip()
+    files = {path.name for path in tmp_path.iterdir()} - {".config"}
+    assert files == ({start_file} if start_file else set())
+    if start_file:
+        assert str(tmp_path / script) in (tmp_path / start_file).read_text()
+    capsys.readouterr()
+    cli.main(["completion", "show", shell_name], standalone_mode=False)
+    shown = capsys.readouterr().out
+    cli.main(["completion", shell_name], standalone_mode=False)
+    assert capsys.readouterr().out == shown == render_script(shell_name) + "\n"
+
+
+def test_files_of_a_shell_follow_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environ = {"XDG_CONFIG_HOME": "/config", "ZDOTDIR": "/zsh"}
+    assert find_target("zsh", environ) == Target(Path("/config/agent-jobs/completion.zsh"), Path("/zsh/.zshrc"))
+    assert find_target("fish", environ) == Target(Path("/config/fish/completions/agent-jobs.fish"))
+
+
+@pytest.mark.parametrize(("shell_path", "words"), [("/bin/tcsh", "(tcsh) is not supported"), ("", "$SHELL is not set")])
+def test_an_unknown_shell_is_refused_with_the_names_of_those_that_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell_path: str, words: str
+) -> None:
+    monkeypatch.setenv("SHELL", shell_path)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["completion", "install"], prog_name="agent-jobs")
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "agent-jobs completion install bash|zsh|fish" in error
+
+
+def test_models_efforts_and_batches_are_offered(terminal: Terminal) -> None:
+    terminal.pipe("run", WORK, "--batch", "night")
+    models = offered(terminal, "agent-jobs run --model gpt-6.", AGENT_JOBS_MODEL="gpt-6.2-sol")
+    assert next(iter(models.items())) == ("gpt-6.2-sol", "the default")
+    assert {"gpt-6.1-sol", "gpt-6.2-astra"} <= models.keys()
+    assert list(offered(terminal, "agent-jobs run --effort m")) == ["minimal", "medium", "max"]
+    assert list(offered(terminal, "agent-jobs run --model gpt-6.1-sol --effort m")) == ["medium", "max"]
+    for line in ("agent-jobs list --batch ", "agent-jobs cancel --batch ni", "agent-jobs run --batch n"):
+        assert list(offered(terminal, line)) == ["night"]
 
 
 def offered(terminal: Terminal, line: str, **environment: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ from agent_jobs.install.command import launch
 from agent_jobs.install.config_file import locate, read, replace
 from agent_jobs.install.entry import entry_in, fragment, install_entry, remove_entry
 from agent_jobs.install.hosts import HOSTS, KEY_PATH, Launch, Machine
+from agent_jobs.settings import DEFAULT_BASE_URL
+from agent_jobs.stored_keys import store_key
 
 UVX = Launch("/opt/bin/uvx", ("agent-jobs@0.1.0",))
 JSON_HOSTS = ("claude-desktop", "claude-code", "cursor", "vscode", "opencode", "copilot-cli")
@@ -324,7 +326,7 @@ def test_host_with_a_tool_search_loads_tools_at_once_unless_the_user_changed_it(
         ("qwen", {"command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"], "alwaysLoadTools": True,
                   "env": {"OPENAI_API_KEY": "$OPENAI_API_KEY", "A": "b"}}),
         ("copilot-cli", {"type": "local", "command": "/opt/bin/uvx", "args": ["agent-jobs@0.1.0"], "tools": ["*"],
-                         "env": {"AGENT_JOBS_API_KEY_FILE": KEY_PATH, "A": "b"}}),
+                         "env": {"A": "b"}}),
     ],
 )  # fmt: skip
 def test_entry_has_the_form_of_its_host(host: str, entry: dict[str, Any]):
@@ -335,12 +337,7 @@ def test_entry_has_the_form_of_its_host(host: str, entry: dict[str, Any]):
 
 def test_listed_entry_has_its_name():
     assert fragment(HOSTS["continue"], UVX, {}) == (
-        "mcpServers:\n"
-        '  - name: "agent-jobs"\n'
-        '    command: "/opt/bin/uvx"\n'
-        '    args: ["agent-jobs@0.1.0"]\n'
-        "    env:\n"
-        f'      AGENT_JOBS_API_KEY_FILE: "{KEY_PATH}"\n'
+        'mcpServers:\n  - name: "agent-jobs"\n    command: "/opt/bin/uvx"\n    args: ["agent-jobs@0.1.0"]\n'
     )
 
 
@@ -372,12 +369,11 @@ def test_key_is_refused_for_hosts_that_hand_it_over(home: Path, run: Run, host: 
     assert read_folder(home) == {}
 
 
-def test_other_hosts_get_a_key_file_or_the_passed_key(home: Path, run: Run):
+def test_other_hosts_get_no_key_or_the_passed_key(home: Path, run: Run):
     file = home / ".config/Claude/claude_desktop_config.json"
     output = run("install", "claude-desktop").stdout
-    assert f"Write your OpenAI key into {KEY_PATH}" in output
-    assert "cannot be read" not in output, "a later step is no mistake"
-    assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"AGENT_JOBS_API_KEY_FILE": KEY_PATH}  # pyright: ignore[reportOptionalSubscript]
+    assert "Next: Store your API key once, for all hosts: agent-jobs key set" in output
+    assert "env" not in (entry_in(HOSTS["claude-desktop"], file.read_text()) or {"env": {}})
     dry = run("install", "claude-desktop", "--env", "OPENAI_API_KEY=sk-secret", "--dry-run").stdout
     assert "sk-secret" not in dry
     assert '+        "OPENAI_API_KEY": "********"' in dry
@@ -386,11 +382,78 @@ def test_other_hosts_get_a_key_file_or_the_passed_key(home: Path, run: Run):
     assert entry_in(HOSTS["claude-desktop"], file.read_text())["env"] == {"OPENAI_API_KEY": "sk-secret"}  # pyright: ignore[reportOptionalSubscript]
 
 
-def test_existing_key_file_needs_no_step(home: Path, run: Run):
-    key = home / KEY_PATH.removeprefix("~/")
-    key.parent.mkdir(parents=True)
-    key.write_text("sk-secret\n")
-    assert "Write your OpenAI key" not in run("install", "claude-desktop").stdout
+@pytest.mark.parametrize("host", [name for name, host in HOSTS.items() if host.user is not None])
+def test_stored_key_needs_no_word_in_the_file_of_any_host(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, host: str
+):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    before = run("install", host, "--print").stdout
+    store_key(str(home / ".config/agent-jobs/keys"), DEFAULT_BASE_URL, "sk-stored-0123456789", use_keyring=False)
+    printed = run("install", host, "--print").stdout
+    assert ("KEY" in before) is HOSTS[host].hands_key_over
+    assert "KEY" not in printed
+    output = run("install", host).stdout
+    text = locate(HOSTS[host], Machine(sys.platform, home, os.environ, home / "project"), "user").read_text()
+    assert not re.search("KEY|openai-key|API key", text)
+    assert not re.search("KEY|key set", output)
+    assert f"Nothing to do in {home}" in run("install", host).stdout
+    other = run("install", host, "--print", "--env", "OPENAI_BASE_URL=https://other.example/v1").stdout
+    assert ("KEY" in other) is HOSTS[host].hands_key_over, "the key of another endpoint is none here"
+
+
+def test_entry_of_an_earlier_version_loses_its_key_file_for_the_stored_key(home: Path, run: Run):
+    file = home / ".config/Claude/claude_desktop_config.json"
+    run("install", "claude-desktop", "--env", f"AGENT_JOBS_API_KEY_FILE={KEY_PATH}", "--env", "AGENT_JOBS_MODEL=x")
+    store_key(str(home / ".config/agent-jobs/keys"), DEFAULT_BASE_URL, "sk-stored-0123456789", use_keyring=False)
+    run("install", "claude-desktop")
+    assert (entry_in(HOSTS["claude-desktop"], file.read_text()) or {})["env"] == {"AGENT_JOBS_MODEL": "x"}
+
+
+def test_settings_file_in_a_place_that_hosts_do_not_know_is_named_to_them(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "xdg"))
+    file = home / ".cursor/mcp.json"
+    run("install", "cursor")
+    assert "AGENT_JOBS_CONFIG" not in file.read_text()
+    run("config", "set", "max_wait_s", "45")
+    run("install", "cursor")
+    assert f'"AGENT_JOBS_CONFIG": "{home}/xdg/agent-jobs/config.toml"' in file.read_text()
+
+
+# --- the hosts on this machine ---
+
+
+def test_install_without_a_host_lists_those_on_this_machine(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    """A program, a file or a folder of a host shows that it is there."""
+    programs = home / "bin"
+    programs.mkdir()
+    for name in ("claude", "gemini"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    (home / ".codex").mkdir()
+    (home / ".cursor").mkdir()
+    (home / ".cursor/mcp.json").write_text('{"mcpServers": {"agent-jobs": {"command": "x", "args": []}}}')
+    (home / ".qwen").mkdir()
+    (home / ".qwen/settings.json").write_text("broken")
+    before = read_folder(home)
+    rows = {row["host"]: row for row in json.loads(run("install", "--json").stdout)["hosts"]}
+    assert {name: row["installed"] for name, row in rows.items()} == {
+        "claude-code": False, "cursor": True, "codex": False, "qwen": False, "gemini": False,
+    }  # fmt: skip
+    assert rows["gemini"]["command"] == "agent-jobs install gemini --print"
+    lines = run("install").stdout.splitlines()
+    assert [line for line in lines if line.startswith("  Codex")] == ["  Codex        agent-jobs install codex"]
+    assert any(line.startswith("  Cursor") and "installed: " in line for line in lines)
+    assert any("Others: claude-desktop, vscode" in line for line in lines)
+    assert read_folder(home) == before
+
+
+def test_bare_machine_has_no_hosts(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run("install").stdout.startswith("No host was found on this machine.")
 
 
 def test_missing_key_file_of_the_user_is_reported(run: Run):

@@ -16,6 +16,7 @@ from agent_jobs.cli.main import cli
 from agent_jobs.install.config_file import locate
 from agent_jobs.install.entry import entry_in
 from agent_jobs.install.hosts import HOSTS, Launch, Machine
+from agent_jobs.install.service_files import Service, render_unit
 
 PINNED = f"agent-jobs=={__version__}"
 #: What uv and pipx do with our package, in the folder that they are in. `{folder}/fails` has them fail.
@@ -131,6 +132,17 @@ def test_installer_asks_pypi_without_a_cache(tools: Tools):
     tools.run("install", "codex")
     assert tools.list_changes == [f"uv tool install {PINNED} --offline", f"uv tool install {PINNED}"]
     assert tools.read_launch("codex") == Launch(str(tools.program), ())
+
+
+def test_uninstall_leaves_the_program_that_the_service_starts(tools: Tools):
+    tools.add_installers("uv", "uvx")
+    tools.run("install", "codex")
+    unit = tools.home / ".config/systemd/user/agent-jobs.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(render_unit(Service((str(tools.program), "work"), {})))
+    assert f"{tools.program} stays, because {unit} starts it." in tools.run("uninstall", "codex").stdout
+    assert "was removed (uv tool uninstall agent-jobs)" in tools.run("service", "remove").stdout
+    assert not tools.program.exists()
 
 
 @pytest.mark.parametrize("names", [("uv", "uvx"), ("pipx", "uvx"), ("pipx",)])

@@ -22,6 +22,7 @@ from test_package import wheel
 
 from agent_jobs import __version__
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.stored_keys import store_key
 
 __all__ = ["wheel"]
 
@@ -117,10 +118,8 @@ def test_a_job_runs_through_the_entry_that_install_wrote(user: User, upstream: R
     host, said = HOSTS[name], user.runs(UVX, f"agent-jobs@{__version__}", "install", name)
     assert str(user.home / host.file) in said
     if name == "claude-desktop":
-        [path] = re.findall(r"Write your OpenAI key into (\S+),", said)
-        key = user.home / path.removeprefix("~/")
-        key.parent.mkdir(parents=True)
-        key.write_text(KEY + "\n")
+        assert "Next: Store your API key once, for all hosts: agent-jobs key set" in said
+        store_key(str(user.home / ".config/agent-jobs/keys"), upstream.base_url, KEY, use_keyring=False)
     entry = user.read(host)
     assert (entry["command"], entry["args"]) == (str(user.home / ".local/bin/agent-jobs"), [])
     command, environ = [entry["command"], *entry["args"]], user.given(host, entry)

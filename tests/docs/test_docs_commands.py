@@ -44,12 +44,13 @@ def test_a_command_of_a_page_does_what_it_is_told(here: Machine, command: str) -
     assert typed.returncode == 0, typed.stdout + typed.stderr
 
 
-def test_the_key_file_is_the_one_that_the_entry_names(here: Machine) -> None:
-    [command] = [command for command in commands() if "openai-key" in command]
-    here.run(command, stdin=f"{KEY}\n")
-    keyed = here.run("agent-jobs config", OPENAI_API_KEY="", AGENT_JOBS_API_KEY_FILE="~/.config/agent-jobs/openai-key")
-    assert re.search(rf"OPENAI_API_KEY +key file +\.\.\.{KEY[-4:]}", keyed.stdout)
-    assert (here.home / ".config/agent-jobs/openai-key").stat().st_mode & 0o077 == 0
+def test_stored_key_is_the_one_that_is_used(here: Machine) -> None:
+    assert "agent-jobs key set" in commands()
+    here.run("agent-jobs key set", stdin=f"{KEY}\n")
+    keyed = here.run("agent-jobs config", OPENAI_API_KEY="")
+    assert re.search(rf"OPENAI_API_KEY +stored +\.\.\.{KEY[-4:]}", keyed.stdout)
+    [file] = (here.home / ".config/agent-jobs/keys").glob("[!.]*")
+    assert file.stat().st_mode & 0o077 == 0
 
 
 def test_what_is_not_typed_still_stands_on_a_page() -> None:

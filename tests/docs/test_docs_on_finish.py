@@ -199,4 +199,4 @@ def test_its_figures_are_those_of_the_program() -> None:
     assert f"waited for {words[round(SETTLE_WAIT_S)]} seconds" in promised
     assert f"a question {words[round(ANSWER_WAIT_S)]}." in promised
     assert f"beyond {on_finish_command.STDERR_BYTES / 1e6:g} MB" in promised
-    assert (on_finish.LAST_S, f"{paging.OUTPUT_BYTES:,}") == (1.0, "24,000")
+    assert (on_finish_command.LAST_S, f"{paging.OUTPUT_BYTES:,}") == (1.0, "24,000")

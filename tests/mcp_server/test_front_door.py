@@ -262,3 +262,41 @@ def test_the_front_door_imports_nothing_but_the_standard_library() -> None:
     outside = {name.partition(".")[0] for name in ran.stdout.split()} - sys.stdlib_module_names
     assert outside == {"agent_jobs"}
     assert "typing" not in ran.stdout.split()
+
+
+def explain(data: bytes, capfd: pytest.CaptureFixture[str]) -> str:
+    """Return what a server writes on stderr about its input."""
+    stdin, host_writes = os.pipe()
+    null = os.open(os.devnull, os.O_WRONLY)
+    door = FrontDoor(stdin, null, load_answers())
+    os.write(host_writes, data)
+    os.close(host_writes)
+    door.open()
+    ended = threading.Event()
+    door.hand_over(lambda line: ended.set() if line is None else None)
+    assert ended.wait(timeout=10)
+    os.close(stdin)
+    os.close(null)
+    return capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hi\n", b"hi", b"\n\nhi\nthere\n", b"What is 1 + 1?\r\n", b"42\n", b'"a task"\n', b'{"prompt": "hi"}\n',
+        b"{\n  \"prompt\": 1\n}\n", b"# Notes\n", b"\xff\xfe\n", b"\xef\xbb\xbfhi",
+    ],
+)  # fmt: skip
+def test_text_that_is_piped_into_the_server_is_explained_once(data: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    shown = explain(data, capfd)
+    assert shown.count("agent-jobs run -") == 1
+    assert "MCP server" in shown
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"\n", b"\r\n", initialize(), wrap_request(1, "tools/list"), [initialize()], INITIALIZED, {"jsonrpc": "1.0"}],
+)
+def test_messages_of_a_host_need_no_explanation(line: Line, capfd: pytest.CaptureFixture[str]) -> None:
+    data = line if isinstance(line, bytes) else json.dumps(line).encode() + b"\nnot a message\n"
+    assert explain(data, capfd) == ""

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import struct
 import subprocess
 import tomllib
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hatch_build import make_links_absolute
 from hatchling.build import build_sdist, build_wheel
 from jsonschema import Draft7Validator
 
@@ -51,10 +53,45 @@ def test_wheel_metadata_meets_pypi_and_the_registry(wheel: zipfile.ZipFile):
     assert (metadata["Name"], metadata["Version"]) == ("agent-jobs", __version__)
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert f"<!-- mcp-name: {SERVER['name']} -->" in str(metadata.get_payload())
+    assert dict(str(each).split(", ", 1) for each in metadata.get_all("Project-URL") or ()) == PROJECT["urls"]
+    assert metadata["Author"] == MANIFEST["author"]["name"] == "The agent-jobs developers"
     assert wheel.read(f"{info}/entry_points.txt").decode().split("\n")[:2] == [
         "[console_scripts]", "agent-jobs = agent_jobs.__main__:main",
     ]  # fmt: skip
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_readme_of_the_package_index_has_only_absolute_links_to_files_that_exist(wheel: zipfile.ZipFile):
+    text = wheel.read(f"agent_jobs-{__version__}.dist-info/METADATA").decode().partition("\n\n")[2]
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|srcset|href)="([^"]+)"', text)]
+    assert len(links) > 20
+    assert [link for link in links if not link.startswith("https://")] == []
+    base = re.escape(PROJECT["urls"]["Repository"])
+    of_ours = re.compile(rf"{base}/(blob|raw)/v{re.escape(__version__)}/([\w./-]+)")
+    found = [match for link in links if (match := of_ours.match(link))]
+    assert all((ROOT / match[2]).exists() for match in found)
+    assert {match[1] for match in found if match[2].endswith(".svg")} == {"raw"}
+    assert {match[1] for match in found if match[2].endswith(".md")} == {"blob"}
+    # Apart from the links, the text is that of the repository.
+    shorter = of_ours.sub(r"\2", text)
+    assert shorter.split() == (ROOT / "README.md").read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[a](docs/a.md#b)", "[a](PAGES/docs/a.md#b)"),
+        ("[a](#b)", "[a](PAGES/README.md#b)"),
+        ("[a](https://b/c) [d](http://e)", "[a](https://b/c) [d](http://e)"),
+        ("[![badge](docs/b.svg)](LICENSE)", "[![badge](PICTURES/docs/b.svg)](PAGES/LICENSE)"),
+        ('<source srcset="a.svg">', '<source srcset="PICTURES/a.svg">'),
+        ('<img alt="x" src="b.svg">', '<img alt="x" src="PICTURES/b.svg">'),
+        ('<img src="https://a/b.svg">', '<img src="https://a/b.svg">'),
+        ("a](b) and f(x)", "a](PAGES/b) and f(x)"),
+    ],
+)  # fmt: skip
+def test_links_of_every_form_are_made_absolute(written: str, shown: str):
+    assert make_links_absolute(written, "PAGES/", "PICTURES/") == shown
 
 
 def test_sdist_has_everything_that_its_tests_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -71,6 +108,13 @@ def test_sdist_has_everything_that_its_tests_need(tmp_path: Path, monkeypatch: p
         "server.json",
         "Dockerfile",
         "README.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "hatch_build.py",
+        ".dockerignore",
+        ".github",
+        ".ci",
         ".env.example",
     } <= top
     assert not top & {".venv", "dist", ".git", ".env", "uv.lock"}
@@ -92,8 +136,40 @@ def test_name_and_version_are_the_same_everywhere():
     assert versions == dict.fromkeys(versions, __version__)
 
 
+#: An address at the code host, with the repository that it is in.
+AT_THE_CODE_HOST = re.compile(r"https://(?:raw\.githubusercontent|github)\.com/([\w-]+/agent-jobs)\b")
+
+
+def test_every_file_names_the_repository_of_the_project_s_metadata():
+    repository = PROJECT["urls"]["Repository"]
+    [name] = AT_THE_CODE_HOST.findall(repository)
+    assert SERVER["name"] == f"io.github.{name}"
+    assert all(url.startswith(repository) for url in PROJECT["urls"].values())
+    assert MANIFEST["homepage"] == MANIFEST["repository"]["url"] == SERVER["repository"]["url"] == repository
+    named = {path: set(AT_THE_CODE_HOST.findall(path.read_text())) for path in list_text_files(ROOT)}
+    others = {str(path): names for path, names in named.items() if names - {name}}
+    assert others == {}
+    must = ("pyproject.toml", "server.json", "Dockerfile", "SECURITY.md", "packaging/mcpb/manifest.json")
+    assert [each for each in must if name not in named[ROOT / each]] == []
+
+
+def test_addresses_in_the_repository_lead_to_files_that_exist():
+    in_repository = re.compile(rf"{AT_THE_CODE_HOST.pattern}/(?:(?:blob|tree|raw)/)?main/([\w./-]+\w)")
+    found = {match[2] for path in list_text_files(ROOT) for match in in_repository.finditer(path.read_text())}
+    assert {"docs", "docs/privacy.md", "CHANGELOG.md", "packaging/mcpb/icon.png"} <= found
+    assert [name for name in found if not (ROOT / name).exists()] == []
+
+
+def list_text_files(root: Path) -> list[Path]:
+    """Return the files of the repository in which its address may stand, without the tests."""
+    folders = [root / name for name in ("docs", "packaging", "src", "examples")]
+    files = [*root.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
+    return [path for path in files if path.suffix in {".md", ".json", ".toml", ".py"} or path.name == "Dockerfile"]
+
+
 #: The rules of the registry's schema of 2025-12-11 for the fields that are used here.
 TEXT = {"type": "string", "minLength": 1}
+ADDRESS = {"type": "string", "pattern": "^https://", "maxLength": 255}
 REGISTRY = {
     "type": "object",
     "additionalProperties": False,
@@ -104,6 +180,26 @@ REGISTRY = {
         "title": {**TEXT, "maxLength": 100},
         "description": {**TEXT, "maxLength": 100},
         "version": {**TEXT, "maxLength": 255},
+        "websiteUrl": ADDRESS,
+        "repository": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["url", "source"],
+            "properties": {"url": ADDRESS, "source": {"const": "github"}},
+        },
+        "icons": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["src"],
+                "properties": {
+                    "src": ADDRESS,
+                    "mimeType": {"enum": ["image/png", "image/svg+xml"]},
+                    "sizes": {"type": "array", "items": {"type": "string", "pattern": r"^(\d+x\d+|any)$"}},
+                },
+            },
+        },
         "packages": {
             "type": "array",
             "items": {
@@ -161,6 +257,27 @@ def test_bundle_asks_for_the_key_and_passes_on_every_field():
     assert all("default" in field for name, field in fields.items() if name != "openai_api_key")
 
 
+def test_bundle_says_who_made_it_and_where_its_pages_are():
+    repository = PROJECT["urls"]["Repository"]
+    assert MANIFEST["documentation"] == PROJECT["urls"]["Documentation"]
+    assert MANIFEST["support"] == PROJECT["urls"]["Issues"]
+    assert MANIFEST["privacy_policies"] == [f"{repository}/blob/main/docs/privacy.md"]
+    [icon] = MANIFEST["icons"]
+    width, height = struct.unpack(">II", (ROOT / "packaging/mcpb" / icon["src"]).read_bytes()[16:24])
+    assert (icon["src"], icon["size"], width, height) == (MANIFEST["icon"], "512x512", 512, 512)
+
+
+def test_bundle_holds_the_files_that_its_manifest_names(tmp_path: Path):
+    for name in ("bash", "dirname", "mkdir", "python3", "rm"):  # without npx, which would ask the network
+        program = shutil.which(name)
+        assert program is not None
+        (tmp_path / name).symlink_to(program)
+    command = ["bash", ROOT / "scripts/mcpb", tmp_path / "dist"]
+    subprocess.run(command, env={"PATH": str(tmp_path)}, check=True, capture_output=True)
+    names = zipfile.ZipFile(tmp_path / "dist/agent-jobs.mcpb").namelist()
+    assert set(names) == {"manifest.json", MANIFEST["server"]["entry_point"], MANIFEST["icon"]}
+
+
 def read_dockerfile() -> list[tuple[str, str]]:
     """Return the Dockerfile's instructions, with lines joined."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M))
@@ -206,12 +323,15 @@ def test_a_workflow_only_calls_scripts_and_pins_what_it_uses(workflow: Path):
     assert "://" not in text
 
 
-NAMING = ("server.json", "README.md", "Dockerfile")
+NAMING = (
+    "server.json", "README.md", "Dockerfile", "pyproject.toml", "SECURITY.md", "packaging/mcpb/manifest.json",
+    "packaging/codex-plugin/.codex-plugin/plugin.json",
+)  # fmt: skip
 
 
 def test_the_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Path):
-    (tmp_path / "scripts").mkdir()
     for name in (*NAMING, "scripts/owner"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
 
     def named(owner: str) -> "subprocess.CompletedProcess[str]":
@@ -219,7 +339,7 @@ def test_the_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Pat
 
     def names() -> set[str]:
         texts = [(tmp_path / name).read_text() for name in NAMING]
-        found = [re.findall(r"io\.github\.[\w-]+/agent-jobs", text) for text in texts]
+        found = [re.findall(r"(?:io\.github\.|github\.com/|content\.com/)([\w-]+/agent-jobs)", text) for text in texts]
         assert all(found)
         return {each for names in found for each in names}
 
@@ -227,10 +347,10 @@ def test_the_owner_of_the_repository_is_written_everywhere_at_once(tmp_path: Pat
     assert [named(owner).returncode for owner in ("a/b", "-a", "a.b", "$(id)")] == [1] * 4
     assert names() == before
     assert [named("Some-One").returncode for _ in range(2)] == [0, 0]
-    assert names() == {"io.github.Some-One/agent-jobs"}
+    assert names() == {"Some-One/agent-jobs"}
     other = named("another")
     assert (other.returncode, "another owner" in other.stderr) == (1, True)
-    assert names() == {"io.github.Some-One/agent-jobs"}
+    assert names() == {"Some-One/agent-jobs"}
 
 
 def test_nothing_is_published_under_the_placeholder_or_another_version(tmp_path: Path):

@@ -17,7 +17,7 @@ PURE = {
 }  # fmt: skip
 FACE = {
     "", "app", "engine", "rendering", "request", "jobs", "settings", "setting_values", "env_file", "api_key",
-    "variable_names", *SHARED,
+    "config_folder", "configuration", "settings_file", "stored_keys", "variable_names", *SHARED,
 }  # fmt: skip
 
 #: Which packages and modules each one may import. `""` is the package itself, which has only the version.
@@ -31,14 +31,20 @@ ALLOWED: dict[str, set[str]] = {
     "text_file": set(),
     "validation": {"errors", "text"},
     "ctrl_c": set(),
+    "config_folder": set(),
     "file_lock": set(),
+    "private_file": {"atomic_file", "errors", "file_lock"},
     "api_key": set(),
     "strict_schema": set(),
     "variable_names": {"text"},
     "jsonrpc": {"text", "text_file"},
     "jobs": {"errors", "text"},
     "env_file": {"errors", "text_file"},
-    "settings": {"errors", "setting_values", "variable_names"},
+    "stored_keys": {"api_key", "errors", "private_file", "setting_values", "text_file"},
+    "notice_targets": {"setting_values", "text"},
+    "settings": {"errors", "notice_targets", "setting_values", "stored_keys", "variable_names"},
+    "settings_file": {"errors", "setting_values", "settings", "stored_keys", "text", "text_file"},
+    "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
     "request": {"jobs", "strict_schema", *SHARED},
     "pricing": {"jobs", *SHARED},
@@ -46,15 +52,20 @@ ALLOWED: dict[str, set[str]] = {
     "attachments": SHARED,
     "upstream": SHARED,
     "install": {"", *SHARED},
+    "notices": {"notice_targets", "setting_values", *SHARED},
     "toolbox": {"", "jsonrpc", "strict_schema", *SHARED},
     "store": {"jobs", "file_lock", *SHARED},
     "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
     "app": {
-        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings", "ctrl_c",
-        *SHARED,
+        "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
+        "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
-    "cli": {"mcp_server", "install", "emulator", "ctrl_c", "file_lock", *FACE},
+    "page": {"engine", "jobs", "rendering", "request", *SHARED},
+    "model_list": {"jobs", "pricing", "request", "settings"},
+    "cli": {"mcp_server", "page", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file", "notices",
+        "notice_targets", *FACE,
+    },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),
 }  # fmt: skip
@@ -65,17 +76,19 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "run_limits": set(),
     "key_pause": set(),
     "retrieve": set(),
-    "stream": set(),
+    "live_text": set(),
+    "forecast": set(),
+    "stream": {"live_text"},
     "finalize": set(),
     "on_finish_command": set(),
-    "on_finish": {"on_finish_command"},
+    "on_finish": set(),
     "replies": set(),
     "job_waiter": set(),
     "adopt_response": set(),
     "follow_up": set(),
     "repeat": set(),
     "archive": set(),
-    "start": {"follow_up", "repeat"},
+    "start": {"follow_up", "forecast", "repeat"},
     "resend": {"finalize"},
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
@@ -88,11 +101,11 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "run_limits", "poll", "resend", "step_result", "stream", "stream_step",
-        "tool_loop",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
+        "stream_step", "tool_loop",
     },
-    "worker": {"step", "step_result"},
-    "engine": {"adopt_response", "archive", "replies", "start", "job_waiter", "worker"},
+    "worker": {"live_text", "step", "step_result"},
+    "engine": {"adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "worker"},
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.
@@ -100,8 +113,8 @@ ONE_MODULE: dict[tuple[str, str], str] = {("rendering", "request"): "json_schema
 
 #: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
 OUTSIDE: dict[str, set[str]] = {
-    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "store", "toolbox", "upstream"},
-    "httpx2": {"toolbox", "upstream"},
+    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "notices", "store", "toolbox", "upstream"},
+    "httpx2": {"notices", "toolbox", "upstream"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "mcp": {"cli", "mcp_server", "toolbox"},
@@ -114,9 +127,13 @@ OUTSIDE: dict[str, set[str]] = {
     "pathspec": {"attachments"},
     "click": {"cli"},
     "rich": {"cli"},
-    "tomlkit": {"install"},
-    "starlette": {"emulator"},
-    "uvicorn": {"cli", "emulator"},
+    "tomlkit": {"cli", "install"},
+    "keyring": {"stored_keys"},
+    "starlette": {"emulator", "page"},
+    "uvicorn": {"cli", "emulator", "page"},
+    "jinja2": {"page"},
+    "nh3": {"page"},
+    "sse_starlette": {"page"},
 }
 UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket", "logging", "threading", "subprocess"}
 

@@ -10,17 +10,18 @@ import click
 
 from agent_jobs.app import tool_servers
 from agent_jobs.cli import terminal
-from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
+from agent_jobs.cli.choice import NamedGroup
+from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
+from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
+from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors, json_option
 from agent_jobs.cli.wording import reword
-from agent_jobs.env_file import with_env_file
-from agent_jobs.errors import AgentJobsError
-from agent_jobs.setting_values import SecretStr
+from agent_jobs.config_folder import find_config_file
+from agent_jobs.configuration import load_usable_settings
+from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.setting_values import KEY, SecretStr, usable_variables
 from agent_jobs.settings import SUBJECTS, VARIABLES, Settings, Variable
+from agent_jobs.settings_file import NAMES, read_settings_file
 
-#: Characters of a secret that are shown.
-SHOWN_SECRET_CHARS = 4
-#: Of a shorter secret nothing is shown, because its end would be too much of it.
-MIN_SHOWN_SECRET_CHARS = 16
 #: Columns of the longest origin, `environment`.
 ORIGIN_COLUMNS = 11
 #: Columns of an explanation that goes into a pipe.
@@ -33,18 +34,6 @@ class _Row(NamedTuple):
 
     value: Any
     origin: str
-
-
-def mask_secret(secret: SecretStr | None) -> str | None:
-    """Return the last characters of a secret; of a short one only that it is set."""
-    if secret is None:
-        return None
-    text = secret.get_secret_value()
-    if not text:
-        return "(empty)"
-    if len(text) < MIN_SHOWN_SECRET_CHARS:
-        return "(set)"
-    return f"...{text[-SHOWN_SECRET_CHARS:]}"
 
 
 def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
@@ -84,17 +73,21 @@ def try_open(settings: Settings) -> AgentJobsError | None:
     return None
 
 
-@click.command("config")
+@click.group("config", cls=NamedGroup, invoke_without_command=True)
 @click.option("--explain", is_flag=True, help="Describe each setting and the values that it accepts.")
 @json_option
-def config_command(explain: bool, as_json: bool) -> None:
-    """Show the settings and where they come from.
+@click.pass_context
+def config_command(context: click.Context, explain: bool, as_json: bool) -> None:
+    """Show the settings and where they come from, or change the settings file.
 
-    Of a secret only the last characters are shown.
+    Of a secret only the last characters are shown. The environment takes precedence over --env-file, and that over the
+    settings file, which hosts and terminal share.
 
     Exit status: 0 all settings are valid, 1 at least one is not, or has no effect.
     """
-    settings, refused = Settings.forgiving(os.environ)
+    if context.invoked_subcommand is not None:
+        return
+    settings, refused = load_usable_settings(os.environ)
     mistakes = find_mistakes(settings, refused)
     origins = dict(zip(VARIABLES, _find_origins(settings), strict=True))
     rows = {name: _Row(_show_value(settings, variable.field), origins[name]) for name, variable in VARIABLES.items()}
@@ -103,6 +96,46 @@ def config_command(explain: bool, as_json: bool) -> None:
     else:
         _write_rows(rows, mistakes, explain=explain)
     _leave_config(mistakes)
+
+
+@config_command.command("get")
+@click.argument("name", type=SettingName(), metavar="NAME")
+@json_option
+def get_command(name: str, as_json: bool) -> None:
+    """Print the value of a setting that is in force, wherever it comes from.
+
+    Exit status: 0 it has a value; 1 it has none, or the value is invalid; 2 wrong arguments.
+    """
+    variable = VARIABLES[NAMES[name]]
+    settings, refused = load_usable_settings(os.environ)
+    with convert_errors():
+        for sentence in refused:
+            if sentence.startswith((f"{name} in ", f"{variable.name} ", "The settings file ")):
+                raise ConfigError(sentence)
+    value = _show_value(settings, variable.field)
+    origin = dict(zip(VARIABLES, _find_origins(settings), strict=True))[variable.name]
+    if as_json:
+        from agent_jobs.rendering import answers
+
+        click.echo(answers.json_line({"name": name, "value": value, "from": origin}))
+    elif value is not None:
+        click.echo(_format_plain(value))
+    else:
+        click.echo(f"{name} is not set.", err=True)
+    raise SystemExit(Exit.REFUSED if value is None else Exit.DONE)
+
+
+for _command in (path_command, set_command, unset_command):
+    config_command.add_command(_command)
+
+
+def _format_plain(value: Any) -> str:
+    """Return a value in the form in which `config set` accepts it."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
 
 
 def _leave_config(mistakes: Sequence[str]) -> NoReturn:
@@ -155,15 +188,19 @@ def _explain_lines(lines: Mapping[str, str]) -> Iterator[str]:
 
 def _find_origins(settings: Settings) -> Iterator[str]:
     """Yield where each variable's value comes from."""
-    env_file = click.get_current_context().find_root().params.get("env_file")
-    in_file = with_env_file({}, env_file) if env_file else {}
+    in_env_file = find_env_file_variables()
+    usable = usable_variables(os.environ)
+    in_file = read_settings_file(find_config_file(os.environ)).list_added(os.environ)
     for name in VARIABLES:
-        value = os.environ.get(name, "")
-        if name == "OPENAI_API_KEY" and settings.api_key_file is not None:
+        if name == KEY and settings.api_key_file is not None:
             yield "key file"
-        elif not value.strip():
+        elif name == KEY and settings.stored_key is not None:
+            yield "stored"
+        elif name in in_file:
+            yield "config file"
+        elif name not in usable:
             yield "default"
-        elif in_file.get(name) == value:
+        elif in_env_file.get(name) == os.environ[name]:
             yield "env file"
         else:
             yield "environment"
@@ -171,14 +208,33 @@ def _find_origins(settings: Settings) -> Iterator[str]:
 
 def _show_value(settings: Settings, field: str) -> Any:
     """Return the value of a setting as `config` shows it."""
+    value = _find_setting_value(settings, field)
+    if isinstance(value, SecretStr):
+        return mask_secret(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _find_setting_value(settings: Settings, field: str) -> Any:
+    """Return the value of a setting, or what is in force without it."""
     value = getattr(settings, field)
     match field:
+        case "api_key" if settings.stored_key is not None and value is None:
+            return "(in the keyring)"
+        case "config":
+            return find_config_file(os.environ)
         case "data_dir":
-            value = settings.data_path()
+            return settings.data_path()
         case "model" if value is None:
             from agent_jobs.request.models import models
 
-            value = models()["default"]
+            return models()["default"]
+        case _:
+            return _format_several(field, value)
+
+
+def _format_several(field: str, value: Any) -> Any:
+    """Return a value of several parts as one text, without what may be secret in it; others as they are."""
+    match field:
         case "secrets":
             return ", ".join(f"{name} {mask_secret(secret)}" for name, secret in value.items()) or None
         case "file_roots":
@@ -187,11 +243,10 @@ def _show_value(settings: Settings, field: str) -> Any:
             return hide_query(value)
         case "on_finish":
             return _hide_arguments(value)
+        case "notify" | "notify_events":
+            value = ", ".join(sorted(map(str, value))) or None
         case _:
-            pass
-    if isinstance(value, SecretStr):
-        return mask_secret(value)
-    return str(value) if isinstance(value, Path) else value
+            return value
 
 
 def _hide_arguments(command: Sequence[str]) -> str | None:

@@ -11,17 +11,27 @@ from pathlib import Path
 import click
 
 from agent_jobs import __version__
-from agent_jobs.app import NO_KEY
+from agent_jobs.app import describe_missing_key
 from agent_jobs.cli import terminal
-from agent_jobs.cli.config import find_toolbox_mistakes, mask_secret, try_open
+from agent_jobs.cli.config import find_toolbox_mistakes, try_open
 from agent_jobs.cli.endpoint_check import check_endpoint
 from agent_jobs.cli.finding import Finding, print_finding
-from agent_jobs.cli.host_checks import check_hosts, check_key_files
+from agent_jobs.cli.host_checks import check_hosts, check_key_files, check_settings_file
 from agent_jobs.cli.install import here
+from agent_jobs.cli.key_origin import (
+    find_env_file,
+    find_env_file_variables,
+    find_other_key,
+    find_own_key,
+    mask_secret,
+    read_stored,
+)
+from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
+from agent_jobs.config_folder import find_config_file, find_key_folder
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.engine.engine import Engine
-from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import HOSTS
@@ -29,6 +39,8 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.settings import Settings
+from agent_jobs.settings_file import may_lack_address
+from agent_jobs.stored_keys import list_key_files
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
 STUCK_S = 600.0
@@ -63,7 +75,7 @@ def doctor_command(upstream_only: bool, as_json: bool) -> None:
 def _write_as_json(findings: Sequence[Finding]) -> None:
     from agent_jobs.rendering import answers
 
-    rows = [{name: text for name, text in vars(finding).items() if text} for finding in findings]
+    rows = [finding.as_json() for finding in findings]
     click.echo(answers.json_line({"version": __version__, "findings": rows}))
 
 
@@ -71,31 +83,32 @@ def _check_everything() -> Iterator[Finding]:
     yield Finding("version", "ok", f"agent-jobs {__version__}")
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _check_uvx()
-    settings, refused = Settings.forgiving(os.environ)
-    # A key that belongs to another address must not be sent to OpenAI's.
-    is_address_refused = any("OPENAI_BASE_URL" in sentence for sentence in refused)
+    settings, refused = load_usable_settings(os.environ)
+    is_address_refused = may_lack_address(refused)
     quiet = replace(settings, log_level="error")
     error = try_open(quiet)
     if isinstance(error, ConfigError):
         refused.append(str(error))
     yield from _check_settings(settings, refused)
-    yield _check_key(settings)
+    yield from check_settings_file(find_config_file(os.environ))
+    yield from _check_key(settings)
     yield from check_key_files(here(), _find_own_key_files(settings))
+    yield from check_targets(settings)
     yield from check_hosts(here(), settings)
     yield from check_start_times(here(), HOSTS.values())
-    asks_provider = settings.api_key is not None and not is_address_refused
+    asks_provider = settings.has_key and not is_address_refused
     yield from _check_engine(quiet, error, asks_provider=asks_provider)
     yield from _test_own_server()
 
 
 def _check_provider() -> Iterator[Finding]:
     """Check only the provider, with the environment of this process."""
-    settings, _ = Settings.forgiving(os.environ)
+    settings, refused = load_usable_settings(os.environ)
 
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
-    if settings.api_key is not None:
+    if settings.has_key and not may_lack_address(refused):
         yield from call(check, role="acts", settings=replace(settings, log_level="error"))
 
 
@@ -121,22 +134,40 @@ def _check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Find
     for sentence in warnings:
         yield Finding("settings", "warning", sentence)
     if not problems and not warnings:
-        yield Finding("settings", "ok", "Settings are valid (see `agent-jobs config`).")
+        path = find_config_file(os.environ)
+        place = f"Settings are valid, with those of {path}" if os.path.exists(path) else "Settings are valid"
+        yield Finding("settings", "ok", f"{place} (see `agent-jobs config`).")
 
 
-def _check_key(settings: Settings) -> Finding:
-    if settings.api_key is None:
-        return Finding("key", "problem", NO_KEY)
-    return Finding("key", "ok", f"an API key is set, {mask_secret(settings.api_key)}")
+def _check_key(settings: Settings) -> Iterator[Finding]:
+    """Yield the key with its origin, and the stored key if another one takes precedence."""
+    try:
+        used = None
+        if settings.stored_key is not None:
+            used = read_stored(settings.stored_key)
+        elif settings.api_key is not None:
+            used = find_own_key(settings, settings.api_key)
+        other = find_other_key(settings.base_url, used)
+    except ConfigError as error:
+        yield Finding("key", "problem", str(error))
+        return
+    if used is None:
+        yield Finding("key", "problem", describe_missing_key(settings))
+        return
+    yield Finding("key", "ok", f"an API key is set, {mask_secret(used.secret)}, from {used.where}")
+    if other is not None:
+        text = f"another key is stored, {mask_secret(other.secret)}, and not used here: {used.where} takes precedence"
+        yield Finding("key", "warning", text, "remove one of them: unset OPENAI_API_KEY, or run agent-jobs key delete")
 
 
 def _find_own_key_files(settings: Settings) -> Iterator[Path]:
-    """Yield the files from which this process read a key."""
+    """Yield the files from which this process read a key, and those of all stored keys."""
     if settings.api_key_file is not None:
         yield settings.api_key_file
-    env_file = click.get_current_context().find_root().params.get("env_file")
-    if env_file and with_env_file({}, env_file).get("OPENAI_API_KEY"):
-        yield Path(env_file).absolute()
+    path = find_env_file()
+    if path is not None and find_env_file_variables().get("OPENAI_API_KEY"):
+        yield path
+    yield from list_key_files(find_key_folder(os.environ))
 
 
 def _check_engine(settings: Settings, error: AgentJobsError | None, *, asks_provider: bool) -> Iterator[Finding]:

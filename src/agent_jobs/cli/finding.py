@@ -33,6 +33,10 @@ class Finding:
         """Return the finding in words for a person; the packages below word their errors for a model."""
         return replace(self, text=reword(self.text), fix=reword(self.fix))
 
+    def as_json(self) -> dict[str, str]:
+        """Return the finding for programs."""
+        return {name: text for name, text in vars(self).items() if text}
+
 
 def print_finding(finding: Finding) -> None:
     """Print a finding in the width of the terminal, with its fix below."""

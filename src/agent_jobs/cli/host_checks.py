@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent_jobs import __version__
-from agent_jobs.cli.config import mask_secret
 from agent_jobs.cli.finding import Finding, State
+from agent_jobs.cli.key_origin import mask_secret
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read
@@ -22,11 +23,14 @@ from agent_jobs.install.entry import entry_in, refuse_comments
 from agent_jobs.install.hosts import HOSTS, KEY, KEY_FILE, SERVER, Entry, Host, Machine, find_disabling_values
 from agent_jobs.install.local_scope import LocalScope, local_scope
 from agent_jobs.mcp_server.wait_limits import wait_cap_s
-from agent_jobs.settings import Settings
+from agent_jobs.settings import DEFAULT_BASE_URL, Settings
+from agent_jobs.stored_keys import format_set_command
 
 WHAT = "host"
 #: The bits of a mode that let the file's group or other users read it.
 OTHERS_BITS = 0o077
+#: The bits of a mode that let the file's group or other users write it.
+WRITABLE_BITS = 0o022
 #: Seconds by which a poll must end before its host gives up.
 LIMIT_MARGIN_S = 10
 REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
@@ -34,8 +38,24 @@ REMOVE_LOCAL = f"claude mcp remove {SERVER} --scope local"
 PIN = re.compile(rf"{SERVER}(?:@|==)(\d[\w.]*)")
 #: Forms in which hosts refer to a variable: `$NAME`, `${NAME}`, `${NAME:-otherwise}`, `${env:NAME}`, `{env:NAME}`.
 REFERENCE = re.compile(r"\$(?:\{(?:env:)?(\w+)(?::-([^}]*))?\}|(\w+))|\{env:(\w+)\}")
+#: Variables that hosts pass on, by which the server finds the user's settings file.
+HOME_NAMES = ("USERPROFILE", "LOCALAPPDATA")
 #: A value for which the host asks the user.
 ASKED = re.compile(r"\$\{input:[^}]*\}")
+
+
+def check_settings_file(path: str) -> Iterator[Finding]:
+    """Yield a problem if other users can write the settings file: it names commands that this program runs."""
+    if sys.platform == "win32":
+        return
+    for each in (path, os.path.dirname(path)):
+        try:
+            mode = stat.S_IMODE(os.stat(each).st_mode)
+        except OSError:
+            continue
+        if mode & WRITABLE_BITS and not mode & stat.S_ISVTX:
+            text = f"other users can change your settings: {each} has mode {mode:o}"
+            yield Finding("settings", "problem", text, f"chmod go-w {shlex.quote(each)}")
 
 
 def check_key_files(machine: Machine, own_files: Iterable[Path]) -> Iterator[Finding]:
@@ -60,7 +80,7 @@ def _find_key_files(machine: Machine) -> Iterator[Path]:
                 entry = entry_in(host, read(locate(host, machine, scope)).text)
                 if entry is None:
                     continue
-                settings, _ = read_entry_settings(host, entry, machine.environ)
+                settings, _ = read_entry_settings(host, entry, machine)
                 if settings.api_key_file is not None:
                     yield settings.api_key_file
 
@@ -154,9 +174,11 @@ def _check_encoding(host: Host, file: FileSnapshot, where: str, install: str) ->
         yield Finding(WHAT, "warning", text, install)
 
 
-def read_entry_settings(host: Host, entry: Entry, around: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def read_entry_settings(host: Host, entry: Entry, machine: Machine) -> tuple[Settings, list[str]]:
     """Return the settings of a server that the host starts, as far as they are known here, and what is wrong."""
-    return Settings.forgiving(build_environment(host, entry, around))
+    environment = {name: machine.environ[name] for name in HOME_NAMES if name in machine.environ}
+    environment["HOME"] = str(machine.home)
+    return load_usable_settings(environment | build_environment(host, entry, machine.environ))
 
 
 def build_environment(host: Host, entry: Entry, around: Mapping[str, str]) -> dict[str, str]:
@@ -193,7 +215,7 @@ class _HostEntry:
     @classmethod
     def of(cls, host: Host, entry: Entry, where: str, install: str, machine: Machine) -> Self:
         """Return the entry with its settings."""
-        return cls(host, entry, where, install, machine, *read_entry_settings(host, entry, machine.environ))
+        return cls(host, entry, where, install, machine, *read_entry_settings(host, entry, machine))
 
     def report(self, state: State, text: str, fix: str = "") -> Finding:
         """Return a finding whose sentence begins with the host and its file."""
@@ -257,20 +279,21 @@ class _HostEntry:
         if ASKED.search(value):
             return  # only the host knows the key
         theirs = self.settings.api_key
-        if theirs is None:
-            fix = f"{self.install} --env {KEY_FILE}=PATH"
+        if not self.settings.has_key:
+            fix = format_set_command(self.settings.base_url, DEFAULT_BASE_URL)
             yield self.report("warning", self._describe_missing_key(value), fix)
-        elif ours.api_key not in (None, theirs):
+        elif theirs is not None and ours.api_key not in (None, theirs):
             keys = f"{mask_secret(theirs)} there, {mask_secret(ours.api_key)} here"
             text = f"uses another key than this terminal ({keys}); one may not be able to read the jobs of the other"
-            yield self.report("warning", text, f"set the same {KEY} in both")
+            fix = f"set the same {KEY} in both, or in neither and run agent-jobs key set"
+            yield self.report("warning", text, fix)
 
     def _describe_missing_key(self, value: str) -> str:
         """Return why the server gets no key."""
         has_reference = self.host.fills_references and REFERENCE.search(value)
         if has_reference or KEY in _list_forwarded(self.host, self.entry):
-            return f"takes {KEY} from the environment in which it is started; it is not set here"
-        return f"gives the server no {KEY}"
+            return f"takes {KEY} from the environment in which it is started; it is not set here, and none is stored"
+        return f"gives the server no {KEY}, and none is stored"
 
     def _compare_places(self, ours: Settings) -> Iterator[Finding]:
         """Yield a finding if the host's jobs are not those that this terminal sees."""

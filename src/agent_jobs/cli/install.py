@@ -12,22 +12,24 @@ from typing import Any, TypeVar
 import click
 
 from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.found_hosts import describe_hosts, print_hosts
 from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
 from agent_jobs.cli.install_report import print_json, print_report, render_diff
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
 from agent_jobs.cli.trial import try_entry
 from agent_jobs.cli.wording import reword
+from agent_jobs.config_folder import find_config_file, find_key_folder, is_default_place
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.install.command import launch as uvx_launch
 from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
+from agent_jobs.install.detect import find_hosts
 from agent_jobs.install.entry import enable_entry, entry_in, fragment, install_entry, refuse_comments, remove_entry
 from agent_jobs.install.hosts import (
     HOSTS,
     KEY,
     KEY_FILE,
-    KEY_PATH,
     SERVER,
     Entry,
     Host,
@@ -36,6 +38,8 @@ from agent_jobs.install.hosts import (
     find_disabling_values,
 )
 from agent_jobs.install.local_scope import local_scope
+from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL
+from agent_jobs.stored_keys import format_set_command
 
 T = TypeVar("T")
 
@@ -55,7 +59,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the an
 
 
 @click.command("install")
-@click.argument("host", type=NamedChoice(WRITTEN + PRINTED), metavar="HOST")
+@click.argument("host", type=NamedChoice(WRITTEN + PRINTED), metavar="[HOST]", required=False)
 @click.option("--print", "print_only", is_flag=True, help="Only print the entry; works for every host.")
 @dry_run_option
 @click.option("--uvx", is_flag=True, help="Let the host start uvx, which is slower, and install nothing.")
@@ -66,8 +70,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the an
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; repeatable.")
 @scope_option
 @json_option
-def install_command(host: str, print_only: bool, env: tuple[str, ...], **options: Any) -> None:
-    """Add this server to a host's configuration.
+def install_command(host: str | None, print_only: bool, env: tuple[str, ...], **options: Any) -> None:
+    """Add this server to a host's configuration. Without HOST, list the hosts on this machine.
 
     Writes the files of claude-desktop, claude-code, cursor, vscode, codex, opencode, kilo, qwen and copilot-cli. With
     --print also supports gemini, antigravity, windsurf, devin, zed, goose, cline, roo, continue and lm-studio.
@@ -75,13 +79,15 @@ def install_command(host: str, print_only: bool, env: tuple[str, ...], **options
     The entry starts a permanent program by its absolute path. That is the program that runs this command. If it is
     temporary, uv tool install or pipx install installs this version.
 
-    The file is backed up beside itself, and everything else in it stays unchanged. The OpenAI key is left to the host's
-    own way of keeping secrets.
+    The file is backed up beside itself, and everything else in it stays unchanged. A key that agent-jobs key set stored
+    is found by the server itself. Otherwise the key is left to the host's own way of keeping secrets.
 
     Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
     """
     variables = parse_variables(env)
-    if print_only:
+    if host is None:
+        list_hosts(here(), as_json=options["as_json"])
+    elif print_only:
         shown = {name: options[name] for name in ("uvx", "approve", "as_json")}
         print_entry(HOSTS[host], here(), variables, **shown)
     else:
@@ -104,27 +110,47 @@ def uninstall_command(host: str, dry_run: bool, scope: Scope, as_json: bool) -> 
     uninstall(HOSTS[host], here(), scope, dry_run=dry_run, as_json=as_json)
 
 
+def list_hosts(machine: Machine, *, as_json: bool) -> None:
+    """Print the hosts on this machine, and the command for each."""
+    rows = describe_hosts(find_hosts(machine))
+    if as_json:
+        return print_json({"hosts": rows})
+    return print_hosts(rows)
+
+
 @convert_errors()
-def install(
+def install(host: Host, machine: Machine, environment: Mapping[str, str], *, as_json: bool, **options: Any) -> None:
+    """Put our entry into the host's file; report what was done and what the user does next."""
+    print_report(write_entry(host, machine, environment, **options), as_json=as_json)
+
+
+def write_entry(
     host: Host,
     machine: Machine,
     environment: Mapping[str, str],
     *,
-    scope: Scope,
-    uvx: bool,
-    approve: bool,
-    checks: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Put our entry into the host's file; report what was done and what the user does next."""
+    scope: Scope = "user",
+    uvx: bool = False,
+    approve: bool = False,
+    checks: bool = True,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Put our entry into the host's file; return the report of it.
+
+    Raises:
+        AgentJobsError: Nothing was written.
+    """
     _check_arguments(host, environment, approve=approve)
     before = read(locate(host, machine, scope))
     _name_file(before, lambda: refuse_comments(host, before.text))
     program = Program(uvx_launch(machine)) if uvx else plan_program(machine)
+    environment = {**_name_settings_file(machine), **environment}
+    old = _name_file(before, lambda: entry_in(host, before.text))
+    has_stored_key = scope == "user" and _has_stored_key(host, old, environment, machine)
 
     def change(launch: Launch) -> str:
-        return enable_entry(host, install_entry(host, before.text, launch, environment, approve=approve))
+        text = install_entry(host, before.text, launch, environment, approve=approve, has_stored_key=has_stored_key)
+        return enable_entry(host, text)
 
     def merge(launch: Launch) -> str:
         return _name_file(before, lambda: change(launch))
@@ -142,7 +168,24 @@ def install(
     report = _write_host_file(host, before, text, "installed", dry_run=dry_run, is_tidied=before.bom)
     if checks and report["action"] == "installed":
         report["warnings"] = try_entry(host, entry, machine)
-    print_report(_add_notes(report, notes) | {"next": _list_steps(host, entry, machine)}, as_json=as_json)
+    return _add_notes(report, notes) | {"next": _list_steps(host, entry, machine)}
+
+
+def _name_settings_file(machine: Machine) -> dict[str, str]:
+    """Return the variable that names the settings file, if the server would look for it in another place."""
+    if is_default_place(machine.environ):
+        return {}
+    path = find_config_file(machine.environ)
+    if os.path.exists(path) or os.path.exists(find_key_folder(machine.environ)):
+        return {CONFIG: path}
+    return {}
+
+
+def _has_stored_key(host: Host, entry: Entry | None, environment: Mapping[str, str], machine: Machine) -> bool:
+    """Return True if the server that the host starts finds a stored key for its endpoint."""
+    variables = {**(entry or {}).get(host.env, {}), **environment}
+    settings, _ = read_entry_settings(host, {host.env: variables}, machine)
+    return settings.stored_key is not None
 
 
 @convert_errors()
@@ -164,7 +207,9 @@ def print_entry(
     """Print a file of the host that contains nothing but our entry."""
     _check_arguments(host, environment, approve=approve)
     program = Program(uvx_launch(machine)) if uvx else plan_printed_program(machine)
-    entry = fragment(host, program.launch, environment, approve=approve)
+    environment = {**_name_settings_file(machine), **environment}
+    has_stored_key = _has_stored_key(host, None, environment, machine)
+    entry = fragment(host, program.launch, environment, approve=approve, has_stored_key=has_stored_key)
     if as_json:
         return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": entry})
     click.echo(f"{host.title}: {host.where}", err=True)
@@ -286,29 +331,24 @@ def _list_steps(host: Host, entry: Entry, machine: Machine) -> list[str]:
 
 def _find_entry_mistakes(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """Return a sentence for each variable of the entry that is invalid or has no effect."""
-    if _awaits_key_file(host, entry, machine):
-        variables = {name: value for name, value in entry[host.env].items() if name != KEY_FILE}
-        entry = {**entry, host.env: variables}
-    settings, refused = read_entry_settings(host, entry, machine.environ)
+    settings, refused = read_entry_settings(host, entry, machine)
     return [reword(sentence) for sentence in (*refused, *settings.warnings)]
-
-
-def _awaits_key_file(host: Host, entry: Entry, machine: Machine) -> bool:
-    """Return True if the entry names our own file for the key and the user has not written it yet."""
-    return entry.get(host.env, {}).get(KEY_FILE) == KEY_PATH and not (machine.home / KEY_PATH[2:]).is_file()
 
 
 def _advise_on_key(host: Host, entry: Entry, machine: Machine) -> list[str]:
     """Return what the user has to do about the key, if anything."""
-    if _awaits_key_file(host, entry, machine):
-        return [f"Write your OpenAI key into {KEY_PATH}, alone on the first line, readable only by you."]
-    if _passes_key_on(host, entry) and not host.asks:
+    settings, refused = read_entry_settings(host, entry, machine)
+    command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
+    if settings.stored_key is not None or host.asks or any(KEY_FILE in sentence for sentence in refused):
+        return []
+    if _passes_key_on(host, entry):
         return [
             f"{host.title} passes on {KEY} from the environment in which it is started. An app that is started from "
-            "the desktop does not see the variables of your shell. For such an app run this again with "
-            f"--env {KEY_FILE}=PATH."
+            f"the desktop does not see the variables of your shell. For such an app run {command}"
         ]
-    return []
+    if settings.has_key:
+        return []
+    return [f"Store your API key once, for all hosts: {command}"]
 
 
 def _passes_key_on(host: Host, entry: Entry) -> bool:

@@ -9,6 +9,7 @@ import click
 
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.job_table import describe_pending, render_table, wrap_sentence
+from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Session, call, json_option
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import since_option
@@ -18,6 +19,7 @@ from agent_jobs.jobs.queries import JobFilter, JobPage, SortKey
 from agent_jobs.jobs.status import ACTIVE, Status
 
 DAY_S = 86_400.0
+#: Names that `--status` accepts.
 STATUS_NAMES = [*map(str, Status), "open"]
 
 
@@ -33,15 +35,19 @@ class Days(click.FloatRange):
 
 
 @click.command("list")
-@click.option("--status", type=NamedChoice(STATUS_NAMES), help="Only jobs with this status; open means unfinished.")
+@click.option(
+    "--status",
+    type=NamedChoice(STATUS_NAMES),
+    help=f"Only jobs with this status: {', '.join(STATUS_NAMES[:-1])}, or {STATUS_NAMES[-1]} for all that are active.",
+)
 @click.option("--unread", is_flag=True, help="Only finished jobs whose result was not read.")
-@click.option("--batch", default="", help="Only jobs of this batch.")
+@click.option("--batch", type=BatchName(), default="", help="Only jobs of this batch.")
 @click.option("--query", default="", help="Only jobs with this text in the title; `search` reads the whole text.")
 @click.option("--model", default="", help="Only jobs of this model, or of models that begin so.")
 @click.option("--preset", default="", help="Only jobs with this preset.")
 @click.option("--client", default="", help="Only jobs that this host started, or terminal.")
 @since_option
-@click.option("--days", type=Days(0, min_open=True), help="The same as --since, in days.")
+@click.option("--days", metavar="N", type=Days(0, min_open=True), help="The same as --since, in days.")
 @click.option(
     "--sort",
     type=NamedChoice(get_args(SortKey)),
@@ -49,7 +55,9 @@ class Days(click.FloatRange):
     show_default=True,
     help="Newest, costliest or longest first, or those that need you.",
 )
-@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Rows at most.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Rows at most."
+)
 @json_option
 def list_command(
     status: str | None,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 
 from agent_jobs.cli.job_list import DAY_S, Days
+from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.jobs.job import Job
@@ -15,7 +16,7 @@ from agent_jobs.jobs.queries import JobFilter, Pruned
 
 @click.command("cancel")
 @click.argument("job_ids", metavar="[ID]...", type=JobId(), nargs=-1)
-@click.option("--batch", default="", help="Cancel all active jobs of this batch.")
+@click.option("--batch", type=BatchName(), default="", help="Cancel all active jobs of this batch.")
 @json_option
 def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
     """Cancel jobs, here and at the provider.

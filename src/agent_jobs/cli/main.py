@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from agent_jobs import __version__
-from agent_jobs.cli.choice import ask_if_meant
+from agent_jobs.cli.choice import refuse_command
+from agent_jobs.cli.command_help import (
+    DOCUMENTATION,
+    MAX_COLUMNS,
+    HelpContext,
+    add_help,
+    find_summary,
+    list_groups,
+)
 from agent_jobs.cli.interruption import report_interruption
 from agent_jobs.cli.output import outlive_readers
 from agent_jobs.errors import ConfigError
@@ -22,13 +30,14 @@ By hand, in hosts that read "mcpServers":
 
 """
 
-#: The module of each command, in the order of the help.
+#: The module of each command. Its group, its summary and its examples are in `command_help`.
 COMMANDS = {
     "run": "start",
     "start": "start",
     "ask": "follow_up",
     "retry": "follow_up",
     "watch": "watch",
+    "work": "work",
     "list": "job_list",
     "show": "show",
     "logs": "logs",
@@ -42,19 +51,27 @@ COMMANDS = {
     "adopt": "jobs",
     "delete": "delete",
     "prune": "jobs",
+    "key": "key",
     "config": "config",
+    "models": "models",
+    "presets": "presets",
     "doctor": "doctor",
     "emulator": "emulator",
     "demo": "demo",
     "install": "install",
     "uninstall": "install",
+    "notify": "notify",
     "serve": "serve",
+    "service": "service",
+    "ui": "ui",
     "completion": "completion",
 }
 
 
 class Commands(click.Group):
     """A group that imports a command when it is needed."""
+
+    context_class = HelpContext
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -64,15 +81,35 @@ class Commands(click.Group):
         """Import and return the command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        return getattr(import_module(f"agent_jobs.cli.{COMMANDS[cmd_name]}"), f"{cmd_name}_command")
+        command = getattr(import_module(f"agent_jobs.cli.{COMMANDS[cmd_name]}"), f"{cmd_name}_command")
+        return add_help(command, cmd_name)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, then the options of all of them."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by group, without importing those that have one."""
+        width = max(map(len, COMMANDS))
+        for heading, names in list_groups(self.list_commands(ctx)):
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<{width}}", self._summarize(ctx, name)) for name in names])
+
+    def _summarize(self, ctx: click.Context, name: str) -> str:
+        """Return what a command does in a sentence."""
+        if (summary := find_summary(name)) is not None:
+            return summary
+        command = self.get_command(ctx, name)
+        assert command is not None
+        return command.get_short_help_str(MAX_COLUMNS)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the arguments name; refuse another name with the nearest one."""
-        name, names = args[0], self.list_commands(ctx)
-        if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {name!r}.{ask_if_meant(name, names)}")
+        if args[0] not in COMMANDS:
+            refuse_command(ctx, args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **more: Any) -> Any:
@@ -91,14 +128,29 @@ class Commands(click.Group):
             raise click.ClickException(f"{place} cannot be read or written ({reason}). Name another file.") from None
 
 
-@click.group(cls=Commands, invoke_without_command=True)
+EPILOG = f"""\
+`agent-jobs COMMAND -h` describes a command, with examples.
+
+\b
+Documentation:
+  {DOCUMENTATION}
+"""
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_COLUMNS},
+    epilog=EPILOG,
+)
 @click.version_option(__version__, prog_name="agent-jobs")
 @click.option("--env-file", metavar="PATH", help="A file of NAME=VALUE lines; variables that are already set win.")
 @click.pass_context
 def cli(context: click.Context, env_file: str | None) -> None:
     """Run long jobs as OpenAI background responses, from the terminal and from MCP hosts.
 
-    Without a command, and started by a host, this is the MCP server.
+    Begin with `agent-jobs demo`, which needs no key, and `agent-jobs install`, which adds this to a host. Without a
+    command, and started by a host, this is the MCP server.
     """
     if env_file is not None:
         from agent_jobs.env_file import with_env_file

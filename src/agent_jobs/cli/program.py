@@ -22,6 +22,7 @@ from agent_jobs.install.command import launch as uvx_launch
 from agent_jobs.install.config_file import Scope, locate, read
 from agent_jobs.install.entry import entry_in
 from agent_jobs.install.hosts import HOSTS, SERVER, Launch, Machine
+from agent_jobs.install.service_files import service_path, starts_program
 
 INSTALL_LIMIT_S = 300.0  # a first installation downloads about 40 packages
 QUERY_LIMIT_S = 30.0  # uv and pipx answer within seconds, on a busy machine too
@@ -170,7 +171,7 @@ def _find_marked_installer(command: str, machine: Machine) -> Installer | None:
 
 
 def _find_files_that_start(command: str, machine: Machine) -> Iterator[Path]:
-    """Yield the hosts' files whose entry starts this program, for this user and in this folder."""
+    """Yield the files that start this program: the hosts', for this user and in this folder, and the service's."""
     scopes: tuple[Scope, ...] = ("user", "project")
     for host in HOSTS.values():
         for scope in scopes:
@@ -179,6 +180,9 @@ def _find_files_that_start(command: str, machine: Machine) -> Iterator[Path]:
                 entry = entry_in(host, read(path).text)
                 if entry is not None and host.command_of(entry).command == command:
                     yield path
+    service = service_path(machine)
+    if service is not None and service.is_file() and starts_program(service.read_text(), command):
+        yield service
 
 
 def find_own_script() -> Path | None:

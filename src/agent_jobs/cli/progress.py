@@ -9,12 +9,20 @@ from typing import IO, Any, Protocol, Self
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.job_line import format_run_time, list_end, render_row
+from agent_jobs.cli.live_area import LiveArea
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
 #: Lines of what the model writes, or of its reasoning, below the job.
 PARTIAL_LINES = 6
+#: Columns of a tab in these lines.
+TAB_COLUMNS = 4
+#: Changes of a job that are written at once; later ones only after `SELDOM_S`, unless its status changed.
+FREQUENT_LINES = 20
+SELDOM_S = 30.0
+#: Statuses before the provider has confirmed a job.
+UNCONFIRMED = (Status.PENDING, Status.STARTING)
 #: Fields of a job that `watch --json` leaves out.
 NOT_IN_RECORDS = ("output", "next")
 
@@ -26,6 +34,10 @@ class Display(Protocol):
         """Replace what is shown, or add what is new."""
         ...
 
+    def hide(self) -> None:
+        """Make room for a question to the user, until the next `show`."""
+        ...
+
 
 def open_display(stream: IO[Any], *, is_single: bool) -> AbstractContextManager[Display]:
     """Return a panel on a terminal, lines elsewhere."""
@@ -34,7 +46,7 @@ def open_display(stream: IO[Any], *, is_single: bool) -> AbstractContextManager[
     return Lines(stream)
 
 
-class _Unmanaged:
+class Unmanaged:
     """A context manager that has nothing to set up or to clean up."""
 
     def __enter__(self) -> Self:
@@ -43,26 +55,40 @@ class _Unmanaged:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         pass
 
+    def hide(self) -> None:
+        """Do nothing: what is written stays."""
 
-class Lines(_Unmanaged):
-    """A line for each change of what a job does."""
+
+class Lines(Unmanaged):
+    """A line for each change of what a job does, and few of a job that changes often."""
 
     def __init__(self, stream: IO[Any]) -> None:
         self._stream = stream
         self._last: dict[str, str] = {}
+        self._written: dict[str, tuple[int, float, str]] = {}  #: lines of each job, the last one's time and status
 
     def show(self, jobs: Sequence[Job], now: float) -> None:
         """Write a line for each job that changed."""
         for job in jobs:
-            parts = (job.status, terminal.join_lines(job.activity), _describe_end(job))
+            if job.status in UNCONFIRMED and not job.activity:
+                continue  # that it is sent, its command says
+            parts = (job.status, terminal.join_lines(job.activity), ", ".join(list_end(job) if job.is_terminal else []))
             state = "  ".join(part for part in parts if part)
-            if self._last.get(job.id) != state:
+            if self._last.get(job.id) != state and self._is_due(job, now):
                 self._last[job.id] = state
-                click.echo(f"{job.id}  {_format_run_time(job, now):>7}  {state}", file=self._stream)
+                click.echo(f"{job.id}  {format_run_time(job, now):>7}  {state}", file=self._stream)
                 self._stream.flush()
 
+    def _is_due(self, job: Job, now: float) -> bool:
+        """Return True if a change of a job is to be written now, and count it."""
+        count, at, status = self._written.get(job.id, (0, now, ""))
+        if count >= FREQUENT_LINES and job.status == status and now - at < SELDOM_S:
+            return False
+        self._written[job.id] = (count + 1, now, job.status)
+        return True
 
-class Records(_Unmanaged):
+
+class Records(Unmanaged):
     """A JSON object on a line for each change of a job."""
 
     def __init__(self) -> None:
@@ -86,87 +112,54 @@ class Panel:
     """A few lines of a terminal that are written over: a line for each job, and what a single job writes."""
 
     def __init__(self, stream: IO[Any], *, is_single: bool) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(file=stream, highlight=False, markup=False, emoji=False)
-        self._live = Live(console=console, auto_refresh=False, transient=stream is sys.stderr)
+        self._area = LiveArea(stream)
+        self._stays = stream is not sys.stderr
+        self._has_colours = terminal.has_colours(stream)
         self._is_single = is_single
 
     def __enter__(self) -> Self:
-        self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._live.stop()
+        if not self._stays:
+            self._area.erase()
+
+    def hide(self) -> None:
+        """Remove the lines."""
+        self._area.erase()
 
     def show(self, jobs: Sequence[Job], now: float) -> None:
         """Write over the lines that were shown before."""
-        from rich.text import Text
-
-        room = max(1, self._live.console.height - 2)
+        width, height = self._area.size
+        room = max(1, height - 2)
         # Running jobs come first, so that finished ones never push them out.
         visible = sorted(jobs, key=lambda job: job.is_terminal)[:room]
-        lines = [self._render_line(job, now) for job in jobs if job in visible]
+        lines = [render_row(job, now, width, has_colours=self._has_colours) for job in jobs if job in visible]
         if len(jobs) > len(visible):
-            lines.append(Text(f"and {len(jobs) - len(visible)} more", style="dim"))
+            more = f"and {len(jobs) - len(visible)} more"
+            lines.append(click.style(more, dim=True) if self._has_colours else more)
         if self._is_single and jobs and not jobs[0].is_terminal:
-            lines += self._render_partial(jobs[0], room - 1)
-        text = Text("\n").join(lines)
-        text.no_wrap, text.overflow = True, "ellipsis"
-        self._live.update(text, refresh=True)
-
-    def _render_line(self, job: Job, now: float) -> Any:
-        """Return a job's status, time, activity and title in one line."""
-        from rich.text import Text
-
-        text = Text(f"{job.id}  ", no_wrap=True)
-        text.append(f"{job.status:<12}", style=terminal.COLOURS.get(job.status, "cyan"))
-        text.append(f"{_format_run_time(job, now):>7}  ")
-        text.append(_describe_state(job), style="bold")
-        text.append(f"  {terminal.join_lines(job.title)}", style="dim")
-        text.truncate(self._live.console.width, overflow="ellipsis")
-        return text
-
-    def _render_partial(self, job: Job, room: int) -> list[Any]:
-        """Return the last lines of what a job writes; before it writes, those of its reasoning."""
-        from rich.text import Text
-
-        written, style = job.turn.partial, "dim"
-        if not written:
-            written, style = job.turn.reasoning, "dim italic"
-        count = min(PARTIAL_LINES, room)
-        if not written or count <= 0:
-            return []
-        text = Text(terminal.strip_control_characters(written).expandtabs(4), style)
-        return list(text.wrap(self._live.console, self._live.console.width)[-count:])
+            lines += render_tail(jobs[0], width, min(PARTIAL_LINES, room - 1), has_colours=self._has_colours)
+        self._area.draw(lines)
 
 
-def _format_run_time(job: Job, now: float) -> str:
-    return terminal.format_elapsed((job.finished_at or now) - job.created_at)
+def render_tail(job: Job, width: int, count: int, *, has_colours: bool) -> list[str]:
+    """Return the last lines of what a job writes; before it writes, those of its reasoning."""
+    written, is_reasoning = job.turn.partial, False
+    if not written:
+        written, is_reasoning = job.turn.reasoning, True
+    if not written or count <= 0:
+        return []
+    return wrap_tail(written, width, count, has_colours=has_colours, is_reasoning=is_reasoning)
 
 
-def _describe_state(job: Job) -> str:
-    """Return what a job does, or how it finished."""
-    if job.is_terminal:
-        return _describe_end(job)
-    if job.activity:
-        return terminal.join_lines(job.activity)
-    if job.status is Status.IN_PROGRESS:
-        return "working"
-    return "waiting for the provider"
+def wrap_tail(text: str, width: int, count: int, *, has_colours: bool, is_reasoning: bool = False) -> list[str]:
+    """Return the last lines of a text, as wide as the terminal at most."""
+    from rich.console import Console
+    from rich.text import Text
 
-
-def _describe_end(job: Job) -> str:
-    """Return the error, size, cost and tokens of a finished job; empty for another."""
-    if not job.is_terminal:
-        return ""
-    parts: list[str] = []
-    if job.error:
-        parts.append(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}")
-    if job.output_bytes:
-        parts.append(terminal.format_size(job.output_bytes))
-    parts.append(terminal.format_usd(job.cost_usd))
-    if tokens := terminal.format_tokens(job):
-        parts.append(f"{tokens} tokens")
-    return ", ".join(part for part in parts if part)
+    shown = Text(terminal.strip_control_characters(text).expandtabs(TAB_COLUMNS))
+    lines = [line.plain.rstrip() for line in shown.wrap(Console(width=width), width)[-count:]]
+    if has_colours:
+        lines = [click.style(line, dim=True, italic=is_reasoning or None) for line in lines]
+    return lines

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import click
 
+from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.session import Exit, JobId, Session, call, json_option
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
@@ -54,7 +55,7 @@ def reply_command(
     message: str,
     as_json: bool,
 ) -> None:
-    """Answer what a job asks for; without answers, show it.
+    """Answer what a job asks for. Without answers you are asked at a terminal; elsewhere the questions are shown.
 
     The job continues when all its questions are answered.
 
@@ -63,11 +64,14 @@ def reply_command(
     if approve and approve_all:
         raise click.UsageError("Give --approve or --approve-all, not both.")
     given = _Answers(_parse_outputs(outputs), approve, approve_all, deny, message)
+    asker = open_asker(may_ask=not as_json)
 
     async def reply(session: Session) -> _RepliedJob:
         job = await session.engine.poll(await session.engine.identify(job_id))
         if not given.is_empty:
             job = await session.engine.reply(job.id, await _build_reply(session, job, given))
+        elif asker is not None and await asker.answer_questions(session, [job]):
+            job = await session.engine.poll(job.id)
         return await _read_state(session, job)
 
     state = call(reply)

@@ -11,13 +11,14 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.out_file import write_out_file
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.cli.wording import reword
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
-from agent_jobs.settings import Settings
 from agent_jobs.text import encode_text
 
 #: Bytes of a part. A part is never cut here, since no model pays for what a terminal shows.
@@ -28,11 +29,19 @@ PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
 
 @click.command("result")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("--part", type=NamedChoice(get_args(Part)), default="text", show_default=True, help="Part to print.")
+@click.option(
+    "--part",
+    type=NamedChoice(get_args(Part)),
+    default="text",
+    show_default=True,
+    help=f"Part to print: {', '.join(get_args(Part))}.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the part to this file.")
 @json_option
 def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:
     """Print the result of a job: its text, or another part.
+
+    A terminal shows the text as Markdown with its sources. A pipe or a file gets it unchanged.
 
     Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 the job is still running and there is no
     result yet.
@@ -45,7 +54,10 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
             fields = {"job_id": job.id, "status": job.status, **unwatched.list_fields(job, now)}
             click.echo(json.dumps(fields, separators=(",", ":")))
         raise SystemExit(Exit.RUNNING)
-    _write_part(_render_part(result, part, as_json=as_json), out)
+    if out is None and not as_json and sys.stdout.isatty():
+        _show_part(result, part)
+    else:
+        _write_part(_render_part(result, part, as_json=as_json), out)
     if job.is_terminal and job.read_at is None and part not in PARTS_WITHOUT_RESULT:
         _mark_read(job)
     _write_notes(job, note)
@@ -63,10 +75,18 @@ def read_result(job_id: str) -> tuple[Result, Unwatched, float]:
     return call(read)
 
 
-def write_output(text: str) -> None:
-    """Write a result on stdout: unchanged into a pipe, without control characters on a terminal."""
-    shown = terminal.strip_control_characters(text) if sys.stdout.isatty() else text
-    click.echo(encode_text(shown), nl=not shown.endswith("\n"))
+def _show_part(result: Result, part: Part) -> None:
+    """Show a part on a terminal, without control characters; texts as Markdown."""
+    from agent_jobs.cli.answer_writer import TerminalWriter
+
+    job, writer = result.job, TerminalWriter(is_streaming=False)
+    if part == "text":
+        response = job.output.response if job.output else None
+        writer.finish(job, response.get("output") if response else None)
+    elif part in SO_FAR:
+        writer.print_text(_render_part(result, part, as_json=False))
+    else:
+        click.echo(encode_text(terminal.strip_control_characters(_render_part(result, part, as_json=False))))
 
 
 def _describe_running(job: Job, note: str) -> str:
@@ -79,22 +99,21 @@ def _describe_running(job: Job, note: str) -> str:
 
 def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
     """Return a part of a result as text or JSON."""
+    from agent_jobs.cli.part_text import format_part
     from agent_jobs.rendering import answers
     from agent_jobs.rendering.result_parts import render_part
-    from agent_jobs.text import compact_json
 
     answer = render_part(result, part, 0, PART_BYTES)
     if as_json:
         return answers.json_line(answer)
     value: Any = answer["output" if part == "text" else part]
-    return value if isinstance(value, str) else compact_json(value)
+    return format_part(part, value)
 
 
 def _write_part(text: str, out: Path | None) -> None:
-    if out is None:
-        return write_output(text)
-    out.write_bytes(encode_text(text))
-    return click.echo(f"Wrote {out.stat().st_size} bytes to {out}.", err=True)
+    if out is not None:
+        return write_out_file(out, encode_text(text))
+    return click.echo(encode_text(text), nl=not text.endswith("\n"))
 
 
 def _mark_read(job: Job) -> None:
@@ -103,7 +122,7 @@ def _mark_read(job: Job) -> None:
     async def mark(session: Session) -> None:
         await session.engine.mark_read(job)
 
-    call(mark, settings=replace(Settings.forgiving(os.environ)[0], warnings=()))
+    call(mark, settings=replace(load_usable_settings(os.environ)[0], warnings=()))
 
 
 def _write_notes(job: Job, note: str) -> None:

@@ -17,6 +17,7 @@ from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
 from agent_jobs.cli.wording import describe_error, reword
+from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
@@ -73,12 +74,14 @@ class Session:
     detached: str = ""  #: what Ctrl-C says of the jobs
     is_starting: bool = False  #: the provider has not confirmed the job yet
     is_interrupted: bool = False  #: Ctrl-C was pressed meanwhile
+    hide: Callable[[], None] = lambda: None  #: removes lines that are written over, so that a message can be written
 
     def interrupt(self) -> bool:
         """Return True if Ctrl-C ends the command now, False if it ends once the start is confirmed."""
         if not self.is_starting or self.is_interrupted:
             return True
         self.is_interrupted = True
+        self.hide()
         click.echo(WAITING_FOR_ID, err=True)
         return False
 
@@ -96,7 +99,7 @@ class Session:
 def read_settings() -> Settings:
     """Read the settings from the environment; print their warnings on stderr."""
     with convert_errors():
-        settings = Settings.from_env(os.environ)
+        settings = load_settings(os.environ)
     for warning in settings.warnings:
         click.echo(f"Warning: {reword(warning)}", err=True)
     return settings
@@ -166,6 +169,17 @@ class Refusal(click.ClickException):
         return click.echo(answers.json_line(answers.render_error(self.error)))
 
 
+def _hide_lines_for_logs(session: Session) -> None:
+    """Remove lines that are written over before a line of the log is written among them."""
+
+    def hide_lines(record: logging.LogRecord) -> bool:
+        session.hide()
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(hide_lines)
+
+
 async def _run_work(
     work: Callable[[Session], Awaitable[T]], settings: Settings, role: Role, what: str, closing: ExitStack
 ) -> T:
@@ -176,6 +190,7 @@ async def _run_work(
     async with open_app(settings, role=role, what=what) as app:
         try:
             session = Session(app, await app.engine())
+            _hide_lines_for_logs(session)
             describe_interruption(lambda: session.detached)
             try:
                 async with anyio.create_task_group() as tasks:
@@ -206,7 +221,7 @@ def _describe_failure(failure: Exception, session: Session, *, is_done: bool) ->
 
 
 class JobId(click.ParamType[str]):
-    """A job's id or its beginning, completed from the newest jobs."""
+    """A job's id, its beginning, or `last` for the newest job; completed from the newest jobs."""
 
     name = "id"
 
@@ -217,7 +232,7 @@ class JobId(click.ParamType[str]):
             return (await session.engine.find(JobFilter(), COMPLETED_JOBS)).jobs
 
         # A log line would appear in the command that the user is typing.
-        quiet = replace(Settings.forgiving(os.environ)[0], log_level="error")
+        quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
         try:
             jobs = call(find_newest, settings=quiet)
         except click.ClickException:

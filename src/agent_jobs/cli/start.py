@@ -15,14 +15,28 @@ from anyio import CancelScope
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.answer_display import AnswerDisplay, run_beside
+from agent_jobs.cli.approval import open_asker
+from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.continue_last import continue_option, find_previous
 from agent_jobs.cli.detach import describe_detached, resume_hint
-from agent_jobs.cli.progress import open_display
-from agent_jobs.cli.result import write_output
+from agent_jobs.cli.out_file import check_out_file, write_out_file
+from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
+from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
-from agent_jobs.cli.watch import announce_pending, result_hint, watch_until_done
+from agent_jobs.cli.terminal import show_notice
+from agent_jobs.cli.unwatched import NO_COLLECTOR
+from agent_jobs.cli.watch import (
+    ShownAnswer,
+    announce_pending,
+    read_answer,
+    result_hint,
+    watch_until_done,
+    write_end_line,
+)
 from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -30,7 +44,8 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Estimate, WorkerInfo
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import Status
-from agent_jobs.settings import Settings
+from agent_jobs.request.options import OPTIONS
+from agent_jobs.text import encode_text
 
 if TYPE_CHECKING:  # imported when a job is started
     from agent_jobs.request.start_request import StartRequest
@@ -39,6 +54,8 @@ T = TypeVar("T")
 
 #: Seconds to wait for the response id: a process that leaves before the provider names it loses the run.
 RESPONSE_ID_WAIT_S = 900.0
+#: Names of options for the help.
+OPTION_NAMES = ", ".join(sorted(OPTIONS))
 #: Characters that make a path a pattern.
 GLOB_CHARS = frozenset("*?[{")
 
@@ -46,14 +63,14 @@ GLOB_CHARS = frozenset("*?[{")
 class PresetName(click.ParamType[str]):
     """A preset's name, completed from our presets and the user's own."""
 
-    name = "text"
+    name = "preset"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin with the typed text, with the purpose of each preset."""
         from agent_jobs.request.presets import load_presets
 
         try:
-            presets = load_presets(Settings.forgiving(os.environ)[0].presets)
+            presets = load_presets(load_usable_settings(os.environ)[0].presets)
         except ConfigError:
             presets = load_presets(None)
         return [
@@ -69,21 +86,24 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.argument("prompt"),
             click.option("--preset", type=PresetName(), help="deep_research, think, review, quick, or one of yours."),
-            click.option("--model", help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
-            click.option("--effort", help="Reasoning effort, from none or minimal to high or max."),
+            click.option("--model", type=ModelName(), help="Model to use instead of the preset's or AGENT_JOBS_MODEL."),
+            click.option("--effort", type=EffortName(), help="Reasoning effort, from none or minimal to high or max."),
             click.option("--web-search/--no-web-search", default=None, help="Allow or forbid web search."),
             click.option("--file", "files", multiple=True, metavar="PATH", help="A file, folder or glob; repeatable."),
             click.option("--previous", metavar="ID", type=JobId(), help="Continue from this finished job."),
             continue_option,
-            click.option("--batch", default="", help="Name of the batch to which the job belongs."),
-            click.option("--new", is_flag=True, help="Start a job even if an identical one exists."),
+            click.option("--batch", type=BatchName(), default="", help="Name of the batch to which the job belongs."),
+            click.option(
+                "--new", "--allow-duplicate", "new", is_flag=True, help="Start a job even if an identical one exists."
+            ),
+            click.option("--dry-run", is_flag=True, help="Show what would be sent and what it may cost; send nothing."),
             click.option("--high", is_flag=True, help="Send the job before others that wait for a slot."),
             click.option(
                 "--option",
                 "options",
                 multiple=True,
                 metavar="NAME=JSON",
-                help="Another option of docs/requests.md, such as max_output_tokens=2000; repeatable.",
+                help=f"Another option, such as max_output_tokens=2000; repeatable. Names: {OPTION_NAMES}.",
             ),
             json_option,
         )
@@ -92,51 +112,64 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command("run")
+@click.command("run", cls=PromptCommand)
 @start_options
-def run_command(as_json: bool, **arguments: Any) -> None:
+@click.option("--stream/--no-stream", default=True, help="Print the answer as it is written, or only at the end.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the answer to this file instead.")
+@click.option("--force", is_flag=True, help="Let --out overwrite a file.")
+@bell_option
+def run_command(
+    as_json: bool, stream: bool, out: Path | None, force: bool, no_bell: bool, dry_run: bool, **arguments: Any
+) -> None:
     """Start a job, wait for it and print the answer.
+
+    The answer is printed as it is written: as Markdown on a terminal, unchanged into a pipe or a file. Progress and
+    the line with status, time, model, tokens and cost go to stderr.
 
     Piped input is appended to PROMPT. If PROMPT is -, stdin is the prompt.
 
     If an identical job exists, that job is shown; --new starts another one. After Ctrl-C the job continues at the
     provider if the provider supports background mode.
 
+    If the job asks for something, you are asked at a terminal. "always" allows further calls of the same tool by this
+    job, as long as this command runs.
+
     Exit status: 0 completed, 1 no job was started, 3 failed or expired, 4 incomplete, 5 cancelled, 6 the job waits for
     an answer.
     """
-    request, roots = _read_request(arguments)
+    if out is not None:
+        check_out_file(out, may_overwrite=force)
+    request, roots = _read_request(arguments, dry_run=dry_run)
 
     async def run(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
         request = await _complete_previous_id(session, request)
         if request.options.get("dry_run"):
             return await session.engine.estimate(request)
+        began = session.engine.now()
         started = await _submit_job(session, request, may_ask=may_ask)
-        job, sent_here = started.job, not started.duplicate
-        if sent_here:
-            click.echo(f"Sending {job.id}.", err=True)
-            job = await _confirm_start(session, job)
-        await announce_pending(session, job.id)
-        await _watch_started(session, job, sent_here=sent_here)
-        job = await session.engine.poll(job.id)
-        await session.engine.mark_read(job)
-        return _Finished(job, await session.engine.open_calls(job))
+        show = _open_display(session, started.job, writes_answer=not as_json and out is None, is_streaming=stream)
+        with show as display:
+            async with run_beside(display):
+                job = await _run_started(session, started, display, may_ask=not as_json)
+                answer = await read_answer(session, display, job.id)
+        return _Finished(answer, await session.engine.open_calls(answer.job), began)
 
     finished = _call_asking(run, request, what="run", roots=roots, as_json=as_json)
     if isinstance(finished, Estimate):
-        return _write_estimate(finished)
-    if as_json:
-        _write_end_as_json(finished)
-    else:
-        _write_end(finished.job)
+        return _write_estimate(finished, request, as_json=as_json or not dry_run)
+    _write_finished(finished, out, as_json=as_json, may_overwrite=force)
+    if not as_json:
+        write_end_line(finished.job)
+    if not no_bell:
+        ring_bell([finished.job], since=finished.began)
     raise SystemExit(find_exit(finished.job))
 
 
-@click.command("start")
+@click.command("start", cls=PromptCommand)
 @start_options
 @click.option("--wait", is_flag=True, help="Wait until the job finishes, so that this process collects the result.")
 @click.option("--detach", is_flag=True, hidden=True, help="The default; kept for scripts.")
-def start_command(as_json: bool, wait: bool, detach: bool, **arguments: Any) -> None:
+def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **arguments: Any) -> None:
     """Start a job and print its id.
 
     Piped input is appended to PROMPT. If PROMPT is -, stdin is the prompt.
@@ -148,7 +181,7 @@ def start_command(as_json: bool, wait: bool, detach: bool, **arguments: Any) -> 
     """
     if wait and detach:
         raise click.UsageError("Give --wait or --detach, not both.")
-    request, roots = _read_request(arguments)
+    request, roots = _read_request(arguments, dry_run=dry_run)
 
     async def start(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
         request = await _complete_previous_id(session, request)
@@ -159,10 +192,10 @@ def start_command(as_json: bool, wait: bool, detach: bool, **arguments: Any) -> 
 
     started = _call_asking(start, request, what="start", roots=roots, as_json=as_json)
     if isinstance(started, Estimate):
-        return _write_estimate(started)
+        return _write_estimate(started, request, as_json=as_json or not dry_run)
     if not started.is_terminal:
         return None
-    _write_summary_line(started)
+    write_end_line(started)
     if started.output_bytes:
         click.echo(result_hint(started), err=True)
     raise SystemExit(find_exit(started))
@@ -171,8 +204,14 @@ def start_command(as_json: bool, wait: bool, detach: bool, **arguments: Any) -> 
 class _Finished(NamedTuple):
     """A job that finished or waits for answers, with the calls that need one."""
 
-    job: Job
+    answer: ShownAnswer
     open_calls: list[Call]
+    began: float
+
+    @property
+    def job(self) -> Job:
+        """Return the job with its output."""
+        return self.answer.job
 
 
 class _UnconfirmedStart(Exception):
@@ -200,17 +239,45 @@ async def _leave_or_wait(session: Session, started: Started, *, wait: bool, as_j
         return job
     click.echo(_describe_wait(job, is_bound=is_bound), err=True)
     await announce_pending(session, job.id)
-    return await _watch_started(session, job, sent_here=sent_here)
+    with _open_display(session, job, writes_answer=False, is_streaming=False) as display:
+        async with run_beside(display):
+            return await _watch_started(session, job, display, sent_here=sent_here, may_ask=not as_json)
 
 
-async def _watch_started(session: Session, job: Job, *, sent_here: bool) -> Job:
+def _open_display(session: Session, job: Job, *, writes_answer: bool, is_streaming: bool) -> AnswerDisplay:
+    """Return the display of a job that was submitted just now: no word of it is missed."""
+    display = AnswerDisplay(
+        session.engine.follow_text(job.id), job, writes_answer=writes_answer, is_streaming=is_streaming
+    )
+    session.hide = display.hide
+    return display
+
+
+async def _run_started(session: Session, started: Started, display: AnswerDisplay, *, may_ask: bool) -> Job:
+    """Show a job until it finishes or asks for something that the user does not answer."""
+    job, sent_here = started.job, not started.duplicate
+    if sent_here:
+        click.echo(_describe_sent(job), err=True)
+        job = await _confirm_start(session, job, display)
+    await announce_pending(session, job.id)
+    return await _watch_started(session, job, display, sent_here=sent_here, may_ask=may_ask)
+
+
+async def _watch_started(
+    session: Session, job: Job, display: AnswerDisplay, *, sent_here: bool, may_ask: bool = True
+) -> Job:
     """Work on the job and show its progress on stderr until it finishes."""
     session.app.work()
     resume = resume_hint(job.id)
     session.detached = describe_detached([job], resume, sent_here=sent_here)
-    with open_display(sys.stderr, is_single=True) as display:
-        [watched] = await watch_until_done(session, [job.id], display, resume=resume, sent_here=sent_here)
+    asker = open_asker(display.hide, may_ask=may_ask)
+    [watched] = await watch_until_done(session, [job.id], display, resume=resume, sent_here=sent_here, asker=asker)
     return watched
+
+
+def _describe_sent(job: Job) -> str:
+    """Return the line that names a job which is being sent, once it is stored."""
+    return f"Sending {job.id}."
 
 
 def _call_asking(
@@ -271,7 +338,7 @@ def _allow_duplicate(request: "StartRequest") -> "StartRequest":
     return replace(request, options={**request.options, "allow_duplicate": True})
 
 
-async def _confirm_start(session: Session, job: Job) -> Job:
+async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | None = None) -> Job:
     """Wait until the provider named the response or the start failed; return the job as it is then.
 
     Raises:
@@ -280,8 +347,11 @@ async def _confirm_start(session: Session, job: Job) -> Job:
     deadline = session.engine.now() + RESPONSE_ID_WAIT_S
     try:
         while session.engine.now() < deadline and not job.is_terminal and job.turn.response_id is None:
+            if display is not None:
+                display.show([job], session.engine.now())
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
+                session.hide()
                 click.echo(f"Not sent yet: {terminal.join_lines(reword(job.activity))}.", err=True)
                 break
         while session.engine.is_deciding(job.id):
@@ -295,15 +365,16 @@ async def _confirm_start(session: Session, job: Job) -> Job:
     return job
 
 
-def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path, ...]]":
+def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRequest, tuple[Path, ...]]":
     """Return the request of the command line, and the folders that it allows to read by naming files."""
     from agent_jobs.request.start_request import StartRequest
 
     if repeated := arguments.get("repeats"):
         return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
     files = [_resolve_path(each) for each in arguments["files"]]
+    prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
     request = StartRequest(
-        prompts=[read_prompt(arguments["prompt"])],
+        prompts=[prompt],
         preset=arguments["preset"],
         model=arguments["model"],
         effort=arguments["effort"],
@@ -317,7 +388,20 @@ def _read_request(arguments: dict[str, Any]) -> "tuple[StartRequest, tuple[Path,
     )
     if arguments["new"]:
         request = _allow_duplicate(request)
+    if dry_run:
+        request = replace(request, options={**request.options, "dry_run": True})
     return request, tuple(dict.fromkeys(_find_existing_folder(file) for file in files))
+
+
+def _read_prompt_argument(prompt: str, *, notice: str) -> str:
+    """Return the prompt with what is piped in, and show what the command does meanwhile."""
+    if prompt != "-":
+        show_notice(notice)
+        return read_prompt(prompt)
+    show_notice("Reading stdin...")
+    prompt = read_prompt("-")
+    show_notice(notice)
+    return prompt
 
 
 async def _complete_previous_id(session: Session, request: "StartRequest") -> "StartRequest":
@@ -359,7 +443,7 @@ def _describe_collector(job: Job, workers: list[WorkerInfo]) -> str:
     """Return which process collects the result of a running job."""
     watch = f"agent-jobs watch {job.id}"
     if not workers:
-        return f"No process is watching it. The next host or `agent-jobs watch` collects it. Watch it with: {watch}"
+        return NO_COLLECTOR.format(jobs="it", watch=watch)
     names = ", ".join(f"agent-jobs {worker.what} (pid {worker.pid})" for worker in workers)
     return f"Watched by {names}. Watch it yourself with: {watch}"
 
@@ -371,10 +455,14 @@ def _describe_wait(job: Job, *, is_bound: bool) -> str:
     return f"Waiting until it finishes. Ctrl-C stops waiting. {resume_hint(job.id)}"
 
 
-def _write_estimate(estimate: Estimate) -> None:
+def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: bool) -> None:
+    from agent_jobs.cli.dry_run import describe_estimate
     from agent_jobs.rendering import answers
 
-    click.echo(answers.json_line(reword_answer(answers.render_estimate(estimate))))
+    if as_json:
+        click.echo(answers.json_line(reword_answer(answers.render_estimate(estimate))))
+    else:
+        click.echo(describe_estimate(estimate, request))
 
 
 def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float) -> None:
@@ -385,7 +473,31 @@ def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float
     click.echo(answers.json_line(answer | {"watched_by": watched_by}))
 
 
-def _write_end_as_json(finished: _Finished) -> None:
+def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may_overwrite: bool) -> None:
+    """Write the answer on stdout, or into a file."""
+    if out is not None:
+        return _write_answer_file(finished, out, as_json=as_json, may_overwrite=may_overwrite)
+    if as_json:
+        return click.echo(_render_end_as_json(finished))
+    return finished.answer.write()
+
+
+def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_overwrite: bool) -> None:
+    job = finished.job
+    text = job.output.text if job.output else ""
+    if as_json:
+        text = f"{_render_end_as_json(finished)}\n"
+    if not text:
+        return click.echo(f"There is no answer, so {out} was not written.", err=True)
+    try:
+        return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
+    except OSError as error:
+        reason = error.strerror or error
+        stored = f"The answer is stored. Print it with: agent-jobs result {job.id}"
+        raise click.ClickException(f"{out} cannot be written ({reason}). {stored}") from None
+
+
+def _render_end_as_json(finished: _Finished) -> str:
     from agent_jobs.rendering import answers
     from agent_jobs.rendering.questions import render_questions
 
@@ -397,23 +509,4 @@ def _write_end_as_json(finished: _Finished) -> None:
         answer = answers.render_finished_job(job)
         if job.output:
             answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
-    click.echo(answers.json_line(answer))
-
-
-def _write_end(job: Job) -> None:
-    """Write the answer on stdout and how the job finished on stderr."""
-    if job.output:
-        write_output(job.output.text)
-    _write_summary_line(job)
-
-
-def _write_summary_line(job: Job) -> None:
-    """Write a finished job's status, cost and tokens on stderr, with its error and what to do about it."""
-    parts = [job.id, str(job.status), terminal.format_usd(job.cost_usd)]
-    if count := terminal.format_tokens(job):
-        parts.append(f"{count} tokens")
-    click.echo("  ".join(part for part in parts if part), err=True)
-    if job.error is not None:
-        click.echo(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}", err=True)
-    if advice := terminal.advise(job):
-        click.echo(advice, err=True)
+    return answers.json_line(answer)

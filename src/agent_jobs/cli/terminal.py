@@ -25,6 +25,8 @@ TIME_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 #: A narrower column would break every word onto a line of its own.
 MIN_WRAP_COLUMNS = 20
+#: Columns of a notice, which covers the one before it.
+NOTICE_COLUMNS = 16
 #: Characters that reverse the direction of writing, so that a reader sees another text than the one copied.
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -37,6 +39,13 @@ def can_overwrite(stream: IO[Any]) -> bool:
 def has_colours(stream: IO[Any]) -> bool:
     """Return True if the stream shows colours and the user wants them (https://no-color.org)."""
     return can_overwrite(stream) and not os.environ.get("NO_COLOR")
+
+
+def show_notice(text: str) -> None:
+    """Show a word at once on a terminal; the next line that is written, which is longer, covers it."""
+    if can_overwrite(sys.stderr):
+        sys.stderr.write(f"{text:<{NOTICE_COLUMNS}}\r")
+        sys.stderr.flush()
 
 
 def find_width() -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 from agent_jobs.cli.host_checks import build_environment, read_entry_settings
 from agent_jobs.cli.selftest import SelfTestError, start_server
 from agent_jobs.cli.wording import reword
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host, Machine
 
@@ -45,9 +46,9 @@ def _find_provider_mistakes(
     host: Host, entry: Entry, machine: Machine, command: list[str], environment: Mapping[str, str]
 ) -> list[str]:
     """Ask the provider with the host's environment; return what it says against it."""
-    theirs, _ = read_entry_settings(host, entry, machine.environ)
-    ours, _ = read_entry_settings(host, {host.env: dict(machine.environ)}, {})
-    if theirs.api_key is None:
+    theirs, _ = read_entry_settings(host, entry, machine)
+    ours, _ = load_usable_settings(machine.environ)
+    if not theirs.has_key:
         return _report_missing_key(host, entry)
     if theirs.base_url != ours.base_url:
         return []  # the user did not ask to contact another address; doctor names it

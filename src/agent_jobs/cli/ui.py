@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from agent_jobs.cli.session import Session, call, read_settings
-from agent_jobs.errors import AgentJobsError
 
 #: No well-known program listens there.
 DEFAULT_PORT = 4777
@@ -57,13 +56,8 @@ def _listen(port: int) -> socket.socket:
 
 async def _serve_page(session: Session, listener: socket.socket, *, opens: bool) -> None:
     """Serve the page until the command is interrupted."""
-    try:
-        from agent_jobs.page.server import serve_page
-    except ModuleNotFoundError as error:
-        raise AgentJobsError(
-            f"The page needs {error.name}, which is not installed. Install it with: uv tool install 'agent-jobs[ui]'"
-        ) from None
     from agent_jobs.page.access import LinkAccess, read_secret
+    from agent_jobs.page.server import serve_page
 
     folder = Path((await session.engine.store_info()).path).parent
     access = LinkAccess(read_secret(folder), time.time)

@@ -12,6 +12,7 @@ from agent_jobs.jobs.status import Status
 
 #: Seconds that a command which only reads waits for the provider, while a person waits for the command.
 RETRIEVE_S = 1.0
+NO_COLLECTOR = "No process collects {jobs}: agent-jobs service install, or {watch}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Unwatched:
         return f"not being watched; {_describe_last_seen(job, now)}"
 
     def describe_stale(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
+        """Yield lines for the stale jobs, sent and unsent, and one if no process collects the open jobs."""
+        yield from self._describe_each_kind(jobs, now)
+        if any(job.id in self.ids and not job.is_terminal for job in jobs):
+            yield NO_COLLECTOR.format(jobs="these", watch="agent-jobs watch")
+
+    def _describe_each_kind(self, jobs: Sequence[Job], now: float) -> Iterator[str]:
         """Yield a line for the stale jobs that were sent, and one for those that were not."""
         stale = [job for job in jobs if self.describe_age(job, now)]
         sent = [job for job in stale if job.status is not Status.PENDING]

@@ -2,14 +2,20 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.answer_display import AnswerDisplay, run_beside
+from agent_jobs.cli.approval import Asker, open_asker
+from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.detach import describe_detached, resume_hint
+from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.output import is_stdout_left
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import Status
@@ -25,11 +31,16 @@ REFRESH_MANY_S = 5.0
 @click.command("watch")
 @click.argument("job_ids", metavar="[ID]...", type=JobId(), nargs=-1)
 @click.option("--all", "all_jobs", is_flag=True, help="Watch all active jobs, as without IDs.")
+@click.option("--stream/--no-stream", default=False, help="Print the answer of a single job as it is written.")
+@bell_option
 @json_option
-def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> None:
+def watch_command(job_ids: tuple[str, ...], all_jobs: bool, stream: bool, no_bell: bool, as_json: bool) -> None:
     """Watch jobs until they finish. Ctrl-C stops watching.
 
     Shows what each job does and for how long; of a single job also what it writes. The jobs continue when you stop.
+
+    If a job asks for something, you are asked at a terminal. "always" allows further calls of the same tool by the
+    same job, as long as this command runs.
 
     This process also works on jobs that no other process works on.
 
@@ -39,22 +50,80 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, as_json: bool) -> No
     """
     if job_ids and all_jobs:
         raise click.UsageError("Give IDs or --all, not both.")
+    if stream and as_json:
+        raise click.UsageError("Give --stream or --json, not both.")
 
-    async def watch(session: Session) -> list[Job]:
+    async def watch(session: Session) -> _Watched:
         ids = await _find_watched_ids(session, job_ids)
-        if not ids:
-            return []
-        await announce_pending(session)
-        session.app.work()
-        resume = resume_hint(*ids) if job_ids else resume_hint()
-        shown = Records() if as_json else open_display(sys.stdout, is_single=len(ids) == 1)
-        with shown as display:
-            return await watch_until_done(session, ids, display, resume=resume, has_reader=has_reader)
+        if stream and len(ids) == 1:
+            return await _watch_answer(session, ids[0])
+        resume = resume_hint(*job_ids and ids)
+        return await _watch_progress(session, ids, resume, as_json=as_json)
 
-    jobs = call(watch, role="acts", what="watch")
-    if not as_json:
-        _write_summary(jobs)
-    raise SystemExit(find_exit(*jobs))
+    watched = call(watch, role="acts", what="watch")
+    _write_watched(watched, as_json=as_json)
+    if not no_bell:
+        ring_bell(watched.jobs, since=watched.began)
+    raise SystemExit(find_exit(*watched.jobs))
+
+
+class ShownAnswer(NamedTuple):
+    """The display of a job that finished, and what is still to be printed of it."""
+
+    display: AnswerDisplay
+    job: Job
+    output: object  #: of its response
+
+    def write(self) -> None:
+        """Print the rest of the answer."""
+        self.display.finish(self.job, self.output)
+
+
+class _Watched(NamedTuple):
+    """Jobs that were watched, since when, and the answer that is being printed."""
+
+    jobs: list[Job]
+    began: float = 0.0
+    answer: ShownAnswer | None = None
+
+
+async def _watch_progress(session: Session, ids: Sequence[str], resume: str, *, as_json: bool) -> _Watched:
+    """Watch jobs without their answers."""
+    if not ids:
+        return _Watched([])
+    await announce_pending(session)
+    session.app.work()
+    began = session.engine.now()
+    shown = Records() if as_json else open_display(sys.stdout, is_single=len(ids) == 1)
+    with shown as display:
+        session.hide = display.hide
+        asker = open_asker(display.hide, may_ask=not as_json)
+        jobs = await watch_until_done(session, ids, display, resume=resume, asker=asker, has_reader=has_reader)
+    return _Watched(jobs, began)
+
+
+async def _watch_answer(session: Session, job_id: str) -> _Watched:
+    """Watch a job, and print its answer as it is written."""
+    engine = session.engine
+    await announce_pending(session)
+    began = engine.now()
+    job = await engine.poll(job_id)
+    with AnswerDisplay(engine.follow_text(job_id), job, writes_answer=True, is_streaming=True) as display:
+        session.hide = display.hide
+        async with run_beside(display):
+            session.app.work()
+            asker = open_asker(display.hide)
+            await watch_until_done(session, [job_id], display, resume=resume_hint(job_id), asker=asker)
+            answer = await read_answer(session, display, job_id)
+    return _Watched([answer.job], began, answer)
+
+
+async def read_answer(session: Session, display: AnswerDisplay, job_id: str) -> ShownAnswer:
+    """Return a job with its answer, and note that the user reads it."""
+    result = await session.engine.result(job_id)
+    response = result.job.output.response if result.job.output else None
+    await session.engine.mark_read(result.job)
+    return ShownAnswer(display, result.job, response.get("output") if response else None)
 
 
 async def _find_watched_ids(session: Session, job_ids: Sequence[str]) -> list[str]:
@@ -64,6 +133,15 @@ async def _find_watched_ids(session: Session, job_ids: Sequence[str]) -> list[st
         return [await engine.identify(job_id) for job_id in job_ids]
     active = await engine.find(JobFilter(active=True, since=engine.now()), GATHERED_MAX)
     return [job.id for job in active.jobs]
+
+
+def _write_watched(watched: _Watched, *, as_json: bool) -> None:
+    """Write the rest of an answer, and what the user can do next."""
+    if watched.answer is not None:
+        watched.answer.write()
+        write_end_line(watched.answer.job)
+    elif not as_json:
+        _write_summary(watched.jobs)
 
 
 def _write_summary(jobs: Sequence[Job]) -> None:
@@ -85,6 +163,23 @@ def result_hint(job: Job) -> str:
     return f"Print the result with: agent-jobs result {job.id}"
 
 
+def write_end_line(job: Job) -> None:
+    """Write on stderr how a job finished, with its error and what to do about it."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        click.echo(err=True)  # apart from the answer above
+    model = terminal.join_lines(str(job.turn.request.get("model") or ""))
+    run_time = format_run_time(job, job.created_at) if job.finished_at else ""
+    parts = [job.id, str(job.status), run_time, model]
+    if count := terminal.format_tokens(job):
+        parts.append(f"{count} tokens")
+    parts.append(terminal.format_usd(job.cost_usd))
+    click.echo("  ".join(part for part in parts if part), err=True)
+    if job.error is not None:
+        click.echo(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}", err=True)
+    if advice := terminal.advise(job):
+        click.echo(advice, err=True)
+
+
 def has_reader() -> bool:
     """Return False once a write to stdout failed because its reader is gone."""
     return not is_stdout_left()
@@ -100,6 +195,7 @@ async def announce_pending(session: Session, *but: str) -> None:
         if job.turn.base_url == engine.base_url and job.id not in but:
             title = terminal.join_lines(job.title)
             cancel = f"Stop it with: agent-jobs cancel {job.id}"
+            session.hide()
             click.echo(f"Sending {job.id}, which an earlier command did not send: {title}. {cancel}", err=True)
 
 
@@ -110,11 +206,13 @@ async def watch_until_done(
     *,
     resume: str,
     sent_here: bool = False,
+    asker: Asker | None = None,
     has_reader: Callable[[], bool] = lambda: True,
 ) -> list[Job]:
     """Show the jobs until none of them continues by itself, or nothing reads the display; return them.
 
-    Meanwhile `session.detached` describes what becomes of the jobs if the user stops the command.
+    Meanwhile `session.detached` describes what becomes of the jobs if the user stops the command. With an `asker` the
+    user is asked for what a job waits for.
     """
     engine, group = session.engine, JobFilter(job_ids=tuple(job_ids))
     while True:
@@ -122,10 +220,13 @@ async def watch_until_done(
         jobs = sorted(found.jobs, key=lambda job: (job.created_at, job.id))
         session.detached = describe_detached(jobs, resume, sent_here=sent_here)
         display.show(jobs, engine.now())
+        if asker is not None and await asker.answer_questions(session, jobs):
+            continue
         running = tuple(job.id for job in jobs if _is_running(job))
         if not running:
             return jobs
         if not has_reader():
+            display.hide()
             click.echo(session.detached, err=True)
             return jobs
         refresh_s = REFRESH_S if len(running) < MANY_JOBS else REFRESH_MANY_S

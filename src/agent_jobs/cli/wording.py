@@ -4,11 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent_jobs.app import NO_KEY
 from agent_jobs.errors import AgentJobsError, UpstreamError
 
-#: A missing key, in the words of both faces.
-NO_KEY_HERE = "No OpenAI API key found. Run `export OPENAI_API_KEY=...`."
+#: The sentence about a missing key, and its fix for a person.
+NO_KEY = re.compile(
+    r"\b(?P<fact>No API key is set(?: for \S+)?)\. Ask the user to run `(?P<command>[^`]+)` in a terminal, "
+    r"then try again\."
+)
+NO_KEY_HERE = r"\g<fact>. Set it with: \g<command>"
 #: The command that does what a tool does.
 COMMANDS = {
     "agent_start": "`agent-jobs run`",
@@ -58,7 +61,7 @@ def describe_error(error: AgentJobsError) -> str:
 
 def reword(text: str) -> str:
     """Return a sentence for a model as one for a person: commands for tools, flags for options, "you" for the user."""
-    text = text.replace(NO_KEY, NO_KEY_HERE)
+    text = NO_KEY.sub(NO_KEY_HERE, text)
     for pattern, words in PHRASES:
         text = pattern.sub(lambda found, words=words: _replace_phrase(found, words), text)
     text = _ENTRY.sub("the environment", text)

@@ -13,8 +13,9 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
+from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
-from agent_jobs.errors import ConfigError, JobNotFoundError, RequestError, StoreError
+from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
@@ -31,6 +32,7 @@ from agent_jobs.jobs.queries import (
     WorkerInfo,
 )
 from agent_jobs.jobs.response import JSON, Call
+from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
@@ -45,7 +47,9 @@ logger = logging.getLogger(__name__)
 ID_WAIT_S = 5.0  # for which a start waits for upstream's id; the launch itself continues
 CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 DAY_S = 86_400.0
+DUPLICATE_S = 600.0  # for which a completed job that no reader received answers for an identical request
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
+NEWEST_WORD = "last"  # stands for the newest job; no id begins so, because ids have no l
 NEWEST_SHOWN = 3  # jobs that the refusal of an unknown id names
 ID_CHARS = 40  # of an unknown id that are repeated in an error
 TITLE_CHARS = 30  # of each title there
@@ -76,6 +80,7 @@ class Engine(Archive):
         tasks: Runs what no caller has to wait for.
         presets: Requests by name.
         warnings: What the user should change in the settings, though jobs run without it.
+        report_budget: Called when the day's budget refuses a start.
     """
 
     def __init__(
@@ -86,7 +91,9 @@ class Engine(Archive):
         tasks: TaskGroup,
         presets: Mapping[str, Preset],
         warnings: tuple[str, ...] = (),
+        report_budget: Callable[[], object] = str,
     ) -> None:
+        self._report_budget = report_budget
         self.presets = presets
         self._store = store
         self._upstream = upstream
@@ -152,12 +159,7 @@ class Engine(Archive):
         upstream = self._require_upstream()
         existing_jobs: list[Job | None] = []
         with CancelScope(shield=True):
-            existing_jobs = await self._store.add(
-                *planned.jobs,
-                allow_duplicate=planned.allow_duplicate,
-                budget=planned.budget,
-                uploads=planned.uploads,
-            )
+            existing_jobs = await self._store_jobs(planned)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -165,6 +167,23 @@ class Engine(Archive):
             Started(existing or job, duplicate=existing is not None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True)
         ]
+
+    async def _store_jobs(self, planned: PlannedStart) -> list[Job | None]:
+        """Store the planned jobs; return for each the identical job that exists.
+
+        Raises:
+            BudgetError: The day's budget does not allow them, which is also reported.
+        """
+        try:
+            return await self._store.add(
+                *planned.jobs,
+                allow_duplicate=planned.allow_duplicate,
+                budget=planned.budget,
+                uploads=planned.uploads,
+            )
+        except BudgetError:
+            self._report_budget()
+            raise
 
     async def wait_for_response_id(self, job: Job, *, wait_s: float) -> Job:
         """Return the job once upstream named its response, it finished, or it has to wait; or after `wait_s`."""
@@ -179,7 +198,10 @@ class Engine(Archive):
         """
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
-        return await self._require_upstream().planner.estimate(request)
+        estimate = await self._require_upstream().planner.estimate(request)
+        if request.options.get("allow_duplicate") or not estimate.request_hash:
+            return estimate
+        return estimate._replace(existing=await self._find_identical(estimate.request_hash))
 
     async def poll(self, job_id: str, *, wait_s: float = 0.0, new_only: bool = False) -> Job:
         """Return the job once it finished or asks, or after `wait_s`; a finished one comes with its output.
@@ -238,12 +260,14 @@ class Engine(Archive):
         return await self._store.find_unobserved(group, GATHERED_MAX)
 
     async def identify(self, text: str) -> str:
-        """Return the id that the user means: a full id or the beginning of one, with or without `job_`.
+        """Return the id that the user means: a full id, the beginning of one with or without `job_`, or `last`.
 
         Raises:
-            JobNotFoundError: No id begins so.
+            JobNotFoundError: No id begins so, or there are no jobs.
             RequestError: Several do; the sentence names some.
         """
+        if text == NEWEST_WORD and (newest := await self._store.find(JobFilter(), 1)):
+            return newest[0].id
         prefixes: tuple[str, ...] = ()
         if text:  # an unset shell variable is empty, and means no job
             prefixes = (text, f"job_{text.removeprefix('job_')}")
@@ -304,6 +328,12 @@ class Engine(Archive):
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return isinstance(self._upstream, Upstream) and self._upstream.worker.is_deciding(job_id)
+
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job as it is written; call `observe` with the job to add what other processes stored."""
+        if isinstance(self._upstream, Upstream):
+            return self._upstream.worker.follow_text(job_id)
+        return LiveText()
 
     async def learned_mode(self, model: str) -> Mode | None:
         """Return the delivery mode that jobs of a model need, if the endpoint's refusals showed it in the last day."""
@@ -416,6 +446,21 @@ class Engine(Archive):
         await self._store.record_response_id(job_id, job.turn.number, response_id, self._clock.now())
         self._require_upstream().worker.wake()
         return await self._get_job(job_id)
+
+    async def _find_identical(self, request_hash: str) -> Job | None:
+        """Return the job that `start` would return for a request with this hash."""
+        base_url = self._require_upstream().client.endpoint.base_url
+        jobs = await self._store.find(JobFilter(active=True), GATHERED_MAX)
+        jobs += await self._store.find(JobFilter(statuses=frozenset({Status.FAILED})), GATHERED_MAX)
+        same = (job for job in jobs if job.request_hash == request_hash and job.turn.base_url == base_url)
+        return next((job for job in same if self._answers_for_identical(job)), None)
+
+    def _answers_for_identical(self, job: Job) -> bool:
+        """Return True if a job answers for an identical request: the same rule as that of `Store.add`."""
+        if not job.is_terminal or job.is_unconfirmed:
+            return True
+        is_fresh = self._clock.now() - (job.finished_at or 0.0) < DUPLICATE_S
+        return job.status is Status.COMPLETED and job.delivered_at is None and is_fresh
 
     async def _get_job(self, job_id: str) -> Job:
         """Return the job, or raise JobNotFoundError with what is known of its id."""

@@ -1,7 +1,7 @@
-"""Runs the user's command when a job finished or asks, with the job as JSON on its stdin.
+"""Reports a job that finished or asks: to the user's command, and with notices.
 
 Nothing depends on it, and nothing waits for it. Each finished job and each question is claimed in the database before
-the command starts, by one process: it is reported at most once. A claim is lost with a process that dies in the moment
+it is reported, by one process: it is reported at most once. A claim is lost with a process that dies in the moment
 between. A second report could pay twice, since the command may start another job.
 """
 
@@ -9,14 +9,13 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio.from_thread import run_sync
 from anyio.lowlevel import current_token
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.on_finish_command import Command
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import OutputFile
@@ -31,21 +30,38 @@ CHECK_S = 1.0  # between checks for finished jobs
 NEWS_S = 600.0  # a job that finished longer ago when this process starts is not reported any more
 FINALIZE_WAIT_S = 3.0  # for the files of a finished job, so that the report can name them
 ANSWER_WAIT_S = 10.0  # before a question is reported: the host's model may answer it
-AT_ONCE = 4  # commands that run at the same time
-LAST_S = 1.0  # for running commands at the end of this process; then they continue without it
+AT_ONCE = 4  # commands, and notices, that are under way at the same time
 #: Fields of an answer that speak to models, not to people.
 _FIELDS_FOR_MODELS = ("next", "user", "whole", "context")
 
 
-class Notifier:
-    """Runs the command for every finished job and question on this database that no other process reports."""
+class Reporter(Protocol):
+    """Reports one job: the user's command, or the sender of notices."""
 
-    def __init__(self, store: Store, clock: Clock, command: Command) -> None:
+    @property
+    def last_s(self) -> float:
+        """Return the seconds that reports under way get at the end of this process."""
+        ...
+
+    @property
+    def unfinished(self) -> str:
+        """Return what becomes of the reports that are under way then, after their number."""
+        ...
+
+    def run(self, job_id: str, notice: Mapping[str, Any], /) -> None:
+        """Report a job. Blocks until that is done; logs failures."""
+        ...
+
+
+class Notifier:
+    """Reports every finished job and question on this database that no other process reports."""
+
+    def __init__(self, store: Store, clock: Clock, reporters: Sequence[Reporter]) -> None:
         self._store = store
         self._clock = clock
-        self._command = command
+        self._reporters = reporters
         self._since = clock.now() - NEWS_S
-        self._running: set[anyio.Event] = set()
+        self._running: dict[anyio.Event, Reporter] = {}
 
     async def run(self) -> None:
         """Check for ever; at the end once more, for what finished with this process."""
@@ -57,16 +73,23 @@ class Notifier:
             await self.finish()
 
     async def finish(self) -> None:
-        """Report what is pending without waiting for files or answers, and give the commands a moment to end."""
-        with anyio.move_on_after(LAST_S, shield=True):
+        """Report what is pending without waiting for files or answers, and give the reports a moment to end."""
+        with anyio.move_on_after(max(reporter.last_s for reporter in self._reporters), shield=True):
             await self._notify_pending(0.0, 0.0)
-            for ended in list(self._running):
-                await ended.wait()
-        if self._running:
-            logger.warning("%d runs of AGENT_JOBS_ON_FINISH continue without this process", len(self._running))
+            for reporter in self._reporters:
+                await self._wait_for_reports(reporter)
+        for reporter in self._reporters:
+            if left := sum(each is reporter for each in self._running.values()):
+                logger.warning("%d %s", left, reporter.unfinished)
+
+    async def _wait_for_reports(self, reporter: Reporter) -> None:
+        with anyio.move_on_after(reporter.last_s):
+            for ended, running in list(self._running.items()):
+                if running is reporter:
+                    await ended.wait()
 
     async def _notify_pending(self, finalize_wait_s: float, answer_wait_s: float) -> None:
-        """Start the command for as many jobs as may be reported at once."""
+        """Start the reports of as many jobs as may be under way at once."""
         try:
             while len(self._running) < AT_ONCE:
                 now = self._clock.now()
@@ -86,7 +109,8 @@ class Notifier:
         notice = await self._try_to_describe(job_id)
         with anyio.CancelScope(shield=True):
             if await self._store.claim_notification(job_id, at) and notice is not None:
-                self._start_command(job_id, notice)
+                for reporter in self._reporters:
+                    self._start_report(reporter, job_id, notice)
 
     async def _try_to_describe(self, job_id: str) -> dict[str, Any] | None:
         """Return the notice of a job; None if it cannot be read, which must not hold up the others."""
@@ -99,20 +123,23 @@ class Notifier:
                 calls = await self._store.get_calls(job_id, job.turn.number)
             return describe_job(job, calls, await self._store.get_output_files(job_id), self._clock.now())
         except Exception:
-            logger.exception("%s: AGENT_JOBS_ON_FINISH cannot be run for it", job_id)
+            logger.exception("%s: it cannot be reported", job_id)
             return None
 
-    def _start_command(self, job_id: str, notice: Mapping[str, Any]) -> None:
+    def _start_report(self, reporter: Reporter, job_id: str, notice: Mapping[str, Any]) -> None:
         ended, token = anyio.Event(), current_token()
-        self._running.add(ended)
+        self._running[ended] = reporter
 
         def mark_ended() -> None:
-            self._running.discard(ended)
+            del self._running[ended]
             ended.set()
 
         def run_in_thread() -> None:
-            self._command.run(job_id, notice)
-            with suppress(RuntimeError):  # the event loop ended before the command
+            try:
+                reporter.run(job_id, notice)
+            except Exception:
+                logger.exception("%s: it cannot be reported", job_id)
+            with suppress(RuntimeError):  # the event loop ended before the report
                 run_sync(mark_ended, token=token)
 
         # A daemon thread: the end of the process does not wait for it, as it would for those of a pool.

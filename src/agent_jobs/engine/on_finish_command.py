@@ -19,6 +19,7 @@ from agent_jobs.text import encode_text
 logger = logging.getLogger(__name__)
 
 LIMIT_S = 30.0  # then the command is killed: it only reports, and one that hangs would hold up the others
+LAST_S = 1.0  # for running commands at the end of this process; then they continue without it
 LINE_BYTES = 400  # of the last line of its stderr that are logged
 STDERR_BYTES = 1_000_000  # its stderr is emptied beyond this, so that it does not fill the disk
 STDERR_CHECK_S = 0.1  # between checks of that size
@@ -42,6 +43,8 @@ class Command:
     environ: Mapping[str, str]
     folder: Path
     limit_s: float = LIMIT_S
+    last_s: float = LAST_S
+    unfinished: str = "runs of AGENT_JOBS_ON_FINISH continue without this process"
 
     def run(self, job_id: str, notice: Mapping[str, Any]) -> None:
         """Run it to its end with the notice on its stdin, and log how it ended. Blocks until then."""

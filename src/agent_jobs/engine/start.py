@@ -16,12 +16,13 @@ from agent_jobs.attachments.attachment import Attachment, build_content_parts, d
 from agent_jobs.attachments.gather import gather
 from agent_jobs.clock import Clock
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
+from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.repeat import read_repeated, repeat_job
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
-from agent_jobs.jobs.response import JSON, items_of
+from agent_jobs.jobs.response import JSON, items_of, mapping_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.stored_request import effort_of, model_of
 from agent_jobs.pricing.prices import Bound, Prices, day_start
@@ -182,7 +183,7 @@ class StartPlanner:
         except AgentJobsError as error:
             unbounded = str(error)
         prompt_tokens = max(len(encode_text(prompt)) for prompt in request.prompts) // TOKEN_BYTES
-        return Estimate(
+        estimate = Estimate(
             jobs=1 + len(others),
             model=str(job.turn.request["model"]),
             files=describe_attachments(attached),
@@ -190,6 +191,36 @@ class StartPlanner:
             cost_bound_usd=bound_usd,
             unbounded=unbounded,
             bound_parts=bound_parts,
+        )
+        uploads = [file for file in attached if file.kind == "data"]
+        if uploads:
+            [job] = _add_to_hashes([job], uploads)
+        return await self._add_forecast(estimate, job, is_research=request.preset == RESEARCH_PRESET)
+
+    async def _add_forecast(self, estimate: Estimate, job: Job, *, is_research: bool) -> Estimate:
+        """Return an estimate with what the job will probably cost, and what identifies it."""
+        body = job.turn.request
+        forecast = await anyio.to_thread.run_sync(
+            partial(
+                forecast_cost,
+                self._defaults.prices,
+                body,
+                estimate.input_tokens,
+                is_research=is_research,
+                at=job.created_at,
+                provider_url=self._endpoint.base_url,
+            )
+        )
+        if forecast is not None:
+            estimate = estimate._replace(
+                expected_usd=forecast.usd * estimate.jobs,
+                expected_tokens=forecast.written_tokens,
+                expected_searches=forecast.searches,
+            )
+        return estimate._replace(
+            effort=str(mapping_of(body.get("reasoning")).get("effort") or ""),
+            tools=tuple(str(tool.get("name") or tool.get("type")) for tool in items_of(body.get("tools"))),
+            request_hash=job.request_hash if estimate.jobs == 1 else "",
         )
 
     async def _draft_jobs(self, request: StartRequest, batch: str) -> _Draft:

@@ -9,6 +9,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
 from agent_jobs.engine.launch import Launcher
+from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.poll import Poller
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import RunLimits
@@ -76,6 +77,10 @@ class JobStepper:
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._launcher.is_deciding(job_id)
+
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job, which grows while this process reads its stream."""
+        return self._reader.follow_text(job_id)
 
     def begin_shutdown(self) -> None:
         """Give the ids that are on their way a last moment to arrive."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 import anyio
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.live_text import HELD_PARTIAL_CHARS, PARTIAL_CHARS, LiveText
 from agent_jobs.errors import RefusedError, StoreError, UpstreamError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, activity_of, calls_of, has_answer, items_of, mapping_of, text_of
@@ -28,8 +29,6 @@ WRITE_S = 1.0  # between writes of progress; a changed status is written at once
 BRIEF_S = 30.0  # a stream that is cut sooner counts as failed, whatever it brought
 HELD_WRITE_S = 5.0  # a run that is held open is not polled, so a write is how it notices a cancel
 FAR_POLL_S = 290.0  # a stream may live and still miss the end, so its job is polled too, but seldom
-PARTIAL_CHARS = 2_000  # of the text so far: the tail that `partial` shows
-HELD_PARTIAL_CHARS = 200_000  # of the text of a run that is held open: no other copy exists
 REASONING_CHARS = 1_000  # of the reasoning so far: the tail that `reasoning` shows
 
 
@@ -48,6 +47,7 @@ class StreamReader:
         self._save = save
         self._errors: dict[str, JSON] = {}
         self._readings: dict[str, _Reading] = {}
+        self._live_texts: dict[str, LiveText] = {}
         self._news = anyio.Event()
 
     @property
@@ -58,6 +58,10 @@ class StreamReader:
     def is_streaming(self, job_id: str) -> bool:
         """Return True if this process reads the job's stream."""
         return job_id in self._readings
+
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job, which grows while this process reads its stream."""
+        return self._live_texts.setdefault(job_id, LiveText())
 
     def stop_reading(self, job_id: str) -> None:
         """Stop reading the job's stream: a poll or a cancel saw its end."""
@@ -148,6 +152,9 @@ class StreamReader:
         """Read a stream to its end; return True if upstream refuses to serve it."""
         job_id = reading.job.id
         self._readings[job_id] = reading
+        reading.live = self._live_texts.get(job_id)
+        if reading.live is not None:
+            reading.live.begin_stream(reading.job)
         self._news.set()
         try:
             async with aclosing(events):
@@ -159,6 +166,8 @@ class StreamReader:
             logger.info("%s: its stream broke: %s", job_id, error)
         finally:
             del self._readings[job_id]
+            if reading.live is not None:
+                reading.live.end_stream()
         return False
 
     async def _read_events(self, reading: "_Reading", events: AsyncGenerator[JSON]) -> None:
@@ -241,6 +250,7 @@ class _Reading:
     answered_json: bool = False  #: the answer is a JSON object and no stream
     error: JSON | None = None  #: the stream's error event
     indexes_with_text: set[object] = field(default_factory=set[object])  #: output indexes whose text was read
+    live: LiveText | None = None  #: what a caller in this process reads
     all_words: list[str] = field(default_factory=list[str])
     new_words: list[str] = field(default_factory=list[str])
     new_reasoning: list[str] = field(default_factory=list[str])
@@ -274,6 +284,8 @@ class _Reading:
         self.indexes_with_text.add(event.get("output_index"))
         self.new_words.append(words)
         self.all_words.append(words)
+        if self.live is not None:
+            self.live.add_words(event.get("output_index"), words)
 
     def take_whole_text(self, event: JSON) -> None:
         """Note a text that came as a whole, unless its words came before."""
@@ -289,6 +301,8 @@ class _Reading:
         self.items.append(event["item"])
         position = index if type(index) is int else len(self.items) - 1
         self._read_step(position, event["item"], is_finished=False)
+        if self.live is not None:
+            self.live.add_item(index, event["item"])
 
     def take_finished_item(self, event: JSON) -> None:
         """Note an output item in full, with its text unless its words came before."""
@@ -302,6 +316,11 @@ class _Reading:
             return
         if text := text_of([event["item"]]):
             self._add_words(place, text)
+
+    def take_annotation(self, event: JSON) -> None:
+        """Note a source of what the model wrote."""
+        if self.live is not None:
+            self.live.add_note(event)
 
     def take_reasoning(self, event: JSON) -> None:
         """Note words of the model's reasoning."""
@@ -389,6 +408,8 @@ class _Reading:
         self.indexes_with_text.add(index)
         self.new_words.append(words)
         self.all_words.append(words)
+        if self.live is not None:
+            self.live.add_words(index, words)
 
     def _list_finished_items(self) -> list[JSON]:
         """Return the output as its items came; empty if one of them was not read to its end."""
@@ -409,6 +430,7 @@ class _Reading:
 _EVENT_HANDLERS: Mapping[str, Callable[[_Reading, JSON], None]] = {
     "response.output_text.delta": _Reading.take_words,
     "response.refusal.delta": _Reading.take_words,
+    "response.output_text.annotation.added": _Reading.take_annotation,
     "response.output_text.done": _Reading.take_whole_text,
     "response.refusal.done": _Reading.take_whole_text,
     "response.output_item.added": _Reading.take_new_item,

@@ -8,6 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.step import JobStepper
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError, UpstreamError
@@ -97,6 +98,10 @@ class Worker:
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._stepper.is_deciding(job_id)
+
+    def follow_text(self, job_id: str) -> LiveText:
+        """Return the text of a job, which grows while this process reads its stream."""
+        return self._stepper.follow_text(job_id)
 
     def wake(self) -> None:
         """Read the due times now: a job may have become due."""

@@ -18,7 +18,13 @@ _Edit = Callable[[str, Changes], str]
 
 
 def install_entry(
-    host: Host, text: str, launch: Launch, environment: Mapping[str, str], *, approve: bool = False
+    host: Host,
+    text: str,
+    launch: Launch,
+    environment: Mapping[str, str],
+    *,
+    approve: bool = False,
+    has_stored_key: bool = False,
 ) -> str:
     """Return the text of the host's file with our entry in it; the same text if the entry is there as it should be.
 
@@ -26,7 +32,7 @@ def install_entry(
         ConfigError: The text cannot be read, or its layout cannot be changed safely.
     """
     old = entry_in(host, text)
-    new = host.entry(launch, environment, old, approve=approve)
+    new = host.entry(launch, environment, old, approve=approve, has_stored_key=has_stored_key)
     changes: dict[Path, Any] = dict(_list_differences(host.path, old, new))
     if question := input_of(old):
         changes["inputs", Item(question["id"])] = None
@@ -60,14 +66,22 @@ def remove_entry(host: Host, text: str) -> str:
     return _apply_changes(host, text, changes)
 
 
-def fragment(host: Host, launch: Launch, environment: Mapping[str, str], *, approve: bool = False) -> str:
+def fragment(
+    host: Host,
+    launch: Launch,
+    environment: Mapping[str, str],
+    *,
+    approve: bool = False,
+    has_stored_key: bool = False,
+) -> str:
     """Return a file of the host that has nothing but our entry."""
+    if host.format != "yaml":
+        return install_entry(host, "", launch, environment, approve=approve, has_stored_key=has_stored_key)
+    entry = host.entry(launch, environment, has_stored_key=has_stored_key)
     if host.is_listed:
-        lines = _format_yaml({"name": host.path[-1], **host.entry(launch, environment)}, "    ")
+        lines = _format_yaml({"name": host.path[-1], **entry}, "    ")
         return f"{host.path[0]}:\n  - {lines.lstrip()}"
-    if host.format == "yaml":
-        return _format_yaml({host.path[0]: {host.path[-1]: host.entry(launch, environment)}})
-    return install_entry(host, "", launch, environment, approve=approve)
+    return _format_yaml({host.path[0]: {host.path[-1]: entry}})
 
 
 def refuse_comments(host: Host, text: str) -> None:

@@ -27,7 +27,7 @@ __all__ = [
 SERVER = "agent-jobs"
 KEY = "OPENAI_API_KEY"
 KEY_FILE = "AGENT_JOBS_API_KEY_FILE"
-#: The file that holds the key for hosts that cannot hand it over; the server expands the ~.
+#: The file of the key that entries of an earlier version named; the server expands the ~.
 KEY_PATH = "~/.config/agent-jobs/openai-key"
 INPUT = "agent-jobs-openai-key"  # the id of the question that VS Code asks for the key
 
@@ -142,6 +142,7 @@ class Host:
         existing: Entry | None = None,
         *,
         approve: bool = False,
+        has_stored_key: bool = False,
     ) -> Entry:
         """Return our entry: our command, the user's additions and changes, and the variables that were passed now.
 
@@ -150,19 +151,23 @@ class Host:
             environment: Variables that were passed for this entry.
             existing: The entry that is in the file.
             approve: Allow the model to call agent_start unasked.
+            has_stored_key: The server finds the key by itself, so that the entry needs no reference to it.
         """
         entry = {**(existing or {}), **self.ours(launch)}
         variables = dict(entry.get(self.env, {}))
-        if _has_key(environment):
+        if has_stored_key or _has_key(environment):
             self._drop_references(entry, variables)
         variables |= environment
-        self._add_defaults(entry, has_key=_has_key(variables))
+        has_key = has_stored_key or _has_key(variables)
+        self._add_defaults(entry, has_key=has_key)
         if approve and self.approval:
             entry = _merge_deeply(entry, self.approval)
-        if not _has_key(variables):
+        if not has_key:
             variables |= self._refer_to_key()
         if variables:
             entry[self.env] = variables
+        elif entry.get(self.env):
+            del entry[self.env]
         return entry
 
     def command_of(self, entry: Entry) -> Launch:
@@ -205,12 +210,10 @@ class Host:
             entry.setdefault(name, deepcopy(value))
 
     def _refer_to_key(self) -> dict[str, str]:
-        """Return the variables that bring the key to an entry without one."""
-        if self.forwards:
+        """Return the variables by which the host hands the key over, if it has a way of its own."""
+        if self.forwards or not self.secret:
             return {}
-        if self.secret:
-            return {KEY: self.secret}
-        return {KEY_FILE: KEY_PATH}
+        return {KEY: self.secret}
 
 
 def _has_key(variables: Mapping[str, Any]) -> bool:

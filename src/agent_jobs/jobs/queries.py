@@ -193,6 +193,13 @@ class Estimate(NamedTuple):
     cost_bound_usd: float | None  #: of all jobs
     unbounded: str  #: the reason if there is no bound
     bound_parts: str = ""  #: how one job's bound is made up
+    effort: str = ""  #: of the reasoning; empty means the model's own
+    tools: tuple[str, ...] = ()  #: by type, functions by name
+    expected_usd: float | None = None  #: of all jobs, by what such requests usually write
+    expected_tokens: int = 0  #: that one job usually writes
+    expected_searches: int = 0  #: that one job usually makes
+    request_hash: str = ""  #: of the only job
+    existing: Job | None = None  #: the job that answers for an identical request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ import os
 import threading
 from contextlib import suppress
 
+from agent_jobs.config_folder import find_config_file
+
 TYPE_CHECKING = False  # importing `typing` costs a fifth of the time to the first answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +35,13 @@ ENVELOPE_CLIENT = "io.modelcontextprotocol/clientInfo"
 ENVELOPE_FIELDS = {ENVELOPE_VERSION, ENVELOPE_CAPABILITIES, ENVELOPE_CLIENT}
 #: Capabilities whose members are objects of any content.
 CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
+
+#: What a person reads who pipes text into the server.
+NOT_A_MESSAGE = b"""\
+This is an MCP server: it expects the JSON-RPC messages of a host on stdin, and this input is none.
+To run a job with the input, write: agent-jobs run -
+All commands: agent-jobs --help
+"""
 
 TASKS_DEPTH = 4  # tasks.requests.sampling.createMessage is the deepest that the protocol knows
 
@@ -88,6 +97,7 @@ class FrontDoor:
         #: The answers of the era that the first request opened.
         self._era: Mapping[str, JSON] | None = None
         self._is_closed = False
+        self._is_first_line = True
         self._answered: set[int | str] = set()
         self._kept: list[bytes | None] = []
         self._receiver: Receiver | None = None
@@ -117,14 +127,27 @@ class FrontDoor:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self._take_line(line)
+        if rest and self._is_first_line:
+            self._explain_first_line(rest)
         self._take_line(None)
 
     def _take_line(self, line: bytes | None) -> None:
+        if self._is_first_line and line is not None:
+            self._explain_first_line(line)
         with self._lock:
             if self._receiver is not None:
                 self._receiver(line)
             elif line is None or self._is_closed or not self._answer_line(line):
                 self._kept.append(line)
+
+    def _explain_first_line(self, line: bytes) -> None:
+        """Write on stderr what is expected if the first line with text is none of a host."""
+        if not line.strip():
+            return
+        self._is_first_line = False
+        if not _is_message(line):
+            with suppress(OSError):
+                write_all(2, NOT_A_MESSAGE)
 
     def _answer_line(self, line: bytes) -> bool:
         """Answer a line; return False if the server has to see it."""
@@ -214,14 +237,33 @@ def _parse_request(line: bytes) -> JSON | None:
     return request
 
 
+def _is_message(line: bytes) -> bool:
+    """Return True if this may be a message of a host, also one that the protocol forbids."""
+    try:
+        message = json.loads(line.removeprefix(BYTE_ORDER_MARK))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, list) or (isinstance(message, dict) and "jsonrpc" in message)
+
+
 def _find_left_out(has_env_file: bool) -> frozenset[str]:
     """Return the methods whose static answers may not hold with the user's settings."""
     left_out: set[str] = set()
-    if has_env_file or "AGENT_JOBS_PRESETS" in os.environ:
+    file = _read_settings_file()
+    if has_env_file or "AGENT_JOBS_PRESETS" in os.environ or b"presets" in file:
         left_out.add("prompts/list")  # presets of the user are prompts, too
-    if has_env_file or os.environ.get("AGENT_JOBS_TASKS", "").strip().lower() not in ("", "auto"):
+    if has_env_file or os.environ.get("AGENT_JOBS_TASKS", "").strip().lower() not in ("", "auto") or b"tasks" in file:
         left_out.add("server/discover")  # names the extensions
     return frozenset(left_out)
+
+
+def _read_settings_file() -> bytes:
+    """Return the user's settings file as it is: parsing it takes longer than to answer later what it may change."""
+    try:
+        with open(find_config_file(os.environ), "rb") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return b""
 
 
 def write_all(descriptor: int, data: bytes) -> None:

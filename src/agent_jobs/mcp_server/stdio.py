@@ -7,6 +7,7 @@ import os
 import select
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from select import PIPE_BUF
 
@@ -19,6 +20,7 @@ from mcp_types import JSONRPCError, JSONRPCResponse
 
 from agent_jobs import jsonrpc
 from agent_jobs.app import leave_on_signal, open_app
+from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.front_door import FrontDoor, write_all
 from agent_jobs.mcp_server.server import build_server
@@ -55,14 +57,14 @@ def _load_settings(env_file: str | None) -> Settings | ConfigError:
             from agent_jobs.env_file import with_env_file  # few hosts name one
 
             os.environ.update(with_env_file(os.environ, env_file))
-        return Settings.from_env(os.environ)
+        return load_settings(os.environ)
     except ConfigError as error:
         return error
 
 
 async def _serve_until_closed(settings: Settings | ConfigError, door: FrontDoor) -> None:
     # A signal cancels the task group. The app is outside of it, because its last writes need the loop.
-    async with open_app(settings) as app, anyio.create_task_group() as tasks:
+    async with open_app(settings, reload=partial(_load_settings, None)) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(leave_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)
@@ -74,7 +76,7 @@ async def _serve_until_closed(settings: Settings | ConfigError, door: FrontDoor)
                 is_structured=settings.structured,
             )
         else:
-            usable, _ = Settings.forgiving(os.environ)  # a program must be able to read the error
+            usable, _ = load_usable_settings(os.environ)  # a program must be able to read the error
             server = build_server(app.engine, is_structured=usable.structured)
         _collect_garbage_again()
         await run_server(server, door)

@@ -216,8 +216,12 @@ class Prices:
 
     def context_tokens(self, model: str, *, at: float, provider_url: str) -> int | None:
         """Return how many tokens a model reads at most; None if unknown."""
-        rates = self._find_rates(_Offer(model, "default", _host_kind(provider_url), at), 0)
+        rates = self.rates_of(model, at=at, provider_url=provider_url)
         return rates.context_tokens if rates else None
+
+    def rates_of(self, model: str, *, at: float, provider_url: str) -> Rates | None:
+        """Return the standard rates of a model for a short input; None if unknown."""
+        return self._find_rates(_Offer(model, "default", _host_kind(provider_url), at), 0)
 
     def _bound_reading(self, body: JSON, host: Host, context_tokens: int, tokens: int) -> _MostRead:
         """Return the most that is read with hosted tools.
@@ -281,6 +285,11 @@ def calls_of(response: JSON) -> dict[str, int]:
         name = "web_search_preview" if is_preview else "web_search"
         calls[name] = searches
     return calls
+
+
+def is_openai(url: str) -> bool:
+    """Return True if this is OpenAI's own address, whose models and prices are known."""
+    return _host_kind(url) == "openai"
 
 
 def day_start(now: float) -> float:

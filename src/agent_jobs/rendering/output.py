@@ -93,10 +93,10 @@ def find_sources(output: object) -> list[Entry]:
     found: dict[str, Entry] = {}
     for annotation in _iterate_annotations(output):
         if annotation.get("type") != "file_path":
-            _add_source(found, annotation, cited=1)
+            add_source(found, annotation, cited=1)
     for item in items_of(output):
         for source in items_of(mapping_of(item.get("action")).get("sources")):
-            _add_source(found, source, cited=0)
+            add_source(found, source, cited=0)
     return list(found.values())
 
 
@@ -236,18 +236,21 @@ def _read_file_names(values: JSON) -> Entry:
     return collect_lines({name: values.get(name) for name in _FILE_NAMES})
 
 
-def _add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> None:
+def add_source(found: dict[str, Entry], source: JSON, *, cited: int) -> str:
+    """Add a source to those that were found, or count one of them; return its key, empty if it is no source."""
     url = valid_unicode(text_or_empty(source.get("url")).strip())
     if url and not _is_data_url(url):
         key, shown_url = _normalize_url(url)
         entry = found.setdefault(key, {"url": truncate(shown_url, URL_CHARS), "cited": 0})
     elif file := _read_file_names(source):
-        entry = found.setdefault(str(file), {**file, "cited": 0})
+        key = str(file)
+        entry = found.setdefault(key, {**file, "cited": 0})
     else:
-        return
+        return ""
     if title := one_line(source.get("title"), TITLE_CHARS):
         entry.setdefault("title", title)
     entry["cited"] += cited
+    return key
 
 
 def _normalize_url(url: str) -> tuple[str, str]:

@@ -55,6 +55,23 @@ def _check_family(family: Mapping[str, Any], model: str, effort: str | None, sam
         raise RequestError(f"options.{name} is refused by {model}{efforts}: leave it out.")
 
 
+def known_models() -> list[str]:
+    """Return the names of the current models that are known without asking a provider."""
+    return [name for family in models()["family"] for name in family["names"]]
+
+
+def list_efforts(model: str) -> tuple[str, ...]:
+    """Return the efforts that a model of OpenAI's accepts; empty if the model is in no table."""
+    family = _find_row("family", model)
+    return tuple(family["efforts"]) if family is not None else ()
+
+
+def find_shutdown_date(model: str) -> str | None:
+    """Return the announced day of a model's shutdown, None if none is known."""
+    gone = _find_row("retired", model)
+    return str(gone["on"]) if gone is not None else None
+
+
 def obituary(model: str) -> str:
     """Return a sentence about the end of a model that upstream does not know, or nothing if it is in no table."""
     gone = _find_row("retired", model)
@@ -65,7 +82,7 @@ def obituary(model: str) -> str:
 
 def suggest_model(model: str) -> str:
     """Return the question whether a similar model was meant, or nothing."""
-    known = [name for family in models()["family"] for name in family["names"]]
+    known = known_models()
     if model in known:
         return ""
     return ask_if_meant(model, known, MODEL_CUTOFF)

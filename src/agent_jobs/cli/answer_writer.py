@@ -1,0 +1,308 @@
+"""Print an answer while it is written: as Markdown on a terminal, unchanged into a pipe."""
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.engine.engine import LiveText
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON, items_of
+from agent_jobs.jobs.status import Status
+from agent_jobs.rendering.citations import Citation, Citations, cite_output
+from agent_jobs.text import encode_text
+
+if TYPE_CHECKING:  # imports rich
+    from agent_jobs.cli.markdown_blocks import MarkdownBlocks
+
+#: What precedes the next attempt at an answer.
+NEXT_TURN = "The job continues after its tool calls. The text above is not its final answer."
+SENT_AGAIN = "The provider began the answer again. The text above is not part of it."
+DIFFERENT = "The final answer differs from the text above. It follows in full."
+#: Characters of a growing block that are rendered again for each new word; longer ones are shown as they are.
+MAX_GROWING_CHARS = 10_000
+#: Characters of an unfinished line that show what it is: a marker of a list, for one, has fewer.
+CLEAR_LINE_CHARS = 12
+#: The first half of a character that needs two units of UTF-16, when the second one has not come yet.
+HALF_CHARACTERS = ("\ud800", "\udbff")
+
+
+class AnswerWriter(Protocol):
+    """Prints an answer on stdout."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Return True once a part of it is printed."""
+        ...
+
+    def update(self, live: LiveText, turn: int) -> None:
+        """Print what is certain of the answer so far."""
+        ...
+
+    def draw_growing(self, width: int) -> list[str]:
+        """Return the lines of what is still being written, for a terminal that can write over them."""
+        ...
+
+    def finish(self, job: Job, output: object) -> None:
+        """Print the rest of a finished job's answer, with its sources."""
+        ...
+
+
+def is_stdout_pipe() -> bool:
+    """Return True if another program reads stdout; a file is written at the end, when the answer is certain."""
+    try:
+        kind = os.fstat(sys.stdout.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
+
+
+class PlainWriter:
+    """Writes an answer unchanged."""
+
+    def __init__(self, hide: Callable[[], None] = lambda: None, *, is_streaming: bool) -> None:
+        self._hide = hide
+        self._is_streaming = is_streaming
+        self._written = ""
+        self._turn = 1
+        self._has_begun = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Return True once a part of the answer is printed."""
+        return self._has_begun
+
+    def update(self, live: LiveText, turn: int) -> None:
+        """Write the words that are new."""
+        if not self._is_streaming:
+            return
+        text = _cut_half_character(live.text)
+        if not text.startswith(self._written):
+            self._restart_answer(turn)
+        self._turn = turn
+        self._write_text(text[len(self._written) :])
+
+    def draw_growing(self, width: int) -> list[str]:
+        """Return nothing: all is written."""
+        return []
+
+    def finish(self, job: Job, output: object) -> None:
+        """Write the rest of the answer."""
+        final = choose_final_text(job, self._written)
+        rest = find_rest(self._written, final)
+        if rest is None:
+            self._hide()
+            click.echo(f"\n{DIFFERENT}", err=True)
+            self._end_last_line()
+            rest = final
+        self._write_text(rest)
+        self._end_last_line()
+
+    def _restart_answer(self, turn: int) -> None:
+        self._end_last_line()
+        click.echo(NEXT_TURN if turn > self._turn else SENT_AGAIN, err=True)
+        self._written = ""
+
+    def _end_last_line(self) -> None:
+        if self._written and not self._written.endswith("\n"):
+            self._write_text("\n")
+
+    def _write_text(self, text: str) -> None:
+        if not text:
+            return
+        self._hide()
+        self._has_begun = True
+        self._written += text
+        click.echo(encode_text(text), nl=False)
+
+
+class TerminalWriter:
+    """Prints an answer as Markdown: each block once it is finished."""
+
+    def __init__(self, hide: Callable[[], None] = lambda: None, *, is_streaming: bool) -> None:
+        self._hide = hide
+        self._is_streaming = is_streaming
+        self._blocks: MarkdownBlocks | None = None
+        self._text = ""  #: so far
+        self._printed = 0  #: characters of it that are printed
+        self._turn = 1
+        self._has_begun = False
+        self._citations = Citations()
+        self._places: list[Citation] = []
+        self._notes_read = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Return True once a block is printed."""
+        return self._has_begun
+
+    def update(self, live: LiveText, turn: int) -> None:
+        """Print the blocks that are finished."""
+        if not self._is_streaming:
+            return
+        text = live.text
+        if not text.startswith(self._text):
+            self._restart_answer(NEXT_TURN if turn > self._turn else SENT_AGAIN)
+        self._turn = turn
+        self._read_notes(live)
+        if text == self._text:
+            return
+        self._text = text
+        lines = _cut_unclear_line(text[self._printed :])
+        blocks = self._block_renderer.split(lines)
+        for block in blocks[:-1]:
+            self._print_lines(self._block_renderer.render(lines, block, self._places, self._printed))
+        if len(blocks) > 1:
+            self._printed += blocks[-1].begin
+
+    def draw_growing(self, width: int) -> list[str]:
+        """Return the lines of the block that is being written."""
+        growing = self._text[self._printed :]
+        if not growing.strip():
+            return []
+        if len(growing) > MAX_GROWING_CHARS:
+            from agent_jobs.cli.progress import wrap_tail
+
+            return wrap_tail(growing[-MAX_GROWING_CHARS:], width, MAX_GROWING_CHARS, has_colours=False)
+        lines = self._block_renderer.render_growing(growing)
+        return ["", *lines] if self._has_begun else lines
+
+    def finish(self, job: Job, output: object) -> None:
+        """Print the blocks that are left, and the sources."""
+        final = choose_final_text(job, self._text)
+        places, sources = cite_output(output)
+        rest = find_rest(self._text[: self._printed], final)
+        if rest is None:
+            self._restart_answer(DIFFERENT)
+        else:
+            self._printed = len(final) - len(rest)
+        self._text = final
+        self._print_rest(places)
+        if sources:
+            self._print_lines(render_sources(sources, self._has_colours))
+
+    def print_text(self, text: str) -> None:
+        """Print a text without sources."""
+        self._text, self._printed = text, 0
+        self._print_rest(())
+
+    @property
+    def _has_colours(self) -> bool:
+        return terminal.has_colours(sys.stdout)
+
+    @property
+    def _block_renderer(self) -> "MarkdownBlocks":
+        width = terminal.find_width() or shutil.get_terminal_size().columns
+        if self._blocks is None or self._blocks.width != width:  # the user may resize the terminal
+            from agent_jobs.cli.markdown_blocks import MarkdownBlocks
+
+            self._blocks = MarkdownBlocks(width, has_colours=self._has_colours)
+        return self._blocks
+
+    def _read_notes(self, live: LiveText) -> None:
+        """Number the sources that came since the last time."""
+        offsets = live.list_offsets()
+        for index, note in live.notes[self._notes_read :]:
+            place = self._citations.cite(note, offsets.get(index, 0))
+            if place is not None and index in offsets and place.start >= 0:
+                self._places.append(place)
+        self._notes_read = len(live.notes)
+
+    def _restart_answer(self, why: str) -> None:
+        """Print what is not printed, why it is not the answer, and forget it."""
+        self._print_rest(self._places)
+        if self._has_begun:
+            self._hide()
+            click.echo()
+            click.echo(why, err=True)
+        self._text, self._printed, self._notes_read = "", 0, 0
+        self._citations = Citations()
+        self._places = []
+
+    def _print_rest(self, places: Sequence[Citation]) -> None:
+        rest = self._text[self._printed :]
+        if not rest.strip():
+            return
+        for block in self._block_renderer.split(rest):
+            self._print_lines(self._block_renderer.render(rest, block, places, self._printed))
+        self._printed = len(self._text)
+
+    def _print_lines(self, lines: Sequence[str]) -> None:
+        """Print a block below an empty line, unless it is the first one."""
+        self._hide()
+        if self._has_begun:
+            lines = ["", *lines]
+        self._has_begun = True
+        click.echo(encode_text("\n".join(lines)))
+
+
+def choose_final_text(job: Job, written: str) -> str:
+    """Return a finished job's answer; of one that did not complete, what its stream brought if that is more."""
+    final = job.output.text if job.output else ""
+    is_cut = job.status is not Status.COMPLETED or not final
+    if is_cut and written.endswith(final):
+        return written
+    return final
+
+
+def find_rest(written: str, final: str) -> str | None:
+    """Return what of the final text is not written yet; None if it begins with something else.
+
+    White space does not count: only the final text has blank lines between messages.
+    """
+    if final.startswith(written):
+        return final[len(written) :]
+    at = 0
+    for character in written:
+        if character.isspace():
+            continue
+        while at < len(final) and final[at].isspace():
+            at += 1
+        if at == len(final) or final[at] != character:
+            return None
+        at += 1
+    return final[at:]
+
+
+def render_sources(sources: Sequence[Mapping[str, Any]], has_colours: bool) -> list[str]:
+    """Return the numbered list of sources; each address is on one line, so that it can be opened."""
+    lines = [click.style("Sources", bold=True) if has_colours else "Sources"]
+    width = len(f"[{len(sources)}]") + 1
+    for number, source in enumerate(sources, 1):
+        names = [source.get("title"), source.get("filename"), source.get("url"), source.get("file_id")]
+        shown = list(dict.fromkeys(terminal.join_lines(str(name)) for name in names if name))[:2]
+        if len(shown) == 2 and "url" not in source:
+            shown = shown[:1]
+        lines.append(f"{f'[{number}]':<{width}}{shown[0]}")
+        lines += [" " * width + each for each in shown[1:]]
+    return lines
+
+
+def leads_to_next_turn(request: JSON) -> bool:
+    """Return True if the request has tools whose calls lead to another turn."""
+    tools = items_of(request.get("tools"))
+    return any(
+        tool.get("type") in ("function", "custom")
+        or (tool.get("type") == "mcp" and tool.get("require_approval") != "never")
+        for tool in tools
+    )
+
+
+def _cut_unclear_line(text: str) -> str:
+    """Return a text without a last line that is too short to tell whether it belongs to the block before it."""
+    begin = text.rfind("\n") + 1
+    if len(text[begin:].strip()) < CLEAR_LINE_CHARS:
+        return text[:begin]
+    return text
+
+
+def _cut_half_character(text: str) -> str:
+    first, last = HALF_CHARACTERS
+    if text and first <= text[-1] <= last:
+        return text[:-1]
+    return text

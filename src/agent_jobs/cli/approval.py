@@ -1,0 +1,190 @@
+"""Ask the user at the terminal for what a job waits for: the approval of a call, or the output of a function."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import anyio
+import click
+
+from agent_jobs.cli.session import Session
+from agent_jobs.cli.wording import describe_error
+from agent_jobs.errors import RequestError
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import Reply
+from agent_jobs.jobs.response import Call
+from agent_jobs.jobs.status import Status
+
+#: Characters of the arguments in a question; `?` shows all of them.
+SHOWN_ARGUMENT_CHARS = 200
+NAME_CHARS = 80
+#: Bytes that are read from the terminal at once: it gives a line at a time.
+READ_BYTES = 65_536
+APPROVE_HELP = "y allows this call, n refuses it, always allows all calls of {name} by this job, ? shows the arguments."
+OUTPUT_HELP = "Type the output of {name} in one line. An empty line leaves the job waiting."
+
+
+class _Answered(NamedTuple):
+    """The answers to the questions of a job."""
+
+    outputs: dict[str, str]
+    approve: list[str]
+    deny: list[str]
+
+
+class Asker:
+    """Asks at this terminal. It remembers which tools the user always allows, as long as this process runs."""
+
+    def __init__(self, hide: Callable[[], None] = lambda: None) -> None:
+        self._hide = hide
+        self._always: set[tuple[str, str]] = set()  #: jobs, and names of functions that they may call
+        self._left_open: set[tuple[str, int]] = set()  #: turns of jobs whose questions the user did not answer
+
+    def can_ask(self, job: Job) -> bool:
+        """Return True if the job waits for an answer that the user has not put off."""
+        return job.status is Status.INPUT_REQUIRED and (job.id, job.turn.number) not in self._left_open
+
+    async def answer_questions(self, session: Session, jobs: Sequence[Job]) -> bool:
+        """Ask what these jobs wait for and answer them; return True if one of them continues.
+
+        Ctrl-C at a question leaves the job waiting, and the message then says how to answer it.
+        """
+        has_answered = False
+        for job in filter(self.can_ask, jobs):
+            self._hide()
+            detached = session.detached
+            session.detached = f"{job.id} waits for your answer. Answer it with: agent-jobs reply {job.id}"
+            has_answered |= await self._answer_job(session, job)
+            session.detached = detached
+        return has_answered
+
+    async def _answer_job(self, session: Session, job: Job) -> bool:
+        answered = _Answered({}, [], [])
+        calls = await session.engine.open_calls(job)
+        for call in calls:
+            if not await self._ask_for_answer(job, call, answered):
+                self._left_open.add((job.id, job.turn.number))
+                click.echo(f"{job.id} stays waiting. Answer it with: agent-jobs reply {job.id}", err=True)
+                break
+        if not any(answered):
+            return False
+        reply = Reply(
+            outputs=answered.outputs, approve=tuple(answered.approve), deny=tuple(answered.deny), turn=job.turn.number
+        )
+        try:
+            await session.engine.reply(job.id, reply)
+        except RequestError as error:  # a host answered it meanwhile
+            click.echo(describe_error(error), err=True)
+        return True
+
+    async def _ask_for_answer(self, job: Job, call: Call, answered: _Answered) -> bool:
+        """Ask for one call; return False if the user leaves it open."""
+        if call.needs == "output":
+            output = await _ask_for_output(call)
+            if output:
+                answered.outputs[call.id] = output
+            return bool(output)
+        allowed: bool | None = True
+        if (job.id, call.name) in self._always:
+            click.echo(f"Allowed {_describe_call(call)}.", err=True)
+        else:
+            allowed = await self._ask_for_approval(job, call)
+        if allowed is None:
+            return False
+        (answered.approve if allowed else answered.deny).append(call.id)
+        return True
+
+    async def _ask_for_approval(self, job: Job, call: Call) -> bool | None:
+        """Return True to allow the call, False to refuse it, None to leave it open."""
+        while True:
+            answer = await _read_typed_line(f"Allow {_describe_call(call)}? [y/N/always] ")
+            if answer is None:
+                return None
+            match answer.strip().casefold():
+                case "y" | "yes":
+                    return True
+                case "" | "n" | "no":
+                    return False
+                case "a" | "always":
+                    self._always.add((job.id, call.name))
+                    return True
+                case "?":
+                    _show_arguments(call)
+                case _:
+                    click.echo(APPROVE_HELP.format(name=_escape_name(call)), err=True)
+
+
+def open_asker(hide: Callable[[], None] = lambda: None, *, may_ask: bool = True) -> Asker | None:
+    """Return what asks the user; None if no person reads this terminal and can type into it.
+
+    `hide` removes what is written over on the terminal, so that the question stays.
+    """
+    if sys.platform == "win32":
+        return None  # its event loop cannot wait for a terminal
+    if may_ask and sys.stdin.isatty() and sys.stderr.isatty():
+        return Asker(hide)
+    return None
+
+
+async def _ask_for_output(call: Call) -> str:
+    """Return the output of a function; empty if the user leaves it open."""
+    while True:
+        answer = await _read_typed_line(f"Output of {_describe_call(call)} (empty: later, ?: all arguments): ")
+        if answer is None or answer.strip() != "?":
+            return (answer or "").strip()
+        _show_arguments(call)
+        click.echo(OUTPUT_HELP.format(name=_escape_name(call)), err=True)
+
+
+async def _read_typed_line(question: str) -> str | None:
+    """Return the line that the user types; None at the end of the input. The jobs continue meanwhile."""
+    click.echo(question, err=True, nl=False)
+    sys.stderr.flush()
+    typed = b""
+    try:
+        while not typed.endswith(b"\n"):
+            await anyio.wait_readable(0)
+            read = os.read(0, READ_BYTES)
+            if not read:
+                click.echo(err=True)
+                return None
+            typed += read
+    except BaseException:
+        click.echo(err=True)  # what follows begins on a line of its own
+        raise
+    return typed.decode("utf-8", "replace").rstrip("\n")
+
+
+def _describe_call(call: Call) -> str:
+    """Return a call in one line, without characters that could disguise it, and with its arguments cut."""
+    from agent_jobs.rendering.questions import escape_invisible
+
+    arguments = escape_invisible(call.arguments)
+    if len(arguments) > SHOWN_ARGUMENT_CHARS:
+        missing = len(arguments) - SHOWN_ARGUMENT_CHARS
+        arguments = f"{arguments[:SHOWN_ARGUMENT_CHARS]}... [{missing} more characters: ?]"
+    return f"{_escape_name(call)} {arguments}".strip()
+
+
+def _escape_name(call: Call) -> str:
+    """Return a call's name; that of a tool on the user's own servers as `server/tool`."""
+    from agent_jobs.rendering.questions import escape_invisible
+
+    name = call.name
+    if call.kind == "function" and call.needs == "approval":
+        name = name.replace("__", "/", 1)
+    return escape_invisible(name)[:NAME_CHARS]
+
+
+def _show_arguments(call: Call) -> None:
+    """Show all arguments, those of an object one by one."""
+    import json
+
+    from agent_jobs.rendering.questions import escape_invisible
+
+    try:
+        lines = json.dumps(json.loads(call.arguments), ensure_ascii=False, indent=2).splitlines()
+    except ValueError:
+        lines = [call.arguments]
+    click.echo("\n".join(map(escape_invisible, lines)), err=True)

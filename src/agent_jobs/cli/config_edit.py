@@ -1,0 +1,236 @@
+"""`agent-jobs config set`, `unset` and `path`: change the settings file, and keep its comments and its order."""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from agent_jobs.cli.key_origin import find_env_file_variables
+from agent_jobs.cli.sentences import say
+from agent_jobs.cli.session import convert_errors, json_option
+from agent_jobs.cli.wording import reword
+from agent_jobs.config_folder import find_config_file
+from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.errors import ConfigError
+from agent_jobs.private_file import lock_writers, write_private
+from agent_jobs.setting_values import Written, usable_variables
+from agent_jobs.settings import CONFIG, VARIABLES
+from agent_jobs.settings_file import NAMES, find_near_setting, find_setting, is_key_name, name_setting
+from agent_jobs.text_file import read_text
+
+HEADER = "# Settings of agent-jobs for hosts and terminal. agent-jobs config --explain describes each.\n"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+#: The separator of the values of a setting that is a list in the file.
+SEPARATORS = {"file_roots": os.pathsep, "secrets": ","}
+PATH_START = "a path"  # of what a setting accepts
+FOLDERS_START = "absolute folders"
+
+
+class SettingName(click.ParamType[str]):
+    """The name of a setting, as in the file or as its variable."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name as the file has it; refuse another one with the nearest."""
+        found = find_setting(value)
+        if found is not None:
+            return found
+        if is_key_name(value):
+            self.fail("The API key is not kept in the settings file. Store it with: agent-jobs key set", param, ctx)
+        if name_setting(value.upper().replace("-", "_")) == name_setting(CONFIG):
+            self.fail(f"The file cannot name itself. Set {CONFIG} in the environment.", param, ctx)
+        near = find_near_setting(value)
+        advice = f"Did you mean {near}?" if near else "`agent-jobs config --explain` lists all."
+        self.fail(f"{value!r} is no setting. {advice}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin with the typed text, with what they set."""
+        return [
+            CompletionItem(name, help=VARIABLES[variable].about)
+            for name, variable in NAMES.items()
+            if name.startswith(incomplete)
+        ]
+
+
+@click.command("set", context_settings={"ignore_unknown_options": True})
+@click.argument("name", type=SettingName(), metavar="NAME")
+@click.argument("texts", nargs=-1, required=True, metavar="VALUE...")
+@json_option
+def set_command(name: str, texts: tuple[str, ...], as_json: bool) -> None:
+    """Write a setting into the settings file, for hosts and terminal.
+
+    NAME is a name of the file, such as max_wait_s, or a variable. A setting with several values takes them one after
+    the other. Comments and order of the file stay.
+
+    Exit status: 0 written; 1 refused, and nothing was written; 2 wrong arguments.
+    """
+    with convert_errors(), raise_on_ctrl_c():
+        try:
+            value, warnings = check_value(name, texts)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("Correct it or remove it.", "Nothing was written.")) from None
+        path = write_setting(name, value)
+    _report_change(name, value, path, warnings, as_json=as_json)
+
+
+@click.command("unset")
+@click.argument("name", metavar="NAME")
+@json_option
+def unset_command(name: str, as_json: bool) -> None:
+    """Remove a setting from the settings file, also one that is misspelt there.
+
+    Exit status: 0 removed, or it was not there; 1 refused.
+    """
+    path = Path(find_config_file(os.environ))
+    removed: dict[str, None] = {}
+
+    def remove(document: Any) -> None:
+        for each in (name, find_setting(name)):
+            if each is not None and each in document:
+                del document[each]
+                removed[each] = None
+
+    with convert_errors(), raise_on_ctrl_c():
+        if path.exists():
+            edit_settings(path, remove)
+    if as_json:
+        return _print_json({"removed": list(removed), "file": str(path)})
+    if not removed:
+        return say(f"{name} is not set in {path}.")
+    return say(f"Removed {', '.join(removed)} from {path}.")
+
+
+@click.command("path")
+def path_command() -> None:
+    """Print the path of the settings file, which need not exist."""
+    click.echo(find_config_file(os.environ))
+
+
+def check_value(name: str, texts: Sequence[str]) -> tuple[Any, list[str]]:
+    """Return the value as TOML has it, and warnings about it.
+
+    Raises:
+        ConfigError: The setting does not accept it.
+    """
+    variable = VARIABLES[NAMES[name]]
+    reader = variable.reader
+    parts = _split_values(name, texts)
+    if len(texts) > 1 and reader.join is None:
+        raise ConfigError(f"{name} accepts {reader.accepts}, and these are {len(texts)} values. Put it in quotes.")
+    if reader.accepts.startswith((PATH_START, FOLDERS_START)):
+        parts = [_make_path_absolute(part) for part in parts]
+    text = parts[0]
+    if reader.join is not None and len(parts) > 1:
+        text = reader.join(parts)
+    warnings: list[str] = []
+    value = reader.read(Written(name, text, variable.default, os.environ, warnings))
+    return _choose_toml_value(name, value, text, parts), warnings
+
+
+def _choose_toml_value(name: str, value: Any, text: str, parts: list[str]) -> Any:
+    """Return the form in which the file has a value: a number or a switch by its type, several texts as a list."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and NUMBER.fullmatch(text):
+        return float(text) if "." in text else int(text)
+    if name in SEPARATORS or len(parts) > 1:
+        return parts
+    return text
+
+
+def write_setting(name: str, value: Any) -> Path:
+    """Put a checked value into the settings file; return its path.
+
+    Raises:
+        ConfigError: The file cannot be read or written. It is unchanged.
+    """
+    path = Path(find_config_file(os.environ))
+
+    def put(document: Any) -> None:
+        document[name] = value
+
+    edit_settings(path, put)
+    return path
+
+
+def edit_settings(path: Path, change: Callable[[Any], None]) -> None:
+    """Change the settings file as one of several writers; it is written in one step.
+
+    Raises:
+        ConfigError: It cannot be read or written, or its layout cannot be changed safely. It is unchanged.
+    """
+    import tomlkit
+
+    with lock_writers(path):
+        before = _read_before(path)
+        try:
+            document = tomlkit.parse(before)
+            expected: dict[str, Any] = tomllib.loads(before)
+        except ValueError as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"{path} is not valid TOML ({reason}). Correct it, then try again.") from None
+        change(document)
+        change(expected)
+        after = tomlkit.dumps(document)  # pyright: ignore[reportUnknownMemberType]
+        if tomllib.loads(after) != expected:
+            raise ConfigError(f"The layout of {path} cannot be changed safely. Change it in an editor.")
+        if after != before:
+            write_private(path, after)
+
+
+def _read_before(path: Path) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return HEADER
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(f"{path} cannot be read ({reason}). Correct it, then try again.") from None
+
+
+def _split_values(name: str, texts: Sequence[str]) -> list[str]:
+    """Return the single values of a setting, from one text with separators or from several."""
+    separator = SEPARATORS.get(name)
+    if separator is None:
+        return list(texts)
+    return [part.strip() for text in texts for part in text.split(separator) if part.strip()] or list(texts)
+
+
+def _make_path_absolute(text: str) -> str:
+    """Return a path as seen from everywhere: hosts start the server in a folder of its own."""
+    if not text.strip() or text.startswith("~"):
+        return text
+    return os.path.abspath(text)
+
+
+def _report_change(name: str, value: Any, path: Path, warnings: Sequence[str], *, as_json: bool) -> None:
+    variable = NAMES[name]
+    is_overruled = variable in usable_variables(os.environ)
+    if as_json:
+        return _print_json({"name": name, "value": value, "file": str(path), "in_force": not is_overruled})
+    click.echo(f"{name} = {_format_toml(value)}")
+    say(f"Written to {path}. Hosts read it when they start the server again.")
+    if is_overruled:
+        origin = "--env-file" if variable in find_env_file_variables() else "the environment"
+        say(f"Here {origin} sets {variable}, which takes precedence.")
+    for warning in warnings:
+        say(f"Warning: {reword(warning)}", err=True)
+    return None
+
+
+def _format_toml(value: Any) -> str:
+    import tomlkit
+
+    return tomlkit.item(value).as_string()
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    from agent_jobs.rendering import answers
+
+    click.echo(answers.json_line(answer))

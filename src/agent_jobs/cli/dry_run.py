@@ -1,0 +1,77 @@
+"""Describe what a request would send and what it may cost, for a person."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.wording import reword
+from agent_jobs.jobs.queries import Estimate
+
+if TYPE_CHECKING:  # imported when a job is started
+    from agent_jobs.request.start_request import StartRequest
+
+NAME_GAP = 2  # columns between a name and its value
+LISTED_NAMES = 8  # tools or files: more fill the screen
+
+
+def describe_estimate(estimate: Estimate, request: "StartRequest") -> str:
+    """Return the lines of a dry run."""
+    model = estimate.model
+    if estimate.effort:
+        model += f", effort {estimate.effort}"
+    rows = [("job", _describe_start(estimate, request)), ("model", model)]
+    if request.preset:
+        rows.append(("preset", request.preset))
+    rows.append(("tools", _join_names(estimate.tools) or "none"))
+    rows.append(("input", f"about {estimate.input_tokens:,} tokens"))
+    if estimate.files:
+        names = [str(file.get("name") or file.get("path") or "") for file in estimate.files]
+        rows.append(("files", _join_names([name for name in names if name])))
+    rows += [("expected", _describe_expected(estimate)), ("at most", _describe_bound(estimate))]
+    return f"Dry run: nothing was sent.\n{terminal.format_pairs(_wrap_values(rows))}"
+
+
+def _wrap_values(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the rows with their values wrapped at the width of a terminal."""
+    width = terminal.find_width()
+    if width is None:
+        return list(rows)
+    room = width - max(len(name) for name, _ in rows) - NAME_GAP
+    return [(name, "\n".join(terminal.wrap_lines(value, room))) for name, value in rows]
+
+
+def _describe_start(estimate: Estimate, request: "StartRequest") -> str:
+    existing = estimate.existing
+    if key := request.options.get("key"):
+        return f"a new one, unless a job has the key {key}"
+    if existing is None:
+        return "a new one"
+    return f"none: {existing.id} is identical ({existing.status}) and would be shown. --new starts another."
+
+
+def _describe_expected(estimate: Estimate) -> str:
+    if estimate.expected_usd is None:
+        return "unknown: there is no price for this model at this address"
+    assumed = f"it writes {estimate.expected_tokens:,} tokens"
+    if estimate.expected_searches:
+        assumed += f" and searches {estimate.expected_searches} times"
+    return f"about {_format_estimate(estimate.expected_usd)} if {assumed}"
+
+
+def _describe_bound(estimate: Estimate) -> str:
+    if estimate.cost_bound_usd is None:
+        return f"no limit. {reword(estimate.unbounded)}"
+    bound = _format_estimate(estimate.cost_bound_usd)
+    return f"{bound}: {estimate.bound_parts}" if estimate.bound_parts else bound
+
+
+def _format_estimate(usd: float) -> str:
+    """Return an amount that is not to be read to the cent."""
+    return "less than $0.01" if usd < 0.01 else terminal.format_usd(usd)
+
+
+def _join_names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:LISTED_NAMES])
+    if len(names) > LISTED_NAMES:
+        shown += f" and {len(names) - LISTED_NAMES} more"
+    return shown

@@ -1,0 +1,51 @@
+"""Show the hosts on this machine, with the command that installs into each."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.sentences import say
+from agent_jobs.install.detect import FoundHost
+from agent_jobs.install.hosts import HOSTS
+
+
+def describe_hosts(found: Iterable[FoundHost]) -> list[dict[str, Any]]:
+    """Return the hosts for programs."""
+    return [
+        {
+            "host": each.host.name,
+            "title": each.host.title,
+            "installed": each.is_installed,
+            "command": format_command(each),
+            "file": str(each.path) if each.path else None,
+        }
+        for each in found
+    ]
+
+
+def print_hosts(rows: list[dict[str, Any]]) -> None:
+    """Print the hosts that were found, then the names of the others."""
+    if rows:
+        click.echo("Hosts on this machine:\n")
+        titles = max(terminal.count_columns(row["title"]) for row in rows)
+        for row in rows:
+            click.echo(f"  {terminal.fit_columns(row['title'], titles)}  {_describe_installation(row)}")
+        click.echo("")
+    else:
+        say("No host was found on this machine.")
+    others = [name for name in HOSTS if name not in {row["host"] for row in rows}]
+    say(f"Others: {', '.join(others)}. `agent-jobs install HOST` installs, and with --print only prints the entry.")
+
+
+def format_command(found: FoundHost) -> str:
+    """Return the command that installs into a host, or prints its entry if we do not write its file."""
+    command = f"agent-jobs install {found.host.name}"
+    return command if found.host.user is not None else f"{command} --print"
+
+
+def _describe_installation(row: Mapping[str, Any]) -> str:
+    if row["installed"]:
+        return f"installed: {row['file']}"
+    return str(row["command"])

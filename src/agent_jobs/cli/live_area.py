@@ -1,0 +1,51 @@
+"""Write over the last lines of a terminal."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import IO, Any
+
+#: Move the cursor to the beginning of a line so many lines above, and clear all from there on.
+_ERASE = "\r\x1b[{count}A\x1b[J"
+#: Columns and lines of a terminal that does not say how large it is.
+DEFAULT_SIZE = (80, 24)
+
+
+class LiveArea:
+    """Some lines below all others, each of which fits the width. Below them the cursor waits in its first column."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+        self._shown: Sequence[str] = ()
+
+    @property
+    def size(self) -> os.terminal_size:
+        """Return the columns and lines of the terminal."""
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            return shutil.get_terminal_size(DEFAULT_SIZE)
+        return os.terminal_size((size.columns or DEFAULT_SIZE[0], size.lines or DEFAULT_SIZE[1]))
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show these lines in place of those that are shown."""
+        if tuple(lines) == self._shown:
+            return
+        self._write(self._build_erasing() + "".join(f"{line}\n" for line in lines))
+        self._shown = tuple(lines)
+
+    def erase(self) -> None:
+        """Show nothing, so that other output can be written where the lines were."""
+        if self._shown:
+            self._write(self._build_erasing())
+            self._shown = ()
+
+    def _build_erasing(self) -> str:
+        if not self._shown:
+            return ""
+        return _ERASE.format(count=len(self._shown))
+
+    def _write(self, text: str) -> None:
+        """Write everything at once: a terminal that shows half of it flickers."""
+        self._stream.write(text)
+        self._stream.flush()

@@ -1,0 +1,111 @@
+"""`agent-jobs notify`: show where notices of jobs go, and send one as a test."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+
+import click
+
+from agent_jobs.app import create_notice_sender
+from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.session import Exit, json_option, read_settings, refuse
+from agent_jobs.clock import Clock
+from agent_jobs.errors import ConfigError
+from agent_jobs.notice_targets import EVENTS, NoticeTarget
+from agent_jobs.settings import Settings
+
+NO_TARGET = (
+    "AGENT_JOBS_NOTIFY names no target. Set it to desktop, ntfy:TOPIC, slack:ADDRESS or webhook:ADDRESS; several are "
+    "separated by commas."
+)
+
+
+@click.command("notify")
+@click.option("--test", "is_test", is_flag=True, help="Send a test notice to each target.")
+@json_option
+def notify_command(is_test: bool, as_json: bool) -> None:
+    """Show where notices of jobs are sent.
+
+    The targets are those of AGENT_JOBS_NOTIFY. Their addresses are not shown, because they may be secrets.
+
+    Exit status: 0 done; 1 there is no target, or a test notice was not sent.
+    """
+    settings = read_settings()
+    if not settings.notify:
+        raise refuse(ConfigError(NO_TARGET))
+    failures: Mapping[NoticeTarget, str] = {}
+    if is_test:
+        failures = _send_test(settings)
+    if as_json:
+        _write_targets_as_json(settings, failures, is_test=is_test)
+    else:
+        click.echo("\n".join(_describe_targets(settings, failures, is_test=is_test)))
+    raise SystemExit(Exit.REFUSED if any(failures.values()) else Exit.DONE)
+
+
+def check_targets(settings: Settings) -> Iterator[Finding]:
+    """Yield the finding of `doctor` about the targets, if there are any."""
+    if not settings.notify:
+        return
+    from agent_jobs.notices.desktop import find_program
+
+    text = ", ".join(_name_target(settings, target) for target in settings.notify)
+    if NoticeTarget("desktop") in settings.notify and find_program(os.environ) is None:
+        fix = "install the program that shows notices here, such as notify-send of libnotify"
+        yield Finding("notices", "warning", f"{text}; no program shows notices on this desktop", fix)
+    else:
+        yield Finding("notices", "ok", f"{text}; test them with: agent-jobs notify --test")
+
+
+def _send_test(settings: Settings) -> Mapping[NoticeTarget, str]:
+    from agent_jobs.notices.notice import make_test_notice
+
+    logging.getLogger("agent_jobs.notices").setLevel(logging.ERROR)  # the failures are printed
+    return create_notice_sender(settings, Clock()).send("test", make_test_notice(time.time()))
+
+
+def _describe_targets(settings: Settings, failures: Mapping[NoticeTarget, str], *, is_test: bool) -> Iterator[str]:
+    for target in settings.notify:
+        line = _name_target(settings, target)
+        if is_test:
+            line += f": {_describe_outcome(failures[target])}"
+        yield line
+    if not is_test:
+        yield f"Events: {', '.join(_name_events(settings))}."
+        yield "Test the targets with: agent-jobs notify --test"
+
+
+def _describe_outcome(failure: str) -> str:
+    return f"not sent, {failure}" if failure else "sent"
+
+
+def _name_target(settings: Settings, target: NoticeTarget) -> str:
+    """Return a target without its address, and whether its notices are signed."""
+    if target.kind != "webhook":
+        return str(target)
+    if settings.notify_secret is None:
+        return f"{target} (not signed)"
+    return f"{target} (signed)"
+
+
+def _name_events(settings: Settings) -> Iterator[str]:
+    for event in EVENTS:
+        if event == "finished" and event in settings.notify_events and settings.notify_min_s:
+            yield f"finished after at least {settings.notify_min_s:g} s"
+        elif event in settings.notify_events:
+            yield event
+
+
+def _write_targets_as_json(settings: Settings, failures: Mapping[NoticeTarget, str], *, is_test: bool) -> None:
+    from agent_jobs.rendering import answers
+
+    rows: list[dict[str, str | bool]] = []
+    for target in settings.notify:
+        row: dict[str, str | bool] = {"target": str(target)}
+        if is_test:
+            row["sent"] = not failures[target]
+        if failures.get(target):
+            row["failure"] = failures[target]
+        rows.append(row)
+    click.echo(answers.json_line({"targets": rows, "events": sorted(settings.notify_events)}))

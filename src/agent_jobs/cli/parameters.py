@@ -1,0 +1,64 @@
+"""Names on the command line that a shell can complete."""
+
+import os
+from dataclasses import replace
+
+import click
+from click.shell_completion import CompletionItem
+
+from agent_jobs.cli.session import Session, call
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.settings import Settings
+
+#: Jobs that are searched for names of batches: a batch has hundreds, and a shell waits for the answer.
+SEARCHED_JOBS = 500
+
+
+class ModelName(click.ParamType[str]):
+    """A model's name, completed from the models that are known without asking the provider."""
+
+    name = "model"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin with the typed text; the default model comes first."""
+        from agent_jobs.request.models import known_models, models
+
+        default = Settings.forgiving(os.environ)[0].model or models()["default"]
+        helps = {default: "the default", **dict.fromkeys((name for name in known_models() if name != default), "")}
+        return [CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)]
+
+
+class EffortName(click.ParamType[str]):
+    """A reasoning effort, completed from those that the model accepts."""
+
+    name = "effort"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the efforts of the model in the line, else all efforts."""
+        from agent_jobs.request.models import list_efforts
+        from agent_jobs.request.presets import EFFORTS
+
+        efforts = list_efforts(ctx.params.get("model") or "") or EFFORTS
+        return [CompletionItem(effort) for effort in efforts if effort.startswith(incomplete)]
+
+
+class BatchName(click.ParamType[str]):
+    """A batch's name, completed from the newest jobs."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the batches that begin with the typed text, the newest first."""
+
+        async def find_newest(session: Session) -> list[Job]:
+            return (await session.engine.find(JobFilter(), SEARCHED_JOBS)).jobs
+
+        # A log line would appear in the command that the user is typing.
+        quiet = replace(Settings.forgiving(os.environ)[0], log_level="error")
+        try:
+            jobs = call(find_newest, settings=quiet)
+        except click.ClickException:
+            return []
+        names = dict.fromkeys(job.batch for job in jobs if job.batch)
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -1,0 +1,63 @@
+"""Explain a prompt that a shell has split into words, or that begins like an option."""
+
+import shlex
+from typing import Any
+
+import click
+
+
+class PromptCommand(click.Command):
+    """A command whose only argument is a prompt.
+
+    A prompt without quotes is refused: a shell may have replaced a part of it, and a job costs money.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.allow_extra_args = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; refuse a prompt of several words with the command that was meant."""
+        typed = list(args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as error:
+            dashed = _find_dashed_prompt(typed, error)
+            if dashed is None:
+                raise
+            hint = f"If this is the prompt, put -- before it: {_join_command(ctx, ['--', dashed])}"
+            raise click.UsageError(f"{error.format_message().rstrip('.')}. {hint}", ctx) from None
+        extra = [] if ctx.resilient_parsing else list(ctx.args)
+        if not extra:
+            return rest
+        words = [str(ctx.params["prompt"]), *extra]
+        options = _leave_out(typed, words)
+        fixed = _join_command(ctx, [*options, " ".join(words)])
+        raise click.UsageError(f"The prompt is not in quotes, so nothing was sent. Put it in quotes: {fixed}", ctx)
+
+
+def _find_dashed_prompt(typed: list[str], error: click.UsageError) -> str | None:
+    """Return the argument that was taken for an option and looks like a prompt, if that may be the mistake."""
+    if "--" in typed or not isinstance(error, click.NoSuchOption | click.MissingParameter | click.BadOptionUsage):
+        return None
+    for argument in typed:
+        if not argument.startswith("-") or argument == "-":
+            continue
+        is_unknown = isinstance(error, click.NoSuchOption) and argument.startswith(error.option_name)
+        is_number = argument[1:2].isdigit()
+        if any(map(str.isspace, argument)) or (is_unknown and is_number):
+            return argument
+    return None
+
+
+def _leave_out(typed: list[str], words: list[str]) -> list[str]:
+    """Return the arguments without the words of the prompt."""
+    left = list(typed)
+    for word in words:
+        if word in left:
+            left.remove(word)
+    return left
+
+
+def _join_command(ctx: click.Context, arguments: list[str]) -> str:
+    return f"{ctx.command_path} {shlex.join(arguments)}"

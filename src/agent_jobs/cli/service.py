@@ -1,0 +1,317 @@
+"""`agent-jobs service`: have the system collect jobs, also when no host and no terminal is open."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
+from agent_jobs.cli import terminal
+from agent_jobs.cli.install import here
+from agent_jobs.cli.program import make_permanent, plan_program, remove_program
+from agent_jobs.cli.service_manager import ServiceManager, ServiceState, find_manager
+from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
+from agent_jobs.env_file import with_env_file
+from agent_jobs.errors import ConfigError
+from agent_jobs.install.hosts import KEY, Launch, Machine
+from agent_jobs.install.service_files import Service, collector_command, find_env_file_of
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import VARIABLES, Settings
+
+#: Variables besides our own settings that the collector needs, and that a service manager does not set.
+PASSED_ON = (
+    "PATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    *(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (proxy, proxy.lower())),
+)  # fmt: skip
+#: Settings whose values may hold a secret although their type does not say so.
+MAY_HOLD_SECRETS = ("AGENT_JOBS_ON_FINISH",)
+#: Lines of the log that `status` shows.
+LOG_LINES = 5
+STORE_KEY = "Put the line OPENAI_API_KEY=... into a file that only you can read"
+
+
+@click.group("service")
+def service_command() -> None:
+    """Collect jobs in the background, also when no host is open.
+
+    Writes a systemd user unit on Linux and a launch agent on macOS. They run `agent-jobs work`.
+    """
+
+
+@service_command.command("install")
+@click.option("--print", "print_only", is_flag=True, help="Only print the file; start nothing.")
+def install_command(print_only: bool) -> None:
+    """Start the collector now and at each login.
+
+    The service gets the settings of this shell, but no secrets. Those it reads from files: AGENT_JOBS_API_KEY_FILE, or
+    the file of `agent-jobs --env-file FILE service install`, which later calls remember. Run the command again after
+    you changed settings or updated agent-jobs.
+
+    Exit status: 0 done, or nothing to do; 1 refused, and nothing was written.
+    """
+    install_service(here(), find_env_file(), print_only=print_only)
+
+
+@service_command.command("status")
+@json_option
+def status_command(as_json: bool) -> None:
+    """Show whether the collector runs.
+
+    Shows the last lines of its log, too.
+
+    Exit status: 0 it runs; 1 it does not.
+    """
+    show_service(here(), as_json=as_json)
+
+
+@service_command.command("remove")
+def remove_command() -> None:
+    """Stop the collector and remove its file. Jobs, settings and the key stay.
+
+    A program that `agent-jobs install` or `service install` installed is removed, too, unless a host starts it.
+
+    Exit status: 0 done, or nothing to do; 1 refused.
+    """
+    remove_service(here())
+
+
+def find_env_file() -> Path | None:
+    """Return the file of --env-file as an absolute path."""
+    named = click.get_current_context().find_root().params.get("env_file")
+    return Path(named).expanduser().absolute() if named else None
+
+
+@convert_errors()
+def install_service(machine: Machine, env_file: Path | None, *, print_only: bool = False) -> None:
+    """Write the file of the service and start it.
+
+    Raises:
+        ConfigError: It could not work, or this system has no services for this user.
+    """
+    manager = find_manager(machine)
+    if env_file is None and manager is not None:
+        env_file = _read_earlier_env_file(manager.path)
+    settings = read_settings()
+    environment, left_out = select_environment(settings, machine.environ, env_file)
+    _require_usable_key(settings, environment, env_file)
+    program = plan_program(machine)
+    if manager is None:
+        raise ConfigError(_describe_windows_task(program.launch, env_file))
+    if print_only:
+        text = manager.render(_build_service(settings, program.launch, environment, env_file))
+        return click.echo(text, nl=False)
+    _require_manager(manager, program.launch, env_file)
+    launch, notes = make_permanent(program, machine)
+    text = manager.render(_build_service(settings, launch, environment, env_file))
+    for line in (*notes, *_start_service(manager, text), *_advise_on_variables(left_out)):
+        _print_line(line)
+    if limit := manager.find_limit():
+        _print_line(limit)
+    return None
+
+
+@convert_errors()
+def show_service(machine: Machine, *, as_json: bool) -> None:
+    """Print whether the service is installed and running, and the last lines of its log."""
+    manager = find_manager(machine)
+    if manager is None or not manager.path.is_file():
+        _show_missing_service(as_json=as_json)
+        raise SystemExit(Exit.REFUSED)
+    state, lines = manager.read_state(), manager.read_log(LOG_LINES)
+    if as_json:
+        facts = {"pid": state.pid, "reason": state.reason}
+        report: dict[str, Any] = {"installed": True, "running": state.is_running, "file": str(manager.path)}
+        report |= {name: fact for name, fact in facts.items() if fact} | {"log": lines}
+        click.echo(json.dumps(report))
+    else:
+        for line in _describe_service(manager, state, lines):
+            _print_line(line)
+    raise SystemExit(Exit.DONE if state.is_running else Exit.REFUSED)
+
+
+def _show_missing_service(*, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"installed": False, "running": False}))
+    else:
+        _print_line("The collector is not installed. Install it with: agent-jobs service install")
+
+
+@convert_errors()
+def remove_service(machine: Machine) -> None:
+    """Stop the service and remove its file, and the program if `install` installed it and nothing else starts it.
+
+    Raises:
+        ConfigError: The service manager refuses, or the file cannot be removed.
+    """
+    manager = find_manager(machine)
+    if manager is None or not manager.path.is_file():
+        return _print_line("Nothing to do: the collector is not installed.")
+    if not manager.find_obstacle():
+        manager.stop()
+    manager.path.unlink()
+    if not manager.find_obstacle():
+        manager.forget()
+    _print_line(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
+    for line in remove_program(plan_program(machine).launch.command, manager.path, machine, dry_run=False):
+        _print_line(line)
+    return None
+
+
+def _read_earlier_env_file(path: Path) -> Path | None:
+    """Return the file of variables that the installed service reads, and read it here, too; None without one."""
+    if not path.is_file():
+        return None
+    env_file = find_env_file_of(path.read_text())
+    if env_file is None or not env_file.is_file():
+        return None
+    os.environ.update(with_env_file(os.environ, str(env_file)))
+    return env_file
+
+
+def select_environment(
+    settings: Settings, environ: Mapping[str, str], env_file: Path | None
+) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of this shell that the file of the service gets, and the names of those that stay out.
+
+    Variables that the service reads from `env_file` are in neither.
+    """
+    in_file = with_env_file({}, str(env_file)) if env_file else {}
+    selected: dict[str, str] = {}
+    left_out: list[str] = []
+    for name in dict.fromkeys((*PASSED_ON, *VARIABLES, *settings.secrets)):
+        value = environ.get(name, "").strip()
+        if not value or in_file.get(name) == value:
+            continue
+        if _may_be_secret(settings, name, value):
+            left_out.append(name)
+        else:
+            selected[name] = _make_absolute(settings, name, value)
+    return selected, left_out
+
+
+def _make_absolute(settings: Settings, name: str, value: str) -> str:
+    """Return the value of a variable as it means the same in another folder."""
+    if name in VARIABLES and isinstance(path := getattr(settings, VARIABLES[name].field), Path):
+        return str(path.absolute())
+    return value
+
+
+def _may_be_secret(settings: Settings, name: str, value: str) -> bool:
+    """Return True if a variable must not stand in a file that other programs back up and show."""
+    if name == KEY or name in MAY_HOLD_SECRETS or name in settings.secrets:
+        return True
+    if name == "AGENT_JOBS_NOTIFY":
+        return ":" in value  # an address, or the topic that it takes to read the notices
+    if name in VARIABLES and isinstance(getattr(settings, VARIABLES[name].field), SecretStr):
+        return True
+    return "://" in value and ("@" in value or "?" in value)  # an address with a password or a key
+
+
+def _require_usable_key(settings: Settings, environment: Mapping[str, str], env_file: Path | None) -> None:
+    """Refuse a service that could not work, or would send the key to another address.
+
+    Raises:
+        ConfigError: It has no key, or an address of its own.
+    """
+    complete = {"HOME": os.environ.get("HOME", ""), **environment}
+    if env_file is not None:
+        complete = with_env_file(complete, str(env_file))
+    found = Settings.from_env(complete)
+    again = "then run: agent-jobs --env-file FILE service install"
+    if found.base_url != settings.base_url:
+        raise ConfigError(
+            "OPENAI_BASE_URL may hold a secret, so it is not written into the service's file. Put the line "
+            f"OPENAI_BASE_URL=... into a file that only you can read, {again}"
+        )
+    if found.api_key is not None:
+        return
+    if settings.api_key is not None:
+        raise ConfigError(f"The service cannot see the key, because only this shell has it. {STORE_KEY}, {again}")
+    raise ConfigError(f"No OpenAI API key found. {STORE_KEY}, {again}")
+
+
+def _build_service(
+    settings: Settings, launch: Launch, environment: Mapping[str, str], env_file: Path | None
+) -> Service:
+    starts_programs = settings.toolbox is not None or bool(settings.on_finish)
+    return Service(collector_command(launch, env_file), environment, is_confined=not starts_programs)
+
+
+def _require_manager(manager: ServiceManager, launch: Launch, env_file: Path | None) -> None:
+    """Refuse if this user has no service manager.
+
+    Raises:
+        ConfigError: The user has none; the sentence says what to run instead.
+    """
+    if obstacle := manager.find_obstacle():
+        command = shlex.join(collector_command(launch, env_file))
+        raise ConfigError(
+            f"No service can be installed here ({obstacle.rstrip('.')}). Run the collector under a supervisor of "
+            f"your own instead: {command}"
+        )
+
+
+def _start_service(manager: ServiceManager, text: str) -> Iterator[str]:
+    """Write and start the service unless it runs from this file; yield sentences about what was done."""
+    before = manager.path.read_text() if manager.path.is_file() else None
+    if text == before and (state := manager.read_state()).is_running:
+        yield f"Nothing to do: the collector is installed and running{_format_pid(state)}."
+    else:
+        if text != before:
+            manager.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(manager.path, text.encode(), mode=PRIVATE_MODE)
+            yield f"Wrote {manager.path}."
+        manager.start()
+        state = manager.read_state()
+        if state.is_running:
+            yield f"The collector is running{_format_pid(state)}. It starts again at each login."
+        else:
+            yield f"The collector was started, but does not run ({state.reason}). Its log says why."
+    yield f"Log: {manager.log_command}"
+
+
+def _format_pid(state: ServiceState) -> str:
+    return f" (pid {state.pid})" if state.pid else ""
+
+
+def _advise_on_variables(left_out: list[str]) -> Iterator[str]:
+    names = ", ".join(name for name in left_out if name != KEY)
+    if names:
+        yield (
+            f"The service does not get {names}, which may hold secrets. Put them into a file that only you can read, "
+            "then run: agent-jobs --env-file FILE service install"
+        )
+
+
+def _describe_service(manager: ServiceManager, state: ServiceState, lines: list[str]) -> Iterator[str]:
+    if state.is_running:
+        yield f"The collector is running{_format_pid(state)}."
+    else:
+        yield f"The collector is installed, but not running ({state.reason}). Start it with: agent-jobs service install"
+    yield f"File: {manager.path}"
+    yield f"Log: {manager.log_command}"
+    yield from (f"  {terminal.join_lines(line)}" for line in lines)
+    if state.is_running and (limit := manager.find_limit()):
+        yield limit
+
+
+def _print_line(line: str) -> None:
+    """Print a line, on a terminal without broken words."""
+    width = terminal.find_width()
+    if width is None or line.startswith(" "):  # a line of the log stays as it is
+        click.echo(line)
+    else:
+        click.echo("\n".join(terminal.wrap_lines(line, width)))
+
+
+def _describe_windows_task(launch: Launch, env_file: Path | None) -> str:
+    """Return how a user of Windows has the collector started at each login."""
+    command = " ".join(f'\\"{word}\\"' if " " in word else word for word in collector_command(launch, env_file))
+    return (
+        "This command writes no task for Windows. Create one with: "
+        f'schtasks /Create /TN agent-jobs /SC ONLOGON /TR "{command}"'
+    )

@@ -1,0 +1,75 @@
+"""Lay out rows as a table that fits the terminal."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from agent_jobs.cli.terminal import MIN_WRAP_COLUMNS, count_columns, fit_columns, wrap_lines
+
+#: Columns between two columns of the table.
+GAP = "  "
+
+
+def render_table(
+    rows: Sequence[Mapping[str, str]],
+    width: int | None,
+    *,
+    flexible: str,
+    figures: Collection[str] = (),
+    dispensable: Sequence[str] = (),
+) -> Iterator[str]:
+    """Yield the lines of a table, the names of its columns first. Empty columns are left out.
+
+    Args:
+        rows: The cells of each row by the names of their columns, all with the same names.
+        width: Of the terminal; None if nothing has to fit.
+        flexible: The column that gets the columns of the terminal that the others leave. If it is the last one, its
+            words continue below each other; otherwise they are cut.
+        figures: Columns that are aligned on the right.
+        dispensable: Columns to leave out of a narrow table, in this order.
+    """
+    widths = _measure_table(rows)
+    for name in dispensable:
+        if width is not None and _find_least_width(widths, flexible) > width:
+            widths.pop(name, None)
+    if width is not None and _sum_widths(widths) > width:
+        widths[flexible] = max(MIN_WRAP_COLUMNS, widths[flexible] - (_sum_widths(widths) - width))
+    for row in ({name: name for name in widths}, *rows):
+        yield from _lay_out_row(row, widths, flexible, figures)
+
+
+def _measure_table(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    """Return the widths of the columns that have a cell with text."""
+    names = dict.fromkeys(name for row in rows for name, text in row.items() if text)
+    order = [name for name in (rows[0] if rows else ()) if name in names]
+    return {name: max(count_columns(name), *(count_columns(row[name]) for row in rows)) for name in order}
+
+
+def _find_least_width(widths: Mapping[str, int], flexible: str) -> int:
+    """Return the columns that a table needs; a last column may be as narrow as a wrapped text."""
+    if flexible != list(widths)[-1]:
+        return _sum_widths(widths)
+    return _sum_widths({**widths, flexible: min(widths[flexible], MIN_WRAP_COLUMNS)})
+
+
+def _sum_widths(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + len(GAP) * (len(widths) - 1)
+
+
+def _lay_out_row(
+    row: Mapping[str, str], widths: Mapping[str, int], flexible: str, figures: Collection[str]
+) -> Iterator[str]:
+    """Yield the line of a row, and the lines below it if its last cell needs several."""
+    is_last = flexible == list(widths)[-1]
+    first, *more = [row[flexible]]
+    if is_last and count_columns(first) > widths[flexible]:
+        first, *more = wrap_lines(first, widths[flexible]) or [""]
+    cells = {**row, flexible: first}
+    line = [_fit_cell(cells[name], width, is_figure=name in figures) for name, width in widths.items()]
+    yield GAP.join(line).rstrip()
+    margin = " " * (_sum_widths(widths) - widths[flexible])
+    yield from (f"{margin}{each}" for each in more)
+
+
+def _fit_cell(text: str, width: int, *, is_figure: bool) -> str:
+    if is_figure:
+        return text.rjust(width)
+    return fit_columns(text, width)

@@ -1,0 +1,153 @@
+"""Keeps the text that a job writes, while its stream is read here or another process stores the tail of it."""
+
+from dataclasses import dataclass, field
+
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.response import JSON, mapping_of
+
+PARTIAL_CHARS = 2_000  # of the text so far: the tail that `partial` shows
+HELD_PARTIAL_CHARS = 200_000  # of the text of a run that is held open: no other copy exists
+SEPARATOR = "\n\n"  # between messages, as in the text of a finished response
+ANCHOR_CHARS = 200  # of a text's end by which it is found in a newer tail: shorter ones repeat
+
+
+@dataclass(slots=True)
+class _Message:
+    """A message of the response that is being written."""
+
+    phase: str
+    words: list[str] = field(default_factory=list[str])
+
+
+@dataclass(slots=True)
+class LiveText:
+    """The text of a job's current turn as far as it is known. Mutable: it grows until the job finishes.
+
+    A text that does not begin with the text before it shows that the provider began again: another turn, or a turn
+    that was sent again.
+    """
+
+    is_cut: bool = False  #: the beginning of the text is not known, and `tail` has its end
+    tail: str = ""  #: what is known of a text without its beginning
+    notes: list[tuple[int, JSON]] = field(default_factory=list[tuple[int, JSON]])  #: annotations, by their message
+    _place: tuple[int, str | None] | None = None  #: the turn and the response that write it
+    _before: str = ""  #: what was known before the messages below
+    _messages: dict[object, _Message] = field(default_factory=dict[object, _Message])
+    _is_streaming: bool = False
+
+    @property
+    def text(self) -> str:
+        """Return the answer so far, from its beginning; empty if that is not known."""
+        if self.is_cut:
+            return ""
+        texts = (text for _, text in self._list_texts())
+        return SEPARATOR.join(filter(None, (self._before, *texts)))
+
+    def list_offsets(self) -> dict[object, int]:
+        """Return where each message begins in the text, by its index in the output."""
+        offsets: dict[object, int] = {}
+        offset = len(self._before) + len(SEPARATOR) if self._before else 0
+        for index, text in self._list_texts():
+            offsets[index] = offset
+            offset += len(text) + len(SEPARATOR)
+        return offsets
+
+    def begin_stream(self, job: Job) -> None:
+        """Note that this process reads the job's stream from where the job stands."""
+        self._is_streaming = False
+        self.observe(job)
+        self._is_streaming = True
+
+    def end_stream(self) -> None:
+        """Note that this process does not read the stream any more."""
+        self._is_streaming = False
+
+    def observe(self, job: Job) -> None:
+        """Take the tail that is stored of the job's text, unless this process reads the stream itself."""
+        if self._is_streaming:
+            return
+        place = (job.turn.number, job.turn.response_id)
+        if place != self._place:
+            self._restart(place)
+        if job.turn.partial:
+            self._add_tail(job.turn.partial)
+
+    def add_item(self, index: object, item: JSON) -> None:
+        """Note that the response has another item."""
+        if item.get("type") == "message":
+            self._messages.setdefault(index, _Message(str(item.get("phase") or "")))
+
+    def add_words(self, index: object, words: str) -> None:
+        """Add words to the message with this index in the output."""
+        if self.is_cut:
+            self.tail = (self.tail + words)[-PARTIAL_CHARS:]
+            return
+        message = self._messages.get(index)
+        if message is None:
+            if self._before and not self._messages:
+                self._before += words  # the stream was attached to in the middle of this message
+                return
+            message = self._messages[index] = _Message("")
+        message.words.append(words)
+
+    def add_note(self, event: JSON) -> None:
+        """Add the annotation of an event."""
+        index = event.get("output_index")
+        if type(index) is int and event.get("content_index") in (None, 0):
+            self.notes.append((index, mapping_of(event.get("annotation"))))
+
+    def _list_texts(self) -> list[tuple[object, str]]:
+        """Return the messages that make up the answer: those that are marked as final, else all but commentary."""
+        messages = self._messages.items()
+        chosen = [(index, message) for index, message in messages if message.phase == "final_answer"]
+        if not chosen:
+            chosen = [(index, message) for index, message in messages if message.phase != "commentary"]
+        texts = [(index, "".join(message.words)) for index, message in chosen]
+        return [(index, text) for index, text in texts if text]
+
+    def _restart(self, place: tuple[int, str | None]) -> None:
+        self._place = place
+        self.is_cut, self.tail, self._before = False, "", ""
+        self._messages.clear()
+        self.notes.clear()
+
+    def _add_tail(self, tail: str) -> None:
+        """Continue the text with a stored tail; hold it where the tail does not show how it continues."""
+        known = self.text
+        if known.endswith(tail):
+            return
+        if len(tail) not in (PARTIAL_CHARS, HELD_PARTIAL_CHARS):
+            if not _has_same_words(known, tail):
+                self._keep_as_read(tail)
+        elif known:
+            self._keep_as_read(_continue_text(known, tail))
+        else:
+            self.is_cut, self.tail = True, tail
+
+    def _keep_as_read(self, text: str) -> None:
+        self._before = text
+        self._messages.clear()
+
+
+def _has_same_words(known: str, stored: str) -> bool:
+    """Return True if a stored text brings nothing new: it has no blank lines between messages."""
+    return "".join(known.split()).startswith("".join(stored.split()))
+
+
+def _continue_text(text: str, tail: str) -> str:
+    """Return a text with what a newer tail of it adds; unchanged if that is not certain."""
+    anchor = text[-ANCHOR_CHARS:]
+    found = [end for end in _find_ends(anchor, tail) if text.endswith(tail[:end][-len(text) :])]
+    if len(found) != 1:
+        return text
+    return text + tail[found[0] :]
+
+
+def _find_ends(words: str, text: str) -> list[int]:
+    """Return the positions in a text at which these words end."""
+    ends: list[int] = []
+    start = text.find(words)
+    while start >= 0:
+        ends.append(start + len(words))
+        start = text.find(words, start + 1)
+    return ends

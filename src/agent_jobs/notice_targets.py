@@ -1,0 +1,164 @@
+"""Read the settings of notices: where they are sent, for which events, and how they are signed. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from agent_jobs.setting_values import Reader, SecretStr, Written
+from agent_jobs.text import ask_if_meant
+
+KINDS = ("desktop", "ntfy", "slack", "webhook")
+EVENTS = ("finished", "needs_input", "budget")
+NTFY = "https://ntfy.sh/"
+SECRET_PREFIX = "whsec_"
+MIN_SECRET_BYTES = 24  # the specification asks for 24 to 64
+_TOPIC = re.compile(r"[-_A-Za-z0-9]{1,64}")
+_REFERENCE = re.compile(r"\$\{?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}?")
+
+
+class NoticeTarget(NamedTuple):
+    """Somewhere to send notices. Its text never shows the address, which may be the only secret."""
+
+    kind: str
+    address: SecretStr = SecretStr("")  #: empty for the desktop
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.address.get_secret_value())
+        if not parts.hostname:
+            return self.kind
+        port = f":{parts.port}" if parts.port else ""
+        return f"{self.kind} at {parts.hostname}{port}"
+
+
+class _UnusableTarget(Exception):
+    """The text of the exception completes "NAME does not use its target N: "."""
+
+
+def notice_targets() -> Reader:
+    """Return the reader of targets; with a warning in place of one that cannot be used.
+
+    A notice that cannot be sent must not keep jobs from being started.
+    """
+
+    def read(written: Written) -> tuple[NoticeTarget, ...]:
+        found: list[NoticeTarget] = []
+        for number, word in enumerate(written.text.split(","), 1):
+            try:
+                found.append(_read_target(word.strip(), written.env))
+            except _UnusableTarget as error:
+                written.warnings.append(f"{written.name} does not use its target {number}: {error}")
+        return tuple(dict.fromkeys(found))
+
+    accepts = "desktop, ntfy:TOPIC, slack:ADDRESS and webhook:ADDRESS, separated by commas"
+    return Reader(accepts, read, tuple[NoticeTarget, ...])
+
+
+def notice_events() -> Reader:
+    """Return the reader of the events that are reported."""
+    accepts = f"one or more of {', '.join(EVENTS)}, separated by commas"
+
+    def read(written: Written) -> frozenset[str]:
+        words = [word.strip().lower() for word in written.text.split(",") if word.strip()]
+        for word in words:
+            if word not in EVENTS:
+                written.refuse(accepts, ask_if_meant(word, EVENTS))
+        return frozenset(words)
+
+    return Reader(accepts, read)
+
+
+def webhook_secret() -> Reader:
+    """Return the reader of the secret that signs webhooks; with a warning in place of one that cannot be used."""
+    accepts = f"{SECRET_PREFIX} and at least {MIN_SECRET_BYTES} bytes in base64"
+
+    def read(written: Written) -> SecretStr | None:
+        if decode_secret(written.text) is None:
+            written.warnings.append(f"{written.name} accepts {accepts}. Webhooks are not sent until it is corrected.")
+            return SecretStr("")
+        return SecretStr(written.text)
+
+    return Reader(accepts, read)
+
+
+def decode_secret(text: str) -> bytes | None:
+    """Return the bytes of a secret for signatures; None if the text is no such secret."""
+    import base64  # not needed where the variable is not set
+
+    if not text.startswith(SECRET_PREFIX):
+        return None
+    try:
+        secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        return None
+    return secret if len(secret) >= MIN_SECRET_BYTES else None
+
+
+def _read_target(word: str, env: Mapping[str, str]) -> NoticeTarget:
+    """Return the target that a word names.
+
+    Raises:
+        _UnusableTarget: It names none. The sentence does not repeat the word, which may be a secret.
+    """
+    kind, colon, rest = word.partition(":")
+    kind, address = kind.strip().lower(), rest.strip()
+    if kind not in KINDS:
+        if kind in ("http", "https"):
+            raise _UnusableTarget("write slack:, ntfy: or webhook: before the address.")
+        raise _UnusableTarget(f"a target begins with {', '.join(KINDS)}. {ask_if_meant(kind, KINDS)}".strip())
+    if kind == "desktop":
+        if colon:
+            raise _UnusableTarget("desktop has no address.")
+        return NoticeTarget(kind)
+    return NoticeTarget(kind, SecretStr(_complete_address(kind, _replace_reference(address, env))))
+
+
+def _replace_reference(address: str, env: Mapping[str, str]) -> str:
+    """Return an address, or the value of the variable that `$NAME` names in its place."""
+    reference = _REFERENCE.fullmatch(address)
+    if reference is None:
+        return address
+    value = env.get(reference["name"], "").strip()
+    if not value:
+        raise _UnusableTarget(f"{reference['name']} is not set.")
+    return value
+
+
+def _complete_address(kind: str, address: str) -> str:
+    """Return the web address of a target; a topic of ntfy may stand alone."""
+    if kind == "ntfy" and _TOPIC.fullmatch(address):
+        return NTFY + address
+    parts = _split_address(address)
+    if parts is None:
+        name = "a topic or an address" if kind == "ntfy" else "an address"
+        raise _UnusableTarget(f"{kind}: needs {name} that begins with https://.")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise _UnusableTarget(f"{kind}: needs https://, since anyone on the way can read http://.")
+    if kind == "ntfy" and not parts.path.strip("/"):
+        raise _UnusableTarget("ntfy: needs a topic at the end of its address.")
+    return address
+
+
+def _split_address(address: str) -> SplitResult | None:
+    """Return the parts of a web address; None if it is something else."""
+    try:
+        parts = urlsplit(address)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return None
+    is_plain = address.isascii() and address.isprintable() and " " not in address
+    if is_plain and has_port and parts.hostname and parts.scheme in ("http", "https"):
+        return parts
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    """Return True if a host is this machine."""
+    from ipaddress import ip_address  # not needed where the variable is not set
+
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,100 @@
+"""Numbers the sources that a text cites, and puts the numbers where the text cites them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from agent_jobs.jobs.response import JSON, items_of, text_of
+from agent_jobs.rendering.lines import Entry
+from agent_jobs.rendering.output import add_source
+
+#: A link of Markdown, or several of them, in parentheses or not: its number says the same in fewer characters.
+_LINK = re.compile(r"\s*\(?(?:\[[^\]]*\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*\)[,;]?\s*)+\)?")
+
+
+class Citation(NamedTuple):
+    """A place in a text that cites a source."""
+
+    start: int
+    end: int
+    number: int
+
+
+class Citations:
+    """The sources of an answer, numbered in the order of their citation. Mutable: a stream brings them one by one."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Entry] = {}
+
+    @property
+    def sources(self) -> list[Entry]:
+        """Return the cited sources; the first has the number 1."""
+        return list(self._found.values())
+
+    def cite(self, annotation: JSON, offset: int) -> Citation | None:
+        """Return the place that an annotation names, with the number of its source; None if it names no source.
+
+        `offset` says where the annotated part begins in the text.
+        """
+        if annotation.get("type") == "file_path":
+            return None
+        key = add_source(self._found, annotation, cited=1)
+        if not key:
+            return None
+        start, end = annotation.get("start_index"), annotation.get("end_index")
+        if type(start) is not int or type(end) is not int or not 0 <= start <= end:
+            start = end = -1  # it is only listed
+            offset = 0
+        return Citation(offset + start, offset + end, list(self._found).index(key) + 1)
+
+
+def cite_output(output: object) -> tuple[list[Citation], list[Entry]]:
+    """Return the citations in the text of an output, and the numbered sources."""
+    citations, places = Citations(), list[Citation]()
+    items = items_of(output)
+    text = text_of(items)
+    at = 0
+    for item in items:
+        for part in items_of(item.get("content")):
+            words = part.get("text")
+            found = text.find(words, at) if isinstance(words, str) and words else -1
+            places += _cite_part(citations, items_of(part.get("annotations")), found)
+            if found >= 0 and isinstance(words, str):
+                at = found + len(words)
+    return places, citations.sources
+
+
+def _cite_part(citations: Citations, annotations: Sequence[JSON], offset: int) -> Iterable[Citation]:
+    """Yield the citations of a part; one that is not in the text only adds its sources."""
+    for annotation in annotations:
+        place = citations.cite(annotation, offset)
+        if place is not None and offset >= 0 and place.start >= 0:
+            yield place
+
+
+def insert_numbers(text: str, citations: Iterable[Citation], *, begin: int = 0) -> str:
+    """Return a piece of Markdown with the numbers of the sources that it cites.
+
+    A link to a source is replaced by the number; other cited words are followed by it.
+
+    Args:
+        text: The piece.
+        citations: Places in the whole text.
+        begin: Where the piece begins in the whole text.
+    """
+    places = sorted({(place.end - begin, place.start - begin, place.number) for place in citations})
+    parts: list[str] = []
+    at = 0
+    for end, start, number in places:
+        if start < 0 or end > len(text):
+            continue
+        while 0 < end < len(text) and text[end - 1].isalnum() and text[end].isalnum():
+            end += 1  # upstream counts in other units at times: a number does not split a word
+        if start >= at and _LINK.fullmatch(text[start:end]):
+            parts.append(text[at:start].rstrip(" "))
+            parts.append(" ")
+        else:
+            parts.append(text[at : max(at, end)])
+        parts.append(f"\\[{number}\\]")
+        at = max(at, end)
+    return "".join(parts) + text[at:]

@@ -1,0 +1,165 @@
+"""Read the settings file, `config.toml`, whose values hold where the environment sets nothing."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from agent_jobs.errors import ConfigError
+from agent_jobs.setting_values import KEY, KEY_FILE, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, usable_variables
+from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL, VARIABLES
+from agent_jobs.stored_keys import name_endpoint
+from agent_jobs.text import nearest
+from agent_jobs.text_file import read_text
+
+PREFIXES = ("AGENT_JOBS_", "OPENAI_")
+BASE_URL = "OPENAI_BASE_URL"
+#: Names, in the form of `squeeze_name`, that a user may give the key.
+KEY_NAMES = {"APIKEY", "OPENAIAPIKEY", "OPENAIKEY", "KEY", "TOKEN", "APITOKEN", "SECRET", "SECRETKEY"}
+
+
+def name_setting(variable: str) -> str:
+    """Return the name in the settings file of what a variable sets."""
+    for prefix in PREFIXES:
+        variable = variable.removeprefix(prefix)
+    return variable.lower()
+
+
+#: Each variable that the file can set, by its name there. Keys are stored apart, and the file cannot name itself.
+NAMES: Mapping[str, str] = {name_setting(name): name for name in VARIABLES if name not in (KEY, CONFIG)}
+
+
+class SettingsFile(NamedTuple):
+    """What a settings file says."""
+
+    path: Path
+    variables: Mapping[str, str] = {}  #: the values as the environment would have them
+    warnings: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()  #: a sentence for each value that no setting has; or why the file cannot be read
+
+    def list_added(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables of this file that an environment does not set."""
+        usable = usable_variables(environ)
+        added = {name: text for name, text in self.variables.items() if name not in usable}
+        if KEY_FILE in added and not self._may_use_key_file(usable):
+            del added[KEY_FILE]
+        return added
+
+    def label_variables(self, added: Iterable[str]) -> dict[str, str]:
+        """Return the words by which a refusal names each variable that the file sets."""
+        return {variable: f"{name_setting(variable)} in {self.path}" for variable in added}
+
+    def _may_use_key_file(self, usable: Mapping[str, str]) -> bool:
+        """Return True unless the environment has a key, or an endpoint other than that of the file's key."""
+        ours = self.variables.get(BASE_URL, DEFAULT_BASE_URL)
+        return KEY not in usable and _is_same_endpoint(usable.get(BASE_URL, ours), ours)
+
+
+def read_settings_file(path: str) -> SettingsFile:
+    """Return what the file says; nothing if there is no file. A name that is no setting becomes a warning."""
+    try:
+        text = read_text(Path(path))
+    except FileNotFoundError:
+        return SettingsFile(Path(path))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        fault = f"The settings file {path} cannot be read ({reason}). Correct it or move it away."
+        return SettingsFile(Path(path), refused=(fault,))
+    return parse_settings(text, Path(path))
+
+
+def parse_settings(text: str, path: Path) -> SettingsFile:
+    """Return what the text of a settings file says; see `read_settings_file`."""
+    import tomllib  # most users have no such file
+
+    try:
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        fault = f'The settings file {path} is not valid TOML ({reason}). Write each setting as name = "value".'
+        return SettingsFile(path, refused=(fault,))
+    known: dict[str, str] = {}
+    refused: list[str] = []
+    for name in values.keys() & NAMES.keys():
+        try:
+            known[NAMES[name]] = format_value(name, values[name], path)
+        except ConfigError as error:
+            refused.append(str(error))
+    warnings = tuple(_describe_unknown_names(values.keys() - NAMES.keys(), path))
+    return SettingsFile(path, known, warnings, tuple(sorted(refused)))
+
+
+def may_lack_address(refused: Iterable[str]) -> bool:
+    """Return True if a refused setting may be the address, so that another one would be asked with the key."""
+    starts = ("The settings file ", f"{name_setting(BASE_URL)} in ", BASE_URL)
+    return any(sentence.startswith(starts) for sentence in refused)
+
+
+def find_setting(written: str) -> str | None:
+    """Return the name of the setting that a user wrote in another form, such as that of its variable."""
+    name = name_setting(written.strip().upper().replace("-", "_"))
+    return name if name in NAMES else None
+
+
+def find_near_setting(written: str) -> str | None:
+    """Return the name of the setting that a user probably meant."""
+    return find_setting(written) or nearest(name_setting(written.upper().replace("-", "_")), NAMES)
+
+
+def is_key_name(written: str) -> bool:
+    """Return True if a user means the API key by this name."""
+    return written.upper().replace("-", "").replace("_", "").strip() in KEY_NAMES
+
+
+def format_value(name: str, value: Any, path: Path) -> str:
+    """Return a value of the file as the environment would have it.
+
+    Raises:
+        ConfigError: No setting has values of this form.
+    """
+    reader = VARIABLES[NAMES[name]].reader
+    if isinstance(value, bool):
+        return _format_switch(reader.accepts, is_on=value)
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, str):
+        return _make_absolute(value, path) if reader.accepts == PATH_WORDS else value
+    if isinstance(value, list) and reader.join is not None:
+        parts = cast("list[Any]", value)
+        if all(isinstance(part, str) for part in parts):
+            return reader.join(parts)
+    raise ConfigError(f"{name} in {path} accepts {reader.accepts}. Correct it or remove it.")
+
+
+def _format_switch(accepts: str, *, is_on: bool) -> str:
+    """Return the word of a setting for TOML's true or false."""
+    if accepts == YES_OR_NO:
+        return "yes" if is_on else "no"
+    if accepts == SWITCH_VALUES:
+        return "1" if is_on else "0"
+    return str(is_on).lower()
+
+
+def _make_absolute(text: str, path: Path) -> str:
+    """Return a path of the file as seen from everywhere: a host starts the server in a folder of its own."""
+    if not text.strip() or text.startswith("~") or os.path.isabs(text):
+        return text
+    return str(path.parent / text)
+
+
+def _describe_unknown_names(names: Iterable[str], path: Path) -> Iterator[str]:
+    """Yield a sentence for each name that is no setting. No value is shown."""
+    for name in sorted(names):
+        if is_key_name(name):
+            yield f"{path} holds an API key, which is not used: remove {name} there, and run `agent-jobs key set`."
+            continue
+        near = find_near_setting(name)
+        advice = "remove it." if near is None else f"did you mean {near}?"
+        yield f"{name!r} in {path} is no setting and changes nothing: {advice}"
+
+
+def _is_same_endpoint(one: str, other: str) -> bool:
+    try:
+        return name_endpoint(one) == name_endpoint(other)
+    except ValueError:  # its own reader refuses it
+        return False

@@ -1,0 +1,224 @@
+"""Store one API key for each endpoint: in the system's keyring, or in a file that only its owner can read.
+
+A key is found by the scheme, host and port of the endpoint for which the user stored it, so it is sent to no other.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from agent_jobs.api_key import find_key_mistake
+from agent_jobs.errors import ConfigError
+from agent_jobs.setting_values import KEY_FILE_CHARS, SecretStr, check_header
+from agent_jobs.text_file import BOM
+
+#: Stands in the file in place of a key that the keyring has, so that only then the keyring is asked.
+IN_KEYRING = "keyring:agent-jobs"
+KEYRING_SERVICE = "agent-jobs"
+#: A keyring of lower priority is not recommended by its own package, for example because it is not encrypted.
+MIN_KEYRING_PRIORITY = 1
+DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+class StoredKey(NamedTuple):
+    """The key that is stored for an endpoint."""
+
+    endpoint: str  #: as `name_endpoint` returns it
+    path: Path
+    secret: SecretStr | None  #: None if the keyring has it
+
+    @property
+    def is_in_keyring(self) -> bool:
+        """Return True if the file only says that the keyring has the key."""
+        return self.secret is None
+
+
+def name_endpoint(base_url: str) -> str:
+    """Return the endpoint of an address: its host, with what differs from HTTPS on its usual port."""
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").rstrip(".")
+    if ":" in host:
+        host = f"[{host}]"
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    if port != DEFAULT_PORTS.get(parts.scheme):
+        host = f"{host}:{port}"
+    return host if parts.scheme == "https" else f"{parts.scheme}://{host}"
+
+
+def find_stored_key(folder: str, base_url: str) -> StoredKey | None:
+    """Return the key that is stored for the endpoint of this address, None without one.
+
+    Raises:
+        ConfigError: There is a file for it, which cannot be read or has no key. The sentence does not show its text.
+    """
+    endpoint = name_endpoint(base_url)
+    path = os.path.join(folder, _name_key_file(endpoint))
+    try:
+        with open(path, "rb") as file:
+            text = file.read(KEY_FILE_CHARS).decode().lstrip(BOM).strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise _refuse_file(path, f"cannot be read ({reason})", endpoint) from None
+    if text == IN_KEYRING:
+        return StoredKey(endpoint, Path(path), None)
+    if not text:
+        raise _refuse_file(path, "is empty", endpoint)
+    mistake = find_key_mistake(text)
+    if mistake is not None:
+        raise _refuse_file(path, f"has no key: it {mistake.what}", endpoint)
+    return StoredKey(endpoint, Path(path), SecretStr(check_header(f"The stored key {path}", text)))
+
+
+def store_key(folder: str, base_url: str, key: str, *, use_keyring: bool) -> StoredKey:
+    """Store the key for the endpoint of this address, in place of an earlier one.
+
+    Args:
+        folder: The folder of the stored keys.
+        base_url: An address of the endpoint.
+        key: The key, which was checked.
+        use_keyring: Prefer the system's keyring, if there is one.
+
+    Raises:
+        ConfigError: It cannot be stored. The earlier key is unchanged.
+    """
+    from agent_jobs.private_file import lock_writers, write_private  # servers only read keys
+
+    endpoint = name_endpoint(base_url)
+    path = Path(folder, _name_key_file(endpoint))
+    with lock_writers(path):
+        if use_keyring and _write_to_keyring(endpoint, key):
+            write_private(path, f"{IN_KEYRING}\n")
+            return StoredKey(endpoint, path, None)
+        was_in_keyring = _is_marked(path)
+        write_private(path, f"{key}\n")
+        if was_in_keyring:
+            _delete_from_keyring(endpoint)
+    return StoredKey(endpoint, path, SecretStr(key))
+
+
+def delete_key(folder: str, base_url: str) -> Path | None:
+    """Delete the key that is stored for the endpoint of this address; return its file, None if there was none.
+
+    Raises:
+        ConfigError: It cannot be deleted.
+    """
+    from agent_jobs.private_file import lock_writers  # servers only read keys
+
+    endpoint = name_endpoint(base_url)
+    path = Path(folder, _name_key_file(endpoint))
+    if not os.path.lexists(path):
+        return None
+    with lock_writers(path):
+        if _is_marked(path):
+            _delete_from_keyring(endpoint)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be deleted ({error.strerror}). Delete it yourself.") from None
+    return path
+
+
+def list_endpoints(folder: str) -> list[str]:
+    """Return the endpoints for which a key is stored."""
+    with suppress(OSError):
+        return sorted(_read_file_name(name) for name in os.listdir(folder) if not name.startswith("."))
+    return []
+
+
+def list_key_files(folder: str) -> Iterator[Path]:
+    """Yield the files of stored keys."""
+    with suppress(OSError):
+        yield from (Path(folder, name) for name in sorted(os.listdir(folder)) if not name.startswith("."))
+
+
+def find_keyring() -> Any | None:
+    """Return the module of the system's keyring if it is installed, and works here."""
+    try:
+        import keyring  # pyright: ignore[reportMissingImports]  # of the optional extra
+
+        backend = keyring.get_keyring()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if backend.priority < MIN_KEYRING_PRIORITY:  # pyright: ignore[reportUnknownMemberType]
+            return None
+    except Exception:  # backends fail in ways of their own
+        return None
+    return keyring  # pyright: ignore[reportUnknownVariableType]
+
+
+def read_keyring(endpoint: str) -> SecretStr:
+    """Return the key that the keyring has for an endpoint. It may wait for the user to unlock the keyring.
+
+    Raises:
+        ConfigError: The keyring cannot be read here, or no longer has the key.
+    """
+    keyring = find_keyring()
+    key: str | None = None
+    if keyring is not None:
+        with suppress(Exception):  # backends fail in ways of their own
+            key = keyring.get_password(KEYRING_SERVICE, endpoint)
+    if not key:
+        raise ConfigError(
+            f"The key for {endpoint} is in the system's keyring, which cannot be read from here. Ask the user to "
+            "unlock it, or to store the key in a file with `agent-jobs key set --file`."
+        )
+    return SecretStr(key)
+
+
+def format_set_command(base_url: str, default_url: str) -> str:
+    """Return the command that stores a key for the endpoint of this address."""
+    if name_endpoint(base_url) == name_endpoint(default_url):
+        return "agent-jobs key set"
+    return f"agent-jobs key set --endpoint {base_url.partition('?')[0]}"
+
+
+def _write_to_keyring(endpoint: str, key: str) -> bool:
+    """Return True if the keyring took the key, and gives it back."""
+    keyring = find_keyring()
+    if keyring is None:
+        return False
+    try:
+        keyring.set_password(KEYRING_SERVICE, endpoint, key)
+        return keyring.get_password(KEYRING_SERVICE, endpoint) == key
+    except Exception:  # backends fail in ways of their own
+        return False
+
+
+def _delete_from_keyring(endpoint: str) -> None:
+    keyring = find_keyring()
+    if keyring is not None:
+        with suppress(Exception):  # another program may have deleted it
+            keyring.delete_password(KEYRING_SERVICE, endpoint)
+
+
+def _is_marked(path: Path) -> bool:
+    """Return True if the file says that the keyring has the key."""
+    with suppress(OSError):
+        return path.read_bytes().strip() == IN_KEYRING.encode()
+    return False
+
+
+def _name_key_file(endpoint: str) -> str:
+    """Return the name of the file for an endpoint: a valid name on every system, and no other endpoint's."""
+    parts = endpoint.replace("://", ":").split(":")
+    return "_".join(quote(part, safe="").replace("_", "%5F") for part in parts)
+
+
+def _read_file_name(name: str) -> str:
+    """Return the endpoint whose file has this name."""
+    scheme, separator, rest = name.partition("_")
+    if separator and scheme == "http":
+        name = f"http://{rest}"
+    return unquote(name.replace("_", ":"))
+
+
+def _refuse_file(path: str, fault: str, endpoint: str) -> ConfigError:
+    option = "" if endpoint == "api.openai.com" else f" --endpoint {_complete_endpoint(endpoint)}"
+    return ConfigError(f"The stored key {path} {fault}. Ask the user to run `agent-jobs key set{option}`.")
+
+
+def _complete_endpoint(endpoint: str) -> str:
+    return endpoint if "://" in endpoint else f"https://{endpoint}"

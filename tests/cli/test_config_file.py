@@ -1,0 +1,297 @@
+"""One settings file for hosts and terminal: what it sets, what overrules it, and how its mistakes are answered."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hosts import SPEED, read
+from mcp import Client
+from processes import serving
+from terminals import Terminal
+
+from agent_jobs.app import open_app
+from agent_jobs.cli.main import cli
+from agent_jobs.clock import fast_clock
+from agent_jobs.configuration import load_settings, load_usable_settings
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.errors import ConfigError
+from agent_jobs.mcp_server.server import build_server
+from agent_jobs.settings import VARIABLES, Settings
+from agent_jobs.settings_file import NAMES
+from agent_jobs.stored_keys import store_key
+
+KEY = "sk-proj-stored-0123456789abcdef"
+#: A value of each setting as `config set` is given it, which differs from the default.
+VALUES = {
+    "api_key_file": "~/key", "base_url": "http://127.0.0.1:1/v1", "org_id": "org-1", "project_id": "proj-1",
+    "auth": "bearer", "mode": "background", "model": "gpt-x", "presets": "~/presets.toml", "file_roots": "/tmp",
+    "secrets": "A,B", "data_dir": "~/jobs", "result_dir": "/tmp", "retention_days": "30", "delete_upstream": "yes",
+    "max_wait_s": "45", "tasks": "never", "start_timeout_s": "60.5", "job_timeout_s": "100", "max_concurrent": "3",
+    "follow": "never", "resubmit": "once", "toolbox": "~/tools.json", "tool_concurrency": "2", "approvals": "model",
+    "input_timeout_s": "60", "on_finish": "sh -c true", "daily_budget_usd": "20", "budget_mode": "spent",
+    "prices": "~/prices.toml", "structured": "1", "log_level": "error",
+}  # fmt: skip
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    names = [*VARIABLES, "XDG_CONFIG_HOME"]
+    return {**os.environ, **dict.fromkeys(names, ""), "HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / ".config/agent-jobs/config.toml"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def config(environ: dict[str, str], *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["config", *arguments], env=environ)
+
+
+def write_file(file: Path, text: str) -> None:
+    file.write_bytes(text.encode(errors="surrogateescape"))
+
+
+def shown(environ: dict[str, str]) -> dict[str, Any]:
+    return json.loads(config(environ, "--json").stdout)
+
+
+def test_every_setting_but_the_key_can_be_in_the_file():
+    assert {NAMES[name] for name in VALUES} == VARIABLES.keys() - {"OPENAI_API_KEY", "AGENT_JOBS_CONFIG"}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_setting_in_the_file_is_as_that_of_the_environment(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "key").write_text(KEY)
+    variable = VARIABLES[NAMES[name]]
+    result = config(environ, "set", name, VALUES[name])
+    assert result.exit_code == 0, result.output
+    expected = Settings.from_env({**environ, variable.name: VALUES[name]})
+    settings = load_settings(environ)
+    assert getattr(settings, variable.field) == getattr(expected, variable.field) != getattr(Settings(), variable.field)
+    assert shown(environ)["settings"][variable.name]["from"] == "config file"
+    again = config(environ, "set", variable.name, config(environ, "get", name).stdout.removesuffix("\n"))
+    assert again.exit_code == 0 or name in ("secrets", "on_finish")  # which are shown without what may be secret
+    assert config(environ, "unset", name).exit_code == 0
+    assert getattr(load_settings(environ), variable.field) == getattr(Settings(), variable.field)
+
+
+def test_comments_order_and_other_lines_stay(environ: dict[str, str], file: Path):
+    before = '# mine\nmodel = "gpt-x"  # the big one\n\n# waits\nmax_wait_s = 30\r\n[table]\nx = 1\n'
+    file.write_bytes(before.encode())
+    file.chmod(0o644)
+    assert config(environ, "set", "max_wait_s", "45").exit_code == 0
+    assert config(environ, "set", "tasks", "never").exit_code == 0
+    after = file.read_text()
+    assert after.startswith('# mine\nmodel = "gpt-x"  # the big one\n\n# waits\nmax_wait_s = 45\n')
+    assert after.index("tasks") < after.index("[table]")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert config(environ, "unset", "table").exit_code == 0
+    assert load_settings(environ).tasks == "never"
+    assert load_settings(environ).warnings == ()
+
+
+def test_link_to_the_file_stays_a_link(environ: dict[str, str], file: Path, tmp_path: Path):
+    dotfiles = tmp_path / "dotfiles.toml"
+    dotfiles.write_text("")
+    file.symlink_to(dotfiles)
+    assert config(environ, "set", "max_wait_s", "45").exit_code == 0
+    assert file.is_symlink()
+    assert "max_wait_s = 45" in dotfiles.read_text()
+
+
+def test_environment_overrules_the_env_file_and_that_the_settings_file(environ: dict[str, str], tmp_path: Path):
+    env_file = tmp_path / "job.env"
+    env_file.write_text("AGENT_JOBS_MODEL=from-env-file\n")
+    config(environ, "set", "model", "from-config")
+
+    def get(*before: str, **more: str) -> tuple[str, str]:
+        answer = CliRunner().invoke(cli, [*before, "config", "get", "model", "--json"], env={**environ, **more})
+        row = json.loads(answer.stdout)
+        return row["value"], row["from"]
+
+    assert get() == ("from-config", "config file")
+    assert get("--env-file", str(env_file)) == ("from-env-file", "env file")
+    assert get("--env-file", str(env_file), AGENT_JOBS_MODEL="mine") == ("mine", "environment")
+    said = config({**environ, "AGENT_JOBS_MODEL": "mine"}, "set", "model", "x").stdout
+    assert "Here the environment sets AGENT_JOBS_MODEL, which takes precedence." in said
+
+
+def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: dict[str, str], tmp_path: Path):
+    other = tmp_path / "work/mine.toml"
+    environ["AGENT_JOBS_CONFIG"] = str(other)
+    [warning] = load_settings(environ).warnings
+    assert warning.startswith(f"AGENT_JOBS_CONFIG names {other}, which does not exist.")
+    assert config(environ, "set", "model", "x").exit_code == 0
+    assert config(environ, "path").stdout == f"{other}\n"
+    assert (load_settings(environ).model, load_settings(environ).warnings) == ("x", ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["max_wait", "3"], "'max_wait' is no setting. Did you mean max_wait_s?"),
+        (["AGENT_JOBS_MODL", "x"], "Did you mean model?"),
+        (["zzzz", "x"], "`agent-jobs config --explain` lists all."),
+        *(([name, "sk-secret"], "Store it with: agent-jobs key set") for name in (
+            "openai_api_key", "OPENAI_API_KEY", "api-key", "key", "token",
+        )),
+        (["config", "/tmp/x"], "Set AGENT_JOBS_CONFIG in the environment."),
+        (["max_wait_s", "0"], "max_wait_s accepts seconds from 1 to 3600. Nothing was written."),
+        (["max_wait_s", "-5"], "max_wait_s accepts seconds from 1 to 3600."),
+        (["max_wait_s", "1", "2"], "and these are 2 values"),
+        (["follow", "all"], "follow accepts auto, never, or how many streams"),
+        (["base_url", "api.openai.com"], "base_url accepts a web address."),
+        (["base_url", "https://me:pw@host/v1"], "base_url holds a name or password"),
+        (["file_roots", "/no/such/folder"], "names /no/such/folder, which is no folder"),
+        (["daily_budget_usd", "20 USD"], "daily_budget_usd accepts an amount in USD above 0"),
+        (["model"], "Missing argument 'VALUE...'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_set_is_refused_and_nothing_is_written(
+    environ: dict[str, str], tmp_path: Path, arguments: list[str], words: str
+):
+    result = config(environ, "set", *arguments)
+    assert result.exit_code in (1, 2)
+    assert words in " ".join(result.stderr.split())
+    assert "sk-secret" not in result.output
+    assert not (tmp_path / ".config/agent-jobs/config.toml").exists()
+
+
+#: The text of a file, and the sentence about it: a refusal, or a warning.
+MISTAKES = {
+    "an unknown name": ("max_wait = 3", "did you mean max_wait_s?", False),
+    "a variable": ('AGENT_JOBS_MODEL = "x"', "did you mean model?", False),
+    "another case": ('Model = "x"', "did you mean model?", False),
+    "a table": ("[limits]\nmax_wait_s = 3", "is no setting and changes nothing", False),
+    "the key": ('openai_api_key = "sk-secret"', "holds an API key, which is not used", False),
+    "its own name": ('config = "/tmp/x"', "is no setting and changes nothing", False),
+    "a value too large": ("max_wait_s = 9999", "max_wait_s in {file} accepts seconds from 1 to 3600", True),
+    "a word for a number": ('max_wait_s = "soon"', "max_wait_s in {file} accepts seconds from 1 to 3600", True),
+    "a list for one value": ('model = ["a", "b"]', "model in {file} accepts the name of a model", True),
+    "a list of numbers": ("file_roots = [1]", "file_roots in {file} accepts absolute folders", True),
+    "a table for a value": ("model = {a = 1}", "model in {file} accepts the name of a model", True),
+    "a date": ("daily_budget_usd = 2026-01-01", "daily_budget_usd in {file} accepts an amount", True),
+    "true for a number": ("max_concurrent = true", "max_concurrent in {file} accepts a whole number", True),
+    "no TOML": ("model = gpt-x", "The settings file {file} is not valid TOML", True),
+    "a NAME=value line": ("MODEL=gpt x", "The settings file {file} is not valid TOML", True),
+    "bytes": ("model = '\udcff'", "The settings file {file} cannot be read", True),
+}
+
+
+@pytest.mark.parametrize(("text", "words", "is_refused"), MISTAKES.values(), ids=MISTAKES)
+async def test_mistake_in_the_file_is_named_and_the_server_stays_up(
+    environ: dict[str, str], file: Path, upstream: RunningServer, text: str, words: str, is_refused: bool
+):
+    """Jobs start once the file is corrected, without a restart."""
+    write_file(file, text)
+    words = words.replace("{file}", str(file))
+    environ |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+    settings, refused = load_usable_settings(environ)
+    [sentence] = refused if is_refused else settings.warnings
+    assert words in sentence
+    assert "sk-secret" not in sentence
+
+    def reload() -> Settings | ConfigError:
+        try:
+            return load_settings(environ)
+        except ConfigError as error:
+            return error
+
+    async with (
+        open_app(reload(), fast_clock(SPEED), reload=reload) as app,
+        Client(build_server(app.engine)) as client,
+    ):
+        listed = read(await client.call_tool("agent_list", {}))
+        assert sentence in json.dumps(listed, ensure_ascii=False).replace('\\"', '"')
+        write_file(file, "max_wait_s = 1\n")
+        started = await client.call_tool("agent_start", {"prompt": "x", "wait_s": 0})
+        assert not started.is_error
+
+
+def test_relative_path_of_the_file_begins_at_its_folder(environ: dict[str, str], file: Path):
+    file.write_text('presets = "presets.toml"\ntoolbox = "~/tools.json"\n')
+    settings = load_settings(environ)
+    assert settings.presets == file.parent / "presets.toml"
+    assert settings.toolbox == Path("~/tools.json").expanduser()
+
+
+@pytest.mark.parametrize(
+    ("more", "is_used"),
+    [
+        ({}, True),
+        ({"OPENAI_BASE_URL": "https://one.example/v2"}, True),
+        ({"OPENAI_BASE_URL": "https://other.example/v1"}, False),
+        ({"OPENAI_BASE_URL": "http://one.example/v1"}, False),
+        ({"OPENAI_API_KEY": "sk-of-the-environment"}, False),
+    ],
+)
+def test_key_file_of_the_file_is_for_the_endpoint_of_the_file(
+    environ: dict[str, str], file: Path, more: dict[str, str], is_used: bool
+):
+    (file.parent / "key").write_text(KEY)
+    file.write_text(f'base_url = "https://one.example/v1"\napi_key_file = "{file.parent}/key"\n')
+    settings = load_settings({**environ, **more})
+    assert (settings.api_key_file is not None) is is_used
+    assert (settings.api_key is not None and settings.api_key.get_secret_value() == KEY) is is_used
+
+
+def test_address_that_cannot_be_read_sends_no_key_elsewhere(environ: dict[str, str], file: Path, tmp_path: Path):
+    terminal = Terminal("", tmp_path / "data")
+    file.write_text('base_url = "http://127.0.0.1:1/v1"\nmodel = \n')
+    findings = json.loads(terminal.pipe("doctor", "--json", OPENAI_BASE_URL="").stdout)["findings"]
+    assert not any(finding["what"] == "upstream" for finding in findings)
+    assert any("is not valid TOML" in finding["text"] for finding in findings if finding["what"] == "settings")
+
+
+def test_doctor_finds_files_that_others_can_change_or_read(
+    environ: dict[str, str], file: Path, upstream: RunningServer
+):
+    file.write_text("max_wait_s = 45\n")
+    file.chmod(0o666)
+    stored = store_key(str(file.parent / "keys"), upstream.base_url, KEY, use_keyring=False)
+    stored.path.chmod(0o644)
+    terminal = Terminal(upstream.base_url, file.parents[2] / "data")
+    findings = json.loads(terminal.pipe("doctor", "--json", OPENAI_API_KEY="").stdout)["findings"]
+    texts = {finding["text"]: (finding["state"], finding.get("fix")) for finding in findings}
+    assert texts[f"other users can change your settings: {file} has mode 666"] == ("problem", f"chmod go-w {file}")
+    assert texts[f"other users can read the key in {stored.path} (mode 644)"] == ("warning", f"chmod 600 {stored.path}")
+    assert f"an API key is set, ...cdef, from {stored.path}" in texts
+    assert any(f"Settings are valid, with those of {file}" in text for text in texts)
+    differs = json.loads(terminal.pipe("doctor", "--json").stdout)["findings"]
+    [warning] = [each for each in differs if "another key is stored, ...cdef" in each["text"]]
+    assert warning["state"] == "warning"
+
+
+def test_two_writers_lose_nothing(environ: dict[str, str], file: Path):
+    code = (
+        "import sys; from pathlib import Path; from agent_jobs.cli.config_edit import edit_settings\n"
+        "for number in range(20):\n"
+        "    edit_settings(Path(sys.argv[1]), lambda d: d.__setitem__(f'{sys.argv[2]}{number}', number))\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(file), name]) for name in ("a", "b")]
+    assert [writer.wait(50) for writer in writers] == [0, 0]
+    assert len([line for line in file.read_text().splitlines() if " = " in line]) == 40
+
+
+def test_host_without_variables_gets_the_presets_and_the_tasks_of_the_file(file: Path, upstream: RunningServer):
+    """The front door does not answer for what the file may change."""
+    (file.parent / "mine.toml").write_text('[notes]\ndescription = "Notes"\neffort = "low"\n')
+    file.write_text('presets = "mine.toml"\ntasks = "never"\n')
+    with serving(file.parents[2] / "data", upstream.base_url, HOME=str(file.parents[2])) as server:
+        server.initialize()
+        assert "notes" in [prompt["name"] for prompt in server.request("prompts/list")["prompts"]]
+    with serving(file.parents[2] / "data", upstream.base_url, HOME=str(file.parents[2])) as server:
+        capabilities = server.initialize("2026-07-28")["capabilities"]
+        assert "io.modelcontextprotocol/tasks" not in capabilities.get("extensions", {})

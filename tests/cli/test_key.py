@@ -1,0 +1,349 @@
+"""A key is stored once for hosts and terminal, shown by its end only, and sent to its own endpoint alone."""
+
+import json
+import stat
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hosts import SPEED, Host
+from mcp import Client
+from terminals import Terminal
+
+from agent_jobs.app import open_app
+from agent_jobs.cli.main import cli
+from agent_jobs.clock import fast_clock
+from agent_jobs.config_folder import find_key_folder
+from agent_jobs.configuration import load_settings, load_usable_settings
+from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.errors import ConfigError
+from agent_jobs.mcp_server.server import build_server
+from agent_jobs.settings import Settings
+from agent_jobs.stored_keys import find_stored_key, list_endpoints, store_key
+
+KEY = "sk-proj-stored-0123456789abcdef"
+OTHER = "sk-proj-other-0123456789uvwxyz"
+OPENAI = "https://api.openai.com/v1"
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user without a key and without settings."""
+    names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGENT_JOBS_CONFIG", "XDG_CONFIG_HOME", "AGENT_JOBS_API_KEY_FILE")
+    return {**dict.fromkeys(names, ""), "HOME": str(tmp_path), "AGENT_JOBS_DATA_DIR": str(tmp_path / "data")}
+
+
+def key(environ: dict[str, str], *arguments: str, stdin: str | bytes = "") -> Result:
+    return CliRunner().invoke(cli, ["key", *arguments], input=stdin, env=environ)
+
+
+def shown(environ: dict[str, str], *arguments: str) -> dict[str, Any]:
+    return json.loads(key(environ, "show", "--json", *arguments).stdout)
+
+
+@asynccontextmanager
+async def served(environ: dict[str, str]) -> AsyncGenerator[Host]:
+    """A server as a host starts it, which reads the settings again while it has no key."""
+
+    def reload() -> Settings | ConfigError:
+        try:
+            return load_settings(environ)
+        except ConfigError as error:
+            return error
+
+    async with (
+        open_app(reload(), fast_clock(SPEED), reload=reload) as app,
+        Client(build_server(app.engine)) as client,
+    ):
+        yield Host(app, client)
+
+
+def test_stored_key_is_in_a_file_that_only_its_owner_can_read(environ: dict[str, str], tmp_path: Path):
+    result = key(environ, "set", stdin=f"{KEY}\n")
+    path = tmp_path / ".config/agent-jobs/keys/api.openai.com"
+    assert (result.exit_code, path.read_text()) == (0, f"{KEY}\n")
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
+    assert str(path) in result.stdout
+    assert "...cdef" in result.stdout
+    assert KEY not in result.output
+    assert load_settings(environ).api_key is not None
+    assert shown(environ) == {
+        "endpoint": "api.openai.com", "key": "...cdef", "from": "file", "where": str(path), "other_endpoints": [],
+    }  # fmt: skip
+    assert key(environ, "delete").exit_code == 0
+    assert load_settings(environ).api_key is None
+    assert key(environ, "delete").stdout == "No key is stored for api.openai.com.\n"
+    assert key(environ, "show").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"  {KEY}\r\n", None),
+        (f"\ufeff{KEY}", None),
+        (f'"{KEY}"', "quotes"),
+        (f"'{KEY}'\n", "quotes"),
+        (f"`{KEY}`", "quotes"),
+        (f"“{KEY}”", "quotes"),
+        (f"Bearer {KEY}", "'Bearer'"),
+        (f"bearer: {KEY}", "'Bearer'"),
+        (f"Authorization: Bearer {KEY}", "header"),
+        (f"OPENAI_API_KEY={KEY}", "name before it"),
+        (f"export OPENAI_API_KEY='{KEY}'", "name before it"),
+        (f'$env:OPENAI_API_KEY = "{KEY}"', "name before it"),
+        (f'"OPENAI_API_KEY": "{KEY}",', None),
+        (f"{KEY},", "comma"),
+        (f"{KEY[:8]}\u200b{KEY[8:]}", "invisible"),
+    ],
+)
+def test_what_was_copied_along_with_a_key_is_left_out_or_refused(environ: dict[str, str], text: str, words: str | None):
+    result = key(environ, "set", stdin=text.encode())
+    stored = find_stored_key(find_key_folder(environ), OPENAI)
+    if result.exit_code:
+        assert stored is None
+    else:
+        assert stored is not None
+        assert stored.secret is not None
+        assert stored.secret.get_secret_value() == KEY
+        assert (words or "") in result.stdout
+        assert ("Left out" in result.stdout) is (words is not None)
+    assert result.exit_code == 0 or '":' in text
+    assert KEY not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "No key was given."),
+        (" \n", "No key was given."),
+        ("sk-proj-0123 456789", "a space or a line break"),
+        ("sk-proj-0123\n456789", "a space or a line break"),
+        ("$OPENAI_API_KEY", "a reference to a variable"),
+        ("${OPENAI_API_KEY}", "a reference to a variable"),
+        ("OPENAI_API_KEY=$KEY", "a reference to a variable"),
+        ("sk-...", "a placeholder"),
+        ("<your-key>", "a placeholder"),
+        ("sk-proj-abc…xyz", "shortened"),
+        ("~/key.txt", "agent-jobs key set < FILE"),
+        ("https://platform.openai.com", "an address"),
+        ("{", "another file"),
+        ("sk–proj–secret", "a dash"),
+        ("sk-caf\u00e9", "no header can carry"),
+        (b"\xff\xfe\x00", "no text"),
+        ("a" * 9000, "longer than any key"),
+    ],
+)
+def test_what_is_no_key_is_refused_and_the_stored_key_stays(environ: dict[str, str], text: str | bytes, words: str):
+    store_key(find_key_folder(environ), OPENAI, OTHER, use_keyring=False)
+    result = key(environ, "set", "--stdin", stdin=text if isinstance(text, bytes) else text.encode())
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert shown(environ)["key"] == "...wxyz"
+    secret = text.decode(errors="replace").strip() if isinstance(text, bytes) else text.strip()
+    assert len(secret) < 6 or secret in ("$OPENAI_API_KEY",) or secret not in result.output
+
+
+@pytest.mark.parametrize("arguments", [["set", KEY], [KEY], ["set", "--file", KEY], ["delete", KEY], ["show", KEY]])
+def test_key_on_the_command_line_is_not_repeated(environ: dict[str, str], arguments: list[str]):
+    result = key(environ, *arguments)
+    assert result.exit_code == 2
+    assert KEY not in result.output
+    assert not list_endpoints(find_key_folder(environ))
+
+
+ENDPOINTS = [
+    "https://api.openai.com/v1", "http://api.openai.com/v1", "https://api.openai.com:8443/v1",
+    "https://eu.api.openai.com/v1", "https://api.openai.com.example/v1", "https://openai.com/v1",
+    "https://api_openai.com/v1", "http://127.0.0.1:8787/v1", "http://127.0.0.1:8788/v1", "https://127.0.0.1:8787/v1",
+    "http://localhost:8787/v1", "http://[::1]:8787/v1", "https://one.openai.azure.com/openai/v1",
+    "https://two.openai.azure.com/openai/v1", "https://http_127.0.0.1_8787/v1", "https://api.openai.com%2f.example/v1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ENDPOINTS)
+def test_key_of_one_endpoint_is_found_for_no_other(environ: dict[str, str], url: str):
+    folder = find_key_folder(environ)
+    stored = store_key(folder, url, KEY, use_keyring=False)
+    found = [each for each in ENDPOINTS if find_stored_key(folder, each) is not None]
+    assert found == [url]
+    assert list_endpoints(folder) == [stored.endpoint]
+    assert load_settings({**environ, "OPENAI_BASE_URL": url}).api_key == stored.secret
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (OPENAI, "https://API.OpenAI.com:443/v1/"),
+        (OPENAI, "https://api.openai.com."),
+        ("http://127.0.0.1:80/v1", "http://127.0.0.1/other?api-version=preview"),
+    ],
+)
+def test_key_belongs_to_an_endpoint_however_its_address_is_written(environ: dict[str, str], one: str, other: str):
+    stored = store_key(find_key_folder(environ), one, KEY, use_keyring=False)
+    assert find_stored_key(find_key_folder(environ), other) == stored
+
+
+async def test_stored_key_is_never_sent_to_another_endpoint(environ: dict[str, str], upstream: RunningServer):
+    """Another endpoint gets no request at all, and the answer names the command for its own key."""
+    with running(time_scale=SPEED) as other:
+        store_key(find_key_folder(environ), upstream.base_url, KEY, use_keyring=False)
+        async with served({**environ, "OPENAI_BASE_URL": other.base_url}) as host:
+            refusal = await host.refused("agent_start", prompt="x")
+        assert refusal.startswith(f"No API key is set for {other.url}. Ask the user to run ")
+        assert f"`agent-jobs key set --endpoint {other.base_url}`" in refusal
+        assert other.emulator.log() == []
+    async with served({**environ, "OPENAI_BASE_URL": upstream.base_url}) as host:
+        assert (await host.end((await host.start())["job_id"]))["status"] == "completed"
+
+
+async def test_server_without_a_key_uses_one_that_is_set_later(environ: dict[str, str], upstream: RunningServer):
+    environ["OPENAI_BASE_URL"] = upstream.base_url
+    async with served(environ) as host:
+        refusal = await host.refused("agent_start", prompt="x")
+        assert f"Ask the user to run `agent-jobs key set --endpoint {upstream.base_url}`" in refusal
+        assert (await host.call("agent_list"))["jobs"] == []
+        assert key(environ, "set", stdin="$KEY").exit_code == 1
+        assert await host.refused("agent_start", prompt="x") == refusal
+        assert key(environ, "set", stdin=KEY).exit_code == 0
+        started = await host.start()
+        assert (await host.end(started["job_id"]))["status"] == "completed"
+        assert key(environ, "delete").exit_code == 0
+        assert (await host.start())["job_id"] != started["job_id"]
+    assert upstream.emulator.counters()["creates"] == 2
+
+
+FAULTS = {
+    "nothing": (b"", "is empty"),
+    "another file": (b"[section]\nkey=1", "has no key"),
+    "bytes": (b"\xff\xff", "cannot be read"),
+    "a key in quotes": (f'"{KEY}"'.encode(), "has no key: it has quotes around it"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), FAULTS.values(), ids=FAULTS)
+async def test_server_with_a_broken_key_file_says_what_to_do_and_works_once_it_is_set(
+    environ: dict[str, str], upstream: RunningServer, content: bytes, words: str
+):
+    environ["OPENAI_BASE_URL"] = upstream.base_url
+    path = store_key(find_key_folder(environ), upstream.base_url, KEY, use_keyring=False).path
+    path.write_bytes(content)
+    async with served(environ) as host:
+        refusal = await host.refused("agent_start", prompt="x")
+        assert words in refusal
+        assert f"Ask the user to run `agent-jobs key set --endpoint {upstream.url}`." in refusal
+        assert KEY not in refusal
+        assert key(environ, "set", stdin=KEY).exit_code == 0
+        await host.start()
+    assert KEY not in str(load_usable_settings(environ))
+
+
+def test_environment_takes_precedence_over_the_env_file_and_that_over_the_stored_key(
+    environ: dict[str, str], tmp_path: Path
+):
+    assert key(environ, "set", stdin=KEY).exit_code == 0
+    env_file = tmp_path / "job.env"
+    env_file.write_text("OPENAI_API_KEY=sk-proj-env-file-0123456789\n")
+
+    def show(**more: str) -> tuple[str, str, str | None]:
+        command = ["--env-file", str(env_file), "key", "show", "--json"]
+        answer = json.loads(CliRunner().invoke(cli, command, env=environ | more).stdout)
+        return answer["key"], answer["from"], answer.get("not_used", {}).get("key")
+
+    assert show() == ("...6789", "env file", "...cdef")
+    assert show(OPENAI_API_KEY=OTHER) == ("...wxyz", "environment", "...cdef")
+    assert show(OPENAI_API_KEY=KEY) == ("...cdef", "environment", None)
+    key_file = tmp_path / "key"
+    key_file.write_text("sk-proj-key-file-0123456789zz99")
+    assert show(AGENT_JOBS_API_KEY_FILE=str(key_file)) == ("...zz99", "key file", "...cdef")
+    said = key(environ | {"OPENAI_API_KEY": OTHER}, "set", stdin=KEY).stdout
+    assert "This terminal uses another key, ...wxyz: OPENAI_API_KEY in the environment takes precedence." in said
+    assert "takes precedence" not in key(environ | {"OPENAI_API_KEY": KEY}, "set", stdin=KEY).stdout
+
+
+class Keyring(ModuleType):
+    """Stands for the optional package: its calls as its documentation has them."""
+
+    def __init__(self, *, priority: float = 5, is_locked: bool = False) -> None:
+        super().__init__("keyring")
+        self.kept: dict[tuple[str, str], str] = {}
+        self.priority, self.is_locked = priority, is_locked
+
+    def get_keyring(self) -> "Keyring":
+        return self
+
+    def set_password(self, service: str, name: str, password: str) -> None:
+        self._check_locked()
+        self.kept[service, name] = password
+
+    def get_password(self, service: str, name: str) -> str | None:
+        self._check_locked()
+        return self.kept.get((service, name))
+
+    def delete_password(self, service: str, name: str) -> None:
+        del self.kept[service, name]
+
+    def _check_locked(self) -> None:
+        if self.is_locked:
+            raise RuntimeError("locked")
+
+
+@pytest.fixture
+def keyring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyring]:
+    module = Keyring()
+    monkeypatch.setitem(sys.modules, "keyring", module)
+    yield module
+
+
+async def test_keyring_has_the_key_where_there_is_one(
+    environ: dict[str, str], keyring: Keyring, upstream: RunningServer
+):
+    environ["OPENAI_BASE_URL"] = upstream.base_url
+    said = key(environ, "set", stdin=KEY).stdout
+    assert "in the system's keyring" in said
+    assert keyring.kept == {("agent-jobs", upstream.url): KEY}
+    stored = find_stored_key(find_key_folder(environ), upstream.base_url)
+    assert stored is not None
+    assert stored.path.read_text() == "keyring:agent-jobs\n"
+    assert (shown(environ)["key"], shown(environ)["from"]) == ("...cdef", "keyring")
+    async with served(environ) as host:
+        await host.start()
+    keyring.is_locked = True
+    async with served(environ) as host:
+        refusal = await host.refused("agent_start", prompt="x")
+        assert "keyring, which cannot be read from here. Ask the user to unlock it" in refusal
+        assert "`agent-jobs key set --file`" in refusal
+        keyring.is_locked = False
+        assert key(environ, "set", "--file", stdin=OTHER).exit_code == 0
+        await host.start()
+    assert keyring.kept == {}
+    assert shown(environ)["from"] == "file"
+
+
+@pytest.mark.parametrize("fault", [{"priority": 0}, {"priority": 0.5}, {"is_locked": True}])
+def test_keyring_that_is_none_leaves_the_key_to_the_file(
+    environ: dict[str, str], keyring: Keyring, fault: dict[str, Any]
+):
+    vars(keyring).update(fault)
+    assert key(environ, "set", stdin=KEY).exit_code == 0
+    assert (keyring.kept, shown(environ)["from"]) == ({}, "file")
+
+
+def test_terminal_hides_the_key_and_ctrl_c_stores_nothing(tmp_path: Path):
+    terminal = Terminal(OPENAI, tmp_path / "data")
+    command = ["key", "set", "--endpoint", OPENAI]
+    asked = terminal.show(*command, stop=lambda seen: "not shown" in seen, OPENAI_API_KEY="")
+    assert asked.returncode == 130
+    assert "Interrupted." in asked.text
+    assert not list_endpoints(str(tmp_path / ".config/agent-jobs/keys"))
+    pasted = terminal.show(
+        *command, stop=lambda seen: "not shown" in seen, keys=f"{KEY}\n", columns=60, OPENAI_API_KEY=""
+    )
+    assert pasted.returncode == 0
+    assert KEY not in pasted.raw
+    assert "Hosts and this terminal use it from the next call on." in pasted.text
+    assert list_endpoints(str(tmp_path / ".config/agent-jobs/keys")) == ["api.openai.com"]

@@ -1,0 +1,56 @@
+"""The receiving side of notices: a real HTTP server on loopback that keeps what it gets."""
+
+import http.server
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+
+
+@dataclass(frozen=True)
+class Received:
+    """A POST as it arrived."""
+
+    path: str
+    headers: "Message[str, str]"
+    body: bytes
+
+
+@dataclass
+class Receiver:
+    """A server and what it received; `statuses` are its next answers, then it answers 200."""
+
+    url: str = ""
+    received: list[Received] = field(default_factory=list[Received])
+    statuses: list[int] = field(default_factory=list[int])
+
+
+@contextmanager
+def receiving() -> Generator[Receiver]:
+    receiver = Receiver()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.received.append(Received(self.path, self.headers, body))
+            status = receiver.statuses.pop(0) if receiver.statuses else 200
+            self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", f"{receiver.url}/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
