@@ -42,6 +42,7 @@ def main() -> None:
         _show(anyio.run(loop.waiting, quick))
     if "list" in parts:
         _show(anyio.run(listing.questions, *((2_000, 5) if quick else (100_000, 51))))
+        _show(anyio.run(listing.searches, *((2_000, 5) if quick else (100_000, 21))))
     if "modules" in parts:
         _show_modules()
     print(f"\nload at the end {os.getloadavg()[0]:.2f}")

@@ -119,7 +119,38 @@ async def _measure_question(store: Store, what: str, question: Question, now: fl
     return figure
 
 
-def fill(path: Path, jobs: int, now: float) -> None:
+async def searches(jobs: int, rounds: int) -> list[Figure]:
+    """Return the milliseconds of searches over this many jobs, once they are in the index, and of summing them up."""
+    with tempfile.TemporaryDirectory() as folder:
+        now = time.time()
+        async with open_store(Path(folder)):
+            pass
+        fill(Path(folder) / "jobs.db", jobs, now, has_prompts=True)
+        async with open_store(Path(folder)) as store:
+            await store.search("report", 1)  # makes the index
+            return [await _measure_search(store, what, ask, rounds) for what, ask in SEARCHES.items()]
+
+
+SEARCHES: dict[str, Callable[[Store], Awaitable[object]]] = {
+    "search, a rare word": lambda store: store.search("number4711", 10),
+    "search, a word of every fourth job": lambda store: store.search("report", 10),
+    "search, a rare word and two of every job": lambda store: store.search("number47 about word", 10),
+    "search, failed jobs alone": lambda store: store.search("review", 10, frozenset({Status.FAILED})),
+    "stats by day": lambda store: store.sum_spending("day", JobFilter(since=1.0)),
+}
+
+
+async def _measure_search(store: Store, what: str, ask: Callable[[Store], Awaitable[object]], rounds: int) -> Figure:
+    is_search = what.startswith("search")
+    figure = Figure(what, "<= 50 ms" if is_search else "", (lambda figure: figure.p50 <= 50) if is_search else None)
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await ask(store)
+        figure.ours.append((time.perf_counter() - began) * 1e3)
+    return figure
+
+
+def fill(path: Path, jobs: int, now: float, *, has_prompts: bool = False) -> None:
     """Write this many jobs, all but a few of which ended in the last thirty days."""
     pick = random.Random(1)
     with sqlite3.connect(path) as db:
@@ -146,7 +177,11 @@ def fill(path: Path, jobs: int, now: float) -> None:
             }
             names = ", ".join(job)
             db.execute(f"INSERT INTO job ({names}) VALUES ({', '.join(':' + name for name in job)})", job)
-            length = LONG_CHARS if number >= jobs - LONG else 100
+            if has_prompts:
+                topic = job["title"].split()[0]
+                text = f"Write a {topic} about words, number{number}. " + "It has some more words. " * 10
+                db.execute("INSERT INTO prompt (number, job_id, text) VALUES (?, ?, ?)", (number, job["id"], text))
+            length = LONG_CHARS if number >= jobs - LONG and not has_prompts else 100
             db.execute(
                 "INSERT INTO turn (job_id, number, request_id, base_url) VALUES (?, 1, ?, ?)",
                 (job["id"], str(uuid4()), HERE),
@@ -156,7 +191,7 @@ def fill(path: Path, jobs: int, now: float) -> None:
                 (job["id"], json.dumps({"input": "x" * length})),
             )
             if not is_active:
-                output = "y" * length
+                output = "words of an answer " * 100 if has_prompts else "y" * length
                 db.execute(
                     "INSERT INTO output (job_id, turn, text, response, bytes) VALUES (?, 1, ?, ?, ?)",
                     (job["id"], output, output, len(output)),

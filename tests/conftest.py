@@ -1,9 +1,11 @@
 """The fixtures that the tests share: the emulated upstream, and settings that point at it."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from cpu_time import measured
 from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
 
@@ -15,6 +17,15 @@ from agent_jobs.settings import Settings
 # An example may take any time on a busy machine; everybody tries the same ones, so that a failure can be repeated.
 hypothesis_settings.register_profile("any machine", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note the CPU of each test where a file for that is named; see `cpu_time.py`."""
+    if path := os.environ.get("TEST_CPU"):
+        with measured(item.nodeid, path):
+            return (yield)
+    return (yield)
 
 
 @pytest.fixture(scope="session")

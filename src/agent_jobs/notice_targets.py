@@ -13,7 +13,9 @@ EVENTS = ("finished", "needs_input", "budget")
 NTFY = "https://ntfy.sh/"
 SECRET_PREFIX = "whsec_"
 MIN_SECRET_BYTES = 24  # the specification asks for 24 to 64
+_ADDRESS_WORDS = {"ntfy": "a topic or an address"}
 _TOPIC = re.compile(r"[-_A-Za-z0-9]{1,64}")
+_PLAIN = re.compile(r"[!-~]+")  # ASCII without spaces
 _REFERENCE = re.compile(r"\$\{?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}?")
 
 
@@ -51,7 +53,7 @@ def notice_targets() -> Reader:
         return tuple(dict.fromkeys(found))
 
     accepts = "desktop, ntfy:TOPIC, slack:ADDRESS and webhook:ADDRESS, separated by commas"
-    return Reader(accepts, read, tuple[NoticeTarget, ...])
+    return Reader(accepts, read, tuple[NoticeTarget, ...], join=",".join)
 
 
 def notice_events() -> Reader:
@@ -65,7 +67,7 @@ def notice_events() -> Reader:
                 written.refuse(accepts, ask_if_meant(word, EVENTS))
         return frozenset(words)
 
-    return Reader(accepts, read)
+    return Reader(accepts, read, join=",".join)
 
 
 def webhook_secret() -> Reader:
@@ -130,8 +132,7 @@ def _complete_address(kind: str, address: str) -> str:
         return NTFY + address
     parts = _split_address(address)
     if parts is None:
-        name = "a topic or an address" if kind == "ntfy" else "an address"
-        raise _UnusableTarget(f"{kind}: needs {name} that begins with https://.")
+        raise _UnusableTarget(f"{kind}: needs {_ADDRESS_WORDS.get(kind, 'an address')} that begins with https://.")
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         raise _UnusableTarget(f"{kind}: needs https://, since anyone on the way can read http://.")
     if kind == "ntfy" and not parts.path.strip("/"):
@@ -146,8 +147,7 @@ def _split_address(address: str) -> SplitResult | None:
         has_port = parts.port is None or parts.port > 0
     except ValueError:
         return None
-    is_plain = address.isascii() and address.isprintable() and " " not in address
-    if is_plain and has_port and parts.hostname and parts.scheme in ("http", "https"):
+    if _PLAIN.fullmatch(address) and has_port and parts.hostname and parts.scheme in ("http", "https"):
         return parts
     return None
 

@@ -78,8 +78,8 @@ class Settings:
         "OPENAI_API_KEY",
         ENDPOINT,
         values.api_key(),
-        "The API key. Without it the key is used that agent-jobs key set stored for the endpoint. With neither you can "
-        "read jobs but not start them.",
+        "The API key. Without it, the stored key of the endpoint is used (agent-jobs key). With neither, you can read "
+        "jobs but not start them.",
         page="install.md#the-key",
     )
     api_key_file: Path | None = setting(

@@ -98,7 +98,9 @@ def may_lack_address(refused: Iterable[str]) -> bool:
 def find_setting(written: str) -> str | None:
     """Return the name of the setting that a user wrote in another form, such as that of its variable."""
     name = name_setting(written.strip().upper().replace("-", "_"))
-    return name if name in NAMES else None
+    if name in NAMES:
+        return name
+    return None
 
 
 def find_near_setting(written: str) -> str | None:
@@ -122,8 +124,10 @@ def format_value(name: str, value: Any, path: Path) -> str:
         return _format_switch(reader.accepts, is_on=value)
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, str) and reader.accepts == PATH_WORDS:
+        return _anchor_path(value, path)
     if isinstance(value, str):
-        return _make_absolute(value, path) if reader.accepts == PATH_WORDS else value
+        return value
     if isinstance(value, list) and reader.join is not None:
         parts = cast("list[Any]", value)
         if all(isinstance(part, str) for part in parts):
@@ -134,13 +138,13 @@ def format_value(name: str, value: Any, path: Path) -> str:
 def _format_switch(accepts: str, *, is_on: bool) -> str:
     """Return the word of a setting for TOML's true or false."""
     if accepts == YES_OR_NO:
-        return "yes" if is_on else "no"
+        return ("no", "yes")[is_on]
     if accepts == SWITCH_VALUES:
-        return "1" if is_on else "0"
+        return str(int(is_on))
     return str(is_on).lower()
 
 
-def _make_absolute(text: str, path: Path) -> str:
+def _anchor_path(text: str, path: Path) -> str:
     """Return a path of the file as seen from everywhere: a host starts the server in a folder of its own."""
     if not text.strip() or text.startswith("~") or os.path.isabs(text):
         return text
@@ -154,7 +158,9 @@ def _describe_unknown_names(names: Iterable[str], path: Path) -> Iterator[str]:
             yield f"{path} holds an API key, which is not used: remove {name} there, and run `agent-jobs key set`."
             continue
         near = find_near_setting(name)
-        advice = "remove it." if near is None else f"did you mean {near}?"
+        advice = "remove it."
+        if near is not None:
+            advice = f"did you mean {near}?"
         yield f"{name!r} in {path} is no setting and changes nothing: {advice}"
 
 

@@ -45,7 +45,9 @@ def name_endpoint(base_url: str) -> str:
     port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     if port != DEFAULT_PORTS.get(parts.scheme):
         host = f"{host}:{port}"
-    return host if parts.scheme == "https" else f"{parts.scheme}://{host}"
+    if parts.scheme == "https":
+        return host
+    return f"{parts.scheme}://{host}"
 
 
 def find_stored_key(folder: str, base_url: str) -> StoredKey | None:
@@ -216,9 +218,13 @@ def _read_file_name(name: str) -> str:
 
 
 def _refuse_file(path: str, fault: str, endpoint: str) -> ConfigError:
-    option = "" if endpoint == "api.openai.com" else f" --endpoint {_complete_endpoint(endpoint)}"
+    option = ""
+    if endpoint != "api.openai.com":
+        option = f" --endpoint {_complete_endpoint(endpoint)}"
     return ConfigError(f"The stored key {path} {fault}. Ask the user to run `agent-jobs key set{option}`.")
 
 
 def _complete_endpoint(endpoint: str) -> str:
-    return endpoint if "://" in endpoint else f"https://{endpoint}"
+    if "://" in endpoint:
+        return endpoint
+    return f"https://{endpoint}"

@@ -1,7 +1,9 @@
 """The command line of a chaos run; `scripts/chaos` calls it."""
 
+import faulthandler
 import json
 import logging
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -13,10 +15,13 @@ import click
 from .drive import run
 from .interrupts import press, summary
 from .judge import judge
-from .plan import Options
+from .plan import BURST, Options
 from .table import lines
 
 _DEFAULT = Options()
+GRACE_S = (
+    60.0  # for a run that reached its limit to stop and be judged; beyond it the process shows its stacks and ends
+)
 
 
 @click.command()
@@ -24,17 +29,25 @@ _DEFAULT = Options()
 @click.option("--jobs", type=click.IntRange(min=1), default=_DEFAULT.jobs, show_default=True)
 @click.option("--kills", type=click.IntRange(min=0), default=_DEFAULT.kills, show_default=True)
 @click.option("--speed", type=click.FloatRange(1, 60), default=_DEFAULT.speed, show_default=True)
-@click.option("--in-flight", type=click.IntRange(min=1), default=_DEFAULT.in_flight, show_default=True)
+@click.option("--in-flight", type=click.IntRange(min=BURST), default=_DEFAULT.in_flight, show_default=True)
+@click.option("--limit", "limit_s", type=click.FloatRange(min=1), default=_DEFAULT.limit_s, show_default=True)
 @click.option("--interrupts", type=click.IntRange(min=1), help="Instead: press Ctrl-C so often in run and start.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave database, logs and record in this folder.")
 def main(
-    seed: int, jobs: int, kills: int, speed: float, in_flight: int, interrupts: int | None, keep: Path | None
-) -> None:
-    """Run jobs through servers that are killed, against an upstream with every fault; exit 1 if one is lost."""
+    seed: int, jobs: int, kills: int, speed: float, in_flight: int, limit_s: float, interrupts: int | None,
+    keep: Path | None,
+) -> None:  # fmt: skip
+    """Run jobs through servers that are killed, against an upstream with every fault; exit 1 if one is lost.
+
+    Progress is on stderr: a line every ten seconds and at each kill. At its limit of seconds the run is stopped, and
+    says where it stood. `kill -USR1` shows the stacks of its threads at any time.
+    """
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     if interrupts is not None:
         sys.exit(_interrupt(interrupts, seed))
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of answers to servers that were killed
-    options = Options(seed=seed, jobs=jobs, kills=kills, speed=speed, in_flight=in_flight)
+    options = Options(seed=seed, jobs=jobs, kills=kills, speed=speed, in_flight=in_flight, limit_s=limit_s)
+    faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)
     with tempfile.TemporaryDirectory() as folder:
         if keep is not None:
             keep.mkdir(parents=True)

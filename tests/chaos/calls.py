@@ -120,7 +120,7 @@ def _run(home: Path, base_url: str, tools: Tools, pick: random.Random, kills: in
     ours = {"AGENT_JOBS_TOOLBOX": str(home / "tools.json"), "AGENT_JOBS_RESUBMIT": "once"}
     job_id = ""
     while True:
-        with serving(home / "data", base_url, **ours) as server:
+        with serving(home / "data", base_url, is_measured=False, **ours) as server:
             server.initialize()
             job_id = job_id or _started(server, turns, [*tools.servers()])
             if run.kills == kills or not _killed(server, run, pick):

@@ -22,6 +22,7 @@ from agent_jobs.settings import Settings
 
 from .faults import START_TIMEOUT_S, Json
 from .plan import Options, Plan, bursts, kills, plans
+from .progress import Progress
 from .story import End, GivenUpError, Story
 from .windows import KEY, KilledError, RefusalError, Window, opened
 from .witness import Birth, Death, Witness
@@ -52,14 +53,22 @@ async def run(options: Options, folder: Path) -> Record:
     stories = [Story(plan) for plan in plans(options)]
     witness = Witness(kills(options), options.jobs)
     record = Record(options=options, stories=stories, deaths=witness.deaths, births=witness.births)
-    emulator = Emulator(options.speed)
+    # A response is kept for as long as the run may last, so that the busiest machine can adopt it.
+    emulator = Emulator(options.speed, retention_s=options.limit_s * options.speed)
     emulator.queue_faults(fault for story in stories for fault in _create_faults(story.plan))
     emulator.app.add_middleware(witness.middleware)
+    progress = Progress(options, stories, witness, folder)
     with running(emulator=emulator) as upstream:
-        with anyio.move_on_after(options.limit_s):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(progress.report, tasks.cancel_scope)
+            progress.stage = "jobs run"
             await _live(record, witness, _windows(options, folder, upstream.base_url))
+            progress.stage = "lost responses are adopted"
             await _collect(record, emulator, folder, upstream.base_url)
+            tasks.cancel_scope.cancel()
+        progress.stage = "the upstream stops"
         record.log = emulator.log()
+    progress.say(f"judged after {progress.line()}")
     record.complaints += _crashes(folder)
     record.duration_s = time.monotonic() - began
     return record

@@ -131,9 +131,9 @@ def _ends_of(story: Story, response: Json, *, cut: bool = False) -> Iterator[End
 
 
 def _cut(record: Record, wire: Wire) -> bool:
-    """Whether the server that sent the job's last POST died any time later."""
+    """Whether the process that sent the job's last POST was killed."""
     birth = record.births[wire.posts[-1]["client_request_id"]][-1]
-    return any(birth.window == death.window and birth.at - LAG_S <= death.at for death in record.deaths)
+    return any(birth.server == death.server for death in record.deaths)
 
 
 def _killed(record: Record, wire: Wire, fate: Fate) -> bool:
@@ -144,7 +144,7 @@ def _killed(record: Record, wire: Wire, fate: Fate) -> bool:
     if fate is Fate.BUSY and any(death.at >= births[-1].at - LAG_S for death in record.deaths):
         return True  # in the POST after that, of which upstream read nothing
     return any(
-        birth.window == death.window and birth.at - LAG_S <= death.at <= birth.over_at + LAG_S
+        birth.server == death.server and death.at <= birth.over_at + LAG_S
         for death in record.deaths
         for birth in births
     )

@@ -35,6 +35,7 @@ class Story:
 
     plan: Plan
     job_ids: set[str] = field(default_factory=set[str])
+    answers: int = 0  #: so far
     named: bool = False  #: an answer told the response's id
     cancelled: bool = False  #: the host asked for it
     lost_starts: int = 0  #: starts whose server died before it answered
@@ -47,8 +48,14 @@ class Story:
     def job_id(self) -> str:
         return next(iter(self.job_ids), "")
 
+    @property
+    def is_open(self) -> bool:
+        """Return True if the job was started and has not ended."""
+        return bool(self.job_ids) and self.end is None
+
     def hear(self, answer: Json) -> bool:
         """Take in an answer about the job; returns whether it goes on."""
+        self.answers += 1
         self.job_ids.add(answer["job_id"])
         self.named = self.named or "response_id" in answer
         return "next_poll_ms" in answer

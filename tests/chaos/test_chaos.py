@@ -1,5 +1,6 @@
 """A short chaos run: servers that are killed, an upstream with every fault, and no job lost, wrong or paid twice."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,12 @@ def test_ctrl_c_at_random_moments_hides_loses_and_poisons_nothing(tmp_path: Path
     found = press(tmp_path, count=3, seed=1)
     assert found.violations == []
     assert found.repeated >= found.pressed == 3
+
+
+async def test_run_at_its_limit_says_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = await run(Options(jobs=8, kills=0, in_flight=8, limit_s=1), tmp_path)
+    assert "the run reached its limit of 1 s" in judge(record).violations
+    said = capsys.readouterr().err
+    assert "stopped at the limit of 1 s, while jobs run" in said
+    assert re.search(r"Window\.serve: .*windows\.py:\d+ serve > ", said), "where a task waits"
+    assert "stderr-a.txt ends:" in said

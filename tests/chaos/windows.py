@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+from async_processes import PipedProcess, open_process
 
 Json = dict[str, Any]
 
@@ -21,6 +19,8 @@ KEY = "sk-chaos"
 MAX_LINE = 4 * 2**20
 #: A server that was told to end, or that was just started, gets so long.
 PATIENCE_S = 20.0
+#: Between the name of a window and the number of its server, in the name of a process.
+SERVER = "-"
 #: No host waits longer for the answer of a tool.
 HOST_WAIT_S = 60.0
 
@@ -47,9 +47,9 @@ class Window:
         # Without coverage: who is killed never reports it.
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
-        # The project goes along with each request: by it the upstream sees which server sent it.
-        self._environment = {**kept, **ours, **environment, "OPENAI_PROJECT_ID": name}
-        self._process: Process | None = None
+        self._environment = {**kept, **ours, **environment, "PYTHONFAULTHANDLER": "1"}
+        self._servers = 0
+        self._process: PipedProcess | None = None
         self._pid: int | None = None
         self._closing = False
         self._up, self._gone = anyio.Event(), anyio.Event()
@@ -70,17 +70,39 @@ class Window:
         await self._up.wait()
         return await self._request("tools/call", {"name": tool, "arguments": arguments})
 
-    def kill(self) -> bool:
-        """SIGKILL the server, from any thread; returns whether there was one."""
-        pid, self._pid = self._pid, None
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
-        return pid is not None
+    @property
+    def state(self) -> str:
+        """What the window's server does."""
+        if self._gone.is_set():
+            return "ended"
+        if not self._up.is_set():
+            return "starts"
+        return f"{'is closed' if self._closing else 'runs'} ({len(self._asked)} calls)"
+
+    def kill(self) -> str | None:
+        """SIGKILL the server, from any thread; returns the name of its process, None if there was none."""
+        return self._send_signal(signal.SIGKILL)
+
+    def abort(self) -> str | None:
+        """End the server so that it writes the stacks of its threads to stderr; returns as `kill` does."""
+        return self._send_signal(signal.SIGABRT)
+
+    def _send_signal(self, number: int) -> str | None:
+        name, pid, self._pid = self._server, self._pid, None
+        if pid is None:
+            return None
+        os.kill(pid, number)
+        return name
+
+    @property
+    def _server(self) -> str:
+        """Return the name of the process that runs."""
+        return f"{self.name}{SERVER}{self._servers}"
 
     async def serve(self) -> None:
         """Keep a server running until closed."""
         while not self._closing:
-            async with await self._spawn() as process:
+            async with self._spawn() as process:
                 self._process, self._pid = process, process.pid
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._open)
@@ -93,21 +115,17 @@ class Window:
         with anyio.move_on_after(PATIENCE_S):
             await self._up.wait()
             self._closing = True
-            assert self._process is not None and self._process.stdin is not None
-            await self._process.stdin.aclose()
+            assert self._process is not None
+            self._process.stdin.close()
             await self._gone.wait()
             return
         self.complaints.append(f"server {self.name} did not end when its stdin did")
 
-    async def _spawn(self) -> Process:
-        with (self._data_dir / f"stderr-{self.name}.txt").open("ab") as stderr:
-            return await anyio.open_process(
-                [sys.executable, "-m", "agent_jobs"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=self._environment,
-            )
+    def _spawn(self) -> AbstractAsyncContextManager[PipedProcess]:
+        self._servers += 1
+        # The project goes along with each request: by it the upstream sees which process sent it.
+        environment = {**self._environment, "OPENAI_PROJECT_ID": self._server}
+        return open_process(environment, self._data_dir / f"stderr-{self.name}.txt")
 
     async def _open(self) -> None:
         client = {"name": "chaos", "version": "1"}
@@ -120,9 +138,8 @@ class Window:
             return
         self._up.set()
 
-    async def _listen(self, process: Process) -> None:
+    async def _listen(self, process: PipedProcess) -> None:
         """Hand out the answers until the server ends."""
-        assert process.stdout is not None
         lines = BufferedByteReceiveStream(process.stdout)
         while True:
             try:
@@ -157,9 +174,9 @@ class Window:
         return asked
 
     async def _send(self, message: Json) -> None:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
         try:
-            await self._process.stdin.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+            await self._process.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise KilledError from None
 

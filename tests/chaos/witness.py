@@ -1,7 +1,7 @@
 """In front of the upstream: sees each request and each piece of each answer, and kills servers at chosen moments."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from threading import Lock
@@ -9,7 +9,7 @@ from threading import Lock
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .plan import Kill
-from .windows import Window
+from .windows import SERVER, Window
 
 #: A kill whose moment did not come while so many per cent of all jobs started or ended takes any other.
 PATIENCE_PERCENT = 10
@@ -19,7 +19,7 @@ PATIENCE_PERCENT = 10
 class Death:
     """A server that was killed, and when."""
 
-    window: str
+    server: str  #: the name of the process
     at: float
     operation: str
     step: int
@@ -27,9 +27,9 @@ class Death:
 
 @dataclass(slots=True)
 class Birth:
-    """A POST: whose it was, when it began, and when an id was on its way back or the exchange was over."""
+    """A POST: which process sent it, when it began, and when an id was on its way back or the exchange was over."""
 
-    window: str
+    server: str
     at: float
     over_at: float = inf
 
@@ -42,6 +42,7 @@ class Witness:
         self.deaths: list[Death] = []
         self.births: dict[str, list[Birth]] = {}  #: by X-Client-Request-Id
         self.progress = 0  #: jobs that started, and jobs that ended
+        self.on_death: Callable[[str], None] = lambda text: None
         self._kills = list(kills)
         self._patience = jobs * PATIENCE_PERCENT // 100
         self._lock = Lock()
@@ -51,14 +52,15 @@ class Witness:
         return _Middleware(app, self)
 
     def saw(self, name: str, operation: str, step: int) -> None:
-        """Something happened to the server of this window: it may be the moment to kill it."""
+        """Something happened to the server of a window, or to a process of it: it may be the moment to kill it."""
         with self._lock:
-            window = self.windows.get(name)
+            window = self.windows.get(name.partition(SERVER)[0])
             due = next((kill for kill in self._kills if self._due(kill, operation, step)), None)
-            if window is None or due is None or not window.kill():
+            if window is None or due is None or (server := window.kill()) is None:
                 return
             self._kills.remove(due)
-            self.deaths.append(Death(name, time.time(), operation, step))
+            self.deaths.append(Death(server, time.time(), operation, step))
+            self.on_death(f"kill {len(self.deaths)}: server {server} at {operation} {step}")
 
     def _due(self, kill: Kill, operation: str, step: int) -> bool:
         met = (kill.operation, kill.step) == (operation, step)
@@ -93,7 +95,7 @@ class _Middleware:
             if message["type"] == "http.request" and not message.get("more_body"):
                 if operation == "create":
                     self._witness.births.setdefault(_header(scope, b"x-client-request-id"), []).append(birth)
-                self._witness.saw(birth.window, operation, 0)
+                self._witness.saw(birth.server, operation, 0)
             return message
 
         async def tell(message: Message) -> None:
@@ -104,7 +106,7 @@ class _Middleware:
                 if birth.over_at == inf:
                     told += piece
                     birth.over_at = time.time() if b'"resp_' in told else inf
-                self._witness.saw(birth.window, operation, pieces)
+                self._witness.saw(birth.server, operation, pieces)
 
         return heard, tell
 

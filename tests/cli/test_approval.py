@@ -1,6 +1,7 @@
 """What a job asks for is asked at the terminal, and nowhere else."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from agent_jobs.emulator.server import RunningServer
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.status import Status
 
+SUPPORT = Path(__file__).parents[1] / "support"
 FUNCTION: dict[str, Any] = {"type": "function", "name": "look_up", "parameters": {"type": "object", "properties": {}}}
 SHOP: dict[str, Any] = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example/mcp"}
 CLOSE = {"server_label": "tracker", "name": "close_ticket", "arguments": '{"id": 42}'}
@@ -78,6 +80,19 @@ def test_always_allows_further_calls_of_the_same_tool_by_the_same_job(terminal: 
     assert shown.text.count("[y/N/always]") == 1
     assert 'Allowed tracker/close_ticket {"id": 42}.' in shown.text
     assert "Both closed." in shown.text
+
+
+def test_tool_of_the_users_own_server_is_named_by_both(terminal: Terminal):
+    toolbox = terminal.folder.parent / "tools.json"
+    server = {"command": sys.executable, "args": ["-S", str(SUPPORT / "tool_server.py")]}
+    toolbox.write_text(json.dumps({"mcpServers": {"tracker": server}}))
+    call = {"name": "tracker__write", "arguments": {"id": 42}}
+    shown = terminal.show(
+        "run", scripted("Write it", {"duration_s": 1, "function_calls": [call]}), "--option", 'toolbox=["tracker"]',
+        stop=is_asking, keys="y\n", columns=120, AGENT_JOBS_TOOLBOX=str(toolbox),
+    )  # fmt: skip
+    assert 'Allow tracker/write {"id": 42}? [y/N/always] ' in shown.text
+    assert shown.returncode == 0, shown.text
 
 
 def test_output_of_a_function_is_asked_for(terminal: Terminal):

@@ -157,7 +157,7 @@ def test_a_provider_that_lists_no_models_is_answered_in_one_sentence(
 def test_another_provider_without_a_key_is_not_shown_with_the_models_of_openai(run: Run) -> None:
     status, table, errors = run("models", OPENAI_BASE_URL=CLOSED)
     assert (status, table) == (1, "")
-    assert "No OpenAI API key found" in errors
+    assert "No API key is set" in errors
 
 
 @pytest.mark.parametrize("columns", [60, 80, 160])

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
 import agent_jobs
@@ -100,12 +99,12 @@ def test_terminal_adds_the_fix_of_an_error() -> None:
 
 def list_help_texts() -> Iterator[tuple[str, str]]:
     """Yield the help of every command by its name."""
-    context = click.Context(cli)
+    context = cli.make_context("agent-jobs", [], resilient_parsing=True)
     yield "agent-jobs", cli.get_help(context)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        yield name, command.get_help(click.Context(command, parent=context, info_name=name))
+        yield name, command.make_context(name, [], parent=context, resilient_parsing=True).get_help()
 
 
 @pytest.mark.parametrize(("name", "text"), [pytest.param(*each, id=each[0]) for each in list_help_texts()])

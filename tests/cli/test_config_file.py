@@ -34,7 +34,9 @@ VALUES = {
     "secrets": "A,B", "data_dir": "~/jobs", "result_dir": "/tmp", "retention_days": "30", "delete_upstream": "yes",
     "max_wait_s": "45", "tasks": "never", "start_timeout_s": "60.5", "job_timeout_s": "100", "max_concurrent": "3",
     "follow": "never", "resubmit": "once", "toolbox": "~/tools.json", "tool_concurrency": "2", "approvals": "model",
-    "input_timeout_s": "60", "on_finish": "sh -c true", "daily_budget_usd": "20", "budget_mode": "spent",
+    "input_timeout_s": "60", "notify": "desktop", "notify_events": "finished", "notify_min_s": "5",
+    "notify_secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    "on_finish": "sh -c true", "daily_budget_usd": "20", "budget_mode": "spent",
     "prices": "~/prices.toml", "structured": "1", "log_level": "error",
 }  # fmt: skip
 
@@ -81,6 +83,7 @@ def test_setting_in_the_file_is_as_that_of_the_environment(
     settings = load_settings(environ)
     assert getattr(settings, variable.field) == getattr(expected, variable.field) != getattr(Settings(), variable.field)
     assert shown(environ)["settings"][variable.name]["from"] == "config file"
+    assert "whsec_" not in result.stdout
     again = config(environ, "set", variable.name, config(environ, "get", name).stdout.removesuffix("\n"))
     assert again.exit_code == 0 or name in ("secrets", "on_finish")  # which are shown without what may be secret
     assert config(environ, "unset", name).exit_code == 0

@@ -143,7 +143,7 @@ def test_a_later_install_reads_the_same_env_file(computer: Computer) -> None:
     computer.run("--env-file", str(other), "service", "install")
     assert f'"--env-file" "{other}"' in computer.unit.read_text()
     other.unlink()
-    assert "No OpenAI API key found." in computer.run("service", "install", status=1).stderr
+    assert "No API key is set." in computer.run("service", "install", status=1).stderr
 
 
 def test_a_stopped_service_is_started_by_install(computer: Computer) -> None:
@@ -199,7 +199,7 @@ def test_what_may_be_secret_is_not_written_but_named(
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "No OpenAI API key found."),
+        ({}, "No API key is set."),
         ({"OPENAI_API_KEY": KEY}, "The service cannot see the key, because only this shell has it."),
         (
             {"AGENT_JOBS_API_KEY_FILE": "{home}/key", "OPENAI_BASE_URL": "https://api.example/v1?code=s3cret"},
@@ -216,9 +216,21 @@ def test_a_service_that_could_not_work_is_refused_with_the_fix(
         monkeypatch.setenv(name, value.format(home=computer.home))
     refused = computer.run("service", "install", status=1)
     assert said in refused.stderr
-    assert "agent-jobs --env-file FILE service install" in refused.stderr
+    assert "agent-jobs --env-file FILE service install" in refused.stderr or "agent-jobs key set" in refused.stderr
     assert not computer.unit.exists()
     assert not [call for call in computer.calls if "enable" in call]
+
+
+def test_a_stored_key_and_the_settings_file_are_enough(computer: Computer) -> None:
+    folder = computer.home / ".config/agent-jobs"
+    (folder / "keys").mkdir(parents=True)
+    (folder / "keys/api.openai.com").write_text(KEY)
+    (folder / "config.toml").write_text('notify = ["desktop", "ntfy:s3cret"]\nnotify_events = ["budget"]\n')
+    said = computer.run("service", "install").stdout
+    assert "The collector is running" in said
+    assert "does not get" not in said
+    assert "AGENT_JOBS_NOTIFY" not in computer.unit.read_text()
+    assert "ntfy at ntfy.sh" in computer.run("notify").stdout
 
 
 def test_a_key_file_is_enough(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_until_idle_it_ends_with_the_last_job(terminal: Terminal) -> None:
 def test_without_a_key_it_says_so(terminal: Terminal) -> None:
     done = terminal.pipe("work", OPENAI_API_KEY="")
     assert done.returncode == 1
-    assert "No OpenAI API key found." in done.stderr
+    assert "No API key is set" in done.stderr
 
 
 def test_the_commands_name_a_missing_collector_and_one_that_runs(terminal: Terminal) -> None:

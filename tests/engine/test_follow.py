@@ -172,6 +172,36 @@ async def test_failed_cancel_of_a_streamed_job_is_soon_sent_again(settings: Sett
     assert counters(upstream)["cancels"] == 2
 
 
+GATEWAY_PAGE = {"status": 200, "body": "<html><body><h1>Bad gateway</h1></body></html>"}
+
+
+@pytest.mark.parametrize("fault", [GATEWAY_PAGE, {"status": 200, "body": {}}, {"status": 409}, {"status": 400}])
+async def test_cancel_that_upstream_ignores_is_soon_sent_again(
+    settings: Settings, upstream: RunningServer, fault: dict[str, Any]
+) -> None:
+    upstream.queue_fault(on="cancel", **fault)
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never"})
+        assert (await host.call("agent_cancel", job_id=started["job_id"]))["status"] == "in_progress"
+        with anyio.fail_after(20):
+            assert (await host.end(started["job_id"]))["status"] == "cancelled"
+    assert counters(upstream)["cancels"] == 2
+
+
+async def test_cancel_of_a_process_that_ended_is_sent_again_by_the_process_that_streams(
+    settings: Settings, upstream: RunningServer
+) -> None:
+    upstream.queue_fault(on="cancel", **GATEWAY_PAGE)
+    async with hosting(settings) as host:
+        started = await host.start(emulate={"end": "never"})
+        await wait_for_activity(host, started["job_id"], "")
+        async with hosting(settings) as other:
+            assert (await other.call("agent_cancel", job_id=started["job_id"]))["status"] == "in_progress"
+        with anyio.fail_after(20):
+            assert (await host.end(started["job_id"]))["status"] == "cancelled"
+    assert counters(upstream)["cancels"] == 2
+
+
 async def test_history_of_a_job_is_stored_for_people(settings: Settings) -> None:
     async with hosting(replace(settings, follow=0)) as host:
         started = await host.start(emulate={"duration_s": 1})

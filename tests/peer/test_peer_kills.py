@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+from async_processes import PipedProcess, open_process
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
@@ -31,10 +29,8 @@ ANSWER_S, MAX_LINE = 20, 2**20
 class Server:
     """A server process as its host sees it: lines of JSON on two pipes."""
 
-    def __init__(self, process: Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._stdin = process.stdin
+    def __init__(self, process: PipedProcess) -> None:
+        self._process = process
         self._stdout = BufferedByteReceiveStream(process.stdout)
         self._number = 0
 
@@ -66,7 +62,7 @@ class Server:
         return self._number
 
     async def _write(self, message: dict[str, Any]) -> None:
-        await self._stdin.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        await self._process.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
 
 
 @asynccontextmanager
@@ -75,15 +71,8 @@ async def serving(peer: Peer, folder: Path) -> AsyncGenerator[Server]:
     ours = {"OPENAI_API_KEY": "peer", "OPENAI_BASE_URL": peer.base_url, "AGENT_JOBS_DATA_DIR": str(folder / "data")}
     # Without coverage: who is killed never reports it.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    command = [sys.executable, "-m", "agent_jobs"]
-    with (folder / "stderr").open("ab") as stderr:
-        async with await anyio.open_process(
-            command, env={**kept, **ours}, stdin=subprocess.PIPE, stderr=stderr
-        ) as process:
-            try:
-                yield Server(process)
-            finally:
-                process.kill()
+    async with open_process({**kept, **ours}, folder / "stderr") as process:
+        yield Server(process)
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,7 @@ class Life:
     def drawn(cls, moments: random.Random) -> "Life":
         steps, limit_s = moments.choices(
             [
-                (0, 0.7),  # while it starts
+                (0, 0.3),  # while it starts
                 (1, 0.2),  # while it takes over from the last one
                 (2, 0.1),  # around the birth of a response
                 (3, 0.02),  # between the first byte of the POST and the id, or right after

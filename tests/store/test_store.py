@@ -16,7 +16,16 @@ from anyio.lowlevel import checkpoint
 
 from agent_jobs.errors import BudgetError, StoreError
 from agent_jobs.jobs.job import Job, Output, Turn
-from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, Event, JobFilter
+from agent_jobs.jobs.queries import (
+    MATCH_BEGIN,
+    MATCH_END,
+    Event,
+    JobFilter,
+    JobOrder,
+    SortKey,
+    Spending,
+    SpendingKey,
+)
 from agent_jobs.jobs.response import Call, Failure, Usage
 from agent_jobs.jobs.status import TERMINAL, TRANSITIONS, Status
 from agent_jobs.jobs.steps import Step
@@ -199,6 +208,15 @@ async def test_a_list_and_its_counts_are_of_one_moment(store: Store, other: Stor
         while True:
             listed = await store.list_jobs(JobFilter(), 99, 0.0)
             assert Counter(job.status for job in listed.jobs) == listed.counts
+
+
+async def test_job_that_no_process_observes_is_found_without_its_request(store: Store, other: Store):
+    await standing(store, IN_PROGRESS)
+    assert await other.find_unobserved(JobFilter(), 10) == [], "this process has claimed it"
+    await store.release_claim("job_1", NOW)
+    [found] = await other.find_unobserved(JobFilter(), 10)
+    assert (found.id, found.turn.response_id, found.turn.request) == ("job_1", "resp_1", {})
+    assert (await row(other)).turn.request == {"input": "hi"}
 
 
 async def test_an_id_is_given_once(store: Store, other: Store):
@@ -1336,18 +1354,21 @@ async def test_what_an_earlier_turn_observed_late_is_not_written_into_the_next_o
 # For people: prompts, turns, steps, searches, and what was read.
 
 
-async def ended(store: Store, job_id: str, *, prompt: str = "", output: str = "", title: str = "t") -> Job:
-    """A completed job with these texts."""
-    job = a_job(job_id, prompt=prompt, title=title, model="m", effort="high", preset="p", client="host")
+async def ended(store: Store, job_id: str, *, output: str = "", **facts: Any) -> Job:
+    """A completed job with this output."""
+    spent = {name: facts.pop(name) for name in ("usage", "cost_usd") if name in facts}
+    job = a_job(job_id, request_hash=job_id, **facts)
     await store.add(job)
     assert await store.begin_sending(job.mark_sending(NOW))
     await store.record_response_id(job_id, 1, f"resp_{job_id}", NOW)
-    assert await store.save(at(await row(store, job_id), COMPLETED, output=Output(output, {})))
+    assert await store.save(at(await row(store, job_id), COMPLETED, output=Output(output, {}), **spent))
     return await row(store, job_id)
 
 
 async def test_job_keeps_its_prompt_and_who_started_it_with_what(store: Store):
-    job = await ended(store, "job_1", prompt="Why is\nthe sky blue? \N{SNOWMAN}")
+    job = await ended(
+        store, "job_1", prompt="Why is\nthe sky blue? \N{SNOWMAN}", model="m", effort="high", preset="p", client="host"
+    )
     assert (job.model, job.effort, job.preset, job.client) == ("m", "high", "p", "host")
     assert await store.get_prompt("job_1") == "Why is\nthe sky blue? \N{SNOWMAN}"
     assert await store.get_prompt("job_2") == ""
@@ -1474,3 +1495,149 @@ async def test_what_a_person_read_is_delivered_and_what_a_host_received_is_not_r
     await store.mark_read(["job_2"], NOW + 3)
     seen = [(job.delivered_at, job.read_at) for job in [await row(store, f"job_{number}") for number in (1, 2, 3)]]
     assert seen == [(NOW + 1, None), (NOW + 2, NOW + 2), (None, None)]
+
+
+async def test_jobs_are_selected_by_model_preset_client_and_unread_results(store: Store):
+    await ended(store, "job_1", model="GPT-6.1-sol", preset="think", client="terminal")
+    await ended(store, "job_2", model="gpt-6.1-sol-mini", client="Claude Desktop")
+    await store.add(a_job("job_3", model="o9%", client="terminal", created_at=NOW + 1))
+    await store.mark_delivered(["job_1"], NOW)
+
+    async def found(**asked: Any) -> list[str]:
+        group = JobFilter(**asked)
+        page = await store.list_jobs(group, 9, 0.0)
+        assert sum(page.counts.values()) == len(page.jobs)
+        assert [job.id for job in await store.find(group, 9)] == [job.id for job in page.jobs]
+        return [job.id for job in page.jobs]
+
+    assert await found(model="gpt-6.1") == ["job_1", "job_2"]
+    assert await found(model="gpt-6.1-SOL-m") == ["job_2"]
+    assert await found(model="%") == await found(model="o9%%") == await found(model="6.1") == []
+    assert await found(model="O9%") == ["job_3"]
+    assert await found(preset="think") == ["job_1"]
+    assert await found(preset="thin") == []
+    assert await found(client="claude") == ["job_2"]
+    assert await found(client="terminal") == ["job_3", "job_1"]
+    assert await found(unread=True) == ["job_2"]
+    assert await found(unread=True, client="terminal") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "ids"),
+    [
+        ("created", ["job_4", "job_3", "job_2", "job_1"]),
+        ("cost", ["job_1", "job_2", "job_4", "job_3"]),
+        ("duration", ["job_3", "job_4", "job_1", "job_2"]),
+        ("status", ["job_4", "job_3", "job_2", "job_1"]),
+    ],
+)
+async def test_a_list_is_sorted_by_what_was_asked(store: Store, key: SortKey, ids: list[str]):
+    await ended(store, "job_1", created_at=NOW - 20, cost_usd=2.0)
+    await ended(store, "job_2", created_at=NOW - 10, cost_usd=0.5)
+    await store.add(a_job("job_3", created_at=NOW - 5), a_job("job_4", created_at=NOW - 4))
+    order = JobOrder(key, NOW + 100)
+    assert [job.id for job in (await store.list_jobs(JobFilter(), 9, 0.0, order)).jobs] == ids
+    assert [job.id for job in (await store.list_jobs(JobFilter(), 2, 0.0, order)).jobs] == ids[:2]
+
+
+async def test_search_takes_only_jobs_of_these_statuses(store: Store):
+    await ended(store, "job_1", prompt="solar")
+    await store.add(a_job("job_2", prompt="solar", created_at=NOW + 1))
+
+    async def found(*statuses: Status) -> list[str]:
+        return [hit.job.id for hit in await store.search("solar", 9, frozenset(statuses))]
+
+    assert await found() == ["job_2", "job_1"]
+    assert await found(COMPLETED) == await found(COMPLETED, FAILED) == ["job_1"]
+    assert await found(PENDING, CANCELLED) == ["job_2"]
+    assert await found(FAILED) == []
+
+
+async def test_what_a_search_has_yet_to_read_is_counted(store: Store):
+    await ended(store, "job_1", prompt="solar")
+    await store.add(a_job("job_2", prompt="solar"))
+    assert await store.count_unindexed() == 1
+    await store.search("solar", 1)
+    assert await store.count_unindexed() == 0
+
+
+async def test_the_first_request_is_kept_beside_those_of_later_turns(store: Store):
+    job = await standing(store, IN_PROGRESS)
+    assert await store.begin_next_turn(job.with_next_turn({"input": "more"}, "r-2"))
+    assert await store.get_first_request("job_1") == {"input": "hi"}
+    assert await store.get_first_request("job_none") == {}
+
+
+async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store):
+    day = 86_400.0
+    counted = {"usage": Usage(input_tokens=100, output_tokens=10), "cost_usd": 0.5}
+    await ended(store, "job_1", model="a", preset="think", created_at=NOW - day, **counted)
+    await ended(store, "job_2", model="a", client="terminal", usage=Usage(input_tokens=7, partial=True))
+    await ended(store, "job_3", model="b", **counted)
+    await store.add(a_job("job_4", model="b"))
+    await store.add(a_job("job_5", model="c", request_hash="5"))
+    await store.request_cancel("job_5", NOW)
+
+    async def sums(key: SpendingKey, **asked: Any) -> list[Spending]:
+        return await store.sum_spending(key, JobFilter(**asked))
+
+    assert await sums("model") == [
+        Spending("a", 2, 0, 107, 10, 1, 0.5, 1),
+        Spending("b", 2, 1, 100, 10, 0, 0.5, 0),
+        Spending("c", 1, 0, 0, 0, 0, 0.0, 0),
+    ]
+    assert [(each.name, each.jobs, each.cost_usd) for each in await sums("day")] == [
+        ("2027-01-15", 4, 0.5),
+        ("2027-01-14", 1, 0.5),
+    ]
+    assert {each.name: each.jobs for each in await sums("preset")} == {"think": 1, "": 4}
+    assert {each.name: each.jobs for each in await sums("client")} == {"terminal": 1, "": 4}
+    assert [each.name for each in await sums("day", since=NOW - 1)] == ["2027-01-15"]
+    assert await sums("day", model="none") == []
+    assert await store.sum_day(NOW, spent=True) == await store.sum_day(NOW, spent=False) == 0.5
+
+
+async def test_single_jobs_are_deleted_read_or_not_but_never_while_they_run(store: Store):
+    await ended(store, "job_1", prompt="solar")
+    await ended(store, "job_2", prompt="solar")
+    running = await standing(store, IN_PROGRESS, job_id="job_3")
+    assert await found_by(store, "solar") == ["job_1", "job_2"]
+    deleted = await store.delete_jobs(["job_1", "job_3", "job_none"])
+    assert list(deleted) == ["job_1"]
+    assert await store.get("job_1") is None
+    assert there(await store.get_tombstone("job_1")).status == COMPLETED
+    assert await store.get_prompt("job_1") == ""
+    assert await found_by(store, "solar") == ["job_2"]
+    assert await row(store, "job_3") == running
+    assert await store.delete_jobs(["job_1"]) == {}
+
+
+async def test_times_without_an_observer_are_noted(database: Database, store: Store):
+    async with database.open() as first:
+        await standing(first, IN_PROGRESS)
+        await standing(first, PENDING, job_id="job_2")
+        await first.release_claims(NOW + 10)
+    assert await store.get_events("job_1") == [Event(NOW + 10, "unwatched", "")]
+    assert await store.get_events("job_2") == [], "nothing runs that could be observed"
+    assert await store.find_due(NOW + 50, HERE) == ["job_1", "job_2"]
+    await store.schedule("job_1", NOW + 50, 1)
+    assert await store.find_due(NOW + 60, HERE) == ["job_1"]
+    assert await store.get_events("job_1") == [Event(NOW + 10, "unwatched", ""), Event(NOW + 50, "watched", "")]
+
+
+async def test_a_process_that_died_observed_a_job_until_it_was_last_seen(database: Database, store: Store):
+    async with process(
+        database,
+        "job = a_job('job_1')",
+        "await store.add(job)",
+        f"await store.begin_sending(job.mark_sending({NOW}))",
+        f"await store.record_response_id('job_1', 1, 'resp_1', {NOW})",
+        f"await store.record_event('job_1', {NOW + 3}, 'following')",
+        "print('ready', flush=True)",
+        "await anyio.sleep(60)",
+    ):
+        pass
+    assert await store.reclaim_from_dead(NOW + 90) == 1
+    assert await store.find_due(NOW + 90, HERE) == ["job_1"]
+    seen = [(event.at, event.kind) for event in await store.get_events("job_1")]
+    assert seen == [(NOW + 3, "following"), (NOW + 3, "unwatched"), (NOW + 90, "watched")]

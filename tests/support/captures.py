@@ -43,7 +43,7 @@ def captured(page: str) -> str:
         now = _block(here, found[1], found[2])
         return found[0] if comparable(now) == comparable(found[0]) else now
 
-    with machine() as here:
+    with machine(has_forks=True, uses_uvx="$ uvx agent-jobs" in page) as here:
         return BLOCK.sub(block, page)
 
 
@@ -91,7 +91,7 @@ OTHERWISE: Sequence[tuple[str, str]] = (
     (r"(resp|batch)_[0-9a-z]+", r"\1_X"),
     (r"127\.0\.0\.1:\d+", "ADDRESS"),
     (r"\bpid \d+|\bprocess \d+|kill -9 \d+", "process N"),
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE"),
+    (r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d:\d\d)?", "DATE"),
     (r"\b\d+:\d\d(:\d\d)?\b", "TIME"),
     (r"\b\d+(\.\d+)?( ?s| KiB| MiB)\b", r"N\2"),
     (r"(job_X +TIME +(queued|in_progress).*\n)+", "CHANGES\n"),
@@ -114,6 +114,11 @@ RAFT = "Read the Raft paper and list its assumptions"
 RECOVERY = "Compare how three databases recover from a crash"
 RETRIES = "Which of our retries is not idempotent?"
 PLAN = "Write the migration plan"
+WEAKEST = "Which of them is the weakest?"
+ASSUMED = (
+    "Raft assumes that a majority of the servers is up, that messages may be lost but not forged, "
+    "and that clocks drift little enough for elections."
+)
 FOLLOW_UP = "And which of them do we break?"
 LOG = "The write-ahead log keeps what was promised; the checkpoint keeps it small. " * 8 + "That is all."
 
@@ -185,11 +190,20 @@ def _a_day(here: Machine) -> None:
     """Jobs of a day: one that goes on from another, one that failed."""
     here.rest()
     here.run("agent-jobs prune --days 0 --unread --yes")
-    here.scripts.update({RAFT: {}, FOLLOW_UP: {}, PLAN: {}})
-    [raft] = JOB.findall(here.run(f"agent-jobs run '{RAFT}'").stderr.splitlines()[-1])
-    here.run(f"agent-jobs run '{FOLLOW_UP}' --previous {raft}")
-    here.run(f"agent-jobs run '{RETRIES}'")
-    here.run(f"agent-jobs run '{PLAN}'")
+    (here.home / "work/prices.toml").write_text('[models."gpt-6.1-sol"]\ninput = 5\noutput = 300\n')
+    prices = {"AGENT_JOBS_PRICES": "prices.toml"}
+    here.scripts.update({RAFT: {"searches": 2, "text": ASSUMED}, FOLLOW_UP: {}, PLAN: {}})
+    ran = here.run(f"agent-jobs run '{RAFT}' --web-search", **prices)
+    [raft] = JOB.findall(ran.stderr.splitlines()[-1])
+    here.run(f"agent-jobs run '{FOLLOW_UP}' --previous {raft} --no-web-search", **prices)
+    here.run(f"agent-jobs run '{RETRIES}'", **prices)
+    here.run(f"agent-jobs start --wait '{PLAN}'", **prices)
+
+
+def _questions(here: Machine) -> None:
+    """How a follow-up and a second try go."""
+    here.scripts[WEAKEST] = {"text": "That clocks drift little: a paused process breaks it."}
+    here.scripts[RETRIES] = {"text": "The one in billing: after a timeout it charges again."}
 
 
 def _night(here: Machine) -> None:
@@ -219,6 +233,15 @@ SCENES: dict[str, Scene] = {
     "watch-several": Scene(_several, at=["failed", r"writing \S+ 1 search Read", r"writing \S+ 2 searches Write"]),
     "list": Scene(_a_day),
     "list-160": Scene(columns=160),
+    "list-60": Scene(columns=60),
+    "search": Scene(),
+    "show": Scene(),
+    "logs": Scene(),
+    "stats": Scene(),
+    "ask": Scene(_questions),
+    "retry": Scene(),
+    "export": Scene(),
+    "delete": Scene(),
     "batch": Scene(_night),
     "doctor": Scene(Machine.rest),
     "doctor-160": Scene(columns=160),

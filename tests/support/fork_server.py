@@ -12,6 +12,8 @@ Everything else runs in a new interpreter, as `subprocess.Popen` would: another 
 """
 
 import atexit
+import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -23,21 +25,35 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, cast
+
+from fork_client import ask
 
 COMMAND = [sys.executable, "-m", "agent_jobs"]
 #: Variables that an interpreter reads when it starts. Those of the locale have a fork server for each value.
 AT_START, LOCALE = "PYTHON", ("LANG", "LC_ALL", "LC_CTYPE")
+#: Those that a fork can still obey.
+LATER = {"PYTHONFAULTHANDLER"}
 #: What the commands and the server import late, and third-party code imports later still.
 LATE = (
     "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig", "httpcore2",
     "importlib.readers", "platformdirs.unix", "rich.logging", "truststore",
 )  # fmt: skip
+
+
+#: The CPU seconds of the forks that ended, for `cpu_time.py`.
+_spent_s: list[float] = [0.0]
+
+
+def spent_s() -> float:
+    """Return the CPU seconds of the forks whose end was waited for."""
+    return _spent_s[0]
 
 
 class Process(subprocess.Popen[str]):
@@ -107,20 +123,43 @@ def can_fork(command: Sequence[Any], environment: Mapping[str, str]) -> bool:
     """Return True if a fork of ours is the same as running the command."""
 
     def at_start(variables: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in variables.items() if name.startswith(AT_START)}
+        return {name: value for name, value in variables.items() if name.startswith(AT_START) and name not in LATER}
 
     return [*command[: len(COMMAND)]] == COMMAND and at_start(environment) == at_start(os.environ)
 
 
+@contextmanager
+def listening(python: Path, environment: Mapping[str, str], path: Path) -> Generator[None]:
+    """Keep a fork server for the processes of a shell: at this address `fork_client.py` asks it for forks."""
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(str(path))
+        listener.listen()
+        channel, server = _start(str(python), environment, listener)
+    try:
+        yield
+    finally:
+        channel.close()
+        server.wait()
+
+
+def _start(
+    python: str, environment: Mapping[str, str], *more: socket.socket
+) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+    """Start a fork server; it ends when our end of the channel closes, at the latest with this process."""
+    channel, theirs = socket.socketpair()
+    with theirs:
+        numbers = [each.fileno() for each in (theirs, *more)]
+        command = [python, __file__, *map(str, numbers)]
+        return channel, subprocess.Popen(command, pass_fds=numbers, env=environment, stdin=subprocess.DEVNULL)
+
+
 @cache
 def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Sequence[int]], socket.socket]:
-    """Start the fork server of a locale; it ends when this process does and its end of the channel closes."""
-    channel, theirs = socket.socketpair()
+    """Start the fork server of a locale."""
     environment = {name: value for name, value in os.environ.items() if name not in LOCALE}
     environment |= {name: value for name, value in zip(LOCALE, locale, strict=True) if value is not None}
-    command = [sys.executable, __file__, str(theirs.fileno())]
-    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
-    theirs.close()
+    channel, server = _start(sys.executable, environment)
 
     def stop() -> None:
         channel.close()
@@ -128,21 +167,22 @@ def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Seq
 
     atexit.register(stop)
 
-    def ask(request: Mapping[str, Any], descriptors: Sequence[int]) -> socket.socket:
+    def fork(request: Mapping[str, Any], descriptors: Sequence[int]) -> socket.socket:
         assert server.poll() is None, "the fork server ended"
         ours, end = socket.socketpair()
         with end:
-            socket.send_fds(channel, [b"."], [end.fileno(), *descriptors])
-        body = json.dumps(request).encode()
-        ours.sendall(len(body).to_bytes(4) + body)
+            socket.send_fds(channel, [b"."], [end.fileno()])
+        ask(ours, request, descriptors)
         return ours
 
-    return ask
+    return fork
 
 
 def _read_status(end: socket.socket) -> int:
     with end:
-        return int.from_bytes(_receive(end, 4), signed=True)
+        status, milliseconds = _receive(end, 4), _receive(end, 4)
+    _spent_s[0] += int.from_bytes(milliseconds) / 1000
+    return int.from_bytes(status, signed=True)
 
 
 def _receive(connection: socket.socket, count: int) -> bytes:
@@ -162,7 +202,7 @@ def control_terminal() -> None:
 # What follows runs in the fork server, and from `_become` on in its forks.
 
 
-def _serve(channel: socket.socket) -> None:
+def _serve(channel: socket.socket, *listeners: socket.socket) -> None:
     """Fork for each request, and report how each fork ended; returns in forks only."""
     children: dict[int, socket.socket] = {}
     woken, wake = socket.socketpair()
@@ -172,28 +212,30 @@ def _serve(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([channel, woken], [], [])
+        ready, _, _ = select.select([channel, woken, *listeners], [], [])
         if woken in ready:
             woken.recv(4096)
             _report(children)
-        if channel not in ready:
-            continue
-        asked, received, _, _ = socket.recv_fds(channel, 1, 4)
-        if not asked:
-            os._exit(0)
-        end = socket.socket(fileno=received[0])
-        request = json.loads(_receive(end, int.from_bytes(_receive(end, 4))))
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for ours in (channel, woken, wake, end, *children.values()):
-                ours.close()
-            _become(request, received[1:])
-            return
-        for descriptor in received[1:]:
-            os.close(descriptor)
-        end.sendall(pid.to_bytes(4))
-        children[pid] = end
+        ends = [listener.accept()[0] for listener in listeners if listener in ready]
+        if channel in ready:
+            asked, received, _, _ = socket.recv_fds(channel, 1, 1)
+            if not asked:
+                os._exit(0)
+            ends.append(socket.socket(fileno=received[0]))
+        for end in ends:
+            _, descriptors, _, _ = socket.recv_fds(end, 1, 3)
+            request = json.loads(_receive(end, int.from_bytes(_receive(end, 4))))
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for ours in (channel, woken, wake, *listeners, *ends, *children.values()):
+                    ours.close()
+                _become(request, descriptors)
+                return
+            for descriptor in descriptors:
+                os.close(descriptor)
+            end.sendall(pid.to_bytes(4))
+            children[pid] = end
 
 
 def _report(children: dict[int, socket.socket]) -> None:
@@ -204,8 +246,18 @@ def _report(children: dict[int, socket.socket]) -> None:
             continue
         status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         with children.pop(pid), suppress(OSError):  # its test may not wait for it
-            end.sendall(status.to_bytes(4, signed=True))
+            end.sendall(status.to_bytes(4, signed=True) + _cpu_ms(pid).to_bytes(4))
         os.waitpid(pid, 0)
+
+
+def _cpu_ms(pid: int) -> int:
+    """Return the CPU of a zombie and of the processes that it waited for; 0 where there is no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            ticks = sum(map(int, stat.read().rpartition(")")[2].split()[11:15]))
+    except OSError:
+        return 0
+    return ticks * 1000 // os.sysconf("SC_CLK_TCK")
 
 
 def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
@@ -227,8 +279,11 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     sys.path.insert(0, request["folder"])
     sys.argv[1:] = request["arguments"]
     _open_streams()
-    if any(name.startswith("COVERAGE_PROCESS_") for name in os.environ):
-        import_module("coverage").process_startup(force=True)
+    if os.environ.get("PYTHONFAULTHANDLER"):
+        faulthandler.enable()
+    if (measured := _coverage()) and not any(name.startswith("COVERAGE_PROCESS_") for name in os.environ):
+        measured.stop()
+        measured._auto_save = False
 
 
 def _open_streams() -> None:
@@ -256,19 +311,38 @@ def _import_everything() -> None:
         import_module(name)
 
 
-def _end_coverage() -> None:
-    """Write what the imports covered. Forks begin anew, and do not write it again."""
-    if "coverage" in sys.modules and (measured := import_module("coverage").Coverage.current()):
+def _keep_at_exit() -> None:
+    """Have no fork take apart at its end what was imported of others: that costs 15 ms, a third of a short command."""
+    names = [name for name, module in sys.modules.items() if "site-packages" in str(getattr(module, "__file__", ""))]
+
+    def keep() -> None:
+        kept = [sys.modules.pop(name) for name in names if name in sys.modules]
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+    atexit.register(keep)
+
+
+def _coverage() -> Any:
+    """Return what measures this process, if anything does."""
+    return import_module("coverage").Coverage.current() if "coverage" in sys.modules else None
+
+
+def _restart_coverage() -> None:
+    """Write what the imports covered. Forks go on from here, so that none has to start it; each writes its own."""
+    if measured := _coverage():
         measured.stop()
         measured.save()
-        measured._auto_save = False
+        measured.start()
 
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
     _import_everything()
-    _end_coverage()
+    _keep_at_exit()
+    _restart_coverage()
     gc.collect()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
-    _serve(socket.socket(fileno=int(sys.argv.pop())))
+    sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
+    del sys.argv[1:]
+    _serve(*sockets)
     runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)

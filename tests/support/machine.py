@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fork_client
+from fork_server import listening
 from terminals import on_terminal, screen
 
 from agent_jobs import __version__
@@ -32,10 +34,13 @@ KEY = "sk-emulated-0123456789abcdef"
 UVX = """#!/bin/sh
 [ "$1" = --from ] && shift 2
 case "$1" in
-    agent-jobs | agent-jobs@*) shift && exec {home}/.cache/uv/archive-v0/QqRs/bin/python -m agent_jobs "$@" ;;
+    agent-jobs | agent-jobs@*) shift && exec {uvx} "$@" ;;
 esac
 echo "uvx: $1 is not what this machine has" >&2
 exit 2
+"""
+OURS = """#!/bin/sh
+exec {ours} "$@"
 """
 #: As uv, for tools: ours is always there already.
 UV = """#!/bin/sh
@@ -132,8 +137,8 @@ class Machine:
 
 
 @contextmanager
-def machine() -> Generator[Machine]:
-    """A machine that is gone afterwards."""
+def machine(*, has_forks: bool = False, uses_uvx: bool = False) -> Generator[Machine]:
+    """A machine that is gone afterwards; commands, and those of uvx, are forks where that is worth a fork server."""
     home = Path(tempfile.mkdtemp(prefix="agent", dir="/tmp"))
     assert len(str(home)) == len(HOME)
     index = home / f".index/agent_jobs-{__version__}.dist-info"
@@ -145,15 +150,28 @@ def machine() -> Generator[Machine]:
         (home / ".venv").symlink_to(sys.prefix)
         (home / ".cache/uv/archive-v0").mkdir(parents=True)
         (home / ".cache/uv/archive-v0/QqRs").symlink_to(sys.prefix)
-        ours = f'#!/bin/sh\nexec {home}/.venv/bin/python -m agent_jobs "$@"\n'
-        for name, text in (("uvx", UVX), ("uv", UV), ("agent-jobs", ours)):
+        installed, of_uvx = home / ".venv/bin/python", home / ".cache/uv/archive-v0/QqRs/bin/python"
+        for name, text in (("uvx", UVX), ("uv", UV), ("agent-jobs", OURS)):
+            text = text.replace("{ours}", _ask_for_fork(home, installed)).replace("{uvx}", _ask_for_fork(home, of_uvx))
             (home / ".local/bin" / name).write_text(text.replace("{home}", str(home)))
             (home / ".local/bin" / name).chmod(0o755)
         emulator = Prompted()
-        with running(emulator=emulator, port=_free_port()) as upstream, ExitStack() as beside:
-            yield Machine(home, upstream, emulator.scripts, beside)
+        with running(emulator=emulator, port=_free_port()) as upstream, ExitStack() as forks, ExitStack() as beside:
+            here = Machine(home, upstream, emulator.scripts, beside)
+            for python in [installed] * has_forks + [of_uvx] * uses_uvx:
+                forks.enter_context(listening(python, here.environment(), _address(home, python)))
+            yield here
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _ask_for_fork(home: Path, python: Path) -> str:
+    """Return what a script runs instead of an interpreter that imports everything."""
+    return f"{sys.executable} -IS {fork_client.__file__} {_address(home, python)} {python}"
+
+
+def _address(home: Path, python: Path) -> Path:
+    return home / f".index/{python.parts[-3]}"
 
 
 def _free_port() -> int:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ from agent_jobs.cli.live_area import LiveArea
 from agent_jobs.cli.progress import Lines, render_tail, wrap_tail
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.status import Status
 from agent_jobs.text import encode_text
 
 logger = logging.getLogger(__name__)
@@ -134,9 +136,14 @@ class AnswerDisplay:
         lines = self._list_growing(job, width)[-max(1, height - SPARE_LINES) :]
         if lines or (self._writer is not None and self._writer.has_begun):
             lines.append("")
-        is_writing = bool(self._live.text or self._live.tail)
-        status = render_status(job, now, width, has_colours=self._has_colours, is_writing=is_writing)
+        status = render_status(self._add_news(job), now, width, has_colours=self._has_colours)
         self._area.draw([*lines, status])
+
+    def _add_news(self, job: Job) -> Job:
+        """Return the job with what its stream showed since it was last stored."""
+        if job.status not in (Status.QUEUED, Status.IN_PROGRESS) or job.turn.has_open_calls or not self._live.activity:
+            return job
+        return replace(job, status=Status.IN_PROGRESS, activity=self._live.activity)
 
     def _list_growing(self, job: Job, width: int) -> list[str]:
         """Return the lines above the status: the end of what is written, or of the reasoning before."""

@@ -122,7 +122,7 @@ def get_command(name: str, as_json: bool) -> None:
         click.echo(_format_plain(value))
     else:
         click.echo(f"{name} is not set.", err=True)
-    raise SystemExit(Exit.REFUSED if value is None else Exit.DONE)
+        raise SystemExit(Exit.REFUSED)
 
 
 for _command in (path_command, set_command, unset_command):
@@ -211,7 +211,9 @@ def _show_value(settings: Settings, field: str) -> Any:
     value = _find_setting_value(settings, field)
     if isinstance(value, SecretStr):
         return mask_secret(value)
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    return value
 
 
 def _find_setting_value(settings: Settings, field: str) -> Any:
@@ -244,7 +246,7 @@ def _format_several(field: str, value: Any) -> Any:
         case "on_finish":
             return _hide_arguments(value)
         case "notify" | "notify_events":
-            value = ", ".join(sorted(map(str, value))) or None
+            return ", ".join(sorted(map(str, value))) or None
         case _:
             return value
 

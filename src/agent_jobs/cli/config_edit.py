@@ -27,6 +27,9 @@ HEADER = "# Settings of agent-jobs for hosts and terminal. agent-jobs config --e
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 #: The separator of the values of a setting that is a list in the file.
 SEPARATORS = {"file_roots": os.pathsep, "secrets": ","}
+#: Settings whose values may have a secret in them, such as an address of Slack.
+MAY_BE_SECRET = {"notify", "notify_secret", "on_finish"}
+HIDDEN = "..."
 PATH_START = "a path"  # of what a setting accepts
 FOLDERS_START = "absolute folders"
 
@@ -46,7 +49,9 @@ class SettingName(click.ParamType[str]):
         if name_setting(value.upper().replace("-", "_")) == name_setting(CONFIG):
             self.fail(f"The file cannot name itself. Set {CONFIG} in the environment.", param, ctx)
         near = find_near_setting(value)
-        advice = f"Did you mean {near}?" if near else "`agent-jobs config --explain` lists all."
+        advice = "`agent-jobs config --explain` lists all."
+        if near is not None:
+            advice = f"Did you mean {near}?"
         self.fail(f"{value!r} is no setting. {advice}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -138,7 +143,7 @@ def _choose_toml_value(name: str, value: Any, text: str, parts: list[str]) -> An
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and NUMBER.fullmatch(text):
-        return float(text) if "." in text else int(text)
+        return tomllib.loads(f"value = {text}")["value"]
     if name in SEPARATORS or len(parts) > 1:
         return parts
     return text
@@ -213,21 +218,34 @@ def _report_change(name: str, value: Any, path: Path, warnings: Sequence[str], *
     variable = NAMES[name]
     is_overruled = variable in usable_variables(os.environ)
     if as_json:
-        return _print_json({"name": name, "value": value, "file": str(path), "in_force": not is_overruled})
-    click.echo(f"{name} = {_format_toml(value)}")
+        return _print_json(
+            {"name": name, "value": _hide_secret(name, value), "file": str(path), "in_force": not is_overruled}
+        )
+    click.echo(f"{name} = {_show_toml(name, value)}")
     say(f"Written to {path}. Hosts read it when they start the server again.")
     if is_overruled:
-        origin = "--env-file" if variable in find_env_file_variables() else "the environment"
+        origin = "the environment"
+        if variable in find_env_file_variables():
+            origin = "--env-file"
         say(f"Here {origin} sets {variable}, which takes precedence.")
     for warning in warnings:
         say(f"Warning: {reword(warning)}", err=True)
     return None
 
 
-def _format_toml(value: Any) -> str:
+def _show_toml(name: str, value: Any) -> str:
+    """Return a value as the file has it, or a mark in place of one that may have a secret in it."""
     import tomlkit
 
+    if name in MAY_BE_SECRET:
+        return HIDDEN
     return tomlkit.item(value).as_string()
+
+
+def _hide_secret(name: str, value: Any) -> Any:
+    if name in MAY_BE_SECRET:
+        return HIDDEN
+    return value
 
 
 def _print_json(answer: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ SHUTDOWN_NOTICE_DAYS = 60
 #: Names of a list of models that one finding shows.
 SHOWN_MODELS = 5
 ADDRESS_FIX = "check OPENAI_BASE_URL, which usually ends in /v1; a job shows whether it is right"
+REFUSED_KEY_FIX = "store a valid key with agent-jobs key set, or correct OPENAI_API_KEY where it is set"
 CONNECTION_FIX = "check OPENAI_BASE_URL, the network and the proxy (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE)"
 #: What a delivery mode that the endpoint taught us means for its jobs.
 MODE_NOTES = {
@@ -101,7 +102,7 @@ def _is_about_model(error: UpstreamError) -> bool:
 
 
 def _report_refused_key(address: str, error: AccountError) -> Finding:
-    return Finding("upstream", "problem", f"{address} refuses the key: {error}", "set a valid OPENAI_API_KEY")
+    return Finding("upstream", "problem", f"{address} refuses the key: {error}", REFUSED_KEY_FIX)
 
 
 def _report_unreachable(address: str, error: AgentJobsError) -> Finding:

@@ -19,7 +19,7 @@ def describe_hosts(found: Iterable[FoundHost]) -> list[dict[str, Any]]:
             "title": each.host.title,
             "installed": each.is_installed,
             "command": format_command(each),
-            "file": str(each.path) if each.path else None,
+            "file": each.path and str(each.path),
         }
         for each in found
     ]
@@ -42,7 +42,9 @@ def print_hosts(rows: list[dict[str, Any]]) -> None:
 def format_command(found: FoundHost) -> str:
     """Return the command that installs into a host, or prints its entry if we do not write its file."""
     command = f"agent-jobs install {found.host.name}"
-    return command if found.host.user is not None else f"{command} --print"
+    if found.host.user is None:
+        return f"{command} --print"
+    return command
 
 
 def _describe_installation(row: Mapping[str, Any]) -> str:

@@ -83,13 +83,11 @@ def format_run_time(job: Job, now: float) -> str:
     return terminal.format_elapsed((job.finished_at or now) - job.created_at)
 
 
-def render_status(job: Job, now: float, width: int, *, has_colours: bool, is_writing: bool = False) -> str:
-    """Return the line below the answer of a job; `is_writing` says that its text was seen sooner than its activity."""
-    phase = describe_phase(job)
-    if is_writing and phase in ("queued", "working", "thinking", "searching"):
-        phase = "writing"
+def render_status(job: Job, now: float, width: int, *, has_colours: bool) -> str:
+    """Return the line below the answer of a job."""
+    colour = terminal.COLOURS.get(job.status, "cyan")
     rest = "  ".join([format_run_time(job, now), *list_facts(job)])
-    return _paint_line([(phase, terminal.COLOURS.get(job.status, "cyan")), (f"  {rest}", "")], width, has_colours)
+    return _paint_line([(describe_phase(job), colour), (f"  {rest}", "")], width, has_colours)
 
 
 def render_row(job: Job, now: float, width: int, *, has_colours: bool) -> str:

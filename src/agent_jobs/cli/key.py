@@ -117,7 +117,8 @@ def show_command(endpoint: str | None, as_json: bool) -> None:
         _print_answer(answer | {"other_endpoints": others})
     else:
         _write_keys(base_url, used, other, others)
-    raise SystemExit(Exit.REFUSED if used is None else Exit.DONE)
+    if used is None:
+        raise SystemExit(Exit.REFUSED)
 
 
 @key_command.command("delete")
@@ -171,7 +172,8 @@ def check_command(as_json: bool) -> None:
     else:
         for finding in findings:
             print_finding(finding)
-    raise SystemExit(Exit.REFUSED if any(each.state == "problem" for each in findings) else Exit.DONE)
+    if any(each.state == "problem" for each in findings):
+        raise SystemExit(Exit.REFUSED)
 
 
 def find_base_url(endpoint: str | None) -> str:
@@ -181,7 +183,9 @@ def find_base_url(endpoint: str | None) -> str:
         ConfigError: It is no address.
     """
     if endpoint is not None:
-        url = endpoint if "://" in endpoint else f"https://{endpoint}"
+        url = endpoint
+        if "://" not in url:
+            url = f"https://{endpoint}"
         return Settings.from_env({"OPENAI_BASE_URL": url}, {"OPENAI_BASE_URL": "--endpoint"}).base_url
     settings, refused = load_usable_settings(os.environ)
     if may_lack_address(refused):

@@ -84,7 +84,9 @@ def find_other_key(base_url: str, used: KeyInUse | None) -> KeyInUse | None:
     if stored is None:
         return None
     other = read_stored(stored)
-    return None if other.secret == used.secret else other
+    if other.secret == used.secret:
+        return None
+    return other
 
 
 def read_stored(stored: StoredKey) -> KeyInUse:
@@ -108,14 +110,20 @@ def describe_stored(stored: StoredKey) -> str:
 def find_env_file() -> Path | None:
     """Return the file that --env-file names."""
     context = click.get_current_context(silent=True)
-    path = context.find_root().params.get("env_file") if context else None
-    return Path(path).absolute() if path else None
+    path = None
+    if context is not None:
+        path = context.find_root().params.get("env_file")
+    if not path:
+        return None
+    return Path(path).absolute()
 
 
 def find_env_file_variables() -> dict[str, str]:
     """Return the variables of the file that --env-file names."""
     path = find_env_file()
-    return with_env_file({}, str(path)) if path else {}
+    if path is None:
+        return {}
+    return with_env_file({}, str(path))
 
 
 def is_same_endpoint(one: str, other: str) -> bool:

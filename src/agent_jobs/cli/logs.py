@@ -38,7 +38,7 @@ _COLOURS = {"gap": "yellow", "asked": "yellow", "cancel": "magenta"}
 
 @click.command("logs")
 @click.argument("job_id", metavar="ID", type=JobId())
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job finishes. Ctrl-C stops that, not the job.")
+@click.option("-f", "--follow", is_flag=True, help="Continue until the job finishes. Ctrl-C stops that, not the job.")
 @json_option
 def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     """Show what happened to a job, line by line with times.

@@ -58,6 +58,7 @@ COMMANDS = {
     "doctor": "doctor",
     "emulator": "emulator",
     "demo": "demo",
+    "init": "init",
     "install": "install",
     "uninstall": "install",
     "notify": "notify",

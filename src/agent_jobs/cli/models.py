@@ -45,7 +45,11 @@ def models_command(known: bool, as_json: bool) -> None:
     Without a key or a network, the models of OpenAI that agent-jobs knows are listed, and stderr says so.
     """
     settings = read_settings()
-    rows, reason = (_find_known_models(settings), "") if known else _find_models(settings)
+    reason = ""
+    if known:
+        rows = _find_known_models(settings)
+    else:
+        rows, reason = _find_models(settings)
     is_known = known or bool(reason)
     if reason:
         click.echo(f"{reason} These are the models that agent-jobs knows; the provider may have others.", err=True)
@@ -65,7 +69,7 @@ def _find_models(settings: Settings) -> tuple[list[ModelRow], str]:
     Raises:
         click.ClickException: The provider refuses the key or has no list, or its models are not known here.
     """
-    if settings.api_key is None and is_list_known(settings):
+    if not settings.has_key and is_list_known(settings):
         return _find_known_models(settings), "The provider was not asked, because no API key is set."
     address = hide_query(settings.base_url)
     try:
@@ -115,9 +119,11 @@ def _describe_missing_list(address: str, reason: str) -> str:
 
 
 def _render_models(rows: Sequence[ModelRow], settings: Settings, *, is_known: bool) -> JSON:
+    source = {"source": "provider", "provider_url": hide_query(settings.base_url)}
+    if is_known:
+        source = {"source": "known", "provider_url": OPENAI_URL}
     return {
-        "source": "known" if is_known else "provider",
-        "provider_url": OPENAI_URL if is_known else hide_query(settings.base_url),
+        **source,
         "default": find_default_model(settings),
         "models": [_render_model(row) for row in rows],
     }

@@ -7,9 +7,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent_jobs.cli.session import Session, call
+from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
-from agent_jobs.settings import Settings
 
 #: Jobs that are searched for names of batches: a batch has hundreds, and a shell waits for the answer.
 SEARCHED_JOBS = 500
@@ -24,7 +24,7 @@ class ModelName(click.ParamType[str]):
         """Return the names that begin with the typed text; the default model comes first."""
         from agent_jobs.request.models import known_models, models
 
-        default = Settings.forgiving(os.environ)[0].model or models()["default"]
+        default = load_usable_settings(os.environ)[0].model or models()["default"]
         helps = {default: "the default", **dict.fromkeys((name for name in known_models() if name != default), "")}
         return [CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)]
 
@@ -55,7 +55,7 @@ class BatchName(click.ParamType[str]):
             return (await session.engine.find(JobFilter(), SEARCHED_JOBS)).jobs
 
         # A log line would appear in the command that the user is typing.
-        quiet = replace(Settings.forgiving(os.environ)[0], log_level="error")
+        quiet = replace(load_usable_settings(os.environ)[0], log_level="error")
         try:
             jobs = call(find_newest, settings=quiet)
         except click.ClickException:

@@ -13,8 +13,10 @@ from agent_jobs.atomic_file import PRIVATE_MODE, replace_file
 from agent_jobs.cli import terminal
 from agent_jobs.cli.install import here
 from agent_jobs.cli.program import make_permanent, plan_program, remove_program
+from agent_jobs.cli.sentences import say
 from agent_jobs.cli.service_manager import ServiceManager, ServiceState, find_manager
 from agent_jobs.cli.session import Exit, convert_errors, json_option, read_settings
+from agent_jobs.configuration import load_settings
 from agent_jobs.env_file import with_env_file
 from agent_jobs.errors import ConfigError
 from agent_jobs.install.hosts import KEY, Launch, Machine
@@ -31,7 +33,7 @@ PASSED_ON = (
 MAY_HOLD_SECRETS = ("AGENT_JOBS_ON_FINISH",)
 #: Lines of the log that `status` shows.
 LOG_LINES = 5
-STORE_KEY = "Put the line OPENAI_API_KEY=... into a file that only you can read"
+STORE_KEY = "Store it with `agent-jobs key set`, then run `agent-jobs service install` again."
 
 
 @click.group("service")
@@ -47,9 +49,9 @@ def service_command() -> None:
 def install_command(print_only: bool) -> None:
     """Start the collector now and at each login.
 
-    The service gets the settings of this shell, but no secrets. Those it reads from files: AGENT_JOBS_API_KEY_FILE, or
-    the file of `agent-jobs --env-file FILE service install`, which later calls remember. Run the command again after
-    you changed settings or updated agent-jobs.
+    The service gets the settings of this shell, but no secrets. It reads the key that `agent-jobs key set` stored, the
+    settings file, and the file of `agent-jobs --env-file FILE service install`, which later calls remember. Run the
+    command again after you changed variables of the shell or updated agent-jobs.
 
     Exit status: 0 done, or nothing to do; 1 refused, and nothing was written.
     """
@@ -108,9 +110,9 @@ def install_service(machine: Machine, env_file: Path | None, *, print_only: bool
     launch, notes = make_permanent(program, machine)
     text = manager.render(_build_service(settings, launch, environment, env_file))
     for line in (*notes, *_start_service(manager, text), *_advise_on_variables(left_out)):
-        _print_line(line)
+        say(line)
     if limit := manager.find_limit():
-        _print_line(limit)
+        say(limit)
     return None
 
 
@@ -128,8 +130,9 @@ def show_service(machine: Machine, *, as_json: bool) -> None:
         report |= {name: fact for name, fact in facts.items() if fact} | {"log": lines}
         click.echo(json.dumps(report))
     else:
-        for line in _describe_service(manager, state, lines):
-            _print_line(line)
+        for line in _describe_service(manager, state):
+            say(line)
+        click.echo("\n".join(f"  {terminal.join_lines(line)}" for line in lines))
     raise SystemExit(Exit.DONE if state.is_running else Exit.REFUSED)
 
 
@@ -137,7 +140,7 @@ def _show_missing_service(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"installed": False, "running": False}))
     else:
-        _print_line("The collector is not installed. Install it with: agent-jobs service install")
+        say("The collector is not installed. Install it with: agent-jobs service install")
 
 
 @convert_errors()
@@ -149,15 +152,15 @@ def remove_service(machine: Machine) -> None:
     """
     manager = find_manager(machine)
     if manager is None or not manager.path.is_file():
-        return _print_line("Nothing to do: the collector is not installed.")
+        return say("Nothing to do: the collector is not installed.")
     if not manager.find_obstacle():
         manager.stop()
     manager.path.unlink()
     if not manager.find_obstacle():
         manager.forget()
-    _print_line(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
+    say(f"The collector was stopped, and {manager.path} was removed. Jobs, settings and the key stay.")
     for line in remove_program(plan_program(machine).launch.command, manager.path, machine, dry_run=False):
-        _print_line(line)
+        say(line)
     return None
 
 
@@ -189,11 +192,11 @@ def select_environment(
         if _may_be_secret(settings, name, value):
             left_out.append(name)
         else:
-            selected[name] = _make_absolute(settings, name, value)
+            selected[name] = _anchor_path(settings, name, value)
     return selected, left_out
 
 
-def _make_absolute(settings: Settings, name: str, value: str) -> str:
+def _anchor_path(settings: Settings, name: str, value: str) -> str:
     """Return the value of a variable as it means the same in another folder."""
     if name in VARIABLES and isinstance(path := getattr(settings, VARIABLES[name].field), Path):
         return str(path.absolute())
@@ -220,18 +223,18 @@ def _require_usable_key(settings: Settings, environment: Mapping[str, str], env_
     complete = {"HOME": os.environ.get("HOME", ""), **environment}
     if env_file is not None:
         complete = with_env_file(complete, str(env_file))
-    found = Settings.from_env(complete)
+    found = load_settings(complete)
     again = "then run: agent-jobs --env-file FILE service install"
     if found.base_url != settings.base_url:
         raise ConfigError(
             "OPENAI_BASE_URL may hold a secret, so it is not written into the service's file. Put the line "
             f"OPENAI_BASE_URL=... into a file that only you can read, {again}"
         )
-    if found.api_key is not None:
+    if found.api_key is not None or found.stored_key is not None:
         return
     if settings.api_key is not None:
-        raise ConfigError(f"The service cannot see the key, because only this shell has it. {STORE_KEY}, {again}")
-    raise ConfigError(f"No OpenAI API key found. {STORE_KEY}, {again}")
+        raise ConfigError(f"The service cannot see the key, because only this shell has it. {STORE_KEY}")
+    raise ConfigError(f"No API key is set. {STORE_KEY}")
 
 
 def _build_service(
@@ -282,30 +285,20 @@ def _advise_on_variables(left_out: list[str]) -> Iterator[str]:
     names = ", ".join(name for name in left_out if name != KEY)
     if names:
         yield (
-            f"The service does not get {names}, which may hold secrets. Put them into a file that only you can read, "
-            "then run: agent-jobs --env-file FILE service install"
+            f"The service does not get {names}, which may hold secrets. Set them with `agent-jobs config set`; or put "
+            "them into a file that only you can read, then run: agent-jobs --env-file FILE service install"
         )
 
 
-def _describe_service(manager: ServiceManager, state: ServiceState, lines: list[str]) -> Iterator[str]:
+def _describe_service(manager: ServiceManager, state: ServiceState) -> Iterator[str]:
     if state.is_running:
         yield f"The collector is running{_format_pid(state)}."
     else:
         yield f"The collector is installed, but not running ({state.reason}). Start it with: agent-jobs service install"
     yield f"File: {manager.path}"
     yield f"Log: {manager.log_command}"
-    yield from (f"  {terminal.join_lines(line)}" for line in lines)
     if state.is_running and (limit := manager.find_limit()):
         yield limit
-
-
-def _print_line(line: str) -> None:
-    """Print a line, on a terminal without broken words."""
-    width = terminal.find_width()
-    if width is None or line.startswith(" "):  # a line of the log stays as it is
-        click.echo(line)
-    else:
-        click.echo("\n".join(terminal.wrap_lines(line, width)))
 
 
 def _describe_windows_task(launch: Launch, env_file: Path | None) -> str:

@@ -37,7 +37,7 @@ LOG_TAIL_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """What a service manager says of the service."""
+    """The state of the service, as its manager reports it."""
 
     is_running: bool
     pid: int | None = None
@@ -108,7 +108,7 @@ class Systemd:
         """Return why there is no instance for this user, an empty string if there is one."""
         if shutil.which("systemctl") is None:
             return "this system has no systemctl"
-        done = _run("systemctl", "--user", "show-environment")
+        done = _call_manager("systemctl", "--user", "show-environment")
         return "" if done.status == 0 else f"systemctl --user: {done.error}"
 
     def render(self, service: Service) -> str:
@@ -117,23 +117,23 @@ class Systemd:
 
     def start(self) -> None:
         """Read the unit, and start it now and at each login."""
-        _require(_run("systemctl", "--user", "daemon-reload"))
-        _require(_run("systemctl", "--user", "enable", UNIT))
-        _run("systemctl", "--user", "reset-failed", UNIT)
-        _require(_run("systemctl", "--user", "restart", UNIT))
+        _require_success(_call_manager("systemctl", "--user", "daemon-reload"))
+        _require_success(_call_manager("systemctl", "--user", "enable", UNIT))
+        _call_manager("systemctl", "--user", "reset-failed", UNIT)
+        _require_success(_call_manager("systemctl", "--user", "restart", UNIT))
 
     def stop(self) -> None:
         """Stop the unit and start it no more."""
-        _require(_run("systemctl", "--user", "disable", "--now", UNIT))
+        _require_success(_call_manager("systemctl", "--user", "disable", "--now", UNIT))
 
     def forget(self) -> None:
         """Have systemd forget the unit whose file is gone."""
-        _run("systemctl", "--user", "daemon-reload")
-        _run("systemctl", "--user", "reset-failed", UNIT)
+        _call_manager("systemctl", "--user", "daemon-reload")
+        _call_manager("systemctl", "--user", "reset-failed", UNIT)
 
     def read_state(self) -> ServiceState:
         """Return what systemd says of the unit."""
-        done = _run("systemctl", "--user", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result")
+        done = _call_manager("systemctl", "--user", "show", UNIT, "--property=ActiveState,SubState,MainPID,Result")
         facts = {name: value for name, _, value in (line.partition("=") for line in done.output.splitlines())}
         pid = int(facts.get("MainPID") or 0)
         if facts.get("ActiveState") == "active":
@@ -145,14 +145,14 @@ class Systemd:
 
     def read_log(self, lines: int) -> list[str]:
         """Return the last lines of the unit in the journal."""
-        done = _run("journalctl", "--user", "-u", UNIT, "-n", str(lines), "-o", "cat", "--no-pager", "--quiet")
+        done = _call_manager("journalctl", "--user", "-u", UNIT, "-n", str(lines), "-o", "cat", "--no-pager", "--quiet")
         return done.output.splitlines()[-lines:] if done.status == 0 else []
 
     def find_limit(self) -> str:
         """Return that it ends with the user's last session, unless the user lingers."""
         if shutil.which("loginctl") is None:
             return ""
-        done = _run("loginctl", "show-user", getpass.getuser(), "--property=Linger")
+        done = _call_manager("loginctl", "show-user", getpass.getuser(), "--property=Linger")
         if done.output.strip() != "Linger=no":
             return ""
         return "It stops when you log out. Keep it running with: loginctl enable-linger"
@@ -179,26 +179,26 @@ class Launchd:
         """Load the agent, which starts it now and at each login."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self.stop()
-        _run("launchctl", "enable", f"{self._domain}/{LABEL}")
+        _call_manager("launchctl", "enable", f"{self._domain}/{LABEL}")
         for _ in range(LOAD_RETRIES):
             if self._load_agent().status == 0:
                 return
             time.sleep(LOAD_RETRY_S)
-        _require(self._load_agent())
+        _require_success(self._load_agent())
 
     def _load_agent(self) -> "_Done":
-        return _run("launchctl", "bootstrap", self._domain, str(self.path))
+        return _call_manager("launchctl", "bootstrap", self._domain, str(self.path))
 
     def stop(self) -> None:
         """Unload the agent; one that is not loaded is no error."""
-        _run("launchctl", "bootout", f"{self._domain}/{LABEL}")
+        _call_manager("launchctl", "bootout", f"{self._domain}/{LABEL}")
 
     def forget(self) -> None:
         """Do nothing: launchd reads the folder at the next login."""
 
     def read_state(self) -> ServiceState:
         """Return what launchd says of the agent."""
-        done = _run("launchctl", "print", f"{self._domain}/{LABEL}")
+        done = _call_manager("launchctl", "print", f"{self._domain}/{LABEL}")
         if done.status != 0:
             return ServiceState(False, None, "not loaded")
         facts = dict(re.findall(r"^\t(state|pid|last exit code) = (.*)$", done.output, re.M))
@@ -228,7 +228,7 @@ class _Done:
     error: str
 
 
-def _run(*command: str) -> _Done:
+def _call_manager(*command: str) -> _Done:
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=CALL_LIMIT_S,
@@ -240,7 +240,7 @@ def _run(*command: str) -> _Done:
     return _Done(command, done.returncode, done.stdout, lines[0] if lines else f"status {done.returncode}")
 
 
-def _require(done: _Done) -> None:
+def _require_success(done: _Done) -> None:
     """Refuse to continue after a command that failed.
 
     Raises:

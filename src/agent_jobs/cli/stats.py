@@ -9,6 +9,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.job_table import wrap_sentence
 from agent_jobs.cli.sections import format_table, style
 from agent_jobs.cli.session import Session, call, json_option, read_settings
 from agent_jobs.cli.symbols import draw_bar, echo
@@ -30,7 +31,7 @@ class _Today(NamedTuple):
 
     usd: float
     budget_usd: float | None
-    mode: str  #: reserve: running jobs count with what they may cost; spent: with what they cost so far
+    mode: str  #: bound: running jobs count with what they may cost; spent: with what they cost so far
 
 
 @click.command("stats")
@@ -65,7 +66,7 @@ def _render_today(today: _Today) -> Iterator[str]:
     """Yield the line with today's spending, and a bar if there is a budget."""
     usd = terminal.format_usd(today.usd)
     if today.budget_usd is None:
-        yield f"Today  {usd}, no budget. Set one with AGENT_JOBS_DAILY_BUDGET_USD."
+        yield from wrap_sentence(f"Today  {usd}, no budget. Set one with AGENT_JOBS_DAILY_BUDGET_USD.")
         return
     share = today.usd / today.budget_usd if today.budget_usd else 1.0
     bar = style(draw_bar(share, BAR_COLUMNS), colour=_choose_colour(share))

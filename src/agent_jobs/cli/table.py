@@ -30,8 +30,8 @@ def render_table(
     for name in dispensable:
         if width is not None and _find_least_width(widths, flexible) > width:
             widths.pop(name, None)
-    if width is not None and _sum_widths(widths) > width:
-        widths[flexible] = max(MIN_WRAP_COLUMNS, widths[flexible] - (_sum_widths(widths) - width))
+    if width is not None and _add_widths(widths) > width:
+        widths[flexible] = max(MIN_WRAP_COLUMNS, widths[flexible] - (_add_widths(widths) - width))
     for row in ({name: name for name in widths}, *rows):
         yield from _lay_out_row(row, widths, flexible, figures)
 
@@ -46,11 +46,11 @@ def _measure_table(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
 def _find_least_width(widths: Mapping[str, int], flexible: str) -> int:
     """Return the columns that a table needs; a last column may be as narrow as a wrapped text."""
     if flexible != list(widths)[-1]:
-        return _sum_widths(widths)
-    return _sum_widths({**widths, flexible: min(widths[flexible], MIN_WRAP_COLUMNS)})
+        return _add_widths(widths)
+    return _add_widths({**widths, flexible: min(widths[flexible], MIN_WRAP_COLUMNS)})
 
 
-def _sum_widths(widths: Mapping[str, int]) -> int:
+def _add_widths(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
@@ -65,7 +65,7 @@ def _lay_out_row(
     cells = {**row, flexible: first}
     line = [_fit_cell(cells[name], width, is_figure=name in figures) for name, width in widths.items()]
     yield GAP.join(line).rstrip()
-    margin = " " * (_sum_widths(widths) - widths[flexible])
+    margin = " " * (_add_widths(widths) - widths[flexible])
     yield from (f"{margin}{each}" for each in more)
 
 

@@ -165,7 +165,7 @@ def result_hint(job: Job) -> str:
 
 def write_end_line(job: Job) -> None:
     """Write on stderr how a job finished, with its error and what to do about it."""
-    if sys.stdout.isatty() and sys.stderr.isatty():
+    if job.output and sys.stdout.isatty() and sys.stderr.isatty():
         click.echo(err=True)  # apart from the answer above
     model = terminal.join_lines(str(job.turn.request.get("model") or ""))
     run_time = format_run_time(job, job.created_at) if job.finished_at else ""

@@ -72,7 +72,7 @@ async def collect_jobs(session: Session, *, until_idle: bool) -> None:
             logger.warning("Cannot read the jobs: %s", error)  # a full disk or a lock may pass
         else:
             session.detached = _describe_jobs_left(open_jobs)
-            if until_idle and not any(job.status is not Status.INPUT_REQUIRED for job in open_jobs):
+            if until_idle and {job.status for job in open_jobs} <= {Status.INPUT_REQUIRED}:
                 logger.info("No job is running.")
                 return
         await anyio.sleep(REFRESH_S)
@@ -88,7 +88,7 @@ class ChangeLog:
 
     async def read(self) -> list[Job]:
         """Log what changed since the last read; return the jobs that are not done, oldest first."""
-        jobs = await self._find_jobs()
+        jobs = await self._find_changed_jobs()
         for job in jobs.values():
             if self._shown.get(job.id) is not job.status:
                 logger.info("%s", describe_change(job))
@@ -99,7 +99,7 @@ class ChangeLog:
         self._shown = {job.id: job.status for job in (*left, *new)}
         return left
 
-    async def _find_jobs(self) -> dict[str, Job]:
+    async def _find_changed_jobs(self) -> dict[str, Job]:
         """Return the active jobs, those that were active at the last read, and new ones that finished at once."""
         since, self._since = self._since, self._engine.now()
         groups = [JobFilter(statuses=ACTIVE), JobFilter(since=since)]

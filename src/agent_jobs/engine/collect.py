@@ -48,7 +48,7 @@ class Collector:
         """Retrieve the jobs side by side and save them; return those that upstream answered in time.
 
         Args:
-            jobs: They have response ids and no open calls, and no process observes them.
+            jobs: They have response ids and no open calls, and no process observes them. Requests may be left out.
             limit_s: Real seconds for all that waits for upstream.
         """
         with anyio.move_on_after(limit_s):
@@ -61,7 +61,10 @@ class Collector:
     async def _collect_job(self, job: Job) -> None:
         """Retrieve and save one job; its failures do not stop the others."""
         try:
-            outcome = await retrieve(self._client, self._clock, job)
+            whole = await self._store.get(job.id)
+            if whole is None or not whole.can_be_retrieved:
+                return  # another process was first
+            outcome = await retrieve(self._client, self._clock, whole)
             if (seen := _select_usable(outcome)) is None:
                 return
             if await self._resender.find_rewritten(seen) is not None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import JSON, mapping_of
+from agent_jobs.jobs.response import JSON, activity_of, mapping_of
 
 PARTIAL_CHARS = 2_000  # of the text so far: the tail that `partial` shows
 HELD_PARTIAL_CHARS = 200_000  # of the text of a run that is held open: no other copy exists
@@ -30,6 +30,7 @@ class LiveText:
     is_cut: bool = False  #: the beginning of the text is not known, and `tail` has its end
     tail: str = ""  #: what is known of a text without its beginning
     notes: list[tuple[int, JSON]] = field(default_factory=list[tuple[int, JSON]])  #: annotations, by their message
+    _items: list[JSON] | None = None  #: of the response; None if this process did not see its first ones
     _place: tuple[int, str | None] | None = None  #: the turn and the response that write it
     _before: str = ""  #: what was known before the messages below
     _messages: dict[object, _Message] = field(default_factory=dict[object, _Message])
@@ -42,6 +43,11 @@ class LiveText:
             return ""
         texts = (text for _, text in self._list_texts())
         return SEPARATOR.join(filter(None, (self._before, *texts)))
+
+    @property
+    def activity(self) -> str:
+        """Return what the response did so far; empty if this process did not see all of it."""
+        return activity_of(self._items or [])
 
     def list_offsets(self) -> dict[object, int]:
         """Return where each message begins in the text, by its index in the output."""
@@ -57,6 +63,8 @@ class LiveText:
         self._is_streaming = False
         self.observe(job)
         self._is_streaming = True
+        if self._items is None and not (job.activity or job.turn.partial):
+            self._items = []
 
     def end_stream(self) -> None:
         """Note that this process does not read the stream any more."""
@@ -74,6 +82,8 @@ class LiveText:
 
     def add_item(self, index: object, item: JSON) -> None:
         """Note that the response has another item."""
+        if self._items is not None:
+            self._items.append(item)
         if item.get("type") == "message":
             self._messages.setdefault(index, _Message(str(item.get("phase") or "")))
 
@@ -108,6 +118,7 @@ class LiveText:
     def _restart(self, place: tuple[int, str | None]) -> None:
         self._place = place
         self.is_cut, self.tail, self._before = False, "", ""
+        self._items = None
         self._messages.clear()
         self.notes.clear()
 

@@ -134,6 +134,8 @@ class Poller:
     async def _continue_running(self, job: Job, not_before_s: float, *, held: bool) -> RunAgain:
         """Say when a running job is polled next, or read its stream until then."""
         if self._reader.is_streaming(job.id):
+            if job.cancel_requested_at is not None:
+                return RunAgain(CANCEL_RETRY_S)  # upstream may have ignored it, and then nothing ends the stream
             far_s = self._stream_step.seconds_until_far_poll(job)
             return RunAgain(far_s, far_s)
         now = self._clock.now()

@@ -93,6 +93,8 @@ class JobPage:
 
 #: Kind of the event that a part of finalizing a job failed.
 UNSETTLED = "unsettled"
+#: Kinds of the events that no process observes a running job any more, and that one does again.
+UNWATCHED, WATCHED = "unwatched", "watched"
 
 
 class Event(NamedTuple):

@@ -10,6 +10,8 @@ from agent_jobs.jobs.status import RUNNING, TRANSITIONS, Status
 
 #: Statuses in which nothing runs upstream, so that a cancel ends the job at once.
 _IDLE = frozenset({Status.PENDING, Status.INPUT_REQUIRED})
+#: Seconds after which the process that streams a job polls it for a cancel, whichever process sent that.
+CANCEL_CHECK_S = 30.0
 
 
 def can_become(stored: Job, new: Job) -> bool:
@@ -202,11 +204,19 @@ def request_cancel(stored: Job, now: float, *, has_uploads: bool) -> Job:
     requested_at = now if stored.cancel_requested_at is None else stored.cancel_requested_at
     job = replace(stored, cancel_requested_at=requested_at)
     if stored.status not in _IDLE:
-        return job
+        return _check_cancel_soon(job, now)
     if stored.status is Status.PENDING and stored.usage_before is None:
         job = replace(job, cost_usd=0.0)
     cancelled = replace(job, status=Status.CANCELLED, finished_at=now, activity="", needs_finalizing=has_uploads)
     return _release_at_end(cancelled)
+
+
+def _check_cancel_soon(job: Job, now: float) -> Job:
+    """Have a streamed job polled soon: the caller may end before upstream obeys, and its next poll is far away."""
+    if job.observed_by != "following" or job.due_at is None:
+        return job
+    soon = min(job.due_at, now + CANCEL_CHECK_S)
+    return replace(job, due_at=soon, not_before=min(job.not_before, soon))
 
 
 def mark_finalized(stored: Job, result_path: str) -> Job | None:

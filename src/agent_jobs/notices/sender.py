@@ -122,7 +122,7 @@ class NoticeSender:
             while attempt < ATTEMPTS:
                 attempt += 1
                 request = build(sent_at=self.clock.now())
-                failure, is_final = await _post(client, target.address, request.headers, request.body)
+                failure, is_final = await _post_once(client, target.address, request.headers, request.body)
                 if is_final:
                     return failure
                 if attempt < ATTEMPTS:
@@ -130,7 +130,7 @@ class NoticeSender:
         return f"{failure}, {ATTEMPTS} times"
 
 
-async def _post(
+async def _post_once(
     client: httpx2.AsyncClient, address: SecretStr, headers: Mapping[str, str], body: bytes
 ) -> tuple[str, bool]:
     """Return how a request failed, empty if it did not, and whether that is final. No text holds the address."""

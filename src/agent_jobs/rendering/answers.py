@@ -52,7 +52,7 @@ NEXT_STEPS = {
     "endpoint_lost": "ask the user to start agent-jobs with that OPENAI_BASE_URL and its key and adopt the response",
     "no_such_endpoint": "ask the user to set OPENAI_BASE_URL to the API's address, which usually ends in /v1",
     "missing_secret": "ask the user to do that and restart the server, then agent_start again",
-    "invalid_api_key": "ask the user to set a valid OPENAI_API_KEY, then agent_start again",
+    "invalid_api_key": "ask the user to run `agent-jobs key set` and restart this server, then agent_start again",
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",
     "insufficient_quota": "ask the user to add credit at the provider, then agent_start again",
     "model_not_found": "agent_start with another model",

@@ -10,6 +10,8 @@ from agent_jobs.rendering.output import add_source
 
 #: A link of Markdown, or several of them, in parentheses or not: its number says the same in fewer characters.
 _LINK = re.compile(r"\s*\(?(?:\[[^\]]*\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*\)[,;]?\s*)+\)?")
+#: Two characters inside a word of a script that has blanks between words.
+_LETTERS = re.compile(r"[A-Za-z0-9]{2}")
 
 
 class Citation(NamedTuple):
@@ -85,11 +87,10 @@ def insert_numbers(text: str, citations: Iterable[Citation], *, begin: int = 0) 
     places = sorted({(place.end - begin, place.start - begin, place.number) for place in citations})
     parts: list[str] = []
     at = 0
-    for end, start, number in places:
-        if start < 0 or end > len(text):
-            continue
-        while 0 < end < len(text) and text[end - 1].isalnum() and text[end].isalnum():
-            end += 1  # upstream counts in other units at times: a number does not split a word
+    for given_end, start, number in places:
+        if not 0 < given_end <= len(text):
+            continue  # its end, where the number stands, is in another piece
+        end = _move_to_word_end(text, given_end)
         if start >= at and _LINK.fullmatch(text[start:end]):
             parts.append(text[at:start].rstrip(" "))
             parts.append(" ")
@@ -98,3 +99,12 @@ def insert_numbers(text: str, citations: Iterable[Citation], *, begin: int = 0) 
         parts.append(f"\\[{number}\\]")
         at = max(at, end)
     return "".join(parts) + text[at:]
+
+
+def _move_to_word_end(text: str, end: int) -> int:
+    """Return the end of the word in which a place ends: upstream counts in other units at times."""
+    while text[end - 1 : end].isspace():
+        end -= 1
+    while _LETTERS.fullmatch(text[end - 1 : end + 1]):
+        end += 1
+    return end

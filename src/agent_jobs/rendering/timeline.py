@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import Event, JobDetails, TurnRecord
+from agent_jobs.jobs.queries import UNWATCHED, WATCHED, Event, JobDetails, TurnRecord
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.steps import Step
 
@@ -12,8 +12,6 @@ from agent_jobs.jobs.steps import Step
 TEXT_CHARS = 300
 #: A shorter time without an observer is not worth a line.
 MIN_GAP_S = 3.0
-#: Kinds of events that say that no process observes the job any more, or one does again.
-UNWATCHED, WATCHED = "unwatched", "watched"
 
 
 class Moment(NamedTuple):

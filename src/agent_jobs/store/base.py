@@ -90,7 +90,8 @@ class JobRecords(Protocol):
     async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
         """Return the newest matching jobs that run while no living process observes them or will.
 
-        A job that waits for an answer is none of them. The filter's own statuses do not count.
+        Their requests are left out: they may be large, and most callers show only the rows. A job that waits for
+        an answer is none of them. The filter's own statuses do not count.
         """
         ...
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.poll_schedule import WATCHED_RETRIEVE_MAX_S
+from agent_jobs.jobs.queries import UNWATCHED, WATCHED
+from agent_jobs.jobs.status import RUNNING
 from agent_jobs.store.database import Database, Transaction
 from agent_jobs.store.error_advice import as_store_error
 from agent_jobs.store.rows import ACTIVE_SQL, RUNNING_SQL
@@ -18,6 +20,20 @@ MIN_RETRIEVE_S = 1.0
 _OURS = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
 _DUE_AT = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE :other_key_delay_s END"
+
+#: Notes that a process observes a job again, if it was noted that none does.
+_NOTE_WATCHED = f"""INSERT INTO event (job_id, at, kind, text)
+                    SELECT :id, :now, '{WATCHED}', '' WHERE '{UNWATCHED}' = (
+                        SELECT kind FROM event WHERE job_id = :id AND kind IN ('{WATCHED}', '{UNWATCHED}')
+                        ORDER BY at DESC LIMIT 1)"""
+#: Notes that the process that observed a job has released it.
+_NOTE_UNWATCHED = f"INSERT INTO event (job_id, at, kind, text) VALUES (:id, :now, '{UNWATCHED}', '')"
+#: Notes the same of a process that died, with the last time at which it is known to have observed the job.
+_NOTE_LAST_SEEN = f"""INSERT INTO event (job_id, at, kind, text)
+                      SELECT :id, COALESCE(MAX(at), :now), '{UNWATCHED}', 'its process died' FROM (
+                          SELECT at FROM event WHERE job_id = :id
+                          UNION ALL SELECT COALESCE(finished_at, seen_at) FROM step WHERE job_id = :id
+                          UNION ALL SELECT COALESCE(looked_at, sent_at) FROM turn WHERE job_id = :id) AS seen"""
 
 
 class Queue:
@@ -62,15 +78,22 @@ class Queue:
         )
 
     async def find_due(self, now: float, base_url: str, fingerprint: str = "") -> list[str]:
-        return await self._claim_jobs(
-            f"""UPDATE job SET holder = :me, next_at = NULL
-                WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
-                RETURNING id""",
-            now=now,
-            base_url=base_url,
-            fingerprint=fingerprint,
-            other_key_delay_s=OTHER_KEY_DELAY_S,
-        )
+        def claim(transaction: Transaction) -> list[str]:
+            rows = transaction.execute(
+                f"""UPDATE job SET holder = :me, next_at = NULL
+                    WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
+                    RETURNING id""",
+                me=self._db.worker_lock.name,
+                now=now,
+                base_url=base_url,
+                fingerprint=fingerprint,
+                other_key_delay_s=OTHER_KEY_DELAY_S,
+            )
+            ids = [row["id"] for row in rows]
+            transaction.execute_each(_NOTE_WATCHED, [{"id": job_id, "now": now} for job_id in ids])
+            return ids
+
+        return await self._db.change(claim)
 
     async def next_due_at(self, base_url: str, fingerprint: str = "") -> float | None:
         rows = await self._db.fetch(
@@ -148,10 +171,11 @@ class Queue:
             me=self._db.worker_lock.name,
         )
         names = [row["holder"] for row in rows]
-        return sum([await self._free_jobs(name, now) for name in names if self._db.worker_lock.is_dead(name)])
+        dead = [name for name in names if self._db.worker_lock.is_dead(name)]
+        return sum([await self._free_jobs(name, now, _NOTE_LAST_SEEN) for name in dead])
 
     async def release_claims(self, now: float) -> None:
-        await self._free_jobs(self._db.worker_lock.name, now)
+        await self._free_jobs(self._db.worker_lock.name, now, _NOTE_UNWATCHED)
 
     async def announce(self, what: str, base_url: str) -> None:
         with as_store_error(self._db.folder):
@@ -166,14 +190,21 @@ class Queue:
         rows = await self._db.change(lambda transaction: transaction.execute(sql, me=me, **values))
         return [row["id"] for row in rows]
 
-    async def _free_jobs(self, worker: str, now: float) -> int:
-        """Free the jobs that this process has claimed, due at once; return how many."""
-        rows = await self._db.change(
-            lambda transaction: transaction.execute(
+    async def _free_jobs(self, worker: str, now: float, note: str) -> int:
+        """Free the jobs that this process has claimed, due at once; return how many.
+
+        `note` writes that no process observes a job any more.
+        """
+
+        def free(transaction: Transaction) -> int:
+            rows = transaction.execute(
                 f"""UPDATE job SET holder = NULL, next_at = :now
-                    WHERE holder = :worker AND (status IN {ACTIVE_SQL} OR unsettled) RETURNING id""",
+                    WHERE holder = :worker AND (status IN {ACTIVE_SQL} OR unsettled) RETURNING id, status""",
                 worker=worker,
                 now=now,
             )
-        )
-        return len(rows)
+            running = [row["id"] for row in rows if row["status"] in RUNNING]
+            transaction.execute_each(note, [{"id": job_id, "now": now} for job_id in running])
+            return len(rows)
+
+        return await self._db.change(free)

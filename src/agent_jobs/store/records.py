@@ -174,7 +174,7 @@ class Records:
         if not unobserved:
             return []
         found = await self._db.fetch(
-            f"{JOB} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(unobserved)
+            f"{JOB_WITHOUT_TEXTS} WHERE job.id IN (SELECT value FROM json_each(:ids))", ids=json.dumps(unobserved)
         )
         jobs = {job.id: job for job in (read_job(row, self._db.folder) for row in found)}
         return [jobs[job_id] for job_id in unobserved if job_id in jobs]

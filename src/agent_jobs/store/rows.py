@@ -43,12 +43,14 @@ _STATUS_RANKS = (
     Status.CANCELLED,
     Status.COMPLETED,
 )
-_STATUS_RANK = "CASE status {} END".format(" ".join(f"WHEN '{each}' THEN {n}" for n, each in enumerate(_STATUS_RANKS)))
+_STATUS_RANK = "CASE job.status {} END".format(
+    " ".join(f"WHEN '{each}' THEN {n}" for n, each in enumerate(_STATUS_RANKS))
+)
 #: What each order sorts by, before the time of creation.
 _SORTED_BY: Mapping[SortKey, str] = {
     "created": "",
-    "cost": "COALESCE(cost_usd, -1) DESC, ",
-    "duration": "COALESCE(finished_at, :now) - created_at DESC, ",
+    "cost": "COALESCE(job.cost_usd, -1) DESC, ",
+    "duration": "COALESCE(job.finished_at, :now) - job.created_at DESC, ",
     "status": f"{_STATUS_RANK}, ",
 }
 
@@ -314,7 +316,7 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
 
 def order_by(key: SortKey) -> str:
     """Return the ORDER BY of a list of jobs; `:now` stands in it for the end of an active job."""
-    return f"ORDER BY {_SORTED_BY[key]}created_at DESC, id"
+    return f"ORDER BY {_SORTED_BY[key]}job.created_at DESC, job.id"
 
 
 def escape_like(text: str) -> str:

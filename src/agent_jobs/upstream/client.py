@@ -20,6 +20,7 @@ from agent_jobs.upstream.endpoint import Endpoint, quote_segment, read_response_
 from agent_jobs.upstream.error_body import DEFAULT_STATUS, has_error, read_status
 from agent_jobs.upstream.error_mapping import map_error, map_transport_error
 from agent_jobs.upstream.json_object import JSON, parse_object
+from agent_jobs.upstream.limited_stream import LimitedStream
 from agent_jobs.upstream.next_page import find_next_page
 from agent_jobs.upstream.retry_after import parse_amount
 from agent_jobs.upstream.web_page import describe_page, is_sign_in_page, read_content_type
@@ -57,7 +58,6 @@ class _CreateTrace:
     before_sending: Callable[[], Awaitable[None]]
     dialed: Dialed = field(default_factory=Dialed)
     is_sent: bool = False
-    _timeouts: dict[str, float] = field(default_factory=dict[str, float])
 
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Record a step of the call."""
@@ -66,9 +66,6 @@ class _CreateTrace:
         if name == "http11.send_request_headers.started" and info["request"].method == b"POST":
             await self.before_sending()
             self.is_sent = True
-            self._timeouts = info["request"].extensions["timeout"]
-        elif name == "http11.receive_response_headers.complete" and self.is_sent:
-            self._timeouts.pop("read", None)  # the body has a limit of its own
 
 
 class ResponsesClient:
@@ -116,13 +113,11 @@ class ResponsesClient:
                 extensions={"trace": trace.trace},
                 max_event_size=MAX_EVENT_BYTES,
             ) as source:
-                limited = source.response.stream = _LimitedStream(source.response.stream, self._start_timeout_s)
+                limited = LimitedStream(source.response, self._start_timeout_s)
                 async for event in self._read_events(source, is_create=True):
                     if event.get("response"):
                         is_background = _read_background(event, is_background)
-                    limited.limit_s = STREAM_IDLE_S
-                    if is_background is False:
-                        limited.limit_s = HELD_IDLE_S
+                    limited.limit_s = HELD_IDLE_S if is_background is False else STREAM_IDLE_S
                     yield event
         except httpx2.TransportError as error:
             raise map_transport_error(error, self.endpoint.base_url, trace.dialed, is_sent=trace.is_sent) from error
@@ -141,6 +136,7 @@ class ResponsesClient:
                 extensions={"trace": dialed.trace},
                 max_event_size=MAX_EVENT_BYTES,
             ) as source:
+                LimitedStream(source.response, STREAM_IDLE_S)
                 async for event in self._read_events(source):
                     yield event
         except httpx2.TransportError as error:
@@ -345,29 +341,6 @@ class ResponsesClient:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
-
-
-class _LimitedStream(httpx2.AsyncByteStream):
-    """A body whose next piece must arrive within a limit, which may change between pieces."""
-
-    def __init__(self, stream: object, limit_s: float) -> None:
-        self._stream = cast(httpx2.AsyncByteStream, stream)
-        self.limit_s = limit_s
-
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        pieces = aiter(self._stream)
-        while True:
-            try:
-                with anyio.fail_after(self.limit_s):
-                    piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise httpx2.ReadTimeout("silent") from None
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 def in_background(event: JSON) -> bool | None:

@@ -1,0 +1,83 @@
+"""A result as a person reads it: rendered on a terminal, unchanged in a pipe, its parts as text."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import scripted
+from terminals import Terminal, screen
+
+from agent_jobs.cli.part_text import format_part
+from agent_jobs.emulator.server import RunningServer
+
+TEXT = "# Result\n\nThe **second** cache is the one to take, for all that was measured here.\n\n- a\n- b"
+
+
+@pytest.fixture
+def terminal(upstream: RunningServer, tmp_path: Path) -> Terminal:
+    return Terminal(upstream.base_url, tmp_path / "data")
+
+
+def start_job(terminal: Terminal, **script: Any) -> str:
+    terminal.pipe("run", scripted("Compare", {"duration_s": 1, "text": TEXT, **script}))
+    [job] = json.loads(terminal.pipe("list", "--json").stdout)["jobs"]
+    return job["job_id"]
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_terminal_shows_the_answer_as_markdown_with_its_sources(terminal: Terminal, columns: int):
+    job_id = start_job(terminal, searches=2)
+    shown = terminal.show("result", job_id, columns=columns)
+    assert shown.returncode == 0
+    assert shown.width <= columns
+    left = screen(shown.raw)
+    assert re.sub(r"\[\d\]", "", left).startswith("Result\n\nThe second cache is the one to take")
+    assert {"[1]", "[2]"} <= set(re.findall(r"\[\d\]", left.partition("Sources")[0]))
+    assert "\n\nSources\n[1] Emulated source 1\n    https://example.com/emulated/1\n[2] " in left
+    assert terminal.pipe("result", job_id).stdout == f"{TEXT}\n"
+    assert "\x1b" not in terminal.show("result", job_id, NO_COLOR="1").raw
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("outline", r"^Result$"),
+        ("sources", r"^\[1\] Emulated source 1( \(cited \d+ times\))?\n    https://example.com/emulated/1$"),
+        ("items", r"^web_search_call  completed\n    action: search$"),
+        ("files", r"^There are no files\.$"),
+        ("usage", r"^output tokens +\d+$"),
+        ("meta", r"^created at +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"),
+    ],
+)
+def test_part_is_text_and_json_on_request(terminal: Terminal, part: str, line: str):
+    job_id = start_job(terminal, searches=2)
+    read = terminal.pipe("result", job_id, "--part", part)
+    assert read.returncode == 0
+    assert re.search(line, read.stdout, re.M), read.stdout
+    assert part in json.loads(terminal.pipe("result", job_id, "--part", part, "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "text"),
+    [
+        ("outline", [{"level": 1, "title": "A"}, {"level": 3, "title": "B"}], "A\n    B"),
+        ("outline", [], "There are no headings."),
+        ("sources", [], "There are no sources."),
+        ("sources", [{"filename": "a.pdf", "file_id": "f", "cited": 2}], "[1] a.pdf (cited 2 times)"),
+        ("items", [], "There are no items."),
+        ("files", [{"name": "a", "path": "/tmp/a", "bytes": 2048}], "/tmp/a  2.0 KiB"),
+        ("files", [{"type": "image", "id": "ig_1", "bytes": 3}], "ig_1  3 bytes  not saved"),
+        ("usage", {"input_tokens": 1200, "cost_usd": 0.0213}, "input tokens  1,200\ncost usd      $0.02"),
+        ("usage", {}, "Nothing is known of its tokens."),
+        (
+            "meta",
+            {"title": "T", "request": {"model": "m"}},
+            'title    T\nrequest  {\n           "model": "m"\n         }',
+        ),
+        ("reasoning", "As it is.", "As it is."),
+    ],
+)
+def test_parts_without_much_in_them_are_text_too(part: str, value: Any, text: str):
+    assert format_part(part, value) == text

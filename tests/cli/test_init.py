@@ -1,0 +1,148 @@
+"""`init` brings a new user from nothing to a host that runs jobs, and leaves nothing half-done."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from processes import Server, serving
+from terminals import Terminal
+
+from agent_jobs.cli.main import cli
+from agent_jobs.emulator.server import RunningServer
+from agent_jobs.settings import VARIABLES
+
+KEY = "sk-emulated-0123456789abcdef"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which two hosts were used, and nothing of ours."""
+    for name in (*VARIABLES, "XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".cursor").mkdir()
+    (tmp_path / ".codex").mkdir()
+    return tmp_path
+
+
+def init(*arguments: str, stdin: str = "", **environ: str) -> Result:
+    # test_install_trial.py tests the start of the written commands.
+    return CliRunner().invoke(cli, ["init", "--no-check", *arguments], input=stdin, env=environ)
+
+
+def files(home: Path) -> set[str]:
+    """What was made in the home, without the database, which the check of the key opens."""
+    kept = (path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path) for path in kept if path.parts[0] != ".local"}
+
+
+def stored(upstream: RunningServer) -> str:
+    return f".config/agent-jobs/keys/{upstream.url.replace('://', '_').replace(':', '_')}"
+
+
+def test_yes_stores_the_key_installs_and_runs_a_job(home: Path, upstream: RunningServer):
+    result = init("--yes", "--stdin", "--endpoint", upstream.base_url, stdin=f"Bearer {KEY}\n")
+    assert result.exit_code == 0, result.output
+    config = ".config/agent-jobs/config.toml"
+    assert files(home) == {config, stored(upstream), ".cursor/mcp.json", ".codex/config.toml"}
+    assert (home / stored(upstream)).read_text() == f"{KEY}\n"
+    assert f'base_url = "{upstream.base_url}"' in (home / config).read_text()
+    assert KEY not in result.output
+    assert json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"]["agent-jobs"].keys() == {"command", "args"}
+    assert upstream.emulator.counters()["creates"] == 1
+    words = ("Left out 'Bearer'", "answers and accepts the key", "Cursor: installed", "Codex: installed",
+             "This is an emulated answer to", "Start Cursor again", "Then say to your assistant: ")  # fmt: skip
+    positions = [result.stdout.index(word) for word in words]
+    assert positions == sorted(positions)
+
+
+def test_host_runs_a_job_through_what_init_wrote(home: Path, upstream: RunningServer):
+    """The server gets nothing but the home folder, as from a desktop."""
+    command = ("--yes", "--stdin", "--host", "cursor", "--no-job", "--endpoint", upstream.base_url)
+    assert init(*command, stdin=KEY).exit_code == 0
+    assert upstream.emulator.counters()["creates"] == 0
+    assert json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"]["agent-jobs"]["args"] == []
+    empty = {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", "AGENT_JOBS_DATA_DIR": "", "HOME": str(home)}
+    with serving(home / "data", upstream.base_url, **empty) as server:
+        assert isinstance(server, Server)
+        server.initialize()
+        assert server.call("agent_start", prompt="x")["job_id"]
+    assert upstream.emulator.counters()["creates"] == 1
+
+
+def test_second_run_finds_everything_and_asks_for_nothing(home: Path, upstream: RunningServer):
+    init("--yes", "--stdin", "--no-job", "--endpoint", upstream.base_url, stdin=KEY)
+    before = {name: (home / name).read_bytes() for name in files(home)}
+    result = init("--yes", "--no-job")
+    assert result.exit_code == 0
+    assert "Key: ...cdef, from " in result.stdout
+    assert "Cursor: was installed already" in result.stdout
+    assert {name: (home / name).read_bytes() for name in files(home)} == before
+
+
+def test_key_of_the_environment_is_stored_for_the_hosts(home: Path, upstream: RunningServer):
+    environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+    assert init("--yes", "--no-job", "--host", "none", **environ).exit_code == 0
+    assert files(home) == {stored(upstream), ".config/agent-jobs/config.toml"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "words"),
+    [
+        (["--yes"], "", "No API key is set"),
+        (["--yes", "--stdin"], "", "No key was given."),
+        (["--yes", "--stdin"], "$OPENAI_API_KEY", "a reference to a variable"),
+        (["--yes", "--stdin"], "invalid", "refuses the key"),
+        (["--yes", "--stdin", "--endpoint", "http://127.0.0.1:1/v1"], KEY, "http://127.0.0.1:1/v1"),
+        (["--yes", "--stdin", "--endpoint", "ftp://x"], KEY, "--endpoint accepts a web address."),
+        (["--stdin"], KEY, "--stdin needs --yes"),
+        (["--yes", "--host", "claude"], KEY, "claude-code"),
+    ],
+)
+def test_refusal_leaves_nothing_behind(
+    home: Path, upstream: RunningServer, arguments: list[str], stdin: str, words: str
+):
+    result = init(*arguments, stdin=stdin, OPENAI_BASE_URL=upstream.base_url)
+    assert result.exit_code in (1, 2)
+    assert words in result.stderr
+    assert KEY not in result.output
+    assert files(home) == set()
+    assert upstream.emulator.counters()["creates"] == 0
+
+
+def test_pipe_only_hears_what_would_happen(home: Path, upstream: RunningServer):
+    environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+    result = init(**environ)
+    assert result.exit_code == 0
+    for words in ("...cdef", "store that key", "base_url", "Cursor, Codex", "first job", "--no-job"):
+        assert words in result.stdout
+    assert "stop, because no API key is set" in init().stdout
+    assert "first job" not in init("--no-job", **environ).stdout
+    assert files(home) == set()
+    assert upstream.emulator.log() == []
+
+
+def test_host_that_refuses_does_not_keep_the_others_from_being_installed(home: Path, upstream: RunningServer):
+    (home / ".cursor/mcp.json").write_text("broken")
+    result = init("--yes", "--stdin", "--no-job", "--endpoint", upstream.base_url, stdin=KEY)
+    assert result.exit_code == 1
+    assert "Cursor: not installed." in result.stderr
+    assert "Codex: installed" in result.stdout
+    assert (home / ".cursor/mcp.json").read_text() == "broken"
+
+
+@pytest.mark.parametrize("question", ["not shown", "Install into which?"])
+def test_ctrl_c_at_a_question_leaves_finished_steps_only(home: Path, upstream: RunningServer, question: str):
+    terminal = Terminal(upstream.base_url, home / "data")
+    key = "" if question == "not shown" else KEY
+    shown = terminal.show(
+        "init", stop=lambda seen: question in seen or "Store it" in seen, keys="\x03", OPENAI_API_KEY=key,
+        PATH=os.environ["PATH"],
+    )  # fmt: skip
+    assert shown.returncode == 130
+    assert shown.text.count("Interrupted.") == 1
+    assert files(home) - {name for name in files(home) if name.startswith("data/")} == set()

@@ -1,0 +1,48 @@
+"""Ask a fork server for a fork, and stand for it: pass signals on, and end as it ends.
+
+`python -IS fork_client.py SOCKET PYTHON ARGUMENT...` is `PYTHON -m agent_jobs ARGUMENT...` where a fork server of that
+PYTHON listens at SOCKET, and runs it anew where none does. It imports next to nothing.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
+
+
+def ask(end: socket.socket, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    """Send what is to be forked, with its standard streams."""
+    socket.send_fds(end, [b"."], descriptors)
+    body = json.dumps(request).encode()
+    end.sendall(len(body).to_bytes(4) + body)
+
+
+def main(address: str, python: str, *arguments: str) -> None:
+    """Run a command as a fork."""
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.connect(address)
+    except OSError:
+        os.execv(python, [python, "-m", "agent_jobs", *arguments])
+    # Until the pid is there, a signal waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "is_session": False}
+    ask(end, request, (0, 1, 2))
+    pid = int.from_bytes(end.recv(4, socket.MSG_WAITALL))
+    for number in PASSED_ON:
+        signal.signal(number, lambda number, frame: os.kill(pid, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+    status = int.from_bytes(end.recv(8, socket.MSG_WAITALL)[:4], signed=True)
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
