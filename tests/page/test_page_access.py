@@ -98,7 +98,7 @@ async def test_form_of_another_page_changes_nothing(settings: Settings) -> None:
         page = (await client.get(f"/jobs/{started['job_id']}")).text
         token = page.partition('name="form_token" value="')[2].partition('"')[0]
         own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
-        hostile = [
+        hostile: list[tuple[dict[str, str], str]] = [
             ({}, token),
             ({"Origin": "https://evil.example"}, token),
             ({"Origin": "null"}, token),

@@ -30,7 +30,7 @@ def ui_command(port: int, opens: bool) -> None:
     The page is on this machine only. It prints a link that signs one browser in.
     """
     settings = read_settings()
-    with closing(_listen(port)) as listener:
+    with closing(_open_listener(port)) as listener:
 
         async def serve(session: Session) -> None:
             await _serve_page(session, listener, opens=opens)
@@ -38,7 +38,7 @@ def ui_command(port: int, opens: bool) -> None:
         call(serve, role="works", what="ui", settings=settings)
 
 
-def _listen(port: int) -> socket.socket:
+def _open_listener(port: int) -> socket.socket:
     """Return a socket that listens on this port of this machine alone."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -52,14 +52,14 @@ class LinkAccess:
 
     def create_link_token(self) -> str:
         """Return a token that signs in one browser."""
-        return self._sign("link", LINK_S)
+        return self._sign_token("link", LINK_S)
 
     def redeem_link(self, token: str) -> str | None:
         """Return a session for a link's token; None if it is wrong, too old, or was used before."""
         if not self._is_signed("link", token) or token in self._used_links:
             return None
         self._used_links.add(token)
-        return self._sign("session", SESSION_S)
+        return self._sign_token("session", SESSION_S)
 
     def is_session(self, session: str) -> bool:
         """Return True if a cookie's value is a session that has not ended."""
@@ -67,21 +67,21 @@ class LinkAccess:
 
     def form_token(self, session: str) -> str:
         """Return the token that each form of a session carries, so that no other page can send one."""
-        return self._digest(f"form:{session}")
+        return self._compute_digest(f"form:{session}")
 
     def is_form_token(self, session: str, token: str) -> bool:
         """Return True if a form belongs to this session."""
-        return hmac.compare_digest(self.form_token(session).encode(), token.encode())
+        return hmac.compare_compute_digest(self.form_token(session).encode(), token.encode())
 
-    def _sign(self, kind: str, lifetime_s: float) -> str:
+    def _sign_token(self, kind: str, lifetime_s: float) -> str:
         body = f"{token_urlsafe(18)}.{int(self._now() + lifetime_s)}"
-        return f"{body}.{self._digest(f'{kind}:{body}')}"
+        return f"{body}.{self._compute_digest(f'{kind}:{body}')}"
 
     def _is_signed(self, kind: str, token: str) -> bool:
         body, _, digest = token.rpartition(".")
-        if not hmac.compare_digest(self._digest(f"{kind}:{body}").encode(), digest.encode()):
+        if not hmac.compare_compute_digest(self._compute_digest(f"{kind}:{body}").encode(), digest.encode()):
             return False
         return int(body.rpartition(".")[2]) > self._now()
 
-    def _digest(self, text: str) -> str:
+    def _compute_digest(self, text: str) -> str:
         return hmac.new(self._secret, text.encode("utf-8", "replace"), sha256).hexdigest()

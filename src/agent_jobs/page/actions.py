@@ -32,7 +32,7 @@ class Actions:
         form = await self._forms.read(request)
         engine = await self._engine()
         job_id = request.path_params["job_id"]
-        await engine.reply(job_id, _read_reply(form))
+        await engine.reply(job_id, _parse_answer(form))
         return _show_job(job_id)
 
     async def follow_up(self, request: Request) -> Response:
@@ -56,10 +56,12 @@ class Actions:
         return RedirectResponse("/", 303)
 
 
-def _read_reply(form: FormData) -> Reply:
+def _parse_answer(form: FormData) -> Reply:
     """Return the answer that a form gives to one call."""
     call_id, turn = str(form.get("call", "")), str(form.get("turn", ""))
-    number = int(turn) if turn.isdecimal() else None
+    number: int | None = None
+    if turn.isdecimal():
+        number = int(turn)
     match form.get("answer"):
         case "approve":
             return Reply(approve=(call_id,), turn=number)

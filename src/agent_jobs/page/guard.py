@@ -46,10 +46,10 @@ class Guard:
         """Answer a request, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        app = self._refuse(scope) or self._app
+        app = self._find_refusal(scope) or self._app
         return await app(scope, receive, _add_safety_headers(send))
 
-    def _refuse(self, scope: Scope) -> Response | None:
+    def _find_refusal(self, scope: Scope) -> Response | None:
         """Return the refusal of a request; None if it may go on."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
@@ -80,7 +80,9 @@ def read_session(headers: Headers) -> str:
         cookies = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
         return ""
-    return cookies[COOKIE].value if COOKIE in cookies else ""
+    if COOKIE not in cookies:
+        return ""
+    return cookies[COOKIE].value
 
 
 def _is_same_origin(headers: Headers, host: str) -> bool:

@@ -62,7 +62,7 @@ class JobPages:
         details = await engine.details(request.path_params["job_id"])
         values = await read_job(engine, details)
         request_json = json.dumps(redact_request(details.request), ensure_ascii=False, indent=2)
-        values |= {"prompt": details.prompt, "facts": _list_facts(details), "request_json": request_json}
+        values |= {"prompt": details.prompt, "facts": _list_job_facts(details), "request_json": request_json}
         response = self._renderer.render_page(request, "job.html", values)
         await engine.mark_read(details.result.job)
         return response
@@ -103,7 +103,9 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
 async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
     """Return the values of the part of a job's page that changes."""
     job, now = details.result.job, engine.now()
-    text = answers.output_text(job) if job.output else job.turn.partial
+    text = job.turn.partial
+    if job.output:
+        text = answers.output_text(job)
     # In a thread: a long answer takes a moment.
     answer = await anyio.to_thread.run_sync(partial(render_markdown, text))
     return {
@@ -127,10 +129,12 @@ def _choose_filter(request: Request) -> tuple[str, JobFilter]:
 
 
 def _link_filter(name: str) -> str:
-    return f"/?{urlencode({'show': name})}" if name else "/"
+    if not name:
+        return "/"
+    return f"/?{urlencode({'show': name})}"
 
 
-def _list_facts(details: JobDetails) -> list[tuple[str, str]]:
+def _list_job_facts(details: JobDetails) -> list[tuple[str, str]]:
     job: Job = details.result.job
     facts = {
         "Id": job.id,

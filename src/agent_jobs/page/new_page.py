@@ -36,17 +36,17 @@ class NewPage:
         values: dict[str, str] = dict.fromkeys(FIELDS, "")
         if job_id := request.query_params.get("again"):
             values |= await _read_asked(engine, job_id)
-        return self._show(request, engine, values)
+        return self._render_form(request, engine, values)
 
     async def start(self, request: Request) -> Response:
         """Start the job of a form and show it; or show the form again with what is wrong."""
         form = await self._forms.read(request)
         engine = await self._engine()
         try:
-            [started] = await engine.start(_read_request(form, allow_duplicate=True), id_wait_s=0.0)
+            [started] = await engine.start(_parse_form(form, allow_duplicate=True), id_wait_s=0.0)
         except AgentJobsError as error:
             values = {name: str(form.get(name, "")) for name in FIELDS}
-            return self._show(request, engine, values, problem=str(error))
+            return self._render_form(request, engine, values, problem=str(error))
         return RedirectResponse(f"/jobs/{started.job.id}", 303)
 
     async def estimate(self, request: Request) -> Response:
@@ -56,7 +56,7 @@ class NewPage:
             return HTMLResponse("")
         engine = await self._engine()
         try:
-            estimate = await engine.estimate(_read_request(form, allow_duplicate=False))
+            estimate = await engine.estimate(_parse_form(form, allow_duplicate=False))
         except AgentJobsError as error:
             return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": str(error)}))
         values = {
@@ -68,30 +68,36 @@ class NewPage:
         }
         return HTMLResponse(self._renderer.render_part(request, "_estimate.html", values))
 
-    def _show(self, request: Request, engine: Engine, values: Mapping[str, str], problem: str = "") -> Response:
+    def _render_form(self, request: Request, engine: Engine, values: Mapping[str, str], problem: str = "") -> Response:
+        status = 200
+        if problem:
+            status = 400
         shown = {
             "values": values,
             "problem": problem,
             "presets": [(name, preset.description) for name, preset in engine.presets.items()],
             "efforts": EFFORTS,
         }
-        return self._renderer.render_page(request, "new.html", shown, 400 if problem else 200)
+        return self._renderer.render_page(request, "new.html", shown, status)
 
 
 async def _read_asked(engine: Engine, job_id: str) -> dict[str, str]:
     """Return the fields with which another job was started."""
     details = await engine.details(job_id)
     job = details.result.job
+    preset = job.preset
+    if preset not in engine.presets:
+        preset = ""
     return {
         "prompt": details.prompt,
-        "preset": job.preset if job.preset in engine.presets else "",
+        "preset": preset,
         "model": job.model or model_of(details.request),
         "effort": job.effort or effort_of(details.request),
         "previous_job_id": job.previous_job_id or "",
     }
 
 
-def _read_request(form: FormData, *, allow_duplicate: bool) -> StartRequest:
+def _parse_form(form: FormData, *, allow_duplicate: bool) -> StartRequest:
     """Return what a form asks for.
 
     Raises:
@@ -100,7 +106,9 @@ def _read_request(form: FormData, *, allow_duplicate: bool) -> StartRequest:
     fields = {name: str(form.get(name, "")).strip() or None for name in FIELDS}
     if fields["prompt"] is None:
         raise RequestError("There is no prompt. Write what the model should do.")
-    options: dict[str, Any] = {"allow_duplicate": True} if allow_duplicate else {}
+    options: dict[str, Any] = {}
+    if allow_duplicate:
+        options["allow_duplicate"] = True
     if amount := fields["max_cost_usd"]:
         options["max_cost_usd"] = _parse_amount(amount)
     return StartRequest(
@@ -108,7 +116,7 @@ def _read_request(form: FormData, *, allow_duplicate: bool) -> StartRequest:
         preset=fields["preset"],
         model=fields["model"],
         effort=fields["effort"],
-        web_search=True if form.get("web_search") else None,
+        web_search=bool(form.get("web_search")) or None,
         previous_job_id=fields["previous_job_id"],
         client=CLIENT,
         options=options,

@@ -35,7 +35,7 @@ class SpendPage:
             "total": views.format_usd(sum(each.cost_usd for each in sums["day"])),
             "unpriced": sum(each.unpriced for each in sums["day"]),
             "chart": draw_days([(each.name, each.cost_usd) for each in reversed(sums["day"])]),
-            "tables": [(TITLES[key], [_build_row(each) for each in rows]) for key, rows in sums.items()],
+            "tables": [(TITLES[key], [_build_spending_row(each) for each in rows]) for key, rows in sums.items()],
         }
         return self._renderer.render_page(request, "spend.html", values)
 
@@ -47,7 +47,9 @@ class SpendPage:
 
 def _choose_period(request: Request) -> int:
     asked = request.query_params.get("days", "")
-    return int(asked) if asked in map(str, PERIODS) else PERIODS[0]
+    if asked not in map(str, PERIODS):
+        return PERIODS[0]
+    return int(asked)
 
 
 async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spending]]:
@@ -58,11 +60,14 @@ async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spendi
     return {key: await engine.sum_spending(key, group) for key in keys}
 
 
-def _build_row(spending: Spending) -> dict[str, str]:
+def _build_spending_row(spending: Spending) -> dict[str, str]:
+    unknown = ""
+    if spending.unpriced:
+        unknown = f"and {spending.unpriced} of unknown cost"
     return {
         "name": spending.name or "(none)",
         "jobs": f"{spending.jobs:,}",
         "tokens": f"{spending.input_tokens:,} in, {spending.output_tokens:,} out",
         "cost": views.format_usd(spending.cost_usd),
-        "unknown": f"and {spending.unpriced} of unknown cost" if spending.unpriced else "",
+        "unknown": unknown,
     }

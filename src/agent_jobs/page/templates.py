@@ -50,7 +50,9 @@ class Renderer:
 
     def render_error(self, request: Request, error: Exception) -> Response:
         """Return a page, or JSON, that says what is wrong."""
-        status = 404 if isinstance(error, JobNotFoundError) else 400
+        status = 400
+        if isinstance(error, JobNotFoundError):
+            status = 404
         message = str(error)
         if isinstance(error, HTTPException):
             status, message = error.status_code, str(error.detail)

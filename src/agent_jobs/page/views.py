@@ -112,14 +112,17 @@ def build_steps(steps: Sequence[Step], now: float) -> list[StepRow]:
 
 
 def _build_step(step: Step, now: float) -> StepRow:
-    until = now if step.finished_at is None else step.finished_at
+    until = step.finished_at or now
+    duration = ""
+    if until > step.seen_at:
+        duration = format_duration(until - step.seen_at)
     return StepRow(
         kind=step.kind.replace("_", " "),
         name=escape_invisible(step.name),
         detail=escape_invisible(step.detail),
         error=escape_invisible(step.error),
         seen_at=step.seen_at,
-        duration=format_duration(until - step.seen_at) if until > step.seen_at else "",
+        duration=duration,
         is_running=step.finished_at is None,
     )
 
@@ -134,8 +137,9 @@ def build_sources(details: JobDetails) -> list[Source]:
 def _build_source(entry: dict[str, Any]) -> Source:
     url = str(entry.get("url") or "")
     name = next((str(entry[field]) for field in ("title", "filename", "url", "file_id") if entry.get(field)), "source")
-    is_web = url.startswith(("http://", "https://"))
-    return Source(escape_invisible(name), url if is_web else "")
+    if not url.startswith(("http://", "https://")):
+        url = ""
+    return Source(escape_invisible(name), url)
 
 
 def build_question(call: Call) -> dict[str, str]:
@@ -172,10 +176,12 @@ def format_tokens(usage: Usage | None) -> str:
     """Return the tokens of a job or turn; empty while they are not known."""
     if usage is None:
         return ""
-    sign = "at least " if usage.partial else ""
-    return f"{sign}{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+    tokens = f"{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+    if usage.partial:
+        return f"at least {tokens}"
+    return tokens
 
 
 def _find_elapsed_s(job: Job, now: float) -> float:
-    until = now if job.finished_at is None else job.finished_at
+    until = job.finished_at or now
     return until - (job.running_since or job.created_at)
