@@ -1,24 +1,22 @@
 """A browser on the page: a real server over a real engine, and a real Chromium."""
 
-import shutil
+import os
 import socket
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import pytest
 from hosts import Host, hosting
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from installed_browser import NEEDS_BROWSER, NO_BROWSER, find_browser
+from playwright.async_api import Browser, Page, async_playwright
 
 from agent_jobs.page.access import LinkAccess, read_secret
 from agent_jobs.page.server import serve_page
 from agent_jobs.settings import Settings
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: What a skipped test says: `scripts/test` counts these at its end.
-NO_BROWSER = "there is no browser: install Debian's chromium, or run `playwright install chromium`"
 
 
 @dataclass
@@ -63,17 +61,13 @@ class Tab:
         await self.page.goto(self.server.url + path)
 
 
-def find_browser() -> str | None:
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
 @asynccontextmanager
 async def browsing() -> AsyncGenerator[Browser]:
-    """A Chromium; the test is skipped on a machine without one."""
+    """A Chromium; the tests are skipped on a machine without one."""
     async with async_playwright() as playwright:
         path = find_browser() or playwright.chromium.executable_path
         if not await anyio.Path(path).exists():
-            pytest.skip(NO_BROWSER)
+            (pytest.fail if os.environ.get(NEEDS_BROWSER) else pytest.skip)(NO_BROWSER)
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
             yield browser
@@ -82,10 +76,10 @@ async def browsing() -> AsyncGenerator[Browser]:
 
 
 @asynccontextmanager
-async def signed_in(settings: Settings, *, scripts: bool = True) -> AsyncGenerator[Tab]:
-    """A tab that its user signed in with a link."""
+async def signed_in(settings: Settings, **options: Any) -> AsyncGenerator[Tab]:
+    """A tab of a fresh profile that its user signed in with a link; the options are those of the profile."""
     async with serving_page(settings) as server, browsing() as browser:
-        context: BrowserContext = await browser.new_context(java_script_enabled=scripts)
+        context = await browser.new_context(**options)
         tab = Tab(await context.new_page(), server)
         tab.page.on("console", lambda message: tab.complaints.append(message.text))
         tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))

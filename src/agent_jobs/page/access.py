@@ -71,7 +71,7 @@ class LinkAccess:
 
     def is_form_token(self, session: str, token: str) -> bool:
         """Return True if a form belongs to this session."""
-        return hmac.compare_compute_digest(self.form_token(session).encode(), token.encode())
+        return hmac.compare_digest(self.form_token(session).encode(), token.encode())
 
     def _sign_token(self, kind: str, lifetime_s: float) -> str:
         body = f"{token_urlsafe(18)}.{int(self._now() + lifetime_s)}"
@@ -79,7 +79,7 @@ class LinkAccess:
 
     def _is_signed(self, kind: str, token: str) -> bool:
         body, _, digest = token.rpartition(".")
-        if not hmac.compare_compute_digest(self._compute_digest(f"{kind}:{body}").encode(), digest.encode()):
+        if not hmac.compare_digest(self._compute_digest(f"{kind}:{body}").encode(), digest.encode()):
             return False
         return int(body.rpartition(".")[2]) > self._now()
 
