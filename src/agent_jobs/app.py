@@ -92,7 +92,7 @@ class App:
         if not opening.done.is_set():  # waiting for a set event costs a turn of the event loop
             await opening.done.wait()
         if opening.engine is None:
-            raise opening.error or StoreError("agent-jobs could not be opened; its log says why.")
+            raise opening.error or StoreError("agent-jobs could not be opened.", "not_opened")
         return opening.engine
 
     def open(self) -> _Opening:
@@ -197,7 +197,7 @@ class App:
 
     async def _open_engine_on(self, store: Store, settings: Settings, stack: AsyncExitStack) -> Engine:
         if self._role == "reads":
-            return Engine(store, ConfigError(READS), self._clock, self._tasks, {}, settings.warnings)
+            return Engine(store, ConfigError(READS, "not_sending"), self._clock, self._tasks, {}, settings.warnings)
         return await self._open_sending_engine(settings, store, stack)
 
     async def _open_sending_engine(self, settings: Settings, store: Store, stack: AsyncExitStack) -> Engine:
@@ -387,17 +387,18 @@ async def _resolve_key(settings: Settings) -> tuple[Settings, str]:
             secret = await anyio.to_thread.run_sync(read_keyring, endpoint, abandon_on_cancel=True)
             settings = replace(settings, api_key=secret)
     if settings.api_key is None:
-        raise ConfigError(" ".join((describe_missing_key(settings), *settings.warnings)))
+        raise missing_key_error(settings)
     return settings, settings.api_key.get_secret_value()
 
 
-def describe_missing_key(settings: Settings) -> str:
-    """Return that no key is set for the endpoint, and what the user can do."""
+def missing_key_error(settings: Settings) -> ConfigError:
+    """Return that no key is set for the endpoint, with the command that sets it."""
     command = format_set_command(settings.base_url, DEFAULT_BASE_URL)
     endpoint = ""
     if command != format_set_command(DEFAULT_BASE_URL, DEFAULT_BASE_URL):
         endpoint = f" for {name_endpoint(settings.base_url)}"
-    return f"No API key is set{endpoint}. Ask the user to run `{command}` in a terminal, then try again."
+    problem = " ".join((f"No API key is set{endpoint}.", *settings.warnings))
+    return ConfigError("{problem}", "no_key", problem=problem, command=command)
 
 
 def _create_limits(settings: Settings) -> RunLimits:

@@ -1,6 +1,7 @@
 """Define the errors of agent-jobs: a class for each thing that the caller can do about one.
 
-Every message tells the reader of a tool answer what is wrong, and then how to fix it.
+An error says what is wrong in a sentence that addresses no reader, with a code and data. Each face finds the fix for
+its reader under the code: a model is to ask its user or to call a tool, a person gets the command or flag to type.
 
 AgentJobsError
 ├── ConfigError             the user must change a setting
@@ -18,13 +19,33 @@ AgentJobsError
         └── MissingError    upstream does not know this response
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import cast
 
 
+class Argument(str):
+    """The name of an argument as tools have it, such as `options.tools`. Each face writes it in its own way."""
+
+    __slots__ = ()
+
+
 class AgentJobsError(Exception):
-    """An error that this program expects. Its text may be shown to a model."""
+    """An error that this program expects. Its text is the problem alone, and holds no key, prompt or output.
+
+    Args:
+        problem: One sentence that says what is wrong and addresses no reader. `{name}` stands for a piece of `data`.
+        code: Each face has the fix for its reader under it. Without one, `data` holds an error with the fix, or the
+            problem says all to a person, as mistakes in settings and in hosts' files do.
+        data: The facts that the problem and the fixes name.
+    """
+
+    def __init__(self, problem: str, code: str = "", /, **data: object) -> None:
+        super().__init__(problem.format_map(data) if data else problem)
+        self.problem = problem
+        self.code = code
+        self.data: Mapping[str, object] = MappingProxyType(data)
 
 
 class ConfigError(AgentJobsError):
@@ -61,7 +82,8 @@ class UpstreamError(AgentJobsError):
         status: The HTTP status; None if there was no answer.
         request_id: Upstream's `x-request-id`, for its support.
         retry_after_s: The seconds that upstream asked to wait.
-        fix: The advice for a person at a terminal, if there is any.
+        fix: The code of the fix, if a more exact one is known than that for upstream's code or the class.
+        data: The facts that the fix names.
     """
 
     def __init__(
@@ -74,9 +96,9 @@ class UpstreamError(AgentJobsError):
         request_id: str | None = None,
         retry_after_s: float | None = None,
         fix: str = "",
+        data: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        super().__init__(message)
-        self.code = code
+        super().__init__("{message}", code, message=message, **data)
         self.param = param
         self.status = status
         self.request_id = request_id

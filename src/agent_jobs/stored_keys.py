@@ -121,7 +121,9 @@ def delete_key(folder: str, base_url: str) -> Path | None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be deleted ({error.strerror}). Delete it yourself.") from None
+            raise ConfigError(
+                "{path} cannot be deleted ({cause}).", "key_not_deleted", path=path, cause=error.strerror
+            ) from None
     return path
 
 
@@ -164,8 +166,9 @@ def read_keyring(endpoint: str) -> SecretStr:
             key = keyring.get_password(KEYRING_SERVICE, endpoint)
     if not key:
         raise ConfigError(
-            f"The key for {endpoint} is in the system's keyring, which cannot be read from here. Ask the user to "
-            "unlock it, or to store the key in a file with `agent-jobs key set --file`."
+            "The key for {endpoint} is in the system's keyring, which cannot be read from here.",
+            "keyring_locked",
+            endpoint=endpoint,
         )
     return SecretStr(key)
 
@@ -221,7 +224,8 @@ def _refuse_file(path: str, fault: str, endpoint: str) -> ConfigError:
     option = ""
     if endpoint != "api.openai.com":
         option = f" --endpoint {_complete_endpoint(endpoint)}"
-    return ConfigError(f"The stored key {path} {fault}. Ask the user to run `agent-jobs key set{option}`.")
+    command = f"agent-jobs key set{option}"
+    return ConfigError("The stored key {path} {fault}.", "stored_key_unusable", path=path, fault=fault, command=command)
 
 
 def _complete_endpoint(endpoint: str) -> str:

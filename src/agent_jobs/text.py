@@ -1,12 +1,11 @@
 """Short forms of text, JSON and sizes, and the nearest of several names. Pure."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 COMPARED_CHARS = 200  # a longer name is compared by its beginning, since the comparison takes quadratic time
 CUTOFF = 0.6  # the default of difflib; below it, names share little but their length
 MIN_PREFIX_CHARS = 2  # a shorter beginning fits too many names
-LISTED_NAMES = 40  # more names in one sentence help no reader
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 #: Made once: `json.dumps` makes an encoder for each call that asks for another form than its own.
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -65,11 +64,3 @@ def ask_if_meant(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str
     if near is None:
         return ""
     return f"Did you mean {near!r}?"
-
-
-def suggest_name(name: str, names: Sequence[str]) -> str:
-    """Return the end of a sentence that refuses a name: a question for the nearest name, or all names."""
-    near = nearest(name, names)
-    if near is not None:
-        return f"did you mean {near!r}?"
-    return f"use one of {', '.join(names[:LISTED_NAMES]) or '(none)'}."

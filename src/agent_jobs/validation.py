@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
-from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.text import suggest_name
+from agent_jobs.errors import AgentJobsError, Argument, RequestError
+from agent_jobs.text import compact_json, nearest
 
 T = TypeVar("T")
 ECHOED_CHARS = 40  # enough to recognise a name; a whole prompt in its place would cost tokens
+LISTED_NAMES = 40  # more names in one sentence help no reader
+#: The code of each refusal if a file of the user's holds the value, so that no other argument helps.
+ENTRY_CODES = {"wrong_value": "wrong_entry", "misspelt": "misspelt_entry", "not_a_choice": "unknown_entry"}
 
 
 class Kind(Generic[T]):
@@ -33,7 +36,7 @@ class Kind(Generic[T]):
             AgentJobsError: It is not. The class is `error`, and the sentence says what `name` accepts.
         """
         if not self.fits(value):
-            raise error(f"{name} accepts {self.accepts}.")
+            raise value_error(name, self.accepts, value, error)
         return cast("T", value)
 
 
@@ -51,12 +54,68 @@ class Choice(Kind[str]):
         """Return the value if it is one of the strings.
 
         Raises:
-            AgentJobsError: It is not. The sentence names the nearest string, or all of them.
+            AgentJobsError: It is not. The error names the nearest string, or all of them.
         """
         if isinstance(value, str) and value in self.names:
             return value
-        given = str(value)
-        raise error(f"{name} does not accept {given[:ECHOED_CHARS]!r}: {suggest_name(given, self.names)}")
+        raise choice_error("{name} does not accept {given!r}.", name, str(value), self.names, error)
+
+
+def value_error(name: str, accepts: str, value: object, error: type[AgentJobsError] = RequestError) -> AgentJobsError:
+    """Return the refusal of a value, with what `name` accepts instead. A string is not shown: it may be a secret."""
+    problem = "{name} accepts {accepts}, not {given}."
+    return error(
+        problem,
+        _code_for("wrong_value", error),
+        name=_name_for(name, error),
+        accepts=accepts,
+        given=_describe_value(value),
+    )
+
+
+def choice_error(
+    problem: str,
+    name: str,
+    given: str,
+    names: Iterable[str],
+    error: type[AgentJobsError] = RequestError,
+    **data: object,
+) -> AgentJobsError:
+    """Return the refusal of a name that is none of `names`, with the nearest of them, or all.
+
+    Args:
+        problem: Says that `{name}` has no `{given}`.
+        name: The argument, or the place in a file.
+        given: The name that was given.
+        names: The names that exist.
+        error: The class of the error.
+        data: Further facts of the problem.
+    """
+    known = list(names)
+    data |= {"name": _name_for(name, error), "given": given[:ECHOED_CHARS]}
+    near = nearest(given, known)
+    if near is not None:
+        return error(problem, _code_for("misspelt", error), near=near, **data)
+    listed = ", ".join(known[:LISTED_NAMES]) or "(none)"
+    return error(problem, _code_for("not_a_choice", error), names=listed, **data)
+
+
+def _code_for(code: str, error: type[AgentJobsError]) -> str:
+    """Return the code of a refusal: the caller changes an argument, but only the user a file."""
+    return code if issubclass(error, RequestError) else ENTRY_CODES[code]
+
+
+def _name_for(name: str, error: type[AgentJobsError]) -> str:
+    return Argument(name) if issubclass(error, RequestError) else name
+
+
+def _describe_value(value: object) -> str:
+    """Return a value that cannot be a secret, and of any other its kind."""
+    if value is None or isinstance(value, bool | int | float):
+        return compact_json(value)[:ECHOED_CHARS]
+    if isinstance(value, str):
+        return "this string" if value.strip() else "an empty string"
+    return "this list" if isinstance(value, list | tuple) else "this object"
 
 
 def whole_number(least: int, most: float = math.inf) -> Kind[int]:

@@ -54,7 +54,7 @@ def test_working_entry_gives_no_warning_and_starts_no_job(home: Path, upstream: 
         ({"OPENAI_API_KEY": ""}, {}, "OPENAI_API_KEY is not set here"),
         ({"OPENAI_API_KEY": "invalid"}, {}, "Incorrect API key"),
         ({}, {"HTTP_PROXY": "http://127.0.0.1:9"}, "proxy"),
-        ({}, {"SSL_CERT_FILE": "/nowhere/corp.pem"}, "SSL_CERT_FILE accepts a PEM file"),
+        ({}, {"SSL_CERT_FILE": "/nowhere/corp.pem"}, "Set SSL_CERT_FILE to a PEM file"),
     ],
 )
 def test_problem_of_a_started_entry_is_a_warning_and_the_entry_stays(

@@ -112,7 +112,7 @@ async def test_calls_over_the_limit_are_not_made(host: Host, log: Path) -> None:
     turns = [[call("ledger__write", n=1)], [call("ledger__write", n=2), call("ledger__write", n=3)]]
     answer = await host.end(await start_with_ledger(host, calling(*turns), max_tool_calls=2))
     assert answer["error"]["code"] == "max_tool_calls"
-    assert answer["error"]["message"] == "It asked for 3 calls, and options.max_tool_calls allows 2."
+    assert answer["error"]["message"] == "It asked for 3 calls, and its max_tool_calls allows 2."
     assert lines(log) == ["begin write 1", "end write 1"]
 
 
@@ -193,7 +193,8 @@ async def test_follow_up_without_its_tool_servers_is_refused_and_may_start_witho
     async with hosting(settings) as other:
         sentence = await other.refused("agent_start", prompt="two", previous_job_id=first)
         assert sentence == (
-            "There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox none."
+            "There are no tool servers for the tools of the previous job. "
+            "Ask the user to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox none."
         )
         second = await other.start(emulate={}, previous_job_id=first, options={"toolbox": "none"})
         assert (await other.end(second["job_id"]))["status"] == "completed"
@@ -430,7 +431,7 @@ async def test_invalid_entry_stops_only_jobs_that_name_it(settings: Settings, ca
         for name, sentence in {
             "old": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: old: type sse is of the past",
             "typo": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: typo: there is no key 'deney': did you mean 'deny'?",
-            "off": "options.toolbox: off is switched off: ask the user to switch it on",
+            "off": "options.toolbox: off is switched off. Ask the user to switch it on",
             "n\u00f6": f"AGENT_JOBS_TOOLBOX: {settings.toolbox}: n\u00f6: a server's name has",
             "good/write": "options.toolbox: good has no tool 'write/echo'",
         }.items():

@@ -120,17 +120,19 @@ async def start_paid_turns(host: Host, count: int, prompt: str | None = None, **
     return await host.start(prompt, model=MODEL, emulate=turns_of(count), options=options)
 
 
-@pytest.mark.parametrize("limit", ["options.max_cost_usd", "AGENT_JOBS_DAILY_BUDGET_USD"])
+@pytest.mark.parametrize(
+    ("limit", "words"), [("max_cost_usd", "over its max_cost_usd"), ("DAILY_BUDGET_USD", "The day's budget of 3.5 USD")]
+)
 async def test_turn_over_the_cost_limit_is_not_begun_and_outputs_are_kept(
-    boxed: Settings, upstream: RunningServer, log: Path, limit: str
+    boxed: Settings, upstream: RunningServer, log: Path, limit: str, words: str
 ) -> None:
-    of_job = limit == "options.max_cost_usd"
+    of_job = limit == "max_cost_usd"
     async with hosting(boxed if of_job else replace(boxed, daily_budget_usd=3.5)) as host:
         job = await start_paid_turns(host, 9, max_cost_usd=3.5 if of_job else 99)
         answer = await host.end(job["job_id"])
         assert (answer["status"], answer["error"]["code"]) == ("failed", "budget_exceeded")
         assert answer["error"]["message"].startswith("Turn 4 was not begun. ")
-        assert limit in answer["error"]["message"] and limit in answer["next"]
+        assert words in answer["error"]["message"] and limit in answer["next"]
         assert (answer["cost_usd"], len(runs(upstream))) == (pytest.approx(3), 3)
         assert (await outputs(host, job["job_id"]))[:2] == ["read 0", "read 1"]
         assert (await host.call("agent_list"))["today_usd"] == pytest.approx(3)
@@ -203,7 +205,7 @@ async def test_dry_run_of_a_job_with_tools_bounds_all_its_turns(host: Host) -> N
         return {"prompt": "x", "model": MODEL, "options": {"dry_run": True, **BOUNDED, **options}}
 
     boxed = await host.call("agent_start", **asked(toolbox=["ledger"]))
-    assert boxed["unbounded"].endswith("set options.max_cost_usd, which bounds them all.")
+    assert boxed["unbounded"].endswith(" Set options.max_cost_usd, which bounds them all.")
     assert "cost_bound_usd" not in boxed
     limited = await host.call("agent_start", **asked(toolbox=["ledger"], max_cost_usd=2.5))
     assert limited["cost_bound_usd"] == 2.5

@@ -254,13 +254,17 @@ async def test_budget_is_full_again_at_midnight_utc(priced: Settings) -> None:
         (
             "a budget",
             {"model": "gpt-6-sol"},
-            "'gpt-6-sol' costs in the default tier. Add it to the price table of AGENT",
+            "'gpt-6-sol' costs in the default tier. Ask the user to add it to the price table of AGENT",
         ),
-        ("max_cost_usd", {"model": "gpt-6-sol"}, "'gpt-6-sol' costs in the default tier. Add it to the price table of"),
-        ("a budget", SCALE, "in the scale tier. Add it to the price table of"),
-        ("max_cost_usd", SCALE, "in the scale tier. Add it to the price table of"),
-        ("max_cost_usd", {"options": {}}, "set it"),
-        ("max_cost_usd", {"web_search": True}, "set options.max_tool_calls"),
+        (
+            "max_cost_usd",
+            {"model": "gpt-6-sol"},
+            "'gpt-6-sol' costs in the default tier. Ask the user to add it to the price table of",
+        ),
+        ("a budget", SCALE, "in the scale tier. Ask the user to add it to the price table of"),
+        ("max_cost_usd", SCALE, "in the scale tier. Ask the user to add it to the price table of"),
+        ("max_cost_usd", {"options": {}}, "Set options.max_output_tokens"),
+        ("max_cost_usd", {"web_search": True}, "Set options.max_tool_calls"),
     ],
     ids=["budget, model", "limit, model", "budget, tier", "limit, tier", "limit, output", "limit, searches"],
 )

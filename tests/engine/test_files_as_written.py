@@ -1,5 +1,6 @@
 """Files whose names and bytes are not quite as a model writes them: what is meant is taken, and never another file."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
@@ -10,6 +11,7 @@ from hosts import hosting
 
 from agent_jobs.attachments import gather
 from agent_jobs.errors import RequestError
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.settings import Settings
 
 SCREENSHOT = "Screenshot 2026-11-29 at 9.41.05\u202fAM.txt"
@@ -30,7 +32,7 @@ def taken(top: Path, *patterns: str, upload: bool = False) -> list[str]:
 def refusal(top: Path, *patterns: str, upload: bool = False) -> str:
     with pytest.raises(RequestError) as refused:
         gather.gather(patterns, [top], upload=upload)
-    sentence = str(refused.value)
+    sentence = MODEL.describe(refused.value)
     assert sentence.isprintable()
     assert sentence.endswith((".", "?"))
     return sentence
@@ -122,8 +124,9 @@ def test_several_that_may_be_meant_are_named_and_none_is_taken(
 
 def test_similar_names_below_two_roots_are_refused_with_their_roots(tmp_path: Path):
     grow(tmp_path, "one/A.txt", "two/a.TXT")
-    with pytest.raises(RequestError, match=r"one/A\.txt.*two/a\.TXT"):
+    with pytest.raises(RequestError) as refused:
         gather.gather(["a.txt"], [tmp_path / "one", tmp_path / "two"])
+    assert re.search(r"one/A\.txt.*two/a\.TXT", MODEL.describe(refused.value))
 
 
 def test_nothing_secret_or_outside_is_reached_by_a_name_that_is_like_it(tmp_path: Path):
@@ -132,7 +135,7 @@ def test_nothing_secret_or_outside_is_reached_by_a_name_that_is_like_it(tmp_path
     grow(tmp_path, "secret.txt")
     (root / "LINK.txt").symlink_to("../secret.txt")
     assert "keys or passwords" in refusal(root, ".ENV")
-    assert "nothing matches" in refusal(root, "link.txt")
+    assert "Nothing matches" in refusal(root, "link.txt")
     for written in ("\u200b.env", ".e\u200bnv"):
         assert "keys or passwords" in refusal(root, written)
     for written in (".. /secret.txt", "up/.\u200b./in/a.txt", " ..\u00a0/secret.txt", "\u200b", " "):
@@ -148,7 +151,7 @@ async def test_a_screenshot_by_its_spoken_name_reaches_upstream(settings: Settin
         message = await host.refused("agent_start", prompt="it", files=["Screenshot 2026-11-29 at 9.41.06 AM.txt"])
     spoken = SCREENSHOT.replace("\u202f", " ")
     assert item["content"][1]["text"] == f'<file name="{spoken}">\n{SCREENSHOT}\n</file>'
-    assert f"did you mean '{spoken}'?" in message
+    assert f"Did you mean '{spoken}'?" in message
 
 
 # --- bytes

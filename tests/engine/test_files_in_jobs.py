@@ -133,7 +133,7 @@ def key(root: Path) -> str:
         (folder_not_to_be_entered, "loop"),
         (upwards, "without '..'"),
         (key, ".env"),
-        (nothing, "nothing matches"),
+        (nothing, "Nothing matches"),
     ],
 )
 async def test_forbidden_file_is_refused_in_one_sentence_and_no_job_starts(

@@ -155,7 +155,7 @@ async def test_running_job_cannot_be_continued(settings: Settings, upstream: Run
         first = await host.start(emulate={"end": "never"})
         sentence = await host.refused("agent_start", prompt="two", previous_job_id=first["job_id"])
         await host.call("agent_cancel", job_id=first["job_id"])
-    assert f"{first['job_id']} still runs: agent_poll it" in sentence
+    assert f"{first['job_id']} is still running. Call agent_poll" in sentence
     assert creates(upstream) == 1
 
 

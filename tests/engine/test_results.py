@@ -222,7 +222,7 @@ async def test_only_the_partial_text_and_reasoning_of_a_running_job_can_be_read(
         "**Looking at the request*", "**Weighing the possible a", "**Checking the details ag"
     ]  # fmt: skip
     assert set(refusals) == {refusals[0]}
-    assert "Call agent_poll until it finishes" in refusals[0]
+    assert "has no result yet. Call agent_poll" in refusals[0]
 
 
 @pytest.mark.parametrize("part", PARTS)

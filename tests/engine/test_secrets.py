@@ -105,7 +105,8 @@ async def test_job_that_outlasted_its_secret_fails_with_the_next_step(
         answer = await host.end(started["job_id"])
     assert answer["status"] == "failed"
     assert answer["error"]["code"] == "missing_secret"
-    assert "add TRACKER_TOKEN to AGENT_JOBS_SECRETS" in answer["error"]["message"]
+    assert "names ${TRACKER_TOKEN}, which may not be read here" in answer["error"]["message"]
+    assert "list it in AGENT_JOBS_SECRETS" in answer["next"]
     assert creates(upstream) == before
 
 

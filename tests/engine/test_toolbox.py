@@ -110,14 +110,17 @@ async def test_job_cannot_name_a_tool_that_the_user_does_not_allow(tmp_path: Pat
 
 async def test_names_that_do_not_exist_are_refused_with_the_nearest_one(tmp_path: Path):
     async with opened(tmp_path, tracker=bad()) as box:
-        with pytest.raises(RequestError, match="did you mean 'tracker'"):
+        with pytest.raises(RequestError, match="no tool server 'traker'") as refused:
             box.check(["traker"])
-        with pytest.raises(RequestError, match="did you mean 'echo'"):
+        assert refused.value.data["near"] == "tracker"
+        with pytest.raises(RequestError, match="tracker has no tool 'ecko'") as refused:
             await box.functions(["tracker/ecko"])
+        assert refused.value.data["near"] == "echo"
         box.check(["tracker", "tracker/not-looked-at-yet", "!tracker/x"])
     async with opened(tmp_path) as box:
-        with pytest.raises(RequestError, match="AGENT_JOBS_TOOLBOX"):
+        with pytest.raises(RequestError, match="there are no tool servers") as refused:
             box.check(["anything"])
+        assert refused.value.code == "no_tool_servers"
 
 
 async def test_a_function_is_known_by_its_name_before_its_server_runs(tmp_path: Path):

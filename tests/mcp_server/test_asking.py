@@ -295,7 +295,7 @@ async def test_an_output_for_an_approval_is_refused(settings: Settings) -> None:
     async with hosting(settings) as host:
         told = await asking(host, mcp_approval=REMOTE)
         why = await host.refused("agent_reply", job_id=told["job_id"], outputs=given(told))
-        assert "approve or deny, not for an output" in why
+        assert "waits for an approval, not for an output. Use approve or deny." in why
 
 
 async def test_an_answer_to_a_job_that_does_not_ask_is_refused(settings: Settings) -> None:

@@ -17,11 +17,11 @@ from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "misspelt argument": ("agent_start", {"promt": "hi"}, "did you mean 'prompt'?"),
+    "misspelt argument": ("agent_start", {"promt": "hi"}, "Did you mean 'prompt'?"),
     "argument of another tool": (
         "agent_poll",
         {"job_id": "x", "model": "y"},
-        "use one of job_id, job_ids, batch, wait_s",
+        "Use one of job_id, job_ids, batch, wait_s",
     ),
     "missing argument": ("agent_result", {}, "job_id: field required"),
     "nothing to do": ("agent_start", {}, "Give either prompt, or prompts"),
@@ -37,14 +37,14 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "Give one of job_id, job_ids and batch",
     ),
     "unknown batch": ("agent_poll", {"batch": "b"}, "There is no batch 'b'"),
-    "cancel of nothing in particular": ("agent_cancel", {}, "Say which"),
+    "cancel of nothing in particular": ("agent_cancel", {}, "Give job_id, job_ids or batch."),
     "unknown status": ("agent_list", {"status": "runing"}, "status does not accept 'runing'"),
     "unknown previous job": ("agent_start", {"prompt": "a", "previous_job_id": "job_x"}, "There is no job 'job_x'"),
     "wrong type": ("agent_start", {"prompt": 3}, "prompt: input should be a valid string"),
     "negative wait": ("agent_poll", {"job_id": "x", "wait_s": -1}, "wait_s: input should be greater than"),
     "empty prompt": ("agent_start", {"prompt": " \n"}, "prompt is empty"),
-    "unknown effort": ("agent_start", {"prompt": "hi", "effort": "hihg"}, "did you mean 'high'?"),
-    "unknown option": ("agent_start", {"prompt": "hi", "options": {"instruction": ""}}, "did you mean 'instructions'?"),
+    "unknown effort": ("agent_start", {"prompt": "hi", "effort": "hihg"}, "Did you mean 'high'?"),
+    "unknown option": ("agent_start", {"prompt": "hi", "options": {"instruction": ""}}, "Did you mean 'instructions'?"),
     "custom tool": (
         "agent_start",
         {"prompt": "hi", "options": {"tools": [{"type": "custom"}]}},
@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no tool": ("agent_start", {"prompt": "hi", "options": {"tools": "web"}}, "list of hosted tools"),
     "few tokens": ("agent_start", {"prompt": "hi", "options": {"max_output_tokens": 3}}, "at least 16"),
     "metadata": ("agent_start", {"prompt": "hi", "options": {"metadata": {"job_id": "mine"}}}, "job_id is ours"),
-    "verbosity": ("agent_start", {"prompt": "hi", "options": {"verbosity": "loud"}}, "use one of low, medium, high"),
+    "verbosity": ("agent_start", {"prompt": "hi", "options": {"verbosity": "loud"}}, "Use one of low, medium, high"),
     "no instructions": ("agent_start", {"prompt": "hi", "options": {"instructions": 3}}, "accepts a non-empty string"),
     "unknown job": ("agent_poll", {"job_id": "job_none"}, "There are no jobs yet; agent_start makes one."),
     "cancel of an unknown job": ("agent_cancel", {"job_id": "job_none"}, "There is no job 'job_none'"),
@@ -146,7 +146,7 @@ def a_file_in_the_way(folder: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a newer version's": (newer, "update agent-jobs"),
-    "damaged": (corrupt, "is damaged: move it away"),
+    "damaged": (corrupt, "Ask the user to move it away"),
     "not a folder": (a_file_in_the_way, "set AGENT_JOBS_DATA_DIR"),
 }
 

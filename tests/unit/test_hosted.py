@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent_jobs.errors import RequestError
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.request.body import build
 from agent_jobs.request.hosted_tools import CLIENT_TOOLS, resolved
 from agent_jobs.setting_values import SecretStr
@@ -58,24 +59,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "web_search", "filters": {"allowed_domains": []}}, "web_search.filters.allowed_domains accepts a list"),
     ({"type": "web_search", "filters": {"allowed_domains": ["https://example.org"]}}, "accepts bare domains"),
     ({"type": "web_search", "user_location": "Bern"}, "web_search.user_location accepts an object"),
-    ({"type": "file_search"}, "file_search.vector_store_ids accepts a list of at least one non-empty string."),
+    ({"type": "file_search"}, "file_search.vector_store_ids accepts a list of at least one non-empty string, not"),
     ({"type": "file_search", "vector_store_ids": "vs_1"}, "file_search.vector_store_ids accepts a list"),
     ({"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": 51}, "from 1 to 50"),
     ({"type": "code_interpreter", "container": 7}, "code_interpreter.container accepts"),
     ({"type": "code_interpreter", "container": ""}, "code_interpreter.container accepts"),
     ({"type": "image_generation", "output_format": "bmp"}, "image_generation.output_format does not accept 'bmp'"),
     ({"type": "image_generation", "quality": "hihg"}, "image_generation.quality"),
-    ({"type": "image_generation", "model": 3}, "image_generation.model accepts a non-empty string."),
-    ({"type": "image_generation", "model": "gpt-image-1"}, "shut down on 2026-10-23: use gpt-image-2.6-sunburst."),
-    ({**MCP, "server_label": " "}, "mcp.server_label accepts a non-empty string."),
+    ({"type": "image_generation", "model": 3}, "image_generation.model accepts a non-empty string, not"),
+    ({"type": "image_generation", "model": "gpt-image-1"}, "shut down on 2026-10-23. Use gpt-image-2.6-sunburst."),
+    ({**MCP, "server_label": " "}, "mcp.server_label accepts a non-empty string, not"),
     ({**MCP, "server_url": "tracker.example.org"}, "mcp.server_url accepts a web address"),
     ({**MCP, "server_url": "https://[::1/mcp"}, "mcp.server_url accepts a web address"),
-    ({**MCP, "connector_id": "connector_gmail"}, "mcp needs exactly one of server_url, connector_id, tunnel_id."),
-    ({"type": "mcp", "server_label": "x", "require_approval": "never"}, "mcp needs exactly one of"),
+    ({**MCP, "connector_id": "connector_gmail"}, "mcp accepts exactly one of server_url, connector_id, tunnel_id, not"),
+    ({"type": "mcp", "server_label": "x", "require_approval": "never"}, "mcp accepts exactly one of"),
     ({**MCP, "headers": "${TOKEN}"}, "mcp.headers accepts an object"),
     ({**MCP, "require_approval": "sometimes"}, 'accepts "always", "never"'),
-    ({"type": "function"}, "needs a name"),
-    ({"type": "function", "name": "a b"}, "needs a name"),
+    ({"type": "function"}, "function.name accepts up to 64 letters"),
+    ({"type": "function", "name": "a b"}, "function.name accepts up to 64 letters"),
     ({"type": "function", "name": "f", "parameters": []}, "function.parameters"),
     *(({"type": kind}, f"cannot contain {kind} tools yet") for kind in CLIENT_TOOLS),
 ]
@@ -85,9 +86,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_a_tool_that_cannot_be_used_is_refused_by_its_name_and_field(tool: dict[str, Any], hint: str) -> None:
     with pytest.raises(RequestError) as refusal:
         body_with({"type": "code_interpreter"}, tool)
-    assert hint in str(refusal.value)
-    assert str(refusal.value).startswith("options.tools") or "shut down" in hint
-    assert len(str(refusal.value)) < 250
+    assert hint in MODEL.describe(refusal.value)
+    assert MODEL.describe(refusal.value).startswith("options.tools") or "shut down" in hint
+    assert len(MODEL.describe(refusal.value)) < 250
 
 
 def test_an_image_model_of_that_name_may_live_on_elsewhere() -> None:
@@ -117,15 +118,15 @@ def put(tool: dict[str, Any], secret: Any) -> dict[str, Any]:
 def test_a_literal_secret_is_refused_and_not_echoed(tool: dict[str, Any], literal: Any) -> None:
     with pytest.raises(RequestError) as refusal:
         body_with(put(tool, literal))
-    assert "AGENT_JOBS_SECRETS" in str(refusal.value)
-    assert SECRET not in str(refusal.value)
+    assert "AGENT_JOBS_SECRETS" in MODEL.describe(refusal.value)
+    assert SECRET not in MODEL.describe(refusal.value)
 
 
 @pytest.mark.parametrize("url", [f"https://user:{SECRET}@example.org/mcp", f"https://{SECRET}@example.org/mcp"])
 def test_a_secret_in_an_address_is_refused_and_not_echoed(url: str) -> None:
     with pytest.raises(RequestError, match="secrets by name only") as refusal:
         body_with({**MCP, "server_url": url})
-    assert SECRET not in str(refusal.value)
+    assert SECRET not in MODEL.describe(refusal.value)
 
 
 @pytest.mark.parametrize("scheme", ["", "Bearer ", "Basic ", "Token ", "ApiKey "])
@@ -156,17 +157,17 @@ def test_a_body_without_tools_goes_out_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("OPENAI_API_KEY", "ask the user to add OPENAI_API_KEY to AGENT_JOBS_SECRETS."),
-        ("token", "ask the user to add token to AGENT_JOBS_SECRETS."),
-        ("UNSET", "ask the user to put UNSET into the env of this server's entry."),
+        ("OPENAI_API_KEY", "Ask the user to add OPENAI_API_KEY to AGENT_JOBS_SECRETS."),
+        ("token", "Ask the user to add token to AGENT_JOBS_SECRETS."),
+        ("UNSET", "Ask the user to put UNSET into the env of this server's entry and restart it."),
     ],
 )
 def test_a_secret_that_may_not_be_read_or_is_not_there_is_refused_by_its_name(name: str, sentence: str) -> None:
     body = body_with({**MCP, "authorization": f"${{{name}}}"})
     with pytest.raises(RequestError) as refusal:
         resolved(body, SECRETS)
-    assert sentence in str(refusal.value)
-    assert SECRET not in str(refusal.value)
+    assert sentence in MODEL.describe(refusal.value)
+    assert SECRET not in MODEL.describe(refusal.value)
 
 
 def test_the_users_list_is_what_may_be_read() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent_jobs.errors import ConfigError
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.request.body import build
 from agent_jobs.request.presets import Preset, load_presets, our_presets
 
@@ -81,16 +82,22 @@ def test_an_empty_file_changes_nothing(file: Path):
         ("[Own]\ndescription = 'x'", "[Own] a preset's name accepts"),
         ("['a b']\ndescription = 'x'", "[a b] a preset's name accepts"),
         ("[own]\neffort = 'low'", "[own] description is missing"),
-        ("[own]\ndescription = ''", "[own] description accepts a non-empty string."),
-        ("[think]\nefort = 'low'", "[think] a preset does not accept 'efort': did you mean 'effort'?"),
-        ("[think]\neffort = 'hihg'", "[think] effort does not accept 'hihg': did you mean 'high'?"),
-        ("[think]\nmodel = 6", "[think] model accepts a non-empty string."),
-        ("[think]\nweb_search = 'yes'", "[think] web_search accepts true or false."),
-        ("[think]\nprompt = 'Think.'", "[think] prompt needs {task}"),
+        ("[own]\ndescription = ''", "[own] description accepts a non-empty string, not"),
+        ("[think]\nefort = 'low'", "[think] a preset does not accept 'efort'. Ask the user to write 'effort'."),
+        ("[think]\neffort = 'hihg'", "[think] effort does not accept 'hihg'. Ask the user to write 'high'."),
+        ("[think]\nmodel = 6", "[think] model accepts a non-empty string, not"),
+        ("[think]\nweb_search = 'yes'", "[think] web_search accepts true or false, not"),
+        ("[think]\nprompt = 'Think.'", "[think] prompt lacks {task}"),
         ("[think]\noptions = 'low'", "[think] options accepts an object"),
-        ("[think.options]\nverbosty = 'low'", "[think] options does not accept 'verbosty': did you mean 'verbosity'?"),
+        (
+            "[think.options]\nverbosty = 'low'",
+            "[think] options does not accept 'verbosty'. Ask the user to write 'verbosity'.",
+        ),
         ("[think.options]\nmax_output_tokens = 3", "[think] options.max_output_tokens accepts a whole number"),
-        ("[think.options]\ntools = [{ type = 'mcp' }]", "options.tools mcp.server_label accepts a non-empty string."),
+        (
+            "[think.options]\ntools = [{ type = 'mcp' }]",
+            "options.tools mcp.server_label accepts a non-empty string, not",
+        ),
         ("[think.options]\ntools = [{ type = 'later', on = 2026-11-20 }]", "[think] options hold something that JSON"),
         ("[think.options]\ntools = [{ type = 'later', n = inf }]", "[think] options hold something that JSON"),
         ("[think.options]\nmetadata = { on = 2026-11-20 }", "[think] options.metadata accepts"),
@@ -102,15 +109,15 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_path_and_the_key(file: P
     file.write_text(written)
     with pytest.raises(ConfigError) as refusal:
         load_presets(file)
-    assert str(refusal.value).startswith(f"AGENT_JOBS_PRESETS: {file}")
-    assert hint in str(refusal.value)
+    assert MODEL.describe(refusal.value).startswith(f"AGENT_JOBS_PRESETS: {file}")
+    assert hint in MODEL.describe(refusal.value)
 
 
 def test_a_file_that_is_not_there_or_is_no_text_is_refused_with_its_path(file: Path, tmp_path: Path):
     for path, hint in ((file, "No such file"), (tmp_path, "s a directory")):
         with pytest.raises(ConfigError, match=hint) as refusal:
             load_presets(path)
-        assert str(path) in str(refusal.value)
+        assert str(path) in MODEL.describe(refusal.value)
     file.write_bytes(b"\xff\xfe[own]")
     with pytest.raises(ConfigError, match="no UTF-8 text"):
         load_presets(file)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.errors import RequestError
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.request.body import TITLE_CHARS, build, hash_of, options_with, sent_as, sentence_for, title_of
 from agent_jobs.request.models import models
 from agent_jobs.request.options import OPTIONS, StartOptions
@@ -135,47 +136,47 @@ def test_metadata_may_be_as_large_as_the_api_takes_besides_ours(metadata: dict[s
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"effort": "hihg"}, "did you mean 'high'?"),
+    ({"effort": "hihg"}, "Did you mean 'high'?"),
     ({"effort": "HIGH"}, "effort does not accept 'HIGH'"),
-    ({"effort": ""}, "use one of none, minimal, low"),
-    ({"options": {"max_output_token": 99}}, "did you mean 'max_output_tokens'?"),
-    ({"options": {"zzz": 1}}, "use one of instructions, include, json_schema, max_output_tokens"),
+    ({"effort": ""}, "Use one of none, minimal, low"),
+    ({"options": {"max_output_token": 99}}, "Did you mean 'max_output_tokens'?"),
+    ({"options": {"zzz": 1}}, "Use one of instructions, include, json_schema, max_output_tokens"),
     ({"options": {"background": False}}, "options does not accept 'background'"),
     ({"options": {"store": False}}, "options does not accept 'store'"),
     ({"options": {"input": "other"}}, "options does not accept 'input'"),
-    ({"options": {"max_output_tokens": 15}}, "options.max_output_tokens accepts a whole number of at least 16."),
+    ({"options": {"max_output_tokens": 15}}, "options.max_output_tokens accepts a whole number of at least 16, not"),
     ({"options": {"max_output_tokens": 99.0}}, "a whole number"),
     ({"options": {"max_output_tokens": "99"}}, "a whole number"),
     ({"options": {"max_output_tokens": None}}, "a whole number"),
-    ({"options": {"max_tool_calls": 0}}, "options.max_tool_calls accepts a whole number of at least 1."),
+    ({"options": {"max_tool_calls": 0}}, "options.max_tool_calls accepts a whole number of at least 1, not"),
     ({"options": {"max_tool_calls": True}}, "a whole number"),
-    ({"options": {"instructions": ""}}, "options.instructions accepts a non-empty string."),
-    ({"options": {"instructions": ["a"]}}, "options.instructions accepts a non-empty string."),
-    ({"options": {"service_tier": None}}, "use one of auto, default, flex"),
-    ({"options": {"service_tier": "flexi"}}, "did you mean 'flex'?"),
-    ({"options": {"reasoning_summary": "detail"}}, "did you mean 'detailed'?"),
-    ({"options": {"reasoning_mode": "deep"}}, "use one of standard, pro"),
-    ({"options": {"temperature": 2.1}, "model": "local"}, "options.temperature accepts a number from 0 to 2."),
-    ({"options": {"top_p": float("nan")}, "model": "local"}, "options.top_p accepts a number from 0 to 1."),
-    ({"options": {"include": []}}, "options.include accepts a list of at least one non-empty string."),
-    ({"options": {"include": ["web_search_call.sources"]}}, "did you mean 'web_search_call.action.sources'?"),
-    ({"options": {"allow_duplicate": "yes"}}, "options.allow_duplicate accepts true or false."),
-    ({"options": {"dry_run": 1}}, "options.dry_run accepts true or false."),
+    ({"options": {"instructions": ""}}, "options.instructions accepts a non-empty string, not"),
+    ({"options": {"instructions": ["a"]}}, "options.instructions accepts a non-empty string, not"),
+    ({"options": {"service_tier": None}}, "Use one of auto, default, flex"),
+    ({"options": {"service_tier": "flexi"}}, "Did you mean 'flex'?"),
+    ({"options": {"reasoning_summary": "detail"}}, "Did you mean 'detailed'?"),
+    ({"options": {"reasoning_mode": "deep"}}, "Use one of standard, pro"),
+    ({"options": {"temperature": 2.1}, "model": "local"}, "options.temperature accepts a number from 0 to 2, not"),
+    ({"options": {"top_p": float("nan")}, "model": "local"}, "options.top_p accepts a number from 0 to 1, not"),
+    ({"options": {"include": []}}, "options.include accepts a list of at least one non-empty string, not"),
+    ({"options": {"include": ["web_search_call.sources"]}}, "Did you mean 'web_search_call.action.sources'?"),
+    ({"options": {"allow_duplicate": "yes"}}, "options.allow_duplicate accepts true or false, not"),
+    ({"options": {"dry_run": 1}}, "options.dry_run accepts true or false, not"),
     ({"options": {"conversation": "resp_1"}}, "begins with conv_"),
     ({"options": {"conversation": 1}}, "true for a new conversation"),
-    ({"options": {"key": ""}}, "options.key accepts a string of 1 to 200 characters."),
+    ({"options": {"key": ""}}, "options.key accepts a string of 1 to 200 characters, not"),
     ({"options": {"key": "k" * 201}}, "1 to 200"),
-    ({"options": {"max_cost_usd": 0}}, "options.max_cost_usd accepts an amount of US dollars above 0."),
+    ({"options": {"max_cost_usd": 0}}, "options.max_cost_usd accepts an amount of US dollars above 0, not"),
     ({"options": {"max_cost_usd": float("inf")}}, "above 0"),
     ({"options": {"max_cost_usd": True}}, "options.max_cost_usd accepts a number"),
-    ({"options": {"timeout_s": 0.5}}, "options.timeout_s accepts a number from 1 to 604800."),
+    ({"options": {"timeout_s": 0.5}}, "options.timeout_s accepts a number from 1 to 604800, not"),
     ({"options": {"timeout_s": 604_801}}, "from 1 to 604800"),
     ({"options": {"tools": [{"type": "shell", "x": float("nan")}]}}, "something that JSON cannot"),
     ({"options": {"tools": [{"type": "shell", "x": {1, 2}}]}}, "something that JSON cannot"),
-    ({"preset": "thnik"}, "preset does not accept 'thnik': did you mean 'think'?"),
-    ({"preset": ""}, "use one of deep_research, think, review, quick."),
-    ({"options": {"verbosity": "hihg"}}, "options.verbosity does not accept 'hihg': did you mean 'high'?"),
-    ({"options": {"verbosity": None}}, "use one of low, medium, high"),
+    ({"preset": "thnik"}, "preset does not accept 'thnik'. Did you mean 'think'?"),
+    ({"preset": ""}, "Use one of deep_research, think, review, quick."),
+    ({"options": {"verbosity": "hihg"}}, "options.verbosity does not accept 'hihg'. Did you mean 'high'?"),
+    ({"options": {"verbosity": None}}, "Use one of low, medium, high"),
     ({"options": {"metadata": pairs(16)}}, "up to 15 strings of 512 characters"),
     ({"options": {"metadata": pairs(1, key=65)}}, "up to 15 strings"),
     ({"options": {"metadata": pairs(1, value=513)}}, "up to 15 strings"),
@@ -198,8 +199,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_asked_for_is_refused_with_what_can(asked: dict[str, Any], hint: str):
     with pytest.raises(RequestError) as refusal:
         build("Say hi", job_id="job_1", **asked)
-    assert hint in str(refusal.value)
-    assert len(str(refusal.value)) < 310
+    assert hint in MODEL.describe(refusal.value)
+    assert len(MODEL.describe(refusal.value)) < 310
 
 
 @pytest.mark.parametrize("prompt", ["", " ", "\n\t \n", "\u3000"])
@@ -217,17 +218,17 @@ def test_what_the_caller_handed_over_is_not_changed():
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("rde", "colour does not accept 'rde': did you mean 'red'?"),
-        ("x", "colour does not accept 'x': use one of red, green."),
-        ("x" * 5000, f"colour does not accept '{'x' * 40}': use one of red, green."),
-        ("don't", 'colour does not accept "don\'t": use one of red, green.'),
+        ("rde", "colour does not accept 'rde'. Did you mean 'red'?"),
+        ("x", "colour does not accept 'x'. Use one of red, green."),
+        ("x" * 5000, f"colour does not accept '{'x' * 40}'. Use one of red, green."),
+        ("don't", 'colour does not accept "don\'t". Use one of red, green.'),
     ],
 )
 def test_a_value_that_is_not_allowed_is_answered_by_the_nearest_or_by_all(value: str, sentence: str):
     assert Choice(iter(["red", "green"])).check("colour", "red") == "red"
     with pytest.raises(RequestError) as refusal:
         Choice(iter(["red", "green"])).check("colour", value)
-    assert str(refusal.value) == sentence
+    assert MODEL.describe(refusal.value) == sentence
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ def test_whatever_options_say_a_body_or_a_refusal_comes_of_it(options: dict[str,
     try:
         body = build("x", job_id="job_1", options=options, preset=preset)
     except RequestError as refusal:
-        assert str(refusal)
+        assert MODEL.describe(refusal)
     else:
         assert json.loads(json.dumps(body, allow_nan=False)) == body
 
@@ -375,7 +376,7 @@ def test_whatever_a_tool_says_a_body_or_a_refusal_comes_of_it(kind: str, fields:
     try:
         build("x", job_id="job_1", options={"tools": [tool]})
     except RequestError as refusal:
-        assert str(refusal)
+        assert MODEL.describe(refusal)
 
 
 def test_options_that_are_nested_without_end_are_refused() -> None:
@@ -389,21 +390,21 @@ def test_options_that_are_nested_without_end_are_refused() -> None:
 
 REFUSALS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"effort": "max"}, "unsupported_value", "reasoning.effort", "Change effort: No."),
-    ({}, "", "reasoning.summary", "Change options.reasoning_summary: No."),
+    ({}, "", "reasoning.summary", "Change reasoning_summary: No."),
     ({}, "", "reasoning", "Change effort: No."),
-    ({}, "", "text.format.schema", "Change options.json_schema: No."),
-    ({}, "", "text.verbosity", "Change options.verbosity: No."),
-    ({}, "", "max_output_tokens", "Change options.max_output_tokens: No."),
-    ({}, "", "metadata.team", "Change options.metadata: No."),
+    ({}, "", "text.format.schema", "Change json_schema: No."),
+    ({}, "", "text.verbosity", "Change verbosity: No."),
+    ({}, "", "max_output_tokens", "Change max_output_tokens: No."),
+    ({}, "", "metadata.team", "Change metadata: No."),
     ({}, "", "input", "Change prompt: No."),
     ({"attachments": [{}]}, "", "input[0].content[0].text", "Change prompt: No."),
     ({"attachments": [{}]}, "", "input[0].content[1].file_id", "Change files: No."),
     ({"web_search": True}, "", "tools[0].filters", "Change web_search: No."),
     ({"web_search": True}, "", "include[0]", "Change web_search: No."),
-    ({"options": {"tools": [PYTHON]}}, "", "tools[0].container", "Change options.tools: No."),
-    ({"options": {"tools": [PYTHON]}}, "", "tools[7].container", "Change options.tools: No."),
-    ({"options": {"tools": [PYTHON]}}, "", "include[0]", "Change options.include: No."),
-    ({}, "", "tools", "Change options.tools: No."),
+    ({"options": {"tools": [PYTHON]}}, "", "tools[0].container", "Change tools: No."),
+    ({"options": {"tools": [PYTHON]}}, "", "tools[7].container", "Change tools: No."),
+    ({"options": {"tools": [PYTHON]}}, "", "include[0]", "Change include: No."),
+    ({}, "", "tools", "Change tools: No."),
     ({}, "", "model", "Change model: No."),
     ({"model": "gpt-x"}, "model_not_found", "", "Change model: No."),
     ({"model": "gpt-5-mini"}, "model_not_found", "model",

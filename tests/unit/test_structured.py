@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_jobs.errors import RequestError
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.request.body import build
 from agent_jobs.request.json_schema import mismatch
 
@@ -127,18 +128,18 @@ def test_a_schema_of_an_object_that_has_a_schema_is_still_a_schema() -> None:
         ({"schema": CLOSED, "name": "a b"}, "up to 64 letters"),
         ({"schema": CLOSED, "name": "a" * 65}, "up to 64 letters"),
         ({"schema": CLOSED, "name": 1}, "up to 64 letters"),
-        ({"schema": CLOSED, "strict": "yes"}, "options.json_schema.strict accepts true or false."),
+        ({"schema": CLOSED, "strict": "yes"}, "options.json_schema.strict accepts true or false, not"),
         ({"schema": OPEN, "strict": True}, "options.json_schema is not strict: give every object"),
         ({"schema": object_of(a={"type": "string", "format": "uri"}), "strict": True},
-         "options.json_schema is not strict: leave out format uri, or leave strict out."),
-        ({"schema": {**CLOSED, "x-order": 1}, "strict": True}, "is not strict: leave out x-order, or"),
-        ({"schema": CLOSED, "description": 1}, "options.json_schema.description accepts a non-empty string."),
+         "options.json_schema is not strict: leave out format uri. Correct the schema, or leave strict out."),
+        ({"schema": {**CLOSED, "x-order": 1}, "strict": True}, "is not strict: leave out x-order. Correct"),
+        ({"schema": CLOSED, "description": 1}, "options.json_schema.description accepts a non-empty string, not"),
     ],
 )  # fmt: skip
 def test_what_is_no_schema_is_refused(schema: Any, hint: str) -> None:
     with pytest.raises(RequestError) as refusal:
         body_with(schema)
-    assert hint in str(refusal.value)
+    assert hint in MODEL.describe(refusal.value)
 
 
 FENCED = [
@@ -200,7 +201,7 @@ def test_an_answer_that_does_not_is_told_in_a_sentence_without_its_words(text: s
 )
 def test_a_schema_that_cannot_be_checked_against_is_said_to_be_one_and_nothing_is_fetched(schema: Any) -> None:
     said = mismatch('{"n":"x"}', body_with(schema))
-    assert said == "The output is JSON, but options.json_schema is no schema that it can be checked against."
+    assert said == "The output is JSON, but its JSON schema is none that it can be checked against."
 
 
 def test_where_no_schema_was_asked_for_any_text_will_do() -> None:

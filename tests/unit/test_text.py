@@ -14,10 +14,10 @@ from agent_jobs.text import (
     compact_json,
     human_size,
     nearest,
-    suggest_name,
     truncate,
     valid_unicode,
 )
+from agent_jobs.validation import choice_error
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,17 @@ def test_nearest_is_the_name_that_was_meant(name: str, names: Sequence[str], mea
     assert nearest(name, names) == meant
 
 
-def test_suggestion_lists_the_names_where_none_is_near():
-    assert suggest_name("zzz", ["one", "two"]) == "use one of one, two."
-    assert suggest_name("zzz", []) == "use one of (none)."
-    assert suggest_name("tow", ["one", "two"]) == "did you mean 'two'?"
+@pytest.mark.parametrize(
+    ("given", "names", "facts"),
+    [
+        ("zzz", ["one", "two"], {"names": "one, two"}),
+        ("zzz", [], {"names": "(none)"}),
+        ("tow", ["one", "two"], {"near": "two"}),
+    ],
+)
+def test_refusal_of_a_name_has_all_names_where_none_is_near(given: str, names: list[str], facts: dict[str, str]):
+    error = choice_error("{name} has no {given!r}.", "file", given, names)
+    assert error.data == {"name": "file", "given": given, **facts}
 
 
 def test_question_names_the_nearest_name_or_is_empty():

@@ -199,16 +199,17 @@ UNCLEAR: dict[str, tuple[str, dict[str, Any], str]] = {
     "a text that is no schema": ("agent_start", {"prompt": "x", "options": {"text": "brief"}},
                                  'options.json_schema accepts an object like {"type":"object"'),
     "two schemas": ("agent_start", {"prompt": "x", "options": {"json_schema": SCHEMA, "format": {"type": "object"}}},
-                    "options.format and options.json_schema differ: give options.json_schema only."),
+                    "options.format and options.json_schema differ. Give options.json_schema only."),
     "an option in two places": ("agent_start", {"prompt": "x", "verbosity": "low", "options": {"verbosity": "high"}},
-                                "verbosity is given twice: give it in options only."),
+                                "verbosity is given twice, beside options and in it. Give it in options only."),
     "prompts with more": ("agent_start", {"prompts": [{"prompt": "x", "effort": "low"}]},
-                          'prompts accepts a list of strings like ["..."].'),
+                          'prompts accepts a list of strings like ["..."], not this object.'),
     "several texts for one": ("agent_start", {"prompt": ["x", "y"]},
-                              'prompt accepts one string like "..."; several tasks go into prompts.'),
+                              'prompt accepts one string like "..." (several tasks go into prompts), not this list.'),
     "options as a list of texts": ("agent_start", {"prompt": "x", "options": ["verbosity=low"]},
-                                   'options accepts an object like {"instructions":"..."}.'),
-    "an object for a status": ("agent_list", {"status": {"a": "b"}}, 'status accepts one string like "...".'),
+                                   'options accepts an object like {"instructions":"..."}, not this string.'),
+    "an object for a status": ("agent_list", {"status": {"a": "b"}},
+                               'status accepts one string like "...", not this object.'),
 }  # fmt: skip
 
 

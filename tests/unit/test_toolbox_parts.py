@@ -240,7 +240,7 @@ def test_a_file_that_is_no_such_file_is_refused(tmp_path: Path, written: str):
     (tmp_path / "tools.json").write_bytes(written.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match=r"tools.json (is not JSON|needs an object)"):
         load_toolbox(tmp_path / "tools.json")
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         load_toolbox(tmp_path)
 
 

@@ -61,7 +61,7 @@ class Collector:
         except OSError as error:
             raise unreadable_error(names, error) from None
         if len(self._read) == MAX_FILES:
-            raise RequestError(f"a job accepts at most {MAX_FILES} files: name fewer.")
+            raise RequestError("A job accepts at most {most} files.", "too_many_files", most=MAX_FILES)
         self._read[path] = root, attachment
 
     def list_attachments(self) -> list[Attachment]:
@@ -117,7 +117,8 @@ class Collector:
             raise secret_error(names)
         suffix = suffix_of(names[-1])
         if not head and self._is_never_empty(suffix):
-            raise UnfitError(f"{printable_path(names)} is empty (0 bytes): make or download it again.", "empty")
+            path = printable_path(names)
+            raise UnfitError("{path} is empty (0 bytes).", "broken_file", reason="empty", path=path)
         recognized = recognize(names[-1], head, upload=self._upload)
         if suffix == ".pdf":
             _require_pdf(names, recognized)
@@ -130,9 +131,10 @@ class Collector:
         if named and self._upload:
             return "data", "application/octet-stream"
         raise UnfitError(
-            f"{printable_path(names)} is a binary file that no model can read: "
-            "attach text, a PDF, or an image as PNG, JPEG, GIF or WebP.",
-            "binary",
+            "{path} is a binary file that no model can read.",
+            "binary_file",
+            reason="binary",
+            path=printable_path(names),
         )
 
 
@@ -140,15 +142,23 @@ def _require_pdf(names: Names, recognized: tuple[Kind, str] | None) -> None:
     if recognized is not None and recognized[0] in ("pdf", "image"):
         return
     raise UnfitError(
-        f"{printable_path(names)} is not a PDF, since it does not begin with %PDF: make or download it again.",
-        "PDF by name only",
+        "{path} is not a PDF, since it does not begin with %PDF.",
+        "broken_file",
+        reason="PDF by name only",
+        path=printable_path(names),
     )
 
 
 def _require_size(names: Names, size: int, limit: int, reason: str) -> None:
     if size > limit:
-        has = f"{printable_path(names)} has {_format_size(size)}"
-        raise RequestError(f"{has}, which is more than the {_format_size(limit)} {reason}: attach a part of it.")
+        raise RequestError(
+            "{path} has {size}, which is more than the {most} {reason}.",
+            "file_too_large",
+            path=printable_path(names),
+            size=_format_size(size),
+            most=_format_size(limit),
+            reason=reason,
+        )
 
 
 def _format_size(size_bytes: int) -> str:

@@ -47,9 +47,7 @@ def gather(patterns: Sequence[str], roots: Sequence[Path], *, upload: bool = Fal
     if not patterns:
         return []
     if not roots:
-        raise RequestError(
-            "no file can be attached: ask the user to set AGENT_JOBS_FILE_ROOTS to the folders that may be read."
-        )
+        raise RequestError("No file can be attached, since no folder may be read.", "no_file_roots")
     opened = [Root.of(folder) for folder in roots]
     collector = Collector(upload=upload)
     for pattern in patterns:
@@ -83,7 +81,7 @@ class _Search:
                 _Search(self._roots, self._collector).add_matches(trimmed)
                 return
         if not is_added:
-            raise RequestError(explain_nothing(shown, places, self._left_out))
+            raise explain_nothing(shown, places, self._left_out)
 
     def _add_named(self, places: Iterable[Place]) -> bool:
         """Add the files at these places and below the folders at them; return False if there are none."""

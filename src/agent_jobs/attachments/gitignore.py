@@ -77,8 +77,12 @@ class IgnoreRules:
         with self._root.open_file(names) as file:
             text = file.read(GITIGNORE_BYTES + 1)
         if len(text) > GITIGNORE_BYTES:
-            words = f"{printable_path(names)} is larger than {GITIGNORE_BYTES} bytes: name files instead of folders."
-            raise RequestError(words)
+            raise RequestError(
+                "{path} is larger than {most} bytes.",
+                "too_many_rules",
+                path=printable_path(names),
+                most=GITIGNORE_BYTES,
+            )
         return _parse_rules(os.fsdecode(text.removeprefix(_UTF8_MARK)).split("\n"))
 
 

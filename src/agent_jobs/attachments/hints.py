@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from agent_jobs.attachments.patterns import Place
 from agent_jobs.attachments.roots import Root
 from agent_jobs.attachments.unfit import Names, UnfitError, printable_path, refuse_protected
+from agent_jobs.errors import RequestError
 from agent_jobs.text import nearest
 
 HINT_NAMES = 5  # names of a folder that an answer shows
 HINT_ENTRIES = 1_000  # entries of a folder that are compared with a name: a hint must not take seconds
 
 
-def explain_nothing(shown: str, places: Iterable[Place], left_out: Counter[str]) -> str:
-    """Return the sentence for a pattern that attaches nothing.
+def explain_nothing(shown: str, places: Iterable[Place], left_out: Counter[str]) -> RequestError:
+    """Return the refusal of a pattern that attaches nothing.
 
     Args:
         shown: The pattern, printable.
@@ -23,24 +24,37 @@ def explain_nothing(shown: str, places: Iterable[Place], left_out: Counter[str])
     """
     if left_out:
         reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.most_common())
-        return f"nothing that {shown!r} matches can be attached ({reasons}): name other files."
+        return RequestError(
+            "Nothing that {given!r} matches can be attached ({reasons}).",
+            "nothing_attachable",
+            given=shown,
+            reasons=reasons,
+        )
+    missed: Names = ()
     content = ""
     for root, names in places:
         folder, missing = _find_missing_name(root, names)
         visible = _list_visible(root, folder)
         if missing in visible:
-            return f"{shown!r} holds nothing that can be attached: name other files."
+            return RequestError("{given!r} holds nothing that can be attached.", "nothing_attachable", given=shown)
         if match := nearest(missing, visible):
-            return f"nothing matches {shown!r}: did you mean {printable_path((*folder, match))!r}?"
-        content = _describe_content(folder or (str(root.written),), visible)
-    return f"nothing matches {shown!r}: {content}"
+            near = printable_path((*folder, match))
+            return RequestError("Nothing matches {given!r}.", "misspelt", given=shown, near=near)
+        missed, content = folder or (str(root.written),), _describe_content(visible)
+    return RequestError(
+        "Nothing matches {given!r}: {folder} holds {content}.",
+        "no_match",
+        given=shown,
+        folder=printable_path(missed),
+        content=content,
+    )
 
 
-def _describe_content(folder: Names, visible: list[str]) -> str:
+def _describe_content(visible: list[str]) -> str:
     names = [printable_path((name,)) for name in visible[:HINT_NAMES]] or ["nothing that can be attached"]
     if len(visible) > HINT_NAMES:
         names.append("...")
-    return f"{printable_path(folder)} holds {', '.join(names)}."
+    return ", ".join(names)
 
 
 def _find_missing_name(root: Root, names: Names) -> tuple[Names, str]:

@@ -81,7 +81,12 @@ def choose_place(shown: str, places: Sequence[tuple[Root, Names]], budget: Budge
         if len(found) == 1:
             return found[0]
         if found:
-            raise RequestError(_describe_choices(shown, found))
+            raise RequestError(
+                "No file is named exactly {given!r}, and several are like it.",
+                "ambiguous_file",
+                given=shown,
+                paths=_list_similar_paths(found),
+            )
     return None
 
 
@@ -125,8 +130,8 @@ def _resolve_or_none(root: Root, names: Names) -> Names | None:
         return None
 
 
-def _describe_choices(shown: str, found: Sequence[tuple[Root, Names]]) -> str:
-    """Return the refusal of an ambiguous name. Names are escaped as in JSON, since they may look the same."""
+def _list_similar_paths(found: Sequence[tuple[Root, Names]]) -> str:
+    """Return the files that an ambiguous name may mean, escaped as in JSON, since they may look the same."""
     has_several_roots = len({root.real for root, _ in found}) > 1
     paths = ["/".join(names) for _, names in found]
     if has_several_roots:
@@ -134,4 +139,4 @@ def _describe_choices(shown: str, found: Sequence[tuple[Root, Names]]) -> str:
     listed = ", ".join(json.dumps(path) for path in sorted(paths)[:MAX_NAMED])
     if len(paths) > MAX_NAMED:
         listed += f" and {len(paths) - MAX_NAMED} more"
-    return f"no file is named exactly {shown!r}, and several are like it: name one of {listed}."
+    return listed

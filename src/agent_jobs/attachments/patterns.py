@@ -8,11 +8,12 @@ from pathlib import Path
 from agent_jobs.attachments.naming import names_below
 from agent_jobs.attachments.roots import Root
 from agent_jobs.attachments.unfit import Names, printable_path
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 
 #: A place below a root, whether a file is there or not.
 Place = tuple[Root, Names]
 
+FILES = Argument("files")
 MAX_BRACES = 64  # patterns that one with braces may stand for: each may search a whole folder
 SHOWN_CHARS = 200  # a longer pattern would fill the tool answer that refuses it
 
@@ -33,7 +34,7 @@ def find_places(pattern: str, roots: Sequence[Root]) -> tuple[str, list[Place]]:
         places = _list_places(roots, lambda root: names_below(root, path))
     if not places:
         folders = ", ".join(printable_path((str(root.written),)) for root in roots)
-        raise RequestError(f"{shown!r} lies outside of what may be read: name files below {folders}.")
+        raise RequestError("{given!r} lies outside of what may be read.", "outside_roots", given=shown, folders=folders)
     return shown, places
 
 
@@ -47,7 +48,9 @@ def expand_braces(shown: str, names: Names) -> list[Names]:
     while any(map(_BRACES.search, patterns)):
         # Counted before they are built: a long list of choices would fill the memory.
         if sum(map(_count_choices, patterns)) > MAX_BRACES:
-            raise RequestError(f"{shown!r} stands for more than {MAX_BRACES} patterns: write fewer braces.")
+            raise RequestError(
+                "{given!r} stands for more than {most} patterns.", "too_many_braces", given=shown, most=MAX_BRACES
+            )
         patterns = [expanded for pattern in patterns for expanded in _expand_first_braces(pattern)]
     globs = [_split_names(pattern) for pattern in patterns]
     for glob in globs:
@@ -65,12 +68,12 @@ def count_literal_names(names: Names) -> int:
 
 def _parse_path(pattern: str, shown: str) -> Path:
     if not pattern.strip() or "\0" in pattern:
-        raise RequestError("files accepts paths and globs: one of them is empty or contains a NUL character.")
+        raise RequestError("One of {name} is empty or contains a NUL character.", "empty_path", name=FILES)
     try:
         path = Path(pattern).expanduser()
         os.fsencode(path)
     except (RuntimeError, ValueError):
-        raise RequestError(f"files does not accept {shown!r}: write a path that can exist.") from None
+        raise RequestError("{name} does not accept {given!r}.", "impossible_path", name=FILES, given=shown) from None
     return path
 
 
@@ -86,7 +89,7 @@ def _list_places(roots: Sequence[Root], find_names: Callable[[Root], Names | Non
 def _refuse_upwards(shown: str, names: Names) -> None:
     # Where links are, `a/..` is another folder than it seems.
     if ".." in names:
-        raise RequestError(f"files does not accept {shown!r}: write the path without '..'.")
+        raise RequestError("{name} does not accept {given!r}.", "upward_path", name=FILES, given=shown)
 
 
 def _count_choices(pattern: str) -> int:

@@ -43,7 +43,7 @@ class Budget:
         self._entries -= 1
         if self._entries < 0 or time.monotonic() > self._until:
             where = printable_path(folder)
-            raise RequestError(f"there are too many files below {where!r}: name folders further down.")
+            raise RequestError("There are too many files below {folder!r}.", "too_many_entries", folder=where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Root:
         real = Path(os.path.realpath(folder))
         if not os.path.isdir(real):
             raise ConfigError(
-                f"AGENT_JOBS_FILE_ROOTS names {folder}, which is no folder: set it to folders that exist."
+                "AGENT_JOBS_FILE_ROOTS names {folder}, which is no folder.", "file_roots_gone", folder=folder
             )
         return cls(folder, real)
 
@@ -87,10 +87,12 @@ class Root:
         except OSError as error:  # a link that disappeared while it was followed
             raise unreadable_error(names, error) from None
         if not real.is_relative_to(self.real):
-            root = printable_path((str(self.written),))
             raise UnfitError(
-                f"{printable_path(names)} leaves {root} by a link: name a file that lies below it.",
-                "behind links that leave the root",
+                "{path} leaves {root} by a link.",
+                "link_leaves_root",
+                reason="behind links that leave the root",
+                path=printable_path(names),
+                root=printable_path((str(self.written),)),
             )
         return real.relative_to(self.real).parts
 
@@ -135,4 +137,10 @@ def require_regular_file(names: Names, found: os.stat_result) -> None:
     kind = "a device, a pipe, a socket or a link"
     if stat.S_ISDIR(found.st_mode):
         kind = "a folder"
-    raise UnfitError(f"{printable_path(names)} is {kind} and not a file: name a regular file.", "no regular files")
+    raise UnfitError(
+        "{path} is {kind} and not a file.",
+        "not_a_file",
+        reason="no regular files",
+        path=printable_path(names),
+        kind=kind,
+    )

@@ -23,8 +23,8 @@ NO_SECRETS = (".env.example", ".env.sample", ".env.template", ".env.dist")
 class UnfitError(RequestError):
     """A file that cannot be attached: refused if the caller named it, left out and counted by `reason` in a glob."""
 
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, code: str, /, *, reason: str, **data: object) -> None:
+        super().__init__(problem, code, **data)
         self.reason = reason
 
 
@@ -36,8 +36,8 @@ def refuse_protected(names: Names) -> None:
     """
     lower = [name.lower() for name in names]
     if ".git" in lower:
-        words = f"{printable_path(names)} is git's own and is not attached: name a file outside .git."
-        raise UnfitError(words, "git's own")
+        path = printable_path(names)
+        raise UnfitError("{path} is git's own and is not attached.", "git_file", reason="git's own", path=path)
     if SECRET_FOLDERS.intersection(lower) or (lower and _is_secret_name(lower[-1])):
         raise secret_error(names)
 
@@ -53,18 +53,22 @@ def is_protected(names: Names) -> bool:
 
 def secret_error(names: Names) -> UnfitError:
     """Return the refusal of a file that seems to hold a secret."""
-    path = printable_path(names)
     return UnfitError(
-        f"{path} seems to hold keys or passwords and is not attached: copy its harmless parts into another file.",
-        "seem to hold secrets",
+        "{path} seems to hold keys or passwords and is not attached.",
+        "secret_file",
+        reason="seem to hold secrets",
+        path=printable_path(names),
     )
 
 
 def unreadable_error(names: Names, error: OSError) -> UnfitError:
     """Return the refusal of a file that the system does not open."""
     return UnfitError(
-        f"{printable_path(names)} cannot be read ({error.strerror}): check its permissions or name another file.",
-        "unreadable",
+        "{path} cannot be read ({cause}).",
+        "unreadable_file",
+        reason="unreadable",
+        path=printable_path(names),
+        cause=error.strerror,
     )
 
 

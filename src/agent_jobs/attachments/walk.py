@@ -77,7 +77,7 @@ def _resolve_file(root: Root, names: Names, ignored: IgnoreRules) -> Names:
 
 def _require_not_ignored(is_ignored: bool) -> None:
     if is_ignored:
-        raise UnfitError("", IGNORED)
+        raise UnfitError("It is ignored.", "nothing_attachable", reason=IGNORED)
 
 
 def _scan_folder(root: Root, folder: Names, left_out: Counter[str]) -> list["os.DirEntry[str]"]:

@@ -145,7 +145,9 @@ async def _run_tasks(
             try:
                 job = await _run_task(session, name, task)
             except RequestError as error:
-                error.args = (f"Line {task.line}: {error}",)  # some classes need more than a sentence to be made again
+                # In a file, arguments have the names that tools give them.
+                error.data = {**error.data, "problem": f"Line {task.line}: {error}"}
+                error.problem = "{problem}"
                 raise
             results.add(task, job)
             await session.engine.mark_delivered(job)

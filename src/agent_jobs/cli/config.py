@@ -14,7 +14,7 @@ from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.config_edit import SettingName, path_command, set_command, unset_command
 from agent_jobs.cli.key_origin import find_env_file_variables, mask_secret
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors, json_option
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.errors import AgentJobsError, ConfigError
@@ -46,7 +46,7 @@ def find_mistakes(settings: Settings, refused: list[str]) -> list[str]:
     mistakes = [*refused, *settings.warnings]
     error = try_open(replace(settings, log_level="error"))  # the log would repeat the error
     if error is not None:
-        mistakes.append(str(error))
+        mistakes.append(describe_error(error))
     broken, odd = find_toolbox_mistakes(settings)
     return [*mistakes, *broken, *odd]
 
@@ -161,7 +161,7 @@ def _write_rows(rows: Mapping[str, _Row], mistakes: Sequence[str], *, explain: b
         lines[name] = f"{name:<{name_columns}}  {row.origin:<{ORIGIN_COLUMNS}}  {value}".rstrip()
     click.echo("\n".join(_explain_lines(lines) if explain else lines.values()))
     for sentence in mistakes:
-        click.echo(f"\n{terminal.join_lines(reword(sentence))}", err=True)
+        click.echo(f"\n{terminal.join_lines(sentence)}", err=True)
 
 
 def _describe_variable(variable: Variable) -> dict[str, str]:

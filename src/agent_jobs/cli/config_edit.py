@@ -13,7 +13,6 @@ from click.shell_completion import CompletionItem
 from agent_jobs.cli.key_origin import find_env_file_variables
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import convert_errors, json_option
-from agent_jobs.cli.wording import reword
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.errors import ConfigError
@@ -229,7 +228,7 @@ def _report_change(name: str, value: Any, path: Path, warnings: Sequence[str], *
             origin = "--env-file"
         say(f"Here {origin} sets {variable}, which takes precedence.")
     for warning in warnings:
-        say(f"Warning: {reword(warning)}", err=True)
+        say(f"Warning: {warning}", err=True)
     return None
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 
 from agent_jobs import __version__
-from agent_jobs.app import describe_missing_key
+from agent_jobs.app import missing_key_error
 from agent_jobs.cli import terminal
 from agent_jobs.cli.config import find_toolbox_mistakes, try_open
 from agent_jobs.cli.endpoint_check import check_endpoint
-from agent_jobs.cli.finding import Finding, print_finding
+from agent_jobs.cli.finding import Finding, print_finding, report_error
 from agent_jobs.cli.host_checks import check_hosts, check_key_files, check_settings_file
 from agent_jobs.cli.install import here
 from agent_jobs.cli.key_origin import (
@@ -29,6 +29,7 @@ from agent_jobs.cli.key_origin import (
 from agent_jobs.cli.notify import check_targets
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file, find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.engine.engine import Engine
@@ -61,8 +62,7 @@ def doctor_command(upstream_only: bool, as_json: bool) -> None:
     Exit status: 0 no problems, 1 at least one problem; warnings do not count.
     """
     findings: list[Finding] = []
-    for raw in _check_provider() if upstream_only else _check_everything():
-        finding = raw.for_person()
+    for finding in _check_provider() if upstream_only else _check_everything():
         findings.append(finding)
         if not as_json:
             print_finding(finding)
@@ -88,7 +88,7 @@ def _check_everything() -> Iterator[Finding]:
     quiet = replace(settings, log_level="error")
     error = try_open(quiet)
     if isinstance(error, ConfigError):
-        refused.append(str(error))
+        refused.append(describe_error(error))
     yield from _check_settings(settings, refused)
     yield from check_settings_file(find_config_file(os.environ))
     yield from _check_key(settings)
@@ -149,10 +149,10 @@ def _check_key(settings: Settings) -> Iterator[Finding]:
             used = find_own_key(settings, settings.api_key)
         other = find_other_key(settings.base_url, used)
     except ConfigError as error:
-        yield Finding("key", "problem", str(error))
+        yield report_error("key", error)
         return
     if used is None:
-        yield Finding("key", "problem", describe_missing_key(settings))
+        yield report_error("key", missing_key_error(settings))
         return
     yield Finding("key", "ok", f"an API key is set, {mask_secret(used.secret)}, from {used.where}")
     if other is not None:
@@ -178,7 +178,7 @@ def _check_engine(settings: Settings, error: AgentJobsError | None, *, asks_prov
         except Refusal as refusal:  # only a query finds some kinds of damage
             error = refusal.error
     if error is not None and not isinstance(error, ConfigError):
-        yield Finding("database", "problem", str(error))
+        yield report_error("database", error)
 
 
 def _build_engine_check(

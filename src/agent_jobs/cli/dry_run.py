@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.jobs.queries import Estimate
 
 if TYPE_CHECKING:  # imported when a job is started
@@ -60,7 +60,7 @@ def _describe_expected(estimate: Estimate) -> str:
 
 def _describe_bound(estimate: Estimate) -> str:
     if estimate.cost_bound_usd is None:
-        return f"no limit. {reword(estimate.unbounded)}"
+        return f"no limit. {describe_error(estimate.unbounded)}" if estimate.unbounded else "no limit"
     bound = _format_estimate(estimate.cost_bound_usd)
     return f"{bound}: {estimate.bound_parts}" if estimate.bound_parts else bound
 

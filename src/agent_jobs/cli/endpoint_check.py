@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from datetime import date
 
 from agent_jobs.cli.config import hide_query
-from agent_jobs.cli.finding import Finding
+from agent_jobs.cli.finding import Finding, describe_fix_in_words, report_error
+from agent_jobs.cli.wording import describe_problem
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AccountError, AgentJobsError, ConfigError, RefusedError, UpstreamError
 from agent_jobs.jobs.response import JSON
@@ -35,7 +36,7 @@ async def check_endpoint(engine: Engine, settings: Settings) -> list[Finding]:
     except AccountError as error:
         return [_report_refused_key(address, error)]
     except ConfigError as error:
-        return [Finding("settings", "problem", str(error))]
+        return [report_error("settings", error)]
     except UpstreamError as error:
         if error.status is None:
             return [_report_unreachable(address, error)]
@@ -106,8 +107,10 @@ def _report_refused_key(address: str, error: AccountError) -> Finding:
 
 
 def _report_unreachable(address: str, error: AgentJobsError) -> Finding:
-    fix = error.fix if isinstance(error, UpstreamError) else ""
-    return Finding("upstream", "problem", f"{address}: {error}", fix or CONNECTION_FIX)
+    fix = CONNECTION_FIX
+    if isinstance(error, UpstreamError) and error.fix:
+        fix = describe_fix_in_words(error)
+    return Finding("upstream", "problem", f"{address}: {describe_problem(error)}", fix)
 
 
 async def _report_reachable(engine: Engine, model: str, text: str) -> Finding:

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_fix, describe_problem
+from agent_jobs.errors import AgentJobsError
 
 State = Literal["ok", "warning", "problem"]
 #: The mark and the colour of each state.
@@ -29,13 +30,22 @@ class Finding:
     text: str
     fix: str = ""
 
-    def for_person(self) -> "Finding":
-        """Return the finding in words for a person; the packages below word their errors for a model."""
-        return replace(self, text=reword(self.text), fix=reword(self.fix))
-
     def as_json(self) -> dict[str, str]:
         """Return the finding for programs."""
         return {name: text for name, text in vars(self).items() if text}
+
+
+def report_error(what: str, error: AgentJobsError) -> Finding:
+    """Return the finding of an error, with what a person can do about it."""
+    return Finding(what, "problem", describe_problem(error).rstrip("."), describe_fix_in_words(error))
+
+
+def describe_fix_in_words(error: AgentJobsError) -> str:
+    """Return what a person can do about an error, as the fixes of findings are written: not as a sentence."""
+    fix = describe_fix(error).removesuffix(".")
+    if fix[1:2].islower():
+        return fix[0].lower() + fix[1:]
+    return fix
 
 
 def print_finding(finding: Finding) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -53,7 +52,7 @@ def list_facts(job: Job) -> list[str]:
     """Return what a running job did so far, and what that used; of a finished one its error, size, cost and tokens."""
     if job.is_terminal:
         return list_end(job)
-    parts = terminal.join_lines(reword(job.activity)).split("; ")
+    parts = terminal.join_lines(job.activity).split("; ")
     facts = [", ".join(part for part in parts if part and part not in PHASE_WORDS)]
     used = [f"{tokens} tokens" for tokens in [terminal.format_tokens(job)] if tokens]
     if job.cost_usd:
@@ -69,7 +68,7 @@ def list_end(job: Job) -> list[str]:
     """Return the error, size, cost and tokens of a finished job."""
     parts: list[str] = []
     if job.error:
-        parts.append(f"{job.error.code}: {terminal.join_lines(reword(job.error.message))}")
+        parts.append(f"{job.error.code}: {terminal.join_lines(job.error.message)}")
     if job.output_bytes:
         parts.append(terminal.format_size(job.output_bytes))
     parts.append(terminal.format_usd(job.cost_usd))

@@ -7,7 +7,6 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.symbols import branch_mark, icon_of, unread_mark
-from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobPage
 from agent_jobs.jobs.status import Status
@@ -55,7 +54,7 @@ def describe_pending(job: Job, now: float) -> str:
     """Return why a job was not sent yet; empty if that is not known, or it was sent."""
     if job.status is not Status.PENDING or not job.activity:
         return ""
-    reason = terminal.join_lines(reword(job.activity))
+    reason = terminal.join_lines(job.activity)
     if job.due_at is not None and job.due_at > now + 1 and not job.activity.startswith("waiting"):
         return f"{reason} in {terminal.format_duration(job.due_at - now)}"
     return reason

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from agent_jobs.api_key import find_key_mistake, repair_key
-from agent_jobs.app import describe_missing_key
+from agent_jobs.app import missing_key_error
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedGroup
 from agent_jobs.cli.finding import Finding, print_finding
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, find_other_key, mask_secret
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import Exit, Session, call, convert_errors, json_option
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_key_folder
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -161,12 +161,12 @@ def check_command(as_json: bool) -> None:
         if refused:
             raise ConfigError(refused[0])
         if not settings.has_key:
-            raise ConfigError(describe_missing_key(settings))
+            raise missing_key_error(settings)
 
     async def check(session: Session) -> list[Finding]:
         return await check_endpoint(session.engine, settings)
 
-    findings = [finding.for_person() for finding in call(check, role="acts", settings=settings)]
+    findings = call(check, role="acts", settings=settings)
     if as_json:
         _print_answer({"findings": [finding.as_json() for finding in findings]})
     else:
@@ -258,8 +258,7 @@ def _describe_precedence(base_url: str, key: str) -> str:
 
 def _write_keys(base_url: str, used: KeyInUse | None, other: KeyInUse | None, others: list[str]) -> None:
     if used is None:
-        missing = describe_missing_key(Settings(base_url=base_url))
-        say(reword(missing), err=True)
+        say(describe_error(missing_key_error(Settings(base_url=base_url))), err=True)
     rows = list(_list_key_rows(base_url, used, other, others))
     if used is not None or others:
         click.echo(terminal.format_pairs(rows))

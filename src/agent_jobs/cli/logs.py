@@ -14,7 +14,6 @@ from agent_jobs.cli.show import format_took
 from agent_jobs.cli.symbols import echo
 from agent_jobs.cli.times import format_clock_time, format_day
 from agent_jobs.cli.unwatched import retrieve_unwatched
-from agent_jobs.cli.wording import reword
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.jobs.status import Status
@@ -126,7 +125,7 @@ def _render_moment(moment: "Moment", now: float) -> Iterator[str]:
     if moment.kind == "gap" and moment.until is not None:
         what = f"not observed {format_clock_time(moment.at)} to {format_clock_time(moment.until)}"
     lead = f"{format_clock_time(moment.at)}  {took:>{TOOK_COLUMNS}}  "
-    detail = terminal.join_lines(reword(moment.detail))
+    detail = terminal.join_lines(moment.detail)
     if not detail:
         yield lead + style(what, colour=_choose_colour(moment))
         return

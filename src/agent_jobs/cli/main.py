@@ -159,9 +159,9 @@ def cli(context: click.Context, env_file: str | None) -> None:
         try:
             os.environ.update(with_env_file(os.environ, env_file))
         except ConfigError as error:
-            from agent_jobs.cli.wording import reword
+            from agent_jobs.cli.wording import describe_error
 
-            raise click.ClickException(reword(str(error))) from None
+            raise click.ClickException(describe_error(error)) from None
     if context.invoked_subcommand is None:
         from agent_jobs.cli.install import configuration
 

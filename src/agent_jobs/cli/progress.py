@@ -11,6 +11,7 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.job_line import format_run_time, list_end, render_row
 from agent_jobs.cli.live_area import LiveArea
+from agent_jobs.cli.wording import word_answer
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -102,7 +103,7 @@ class Records(Unmanaged):
             state = (job.status, job.activity, job.output_bytes)
             if self._last.get(job.id) != state:
                 self._last[job.id] = state
-                shown = answers.render_job(job, now)
+                shown = word_answer(answers.render_job(job, now), job)
                 record = {key: value for key, value in shown.items() if key not in NOT_IN_RECORDS}
                 click.echo(answers.json_line(record))
                 sys.stdout.flush()

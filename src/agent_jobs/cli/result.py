@@ -14,7 +14,7 @@ from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import write_out_file
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
-from agent_jobs.cli.wording import reword
+from agent_jobs.cli.wording import describe_warning
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
@@ -127,13 +127,11 @@ def _mark_read(job: Job) -> None:
 
 def _write_notes(job: Job, note: str) -> None:
     """Write on stderr what a reader must know beside the result."""
-    from agent_jobs.rendering import answers
-
     if job.error is not None:
-        click.echo(f"{job.status}: {terminal.join_lines(reword(job.error.message))}", err=True)
+        click.echo(f"{job.status}: {terminal.join_lines(job.error.message)}", err=True)
     if note:
         click.echo(f"{job.id} is {job.status}, {note}.", err=True)
-    if warning := answers.warning_of(job):
-        click.echo(reword(warning), err=True)
+    if warning := describe_warning(job):
+        click.echo(warning, err=True)
     if advice := terminal.advise(job):
         click.echo(advice, err=True)

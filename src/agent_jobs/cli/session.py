@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from agent_jobs.app import App, Role, leave_on_signal, open_app
 from agent_jobs.cli import terminal
 from agent_jobs.cli.interruption import Interrupted
-from agent_jobs.cli.wording import describe_error, reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
 from agent_jobs.engine.engine import Engine
@@ -101,7 +101,7 @@ def read_settings() -> Settings:
     with convert_errors():
         settings = load_settings(os.environ)
     for warning in settings.warnings:
-        click.echo(f"Warning: {reword(warning)}", err=True)
+        click.echo(f"Warning: {warning}", err=True)
     return settings
 
 
@@ -165,8 +165,7 @@ class Refusal(click.ClickException):
             return super().show(file)
         from agent_jobs.rendering import answers
 
-        # A program gets the words of the tools' answers, which it may hand to a model.
-        return click.echo(answers.json_line(answers.render_error(self.error)))
+        return click.echo(answers.json_line(answers.render_error(self.error, self.format_message())))
 
 
 def _hide_lines_for_logs(session: Session) -> None:

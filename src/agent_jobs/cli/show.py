@@ -11,7 +11,6 @@ from agent_jobs.cli.session import JobId, Session, call, json_option
 from agent_jobs.cli.symbols import echo, icon_of
 from agent_jobs.cli.times import format_clock_time, format_local_time
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
-from agent_jobs.cli.wording import reword, reword_answer
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, TurnRecord
 from agent_jobs.jobs.response import Usage
@@ -131,9 +130,9 @@ def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "context", job.context and "the conversation before it was sent again"
     yield "created", format_local_time(job.created_at)
     yield "finished", format_local_time(job.finished_at) if job.finished_at else ""
-    yield "activity", terminal.join_lines(reword(job.activity))
+    yield "activity", terminal.join_lines(job.activity)
     if job.error is not None:
-        yield "error", f"{job.error.code}: {reword(job.error.message)}"
+        yield "error", f"{job.error.code}: {job.error.message}"
     yield "next", terminal.advise(job)
     yield "written to", job.result_path
 
@@ -216,7 +215,6 @@ def _list_request(request: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the fields of a request, with its secrets masked, each as text."""
     from agent_jobs.text import compact_json
 
-    request = reword_answer(request)
     return [(name, value if isinstance(value, str) else compact_json(value)) for name, value in request.items()]
 
 

@@ -35,7 +35,7 @@ from agent_jobs.cli.watch import (
     watch_until_done,
     write_end_line,
 )
-from agent_jobs.cli.wording import reword, reword_answer
+from agent_jobs.cli.wording import describe_error, word_answer
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
 from agent_jobs.engine.engine import Started
@@ -352,7 +352,7 @@ async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | No
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
                 session.hide()
-                click.echo(f"Not sent yet: {terminal.join_lines(reword(job.activity))}.", err=True)
+                click.echo(f"Not sent yet: {terminal.join_lines(job.activity)}.", err=True)
                 break
         while session.engine.is_deciding(job.id):
             job = await session.engine.poll(job.id, wait_s=0.2)
@@ -460,7 +460,10 @@ def _write_estimate(estimate: Estimate, request: "StartRequest", *, as_json: boo
     from agent_jobs.rendering import answers
 
     if as_json:
-        click.echo(answers.json_line(reword_answer(answers.render_estimate(estimate))))
+        unbounded = ""
+        if estimate.unbounded is not None:
+            unbounded = describe_error(estimate.unbounded)
+        click.echo(answers.json_line(answers.render_estimate(estimate, unbounded)))
     else:
         click.echo(describe_estimate(estimate, request))
 
@@ -470,7 +473,7 @@ def _write_start_as_json(started: Started, workers: list[WorkerInfo], now: float
 
     answer = answers.render_start(started.job, now, duplicate=started.duplicate)
     watched_by = [{"what": worker.what, "pid": worker.pid} for worker in workers]
-    click.echo(answers.json_line(answer | {"watched_by": watched_by}))
+    click.echo(answers.json_line(word_answer(answer, started.job) | {"watched_by": watched_by}))
 
 
 def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may_overwrite: bool) -> None:
@@ -506,7 +509,7 @@ def _render_end_as_json(finished: _Finished) -> str:
         answer = render_questions(job, finished.open_calls, may_approve=True)
         answer["next"] = f"agent-jobs reply {job.id}"
     else:
-        answer = answers.render_finished_job(job)
+        answer = word_answer(answers.render_finished_job(job), job)
         if job.output:
             answer["output"] = job.output.text  # the whole text, which `ended` cuts to a page
     return answers.json_line(answer)

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO, Any
 
+from agent_jobs.cli.wording import describe_next_step
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -167,11 +168,4 @@ def advise(job: Job) -> str:
     """Return what a person can do about a job that waits for answers or failed; empty if nothing."""
     if job.status is Status.INPUT_REQUIRED:
         return f"See what it asks for with: agent-jobs reply {job.id}"
-    if job.is_unconfirmed:
-        return (
-            "It may be running and billed. Find the response whose metadata has "
-            f"job_id={job.id} in the provider's dashboard, then run: agent-jobs adopt {job.id} RESPONSE_ID"
-        )
-    if job.error is not None and job.error.is_retryable:
-        return "You can try again."
-    return ""
+    return describe_next_step(job)

@@ -8,7 +8,6 @@ from typing import Any
 
 from agent_jobs.cli.host_checks import build_environment, read_entry_settings
 from agent_jobs.cli.selftest import SelfTestError, start_server
-from agent_jobs.cli.wording import reword
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.install.command import desktop_path
 from agent_jobs.install.hosts import KEY, Entry, Host, Machine
@@ -74,7 +73,7 @@ def _run_doctor(command: list[str], environment: Mapping[str, str]) -> dict[str,
 def _list_mistakes(answer: Mapping[str, Any]) -> list[str]:
     """Return the error of a doctor's answer, or its warnings and problems."""
     if "error" in answer:
-        return [reword(answer["error"]["message"])]
+        return [answer["error"]["message"]]
     mistakes: list[str] = []
     for finding in answer["findings"]:
         if finding["state"] == "ok":

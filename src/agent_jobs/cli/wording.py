@@ -1,97 +1,139 @@
-"""Word errors for a person at a terminal: the packages below word them for a model that calls tools."""
+"""Word errors for a person at a terminal."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent_jobs.errors import AgentJobsError, UpstreamError
+from agent_jobs.errors import AgentJobsError, Argument
+from agent_jobs.jobs.job import UNANSWERED, Job
+from agent_jobs.rendering.fixes import Voice
 
-#: The sentence about a missing key, and its fix for a person.
-NO_KEY = re.compile(
-    r"\b(?P<fact>No API key is set(?: for \S+)?)\. Ask the user to run `(?P<command>[^`]+)` in a terminal, "
-    r"then try again\."
-)
-NO_KEY_HERE = r"\g<fact>. Set it with: \g<command>"
-#: The command that does what a tool does.
-COMMANDS = {
-    "agent_start": "`agent-jobs run`",
-    "agent_poll": "`agent-jobs watch`",
-    "agent_result": "`agent-jobs result`",
-    "agent_list": "`agent-jobs list`",
-    "agent_reply": "`agent-jobs reply`",
-    "agent_cancel": "`agent-jobs cancel`",
+#: What a person can do, by the code of the error.
+FIXES: Mapping[str, str] = {
+    # Arguments
+    "literal_secret": "List its name in AGENT_JOBS_SECRETS, and write ${{NAME}} or Bearer ${{NAME}} in its place.",
+    "tool_servers_gone": "Set AGENT_JOBS_TOOLBOX, or add --option toolbox=none.",
+    "unset_secret": "Set {secret} in the environment.",
+    "wrong_tool_servers": "Correct that; jobs without --option toolbox can be started.",
+    "wrong_value": "Correct it and try again.",
+    # Costs
+    "budget_spent": "Wait until midnight UTC, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "budget_too_small": "Bound it lower with --option max_output_tokens=N, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "over_max_cost": "Lower --option max_output_tokens or --option max_tool_calls, or allow more.",
+    "unbounded_calls": "Add --option max_tool_calls=N.",
+    "unbounded_output": "Add --option max_output_tokens=N.",
+    "unbounded_turns": "Bound them all with --option max_cost_usd=USD.",
+    # Jobs
+    "empty_reply": "Use --output, --approve, --deny or --message.",
+    "has_response": "See it with: agent-jobs show {job_id}",
+    "job_asks": "Answer with: agent-jobs reply {job_id}",
+    "job_running": "Wait for its end with: agent-jobs watch {job_id}",
+    "needs_approval": "Use --approve or --deny.",
+    "needs_output": "Give it with --output.",
+    "no_jobs": "There are no jobs yet; start one with: agent-jobs run",
+    "no_such_batch": "See all jobs with: agent-jobs list",
+    "nothing_to_repeat": "See all jobs with: agent-jobs list",
+    "nothing_to_answer": "See its state with: agent-jobs show {job_id}",
+    # The program
+    "internal": "Jobs continue; see them with: agent-jobs list",
+    "no_key": "Set it with: {command}",
+    "not_sending": "Start it with: agent-jobs run",
+    "tool_server_failed": "Check its entry with: agent-jobs doctor",
+    "tool_server_paused": "Try again then, or start without it.",
+    "upstream_busy": "Try again in a minute.",
 }
-#: The flag that sets an option; the others are set with `--option`.
-FLAGS = {"allow_duplicate": "--new"}
-#: Fields of a JSON answer that hold sentences.
-SENTENCE_FIELDS = ("message", "warning", "unbounded")
-#: What a model does for its user is what the reader of a terminal does. Longer phrases come first.
-PHRASES = (
-    (re.compile(r"\b(?P<first>[Aa])sk the user to (?P<verb>\w)"), "{verb}"),
-    (re.compile(r"\b(?P<first>[Aa])sk the user[;,.:] *(?P<verb>\w)"), "{verb}"),
-    (re.compile(r"\b(?P<first>[Tt])he user (?:has to|must|should) (?P<verb>\w)"), "{verb}"),
-    (re.compile(r"\b(?P<first>[Aa])sk the user\b"), "check it yourself"),
-    (re.compile(r"\b(?P<first>[Tt])ell the user\b"), "note"),
-    (re.compile(r"\b(?P<first>a)gent_start (?P<verb>again|with)\b"), "start it {verb}"),
-    (re.compile(r"\b(?P<first>a)gent_poll it\b"), "watch it with `agent-jobs watch`"),
-    (re.compile(r"\b(?P<first>a)gent_cancel it\b"), "cancel it with `agent-jobs cancel`"),
-    (re.compile(r"\b(?P<first>a)gent_reply and let\b"), "answer with `agent-jobs reply` and let"),
-    (re.compile(r"\b(?P<first>[Tt])he user's\b"), "your"),
-    (re.compile(r"\b(?P<first>[Tt])he user is\b"), "you are"),
-    (re.compile(r"\b(?P<first>[Tt])he user has\b"), "you have"),
-    (re.compile(r"\b(?P<first>[Tt])he user was\b"), "you were"),
-    (re.compile(r"\b(?P<first>[Tt])he user does\b"), "you do"),
-    (re.compile(r"\b(?P<first>[Tt])he user (?P<verb>\w+[^\Ws])s\b"), "you {verb}"),
-    (re.compile(r"\b(?P<first>[Tt])he user\b"), "you"),
-)
-_CALL = re.compile(rf"({'|'.join(COMMANDS)}) job_id=(\w+)(?: part=(\w+))?(?: offset=\d+)?")
-_TOOL = re.compile("|".join(COMMANDS))
-_OPTION = re.compile(r"\boptions\.(\w+)")
-_ENTRY = re.compile(r"the env of this (?:MCP )?server(?:'s entry)?")
+#: The flags of arguments; options without one are set with `--option`.
+FLAGS = {
+    "batch": "--batch",
+    "effort": "--effort",
+    "files": "--file",
+    "model": "--model",
+    "preset": "--preset",
+    "previous_job_id": "--previous",
+    "web_search": "--web-search",
+}
+_OPTION = re.compile(r"options(?:\.|$)")
+
+
+#: The next step after a failure, by its code.
+NEXT_STEPS: Mapping[str, str] = {
+    "account_refused": "Check the key, its permissions and the credit, then start it again.",
+    "budget_exceeded": (
+        "Start it again once its limit is higher: --option max_cost_usd=USD, or AGENT_JOBS_DAILY_BUDGET_USD."
+    ),
+    "deadline_exceeded": "Start it again with a narrower prompt, or raise AGENT_JOBS_JOB_TIMEOUT_S.",
+    "endpoint_lost": ("Set that OPENAI_BASE_URL and its key, then run: agent-jobs adopt {job_id} RESPONSE_ID"),
+    "expired": "Start it again.",
+    "insufficient_quota": "Add credit at the provider, then start it again.",
+    "invalid_api_key": "Set a valid OPENAI_API_KEY, then start it again.",
+    "max_output_tokens": "Start it again with a higher --option max_output_tokens or a narrower prompt.",
+    "max_tool_calls": "Start it again with a higher --option max_tool_calls or a narrower prompt.",
+    "max_turns": "Start it again with a narrower prompt or other tools.",
+    "missing_secret": "Set it in the environment and list it in AGENT_JOBS_SECRETS, then start the job again.",
+    "model_not_found": "Choose another with --model.",
+    "no_such_endpoint": "Set OPENAI_BASE_URL to the API's address, which usually ends in /v1.",
+    "start_unconfirmed": (
+        "It may be running and billed. Find the response whose metadata has job_id={job_id} in the provider's "
+        "dashboard, then run: agent-jobs adopt {job_id} RESPONSE_ID"
+    ),
+}
+_SANDBOX_LINKS = "Links to its sandbox open nowhere. See its saved files with: agent-jobs result {job_id} --part files"
 
 
 def describe_error(error: AgentJobsError) -> str:
     """Return what is wrong and what a person can do about it."""
-    text = reword(str(error))
-    fix = error.fix if isinstance(error, UpstreamError) else ""
-    if not fix or fix in text:
-        return text
-    return f"{text.rstrip('.')}. {fix[0].upper()}{fix[1:]}."
+    return VOICE.describe(error)
 
 
-def reword(text: str) -> str:
-    """Return a sentence for a model as one for a person: commands for tools, flags for options, "you" for the user."""
-    text = NO_KEY.sub(NO_KEY_HERE, text)
-    for pattern, words in PHRASES:
-        text = pattern.sub(lambda found, words=words: _replace_phrase(found, words), text)
-    text = _ENTRY.sub("the environment", text)
-    text = _OPTION.sub(lambda found: FLAGS.get(found[1], f"--option {found[1]}"), text)
-    text = _CALL.sub(_replace_call, text)
-    return _TOOL.sub(lambda found: COMMANDS[found[0]], text)
+def describe_problem(error: AgentJobsError) -> str:
+    """Return what is wrong."""
+    return VOICE.problem(error)
 
 
-def reword_answer(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON answer with its sentences for a person."""
-    return {name: _reword_field(name, value) for name, value in answer.items()}
+def describe_fix(error: AgentJobsError) -> str:
+    """Return what a person can do about an error; empty if nothing is known."""
+    return VOICE.fix(error)
 
 
-def _reword_field(name: str, value: Any) -> Any:
-    if name == "error" and isinstance(value, dict):
-        return reword_answer(value)  # pyright: ignore[reportUnknownArgumentType]
-    if name in SENTENCE_FIELDS and isinstance(value, str):
-        return reword(value)
-    return value
+def describe_next_step(job: Job) -> str:
+    """Return what a person can do about a job that failed; empty if that is not known."""
+    if job.error is None:
+        return ""
+    if job.error.is_retryable:
+        return "You can try again."
+    if job.error == UNANSWERED:
+        return "Start it again once you can answer."
+    return NEXT_STEPS.get(job.error.code, "").format(job_id=job.id)
 
 
-def _replace_call(found: "re.Match[str]") -> str:
-    """Return the command line for a call of a tool."""
-    part = f" --part {found[3]}" if found[3] else ""
-    return f"{COMMANDS[found[1]].strip('`')} {found[2]}{part}"
+def word_answer(answer: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """Return the JSON of a job with the next step and the warning for a person in place of those for a model."""
+    step = f"agent-jobs watch {job.id}"
+    if job.is_terminal:
+        step = describe_next_step(job)
+    words = {"next": step, "warning": describe_warning(job)}
+    worded = {name: words.get(name, value) for name, value in answer.items()}
+    return {name: value for name, value in worded.items() if value != "" or name not in words}
 
 
-def _replace_phrase(found: "re.Match[str]", words: str) -> str:
-    """Return the words, with the case of the phrase that they replace."""
-    phrase = words.format(**found.groupdict())
-    if found["first"].isupper():
-        return phrase[0].upper() + phrase[1:]
-    return phrase
+def describe_warning(job: Job) -> str:
+    """Return what a person must know of the output of a job; empty if nothing."""
+    from agent_jobs.rendering import answers
+
+    code = answers.find_warning(job)
+    if code == "sandbox_links":
+        return _SANDBOX_LINKS.format(job_id=job.id)
+    return answers.WARNINGS.get(code, "")
+
+
+def _capitalize_step(step: str) -> str:
+    return f"{step[0].upper()}{step[1:]}."
+
+
+def _write_flag(name: Argument) -> str:
+    if name in FLAGS:
+        return FLAGS[name]
+    return _OPTION.sub("--option ", name, count=1).rstrip()
+
+
+VOICE = Voice(FIXES, _capitalize_step, _write_flag)

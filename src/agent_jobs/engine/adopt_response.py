@@ -35,12 +35,14 @@ async def check_response(client: "ResponsesClient", job: Job, response_id: str) 
 def _check_owner(job: Job, response_id: str, response: JSON) -> None:
     owner = mapping_of(response.get("metadata")).get("job_id", job.id)  # not all servers keep metadata
     if owner != job.id:
-        shown = repr(response_id[:RESPONSE_ID_CHARS])
-        raise RequestError(f"{shown} is the response of {str(owner)[:JOB_ID_CHARS]!r}: copy this job's id.")
+        raise RequestError(
+            "{response!r} is the response of {owner!r}.",
+            "response_of_another",
+            response=response_id[:RESPONSE_ID_CHARS],
+            owner=str(owner)[:JOB_ID_CHARS],
+        )
 
 
 def _describe_unknown_response(response_id: str) -> RequestError:
-    return RequestError(
-        f"Upstream knows no response {response_id[:RESPONSE_ID_CHARS]!r}: copy its id again, in full. "
-        "One that was created within the last minute may not be found yet; then repeat this."
-    )
+    shown = response_id[:RESPONSE_ID_CHARS]
+    return RequestError("Upstream knows no response {response!r}.", "unknown_response", response=shown)

@@ -143,7 +143,7 @@ class Engine(Archive):
         """
         upstream = self._require_upstream()
         if (rejection := upstream.worker.pause_reason) is not None:
-            raise ConfigError(f"Upstream refuses this key: {rejection} Ask the user; try again in 60 s.")
+            raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
         return await upstream.planner.plan(request)
@@ -278,7 +278,7 @@ class Engine(Archive):
             if len(ids) == 1:
                 return ids[0]
             if ids:
-                raise RequestError(f"{text!r} is ambiguous: write more of {', '.join(ids)}.")
+                raise RequestError("{given!r} is ambiguous.", "ambiguous_job", given=text, ids=", ".join(ids))
         return (await self._get_job(text)).id
 
     async def change_mark(self) -> Mark:
@@ -408,12 +408,14 @@ class Engine(Archive):
         job = await self._get_job(job_id)
         open_calls = {call.id: call for call in await self.open_calls(job)}
         if not open_calls:
-            raise RequestError(f"{job_id} is {job.status} and asks for nothing: agent_poll it.")
+            raise RequestError(
+                "{job_id} is {status} and asks for nothing.", "nothing_to_answer", job_id=job_id, status=job.status
+            )
         is_current = reply.turn in (None, job.turn.number)
         if not is_current or not await self._store.record_reply(
             job, answer_calls(open_calls, reply), self._clock.now()
         ):
-            raise RequestError(f"Another caller answered {job_id} meanwhile: agent_poll it.")
+            raise RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)
         self._wake_worker()
         return await self._get_job(job_id)
 
@@ -442,7 +444,12 @@ class Engine(Archive):
 
             await check_response(self._require_upstream().client, job, response_id)
         elif job.turn.response_id != response_id:
-            raise RequestError(f"{job_id} already has the response {job.turn.response_id}.")
+            raise RequestError(
+                "{job_id} already has the response {response_id}.",
+                "has_response",
+                job_id=job_id,
+                response_id=job.turn.response_id,
+            )
         await self._store.record_response_id(job_id, job.turn.number, response_id, self._clock.now())
         self._require_upstream().worker.wake()
         return await self._get_job(job_id)
@@ -470,12 +477,21 @@ class Engine(Archive):
         purged = await self._store.get_tombstone(job_id)
         if purged is not None:
             days = round((self._clock.now() - purged.finished_at) / DAY_S)
-            raise JobNotFoundError(f"{job_id} ended {purged.status} {days} days ago and was purged; start it again.")
+            raise JobNotFoundError(
+                "{job_id} ended {status} {days} days ago and was purged.",
+                "job_purged",
+                job_id=job_id,
+                status=purged.status,
+                days=days,
+            )
         newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
-        hint = "There are no jobs yet; agent_start makes one."
-        if newest:
-            hint = f"The newest are {', '.join(f'{job.id} ({job.title[:TITLE_CHARS]})' for job in newest)}."
-        raise JobNotFoundError(f"There is no job {job_id[:ID_CHARS]!r}. {hint}")
+        listed = ", ".join(f"{job.id} ({job.title[:TITLE_CHARS]})" for job in newest)
+        raise JobNotFoundError(
+            "There is no job {given!r}.",
+            "no_such_job" if newest else "no_jobs",
+            given=job_id[:ID_CHARS],
+            newest=listed,
+        )
 
     async def _wait_for_launch(self, job: Job, began: float, wait_s: float, id_wait_s: float) -> Job:
         """Return the job with its id, or finished if that comes in time; as last known if the database fails."""

@@ -79,10 +79,10 @@ class PreviousFinder:
             return await self._continue_by_link(job, link, closing)
         has_progress = job.status is Status.INCOMPLETE or number > 1 or any(call.state == "done" for call in calls)
         if not history.has_repeatable_output(response, closing if has_progress else ()):
-            why = f"{job.id} ended {job.status} without an output to continue"
+            problem = "{job_id} ended {status} without an output to continue."
             if closing:
-                why += ", only with calls that were not made"
-            raise RequestError(f"{why}: start again without it.")
+                problem = "{job_id} ended {status} without an output to continue, only with calls that were not made."
+            raise RequestError(problem, "nothing_to_continue", job_id=job.id, status=job.status)
         return await self._continue_by_history(job, number, closing)
 
     async def _continue_by_link(self, job: Job, link: JSON, closing: Sequence[JSON]) -> Previous:
@@ -101,8 +101,9 @@ class PreviousFinder:
         exchanges = await self._store.get_exchanges(job.id, before_turn=number + 1)
         if not exchanges:
             raise RequestError(
-                f"{job.id} continues a job that was purged, so its history is incomplete: start again without it, "
-                "with what matters of it in the prompt."
+                "{job_id} continues a job that was purged, so its history is incomplete.",
+                "history_purged",
+                job_id=job.id,
             )
         least = history.count_exchange_chars(exchanges) // MOST_TOKEN_CHARS
         previous = Previous(job.turn.request, closing=closing, toolbox=job.toolbox)
@@ -112,12 +113,9 @@ class PreviousFinder:
         """Return the job, or raise RequestError if it has not finished."""
         job = await self._store.get(job_id)
         if job is not None and job.status is Status.INPUT_REQUIRED:
-            raise RequestError(
-                f"{job_id} waits for answers, which agent_poll shows. Answer with agent_reply and wait for its end, "
-                "or agent_cancel it; then continue it."
-            )
+            raise RequestError("{job_id} waits for answers.", "job_asks", job_id=job_id)
         if job is None or not job.is_terminal:
-            raise RequestError(f"{job_id} still runs: agent_poll it until it finishes, then continue it.")
+            raise RequestError("{job_id} is still running.", "job_running", job_id=job_id)
         return job
 
     async def _find_last_turn(self, job: Job) -> tuple[int, JSON]:

@@ -62,7 +62,7 @@ class JobWaiter:
         """
         state = await self._read_batch(group)
         if group.batch and not (state.done or state.is_running or state.delivered):
-            raise JobNotFoundError(f"There is no batch {group.batch[:ECHO_CHARS]!r}: agent_list shows what there is.")
+            raise JobNotFoundError("There is no batch {batch!r}.", "no_such_batch", batch=group.batch[:ECHO_CHARS])
         if wait_s > 0:
             await self._mark_watched([*state.running, *state.asking], wait_s)
         with self._clock.limit(wait_s):

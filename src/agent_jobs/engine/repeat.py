@@ -22,8 +22,9 @@ async def read_repeated(store: Store, job: Job) -> tuple[JSON, list[Upload]]:
     uploads = await store.get_uploads(job.id)
     if UPLOADS_MARK in job.request_hash and not uploads:
         raise RequestError(
-            f"{job.id} cannot be repeated: its uploaded files were deleted when it finished. Start it again with the "
-            "same prompt and files."
+            "{job_id} cannot be repeated, since its uploaded files were deleted when it finished.",
+            "uploads_deleted",
+            job_id=job.id,
         )
     # The provider deletes its copies with the earlier job.
     return await store.get_first_request(job.id), [upload._replace(file_id=None) for upload in uploads]

@@ -25,7 +25,7 @@ def answer_calls(open_calls: Mapping[str, Call], reply: Reply) -> list[Call]:
     _check_ids(open_calls, reply)
     answered = [call for call in (_answer_call(call, reply) for call in open_calls.values()) if call is not None]
     if not answered:
-        raise RequestError(f"Answer with outputs, approve, deny or message; it asks for {', '.join(open_calls)}.")
+        raise RequestError("The reply has no answer to {calls}.", "empty_reply", calls=", ".join(open_calls))
     return answered
 
 
@@ -33,11 +33,12 @@ def _check_ids(open_calls: Mapping[str, Call], reply: Reply) -> None:
     """Raise RequestError unless the reply names open calls only, and each of them once."""
     given = [*reply.outputs, *reply.approve, *reply.deny]
     for call_id in given:
-        shown = repr(call_id[:ECHO_CHARS])
+        shown = call_id[:ECHO_CHARS]
         if call_id not in open_calls:
-            raise RequestError(f"The job does not ask for {shown}: it asks for {', '.join(open_calls)}.")
+            calls = ", ".join(open_calls)
+            raise RequestError("The job does not ask for {call!r}.", "unknown_call", call=shown, calls=calls)
         if given.count(call_id) > 1:
-            raise RequestError(f"{shown} is answered twice: answer each call once.")
+            raise RequestError("{call!r} is answered twice.", "answered_twice", call=shown)
 
 
 def _answer_call(call: Call, reply: Reply) -> Call | None:
@@ -55,14 +56,14 @@ def _answer_call(call: Call, reply: Reply) -> Call | None:
 
 def _give_output(call: Call, output: object) -> Call:
     if call.needs != "output":
-        raise RequestError(f"{call.id} waits for approve or deny, not for an output.")
+        raise RequestError("{call} waits for an approval, not for an output.", "needs_approval", call=call.id)
     text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
     return replace(call, state="done", output=text)
 
 
 def _approve_call(call: Call) -> Call:
     if call.needs != "approval":
-        raise RequestError(f"{call.id} waits for an output, not for an approval.")
+        raise RequestError("{call} waits for an output, not for an approval.", "needs_output", call=call.id)
     if call.kind == "approval":  # upstream makes the call itself, and gets the approval as its answer
         return replace(call, state="done", output=True)
     return replace(call, state="approved", output=None)

@@ -18,7 +18,7 @@ from agent_jobs.clock import Clock
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.repeat import read_repeated, repeat_job
-from agent_jobs.errors import AgentJobsError, RequestError
+from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
 from agent_jobs.jobs.queries import Estimate
@@ -150,7 +150,7 @@ class StartPlanner:
         """Return a job that sends the first request of an earlier job again."""
         repeated = await self._store.get(job_id)
         if repeated is None:
-            raise RequestError(f"There is no job {job_id!r} to repeat.")
+            raise RequestError("There is no job {job_id!r} to repeat.", "nothing_to_repeat", job_id=job_id)
         request, uploads = await read_repeated(self._store, repeated)
         resolved(request, self._defaults.secrets)
         job = repeat_job(
@@ -175,13 +175,14 @@ class StartPlanner:
             RequestError, ConfigError: As `plan`, but not for a missing bound or price.
         """
         (job, *others), _, previous, attached = await self._draft_jobs(request, "")
-        bound_usd, unbounded, bound_parts = None, "", ""
+        bound_usd, bound_parts = None, ""
+        unbounded: AgentJobsError | None = None
         try:
             job, first_turn = await self._limit_cost(job, previous)
             bound_parts = first_turn.parts
             bound_usd = self._bound_all_turns_usd(job, first_turn.usd) * (1 + len(others))
         except AgentJobsError as error:
-            unbounded = str(error)
+            unbounded = error
         prompt_tokens = max(len(encode_text(prompt)) for prompt in request.prompts) // TOKEN_BYTES
         estimate = Estimate(
             jobs=1 + len(others),
@@ -322,13 +323,20 @@ class StartPlanner:
             return
         if tokens_of["the prompt"] == least:
             raise RequestError(
-                f"The prompt has at least {least:,} tokens by estimate, and {model} reads at most {context:,}: "
-                "shorten or split it."
+                "The prompt has at least {tokens:,} tokens by estimate, and {model} reads at most {most:,}.",
+                "prompt_too_long",
+                tokens=least,
+                model=model,
+                most=context,
             )
         listed = ", ".join(f"{name} {tokens:,}" for name, tokens in tokens_of.items() if tokens)
         raise RequestError(
-            f"The request has at least {least:,} tokens by estimate ({listed}), and {model} reads at most {context:,}: "
-            "leave some of it out, or split it."
+            "The request has at least {tokens:,} tokens by estimate ({parts}), and {model} reads at most {most:,}.",
+            "request_too_long",
+            tokens=least,
+            parts=listed,
+            model=model,
+            most=context,
         )
 
     async def _list_functions(self, options: StartOptions, previous: Previous) -> Sequence[JSON]:
@@ -339,7 +347,7 @@ class StartPlanner:
         if not names:
             return ()
         if self._defaults.toolbox is None:
-            raise RequestError("There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX.")
+            raise RequestError("There are no tool servers.", "no_tool_servers")
         return await self._defaults.toolbox.functions(names)
 
     def _inherit_functions(self, previous: Previous) -> Sequence[JSON]:
@@ -347,10 +355,7 @@ class StartPlanner:
         if not previous.toolbox:
             return ()
         if self._defaults.toolbox is None:
-            raise RequestError(
-                "There are no tool servers: ask the user to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox "
-                "none."
-            )
+            raise RequestError("There are no tool servers for the tools of the previous job.", "tool_servers_gone")
         self._defaults.toolbox.check(previous.toolbox)
         return previous.tools(of_toolbox=True)
 
@@ -377,8 +382,11 @@ class StartPlanner:
         job, bound = await self._limit_cost(job, previous)
         if limit_usd is not None and bound.usd > limit_usd:
             raise RequestError(
-                f"This could cost up to {bound.usd:.2f} USD, over options.max_cost_usd: {bound.parts}. Lower "
-                "options.max_output_tokens or options.max_tool_calls, or allow more."
+                "This could cost up to {usd:.2f} USD, over {name}: {parts}.",
+                "over_max_cost",
+                usd=bound.usd,
+                name=Argument("options.max_cost_usd"),
+                parts=bound.parts,
             )
         return replace(job, reserved_usd=bound.usd), bound.parts
 
@@ -411,8 +419,11 @@ class StartPlanner:
         if not any(map(_leads_to_next_turn, items_of(job.turn.request.get("tools")))):
             return first_usd
         if job.max_cost_usd is None:
-            turn = f"Each turn of a job that calls tools costs, the first up to {first_usd:.2f} USD"
-            raise RequestError(f"{turn}: set options.max_cost_usd, which bounds them all.")
+            raise RequestError(
+                "Each turn of a job that calls tools costs, the first up to {usd:.2f} USD.",
+                "unbounded_turns",
+                usd=first_usd,
+            )
         return max(first_usd, job.max_cost_usd)
 
 

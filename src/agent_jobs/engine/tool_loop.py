@@ -172,7 +172,7 @@ class ToolLoop:
         calls = await self._store.get_calls(job.id)
         most = job.turn.request.get("max_tool_calls")
         if isinstance(most, int) and len(calls) > most:
-            message = f"It asked for {len(calls)} calls, and options.max_tool_calls allows {most}."
+            message = f"It asked for {len(calls)} calls, and its max_tool_calls allows {most}."
             return Failure("max_tool_calls", message)
         try:
             await self._reserve_cost(await self._add_next_turn(job, []))
@@ -270,7 +270,7 @@ class ToolLoop:
         """Return a job with its next turn and the most that it may have cost after it, if that is limited.
 
         Raises:
-            BudgetError: That is over options.max_cost_usd.
+            BudgetError: That is over its max_cost_usd.
             RequestError, ConfigError: It has no bound.
         """
         is_reserving = self._limits.budget_usd is not None and not self._limits.budget_spent
@@ -278,12 +278,14 @@ class ToolLoop:
             return job
         so_far_usd = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd
         if so_far_usd is None:
-            raise RequestError("What it cost so far is not known.")
+            raise RequestError("What it cost so far is not known.", "unbounded_history")
         most_usd = so_far_usd + await self._bound_turn_usd(job)
         if job.max_cost_usd is not None and most_usd > job.max_cost_usd:
             raise BudgetError(
-                f"It cost {so_far_usd:.2f} USD so far and could cost {most_usd:.2f} USD after it, "
-                "over options.max_cost_usd."
+                "It cost {so_far_usd:.2f} USD so far and could cost {usd:.2f} USD after it, over its max_cost_usd.",
+                "over_max_cost",
+                so_far_usd=so_far_usd,
+                usd=most_usd,
             )
         return replace(job, reserved_usd=most_usd)
 

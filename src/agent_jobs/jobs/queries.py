@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.response import JSON, Call, Usage
 from agent_jobs.jobs.status import Status
@@ -193,7 +194,7 @@ class Estimate(NamedTuple):
     files: list[dict[str, Any]]
     input_tokens: int  #: roughly, of one job, without the conversation before it
     cost_bound_usd: float | None  #: of all jobs
-    unbounded: str  #: the reason if there is no bound
+    unbounded: AgentJobsError | None  #: the reason if there is no bound
     bound_parts: str = ""  #: how one job's bound is made up
     effort: str = ""  #: of the reasoning; empty means the model's own
     tools: tuple[str, ...] = ()  #: by type, functions by name

@@ -20,6 +20,7 @@ from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import Reply
 from agent_jobs.jobs.response import Call
+from agent_jobs.mcp_server.tool_adapter import describe_error
 from agent_jobs.rendering.questions import approval_question
 
 #: A form without fields: to accept it is to approve the call.
@@ -111,7 +112,7 @@ async def apply_answers(jobs: Engine, job_id: str, answers: Mapping[str, object]
         try:
             await jobs.reply(job_id, reply)
         except RequestError as error:
-            notes.append(f"The user's answer changed nothing: {error}")
+            notes.append(f"The user's answer changed nothing: {describe_error(error)}")
     return " ".join(dict.fromkeys(notes))
 
 

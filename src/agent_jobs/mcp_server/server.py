@@ -29,7 +29,7 @@ from pydantic import AnyUrl
 from agent_jobs import __version__
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
-from agent_jobs.mcp_server.tool_adapter import JobTool
+from agent_jobs.mcp_server.tool_adapter import JobTool, describe_error
 from agent_jobs.mcp_server.tools import Tools
 from agent_jobs.request.presets import Preset, our_presets
 
@@ -150,9 +150,9 @@ class AgentJobsServer(MCPServer):
         except UnexpectedResourceError as error:
             cause = error.__cause__
             if isinstance(cause, RequestError):
-                raise MCPError(INVALID_PARAMS, str(cause)) from None
+                raise MCPError(INVALID_PARAMS, describe_error(cause)) from None
             if isinstance(cause, AgentJobsError):
-                raise MCPError(INTERNAL_ERROR, str(cause)) from None
+                raise MCPError(INTERNAL_ERROR, describe_error(cause)) from None
             raise
 
     async def _load_presets(self) -> Mapping[str, Preset]:

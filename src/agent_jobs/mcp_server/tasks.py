@@ -46,7 +46,7 @@ from agent_jobs.mcp_server.elicitation import (
     create_question,
     question_key,
 )
-from agent_jobs.mcp_server.tool_adapter import create_result
+from agent_jobs.mcp_server.tool_adapter import create_result, describe_error
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
 from agent_jobs.rendering.paging import OUTPUT_BYTES, page_cap_bytes
@@ -343,7 +343,7 @@ async def _find_group(jobs: Engine, task_id: str) -> JobFilter:
         for group in (JobFilter(job_ids=(task_id,)), JobFilter(batch=task_id)):
             if (await jobs.find(group, 1)).jobs:
                 return group
-    raise JobNotFoundError(f"There is no job and no batch {task_id[:ECHOED_CHARS]!r}. Call agent_list to see all jobs.")
+    raise JobNotFoundError("There is no job and no batch {task!r}.", "no_such_batch", task=task_id[:ECHOED_CHARS])
 
 
 def _describe_working_batch(jobs: Engine, page: JobPage, unfinished: Sequence[Job]) -> TaskState:
@@ -388,7 +388,7 @@ def _as_protocol_error(ctx: ServerRequestContext[Any, Any], task_id: str) -> Gen
     except JobNotFoundError:
         raise MCPError(INVALID_PARAMS, "Task not found") from None
     except AgentJobsError as error:
-        raise MCPError(INTERNAL_ERROR, str(error)) from None
+        raise MCPError(INTERNAL_ERROR, describe_error(error)) from None
 
 
 def _read_answer(value: object) -> ElicitResult:

@@ -49,22 +49,29 @@ class JobTool(Tool):
                 values[self.context_kwarg] = context
             answer: Answer | CallToolResult | InputRequiredResult = await self.fn(**values)
         except ValidationError as error:
-            return self._create_error_result(RequestError(_describe_mistakes(error)))
+            return self._create_error_result(RequestError(_describe_mistakes(error), "wrong_value"))
         except AgentJobsError as error:
             return self._create_error_result(error)
         except Exception:
             logger.exception("%s failed", self.name)
             return self._create_error_result(
-                AgentJobsError("agent-jobs failed; its log has the cause. Jobs continue: agent_poll finds them.")
+                AgentJobsError("agent-jobs failed, and its log has the cause.", "internal")
             )
         if isinstance(answer, dict):
             return create_result(answer, is_structured=self.is_structured)
         return answer
 
     def _create_error_result(self, error: AgentJobsError) -> CallToolResult:
-        result = create_result(render_error(error), is_structured=self.is_structured)
+        result = create_result(render_error(error, describe_error(error)), is_structured=self.is_structured)
         result.is_error = True
         return result
+
+
+def describe_error(error: AgentJobsError) -> str:
+    """Return what is wrong, and what a model can do about it."""
+    from agent_jobs.mcp_server.wording import MODEL  # not needed to start
+
+    return MODEL.describe(error)
 
 
 def create_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
@@ -79,7 +86,7 @@ def create_result(answer: Answer, *, is_structured: bool) -> CallToolResult:
 def _describe_mistakes(error: ValidationError) -> str:
     """Return Pydantic's findings without its links and without the rejected values, which are the user's."""
     findings = [f"{'.'.join(map(str, found['loc']))}: {found['msg'].lower()}" for found in error.errors()]
-    return f"Change the arguments and call again: {'; '.join(findings)}."
+    return f"{'; '.join(findings)}."
 
 
 def _shorten_schema(schema: Any) -> Any:

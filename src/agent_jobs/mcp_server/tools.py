@@ -14,10 +14,11 @@ from agent_jobs.engine.engine import ID_WAIT_S, Engine, Started
 from agent_jobs.errors import AgentJobsError, RequestError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.poll_schedule import next_poll_ms
-from agent_jobs.jobs.queries import SO_FAR, BatchState, JobFilter, Part, Reply
+from agent_jobs.jobs.queries import SO_FAR, BatchState, Estimate, JobFilter, Part, Reply
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.mcp_server.elicitation import can_ask, poll_with_dialogs
 from agent_jobs.mcp_server.pacing import PollPacing
+from agent_jobs.mcp_server.tool_adapter import describe_error
 from agent_jobs.mcp_server.wait_limits import WaitLimits
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.answers import Answer
@@ -27,7 +28,7 @@ from agent_jobs.rendering.result_parts import render_part
 from agent_jobs.request.presets import EFFORTS
 from agent_jobs.request.start_request import StartRequest
 from agent_jobs.text import compact_json
-from agent_jobs.validation import Choice
+from agent_jobs.validation import Choice, value_error
 
 if TYPE_CHECKING:
     from agent_jobs.mcp_server.tasks import TasksExtension
@@ -106,7 +107,7 @@ class Tools:
         )
         jobs = await self._engine()
         if order.is_dry_run:
-            return answers.render_estimate(await jobs.estimate(order))
+            return _render_estimate(await jobs.estimate(order))
         if self._tasks is not None and self._tasks.is_wanted(ctx, wait_s):
             return await self._tasks.start(ctx, jobs, order)
         if prompt is None:
@@ -154,7 +155,7 @@ class Tools:
         status = result.job.status
         asks = status is Status.INPUT_REQUIRED and part == "items"
         if not (result.job.is_terminal or part in SO_FAR or asks):
-            raise RequestError(f"{job_id} is {status} and has no result yet. Call agent_poll until it finishes.")
+            raise RequestError("{job_id} is {status} and has no result yet.", "no_result", job_id=job_id, status=status)
         if part == "text":
             jobs.mark_delivered_later(result.job)
         return render_part(result, part, offset, max_bytes or _page_bytes(ctx))
@@ -193,10 +194,8 @@ class Tools:
         jobs = await self._engine()
         if approve and not self._may_approve:
             await jobs.poll(job_id)  # or raises that there is no such job
-            raise RequestError(
-                f"Only the user may approve: {_describe_approval(ctx, job_id)}, "
-                "or set AGENT_JOBS_APPROVALS=model. You may deny."
-            )
+            code = "approval_in_dialog" if can_ask(ctx) else "approval_at_terminal"
+            raise RequestError("Only the user may approve.", code, job_id=job_id)
         reply = Reply(
             outputs=_read_outputs(outputs or []),
             approve=tuple(approve or ()),
@@ -213,7 +212,7 @@ class Tools:
         """Stop jobs at the provider, so that they cost no more."""
         group = _select_jobs(job_id, job_ids, batch)
         if group.active:
-            raise RequestError("Say which jobs to cancel: give job_id, job_ids or batch.")
+            raise RequestError("The call names no job.", "no_selection")
         jobs = await self._engine()
         cancelled = await jobs.cancel(group)
         jobs.mark_delivered_later(*cancelled)
@@ -390,12 +389,20 @@ def _page_bytes(ctx: Context) -> int:
     return page_cap_bytes(_client_name(ctx))
 
 
+def _render_estimate(estimate: Estimate) -> Answer:
+    unbounded = ""
+    if estimate.unbounded is not None:
+        unbounded = describe_error(estimate.unbounded)
+    return answers.render_estimate(estimate, unbounded)
+
+
 def _choose_prompts(prompt: str | None, prompts: list[str] | None) -> list[str]:
     if prompt is not None and prompts in (None, [prompt]):
         return [prompt]
     if prompt is None and prompts is not None:
         return prompts
-    raise RequestError("Give either prompt, or prompts for several jobs.")
+    given = "There is a prompt beside prompts." if prompt is not None else "There is no prompt."
+    raise RequestError(given, "prompt_or_prompts")
 
 
 def _select_jobs(job_id: str | None, job_ids: list[str] | None, batch: str | None) -> JobFilter:
@@ -404,14 +411,8 @@ def _select_jobs(job_id: str | None, job_ids: list[str] | None, batch: str | Non
     if job_id is not None and ids in ((), (job_id,)):
         job_id, ids = None, (job_id,)
     if job_id is not None or (ids and batch):
-        raise RequestError("Give one of job_id, job_ids and batch.")
+        raise RequestError("The call selects jobs in two ways.", "two_selections")
     return JobFilter(job_ids=ids, batch=batch or "", active=not (ids or batch))
-
-
-def _describe_approval(ctx: Context, job_id: str) -> str:
-    if can_ask(ctx):
-        return "agent_poll asks them"
-    return f"they run `agent-jobs reply {job_id}` in a terminal"
 
 
 def _read_outputs(given: Sequence[dict[str, Any]]) -> dict[str, object]:
@@ -419,9 +420,9 @@ def _read_outputs(given: Sequence[dict[str, Any]]) -> dict[str, object]:
     for each in given:
         call_id = each.get("call_id")
         if not isinstance(call_id, str) or "output" not in each:
-            raise RequestError('outputs accepts [{"call_id":"call_...","output":"..."}].')
+            raise value_error("outputs", '[{"call_id":"call_...","output":"..."}]', each)
         if call_id in outputs:
-            raise RequestError(f"{call_id[:ECHOED_CHARS]!r} is answered twice: answer each call once.")
+            raise RequestError("{call!r} is answered twice.", "answered_twice", call=call_id[:ECHOED_CHARS])
         outputs[call_id] = each["output"]
     return outputs
 

@@ -117,9 +117,16 @@ def read_table(path: Path) -> Table:
     try:
         text = read_text(path)
     except OSError as error:
-        raise ConfigError(f"{SETTING} names a file that cannot be read: {error.strerror}.") from error
+        raise ConfigError(
+            "{setting} names a file that cannot be read: {cause}.",
+            "unreadable_entry_file",
+            setting=SETTING,
+            cause=error.strerror,
+        ) from error
     except ValueError as error:
-        raise ConfigError(f"{SETTING} names a file that is not UTF-8 text.") from error
+        raise ConfigError(
+            "{setting} names a file that is not UTF-8 text.", "wrong_entry_file", setting=SETTING
+        ) from error
     return parse_table(text)
 
 
@@ -134,7 +141,9 @@ def parse_table(text: str) -> Table:
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{SETTING} is not a TOML file: {error}.") from error
+        raise ConfigError(
+            "{setting} is not a TOML file: {cause}.", "wrong_entry_file", setting=SETTING, cause=error
+        ) from error
     top = _read_keys("the file", document, "models", "tools")
     models = _read_keys("models", top.get("models", {}))
     tools = _read_keys("tools", top.get("tools", {}))
@@ -167,7 +176,7 @@ def _read_long(where: str, value: object) -> dict[str, Any]:
         return {}
     over = _read_tokens(where, keys, "over")
     if over is None:
-        raise ConfigError(f"{SETTING}: {where} lacks 'over', a number of tokens.")
+        raise _entry_error(where, "lacks 'over', a number of tokens")
     return {
         "long_over": over,
         "long_input": _require_price(where, keys, "input"),
@@ -184,11 +193,11 @@ def _read_tool(where: str, value: object) -> Tool:
 def _read_keys(where: str, value: object, *allowed: str) -> dict[str, Any]:
     """Return a table of the file, if it is one and has no key but these."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{SETTING}: {where} has to be a table; docs/cost.md shows one.")
+        raise _entry_error(where, "has to be a table, as docs/cost.md shows")
     keys = cast("dict[str, Any]", value)
     strange = next((name for name in keys if allowed and name not in allowed), None)
     if strange is not None:
-        raise ConfigError(f"{SETTING}: {where} does not accept {strange[:NAME_CHARS]!r}, but {', '.join(allowed)}.")
+        raise _entry_error(where, f"does not accept {strange[:NAME_CHARS]!r}, but {', '.join(allowed)}")
     return keys
 
 
@@ -201,7 +210,7 @@ def _read_price(where: str, keys: Mapping[str, Any], name: str) -> float | None:
 def _require_price(where: str, keys: Mapping[str, Any], name: str) -> float:
     price = _read_price(where, keys, name)
     if price is None:
-        raise ConfigError(f"{SETTING}: {where} lacks {name!r}, a number from 0 to {PRICE_MAX}.")
+        raise _entry_error(where, f"lacks {name!r}, a number from 0 to {PRICE_MAX}")
     return price
 
 
@@ -209,3 +218,7 @@ def _read_tokens(where: str, keys: Mapping[str, Any], name: str) -> int | None:
     if name not in keys:
         return None
     return _TOKENS.check(f"{SETTING}: {where}.{name}", keys[name], ConfigError)
+
+
+def _entry_error(where: str, fault: str) -> ConfigError:
+    return ConfigError("{setting}: {where} {fault}.", "wrong_entry", setting=SETTING, where=where, fault=fault)

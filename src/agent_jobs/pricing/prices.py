@@ -17,7 +17,6 @@ from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.response import JSON, Usage
 from agent_jobs.pricing.openai_list import find_listed_rates
 from agent_jobs.pricing.price_file import (
-    SETTING,
     TOKENS_PER_PRICE,
     Rates,
     Table,
@@ -193,7 +192,7 @@ class Prices:
         offer = _Offer(model, tier_name(body.get("service_tier")), _host_kind(provider_url), at)
         output = _read_usage_count(body.get("max_output_tokens"))
         if not output:
-            raise RequestError("Without options.max_output_tokens the cost has no bound: set it.")
+            raise RequestError("Without a limit of its output the cost has no bound.", "unbounded_output")
         tokens = _most_input_tokens(body, history_tokens)
         standard = self._find_rates(offer, 0) or _refuse_unknown(f"what {model!r} costs in the {offer.tier} tier")
         context = standard.context_tokens
@@ -236,7 +235,9 @@ class Prices:
         calls = _read_usage_count(body.get("max_tool_calls"))
         if not calls:
             raise RequestError(
-                f"{', '.join(names)} may be called without end, so the cost has no bound: set options.max_tool_calls."
+                "{tools} may be called without end, so the cost has no bound.",
+                "unbounded_calls",
+                tools=", ".join(names),
             )
         tool = self._highest_tool(names, host, context_tokens)
         readings = calls + 1
@@ -324,9 +325,7 @@ def _highest_input_price(rates: Rates, model: str) -> float:
 
 
 def _refuse_unknown(fact: str) -> NoReturn:
-    raise ConfigError(
-        f"The cost has no bound, since agent-jobs does not know {fact}. Add it to the price table of {SETTING}."
-    )
+    raise ConfigError("The cost has no bound, since agent-jobs does not know {fact}.", "unknown_price", fact=fact)
 
 
 def _cache_write_tokens(response: JSON) -> int | None:
@@ -348,11 +347,17 @@ def _most_input_tokens(body: JSON, history_tokens: int | None) -> int:
     """Return the most tokens that a body and the response that it continues can hold."""
     for name in ("conversation", "prompt"):
         if body.get(name):
-            raise RequestError(f"What {name} adds to the input is not known, so the cost has no bound: leave it out.")
+            raise RequestError(
+                "What {part} adds to the input is not known, so the cost has no bound.", "unbounded_input", part=name
+            )
     if body.get("previous_response_id") and history_tokens is None:
-        raise RequestError("The tokens of the previous job are not known, so the cost has no bound: start without it.")
+        raise RequestError(
+            "The tokens of the previous job are not known, so the cost has no bound.", "unbounded_history"
+        )
     if not _is_text(body.get("input")):
-        raise RequestError("Files and images have no known number of tokens, so the cost has no bound: send text.")
+        raise RequestError(
+            "Files and images have no known number of tokens, so the cost has no bound.", "unbounded_files"
+        )
     sent = {name: body.get(name) for name in ("instructions", "input", "tools", "tool_choice", "text")}
     return len(encode_text(json.dumps(sent, ensure_ascii=False))) + (history_tokens or 0)
 

@@ -51,7 +51,8 @@ NEXT_STEPS = {
     "deadline_exceeded": "agent_start again with a narrower prompt, or ask the user to raise AGENT_JOBS_JOB_TIMEOUT_S",
     "endpoint_lost": "ask the user to start agent-jobs with that OPENAI_BASE_URL and its key and adopt the response",
     "no_such_endpoint": "ask the user to set OPENAI_BASE_URL to the API's address, which usually ends in /v1",
-    "missing_secret": "ask the user to do that and restart the server, then agent_start again",
+    "missing_secret": "ask the user to set it, to list it in AGENT_JOBS_SECRETS and to restart the server, then "
+    "agent_start again",
     "invalid_api_key": "ask the user to run `agent-jobs key set` and restart this server, then agent_start again",
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",
     "insufficient_quota": "ask the user to add credit at the provider, then agent_start again",
@@ -63,9 +64,12 @@ NEXT_STEPS = {
     "max_output_tokens": "agent_start with a higher options.max_output_tokens or a narrower prompt",
 }
 
-CUT = "The output is what arrived before the connection ended; it may be cut."
-EMPTY = "The provider reported success without any output."
-SANDBOX = "Links to its sandbox open nowhere. agent_result part=files lists the files that were saved."
+#: What a reader must know of an output, by the code that `find_warning` returns.
+WARNINGS = {
+    "cut_output": "The output is what arrived before the connection ended; it may be cut.",
+    "empty_output": "The provider reported success without any output.",
+    "sandbox_links": "Links to its sandbox open nowhere. agent_result part=files lists the files that were saved.",
+}
 #: Failures after which the output is what had arrived by then.
 _CUTTING_FAILURES = ("interrupted", "expired")
 #: Python, JavaScript and others read these as the end of a line, and JSON allows them in a text.
@@ -131,8 +135,11 @@ def _select_together(jobs: Sequence[Job]) -> JobFilter:
     return JobFilter(job_ids=tuple(job.id for job in jobs))
 
 
-def render_estimate(estimate: Estimate) -> Answer:
-    """Return the answer to a dry run: the request and its cost bound. As many files come as fit DRY_RUN_BYTES."""
+def render_estimate(estimate: Estimate, unbounded: str) -> Answer:
+    """Return the answer to a dry run: the request and its cost bound. As many files come as fit DRY_RUN_BYTES.
+
+    `unbounded` says for the reader why there is no bound.
+    """
     files, after = page_of(estimate.files, 0, DRY_RUN_BYTES)
     answer: Answer = {"dry_run": True}
     if estimate.jobs > 1:
@@ -144,7 +151,7 @@ def render_estimate(estimate: Estimate) -> Answer:
         "input_tokens": estimate.input_tokens,
         "cost_bound_usd": round_usd(estimate.cost_bound_usd),
         "bound_parts": estimate.bound_parts,
-        "unbounded": estimate.unbounded,
+        "unbounded": unbounded,
         "files": files or None,
     }
     return drop_empty(answer)
@@ -186,7 +193,7 @@ def _collect_outcome(job: Job, limit_bytes: int) -> Answer:
     if job.output is not None or job.status is Status.COMPLETED:
         answer |= page_output(job, 0, limit_bytes)
     facts: Answer = {
-        "warning": warning_of(job),
+        "warning": WARNINGS.get(find_warning(job)),
         "cost_usd": round_usd(job.cost_usd or None),
         "context": job.context,
         "result_path": job.result_path,
@@ -255,15 +262,15 @@ def _suggest_next_step(job: Job, error: Failure) -> str:
     return "change the request, then agent_start again"
 
 
-def warning_of(job: Job) -> str:
-    """Return what a reader must know of an output that upstream did not finish or did not give; else nothing."""
+def find_warning(job: Job) -> str:
+    """Return the code of what a reader must know of an output that upstream did not finish or did not give."""
     if _is_empty_success(job):
-        return EMPTY
+        return "empty_output"
     text = output_text(job)
     if text and text == job.turn.partial and _is_cut(job):
-        return CUT
+        return "cut_output"
     if "sandbox:/" in text:
-        return SANDBOX
+        return "sandbox_links"
     return ""
 
 
@@ -454,10 +461,10 @@ def job_argument(job_id: str) -> str:
 # Errors and values.
 
 
-def render_error(error: AgentJobsError) -> Answer:
-    """Return the answer to a call that did nothing."""
+def render_error(error: AgentJobsError, message: str) -> Answer:
+    """Return the answer to a call that did nothing, with a message for its reader."""
     code = next((_ERROR_CODES[kind] for kind in type(error).__mro__ if kind in _ERROR_CODES), "internal")
-    return {"error": {"code": code, "message": str(error)}}
+    return {"error": {"code": code, "message": message}}
 
 
 def json_line(answer: object, *, compact: bool = True) -> str:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 from agent_jobs.request.hosted_tools import NEEDING_NOTHING
 from agent_jobs.request.options import OPTIONS, SCHEMA_ALIASES, with_one_schema
-from agent_jobs.validation import Choice
+from agent_jobs.validation import Choice, value_error
 
 #: Some hosts add such an argument to a tool whose arguments are all optional.
 PLACEHOLDERS = frozenset({"random_string", "dummy", "placeholder"})
@@ -37,7 +37,7 @@ EXAMPLES: Mapping[str, str] = {
     "options": '{"instructions":"..."}',
 }
 #: Arguments with a second one for several strings.
-SEVERAL_STRINGS: Mapping[str, str] = {"prompt": "; several tasks go into prompts"}
+SEVERAL_STRINGS: Mapping[str, str] = {"prompt": " (several tasks go into prompts)"}
 FLAGS: Mapping[str, bool] = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -138,7 +138,12 @@ def _join_options(given: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
         options = _read_options("options", given)
     for name in beside.keys() & options.keys():
         if beside[name] != options[name]:
-            raise RequestError(f"{name} is given twice: give it in options only.")
+            raise RequestError(
+                "{argument} is given twice, beside {name} and in it.",
+                "duplicate_value",
+                argument=name,
+                name=Argument("options"),
+            )
     return {**options, **beside}
 
 
@@ -222,7 +227,7 @@ def _read_container_as_string(name: str, value: Any) -> str:
         return found
     if isinstance(value, dict) and name in FREE_TEXTS and name not in value:
         return json.dumps(value, ensure_ascii=False)
-    raise RequestError(f'{name} accepts one string like "..."{SEVERAL_STRINGS.get(name, "")}.')
+    raise value_error(name, f'one string like "..."{SEVERAL_STRINGS.get(name, "")}', cast(object, value))
 
 
 def _read_scalar_as_string(name: str, value: float) -> Any:
@@ -300,7 +305,7 @@ def _read_item(name: str, value: Any) -> Any:
         return str(value)
     found = _find_string(name, value)
     if found is None:
-        raise RequestError(f'{name} accepts a list of strings like ["..."].')
+        raise value_error(name, 'a list of strings like ["..."]', value)
     return found
 
 
@@ -319,7 +324,7 @@ def _list_from_string(name: str, text: str, kind: str | None) -> Any:
 def _objects_from_string(name: str, text: str) -> Any:
     """Return the one tool that a string names; no other string stands for objects."""
     if name != "tools":
-        raise RequestError(f"{name} accepts a list like {EXAMPLES.get(name, '[{}]')}.")
+        raise value_error(name, f"a list like {EXAMPLES.get(name, '[{}]')}", text)
     if text.strip() in NEEDING_NOTHING:
         return [{"type": text.strip()}]
     return text  # refused where tools are checked
@@ -338,7 +343,7 @@ def _read_options(name: str, value: Any) -> Any:
     if is_empty(given) and not isinstance(given, dict):
         return given
     if not isinstance(given, dict):
-        raise RequestError(f"{name} accepts an object like {EXAMPLES.get(name, '{}')}.")
+        raise value_error(name, f"an object like {EXAMPLES.get(name, '{}')}", cast(object, given))
     options = cast("dict[str, Any]", given)
     if name != "options":
         return options

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.job import Mode
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.added_parameters import (
@@ -32,9 +32,9 @@ from agent_jobs.request.models import (
 )
 from agent_jobs.request.options import (
     INCLUDES,
-    NOT_JSON,
     OPTIONS,
     StartOptions,
+    no_json_error,
     with_one_schema,
 )
 from agent_jobs.request.presets import EFFORTS, Preset, load_presets, our_presets
@@ -144,7 +144,7 @@ def build(
         RequestError: Something cannot be asked for. The sentence names what can.
     """
     if not prompt.strip():
-        raise RequestError("prompt is empty: say what the job is to do.")
+        raise RequestError("{name} is empty.", "empty_prompt", name=Argument("prompt"))
     chosen = _find_preset(preset, presets)
     parsed = options if isinstance(options, StartOptions) else StartOptions.parse(_merge_options(chosen, options))
     body: dict[str, Any] = {
@@ -219,11 +219,14 @@ def title_of(prompt: str) -> str:
 
 
 def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
-    """Return upstream's refusal, with the argument of ours that has to change if it names one."""
+    """Return upstream's refusal, with the argument of ours that has to change if it names one.
+
+    The sentence is stored for every reader, so it has the bare name of an option.
+    """
     if (limit := budget_limit_of(param, message, body)) is not None:
         return (
-            f"Upstream does not accept {limit}, without which the daily budget has no bound: ask the user to set "
-            f"AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
+            f"Upstream does not accept {limit}, without which the daily budget has no bound, "
+            f"unless AGENT_JOBS_BUDGET_MODE=spent. Upstream says: {message}"
         )
     argument = _find_argument(param, body)
     if _is_filled_in(argument, body):
@@ -231,7 +234,7 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
     if error_code == "model_not_found" or argument == "model":
         model = str(body.get("model"))
         return " ".join(filter(None, [f"Change model: {message}", obituary(model) or suggest_model(model)]))
-    return f"Change {argument}: {message}" if argument else message
+    return f"Change {argument.removeprefix('options.')}: {message}" if argument else message
 
 
 def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
@@ -296,7 +299,7 @@ def _sendable_copy(body: JSON) -> JSON:
     try:
         return json.loads(encode_text(json.dumps(body, ensure_ascii=False, allow_nan=False)))
     except (TypeError, ValueError, RecursionError):
-        raise RequestError(NOT_JSON) from None
+        raise no_json_error() from None
 
 
 def _is_filled_in(argument: str | None, body: JSON) -> bool:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import urlsplit
 
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.strict_schema import with_items
-from agent_jobs.validation import STRING, STRINGS, Choice, Kind, mapping, whole_number
+from agent_jobs.validation import STRING, STRINGS, Choice, Kind, mapping, value_error, whole_number
 
 #: The client has to answer their calls, and agent-jobs cannot. Calls of functions are answered by the caller.
 CLIENT_TOOLS = ("custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
@@ -19,6 +19,7 @@ INCLUDED = {
 }
 #: Tools that need no field but their type.
 NEEDING_NOTHING = ("web_search", "code_interpreter", "image_generation")
+TOOLS = Argument("options.tools")
 NEEDS_ONE_OF = ("server_url", "connector_id", "tunnel_id")
 SIZES = ("low", "medium", "high")
 IMAGE_FORMATS = ("png", "webp", "jpeg", "gif", "svg")
@@ -56,7 +57,7 @@ def check_tools(name: str, value: Any) -> list[JSON]:
         RequestError: A tool cannot be used. The sentence names it and the field.
     """
     if not isinstance(value, list):
-        _refuse_tools(name)
+        _refuse_tools(name, value)
     return [_check_hosted_tool(name, tool) for tool in cast("list[Any]", value)]
 
 
@@ -79,32 +80,33 @@ def _fill_secret(text: str, secrets: Mapping[str, Secret]) -> str:
     scheme, name = _split_secret(text)
     if name not in secrets:
         raise RequestError(
-            f"options.tools names ${{{name}}}, which this server may not read: ask the user to add {name} to "
-            "AGENT_JOBS_SECRETS."
+            "A hosted tool names ${{{secret}}}, which may not be read here.", "secret_not_allowed", secret=name
         )
     secret = secrets[name].get_secret_value()
     if not secret:
-        raise RequestError(
-            f"options.tools names ${{{name}}}, which is not set: ask the user to put {name} into the env of this "
-            "server's entry."
-        )
+        raise RequestError("A hosted tool names ${{{secret}}}, which is not set.", "unset_secret", secret=name)
     return scheme + secret
 
 
-def _refuse_tools(name: str) -> NoReturn:
-    raise RequestError(f'{name} accepts a list of hosted tools like {{"type":"code_interpreter"}}.')
+def _refuse_tools(name: str, value: object) -> NoReturn:
+    raise value_error(name, 'a list of hosted tools like {"type":"code_interpreter"}', value)
 
 
 def _check_hosted_tool(name: str, value: Any) -> JSON:
     """Return one tool with the fields that it needs."""
     if not isinstance(value, dict):
-        _refuse_tools(name)
+        _refuse_tools(name, value)
     tool = cast("dict[str, Any]", value)
     kind = tool.get("type")
     if not isinstance(kind, str):
-        _refuse_tools(name)
+        _refuse_tools(name, tool)
     if kind in CLIENT_TOOLS:
-        raise RequestError(f"{name} cannot contain {kind} tools yet: agent-jobs cannot answer their calls.")
+        raise RequestError(
+            "{name} cannot contain {kind} tools yet, since agent-jobs cannot answer their calls.",
+            "not_supported",
+            name=Argument(name),
+            kind=kind,
+        )
     _map_secrets(tool, _split_secret)
     base = "web_search" if kind.startswith("web_search") else kind  # its versions end in a date
     check = _CHECKS.get(base)
@@ -139,7 +141,7 @@ def _check_web_search(where: str, tool: JSON) -> JSON:
 
 def _check_domains(where: str, value: Any) -> None:
     if any("/" in domain for domain in STRINGS.check(where, value)):
-        raise RequestError(f"{where} accepts bare domains like example.org.")
+        raise value_error(where, "bare domains like example.org", value)
 
 
 def _check_file_search(where: str, tool: JSON) -> JSON:
@@ -165,7 +167,7 @@ def _check_mcp(where: str, tool: JSON) -> JSON:
     STRING.check(f"{where}.server_label", tool.get("server_label"))
     given = [name for name in NEEDS_ONE_OF if name in tool]
     if len(given) != 1:
-        raise RequestError(f"{where} needs exactly one of {', '.join(NEEDS_ONE_OF)}.")
+        raise value_error(where, f"exactly one of {', '.join(NEEDS_ONE_OF)}", tool)
     address = STRING.check(f"{where}.{given[0]}", tool[given[0]])
     if given == ["server_url"]:
         _check_url(f"{where}.server_url", address)
@@ -178,7 +180,7 @@ def _check_mcp(where: str, tool: JSON) -> JSON:
 def _check_function(where: str, tool: JSON) -> JSON:
     name = tool.get("name")
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
-        raise RequestError(f"{where} needs a name of at most 64 letters, digits, _ and -.")
+        raise value_error(f"{where}.name", "up to 64 letters, digits, _ and -", name)
     if "parameters" not in tool:
         return {}
     parameters = mapping('{"type":"object","properties":{}}').check(f"{where}.parameters", tool["parameters"])
@@ -193,7 +195,7 @@ def _check_url(where: str, url: str) -> None:
     except ValueError:
         is_usable = has_user = False
     if not is_usable:
-        raise RequestError(f"{where} accepts a web address like https://example.org/mcp.")
+        raise value_error(where, "a web address like https://example.org/mcp", url)
     if has_user:
         _refuse_literal_secret(where)
 
@@ -236,12 +238,11 @@ def _split_secret(text: str) -> tuple[str, str]:
     """Return the scheme and the name in a string that stands for a secret."""
     match = _SECRET.fullmatch(text)
     if match is None:
-        _refuse_literal_secret("options.tools")
+        _refuse_literal_secret(TOOLS)
     return match[1], match[2]
 
 
 def _refuse_literal_secret(where: str) -> NoReturn:
     raise RequestError(
-        f'{where} accepts secrets by name only, like "authorization":"${{NAME}}" or "Bearer ${{NAME}}" in headers: ask '
-        "the user to list NAME in AGENT_JOBS_SECRETS."
+        '{name} accepts secrets by name only, like "authorization":"${{NAME}}".', "literal_secret", name=Argument(where)
     )

@@ -5,10 +5,10 @@ import re
 from contextlib import suppress
 from typing import Any, cast
 
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.strict_schema import fault_of, with_items
-from agent_jobs.validation import FLAG, STRING, mapping
+from agent_jobs.validation import FLAG, STRING, mapping, value_error
 
 EXAMPLE = '{"type":"object","properties":{"answer":{"type":"string"}}}'
 #: The fields of an object around a schema.
@@ -33,11 +33,11 @@ def format_of(name: str, value: Any) -> JSON:
     schema = with_items(_check_object_schema(name, asked["schema"]))
     label = asked.get("name", "answer")
     if not isinstance(label, str) or not _NAME.fullmatch(label):
-        raise RequestError(f"{name}.name accepts up to 64 letters, digits, _ and -.")
+        raise value_error(f"{name}.name", "up to 64 letters, digits, _ and -", label)
     fault = fault_of(schema)
     strict = FLAG.check(f"{name}.strict", asked.get("strict", fault is None))
     if strict and fault is not None:
-        raise RequestError(f"{name} is not strict: {fault}, or leave strict out.")
+        raise RequestError("{name} is not strict: {fault}.", "not_strict", name=Argument(name), fault=fault)
     form = {"type": "json_schema", "name": label, "schema": schema, "strict": strict}
     if "description" in asked:
         form["description"] = STRING.check(f"{name}.description", asked["description"])
@@ -58,7 +58,7 @@ def _check_object_schema(name: str, value: Any) -> JSON:
     if "type" not in schema and isinstance(schema.get("properties"), dict):
         schema = {"type": "object", **schema}
     if schema.get("type") != "object":
-        raise RequestError(f"{name} accepts the JSON schema of an object, like {EXAMPLE}.")
+        raise value_error(name, f"the JSON schema of an object, like {EXAMPLE}", value)
     return schema
 
 
@@ -73,7 +73,7 @@ def _unwrap_schema(name: str, value: Any) -> JSON:
         return _unwrap_schema(name, given[wrapper])
     kind = given.get("type")
     if kind in ("text", "json_object", "json") and given.keys() <= {"type"}:
-        raise RequestError(f"{name} accepts the JSON schema of an object, like {EXAMPLE}; {kind} has no schema.")
+        raise value_error(name, f"the JSON schema of an object, like {EXAMPLE}", value)
     key = next((each for each in SCHEMA_KEYS if each in given), None)
     if key is not None and _has_wrapper_type(given) and given.keys() <= {*WRAPPING, "type", key}:
         return _unwrap_fields(given, key)
@@ -117,7 +117,7 @@ def mismatch(text: str, body: JSON) -> str | None:
         return None
     found = _find_json(text)
     if len(found) != 1:
-        return "The output is not JSON, though options.json_schema asked for it."
+        return "The output is not JSON, though its JSON schema asks for it."
     return _find_violation(found[0], asked["schema"])
 
 
@@ -157,8 +157,8 @@ def _find_violation(answer: Any, schema: JSON) -> str | None:
         # An empty registry: a schema's $ref must never make this program fetch something.
         error = next(validator(schema, registry=cast("Any", Registry)()).iter_errors(answer), None)
     except (exceptions.SchemaError, exceptions.UnknownType, Unresolvable, re.error, RecursionError):
-        return "The output is JSON, but options.json_schema is no schema that it can be checked against."
+        return "The output is JSON, but its JSON schema is none that it can be checked against."
     if error is None:
         return None
     # Without the offending value, which may be the whole output.
-    return f"The output does not satisfy options.json_schema: {error.json_path} breaks {error.validator!r}."
+    return f"The output does not satisfy its JSON schema: {error.json_path} breaks {error.validator!r}."

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, cast
 
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.text import ask_if_meant
 
@@ -39,7 +39,13 @@ def check_model(model: str, effort: str | None = None, sampling: Iterable[str] =
     """
     gone = _find_row("retired", model)
     if gone is not None and gone["on"] <= models()["as_of"]:
-        raise RequestError(f"{model} was shut down on {gone['on']}: {_name_successor(gone)}.")
+        raise RequestError(
+            "{model} was shut down on {date}.",
+            "model_retired",
+            model=model,
+            date=gone["on"],
+            successor=_name_successor(gone),
+        )
     family = _find_row("family", model)
     if family is not None:
         _check_family(family, model, effort, sampling)
@@ -47,12 +53,25 @@ def check_model(model: str, effort: str | None = None, sampling: Iterable[str] =
 
 def _check_family(family: Mapping[str, Any], model: str, effort: str | None, sampling: Iterable[str]) -> None:
     if effort is not None and effort not in family["efforts"]:
-        raise RequestError(f"effort {effort!r} is refused by {model}: use one of {', '.join(family['efforts'])}.")
+        raise RequestError(
+            "{name} {effort!r} is refused by {model}.",
+            "not_a_choice",
+            name=Argument("effort"),
+            effort=effort,
+            model=model,
+            names=", ".join(family["efforts"]),
+        )
     if effort in family["sampling"]:
         return
     for name in sampling:
         efforts = "".join(f" without effort {each!r}" for each in family["sampling"][:1])
-        raise RequestError(f"options.{name} is refused by {model}{efforts}: leave it out.")
+        raise RequestError(
+            "{name} is refused by {model}{efforts}.",
+            "not_supported",
+            name=Argument(f"options.{name}"),
+            model=model,
+            efforts=efforts,
+        )
 
 
 def known_models() -> list[str]:
@@ -77,7 +96,7 @@ def obituary(model: str) -> str:
     gone = _find_row("retired", model)
     if gone is None:
         return ""
-    return f"{model} was to be shut down on {gone['on']}: {_name_successor(gone)}."
+    return f"{model} was to be shut down on {gone['on']}: use {_name_successor(gone)}."
 
 
 def suggest_model(model: str) -> str:
@@ -156,5 +175,5 @@ def _find_row(table: str, model: str) -> Mapping[str, Any] | None:
 
 def _name_successor(gone: Mapping[str, Any]) -> str:
     if "with" in gone:
-        return f"use {gone['use']} with {gone['with']}"
-    return f"use {gone['use']}"
+        return f"{gone['use']} with {gone['with']}"
+    return str(gone["use"])

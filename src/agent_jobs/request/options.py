@@ -5,18 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self, cast
 
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.hosted_tools import check_tools
 from agent_jobs.request.json_schema import format_of, same_schema
-from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, whole_number
+from agent_jobs.validation import FLAG, STRING, STRINGS, Choice, Kind, number, value_error, whole_number
 
 KEY_CHARS = 200  # fits a URL or a path, and a row of a list
 METADATA_PAIRS = 15  # the API allows 16, one of which is `job_id`
 METADATA_KEY_CHARS = 64  # the API's limit
 METADATA_VALUE_CHARS = 512  # the API's limit
 MIN_OUTPUT_TOKENS = 16  # the API's limit
-NOT_JSON = "options hold something that JSON cannot: use strings, numbers, lists and objects."
 TIMEOUT_MAX_S = 7 * 86_400.0  # as AGENT_JOBS_JOB_TIMEOUT_S
 VERBOSITIES = ("low", "medium", "high")
 SUMMARIES = ("auto", "concise", "detailed")
@@ -46,8 +45,18 @@ def with_one_schema(options: JSON) -> JSON:
     for name in (alias for alias in SCHEMA_ALIASES if alias in options):
         for key, value in _read_alias(name, options[name]).items():
             if not _is_same_option(key, ours.setdefault(key, value), value):
-                raise RequestError(f"options.{name} and options.{key} differ: give options.{key} only.")
+                raise RequestError(
+                    "{alias} and {name} differ.",
+                    "options_differ",
+                    alias=Argument(f"options.{name}"),
+                    name=Argument(f"options.{key}"),
+                )
     return ours
+
+
+def no_json_error() -> RequestError:
+    """Return the refusal of options that cannot be sent."""
+    return RequestError("{name} hold something that JSON cannot.", "no_json", name=Argument("options"))
 
 
 def _is_same_option(name: str, one: Any, other: Any) -> bool:
@@ -87,7 +96,7 @@ class Option(NamedTuple):
 def _read_conversation(name: str, value: Any) -> bool | str:
     if isinstance(value, bool) or (isinstance(value, str) and value.startswith("conv_")):
         return value
-    raise RequestError(f"{name} accepts true for a new conversation, or the id of one, which begins with conv_.")
+    raise value_error(name, "true for a new conversation or the id of one, which begins with conv_", value)
 
 
 def _read_toolbox(name: str, value: Any) -> tuple[str, ...]:
@@ -99,7 +108,7 @@ def _read_toolbox(name: str, value: Any) -> tuple[str, ...]:
 def _read_cost(name: str, value: Any) -> float:
     usd = number(0, math.inf).check(name, value)
     if usd == 0 or math.isinf(usd):
-        raise RequestError(f"{name} accepts an amount of US dollars above 0.")
+        raise value_error(name, "an amount of US dollars above 0", value)
     return usd
 
 
@@ -129,7 +138,7 @@ def _check_option(option: Option, name: str, value: Any) -> Any:
     try:
         return option.read(f"options.{name}", value)
     except (TypeError, ValueError, RecursionError):
-        raise RequestError(NOT_JSON) from None
+        raise no_json_error() from None
 
 
 _WHOLE: JSON = {"type": "integer"}

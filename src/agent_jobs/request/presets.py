@@ -14,9 +14,10 @@ from agent_jobs.errors import ConfigError, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.options import StartOptions, with_one_schema
 from agent_jobs.text_file import read_text
-from agent_jobs.validation import FLAG, STRING, Choice, mapping
+from agent_jobs.validation import ENTRY_CODES, FLAG, STRING, Choice, mapping
 
 SETTING = "AGENT_JOBS_PRESETS"
+PRESET_CHARS = 40  # of a wrong preset's name that are shown: a right one is no longer
 #: Values of reasoning.effort in the API; a model may refuse some of them and says so itself.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 #: A host's model reads this for a preset that has no prompt of its own.
@@ -69,7 +70,13 @@ def load_presets(path: Path | None) -> Mapping[str, Preset]:
         written = read_text(path)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise ConfigError(f"{SETTING}: cannot read {path}: {why}.") from None
+        raise ConfigError(
+            "{setting}: cannot read {path}: {reason}.",
+            "unreadable_entry_file",
+            setting=SETTING,
+            path=path,
+            reason=why,
+        ) from None
     return MappingProxyType({**our_presets(), **_read_presets(written, str(path), our_presets())})
 
 
@@ -79,14 +86,27 @@ def _read_presets(written: str, source: str, known: Mapping[str, Preset]) -> Map
     try:
         tables = tomllib.loads(written)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{SETTING}: {source} is not TOML: {error}.") from None
+        raise ConfigError(
+            "{setting}: {source} is not TOML: {reason}.",
+            "wrong_entry_file",
+            setting=SETTING,
+            source=source,
+            reason=error,
+        ) from None
     presets: dict[str, Preset] = {}
     for name, table in tables.items():
         try:
             presets[name] = _read_preset(name, table, known.get(name))
         except RequestError as error:
-            raise ConfigError(f"{SETTING}: {source}: [{name[:40]}] {error}") from None
+            raise _preset_error(source, name, error) from None
     return MappingProxyType(presets)
+
+
+def _preset_error(source: str, name: str, error: RequestError) -> ConfigError:
+    """Return the refusal of a preset in the user's file, with the fix for it."""
+    problem = f"{SETTING}: {source}: [{name[:PRESET_CHARS]}] {error}"
+    facts = {each: error.data[each] for each in ("near", "names") if each in error.data}
+    return ConfigError("{problem}", ENTRY_CODES.get(error.code, "wrong_entry"), problem=problem, **facts)
 
 
 def _read_preset(name: str, table: Any, base: Preset | None) -> Preset:
@@ -96,9 +116,9 @@ def _read_preset(name: str, table: Any, base: Preset | None) -> Preset:
         RequestError: A key or its value is not allowed.
     """
     if not _NAME.fullmatch(name):
-        raise RequestError("a preset's name accepts up to 40 lower-case letters, digits, _ and -.")
+        raise RequestError("a preset's name accepts up to 40 lower-case letters, digits, _ and -.", "wrong_value")
     if not isinstance(table, dict):
-        raise RequestError(f"a preset is a table: write [{name}] and its keys below it.")
+        raise RequestError(f"a preset is a table: [{name}] and its keys below it.", "wrong_value")
     given: dict[str, Any] = {}
     for key, value in cast("dict[str, Any]", table).items():
         given[key] = _FIELDS[Choice(_FIELDS).check("a preset", key)](key, value)
@@ -106,26 +126,26 @@ def _read_preset(name: str, table: Any, base: Preset | None) -> Preset:
         given["options"] = MappingProxyType({**base.options, **given.get("options", {})})
         return replace(base, **given)
     if "description" not in given:
-        raise RequestError("description is missing: say in one line what the preset is for.")
+        raise RequestError("description is missing, a line that says what the preset is for.", "wrong_value")
     given.setdefault("prompt", PROMPT.replace("{name}", name))
     return Preset(**given)
 
 
 def _read_prompt(name: str, value: Any) -> str:
     if "{task}" not in STRING.check(name, value):
-        raise RequestError("prompt needs {task} where the person's own words go.")
+        raise RequestError("prompt lacks {task} where the person's own words go.", "wrong_value")
     return value.strip()
 
 
 def _read_preset_options(name: str, value: Any) -> JSON:
     options = with_one_schema(mapping('{ verbosity = "low" }').check(name, value))
     if "key" in options:
-        raise RequestError("options.key belongs to one job and not to a preset.")
+        raise RequestError("options.key belongs to one job and not to a preset.", "wrong_value")
     StartOptions.parse(options)
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError):
-        raise RequestError("options hold something that JSON cannot, such as a date: write it as a string.") from None
+        raise RequestError("options hold something that JSON cannot, such as a date.", "wrong_value") from None
     return MappingProxyType(dict(options))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_jobs.errors import RequestError
+from agent_jobs.errors import Argument, RequestError
 from agent_jobs.jobs.response import JSON
 from agent_jobs.request.options import StartOptions
 
@@ -37,8 +37,20 @@ class StartRequest:
     def check(self) -> None:
         """Raise a RequestError if no request can be made of the arguments."""
         if not 0 < len(self.prompts) <= BATCH_MAX:
-            raise RequestError(f"prompts accepts 1 to {BATCH_MAX} strings: start the others in another call.")
+            raise RequestError(
+                "{name} accepts 1 to {most} strings, not {given}.",
+                "too_many_prompts",
+                name=Argument("prompts"),
+                most=BATCH_MAX,
+                given=len(self.prompts),
+            )
         if len(self.batch) > BATCH_CHARS:
-            raise RequestError(f"batch accepts a name of at most {BATCH_CHARS} characters.")
+            raise RequestError(
+                "{name} accepts a name of at most {most} characters, not {given}.",
+                "too_long",
+                name=Argument("batch"),
+                most=BATCH_CHARS,
+                given=len(self.batch),
+            )
         if len(self.prompts) > 1 and self.options.get("key") is not None:
-            raise RequestError("options.key names one job: start jobs with keys one by one.")
+            raise RequestError("{name} names one job, not several.", "key_for_several", name=Argument("options.key"))

@@ -1,4 +1,4 @@
-"""Turns the errors of SQLite and the file system into sentences that say what to do."""
+"""Turns the errors of SQLite and the file system into errors whose code says what to do."""
 
 import sqlite3
 from collections.abc import Generator
@@ -10,26 +10,27 @@ from agent_jobs.errors import StoreError
 
 @contextmanager
 def as_store_error(folder: Path) -> Generator[None]:
-    """Raise StoreError with advice for what SQLite and the file system raise in this folder."""
+    """Raise StoreError with a code for what SQLite and the file system raise in this folder."""
     try:
         yield
     except sqlite3.ProgrammingError:
         raise  # a defect of ours: no advice about the folder would help
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"{_error_advice(error, folder)} ({error})") from error
+        raise _explain_failure(error, folder) from error
 
 
-def damage_advice(folder: Path) -> str:
-    """Return what to do about a database that holds nonsense."""
-    return f"{folder / 'jobs.db'} is damaged: move it away, or set AGENT_JOBS_DATA_DIR to another folder"
+def damage_error(error: Exception, folder: Path) -> StoreError:
+    """Return the error for a database that holds nonsense."""
+    return StoreError("{path} is damaged ({cause}).", "database_damaged", path=folder / "jobs.db", cause=error)
 
 
-def _error_advice(error: Exception, folder: Path) -> str:
+def _explain_failure(error: Exception, folder: Path) -> StoreError:
     words = str(error)
-    if "locked" in words or "busy" in words:
-        return f"The database in {folder} is locked by another program: close it, then try again"
-    if "full" in words or "No space" in words:
-        return f"The disk of {folder} is full: free some space, then try again; no job is lost"
     if "malformed" in words or "not a database" in words:
-        return damage_advice(folder)
-    return f"The database in {folder} cannot be used: make the folder writable or set AGENT_JOBS_DATA_DIR to another"
+        return damage_error(error, folder)
+    problem, code = "The database in {folder} cannot be used ({cause}).", "database_unusable"
+    if "locked" in words or "busy" in words:
+        problem, code = "The database in {folder} is locked by another program ({cause}).", "database_locked"
+    elif "full" in words or "No space" in words:
+        problem, code = "The disk of {folder} is full ({cause}).", "disk_full"
+    return StoreError(problem, code, folder=folder, cause=error)

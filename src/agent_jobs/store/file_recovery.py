@@ -80,7 +80,9 @@ class FileGuard:
         except StoreError as error:
             is_known = self.file_replaced_error is not None
             self.file_replaced_error = StoreError(
-                f"{self._path} was removed or replaced; jobs that run go on, new ones wait: {error}"
+                "{path} was removed or replaced, so new jobs wait while running ones continue: {error}.",
+                path=self._path,
+                error=error,
             )
             if not is_known:
                 logger.error("%s", self.file_replaced_error)

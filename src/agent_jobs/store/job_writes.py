@@ -431,17 +431,21 @@ def _check_budget(transaction: Transaction, budget: Budget) -> None:
         spent_usd = transaction.execute(PAID, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
         if spent_usd >= budget.usd:
             raise BudgetError(
-                f"The day's budget of {budget.usd:g} USD is spent ({spent_usd:.2f} USD): wait until midnight UTC, or "
-                "ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
+                "The day's budget of {budget_usd:g} USD is spent ({spent_usd:.2f} USD).",
+                "budget_spent",
+                budget_usd=budget.usd,
+                spent_usd=spent_usd,
             )
         return
     bound_usd = transaction.execute(SPENT, since=budget.since, day_s=DAY_S)[0]["usd"] or 0.0
     if bound_usd > budget.usd:
-        parts = f" A job's bound: {budget.parts}." if budget.parts else ""
         raise BudgetError(
-            f"The day's budget of {budget.usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
-            "spent. Bound it lower with options.max_output_tokens, or ask the user to raise "
-            f"AGENT_JOBS_DAILY_BUDGET_USD.{parts}"
+            "The day's budget of {budget_usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
+            "spent{parts}.",
+            "budget_too_small",
+            budget_usd=budget.usd,
+            bound_usd=bound_usd,
+            parts=f" (a job: {budget.parts})" if budget.parts else "",
         )
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job, Output
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
@@ -24,7 +23,7 @@ from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Database, Transaction
-from agent_jobs.store.error_advice import as_store_error, damage_advice
+from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, order_by, turn_record_of, where
 
 DAY_S = 86_400.0
@@ -209,7 +208,7 @@ def read_job(row: sqlite3.Row, folder: Path) -> Job:
     try:
         return job_of(row)
     except (ValueError, TypeError) as error:
-        raise StoreError(f"{damage_advice(folder)} ({error})") from error
+        raise damage_error(error, folder) from error
 
 
 def _count_by_status(transaction: Transaction, group: JobFilter) -> dict[Status, int]:

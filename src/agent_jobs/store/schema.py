@@ -61,8 +61,11 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
         version = await _read_version(db)
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"{path} was written by a newer agent-jobs (schema {version}, this one knows {SCHEMA_VERSION}): "
-                "update agent-jobs, or set AGENT_JOBS_DATA_DIR to another folder."
+                "{path} was written by a newer agent-jobs (schema {version}, this one knows {known}).",
+                "database_newer",
+                path=path,
+                version=version,
+                known=SCHEMA_VERSION,
             )
         if version == 0:
             await _create_tables(db)

@@ -85,7 +85,7 @@ class SearchIndex:
             except sqlite3.OperationalError as error:
                 if "no such module" in str(error):
                     raise StoreError(
-                        "This Python's SQLite has no FTS5: searching needs a Python that has it."
+                        "This Python's SQLite cannot search texts, since it has no FTS5.", "no_full_text_search"
                     ) from error
                 raise
 

@@ -127,8 +127,12 @@ class _Variables:
             value = expanduser("~")
         if value is None:
             raise ConfigError(
-                f"{SETTING}: {self._server}: {where} names ${{{name}}}, which is not set: put {name} "
-                "into the env of agent-jobs' own entry."
+                "{setting}: {server}: {where} names ${{{secret}}}, which is not set.",
+                "unset_secret",
+                setting=SETTING,
+                server=self._server,
+                where=where,
+                secret=name,
             )
         if not value.startswith(("/", "~", ".")):  # a path is no secret, and occurs in many answers
             self._values.add(value)
@@ -178,7 +182,7 @@ def load_toolbox(path: Path) -> ToolServers:
     """
     servers = _find_servers(_read_file(path))
     if servers is None:
-        raise ConfigError(f'{SETTING}: {path} needs an object "mcpServers" with a server under each name.')
+        raise _file_error(path, 'needs an object "mcpServers" with a server under each name')
     usable: dict[str, ServerConfig] = {}
     refused: dict[str, str] = {}
     off: set[str] = set()
@@ -205,9 +209,13 @@ def _read_file(path: Path) -> Any:
     try:
         return read_jsonc(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{SETTING}: {path} is not JSON: {error}.") from None
+        raise _file_error(path, f"is not JSON: {error}") from None
     except OSError as error:
-        raise ConfigError(f"{SETTING}: cannot read {path}: {error.strerror or error}.") from None
+        raise _file_error(path, f"cannot be read: {error.strerror or error}") from None
+
+
+def _file_error(path: Path, fault: str) -> ConfigError:
+    return ConfigError("{setting}: {path} {fault}.", "wrong_entry_file", setting=SETTING, path=path, fault=fault)
 
 
 def _shorten_name(name: str) -> str:

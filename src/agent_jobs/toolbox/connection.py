@@ -122,7 +122,12 @@ class Connection:
         """Raise the error of the last run if the pause after it is not over."""
         pause_s = self._not_before - anyio.current_time()
         if pause_s > 0 and self._run is not None and self._run.error is not None:
-            raise ToolServerError(f"{self._run.error} It is started again in {math.ceil(pause_s)} s at the soonest.")
+            raise ToolServerError(
+                "{error}, and is started again in {pause_s} s at the soonest.",
+                "tool_server_paused",
+                error=self._run.error,
+                pause_s=math.ceil(pause_s),
+            )
 
     async def _run_server(self, run: "_ServerRun") -> None:
         """Start a server and keep it until it ends; a cancelled caller does not stop it."""
@@ -205,8 +210,10 @@ class Connection:
             words = run.mask("; ".join(filter(None, (reason, run.last_words()))))
         words = " ".join(words.split())[:WORDS_CHARS].rstrip(". ")
         if words:
-            return ToolServerError(f"Tool server {self.config.name} {event}: {words}.")
-        return ToolServerError(f"Tool server {self.config.name} {event}.")
+            event = f"{event}: {words}"
+        return ToolServerError(
+            "Tool server {server} {event}.", "tool_server_failed", server=self.config.name, event=event
+        )
 
 
 class _ServerRun:

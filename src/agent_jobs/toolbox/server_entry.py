@@ -233,7 +233,7 @@ def _refuse_inputs(fields: Mapping[str, Any]) -> None:
         if found:
             raise WrongEntryError(
                 f"{key} names {found[0][:60]}, which only an editor asks for: write ${{NAME}} in its place "
-                "and put NAME into the env of agent-jobs' own entry."
+                "and set NAME in the environment of agent-jobs."
             )
 
 

@@ -16,17 +16,16 @@ from anyio.abc import TaskGroup
 from mcp_types import Tool
 from pydantic_core import PydanticSerializationError, to_json
 
-from agent_jobs.errors import AgentJobsError, ConfigError, RequestError, ToolServerError
-from agent_jobs.text import suggest_name
-from agent_jobs.toolbox.config import SETTING, ServerConfig, ToolServers, load_toolbox, matches_any, read_toolbox
+from agent_jobs.errors import AgentJobsError, Argument, ConfigError, RequestError, ToolServerError
+from agent_jobs.toolbox.config import ServerConfig, ToolServers, load_toolbox, matches_any, read_toolbox
 from agent_jobs.toolbox.connection import Connection
 from agent_jobs.toolbox.functions import MAX_FUNCTIONS, build_function, function_name, is_given, prefix_of
 from agent_jobs.toolbox.output import ToolOutput
+from agent_jobs.validation import choice_error
 
 __all__ = ["Policy", "ServerConfig", "ToolOutput", "ToolServers", "Toolbox", "load_toolbox", "read_toolbox"]
 
-OPTION = "options.toolbox"
-CORRECT = "Ask the user to correct that; jobs that do not name it in options.toolbox can be started."
+OPTION = Argument("options.toolbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +103,12 @@ class Toolbox:
         }
         if len(found) > MAX_FUNCTIONS:
             raise RequestError(
-                f"{OPTION} names {len(found)} tools, and the API accepts {MAX_FUNCTIONS}: name fewer of them, "
-                f'such as "{chosen[0].server}/get_*".'
+                "{name} names {given} tools, and the API accepts {most}.",
+                "too_many_functions",
+                name=OPTION,
+                given=len(found),
+                most=MAX_FUNCTIONS,
+                server=chosen[0].server,
             )
         return [
             build_function(name, _choose_description(tool), tool.input_schema) for name, tool in sorted(found.items())
@@ -153,7 +156,7 @@ class Toolbox:
                 return ToolOutput(f"There is no function {name[:80]}.", failed=True)
             connection, tool = found
             if not arguments.strip() and tool.input_schema.get("required"):
-                raise RequestError("The arguments are missing: call again with a JSON object.")
+                raise _arguments_error("The arguments are missing.")
             async with self._slots:
                 if before_calling is not None:
                     await before_calling()
@@ -203,15 +206,17 @@ class Toolbox:
         """Return the error for a name that no job can use."""
         servers = self._servers
         if servers.broken:
-            return ConfigError(f"{servers.broken} {CORRECT}")
+            return ConfigError("{problem}", "wrong_tool_servers", problem=servers.broken)
         if (refused := _find_server_in(name, servers.refused)) is not None:
-            return ConfigError(f"{servers.refused[refused]} {CORRECT}")
+            return ConfigError("{problem}", "wrong_tool_servers", problem=servers.refused[refused])
         if (off := _find_server_in(name, servers.off)) is not None:
-            return RequestError(f"{OPTION}: {off} is switched off: ask the user to switch it on in {servers.path}.")
+            return RequestError(
+                "{name}: {server} is switched off.", "tool_server_off", name=OPTION, server=off, path=servers.path
+            )
         if not self._connections:
-            return RequestError(f"{OPTION}: there are no tool servers: ask the user to set {SETTING}.")
-        hint = suggest_name(name.partition("/")[0], sorted(self._connections))
-        return RequestError(f"{OPTION}: there is no tool server {name[:40]!r}: {hint}")
+            return RequestError("{name}: there are no tool servers.", "no_tool_servers", name=OPTION)
+        problem = "{name}: there is no tool server {given!r}."
+        return choice_error(problem, OPTION, name.partition("/")[0], sorted(self._connections))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +246,8 @@ class _Choice:
         """
         for glob in self.only:
             if glob != "*" and not any(matches_any(tool, [glob]) for tool in tools):
-                raise RequestError(
-                    f"{OPTION}: {self.server} has no tool {glob[:80]!r}: {suggest_name(glob, sorted(tools))}"
-                )
+                problem = "{name}: {server} has no tool {given!r}."
+                raise choice_error(problem, OPTION, glob, sorted(tools), server=self.server)
         return [tool for tool in tools.values() if self.has(tool.name)]
 
 
@@ -276,10 +280,15 @@ def _read_call_arguments(written: str) -> dict[str, Any]:
         arguments = json.loads(written.strip() or "{}")
         to_json(arguments, inf_nan_mode="strings")  # refuses half a surrogate pair, and a depth that cannot be sent
     except (ValueError, RecursionError, PydanticSerializationError):
-        raise RequestError("The arguments are not JSON: call again with a JSON object.") from None
+        raise _arguments_error("The arguments are not JSON.") from None
     if not isinstance(arguments, dict):
-        raise RequestError("The arguments are no JSON object: call again with one.")
+        raise _arguments_error("The arguments are no JSON object.")
     return cast("dict[str, Any]", arguments)
+
+
+def _arguments_error(problem: str) -> RequestError:
+    """Return the refusal of a call. Only the model of the job reads it, in the place of the call's output."""
+    return RequestError(f"{problem} Call again with a JSON object.")
 
 
 def _choose_description(tool: Tool) -> str:

@@ -416,7 +416,7 @@ async def open_client(
         verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
     except OSError:  # also for a bad PEM file
         raise ConfigError(
-            "SSL_CERT_FILE accepts a PEM file with certificates, SSL_CERT_DIR a folder of them."
+            "The certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be used.", "unusable_certificates"
         ) from None
     timeout = httpx2.Timeout(RETRIEVE_READ_S, connect=CONNECT_S, pool=None)
     # Upstream may close a kept connection just as a POST leaves; then it is unknown whether the POST arrived.
@@ -428,7 +428,7 @@ async def open_client(
             for limits in (unkept, kept)
         ]
     except (ValueError, ImportError, httpx2.InvalidURL):
-        raise ConfigError("HTTPS_PROXY and ALL_PROXY accept an address such as http://HOST:PORT; no SOCKS.") from None
+        raise ConfigError("The proxy of HTTPS_PROXY or ALL_PROXY cannot be used.", "unusable_proxy") from None
     async with AsyncExitStack() as stack:
         once, reused = [await stack.enter_async_context(client) for client in clients]
         yield ResponsesClient(endpoint, once, reused, start_timeout_s, masked)

@@ -5,7 +5,8 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 from urllib.request import getproxies
 
@@ -18,15 +19,15 @@ CERTIFICATES = "SSL_CERT_FILE"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Kind(Enum):
-    """The thing that has to be changed."""
+class Kind(StrEnum):
+    """The thing that has to be changed, as the code of the fix."""
 
-    ADDRESS = auto()  #: the host, the port or the network
-    AUTHORITY = auto()  #: which certificates are trusted
-    DATE = auto()  #: the clock, or the server's certificate
-    HOST = auto()  #: the host, whose certificate is for another
-    SCHEME = auto()  #: https, where only http is spoken
-    TLS = auto()
+    ADDRESS = "wrong_address"  #: the host, the port or the network
+    AUTHORITY = "certificate_untrusted"  #: which certificates are trusted
+    DATE = "certificate_expired"  #: the clock, or the server's certificate
+    HOST = "certificate_host"  #: the host, whose certificate is for another
+    SCHEME = "no_tls"  #: https, where only http is spoken
+    TLS = "tls_failed"
 
 
 class Reason(NamedTuple):
@@ -50,15 +51,6 @@ CERTIFICATE_REASONS: Mapping[int, Reason] = {
 #: OpenSSL's reasons for bytes that are not TLS.
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"})
 NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
-FIXES: Mapping[Kind, str] = {
-    Kind.ADDRESS: f"check host and port in {BASE_URL}; where only a proxy leads out, set HTTPS_PROXY",
-    Kind.AUTHORITY: f"set {CERTIFICATES} to a PEM file with the certificate of its authority",
-    Kind.DATE: f"check this machine's clock and {BASE_URL}; else the certificate must be renewed, there or in "
-    f"{CERTIFICATES}",
-    Kind.HOST: f"correct the host in {BASE_URL}",
-    Kind.SCHEME: f"write http:// instead of https:// in {BASE_URL}, or another port",
-    Kind.TLS: f"check host and port in {BASE_URL}, the proxy (HTTPS_PROXY) and {CERTIFICATES}",
-}
 
 
 @dataclass
@@ -77,14 +69,15 @@ class Dialed:
             self.is_through_proxy = True
 
 
-class Failure(NamedTuple):
-    """The reason why a server cannot be reached, and the fix for a person at a terminal."""
+class ConnectionFailure(NamedTuple):
+    """The reason why a server cannot be reached, and the code of the fix with its facts."""
 
     text: str
     fix: str
+    data: Mapping[str, str] = MappingProxyType({})
 
 
-def explain_failure(error: BaseException, dialed: Dialed, url: httpx2.URL) -> Failure:
+def explain_failure(error: BaseException, dialed: Dialed, url: httpx2.URL) -> ConnectionFailure:
     """Return which setting does not lead to a server, and why.
 
     Args:
@@ -103,28 +96,27 @@ def explain_failure(error: BaseException, dialed: Dialed, url: httpx2.URL) -> Fa
         where = _join_address(url.host, port)
     text = f"{reason.words}, cannot connect to {where}"  # the reason first: short answers cut the end
     if reason.kind is Kind.AUTHORITY:
-        return Failure(f"{CERTIFICATES}: {text}", FIXES[Kind.AUTHORITY])
+        return ConnectionFailure(f"{CERTIFICATES}: {text}", reason.kind)
     if reason.kind is Kind.ADDRESS and url.host == OPENAI_HOST:
-        return Failure(text, "check the network; where only a proxy leads out, set HTTPS_PROXY")
-    return Failure(f"{BASE_URL}: {text}", FIXES[reason.kind])
+        return ConnectionFailure(text, "network_down")
+    return ConnectionFailure(f"{BASE_URL}: {text}", reason.kind)
 
 
-def explain_refusal(answer: str, *, scheme: str, dialed: Dialed, host: str) -> Failure:
+def explain_refusal(answer: str, *, scheme: str, dialed: Dialed, host: str) -> ConnectionFailure:
     """Return the words of a proxy that refuses to connect to a host."""
     setting = _find_proxy_setting(scheme)
     proxy = _join_address(dialed.host, dialed.port)
-    fix = f"check {BASE_URL} and {setting}; a host that needs no proxy stands in NO_PROXY"
-    if answer.startswith("407"):
-        fix = f"put name and password into {setting}: http://NAME:PASSWORD@{proxy}"
-    return Failure(f"{setting}: {answer}, the proxy {proxy} does not connect to {host}", fix)
+    fix = "proxy_password" if answer.startswith("407") else "proxy_refused"
+    facts = {"setting": setting, "proxy": proxy}
+    return ConnectionFailure(f"{setting}: {answer}, the proxy {proxy} does not connect to {host}", fix, facts)
 
 
-def _explain_proxy_failure(reason: Reason, dialed: Dialed, scheme: str) -> Failure:
+def _explain_proxy_failure(reason: Reason, dialed: Dialed, scheme: str) -> ConnectionFailure:
     text = f"{reason.words}, cannot connect to the proxy {_join_address(dialed.host, dialed.port)}"
     if reason.kind is Kind.AUTHORITY:
-        return Failure(f"{CERTIFICATES}: {text}", FIXES[Kind.AUTHORITY])
+        return ConnectionFailure(f"{CERTIFICATES}: {text}", reason.kind)
     setting = _find_proxy_setting(scheme)
-    return Failure(f"{setting}: {text}", f"correct {setting}, or name the host in NO_PROXY")
+    return ConnectionFailure(f"{setting}: {text}", "proxy_unreachable", {"setting": setting})
 
 
 def _find_reason(error: BaseException) -> Reason:

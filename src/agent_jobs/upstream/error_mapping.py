@@ -177,5 +177,5 @@ def map_transport_error(
     else:
         failure = explain_failure(error, dialed, url)
     if is_sent:
-        return UnclearError(failure.text, code="unreachable", fix=failure.fix)
-    return UnsentError(failure.text, code="unreachable", fix=failure.fix)
+        return UnclearError(failure.text, code="unreachable", fix=failure.fix, data=failure.data)
+    return UnsentError(failure.text, code="unreachable", fix=failure.fix, data=failure.data)

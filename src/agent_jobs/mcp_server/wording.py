@@ -1,0 +1,68 @@
+"""Word errors for a model that calls tools."""
+
+from collections.abc import Mapping
+
+from agent_jobs.rendering.fixes import Voice
+
+#: What a model can do, by the code of the error.
+FIXES: Mapping[str, str] = {
+    # Arguments
+    "literal_secret": (
+        'Ask the user to list its name in AGENT_JOBS_SECRETS, and write "${{NAME}}" or "Bearer ${{NAME}}" in its place.'
+    ),
+    "tool_servers_gone": "Ask the user to set AGENT_JOBS_TOOLBOX, or start it with options.toolbox none.",
+    "unset_secret": "Ask the user to put {secret} into the env of this server's entry and restart it.",
+    "wrong_tool_servers": ("Ask the user to correct that; jobs that do not name it in options.toolbox can be started."),
+    "wrong_value": "Correct it and call again.",
+    # Costs
+    "budget_spent": "Wait until midnight UTC, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "budget_too_small": (
+        "Bound it lower with options.max_output_tokens, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
+    ),
+    "over_max_cost": "Lower options.max_output_tokens or options.max_tool_calls, or allow more.",
+    "unbounded_calls": "Set options.max_tool_calls.",
+    "unbounded_output": "Set options.max_output_tokens.",
+    "unbounded_turns": "Set options.max_cost_usd, which bounds them all.",
+    # Jobs
+    "approval_at_terminal": (
+        "Ask them to run `agent-jobs reply {job_id}` in a terminal, or to set AGENT_JOBS_APPROVALS=model. You may deny."
+    ),
+    "approval_in_dialog": (
+        "Call agent_poll, which asks them, or ask them to set AGENT_JOBS_APPROVALS=model. You may deny."
+    ),
+    "no_result": "Call agent_poll job_id={job_id} until it finishes.",
+    "no_selection": "Give job_id, job_ids or batch.",
+    "prompt_or_prompts": "Give either prompt, or prompts for several jobs.",
+    "two_selections": "Give one of job_id, job_ids and batch.",
+    "empty_reply": "Answer with outputs, approve, deny or message.",
+    "has_response": "Call agent_poll job_id={job_id}.",
+    "job_asks": (
+        "agent_poll shows what it asks. Answer with agent_reply and wait for its end, or agent_cancel it; then "
+        "continue it."
+    ),
+    "job_running": "Call agent_poll job_id={job_id} until it finishes, then continue it.",
+    "needs_approval": "Use approve or deny.",
+    "needs_output": "Give it in outputs.",
+    "no_jobs": "There are no jobs yet; agent_start makes one.",
+    "no_such_batch": "Call agent_list to see all jobs.",
+    "nothing_to_repeat": "Call agent_list to see all jobs.",
+    "nothing_to_answer": "Call agent_poll job_id={job_id}.",
+    # The server
+    "internal": "Jobs continue: agent_poll finds them.",
+    "no_key": "Ask the user to run `{command}` in a terminal, then try again.",
+    "not_sending": "Ask the user to start agent-jobs as a server.",
+    "tool_server_failed": "Ask the user to check its entry in the file of AGENT_JOBS_TOOLBOX, or start without it.",
+    "tool_server_paused": "Call again then, or start without it.",
+    "upstream_busy": "Call again in 60 s.",
+}
+
+
+def _pass_on(text: str) -> str:
+    return f"Ask the user to change a setting. {text}"
+
+
+def _ask_user(step: str) -> str:
+    return f"Ask the user to {step}."
+
+
+MODEL = Voice(FIXES, _ask_user, pass_on=_pass_on)

@@ -1,0 +1,196 @@
+"""Word errors for one kind of reader, and hold the fixes that are the same for every reader.
+
+A fix stands once. If any reader can do it, it is in `FIXES`. If only the user can, it is in `USER_STEPS`: a person is
+given the step, a model is to ask its user for it. If the readers need different words, each face has its own.
+"""
+
+from collections.abc import Callable, Mapping
+
+from agent_jobs.errors import (
+    AccountError,
+    AgentJobsError,
+    Argument,
+    BusyError,
+    ConfigError,
+    UnclearError,
+    UnsentError,
+    UpstreamError,
+)
+
+#: What any reader can do, by the code of the error.
+FIXES: Mapping[str, str] = {
+    # Values
+    "duplicate_value": "Give it in {name} only.",
+    "misspelt": "Did you mean {near!r}?",
+    "no_json": "Use strings, numbers, lists and objects.",
+    "not_a_choice": "Use one of {names}.",
+    "not_strict": "Correct the schema, or leave strict out.",
+    "not_supported": "Leave it out.",
+    "options_differ": "Give {name} only.",
+    "too_long": "Shorten it.",
+    # Starts
+    "empty_prompt": "Say what the job is to do.",
+    "key_for_several": "Start jobs with keys one by one.",
+    "model_retired": "Use {successor}.",
+    "prompt_too_long": "Shorten or split it.",
+    "request_too_long": "Leave some of it out, or split it.",
+    "too_many_functions": 'Name fewer of them, such as "{server}/get_*".',
+    "too_many_prompts": "Start the others in another call.",
+    # Costs
+    "unbounded_files": "Send text instead.",
+    "unbounded_history": "Start without the previous job.",
+    "unbounded_input": "Leave it out.",
+    # Files
+    "ambiguous_file": "Name one of {paths}.",
+    "binary_file": "Attach text, a PDF, or an image as PNG, JPEG, GIF or WebP.",
+    "broken_file": "Make or download it again.",
+    "empty_path": "Write paths or globs.",
+    "file_too_large": "Attach a part of it.",
+    "git_file": "Name a file outside .git.",
+    "impossible_path": "Write a path that can exist.",
+    "link_leaves_root": "Name a file that lies below it.",
+    "no_match": "Name one that exists.",
+    "not_a_file": "Name a regular file.",
+    "nothing_attachable": "Name other files.",
+    "outside_roots": "Name files below {folders}.",
+    "secret_file": "Copy its harmless parts into another file.",
+    "too_many_braces": "Write fewer braces.",
+    "too_many_entries": "Name folders further down.",
+    "too_many_files": "Name fewer.",
+    "too_many_rules": "Name files instead of folders.",
+    "unreadable_file": "Check its permissions, or name another file.",
+    "upward_path": "Write the path without '..'.",
+    # Jobs
+    "ambiguous_job": "Write more of {ids}.",
+    "answered_twice": "Answer each call once.",
+    "history_purged": "Start again without it, with what matters of it in the prompt.",
+    "job_purged": "Start it again.",
+    "no_such_job": "The newest are {newest}.",
+    "nothing_to_continue": "Start again without it.",
+    "response_of_another": "Copy this job's id.",
+    "unknown_call": "It asks for {calls}.",
+    "uploads_deleted": "Start it again with the same prompt and files.",
+    "unknown_response": (
+        "Copy its id again, in full. One that was created within the last minute may not be found yet; then repeat "
+        "this."
+    ),
+}
+#: What only the user can do, as an imperative that follows "Ask the user to".
+USER_STEPS: Mapping[str, str] = {
+    # Settings and files of the user's
+    "file_roots_gone": "set it to folders that exist",
+    "keyring_locked": "unlock it, or store the key in a file with `agent-jobs key set --file`",
+    "key_not_deleted": "delete it by hand",
+    "misspelt_entry": "write {near!r}",
+    "no_file_roots": "set AGENT_JOBS_FILE_ROOTS to the folders that may be read",
+    "no_tool_servers": "set AGENT_JOBS_TOOLBOX to the file that lists them",
+    "secret_not_allowed": "add {secret} to AGENT_JOBS_SECRETS",
+    "stored_key_unusable": "run `{command}`",
+    "tool_server_off": "switch it on in {path}",
+    "unknown_entry": "use one of {names}",
+    "unknown_price": "add it to the price table of AGENT_JOBS_PRICES",
+    "unreadable_entry_file": "name a file that can be read",
+    "unusable_certificates": "set SSL_CERT_FILE to a PEM file with certificates, or SSL_CERT_DIR to a folder of them",
+    "unusable_proxy": "set HTTPS_PROXY or ALL_PROXY to an address such as http://HOST:PORT; SOCKS is not supported",
+    "wrong_entry": "correct it",
+    "wrong_entry_file": "correct the file",
+    # The database
+    "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",
+    "database_locked": "close that program, then try again",
+    "database_newer": "update agent-jobs, or set AGENT_JOBS_DATA_DIR to another folder",
+    "database_unusable": "make the folder writable, or set AGENT_JOBS_DATA_DIR to another",
+    "disk_full": "free some space, then try again; no job is lost",
+    "no_full_text_search": "use a Python whose SQLite has FTS5",
+    "not_opened": "read the cause in its log",
+    # The provider
+    "account_refused": "check the key, its permissions and the credit",
+    "certificate_expired": (
+        "check this machine's clock and OPENAI_BASE_URL; else the certificate must be renewed, there or in "
+        "SSL_CERT_FILE"
+    ),
+    "certificate_host": "correct the host in OPENAI_BASE_URL",
+    "certificate_untrusted": "set SSL_CERT_FILE to a PEM file with the certificate of its authority",
+    "key_refused": "check OPENAI_API_KEY, then try again in 60 s",
+    "network_down": "check the network; where only a proxy leads out, set HTTPS_PROXY",
+    "no_tls": "write http:// instead of https:// in OPENAI_BASE_URL, or another port",
+    "proxy_password": "put name and password into {setting}: http://NAME:PASSWORD@{proxy}",
+    "proxy_refused": "check OPENAI_BASE_URL and {setting}; a host that needs no proxy stands in NO_PROXY",
+    "proxy_unreachable": "correct {setting}, or name the host in NO_PROXY",
+    "tls_failed": "check host and port in OPENAI_BASE_URL, the proxy (HTTPS_PROXY) and SSL_CERT_FILE",
+    "wrong_address": "check host and port in OPENAI_BASE_URL; where only a proxy leads out, set HTTPS_PROXY",
+}
+#: The code of the fix for an error of upstream's whose own code has none.
+_CLASS_CODES: Mapping[type[UpstreamError], str] = {
+    AccountError: "account_refused",
+    BusyError: "upstream_busy",
+    UnsentError: "upstream_busy",
+    UnclearError: "upstream_busy",
+}
+
+
+class Voice:
+    """The words for one kind of reader.
+
+    Args:
+        fixes: The fixes that only this reader gets, by code.
+        write_step: Writes a step of the user's as a sentence.
+        write_argument: Writes the name of an argument.
+        pass_on: Words a mistake in a setting whose sentences address a person.
+    """
+
+    def __init__(
+        self,
+        fixes: Mapping[str, str],
+        write_step: Callable[[str], str],
+        write_argument: Callable[[Argument], str] = str,
+        pass_on: Callable[[str], str] = str,
+    ) -> None:
+        self._fixes = fixes
+        self._write_step = write_step
+        self._write_argument = write_argument
+        self._pass_on = pass_on
+
+    def describe(self, error: AgentJobsError) -> str:
+        """Return what is wrong, and then what the reader can do about it."""
+        text = " ".join(filter(None, (end_sentence(self.problem(error)), self.fix(error))))
+        if isinstance(error, ConfigError) and not error.code:
+            return self._pass_on(text)
+        return text
+
+    def problem(self, error: AgentJobsError) -> str:
+        """Return what is wrong, as one sentence."""
+        if not error.data:
+            return error.problem
+        return error.problem.format_map(self._write_data(error))
+
+    def fix(self, error: AgentJobsError) -> str:
+        """Return what the reader can do about an error, as one sentence; empty if nothing is known."""
+        code = self._find_code(error)
+        data = self._write_data(error)
+        if code in USER_STEPS:
+            return self._write_step(USER_STEPS[code].format_map(data))
+        template = self._fixes.get(code) or FIXES.get(code)
+        if template is not None:
+            return template.format_map(data)
+        inner = next((value for value in error.data.values() if isinstance(value, AgentJobsError)), None)
+        return self.fix(inner) if inner is not None else ""
+
+    def _find_code(self, error: AgentJobsError) -> str:
+        if not isinstance(error, UpstreamError):
+            return error.code
+        known = (error.fix, error.code)
+        named = next((code for code in known if code in self._fixes or code in FIXES or code in USER_STEPS), None)
+        return named or next((code for kind, code in _CLASS_CODES.items() if isinstance(error, kind)), "")
+
+    def _write_data(self, error: AgentJobsError) -> Mapping[str, object]:
+        return {name: self._write_value(value) for name, value in error.data.items()}
+
+    def _write_value(self, value: object) -> object:
+        if isinstance(value, AgentJobsError):
+            return self.problem(value).rstrip(".")
+        return self._write_argument(value) if isinstance(value, Argument) else value
+
+
+def end_sentence(text: str) -> str:
+    """Return a text with a mark at its end, so that another sentence can follow."""
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
