@@ -3,7 +3,6 @@
 from typing import Any
 
 import anyio
-import pytest
 from browsers import Tab, signed_in
 from playwright.async_api import expect
 
