@@ -10,6 +10,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.page.wording import word_error
 from agent_jobs.text import human_size
 
 #: Seconds for which the page waits for the endpoint.
@@ -60,7 +61,7 @@ async def _check_endpoint(engine: Engine) -> Check:
         with anyio.fail_after(ENDPOINT_S):
             models = await engine.list_models()
     except AgentJobsError as error:
-        return Check("Endpoint", False, str(error))
+        return Check("Endpoint", False, word_error(error))
     except TimeoutError:
         return Check("Endpoint", False, f"{engine.base_url} did not answer within {ENDPOINT_S:g} seconds.")
     return Check("Endpoint", True, f"{engine.base_url} answers, accepts the key and lists {len(models)} models")

@@ -19,10 +19,12 @@ from agent_jobs.page.safe_html import render_markdown
 from agent_jobs.page.templates import EngineSource, Renderer
 from agent_jobs.rendering import answers
 from agent_jobs.rendering import markdown as markdown_file
-from agent_jobs.rendering.redaction import redact_request
+from agent_jobs.rendering.redaction import hide_blobs, redact_request
 
 #: Jobs in one list.
 LISTED_JOBS = 100
+#: Characters of a response that its page shows; all of it is in the database.
+RESPONSE_CHARS = 200_000
 #: Filters of the list, by their names in the URL.
 FILTERS = {
     "": ("All", JobFilter()),
@@ -62,7 +64,12 @@ class JobPages:
         details = await engine.details(request.path_params["job_id"])
         values = await read_job(engine, details)
         request_json = json.dumps(redact_request(details.request), ensure_ascii=False, indent=2)
-        values |= {"prompt": details.prompt, "facts": _list_job_facts(details), "request_json": request_json}
+        values |= {
+            "prompt": details.prompt,
+            "facts": _list_job_facts(details),
+            "request_json": request_json,
+            "response_json": _render_response(details),
+        }
         response = self._renderer.render_page(request, "job.html", values)
         await engine.mark_read(details.result.job)
         return response
@@ -103,9 +110,9 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
 async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
     """Return the values of the part of a job's page that changes."""
     job, now = details.result.job, engine.now()
-    text = job.turn.partial
+    text, sources = job.turn.partial, list[views.Source]()
     if job.output:
-        text = answers.output_text(job)
+        text, sources = views.cite_answer(job)
     # In a thread: a long answer takes a moment.
     answer = await anyio.to_thread.run_sync(partial(render_markdown, text))
     return {
@@ -115,9 +122,18 @@ async def read_job(engine: Engine, details: JobDetails) -> dict[str, Any]:
         "can_ask": job.status in (Status.COMPLETED, Status.INCOMPLETE),
         "questions": [views.build_question(call) for call in await engine.open_calls(job)],
         "answer": Markup(answer),  # it was cleaned
-        "sources": views.build_sources(details),
+        "sources": sources,
+        "gaps": views.find_gaps(details, now),
         "steps": views.build_steps(details.steps, now),
     }
+
+
+def _render_response(details: JobDetails) -> str:
+    """Return the response as JSON, without secrets and without what no person can read; empty if there is none."""
+    output = details.result.job.output
+    if output is None or output.response is None:
+        return ""
+    return json.dumps(hide_blobs(output.response), ensure_ascii=False, indent=2)[:RESPONSE_CHARS]
 
 
 def _choose_filter(request: Request) -> tuple[str, JobFilter]:

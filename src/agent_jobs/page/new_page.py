@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from agent_jobs.engine.engine import Engine
-from agent_jobs.errors import AgentJobsError, RequestError
+from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs.stored_request import effort_of, model_of
 from agent_jobs.page import views
 from agent_jobs.page.forms import FormReader
 from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.page.wording import word_error
 from agent_jobs.request.presets import EFFORTS
 from agent_jobs.request.start_request import StartRequest
 
@@ -46,7 +47,7 @@ class NewPage:
             [started] = await engine.start(_parse_form(form, allow_duplicate=True), id_wait_s=0.0)
         except AgentJobsError as error:
             values = {name: str(form.get(name, "")) for name in FIELDS}
-            return self._render_form(request, engine, values, problem=str(error))
+            return self._render_form(request, engine, values, problem=word_error(error))
         return RedirectResponse(f"/jobs/{started.job.id}", 303)
 
     async def estimate(self, request: Request) -> Response:
@@ -58,7 +59,7 @@ class NewPage:
         try:
             estimate = await engine.estimate(_parse_form(form, allow_duplicate=False))
         except AgentJobsError as error:
-            return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": str(error)}))
+            return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": word_error(error)}))
         values = {
             "problem": "",
             "model": estimate.model,
@@ -105,7 +106,7 @@ def _parse_form(form: FormData, *, allow_duplicate: bool) -> StartRequest:
     """
     fields = {name: str(form.get(name, "")).strip() or None for name in FIELDS}
     if fields["prompt"] is None:
-        raise RequestError("There is no prompt. Write what the model should do.")
+        raise RequestError("{name} is empty.", "empty_prompt", name=Argument("prompt"))
     options: dict[str, Any] = {}
     if allow_duplicate:
         options["allow_duplicate"] = True
@@ -127,4 +128,4 @@ def _parse_amount(text: str) -> float:
     try:
         return float(text.removeprefix("$"))
     except ValueError:
-        raise RequestError(f"{text!r} is not an amount. Write US dollars, such as 0.50.") from None
+        raise RequestError("{text!r} is not an amount in US dollars, such as 0.50.", "wrong_value", text=text) from None

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from agent_jobs.engine.engine import Engine
-from agent_jobs.errors import JobNotFoundError
+from agent_jobs.errors import AgentJobsError, JobNotFoundError
 from agent_jobs.page.access import LinkAccess
+from agent_jobs.page.wording import word_error
 
 EngineSource = Callable[[], Awaitable[Engine]]
 
@@ -54,6 +55,8 @@ class Renderer:
         if isinstance(error, JobNotFoundError):
             status = 404
         message = str(error)
+        if isinstance(error, AgentJobsError):
+            message = word_error(error)
         if isinstance(error, HTTPException):
             status, message = error.status_code, str(error.detail)
         if request.url.path.endswith(".json"):

@@ -1,5 +1,6 @@
 """Prepare what the templates show: plain values with the words for a person. Pure."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,8 +9,11 @@ from agent_jobs.jobs.queries import JobDetails, SearchHit
 from agent_jobs.jobs.response import Call, Usage
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.jobs.steps import Step
+from agent_jobs.rendering import answers
+from agent_jobs.rendering.citations import cite_output, insert_numbers
 from agent_jobs.rendering.output import find_sources
 from agent_jobs.rendering.questions import escape_invisible
+from agent_jobs.rendering.timeline import build_timeline
 
 #: Names of statuses for a person.
 STATUS_WORDS = {
@@ -26,8 +30,6 @@ STATUS_WORDS = {
 }
 MINUTE_S = 60
 HOUR_S = 3600
-#: Seconds without an observation that a timeline shows as a gap.
-GAP_S = 60.0
 
 
 class JobRow(NamedTuple):
@@ -127,11 +129,24 @@ def _build_step(step: Step, now: float) -> StepRow:
     )
 
 
-def build_sources(details: JobDetails) -> list[Source]:
-    """Return the sources of a job's answer, in the order of their numbers."""
-    output = details.result.job.output
-    response = (output and output.response) or {}
-    return [_build_source(entry) for entry in find_sources(response.get("output"))]
+def cite_answer(job: Job) -> tuple[str, list[Source]]:
+    """Return the answer of a job with the numbers of its sources, and these sources in the order of their numbers."""
+    response = (job.output and job.output.response) or {}
+    text = answers.output_text(job)
+    places, cited = cite_output(response.get("output"))
+    if not cited:
+        return text, [_build_source(entry) for entry in find_sources(response.get("output"))]
+    return insert_numbers(text, places), [_build_source(entry) for entry in cited]
+
+
+def find_gaps(details: JobDetails, now: float) -> list[str]:
+    """Return the times in which no process observed a job, in words."""
+    gaps = [moment for moment in build_timeline(details, now) if moment.kind == "gap"]
+    return [f"Not observed from {_format_time(gap.at)} for {format_duration(gap.took_s or 0)}" for gap in gaps]
+
+
+def _format_time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
 def _build_source(entry: dict[str, Any]) -> Source:
