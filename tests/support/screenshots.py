@@ -64,7 +64,7 @@ async def start_jobs(server: PageServer) -> str:
     ids: list[str] = []
     for prompt, script, tools in STORIES:
         options = {"metadata": {"emulate": json.dumps(script)}, **({"tools": tools} if tools else {})}
-        started = await server.host.call("agent_start", prompt=prompt, wait_s=0, options=options)
+        started = await server.host.call("agent_start", prompt=prompt, model="gpt-6.2-sol", wait_s=0, options=options)
         ids.append(started["job_id"])
     for job_id in ids[:4]:
         await server.host.call("agent_poll", job_id=job_id, wait_s=20)

@@ -63,7 +63,7 @@ async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spendi
 def _build_spending_row(spending: Spending) -> dict[str, str]:
     unknown = ""
     if spending.unpriced:
-        unknown = f"and {spending.unpriced} of unknown cost"
+        unknown = f"+ {spending.unpriced} unknown"
     return {
         "name": spending.name or "(none)",
         "jobs": f"{spending.jobs:,}",
