@@ -30,11 +30,6 @@ A **heat pump** moves heat instead of making it, so one unit of electricity give
 | built after 2000 | 4.1 | $780 |
 | built before 1980 | 3.0 | $1,240 |
 
-```python
-def find_cost(heat_kwh, figure, price):
-    return heat_kwh / figure * price
-```
-
 Old houses need larger radiators first. A tariff by the hour lowers the cost by about a fifth.
 """
 TRACKER = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example/mcp"}

@@ -114,7 +114,17 @@ ONE_MODULE: dict[tuple[str, str], str] = {("rendering", "request"): "json_schema
 #: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
 OUTSIDE: dict[str, set[str]] = {
     "anyio": {
-        "app", "cli", "clock", "emulator", "engine", "mcp_server", "notices", "page", "store", "toolbox", "upstream",
+        "app",
+        "cli",
+        "clock",
+        "emulator",
+        "engine",
+        "mcp_server",
+        "notices",
+        "page",
+        "store",
+        "toolbox",
+        "upstream",
     },
     "httpx2": {"notices", "toolbox", "upstream"},
     "aiosqlite": {"store"},

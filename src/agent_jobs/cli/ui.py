@@ -35,7 +35,8 @@ def ui_command(port: int, opens: bool) -> None:
         async def serve(session: Session) -> None:
             await _serve_page(session, listener, opens=opens)
 
-        call(serve, role="works", what="ui", settings=settings)
+        # Other processes read there where the page is.
+        call(serve, role="works", what=f"ui http://{LOOPBACK}:{listener.getsockname()[1]}", settings=settings)
 
 
 def _open_listener(port: int) -> socket.socket:
