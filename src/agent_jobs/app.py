@@ -24,7 +24,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.settings import DEFAULT_BASE_URL, Settings
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
-from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring
+from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring, refuse_keyring
 
 if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.finalize import Finalizer
@@ -123,7 +123,7 @@ class App:
         if not nearby:
             return {}
         try:
-            settings, key = await _resolve_key(settings)
+            settings, key = await _resolve_key(settings, limit_s)
             retrieved = await self._collect_nearby(settings, key, store, nearby, limit_s)
             await self._notify_finished(settings, store, retrieved.values())
         except ConfigError as error:
@@ -168,10 +168,13 @@ class App:
         finally:
             opening.done.set()
 
+    @property
+    def _is_opening(self) -> bool:
+        return self._opening is not None and not self._opening.done.is_set()
+
     def _has_new_key(self) -> bool:
         """Return True if a key was missing and is stored now; then the settings are those with the key."""
-        opening = self._opening
-        if self._retry_key_at is None or self._reload is None or opening is None or not opening.done.is_set():
+        if self._retry_key_at is None or self._reload is None or self._is_opening:
             return False
         settings = self._reload()
         if isinstance(settings, ConfigError) or not settings.has_key:
@@ -375,17 +378,19 @@ def _create_endpoint(settings: Settings, key: str) -> Endpoint:
     )
 
 
-async def _resolve_key(settings: Settings) -> tuple[Settings, str]:
-    """Return the settings with their key, and the key itself.
+async def _resolve_key(settings: Settings, limit_s: float = KEYRING_WAIT_S) -> tuple[Settings, str]:
+    """Return the settings with their key, and the key itself. The keyring is waited for at most `limit_s`.
 
     Raises:
         ConfigError: There is none, or the keyring that has it cannot be read.
     """
     if settings.api_key is None and settings.stored_key is not None:
         endpoint = settings.stored_key.endpoint
-        with anyio.move_on_after(KEYRING_WAIT_S):
+        with anyio.move_on_after(limit_s):
             secret = await anyio.to_thread.run_sync(read_keyring, endpoint, abandon_on_cancel=True)
             settings = replace(settings, api_key=secret)
+        if settings.api_key is None:
+            raise refuse_keyring(endpoint)
     if settings.api_key is None:
         raise missing_key_error(settings)
     return settings, settings.api_key.get_secret_value()

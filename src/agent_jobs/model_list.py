@@ -107,4 +107,6 @@ def _read_context_tokens(card: JSON) -> int | None:
 
 def _read_shutdown_date(card: JSON) -> str | None:
     value = card.get("shutdown_date")
-    return value if isinstance(value, str) and value else None
+    if isinstance(value, str) and value:
+        return value
+    return None

@@ -29,7 +29,9 @@ class NoticeTarget(NamedTuple):
         parts = urlsplit(self.address.get_secret_value())
         if not parts.hostname:
             return self.kind
-        port = f":{parts.port}" if parts.port else ""
+        port = ""
+        if parts.port:
+            port = f":{parts.port}"
         return f"{self.kind} at {parts.hostname}{port}"
 
 
@@ -93,7 +95,9 @@ def decode_secret(text: str) -> bytes | None:
         secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
     except ValueError:
         return None
-    return secret if len(secret) >= MIN_SECRET_BYTES else None
+    if len(secret) >= MIN_SECRET_BYTES:
+        return secret
+    return None
 
 
 def _read_target(word: str, env: Mapping[str, str]) -> NoticeTarget:

@@ -50,7 +50,9 @@ class SecretStr:
         return hash(self._text)
 
     def __repr__(self) -> str:
-        shown = "**********" if self._text else ""
+        shown = ""
+        if self._text:
+            shown = "**********"
         return f"SecretStr({shown!r})"
 
     __str__ = __repr__

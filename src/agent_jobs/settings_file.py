@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 from agent_jobs.errors import ConfigError
 from agent_jobs.setting_values import KEY, KEY_FILE, PATH_WORDS, SWITCH_VALUES, YES_OR_NO, usable_variables
@@ -125,14 +125,16 @@ def format_value(name: str, value: Any, path: Path) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, str) and reader.accepts == PATH_WORDS:
-        return _anchor_path(value, path)
+        return _anchor_in_folder(value, path)
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and reader.join is not None:
-        parts = cast("list[Any]", value)
-        if all(isinstance(part, str) for part in parts):
-            return reader.join(parts)
+    if reader.join is not None and _is_list_of_texts(value):
+        return reader.join(value)
     raise ConfigError(f"{name} in {path} accepts {reader.accepts}. Correct it or remove it.")
+
+
+def _is_list_of_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(part, str) for part in cast("list[Any]", value))
 
 
 def _format_switch(accepts: str, *, is_on: bool) -> str:
@@ -144,7 +146,7 @@ def _format_switch(accepts: str, *, is_on: bool) -> str:
     return str(is_on).lower()
 
 
-def _anchor_path(text: str, path: Path) -> str:
+def _anchor_in_folder(text: str, path: Path) -> str:
     """Return a path of the file as seen from everywhere: a host starts the server in a folder of its own."""
     if not text.strip() or text.startswith("~") or os.path.isabs(text):
         return text

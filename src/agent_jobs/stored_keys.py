@@ -20,6 +20,7 @@ IN_KEYRING = "keyring:agent-jobs"
 KEYRING_SERVICE = "agent-jobs"
 #: A keyring of lower priority is not recommended by its own package, for example because it is not encrypted.
 MIN_KEYRING_PRIORITY = 1
+USUAL_ENDPOINT = "api.openai.com"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -165,12 +166,18 @@ def read_keyring(endpoint: str) -> SecretStr:
         with suppress(Exception):  # backends fail in ways of their own
             key = keyring.get_password(KEYRING_SERVICE, endpoint)
     if not key:
-        raise ConfigError(
-            "The key for {endpoint} is in the system's keyring, which cannot be read from here.",
-            "keyring_locked",
-            endpoint=endpoint,
-        )
+        raise refuse_keyring(endpoint)
     return SecretStr(key)
+
+
+def refuse_keyring(endpoint: str) -> ConfigError:
+    """Return the error of a keyring that has the key but does not give it."""
+    return ConfigError(
+        "The key for {endpoint} is in the system's keyring, which cannot be read from here.",
+        "keyring_locked",
+        endpoint=endpoint,
+        command=f"agent-jobs key set --file{_format_endpoint_option(endpoint)}",
+    )
 
 
 def format_set_command(base_url: str, default_url: str) -> str:
@@ -221,14 +228,12 @@ def _read_file_name(name: str) -> str:
 
 
 def _refuse_file(path: str, fault: str, endpoint: str) -> ConfigError:
-    option = ""
-    if endpoint != "api.openai.com":
-        option = f" --endpoint {_complete_endpoint(endpoint)}"
-    command = f"agent-jobs key set{option}"
+    command = f"agent-jobs key set{_format_endpoint_option(endpoint)}"
     return ConfigError("The stored key {path} {fault}.", "stored_key_unusable", path=path, fault=fault, command=command)
 
 
-def _complete_endpoint(endpoint: str) -> str:
-    if "://" in endpoint:
-        return endpoint
-    return f"https://{endpoint}"
+def _format_endpoint_option(endpoint: str) -> str:
+    """Return the option of `key set` that names an endpoint, empty for the usual one."""
+    if endpoint == USUAL_ENDPOINT:
+        return ""
+    return f" --endpoint {endpoint}"

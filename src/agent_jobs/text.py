@@ -55,7 +55,9 @@ def nearest(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str | No
     if len(written) < MIN_PREFIX_CHARS:
         return None
     longer = [each for each in by_folded if each.startswith(written)]
-    return by_folded[min(longer, key=len)] if longer else None
+    if longer:
+        return by_folded[min(longer, key=len)]
+    return None
 
 
 def ask_if_meant(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str:

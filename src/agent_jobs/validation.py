@@ -102,11 +102,15 @@ def choice_error(
 
 def _code_for(code: str, error: type[AgentJobsError]) -> str:
     """Return the code of a refusal: the caller changes an argument, but only the user a file."""
-    return code if issubclass(error, RequestError) else ENTRY_CODES[code]
+    if issubclass(error, RequestError):
+        return code
+    return ENTRY_CODES[code]
 
 
 def _name_for(name: str, error: type[AgentJobsError]) -> str:
-    return Argument(name) if issubclass(error, RequestError) else name
+    if issubclass(error, RequestError):
+        return Argument(name)
+    return name
 
 
 def _describe_value(value: object) -> str:
@@ -114,8 +118,12 @@ def _describe_value(value: object) -> str:
     if value is None or isinstance(value, bool | int | float):
         return compact_json(value)[:ECHOED_CHARS]
     if isinstance(value, str):
-        return "this string" if value.strip() else "an empty string"
-    return "this list" if isinstance(value, list | tuple) else "this object"
+        if value.strip():
+            return "this string"
+        return "an empty string"
+    if isinstance(value, list | tuple):
+        return "this list"
+    return "this object"
 
 
 def whole_number(least: int, most: float = math.inf) -> Kind[int]:

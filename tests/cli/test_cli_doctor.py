@@ -70,7 +70,7 @@ def test_a_sound_machine_has_no_problems(terminal: Terminal, upstream: RunningSe
     }
     assert [f"protocol {version}" in finding["text"] for version, finding in zip(
         ("2025-11-25", "2026-07-28"), findings["self-test"], strict=True)] == [True, True]  # fmt: skip
-    assert findings["key"][0]["text"] == "an API key is set, ...6789, from OPENAI_API_KEY in the environment"
+    assert findings["key"][0]["text"] == "a key is set, ...6789, from OPENAI_API_KEY in the environment"
     assert KEY not in json.dumps(findings)
     counters = upstream.emulator.counters()
     assert counters["creates"] + counters["retrieves"] == 0
@@ -336,7 +336,7 @@ def test_without_a_key_it_says_so_as_the_tools_do_and_looks_at_the_rest(terminal
     status, findings = doctor(terminal, OPENAI_API_KEY="")
     assert status == 1
     command = f"agent-jobs key set --endpoint {terminal.base_url}"
-    assert findings["key"][0]["text"] == f"No API key is set for {command.rpartition('//')[2].partition('/')[0]}"
+    assert findings["key"][0]["text"].startswith("No API key is set for ")
     assert findings["key"][0]["fix"] == f"set it with: {command}"
     assert "upstream" not in findings
     assert findings["database"][0]["state"] == "ok"

@@ -392,7 +392,10 @@ def test_a_model_cannot_steer_the_terminal(terminal: Terminal):
     rows = terminal.show("list").raw
     assert "\x1b]" not in rows
     assert "\u202e" not in rows
-    assert "\x1b" not in terminal.show("show", job["job_id"]).raw
+    shown = terminal.show("show", job["job_id"]).raw
+    assert "\x1b]" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b" not in terminal.show("show", job["job_id"], NO_COLOR="1").raw
 
 
 def test_a_follow_up_stands_below_what_it_goes_on_from(terminal: Terminal):

@@ -224,7 +224,7 @@ def test_dry_run_says_in_words_what_would_be_sent_and_what_it_costs(terminal: Te
         (["what", "--effort", "low", "is", "x"], "agent-jobs run --effort low 'what is x'"),
         (["it", "costs", "$5"], "agent-jobs run 'it costs $5'"),
         (["-5 degrees in Fahrenheit?"], "agent-jobs run -- '-5 degrees in Fahrenheit?'"),
-        (["- milk", "--model", "m"], "agent-jobs run -- '- milk'"),
+        (["- milk", "--model", "m"], "agent-jobs run --model m -- '- milk'"),
         (["--what is this?"], "agent-jobs run -- '--what is this?'"),
         (["-1"], "agent-jobs run -- -1"),
     ],

@@ -270,7 +270,7 @@ def test_doctor_finds_files_that_others_can_change_or_read(
     texts = {finding["text"]: (finding["state"], finding.get("fix")) for finding in findings}
     assert texts[f"other users can change your settings: {file} has mode 666"] == ("problem", f"chmod go-w {file}")
     assert texts[f"other users can read the key in {stored.path} (mode 644)"] == ("warning", f"chmod 600 {stored.path}")
-    assert f"an API key is set, ...cdef, from {stored.path}" in texts
+    assert f"a key is set, ...cdef, from {stored.path}" in texts
     assert any(f"Settings are valid, with those of {file}" in text for text in texts)
     differs = json.loads(terminal.pipe("doctor", "--json").stdout)["findings"]
     [warning] = [each for each in differs if "another key is stored, ...cdef" in each["text"]]

@@ -413,8 +413,8 @@ def test_error_as_json_has_the_words_for_a_person(readers: Readers) -> None:
 @pytest.mark.parametrize(
     ("changed", "typed", "code", "to_model", "to_person"),
     [
-        ({"api_key": SecretStr("invalid")}, (), "invalid_api_key", "ask the user to set a valid OPENAI_API_KEY",
-         "Set a valid OPENAI_API_KEY, then start it again."),
+        ({"api_key": SecretStr("invalid")}, (), "invalid_api_key", "ask the user to run `agent-jobs key set`",
+         "Set a valid key with `agent-jobs key set`, then start it again."),
         ({}, ("--model", "gpt-none"), "model_not_found", "agent_start with another model",
          "Choose another with --model."),
     ],

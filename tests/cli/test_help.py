@@ -116,7 +116,7 @@ def test_every_example_belongs_to_a_command() -> None:
 def list_example_lines() -> Iterator[tuple[str, list[str]]]:
     """Yield the arguments of every call of agent-jobs in the examples, by the command whose example it is."""
     for name in NAMES[1:]:
-        for example in EXAMPLES[name]:
+        for example in EXAMPLES.get(name, ()):
             for line in example.replace("\\\n", " ").split("\n"):
                 words = shlex.split(line)
                 if "agent-jobs" in words and not line.startswith("claude"):

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -66,7 +67,7 @@ def test_host_runs_a_job_through_what_init_wrote(home: Path, upstream: RunningSe
     assert init(*command, stdin=KEY).exit_code == 0
     assert upstream.emulator.counters()["creates"] == 0
     assert json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"]["agent-jobs"]["args"] == []
-    empty = {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", "AGENT_JOBS_DATA_DIR": "", "HOME": str(home)}
+    empty: dict[str, Any] = {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", "AGENT_JOBS_DATA_DIR": "", "HOME": str(home)}
     with serving(home / "data", upstream.base_url, **empty) as server:
         assert isinstance(server, Server)
         server.initialize()

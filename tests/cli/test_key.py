@@ -71,6 +71,9 @@ def test_stored_key_is_in_a_file_that_only_its_owner_can_read(environ: dict[str,
     assert str(path) in result.stdout
     assert "...cdef" in result.stdout
     assert KEY not in result.output
+    assert "earlier key" not in result.stdout + key(environ, "set", stdin=KEY).stdout
+    assert "A host that runs with the earlier key uses it" in key(environ, "set", stdin=OTHER).stdout
+    assert key(environ, "set", stdin=KEY).exit_code == 0
     assert load_settings(environ).api_key is not None
     assert shown(environ) == {
         "endpoint": "api.openai.com", "key": "...cdef", "from": "file", "where": str(path), "other_endpoints": [],
@@ -316,7 +319,7 @@ async def test_keyring_has_the_key_where_there_is_one(
     async with served(environ) as host:
         refusal = await host.refused("agent_start", prompt="x")
         assert "keyring, which cannot be read from here. Ask the user to unlock it" in refusal
-        assert "`agent-jobs key set --file`" in refusal
+        assert f"`agent-jobs key set --file --endpoint {upstream.url}`" in refusal
         keyring.is_locked = False
         assert key(environ, "set", "--file", stdin=OTHER).exit_code == 0
         await host.start()

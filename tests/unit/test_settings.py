@@ -444,7 +444,7 @@ async def test_unfilled_key_is_named_by_the_tools_and_jobs_can_be_read(settings:
     async with hosting(unfilled) as host:
         refusal = await host.refused("agent_start", prompt="x")
         listed = await host.call("agent_list")
-    assert refusal.startswith("No OpenAI API key found")
+    assert refusal.startswith("No API key is set")
     assert "OPENAI_API_KEY is still a reference" in refusal
     assert listed["jobs"] == []
     assert upstream.emulator.counters()["creates"] == 0

@@ -101,7 +101,9 @@ class AnswerDisplay:
             raise
         except Exception:  # a defect of ours or of a library must not hide an answer that was paid for
             logger.exception("%s: its answer cannot be rendered, so it follows as text", job.id)
-            text = job.output.text if job.output else ""
+            text = ""
+            if job.output:
+                text = job.output.text
             click.echo(encode_text(terminal.strip_control_characters(text)))
 
     def _open_writer(self, job: Job, *, is_streaming: bool) -> AnswerWriter:

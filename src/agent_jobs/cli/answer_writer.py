@@ -170,7 +170,9 @@ class TerminalWriter:
 
             return wrap_tail(growing[-MAX_GROWING_CHARS:], width, MAX_GROWING_CHARS, has_colours=False)
         lines = self._block_renderer.render_growing(growing)
-        return ["", *lines] if self._has_begun else lines
+        if self._has_begun:
+            return ["", *lines]
+        return lines
 
     def finish(self, job: Job, output: object) -> None:
         """Print the blocks that are left, and the sources."""
@@ -243,7 +245,9 @@ class TerminalWriter:
 
 def choose_final_text(job: Job, written: str) -> str:
     """Return a finished job's answer; of one that did not complete, what its stream brought if that is more."""
-    final = job.output.text if job.output else ""
+    final = ""
+    if job.output:
+        final = job.output.text
     is_cut = job.status is not Status.COMPLETED or not final
     if is_cut and written.endswith(final):
         return written

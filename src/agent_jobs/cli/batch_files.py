@@ -151,7 +151,9 @@ def _decode_line(line: str) -> dict[str, Any]:
         return {}
     if isinstance(value, str):
         return {"prompt": value}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    return {}
 
 
 def _check_field(number: int, name: str, value: Any) -> None:

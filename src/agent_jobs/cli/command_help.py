@@ -44,6 +44,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "prune": "Delete old jobs, except those with unread results.",
     },
     "Set up": {
+        "init": "Set up the key, the hosts and a first job.",
         "key": "Store the API key, show which one is used, check or delete it.",
         "install": "Add this server to a host's configuration.",
         "uninstall": "Remove this server from a host's configuration.",
@@ -109,13 +110,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "cancel": ("agent-jobs cancel last", "agent-jobs cancel --batch night"),
     "adopt": ("agent-jobs adopt last resp_0123456789abcdef",),
     "prune": ("agent-jobs prune --days 30",),
-    "install": ("agent-jobs install claude-code", "agent-jobs install cursor --dry-run"),
+    "init": ("agent-jobs init", "agent-jobs init --host claude-code"),
+    "install": ("agent-jobs install", "agent-jobs install cursor --dry-run"),
     "uninstall": ("agent-jobs uninstall claude-code",),
     "doctor": ("agent-jobs doctor",),
     "completion": ("agent-jobs completion install",),
     "completion install": ("agent-jobs completion install zsh",),
     "completion show": ("agent-jobs completion show fish",),
-    "config": ("agent-jobs config", "agent-jobs config --explain"),
+    "config": ("agent-jobs config --explain", "agent-jobs config set max_wait_s 45"),
     "models": ("agent-jobs models", "agent-jobs models --known"),
     "presets": ("agent-jobs presets",),
     "demo": ("agent-jobs demo",),
@@ -192,7 +194,9 @@ def add_help(command: click.Command, name: str) -> click.Command:
 def render_examples(examples: Iterable[str]) -> str:
     """Return examples as a paragraph of a help text."""
     examples = list(examples)
-    heading = "Example:" if len(examples) == 1 else "Examples:"
+    heading = "Examples:"
+    if len(examples) == 1:
+        heading = "Example:"
     lines = [line for example in examples for line in example.split("\n")]
     return f"\b\n{heading}\n" + "\n".join(f"  {line}" for line in lines)
 

@@ -134,7 +134,9 @@ def _find_shell(environ: Mapping[str, str]) -> str:
     shell = Path(environ.get("SHELL", "")).name
     if shell in SHELLS:
         return shell
-    known = f"Your shell ({shell}) is not supported." if shell else "$SHELL is not set."
+    known = "$SHELL is not set."
+    if shell:
+        known = f"Your shell ({shell}) is not supported."
     raise click.UsageError(f"{known} {SELECT_SHELL}")
 
 
@@ -153,7 +155,9 @@ def _add_line(target: Target) -> list[str]:
     path = target.start_file
     if path is None:
         return []
-    before = path.read_bytes() if path.is_file() else b""
+    before = b""
+    if path.is_file():
+        before = path.read_bytes()
     line = f"{target.line}\n".encode()
     if line.strip() in [each.strip() for each in before.splitlines()]:
         return []

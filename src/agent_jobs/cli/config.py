@@ -255,10 +255,14 @@ def _hide_arguments(command: Sequence[str]) -> str | None:
     """Return a command without its arguments, which may be addresses with a secret in them."""
     if not command:
         return None
-    return command[0] if len(command) == 1 else f"{command[0]} ..."
+    if len(command) == 1:
+        return command[0]
+    return f"{command[0]} ..."
 
 
 def hide_query(url: str) -> str:
     """Return an address without its query, which may hold a key."""
     address, query, _ = url.partition("?")
-    return f"{address}?..." if query else address
+    if query:
+        return f"{address}?..."
+    return address

@@ -238,7 +238,8 @@ def _show_toml(name: str, value: Any) -> str:
 
     if name in MAY_BE_SECRET:
         return HIDDEN
-    return tomlkit.item(value).as_string()
+    text = tomlkit.dumps({name: value})  # pyright: ignore[reportUnknownMemberType]
+    return text.partition("=")[2].strip()
 
 
 def _hide_secret(name: str, value: Any) -> Any:

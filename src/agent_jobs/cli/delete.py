@@ -47,23 +47,30 @@ def delete_command(job_ids: tuple[str, ...], upstream: bool | None, yes: bool, a
     quiet = replace(settings, warnings=())
     jobs = _find_jobs(job_ids, quiet)
     if not yes:
-        _confirm(jobs, upstream=upstream)
+        _confirm_deletion(jobs, upstream=upstream)
 
     async def delete(session: Session) -> _Deleted:
-        active = tuple(job.id for job in jobs if not job.is_terminal)
-        left = await session.engine.cancel(JobFilter(job_ids=active)) if active else []
-        still_running = [job for job in left if not job.is_terminal]
-        running_ids = {job.id for job in still_running}
-        deletable = [job.id for job in jobs if job.id not in running_ids]
-        pruned = await session.engine.delete(deletable, upstream=upstream)
-        return _Deleted(pruned, [job for job in left if job.is_terminal], still_running)
+        return await _cancel_and_delete(session, jobs, upstream=upstream)
 
     deleted = call(delete, role="acts", settings=quiet)
     if as_json:
-        _write_as_json(deleted)
+        _write_outcome_as_json(deleted)
     else:
-        click.echo(" ".join(_describe(deleted, upstream=upstream)))
-    raise SystemExit(Exit.RUNNING if deleted.still_running else Exit.DONE)
+        click.echo(" ".join(_describe_deleted(deleted, upstream=upstream)))
+    if deleted.still_running:
+        raise SystemExit(Exit.RUNNING)
+
+
+async def _cancel_and_delete(session: Session, jobs: Sequence[Job], *, upstream: bool) -> _Deleted:
+    """Cancel the jobs that have not finished; delete all that have by then."""
+    left: list[Job] = []
+    if active := tuple(job.id for job in jobs if not job.is_terminal):
+        left = await session.engine.cancel(JobFilter(job_ids=active))
+    still_running = [job for job in left if not job.is_terminal]
+    running_ids = {job.id for job in still_running}
+    deletable = [job.id for job in jobs if job.id not in running_ids]
+    pruned = await session.engine.delete(deletable, upstream=upstream)
+    return _Deleted(pruned, [job for job in left if job.is_terminal], still_running)
 
 
 def _find_jobs(job_ids: Sequence[str], settings: Settings) -> list[Job]:
@@ -77,26 +84,31 @@ def _find_jobs(job_ids: Sequence[str], settings: Settings) -> list[Job]:
     return call(find, settings=settings)
 
 
-def _confirm(jobs: Sequence[Job], *, upstream: bool) -> None:
+def _confirm_deletion(jobs: Sequence[Job], *, upstream: bool) -> None:
     """Name the jobs and ask the user; leave the command unless the answer is yes."""
     for job in jobs[:NAMED_JOBS]:
-        note = "" if job.is_terminal else "  (is cancelled first)"
-        click.echo(f"{job.id}  {job.status}{note}  {terminal.join_lines(job.title)}", err=True)
+        status = str(job.status)
+        if not job.is_terminal:
+            status += "  (is cancelled first)"
+        click.echo(f"{job.id}  {status}  {terminal.join_lines(job.title)}", err=True)
     if len(jobs) > NAMED_JOBS:
         click.echo(f"and {len(jobs) - NAMED_JOBS} more", err=True)
-    what = "this job" if len(jobs) == 1 else f"these {len(jobs)} jobs"
-    place = ", here and at the provider" if upstream else ""
+    question = f"Delete these {len(jobs)} jobs with their prompts and answers"
+    if len(jobs) == 1:
+        question = "Delete this job with its prompt and answer"
+    if upstream:
+        question += ", here and at the provider"
     with raise_on_ctrl_c():  # the terminal has to be reset
-        click.confirm(f"Delete {what} with prompt and answer{place}?", abort=True, err=True)
+        click.confirm(f"{question}?", abort=True, err=True)
 
 
-def _describe(deleted: _Deleted, *, upstream: bool) -> Iterator[str]:
+def _describe_deleted(deleted: _Deleted, *, upstream: bool) -> Iterator[str]:
     """Yield a sentence each for what was cancelled, deleted and kept."""
     pruned = deleted.pruned
     if deleted.cancelled:
-        yield f"{_count(len(deleted.cancelled))} cancelled first."
+        yield f"{_count_jobs(len(deleted.cancelled))} cancelled first."
     if pruned.deleted or not deleted.still_running:
-        yield f"{_count(pruned.deleted)} deleted."
+        yield f"{_count_jobs(pruned.deleted)} deleted."
     for job in deleted.still_running:
         yield (
             f"{job.id} is still {job.status}: its cancel was requested and is not confirmed. Delete it later with: "
@@ -108,11 +120,13 @@ def _describe(deleted: _Deleted, *, upstream: bool) -> Iterator[str]:
         yield f"{pruned.deleted_upstream} of {pruned.responses} responses were deleted at the provider."
 
 
-def _count(jobs: int) -> str:
-    return "1 job was" if jobs == 1 else f"{jobs} jobs were"
+def _count_jobs(jobs: int) -> str:
+    if jobs == 1:
+        return "1 job was"
+    return f"{jobs} jobs were"
 
 
-def _write_as_json(deleted: _Deleted) -> None:
+def _write_outcome_as_json(deleted: _Deleted) -> None:
     from agent_jobs.rendering import answers
 
     answer = {

@@ -80,7 +80,9 @@ def _find_fate(job: Job, *, sent_here: bool) -> str:
     if job.status is Status.PENDING:
         return "unsent"
     if job.is_held_open:
-        return "held_here" if sent_here else "held_elsewhere"
+        if sent_here:
+            return "held_here"
+        return "held_elsewhere"
     if job.status is Status.STARTING:
         return "unconfirmed"
     return "running"

@@ -40,7 +40,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter, StoreInfo, WorkerInfo
 from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.settings import Settings
-from agent_jobs.settings_file import may_lack_address
+from agent_jobs.settings_file import may_lack_address, read_settings_file
 from agent_jobs.stored_keys import list_key_files
 
 #: Seconds without a retrieval after which a job is stuck: workers poll every 60 s, and every 290 s beside a stream.
@@ -135,7 +135,9 @@ def _check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Find
         yield Finding("settings", "warning", sentence)
     if not problems and not warnings:
         path = find_config_file(os.environ)
-        place = f"Settings are valid, with those of {path}" if os.path.exists(path) else "Settings are valid"
+        place = "Settings are valid"
+        if read_settings_file(path).variables:
+            place = f"Settings are valid, with those of {path}"
         yield Finding("settings", "ok", f"{place} (see `agent-jobs config`).")
 
 
@@ -154,7 +156,7 @@ def _check_key(settings: Settings) -> Iterator[Finding]:
     if used is None:
         yield report_error("key", missing_key_error(settings))
         return
-    yield Finding("key", "ok", f"an API key is set, {mask_secret(used.secret)}, from {used.where}")
+    yield Finding("key", "ok", f"a key is set, {mask_secret(used.secret)}, from {used.where}")
     if other is not None:
         text = f"another key is stored, {mask_secret(other.secret)}, and not used here: {used.where} takes precedence"
         yield Finding("key", "warning", text, "remove one of them: unset OPENAI_API_KEY, or run agent-jobs key delete")

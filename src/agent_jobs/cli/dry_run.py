@@ -60,14 +60,20 @@ def _describe_expected(estimate: Estimate) -> str:
 
 def _describe_bound(estimate: Estimate) -> str:
     if estimate.cost_bound_usd is None:
-        return f"no limit. {describe_error(estimate.unbounded)}" if estimate.unbounded else "no limit"
+        if estimate.unbounded:
+            return f"no limit. {describe_error(estimate.unbounded)}"
+        return "no limit"
     bound = _format_estimate(estimate.cost_bound_usd)
-    return f"{bound}: {estimate.bound_parts}" if estimate.bound_parts else bound
+    if estimate.bound_parts:
+        return f"{bound}: {estimate.bound_parts}"
+    return bound
 
 
 def _format_estimate(usd: float) -> str:
     """Return an amount that is not to be read to the cent."""
-    return "less than $0.01" if usd < 0.01 else terminal.format_usd(usd)
+    if usd < 0.01:
+        return "less than $0.01"
+    return terminal.format_usd(usd)
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -48,29 +48,43 @@ def export_command(
     """
     if sum((bool(job_ids), all_jobs, since is not None)) != 1:
         raise click.UsageError("Give IDs, --all or --since.")
-    if target == "":
-        raise click.UsageError("--out needs a path, and this one is empty.")
-    out = None if target is None else Path(target)
-    folder = out if target is not None and _is_folder(target) else None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    out, is_folder = _parse_out_path(target)
 
     async def export(session: Session) -> int:
         ids = await _find_ids(session, job_ids, since or 0.0)
         jobs = _read_jobs(session, ids)
-        if folder is not None:
-            return await _write_folder(jobs, folder, form)
-        return await _write_file(jobs, out, form)
+        if out is not None and is_folder:
+            return await _write_folder(jobs, out, form)
+        return await _write_one_file(jobs, out, form)
 
     count = call(export)
+    _report_count(count, out)
+
+
+def _names_folder(out: str) -> bool:
+    return Path(out).is_dir() or out.endswith(("/", os.sep))
+
+
+def _parse_out_path(target: str | None) -> tuple[Path | None, bool]:
+    """Return the path of --out, and True if it is a folder, which is made if necessary."""
+    if target == "":
+        raise click.UsageError("--out needs a path, and this one is empty.")
+    if target is None:
+        return None, False
+    path, is_folder = Path(target), _names_folder(target)
+    if is_folder:
+        path.mkdir(parents=True, exist_ok=True)
+    return path, is_folder
+
+
+def _report_count(count: int, out: Path | None) -> None:
+    """Say how many jobs were written, unless they stand on stdout."""
     if count == 0:
         click.echo("No jobs to export. What there is: agent-jobs list", err=True)
+    elif out is not None and count == 1:
+        click.echo(f"Wrote 1 job to {out}.", err=True)
     elif out is not None:
-        click.echo(f"Wrote {count} {'job' if count == 1 else 'jobs'} to {out}.", err=True)
-
-
-def _is_folder(out: str) -> bool:
-    return Path(out).is_dir() or out.endswith(("/", os.sep))
+        click.echo(f"Wrote {count} jobs to {out}.", err=True)
 
 
 async def _find_ids(session: Session, job_ids: Sequence[str], since: float) -> list[str]:
@@ -92,28 +106,38 @@ async def _write_folder(jobs: AsyncIterator[JobDetails], folder: Path, form: For
     async for details in jobs:
         job = details.result.job
         path = folder / f"{format_day(job.created_at)}-{job.id}{_SUFFIXES[form]}"
-        replace_file(path, encode_text(_render_job(details, form)))
+        replace_file(path, encode_text(_render_exported_job(details, form)))
         count += 1
     return count
 
 
-async def _write_file(jobs: AsyncIterator[JobDetails], out: Path | None, form: Format) -> int:
+async def _write_one_file(jobs: AsyncIterator[JobDetails], out: Path | None, form: Format) -> int:
     """Write all jobs into one file, or to stdout; return how many."""
-    texts = [_render_job(details, form).rstrip("\n") async for details in jobs]
-    if form == "json":
-        text = "[\n" + ",\n".join(texts) + "\n]\n" if texts else "[]\n"
-    else:
-        text = SEPARATOR.join(texts) + "\n" if texts else ""
-    if out is not None:
-        if texts:
-            replace_file(out, encode_text(text))
-    else:
-        shown = terminal.strip_control_characters(text) if sys.stdout.isatty() else text
-        click.echo(encode_text(shown), nl=False)
+    texts = [_render_exported_job(details, form).rstrip("\n") async for details in jobs]
+    text = _join_jobs(texts, form)
+    if out is not None and texts:
+        replace_file(out, encode_text(text))
+    if out is None:
+        _write_on_stdout(text)
     return len(texts)
 
 
-def _render_job(details: JobDetails, form: Format) -> str:
+def _join_jobs(texts: Sequence[str], form: Format) -> str:
+    """Return the jobs as one Markdown text, or as a JSON list."""
+    if form == "json":
+        return "[\n" + ",\n".join(texts) + "\n]\n"
+    if not texts:
+        return ""
+    return SEPARATOR.join(texts) + "\n"
+
+
+def _write_on_stdout(text: str) -> None:
+    if sys.stdout.isatty():
+        text = terminal.strip_control_characters(text)
+    click.echo(encode_text(text), nl=False)
+
+
+def _render_exported_job(details: JobDetails, form: Format) -> str:
     from agent_jobs.rendering.details import render_export
     from agent_jobs.rendering.markdown import render_markdown
 

@@ -21,11 +21,11 @@ _REPEATED = _LINKS | {
 }  # fmt: skip
 
 
-def _ask(job_id: str, **arguments: Any) -> None:
+def _ask_follow_up(job_id: str, **arguments: Any) -> None:
     click.get_current_context().invoke(run_command, previous=job_id, **arguments)
 
 
-def _retry(job_id: str, new: bool, **arguments: Any) -> None:
+def _retry_job(job_id: str, new: bool, **arguments: Any) -> None:
     job, prompt = _read_job(job_id)
     if not job.is_terminal and not new:
         raise refuse(
@@ -53,7 +53,9 @@ def _read_job(job_id: str) -> tuple[Job, str]:
 
 def _confirm_unconfirmed(job: Job, *, as_json: bool) -> None:
     """Say what may be paid twice, and ask the user; leave the command unless the answer is yes."""
-    bound = f", up to {terminal.format_usd(job.reserved_usd)}" if job.reserved_usd else ""
+    bound = ""
+    if job.reserved_usd:
+        bound = f", up to {terminal.format_usd(job.reserved_usd)}"
     risk = f"The provider may already be running {job.id}{bound}: its start was not confirmed."
     if as_json or not sys.stdin.isatty():
         raise refuse(
@@ -71,7 +73,7 @@ def _create_ask_command() -> click.Command:
     """Return `ask`, which has the options of `run`."""
     identity = click.Argument(["job_id"], metavar="ID", type=JobId())
     options = [param for param in run_command.params if param.name not in _LINKS]
-    return type(run_command)("ask", params=[identity, *options], callback=_ask, help=_ASK_HELP)
+    return type(run_command)("ask", params=[identity, *options], callback=_ask_follow_up, help=_ASK_HELP)
 
 
 def _create_retry_command() -> click.Command:
@@ -79,7 +81,7 @@ def _create_retry_command() -> click.Command:
     identity = click.Argument(["job_id"], metavar="ID", type=JobId())
     new = click.Option(["--new"], is_flag=True, help="Also if the job still runs, or may be running.")
     options = [param for param in run_command.params if param.name not in _REPEATED]
-    return click.Command("retry", params=[identity, new, *options], callback=_retry, help=_RETRY_HELP)
+    return click.Command("retry", params=[identity, new, *options], callback=_retry_job, help=_RETRY_HELP)
 
 
 _ASK_HELP = """Ask a follow-up question about a finished job, wait and print the answer.

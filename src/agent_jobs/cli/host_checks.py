@@ -159,7 +159,9 @@ def _check_entry(found: "_HostEntry", ours: Settings) -> list[Finding]:
     findings = list(found.find_mistakes(ours))
     if findings:
         return findings
-    version = f" {found.pin}" if found.pin else ""
+    version = ""
+    if found.pin:
+        version = f" {found.pin}"
     return [found.report("ok", f"starts agent-jobs{version}; a poll waits up to {found.cap_s:g} s")]
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from agent_jobs.app import describe_missing_key
+from agent_jobs.app import missing_key_error
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.endpoint_check import REFUSED_KEY_FIX, check_endpoint
 from agent_jobs.cli.finding import Finding
 from agent_jobs.cli.install import WRITTEN, here, write_entry
 from agent_jobs.cli.key import check_key, find_base_url, read_key, store_key_safely
 from agent_jobs.cli.key_origin import KeyInUse, describe_stored, find_key_in_use, is_same_endpoint, mask_secret
-from agent_jobs.cli.sentences import say
+from agent_jobs.cli.sentences import ask, ask_to_agree, say
 from agent_jobs.cli.session import Exit, Refusal, Session, call, convert_errors
-from agent_jobs.cli.wording import describe_error, reword
+from agent_jobs.cli.wording import describe_error
 from agent_jobs.config_folder import find_config_file
 from agent_jobs.configuration import load_usable_settings
 from agent_jobs.ctrl_c import raise_on_ctrl_c
@@ -119,7 +119,7 @@ def _set_up_key(plan: Plan) -> None:
     if used is not None and _use_known_key(plan, used):
         return
     if not plan.is_asking and not plan.from_stdin:
-        raise ConfigError(describe_missing_key(Settings(base_url=plan.base_url)))
+        raise missing_key_error(Settings(base_url=plan.base_url))
     _ask_until_accepted(plan)
 
 
@@ -147,7 +147,9 @@ def _ask_until_accepted(plan: Plan) -> None:
     Raises:
         ConfigError: The last one is refused, or cannot be asked for.
     """
-    questions_left = KEY_QUESTIONS if plan.is_asking else 1
+    questions_left = 1
+    if plan.is_asking:
+        questions_left = KEY_QUESTIONS
     while True:
         questions_left -= 1
         secret, refusal = _ask_for_key(plan, name_endpoint(plan.base_url))
@@ -180,7 +182,7 @@ def _try_key(plan: Plan, secret: SecretStr) -> str | None:
         return await check_endpoint(session.engine, settings)
 
     try:
-        findings = [finding.for_person() for finding in call(check, role="acts", settings=settings)]
+        findings = call(check, role="acts", settings=settings)
     except Refusal as refusal:
         return describe_error(refusal.error)
     for finding in findings:
@@ -233,8 +235,13 @@ def _choose_hosts(plan: Plan) -> Sequence[str]:
     say(f"Hosts on this machine: {_join_titles(found)}.")
     if not plan.is_asking:
         return found
+    return _ask_for_hosts(found)
+
+
+def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
+    """Return the hosts that the user chooses."""
     while True:
-        answer = click.prompt(f"Install into which? all, none, or names of {', '.join(found)}", default="all", err=True)
+        answer = ask(f"Install into which? all, none, or names of {', '.join(found)}", "all")
         names = answer.replace(",", " ").split()
         if names == ["all"]:
             return found
@@ -269,7 +276,7 @@ def _print_installation(title: str, report: dict[str, Any]) -> None:
         state = "was installed already"
     say(f"{title}: {state}, in {report['file']}.")
     for warning in report.get("warnings", ()):
-        say(f"Warning: {reword(warning)}", err=True)
+        say(f"Warning: {warning}", err=True)
 
 
 def _run_first_job(plan: Plan) -> bool:
@@ -317,7 +324,7 @@ def _name_host(title: str, step: str) -> str:
 
 def _ask_or_agree(plan: Plan, question: str) -> bool:
     """Return the user's answer; without a terminal --yes has answered."""
-    return not plan.is_asking or click.confirm(question, default=True, err=True)
+    return not plan.is_asking or ask_to_agree(question)
 
 
 def _list_found() -> Iterator[str]:

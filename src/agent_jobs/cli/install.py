@@ -269,10 +269,14 @@ def _name_file(before: FileSnapshot, change: Callable[[], T]) -> T:
 def _describe_corrections(host: Host, before: FileSnapshot, *, dry_run: bool) -> Iterator[str]:
     """Yield sentences about changes besides our entry's command and variables."""
     if off := format_switches(find_disabling_values(entry_in(host, before.text))):
-        now = "would be switched on" if dry_run else "is on now"
+        now = "is on now"
+        if dry_run:
+            now = "would be switched on"
         yield f"The entry was switched off ({off}) and {now}."
     if before.bom:
-        now = "would be removed" if dry_run else "was removed"
+        now = "was removed"
+        if dry_run:
+            now = "would be removed"
         yield f"The byte order mark at the beginning of the file {now}: many hosts cannot read a file with one."
 
 
@@ -314,7 +318,9 @@ def _write_host_file(
 
 
 def _add_notes(report: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    return report | {"notes": notes} if notes else report
+    if notes:
+        return report | {"notes": notes}
+    return report
 
 
 def _list_steps(host: Host, entry: Entry, machine: Machine) -> list[str]:

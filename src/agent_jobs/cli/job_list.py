@@ -99,9 +99,9 @@ def list_command(
 
     unwatched, page, now = call(find)
     if as_json:
-        return click.echo(_render_as_json(page, unwatched, now))
+        return click.echo(_render_page_as_json(page, unwatched, now))
     if not page.jobs:
-        return echo(_describe_nothing(group))
+        return echo(_describe_no_jobs(group))
     lines = [*render_table(page, now, is_tree=sort == "created")]
     for note in unwatched.describe_stale(page.jobs, now):
         lines += wrap_sentence(note)
@@ -123,14 +123,14 @@ def find_statuses(status: str | None) -> frozenset[Status]:
     return frozenset({Status(status)})
 
 
-def _describe_nothing(group: JobFilter) -> str:
+def _describe_no_jobs(group: JobFilter) -> str:
     """Return that there are no jobs, and what to do."""
     if group == JobFilter():
         return 'No jobs found. Start one with: agent-jobs run "..."'
     return "No jobs found with these options. The newest of all: agent-jobs list"
 
 
-def _render_as_json(page: JobPage, unwatched: Unwatched, now: float) -> str:
+def _render_page_as_json(page: JobPage, unwatched: Unwatched, now: float) -> str:
     from agent_jobs.rendering import answers
 
     answer = answers.render_list(page, now)

@@ -1,11 +1,9 @@
 """A table of jobs for a terminal or a pipe."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-import click
-
 from agent_jobs.cli import terminal
+from agent_jobs.cli.sections import measure_columns, style
 from agent_jobs.cli.symbols import branch_mark, icon_of, unread_mark
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobPage
@@ -17,6 +15,8 @@ MIN_TITLE_COLUMNS = 24
 FEWEST_TITLE_COLUMNS = 8
 #: A longer model name is cut.
 MODEL_COLUMNS = 18
+#: Columns of the sign before a title.
+MARK_COLUMNS = 2
 #: Columns between two columns of the table.
 GAP = "  "
 #: Columns of words; the others hold figures, which are aligned on the right.
@@ -27,15 +27,17 @@ DROPPED = ("MODEL", "TOKENS", "TIME", "COST", "AGE", "word")
 
 def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
     """Yield the lines of the table and its summary; with `is_tree`, follow-ups stand below what they continue."""
-    tree = list(_arrange_as_tree(page.jobs)) if is_tree else [(job, 0) for job in page.jobs]
+    tree = [(job, 0) for job in page.jobs]
+    if is_tree:
+        tree = list(_arrange_as_tree(page.jobs))
     rows = [_build_row(job, now) for job, _ in tree]
-    has_unread = any(_is_unread(job) for job in page.jobs)
+    has_unread = any(map(_has_unread_result, page.jobs))
     room = terminal.find_width()
-    widths = _choose_columns(rows, room, len(unread_mark()) + 1 if has_unread else 0)
-    if "STATUS" not in widths:
-        rows = [row | {"": row["STATUS"][:1]} for row in rows]
+    widths = _choose_columns(rows, room, MARK_COLUMNS * has_unread)
+    title_width = None
+    if room is not None:
+        title_width = max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
     yield GAP.join([*(_align_cell(name, name, width) for name, width in widths.items()), "TITLE"])
-    title_width = None if room is None else max(FEWEST_TITLE_COLUMNS, room - _sum_widths(widths))
     for (job, depth), row in zip(tree, rows, strict=True):
         title = _render_title(job, depth, title_width, now, has_unread=has_unread)
         yield GAP.join([*_render_cells(job, row, widths), title])
@@ -47,7 +49,9 @@ def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
 def wrap_sentence(sentence: str) -> list[str]:
     """Return a sentence as lines of the terminal; into a pipe it stays one line."""
     width = terminal.find_width()
-    return [sentence] if width is None else terminal.wrap_lines(sentence, width)
+    if width is None:
+        return [sentence]
+    return terminal.wrap_lines(sentence, width)
 
 
 def describe_pending(job: Job, now: float) -> str:
@@ -75,20 +79,27 @@ def _build_row(job: Job, now: float) -> dict[str, str]:
 
 def _choose_columns(rows: Sequence[Mapping[str, str]], room: int | None, mark_columns: int) -> dict[str, int]:
     """Return the widths of the columns that are shown; an empty column gives the title more room."""
-    widths = {name: max(len(text) for text in (name, *(row[name] for row in rows))) for name in rows[0]}
-    widths = {name: width for name, width in widths.items() if any(row[name] for row in rows)}
+    widths = measure_columns(rows)
     if room is None:
         return widths
     for name in DROPPED:
         if room - _sum_widths(widths) - mark_columns >= MIN_TITLE_COLUMNS:
             break
         if name == "word":
-            widths = {
-                ("" if each == "STATUS" else each): 1 if each == "STATUS" else width for each, width in widths.items()
-            }
-        else:
-            widths.pop(name, None)
+            widths = _shorten_status(widths)
+        widths.pop(name, None)
     return widths
+
+
+def _shorten_status(widths: Mapping[str, int]) -> dict[str, int]:
+    """Return the widths with a column for the sign of a status in place of the one with its word."""
+    shorter: dict[str, int] = {}
+    for name, width in widths.items():
+        if name == "STATUS":
+            shorter[""] = 1
+        else:
+            shorter[name] = width
+    return shorter
 
 
 def _sum_widths(widths: Mapping[str, int]) -> int:
@@ -98,9 +109,9 @@ def _sum_widths(widths: Mapping[str, int]) -> int:
 def _render_cells(job: Job, row: Mapping[str, str], widths: Mapping[str, int]) -> Iterator[str]:
     """Yield the aligned cells of a row, with the status in its colour on a terminal."""
     for name, width in widths.items():
-        cell = _align_cell(name, row[name], width)
-        if name in ("STATUS", "") and terminal.has_colours(sys.stdout):
-            cell = click.style(cell, fg=terminal.COLOURS.get(job.status, "cyan"))
+        cell = _align_cell(name, row.get(name, icon_of(job.status)), width)
+        if name in ("STATUS", ""):
+            cell = style(cell, colour=terminal.COLOURS.get(job.status, "cyan"))
         yield cell
 
 
@@ -112,17 +123,21 @@ def _align_cell(name: str, text: str, width: int) -> str:
 
 def _render_title(job: Job, depth: int, width: int | None, now: float, *, has_unread: bool) -> str:
     """Return the title with its mark; bold on a terminal if nobody read the result; into a pipe, with the reason."""
-    mark = ""
+    title = _indent_title(job, depth)
     if has_unread:
-        mark = f"{unread_mark()} " if _is_unread(job) else "  "
-    title = mark + _indent_title(job, depth)
+        title = f"{_find_mark(job)} {title}"
+    if width is None and (reason := describe_pending(job, now)):
+        return f"{title} ({reason})"
     if width is None:
-        reason = describe_pending(job, now)
-        return f"{title} ({reason})" if reason else title.rstrip()
-    title = terminal.fit_columns(title, width).rstrip()
-    if _is_unread(job) and terminal.has_colours(sys.stdout):
-        return click.style(title, bold=True)
-    return title
+        return title.rstrip()
+    return style(terminal.fit_columns(title, width).rstrip(), bold=_has_unread_result(job))
+
+
+def _find_mark(job: Job) -> str:
+    """Return the sign of an unread result, or a blank."""
+    if _has_unread_result(job):
+        return unread_mark()
+    return " "
 
 
 def _render_reason(job: Job, now: float, room: int | None, indent: int) -> Iterator[str]:
@@ -131,8 +146,7 @@ def _render_reason(job: Job, now: float, room: int | None, indent: int) -> Itera
     if not reason or room is None:
         return
     line = " " * (indent + len(GAP)) + reason
-    line = terminal.fit_columns(line, room).rstrip()
-    yield click.style(line, dim=True) if terminal.has_colours(sys.stdout) else line
+    yield style(terminal.fit_columns(line, room).rstrip(), dim=True)
 
 
 def _indent_title(job: Job, depth: int) -> str:
@@ -142,14 +156,14 @@ def _indent_title(job: Job, depth: int) -> str:
     return f"{'  ' * (depth - 1)}{branch_mark()}{title}"
 
 
-def _is_unread(job: Job) -> bool:
+def _has_unread_result(job: Job) -> bool:
     return job.is_terminal and job.delivered_at is None
 
 
 def _summarize_page(page: JobPage) -> str:
     """Return how many jobs have each status, how many are unread or not shown, and what today cost."""
     summary = ", ".join(f"{count} {status}" for status, count in page.counts.items())
-    if unread := sum(map(_is_unread, page.jobs)):
+    if unread := sum(map(_has_unread_result, page.jobs)):
         summary += f"; {unread} unread ({unread_mark()})"
     if page.today_usd:
         summary += f"; today {terminal.format_usd(page.today_usd)}"
@@ -164,7 +178,9 @@ def _arrange_as_tree(jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
     known = {job.id for job in jobs}
     children: dict[str | None, list[Job]] = {}
     for job in jobs:
-        parent = job.previous_job_id if job.previous_job_id in known else None
+        parent = None
+        if job.previous_job_id in known:
+            parent = job.previous_job_id
         children.setdefault(parent, []).append(job)
     stack = [(job, 0) for job in reversed(children.get(None, []))]
     while stack:

@@ -47,7 +47,9 @@ def _write_cancelled(jobs: Sequence[Job], batch: str, *, as_json: bool) -> None:
     if not jobs:
         return click.echo(f"No jobs of batch {batch!r} are running.", err=True)
     for job in jobs:
-        note = "" if job.is_terminal else "  (cancel requested)"
+        note = "  (cancel requested)"
+        if job.is_terminal:
+            note = ""
         click.echo(f"{job.id}  {job.status}{note}")
     return None
 
@@ -122,8 +124,12 @@ def prune_command(days: float | None, upstream: bool | None, unread: bool, yes: 
 
 def _confirm_prune(days: float, *, upstream: bool, unread: bool) -> None:
     """Ask the user; leave the command unless the answer is yes."""
-    jobs = "all jobs, read or not," if unread else "the jobs"
-    place = ", here and at the provider" if upstream else ""
+    jobs = "the jobs"
+    if unread:
+        jobs = "all jobs, read or not,"
+    place = ""
+    if upstream:
+        place = ", here and at the provider"
     with raise_on_ctrl_c():  # the terminal has to be reset
         click.confirm(f"Delete {jobs} that finished {days:g} days ago or earlier{place}?", abort=True, err=True)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -23,7 +24,7 @@ from agent_jobs.errors import ConfigError
 from agent_jobs.setting_values import KEY_FILE_CHARS, SecretStr, check_header
 from agent_jobs.settings import Settings
 from agent_jobs.settings_file import may_lack_address
-from agent_jobs.stored_keys import StoredKey, delete_key, list_endpoints, name_endpoint, store_key
+from agent_jobs.stored_keys import StoredKey, delete_key, find_stored_key, list_endpoints, name_endpoint, store_key
 
 NO_ARGUMENT = (
     "The key does not go onto the command line, because the shell keeps that. Run `agent-jobs key set`, and paste it."
@@ -77,13 +78,14 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
     """Store the API key. It is asked for without being shown.
 
     It goes into the system's keyring, if there is one and agent-jobs[keyring] is installed. Otherwise it goes into a
-    file that only you can read. To store the output of another program: pass show openai | agent-jobs key set
+    file that only you can read.
 
     Exit status: 0 stored, 1 refused, and nothing was stored; 2 wrong arguments.
     """
     with convert_errors():
         base_url = find_base_url(endpoint)
         key, left_out = check_key(read_key(name_endpoint(base_url), from_stdin=from_stdin))
+        is_new = not _has_other_key(base_url, key)
         stored = store_key_safely(base_url, key, use_keyring=not in_file)
         note = _describe_precedence(base_url, key)
     if as_json:
@@ -91,7 +93,10 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
     for words in left_out:
         say(f"Left out {words}.")
     say(f"Stored for {stored.endpoint}: {mask_secret(SecretStr(key))}, in {describe_stored(stored)}.")
-    return say(note or "Hosts and this terminal use it from the next call on.")
+    say(note or "Hosts and this terminal use it from the next call on.")
+    if not is_new:
+        say("A host that runs with the earlier key uses it until the host is started again.")
+    return None
 
 
 @key_command.command("show")
@@ -243,6 +248,14 @@ def _read_stdin() -> str:
         return sys.stdin.buffer.read(KEY_FILE_CHARS + 1).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError("What came from stdin is no text. Pipe the key alone.") from None
+
+
+def _has_other_key(base_url: str, key: str) -> bool:
+    """Return True if another key, or one in the keyring, is stored for the endpoint."""
+    with suppress(ConfigError):  # a broken one is replaced
+        stored = find_stored_key(find_key_folder(os.environ), base_url)
+        return stored is not None and stored.secret != SecretStr(key)
+    return False
 
 
 def _describe_precedence(base_url: str, key: str) -> str:

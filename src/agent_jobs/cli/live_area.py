@@ -31,13 +31,13 @@ class LiveArea:
         """Show these lines in place of those that are shown."""
         if tuple(lines) == self._shown:
             return
-        self._write(self._build_erasing() + "".join(f"{line}\n" for line in lines))
+        self._write_at_once(self._build_erasing() + "".join(f"{line}\n" for line in lines))
         self._shown = tuple(lines)
 
     def erase(self) -> None:
         """Show nothing, so that other output can be written where the lines were."""
         if self._shown:
-            self._write(self._build_erasing())
+            self._write_at_once(self._build_erasing())
             self._shown = ()
 
     def _build_erasing(self) -> str:
@@ -45,7 +45,7 @@ class LiveArea:
             return ""
         return _ERASE.format(count=len(self._shown))
 
-    def _write(self, text: str) -> None:
+    def _write_at_once(self, text: str) -> None:
         """Write everything at once: a terminal that shows half of it flickers."""
         self._stream.write(text)
         self._stream.flush()

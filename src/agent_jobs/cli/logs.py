@@ -48,7 +48,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     Exit status: 0, or with --follow as for watch.
     """
     if follow:
-        jobs = call(lambda session: _follow(session, job_id, as_json=as_json), role="acts", what="logs")
+        jobs = call(lambda session: _follow_job(session, job_id, as_json=as_json), role="acts", what="logs")
         raise SystemExit(find_exit(jobs))
 
     async def read(session: Session) -> tuple[JobDetails, float]:
@@ -60,7 +60,7 @@ def logs_command(job_id: str, follow: bool, as_json: bool) -> None:
     _Log(as_json=as_json).show(details, now, is_final=True)
 
 
-async def _follow(session: Session, job_id: str, *, as_json: bool) -> Job:
+async def _follow_job(session: Session, job_id: str, *, as_json: bool) -> Job:
     """Show what is new until the job finishes or waits for the user; return the job."""
     engine, log = session.engine, _Log(as_json=as_json)
     full_id = await engine.identify(job_id)
@@ -96,12 +96,12 @@ class _Log:
             self._written.add(key)
             new.append(moment)
         if self._as_json:
-            self._write_json(new)
+            self._write_moments_as_json(new)
         else:
             self._write_lines(new, now)
         sys.stdout.flush()
 
-    def _write_json(self, moments: "Sequence[Moment]") -> None:
+    def _write_moments_as_json(self, moments: "Sequence[Moment]") -> None:
         from agent_jobs.rendering.answers import json_line
         from agent_jobs.rendering.details import render_moment
 
@@ -127,15 +127,15 @@ def _render_moment(moment: "Moment", now: float) -> Iterator[str]:
     lead = f"{format_clock_time(moment.at)}  {took:>{TOOK_COLUMNS}}  "
     detail = terminal.join_lines(moment.detail)
     if not detail:
-        yield lead + style(what, colour=_choose_colour(moment))
+        yield lead + style(what, colour=_find_moment_colour(moment))
         return
     what = terminal.fit_columns(what, max(WHAT_COLUMNS, terminal.count_columns(what)))
     room = _find_room(lead + what + GAP)
     if room < MIN_DETAIL_COLUMNS:
-        yield (lead + style(what.rstrip(), colour=_choose_colour(moment)))
+        yield (lead + style(what.rstrip(), colour=_find_moment_colour(moment)))
         yield " " * len(lead) + terminal.fit_columns(detail, max(MIN_DETAIL_COLUMNS, _find_room(lead))).rstrip()
         return
-    yield lead + style(what, colour=_choose_colour(moment)) + GAP + terminal.fit_columns(detail, room).rstrip()
+    yield lead + style(what, colour=_find_moment_colour(moment)) + GAP + terminal.fit_columns(detail, room).rstrip()
 
 
 def _find_room(before: str) -> int:
@@ -143,7 +143,7 @@ def _find_room(before: str) -> int:
     return (terminal.find_width() or PIPE_COLUMNS) - terminal.count_columns(before)
 
 
-def _choose_colour(moment: "Moment") -> str | None:
+def _find_moment_colour(moment: "Moment") -> str | None:
     """Return the colour of what happened: that of a status, or of a warning."""
     if moment.kind == "finished":
         return terminal.COLOURS.get(Status(moment.what))

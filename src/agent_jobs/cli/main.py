@@ -95,9 +95,9 @@ class Commands(click.Group):
         width = max(map(len, COMMANDS))
         for heading, names in list_groups(self.list_commands(ctx)):
             with formatter.section(heading):
-                formatter.write_dl([(f"{name:<{width}}", self._summarize(ctx, name)) for name in names])
+                formatter.write_dl([(f"{name:<{width}}", self._summarize_command(ctx, name)) for name in names])
 
-    def _summarize(self, ctx: click.Context, name: str) -> str:
+    def _summarize_command(self, ctx: click.Context, name: str) -> str:
         """Return what a command does in a sentence."""
         if (summary := find_summary(name)) is not None:
             return summary

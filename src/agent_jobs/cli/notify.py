@@ -77,7 +77,9 @@ def _describe_targets(settings: Settings, failures: Mapping[NoticeTarget, str], 
 
 
 def _describe_outcome(failure: str) -> str:
-    return f"not sent, {failure}" if failure else "sent"
+    if failure:
+        return f"not sent, {failure}"
+    return "sent"
 
 
 def _name_target(settings: Settings, target: NoticeTarget) -> str:

@@ -33,7 +33,9 @@ def _format_sources(sources: Sequence[Mapping[str, Any]]) -> str:
     lines: list[str] = []
     for number, source in enumerate(sources, 1):
         name = _find_entry_name(source)
-        cited = f" (cited {source['cited']} times)" if source.get("cited", 0) > 1 else ""
+        cited = ""
+        if source.get("cited", 0) > 1:
+            cited = f" (cited {source['cited']} times)"
         lines.append(f"[{number}] {name}{cited}")
         if source.get("url") not in (None, name):
             lines.append(f"{INDENT}{source['url']}")
@@ -95,7 +97,9 @@ def _format_meta(meta: Mapping[str, Any]) -> str:
 def _format_stored_event(event: str) -> str:
     """Return an event, which begins with its time in epoch seconds."""
     at, _, text = str(event).partition(" ")
-    return f"{_format_clock_time(float(at))}  {text}" if at.isdigit() else str(event)
+    if at.isdigit():
+        return f"{_format_clock_time(float(at))}  {text}"
+    return str(event)
 
 
 def _format_clock_time(at: float) -> str:

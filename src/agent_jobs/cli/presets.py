@@ -86,4 +86,6 @@ def _name_source(name: str, preset: Preset) -> str:
     ours = our_presets().get(name)
     if ours is None:
         return "yours"
-    return "built in" if ours == preset else "changed"
+    if ours == preset:
+        return "built in"
+    return "changed"

@@ -71,7 +71,9 @@ class Installer:
         if done is None or done.returncode != 0:
             return None
         folder = done.stdout.split("\n")[0].strip()
-        return Path(folder) / rest if folder else None
+        if folder:
+            return Path(folder) / rest
+        return None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ def plan_program(machine: Machine) -> Program:
     if own := find_own_script():
         return Program(Launch(str(own), ()))
     installer = find_installer(machine)
-    program = installer.program if installer else None
+    program = None
+    if installer:
+        program = installer.program
     if installer is None or program is None:
         return Program(uvx_launch(machine))
     return Program(Launch(str(program), ()), installer)
@@ -166,7 +170,9 @@ def _find_marked_installer(command: str, machine: Machine) -> Installer | None:
     for installer in _find_installers(machine):
         if str(installer.program) == command:
             mark = installer.mark
-            return installer if mark is not None and mark.is_file() else None
+            if mark is not None and mark.is_file():
+                return installer
+            return None
     return None
 
 
@@ -205,7 +211,9 @@ def read_version(program: str) -> str | None:
     if done is None or done.returncode != 0:
         return None
     found = re.search(r"version (\S+)", done.stdout)
-    return found[1] if found else None
+    if found:
+        return found[1]
+    return None
 
 
 def find_installer(machine: Machine) -> Installer | None:
@@ -271,4 +279,6 @@ def _run_command(*command: str, limit_s: float = QUERY_LIMIT_S) -> "subprocess.C
 
 
 def _executable_name() -> str:
-    return f"{SERVER}.exe" if sys.platform == "win32" else SERVER
+    if sys.platform == "win32":
+        return f"{SERVER}.exe"
+    return SERVER

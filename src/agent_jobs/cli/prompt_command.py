@@ -25,7 +25,8 @@ class PromptCommand(click.Command):
             dashed = _find_dashed_prompt(typed, error)
             if dashed is None:
                 raise
-            hint = f"If this is the prompt, put -- before it: {_join_command(ctx, ['--', dashed])}"
+            fixed = _join_command(ctx, [*_leave_out(typed, [dashed]), "--", dashed])
+            hint = f"If this is the prompt, put -- before it: {fixed}"
             raise click.UsageError(f"{error.format_message().rstrip('.')}. {hint}", ctx) from None
         extra = [] if ctx.resilient_parsing else list(ctx.args)
         if not extra:

@@ -81,7 +81,9 @@ def _show_part(result: Result, part: Part) -> None:
 
     job, writer = result.job, TerminalWriter(is_streaming=False)
     if part == "text":
-        response = job.output.response if job.output else None
+        response = None
+        if job.output:
+            response = job.output.response
         writer.finish(job, response.get("output") if response else None)
     elif part in SO_FAR:
         writer.print_text(_render_part(result, part, as_json=False))

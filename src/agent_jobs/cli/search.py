@@ -46,15 +46,17 @@ def search_command(words: tuple[str, ...], status: str | None, limit: int, as_js
 
     hits = call(search)
     if as_json:
-        return click.echo(_render_as_json(hits))
+        return click.echo(_render_hits_as_json(hits))
     if not hits:
-        return echo(_describe_nothing(text, status))
+        return echo(_describe_no_hits(text, status))
     return echo("\n".join(_render_hits(hits, limit)))
 
 
-def _describe_nothing(text: str, status: str | None) -> str:
+def _describe_no_hits(text: str, status: str | None) -> str:
     """Return that nothing was found, and what to do."""
-    among = f" among the jobs with status {status}" if status else ""
+    among = ""
+    if status:
+        among = f" among the jobs with status {status}"
     return f"Nothing found for {terminal.join_lines(text)!r}{among}. Try fewer words, or: agent-jobs list"
 
 
@@ -103,13 +105,13 @@ def _colour_of(status: Status) -> str:
     return terminal.COLOURS.get(status, "cyan")
 
 
-def _render_as_json(hits: Sequence[SearchHit]) -> str:
+def _render_hits_as_json(hits: Sequence[SearchHit]) -> str:
     from agent_jobs.rendering import answers
 
-    return answers.json_line({"jobs": [_render_fields(hit) for hit in hits]})
+    return answers.json_line({"jobs": [_render_hit_fields(hit) for hit in hits]})
 
 
-def _render_fields(hit: SearchHit) -> dict[str, Any]:
+def _render_hit_fields(hit: SearchHit) -> dict[str, Any]:
     """Return a hit with its passage, and where the matches stand in it."""
     text, matches, begin = "", list[list[int]](), 0
     for piece in re.split(f"([{MATCH_BEGIN}{MATCH_END}])", hit.passage):

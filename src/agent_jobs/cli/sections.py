@@ -56,28 +56,31 @@ def format_table(
     """
     if not rows:
         return
-    names = [name for name in rows[0] if any(row[name] for row in rows)]
-    widths = {
-        name: max(terminal.count_columns(text) for text in (name, *(row[name] for row in rows))) for name in names
-    }
+    widths = measure_columns(rows)
     room = terminal.find_width()
     for name in dropped:
         if room is None or sum(widths.values()) + len(GAP) * len(widths) <= room:
             break
         widths.pop(name, None)
     names = list(widths)
-    header = {name: name for name in names}
-    for row in (header, *rows):
-        line = _format_row(row, names, widths, right)
-        yield style(line, dim=True) if row is header else line
+    yield style(_format_row({name: name for name in names}, names, widths, right), dim=True)
+    for row in rows:
+        yield _format_row(row, names, widths, right)
+
+
+def measure_columns(rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
+    """Return the widths of the columns that are not empty. A cell of letters and signs needs no import of rich."""
+    widths: dict[str, int] = {}
+    for name in rows[0]:
+        cells = [row[name] for row in rows]
+        if any(cells):
+            widths[name] = max(map(terminal.count_columns, (name, *cells)))
+    return widths
 
 
 def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[str, int], right: frozenset[str]) -> str:
     *before, last = names
-    cells: list[str] = []
-    for name in before:
-        padding = " " * (widths[name] - terminal.count_columns(row[name]))
-        cells.append(padding + row[name] if name in right else row[name] + padding)
+    cells = [_align_text(row[name], widths[name], is_right=name in right) for name in before]
     line = INDENT + "".join(f"{cell}{GAP}" for cell in cells)
     width = terminal.find_width()
     if last in right:
@@ -86,6 +89,13 @@ def _format_row(row: Mapping[str, str], names: Sequence[str], widths: Mapping[st
         return f"{line}{row[last]}".rstrip()
     room = max(FEWEST_COLUMNS, width - terminal.count_columns(line))
     return f"{line}{terminal.fit_columns(row[last], room)}".rstrip()
+
+
+def _align_text(text: str, width: int, *, is_right: bool) -> str:
+    padding = " " * (width - terminal.count_columns(text))
+    if is_right:
+        return padding + text
+    return text + padding
 
 
 def wrap_line(line: str, room: int) -> list[str]:

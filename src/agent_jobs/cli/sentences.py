@@ -1,4 +1,4 @@
-"""Print sentences in the width of the terminal."""
+"""Print sentences in the width of the terminal, and ask for answers."""
 
 import shutil
 import sys
@@ -16,3 +16,29 @@ def say(text: str, *, err: bool = False, indent: str = "") -> None:
     width = shutil.get_terminal_size().columns - len(indent)
     first, *more = terminal.wrap_lines(text, width) or [""]
     return click.echo("\n".join([first, *(indent + line for line in more)]), err=err)
+
+
+def ask(question: str, default: str) -> str:
+    """Return the line that the user types, or the default for an empty one.
+
+    The library of line editing, which click uses, may lose a Ctrl-C that comes while it starts.
+
+    Raises:
+        click.Abort: The input ended.
+    """
+    click.echo(f"{question} [{default}]: ", nl=False, err=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise click.Abort
+    return line.strip() or default
+
+
+def ask_to_agree(question: str) -> bool:
+    """Return True if the user agrees; an empty line does."""
+    while True:
+        answer = ask(question, "Y/n").lower()
+        if answer in ("y", "yes", "y/n"):
+            return True
+        if answer in ("n", "no"):
+            return False
+        click.echo("Answer y or n.", err=True)

@@ -84,7 +84,9 @@ def remove_command() -> None:
 def find_env_file() -> Path | None:
     """Return the file of --env-file as an absolute path."""
     named = click.get_current_context().find_root().params.get("env_file")
-    return Path(named).expanduser().absolute() if named else None
+    if named:
+        return Path(named).expanduser().absolute()
+    return None
 
 
 @convert_errors()
@@ -260,7 +262,9 @@ def _require_manager(manager: ServiceManager, launch: Launch, env_file: Path | N
 
 def _start_service(manager: ServiceManager, text: str) -> Iterator[str]:
     """Write and start the service unless it runs from this file; yield sentences about what was done."""
-    before = manager.path.read_text() if manager.path.is_file() else None
+    before = None
+    if manager.path.is_file():
+        before = manager.path.read_text()
     if text == before and (state := manager.read_state()).is_running:
         yield f"Nothing to do: the collector is installed and running{_format_pid(state)}."
     else:
@@ -278,7 +282,9 @@ def _start_service(manager: ServiceManager, text: str) -> Iterator[str]:
 
 
 def _format_pid(state: ServiceState) -> str:
-    return f" (pid {state.pid})" if state.pid else ""
+    if state.pid:
+        return f" (pid {state.pid})"
+    return ""
 
 
 def _advise_on_variables(left_out: list[str]) -> Iterator[str]:

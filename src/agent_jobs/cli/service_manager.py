@@ -109,7 +109,9 @@ class Systemd:
         if shutil.which("systemctl") is None:
             return "this system has no systemctl"
         done = _call_manager("systemctl", "--user", "show-environment")
-        return "" if done.status == 0 else f"systemctl --user: {done.error}"
+        if done.status == 0:
+            return ""
+        return f"systemctl --user: {done.error}"
 
     def render(self, service: Service) -> str:
         """Return the text of the unit."""
@@ -146,7 +148,9 @@ class Systemd:
     def read_log(self, lines: int) -> list[str]:
         """Return the last lines of the unit in the journal."""
         done = _call_manager("journalctl", "--user", "-u", UNIT, "-n", str(lines), "-o", "cat", "--no-pager", "--quiet")
-        return done.output.splitlines()[-lines:] if done.status == 0 else []
+        if done.status == 0:
+            return done.output.splitlines()[-lines:]
+        return []
 
     def find_limit(self) -> str:
         """Return that it ends with the user's last session, unless the user lingers."""
@@ -169,7 +173,9 @@ class Launchd:
 
     def find_obstacle(self) -> str:
         """Return why launchd cannot be asked, an empty string if it can."""
-        return "" if shutil.which("launchctl") else "this system has no launchctl"
+        if shutil.which("launchctl"):
+            return ""
+        return "this system has no launchctl"
 
     def render(self, service: Service) -> str:
         """Return the text of the agent's file."""

@@ -80,7 +80,9 @@ def _render_sections(details: JobDetails, unwatched: Unwatched, now: float) -> I
     yield from _cut_lines(wrap_text(details.prompt or job.title), PROMPT_LINES)
     yield from _render_section("Files", format_table(_list_files(details), _FIGURES))
     yield from _render_section("Job", _render_status(details, unwatched, now))
-    yield from _render_section("Turns", format_table([_render_turn(turn, details) for turn in details.turns], _FIGURES))
+    yield from _render_section(
+        "Turns", format_table([_render_turn_row(turn, details) for turn in details.turns], _FIGURES)
+    )
     yield from _render_section("Steps", _render_steps(details))
     fields = _collect_fields(details, now)
     yield from _render_section("Events", [_render_event(event) for event in fields.get("events", [])])
@@ -109,12 +111,10 @@ def _render_status(details: JobDetails, unwatched: Unwatched, now: float) -> Ite
 
 def render_status_line(job: Job, now: float) -> str:
     """Return a job's status with its time, tokens and cost."""
-    tokens = terminal.format_tokens(job)
-    facts = [
-        terminal.format_elapsed((job.finished_at or now) - job.created_at),
-        f"{tokens} tokens" if tokens else "",
-        terminal.format_usd(job.cost_usd),
-    ]
+    facts = [terminal.format_elapsed((job.finished_at or now) - job.created_at)]
+    if tokens := terminal.format_tokens(job):
+        facts.append(f"{tokens} tokens")
+    facts.append(terminal.format_usd(job.cost_usd))
     status = style(f"{icon_of(job.status)} {job.status}", colour=terminal.COLOURS.get(job.status, "cyan"))
     return "  ".join([status, *(fact for fact in facts if fact)])
 
@@ -129,7 +129,8 @@ def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "continues", job.previous_job_id or ""
     yield "context", job.context and "the conversation before it was sent again"
     yield "created", format_local_time(job.created_at)
-    yield "finished", format_local_time(job.finished_at) if job.finished_at else ""
+    if job.finished_at is not None:
+        yield "finished", format_local_time(job.finished_at)
     yield "activity", terminal.join_lines(job.activity)
     if job.error is not None:
         yield "error", f"{job.error.code}: {job.error.message}"
@@ -149,12 +150,15 @@ def _list_files(details: JobDetails) -> list[dict[str, str]]:
     return rows + written
 
 
-def _render_turn(turn: TurnRecord, details: JobDetails) -> dict[str, str]:
+def _render_turn_row(turn: TurnRecord, details: JobDetails) -> dict[str, str]:
+    sent = "not yet"
+    if turn.sent_at is not None:
+        sent = format_clock_time(turn.sent_at)
     return {
         "#": str(turn.number),
-        "SENT": "not yet" if turn.sent_at is None else format_clock_time(turn.sent_at),
+        "SENT": sent,
         "TIME": _format_turn_time(turn, details),
-        "TOKENS": _format_usage(turn.usage),
+        "TOKENS": _format_turn_tokens(turn.usage),
         "COST": terminal.format_usd(turn.cost_usd),
         "RESPONSE": turn.response_id or "",
     }
@@ -170,11 +174,13 @@ def _format_turn_time(turn: TurnRecord, details: JobDetails) -> str:
     return terminal.format_elapsed(max(ends) - turn.sent_at)
 
 
-def _format_usage(usage: Usage | None) -> str:
+def _format_turn_tokens(usage: Usage | None) -> str:
     """Return the tokens that a turn read and wrote; ? if they were not all counted."""
     if usage is None:
         return ""
-    return "?" if usage.partial else f"{usage.input_tokens} in, {usage.output_tokens} out"
+    if usage.partial:
+        return "?"
+    return f"{usage.input_tokens} in, {usage.output_tokens} out"
 
 
 def _render_steps(details: JobDetails) -> Iterator[str]:
@@ -185,16 +191,23 @@ def _render_steps(details: JobDetails) -> Iterator[str]:
     if terminal.find_width() is not None and len(steps) > SHOWN_STEPS:
         yield f"  {len(steps) - SHOWN_STEPS} earlier steps: agent-jobs logs {details.result.job.id}"
         steps = steps[-SHOWN_STEPS:]
-    yield from format_table([_render_step(step, name_step(step), details.result.job) for step in steps], _FIGURES)
+    yield from format_table([_render_step_row(step, name_step(step), details.result.job) for step in steps], _FIGURES)
 
 
-def _render_step(step: Step, name: str, job: Job) -> dict[str, str]:
+def _render_step_row(step: Step, name: str, job: Job) -> dict[str, str]:
+    turn, took, detail = "", "", step.detail
+    if job.turn.number > 1:
+        turn = str(step.turn)
+    if step.finished_at is not None:
+        took = format_took(step.finished_at - step.seen_at)
+    if step.error:
+        detail = f"failed: {step.error}"
     return {
-        "TURN": str(step.turn) if job.turn.number > 1 else "",
+        "TURN": turn,
         "AT": format_clock_time(step.seen_at),
-        "TIME": format_took(None if step.finished_at is None else step.finished_at - step.seen_at),
+        "TIME": took,
         "STEP": terminal.join_lines(name),
-        "": terminal.join_lines(f"failed: {step.error}" if step.error else step.detail),
+        "": terminal.join_lines(detail),
     }
 
 
@@ -202,7 +215,9 @@ def format_took(seconds: float | None) -> str:
     """Return how long something took, such as 0.4 s or 2:05; empty if that is not known."""
     if seconds is None:
         return ""
-    return f"{max(0.0, seconds):.1f} s" if seconds < 60 else terminal.format_elapsed(seconds)
+    if seconds >= 60:
+        return terminal.format_elapsed(seconds)
+    return f"{max(0.0, seconds):.1f} s"
 
 
 def _render_event(event: str) -> str:
@@ -215,7 +230,13 @@ def _list_request(request: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the fields of a request, with its secrets masked, each as text."""
     from agent_jobs.text import compact_json
 
-    return [(name, value if isinstance(value, str) else compact_json(value)) for name, value in request.items()]
+    pairs: list[tuple[str, str]] = []
+    for name, value in request.items():
+        text = value
+        if not isinstance(value, str):
+            text = compact_json(value)
+        pairs.append((name, text))
+    return pairs
 
 
 def _cut_lines(lines: list[str], most: int) -> list[str]:

@@ -372,6 +372,7 @@ def _read_request(arguments: dict[str, Any], *, dry_run: bool) -> "tuple[StartRe
     from agent_jobs.request.start_request import StartRequest
 
     if repeated := arguments.get("repeats"):
+        show_notice("Sending...")
         return StartRequest(prompts=[arguments["prompt"]], client=CLIENT, repeats_job_id=repeated), ()
     files = [_resolve_path(each) for each in arguments["files"]]
     prompt = _read_prompt_argument(arguments["prompt"], notice="Estimating..." if dry_run else "Sending...")
@@ -489,7 +490,9 @@ def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may
 
 def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_overwrite: bool) -> None:
     job = finished.job
-    text = job.output.text if job.output else ""
+    text = ""
+    if job.output:
+        text = job.output.text
     if as_json:
         text = f"{_render_end_as_json(finished)}\n"
     if not text:

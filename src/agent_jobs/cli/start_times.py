@@ -66,7 +66,9 @@ def _report_start(each: _StartEntry, listed_s: float, own_s: float | None) -> Fi
         if own_s is not None:
             text += f", and started directly it takes {own_s:.1f} s"
         return Finding(WHAT, "warning", text, f"{each.install}, which writes a program that starts directly")
-    version = read_version(each.start.command) if each.program == SERVER else None
+    version = None
+    if each.program == SERVER:
+        version = read_version(each.start.command)
     if version not in (None, __version__):
         text = f"{each.start.command} is {SERVER} {version}, and this is {__version__}"
         return Finding(WHAT, "warning", text, each.install)

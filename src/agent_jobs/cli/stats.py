@@ -22,12 +22,18 @@ HIGH_SHARE = 0.8
 _FIGURES = frozenset({"JOBS", "RUNNING", "READ", "WRITTEN", "COST"})
 #: Columns that a narrow terminal leaves out, first to last.
 _DROPPED = ("RUNNING", "READ", "WRITTEN")
+_HEADINGS: dict[SpendingKey, str] = {
+    "day": "DAY (UTC)",
+    "model": "MODEL",
+    "preset": "PRESET",
+    "client": "CLIENT",
+}
 #: What stands for a name that is not known.
 _UNNAMED = {"model": "unknown", "preset": "none", "client": "unknown", "day": "unknown"}
 
 
 class _Today(NamedTuple):
-    """What counts against the budget of this day."""
+    """The spending that counts against the budget of this day."""
 
     usd: float
     budget_usd: float | None
@@ -58,7 +64,7 @@ def stats_command(by: SpendingKey, days: int, as_json: bool) -> None:
     today_usd, rows = call(read, settings=replace(settings, warnings=()))
     today = _Today(today_usd, settings.daily_budget_usd, settings.budget_mode)
     if as_json:
-        return click.echo(_render_as_json(today, rows, by, days))
+        return click.echo(_render_sums_as_json(today, rows, by, days))
     return echo("\n".join([*_render_today(today), "", *_render_table(rows, by, days)]))
 
 
@@ -68,36 +74,42 @@ def _render_today(today: _Today) -> Iterator[str]:
     if today.budget_usd is None:
         yield from wrap_sentence(f"Today  {usd}, no budget. Set one with AGENT_JOBS_DAILY_BUDGET_USD.")
         return
-    share = today.usd / today.budget_usd if today.budget_usd else 1.0
-    bar = style(draw_bar(share, BAR_COLUMNS), colour=_choose_colour(share))
+    share = 1.0
+    if today.budget_usd:
+        share = today.usd / today.budget_usd
+    bar = style(draw_bar(share, BAR_COLUMNS), colour=_choose_bar_colour(share))
     yield f"Today  {bar}  {usd} of {terminal.format_usd(today.budget_usd)}"
     if today.mode != "spent":
         yield "       Running jobs count with the most that they may cost."
 
 
-def _choose_colour(share: float) -> str:
+def _choose_bar_colour(share: float) -> str:
     if share >= 1.0:
         return "red"
-    return "yellow" if share >= HIGH_SHARE else "green"
+    if share >= HIGH_SHARE:
+        return "yellow"
+    return "green"
 
 
 def _render_table(rows: Sequence[Spending], by: SpendingKey, days: int) -> Iterator[str]:
     if not rows:
-        span = "today" if days == 1 else f"in the last {days} days"
+        span = f"in the last {days} days"
+        if days == 1:
+            span = "today"
         yield f'No jobs were started {span}. Start one with: agent-jobs run "..."'
         return
-    cells = [_render_row(row, by) for row in rows]
+    cells = [_render_sum_row(row, by) for row in rows]
     if len(rows) > 1:
-        cells.append(_render_row(_sum_rows(rows), by))
+        cells.append(_render_sum_row(_sum_rows(rows), by))
     yield from format_table(cells, _FIGURES, _DROPPED)
 
 
-def _render_row(row: Spending, by: SpendingKey) -> dict[str, str]:
+def _render_sum_row(row: Spending, by: SpendingKey) -> dict[str, str]:
     name = terminal.join_lines(row.name) or _UNNAMED[by]
     return {
-        "DAY (UTC)" if by == "day" else by.upper(): name,
+        _HEADINGS[by]: name,
         "JOBS": str(row.jobs),
-        "RUNNING": str(row.active) if row.active else "",
+        "RUNNING": str(row.active or ""),
         "READ": _format_count(row.input_tokens, row.uncounted),
         "WRITTEN": _format_count(row.output_tokens, row.uncounted),
         "COST": _format_cost(row),
@@ -107,13 +119,17 @@ def _render_row(row: Spending, by: SpendingKey) -> dict[str, str]:
 def _format_count(tokens: int, uncounted: int) -> str:
     """Return tokens in a short form, with a sign if some jobs' are not known."""
     figure = terminal.format_count(tokens)
-    return f"{figure}+?" if uncounted else figure
+    if uncounted:
+        return f"{figure}+?"
+    return figure
 
 
 def _format_cost(row: Spending) -> str:
     """Return the known cost, and how many jobs have an unknown one."""
+    if row.active == row.jobs:
+        return ""
     if not row.unpriced:
-        return "" if row.active == row.jobs else terminal.format_usd(row.cost_usd)
+        return terminal.format_usd(row.cost_usd)
     if not row.cost_usd:
         return f"{row.unpriced} unknown"
     return f"{terminal.format_usd(row.cost_usd)} + {row.unpriced} unknown"
@@ -123,17 +139,17 @@ def _sum_rows(rows: Sequence[Spending]) -> Spending:
     return Spending("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
 
 
-def _render_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKey, days: int) -> str:
+def _render_sums_as_json(today: _Today, rows: Sequence[Spending], by: SpendingKey, days: int) -> str:
     from agent_jobs.rendering import answers
 
     day = {"usd": answers.round_usd(today.usd), "budget_usd": today.budget_usd, "budget_mode": today.mode}
-    answer = {"by": by, "days": days, "today": day, "rows": [_render_fields(row, by) for row in rows]}
+    answer = {"by": by, "days": days, "today": day, "rows": [_render_sum_fields(row, by) for row in rows]}
     if rows:
-        answer["all"] = _render_fields(_sum_rows(rows), by)
+        answer["all"] = _render_sum_fields(_sum_rows(rows), by)
     return answers.json_line(answer)
 
 
-def _render_fields(row: Spending, by: SpendingKey) -> dict[str, Any]:
+def _render_sum_fields(row: Spending, by: SpendingKey) -> dict[str, Any]:
     from agent_jobs.rendering import answers
 
     fields = row._asdict()

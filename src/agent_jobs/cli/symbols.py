@@ -37,22 +37,22 @@ def has_signs() -> bool:
 
 def icon_of(status: Status) -> str:
     """Return the sign of a status, one column wide."""
-    return _choose(_ICONS[status])
+    return _choose_sign(_ICONS[status])
 
 
 def unread_mark() -> str:
     """Return the sign of a result that no reader received."""
-    return _choose(_UNREAD)
+    return _choose_sign(_UNREAD)
 
 
 def branch_mark() -> str:
     """Return what stands before the title of a follow-up."""
-    return _choose(_BRANCH)
+    return _choose_sign(_BRANCH)
 
 
 def draw_bar(share: float, width: int) -> str:
     """Return a bar of this width that is filled to a share from 0 to 1."""
-    full, empty = _choose(_BAR)
+    full, empty = _choose_sign(_BAR)
     filled = round(min(1.0, max(0.0, share)) * width)
     return full * filled + empty * (width - filled)
 
@@ -63,5 +63,7 @@ def echo(text: str) -> None:
     click.echo(text.encode(encoding, "replace").decode(encoding))
 
 
-def _choose(signs: tuple[str, str]) -> str:
-    return signs[0] if has_signs() else signs[1]
+def _choose_sign(signs: tuple[str, str]) -> str:
+    if has_signs():
+        return signs[0]
+    return signs[1]

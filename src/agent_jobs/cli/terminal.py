@@ -106,7 +106,9 @@ def format_duration(seconds: float) -> str:
     """Return a time in one unit for a sentence, such as 12 s, 5 min, 3 h, 4 d."""
     figure = format_age(seconds)
     count, unit = figure[:-1], figure[-1]
-    return f"{count} min" if unit == "m" else f"{count} {unit}"
+    if unit == "m":
+        return f"{count} min"
+    return f"{count} {unit}"
 
 
 def format_elapsed(seconds: float) -> str:

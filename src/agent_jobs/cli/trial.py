@@ -78,7 +78,9 @@ def _list_mistakes(answer: Mapping[str, Any]) -> list[str]:
     for finding in answer["findings"]:
         if finding["state"] == "ok":
             continue
-        fix = f" ({finding['fix']})" if "fix" in finding else ""
+        fix = ""
+        if "fix" in finding:
+            fix = f" ({finding['fix']})"
         mistakes.append(f"{finding['text']}{fix}")
     return mistakes
 

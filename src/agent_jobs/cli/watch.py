@@ -120,7 +120,9 @@ async def _watch_answer(session: Session, job_id: str) -> _Watched:
 async def read_answer(session: Session, display: AnswerDisplay, job_id: str) -> ShownAnswer:
     """Return a job with its answer, and note that the user reads it."""
     result = await session.engine.result(job_id)
-    response = result.job.output.response if result.job.output else None
+    response = None
+    if result.job.output:
+        response = result.job.output.response
     await session.engine.mark_read(result.job)
     return ShownAnswer(display, result.job, response.get("output") if response else None)
 
@@ -167,7 +169,9 @@ def write_end_line(job: Job) -> None:
     if job.output and sys.stdout.isatty() and sys.stderr.isatty():
         click.echo(err=True)  # apart from the answer above
     model = terminal.join_lines(str(job.turn.request.get("model") or ""))
-    run_time = format_run_time(job, job.created_at) if job.finished_at else ""
+    run_time = ""
+    if job.finished_at:
+        run_time = format_run_time(job, job.created_at)
     parts = [job.id, str(job.status), run_time, model]
     if count := terminal.format_tokens(job):
         parts.append(f"{count} tokens")

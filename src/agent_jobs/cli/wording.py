@@ -65,7 +65,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "endpoint_lost": ("Set that OPENAI_BASE_URL and its key, then run: agent-jobs adopt {job_id} RESPONSE_ID"),
     "expired": "Start it again.",
     "insufficient_quota": "Add credit at the provider, then start it again.",
-    "invalid_api_key": "Set a valid OPENAI_API_KEY, then start it again.",
+    "invalid_api_key": "Set a valid key with `agent-jobs key set`, then start it again.",
     "max_output_tokens": "Start it again with a higher --option max_output_tokens or a narrower prompt.",
     "max_tool_calls": "Start it again with a higher --option max_tool_calls or a narrower prompt.",
     "max_turns": "Start it again with a narrower prompt or other tools.",

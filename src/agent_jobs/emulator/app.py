@@ -290,7 +290,9 @@ class Emulator:
                     code="previous_response_not_found",
                 ) from None
         conversation = conversation_id(body)
-        return self._conversations.items(conversation) if conversation else []
+        if conversation:
+            return self._conversations.items(conversation)
+        return []
 
     def _list_stored_item_ids(self) -> Iterator[str]:
         yield from self._conversations.item_ids()

@@ -93,7 +93,9 @@ class Run:
         self.output: list[Json] = []
         self.empty_answers = 0
         self._clock = clock
-        lost_id = body.get("previous_response_id") if fault.fail_previous else None
+        lost_id = None
+        if fault.fail_previous:
+            lost_id = body.get("previous_response_id")
         self.script = script = _fail_without_previous(script, fault, lost_id) if lost_id else script
         text = answer_text(script, body)
         steps = build_timeline(

@@ -122,7 +122,9 @@ def _choose_type(part: Json, depth: int) -> str:
         return listed[0]
     if kinds:
         return kinds
-    return "object" if "properties" in part else "string"
+    if "properties" in part:
+        return "object"
+    return "string"
 
 
 def _sample_object(part: Json, root: Json, name: str, depth: int) -> Any:

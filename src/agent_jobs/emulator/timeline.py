@@ -146,14 +146,18 @@ def _list_messages(script: Script, text: str, container: Container | None) -> It
         yield "msg", partial(_build_message, script=script, text=comment, notes=[], phase="commentary")
     if text or script.end != "incomplete":
         notes = [*_cite_pages(text, script.searches), *_cite_files(text, container)]
-        phase = "final_answer" if script.phase else None
+        phase = None
+        if script.phase:
+            phase = "final_answer"
         yield "msg", partial(_build_message, script=script, text=text, notes=notes, phase=phase)
 
 
 def _build_reasoning(index: int, item_id: str, parts: int, options: OutputOptions) -> list[TimedEvent]:
     inner: list[TimedEvent] = []
     summary: list[Json] = []
-    count = parts if options.summary else 0
+    count = 0
+    if options.summary:
+        count = parts
     for number in range(count):
         thought = _THOUGHTS[number % len(_THOUGHTS)]
         part = {"type": "summary_text", "text": f"**{thought}**\n\nThis is emulated reasoning, part {number + 1}."}
@@ -228,7 +232,9 @@ def _build_message(
         return wrap_item(index, opening, [added, *deltas[: len(deltas) // 2]], opening)[:-1]
     part = part | {"annotations": list(notes)}
     is_cut = is_final and script.end == "incomplete"
-    status = "incomplete" if is_cut else "completed"
+    status = "completed"
+    if is_cut:
+        status = "incomplete"
     inner = [added, *deltas, *_close_text(where, part)]
     return wrap_item(index, opening, inner, opening | {"status": status, "content": [part]})
 

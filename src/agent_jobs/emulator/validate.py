@@ -321,7 +321,9 @@ def _name_kind(value: object) -> str:
 
 
 def _add_article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    if kind[0] in "aeiou":
+        return f"an {kind}"
+    return f"a {kind}"
 
 
 def _quote_values(values: Collection[str]) -> str:

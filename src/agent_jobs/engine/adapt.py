@@ -93,4 +93,6 @@ class RequestAdapter:
 
 def _choose_stored_name(name: str, body: JSON) -> str:
     """Return the name under which a refused parameter is remembered: for the endpoint, or for a model of it."""
-    return f"{name}@{body.get('model')}" if name in OF_A_MODEL else name
+    if name in OF_A_MODEL:
+        return f"{name}@{body.get('model')}"
+    return name

@@ -76,7 +76,7 @@ class Archive(ABC):
     async def find_newest_finished(self, client: str) -> Job | None:
         """Return the newest job of a client that can be continued; None if there is none."""
         jobs = await self._store.find(JobFilter(client=client, statuses=CONTINUABLE), 1)
-        return jobs[0] if jobs else None
+        return next(iter(jobs), None)
 
     async def delete(self, job_ids: Sequence[str], *, upstream: bool = False) -> Pruned:
         """Delete these jobs, whether read or not; active ones stay. With `upstream`, also the provider's copies.
@@ -84,7 +84,9 @@ class Archive(ABC):
         Raises:
             ConfigError: `upstream` is set, and this process can send nothing.
         """
-        client = self.require_client() if upstream else None
+        client = None
+        if upstream:
+            client = self.require_client()
         deleted = await self._store.delete_jobs(job_ids)
         responses = deleted_upstream = 0
         for place in chain.from_iterable(deleted.values()):

@@ -61,11 +61,8 @@ class Collector:
     async def _collect_job(self, job: Job) -> None:
         """Retrieve and save one job; its failures do not stop the others."""
         try:
-            whole = await self._store.get(job.id)
-            if whole is None or not whole.can_be_retrieved:
-                return  # another process was first
-            outcome = await retrieve(self._client, self._clock, whole)
-            if (seen := _select_usable(outcome)) is None:
+            outcome = await self._retrieve_whole(job.id)
+            if outcome is None or (seen := _select_usable(outcome)) is None:
                 return
             if await self._resender.find_rewritten(seen) is not None:
                 return  # the next process that works on the job sends its turn again
@@ -79,6 +76,13 @@ class Collector:
             logger.warning("%s: %s", job.id, error)
         except Exception:
             logger.exception("%s: cannot be retrieved", job.id)
+
+    async def _retrieve_whole(self, job_id: str) -> RetrieveOutcome | None:
+        """Retrieve a job with its request; return None if another process was first."""
+        job = await self._store.get(job_id)
+        if job is None or not job.can_be_retrieved:
+            return None
+        return await retrieve(self._client, self._clock, job)
 
     async def _finalize_ended(self, job: Job) -> None:
         if not job.is_terminal:

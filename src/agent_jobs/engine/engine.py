@@ -364,7 +364,9 @@ class Engine(Archive):
         """
         from agent_jobs.engine.worker import prune  # loads what sends jobs
 
-        client = self._require_upstream().client if upstream else None
+        client = None
+        if upstream:
+            client = self._require_upstream().client
         return await prune(self._store, self._clock.now() - older_than_s, client, unread=unread)
 
     def mark_delivered_later(self, *jobs: Job) -> None:

@@ -259,7 +259,9 @@ def _choose_suffix(given_name: str, media_type: str) -> str:
     if not suffix:
         subtype = media_type.partition("/")[2].partition("+")[0]
         suffix = _clean_name(subtype, SUFFIX_BYTES)
-    return f".{suffix}" if suffix else ""
+    if suffix:
+        return f".{suffix}"
+    return ""
 
 
 def _clean_name(name: str, limit_bytes: int) -> str:

@@ -33,7 +33,9 @@ class Previous:
         """Return the functions of the user's own tool servers in its request, or all its other tools."""
         tools = items_of(self.request.get("tools"))
         if not self.toolbox:
-            return [] if of_toolbox else tools
+            if of_toolbox:
+                return []
+            return tools
         from agent_jobs.toolbox.toolbox import Toolbox  # loads the MCP client
 
         return [tool for tool in tools if Toolbox.knows(str(tool.get("name")), self.toolbox) is of_toolbox]

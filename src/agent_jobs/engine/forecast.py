@@ -54,7 +54,9 @@ def forecast_cost(
     usage = Usage(input_tokens=input_tokens + searches * READ_PER_SEARCH_TOKENS, output_tokens=written)
     calls = {"web_search": searches} if searches else {}
     usd = prices.cost_usd(model, usage, at=at, provider_url=provider_url, calls=calls)
-    return None if usd is None else Forecast(usd, written, searches)
+    if usd is None:
+        return None
+    return Forecast(usd, written, searches)
 
 
 def _expect_written(body: JSON) -> int:

@@ -136,7 +136,9 @@ class Launcher:
             return await self._create_response(job, await self._upload_files(job), scope)
         except LostRace:
             # Only a pending job can wait for a slot; a later turn has one.
-            return WaitForSlot() if job.turn.number == 1 else RunAgain(LOST_SLOT_RETRY_S)
+            if job.turn.number == 1:
+                return WaitForSlot()
+            return RunAgain(LOST_SLOT_RETRY_S)
         except (RequestError, UpstreamError) as error:
             return await self._handle_failure(job, error)
 
@@ -147,7 +149,9 @@ class Launcher:
                 return await self._relaunch_later(job, error)
             case AccountError():
                 self._pause.begin(error)
-                code = error.code if error.code in ACCOUNT_CODES else "account_refused"
+                code = "account_refused"
+                if error.code in ACCOUNT_CODES:
+                    code = error.code
                 await self._finalizer.fail_job(job, code, str(error))
             case RefusedError():
                 if await self._adapter.learn_from(job, error) or await self._resender.after_refusal(job, error):

@@ -52,7 +52,9 @@ class LiveText:
     def list_offsets(self) -> dict[object, int]:
         """Return where each message begins in the text, by its index in the output."""
         offsets: dict[object, int] = {}
-        offset = len(self._before) + len(SEPARATOR) if self._before else 0
+        offset = 0
+        if self._before:
+            offset = len(self._before) + len(SEPARATOR)
         for index, text in self._list_texts():
             offsets[index] = offset
             offset += len(text) + len(SEPARATOR)

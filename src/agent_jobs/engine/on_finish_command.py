@@ -98,7 +98,9 @@ def _wait_for_end(process: "subprocess.Popen[bytes]", stderr: IO[bytes], limit_s
 
 
 def _describe_status(status: int) -> str:
-    return f"ended with status {status}" if status else ""
+    if status:
+        return f"ended with status {status}"
+    return ""
 
 
 def _read_last_line(stderr: IO[bytes]) -> str:

@@ -87,7 +87,9 @@ class Resender:
             failed = job.mark_failed(error.code, error.message, now)
             return replace(failed, counted={"error": {"param": param}})
         seen = job.apply_response(retrieved.response, now)
-        return replace(seen, error=error) if seen.status is Status.FAILED else seen
+        if seen.status is Status.FAILED:
+            return replace(seen, error=error)
+        return seen
 
     async def _rewrite_turn(
         self, job: Job, code: str, param: str, words: str, *, answered: bool = False
@@ -99,7 +101,9 @@ class Resender:
         body, turn = job.turn.request, job.turn
         if history.is_reasoning_unreadable(code, param):
             kept = history.without_reasoning(body)
-            return None if kept == body else replace(turn, request=kept)
+            if kept == body:
+                return None
+            return replace(turn, request=kept)
         if turn.rebuilt or not history.is_context_lost(body, code, param, "" if answered else words, named_in=words):
             return None
         exchanges = await self._store.get_exchanges(job.id, before_turn=turn.number)

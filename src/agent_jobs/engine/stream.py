@@ -190,7 +190,9 @@ class StreamReader:
         if _is_over(applied):
             # Another process may have requested a cancel; then only a GET ends the job.
             row = await self.retry_until_stored(applied, lambda: self._store.get(applied.id))
-            cancel_requested_at = row.cancel_requested_at if row else None
+            cancel_requested_at = None
+            if row:
+                cancel_requested_at = row.cancel_requested_at
             applied = replace(reading.job, cancel_requested_at=cancel_requested_at).apply_event(event, now)
         reading.has_moved |= applied.status is not reading.job.status or applied.turn.has_open_calls
         reading.job = applied

@@ -119,7 +119,9 @@ class StreamStep:
                 return job.mark_not_found(self._clock.now())
             return job
         seen = job.apply_response(retrieved.response, self._clock.now())
-        return self._use_stream_answer(job, seen) if seen.turn.empty_completions else seen
+        if seen.turn.empty_completions:
+            return self._use_stream_answer(job, seen)
+        return seen
 
     def _use_stream_answer(self, job: Job, seen: Job) -> Job:
         """Return the job as its stream answered it, if the answer was read in full; else as a GET shows it."""

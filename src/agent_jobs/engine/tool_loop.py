@@ -357,7 +357,9 @@ def _find_nearest_function(name: str, declared: Sequence[str]) -> str | None:
         return get_close_matches(name, same, n=1, cutoff=0)[0]
     folded = {each.casefold(): each for each in declared}
     near = get_close_matches(name[:NAME_CHARS].casefold(), folded, n=1)
-    return folded[near[0]] if near else None
+    if near:
+        return folded[near[0]]
+    return None
 
 
 def _strip_server(name: str) -> str:

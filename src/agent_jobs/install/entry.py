@@ -112,7 +112,9 @@ def entry_in(host: Host, text: str) -> Entry | None:
     found = read_values(host, text)
     for key in host.path:
         if not is_object(found):
-            kind = "a table" if host.format == "toml" else "an object"
+            kind = "an object"
+            if host.format == "toml":
+                kind = "a table"
             raise ConfigError(f"The value that should hold the servers is not {kind}. Fix it, or use --print.")
         if key not in found:
             return None

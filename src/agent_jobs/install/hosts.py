@@ -164,10 +164,7 @@ class Host:
             entry = _merge_deeply(entry, self.approval)
         if not has_key:
             variables |= self._refer_to_key()
-        if variables:
-            entry[self.env] = variables
-        elif entry.get(self.env):
-            del entry[self.env]
+        self._set_variables(entry, variables)
         return entry
 
     def command_of(self, entry: Entry) -> Launch:
@@ -194,6 +191,12 @@ class Host:
     def hands_key_over(self) -> bool:
         """Return True if the host has a way of its own for the key, so that no file needs to hold it."""
         return self.secret is not None or self.forwards is not None
+
+    def _set_variables(self, entry: Entry, variables: Entry) -> None:
+        if variables:
+            entry[self.env] = variables
+        elif entry.get(self.env):
+            del entry[self.env]
 
     def _drop_references(self, entry: Entry, variables: Entry) -> None:
         """Drop what refers to the key, because the key comes another way from now on."""

@@ -296,7 +296,9 @@ def _widen_cut(text: str, start: int, end: int, comma_before: int | None, *, is_
 def _skip_space(text: str, at: int) -> int:
     """Return the first position from here on that is neither white space nor comment."""
     match = SPACE.match(text, at)
-    return match.end() if match else at
+    if match:
+        return match.end()
+    return at
 
 
 def _find_comma(text: str, at: int) -> int | None:
@@ -316,11 +318,15 @@ def _find_margin(text: str, at: int) -> str:
 def _find_indent(text: str) -> str:
     """Return one step of indentation, as the first indented line has it."""
     match = INDENT.search(text)
-    return match[1] if match else DEFAULT_INDENT
+    if match:
+        return match[1]
+    return DEFAULT_INDENT
 
 
 def _find_newline(text: str) -> str:
-    return "\r\n" if "\r\n" in text else "\n"
+    if "\r\n" in text:
+        return "\r\n"
+    return "\n"
 
 
 def _format_value(value: Any, indent: str | None, margin: str, text: str) -> str:

@@ -79,7 +79,9 @@ def _find_place(text: str, end_of_kin: int) -> int:
     """Return the position of a new table: behind its kin and their comments, else behind the last line."""
     if end_of_kin:
         comments = COMMENTS_OF_TABLE.match(text, end_of_kin)
-        return comments.end() if comments else end_of_kin
+        if comments:
+            return comments.end()
+        return end_of_kin
     length = len(text.rstrip())
     if length == 0:
         return 0
@@ -138,7 +140,9 @@ def _count_comments(text: str) -> Counter[tuple[str, str]]:
 
 def _find_line_end(text: str) -> str:
     is_windows = "\r\n" in text and text.count("\n") == text.count("\r\n")
-    return "\r\n" if is_windows else "\n"
+    if is_windows:
+        return "\r\n"
+    return "\n"
 
 
 def _edit_document(text: str, changes: Changes, line_end: str) -> str:

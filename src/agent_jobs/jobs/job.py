@@ -223,7 +223,9 @@ class Job:
 
     def apply_response(self, response: JSON, now: float) -> "Job":
         """Apply a response object that upstream returned for a GET, POST or cancel."""
-        empty_completions = self.turn.empty_completions + 1 if self._is_empty_completion(response) else 0
+        empty_completions = 0
+        if self._is_empty_completion(response):
+            empty_completions = self.turn.empty_completions + 1
         turn = replace(
             self.turn,
             polls=self.turn.polls + 1,
@@ -455,8 +457,12 @@ class Job:
         return status in TRANSITIONS.get(self.status, ()) or (status is self.status and not self.is_terminal)
 
     def _move_to(self, status: Status) -> "Job":
-        return replace(self, status=status) if status in TRANSITIONS.get(self.status, ()) else self
+        if status in TRANSITIONS.get(self.status, ()):
+            return replace(self, status=status)
+        return self
 
     def _end_as(self, status: Status, now: float, error: Failure | None) -> "Job":
         job = self._move_to(status)
-        return replace(job, finished_at=now, error=error, activity="") if job is not self else self
+        if job is not self:
+            return replace(job, finished_at=now, error=error, activity="")
+        return self

@@ -30,13 +30,17 @@ def prompt_of(request: JSON) -> str:
 def effort_of(request: JSON) -> str:
     """Return the reasoning effort that a request names; empty if it names none."""
     effort = mapping_of(request.get("reasoning")).get("effort")
-    return effort if isinstance(effort, str) else ""
+    if isinstance(effort, str):
+        return effort
+    return ""
 
 
 def model_of(request: JSON) -> str:
     """Return the model that a request names; empty if it names none."""
     model = request.get("model")
-    return model if isinstance(model, str) else ""
+    if isinstance(model, str):
+        return model
+    return ""
 
 
 def parse_request(body: object) -> JSON:

@@ -89,7 +89,9 @@ def with_observation(stored: Job, seen: Job) -> Job | None:
         turn=_merge_turn(stored.turn, seen.turn),
         revision=stored.revision + 1,
     )
-    return _release_at_end(job) if job.is_terminal else job
+    if job.is_terminal:
+        return _release_at_end(job)
+    return job
 
 
 def _merge_turn(stored: Turn, seen: Turn) -> Turn:

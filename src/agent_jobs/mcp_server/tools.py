@@ -194,7 +194,9 @@ class Tools:
         jobs = await self._engine()
         if approve and not self._may_approve:
             await jobs.poll(job_id)  # or raises that there is no such job
-            code = "approval_in_dialog" if can_ask(ctx) else "approval_at_terminal"
+            code = "approval_at_terminal"
+            if can_ask(ctx):
+                code = "approval_in_dialog"
             raise RequestError("Only the user may approve.", code, job_id=job_id)
         reply = Reply(
             outputs=_read_outputs(outputs or []),
@@ -402,7 +404,9 @@ def _choose_prompts(prompt: str | None, prompts: list[str] | None) -> list[str]:
         return [prompt]
     if prompt is None and prompts is not None:
         return prompts
-    given = "There is a prompt beside prompts." if prompt is not None else "There is no prompt."
+    given = "There is no prompt."
+    if prompt is not None:
+        given = "There is a prompt beside prompts."
     raise RequestError(given, "prompt_or_prompts")
 
 

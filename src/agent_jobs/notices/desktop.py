@@ -48,7 +48,9 @@ def show_on_desktop(notice: Notice, environ: Mapping[str, str]) -> str:
         return f"{program} cannot be started ({error.strerror})"
     except subprocess.TimeoutExpired:
         return f"{program} did not end"
-    return f"{program} ended with status {done.returncode}" if done.returncode else ""
+    if done.returncode:
+        return f"{program} ended with status {done.returncode}"
+    return ""
 
 
 def build_command(program: str, notice: Notice) -> list[str]:

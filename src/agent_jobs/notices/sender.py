@@ -115,7 +115,9 @@ class NoticeSender:
             return await anyio.to_thread.run_sync(show_on_desktop, notice, self.environ)
         if target.kind == "webhook" and self.secret == SecretStr(""):
             return "AGENT_JOBS_NOTIFY_SECRET cannot be used"
-        secret = decode_secret(self.secret.get_secret_value()) if self.secret else None
+        secret = None
+        if self.secret:
+            secret = decode_secret(self.secret.get_secret_value())
         build = partial(build_request, target.kind, notice, message_id=message_id, secret=secret)
         failure, attempt = "", 0
         async with httpx2.AsyncClient(follow_redirects=False, timeout=REQUEST_LIMIT_S) as client:

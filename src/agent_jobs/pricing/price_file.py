@@ -57,7 +57,9 @@ class Rates:
 
 
 def _scale_price(price: float | None, factor: float) -> float | None:
-    return None if price is None else price * factor
+    if price is None:
+        return None
+    return price * factor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,9 @@ class Prices:
         """
         offer = _Offer(model, tier_name(service_tier), _host_kind(provider_url), at)
         rates = self._find_rates(offer, usage.input_tokens)
-        usd = rates.cost_usd(usage, cache_write_tokens) if rates else None
+        usd = None
+        if rates:
+            usd = rates.cost_usd(usage, cache_write_tokens)
         if usd is None:
             return None
         for name, count in (calls or {}).items():
@@ -216,7 +218,9 @@ class Prices:
     def context_tokens(self, model: str, *, at: float, provider_url: str) -> int | None:
         """Return how many tokens a model reads at most; None if unknown."""
         rates = self.rates_of(model, at=at, provider_url=provider_url)
-        return rates.context_tokens if rates else None
+        if rates:
+            return rates.context_tokens
+        return None
 
     def rates_of(self, model: str, *, at: float, provider_url: str) -> Rates | None:
         """Return the standard rates of a model for a short input; None if unknown."""
@@ -254,7 +258,9 @@ class Prices:
         if listed := find_listed_rates(offer.model, offer.tier, input_tokens, offer.at):
             return listed
         row = self.built_in.find_row(offer.model)
-        return row.rates_at(offer.tier, input_tokens) if row else None
+        if row:
+            return row.rates_at(offer.tier, input_tokens)
+        return None
 
     def _highest_tool(self, names: Iterable[str], host: Host, context_tokens: int) -> Tool:
         """Return an upper bound: the highest call price and token count among these tools."""
@@ -283,7 +289,9 @@ def calls_of(response: JSON) -> dict[str, int]:
     if searches:
         # The preview tool's items have the same type, but its price depends on the model.
         is_preview = "web_search_preview" in map(_tool_name, _list_mappings(response.get("tools")))
-        name = "web_search_preview" if is_preview else "web_search"
+        name = "web_search"
+        if is_preview:
+            name = "web_search_preview"
         calls[name] = searches
     return calls
 
@@ -407,7 +415,9 @@ def _tool_name(tool: JSON) -> str:
 
 
 def _as_mapping(value: object) -> JSON:
-    return cast(JSON, value) if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return cast(JSON, value)
+    return {}
 
 
 def _list_mappings(value: object) -> Iterable[JSON]:

@@ -44,7 +44,7 @@ def render_export(details: JobDetails) -> Answer:
         "batch": job.batch,
         "previous_job_id": job.previous_job_id,
         "cost_usd": round_usd(job.cost_usd),
-        "usage": _render_usage(job.usage),
+        "usage": _render_token_counts(job.usage),
         **render_details(details),
         "error": job.error and {"code": job.error.code, "message": job.error.message},
         "output": output_text(job),
@@ -74,21 +74,25 @@ def _render_turn(turn: TurnRecord) -> Answer:
             "mode": turn.mode,
             "sent_at": turn.sent_at and round(turn.sent_at),
             "response_id": turn.response_id,
-            "usage": _render_usage(turn.usage),
+            "usage": _render_token_counts(turn.usage),
             "cost_usd": round_usd(turn.cost_usd),
         }
     )
 
 
-def _render_usage(usage: Usage | None) -> Answer | None:
+def _render_token_counts(usage: Usage | None) -> Answer | None:
     if usage is None:
         return None
     counts: Answer = {name: getattr(usage, name) for name in Usage.__slots__ if name != "partial"}
-    return counts | {"partial": True} if usage.partial else counts
+    if usage.partial:
+        counts["partial"] = True
+    return counts
 
 
 def _render_step(step: Step) -> Answer:
-    took_s = None if step.finished_at is None else round(max(0.0, step.finished_at - step.seen_at), 3)
+    took_s = None
+    if step.finished_at is not None:
+        took_s = round(max(0.0, step.finished_at - step.seen_at), 3)
     return drop_empty(
         {
             "turn": step.turn,

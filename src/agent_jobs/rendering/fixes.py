@@ -79,7 +79,7 @@ FIXES: Mapping[str, str] = {
 USER_STEPS: Mapping[str, str] = {
     # Settings and files of the user's
     "file_roots_gone": "set it to folders that exist",
-    "keyring_locked": "unlock it, or store the key in a file with `agent-jobs key set --file`",
+    "keyring_locked": "unlock it, or store the key in a file with `{command}`",
     "key_not_deleted": "delete it by hand",
     "misspelt_entry": "write {near!r}",
     "no_file_roots": "set AGENT_JOBS_FILE_ROOTS to the folders that may be read",
@@ -173,7 +173,9 @@ class Voice:
         if template is not None:
             return template.format_map(data)
         inner = next((value for value in error.data.values() if isinstance(value, AgentJobsError)), None)
-        return self.fix(inner) if inner is not None else ""
+        if inner is not None:
+            return self.fix(inner)
+        return ""
 
     def _find_code(self, error: AgentJobsError) -> str:
         if not isinstance(error, UpstreamError):
@@ -188,9 +190,13 @@ class Voice:
     def _write_value(self, value: object) -> object:
         if isinstance(value, AgentJobsError):
             return self.problem(value).rstrip(".")
-        return self._write_argument(value) if isinstance(value, Argument) else value
+        if isinstance(value, Argument):
+            return self._write_argument(value)
+        return value
 
 
 def end_sentence(text: str) -> str:
     """Return a text with a mark at its end, so that another sentence can follow."""
-    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+    if text.endswith((".", "?", "!", "…")):
+        return text
+    return f"{text}."

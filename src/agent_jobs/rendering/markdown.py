@@ -3,10 +3,11 @@
 import json
 import re
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.response import Usage
+from agent_jobs.jobs.response import JSON, Usage
 from agent_jobs.rendering.lines import Entry, collect_lines
 from agent_jobs.rendering.output import find_sources
 from agent_jobs.text import valid_unicode
@@ -24,7 +25,21 @@ def render_markdown(job: Job, prompt: str = "") -> str:
     With a prompt, that stands before the text.
     """
     response = (job.output and job.output.response) or {}
-    facts = {
+    facts = _collect_facts(job, response)
+    if prompt:
+        facts |= _collect_more_facts(job)
+    parts = [_render_front_matter(collect_lines(facts))]
+    if prompt:
+        parts.append(f"## Prompt\n\n{_quote_block(prompt)}\n\n## Answer")
+    if job.output and job.output.text:
+        parts.append(job.output.text)
+    if sources := find_sources(response.get("output")):
+        parts.append(_render_sources(sources))
+    return valid_unicode("\n\n".join(parts) + "\n")
+
+
+def _collect_facts(job: Job, response: JSON) -> dict[str, Any]:
+    return {
         "title": job.title,
         "job_id": job.id,
         "status": job.status,
@@ -35,23 +50,20 @@ def render_markdown(job: Job, prompt: str = "") -> str:
         "finished": _format_time(job.finished_at),
         "tokens": _format_tokens(job.usage),
     }
-    if prompt:
-        facts |= {
-            "cost_usd": None if job.cost_usd is None else f"{job.cost_usd:.6g}",
-            "effort": job.effort,
-            "preset": job.preset,
-            "client": job.client,
-            "batch": job.batch,
-            "continues": job.previous_job_id,
-        }
-    parts = [_render_front_matter(collect_lines(facts))]
-    if prompt:
-        parts.append(f"## Prompt\n\n{_quote_block(prompt)}\n\n## Answer")
-    if job.output and job.output.text:
-        parts.append(job.output.text)
-    if sources := find_sources(response.get("output")):
-        parts.append(_render_sources(sources))
-    return valid_unicode("\n\n".join(parts) + "\n")
+
+
+def _collect_more_facts(job: Job) -> dict[str, Any]:
+    """Return the facts of an export, which a file of results does not have."""
+    facts = {
+        "effort": job.effort,
+        "preset": job.preset,
+        "client": job.client,
+        "batch": job.batch,
+        "continues": job.previous_job_id,
+    }
+    if job.cost_usd is None:
+        return facts
+    return {"cost_usd": f"{job.cost_usd:.6g}", **facts}
 
 
 def _quote_block(text: str) -> str:

@@ -48,7 +48,9 @@ def _next_fence(open_fence: str, mark: str, info: str) -> str:
     """Return the fence that is open after a line of a fence; empty if none is."""
     if not open_fence:
         is_inline_code = mark[0] == "`" and "`" in info
-        return "" if is_inline_code else mark
+        if is_inline_code:
+            return ""
+        return mark
     if mark.startswith(open_fence) and not info.strip():
         return ""
     return open_fence

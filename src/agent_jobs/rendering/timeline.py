@@ -28,7 +28,9 @@ class Moment(NamedTuple):
     @property
     def took_s(self) -> float | None:
         """Return how long it took; None if it took no time, or that is not known."""
-        return None if self.until is None else max(0.0, self.until - self.at)
+        if self.until is None:
+            return None
+        return max(0.0, self.until - self.at)
 
 
 def build_timeline(details: JobDetails, now: float) -> list[Moment]:
@@ -38,7 +40,7 @@ def build_timeline(details: JobDetails, now: float) -> list[Moment]:
         *_list_beginnings(job),
         *(_describe_turn(turn) for turn in details.turns if turn.sent_at is not None),
         *(_describe_step(step, is_over=job.is_terminal) for step in details.steps),
-        *(_describe_call(call, is_over=job.is_terminal) for call in details.result.calls if call.started_at),
+        *(_place_call(call, is_over=job.is_terminal) for call in details.result.calls if call.started_at),
         *_list_events(details),
         *_find_gaps(details.result.events, job.finished_at or now),
         *_list_ends(job),
@@ -48,8 +50,10 @@ def build_timeline(details: JobDetails, now: float) -> list[Moment]:
 
 def _list_beginnings(job: Job) -> Iterator[Moment]:
     facts = [job.model, job.effort and f"effort {job.effort}", job.preset and f"preset {job.preset}"]
-    by = f" by {job.client}" if job.client else ""
-    yield Moment(job.created_at, "created", f"created{by}", ", ".join(fact for fact in facts if fact))
+    what = "created"
+    if job.client:
+        what = f"created by {job.client}"
+    yield Moment(job.created_at, "created", what, ", ".join(fact for fact in facts if fact))
     if job.cancel_requested_at is not None:
         yield Moment(job.cancel_requested_at, "cancel", "cancel requested")
     if job.turn.asked_at is not None:
@@ -58,7 +62,9 @@ def _list_beginnings(job: Job) -> Iterator[Moment]:
 
 def _describe_turn(turn: TurnRecord) -> Moment:
     assert turn.sent_at is not None
-    what = "sent" if turn.number == 1 else f"turn {turn.number} sent"
+    what = f"turn {turn.number} sent"
+    if turn.number == 1:
+        what = "sent"
     return Moment(turn.sent_at, "sent", what, turn.response_id or "no response id", turn=turn.number)
 
 
@@ -81,10 +87,10 @@ def _describe_step(step: Step, *, is_over: bool) -> Moment:
 def name_step(step: Step) -> str:
     """Return the kind of a step in words, with the name of its tool."""
     kind = step.kind.replace("_", " ")
-    return f"{kind} {step.name}" if step.name else kind
+    return f"{kind} {step.name}".rstrip()
 
 
-def _describe_call(call: Call, *, is_over: bool) -> Moment:
+def _place_call(call: Call, *, is_over: bool) -> Moment:
     assert call.started_at is not None
     what = f"{call.name} ran here"
     return Moment(
@@ -134,7 +140,9 @@ def _find_gaps(events: list[Event], end: float) -> Iterator[Moment]:
 
 def _list_ends(job: Job) -> Iterator[Moment]:
     if job.finished_at is not None:
-        detail = f"{job.error.code}: {job.error.message}" if job.error is not None else ""
+        detail = ""
+        if job.error is not None:
+            detail = f"{job.error.code}: {job.error.message}"
         yield Moment(job.finished_at, "finished", str(job.status), detail)
     if job.delivered_at is not None and job.delivered_at != job.read_at:
         yield Moment(job.delivered_at, "delivered", "result delivered")

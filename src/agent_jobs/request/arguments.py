@@ -212,7 +212,9 @@ def _read_string(name: str, value: Any, choices: Sequence[str]) -> Any:
     """
     if isinstance(value, str):
         written = value.strip().lower()
-        return written if written in choices else value
+        if written in choices:
+            return written
+        return value
     if value is True or is_empty(value):
         return value
     if isinstance(value, int | float):

@@ -234,7 +234,9 @@ def sentence_for(error_code: str, param: str, message: str, body: JSON) -> str:
     if error_code == "model_not_found" or argument == "model":
         model = str(body.get("model"))
         return " ".join(filter(None, [f"Change model: {message}", obituary(model) or suggest_model(model)]))
-    return f"Change {argument.removeprefix('options.')}: {message}" if argument else message
+    if argument:
+        return f"Change {argument.removeprefix('options.')}: {message}"
+    return message
 
 
 def _find_preset(name: str | None, presets: Mapping[str, Preset] | None) -> Preset:
@@ -321,7 +323,9 @@ def _find_argument(param: str, body: JSON) -> str | None:
     if _is_of_web_search(param, body):
         return "web_search"
     top = re.split(r"[.\[]", param)[0]
-    return f"options.{top}" if top in OPTIONS else None
+    if top in OPTIONS:
+        return f"options.{top}"
+    return None
 
 
 def _is_at_or_below(param: str, path: str) -> bool:

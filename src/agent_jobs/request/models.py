@@ -82,13 +82,17 @@ def known_models() -> list[str]:
 def list_efforts(model: str) -> tuple[str, ...]:
     """Return the efforts that a model of OpenAI's accepts; empty if the model is in no table."""
     family = _find_row("family", model)
-    return tuple(family["efforts"]) if family is not None else ()
+    if family is not None:
+        return tuple(family["efforts"])
+    return ()
 
 
 def find_shutdown_date(model: str) -> str | None:
     """Return the announced day of a model's shutdown, None if none is known."""
     gone = _find_row("retired", model)
-    return str(gone["on"]) if gone is not None else None
+    if gone is not None:
+        return str(gone["on"])
+    return None
 
 
 def obituary(model: str) -> str:
@@ -162,7 +166,9 @@ def _list_entries(page: object) -> list[object]:
 
 
 def _as_object(value: object) -> JSON:
-    return cast(JSON, value) if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return cast(JSON, value)
+    return {}
 
 
 def _find_row(table: str, model: str) -> Mapping[str, Any] | None:

@@ -77,7 +77,9 @@ class Changes:
         rows = await self._db.fetch(
             _PENDING_NOTIFICATION, since=since, settled_before=settled_before, asked_before=asked_before
         )
-        return (rows[0]["id"], rows[0]["at"]) if rows else None
+        if rows:
+            return (rows[0]["id"], rows[0]["at"])
+        return None
 
     async def claim_notification(self, job_id: str, at: float) -> bool:
         def claim(transaction: Transaction) -> bool:

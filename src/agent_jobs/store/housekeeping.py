@@ -30,7 +30,9 @@ class Housekeeping:
             model=model,
             since=since,
         )
-        return rows[0]["mode"] if rows else None
+        if rows:
+            return rows[0]["mode"]
+        return None
 
     async def refused_parameters(self, base_url: str, since: float) -> frozenset[str]:
         rows = await self._db.fetch(
@@ -113,4 +115,6 @@ def _delete_job(transaction: Transaction, job_id: str, old: str, before: float) 
     )
     remove_from_search(transaction, job_id)
     deleted = transaction.execute(f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", id=job_id, before=before)
-    return [Place(**place) for place in places] if deleted else None
+    if deleted:
+        return [Place(**place) for place in places]
+    return None

@@ -60,13 +60,17 @@ class Records:
 
     async def get(self, job_id: str) -> Job | None:
         rows = await self._db.read(ONE_JOB, id=job_id)
-        return read_job(rows[0], self._db.folder) if rows else None
+        if rows:
+            return read_job(rows[0], self._db.folder)
+        return None
 
     async def get_output(self, job_id: str) -> Output | None:
         rows = await self._db.fetch(
             "SELECT text, response FROM output WHERE job_id = :id ORDER BY turn DESC LIMIT 1", id=job_id
         )
-        return Output(rows[0]["text"], json.loads(rows[0]["response"])) if rows else None
+        if rows:
+            return Output(rows[0]["text"], json.loads(rows[0]["response"]))
+        return None
 
     async def find(self, group: JobFilter, limit: int) -> list[Job]:
         sql, values = _newest_jobs(group, limit)
@@ -117,7 +121,9 @@ class Records:
 
     async def get_prompt(self, job_id: str) -> str:
         rows = await self._db.fetch("SELECT text FROM prompt WHERE job_id = :id", id=job_id)
-        return rows[0]["text"] if rows else ""
+        if rows:
+            return rows[0]["text"]
+        return ""
 
     async def get_turns(self, job_id: str) -> list[TurnRecord]:
         rows = await self._db.fetch(
@@ -156,7 +162,9 @@ class Records:
 
     async def get_tombstone(self, job_id: str) -> Tombstone | None:
         rows = await self._db.fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
-        return Tombstone(rows[0]["status"], rows[0]["finished_at"]) if rows else None
+        if rows:
+            return Tombstone(rows[0]["status"], rows[0]["finished_at"])
+        return None
 
     async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
         clauses, values = where(replace(group, statuses=_UNATTENDED, active=False))

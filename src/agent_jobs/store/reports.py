@@ -30,11 +30,15 @@ class Reports:
 
     async def get_first_request(self, job_id: str) -> JSON:
         rows = await self._db.fetch("SELECT body FROM request WHERE job_id = :id ORDER BY turn LIMIT 1", id=job_id)
-        return json.loads(rows[0]["body"]) if rows else {}
+        if rows:
+            return json.loads(rows[0]["body"])
+        return {}
 
     async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
         clauses, values = where(group)
-        order = "name DESC" if key == "day" else "cost_usd DESC, jobs DESC, name"
+        order = "cost_usd DESC, jobs DESC, name"
+        if key == "day":
+            order = "name DESC"
         rows = await self._db.fetch(
             f"""SELECT {_GROUPED_BY[key]} AS name, COUNT(*) AS jobs,
                        SUM(CASE WHEN status IN {ACTIVE_SQL} THEN 1 ELSE 0 END) AS active,

@@ -192,7 +192,9 @@ def call_of(row: sqlite3.Row) -> Call:
 
 
 def _parse_usage(text: str | None) -> Usage | None:
-    return None if text is None else Usage(**json.loads(text))
+    if text is None:
+        return None
+    return Usage(**json.loads(text))
 
 
 def turn_record_of(row: sqlite3.Row) -> TurnRecord:

@@ -104,4 +104,6 @@ def _read_announcement(path: Path) -> Mapping[str, Any]:
             announced = json.loads(file.read())
     except (OSError, ValueError):
         return {}
-    return cast("Mapping[str, Any]", announced) if isinstance(announced, dict) else {}
+    if isinstance(announced, dict):
+        return cast("Mapping[str, Any]", announced)
+    return {}

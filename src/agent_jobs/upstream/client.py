@@ -117,7 +117,7 @@ class ResponsesClient:
                 async for event in self._read_events(source, is_create=True):
                     if event.get("response"):
                         is_background = _read_background(event, is_background)
-                    limited.limit_s = HELD_IDLE_S if is_background is False else STREAM_IDLE_S
+                    limited.limit_s = _limit_silence(is_background)
                     yield event
         except httpx2.TransportError as error:
             raise map_transport_error(error, self.endpoint.base_url, trace.dialed, is_sent=trace.is_sent) from error
@@ -355,6 +355,13 @@ def in_background(event: JSON) -> bool | None:
     if isinstance(background, bool):
         return background
     return None
+
+
+def _limit_silence(is_background: bool | None) -> float:
+    """Return the seconds that a stream may be silent."""
+    if is_background is False:
+        return HELD_IDLE_S
+    return STREAM_IDLE_S
 
 
 def _read_background(event: JSON, known: bool | None) -> bool:

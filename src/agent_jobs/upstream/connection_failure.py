@@ -106,7 +106,9 @@ def explain_refusal(answer: str, *, scheme: str, dialed: Dialed, host: str) -> C
     """Return the words of a proxy that refuses to connect to a host."""
     setting = _find_proxy_setting(scheme)
     proxy = _join_address(dialed.host, dialed.port)
-    fix = "proxy_password" if answer.startswith("407") else "proxy_refused"
+    fix = "proxy_refused"
+    if answer.startswith("407"):
+        fix = "proxy_password"
     facts = {"setting": setting, "proxy": proxy}
     return ConnectionFailure(f"{setting}: {answer}, the proxy {proxy} does not connect to {host}", fix, facts)
 

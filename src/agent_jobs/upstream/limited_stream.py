@@ -73,9 +73,9 @@ class LimitedStream(httpx2.AsyncByteStream):
 
     def _look_in(self, after_s: float) -> None:
         self._stop_timer()
-        self._timer = self._loop.call_later(after_s, self._look)
+        self._timer = self._loop.call_later(after_s, self._check_wait)
 
-    def _look(self) -> None:
+    def _check_wait(self) -> None:
         """Shut the connection down if nothing has arrived for too long, else look again when that may be so."""
         now = self._loop.time()
         left_s = min(self._waits_since, now) + self._limit_s - now
