@@ -1,6 +1,7 @@
 """Show the list of jobs and single jobs, as pages and as JSON."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +26,8 @@ from agent_jobs.rendering.redaction import hide_blobs, redact_request
 LISTED_JOBS = 100
 #: Characters of a response that its page shows; all of it is in the database.
 RESPONSE_CHARS = 200_000
+#: Fields of jobs by which the URL can select, too.
+FIELDS = ("model", "preset", "client")
 #: Filters of the list, by their names in the URL.
 FILTERS = {
     "": ("All", JobFilter()),
@@ -67,6 +70,7 @@ class JobPages:
         values |= {
             "prompt": details.prompt,
             "facts": _list_job_facts(details),
+            "previous": details.result.job.previous_job_id or "",
             "request_json": request_json,
             "response_json": _render_response(details),
         }
@@ -102,8 +106,8 @@ async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
         "asking": [views.build_row(job, now) for job in asking.jobs],
         "counts": [(views.STATUS_WORDS[status], count) for status, count in page.counts.items()],
         "today": views.format_usd(page.today_usd or None),
-        "filters": [(title, _link_filter(name), name == chosen) for name, (title, _) in FILTERS.items()],
-        "query": _link_filter(chosen).removeprefix("/"),
+        "filters": [(title, _link_filter(request, name), name == chosen) for name, (title, _) in FILTERS.items()],
+        "query": _link_filter(request, chosen).removeprefix("/"),
     }
 
 
@@ -141,13 +145,22 @@ def _choose_filter(request: Request) -> tuple[str, JobFilter]:
     name = request.query_params.get("show", "")
     if name not in FILTERS:
         name = ""
-    return name, FILTERS[name][1]
+    return name, replace(FILTERS[name][1], **_read_fields(request))
 
 
-def _link_filter(name: str) -> str:
-    if not name:
+def _read_fields(request: Request) -> dict[str, str]:
+    """Return the fields of jobs that the URL selects by."""
+    return {field: request.query_params[field] for field in FIELDS if request.query_params.get(field)}
+
+
+def _link_filter(request: Request, name: str) -> str:
+    """Return the address of the list with another filter, and the same fields."""
+    values = _read_fields(request)
+    if name:
+        values["show"] = name
+    if not values:
         return "/"
-    return f"/?{urlencode({'show': name})}"
+    return f"/?{urlencode(values)}"
 
 
 def _list_job_facts(details: JobDetails) -> list[tuple[str, str]]:
@@ -158,7 +171,6 @@ def _list_job_facts(details: JobDetails) -> list[tuple[str, str]]:
         "Model": " ".join(filter(None, (job.model, job.effort))),
         "Preset": job.preset,
         "Batch": job.batch,
-        "Continues": job.previous_job_id or "",
         "Response": job.turn.response_id or "",
         "Endpoint": job.turn.base_url,
     }
