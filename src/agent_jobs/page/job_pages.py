@@ -145,17 +145,17 @@ def _choose_filter(request: Request) -> tuple[str, JobFilter]:
     name = request.query_params.get("show", "")
     if name not in FILTERS:
         name = ""
-    return name, replace(FILTERS[name][1], **_read_fields(request))
+    return name, replace(FILTERS[name][1], **_read_field_filters(request))
 
 
-def _read_fields(request: Request) -> dict[str, str]:
+def _read_field_filters(request: Request) -> dict[str, str]:
     """Return the fields of jobs that the URL selects by."""
     return {field: request.query_params[field] for field in FIELDS if request.query_params.get(field)}
 
 
 def _link_filter(request: Request, name: str) -> str:
     """Return the address of the list with another filter, and the same fields."""
-    values = _read_fields(request)
+    values = _read_field_filters(request)
     if name:
         values["show"] = name
     if not values:

@@ -142,10 +142,10 @@ def cite_answer(job: Job) -> tuple[str, list[Source]]:
 def find_gaps(details: JobDetails, now: float) -> list[str]:
     """Return the times in which no process observed a job, in words."""
     gaps = [moment for moment in build_timeline(details, now) if moment.kind == "gap"]
-    return [f"Not observed from {_format_time(gap.at)} for {format_duration(gap.took_s or 0)}" for gap in gaps]
+    return [f"Not observed from {_format_gap_time(gap.at)} for {format_duration(gap.took_s or 0)}" for gap in gaps]
 
 
-def _format_time(at: float) -> str:
+def _format_gap_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
