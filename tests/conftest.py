@@ -8,6 +8,7 @@ import pytest
 from cpu_time import measured
 from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
+from installed_browser import NO_BROWSER
 
 from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.engine import job_waiter, on_finish
@@ -26,6 +27,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         with measured(item.nodeid, path):
             return (yield)
     return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests of the page did not run because this machine has no browser."""
+    skipped: list[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
+    missed = sum(NO_BROWSER in str(report.longrepr) for report in skipped)
+    if missed:
+        terminalreporter.write_line(f"{missed} browser tests did not run: {NO_BROWSER}.", yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def test_wheel_has_only_the_package_and_its_data(wheel: zipfile.ZipFile):
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == kept
     assert {"agent_jobs/py.typed", "agent_jobs/store/schema.sql"} <= kept
     assert {f"agent_jobs/data/{name}.toml" for name in ("models", "presets", "prices")} <= kept
+    assert {"agent_jobs/page/html/base.html", "agent_jobs/page/static/htmx.min.js"} <= kept
 
 
 def test_wheel_metadata_meets_pypi_and_the_registry(wheel: zipfile.ZipFile):

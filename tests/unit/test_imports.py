@@ -61,8 +61,9 @@ ALLOWED: dict[str, set[str]] = {
         "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
+    "page": {"engine", "jobs", "rendering", "request", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
-    "cli": {"mcp_server", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file", "notices",
+    "cli": {"mcp_server", "page", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file", "notices",
         "notice_targets", *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
@@ -112,7 +113,19 @@ ONE_MODULE: dict[tuple[str, str], str] = {("rendering", "request"): "json_schema
 
 #: Which packages and modules may import what is not ours. What stands in no row, all may import, but the pure ones.
 OUTSIDE: dict[str, set[str]] = {
-    "anyio": {"app", "cli", "clock", "emulator", "engine", "mcp_server", "notices", "store", "toolbox", "upstream"},
+    "anyio": {
+        "app",
+        "cli",
+        "clock",
+        "emulator",
+        "engine",
+        "mcp_server",
+        "notices",
+        "page",
+        "store",
+        "toolbox",
+        "upstream",
+    },
     "httpx2": {"notices", "toolbox", "upstream"},
     "aiosqlite": {"store"},
     "asyncpg": {"store"},
@@ -129,8 +142,11 @@ OUTSIDE: dict[str, set[str]] = {
     "rich": {"cli"},
     "tomlkit": {"cli", "install"},
     "keyring": {"stored_keys"},
-    "starlette": {"emulator"},
-    "uvicorn": {"cli", "emulator"},
+    "starlette": {"emulator", "page"},
+    "uvicorn": {"cli", "emulator", "page"},
+    "jinja2": {"page"},
+    "nh3": {"page"},
+    "sse_starlette": {"page"},
 }
 UNTOUCHED_BY_THE_PURE = {"asyncio", "os", "time", "random", "secrets", "socket", "logging", "threading", "subprocess"}
 

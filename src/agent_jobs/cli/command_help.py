@@ -27,6 +27,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "Follow jobs": {
         "list": "List jobs, newest first.",
+        "ui": "Show your jobs in a browser.",
         "watch": "Watch jobs until they finish.",
         "show": "Show what a job was asked and what is stored about it.",
         "logs": "Show what happened to a job, line by line with times.",
@@ -107,6 +108,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "db": ("agent-jobs db upgrade", "agent-jobs db status"),
     "db upgrade": ("agent-jobs db upgrade", "agent-jobs db upgrade --check"),
     "db status": ("agent-jobs db status",),
+    "ui": ("agent-jobs ui", "agent-jobs ui --no-open --port 0"),
     "result": ("agent-jobs result last", "agent-jobs result last --part sources"),
     "reply": ("agent-jobs reply last", "agent-jobs reply last --approve-all"),
     "cancel": ("agent-jobs cancel last", "agent-jobs cancel --batch night"),

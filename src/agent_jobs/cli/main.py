@@ -65,6 +65,7 @@ COMMANDS = {
     "serve": "serve",
     "service": "service",
     "db": "db",
+    "ui": "ui",
     "completion": "completion",
 }
 

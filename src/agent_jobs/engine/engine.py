@@ -33,7 +33,7 @@ from agent_jobs.jobs.queries import (
 )
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import Store
+from agent_jobs.store.base import Mark, Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 ID_WAIT_S = 5.0  # for which a start waits for upstream's id; the launch itself continues
 CANCEL_WAIT_S = 10.0  # for which a cancel waits for upstream to confirm it
 DAY_S = 86_400.0
+PAGE_CHECK_S = 2.0  # between two looks for a page that runs: a start is not to pay for each of them
 DUPLICATE_S = 600.0  # for which a completed job that no reader received answers for an identical request
 MAX_ECHOED_IDS = 4  # ids that an ambiguous beginning lists: enough to see where they differ
 NEWEST_WORD = "last"  # stands for the newest job; no id begins so, because ids have no l
@@ -94,6 +95,7 @@ class Engine(Archive):
         report_budget: Callable[[], object] = str,
     ) -> None:
         self._report_budget = report_budget
+        self._page_url, self._page_checked_at = "", 0.0
         self.presets = presets
         self._store = store
         self._upstream = upstream
@@ -281,9 +283,26 @@ class Engine(Archive):
                 raise RequestError("{given!r} is ambiguous.", "ambiguous_job", given=text, ids=", ".join(ids))
         return (await self._get_job(text)).id
 
+    async def change_mark(self) -> Mark:
+        """Return a mark of what has changed up to now, for `wait_for_any_change`."""
+        return await self._store.change_mark()
+
+    async def wait_for_any_change(self, mark: Mark) -> None:
+        """Return once any job changed since this mark, in this process or another one."""
+        await self._store.wait_for_any_change(mark)
+
     async def store_info(self) -> StoreInfo:
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
+
+    async def find_view(self, job_id: str) -> str:
+        """Return the address of a job on the page that runs for this database; empty if none runs."""
+        now = self._clock.now()
+        if now >= self._page_checked_at + PAGE_CHECK_S:
+            self._page_checked_at = now
+            pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
+            self._page_url = next(iter(pages), "")
+        return self._page_url and f"{self._page_url}/jobs/{job_id}"
 
     @property
     def base_url(self) -> str | None:

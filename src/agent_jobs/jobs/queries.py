@@ -156,6 +156,14 @@ class WorkerInfo(NamedTuple):
     what: str  #: its command, such as `server` or `watch`
     base_url: str
 
+    @property
+    def page_url(self) -> str:
+        """Return the address of the page that it serves; empty if it serves none."""
+        command, _, address = self.what.partition(" ")
+        if command != "ui":
+            return ""
+        return address
+
 
 class StoreInfo(NamedTuple):
     """The place of the stored jobs, and the other processes that work on them."""

@@ -113,7 +113,7 @@ class Tools:
         if prompt is None:
             return await self._start_several(ctx, jobs, order, wait_s)
         [started] = await self._start_jobs(ctx, jobs, order, wait_s)
-        return self._render_start(ctx, jobs, started)
+        return self._render_start(ctx, jobs, started, await jobs.find_view(started.job.id))
 
     async def agent_poll(
         self,
@@ -321,7 +321,7 @@ class Tools:
         self._pacing.remember_hint(key, next_poll_ms(job, now), now)
         return waited and self._pacing.count_empty_wait(key)
 
-    def _render_start(self, ctx: Context, jobs: Engine, started: Started) -> Answer:
+    def _render_start(self, ctx: Context, jobs: Engine, started: Started, view: str) -> Answer:
         self._record_answer(jobs, started.job, waited=False)
         client = _client_name(ctx)
         answer = answers.render_start(
@@ -329,6 +329,7 @@ class Tools:
             jobs.now(),
             duplicate=started.duplicate,
             host_note=self._limits.background_note(client),
+            view=view,
             limit_bytes=page_cap_bytes(client),
         )
         return self._limit_hint(client, answer)

@@ -89,21 +89,31 @@ _ERROR_CODES: Mapping[type[AgentJobsError], str] = {
 
 
 def render_start(
-    job: Job, now: float, *, duplicate: bool = False, host_note: str = "", limit_bytes: int = OUTPUT_BYTES
+    job: Job,
+    now: float,
+    *,
+    duplicate: bool = False,
+    host_note: str = "",
+    view: str = "",
+    limit_bytes: int = OUTPUT_BYTES,
 ) -> Answer:
     """Return the answer to a start: the ids and the next step. At most START_BYTES for an unfinished job.
 
-    `host_note` says what is special about the next poll in the caller's host.
+    `host_note` says what is special about the next poll in the caller's host; `view` is where the user can watch the
+    job.
     """
     note: Answer = {}
     if duplicate:
         note["duplicate"] = True
     if job.is_terminal:
         return _move_output_last(_collect_outcome(job, limit_bytes) | note)
-    answer = {"job_id": job.id, **note, "response_id": job.turn.response_id, **_describe_progress(job, now, host_note)}
+    ids = {"job_id": job.id, **note, "response_id": job.turn.response_id, "view": view or None}
+    answer = {**ids, **_describe_progress(job, now, host_note)}
     answer = _fit_activity(drop_empty(answer), START_BYTES)
     if size(answer) > START_BYTES:
-        del answer["response_id"]  # some gateways give ids of 421 characters, which no reader needs
+        answer.pop("response_id", "")  # some gateways give ids of 421 characters, which no reader needs
+    if size(answer) > START_BYTES:
+        answer.pop("view", "")
     return answer
 
 

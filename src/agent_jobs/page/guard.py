@@ -1,0 +1,103 @@
+"""Check each request before any page sees it: Host, Origin and cookie. Add the headers that keep a page safe."""
+
+from collections.abc import Collection
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent_jobs.page.access import LinkAccess
+
+COOKIE = "agent_jobs_page"
+#: Paths that need no cookie.
+OPEN_PATHS = ("/static/", "/sign-in", "/favicon.ico")
+#: Methods that change nothing.
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+#: Each response has these. No script runs but our own files, no other page can show ours, and nothing is cached.
+SAFETY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Refuses requests of other hosts, other pages, and browsers that are not signed in.
+
+    Args:
+        app: The page.
+        access: Knows the sessions.
+        hosts: Values of the Host header that name this server, such as `127.0.0.1:4777`.
+    """
+
+    def __init__(self, app: ASGIApp, access: LinkAccess, hosts: Collection[str]) -> None:
+        self._app = app
+        self._access = access
+        self._hosts = frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        app = self._find_refusal(scope) or self._app
+        return await app(scope, receive, _add_safety_headers(send))
+
+    def _find_refusal(self, scope: Scope) -> Response | None:
+        """Return the refusal of a request; None if it may go on."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if host not in self._hosts:
+            return PlainTextResponse("This server has another name.", 421)
+        is_safe = scope["method"] in SAFE_METHODS
+        if not is_safe and not _is_same_origin(headers, host):
+            return PlainTextResponse("This form was sent by another page.", 403)
+        session = read_session(headers)
+        scope["session_token"] = session
+        if self._access.is_session(session) or scope["path"].startswith(OPEN_PATHS):
+            return None
+        if not is_safe:
+            return PlainTextResponse("Sign in first: run agent-jobs ui.", 401)
+        return PlainTextResponse(SIGN_IN, 401)
+
+
+#: What a browser without a cookie is shown.
+SIGN_IN = (
+    "This page shows the jobs of the user who started it. Run `agent-jobs ui` in a terminal: it prints a link that "
+    "signs this browser in."
+)
+
+
+def read_session(headers: Headers) -> str:
+    """Return the session in a request's cookie; empty without one."""
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return ""
+    if COOKIE not in cookies:
+        return ""
+    return cookies[COOKIE].value
+
+
+def _is_same_origin(headers: Headers, host: str) -> bool:
+    """Return True if a browser says that a form came from this page: old browsers send only Origin."""
+    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        return False
+    return headers.get("origin") in (f"http://{host}", f"https://{host}")
+
+
+def _add_safety_headers(send: Send) -> Send:
+    async def send_safely(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SAFETY_HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_safely

@@ -1,0 +1,72 @@
+"""Turn the Markdown of a model into HTML that can do nothing: one library renders it, another one cleans it."""
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name  # pyright: ignore[reportUnknownVariableType]
+from pygments.util import ClassNotFound
+
+#: Characters that are rendered as Markdown: more would take seconds.
+RENDERED_CHARS = 300_000
+#: Characters of a code block that are coloured.
+COLOURED_CHARS = 50_000
+#: Tags that a text may have. There is no img: an image from elsewhere would report that it was looked at.
+_TAGS = {
+    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre",
+    "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+_ATTRIBUTES = {"a": {"href", "title"}, "span": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
+#: Characters that reorder the text around them, so that `exe.png` can look like something else. Marks for single
+#: words in right-to-left scripts stay.
+_REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+#: The style of an aligned cell, which the page forbids; in a text its quotes are escaped.
+_ALIGNMENT = re.compile(r'style="text-align:(left|right|center)"')
+_URL_SCHEMES = {"http", "https", "mailto"}
+
+
+def render_markdown(text: str) -> str:
+    """Return safe HTML of a Markdown text; a very long one stays plain."""
+    text = text.translate(_REORDERING)
+    if len(text) > RENDERED_CHARS:
+        return f"<pre>{html.escape(text)}</pre>"
+    return nh3.clean(
+        _ALIGNMENT.sub(r'align="\1"', _create_renderer().render(text)),
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        url_schemes=_URL_SCHEMES,
+        link_rel="noopener noreferrer nofollow",
+    )
+
+
+def _create_renderer() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False, "highlight": _colour_code})
+    markdown.enable(["table", "strikethrough"])
+    markdown.add_render_rule("image", _render_image_as_link)
+    return markdown
+
+
+def _colour_code(code: str, language: str, _: str) -> str:
+    """Return a code block as HTML with classes for its colours; empty if the language is not known."""
+    if not language or len(code) > COLOURED_CHARS:
+        return ""
+    try:
+        lexer = get_lexer_by_name(language)
+    except ClassNotFound:
+        return ""
+    return highlight(code, lexer, HtmlFormatter[str](nowrap=True))
+
+
+def _render_image_as_link(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    source: Any = tokens[index].attrGet("src")
+    return f'<a href="{html.escape(str(source))}">{html.escape(tokens[index].content or str(source))}</a>'

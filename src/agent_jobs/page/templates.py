@@ -1,0 +1,64 @@
+"""Fill in the templates. All text is escaped, but for HTML that `safe_html` made."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from agent_jobs.engine.engine import Engine
+from agent_jobs.errors import AgentJobsError, JobNotFoundError
+from agent_jobs.page.access import LinkAccess
+from agent_jobs.page.wording import word_error
+
+EngineSource = Callable[[], Awaitable[Engine]]
+
+TEMPLATE_FOLDER = Path(__file__).with_name("html")
+#: Names and paths of the pages, for the navigation.
+PAGES = (("Jobs", "/"), ("New", "/new"), ("Spend", "/spend"), ("Health", "/health"))
+
+
+class Renderer:
+    """Fills in templates for a request."""
+
+    def __init__(self, access: LinkAccess) -> None:
+        self._access = access
+        self._templates = Environment(
+            loader=FileSystemLoader(TEMPLATE_FOLDER),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def render_page(self, request: Request, template: str, values: dict[str, Any], status: int = 200) -> Response:
+        """Return a whole page."""
+        return HTMLResponse(self.render_part(request, template, values), status)
+
+    def render_part(self, request: Request, template: str, values: dict[str, Any]) -> str:
+        """Return the HTML of a page, or of the part of it that changes."""
+        session: str = request.scope["session_token"]
+        shared = {
+            "pages": PAGES,
+            "here": request.url.path,
+            "words": "",
+            "form_token": self._access.form_token(session),
+        }
+        return self._templates.get_template(template).render({**shared, **values})
+
+    def render_error(self, request: Request, error: Exception) -> Response:
+        """Return a page, or JSON, that says what is wrong."""
+        status = 400
+        if isinstance(error, JobNotFoundError):
+            status = 404
+        message = str(error)
+        if isinstance(error, AgentJobsError):
+            message = word_error(error)
+        if isinstance(error, HTTPException):
+            status, message = error.status_code, str(error.detail)
+        if request.url.path.endswith(".json"):
+            return JSONResponse({"error": message}, status)
+        return self.render_page(request, "error.html", {"message": message}, status)

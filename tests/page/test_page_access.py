@@ -1,0 +1,137 @@
+"""Only the user's own browser sees and changes anything on the page."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx2
+import pytest
+from browsers import PageServer, serving_page
+
+from agent_jobs.page.access import LINK_S, LinkAccess
+from agent_jobs.settings import Settings
+
+PAGES = ("/", "/jobs.json", "/jobs/job_1", "/jobs/job_1.json", "/new", "/spend", "/spend.json", "/health", "/live/jobs")
+FORMS = ("/new", "/new/estimate", "/jobs/job_1/cancel", "/jobs/job_1/reply", "/jobs/job_1/ask", "/jobs/job_1/delete")
+
+
+@asynccontextmanager
+async def visiting(server: PageServer, *, signed_in: bool = True) -> AsyncGenerator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=server.url, trust_env=False) as client:
+        if signed_in:
+            assert (await client.get(server.link)).status_code == 200
+        yield client
+
+
+async def test_browser_without_the_cookie_sees_and_changes_nothing(settings: Settings) -> None:
+    async with serving_page(settings) as server, visiting(server, signed_in=False) as client:
+        started = await server.host.start("a secret title", emulate={"duration_s": 1})
+        for path in PAGES:
+            answer = await client.get(path)
+            assert (answer.status_code, "secret" in answer.text) == (401, False), path
+            assert "agent-jobs ui" in answer.text
+        for path in FORMS:
+            answer = await client.post(path, headers={"Origin": server.url})
+            assert answer.status_code == 401, path
+        assert (await client.get("/static/style.css")).status_code == 200
+        assert (await client.get(f"/jobs/{started['job_id']}.json")).status_code == 401
+
+
+async def test_link_signs_in_once(settings: Settings) -> None:
+    async with serving_page(settings) as server, visiting(server, signed_in=False) as client:
+        link = server.link
+        first = await client.get(link)
+        cookie = first.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+        assert (await client.get("/")).status_code == 200
+        async with visiting(server, signed_in=False) as other:
+            again = await other.get(link)
+            assert again.status_code == 401
+            assert "used before" in again.text
+            assert (await other.get("/")).status_code == 401
+
+
+def test_link_and_session_end_with_their_time() -> None:
+    now = 1000.0
+    access = LinkAccess(b"s" * 32, lambda: now)
+    link = access.create_link_token()
+    session = access.redeem_link(access.create_link_token())
+    assert session is not None and access.is_session(session)
+    now += LINK_S + 1
+    assert access.redeem_link(link) is None
+    now += 31 * 86_400
+    assert not access.is_session(session)
+
+
+@pytest.mark.parametrize("change", ["", "x", "cut", "as_link", "nothing", "é", "."])
+def test_token_that_was_not_signed_here_is_refused(change: str) -> None:
+    access = LinkAccess(b"s" * 32, lambda: 1000.0)
+    session = access.redeem_link(access.create_link_token()) or ""
+    other = LinkAccess(b"t" * 32, lambda: 1000.0).redeem_link(access.create_link_token())
+    wrong = {
+        "": "",
+        "x": session + "x",
+        "cut": session[:-1],
+        "as_link": access.create_link_token(),
+        "nothing": "..",
+        "é": f"é{session}",
+        ".": session.replace(".", ".9", 1),
+    }[change]
+    assert other is None
+    assert not access.is_session(wrong)
+    assert access.redeem_link(session) is None, "a session is no link"
+
+
+async def test_another_host_name_gets_nothing(settings: Settings) -> None:
+    async with serving_page(settings) as server, visiting(server) as client:
+        port = server.url.rpartition(":")[2]
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1.evil.example:{port}", ""):
+            answer = await client.get("/", headers={"Host": host})
+            assert answer.status_code in (400, 421), host
+        assert (await client.get("/", headers={"Host": f"localhost:{port}"})).status_code == 200
+
+
+async def test_form_of_another_page_changes_nothing(settings: Settings) -> None:
+    async with serving_page(settings) as server, visiting(server) as client:
+        started = await server.host.start(emulate={"duration_s": 600})
+        path = f"/jobs/{started['job_id']}/cancel"
+        page = (await client.get(f"/jobs/{started['job_id']}")).text
+        token = page.partition('name="form_token" value="')[2].partition('"')[0]
+        own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
+        hostile: list[tuple[dict[str, str], str]] = [
+            ({}, token),
+            ({"Origin": "https://evil.example"}, token),
+            ({"Origin": "null"}, token),
+            ({**own, "Sec-Fetch-Site": "cross-site"}, token),
+            (own, ""),
+            (own, "wrong"),
+        ]
+        for headers, form_token in hostile:
+            answer = await client.post(path, data={"form_token": form_token}, headers=headers)
+            assert answer.status_code == 403, (headers, form_token)
+        assert (await server.host.call("agent_poll", job_id=started["job_id"], wait_s=0))["status"] != "cancelled"
+        answer = await client.post(path, data={"form_token": token}, headers=own)
+        assert answer.status_code == 303
+        assert (await server.host.call("agent_poll", job_id=started["job_id"]))["status"] == "cancelled"
+
+
+async def test_every_answer_forbids_what_a_page_does_not_need(settings: Settings) -> None:
+    async with serving_page(settings) as server, visiting(server) as client:
+        for path in ("/", "/jobs.json", "/nothing", "/static/htmx.min.js", "/static/nothing", "/jobs/job_unknown"):
+            headers = (await client.get(path)).headers
+            policy = headers["content-security-policy"]
+            assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+            assert "unsafe" not in policy
+            assert headers["cache-control"] == "no-store"
+            assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "//etc/passwd"])
+async def test_path_tricks_find_no_other_file(settings: Settings, path: str) -> None:
+    async with serving_page(settings) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        # Over a bare socket: a client would tidy the path up.
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            await stream.send(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+            answer = await stream.receive()
+        assert answer.split(b" ")[1] in (b"404", b"401", b"400")

@@ -1,0 +1,125 @@
+"""A person watches, answers, searches and starts jobs in a real browser."""
+
+from typing import Any
+
+import anyio
+from browsers import Tab, signed_in
+from playwright.async_api import expect
+
+from agent_jobs.settings import Settings
+
+HOSTILE = (
+    "# Result <script>document.title='hacked'</script>\n\n"
+    "<img src=x onerror=\"document.title='hacked'\"> <svg onload=\"document.title='hacked'\"></svg>\n\n"
+    "[a](javascript:document.title='hacked') [b](data:text/html,<script>1</script>) [c](https://example.com/ok)\n\n"
+    "![picture](https://example.com/tracking.png)\n\n"
+    "\u202egnp.exe\u202c <iframe src='https://example.com'></iframe> <style>body{display:none}</style>\n\n"
+    "```python\ndef f(x): return '</code><script>1</script>'\n```\n"
+)
+
+
+async def open_job(tab: Tab, **emulate: Any) -> str:
+    """Start a job from the host, and open its page."""
+    started = await tab.server.host.start(emulate=emulate, options={"tools": [{"type": "web_search"}]})
+    await tab.open(f"/jobs/{started['job_id']}")
+    return started["job_id"]
+
+
+async def test_job_of_a_host_appears_grows_and_finishes_with_numbered_sources(settings: Settings) -> None:
+    async with signed_in(settings) as tab:
+        started = await tab.server.host.start(
+            "Compare the sources", emulate={"duration_s": 150, "searches": 3, "text": "A long answer. " * 20}
+        )
+        row = tab.page.locator(f"#row-{started['job_id']}")
+        await expect(row).to_contain_text("Compare the sources")
+        await row.get_by_role("link").click()
+        await expect(tab.page.get_by_role("heading", name="Text so far")).to_be_visible(timeout=60_000)
+        await expect(tab.page.get_by_role("heading", name="Answer")).to_be_visible(timeout=60_000)
+        await expect(tab.page.locator(".status").first).to_have_text("done")
+        await expect(tab.page.locator(".answer")).to_contain_text("[1]")
+        assert await tab.page.locator("section[aria-labelledby=sources] li").count() == 3
+        assert await tab.page.locator(".steps li", has_text="web search").count() == 3
+
+
+async def test_hostile_answer_stays_inert(settings: Settings) -> None:
+    async with signed_in(settings) as tab:
+        await open_job(tab, duration_s=1, text=HOSTILE)
+        answer = tab.page.locator(".answer")
+        await expect(answer.locator("pre")).to_be_visible(timeout=60_000)
+        assert await tab.page.title() != "hacked"
+        for tag in ("script", "img", "svg", "iframe", "style"):
+            assert await answer.locator(tag).count() == 0, tag
+        links = [await link.get_attribute("href") for link in await answer.locator("a").all()]
+        assert links == ["https://example.com/ok", "https://example.com/tracking.png"]
+        assert "\u202e" not in await answer.inner_text()
+
+
+async def test_page_is_readable_without_scripts(settings: Settings) -> None:
+    async with signed_in(settings, java_script_enabled=False) as tab:
+        started = await tab.server.host.start("Plain", emulate={"duration_s": 1, "text": "The answer."})
+        await tab.server.host.end(started["job_id"])
+        await tab.open("/")
+        await tab.page.get_by_role("link", name="Plain").click()
+        await expect(tab.page.locator(".answer")).to_have_text("The answer.")
+        await tab.page.get_by_label("Search prompts and answers").fill("answer")
+        await tab.page.keyboard.press("Enter")
+        await expect(tab.page.locator("mark")).to_have_text("answer")
+
+
+async def test_approval_on_the_page_lets_the_job_continue(settings: Settings) -> None:
+    async with signed_in(settings) as tab:
+        tool = {"type": "mcp", "server_label": "tracker", "server_url": "https://tracker.example/mcp"}
+        approval = {"server_label": "tracker", "name": "close", "arguments": {"id": 42}}
+        started = await tab.server.host.start(
+            emulate={"duration_s": 1, "text": "Closed.", "mcp_approval": approval}, options={"tools": [tool]}
+        )
+        await tab.open(f"/jobs/{started['job_id']}")
+        question = tab.page.locator(".question")
+        await expect(question).to_contain_text("tracker/close", timeout=60_000)
+        await expect(question).to_contain_text("42")
+        await question.get_by_role("button", name="Allow").click()
+        await expect(tab.page.locator(".answer")).to_be_visible(timeout=60_000)
+
+
+async def test_job_is_started_cancelled_and_deleted_on_the_page(settings: Settings) -> None:
+    async with signed_in(settings) as tab:
+        await tab.open("/new")
+        await tab.page.get_by_label("What should the model do?").fill('Wait [emulate {"duration_s": 600}]')
+        await expect(tab.page.locator("#estimate")).to_contain_text("tokens of input")
+        await tab.page.get_by_role("button", name="Start").click()
+        await tab.page.get_by_role("button", name="Cancel").click()
+        await expect(tab.page.locator(".status").first).to_have_text("cancelled", timeout=60_000)
+        await tab.page.get_by_text("Delete", exact=True).click()
+        await tab.page.get_by_role("button", name="Delete it").click()
+        await expect(tab.page.get_by_text("No jobs here yet")).to_be_visible()
+
+
+async def test_follow_up_continues_the_conversation(settings: Settings) -> None:
+    async with signed_in(settings) as tab:
+        job_id = await open_job(tab, duration_s=1, text="First.")
+        await tab.page.get_by_label("Question").fill('And then? [emulate {"duration_s":1,"text":"Second."}]')
+        await tab.page.get_by_role("button", name="Ask").click()
+        await expect(tab.page.locator(".answer")).to_have_text("Second.", timeout=60_000)
+        await expect(tab.page.locator("dl")).to_contain_text(job_id)
+
+
+async def test_long_answer_is_shown_whole(settings: Settings) -> None:
+    async with signed_in(settings) as tab:
+        with anyio.fail_after(100):
+            await open_job(tab, duration_s=1, text="<b>" + "long text " * 200_000 + "END")
+            await expect(tab.page.locator(".answer")).to_contain_text("END", timeout=80_000)
+        assert await tab.page.locator(".answer b").count() == 0
+
+
+async def test_pages_need_no_sideways_scrolling(settings: Settings) -> None:
+    async with signed_in(settings) as tab:
+        job_id = await open_job(tab, duration_s=1, text=f"| a | b |\n|---|---|\n| {'x' * 300} | 2 |\n")
+        await expect(tab.page.locator(".answer table")).to_be_visible(timeout=60_000)
+        for path in ("/", f"/jobs/{job_id}", "/new", "/spend", "/health"):
+            await tab.open(path)
+            for width in (360, 900, 1600):
+                await tab.page.set_viewport_size({"width": width, "height": 800})
+                widths = await tab.page.evaluate(
+                    "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+                )
+                assert widths[0] <= widths[1], (path, width)

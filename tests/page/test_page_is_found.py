@@ -1,0 +1,37 @@
+"""A start names the address of the job on the page that runs for the same database."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+from hosts import hosting
+
+from agent_jobs.rendering.paging import size
+from agent_jobs.settings import Settings
+from agent_jobs.store import open_store
+
+PAGE = "http://127.0.0.1:4777"
+
+
+@asynccontextmanager
+async def announced(settings: Settings, what: str) -> AsyncGenerator[None]:
+    """Another process that says what it does."""
+    async with open_store(settings.data_path()) as store:
+        await store.announce(what, settings.base_url)
+        yield
+
+
+@pytest.mark.parametrize("length", [9, 64, 300])
+async def test_start_names_the_page_of_its_job_within_its_bytes(settings: Settings, length: int) -> None:
+    async with announced(settings, f"ui {PAGE}"), hosting(settings) as host:
+        started = await host.start("Find " + "x" * length, wait_s=5, emulate={"duration_s": 600})
+        assert started["view"] == f"{PAGE}/jobs/{started['job_id']}"
+        assert size(started) <= 240, json.dumps(started)
+        assert "view" not in await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
+
+
+@pytest.mark.parametrize("what", ["server", "watch", "ui", "work"])
+async def test_start_names_no_page_that_does_not_run(settings: Settings, what: str) -> None:
+    async with announced(settings, what), hosting(settings) as host:
+        assert "view" not in await host.start(emulate={"duration_s": 600})

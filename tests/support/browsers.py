@@ -1,0 +1,89 @@
+"""A browser on the page: a real server over a real engine, and a real Chromium."""
+
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+from hosts import Host, hosting
+from installed_browser import NEEDS_BROWSER, NO_BROWSER, find_browser
+from playwright.async_api import Browser, Page, async_playwright
+
+from agent_jobs.page.access import LinkAccess, read_secret
+from agent_jobs.page.server import serve_page
+from agent_jobs.settings import Settings
+
+
+@dataclass
+class PageServer:
+    """The page of a host's jobs."""
+
+    host: Host
+    url: str
+    access: LinkAccess
+
+    @property
+    def link(self) -> str:
+        """A link that signs in one browser."""
+        return f"{self.url}/sign-in?token={self.access.create_link_token()}"
+
+
+@asynccontextmanager
+async def serving_page(settings: Settings) -> AsyncGenerator[PageServer]:
+    """The page over the engine of an MCP server whose host starts the jobs."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with hosting(settings) as host, anyio.create_task_group() as tasks:
+            assert settings.data_dir is not None
+            await host.app.engine()
+            access = LinkAccess(read_secret(settings.data_dir), time.time)
+            tasks.start_soon(serve_page, host.app.engine, access, listener)
+            yield PageServer(host, url, access)
+            tasks.cancel_scope.cancel()
+
+
+@dataclass
+class Tab:
+    """A signed-in tab, with all that the browser complained about."""
+
+    page: Page
+    server: PageServer
+    complaints: list[str] = field(default_factory=list[str])
+
+    async def open(self, path: str) -> None:
+        await self.page.goto(self.server.url + path)
+
+
+@asynccontextmanager
+async def browsing() -> AsyncGenerator[Browser]:
+    """A Chromium; the tests are skipped on a machine without one."""
+    async with async_playwright() as playwright:
+        path = find_browser() or playwright.chromium.executable_path
+        if not await anyio.Path(path).exists():
+            (pytest.fail if os.environ.get(NEEDS_BROWSER) else pytest.skip)(NO_BROWSER)
+        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def signed_in(settings: Settings, **options: Any) -> AsyncGenerator[Tab]:
+    """A tab of a fresh profile that its user signed in with a link; the options are those of the profile."""
+    async with serving_page(settings) as server, browsing() as browser:
+        context = await browser.new_context(**options)
+        tab = Tab(await context.new_page(), server)
+        tab.page.on("console", lambda message: tab.complaints.append(message.text))
+        tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        await tab.page.goto(server.link)
+        await tab.page.wait_for_url(f"{server.url}/")
+        yield tab
+        assert tab.complaints == []
