@@ -49,7 +49,7 @@ async def test_hostile_answer_stays_inert(settings: Settings) -> None:
         assert await tab.page.title() != "hacked"
         for tag in ("script", "img", "svg", "iframe", "style"):
             assert await answer.locator(tag).count() == 0, tag
-        links = [await link.get_attribute("href") for link in await answer.locator("a").all()]
+        links = [await link.get_attribute("href") for link in await answer.locator("a[href]").all()]
         assert links == ["https://example.com/ok", "https://example.com/tracking.png"]
         assert "\u202e" not in await answer.inner_text()
 

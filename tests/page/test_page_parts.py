@@ -37,6 +37,7 @@ def test_the_server_and_the_other_commands_load_nothing_of_the_page() -> None:
         ("![a](https://x.example/a.png)", '<a href="https://x.example/a.png" rel="noopener noreferrer nofollow">a</a>'),
         ('style="text-align:right"', "<p>style=&quot;text-align:right&quot;</p>\n"),
         ("| a |\n|--:|\n| 1 |", '<td align="right">1</td>'),
+        ("[a](/jobs/x)", '<p><a rel="noopener noreferrer nofollow">a</a></p>'),
         ("gpj.\u202eexe", "<p>gpj.exe</p>\n"),
     ],
 )

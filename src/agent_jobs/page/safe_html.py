@@ -43,8 +43,16 @@ def render_markdown(text: str) -> str:
         tags=_TAGS,
         attributes=_ATTRIBUTES,
         url_schemes=_URL_SCHEMES,
+        attribute_filter=_keep_attribute,
         link_rel="noopener noreferrer nofollow",
     )
+
+
+def _keep_attribute(tag: str, name: str, value: str) -> str | None:
+    """Return the value of an attribute; None for a relative link, which would lead into the page itself."""
+    if (tag, name) == ("a", "href") and not value.startswith(("http://", "https://", "mailto:")):
+        return None
+    return value
 
 
 def _create_renderer() -> MarkdownIt:
