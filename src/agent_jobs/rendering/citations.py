@@ -10,6 +10,10 @@ from agent_jobs.rendering.output import add_source
 
 #: A link of Markdown, or several of them, in parentheses or not: its number says the same in fewer characters.
 _LINK = re.compile(r"\s*\(?(?:\[[^\]]*\]\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*\)[,;]?\s*)+\)?")
+#: A block of code, which no number may interrupt: the number goes before it.
+_CODE_BLOCK = re.compile(r"^(?P<fence>```+|~~~+).*?(?:^(?P=fence)|\Z)", re.MULTILINE | re.DOTALL)
+#: Code in a line, or the address of a link: the number goes behind it.
+_CODE_OR_ADDRESS = re.compile(r"`[^`\n]+`|\]\([^()\s]*\)")
 #: Two characters inside a word of a script that has blanks between words.
 _LETTERS = re.compile(r"[A-Za-z0-9]{2}")
 
@@ -90,7 +94,9 @@ def insert_numbers(text: str, citations: Iterable[Citation], *, begin: int = 0) 
     for given_end, start, number in places:
         if not 0 < given_end <= len(text):
             continue  # its end, where the number stands, is in another piece
-        end = _move_to_word_end(text, given_end)
+        end = _move_out_of_code(text, _move_to_word_end(text, given_end))
+        if end == 0:
+            continue  # the text begins with code: the source is in the list alone
         if start >= at and _LINK.fullmatch(text[start:end]):
             parts.append(text[at:start].rstrip(" "))
             parts.append(" ")
@@ -107,4 +113,15 @@ def _move_to_word_end(text: str, end: int) -> int:
         end -= 1
     while _LETTERS.fullmatch(text[end - 1 : end + 1]):
         end += 1
+    return end
+
+
+def _move_out_of_code(text: str, end: int) -> int:
+    """Return a place for a number that is in no code and in no address; 0 if there is none."""
+    for block in _CODE_BLOCK.finditer(text):
+        if block.start() < end <= block.end():
+            return len(text[: block.start()].rstrip())
+    for span in _CODE_OR_ADDRESS.finditer(text):
+        if span.start() < end < span.end():
+            return span.end()
     return end
