@@ -99,7 +99,7 @@ async def test_follow_up_continues_the_conversation(settings: Settings) -> None:
         job_id = await open_job(tab, duration_s=1, text="First.")
         await tab.page.get_by_label("Question").fill('And then? [emulate {"duration_s":1,"text":"Second."}]')
         await tab.page.get_by_role("button", name="Ask").click()
-        await expect(tab.page.locator(".answer")).to_have_text("Second.", timeout=60_000)
+        await expect(tab.page.locator(".answer")).to_contain_text("Second", timeout=60_000)
         await expect(tab.page.locator("dl")).to_contain_text(job_id)
 
 

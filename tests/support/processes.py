@@ -106,20 +106,19 @@ def answer_of(result: dict[str, Any]) -> dict[str, Any]:
     return json.loads(content["text"])
 
 
-@contextmanager
-def serving(
-    data_dir: Path, base_url: str, *arguments: str, is_measured: bool = True, **environment: str
-) -> Generator[Server]:
-    """Start the server with an environment of its own; it is killed at the end if it still lives.
+#: Saves the coverage of a server that is killed: it would not report it.
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 
-    `is_measured=False` saves the coverage of a server that is killed: it would not report it.
-    """
+
+@contextmanager
+def serving(data_dir: Path, base_url: str, *arguments: str, **environment: str) -> Generator[Server]:
+    """Start the server with an environment of its own; it is killed at the end if it still lives."""
     with Process(
         [*COMMAND, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(data_dir, base_url, is_measured=is_measured) | environment,
+        env=_environment(data_dir, base_url) | environment,
     ) as process:
         try:
             yield Server(process)
@@ -134,8 +133,7 @@ def parameters(data_dir: Path, base_url: str) -> StdioServerParameters:
     )
 
 
-def _environment(data_dir: Path, base_url: str, *, is_measured: bool = True) -> dict[str, str]:
-    prefixes = ("PATH", "PYTHON", "COVERAGE") if is_measured else ("PATH", "PYTHON")
-    kept = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+def _environment(data_dir: Path, base_url: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON", "COVERAGE"))}
     ours = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
     return kept | ours
