@@ -1731,7 +1731,7 @@ async def test_the_first_request_is_kept_beside_those_of_later_turns(store: Stor
 
 async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store):
     day = 86_400.0
-    counted = {"usage": Usage(input_tokens=100, output_tokens=10), "cost_usd": 0.5}
+    counted: dict[str, Any] = {"usage": Usage(input_tokens=100, output_tokens=10), "cost_usd": 0.5}
     await ended(store, "job_1", model="a", preset="think", created_at=NOW - day, **counted)
     await ended(store, "job_2", model="a", client="terminal", usage=Usage(input_tokens=7, partial=True))
     await ended(store, "job_3", model="b", **counted)
@@ -1766,7 +1766,9 @@ async def test_single_jobs_are_deleted_read_or_not_but_never_while_they_run(stor
     deleted = await store.delete_jobs(["job_1", "job_3", "job_none"])
     assert list(deleted) == ["job_1"]
     assert await store.get("job_1") is None
-    assert there(await store.get_tombstone("job_1")).status == COMPLETED
+    tombstone = await store.get_tombstone("job_1")
+    assert tombstone is not None
+    assert tombstone.status == COMPLETED
     assert await store.get_prompt("job_1") == ""
     assert await found_by(store, "solar") == ["job_2"]
     assert await row(store, "job_3") == running

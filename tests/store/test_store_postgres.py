@@ -255,8 +255,9 @@ async def test_store_survives_a_restart_of_the_server_while_a_waiter_waits(own_s
     await upgrade(address)
     async with open_store(Path(), address) as store, open_store(Path(), address) as other:
         job = await standing(store, IN_PROGRESS)
-        async with waiting_for(store, job):
+        async with waiting_for(store, job), anyio.create_task_group() as late:
             await run(own_server.stop)
+            late.start_soon(store.wait_for_change, job.id, job.revision)
             with pytest.raises(
                 StoreError, match=r"closed the connection|stopped this call|cannot be reached|is starting"
             ):

@@ -51,7 +51,8 @@ class Server:
         self._run("pg_ctl", "-w", "-l", f"{self._folder}/log", "start", "-o", f"{address} {OPTIONS}")
 
     def stop(self, mode: str = "immediate") -> None:
-        self._run("pg_ctl", "-w", "-m", mode, "stop")
+        if (self._folder / "data" / "postmaster.pid").exists():  # else a test stopped it
+            self._run("pg_ctl", "-w", "-m", mode, "stop")
 
     def _run(self, name: str, *arguments: str) -> None:
         subprocess.run(

@@ -62,6 +62,8 @@ _FAILURES = (
     _Failure(OSError, "cannot be reached", "postgres_unreachable"),
     _Failure(Exception, "cannot be used", "postgres_unusable"),
 )
+#: The codes of errors that a restart brings, and that are over after it.
+PASSING = frozenset({"postgres_interrupted", "postgres_unreachable"})
 
 
 @contextmanager
