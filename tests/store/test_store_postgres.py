@@ -114,7 +114,7 @@ async def test_database_that_cannot_be_used_is_reported_without_its_password(
     [
         (
             asyncpg.InvalidPasswordError,
-            "refused the user or the password",
+            "refused this name or password",
             "correct them in AGENT_JOBS_DATABASE_URL or",
         ),
         (asyncpg.TooManyConnectionsError, "has no connection left", "raise its max_connections, or lower"),

@@ -47,7 +47,7 @@ class _Failure(NamedTuple):
 #: The first one whose kind fits an error counts.
 _FAILURES = (
     _Failure(asyncpg.ClientConfigurationError, "has an address that cannot be used", "postgres_address"),
-    _Failure(asyncpg.InvalidAuthorizationSpecificationError, "refused the user or the password", "postgres_user"),
+    _Failure(asyncpg.InvalidAuthorizationSpecificationError, "refused this name or password", "postgres_user"),
     _Failure(asyncpg.InvalidCatalogNameError, "does not exist", "postgres_missing"),
     _Failure(asyncpg.TooManyConnectionsError, "has no connection left", "postgres_connections"),
     _Failure(asyncpg.ReadOnlySQLTransactionError, "accepts no changes", "postgres_read_only"),
