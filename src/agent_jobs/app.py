@@ -378,7 +378,8 @@ def _require_postgres(settings: Settings) -> PostgresAddress:
     address = find_postgres(settings)
     if address is None:
         raise ConfigError(
-            "AGENT_JOBS_DATABASE_URL is not set, so the jobs are in a file, which each version upgrades by itself."
+            "AGENT_JOBS_DATABASE_URL is not set, so the jobs are in a file, which each version upgrades by itself.",
+            "no_postgres",
         )
     check_extra()
     return address

@@ -49,7 +49,10 @@ def nearest(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str | No
     written = name[:COMPARED_CHARS].casefold()
     close = difflib.get_close_matches(written, by_folded, n=5, cutoff=cutoff)
     # Swapped letters are the likeliest slip: MODLE means MODEL, although MODE scores higher.
-    close.sort(key=lambda each: sorted(each) != sorted(written))
+    # Of names that are equally near, the first one is the one that is used most.
+    known = list(by_folded)
+    nearness = {each: difflib.SequenceMatcher(None, written, each).ratio() for each in close}
+    close.sort(key=lambda each: (sorted(each) != sorted(written), -nearness[each], known.index(each)))
     if close:
         return by_folded[close[0]]
     if len(written) < MIN_PREFIX_CHARS:

@@ -42,7 +42,7 @@ def typed(url: str, folder: Path, *words: str) -> tuple[int, str]:
 
 def test_db_upgrades_an_empty_database_once(empty_url: str, tmp_path: Path):
     code, text = typed(empty_url, tmp_path, "list")
-    assert (code, "run agent-jobs db upgrade" in text) == (1, True)
+    assert (code, "Run `agent-jobs db upgrade`." in text) == (1, True)
     assert typed(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 1
     assert typed(empty_url, tmp_path, "db", "upgrade") == (0, "Upgraded from schema 0 to 1.\n")
     assert typed(empty_url, tmp_path, "db", "upgrade") == (0, "Schema 1 is up to date.\n")

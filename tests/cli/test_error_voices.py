@@ -8,12 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
 from click.testing import CliRunner, Result
 from hosts import Host, hosting, read
 from mcp import Client
+from postgres_server import TEMPLATE, new_database, run_statements
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
@@ -398,6 +400,40 @@ def test_database_that_cannot_be_used_is_explained_to_each_reader(
     assert to_model.startswith(f"{database} {problem}")
     assert f" Ask the user to {step}" in to_model
     assert to_person == to_model.replace("Ask the user to u", "U").replace("Ask the user to m", "M")
+
+
+@pytest.mark.parametrize(
+    ("place", "template", "problem", "step"),
+    [
+        ("127.0.0.1:1/x", "template0", "cannot be reached", "start the server, or correct AGENT_JOBS_DATABASE_URL."),
+        (
+            "{host}/no_such",
+            "template0",
+            "does not exist",
+            "create it with createdb, or correct AGENT_JOBS_DATABASE_URL.",
+        ),
+        ("{host}/{name}", "template0", "has no tables of agent-jobs yet", "run `agent-jobs db upgrade`."),
+        ("{host}/{name}", TEMPLATE, "was upgraded by a newer agent-jobs", "update agent-jobs, or set"),
+    ],
+    ids=["no server", "no database", "no tables", "newer"],
+)
+def test_postgresql_that_cannot_be_used_is_explained_to_each_reader(
+    readers: Readers, postgres_server_url: str, place: str, template: str, problem: str, step: str
+) -> None:
+    with new_database(postgres_server_url, template) as made:
+        if template == TEMPLATE:
+            run_statements(made, "INSERT INTO schema_version VALUES (99)")
+        parts = urlsplit(made)
+        place = place.format(host=parts.netloc.rpartition("@")[2], name=parts.path.lstrip("/"))
+        url = f"postgresql://{parts.username}:{parts.password or SECRET}@{place}"
+        shared = Readers(replace(readers.settings, database_url=SecretStr(url)))
+        [to_model] = shared.list_refusals([BAD["misspelt effort"]])
+        to_person = shared.type(("list",), AGENT_JOBS_DATABASE_URL=url)
+    host, _, name = place.partition("/")
+    assert to_model.startswith(f"The PostgreSQL database {name} at {host} {problem}")
+    assert f" Ask the user to {step}" in to_model
+    assert to_person == re.sub("Ask the user to (.)", lambda found: found[1].upper(), to_model)
+    assert SECRET not in to_model
 
 
 def test_error_as_json_has_the_words_for_a_person(readers: Readers) -> None:

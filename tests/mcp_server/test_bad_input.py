@@ -126,7 +126,7 @@ async def test_without_a_key_stored_jobs_can_still_be_read(settings: Settings) -
         await host.end(started["job_id"])
     async with hosting(replace(settings, api_key=None)) as host:
         assert (await host.call("agent_poll", job_id=started["job_id"]))["output"] == "mine"
-        assert "OPENAI_API_KEY" in await host.refused("agent_start", prompt="hi")
+        assert "agent-jobs key set" in await host.refused("agent_start", prompt="hi")
 
 
 def newer(folder: Path) -> None:

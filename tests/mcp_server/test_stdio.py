@@ -227,7 +227,7 @@ def test_neither_key_nor_prompt_nor_output_is_logged(tmp_path: Path, upstream: R
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        ({"OPENAI_API_KEY": "", "AGENT_JOBS_STRUCTURED": "1"}, "OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": "", "AGENT_JOBS_STRUCTURED": "1"}, "agent-jobs key set"),
         ({"OPENAI_BASE_URL": "not an address"}, "OPENAI_BASE_URL"),
         ({"AGENT_JOBS_MAX_WAIT_S": "soon", "AGENT_JOBS_STRUCTURED": "1"}, "AGENT_JOBS_MAX_WAIT_S"),
         ({"AGENT_JOBS_DATA_DIR": "/dev/null/jobs"}, "AGENT_JOBS_DATA_DIR"),

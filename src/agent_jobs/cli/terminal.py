@@ -1,6 +1,7 @@
 """Format text for a terminal, without control characters that came from elsewhere."""
 
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -11,6 +12,8 @@ from agent_jobs.cli.wording import describe_next_step
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
+#: Text each character of which takes one column: letters of the West, and the signs of our own tables.
+_ONE_COLUMN_EACH = re.compile(r"[\x00-\x7f\u00a0-\u00ac\u00ae-\u02ff\u2010-\u2027\u2500-\u259f●✓✗]*")
 #: Statuses without a row here are shown in cyan.
 COLOURS = {
     Status.COMPLETED: "green",
@@ -77,7 +80,7 @@ def wrap_lines(text: str, width: int) -> list[str]:
 
 def count_columns(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
-    if text.isascii():
+    if _ONE_COLUMN_EACH.fullmatch(text):
         return len(text)  # without the import of rich, most commands start sooner
     from rich.cells import cell_len
 
@@ -89,6 +92,8 @@ def fit_columns(text: str, width: int) -> str:
     columns = count_columns(text)
     if columns <= width:
         return text + " " * (width - columns)
+    if columns == len(text):
+        return f"{text[: width - 1]}…"
     from rich.cells import set_cell_size
 
     return f"{set_cell_size(text, width - 1)}…"

@@ -38,6 +38,7 @@ FIXES: Mapping[str, str] = {
     "internal": "Jobs continue; see them with: agent-jobs list",
     "no_key": "Set it with: {command}",
     "not_sending": "Start it with: agent-jobs run",
+    "postgres_interrupted": "Try again in a few seconds; no job is lost.",
     "tool_server_failed": "Check its entry with: agent-jobs doctor",
     "tool_server_paused": "Try again then, or start without it.",
     "upstream_busy": "Try again in a minute.",

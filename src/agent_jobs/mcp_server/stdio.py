@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import select
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from logging.handlers import RotatingFileHandler
@@ -47,7 +47,7 @@ def serve(door: FrontDoor, env_file: str | None = None) -> None:
         _log_to_stderr(settings.log_level)
         for warning in settings.warnings:
             logger.warning("%s", warning)
-    anyio.run(_serve_until_closed, settings, door)
+    anyio.run(_serve_until_closed, settings, door, partial(_load_settings, env_file))
 
 
 def _load_settings(env_file: str | None) -> Settings | ConfigError:
@@ -62,9 +62,11 @@ def _load_settings(env_file: str | None) -> Settings | ConfigError:
         return error
 
 
-async def _serve_until_closed(settings: Settings | ConfigError, door: FrontDoor) -> None:
+async def _serve_until_closed(
+    settings: Settings | ConfigError, door: FrontDoor, reload: Callable[[], Settings | ConfigError]
+) -> None:
     # A signal cancels the task group. The app is outside of it, because its last writes need the loop.
-    async with open_app(settings, reload=partial(_load_settings, None)) as app, anyio.create_task_group() as tasks:
+    async with open_app(settings, reload=reload) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(leave_on_signal, tasks.cancel_scope)
         if isinstance(settings, Settings):
             tasks.start_soon(anyio.to_thread.run_sync, _log_to_file, settings)

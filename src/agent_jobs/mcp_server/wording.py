@@ -51,6 +51,7 @@ FIXES: Mapping[str, str] = {
     "internal": "Jobs continue: agent_poll finds them.",
     "no_key": "Ask the user to run `{command}` in a terminal, then try again.",
     "not_sending": "Ask the user to start agent-jobs as a server.",
+    "postgres_interrupted": "Call again in a few seconds; no job is lost.",
     "tool_server_failed": "Ask the user to check its entry in the file of AGENT_JOBS_TOOLBOX, or start without it.",
     "tool_server_paused": "Call again then, or start without it.",
     "upstream_busy": "Call again in 60 s.",

@@ -53,7 +53,8 @@ NEXT_STEPS = {
     "no_such_endpoint": "ask the user to set OPENAI_BASE_URL to the API's address, which usually ends in /v1",
     "missing_secret": "ask the user to set it, to list it in AGENT_JOBS_SECRETS and to restart the server, then "
     "agent_start again",
-    "invalid_api_key": "ask the user to run `agent-jobs key set` and restart this server, then agent_start again",
+    "invalid_api_key": "ask the user to run `agent-jobs key set`, or to correct OPENAI_API_KEY, and to restart this "
+    "server, then agent_start again",
     "account_refused": "ask the user to check the key, its permissions and the credit, then agent_start again",
     "insufficient_quota": "ask the user to add credit at the provider, then agent_start again",
     "model_not_found": "agent_start with another model",

@@ -57,4 +57,6 @@ class PostgresAddress:
 def check_extra() -> None:
     """Raise StoreError if the packages for PostgreSQL are not installed."""
     if find_spec("asyncpg") is None:
-        raise StoreError("AGENT_JOBS_DATABASE_URL names PostgreSQL, which needs an extra: install agent-jobs[team].")
+        raise StoreError(
+            "AGENT_JOBS_DATABASE_URL names PostgreSQL, whose packages are not installed.", "postgres_not_installed"
+        )

@@ -16,6 +16,7 @@ from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
 from agent_jobs.store.database import Row
 from agent_jobs.store.postgres_address import PostgresAddress
+from agent_jobs.store.postgres_errors import PASSING
 from agent_jobs.store.postgres_replica import SESSION_LOCK
 
 logger = logging.getLogger(__name__)
@@ -70,14 +71,25 @@ class PostgresChanges:
         try:
             while True:
                 event = self._signals.event_of(job_id)
-                rows = await self._fetch("SELECT revision FROM job WHERE id = :id", id=job_id)
-                if not rows or rows[0]["revision"] != revision:
+                if await self._has_other_revision(job_id, revision):
                     return
                 await event.wait()
         finally:
             self._waits[wait] -= 1
             if not self._waits[wait]:
                 del self._waits[wait]
+
+    async def _has_other_revision(self, job_id: str, revision: int) -> bool:
+        """Return whether the job has another revision than this one; while PostgreSQL restarts, wait for it."""
+        while True:
+            try:
+                rows = await self._fetch("SELECT revision FROM job WHERE id = :id", id=job_id)
+            except StoreError as error:
+                if error.code not in PASSING:
+                    raise
+                await asyncio.sleep(RECONNECT_S)
+            else:
+                return not rows or rows[0]["revision"] != revision
 
     def mark(self) -> Mark:
         """Return the number of changes that this process knows of."""

@@ -149,7 +149,10 @@ class PostgresDatabase:
     def damage_error(self, error: Exception) -> StoreError:
         """Return the error for a row that holds nonsense."""
         return StoreError(
-            "The {address} holds rows that this version cannot read ({cause}).", address=self._address, cause=error
+            "The {address} holds rows that this version cannot read ({cause}).",
+            "postgres_damaged",
+            address=self._address,
+            cause=error,
         )
 
     async def read(self, sql: str, **values: Any) -> list[asyncpg.Record]:

@@ -1,10 +1,10 @@
-"""Turns the errors of PostgreSQL and its connections into sentences that say what to do."""
+"""Turns the errors of PostgreSQL and its connections into errors whose code says what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
@@ -34,38 +34,52 @@ LOST_CONNECTION = (
     asyncpg.InterfaceError,
     ConnectionError,
 )
-#: Sentences by the first kind of error that fits.
-_ADVICE: tuple[tuple[type[Exception], str], ...] = (
-    (asyncpg.InvalidAuthorizationSpecificationError, "refused the user or the password: check AGENT_JOBS_DATABASE_URL"),
-    (asyncpg.InvalidCatalogNameError, "does not exist: create it with createdb, or correct AGENT_JOBS_DATABASE_URL"),
-    (asyncpg.TooManyConnectionsError, "has no connection left: raise its max_connections, or lower AGENT_JOBS_POOL"),
-    (asyncpg.ReadOnlySQLTransactionError, "only reads: set AGENT_JOBS_DATABASE_URL to the server that writes"),
-    (asyncpg.DiskFullError, "has a full disk: free some space, then try again; no job is lost"),
-    (asyncpg.InsufficientPrivilegeError, "refused the user a right: grant it the database"),
-    (asyncpg.CannotConnectNowError, "is starting or stopping: try again in a moment; no job is lost"),
-    (asyncpg.OperatorInterventionError, "closed the connection: try again; no job is lost"),
-    (TimeoutError, "did not answer in time: try again; no job is lost"),
-    (asyncpg.InterfaceError, "closed the connection: try again; no job is lost"),
-    (OSError, "cannot be reached: start it, or correct AGENT_JOBS_DATABASE_URL"),
+
+
+class _Failure(NamedTuple):
+    """What can be said of one kind of error."""
+
+    kind: type[Exception]
+    predicate: str  #: of the sentence whose subject is the database
+    code: str
+
+
+#: The first one whose kind fits an error counts.
+_FAILURES = (
+    _Failure(asyncpg.ClientConfigurationError, "has an address that cannot be used", "postgres_address"),
+    _Failure(asyncpg.InvalidAuthorizationSpecificationError, "refused this name or password", "postgres_user"),
+    _Failure(asyncpg.InvalidCatalogNameError, "does not exist", "postgres_missing"),
+    _Failure(asyncpg.TooManyConnectionsError, "has no connection left", "postgres_connections"),
+    _Failure(asyncpg.ReadOnlySQLTransactionError, "accepts no changes", "postgres_read_only"),
+    _Failure(asyncpg.DiskFullError, "is on a full disk", "disk_full"),
+    _Failure(asyncpg.InsufficientPrivilegeError, "does not give its user a right", "postgres_rights"),
+    _Failure(asyncpg.CannotConnectNowError, "is starting or stopping", "postgres_interrupted"),
+    _Failure(asyncpg.OperatorInterventionError, "stopped this call", "postgres_interrupted"),
+    _Failure(asyncpg.TransactionRollbackError, "stopped this call", "postgres_interrupted"),
+    _Failure(asyncpg.PostgresConnectionError, "closed the connection", "postgres_interrupted"),
+    _Failure(asyncpg.InterfaceError, "closed the connection", "postgres_interrupted"),
+    _Failure(TimeoutError, "did not answer in time", "postgres_interrupted"),
+    _Failure(OSError, "cannot be reached", "postgres_unreachable"),
+    _Failure(Exception, "cannot be used", "postgres_unusable"),
 )
+#: The codes of errors that a restart brings, and that are over after it.
+PASSING = frozenset({"postgres_interrupted", "postgres_unreachable"})
 
 
 @contextmanager
 def as_postgres_error(address: PostgresAddress) -> Generator[None]:
-    """Raise StoreError with advice for what PostgreSQL and its connections raise."""
+    """Raise StoreError with a code for what PostgreSQL and its connections raise."""
     try:
         yield
     except _DEFECTS:
         raise
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise StoreError(
-            "The {address} {advice} ({reason}).", address=address, advice=_postgres_advice(error), reason=reason
-        ) from error
+        raise _explain_failure(error, address) from error
 
 
-def _postgres_advice(error: Exception) -> str:
-    for kind, advice in _ADVICE:
-        if isinstance(error, kind):
-            return advice
-    return "cannot be used: see its log"
+def _explain_failure(error: Exception, address: PostgresAddress) -> StoreError:
+    failure = next(failure for failure in _FAILURES if isinstance(error, failure.kind))
+    cause = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    return StoreError(
+        "The {address} {predicate} ({cause}).", failure.code, address=address, predicate=failure.predicate, cause=cause
+    )

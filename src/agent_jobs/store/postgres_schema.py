@@ -82,9 +82,10 @@ async def check_schema(connection: PostgresConnection, address: PostgresAddress)
     state = await _read_schema_state(connection, creates=False)
     check_not_newer(state, address)
     if state.version < state.needed:
-        found = f"has schema {state.version}" if state.version else "has no tables of agent-jobs yet"
+        found = f"has schema {state.version} of agent-jobs" if state.version else "has no tables of agent-jobs yet"
         raise StoreError(
-            "The {address} {found}; this version needs schema {needed}: run agent-jobs db upgrade.",
+            "The {address} {found}, and this version needs schema {needed}.",
+            "postgres_older",
             address=address,
             found=found,
             needed=state.needed,
@@ -96,8 +97,8 @@ def check_not_newer(state: SchemaState, address: PostgresAddress) -> None:
     """Raise StoreError if a newer version wrote the schema."""
     if state.version > state.needed:
         raise StoreError(
-            "The {address} was upgraded by a newer agent-jobs (schema {version}, this one knows {needed}): "
-            "update agent-jobs.",
+            "The {address} was upgraded by a newer agent-jobs (schema {version}, this one knows {needed}).",
+            "postgres_newer",
             address=address,
             version=state.version,
             needed=state.needed,
