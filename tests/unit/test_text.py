@@ -92,7 +92,7 @@ def test_size_is_shown_in_the_largest_unit_that_fits(size_bytes: int, shown: str
         ("ls", "list"),
         ("Doctor", "doctor"),
         ("instal cursor", "install"),
-        ("list --jsonn", "--json"),
+        ("list --bacth", "--batch"),
         ("install cursor --dryrun", "--dry-run"),
         ("list --status quued", "queued"),
         ("result --part outlin job_1", "outline"),
