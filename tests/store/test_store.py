@@ -707,6 +707,56 @@ async def test_a_turn_that_the_budget_does_not_cover_is_not_begun(store: Store, 
     assert (await store.list_jobs(JobFilter(), 1, NOW - 1)).today_usd == 2.5
 
 
+async def delete_one(store: Store) -> object:
+    return await store.delete_jobs(["job_1"])
+
+
+async def purge_one(store: Store) -> object:
+    return await store.purge(NOW + 1, unread=True)
+
+
+@pytest.mark.parametrize(
+    ("cost", "counted"),
+    [
+        ({"cost_usd": 0.5, "reserved_usd": 4.0, "cost_before_usd": 0.25}, 0.5),
+        ({"reserved_usd": 4.0, "cost_before_usd": 0.25}, 4.0),
+        ({"cost_before_usd": 0.25}, 0.25),
+        ({}, 0.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("delete", [delete_one, purge_one])
+async def test_a_deleted_job_stays_in_the_budget_of_its_day(
+    store: Store,
+    other: Store,
+    delete: Callable[[Store], Awaitable[object]],
+    cost: dict[str, float | None],
+    counted: float,
+):
+    day = 86_400.0
+    none: dict[str, float | None] = {"cost_usd": None, "reserved_usd": None, "cost_before_usd": None}
+    await store.add(a_job())
+    await store.transition("job_1", lambda job: replace(at(job, FAILED), **{**none, **cost}))
+    await store.add(a_job("job_2", request_hash="2", reserved_usd=1.0))
+
+    async def sums(since: float) -> list[float]:
+        page = await other.list_jobs(JobFilter(), 1, since)
+        return [page.today_usd, await other.sum_day(since, spent=False), await other.sum_day(since, spent=True)]
+
+    before = await sums(NOW)
+    assert before == [counted + 1.0, counted + 1.0, counted]
+    assert await delete(store)
+    assert await store.get("job_1") is None
+    assert await sums(NOW) == before
+    assert await sums(NOW - day) == await sums(NOW + day) == [0.0, 0.0, 0.0]
+    start = a_job("job_3", request_hash="3", reserved_usd=1.0)
+    with pytest.raises(BudgetError, match=f"up to {counted + 2:.2f} USD"):
+        await other.add(start, budget=Budget(counted + 1.9, NOW))
+    with pytest.raises(BudgetError, match=rf"is spent \({counted:.2f} USD\)"):
+        await other.add(start, budget=Budget(counted, NOW, spent=True))
+    assert await other.add(start, budget=Budget(counted + 2.0, NOW)) == [None]
+
+
 async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):
     job = await acting(store, "a")
     await other.request_cancel(job.id, NOW)

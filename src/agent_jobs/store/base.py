@@ -47,7 +47,7 @@ class Place(NamedTuple):
 class Budget(NamedTuple):
     """The most that may be spent on the jobs that are started in the day from `since` on.
 
-    An ended job counts with its cost, an active one with what it may cost.
+    An ended job counts with its cost, deleted or not, and an active one with what it may cost.
     """
 
     usd: float

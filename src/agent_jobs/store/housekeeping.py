@@ -6,6 +6,7 @@ from math import inf
 from agent_jobs.jobs.job import Mode
 from agent_jobs.store.base import Place
 from agent_jobs.store.database import StorePart, Transaction
+from agent_jobs.store.records import ENDED_USD
 from agent_jobs.store.rows import ACTIVE_SQL
 
 #: Jobs that one call deletes: each is a transaction of its own, and a caller may stop between two calls.
@@ -103,8 +104,9 @@ async def _delete_job(transaction: Transaction, job_id: str, old: str, before: f
         id=job_id,
     )
     await transaction.execute(
-        f"""INSERT INTO tombstone (job_id, status, finished_at)
-            SELECT id, status, finished_at FROM job WHERE id = :id AND {old} ON CONFLICT (job_id) DO NOTHING""",
+        f"""INSERT INTO tombstone (job_id, status, finished_at, created_at, cost_usd)
+            SELECT id, status, finished_at, created_at, {ENDED_USD} FROM job WHERE id = :id AND {old}
+            ON CONFLICT (job_id) DO NOTHING""",
         id=job_id,
         before=before,
     )

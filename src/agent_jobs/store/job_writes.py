@@ -433,7 +433,7 @@ async def _write_output(transaction: Transaction, job: Job, output: Output) -> N
 async def _check_budget(transaction: Transaction, budget: Budget) -> None:
     """Refuse the change if more may be spent with it than the budget allows."""
     if budget.spent:
-        spent_usd = (await transaction.execute(PAID, since=budget.since, day_s=DAY_S))[0]["usd"] or 0.0
+        spent_usd = (await transaction.execute(PAID, since=budget.since, day_s=DAY_S))[0]["usd"]
         if spent_usd >= budget.usd:
             raise BudgetError(
                 "The day's budget of {budget_usd:g} USD is spent ({spent_usd:.2f} USD).",
@@ -442,7 +442,7 @@ async def _check_budget(transaction: Transaction, budget: Budget) -> None:
                 spent_usd=spent_usd,
             )
         return
-    bound_usd = (await transaction.execute(SPENT, since=budget.since, day_s=DAY_S))[0]["usd"] or 0.0
+    bound_usd = (await transaction.execute(SPENT, since=budget.since, day_s=DAY_S))[0]["usd"]
     if bound_usd > budget.usd:
         raise BudgetError(
             "The day's budget of {budget_usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "

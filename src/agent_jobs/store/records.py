@@ -38,15 +38,22 @@ JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL,
 #: One job without its request and output, for a change that needs neither.
 ONE_JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL, NULL FROM job
                             JOIN turn ON turn.job_id = job.id AND turn.number = job.turn WHERE job.id = :id"""
+#: Cost in USD of an ended job; one of unknown cost counts with its reservation.
+ENDED_USD = "COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0)"
+_OF_DAY = "created_at >= :since AND created_at < :since + :day_s"
+#: Cost in USD of the deleted jobs of the day from `since` on: what was spent stays spent.
+_DELETED_USD = f"COALESCE((SELECT SUM(cost_usd) FROM tombstone WHERE {_OF_DAY}), 0.0)"
 #: Cost in USD of the jobs that were started in the day from `since` on; an active job counts with what it may cost.
-SPENT = f"""SELECT SUM(CASE WHEN status NOT IN {ACTIVE_SQL} THEN COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0)
-                            WHEN COALESCE(cost_usd, 0.0) > COALESCE(reserved_usd, 0.0) THEN cost_usd
-                            ELSE COALESCE(reserved_usd, 0.0) END) AS usd
-             FROM job WHERE created_at >= :since AND created_at < :since + :day_s"""
-#: The same with what was spent so far; an ended job of unknown cost counts with its reservation.
-PAID = f"""SELECT SUM(CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, cost_before_usd, 0.0)
-                           ELSE COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0) END) AS usd
-            FROM job WHERE created_at >= :since AND created_at < :since + :day_s"""
+SPENT = f"""SELECT COALESCE((
+                 SELECT SUM(CASE WHEN status NOT IN {ACTIVE_SQL} THEN {ENDED_USD}
+                                 WHEN COALESCE(cost_usd, 0.0) > COALESCE(reserved_usd, 0.0) THEN cost_usd
+                                 ELSE COALESCE(reserved_usd, 0.0) END)
+                 FROM job WHERE {_OF_DAY}), 0.0) + {_DELETED_USD} AS usd"""
+#: The same with what was spent so far.
+PAID = f"""SELECT COALESCE((
+                SELECT SUM(CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, cost_before_usd, 0.0)
+                                ELSE {ENDED_USD} END)
+                FROM job WHERE {_OF_DAY}), 0.0) + {_DELETED_USD} AS usd"""
 
 #: Statuses in which a job continues without the user.
 _UNATTENDED = ACTIVE - {Status.INPUT_REQUIRED}
@@ -77,7 +84,7 @@ class Records(StorePart):
         async def read_page(transaction: Transaction) -> tuple[Sequence[Row], float, dict[Status, int]]:
             sql, values = _first_jobs(group, limit, order)
             rows = await transaction.execute(sql, **values)
-            spent = (await transaction.execute(SPENT, since=since, day_s=DAY_S))[0]["usd"] or 0.0
+            spent = (await transaction.execute(SPENT, since=since, day_s=DAY_S))[0]["usd"]
             return rows, spent, await _count_by_status(transaction, group)
 
         rows, spent_usd, counts = await self._db.query(read_page)

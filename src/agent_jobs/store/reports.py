@@ -53,7 +53,7 @@ class Reports(StorePart):
 
     async def sum_day(self, since: float, *, spent: bool) -> float:
         rows = await self._db.fetch(PAID if spent else SPENT, since=since, day_s=DAY_S)
-        return rows[0]["usd"] or 0.0
+        return rows[0]["usd"]
 
 
 def _format_name(name: str | int, key: SpendingKey) -> str:

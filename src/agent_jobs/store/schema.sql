@@ -204,8 +204,11 @@ END;
 CREATE TABLE tombstone (
     job_id TEXT PRIMARY KEY,
     status TEXT NOT NULL,
-    finished_at REAL NOT NULL
+    finished_at REAL NOT NULL,
+    created_at REAL,                            -- null if an older version deleted the job
+    cost_usd REAL                               -- what the job counts with in the budget of its day
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstone_day ON tombstone (created_at, cost_usd) WHERE created_at IS NOT NULL;
 
 -- What an endpoint refused, with the answer that said so. A model "-name" stands for the parameter of that name.
 CREATE TABLE mode (

@@ -190,8 +190,11 @@ FROM prompt JOIN job ON job.id = prompt.job_id LEFT JOIN output ON output.job_id
 CREATE TABLE tombstone (
     job_id TEXT COLLATE "C" PRIMARY KEY,
     status TEXT NOT NULL,
-    finished_at DOUBLE PRECISION NOT NULL
+    finished_at DOUBLE PRECISION NOT NULL,
+    created_at DOUBLE PRECISION,                -- null if an older version deleted the job
+    cost_usd DOUBLE PRECISION                   -- what the job counts with in the budget of its day
 );
+CREATE INDEX tombstone_day ON tombstone (created_at, cost_usd) WHERE created_at IS NOT NULL;
 
 -- What an endpoint refused, with the answer that said so. A model "-name" stands for the parameter of that name.
 CREATE TABLE mode (
