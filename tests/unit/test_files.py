@@ -505,8 +505,8 @@ BACKUPS = ["shadow-", "gshadow-", "master.passwd-", "shadow.bak", "shadow~", "id
            ".ssh.bak/config", ".aws-old/x", ".credentials.json"]  # fmt: skip
 NO_BACKUPS = ["notes.txt~", "notes-", "a.bak", "#notes#", ".notes.swp", "shadow.css", "shadow.css.bak", "shadow-dom.md",
               "shadows-", "box-shadow.1", "id_rsa.pub", "id_rsa.pub~", "id_rsa.pub.bak", "monkey~", "pem.bak",
-              "key.old", "environment.bak", "credentials.md", "credentials.md~", "keys.txt.old", "1", "-", "~", "a (1).json",
-              "old.ssh.md", ".env.example"]  # fmt: skip
+              "key.old", "environment.bak", "credentials.md", "credentials.md~", "keys.txt.old", "1", "-", "~",
+              "a (1).json", "old.ssh.md", ".env.example"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BACKUPS)
