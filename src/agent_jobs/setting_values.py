@@ -298,7 +298,7 @@ def database_url() -> Reader:
     def read(written: Written) -> SecretStr:
         try:
             parts = urlsplit(written.text)
-            is_usable = parts.scheme in ("postgresql", "postgres") and parts.port != 0
+            is_usable = parts.scheme in ("postgresql", "postgres") and parts.port != 0 and _has_clear_password(parts)
         except ValueError:
             is_usable = False
         if not is_usable:
@@ -308,6 +308,11 @@ def database_url() -> Reader:
     return Reader(accepts, read)
 
 
+def _has_clear_password(parts: SplitResult) -> bool:
+    """Return False if a password may reach into what is read as the host, the path or the parameters."""
+    return parts.netloc.count("@") <= 1 and not any("@" in part for part in parts[2:])
+
+
 def hide_database_password(url: SecretStr | None) -> str | None:
     """Return the address of a database without its password and parameters."""
     if url is None:
@@ -315,7 +320,7 @@ def hide_database_password(url: SecretStr | None) -> str | None:
     parts = urlsplit(url.get_secret_value())
     user, at, host = parts.netloc.rpartition("@")
     name = user.partition(":")[0]
-    return urlunsplit((parts.scheme, f"{name}{at}{host}", parts.path, "", ""))
+    return f"{parts.scheme}://{name}{at}{host}{parts.path}"
 
 
 def read_password_file(path: Path) -> str:

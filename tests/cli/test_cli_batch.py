@@ -12,11 +12,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from click.testing import CliRunner
 from fork_server import COMMAND, Process
 from hosts import scripted
-from terminals import LIMIT_S, Terminal
+from terminals import KEY, LIMIT_S, Terminal
 
+from agent_jobs.cli.main import cli
 from agent_jobs.emulator.server import RunningServer, running
 
 
@@ -222,11 +225,54 @@ def test_a_refused_line_ends_the_batch_in_one_sentence(terminal: Terminal):
     tasks = written(terminal, "Task 1", {"prompt": "Task 2", "effort": "enormous"})
     refused = batch(terminal, tasks)
     assert refused.returncode == 1
-    *left, told = refused.stderr.splitlines()
+    [told] = refused.stderr.splitlines()
     assert told.startswith("Error: Line 2: effort does not accept 'enormous'")
-    assert left == ["Jobs continue at the provider. Run the same command to resume."]
     as_json = batch(terminal, tasks, "--json")
     assert json.loads(as_json.stdout)["error"]["message"].startswith("Line 2: effort")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"prompt": ""}, "prompt is empty."),
+        ({"prompt": " \n\t\u3000"}, "prompt is empty."),
+        ("", "prompt is empty."),
+        ("  ", "prompt is empty."),
+        ({"prompt": None}, "this is not a JSON object with a prompt"),
+        ({"prompt": 1}, "this is not a JSON object with a prompt"),
+        ({"prompt": ["x"]}, "this is not a JSON object with a prompt"),
+        ({"prompt": "x", "preset": "no-such"}, "preset does not accept 'no-such'."),
+        ({"prompt": "x", "preset": ""}, "preset does not accept ''."),
+        ({"prompt": "x", "effort": "enormous"}, "effort does not accept 'enormous'."),
+        ({"prompt": "x", "files": ["none.txt"]}, "none.txt"),
+        ({"prompt": "x", "options": {"verbosty": "low"}}, "options does not accept 'verbosty'."),
+        ({"prompt": "x", "options": {"temperature": 9}}, "options.temperature accepts"),
+        ({"prompt": "x", "options": {"timeout_s": "long"}}, "options.timeout_s accepts"),
+        ({"prompt": "x", "options": {"toolbox": ["none"]}}, "There are no tool servers."),
+    ],
+)
+def test_a_line_that_cannot_be_started_is_refused_before_anything_is_sent(
+    terminal: Terminal, upstream: RunningServer, tmp_path: Path, line: Any, problem: str
+):
+    tasks = written(terminal, "Task 1", {"prompt": "Task 2"}, line, {"prompt": "Task 4"})
+    command = ["batch", str(tasks), "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(cli, command, env=terminal.environment(AGENT_JOBS_MAX_CONCURRENT="1"))
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("Error: Line 3: ")  # without a hint before it
+    assert problem in refused.stderr
+    assert upstream.emulator.counters()["creates"] == 0
+    assert results(terminal) == []
+
+
+def test_files_of_equal_lines_are_attached_to_each(terminal: Terminal, upstream: RunningServer, tmp_path: Path):
+    (tmp_path / "note.txt").write_text("the note")
+    lines = [{"prompt": f"Task {n}", "files": ["note.txt"]} for n in range(2)]
+    command = ["batch", str(written(terminal, *lines)), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(cli, command, env=terminal.environment()).exit_code == 0
+    ids = [entry["id"] for entry in upstream.emulator.log() if entry["entry"] == "response"]
+    pages = [f"{upstream.base_url}/responses/{each}/input_items" for each in ids]
+    sent = [httpx2.get(page, headers={"Authorization": f"Bearer {KEY}"}).text for page in pages]
+    assert [text.count("the note") for text in sent] == [1, 1]
 
 
 def test_a_file_that_is_no_text_or_holds_nothing_is_told(terminal: Terminal, upstream: RunningServer):

@@ -13,8 +13,9 @@ from postgres_server import new_database
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
+from agent_jobs.configuration import load_settings
 from agent_jobs.emulator.server import RunningServer
-from agent_jobs.setting_values import SecretStr
+from agent_jobs.setting_values import SecretStr, hide_database_password
 from agent_jobs.settings import Settings
 
 PASSWORD = "s3cret-pass"
@@ -63,6 +64,44 @@ def test_address_that_is_none_of_postgresql_is_refused_and_not_shown(wrong: str,
     code, text = typed(wrong, tmp_path, "list")
     assert code == 1
     assert "AGENT_JOBS_DATABASE_URL accepts the address of a PostgreSQL database" in text
+
+
+@pytest.mark.parametrize("variable", ["AGENT_JOBS_DATABASE_URL", "AGENT_JOBS_DATABASE_LISTEN_URL"])
+@pytest.mark.parametrize(
+    "password",
+    [
+        "pzz@qzz/wzz", "pzz@qzz", "pzz@qzz@wzz", "pzz/qzz@wzz", "12/qzz", "12/qzz@wzz", "12?qzz", "12#qzz",
+        "pzz@qzz:wzz", "pzz@qzz:12/wzz", "pzz@qzz?wzz", "pzz@qzz#wzz", "12?qzz@wzz", "12#qzz/wzz", "/qzz", "@qzz",
+    ],
+)  # fmt: skip
+def test_password_that_is_not_escaped_is_refused_and_no_part_of_it_is_shown(
+    password: str, variable: str, tmp_path: Path
+):
+    good = "postgresql://user@127.0.0.1:1/jobs"
+    environment = {"AGENT_JOBS_DATABASE_URL": good, "AGENT_JOBS_DATA_DIR": str(tmp_path)}
+    environment[variable] = f"postgresql://user:{password}@127.0.0.1:1/jobs"
+    for words in ("list", "config"):
+        output = CliRunner().invoke(cli, words.split(), env=environment).output
+        assert f"{variable} accepts the address of a PostgreSQL database" in output
+        assert "In a password, write / as %2F, @ as %40, : as %3A and # as %23." in " ".join(output.split())
+        assert "zz" not in output
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:p%40ss%2Fw@h:5433/x?sslmode=require", "postgresql://user@h:5433/x"),
+        ("postgres://user:p:w@h/x", "postgres://user@h/x"),
+        ("postgresql://user%40team@h/x", "postgresql://user%40team@h/x"),
+        ("postgresql:///x?host=/var/run/postgresql", "postgresql:///x"),
+        ("postgresql://[::1]:5432/x", "postgresql://[::1]:5432/x"),
+        ("postgresql://h/x", "postgresql://h/x"),
+    ],
+)
+def test_address_that_can_be_read_in_one_way_is_accepted(url: str, shown: str):
+    settings = load_settings({"AGENT_JOBS_DATABASE_URL": url})
+    assert settings.database_url == SecretStr(url)
+    assert hide_database_password(settings.database_url) == shown
 
 
 def test_config_shows_the_database_without_its_password(url: str, tmp_path: Path):

@@ -495,6 +495,33 @@ def test_file_with_the_name_of_a_secret_is_refused_and_left_out(tmp_path: Path, 
     assert names([".env.example"], tmp_path) == [".env.example"]
 
 
+BACKUPS = ["shadow-", "gshadow-", "master.passwd-", "shadow.bak", "shadow~", "id_rsa~", "id_rsa.bak", "id_rsa.bak-1",
+           "id_rsa.bak1", "id_rsa.old", "ID_RSA.OLD", "id_rsa.orig", "id_rsa.save", "id_rsa.save.2", "id_rsa.1",
+           "id_rsa.~1~", "id_rsa_old", "id_rsa-backup", "id_rsa copy", "id_rsa (1)", "id_rsa.swp", ".id_rsa.swp",
+           ".id_rsa.swo", ".id_rsa.un~", "#id_rsa#", "#.env#", ".#.env", ".env.swp", ".env~", ".env-", ".env.bak",
+           ".env_old", "server.pem.1", "server.pem~", "a.key.2024-01-01", "a.key.20240101T120000Z", "a.pem.bak.orig~",
+           "credentials.json.bak", "credentials (1).json", "credentials.old.json", "Copy of credentials.json",
+           ".netrc.save", ".pgpass-", "shadow.dpkg-old", "shadow.rpmsave", "a.kdbx.old", ".npmrc.bak~",
+           ".ssh.bak/config", ".aws-old/x", ".credentials.json"]  # fmt: skip
+NO_BACKUPS = ["notes.txt~", "notes-", "a.bak", "#notes#", ".notes.swp", "shadow.css", "shadow.css.bak", "shadow-dom.md",
+              "shadows-", "box-shadow.1", "id_rsa.pub", "id_rsa.pub~", "id_rsa.pub.bak", "monkey~", "pem.bak",
+              "key.old", "environment.bak", "credentials.md", "credentials.md~", "keys.txt.old", "1", "-", "~",
+              "a (1).json", "old.ssh.md", ".env.example"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BACKUPS)
+def test_backup_of_a_secret_file_is_secret(tmp_path: Path, name: str):
+    grow(tmp_path, {"etc/a.txt": INSIDE, f"etc/{name}": OUTSIDE})
+    assert "not attached" in refusal([f"etc/{name}"], tmp_path)
+    assert names(["etc"], tmp_path) == ["etc/a.txt"]
+
+
+@pytest.mark.parametrize("name", NO_BACKUPS)
+def test_backup_of_a_harmless_file_is_attached(tmp_path: Path, name: str):
+    grow(tmp_path, {name: INSIDE})
+    assert names([str(tmp_path / name)], tmp_path) == [name]
+
+
 def test_a_private_key_is_known_by_its_first_line_and_a_text_about_keys_is_none(tmp_path: Path):
     key = b"-----BEGIN OPENSSH PRIVATE KEY-----\nx"
     grow(tmp_path, {"deploy": key, "about.md": b"A key starts with\n" + key, "id_rsa.pub": INSIDE})

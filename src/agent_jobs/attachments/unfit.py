@@ -1,5 +1,7 @@
 """Refuse a file that cannot be attached, and print paths safely."""
 
+import re
+from collections.abc import Generator
 from fnmatch import fnmatchcase
 from unicodedata import category
 
@@ -18,6 +20,13 @@ SECRET_FILES = (
     "*.tfstate.*", "shadow", "gshadow", "master.passwd",
 )  # fmt: skip
 NO_SECRETS = (".env.example", ".env.sample", ".env.template", ".env.dist")
+
+#: What programs and people add to the name of a file to keep an earlier version of it, also before its ending.
+_BACKUP_MARK = re.compile(
+    r"^(?:\.?#|copy of )"
+    r"|(?:[-~#]+|[._ ~-]+(?:(?:backup|back|bak|bck|bkp|copy|kate-swp|new|old|orig|original|prev|save|saved|sw[a-z]|tmp"
+    r"|un|dpkg-\w+|ucf-\w+|pac(?:save|new|orig)|rpm(?:save|new|orig))\d*|\d[\dtz:]*)| ?\(\d+\))(?=(?:\.\w+)?$)"
+)
 
 
 class UnfitError(RequestError):
@@ -38,7 +47,7 @@ def refuse_protected(names: Names) -> None:
     if ".git" in lower:
         path = printable_path(names)
         raise UnfitError("{path} is git's own and is not attached.", "git_file", reason="git's own", path=path)
-    if SECRET_FOLDERS.intersection(lower) or (lower and _is_secret_name(lower[-1])):
+    if any(map(_is_secret_folder, lower)) or (lower and _is_secret_name(lower[-1])):
         raise secret_error(names)
 
 
@@ -78,8 +87,23 @@ def printable_path(names: Names) -> str:
     return "".join(map(_replace_unprintable, text)) or "."
 
 
+def _is_secret_folder(name: str) -> bool:
+    return not SECRET_FOLDERS.isdisjoint(_strip_backup_marks(name))
+
+
 def _is_secret_name(name: str) -> bool:
-    return name not in NO_SECRETS and any(fnmatchcase(name, pattern) for pattern in SECRET_FILES)
+    if name in NO_SECRETS:
+        return False
+    return any(fnmatchcase(each, pattern) for each in _strip_backup_marks(name) for pattern in SECRET_FILES)
+
+
+def _strip_backup_marks(name: str) -> Generator[str]:
+    """Yield a name and those of the files whose backup it may be: `.id_rsa.swp`, `.id_rsa` and `id_rsa`."""
+    original = None
+    while name != original:
+        yield name
+        yield name.lstrip(".")  # swap files are hidden
+        original, name = name, _BACKUP_MARK.sub("", name)
 
 
 def _replace_unprintable(char: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import click
 
 from agent_jobs.cli import terminal
@@ -72,31 +73,33 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
                 results.count(results.done[task.key])
 
         async def work(session: Session) -> None:
+            await _check_tasks(session, name, left)
+            if hint:
+                click.echo(hint, err=True)
             session.detached = DETACHED
             with _open_progress_bar(len(wanted), len(wanted) - len(left), as_json=as_json) as advance:
                 await _run_tasks(session, name, left, concurrency, results, advance)
 
         if left:
-            settings = _limit_concurrency(min(concurrency, len(left)))
+            settings, hint = _limit_concurrency(min(concurrency, len(left)))
             call(work, role="works", what="batch", roots=_find_roots(tasks, left), settings=settings)
     _write_totals(results, name, tasks, out / RESULTS_NAME, as_json=as_json)
     raise SystemExit(_find_worst_exit(results))
 
 
-def _limit_concurrency(wanted: int) -> Settings:
-    """Return the settings with enough concurrent runs for the batch, unless the user set fewer."""
+def _limit_concurrency(wanted: int) -> tuple[Settings, str]:
+    """Return the settings with enough concurrent runs for the batch, and a hint if the user set fewer."""
     settings = read_settings()
     limit = settings.max_concurrent
     if wanted <= limit:
-        return settings
+        return settings, ""
     if not os.environ.get(LIMIT_VARIABLE, "").strip():
-        return replace(settings, max_concurrent=wanted)
-    click.echo(
+        return replace(settings, max_concurrent=wanted), ""
+    hint = (
         f"{LIMIT_VARIABLE}={limit} limits this batch to {limit} jobs at once. "
-        f"Set {LIMIT_VARIABLE}={wanted}, or unset it.",
-        err=True,
+        f"Set {LIMIT_VARIABLE}={wanted}, or unset it."
     )
-    return settings
+    return settings, hint
 
 
 def _find_roots(path: Path, tasks: list[BatchTask]) -> tuple[Path, ...]:
@@ -129,6 +132,20 @@ def _find_worst_exit(results: Results) -> Exit:
     return min(exits, default=Exit.DONE)
 
 
+async def _check_tasks(session: Session, name: str, left: list[BatchTask]) -> None:
+    """Raise RequestError for the first task that would be refused at its start. Nothing is stored or sent."""
+    seen: set[str] = set()
+    for task in left:
+        request = _make_request(name, task)
+        shared = json.dumps({**task.fields, "prompt": None}, sort_keys=True)
+        if shared in seen:  # the files of equal lines are read once
+            request = replace(request, files=())
+        seen.add(shared)
+        with _name_line(task):
+            await session.engine.plan(request)
+        await anyio.lowlevel.checkpoint()  # Ctrl-C ends the check of a long file
+
+
 async def _run_tasks(
     session: Session,
     name: str,
@@ -142,13 +159,8 @@ async def _run_tasks(
 
     async def run_each() -> None:
         for task in tasks:  # shared by the workers: each takes the next one
-            try:
+            with _name_line(task):
                 job = await _run_task(session, name, task)
-            except RequestError as error:
-                # In a file, arguments have the names that tools give them.
-                error.data = {**error.data, "problem": f"Line {task.line}: {error}"}
-                error.problem = "{problem}"
-                raise
             results.add(task, job)
             await session.engine.mark_delivered(job)
             advance(results)
@@ -169,13 +181,29 @@ async def _run_tasks(
         raise failures[0]
 
 
-async def _run_task(session: Session, name: str, task: BatchTask) -> Job:
-    """Start the task's job, or find the one that exists; return it when it has finished."""
+@contextmanager
+def _name_line(task: BatchTask) -> Generator[None]:
+    """Begin the sentence of a refusal with the number of the task's line."""
+    try:
+        yield
+    except RequestError as error:
+        # In a file, arguments have the names that tools give them.
+        error.data = {**error.data, "problem": f"Line {task.line}: {error}"}
+        error.problem = "{problem}"
+        raise
+
+
+def _make_request(name: str, task: BatchTask) -> StartRequest:
+    """Return the request of a task's job."""
     fields = {field: value for field, value in task.fields.items() if field != "prompt" and value is not None}
     options = {**fields.pop("options", {}), "key": task.key}
     prompt = task.fields["prompt"]
-    request = StartRequest(prompts=[prompt], batch=name[:BATCH_NAME_CHARS], client=CLIENT, options=options, **fields)
-    [started] = await session.engine.start(request)
+    return StartRequest(prompts=[prompt], batch=name[:BATCH_NAME_CHARS], client=CLIENT, options=options, **fields)
+
+
+async def _run_task(session: Session, name: str, task: BatchTask) -> Job:
+    """Start the task's job, or find the one that exists; return it when it has finished."""
+    [started] = await session.engine.start(_make_request(name, task))
     job = started.job
     while not job.is_terminal:
         if job.is_held_open and not started.duplicate:

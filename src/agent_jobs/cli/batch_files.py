@@ -134,6 +134,8 @@ def _parse_line(line: str, number: int) -> Mapping[str, Any]:
     fields = _decode_line(line)
     if not isinstance(fields.get("prompt"), str):
         raise _refuse_line(number, 'this is not a JSON object with a prompt, such as {"prompt": "..."}.')
+    if not fields["prompt"].strip():
+        raise _refuse_line(number, "prompt is empty.")
     for name, value in fields.items():
         if name != "prompt":
             _check_field(number, name, value)
