@@ -78,7 +78,7 @@ class Tools:
         (self.folder / "tools/agent-jobs").mkdir(parents=True)
 
     def run(self, *arguments: str, status: int = 0) -> Result:
-        quick = ["--no-check"] if arguments[0] == "install" else []
+        quick = ["--no-check"] if arguments[:1] == ("install",) else []
         result = CliRunner().invoke(cli, [*arguments, *quick])
         assert result.exit_code == status, (result.output, result.exception)
         return result
@@ -243,6 +243,8 @@ def test_entry_keeps_its_path_however_install_is_called(
     assert tools.read_launch("cursor") == tools.read_launch("codex") == Launch(str(tools.program), ())
     printed = json.loads(tools.run("install", "gemini", "--print").stdout)
     assert printed["mcpServers"]["agent-jobs"]["command"] == str(tools.program)
+    shown = tools.run().stdout
+    assert json.loads(shown[shown.index("\n{") :])["mcpServers"]["agent-jobs"]["command"] == str(tools.program)
 
 
 def test_program_stays_while_another_entry_starts_it_by_another_path(tools: Tools):
