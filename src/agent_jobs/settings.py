@@ -129,8 +129,8 @@ class Settings:
         "AGENT_JOBS_FILE_ROOTS",
         REQUEST,
         values.folders(),
-        "Folders whose files you may attach to jobs. Without it you can attach none. On Windows, separate them with "
-        "';'.",
+        "Folders whose files hosts may attach to jobs. Without it hosts can attach none. --file at the terminal also "
+        "reads what you name. On Windows, separate them with ';'.",
         page="files.md",
     )
     secrets: Mapping[str, SecretStr] = setting(

@@ -147,3 +147,40 @@ def test_ctrl_c_at_a_question_leaves_finished_steps_only(home: Path, upstream: R
     assert shown.returncode == 130
     assert shown.text.count("Interrupted.") == 1
     assert files(home) - {name for name in files(home) if name.startswith("data/")} == set()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "answer", "chosen"),
+    [
+        (1, "", 1),
+        (1, "y", 1),
+        (1, "YES", 1),
+        (1, "all", 1),
+        (1, "cursor", 1),
+        (1, "n", 0),
+        (1, "none", 0),
+        (2, "", 2),
+        (2, "y", 2),
+        (2, "yes", 2),
+        (2, "No", 0),
+        (2, "codex, cursor", 2),
+        (2, "maybe\ncursor", 1),
+    ],
+)
+def test_question_for_hosts_accepts_yes_and_no(
+    home: Path, upstream: RunningServer, monkeypatch: pytest.MonkeyPatch, hosts: int, answer: str, chosen: int
+):
+    if hosts == 1:
+        (home / ".codex").rmdir()
+
+    # What is typed at a terminal: a key is set and is stored, the address is kept, and no job is run.
+    def is_terminal(_stdin: object) -> bool:
+        return True
+
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", is_terminal)
+    environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+    result = init("--no-job", stdin=f"y\ny\n{answer}\n", **environ)
+    assert result.exit_code == 0, result.output
+    asked = {1: "Install into Cursor? [Y/n]: ", 2: "Install into which? all, none, or names of cursor, codex [all]: "}
+    assert result.stderr.count(asked[hosts]) == 1 + answer.startswith("maybe")
+    assert result.stdout.count(": installed, ") == chosen

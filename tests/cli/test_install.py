@@ -447,7 +447,9 @@ def test_install_without_a_host_lists_those_on_this_machine(home: Path, run: Run
     lines = run("install").stdout.splitlines()
     assert [line for line in lines if line.startswith("  Codex")] == ["  Codex        agent-jobs install codex"]
     assert any(line.startswith("  Cursor") and "installed: " in line for line in lines)
-    assert any("Others: claude-desktop, vscode" in line for line in lines)
+    assert "Others: claude-desktop, vscode, opencode, kilo, copilot-cli. `agent-jobs install HOST` installs." in lines
+    assert any(line.startswith("By hand: antigravity, windsurf, devin, zed,") for line in lines)
+    assert " ".join(lines).endswith("`agent-jobs install HOST --print` prints the entry for the host's file.")
     assert read_folder(home) == before
 
 

@@ -26,9 +26,10 @@ here={folder}
 echo "$(basename $0) $*" >> $here/log
 put() {{
     if [ -f $here/fails ] || [ -f $here/fails-$1 ]; then printf 'error: first\\n\\nNo route to host.\\n' >&2; exit 2; fi
-    mkdir -p $here/tools/agent-jobs $here/programs
-    printf '{program}' "$(cat $here/version)" > $here/programs/agent-jobs
-    chmod 755 $here/programs/agent-jobs
+    mkdir -p $here/tools/agent-jobs/bin $here/programs
+    printf '{program}' "$(cat $here/version)" > $here/tools/agent-jobs/bin/agent-jobs
+    chmod 755 $here/tools/agent-jobs/bin/agent-jobs
+    ln -sf $here/tools/agent-jobs/bin/agent-jobs $here/programs/agent-jobs
 }}
 case "$*" in
     "tool dir --bin" | *PIPX_BIN_DIR) echo $here/programs ;;
@@ -59,6 +60,11 @@ class Tools:
         return self.folder / "programs/agent-jobs"
 
     @property
+    def script(self) -> Path:
+        """Return the script in the tool's environment, to which `program` leads."""
+        return self.folder / "tools/agent-jobs/bin/agent-jobs"
+
+    @property
     def list_changes(self) -> list[str]:
         """Return the installations and removals, in order."""
         log = self.folder / "log"
@@ -72,7 +78,7 @@ class Tools:
         (self.folder / "tools/agent-jobs").mkdir(parents=True)
 
     def run(self, *arguments: str, status: int = 0) -> Result:
-        quick = ["--no-check"] if arguments[0] == "install" else []
+        quick = ["--no-check"] if arguments[:1] == ("install",) else []
         result = CliRunner().invoke(cli, [*arguments, *quick])
         assert result.exit_code == status, (result.output, result.exception)
         return result
@@ -209,6 +215,47 @@ def test_entry_starts_an_existing_permanent_installation(tools: Tools, tmp_path:
     monkeypatch.setattr(sys, "argv", [str(script)])
     assert json.loads(tools.run("install", "cursor", "--json").stdout)["action"] == "installed"
     assert (tools.read_launch("cursor"), tools.list_changes) == (Launch(str(script), ()), [])
+
+
+@pytest.mark.parametrize("installer", ["uv", "pipx", "neither, but PATH has the link"])
+@pytest.mark.parametrize("way", ["uvx", "by its name", "python -m"])
+def test_entry_keeps_its_path_however_install_is_called(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, installer: str, way: str
+):
+    tools.add_installers("pipx" if installer == "pipx" else "uv")
+    tools.run("install", "codex")
+    if installer.startswith("neither"):
+        (tools.folder / "uv").unlink()
+    environment = tools.script.parent.parent
+    # Once the tool is installed, uvx runs it from the tool's environment, whose programs it puts first on PATH.
+    folders = [tools.script.parent, tools.folder] + [tools.program.parent] * installer.startswith("neither")
+    monkeypatch.setenv("PATH", ":".join(map(str, [*folders, "/usr/bin", "/bin"])))
+    monkeypatch.setattr(sys, "prefix", str(environment))
+
+    def find_scripts(_name: str) -> str:
+        return str(tools.script.parent)
+
+    monkeypatch.setattr("sysconfig.get_path", find_scripts)
+    called = {"uvx": tools.script, "by its name": tools.program, "python -m": environment / "agent_jobs/__main__.py"}
+    monkeypatch.setattr(sys, "argv", [str(called[way])])
+    assert tools.run("install", "codex").stdout.startswith("Nothing to do")
+    tools.run("install", "cursor")
+    assert tools.read_launch("cursor") == tools.read_launch("codex") == Launch(str(tools.program), ())
+    printed = json.loads(tools.run("install", "gemini", "--print").stdout)
+    assert printed["mcpServers"]["agent-jobs"]["command"] == str(tools.program)
+    shown = tools.run().stdout
+    assert json.loads(shown[shown.index("\n{") :])["mcpServers"]["agent-jobs"]["command"] == str(tools.program)
+
+
+def test_program_stays_while_another_entry_starts_it_by_another_path(tools: Tools):
+    tools.add_installers("uv", "uvx")
+    tools.run("install", "codex")
+    tools.run("install", "cursor")
+    file = tools.home / ".cursor/mcp.json"
+    file.write_text(file.read_text().replace(str(tools.program), str(tools.script)))
+    assert f"stays, because {file} starts it" in tools.run("uninstall", "codex").stdout
+    assert "was removed (uv tool uninstall agent-jobs)" in tools.run("uninstall", "cursor").stdout
+    assert not tools.program.exists()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def describe_hosts(found: Iterable[FoundHost]) -> list[dict[str, Any]]:
 
 
 def print_hosts(rows: list[dict[str, Any]]) -> None:
-    """Print the hosts that were found, then the names of the others."""
+    """Print the hosts that were found, then the others: those whose files we write, and those whose entry we print."""
     if rows:
         click.echo("Hosts on this machine:\n")
         titles = max(terminal.count_columns(row["title"]) for row in rows)
@@ -35,8 +35,13 @@ def print_hosts(rows: list[dict[str, Any]]) -> None:
         click.echo("")
     else:
         say("No host was found on this machine.")
-    others = [name for name in HOSTS if name not in {row["host"] for row in rows}]
-    say(f"Others: {', '.join(others)}. `agent-jobs install HOST` installs, and with --print only prints the entry.")
+    others = [host for name, host in HOSTS.items() if name not in {row["host"] for row in rows}]
+    written = [host.name for host in others if host.user is not None]
+    printed = [host.name for host in others if host.user is None]
+    if written:
+        say(f"Others: {', '.join(written)}. `agent-jobs install HOST` installs.")
+    if printed:
+        say(f"By hand: {', '.join(printed)}. `agent-jobs install HOST --print` prints the entry for the host's file.")
 
 
 def format_command(found: FoundHost) -> str:

@@ -240,12 +240,14 @@ def _choose_hosts(plan: Plan) -> Sequence[str]:
 
 def _ask_for_hosts(found: Sequence[str]) -> Sequence[str]:
     """Return the hosts that the user chooses."""
+    question, default = f"Install into which? all, none, or names of {', '.join(found)}", "all"
+    if len(found) == 1:
+        question, default = f"Install into {_join_titles(found)}?", "Y/n"
     while True:
-        answer = ask(f"Install into which? all, none, or names of {', '.join(found)}", "all")
-        names = answer.replace(",", " ").split()
-        if names == ["all"]:
+        names = ask(question, default).replace(",", " ").lower().split()
+        if names in (["all"], ["y"], ["yes"], ["y/n"]):
             return found
-        if names == ["none"]:
+        if names in (["none"], ["n"], ["no"]):
             return []
         unknown = [name for name in names if name not in WRITTEN]
         if not unknown:

@@ -219,7 +219,7 @@ def print_entry(
 
 def configuration() -> str:
     """Return the entry for hosts that read `mcpServers`, as it works on this machine."""
-    start = uvx_launch(here())
+    start = plan_printed_program(here()).launch
     entry = {"command": start.command, "args": list(start.args), "env": {KEY: "sk-..."}}
     return json.dumps({"mcpServers": {SERVER: entry}}, indent=2)
 

@@ -51,6 +51,11 @@ class Installer:
         return self._find_below(self.programs, _executable_name())
 
     @property
+    def environment(self) -> Path | None:
+        """Return the folder of the environment that our program has after an installation."""
+        return self._find_below(self.environments, SERVER)
+
+    @property
     def mark(self) -> Path | None:
         """Return the file that exists if `install` installed the program."""
         return self._find_below(self.environments, f"{SERVER}/{MARK_NAME}")
@@ -86,7 +91,7 @@ class Program:
 
 def plan_program(machine: Machine) -> Program:
     """Return the permanent program for the entries of this machine, without installing it."""
-    if own := find_own_script():
+    if own := find_own_script(machine):
         return Program(Launch(str(own), ()))
     installer = find_installer(machine)
     program = None
@@ -168,7 +173,8 @@ def remove_program(command: str, file: Path, machine: Machine, *, dry_run: bool)
 def _find_marked_installer(command: str, machine: Machine) -> Installer | None:
     """Return the installer with which `install` made this program, None if it did not."""
     for installer in _find_installers(machine):
-        if str(installer.program) == command:
+        program = installer.program
+        if program is not None and _is_same_path(program, command):
             mark = installer.mark
             if mark is not None and mark.is_file():
                 return installer
@@ -184,23 +190,54 @@ def _find_files_that_start(command: str, machine: Machine) -> Iterator[Path]:
             with suppress(ConfigError):
                 path = locate(host, machine, scope)
                 entry = entry_in(host, read(path).text)
-                if entry is not None and host.command_of(entry).command == command:
+                if entry is not None and _is_same_path(host.command_of(entry).command, command):
                     yield path
     service = service_path(machine)
-    if service is not None and service.is_file() and starts_program(service.read_text(), command):
-        yield service
+    if service is not None and service.is_file():
+        text = service.read_text()
+        if any(starts_program(text, path) for path in (command, os.path.realpath(command))):
+            yield service
 
 
-def find_own_script() -> Path | None:
-    """Return the script of this environment, None if the environment is temporary or has none."""
+def find_own_script(machine: Machine) -> Path | None:
+    """Return the script that starts this environment, None if the environment is temporary or has none.
+
+    Of several paths it is always the same one, however this process was started, so that entries do not change.
+    """
     if TEMPORARY_ENVIRONMENT.search(sys.prefix):
         return None
     name = _executable_name()
     own_path = Path(os.path.abspath(sys.argv[0]))
     for path in (own_path, Path(sysconfig.get_path("scripts")) / name):
         if path.name == name and os.access(path, os.X_OK) and path.is_file():
+            return _find_tool_program(machine) or _find_link_on_path(path, machine) or path
+    return None
+
+
+def _find_tool_program(machine: Machine) -> Path | None:
+    """Return the program that uv or pipx made for this environment, None if it is not the environment of a tool."""
+    if Path(sys.prefix).name != SERVER:  # asking pipx takes a second
+        return None
+    for installer in _find_installers(machine):
+        environment, program = installer.environment, installer.program
+        if environment is not None and _is_same_path(environment, sys.prefix) and program and program.is_file():
+            return program
+    return None
+
+
+def _find_link_on_path(script: Path, machine: Machine) -> Path | None:
+    """Return the first link to a script in the folders of PATH; uvx puts the environment's own folder there, too."""
+    for folder in machine.environ.get("PATH", "").split(os.pathsep):
+        path = Path(folder) / script.name
+        is_public = path.is_absolute() and not path.is_relative_to(sys.prefix)
+        if is_public and path.is_symlink() and _is_same_path(path, script):
             return path
     return None
+
+
+def _is_same_path(one: str | Path, other: str | Path) -> bool:
+    """Return True if two paths lead to the same file or folder; it need not exist."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def read_version(program: str) -> str | None:

@@ -128,8 +128,9 @@ def run_command(
 
     Piped input is appended to PROMPT. If PROMPT is -, stdin is the prompt.
 
-    If an identical job exists, that job is shown; --new starts another one. After Ctrl-C the job continues at the
-    provider if the provider supports background mode.
+    If an identical job is still running, finished in the last 10 minutes without being read, or has an unconfirmed
+    start, that job is shown; --new starts another one. After Ctrl-C the job continues at the provider if the provider
+    supports background mode.
 
     If the job asks for something, you are asked at a terminal. "always" allows further calls of the same tool by this
     job, as long as this command runs.
