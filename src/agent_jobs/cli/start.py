@@ -20,7 +20,7 @@ from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.continue_last import continue_option, find_previous
 from agent_jobs.cli.detach import describe_detached, resume_hint
-from agent_jobs.cli.out_file import check_out_file, write_out_file
+from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
@@ -115,8 +115,8 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run", cls=PromptCommand)
 @start_options
 @click.option("--stream/--no-stream", default=True, help="Print the answer as it is written, or only at the end.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the answer to this file instead.")
-@click.option("--force", is_flag=True, help="Let --out overwrite a file.")
+@click.option("--out", type=OutPath(path_type=Path), metavar="FILE", help="Write the answer to this file instead.")
+@force_option
 @bell_option
 def run_command(
     as_json: bool, stream: bool, out: Path | None, force: bool, no_bell: bool, dry_run: bool, **arguments: Any
@@ -137,8 +137,7 @@ def run_command(
     Exit status: 0 completed, 1 no job was started, 3 failed or expired, 4 incomplete, 5 cancelled, 6 the job waits for
     an answer.
     """
-    if out is not None:
-        check_out_file(out, may_overwrite=force)
+    check_out_file(out, may_overwrite=force, undone=NOT_SENT)
     request, roots = _read_request(arguments, dry_run=dry_run)
 
     async def run(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
