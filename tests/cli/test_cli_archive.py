@@ -133,7 +133,12 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
         (["stats", "--by", "models"], "Did you mean 'model'?"),
         (["stats", "--days", "0"], "0 is not in the range"),
         (["export"], "Give IDs, --all or --since."),
-        (["export", "--all", "--since", "1d"], "Give IDs, --all or --since."),
+        (["export", "--all", "--since", "1d"], "--all and --since cannot be combined. Give one of them."),
+        (["export", "last", "--all"], "IDs and --all cannot be combined. Give one of them."),
+        (["export", "last", "--since", "1d"], "IDs and --since cannot be combined. Give one of them."),
+        (["export", "last", "--all", "--since", "1d"], "IDs, --all and --since cannot be combined. Give one of them."),
+        (["cancel", "last", "--batch", "b"], "IDs and --batch cannot be combined. Give one of them."),
+        (["cancel"], "Give IDs or --batch."),
         (["export", "--all", "--out", ""], "--out needs a path"),
         (["result", "last", "-o", ""], "--out needs a path"),
         (["run", "x", "--out", ""], "--out needs a path"),
@@ -436,10 +441,21 @@ def test_delete_asks_and_leaves_a_tombstone(desk: Desk):
     deleted = desk.type("delete", first, first[:9], stdin="y\n")
     assert deleted.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them, too).\n"
     assert [job["job_id"] for job in desk.jobs()] == [second]
-    assert "was purged" in desk.type("show", first).stderr
+    assert f"{first} finished (completed, today) and was deleted here. If" in desk.type("show", first).stderr
     assert desk.type("search", "One").stdout.startswith("Nothing found")
     upstream = desk.type("delete", second, "--yes", "--upstream")
     assert upstream.stdout == "1 job was deleted. 1 of 1 responses were deleted at the provider.\n"
+
+
+def test_cancel_of_a_finished_job_says_that_there_was_nothing_to_cancel(desk: Desk):
+    done, failed, running = desk.run("Done"), desk.run("Failed", {"end": "failed"}), desk.start("Long")
+    one = desk.type("cancel", done)
+    assert (one.exit_code, one.stdout) == (0, f"{done}  completed\n")
+    assert f"There was nothing to cancel: {done} had already finished." in one.stderr
+    several = desk.type("cancel", done, running, failed)
+    assert f"There was nothing to cancel: {done}, {failed} had already finished." in several.stderr
+    assert f"{running}  cancelled" in several.stdout
+    assert json.loads(desk.type("cancel", done, "--json").stdout) == {done: "completed"}
 
 
 def test_delete_cancels_a_running_job_first(desk: Desk):

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from agent_jobs.cli import terminal
-from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.choice import NamedChoice, require_one
 from agent_jobs.cli.out_file import OutPath, check_out_file, check_out_folder, force_option, write_whole_file
 from agent_jobs.cli.session import JobId, Session, call
 from agent_jobs.cli.times import format_day, since_option
@@ -51,8 +51,7 @@ def export_command(
     gets a file for each job; the folder is made if only it is missing. JSON is one list of jobs. The oldest job comes
     first.
     """
-    if sum((bool(job_ids), all_jobs, since is not None)) != 1:
-        raise click.UsageError("Give IDs, --all or --since.")
+    require_one({"IDs": bool(job_ids), "--all": all_jobs, "--since": since is not None})
     out, is_folder = _check_out_path(target, may_overwrite=force)
 
     async def export(session: Session) -> int:
