@@ -133,12 +133,27 @@ def test_signs_and_letters_that_stdout_lacks_are_replaced(desk: Desk, encoding: 
         (["stats", "--by", "models"], "Did you mean 'model'?"),
         (["stats", "--days", "0"], "0 is not in the range"),
         (["export"], "Give IDs, --all or --since."),
-        (["export", "--all", "--since", "1d"], "Give IDs, --all or --since."),
+        (["export", "--all", "--since", "1d"], "--all and --since cannot be combined. Give one of them."),
+        (["export", "last", "--all"], "IDs and --all cannot be combined. Give one of them."),
+        (["export", "last", "--since", "1d"], "IDs and --since cannot be combined. Give one of them."),
+        (["export", "last", "--all", "--since", "1d"], "IDs, --all and --since cannot be combined. Give one of them."),
+        (["cancel", "last", "--batch", "b"], "IDs and --batch cannot be combined. Give one of them."),
+        (["cancel"], "Give IDs or --batch."),
+        (["run"], "Give a prompt, or - to read it from stdin."),
+        (["start", "--json"], "Give a prompt, or - to read it from stdin."),
+        (["ask", "last"], "Give a prompt, or - to read it from stdin."),
+        (["ask", "job_x", "--effort", "low"], "Give a prompt, or - to read it from stdin."),
+        (["ask", "and why?"], "If this is the prompt: cli ask last 'and why?'"),
+        (["ask", "why"], "If this is the prompt: cli ask last why"),
         (["export", "--all", "--out", ""], "--out needs a path"),
+        (["result", "last", "-o", ""], "--out needs a path"),
+        (["run", "x", "--out", ""], "--out needs a path"),
+        (["ask", "last", "x", "--out", ""], "--out needs a path"),
+        (["batch", __file__, "--out", ""], "--out needs a path"),
+        (["batch", __file__, "--out", "-"], "--out needs a folder, and - is stdout."),
         (["export", "--all", "--format", "mardown"], "Did you mean 'markdown'?"),
         (["run", "x", "-c", "--previous", "job_1"], "Give --previous or --continue, not both."),
         (["delete"], "Missing argument 'ID...'"),
-        (["ask", "job_1"], "Missing argument 'PROMPT'"),
         (["retry"], "Missing argument 'ID'"),
     ],
 )
@@ -375,6 +390,53 @@ def test_export_writes_prompt_answer_and_costs(desk: Desk):
     assert desk.type("export", first, "-o", str(desk.folder / "no" / "one.md")).exit_code == 1
 
 
+@pytest.mark.parametrize("words", [("result", "last", "-o"), ("export", "last", "-o"), ("export", "--all", "--out")])
+def test_out_has_one_rule_for_all_commands(desk: Desk, words: tuple[str, ...]):
+    desk.run("Compare solar panels")
+    there, missing = desk.folder / "there.md", desk.folder / "no" / "one.md"
+    there.write_text("mine")
+    for out, said in (
+        (there, f"{there} exists, so nothing was written. Use --force to overwrite it, or name another file."),
+        (missing, f"The folder {missing.parent} does not exist, so nothing was written. Create it first."),
+        (there / "one.md", f"The folder {there} does not exist, so nothing was written."),
+        ("/dev/null", "/dev/null is not a file that can be replaced, so nothing was written."),
+    ):
+        refused = desk.type(*words, str(out))
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert said in refused.stderr
+        assert ".tmp" not in refused.stderr
+    assert (there.read_text(), missing.parent.exists()) == ("mine", False)
+    shown = desk.type(*words, "-").stdout
+    assert "Perovskite cells reach 34 %." in shown
+    assert desk.type(*words, str(there), "--force").exit_code == 0
+    assert there.read_text().rstrip() == shown.rstrip()
+
+
+def test_run_prints_the_answer_if_out_is_stdout(desk: Desk):
+    assert desk.type("run", scripted("Compare", QUICK), "--out", "-").stdout == f"{QUICK['text']}\n"
+
+
+def test_export_makes_the_named_folder_only_and_overwrites_nothing_in_it(desk: Desk):
+    first, second = desk.run("One"), desk.run("Two")
+    folder = desk.folder / "out"
+    assert desk.type("export", first, first, "-o", f"{folder}/").exit_code == 0
+    [file] = folder.iterdir()
+    file.write_text("mine")
+    refused = desk.type("export", second, first, "-o", f"{folder}/")
+    assert (refused.exit_code, f"{file} exists, so nothing was written." in refused.stderr) == (1, True)
+    assert (list(folder.iterdir()), file.read_text()) == ([file], "mine"), "neither of the two is written"
+    assert desk.type("export", second, first, "-o", f"{folder}/", "--force").exit_code == 0
+    assert len(list(folder.iterdir())) == 2
+    assert file.read_text() != "mine"
+    for out, said in (
+        (f"{desk.folder}/no/out/", f"The folder {desk.folder}/no does not exist, so nothing was written."),
+        (f"{file}/", f"{file} is a file, so nothing was written. Name a folder."),
+    ):
+        refused = desk.type("export", first, "-o", out)
+        assert (refused.exit_code, said in refused.stderr) == (1, True), refused.stderr
+    assert not (desk.folder / "no").exists()
+
+
 def test_delete_asks_and_leaves_a_tombstone(desk: Desk):
     first, second = desk.run("One"), desk.run("Two")
     left = desk.type("delete", first, stdin="n\n")
@@ -384,10 +446,21 @@ def test_delete_asks_and_leaves_a_tombstone(desk: Desk):
     deleted = desk.type("delete", first, first[:9], stdin="y\n")
     assert deleted.stdout == "1 job was deleted. The provider keeps its copies (--upstream deletes them, too).\n"
     assert [job["job_id"] for job in desk.jobs()] == [second]
-    assert "was purged" in desk.type("show", first).stderr
+    assert f"{first} finished (completed, today) and was deleted here. If" in desk.type("show", first).stderr
     assert desk.type("search", "One").stdout.startswith("Nothing found")
     upstream = desk.type("delete", second, "--yes", "--upstream")
     assert upstream.stdout == "1 job was deleted. 1 of 1 responses were deleted at the provider.\n"
+
+
+def test_cancel_of_a_finished_job_says_that_there_was_nothing_to_cancel(desk: Desk):
+    done, failed, running = desk.run("Done"), desk.run("Failed", {"end": "failed"}), desk.start("Long")
+    one = desk.type("cancel", done)
+    assert (one.exit_code, one.stdout) == (0, f"{done}  completed\n")
+    assert f"There was nothing to cancel: {done} had already finished." in one.stderr
+    several = desk.type("cancel", done, running, failed)
+    assert f"There was nothing to cancel: {done}, {failed} had already finished." in several.stderr
+    assert f"{running}  cancelled" in several.stdout
+    assert json.loads(desk.type("cancel", done, "--json").stdout) == {done: "completed"}
 
 
 def test_delete_cancels_a_running_job_first(desk: Desk):

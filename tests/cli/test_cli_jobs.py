@@ -327,8 +327,8 @@ def test_a_path_that_cannot_be_written_and_a_full_disk_are_told_in_a_sentence(te
     path = str(terminal.folder / "nowhere" / "result.md")
     refused = terminal.pipe("result", job["job_id"], "--out", path)
     assert refused.returncode == 1
-    assert (
-        refused.stderr == f"Error: {path} cannot be read or written (No such file or directory). Name another file.\n"
+    assert refused.stderr == (
+        f"Error: The folder {terminal.folder / 'nowhere'} does not exist, so nothing was written. Create it first.\n"
     )
     if Path("/dev/full").exists():
         with open("/dev/full", "w") as full:

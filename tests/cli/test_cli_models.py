@@ -93,6 +93,14 @@ def test_models_of_the_provider_are_listed_with_what_is_known_of_them(run: Run, 
     ]
 
 
+def test_the_suggested_model_has_no_end(run: Run) -> None:
+    old, environ = {"id": "b", "shutdown_date": "2027-01-02"}, {"OPENAI_API_KEY": KEY, "AGENT_JOBS_MODEL": "a"}
+    for others, suggested in (([old, *cards("c")], "c"), ([old], "NAME")):
+        with listing({"data": [*cards("a"), *others]}) as url:
+            _, table, _ = run("models", OPENAI_BASE_URL=url, **environ)
+        assert f"agent-jobs run --model {suggested} ..." in table
+
+
 def test_a_default_that_the_provider_does_not_list_is_named(run: Run) -> None:
     with listing({"data": cards("a", "b")}) as url:
         _, table, _ = run("models", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=url, AGENT_JOBS_MODEL="c")

@@ -191,8 +191,9 @@ def test_answer_whose_file_appeared_meanwhile_is_not_lost(terminal: Terminal):
         out.write_text("mine")
         _, stderr = process.communicate(timeout=60)
     [job] = listed(terminal)
-    assert process.returncode == 1
-    assert f"The answer is stored. Print it with: agent-jobs result {job['job_id']}" in stderr
+    assert process.returncode == 7
+    assert "answer.md cannot be written (File exists)." in stderr
+    assert f"Print it with: agent-jobs result {job['job_id']}" in stderr
     assert out.read_text() == "mine"
     assert terminal.pipe("result", job["job_id"]).stdout == "Safe.\n"
 

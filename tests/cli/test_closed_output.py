@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -55,6 +56,32 @@ def test_a_job_is_started_and_ends_though_nothing_reads_the_answer(terminal: Ter
 def test_a_command_exits_as_if_everything_had_been_read(terminal: Terminal, arguments: tuple[str, ...], status: int):
     ended, said = run_unread(terminal, *arguments)
     assert (ended, "Traceback" in said, "Exception ignored" in said) == (status, False, False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("command", "redirection", "reason"),
+    [
+        ("run", ">/dev/full", "No space left on device"),
+        ("run", ">&-", "stdout is closed"),
+        ("run --json", ">&-", "stdout is closed"),
+        ("start", ">/dev/full", "No space left on device"),
+        ("start", ">&-", "stdout is closed"),
+    ],
+)
+def test_a_job_whose_answer_cannot_be_written_is_named(
+    terminal: Terminal, upstream: RunningServer, command: str, redirection: str, reason: str
+):
+    line = shlex.join([*COMMAND, *command.split(), "Work"])
+    ran = subprocess.run(
+        ["sh", "-c", f"{line} {redirection}"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=LIMIT_S, env=terminal.environment(), cwd=terminal.folder.parent,
+    )  # fmt: skip
+    [job_id] = {word.strip(".,") for word in ran.stderr.split() if word.startswith("job_")}
+    assert ran.returncode == 7
+    assert f"The output cannot be written ({reason})." in ran.stderr
+    assert ran.stderr.rstrip().endswith(f"Print it with: agent-jobs result {job_id}")
+    assert upstream.emulator.counters()["creates"] == 1
 
 
 def test_a_watch_that_nothing_reads_leaves_the_jobs_and_says_so(terminal: Terminal):

@@ -428,8 +428,8 @@ async def test_old_jobs_are_purged_here_and_upstream_and_leave_a_tombstone(
     async with hosting(purging, speed=DAY_S) as host:
         await eventually(lambda: counters(upstream)["deletes"] == 1)
         sentence = await host.refused("agent_poll", job_id=old["job_id"])
-    assert "ended completed" in sentence
-    assert "was purged" in sentence
+    assert "finished (completed" in sentence
+    assert "and was deleted here" in sentence
 
 
 async def test_run_that_silently_ignores_background_is_held_open(settings: Settings, upstream: RunningServer) -> None:

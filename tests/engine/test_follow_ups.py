@@ -376,7 +376,7 @@ async def test_chain_with_a_purged_job_cannot_be_repeated(settings: Settings, up
         now.pass_s(0.6 * DAY_S)
     async with hosting(purging, clock=now.clock()) as host:
         await eventually(lambda: upstream.emulator.counters()["deletes"] == 1)
-        assert "was purged" in await host.refused("agent_start", prompt="x", previous_job_id=first)
+        assert "was deleted here" in await host.refused("agent_start", prompt="x", previous_job_id=first)
         third = await complete_job(host, "three", previous_job_id=second)
         assert get_response_of(upstream, third)["previous_response_id"], "upstream still knows it"
         upstream.forget(response_id=get_response_of(upstream, second)["id"])

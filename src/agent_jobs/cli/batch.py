@@ -14,6 +14,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.batch_files import RESULTS_NAME, BatchTask, Results, find_retry, open_results, read_tasks
+from agent_jobs.cli.out_file import OutFolder
 from agent_jobs.cli.session import CLIENT, Exit, Session, call, json_option, read_settings
 from agent_jobs.errors import RequestError
 from agent_jobs.jobs.job import Job
@@ -43,7 +44,7 @@ EXITS = {
 
 @click.command("batch")
 @click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the results.")
+@click.option("--out", type=OutFolder(path_type=Path, file_okay=False), required=True, help="Folder for the results.")
 @click.option("--name", help="Name of the batch.  [default: the file's name]")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=10, show_default=True, help="Jobs at once.")
 @click.option("--retry", is_flag=True, help="Start jobs again whose results are failures.")

@@ -1,6 +1,6 @@
 """Suggest the nearest name when a command or a choice is misspelt."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -63,3 +63,18 @@ def ask_if_meant(name: str, names: Iterable[str]) -> str:
     if near is None:
         return ""
     return f" Did you mean {near!r}?"
+
+
+def require_one(given: Mapping[str, bool]) -> None:
+    """Check that one of several ways to name jobs is given, and no other.
+
+    Raises:
+        click.UsageError: None of them is given, or several are.
+    """
+    names = [name for name, is_given in given.items() if is_given]
+    if not names:
+        *first, last = given
+        raise click.UsageError(f"Give {', '.join(first)} or {last}.")
+    if len(names) > 1:
+        *first, last = names
+        raise click.UsageError(f"{', '.join(first)} and {last} cannot be combined. Give one of them.")

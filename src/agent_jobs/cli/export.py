@@ -9,11 +9,12 @@ from typing import Literal
 
 import click
 
-from agent_jobs.atomic_file import replace_file
 from agent_jobs.cli import terminal
-from agent_jobs.cli.choice import NamedChoice
+from agent_jobs.cli.choice import NamedChoice, require_one
+from agent_jobs.cli.out_file import OutPath, check_out_file, check_out_folder, force_option, write_whole_file
 from agent_jobs.cli.session import JobId, Session, call
 from agent_jobs.cli.times import format_day, since_option
+from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter
 from agent_jobs.text import encode_text
 
@@ -37,25 +38,31 @@ SEPARATOR = "\n\n"
     show_default=True,
     help="Markdown for people, JSON for programs.",
 )
-@click.option("-o", "--out", "target", metavar="PATH", help="A file; or a folder, for a file of each job.")
+@click.option(
+    "-o", "--out", "target", type=OutPath(), metavar="PATH", help="A file; or a folder, for a file of each job."
+)
+@force_option
 def export_command(
-    job_ids: tuple[str, ...], all_jobs: bool, since: float | None, form: Format, target: str | None
+    job_ids: tuple[str, ...], all_jobs: bool, since: float | None, form: Format, target: str | None, force: bool
 ) -> None:
     """Write jobs with prompt, answer, sources, cost and ids.
 
     Give IDs, --all or --since. Without --out, everything goes to stdout. A path that is a folder, or that ends in /,
-    gets a file for each job. JSON is one list of jobs. The oldest job comes first.
+    gets a file for each job; the folder is made if only it is missing. JSON is one list of jobs. The oldest job comes
+    first.
     """
-    if sum((bool(job_ids), all_jobs, since is not None)) != 1:
-        raise click.UsageError("Give IDs, --all or --since.")
-    out, is_folder = _parse_out_path(target)
+    require_one({"IDs": bool(job_ids), "--all": all_jobs, "--since": since is not None})
+    out, is_folder = _check_out_path(target, may_overwrite=force)
 
     async def export(session: Session) -> int:
-        ids = await _find_ids(session, job_ids, since or 0.0)
-        jobs = _read_jobs(session, ids)
-        if out is not None and is_folder:
-            return await _write_folder(jobs, out, form)
-        return await _write_one_file(jobs, out, form)
+        found = await _find_exported_jobs(session, job_ids, since or 0.0)
+        jobs = _read_jobs(session, found)
+        if out is None or not is_folder:
+            return await _write_one_file(jobs, out, form, may_overwrite=force)
+        if out.is_dir():
+            for job in found:
+                check_out_file(_name_exported_file(out, job, form), may_overwrite=force)
+        return await _write_folder(jobs, out, form, may_overwrite=force)
 
     count = call(export)
     _report_count(count, out)
@@ -65,15 +72,15 @@ def _names_folder(out: str) -> bool:
     return Path(out).is_dir() or out.endswith(("/", os.sep))
 
 
-def _parse_out_path(target: str | None) -> tuple[Path | None, bool]:
-    """Return the path of --out, and True if it is a folder, which is made if necessary."""
-    if target == "":
-        raise click.UsageError("--out needs a path, and this one is empty.")
+def _check_out_path(target: str | None, *, may_overwrite: bool) -> tuple[Path | None, bool]:
+    """Return the path of --out, and True if it is a folder. Refuse one that cannot be written."""
     if target is None:
         return None, False
     path, is_folder = Path(target), _names_folder(target)
     if is_folder:
-        path.mkdir(parents=True, exist_ok=True)
+        check_out_folder(path)
+    else:
+        check_out_file(path, may_overwrite=may_overwrite)
     return path, is_folder
 
 
@@ -87,36 +94,48 @@ def _report_count(count: int, out: Path | None) -> None:
         click.echo(f"Wrote {count} jobs to {out}.", err=True)
 
 
-async def _find_ids(session: Session, job_ids: Sequence[str], since: float) -> list[str]:
-    """Return the full ids of these jobs, or of all jobs since a time, oldest first."""
-    if job_ids:
-        return [await session.engine.identify(job_id) for job_id in job_ids]
-    page = await session.engine.find(JobFilter(since=since), NO_LIMIT)
-    return [job.id for job in reversed(page.jobs)]
+async def _find_exported_jobs(session: Session, job_ids: Sequence[str], since: float) -> list[Job]:
+    """Return these jobs, each once, or all jobs since a time, oldest first."""
+    if not job_ids:
+        page = await session.engine.find(JobFilter(since=since), NO_LIMIT)
+        return page.jobs[::-1]
+    ids = tuple(dict.fromkeys([await session.engine.identify(job_id) for job_id in job_ids]))
+    page = await session.engine.find(JobFilter(job_ids=ids), NO_LIMIT)
+    return sorted(page.jobs, key=lambda job: ids.index(job.id))
 
 
-async def _read_jobs(session: Session, ids: Sequence[str]) -> AsyncIterator[JobDetails]:
-    for job_id in ids:
-        yield await session.engine.details(job_id)
+async def _read_jobs(session: Session, jobs: Sequence[Job]) -> AsyncIterator[JobDetails]:
+    for job in jobs:
+        yield await session.engine.details(job.id)
 
 
-async def _write_folder(jobs: AsyncIterator[JobDetails], folder: Path, form: Format) -> int:
+def _name_exported_file(folder: Path, job: Job, form: Format) -> Path:
+    return folder / f"{format_day(job.created_at)}-{job.id}{_SUFFIXES[form]}"
+
+
+async def _write_folder(jobs: AsyncIterator[JobDetails], folder: Path, form: Format, *, may_overwrite: bool) -> int:
     """Write a file for each job; return how many."""
     count = 0
     async for details in jobs:
-        job = details.result.job
-        path = folder / f"{format_day(job.created_at)}-{job.id}{_SUFFIXES[form]}"
-        replace_file(path, encode_text(_render_exported_job(details, form)))
+        _write_job_file(details, folder, form, may_overwrite=may_overwrite)
         count += 1
     return count
 
 
-async def _write_one_file(jobs: AsyncIterator[JobDetails], out: Path | None, form: Format) -> int:
+def _write_job_file(details: JobDetails, folder: Path, form: Format, *, may_overwrite: bool) -> None:
+    folder.mkdir(exist_ok=True)
+    path = _name_exported_file(folder, details.result.job, form)
+    write_whole_file(path, encode_text(_render_exported_job(details, form)), may_overwrite=may_overwrite)
+
+
+async def _write_one_file(
+    jobs: AsyncIterator[JobDetails], out: Path | None, form: Format, *, may_overwrite: bool
+) -> int:
     """Write all jobs into one file, or to stdout; return how many."""
     texts = [_render_exported_job(details, form).rstrip("\n") async for details in jobs]
     text = _join_jobs(texts, form)
     if out is not None and texts:
-        replace_file(out, encode_text(text))
+        write_whole_file(out, encode_text(text), may_overwrite=may_overwrite)
     if out is None:
         _write_on_stdout(text)
     return len(texts)

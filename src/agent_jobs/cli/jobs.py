@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import click
 
+from agent_jobs.cli.choice import require_one
 from agent_jobs.cli.job_list import DAY_S, Days
 from agent_jobs.cli.parameters import BatchName
 from agent_jobs.cli.session import Exit, JobId, Session, call, json_option, read_settings
@@ -24,18 +25,21 @@ def cancel_command(job_ids: tuple[str, ...], batch: str, as_json: bool) -> None:
     Exit status: 0 all jobs have finished, 6 the provider has not confirmed a cancellation yet; it is requested again
     later.
     """
-    if bool(job_ids) == bool(batch):
-        raise click.UsageError("Give IDs or --batch.")
+    require_one({"IDs": bool(job_ids), "--batch": bool(batch)})
 
-    async def cancel(session: Session) -> list[Job]:
+    async def cancel(session: Session) -> tuple[list[Job], list[str]]:
         ids = [await session.engine.identify(job_id) for job_id in job_ids]
-        jobs = await session.engine.cancel(JobFilter(job_ids=tuple(ids), batch=batch))
         if not ids:
-            return jobs
-        return sorted(jobs, key=lambda job: ids.index(job.id))
+            return await session.engine.cancel(JobFilter(batch=batch)), []
+        group = JobFilter(job_ids=tuple(ids))
+        finished = {job.id for job in (await session.engine.find(group, len(ids))).jobs if job.is_terminal}
+        jobs = sorted(await session.engine.cancel(group), key=lambda job: ids.index(job.id))
+        return jobs, [job.id for job in jobs if job.id in finished]
 
-    jobs = call(cancel, role="acts")
+    jobs, finished = call(cancel, role="acts")
     _write_cancelled(jobs, batch, as_json=as_json)
+    if finished:
+        click.echo(f"There was nothing to cancel: {', '.join(finished)} had already finished.", err=True)
     raise SystemExit(Exit.DONE if all(job.is_terminal for job in jobs) else Exit.RUNNING)
 
 

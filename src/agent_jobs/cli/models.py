@@ -169,8 +169,8 @@ def _render_model_table(rows: Sequence[ModelRow], settings: Settings, *, is_know
 
 
 def _name_other(rows: Sequence[ModelRow]) -> str:
-    """Return the name of a model that is not the default."""
-    return next((row.name for row in rows if not row.is_default), "NAME")
+    """Return the name of a model that is not the default and has no date of its end."""
+    return next((row.name for row in rows if not (row.is_default or row.shutdown_date)), "NAME")
 
 
 def _mark_default(line: str, row: ModelRow | None) -> str:

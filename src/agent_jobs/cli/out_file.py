@@ -1,59 +1,115 @@
-"""Write an answer into a file, all of it or nothing."""
+"""Where `--out` writes: all of a file or nothing of it, and over an existing file with `--force` only."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from agent_jobs.atomic_file import SHARED_MODE, replace_file, write_temporary_file
 from agent_jobs.cli import terminal
 
+#: What a refused `--out` leaves undone: nothing was paid for, or nothing was written.
+NOT_SENT, NOT_WRITTEN = "nothing was sent", "nothing was written"
 
-def check_out_file(path: Path, *, may_overwrite: bool) -> None:
-    """Check that a file can be written, before anything is paid for what goes into it.
+force_option = click.option("--force", is_flag=True, help="Let --out overwrite a file.")
+
+
+class OutPath(click.Path):
+    """A path to write to. None stands for `-`, which is stdout."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path.
+
+        Raises:
+            click.UsageError: It is empty.
+        """
+        if value == "":
+            raise click.UsageError("--out needs a path, and this one is empty.", ctx)
+        if value == "-":
+            return self.choose_stdout(ctx)
+        return super().convert(value, param, ctx)
+
+    def choose_stdout(self, ctx: click.Context | None) -> None:
+        """Accept `-`."""
+
+
+class OutFolder(OutPath):
+    """A folder to write to."""
+
+    def choose_stdout(self, ctx: click.Context | None) -> None:
+        """Refuse `-`, since files of a folder do not fit on stdout.
+
+        Raises:
+            click.UsageError: Always.
+        """
+        raise click.UsageError("--out needs a folder, and - is stdout. A folder of that name is ./-", ctx)
+
+
+def check_out_file(path: Path | None, *, may_overwrite: bool, undone: str = NOT_WRITTEN) -> None:
+    """Check that a file can be written, before anything is done for what goes into it. None is stdout.
 
     Raises:
         click.ClickException: It cannot be written, or exists and may not be overwritten.
     """
+    if path is None:
+        return
     folder, file = path.parent, path.resolve()
     if not folder.is_dir():
-        raise click.ClickException(f"The folder {folder} does not exist, so nothing was sent. Create it first.")
+        raise click.ClickException(f"The folder {folder} does not exist, so {undone}. Create it first.")
     if file.is_dir():
-        raise click.ClickException(f"{path} is a folder, so nothing was sent. Name a file in it.")
+        raise click.ClickException(f"{path} is a folder, so {undone}. Name a file in it.")
     if file.exists() and not file.is_file():
-        raise click.ClickException(f"{path} is not a file that can be replaced, so nothing was sent. Name another one.")
+        raise click.ClickException(f"{path} is not a file that can be replaced, so {undone}. Name another one.")
     if file.exists() and not may_overwrite:
-        raise click.ClickException(
-            f"{path} exists, so nothing was sent. Use --force to overwrite it, or name another file."
-        )
-    if not os.access(file.parent, os.W_OK):
-        raise click.ClickException(f"The folder {folder} cannot be written to, so nothing was sent. Name another one.")
+        raise click.ClickException(f"{path} exists, so {undone}. Use --force to overwrite it, or name another file.")
+    _check_is_writable(file.parent, folder, undone)
 
 
-def write_out_file(path: Path, data: bytes, *, may_overwrite: bool = True) -> None:
+def check_out_folder(folder: Path) -> None:
+    """Check that a folder can get files. If it does not exist, it can be made, but no folder above it.
+
+    Raises:
+        click.ClickException: It cannot.
+    """
+    if folder.is_dir():
+        return _check_is_writable(folder, folder, NOT_WRITTEN)
+    if folder.exists():
+        raise click.ClickException(f"{folder} is a file, so {NOT_WRITTEN}. Name a folder.")
+    if not folder.parent.is_dir():
+        raise click.ClickException(f"The folder {folder.parent} does not exist, so {NOT_WRITTEN}. Create it first.")
+    return _check_is_writable(folder.parent, folder.parent, NOT_WRITTEN)
+
+
+def _check_is_writable(folder: Path, shown: Path, undone: str) -> None:
+    if not os.access(folder, os.W_OK):
+        raise click.ClickException(f"The folder {shown} cannot be written to, so {undone}. Name another one.")
+
+
+def write_out_file(path: Path, data: bytes, *, may_overwrite: bool) -> None:
     """Write a file and say so. Readers see the old content or all of the new one.
 
     Raises:
         FileExistsError: Another program wrote the file meanwhile.
         OSError: It cannot be written.
     """
-    try:
-        _write_resolved_file(path.resolve(), data, may_overwrite=may_overwrite)
-    except OSError as error:  # it names the temporary file
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    write_whole_file(path, data, may_overwrite=may_overwrite)
     click.echo(f"Wrote {terminal.format_size(len(data))} to {path}.", err=True)
 
 
-def _write_resolved_file(file: Path, data: bytes, *, may_overwrite: bool) -> None:
-    if file.exists() and not file.is_file():  # a device or a pipe cannot be replaced
-        file.write_bytes(data)
-    elif may_overwrite:
-        replace_file(file, data)
-    else:
-        _write_new_file(file, data)
+def write_whole_file(path: Path, data: bytes, *, may_overwrite: bool) -> None:
+    """Write a file like `write_out_file`, without a word."""
+    file = path.resolve()
+    try:
+        if may_overwrite:
+            replace_file(file, data)
+        else:
+            _create_out_file(file, data)
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _write_new_file(file: Path, data: bytes) -> None:
+def _create_out_file(file: Path, data: bytes) -> None:
     """Write a new file.
 
     Raises:
@@ -63,5 +119,10 @@ def _write_new_file(file: Path, data: bytes) -> None:
     temporary = write_temporary_file(file, data, mode=SHARED_MODE)
     try:
         os.link(temporary, file)
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no hard links
+        file.touch(exist_ok=False)
+        temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

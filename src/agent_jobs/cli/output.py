@@ -48,6 +48,16 @@ def is_stdout_left() -> bool:
     return 1 in _left
 
 
+def require_stdout() -> None:
+    """Check that there is a stdout.
+
+    Raises:
+        OSError: The caller closed it, and `__main__` put the null device in its place.
+    """
+    if getattr(sys.stdout, "name", "") == os.devnull:
+        raise OSError(errno.EBADF, "stdout is closed")
+
+
 def _open_patient_stream(stream: "io.TextIOWrapper[io.BufferedWriter]") -> TextIO:
     """Return a text stream on the same descriptor."""
     stream.flush()

@@ -24,6 +24,7 @@ class PromptCommand(click.Command):
         except click.UsageError as error:
             dashed = _find_dashed_prompt(typed, error)
             if dashed is None:
+                _refuse_missing_prompt(ctx, error)
                 raise
             fixed = _join_command(ctx, [*_leave_out(typed, [dashed]), "--", dashed])
             hint = f"If this is the prompt, put -- before it: {fixed}"
@@ -35,6 +36,17 @@ class PromptCommand(click.Command):
         options = _leave_out(typed, words)
         fixed = _join_command(ctx, [*options, " ".join(words)])
         raise click.UsageError(f"The prompt is not in quotes, so nothing was sent. Put it in quotes: {fixed}", ctx)
+
+
+def _refuse_missing_prompt(ctx: click.Context, error: click.UsageError) -> None:
+    """Refuse a command without a prompt, with what to give. Of one argument of `ask` the id may be missing instead."""
+    if not isinstance(error, click.MissingParameter) or error.param is None or error.param.name != "prompt":
+        return
+    given = ctx.params.get("job_id")
+    if given is None or given == "last" or given.startswith("job_"):
+        raise click.UsageError("Give a prompt, or - to read it from stdin.", ctx) from None
+    fixed = _join_command(ctx, ["last", given])
+    raise click.UsageError(f"Give the id of a job and a prompt. If this is the prompt: {fixed}", ctx) from None
 
 
 def _find_dashed_prompt(typed: list[str], error: click.UsageError) -> str | None:

@@ -11,7 +11,7 @@ import click
 
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
-from agent_jobs.cli.out_file import write_out_file
+from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.cli.wording import describe_warning
@@ -36,9 +36,10 @@ PARTS_WITHOUT_RESULT = ("outline", "usage", "meta")
     show_default=True,
     help=f"Part to print: {', '.join(get_args(Part))}.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the part to this file.")
+@click.option("-o", "--out", type=OutPath(path_type=Path), metavar="FILE", help="Write the part to this file.")
+@force_option
 @json_option
-def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> None:
+def result_command(job_id: str, part: Part, out: Path | None, force: bool, as_json: bool) -> None:
     """Print the result of a job: its text, or another part.
 
     A terminal shows the text as Markdown with its sources. A pipe or a file gets it unchanged.
@@ -46,6 +47,7 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 the job is still running and there is no
     result yet.
     """
+    check_out_file(out, may_overwrite=force)
     result, unwatched, now = read_result(job_id)
     job, note = result.job, unwatched.describe_age(result.job, now)
     if not job.is_terminal and part not in SO_FAR:
@@ -57,7 +59,7 @@ def result_command(job_id: str, part: Part, out: Path | None, as_json: bool) -> 
     if out is None and not as_json and sys.stdout.isatty():
         _show_part(result, part)
     else:
-        _write_part(_render_part(result, part, as_json=as_json), out)
+        _write_part(_render_part(result, part, as_json=as_json), out, may_overwrite=force)
     if job.is_terminal and job.read_at is None and part not in PARTS_WITHOUT_RESULT:
         _mark_read(job)
     _write_notes(job, note)
@@ -112,9 +114,9 @@ def _render_part(result: Result, part: Part, *, as_json: bool) -> str:
     return format_part(part, value)
 
 
-def _write_part(text: str, out: Path | None) -> None:
+def _write_part(text: str, out: Path | None, *, may_overwrite: bool) -> None:
     if out is not None:
-        return write_out_file(out, encode_text(text))
+        return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
     return click.echo(encode_text(text), nl=not text.endswith("\n"))
 
 

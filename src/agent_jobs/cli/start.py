@@ -20,13 +20,15 @@ from agent_jobs.cli.approval import open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.continue_last import continue_option, find_previous
 from agent_jobs.cli.detach import describe_detached, resume_hint
-from agent_jobs.cli.out_file import check_out_file, write_out_file
+from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_option, write_out_file
+from agent_jobs.cli.output import require_stdout
 from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
 from agent_jobs.cli.unwatched import NO_COLLECTOR
+from agent_jobs.cli.unwritten import report_unwritten
 from agent_jobs.cli.watch import (
     ShownAnswer,
     announce_pending,
@@ -115,8 +117,8 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run", cls=PromptCommand)
 @start_options
 @click.option("--stream/--no-stream", default=True, help="Print the answer as it is written, or only at the end.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the answer to this file instead.")
-@click.option("--force", is_flag=True, help="Let --out overwrite a file.")
+@click.option("--out", type=OutPath(path_type=Path), metavar="FILE", help="Write the answer to this file instead.")
+@force_option
 @bell_option
 def run_command(
     as_json: bool, stream: bool, out: Path | None, force: bool, no_bell: bool, dry_run: bool, **arguments: Any
@@ -136,11 +138,11 @@ def run_command(
     job, as long as this command runs.
 
     Exit status: 0 completed, 1 no job was started, 3 failed or expired, 4 incomplete, 5 cancelled, 6 the job waits for
-    an answer.
+    an answer, 7 the answer is stored but could not be written.
     """
-    if out is not None:
-        check_out_file(out, may_overwrite=force)
+    check_out_file(out, may_overwrite=force, undone=NOT_SENT)
     request, roots = _read_request(arguments, dry_run=dry_run)
+    started_ids: list[str] = []
 
     async def run(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | _Finished":
         request = await _complete_previous_id(session, request)
@@ -148,6 +150,7 @@ def run_command(
             return await session.engine.estimate(request)
         began = session.engine.now()
         started = await _submit_job(session, request, may_ask=may_ask)
+        started_ids.append(started.job.id)
         show = _open_display(session, started.job, writes_answer=not as_json and out is None, is_streaming=stream)
         with show as display:
             async with run_beside(display):
@@ -155,10 +158,11 @@ def run_command(
                 answer = await read_answer(session, display, job.id)
         return _Finished(answer, await session.engine.open_calls(answer.job), began)
 
-    finished = _call_asking(run, request, what="run", roots=roots, as_json=as_json)
-    if isinstance(finished, Estimate):
-        return _write_estimate(finished, request, as_json=as_json or not dry_run)
-    _write_finished(finished, out, as_json=as_json, may_overwrite=force)
+    with report_unwritten(started_ids):
+        finished = _call_asking(run, request, what="run", roots=roots, as_json=as_json)
+        if isinstance(finished, Estimate):
+            return _write_estimate(finished, request, as_json=as_json or not dry_run)
+        _write_finished(finished, out, as_json=as_json, may_overwrite=force)
     if not as_json:
         write_end_line(finished.job)
     if not no_bell:
@@ -178,20 +182,24 @@ def start_command(as_json: bool, wait: bool, detach: bool, dry_run: bool, **argu
     Returns when the provider has confirmed the job, and says which process collects the result. If the provider does
     not support background mode, it waits until the job finishes, and Ctrl-C ends the job.
 
-    Exit status: 0 the job was started, 1 it was not. If the job has finished meanwhile, as for run.
+    Exit status: 0 the job was started, 1 it was not, 7 it was started but its id could not be written. If the job has
+    finished meanwhile, as for run.
     """
     if wait and detach:
         raise click.UsageError("Give --wait or --detach, not both.")
     request, roots = _read_request(arguments, dry_run=dry_run)
+    started_ids: list[str] = []
 
     async def start(request: "StartRequest", may_ask: bool, session: Session) -> "Estimate | Job":
         request = await _complete_previous_id(session, request)
         if request.options.get("dry_run"):
             return await session.engine.estimate(request)
         started = await _submit_job(session, request, may_ask=may_ask)
+        started_ids.append(started.job.id)
         return await _leave_or_wait(session, started, wait=wait, as_json=as_json)
 
-    started = _call_asking(start, request, what="start", roots=roots, as_json=as_json)
+    with report_unwritten(started_ids):
+        started = _call_asking(start, request, what="start", roots=roots, as_json=as_json)
     if isinstance(started, Estimate):
         return _write_estimate(started, request, as_json=as_json or not dry_run)
     if not started.is_terminal:
@@ -226,9 +234,11 @@ class _UnconfirmedStart(Exception):
 async def _leave_or_wait(session: Session, started: Started, *, wait: bool, as_json: bool) -> Job:
     """Print the id of a job that was submitted; wait for its end if it must be waited for."""
     job, sent_here = started.job, not started.duplicate
-    click.echo(job.id, err=as_json)
+    unwritten = _write_id(job, as_json=as_json)
     if sent_here:
         job = await _confirm_start(session, job)
+    if unwritten is not None:
+        raise unwritten
     workers = await session.engine.other_workers()
     if as_json:
         _write_start_as_json(started._replace(job=job), workers, session.engine.now())
@@ -243,6 +253,16 @@ async def _leave_or_wait(session: Session, started: Started, *, wait: bool, as_j
     with _open_display(session, job, writes_answer=False, is_streaming=False) as display:
         async with run_beside(display):
             return await _watch_started(session, job, display, sent_here=sent_here, may_ask=not as_json)
+
+
+def _write_id(job: Job, *, as_json: bool) -> OSError | None:
+    """Print the id of a job; return why that failed, since the start has to be confirmed first."""
+    try:
+        require_stdout()
+        click.echo(job.id, err=as_json)
+    except OSError as error:
+        return error
+    return None
 
 
 def _open_display(session: Session, job: Job, *, writes_answer: bool, is_streaming: bool) -> AnswerDisplay:
@@ -484,6 +504,8 @@ def _write_finished(finished: _Finished, out: Path | None, *, as_json: bool, may
     """Write the answer on stdout, or into a file."""
     if out is not None:
         return _write_answer_file(finished, out, as_json=as_json, may_overwrite=may_overwrite)
+    if as_json or finished.job.output_bytes:
+        require_stdout()
     if as_json:
         return click.echo(_render_end_as_json(finished))
     return finished.answer.write()
@@ -498,12 +520,7 @@ def _write_answer_file(finished: _Finished, out: Path, *, as_json: bool, may_ove
         text = f"{_render_end_as_json(finished)}\n"
     if not text:
         return click.echo(f"There is no answer, so {out} was not written.", err=True)
-    try:
-        return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
-    except OSError as error:
-        reason = error.strerror or error
-        stored = f"The answer is stored. Print it with: agent-jobs result {job.id}"
-        raise click.ClickException(f"{out} cannot be written ({reason}). {stored}") from None
+    return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
 
 
 def _render_end_as_json(finished: _Finished) -> str:

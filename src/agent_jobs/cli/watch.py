@@ -12,9 +12,10 @@ from agent_jobs.cli.approval import Asker, open_asker
 from agent_jobs.cli.bell import bell_option, ring_bell
 from agent_jobs.cli.detach import describe_detached, resume_hint
 from agent_jobs.cli.job_line import format_run_time
-from agent_jobs.cli.output import is_stdout_left
+from agent_jobs.cli.output import is_stdout_left, require_stdout
 from agent_jobs.cli.progress import Display, Records, open_display
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
+from agent_jobs.cli.unwritten import report_unwritten
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import GATHERED_MAX, JobFilter
 from agent_jobs.jobs.status import Status
@@ -45,22 +46,26 @@ def watch_command(job_ids: tuple[str, ...], all_jobs: bool, stream: bool, no_bel
 
     Exit status: 0 completed, 3 failed or expired, 4 incomplete, 5 cancelled, 6 a job waits for an answer, 130 stopped
     by Ctrl-C. Of several jobs the worst counts. The command stops when no program reads its output; then 6 means that
-    a job is still running.
+    a job is still running. 7: the answer is stored but could not be written.
     """
     if job_ids and all_jobs:
         raise click.UsageError("Give IDs or --all, not both.")
     if stream and as_json:
         raise click.UsageError("Give --stream or --json, not both.")
 
+    shown_ids: list[str] = []
+
     async def watch(session: Session) -> _Watched:
         ids = await _find_watched_ids(session, job_ids)
         if stream and len(ids) == 1:
+            shown_ids.extend(ids)
             return await _watch_answer(session, ids[0])
         resume = resume_hint(*job_ids and ids)
         return await _watch_progress(session, ids, resume, as_json=as_json)
 
-    watched = call(watch, role="acts", what="watch")
-    _write_watched(watched, as_json=as_json)
+    with report_unwritten(shown_ids):
+        watched = call(watch, role="acts", what="watch")
+        _write_watched(watched, as_json=as_json)
     if not no_bell:
         ring_bell(watched.jobs, since=watched.began)
     raise SystemExit(find_exit(*watched.jobs))
@@ -139,6 +144,7 @@ async def _find_watched_ids(session: Session, job_ids: Sequence[str]) -> list[st
 def _write_watched(watched: _Watched, *, as_json: bool) -> None:
     """Write the rest of an answer, and what the user can do next."""
     if watched.answer is not None:
+        require_stdout()
         watched.answer.write()
         write_end_line(watched.answer.job)
     elif not as_json:

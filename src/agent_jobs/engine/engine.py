@@ -489,13 +489,12 @@ class Engine(Archive):
             return job
         purged = await self._store.get_tombstone(job_id)
         if purged is not None:
-            days = round((self._clock.now() - purged.finished_at) / DAY_S)
             raise JobNotFoundError(
-                "{job_id} ended {status} {days} days ago and was purged.",
+                "{job_id} finished ({status}, {when}) and was deleted here.",
                 "job_purged",
                 job_id=job_id,
                 status=purged.status,
-                days=days,
+                when=_name_day(round((self._clock.now() - purged.finished_at) / DAY_S)),
             )
         newest = await self._store.find(JobFilter(), NEWEST_SHOWN)
         listed = ", ".join(f"{job.id} ({job.title[:TITLE_CHARS]})" for job in newest)
@@ -562,3 +561,12 @@ def _has_id_or_activity(job: Job) -> bool:
 def _is_unread(job: Job) -> bool:
     """Return True if the job finished and no reader received its result."""
     return job.is_terminal and job.delivered_at is None
+
+
+def _name_day(days: int) -> str:
+    """Return a day of the past in words."""
+    if days == 0:
+        return "today"
+    if days == 1:
+        return "a day ago"
+    return f"{days} days ago"

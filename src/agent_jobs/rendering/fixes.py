@@ -64,7 +64,7 @@ FIXES: Mapping[str, str] = {
     "ambiguous_job": "Write more of {ids}.",
     "answered_twice": "Answer each call once.",
     "history_purged": "Start again without it, with what matters of it in the prompt.",
-    "job_purged": "Start it again.",
+    "job_purged": "If it is still needed, start it again.",
     "no_such_job": "The newest are {newest}.",
     "nothing_to_continue": "Start again without it.",
     "response_of_another": "Copy this job's id.",
