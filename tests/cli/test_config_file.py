@@ -37,6 +37,8 @@ VALUES = {
     "input_timeout_s": "60", "notify": "desktop", "notify_events": "finished", "notify_min_s": "5",
     "notify_secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "on_finish": "sh -c true", "daily_budget_usd": "20", "budget_mode": "spent",
+    "database_url": "postgresql://ada@db.example/jobs", "database_listen_url": "postgresql://ada@db.example/jobs",
+    "database_password_file": "~/key", "pool": "7",
     "prices": "~/prices.toml", "structured": "1", "log_level": "error",
 }  # fmt: skip
 
@@ -201,6 +203,7 @@ async def test_mistake_in_the_file_is_named_and_the_server_stays_up(
     write_file(file, text)
     words = words.replace("{file}", str(file))
     environ |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+    environ["AGENT_JOBS_DATA_DIR"] = str(file.parent / "data")
     settings, refused = load_usable_settings(environ)
     [sentence] = refused if is_refused else settings.warnings
     assert words in sentence

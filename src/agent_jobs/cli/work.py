@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 #: Seconds between two reads of the jobs: a log needs no finer times.
 REFRESH_S = 1.0
 
+#: Seconds from the creation of a job until it is stored, on a machine however busy.
+STORED_WITHIN_S = 10.0
+
 
 @click.command("work")
 @click.option("--until-idle", is_flag=True, help="Stop once no job runs or waits for a slot.")
@@ -83,7 +86,8 @@ class ChangeLog:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._since = engine.now()
+        self._began = engine.now()
+        self._since = self._began
         self._shown: dict[str, Status] = {}  # of the jobs that the next read may find
 
     async def read(self) -> list[Job]:
@@ -95,13 +99,13 @@ class ChangeLog:
         # A finished job may still have files to write.
         left = [job for job in jobs.values() if not job.is_terminal or job.needs_finalizing]
         # The next read may find a new job again, even if it is done.
-        new = [job for job in jobs.values() if job.created_at >= self._since]
+        new = [job for job in jobs.values() if job.created_at >= self._find_since()]
         self._shown = {job.id: job.status for job in (*left, *new)}
         return left
 
     async def _find_changed_jobs(self) -> dict[str, Job]:
         """Return the active jobs, those that were active at the last read, and new ones that finished at once."""
-        since, self._since = self._since, self._engine.now()
+        since, self._since = self._find_since(), self._engine.now()
         groups = [JobFilter(statuses=ACTIVE), JobFilter(since=since)]
         if self._shown:
             groups.append(JobFilter(job_ids=tuple(self._shown)))
@@ -109,6 +113,10 @@ class ChangeLog:
         here = [job for job in found if job.turn.base_url == self._engine.base_url]
         # A later query has the later state of a job.
         return {job.id: job for job in sorted(here, key=lambda job: job.created_at)}
+
+    def _find_since(self) -> float:
+        """Return since when new jobs are read: one is stored a moment after the time of its creation."""
+        return max(self._began, self._since - STORED_WITHIN_S)
 
 
 def describe_change(job: Job) -> str:
