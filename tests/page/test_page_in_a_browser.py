@@ -1,12 +1,17 @@
 """A person watches, answers, searches and starts jobs in a real browser."""
 
+import os
 from typing import Any
 
 import anyio
+import pytest
 from browsers import Tab, signed_in
+from installed_browser import NEEDS_BROWSER, NO_BROWSER, find_browser
 from playwright.async_api import expect
 
 from agent_jobs.settings import Settings
+
+pytestmark = pytest.mark.skipif(find_browser() is None and NEEDS_BROWSER not in os.environ, reason=NO_BROWSER)
 
 HOSTILE = (
     "# Result <script>document.title='hacked'</script>\n\n"

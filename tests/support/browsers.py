@@ -1,6 +1,5 @@
 """A browser on the page: a real server over a real engine, and a real Chromium."""
 
-import os
 import socket
 import time
 from collections.abc import AsyncGenerator
@@ -9,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-import pytest
 from hosts import Host, hosting
-from installed_browser import NEEDS_BROWSER, NO_BROWSER, find_browser
+from installed_browser import NO_BROWSER, find_browser
 from playwright.async_api import Browser, Page, async_playwright
 
 from agent_jobs.page.access import LinkAccess, read_secret
@@ -63,11 +61,10 @@ class Tab:
 
 @asynccontextmanager
 async def browsing() -> AsyncGenerator[Browser]:
-    """A Chromium; the tests are skipped on a machine without one."""
+    """A Chromium of this machine."""
+    path = find_browser()
+    assert path is not None, NO_BROWSER
     async with async_playwright() as playwright:
-        path = find_browser() or playwright.chromium.executable_path
-        if not await anyio.Path(path).exists():
-            (pytest.fail if os.environ.get(NEEDS_BROWSER) else pytest.skip)(NO_BROWSER)
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
             yield browser

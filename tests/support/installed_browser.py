@@ -1,6 +1,8 @@
 """The browser of this machine, if it has one."""
 
+import os
 import shutil
+from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: What a skipped test says, and the end of the test run.
@@ -10,5 +12,8 @@ NEEDS_BROWSER = "TESTS_NEED_BROWSER"
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium on PATH."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+    """The path of a Chromium: one on PATH, or Playwright's own."""
+    on_path = [path for name in NAMES if (path := shutil.which(name))]
+    folder = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or "~/.cache/ms-playwright").expanduser()
+    own = [str(path) for path in sorted(folder.glob("chromium-*/chrome-linux*/chrome"))]
+    return next(iter([*on_path, *own]), None)
