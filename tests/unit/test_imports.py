@@ -104,7 +104,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
         "stream_step", "tool_loop",
     },
-    "worker": {"live_text", "step", "step_result"},
+    "worker": {"archive", "live_text", "step", "step_result"},
     "engine": {"adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "worker"},
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from agent_jobs.errors import UpstreamError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobDetails, JobFilter, Pruned, Result, SearchHit, Spending, SpendingKey
 from agent_jobs.jobs.status import Status
-from agent_jobs.store.base import Store
+from agent_jobs.store.base import Place, Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.upstream.client import ResponsesClient
@@ -88,12 +88,19 @@ class Archive(ABC):
         if upstream:
             client = self.require_client()
         deleted = await self._store.delete_jobs(job_ids)
-        responses = deleted_upstream = 0
-        for place in chain.from_iterable(deleted.values()):
-            responses += 1
-            if client is None or place.base_url != client.endpoint.base_url:
-                continue
-            with suppress(UpstreamError):  # one that cannot be deleted must not keep the others
-                await client.delete(place.response_id)
-                deleted_upstream += 1
-        return Pruned(len(deleted), 0, responses, deleted_upstream)
+        places = list(chain.from_iterable(deleted.values()))
+        return Pruned(len(deleted), 0, len(places), await delete_responses(places, client))
+
+
+async def delete_responses(places: Iterable[Place], client: ResponsesClient | None) -> int:
+    """Delete responses at the client's endpoint, and return how many; without a client all of them stay."""
+    if client is None:
+        return 0
+    deleted = 0
+    for place in places:
+        if place.base_url != client.endpoint.base_url:
+            continue
+        with suppress(UpstreamError):  # one that cannot be deleted must not keep the others
+            await client.delete(place.response_id)
+            deleted += 1
+    return deleted

@@ -8,10 +8,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.step import JobStepper
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
-from agent_jobs.errors import StoreError, UpstreamError
+from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import WAITING, Job
 from agent_jobs.jobs.queries import Pruned
 from agent_jobs.store.base import Store
@@ -181,11 +182,7 @@ async def prune(
     jobs = responses = deleted_upstream = 0
     while purged := await store.purge(before, unread=unread):
         jobs += len(purged)
-        for place in chain.from_iterable(purged.values()):
-            responses += 1
-            if delete_upstream is None or place.base_url != delete_upstream.endpoint.base_url:
-                continue
-            with suppress(UpstreamError):  # one that cannot be deleted must not keep the others
-                await delete_upstream.delete(place.response_id)
-                deleted_upstream += 1
+        places = list(chain.from_iterable(purged.values()))
+        responses += len(places)
+        deleted_upstream += await delete_responses(places, delete_upstream)
     return Pruned(jobs, await store.count_unread(before), responses, deleted_upstream)

@@ -4,11 +4,10 @@ The words of a job are kept when it is first searched after its end: its end cos
 """
 
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
-from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
-from agent_jobs.store.database import Row, StorePart, Transaction
-from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
+from agent_jobs.jobs.status import Status
+from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.rows import sql_list
-from agent_jobs.store.search_index import PASSAGE_WORDS, find_active, split_phrases
+from agent_jobs.store.search_index import PASSAGE_WORDS, find_hits, split_phrases
 
 #: Jobs whose words one change keeps.
 INDEXED_AT_ONCE = 200
@@ -31,25 +30,7 @@ class PostgresSearch(StorePart):
             return []
         while await self._db.fetch("SELECT 1 FROM job WHERE NOT in_search AND finished_at IS NOT NULL LIMIT 1"):
             await self._db.change(_keep_words)
-
-        wanted = statuses or frozenset(Status)
-
-        async def find_hits(transaction: Transaction) -> list[tuple[Row, str]]:
-            found: dict[str, str] = {}
-            if active := wanted & ACTIVE:
-                found |= await find_active(transaction, phrases, limit, active)
-            if ended := wanted & TERMINAL:
-                found |= await _find_ended(transaction, phrases, limit, ended)
-            rows = await transaction.execute(
-                f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
-                    ORDER BY job.created_at DESC, job.id LIMIT :limit""",
-                ids=list(found),
-                limit=limit,
-            )
-            return [(row, found[row["id"]]) for row in rows]
-
-        hits = await self._db.query(find_hits)
-        return [SearchHit(read_job(row, self._db.damage_error), passage) for row, passage in hits]
+        return await find_hits(self._db, phrases, limit, statuses, _find_ended)
 
     async def count_unindexed(self) -> int:
         rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE NOT in_search AND finished_at IS NOT NULL")

@@ -5,12 +5,13 @@ The index is made when it is first asked, and then reads the jobs that ended sin
 
 import re
 import sqlite3
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
-from agent_jobs.store.database import Row, StorePart, Transaction
+from agent_jobs.store.database import Database, Row, StorePart, Transaction
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
 from agent_jobs.store.rows import escape_like, sql_list
 from agent_jobs.store.schema import SEARCH_INDEX
@@ -30,6 +31,9 @@ _HAS_LETTERS = re.compile(r"\w")
 _CREATE = f"""CREATE VIRTUAL TABLE IF NOT EXISTS {SEARCH_INDEX} USING fts5(
                   title, prompt, output, content = 'searchable', content_rowid = 'number',
                   tokenize = 'unicode61 remove_diacritics 2')"""
+#: Finds the passages of some jobs by their ids, given the phrases, a limit and the jobs' statuses.
+FindPassages = Callable[[Transaction, list[str], int, frozenset[Status]], Awaitable[dict[str, str]]]
+
 _EXISTS = f"SELECT 1 FROM sqlite_schema WHERE name = '{SEARCH_INDEX}'"
 
 
@@ -41,24 +45,7 @@ class SearchIndex(StorePart):
         if not phrases:
             return []
         await self._update_index()
-        wanted = statuses or frozenset(Status)
-
-        async def find_hits(transaction: Transaction) -> list[tuple[Row, str]]:
-            found: dict[str, str] = {}
-            if active := wanted & ACTIVE:
-                found |= await find_active(transaction, phrases, limit, active)
-            if ended := wanted & TERMINAL:
-                found |= await _find_indexed(transaction, phrases, limit, ended)
-            rows = await transaction.execute(
-                f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
-                    ORDER BY job.created_at DESC, job.id LIMIT :limit""",
-                ids=list(found),
-                limit=limit,
-            )
-            return [(row, found[row["id"]]) for row in rows]
-
-        hits = await self._db.query(find_hits)
-        return [SearchHit(read_job(row, self._db.damage_error), passage) for row, passage in hits]
+        return await find_hits(self._db, phrases, limit, statuses, _find_indexed)
 
     async def count_unindexed(self) -> int:
         rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE in_search = 0 AND finished_at IS NOT NULL")
@@ -143,6 +130,30 @@ async def _find_indexed(
         limit=limit,
     )
     return {row["id"]: row["passage"] for row in rows}
+
+
+async def find_hits(
+    db: Database, phrases: list[str], limit: int, statuses: frozenset[Status], find_ended: FindPassages
+) -> list[SearchHit]:
+    """Return the newest jobs that have all phrases, with their passages; `find_ended` asks the database's own index."""
+    wanted = statuses or frozenset(Status)
+
+    async def find_rows(transaction: Transaction) -> list[tuple[Row, str]]:
+        found: dict[str, str] = {}
+        if active := wanted & ACTIVE:
+            found |= await find_active(transaction, phrases, limit, active)
+        if ended := wanted & TERMINAL:
+            found |= await find_ended(transaction, phrases, limit, ended)
+        rows = await transaction.execute(
+            f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
+                ORDER BY job.created_at DESC, job.id LIMIT :limit""",
+            ids=list(found),
+            limit=limit,
+        )
+        return [(row, found[row["id"]]) for row in rows]
+
+    hits = await db.query(find_rows)
+    return [SearchHit(read_job(row, db.damage_error), passage) for row, passage in hits]
 
 
 async def find_active(
