@@ -1,14 +1,16 @@
 """Only the user's own browser sees and changes anything on the page."""
 
+import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import httpx2
 import pytest
 from browsers import PageServer, serving_page
 
-from agent_jobs.page.access import LINK_S, LinkAccess
+from agent_jobs.page.access import LINK_S, SECRET_BYTES, SECRET_FILE, LinkAccess, read_secret
 from agent_jobs.settings import Settings
 
 PAGES = ("/", "/jobs.json", "/jobs/job_1", "/jobs/job_1.json", "/new", "/spend", "/spend.json", "/health", "/live/jobs")
@@ -49,6 +51,15 @@ async def test_link_signs_in_once(settings: Settings) -> None:
             assert again.status_code == 401
             assert "used before" in again.text
             assert (await other.get("/")).status_code == 401
+
+
+def test_secret_is_made_with_its_folder_and_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    secret = read_secret(folder)
+    assert (len(secret), read_secret(folder)) == (SECRET_BYTES, secret)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / SECRET_FILE)] == [0o700, 0o600]
+    (folder / SECRET_FILE).write_bytes(secret[:5])  # as a crash leaves it
+    assert len(read_secret(folder)) == SECRET_BYTES
 
 
 def test_link_and_session_end_with_their_time() -> None:

@@ -33,7 +33,7 @@ def ui_command(port: int, opens: bool) -> None:
     with closing(_open_listener(port)) as listener:
 
         async def serve(session: Session) -> None:
-            await _serve_page(session, listener, opens=opens)
+            await _serve_page(session, settings.data_path(), listener, opens=opens)
 
         # Other processes read there where the page is.
         call(serve, role="works", what=f"ui http://{LOOPBACK}:{listener.getsockname()[1]}", settings=settings)
@@ -55,12 +55,11 @@ def _open_listener(port: int) -> socket.socket:
     return listener
 
 
-async def _serve_page(session: Session, listener: socket.socket, *, opens: bool) -> None:
+async def _serve_page(session: Session, folder: Path, listener: socket.socket, *, opens: bool) -> None:
     """Serve the page until the command is interrupted."""
     from agent_jobs.page.access import LinkAccess, read_secret
     from agent_jobs.page.server import serve_page
 
-    folder = Path((await session.engine.store_info()).path).parent
     access = LinkAccess(read_secret(folder), time.time)
     port = listener.getsockname()[1]
     link = f"http://{LOOPBACK}:{port}/sign-in?token={access.create_link_token()}"

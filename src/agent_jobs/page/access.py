@@ -22,11 +22,12 @@ SECRET_FILE = "page.key"
 
 
 def read_secret(folder: Path) -> bytes:
-    """Return the secret of this folder's pages; it is made at the first call, for its owner alone.
+    """Return the secret of this folder's pages; both are made at the first call, for their owner alone.
 
     Raises:
         OSError: The file cannot be read or written.
     """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # jobs in PostgreSQL need no folder
     path = folder / SECRET_FILE
     with suppress(FileExistsError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(token_bytes(SECRET_BYTES))
