@@ -27,6 +27,10 @@ from agent_jobs.store.sqlite_database import SQLiteDatabase
 from agent_jobs.store.worker_lock import WorkerLock
 
 #: The scripts that led from each version to the next one, before there was a release.
+COMPLETE_SCHEMAS = {
+    int(path.stem): path.read_text()
+    for path in sorted((Path(__file__).parent / "older_schemas/complete").glob("*.sql"))
+}
 SCRIPTS = [path.read_text() for path in sorted((Path(__file__).parent / "older_schemas").glob("*.sql"))]
 
 
@@ -223,6 +227,15 @@ def schema_of(folder: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize("version", range(1, len(SCRIPTS) + 1))
 async def test_an_upgraded_database_has_the_schema_of_a_new_one(folder: Path, version: int):
     made(folder, *SCRIPTS[:version], f"PRAGMA user_version = {version}")
+    for each in (folder, folder.with_name("new")):
+        async with open_store(each) as store:
+            await store.add(a_job())
+    assert schema_of(folder) == schema_of(folder.with_name("new"))
+
+
+@pytest.mark.parametrize("version", COMPLETE_SCHEMAS)
+async def test_a_database_of_a_complete_older_schema_has_the_schema_of_a_new_one(folder: Path, version: int):
+    made(folder, COMPLETE_SCHEMAS[version], f"PRAGMA user_version = {version}")
     for each in (folder, folder.with_name("new")):
         async with open_store(each) as store:
             await store.add(a_job())

@@ -107,6 +107,7 @@ class Job:
     status: Status
     created_at: float
     turn: Turn
+    owner: str = ""  #: who started it on a team server; empty for a single user
     request_hash: str = ""  #: of the work alone, without the job's own id
     prompt: str = field(default="", compare=False)  #: as the caller wrote it; only a new job has it
     model: str = ""  #: as it was asked for

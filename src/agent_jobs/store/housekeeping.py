@@ -104,8 +104,8 @@ async def _delete_job(transaction: Transaction, job_id: str, old: str, before: f
         id=job_id,
     )
     await transaction.execute(
-        f"""INSERT INTO tombstone (job_id, status, finished_at, created_at, cost_usd)
-            SELECT id, status, finished_at, created_at, {ENDED_USD} FROM job WHERE id = :id AND {old}
+        f"""INSERT INTO tombstone (job_id, owner, status, finished_at, created_at, cost_usd)
+            SELECT id, owner, status, finished_at, created_at, {ENDED_USD} FROM job WHERE id = :id AND {old}
             ON CONFLICT (job_id) DO NOTHING""",
         id=job_id,
         before=before,

@@ -30,8 +30,8 @@ DUPLICATE_S = 600.0
 #: A caller's own key names one job for ever. Without a key these answer for a start of the same work: an active job, an
 #: undelivered result, or a start that may be running unknown to us. The endpoint belongs to the work: a prompt that
 #: went to a wrong address is sent again once the address is right.
-_SAME_KEY = "job.key = :key"
-_SAME_WORK = f"""job.request_hash = :request_hash AND (
+_SAME_KEY = "job.owner = :owner AND job.key = :key"
+_SAME_WORK = f"""job.request_hash = :request_hash AND job.owner = :owner AND (
                      job.status IN {ACTIVE_SQL}
                      OR job.status = 'completed' AND job.delivered_at IS NULL
                         AND job.finished_at > :created_at - {DUPLICATE_S}

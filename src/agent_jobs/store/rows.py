@@ -57,6 +57,7 @@ _SORTED_BY: Mapping[SortKey, str] = {
 #: Fields of a job that stand in their columns as they are. First those that only a new job brings.
 _FIELDS_OF_NEW_JOB = (
     "id",
+    "owner",
     "title",
     "created_at",
     "request_hash",

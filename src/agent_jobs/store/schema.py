@@ -15,7 +15,7 @@ from agent_jobs.jobs.stored_request import effort_of, model_of, parse_request, p
 from agent_jobs.text import valid_unicode
 
 #: Version of schema.sql. A database keeps it as its user_version.
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 #: The table of the search index, which no schema holds.
 SEARCH_INDEX = "job_search"
 #: Seconds between two attempts to switch to WAL.
@@ -34,6 +34,9 @@ _COPIED_TABLES = (
     "event",
     "tombstone",
     "mode",
+    "owner",
+    "token",
+    "audit",
 )
 #: Statements that fill columns which an older version did not have, in this order.
 _FILL_UPS = {

@@ -1,8 +1,9 @@
--- The tables of version 10. Times are epoch seconds.
+-- The tables of version 11. Times are epoch seconds.
 
 -- A job as the host sees it.
 CREATE TABLE job (
     id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL DEFAULT '',             -- who started it on a team server; '' for a single user
     title TEXT NOT NULL,
     status TEXT NOT NULL,
     created_at REAL NOT NULL,
@@ -55,12 +56,13 @@ CREATE TABLE job (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_due ON job (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX job_held ON job (holder) WHERE holder IS NOT NULL;
-CREATE UNIQUE INDEX job_key ON job (key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX job_same ON job (request_hash);
 CREATE INDEX job_batch ON job (batch, created_at) WHERE batch <> '';
 CREATE INDEX job_status ON job (status, created_at);
 -- The cost of a day is read from the index alone.
 CREATE INDEX job_newest ON job (created_at, status, cost_usd, reserved_usd, cost_before_usd);
+CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX job_unsearchable ON job (finished_at) WHERE in_search = 0 AND finished_at IS NOT NULL;
 CREATE INDEX job_untold ON job (finished_at) WHERE delivered_at IS NULL AND finished_at IS NOT NULL;
@@ -203,6 +205,7 @@ END;
 -- What remains of a purged job.
 CREATE TABLE tombstone (
     job_id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL DEFAULT '',
     status TEXT NOT NULL,
     finished_at REAL NOT NULL,
     created_at REAL,                            -- null if an older version deleted the job
@@ -219,3 +222,37 @@ CREATE TABLE mode (
     answer TEXT NOT NULL,
     PRIMARY KEY (base_url, model)
 ) STRICT, WITHOUT ROWID;
+
+-- What a user of a team server may do. An owner without a row has the limits of the settings.
+CREATE TABLE owner (
+    name TEXT PRIMARY KEY,
+    max_concurrent INTEGER,                     -- null means the setting's, also in the next two
+    daily_budget_usd REAL,
+    starts_per_minute INTEGER,
+    key_ref TEXT NOT NULL DEFAULT ''            -- names the secret with the owner's key; never the key itself
+) STRICT, WITHOUT ROWID;
+
+-- The tokens of a team server. A token is shown once; only its hash is kept.
+CREATE TABLE token (
+    id TEXT PRIMARY KEY,
+    hash TEXT NOT NULL UNIQUE,                  -- SHA-256, in hexadecimal
+    owner TEXT NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
+    created_at REAL NOT NULL,
+    expires_at REAL,                            -- null means never
+    revoked_at REAL,
+    last_used_at REAL
+) STRICT, WITHOUT ROWID;
+
+-- Who did what on a team server. Rows are only added.
+CREATE TABLE audit (
+    number INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    owner TEXT NOT NULL,
+    token_id TEXT NOT NULL,                     -- or the issuer of an OAuth token
+    client TEXT NOT NULL,
+    action TEXT NOT NULL,
+    job_id TEXT NOT NULL DEFAULT '',
+    cost_usd REAL,
+    address TEXT NOT NULL                       -- where the request came from
+) STRICT;

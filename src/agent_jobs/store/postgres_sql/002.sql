@@ -1,0 +1,41 @@
+-- The tables of SQLite's version 11: owners, their tokens and the audit log of a team server.
+
+ALTER TABLE job ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT ''; -- who started it; '' for a single user
+DROP INDEX job_key;
+CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
+CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
+ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
+
+-- What a user of a team server may do. An owner without a row has the limits of the settings.
+CREATE TABLE owner (
+    name TEXT COLLATE "C" PRIMARY KEY,
+    max_concurrent INTEGER,                     -- null means the setting's, also in the next two
+    daily_budget_usd DOUBLE PRECISION,
+    starts_per_minute INTEGER,
+    key_ref TEXT NOT NULL DEFAULT ''            -- names the secret with the owner's key; never the key itself
+);
+
+-- The tokens of a team server. A token is shown once; only its hash is kept.
+CREATE TABLE token (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    hash TEXT NOT NULL UNIQUE,                  -- SHA-256, in hexadecimal
+    owner TEXT COLLATE "C" NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
+    created_at DOUBLE PRECISION NOT NULL,
+    expires_at DOUBLE PRECISION,                -- null means never
+    revoked_at DOUBLE PRECISION,
+    last_used_at DOUBLE PRECISION
+);
+
+-- Who did what on a team server. Rows are only added.
+CREATE TABLE audit (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at DOUBLE PRECISION NOT NULL,
+    owner TEXT COLLATE "C" NOT NULL,
+    token_id TEXT NOT NULL,                     -- or the issuer of an OAuth token
+    client TEXT NOT NULL,
+    action TEXT NOT NULL,
+    job_id TEXT NOT NULL DEFAULT '',
+    cost_usd DOUBLE PRECISION,
+    address TEXT NOT NULL                       -- where the request came from
+);

@@ -1,0 +1,221 @@
+-- The tables of version 10. Times are epoch seconds.
+
+-- A job as the host sees it.
+CREATE TABLE job (
+    id TEXT PRIMARY KEY,
+    title TEXT NOT NULL,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    finished_at REAL,
+    activity TEXT NOT NULL DEFAULT '',
+    error_code TEXT,
+    error_message TEXT,
+    turn INTEGER NOT NULL,                      -- number of the current turn
+    revision INTEGER NOT NULL DEFAULT 0,        -- grows with every change that a reader can see
+
+    -- What was started, by whom, and how.
+    model TEXT NOT NULL DEFAULT '',             -- as it was asked for
+    effort TEXT NOT NULL DEFAULT '',            -- of reasoning; '' where the model decides
+    preset TEXT NOT NULL DEFAULT '',
+    client TEXT NOT NULL DEFAULT '',            -- the host that started it, or the command
+    request_hash TEXT NOT NULL DEFAULT '',      -- of the work alone: the same work is not started twice unasked
+    key TEXT,                                   -- the caller's own: one job for each, for ever
+    priority INTEGER NOT NULL DEFAULT 0,        -- 1 goes before 0 while jobs wait for a slot
+    batch TEXT NOT NULL DEFAULT '',             -- jobs that were started together
+    previous_job_id TEXT,                       -- the job that this one continues
+    context TEXT NOT NULL DEFAULT '',           -- 'rebuilt' if the conversation before it had to be sent again
+    timeout_s REAL,                             -- its own limit; null means the process's
+    toolbox TEXT NOT NULL DEFAULT '[]',         -- JSON, the tools of the user's servers that it may call
+
+    -- Tokens and money. The columns with `before` sum up the turns before the current one.
+    usage TEXT,                                 -- JSON
+    usage_before TEXT,                          -- JSON
+    cost_usd REAL,                              -- null while it is not known
+    cost_before_usd REAL,
+    reserved_usd REAL,                          -- the most it may cost, held against the day's budget
+    max_cost_usd REAL,
+
+    -- Which process works on it, and when.
+    holder TEXT,                                -- the process that has claimed it: run/<holder>.lock
+    next_at REAL,                               -- when its next step is due; null during a step, and after the last one
+    not_before REAL NOT NULL DEFAULT 0,         -- upstream asked not to be called earlier
+    watched_until REAL NOT NULL DEFAULT 0,      -- a caller waits for it until then
+    observed_by TEXT NOT NULL DEFAULT '',       -- 'following' its stream, 'polling', or '' before there is a response
+    running_since REAL,                         -- start of its first POST, shifted by the time in input_required
+    cancel_requested_at REAL,
+    cancel_sent_at REAL,                        -- so that two processes do not both send it
+
+    -- After its end.
+    delivered_at REAL,                          -- when a reader first received its result: a host or a person
+    read_at REAL,                               -- when a person first opened it
+    in_search INTEGER NOT NULL DEFAULT 0,       -- 1 once the search index has its texts
+    noticed_at REAL,                            -- time of the end or question that a notification was claimed for
+    unsettled INTEGER NOT NULL DEFAULT 0,       -- 1 while files are still to be written or removed
+    result_path TEXT NOT NULL DEFAULT ''
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_due ON job (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX job_held ON job (holder) WHERE holder IS NOT NULL;
+CREATE UNIQUE INDEX job_key ON job (key) WHERE key IS NOT NULL;
+CREATE INDEX job_same ON job (request_hash);
+CREATE INDEX job_batch ON job (batch, created_at) WHERE batch <> '';
+CREATE INDEX job_status ON job (status, created_at);
+-- The cost of a day is read from the index alone.
+CREATE INDEX job_newest ON job (created_at, status, cost_usd, reserved_usd, cost_before_usd);
+CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX job_unsearchable ON job (finished_at) WHERE in_search = 0 AND finished_at IS NOT NULL;
+CREATE INDEX job_untold ON job (finished_at) WHERE delivered_at IS NULL AND finished_at IS NOT NULL;
+
+-- One upstream response of a job.
+CREATE TABLE turn (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    base_url TEXT NOT NULL,
+    fingerprint TEXT NOT NULL DEFAULT '',       -- of the key that created it, salted and cut
+    mode TEXT NOT NULL DEFAULT 'background_stream',
+    rebuilt INTEGER NOT NULL DEFAULT 0,         -- 1 if its request repeats the whole conversation before it
+    attempt INTEGER NOT NULL DEFAULT 0,
+    sent_at REAL,
+    response_id TEXT,
+    sequence_number INTEGER,                    -- of the last stream event
+    looks INTEGER NOT NULL DEFAULT 0,           -- retrieves
+    looked_at REAL,
+    missing INTEGER NOT NULL DEFAULT 0,         -- retrieves in a row that were answered with "not found"
+    missing_since REAL,
+    hollow INTEGER NOT NULL DEFAULT 0,          -- retrieves that showed `completed` without output
+    detached INTEGER NOT NULL DEFAULT 0,        -- attempts to stream in a row without an event
+    partial TEXT NOT NULL DEFAULT '',           -- the tail of the text so far
+    reasoning TEXT NOT NULL DEFAULT '',         -- the tail of the reasoning so far
+    timed_out_at REAL,                          -- when our own deadline had it cancelled
+    acting INTEGER NOT NULL DEFAULT 0,          -- 1 if it ended by asking for calls
+    asked_at REAL,                              -- since when the job waits for an answer
+    usage TEXT,                                 -- JSON, of this turn alone
+    cost_usd REAL,                              -- of this turn alone; null while it is not known
+    PRIMARY KEY (job_id, number)
+) STRICT, WITHOUT ROWID;
+
+-- Apart from the turn, which is read and written at every poll, because a request may hold files.
+CREATE TABLE request (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL,
+    body TEXT NOT NULL,                         -- JSON, of POST /responses
+    PRIMARY KEY (job_id, turn)
+) STRICT;
+
+-- What the caller asked, in the caller's words. Apart from the job and the request, which also hold much else.
+CREATE TABLE prompt (
+    number INTEGER PRIMARY KEY,                 -- in the order of the jobs: the search index names a job by it
+    job_id TEXT NOT NULL UNIQUE REFERENCES job (id) ON DELETE CASCADE,
+    text TEXT NOT NULL
+) STRICT;
+
+-- What each turn did, item by item. The times say when a process first saw it.
+CREATE TABLE step (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL,
+    position INTEGER NOT NULL,                  -- in the output of the turn
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    error TEXT NOT NULL,
+    seen_at REAL NOT NULL,
+    finished_at REAL,                           -- null while it runs
+    PRIMARY KEY (job_id, turn, position)
+) STRICT, WITHOUT ROWID;
+
+-- Apart from the job, because a report may have megabytes.
+CREATE TABLE output (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    response TEXT NOT NULL,                     -- JSON, as upstream sent it
+    bytes INTEGER NOT NULL DEFAULT 0,           -- of the text in UTF-8
+    PRIMARY KEY (job_id, turn)
+) STRICT;
+-- The size of an output is stored behind it: without this index SQLite would read all of the output.
+CREATE INDEX output_size ON output (job_id, turn, bytes);
+
+-- What a turn asks for before the job can continue.
+CREATE TABLE call (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL,
+    id TEXT NOT NULL,                           -- call_id, or the id of an approval request
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    arguments TEXT NOT NULL,
+    needs TEXT NOT NULL,                        -- run, approval or output; '' until that is known
+    state TEXT NOT NULL,                        -- open, approved, running or done
+    output TEXT,                                -- JSON, its answer for upstream
+    position INTEGER NOT NULL,
+    started_at REAL,                            -- when a process here began to run it
+    finished_at REAL,
+    PRIMARY KEY (job_id, turn, id)
+) STRICT, WITHOUT ROWID;
+
+-- Files that go to the provider with a job and are deleted there after it.
+CREATE TABLE upload (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    data BLOB NOT NULL,
+    file_id TEXT,                               -- the provider's, once it is there
+    PRIMARY KEY (job_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- Files that a run made, as they were written here.
+CREATE TABLE made (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    path TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (job_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- What happened to a job, for people.
+CREATE TABLE event (
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX event_of_job ON event (job_id, at);
+
+-- The texts that a search reads. The search index itself is made when it is first needed: see search_index.py.
+CREATE VIEW searchable (number, title, prompt, output) AS
+SELECT prompt.number, job.title, substr(prompt.text, 1, 200000), COALESCE(substr(output.text, 1, 200000), '')
+FROM prompt JOIN job ON job.id = prompt.job_id LEFT JOIN output ON output.job_id = job.id AND output.turn = job.turn;
+
+-- How many jobs have each status; counting them would take as long as there are jobs.
+CREATE TABLE tally (
+    status TEXT PRIMARY KEY,
+    jobs INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER job_came AFTER INSERT ON job BEGIN
+    INSERT INTO tally (status, jobs) VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER job_went AFTER DELETE ON job BEGIN
+    UPDATE tally SET jobs = jobs - 1 WHERE status = OLD.status;
+END;
+CREATE TRIGGER job_moved AFTER UPDATE OF status ON job WHEN NEW.status <> OLD.status BEGIN
+    UPDATE tally SET jobs = jobs - 1 WHERE status = OLD.status;
+    INSERT INTO tally (status, jobs) VALUES (NEW.status, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
+END;
+
+-- What remains of a purged job.
+CREATE TABLE tombstone (
+    job_id TEXT PRIMARY KEY,
+    status TEXT NOT NULL,
+    finished_at REAL NOT NULL,
+    created_at REAL,                            -- null if an older version deleted the job
+    cost_usd REAL                               -- what the job counts with in the budget of its day
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstone_day ON tombstone (created_at, cost_usd) WHERE created_at IS NOT NULL;
+
+-- What an endpoint refused, with the answer that said so. A model "-name" stands for the parameter of that name.
+CREATE TABLE mode (
+    base_url TEXT NOT NULL,
+    model TEXT NOT NULL,
+    mode TEXT NOT NULL,                         -- background_stream, background or foreground; or 'refused'
+    learned_at REAL NOT NULL,
+    answer TEXT NOT NULL,
+    PRIMARY KEY (base_url, model)
+) STRICT, WITHOUT ROWID;
