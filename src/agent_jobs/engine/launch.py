@@ -176,7 +176,7 @@ class Launcher:
         async def before_sending() -> None:
             nonlocal job
             job = job.mark_sending(self._clock.now())
-            if not await self._store.begin_sending(job, self._limits.concurrent):
+            if not await self._store.begin_sending(job, self._limits.concurrent, self._limits.owner_concurrent):
                 raise LostRace
 
         # The job may have been started with another key, but its response belongs to this one.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
+from agent_jobs.jobs.owners import Owner, OwnerUse, Token
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
     Event,
@@ -54,6 +55,7 @@ class Budget(NamedTuple):
     since: float
     spent: bool = False  #: count only what was spent, not what running jobs may cost
     parts: str = ""  #: how the bound of a new job is made up, for the refusal
+    owner: str | None = None  #: whose jobs count; None means all
 
 
 class Upload(NamedTuple):
@@ -162,7 +164,12 @@ class JobTransitions(Protocol):
         ...
 
     async def add(
-        self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
+        self,
+        *jobs: Job,
+        allow_duplicate: bool = False,
+        budgets: Sequence[Budget] = (),
+        starts_per_minute: int | None = None,
+        uploads: Sequence[Upload] = (),
     ) -> list[Job | None]:
         """Write new jobs with their turns, all or none, claimed by this process, which runs their first step.
 
@@ -170,14 +177,16 @@ class JobTransitions(Protocol):
         the same key, or one with the same request that is active, undelivered, or of an unconfirmed start.
 
         Raises:
-            BudgetError: The jobs may cost more than is left of the budget.
+            BudgetError: The jobs may cost more than is left of one of the budgets.
+            BusyOwnerError: With them an owner would have started more than `starts_per_minute` in the last minute.
         """
         ...
 
-    async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
+    async def begin_sending(self, job: Job, limit: int = NO_LIMIT, owner_limit: int = NO_LIMIT) -> bool:
         """Move a pending job to starting, for its claimant, unless it was cancelled or `limit` jobs run.
 
-        That is the only right to POST.
+        Of its owner at most as many run as were set for the owner, or else `owner_limit`. That is the only right to
+        POST.
         """
         ...
 
@@ -225,11 +234,11 @@ class JobTransitions(Protocol):
         """
         ...
 
-    async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
+    async def begin_next_turn(self, job: Job, budgets: Sequence[Budget] = ()) -> bool:
         """Begin the job's next turn, for its claimant; False if it was begun or cancelled before.
 
         Raises:
-            BudgetError: With it the job may cost more than is left of the budget; nothing was written.
+            BudgetError: With it the job may cost more than is left of one of the budgets; nothing was written.
         """
         ...
 
@@ -309,8 +318,11 @@ class WorkQueue(Protocol):
         """Release the claim on a pending job until there is a slot for it."""
         ...
 
-    async def claim_free_slots(self, base_url: str, limit: int) -> list[str]:
-        """Claim as many waiting jobs as there are free slots, by priority and age."""
+    async def claim_free_slots(self, base_url: str, limit: int, owner_limit: int = NO_LIMIT) -> list[str]:
+        """Claim as many waiting jobs as there are free slots: of the owner with the fewest first, by priority and age.
+
+        Of an owner at most as many run as were set for the owner, or else `owner_limit`.
+        """
         ...
 
     async def count_ahead(self, job: Job) -> int:
@@ -453,8 +465,52 @@ class HousekeepingRecords(Protocol):
         ...
 
 
+class OwnerRecords(Protocol):
+    """Keeps what an operator set for the owners of a team server, and their tokens."""
+
+    async def get_owner(self, name: str) -> Owner | None:
+        """Return what was set for an owner; None if nothing was."""
+        ...
+
+    async def list_owners(self, since: float) -> list[OwnerUse]:
+        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
+        ...
+
+    async def set_owner(self, owner: Owner) -> None:
+        """Store what an operator set for an owner."""
+        ...
+
+    async def add_token(self, token: Token, digest: str) -> None:
+        """Store a new token with the SHA-256 of its text, in hexadecimal."""
+        ...
+
+    async def list_tokens(self) -> list[Token]:
+        """Return all tokens, by owner and age."""
+        ...
+
+    async def find_token(self, digest: str) -> Token | None:
+        """Return the token whose text has this SHA-256, also one that is not accepted any more."""
+        ...
+
+    async def revoke_token(self, token_id: str, now: float) -> bool:
+        """Have a token refused from now on; return False if there is none with this id."""
+        ...
+
+    async def mark_token_used(self, token: Token, now: float) -> None:
+        """Note that a token is used now; at most once a minute this is a write."""
+        ...
+
+
 class Store(
-    JobRecords, JobTransitions, WorkQueue, ChangeFeed, SearchRecords, ReportRecords, HousekeepingRecords, Protocol
+    JobRecords,
+    JobTransitions,
+    WorkQueue,
+    ChangeFeed,
+    SearchRecords,
+    ReportRecords,
+    HousekeepingRecords,
+    OwnerRecords,
+    Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.
 
