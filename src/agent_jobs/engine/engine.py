@@ -11,6 +11,7 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.access import Access
 from agent_jobs.engine.archive import Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
@@ -228,6 +229,15 @@ class Engine(Archive):
         for job_id in group.job_ids:
             await self._get_job(job_id)
         return await self._waiter.wait_for_any(group, wait_s)
+
+    @property
+    def access(self) -> Access:
+        """Return the tokens and the audit log of a team server."""
+        return Access(self._store, self._clock)
+
+    def end_waits(self) -> None:
+        """Have all calls that wait answer now, as if their time ran out: this process is to end."""
+        self._waiter.end_waits()
 
     async def find_open(self, group: JobFilter) -> list[Job]:
         """Return the unfinished jobs of a group as they are stored; upstream is not asked."""
