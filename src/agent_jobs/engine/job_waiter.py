@@ -1,6 +1,7 @@
 """Waits until a job or a group of jobs has something to report."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from math import inf
 
@@ -37,6 +38,12 @@ class JobWaiter:
     def end_waits(self) -> None:
         """End all waits of this process as if their time ran out."""
         self._waits.end_all()
+
+    def of(self, store: Store) -> "JobWaiter":
+        """Return the same on the store of one owner."""
+        bound = copy(self)
+        bound._store = store
+        return bound
 
     def mark_questions_reported(self, jobs: Sequence[Job]) -> None:
         """Note for this process alone that callers saw what these jobs ask: every host's model should see it."""

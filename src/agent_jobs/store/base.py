@@ -1,7 +1,7 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
 from agent_jobs.jobs.queries import (
@@ -470,3 +470,11 @@ class Store(
 
     Every method raises StoreError if the database fails; then nothing was written.
     """
+
+    def of(self, owner: str) -> Self:
+        """Return the store of one owner, which shares all else with this one.
+
+        Jobs that it adds are this owner's. The jobs of others do not exist for it: it reads, counts and changes none.
+        Without an owner a store shows all jobs, for workers and for a single user.
+        """
+        ...
