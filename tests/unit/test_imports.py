@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
+    "team_server": {"address_values", "ctrl_c", "mcp_server", "team_token", *FACE},
     "page": {"engine", "jobs", "rendering", "request", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
     "cli": {"mcp_server", "page", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file", "notices",
@@ -85,6 +86,8 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "replies": set(),
     "job_waiter": set(),
     "adopt_response": set(),
+    "webhook_intake": set(),
+    "poll_planner": {"run_limits", "step_result"},
     "follow_up": set(),
     "repeat": set(),
     "archive": set(),
@@ -93,19 +96,22 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
-    "stream_step": {"run_limits", "resend", "step_result", "stream"},
-    "poll": {"finalize", "key_pause", "run_limits", "resend", "retrieve", "step_result", "stream", "stream_step"},
+    "stream_step": {"poll_planner", "run_limits", "resend", "step_result", "stream"},
+    "poll": {
+        "finalize", "key_pause", "poll_planner", "run_limits", "resend", "retrieve", "step_result", "stream",
+        "stream_step",
+    },
     "launch": {
         "adapt", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
-        "stream_step", "tool_loop",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
+        "stream", "stream_step", "tool_loop",
     },
     "worker": {"archive", "live_text", "step", "step_result"},
-    "engine": {"adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "worker"},
+    "engine": {"adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "webhook_intake", "worker"},
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.
@@ -123,10 +129,12 @@ OUTSIDE: dict[str, set[str]] = {
         "notices",
         "page",
         "store",
+        "team_server",
         "toolbox",
         "upstream",
     },
-    "httpx2": {"notices", "toolbox", "upstream"},
+    "httpx2": {"emulator", "notices", "toolbox", "upstream"},
+    "standardwebhooks": {"notices", "team_server"},
     "aiosqlite": {"store"},
     "asyncpg": {"store"},
     "sqlite3": {"store"},
@@ -142,7 +150,7 @@ OUTSIDE: dict[str, set[str]] = {
     "rich": {"cli"},
     "tomlkit": {"cli", "install"},
     "keyring": {"stored_keys"},
-    "starlette": {"emulator", "page"},
+    "starlette": {"emulator", "page", "team_server"},
     "uvicorn": {"cli", "emulator", "page"},
     "jinja2": {"page"},
     "nh3": {"page"},
@@ -212,7 +220,7 @@ def test_a_module_imports_only_from_below(module: str, path: Path):
 
 
 def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
-    assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "cli"}
+    assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
     assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
     assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app"}
 

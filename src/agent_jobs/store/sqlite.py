@@ -11,9 +11,10 @@ from agent_jobs.store.job_writes import Transitions
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
 from agent_jobs.store.sqlite_database import open_database
+from agent_jobs.store.webhooks import Webhooks
 
 
-class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping):
+class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Webhooks):
     """`Store` on SQLite: see the protocols for what each method promises."""
 
 
