@@ -39,6 +39,7 @@ from agent_jobs.store.base import Mark, Store
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
+    from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
     from agent_jobs.request.presets import Preset
     from agent_jobs.request.start_request import StartRequest
@@ -64,6 +65,7 @@ class Upstream(NamedTuple):
     client: ResponsesClient
     worker: Worker
     planner: StartPlanner
+    webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
 class Started(NamedTuple):
@@ -338,6 +340,15 @@ class Engine(Archive):
         if isinstance(self._upstream, Upstream):
             return self._upstream.client.endpoint.base_url
         return None
+
+    @property
+    def webhooks(self) -> WebhookIntake | None:
+        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
+
+        Raises:
+            ConfigError: This process can send nothing.
+        """
+        return self._require_upstream().webhooks
 
     async def other_workers(self) -> list[WorkerInfo]:
         """Return the other living processes that work on the jobs of this endpoint."""
