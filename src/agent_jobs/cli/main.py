@@ -63,6 +63,7 @@ COMMANDS = {
     "uninstall": "install",
     "notify": "notify",
     "serve": "serve",
+    "audit": "audit",
     "service": "service",
     "db": "db",
     "ui": "ui",

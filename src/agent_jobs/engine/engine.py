@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from anyio import CancelScope
@@ -13,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.access import Access
-from agent_jobs.engine.archive import Archive
+from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
@@ -36,6 +37,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
+from agent_jobs.store.team_records import AuditEntry as AuditEntry
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
@@ -108,6 +110,7 @@ class Engine(Archive):
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
+        self._action_reporter: ActionReporter | None = None
 
     def of(self, owner: str) -> Engine:
         """Return the engine of one owner, to whom the jobs of others do not exist. It shares all else with this one.
@@ -122,6 +125,17 @@ class Engine(Archive):
             planner = self._upstream.planner.of(bound._store, owner)
             bound._upstream = self._upstream._replace(planner=planner)
         return bound
+
+    def reporting(self, reporter: ActionReporter) -> Engine:
+        """Return this engine so that it reports what its caller does with jobs, for an audit log."""
+        bound = copy(self)
+        bound._action_reporter = reporter
+        return bound
+
+    @property
+    def owner(self) -> str:
+        """Return whose engine this is; empty for that of all jobs."""
+        return self._owner or ""
 
     def now(self) -> float:
         """Return the engine's time in epoch seconds, from which answers calculate ages."""
@@ -184,6 +198,8 @@ class Engine(Archive):
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
+            pairs = zip(planned.jobs, existing_jobs, strict=True)
+            await self._report_action("start", *(job for job, existing in pairs if existing is None))
         return [
             Started(existing or job, duplicate=existing is not None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True)
@@ -269,6 +285,7 @@ class Engine(Archive):
             JobNotFoundError: There is no such job.
         """
         job = await self._wait_until_finalized(await self._get_job(job_id))
+        await self._report_action("result", job)
         return Result(
             replace(job, output=await self._store.get_output(job_id) or job.output),
             await self._store.get_events(job_id),
@@ -416,6 +433,8 @@ class Engine(Archive):
         Questions are noted for this process alone: every host's model should see them.
         """
         self._waiter.mark_questions_reported(jobs)
+        if self._action_reporter is not None:
+            self._tasks.start_soon(partial(self._report_action, "result", *(job for job in jobs if job.is_terminal)))
         if any(_is_unread(job) for job in jobs):
             self._tasks.start_soon(self.mark_delivered, *jobs)
 
@@ -443,6 +462,7 @@ class Engine(Archive):
         jobs = await self._waiter.find_jobs(group)
         for job in jobs:
             await self._request_cancel(job)
+        await self._report_action("cancel", *(job for job in jobs if not job.is_terminal))
         until = self._clock.now() + CANCEL_WAIT_S
         return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
 
@@ -471,6 +491,7 @@ class Engine(Archive):
         ):
             raise RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)
         self._wake_worker()
+        await self._report_action("reply", job)
         return await self._get_job(job_id)
 
     async def wait_until_answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
@@ -583,6 +604,10 @@ class Engine(Archive):
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):
             self._upstream.worker.wake()
+
+    async def _report_action(self, action: str, *jobs: Job) -> None:
+        if jobs and self._action_reporter is not None:
+            await self._action_reporter(action, {job.id: job.cost_usd for job in jobs})
 
     def require_client(self) -> ResponsesClient:
         """Return the client of the endpoint, or raise the ConfigError that says why there is none."""
