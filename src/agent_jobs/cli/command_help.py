@@ -58,7 +58,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "notify": "Show where notices of jobs are sent.",
     },
     "Servers and tests": {
-        "serve": "Serve MCP on stdin and stdout.",
+        "serve": "Serve MCP on stdin and stdout, or over HTTP.",
         "service": "Collect jobs in the background, also when no host is open.",
         "work": "Collect jobs until you stop the command.",
         "db": "Upgrade the tables of a PostgreSQL database, or show their version.",

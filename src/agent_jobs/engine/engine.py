@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
+from agent_jobs.engine.access import Access
 from agent_jobs.engine.archive import Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
@@ -103,6 +105,21 @@ class Engine(Archive):
         self._tasks = tasks
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
+        self._owner: str | None = None
+
+    def of(self, owner: str) -> Engine:
+        """Return the engine of one owner, to whom the jobs of others do not exist. It shares all else with this one.
+
+        Another owner's job is refused in the words for an unknown id.
+        """
+        bound = copy(self)
+        bound._owner = owner
+        bound._store = self._store.of(owner)
+        bound._waiter = self._waiter.of(bound._store)
+        if isinstance(self._upstream, Upstream):
+            planner = self._upstream.planner.of(bound._store, owner)
+            bound._upstream = self._upstream._replace(planner=planner)
+        return bound
 
     def now(self) -> float:
         """Return the engine's time in epoch seconds, from which answers calculate ages."""
@@ -235,6 +252,15 @@ class Engine(Archive):
             await self._get_job(job_id)
         return await self._waiter.wait_for_any(group, wait_s)
 
+    @property
+    def access(self) -> Access:
+        """Return the tokens and the audit log of a team server."""
+        return Access(self._store, self._clock)
+
+    def end_waits(self) -> None:
+        """Have all calls that wait answer now, as if their time ran out: this process is to end."""
+        self._waiter.end_waits()
+
     async def find_open(self, group: JobFilter) -> list[Job]:
         """Return the unfinished jobs of a group as they are stored; upstream is not asked."""
         jobs = await self._waiter.find_recent_jobs(group)
@@ -303,6 +329,8 @@ class Engine(Archive):
 
     async def find_view(self, job_id: str) -> str:
         """Return the address of a job on the page that runs for this database; empty if none runs."""
+        if self._owner is not None:
+            return ""  # that page is the single user's
         now = self._clock.now()
         if now >= self._page_checked_at + PAGE_CHECK_S:
             self._page_checked_at = now
@@ -344,13 +372,15 @@ class Engine(Archive):
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
-        return isinstance(self._upstream, Upstream) and self._upstream.worker.is_deciding(job_id)
+        if self._owner is not None or not isinstance(self._upstream, Upstream):
+            return False
+        return self._upstream.worker.is_deciding(job_id)
 
     def follow_text(self, job_id: str) -> LiveText:
         """Return the text of a job as it is written; call `observe` with the job to add what other processes stored."""
-        if isinstance(self._upstream, Upstream):
-            return self._upstream.worker.follow_text(job_id)
-        return LiveText()
+        if self._owner is not None or not isinstance(self._upstream, Upstream):
+            return LiveText()  # of an owner's job only what the owner's store shows
+        return self._upstream.worker.follow_text(job_id)
 
     async def learned_mode(self, model: str) -> Mode | None:
         """Return the delivery mode that jobs of a model need, if the endpoint's refusals showed it in the last day."""
@@ -461,7 +491,8 @@ class Engine(Archive):
         if job.turn.response_id is None:
             from agent_jobs.engine.adopt_response import check_response  # only `agent-jobs adopt` asks
 
-            await check_response(self._require_upstream().client, job, response_id)
+            must_name_job = self._owner is not None
+            await check_response(self._require_upstream().client, job, response_id, must_name_job=must_name_job)
         elif job.turn.response_id != response_id:
             raise RequestError(
                 "{job_id} already has the response {response_id}.",

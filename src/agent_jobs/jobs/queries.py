@@ -35,6 +35,7 @@ class JobFilter:
     preset: str = ""
     client: str = ""  #: the beginning of the name of the host that started it, in any case
     unread: bool = False  #: only finished jobs whose result no reader received
+    owner: str | None = None  #: exactly this one's; '' is the single user's
 
 
 #: What a list of jobs is sorted by.

@@ -1,7 +1,7 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
 from agent_jobs.jobs.queries import (
@@ -20,6 +20,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
+from agent_jobs.store.team_records import AuditRecords, TokenRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -465,9 +466,26 @@ class HousekeepingRecords(Protocol):
 
 
 class Store(
-    JobRecords, JobTransitions, WorkQueue, ChangeFeed, SearchRecords, ReportRecords, HousekeepingRecords, Protocol
+    JobRecords,
+    JobTransitions,
+    WorkQueue,
+    ChangeFeed,
+    SearchRecords,
+    ReportRecords,
+    HousekeepingRecords,
+    TokenRecords,
+    AuditRecords,
+    Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.
 
     Every method raises StoreError if the database fails; then nothing was written.
     """
+
+    def of(self, owner: str) -> Self:
+        """Return the store of one owner, which shares all else with this one.
+
+        Jobs that it adds are this owner's. The jobs of others do not exist for it: it reads, counts and changes none.
+        Without an owner a store shows all jobs, for workers and for a single user.
+        """
+        ...
