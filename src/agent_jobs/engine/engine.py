@@ -194,7 +194,13 @@ class Engine(Archive):
         upstream = self._require_upstream()
         existing_jobs: list[Job | None] = []
         with CancelScope(shield=True):
-            existing_jobs = await self._store_jobs(planned)
+            try:
+                existing_jobs = await self._store_jobs(planned)
+            except StoreError:
+                # They may be stored all the same: the answer may have been lost with the connection.
+                for job in planned.jobs:
+                    upstream.worker.launch(job.id)
+                raise
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)

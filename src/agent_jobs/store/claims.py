@@ -1,5 +1,6 @@
 """Hands out jobs: claims, due times and free slots. Each claim is one statement, so that one caller wins."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent_jobs.jobs.job import Job
@@ -202,6 +203,16 @@ class Queue(StorePart):
         )
         dead = await self._db.find_dead_workers([row["holder"] for row in rows])
         return sum([await self._free_jobs(name, now, _NOTE_LAST_SEEN) for name in sorted(dead)])
+
+    async def renew_claims(self, running: Sequence[str], now: float) -> None:
+        await self._db.write(
+            f"""UPDATE job SET next_at = :now
+                WHERE holder = :me AND next_at IS NULL AND (status IN {ACTIVE_SQL} OR unsettled)
+                  AND id NOT IN (:*running)""",
+            me=self._db.worker,
+            now=now,
+            running=running,
+        )
 
     async def release_claims(self, now: float) -> None:
         await self._free_jobs(self._db.worker, now, _NOTE_UNWATCHED)
