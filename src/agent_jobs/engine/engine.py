@@ -23,6 +23,7 @@ from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
     BatchState,
+    DayBudget,
     Estimate,
     JobFilter,
     JobOrder,
@@ -346,8 +347,17 @@ class Engine(Archive):
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
 
-    async def find_view(self, job_id: str) -> str:
-        """Return the address of a job on the page that runs for this database; empty if none runs."""
+    async def read_budget(self) -> DayBudget | None:
+        """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
+        if not isinstance(self._upstream, Upstream):
+            return None
+        budget = self._upstream.planner.budget
+        if budget is None:
+            return None
+        return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
+
+    async def find_view(self, path: str) -> str:
+        """Return the address of a path on the page that runs for this database; empty if none runs."""
         if self._owner is not None:
             return ""  # that page is the single user's
         now = self._clock.now()
@@ -355,7 +365,7 @@ class Engine(Archive):
             self._page_checked_at = now
             pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
             self._page_url = next(iter(pages), "")
-        return self._page_url and f"{self._page_url}/jobs/{job_id}"
+        return self._page_url and f"{self._page_url}{path}"
 
     @property
     def base_url(self) -> str | None:
