@@ -24,6 +24,7 @@ class RunLimits:
         owner: The limits of an owner, where none were set for the owner.
         budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
         resubmit: Repeat a POST once if it is unknown whether upstream accepted it. May cost twice.
+        expects_webhooks: True if the provider's webhooks reach a server on this database.
         mode: Delivery mode for every request; None lets each endpoint's answers decide.
     """
 
@@ -36,6 +37,7 @@ class RunLimits:
     owner: OwnerLimits = UNLIMITED
     budget_spent: bool = False
     resubmit: bool = False
+    expects_webhooks: bool = False
     mode: Mode | None = None
 
     @property

@@ -34,21 +34,5 @@ class OwnerUse(NamedTuple):
     today_usd: float  #: an active job counts with what it may cost
 
 
-class Token(NamedTuple):
-    """A token of a team server, without its text."""
-
-    id: str
-    owner: str
-    note: str
-    created_at: float
-    expires_at: float | None  #: None means never
-    revoked_at: float | None = None
-    last_used_at: float | None = None
-
-    def is_valid(self, now: float) -> bool:
-        """Return True if the token is accepted at this time."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
-
-
 #: No limits.
 UNLIMITED = OwnerLimits()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
-from agent_jobs.jobs.owners import Owner, OwnerUse, Token
+from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
     Event,
@@ -21,6 +21,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
+from agent_jobs.store.team_records import AuditRecords, TokenRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -307,6 +308,13 @@ class WorkQueue(Protocol):
         """
         ...
 
+    async def renew_claims(self, running: Sequence[str], now: float) -> None:
+        """Have the jobs that this process has claimed be due now, but for those that it runs and those that are due.
+
+        They were claimed by a change whose answer was lost with the connection, or stored by one.
+        """
+        ...
+
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
         """Claim the jobs at other endpoints that no process has claimed and that were sent before this time.
 
@@ -426,7 +434,11 @@ class ReportRecords(Protocol):
 
 
 class HousekeepingRecords(Protocol):
-    """Keeps what endpoints taught us, and deletes old jobs."""
+    """Keeps what endpoints taught us, deletes old jobs, and tells the time that all processes share."""
+
+    async def read_clock(self) -> float | None:
+        """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
 
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         """Return the mode that an endpoint accepts for a model, if it was learned after this time."""
@@ -466,7 +478,7 @@ class HousekeepingRecords(Protocol):
 
 
 class OwnerRecords(Protocol):
-    """Keeps what an operator set for the owners of a team server, and their tokens."""
+    """Keeps what an operator set for the owners of a team server."""
 
     async def get_owner(self, name: str) -> Owner | None:
         """Return what was set for an owner; None if nothing was."""
@@ -480,26 +492,6 @@ class OwnerRecords(Protocol):
         """Store what an operator set for an owner."""
         ...
 
-    async def add_token(self, token: Token, digest: str) -> None:
-        """Store a new token with the SHA-256 of its text, in hexadecimal."""
-        ...
-
-    async def list_tokens(self) -> list[Token]:
-        """Return all tokens, by owner and age."""
-        ...
-
-    async def find_token(self, digest: str) -> Token | None:
-        """Return the token whose text has this SHA-256, also one that is not accepted any more."""
-        ...
-
-    async def revoke_token(self, token_id: str, now: float) -> bool:
-        """Have a token refused from now on; return False if there is none with this id."""
-        ...
-
-    async def mark_token_used(self, token: Token, now: float) -> None:
-        """Note that a token is used now; at most once a minute this is a write."""
-        ...
-
 
 class Store(
     JobRecords,
@@ -510,6 +502,9 @@ class Store(
     ReportRecords,
     HousekeepingRecords,
     OwnerRecords,
+    TokenRecords,
+    AuditRecords,
+    WebhookRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.
