@@ -386,6 +386,35 @@ class Settings:
         "refused.",
         page="team-install.md#behind-a-balancer",
     )
+    oauth_issuer: str | None = setting(
+        "AGENT_JOBS_OAUTH_ISSUER",
+        TEAM,
+        addresses.issuer_url("https://login.example.com"),
+        "The issuer of OAuth access tokens that let callers in, exactly as its tokens name it.",
+        page="team-sign-in.md#oauth",
+    )
+    oauth_jwks_url: str | None = setting(
+        "AGENT_JOBS_OAUTH_JWKS_URL",
+        TEAM,
+        addresses.issuer_url("https://login.example.com/jwks.json"),
+        "Where the issuer publishes its keys. Without it the issuer's metadata says that.",
+        page="team-sign-in.md#oauth",
+    )
+    oauth_introspection_url: SecretStr | None = setting(
+        "AGENT_JOBS_OAUTH_INTROSPECTION_URL",
+        TEAM,
+        addresses.introspection_url(),
+        "The endpoint that judges each token instead of the keys, with the name and secret of this server in it.",
+        page="team-sign-in.md#oauth",
+    )
+    owner_claim: str = setting(
+        "AGENT_JOBS_OWNER_CLAIM",
+        TEAM,
+        values.header("the name of a claim"),
+        "The claim of an access token that names the owner within its issuer.",
+        default="sub",
+        page="team-sign-in.md#oauth",
+    )
     drain_s: float = setting(
         "AGENT_JOBS_DRAIN_S",
         TEAM,
