@@ -55,6 +55,28 @@ class Archive(ABC):
             await self._store.get_first_request(job_id),
         )
 
+    async def find_progress(self, job_id: str) -> Job:
+        """Return a job without its texts, which costs little.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        found = await self._store.find(JobFilter(job_ids=(job_id,)), 1)
+        if not found:
+            return (await self.result(job_id)).job  # or raises what is known of it
+        return found[0]
+
+    async def progress(self, job_id: str) -> JobDetails:
+        """Return what changes while a job runs: not its prompt and its requests, and no output.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        job = await self.find_progress(job_id)
+        events, calls = await self._store.get_events(job_id), await self._store.get_calls(job_id)
+        turns, steps = await self._store.get_turns(job_id), await self._store.get_steps(job_id)
+        return JobDetails(Result(job, events, [], calls), "", turns, steps, {})
+
     async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
         """Return the newest jobs whose title, prompt or output has all of these words.
 

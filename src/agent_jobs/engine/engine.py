@@ -23,6 +23,7 @@ from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
     BatchState,
+    DayBudget,
     Estimate,
     JobFilter,
     JobOrder,
@@ -41,6 +42,7 @@ from agent_jobs.store.team_records import AuditEntry as AuditEntry
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
+    from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
     from agent_jobs.request.presets import Preset
     from agent_jobs.request.start_request import StartRequest
@@ -66,6 +68,7 @@ class Upstream(NamedTuple):
     client: ResponsesClient
     worker: Worker
     planner: StartPlanner
+    webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
 class Started(NamedTuple):
@@ -192,7 +195,13 @@ class Engine(Archive):
         upstream = self._require_upstream()
         existing_jobs: list[Job | None] = []
         with CancelScope(shield=True):
-            existing_jobs = await self._store_jobs(planned)
+            try:
+                existing_jobs = await self._store_jobs(planned)
+            except StoreError:
+                # They may be stored all the same: the answer may have been lost with the connection.
+                for job in planned.jobs:
+                    upstream.worker.launch(job.id)
+                raise
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -338,8 +347,17 @@ class Engine(Archive):
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
 
-    async def find_view(self, job_id: str) -> str:
-        """Return the address of a job on the page that runs for this database; empty if none runs."""
+    async def read_budget(self) -> DayBudget | None:
+        """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
+        if not isinstance(self._upstream, Upstream):
+            return None
+        budget = self._upstream.planner.budget
+        if budget is None:
+            return None
+        return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
+
+    async def find_view(self, path: str) -> str:
+        """Return the address of a path on the page that runs for this database; empty if none runs."""
         if self._owner is not None:
             return ""  # that page is the single user's
         now = self._clock.now()
@@ -347,7 +365,7 @@ class Engine(Archive):
             self._page_checked_at = now
             pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
             self._page_url = next(iter(pages), "")
-        return self._page_url and f"{self._page_url}/jobs/{job_id}"
+        return self._page_url and f"{self._page_url}{path}"
 
     @property
     def base_url(self) -> str | None:
@@ -355,6 +373,15 @@ class Engine(Archive):
         if isinstance(self._upstream, Upstream):
             return self._upstream.client.endpoint.base_url
         return None
+
+    @property
+    def webhooks(self) -> WebhookIntake | None:
+        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
+
+        Raises:
+            ConfigError: This process can send nothing.
+        """
+        return self._require_upstream().webhooks
 
     async def other_workers(self) -> list[WorkerInfo]:
         """Return the other living processes that work on the jobs of this endpoint."""

@@ -113,7 +113,7 @@ class Tools:
         if prompt is None:
             return await self._start_several(ctx, jobs, order, wait_s)
         [started] = await self._start_jobs(ctx, jobs, order, wait_s)
-        return self._render_start(ctx, jobs, started, await jobs.find_view(started.job.id))
+        return self._render_start(ctx, jobs, started, await jobs.find_view(f"/jobs/{started.job.id}"))
 
     async def agent_poll(
         self,
@@ -238,7 +238,9 @@ class Tools:
         if wait_s is None:
             wait_s = 0.0  # the jobs of several prompts are polled together
         started = await self._start_jobs(ctx, jobs, order, wait_s)
-        return answers.render_starts([one.job for one in started], sum(one.duplicate for one in started))
+        submitted = [one.job for one in started]
+        view = await jobs.find_view(answers.page_path(submitted))
+        return answers.render_starts(submitted, sum(one.duplicate for one in started), view)
 
     async def _start_jobs(
         self, ctx: Context, jobs: Engine, order: StartRequest, wait_s: float | None

@@ -21,6 +21,9 @@ _ENDED = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
 class Housekeeping(StorePart):
     """`HousekeepingRecords` on any database."""
 
+    async def read_clock(self) -> float | None:
+        return await self._db.read_clock()
+
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         rows = await self._db.fetch(
             "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
