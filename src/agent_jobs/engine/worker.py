@@ -1,6 +1,7 @@
 """Runs the jobs that are due: one loop over the store's due times, in one task group."""
 
 import logging
+from collections import Counter
 from contextlib import suppress
 from itertools import chain
 
@@ -56,6 +57,7 @@ class Worker:
         self._concurrent = concurrent
         self._tasks = tasks
         self._woken = anyio.Event()
+        self._steps = Counter[str]()  #: steps that run here, by job
 
     async def run(self, what: str) -> None:
         """Run what is due and take over the jobs of dead processes, for ever.
@@ -133,15 +135,31 @@ class Worker:
         return max(0.0, next_at - self._clock.now()) / self._clock.speed
 
     async def _run_step(self, job_id: str) -> None:
+        """Run a step, and schedule the next one.
+
+        After a pause of this process a job may have a second step here, since its claim was lost and taken again. The
+        step that ends last schedules: the first one to end must not have a third one begin.
+        """
+        self._steps[job_id] += 1
         try:
-            outcome = await self._stepper.run_step(job_id)
+            outcome = await self._try_step(job_id)
+        finally:
+            self._steps[job_id] -= 1
+            is_last = not self._steps[job_id]
+            if is_last:
+                del self._steps[job_id]
+        if is_last:
+            await self._schedule_next(job_id, outcome)
+
+    async def _try_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
+        try:
+            return await self._stepper.run_step(job_id)
         except StoreError as error:
             logger.warning("%s: %s", job_id, error)
-            outcome = RunAgain(STORE_RETRY_S)
+            return RunAgain(STORE_RETRY_S)
         except Exception:
             logger.exception("%s: a step failed", job_id)
-            outcome = RunAgain(CRASH_RETRY_S)
-        await self._schedule_next(job_id, outcome)
+            return RunAgain(CRASH_RETRY_S)
 
     async def _schedule_next(self, job_id: str, outcome: Done | RunAgain | WaitForSlot) -> None:
         """Store when the job is next due; repeat that until the database accepts it."""
@@ -149,7 +167,13 @@ class Worker:
             try:
                 if isinstance(outcome, WaitForSlot):
                     return await self._store.wait_for_slot(job_id, WAITING)
-                await self._store.schedule(job_id, self._clock.now(), outcome.after_s, outcome.not_before_s)
+                await self._store.schedule(
+                    job_id,
+                    self._clock.now(),
+                    outcome.after_s,
+                    outcome.not_before_s,
+                    releases=not self._stepper.is_streaming(job_id),
+                )
                 return self.wake()
             except StoreError as error:
                 logger.warning("%s: %s", job_id, error)
