@@ -57,7 +57,8 @@ class Worker:
         self._concurrent = concurrent
         self._tasks = tasks
         self._woken = anyio.Event()
-        self._steps = Counter[str]()  #: steps that run here, by job
+        self._running = Counter[str]()  # steps of this process, by job
+        self._may_have_lost_claims = False  # a connection may have taken the answer to a claim with it
 
     async def run(self, what: str) -> None:
         """Run what is due and take over the jobs of dead processes, for ever.
@@ -72,8 +73,10 @@ class Worker:
             wait_s = TICK_S
             try:
                 await self._store.reclaim_from_dead(self._clock.now())
+                await self._renew_lost_claims()
                 wait_s = min(wait_s, await self._start_due_steps())
             except StoreError as error:
+                self._may_have_lost_claims = True
                 logger.warning("cannot read the jobs: %s", error)
             except Exception:
                 logger.exception("the worker's loop failed; it continues")
@@ -134,21 +137,29 @@ class Worker:
             return TICK_S
         return max(0.0, next_at - self._clock.now()) / self._clock.speed
 
+    async def _renew_lost_claims(self) -> None:
+        """Run the jobs that this process has claimed without knowing it."""
+        if self._may_have_lost_claims:
+            await self._store.renew_claims([*self._running], self._clock.now())
+            self._may_have_lost_claims = False
+
     async def _run_step(self, job_id: str) -> None:
+        self._running[job_id] += 1
+        try:
+            await self._run_and_schedule(job_id)
+        finally:
+            self._running[job_id] -= 1
+            if not self._running[job_id]:
+                del self._running[job_id]
+
+    async def _run_and_schedule(self, job_id: str) -> None:
         """Run a step, and schedule the next one.
 
         After a pause of this process a job may have a second step here, since its claim was lost and taken again. The
         step that ends last schedules: the first one to end must not have a third one begin.
         """
-        self._steps[job_id] += 1
-        try:
-            outcome = await self._try_step(job_id)
-        finally:
-            self._steps[job_id] -= 1
-            is_last = not self._steps[job_id]
-            if is_last:
-                del self._steps[job_id]
-        if is_last:
+        outcome = await self._try_step(job_id)
+        if self._running[job_id] == 1:
             await self._schedule_next(job_id, outcome)
 
     async def _try_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:

@@ -1,5 +1,6 @@
 """Hands out jobs: claims, due times and free slots. Each claim is one statement, so that one caller wins."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent_jobs.jobs.job import Job
@@ -70,8 +71,9 @@ class Queue(StorePart):
         # A job without a claim that is due far ahead would look like one of a process with a wrong clock.
         is_soon = max(after_s, not_before_s) < UNCLAIMED_AHEAD_S / 2
         await self._db.write(
-            f"""UPDATE job SET not_before = :not_before, holder = CASE WHEN :releases THEN NULL ELSE holder END,
-                       next_at = CASE WHEN watched_until > :now THEN :watched_at ELSE :at END
+            f"""UPDATE job SET not_before = CASE WHEN hinted THEN 0 ELSE :not_before END,
+                       holder = CASE WHEN :releases THEN NULL ELSE holder END,
+                       next_at = CASE WHEN hinted THEN :now WHEN watched_until > :now THEN :watched_at ELSE :at END
                 WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)
                   AND {self._scope.job}""",
             job_id,
@@ -105,7 +107,8 @@ class Queue(StorePart):
                         WHERE next_at <= :now AND {self._scope.job}
                           AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
                         ORDER BY next_at LIMIT {CLAIMED_AT_ONCE} /*! FOR UPDATE SKIP LOCKED */)
-                    UPDATE job SET holder = :me, next_at = NULL WHERE id IN (SELECT id FROM due) RETURNING id""",
+                    UPDATE job SET holder = :me, next_at = NULL, hinted = FALSE
+                    WHERE id IN (SELECT id FROM due) RETURNING id""",
                 me=self._db.worker,
                 now=now,
                 base_url=base_url,
@@ -206,6 +209,16 @@ class Queue(StorePart):
         )
         dead = await self._db.find_dead_workers([row["holder"] for row in rows])
         return sum([await self._free_jobs(name, now, _NOTE_LAST_SEEN) for name in sorted(dead)])
+
+    async def renew_claims(self, running: Sequence[str], now: float) -> None:
+        await self._db.write(
+            f"""UPDATE job SET next_at = :now
+                WHERE holder = :me AND next_at IS NULL AND (status IN {ACTIVE_SQL} OR unsettled)
+                  AND id NOT IN (:*running)""",
+            me=self._db.worker,
+            now=now,
+            running=running,
+        )
 
     async def release_claims(self, now: float) -> None:
         await self._free_jobs(self._db.worker, now, _NOTE_UNWATCHED)

@@ -118,6 +118,10 @@ class Database(Protocol):
         """Return where the jobs are stored, and which other living processes work on them."""
         ...
 
+    async def read_clock(self) -> float | None:
+        """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         ...

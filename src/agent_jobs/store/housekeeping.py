@@ -21,6 +21,9 @@ _ENDED = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
 class Housekeeping(StorePart):
     """`HousekeepingRecords` on any database."""
 
+    async def read_clock(self) -> float | None:
+        return await self._db.read_clock()
+
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         rows = await self._db.fetch(
             "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
@@ -100,7 +103,9 @@ class Housekeeping(StorePart):
         )
         return rows[0]["n"]
 
-    async def _delete_old_job(self, transaction: Transaction, job_id: str, old: str, before: float) -> list[Place] | None:
+    async def _delete_old_job(
+        self, transaction: Transaction, job_id: str, old: str, before: float
+    ) -> list[Place] | None:
         """Delete a job that is still old, but for a tombstone; return where its responses are, or None."""
         if not await transaction.execute(
             f"SELECT 1 FROM job WHERE id = :id AND {old}", id=job_id, before=before, **self._scope.values
