@@ -81,6 +81,10 @@ class JobStepper:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._launcher.is_deciding(job_id)
 
+    def is_streaming(self, job_id: str) -> bool:
+        """Return True if this process reads the job's stream."""
+        return self._reader.is_streaming(job_id)
+
     def follow_text(self, job_id: str) -> LiveText:
         """Return the text of a job, which grows while this process reads its stream."""
         return self._reader.follow_text(job_id)

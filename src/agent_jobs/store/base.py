@@ -272,11 +272,14 @@ class WorkQueue(Protocol):
         """Return when the next job at this endpoint is due for this process."""
         ...
 
-    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
+    async def schedule(
+        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+    ) -> None:
         """Have this process, its claimant, run the job's next step in `after_s`, sooner if a caller waits for it.
 
         It never runs before `not_before_s`. An ended job was due at its end: with 0 it is not due again, since another
-        step may be finalizing it by then.
+        step may be finalizing it by then. With `releases`, any process may run the step if the store is that of several
+        machines: there a job that is due while its claimant is dead would wait until this is noticed.
         """
         ...
 

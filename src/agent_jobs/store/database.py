@@ -56,6 +56,11 @@ class Database(Protocol):
         """Return the name by which this process claims jobs."""
         ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Return True if the processes of several machines use it: a dead one is noticed only after seconds."""
+        ...
+
     def damage_error(self, error: Exception) -> StoreError:
         """Return the error for a row that holds nonsense."""
         ...

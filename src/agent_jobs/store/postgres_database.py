@@ -106,6 +106,8 @@ class PostgresTransaction:
 class PostgresDatabase:
     """`Database` on PostgreSQL."""
 
+    is_shared = True
+
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress) -> None:
         self._pool = pool
         self._address = address

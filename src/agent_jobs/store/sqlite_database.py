@@ -89,6 +89,8 @@ class SQLiteTransaction:
 class SQLiteDatabase:
     """`Database` on SQLite."""
 
+    is_shared = False
+
     def __init__(self, db: aiosqlite.Connection, worker_lock: WorkerLock, folder: Path, busy_timeout_s: float) -> None:
         self._db = db
         self._worker_lock = worker_lock
