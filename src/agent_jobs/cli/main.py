@@ -65,6 +65,7 @@ COMMANDS = {
     "serve": "serve",
     "service": "service",
     "db": "db",
+    "import": "import_jobs",
     "ui": "ui",
     "completion": "completion",
 }
