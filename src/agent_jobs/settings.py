@@ -220,6 +220,14 @@ class Settings:
         "from then on.",
         page="tools.md#how-long-a-call-waits",
     )
+    webhook_secret_file: Path | None = setting(
+        "AGENT_JOBS_WEBHOOK_SECRET_FILE",
+        LIMITS,
+        values.absolute_path(),
+        "A file with the signing secret of the provider's webhooks, two on two lines while it is being changed. With "
+        "it, a server over HTTP takes webhooks in, and jobs are polled seldom.",
+        page="team-webhooks.md",
+    )
     tasks: str = setting(
         "AGENT_JOBS_TASKS",
         LIMITS,

@@ -93,6 +93,8 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "waits": set(),
     "job_waiter": {"waits"},
     "adopt_response": set(),
+    "webhook_intake": set(),
+    "poll_planner": {"run_limits", "step_result"},
     "follow_up": set(),
     "repeat": set(),
     "archive": set(),
@@ -101,19 +103,25 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
-    "stream_step": {"run_limits", "resend", "step_result", "stream"},
-    "poll": {"finalize", "key_pause", "run_limits", "resend", "retrieve", "step_result", "stream", "stream_step"},
+    "stream_step": {"poll_planner", "run_limits", "resend", "step_result", "stream"},
+    "poll": {
+        "finalize", "key_pause", "poll_planner", "run_limits", "resend", "retrieve", "step_result", "stream",
+        "stream_step",
+    },
     "launch": {
         "adapt", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
-        "stream_step", "tool_loop",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
+        "stream", "stream_step", "tool_loop",
     },
     "worker": {"archive", "live_text", "step", "step_result"},
-    "engine": {"access", "adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "worker"},
+    "engine": {
+        "access", "adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "webhook_intake",
+        "worker",
+    },
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.
@@ -135,7 +143,8 @@ OUTSIDE: dict[str, set[str]] = {
         "toolbox",
         "upstream",
     },
-    "httpx2": {"notices", "toolbox", "upstream"},
+    "httpx2": {"emulator", "notices", "toolbox", "upstream"},
+    "standardwebhooks": {"notices", "team_server"},
     "aiosqlite": {"store"},
     "asyncpg": {"store"},
     "sqlite3": {"store"},

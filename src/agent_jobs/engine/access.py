@@ -1,9 +1,8 @@
 """The tokens of a team server's callers, and the log of what they did."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent_jobs.clock import Clock
-from agent_jobs.jobs.job import Job
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry, TokenRecord
 from agent_jobs.team_token import create_token, hash_token
@@ -56,13 +55,15 @@ class Access:
         now = self._clock.now()
         return any(not token.find_fault(now) for token in await self._store.list_tokens())
 
-    async def log_action(self, actor: Actor, action: str, jobs: Sequence[Job] = ()) -> None:
-        """Add what a caller did to the audit log: a row for each job, or one row if it was about none."""
+    async def log_action(self, actor: Actor, action: str, costs_usd: Mapping[str, float | None]) -> None:
+        """Add what a caller did to the audit log: a row for each job, or one row if it was about none.
+
+        `costs_usd` has the jobs and their costs as far as they are known.
+        """
         now = self._clock.now()
-        entries = [AuditEntry(now, *actor[:3], action, job.id, job.cost_usd, actor[3]) for job in jobs]
-        if not jobs:
-            entries = [AuditEntry(now, *actor[:3], action, address=actor[3])]
-        await self._store.add_audit(entries)
+        entry = AuditEntry(now, *actor[:3], action, address=actor[3])
+        entries = [entry._replace(job_id=job_id, cost_usd=cost_usd) for job_id, cost_usd in costs_usd.items()]
+        await self._store.add_audit(entries or [entry])
 
     async def read_log(
         self, *, since: float = 0.0, owner: str | None = None, after: int = 0

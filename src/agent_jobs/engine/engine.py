@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from anyio import CancelScope
@@ -13,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.access import Access
-from agent_jobs.engine.archive import Archive
+from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
@@ -23,6 +24,7 @@ from agent_jobs.jobs.queries import (
     GATHERED_MAX,
     MOVED,
     BatchState,
+    DayBudget,
     Estimate,
     JobFilter,
     JobOrder,
@@ -37,9 +39,11 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
+from agent_jobs.store.team_records import AuditEntry as AuditEntry
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
+    from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
     from agent_jobs.request.presets import Preset
     from agent_jobs.request.start_request import StartRequest
@@ -65,6 +69,7 @@ class Upstream(NamedTuple):
     client: ResponsesClient
     worker: Worker
     planner: StartPlanner
+    webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
 class Started(NamedTuple):
@@ -107,6 +112,7 @@ class Engine(Archive):
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
+        self._action_reporter: ActionReporter | None = None
 
     def of(self, owner: str) -> Engine:
         """Return the engine of one owner, to whom the jobs of others do not exist. It shares all else with this one.
@@ -121,6 +127,17 @@ class Engine(Archive):
             planner = self._upstream.planner.of(bound._store, owner)
             bound._upstream = self._upstream._replace(planner=planner)
         return bound
+
+    def reporting(self, reporter: ActionReporter) -> Engine:
+        """Return this engine so that it reports what its caller does with jobs, for an audit log."""
+        bound = copy(self)
+        bound._action_reporter = reporter
+        return bound
+
+    @property
+    def owner(self) -> str:
+        """Return whose engine this is; empty for that of all jobs."""
+        return self._owner or ""
 
     def now(self) -> float:
         """Return the engine's time in epoch seconds, from which answers calculate ages."""
@@ -189,6 +206,8 @@ class Engine(Archive):
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
+            pairs = zip(planned.jobs, existing_jobs, strict=True)
+            await self._report_action("start", *(job for job, existing in pairs if existing is None))
         return [
             Started(existing or job, duplicate=existing is not None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True)
@@ -274,6 +293,7 @@ class Engine(Archive):
             JobNotFoundError: There is no such job.
         """
         job = await self._wait_until_finalized(await self._get_job(job_id))
+        await self._report_action("result", job)
         return Result(
             replace(job, output=await self._store.get_output(job_id) or job.output),
             await self._store.get_events(job_id),
@@ -328,8 +348,17 @@ class Engine(Archive):
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
 
-    async def find_view(self, job_id: str) -> str:
-        """Return the address of a job on the page that runs for this database; empty if none runs."""
+    async def read_budget(self) -> DayBudget | None:
+        """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
+        if not isinstance(self._upstream, Upstream):
+            return None
+        budget = self._upstream.planner.budget
+        if budget is None:
+            return None
+        return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
+
+    async def find_view(self, path: str) -> str:
+        """Return the address of a path on the page that runs for this database; empty if none runs."""
         if self._owner is not None:
             return ""  # that page is the single user's
         now = self._clock.now()
@@ -337,7 +366,7 @@ class Engine(Archive):
             self._page_checked_at = now
             pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
             self._page_url = next(iter(pages), "")
-        return self._page_url and f"{self._page_url}/jobs/{job_id}"
+        return self._page_url and f"{self._page_url}{path}"
 
     @property
     def base_url(self) -> str | None:
@@ -345,6 +374,15 @@ class Engine(Archive):
         if isinstance(self._upstream, Upstream):
             return self._upstream.client.endpoint.base_url
         return None
+
+    @property
+    def webhooks(self) -> WebhookIntake | None:
+        """Return what takes the provider's webhooks in; None without AGENT_JOBS_WEBHOOK_SECRET_FILE.
+
+        Raises:
+            ConfigError: This process can send nothing.
+        """
+        return self._require_upstream().webhooks
 
     async def other_workers(self) -> list[WorkerInfo]:
         """Return the other living processes that work on the jobs of this endpoint."""
@@ -412,6 +450,8 @@ class Engine(Archive):
         Questions are noted for this process alone: every host's model should see them.
         """
         self._waiter.mark_questions_reported(jobs)
+        if self._action_reporter is not None:
+            self._tasks.start_soon(partial(self._report_action, "result", *(job for job in jobs if job.is_terminal)))
         if any(_is_unread(job) for job in jobs):
             self._tasks.start_soon(self.mark_delivered, *jobs)
 
@@ -439,6 +479,7 @@ class Engine(Archive):
         jobs = await self._waiter.find_jobs(group)
         for job in jobs:
             await self._request_cancel(job)
+        await self._report_action("cancel", *(job for job in jobs if not job.is_terminal))
         until = self._clock.now() + CANCEL_WAIT_S
         return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
 
@@ -467,6 +508,7 @@ class Engine(Archive):
         ):
             raise RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)
         self._wake_worker()
+        await self._report_action("reply", job)
         return await self._get_job(job_id)
 
     async def wait_until_answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
@@ -581,6 +623,10 @@ class Engine(Archive):
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):
             self._upstream.worker.wake()
+
+    async def _report_action(self, action: str, *jobs: Job) -> None:
+        if jobs and self._action_reporter is not None:
+            await self._action_reporter(action, {job.id: job.cost_usd for job in jobs})
 
     def require_client(self) -> ResponsesClient:
         """Return the client of the endpoint, or raise the ConfigError that says why there is none."""

@@ -32,7 +32,7 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.job import TRYING_AGAIN, Job
 from agent_jobs.jobs.response import JSON
 from agent_jobs.jobs.status import Status
 from agent_jobs.request.body import sent_as, sentence_for, with_files
@@ -290,7 +290,7 @@ class Launcher:
     async def _relaunch_later(self, job: Job, error: UpstreamError) -> RunAgain:
         """Have a POST sent again that upstream provably did not accept, after a longer wait each time."""
         self._failed_attempts[job.id] += 1
-        await self._store.save(job.mark_not_sent(f"{error}; trying again"))
+        await self._store.save(job.mark_not_sent(f"{error}{TRYING_AGAIN}"))
         wait_s = exponential(self._failed_attempts[job.id], first_s=RELAUNCH_FIRST_S, most_s=RELAUNCH_MOST_S)
         wait_s = with_jitter(max(wait_s, error.retry_after_s or 0.0))
         return RunAgain(wait_s, wait_s)

@@ -127,6 +127,11 @@ class StartPlanner:
             return ()
         return self._defaults.toolbox.warnings
 
+    @property
+    def budget(self) -> Budget | None:
+        """Return the budget of today; None if there is none."""
+        return self._create_budget("")
+
     async def plan(self, request: StartRequest) -> PlannedStart:
         """Return the jobs of a request, not yet stored.
 

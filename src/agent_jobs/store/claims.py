@@ -67,8 +67,8 @@ class Queue(StorePart):
     async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
         not_before, at = now + not_before_s, now + after_s
         await self._db.write(
-            f"""UPDATE job SET not_before = :not_before,
-                       next_at = CASE WHEN watched_until > :now THEN :watched_at ELSE :at END
+            f"""UPDATE job SET not_before = CASE WHEN hinted THEN 0 ELSE :not_before END,
+                       next_at = CASE WHEN hinted THEN :now WHEN watched_until > :now THEN :watched_at ELSE :at END
                 WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)
                   AND {self._scope.job}""",
             job_id,
@@ -101,7 +101,8 @@ class Queue(StorePart):
                         WHERE next_at <= :now AND {self._scope.job}
                           AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
                         ORDER BY next_at LIMIT {CLAIMED_AT_ONCE} /*! FOR UPDATE SKIP LOCKED */)
-                    UPDATE job SET holder = :me, next_at = NULL WHERE id IN (SELECT id FROM due) RETURNING id""",
+                    UPDATE job SET holder = :me, next_at = NULL, hinted = FALSE
+                    WHERE id IN (SELECT id FROM due) RETURNING id""",
                 me=self._db.worker,
                 now=now,
                 base_url=base_url,

@@ -103,7 +103,9 @@ class Housekeeping(StorePart):
         )
         return rows[0]["n"]
 
-    async def _delete_old_job(self, transaction: Transaction, job_id: str, old: str, before: float) -> list[Place] | None:
+    async def _delete_old_job(
+        self, transaction: Transaction, job_id: str, old: str, before: float
+    ) -> list[Place] | None:
         """Delete a job that is still old, but for a tombstone; return where its responses are, or None."""
         if not await transaction.execute(
             f"SELECT 1 FROM job WHERE id = :id AND {old}", id=job_id, before=before, **self._scope.values

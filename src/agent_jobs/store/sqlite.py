@@ -13,9 +13,10 @@ from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
 from agent_jobs.store.sqlite_database import open_database
 from agent_jobs.store.tokens import Tokens
+from agent_jobs.store.webhooks import Webhooks
 
 
-class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Tokens, AuditLog):
+class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Tokens, AuditLog, Webhooks):
     """`Store` on SQLite: see the protocols for what each method promises."""
 
 

@@ -1,14 +1,13 @@
 """Write what callers do into the audit log."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
 import anyio
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError
-from agent_jobs.jobs.job import Job
 from agent_jobs.team_server.caller import Caller
 
 logger = logging.getLogger(__name__)
@@ -31,13 +30,13 @@ class AuditWriter:
         self._minute = 0
         self._refused = 0
 
-    def recorder_of(self, caller: Caller) -> Callable[[str, Sequence[Job]], Awaitable[None]]:
-        """Return what records the actions of one request: the same action on a job only once."""
-        recorded: set[tuple[str, str]] = set()
+    def recorder_of(self, caller: Caller) -> Callable[[str, Mapping[str, float | None]], Awaitable[None]]:
+        """Return what records the actions of one request; of one job only the first: its answer is no further one."""
+        recorded: set[str] = set()
 
-        async def record(action: str, jobs: Sequence[Job]) -> None:
-            new = [job for job in jobs if (action, job.id) not in recorded]
-            recorded.update((action, job.id) for job in new)
+        async def record(action: str, costs_usd: Mapping[str, float | None]) -> None:
+            new = {job_id: cost_usd for job_id, cost_usd in costs_usd.items() if job_id not in recorded}
+            recorded.update(new)
             if new:
                 await self._write_entries(caller, action, new)
 
@@ -50,15 +49,15 @@ class AuditWriter:
             self._minute, self._refused = minute, 0
         self._refused += 1
         if self._refused <= MAX_REFUSED_A_MINUTE:
-            await self._write_entries(caller, f"refused: {reason}", ())
+            await self._write_entries(caller, f"refused: {reason}", {})
         elif self._refused == MAX_REFUSED_A_MINUTE + 1:
             logger.warning("more than %s tokens were refused in a minute: the others are not logged", self._refused - 1)
 
-    async def _write_entries(self, caller: Caller, action: str, jobs: Sequence[Job]) -> None:
+    async def _write_entries(self, caller: Caller, action: str, costs_usd: Mapping[str, float | None]) -> None:
         actor = (caller.owner, caller.token_id, caller.client, caller.address)
         try:
             with anyio.move_on_after(WRITE_S, shield=True) as writing:
-                await (await self._engine()).access.log_action(actor, action, jobs)
+                await (await self._engine()).access.log_action(actor, action, costs_usd)
             if not writing.cancelled_caught:
                 return
             logger.error("the audit log cannot be written in time")

@@ -6,11 +6,13 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 from mcp.server import MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.subscriptions import ListenHandler
 
 from agent_jobs.app import App, open_app
@@ -22,10 +24,10 @@ from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
-from agent_jobs.team_server.caller import current_caller
+from agent_jobs.team_server.caller import current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
 from agent_jobs.team_server.host_check import HostNames, is_loopback
-from agent_jobs.team_server.sign_in import Challenge
+from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
 from agent_jobs.team_server.team_tokens import TeamTokens
 
 logger = logging.getLogger(__name__)
@@ -149,29 +151,35 @@ async def open_team_server(
 
 
 def _build_team_server(settings: Settings, app: App, engine: Engine) -> TeamServer:
-    server = _build_mcp_server(settings, app)
     audit = AuditWriter(app.engine)
+    server = _build_mcp_server(settings, app, audit)
     doors = Doors([TeamTokens(app.engine)], Challenge(), audit.record_refused)
     team = build_app(server, HostNames(settings.host, settings.public_url), doors)
     return TeamServer(team, app, engine, server, settings.drain_s)
 
 
-def _build_mcp_server(settings: Settings, app: App) -> MCPServer:
+def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPServer:
     async def open_caller_engine() -> Engine:
-        return bind_engine(await app.engine(), current_caller().owner)
+        caller = current_caller()
+        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
 
-    return build_server(
+    server = build_server(
         open_caller_engine,
         max_wait_s=settings.max_wait_s,
         may_approve=settings.approvals == "model",
         has_tasks=settings.tasks == "auto",
         is_structured=settings.structured,
     )
+    server.middleware.append(_note_client)
+    return server
 
 
-def bind_engine(engine: Engine, owner: str) -> Engine:
-    """Return the engine of one owner."""
-    return engine
+async def _note_client(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Keep the name that a program gives itself, for the audit log. Without one it is known by its HTTP library."""
+    client = ctx.session.client_params
+    if client is not None:
+        set_current_caller(replace(current_caller(), client=client.client_info.name[:MAX_CLIENT_CHARS]))
+    return await call_next(ctx)
 
 
 async def check_access(settings: Settings, engine: Engine) -> None:
