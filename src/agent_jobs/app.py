@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.worker import Worker
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
+    from agent_jobs.store.job_import import ImportCounts
     from agent_jobs.store.postgres_address import PostgresAddress
     from agent_jobs.store.postgres_schema import SchemaState
     from agent_jobs.toolbox.config import ToolServers
@@ -386,6 +388,21 @@ async def read_schema_state(settings: Settings) -> SchemaState:
     from agent_jobs.store import postgres_schema
 
     return await postgres_schema.read_schema_state(address)
+
+
+async def import_job_file(settings: Settings, path: Path, owner: str | None, is_dry_run: bool) -> ImportCounts:
+    """Move the jobs of a SQLite file into the PostgreSQL database, or only count them.
+
+    Raises:
+        ConfigError: No such database is set.
+        StoreError: There is no such file, a process works on it, or a database cannot be used.
+    """
+    address = _require_postgres(settings)
+    from agent_jobs.store.job_import import JobImport, import_jobs
+
+    made = settings.result_dir or settings.data_path() / "made"
+    order = JobImport(path, address, made, owner, Clock().now())
+    return await import_jobs(order, is_dry_run=is_dry_run)
 
 
 def _require_postgres(settings: Settings) -> PostgresAddress:

@@ -22,6 +22,7 @@ from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, Reques
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
+    MOVED,
     BatchState,
     DayBudget,
     Estimate,
@@ -567,6 +568,8 @@ class Engine(Archive):
         if job is not None:
             return job
         purged = await self._store.get_tombstone(job_id)
+        if purged is not None and purged.status == MOVED:
+            raise JobNotFoundError("{job_id} was moved into a PostgreSQL database.", "job_moved", job_id=job_id)
         if purged is not None:
             raise JobNotFoundError(
                 "{job_id} finished ({status}, {when}) and was deleted here.",
