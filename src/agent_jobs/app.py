@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
+    from agent_jobs.jobs.owners import OwnerLimits
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.store.job_import import ImportCounts
@@ -234,6 +235,7 @@ class App:
             secrets=settings.secrets,
             file_roots=settings.file_roots,
             budget_usd=settings.daily_budget_usd,
+            owner_limits=_read_owner_limits(settings),
             budget_spent=settings.budget_mode == "spent",
             toolbox=self._create_toolbox(settings),
         )
@@ -330,7 +332,7 @@ class App:
             self._clock,
             self._tasks,
             endpoint=client.endpoint,
-            concurrent=settings.max_concurrent,
+            limits=limits,
             retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
             delete_upstream=client if settings.delete_upstream == "yes" else None,
         )
@@ -513,11 +515,19 @@ def _create_limits(settings: Settings) -> RunLimits:
         job_timeout_s=settings.job_timeout_s,
         input_timeout_s=settings.input_timeout_s,
         budget_usd=settings.daily_budget_usd,
+        owner=_read_owner_limits(settings),
         budget_spent=settings.budget_mode == "spent",
         resubmit=settings.resubmit == "once",
         expects_webhooks=settings.webhook_secret_file is not None,
         mode=None if settings.mode == "auto" else settings.mode,
     )
+
+
+def _read_owner_limits(settings: Settings) -> OwnerLimits:
+    """Return the limits of an owner for whom none were set."""
+    from agent_jobs.jobs.owners import OwnerLimits
+
+    return OwnerLimits(settings.owner_max_concurrent, settings.owner_daily_budget_usd, settings.owner_starts_per_minute)
 
 
 def hide_secrets(settings: Settings) -> dict[str, str]:

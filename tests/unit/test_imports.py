@@ -80,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
 INSIDE_ENGINE: dict[str, set[str]] = {
     "step_result": set(),
     "run_limits": set(),
+    "owner_limits": set(),
     "key_pause": set(),
     "retrieve": set(),
     "live_text": set(),
@@ -98,7 +99,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "follow_up": set(),
     "repeat": set(),
     "archive": set(),
-    "start": {"follow_up", "forecast", "repeat"},
+    "start": {"follow_up", "forecast", "owner_limits", "repeat"},
     "resend": {"finalize"},
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
@@ -112,12 +113,12 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "adapt", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
-    "tool_loop": {"finalize", "run_limits", "step_result"},
+    "tool_loop": {"finalize", "owner_limits", "run_limits", "step_result"},
     "step": {
         "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
         "stream", "stream_step", "tool_loop",
     },
-    "worker": {"archive", "live_text", "step", "step_result"},
+    "worker": {"archive", "live_text", "run_limits", "step", "step_result"},
     "engine": {
         "access", "adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "webhook_intake",
         "worker",

@@ -223,7 +223,8 @@ class Engine(Archive):
             return await self._store.add(
                 *planned.jobs,
                 allow_duplicate=planned.allow_duplicate,
-                budget=planned.budget,
+                budgets=planned.budgets,
+                starts_per_minute=planned.starts_per_minute,
                 uploads=planned.uploads,
             )
         except BudgetError:
