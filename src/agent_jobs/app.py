@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.run_limits import RunLimits
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.step import JobStepper
+    from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
@@ -81,6 +82,7 @@ class App:
         self._store: Store | None = None
         self._stepper: JobStepper | None = None
         self._worker: Worker | None = None
+        self._webhooks: WebhookIntake | None = None
         self._notifier: Notifier | None = None
 
     async def engine(self) -> Engine:
@@ -111,6 +113,8 @@ class App:
             self._tasks.start_soon(self._worker.purge)
         if self._notifier is not None:
             self._tasks.start_soon(self._notifier.run)
+        if self._webhooks is not None:
+            self._tasks.start_soon(self._webhooks.run)
 
     async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
@@ -196,6 +200,7 @@ class App:
         if store is None:
             store = await stack.enter_async_context(open_store(settings.data_path(), find_postgres(settings)))
             stack.push_async_callback(self._release_claims, store)
+            self._clock = await _follow_database(store, self._clock)
         engine = await self._open_engine_on(store, settings, stack)
         self._store = store
         return engine
@@ -235,9 +240,10 @@ class App:
         )
         self._notifier = self._create_notifier(settings, store)
         worker = self._worker = self._create_worker(settings, store, client, defaults)
+        self._webhooks = self._create_webhook_intake(settings, store, client, worker)
         if self._role == "works":
             self.work()
-        upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults))
+        upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults), self._webhooks)
         return Engine(
             store,
             upstream,
@@ -292,6 +298,16 @@ class App:
         if settings.notify:
             reporters.append(LateNoticeSender(settings, self._clock))
         return Notifier(store, self._clock, reporters)
+
+    def _create_webhook_intake(
+        self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker
+    ) -> WebhookIntake | None:
+        """Return what takes the provider's webhooks in; None if the provider sends none here."""
+        if settings.webhook_secret_file is None:
+            return None
+        from agent_jobs.engine.webhook_intake import WebhookIntake
+
+        return WebhookIntake(store, client, self._clock, worker.wake)
 
     def _create_worker(
         self, settings: Settings, store: Store, client: ResponsesClient, defaults: StartDefaults
@@ -434,6 +450,15 @@ def _create_endpoint(settings: Settings, key: str) -> Endpoint:
     )
 
 
+async def _follow_database(store: Store, clock: Clock) -> Clock:
+    """Return the clock of the database if there is one: those of several machines may disagree."""
+    before = clock.now()
+    time = await store.read_clock()
+    if time is None:
+        return clock
+    return clock.shifted(time - (before + clock.now()) / 2)
+
+
 async def _resolve_key(settings: Settings, limit_s: float = KEYRING_WAIT_S) -> tuple[Settings, str]:
     """Return the settings with their key, and the key itself. The keyring is waited for at most `limit_s`.
 
@@ -473,6 +498,7 @@ def _create_limits(settings: Settings) -> RunLimits:
         budget_usd=settings.daily_budget_usd,
         budget_spent=settings.budget_mode == "spent",
         resubmit=settings.resubmit == "once",
+        expects_webhooks=settings.webhook_secret_file is not None,
         mode=None if settings.mode == "auto" else settings.mode,
     )
 

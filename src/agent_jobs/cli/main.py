@@ -71,6 +71,7 @@ COMMANDS = {
     "uninstall": "install",
     "notify": "notify",
     "serve": "serve",
+    "audit": "audit",
     "service": "service",
     "db": "db",
     "ui": "ui",

@@ -280,7 +280,7 @@ async def _run_started(session: Session, started: Started, display: AnswerDispla
     """Show a job until it finishes or asks for something that the user does not answer."""
     job, sent_here = started.job, not started.duplicate
     if sent_here:
-        if view := await session.engine.find_view(job.id):
+        if view := await session.engine.find_view(f"/jobs/{job.id}"):
             click.echo(f"Watch it at {view}", err=True)
         click.echo(_describe_sent(job), err=True)
         job = await _confirm_start(session, job, display)

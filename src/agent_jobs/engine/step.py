@@ -11,6 +11,7 @@ from agent_jobs.engine.key_pause import KeyPause
 from agent_jobs.engine.launch import Launcher
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.poll import Poller
+from agent_jobs.engine.poll_planner import PollPlanner
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
@@ -44,7 +45,8 @@ class JobStepper:
         self._pause = KeyPause(clock)
         resender = Resender(store, client, clock, finalizer)
         self._reader = StreamReader(store, clock, limits.streams, resender.save_or_resend)
-        stream_step = StreamStep(store, client, clock, limits, self._reader, resender)
+        planner = PollPlanner(store, clock, limits)
+        stream_step = StreamStep(store, client, clock, limits, self._reader, resender, planner)
         self._launcher = Launcher(
             store,
             client,
@@ -66,6 +68,7 @@ class JobStepper:
             resender=resender,
             reader=self._reader,
             stream_step=stream_step,
+            planner=planner,
             pause=self._pause,
         )
 

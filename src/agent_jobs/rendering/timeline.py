@@ -24,6 +24,7 @@ class Moment(NamedTuple):
     until: float | None = None  #: its end, if it took time
     turn: int = 0
     is_running: bool = False
+    is_error: bool = False
 
     @property
     def took_s(self) -> float | None:
@@ -81,6 +82,7 @@ def _describe_step(step: Step, *, is_over: bool) -> Moment:
         step.finished_at,
         step.turn,
         is_running=step.finished_at is None and not is_over,
+        is_error=bool(step.error),
     )
 
 
@@ -117,6 +119,7 @@ _EVENT_WORDS = {
     "polling": "polled from here on",
     "resubmitted": "sent again",
     "rebuilt": "sent again with its conversation",
+    "adopted": "its response was found",
     "foreground": "runs only while a process listens",
     "background": "runs in the background",
     "dropped": "sent again without a parameter",

@@ -41,6 +41,7 @@ CREATE TABLE job (
     next_at REAL,                               -- when its next step is due; null during a step, and after the last one
     not_before REAL NOT NULL DEFAULT 0,         -- upstream asked not to be called earlier
     watched_until REAL NOT NULL DEFAULT 0,      -- a caller waits for it until then
+    hinted INTEGER NOT NULL DEFAULT 0,          -- 1 if a webhook named its response since its step began
     observed_by TEXT NOT NULL DEFAULT '',       -- 'following' its stream, 'polling', or '' before there is a response
     running_since REAL,                         -- start of its first POST, shifted by the time in input_required
     cancel_requested_at REAL,
@@ -60,6 +61,7 @@ CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX job_same ON job (request_hash);
 CREATE INDEX job_batch ON job (batch, created_at) WHERE batch <> '';
 CREATE INDEX job_status ON job (status, created_at);
+CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 -- The cost of a day is read from the index alone.
 CREATE INDEX job_newest ON job (created_at, status, cost_usd, reserved_usd, cost_before_usd);
 CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
@@ -95,6 +97,8 @@ CREATE TABLE turn (
     cost_usd REAL,                              -- of this turn alone; null while it is not known
     PRIMARY KEY (job_id, number)
 ) STRICT, WITHOUT ROWID;
+-- A webhook names only the response.
+CREATE INDEX turn_response ON turn (response_id) WHERE response_id IS NOT NULL;
 
 -- Apart from the turn, which is read and written at every poll, because a request may hold files.
 CREATE TABLE request (
@@ -256,3 +260,18 @@ CREATE TABLE audit (
     cost_usd REAL,
     address TEXT NOT NULL                       -- where the request came from
 ) STRICT;
+
+-- Webhooks of the provider, kept for as long as it repeats them. Each one only says which response to retrieve.
+CREATE TABLE webhook (
+    id TEXT PRIMARY KEY,                        -- of the message: the same if it is sent again
+    base_url TEXT NOT NULL,
+    response_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    received_at REAL NOT NULL,
+    job_id TEXT,                                -- null while it is not known, '' if no job here has the response
+    attempts INTEGER NOT NULL DEFAULT 0,        -- to find the job
+    next_at REAL                                -- when the next attempt is due
+) STRICT, WITHOUT ROWID;
+CREATE INDEX webhook_received ON webhook (base_url, received_at);
+CREATE INDEX webhook_of_response ON webhook (response_id);
+CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;
