@@ -70,8 +70,8 @@ ALLOWED: dict[str, set[str]] = {
     "model_list": {"jobs", "pricing", "request", "settings"},
     "setting_files": {"pricing", "request", "setting_values", "toolbox"},
     "cli": {
-        "mcp_server", "team_server", "page", "model_list", "setting_files", "install", "emulator", "ctrl_c", "file_lock",
-        "private_file", "notices", "notice_targets", *FACE,
+        "mcp_server", "team_server", "page", "model_list", "setting_files", "install", "emulator", "ctrl_c",
+        "file_lock", "private_file", "notices", "notice_targets", *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),
