@@ -240,7 +240,12 @@ class App:
             toolbox=self._create_toolbox(settings),
         )
         client = await stack.enter_async_context(
-            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=_list_secrets(settings))
+            open_client(
+                endpoint,
+                start_timeout_s=settings.start_timeout_s,
+                secrets=_list_secrets(settings),
+                read_endpoint=partial(self._read_endpoint, settings.base_url),
+            )
         )
         self._notifier = self._create_notifier(settings, store)
         worker = self._worker = self._create_worker(settings, store, client, defaults)
@@ -257,6 +262,17 @@ class App:
             settings.warnings,
             partial(self._report_budget, settings),
         )
+
+    async def _read_endpoint(self, base_url: str) -> Endpoint | None:
+        """Return the address with the key that is stored now, None if there is none."""
+        settings = self._settings if self._reload is None else self._reload()
+        if isinstance(settings, ConfigError) or settings.base_url != base_url:
+            return None
+        try:
+            settings, key = await _resolve_key(settings)
+        except ConfigError:
+            return None
+        return _create_endpoint(settings, key)
 
     def _report_budget(self, settings: Settings) -> None:
         """Send a notice that the day's budget refuses jobs, once a day."""

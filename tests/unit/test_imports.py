@@ -68,9 +68,10 @@ ALLOWED: dict[str, set[str]] = {
     "team_server": {"address_values", "ctrl_c", "mcp_server", "team_token", *FACE},
     "page": {"engine", "jobs", "rendering", "request", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
+    "setting_files": {"pricing", "request", "setting_values", "toolbox"},
     "cli": {
-        "mcp_server", "team_server", "page", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file",
-        "notices", "notice_targets", *FACE,
+        "mcp_server", "team_server", "page", "model_list", "setting_files", "install", "emulator", "ctrl_c",
+        "file_lock", "private_file", "notices", "notice_targets", *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),

@@ -180,7 +180,9 @@ class Engine(Archive):
         """
         upstream = self._require_upstream()
         if (rejection := upstream.worker.pause_reason) is not None:
-            raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            if not await upstream.client.renew_key():
+                raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            upstream.worker.end_pause()
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
         return await upstream.planner.plan(request)

@@ -102,6 +102,10 @@ class Worker:
         """Return why nothing new should be sent now; None if it may be tried."""
         return self._stepper.pause_reason
 
+    def end_pause(self) -> None:
+        """Allow new POSTs: the user has replaced the key."""
+        self._stepper.end_pause()
+
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._stepper.is_deciding(job_id)
