@@ -18,6 +18,7 @@ from agent_jobs.jobs.queries import UNWATCHED, WATCHED
 from agent_jobs.jobs.status import Status
 from agent_jobs.page import views
 from agent_jobs.page.safe_html import link_citations
+from agent_jobs.rendering.last_sentence import find_last_sentence
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.store import open_store
@@ -211,7 +212,7 @@ def test_follow_ups_stand_below_the_job_that_they_continue(rows: str, tree: str)
     ],
 )
 def test_last_sentence_of_a_text_that_is_being_written(text: str, sentence: str) -> None:
-    assert views.find_last_sentence(text) == sentence
+    assert find_last_sentence(text) == sentence
 
 
 @pytest.mark.parametrize(
