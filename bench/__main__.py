@@ -8,11 +8,11 @@ from statistics import median
 
 import anyio
 
-from bench import figures, following, listing, loop
+from bench import figures, following, listing, loop, webhooks
 from bench.modules import new_modules
 from bench.peers import upstream
 
-PARTS = ("startup", "calls", "following", "list", "loop", "modules")
+PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "modules")
 COLUMNS = "{:<44} {:<4} {:>9} {:>9} {:>7}  {:<9} {:<5} {:>6}"
 
 
@@ -40,6 +40,8 @@ def main() -> None:
             _show(anyio.run(following.ends, base_url, 3 if quick else 20))
     if "loop" in parts:
         _show(anyio.run(loop.waiting, quick))
+    if "webhooks" in parts:
+        _show(anyio.run(webhooks.gets, quick))
     if "list" in parts:
         _show(anyio.run(listing.questions, *((2_000, 5) if quick else (100_000, 51))))
         _show(anyio.run(listing.searches, *((2_000, 5) if quick else (100_000, 21))))

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -32,9 +33,11 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.run_limits import RunLimits
     from agent_jobs.engine.start import StartDefaults
     from agent_jobs.engine.step import JobStepper
+    from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
+    from agent_jobs.store.job_import import ImportCounts
     from agent_jobs.store.postgres_address import PostgresAddress
     from agent_jobs.store.postgres_schema import SchemaState
     from agent_jobs.toolbox.config import ToolServers
@@ -81,6 +84,7 @@ class App:
         self._store: Store | None = None
         self._stepper: JobStepper | None = None
         self._worker: Worker | None = None
+        self._webhooks: WebhookIntake | None = None
         self._notifier: Notifier | None = None
 
     async def engine(self) -> Engine:
@@ -111,6 +115,8 @@ class App:
             self._tasks.start_soon(self._worker.purge)
         if self._notifier is not None:
             self._tasks.start_soon(self._notifier.run)
+        if self._webhooks is not None:
+            self._tasks.start_soon(self._webhooks.run)
 
     async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
@@ -196,6 +202,7 @@ class App:
         if store is None:
             store = await stack.enter_async_context(open_store(settings.data_path(), find_postgres(settings)))
             stack.push_async_callback(self._release_claims, store)
+            self._clock = await _follow_database(store, self._clock)
         engine = await self._open_engine_on(store, settings, stack)
         self._store = store
         return engine
@@ -235,9 +242,10 @@ class App:
         )
         self._notifier = self._create_notifier(settings, store)
         worker = self._worker = self._create_worker(settings, store, client, defaults)
+        self._webhooks = self._create_webhook_intake(settings, store, client, worker)
         if self._role == "works":
             self.work()
-        upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults))
+        upstream = Upstream(client, worker, StartPlanner(store, endpoint, self._clock, defaults), self._webhooks)
         return Engine(
             store,
             upstream,
@@ -292,6 +300,16 @@ class App:
         if settings.notify:
             reporters.append(LateNoticeSender(settings, self._clock))
         return Notifier(store, self._clock, reporters)
+
+    def _create_webhook_intake(
+        self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker
+    ) -> WebhookIntake | None:
+        """Return what takes the provider's webhooks in; None if the provider sends none here."""
+        if settings.webhook_secret_file is None:
+            return None
+        from agent_jobs.engine.webhook_intake import WebhookIntake
+
+        return WebhookIntake(store, client, self._clock, worker.wake)
 
     def _create_worker(
         self, settings: Settings, store: Store, client: ResponsesClient, defaults: StartDefaults
@@ -372,6 +390,21 @@ async def read_schema_state(settings: Settings) -> SchemaState:
     return await postgres_schema.read_schema_state(address)
 
 
+async def import_job_file(settings: Settings, path: Path, owner: str | None, is_dry_run: bool) -> ImportCounts:
+    """Move the jobs of a SQLite file into the PostgreSQL database, or only count them.
+
+    Raises:
+        ConfigError: No such database is set.
+        StoreError: There is no such file, a process works on it, or a database cannot be used.
+    """
+    address = _require_postgres(settings)
+    from agent_jobs.store.job_import import JobImport, import_jobs
+
+    made = settings.result_dir or settings.data_path() / "made"
+    order = JobImport(path, address, made, owner, Clock().now())
+    return await import_jobs(order, is_dry_run=is_dry_run)
+
+
 def _require_postgres(settings: Settings) -> PostgresAddress:
     from agent_jobs.store.postgres_address import check_extra
 
@@ -434,6 +467,15 @@ def _create_endpoint(settings: Settings, key: str) -> Endpoint:
     )
 
 
+async def _follow_database(store: Store, clock: Clock) -> Clock:
+    """Return the clock of the database if there is one: those of several machines may disagree."""
+    before = clock.now()
+    time = await store.read_clock()
+    if time is None:
+        return clock
+    return clock.shifted(time - (before + clock.now()) / 2)
+
+
 async def _resolve_key(settings: Settings, limit_s: float = KEYRING_WAIT_S) -> tuple[Settings, str]:
     """Return the settings with their key, and the key itself. The keyring is waited for at most `limit_s`.
 
@@ -473,6 +515,7 @@ def _create_limits(settings: Settings) -> RunLimits:
         budget_usd=settings.daily_budget_usd,
         budget_spent=settings.budget_mode == "spent",
         resubmit=settings.resubmit == "once",
+        expects_webhooks=settings.webhook_secret_file is not None,
         mode=None if settings.mode == "auto" else settings.mode,
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from agent_jobs import address_values as addresses
 from agent_jobs import notice_targets as notices
 from agent_jobs import setting_values as values
 from agent_jobs.errors import ConfigError
@@ -31,6 +32,7 @@ TOOLS = "Tools of your own"
 FINISH = "When a job finishes"
 MONEY = "Money"
 ANSWERS = "What hosts are sent"
+TEAM = "The team server"
 LOG = "The log"
 
 
@@ -218,6 +220,14 @@ class Settings:
         "from then on.",
         page="tools.md#how-long-a-call-waits",
     )
+    webhook_secret_file: Path | None = setting(
+        "AGENT_JOBS_WEBHOOK_SECRET_FILE",
+        LIMITS,
+        values.absolute_path(),
+        "A file with the signing secret of the provider's webhooks, two on two lines while it is being changed. With "
+        "it, a server over HTTP takes webhooks in, and jobs are polled seldom.",
+        page="team-webhooks.md",
+    )
     tasks: str = setting(
         "AGENT_JOBS_TASKS",
         LIMITS,
@@ -359,6 +369,67 @@ class Settings:
         values.switch(),
         "1: tool answers also come as structuredContent, for programs. Some hosts then show a model both copies.",
         default="0",
+    )
+    host: str = setting(
+        "AGENT_JOBS_HOST",
+        TEAM,
+        addresses.host_name(),
+        "The address that agent-jobs serve --http listens on.",
+        default="127.0.0.1",
+        page="team-install.md",
+    )
+    port: int = setting(
+        "AGENT_JOBS_PORT",
+        TEAM,
+        addresses.port_number(),
+        "Its port; 0 is any free one.",
+        default="8000",
+        page="team-install.md",
+    )
+    public_url: str | None = setting(
+        "AGENT_JOBS_PUBLIC_URL",
+        TEAM,
+        addresses.origin_url("https://jobs.example.com"),
+        "The address by which its users reach it, such as https://jobs.example.com. Requests for another host name are "
+        "refused.",
+        page="team-install.md#behind-a-balancer",
+    )
+    oauth_issuer: str | None = setting(
+        "AGENT_JOBS_OAUTH_ISSUER",
+        TEAM,
+        addresses.issuer_url("https://login.example.com"),
+        "The issuer of OAuth access tokens that let callers in, exactly as its tokens name it.",
+        page="team-sign-in.md#oauth",
+    )
+    oauth_jwks_url: str | None = setting(
+        "AGENT_JOBS_OAUTH_JWKS_URL",
+        TEAM,
+        addresses.issuer_url("https://login.example.com/jwks.json"),
+        "Where the issuer publishes its keys. Without it the issuer's metadata says that.",
+        page="team-sign-in.md#oauth",
+    )
+    oauth_introspection_url: SecretStr | None = setting(
+        "AGENT_JOBS_OAUTH_INTROSPECTION_URL",
+        TEAM,
+        addresses.introspection_url(),
+        "The endpoint that judges each token instead of the keys, with the name and secret of this server in it.",
+        page="team-sign-in.md#oauth",
+    )
+    owner_claim: str = setting(
+        "AGENT_JOBS_OWNER_CLAIM",
+        TEAM,
+        values.header("the name of a claim"),
+        "The claim of an access token that names the owner within its issuer.",
+        default="sub",
+        page="team-sign-in.md#oauth",
+    )
+    drain_s: float = setting(
+        "AGENT_JOBS_DRAIN_S",
+        TEAM,
+        values.seconds(0, 600),
+        "How long it still answers after SIGTERM while /readyz says no. Two intervals of the balancer are right.",
+        default="5",
+        page="team-install.md#behind-a-balancer",
     )
     log_level: str = setting(
         "AGENT_JOBS_LOG_LEVEL",

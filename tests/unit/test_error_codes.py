@@ -23,7 +23,7 @@ CLASSES = {name for name in vars(errors) if name.endswith("Error")} | {"UnfitErr
 UPSTREAM = {"UpstreamError", "UnsentError", "BusyError", "UnclearError", "RefusedError", "AccountError", "MissingError"}
 #: These packages and modules speak to one kind of reader, whose words stand in the problem.
 FACES = {
-    "cli", "mcp_server", "install", "emulator", "env_file.py", "setting_values.py", "settings_file.py",
+    "cli", "mcp_server", "team_server", "install", "emulator", "env_file.py", "setting_values.py", "settings_file.py",
     "configuration.py", "private_file.py",
 }  # fmt: skip
 #: Functions whose errors have their code from a caller, from a table or from an error inside.

@@ -42,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "env_file": {"errors", "text_file"},
     "stored_keys": {"api_key", "errors", "private_file", "setting_values", "text_file"},
     "notice_targets": {"setting_values", "text"},
-    "settings": {"errors", "notice_targets", "setting_values", "stored_keys", "variable_names"},
+    "address_values": {"setting_values"},
+    "settings": {"address_values", "errors", "notice_targets", "setting_values", "stored_keys", "variable_names"},
     "settings_file": {"errors", "setting_values", "settings", "stored_keys", "text", "text_file"},
     "configuration": {"config_folder", "errors", "settings", "settings_file", "stored_keys"},
     "setting_values": {"api_key", "errors", "text", "text_file", "validation"},
@@ -55,16 +56,21 @@ ALLOWED: dict[str, set[str]] = {
     "notices": {"notice_targets", "setting_values", *SHARED},
     "toolbox": {"", "jsonrpc", "strict_schema", *SHARED},
     "store": {"jobs", "file_lock", *SHARED},
-    "engine": {"store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED},
+    "team_token": set(),
+    "engine": {
+        "team_token", "store", "upstream", "request", "attachments", "toolbox", "pricing", "rendering", "jobs", *SHARED,
+    },
     "app": {
         "engine", "store", "upstream", "request", "attachments", "toolbox", "pricing", "jobs", "settings",
         "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
+    "team_server": {"address_values", "ctrl_c", "mcp_server", "team_token", *FACE},
     "page": {"engine", "jobs", "rendering", "request", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
-    "cli": {"mcp_server", "page", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file", "notices",
-        "notice_targets", *FACE,
+    "cli": {
+        "mcp_server", "team_server", "page", "model_list", "install", "emulator", "ctrl_c", "file_lock", "private_file",
+        "notices", "notice_targets", *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),
@@ -83,8 +89,12 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "on_finish_command": set(),
     "on_finish": set(),
     "replies": set(),
-    "job_waiter": set(),
+    "access": set(),
+    "waits": set(),
+    "job_waiter": {"waits"},
     "adopt_response": set(),
+    "webhook_intake": set(),
+    "poll_planner": {"run_limits", "step_result"},
     "follow_up": set(),
     "repeat": set(),
     "archive": set(),
@@ -93,19 +103,25 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
     "background_check": {"retrieve", "stream", "step_result"},
-    "stream_step": {"run_limits", "resend", "step_result", "stream"},
-    "poll": {"finalize", "key_pause", "run_limits", "resend", "retrieve", "step_result", "stream", "stream_step"},
+    "stream_step": {"poll_planner", "run_limits", "resend", "step_result", "stream"},
+    "poll": {
+        "finalize", "key_pause", "poll_planner", "run_limits", "resend", "retrieve", "step_result", "stream",
+        "stream_step",
+    },
     "launch": {
         "adapt", "background_check", "finalize", "key_pause", "run_limits", "resend", "step_result", "stream",
         "stream_step",
     },
     "tool_loop": {"finalize", "run_limits", "step_result"},
     "step": {
-        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "resend", "step_result", "stream",
-        "stream_step", "tool_loop",
+        "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
+        "stream", "stream_step", "tool_loop",
     },
     "worker": {"archive", "live_text", "step", "step_result"},
-    "engine": {"adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "worker"},
+    "engine": {
+        "access", "adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "webhook_intake",
+        "worker",
+    },
 }  # fmt: skip
 
 #: Of some packages, others may import a single module only. The engine has `engine.engine` as its one door.
@@ -123,15 +139,18 @@ OUTSIDE: dict[str, set[str]] = {
         "notices",
         "page",
         "store",
+        "team_server",
         "toolbox",
         "upstream",
     },
-    "httpx2": {"notices", "toolbox", "upstream"},
+    "httpx2": {"emulator", "notices", "team_server", "toolbox", "upstream"},
+    "jwt": {"team_server"},
+    "standardwebhooks": {"notices", "team_server"},
     "aiosqlite": {"store"},
     "asyncpg": {"store"},
     "sqlite3": {"store"},
-    "mcp": {"cli", "mcp_server", "toolbox"},
-    "mcp_types": {"cli", "jsonrpc", "mcp_server", "toolbox"},
+    "mcp": {"cli", "mcp_server", "team_server", "toolbox"},
+    "mcp_types": {"cli", "jsonrpc", "mcp_server", "team_server", "toolbox"},
     "pydantic": {"mcp_server", "toolbox"},
     "jsonschema": {"request"},
     "referencing": {"request"},
@@ -142,8 +161,8 @@ OUTSIDE: dict[str, set[str]] = {
     "rich": {"cli"},
     "tomlkit": {"cli", "install"},
     "keyring": {"stored_keys"},
-    "starlette": {"emulator", "page"},
-    "uvicorn": {"cli", "emulator", "page"},
+    "starlette": {"emulator", "page", "team_server"},
+    "uvicorn": {"cli", "emulator", "page", "team_server"},
     "jinja2": {"page"},
     "nh3": {"page"},
     "sse_starlette": {"page"},
@@ -212,7 +231,7 @@ def test_a_module_imports_only_from_below(module: str, path: Path):
 
 
 def test_only_faces_see_the_app_and_only_the_command_line_the_emulator():
-    assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "cli"}
+    assert {room for room, below in ALLOWED.items() if "app" in below} == {"mcp_server", "team_server", "cli"}
     assert {room for room, below in ALLOWED.items() if "emulator" in below} == {"cli"}
     assert {room for room, below in ALLOWED.items() if {"upstream", "store"} <= below} == {"engine", "app"}
 

@@ -27,6 +27,7 @@ from .references import check_files, check_items
 from .run import Clock, Run, count_tokens
 from .script import Script, read_request
 from .validate import check_create, check_mode, part_of
+from .webhooks import WebhookSender
 from .wire import Exchange
 
 __all__ = ["Emulator"]
@@ -66,6 +67,7 @@ class Emulator:
         self._conversations = Conversations()
         self._files = Files(self._clock)
         self._containers = Containers(self._files, self._clock, container_idle_s)
+        self._webhooks = WebhookSender(self._clock)
         self._tasks: TaskGroup | None = None
         self.app = Starlette(routes=[*self._api_routes(), *self._admin_routes()], lifespan=self._run_lifespan)
 
@@ -90,6 +92,10 @@ class Emulator:
     def queue_faults(self, given: Iterable[Mapping[str, Any]]) -> None:
         """Queue faults for later requests."""
         self._queued.add([Fault.read(fault) for fault in given])
+
+    def send_webhooks(self, url: str, secret: str) -> None:
+        """Send a signed webhook to this address whenever a background response ends; an empty one sends none."""
+        self._webhooks.configure(url, secret)
 
     def forget(
         self, *, response_id: str | None = None, conversation_id: str | None = None, container_id: str | None = None
@@ -118,8 +124,9 @@ class Emulator:
     async def _run_lifespan(self, app: Starlette) -> AsyncGenerator[None]:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            yield
-            tasks.cancel_scope.cancel()
+            async with self._webhooks.open():
+                yield
+                tasks.cancel_scope.cancel()
 
     def _api_routes(self) -> list[Route]:
         conversations, files, containers = self._conversations, self._files, self._containers
@@ -161,6 +168,7 @@ class Emulator:
         return [
             Route("/_emulator/faults", self._post_faults, methods=["POST"]),
             Route("/_emulator/faults", self._delete_faults, methods=["DELETE"]),
+            Route("/_emulator/webhooks", self._post_webhooks, methods=["POST"]),
             Route("/_emulator/counters", self._get_counters),
             Route("/_emulator/log", self._get_log),
             Route("/_emulator/forget", self._post_forget, methods=["POST"]),
@@ -270,6 +278,8 @@ class Emulator:
         await run.play()
         if conversation:
             self._conversations.append(conversation, run)
+        if run.background and run.ended:
+            await self._webhooks.send(run, self._queued.take("webhook", run.id))
 
     def _find_previous_run(self, body: Json) -> Run | None:
         conversation = conversation_id(body)
@@ -396,6 +406,11 @@ class Emulator:
         except ValueError as error:
             return JSONResponse(ApiError(400, str(error)).body(), status_code=400)
         return JSONResponse({"queued": True})
+
+    async def _post_webhooks(self, request: Request) -> JSONResponse:
+        given: Json = await request.json()
+        self.send_webhooks(str(given.get("url") or ""), str(given.get("secret") or ""))
+        return JSONResponse({"url": given.get("url")})
 
     async def _delete_faults(self, request: Request) -> JSONResponse:
         self._queued.clear()

@@ -17,6 +17,7 @@ Operation = Literal[
     "delete_file",
     "containers",
     "download",
+    "webhook",
     "any",
 ]
 Drop = Literal["before_headers", "after_accept", "before_created", "after_events", "after_terminal_open"]
@@ -92,6 +93,9 @@ class Fault:
     missing_fields: bool = False
     unknown_status: str | None = None
     no_retrieve: bool = False  #: neither GET nor cancel of a response is served
+    # webhooks: `delay_s` delays one
+    webhook_lost: bool = False
+    webhook_copies: int = 1
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "Fault":

@@ -2,10 +2,10 @@
 
 import logging
 
-from agent_jobs.backoff import with_jitter
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
 from agent_jobs.engine.key_pause import KeyPause
+from agent_jobs.engine.poll_planner import PollPlanner
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.retrieve import retrieve
 from agent_jobs.engine.run_limits import PENDING_MAX_S, RunLimits
@@ -14,7 +14,6 @@ from agent_jobs.engine.stream import StreamReader
 from agent_jobs.engine.stream_step import StreamStep
 from agent_jobs.errors import AccountError, MissingError, UpstreamError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.poll_schedule import next_retrieve_s
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
@@ -44,6 +43,7 @@ class Poller:
         resender: Resender,
         reader: StreamReader,
         stream_step: StreamStep,
+        planner: PollPlanner,
         pause: KeyPause,
     ) -> None:
         self._store = store
@@ -54,6 +54,7 @@ class Poller:
         self._resender = resender
         self._reader = reader
         self._stream_step = stream_step
+        self._planner = planner
         self._pause = pause
 
     async def poll(self, job: Job, *, held: bool = True) -> Done | RunAgain:
@@ -142,7 +143,7 @@ class Poller:
         if held and self._reader.has_room and job.can_stream(now):
             events = self._client.stream(job.turn.response_id or "", starting_after=job.turn.sequence_number)
             return await self._stream_step.run(job, events, attached=True)
-        return RunAgain(with_jitter(next_retrieve_s(job, now)), not_before_s)
+        return await self._planner.plan(job, not_before_s)
 
     async def _check_overtaken(self, job: Job) -> Done | RunAgain:
         """Poll again if another write was stored meanwhile, unless it ended the job."""

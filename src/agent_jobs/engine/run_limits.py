@@ -21,6 +21,7 @@ class RunLimits:
         budget_usd: The most that the jobs of one day (UTC) may cost; a job counts to the day on which it was started.
         budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
         resubmit: Repeat a POST once if it is unknown whether upstream accepted it. May cost twice.
+        expects_webhooks: True if the provider's webhooks reach a server on this database.
         mode: Delivery mode for every request; None lets each endpoint's answers decide.
     """
 
@@ -32,4 +33,5 @@ class RunLimits:
     budget_usd: float | None = None
     budget_spent: bool = False
     resubmit: bool = False
+    expects_webhooks: bool = False
     mode: Mode | None = None

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,15 @@ class StartPlanner:
         self._endpoint = endpoint
         self._clock = clock
         self._defaults = defaults
+        self._owner = ""
+
+    def of(self, store: Store, owner: str) -> "StartPlanner":
+        """Return the same for the jobs of one owner, with the owner's store."""
+        bound = copy(self)
+        bound._store = store
+        bound._finder = PreviousFinder(store, self._endpoint)
+        bound._owner = owner
+        return bound
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -164,6 +174,7 @@ class StartPlanner:
             await self._store.get_prompt(job_id),
             job_id=_create_id("job"),
             client=client,
+            owner=self._owner,
             endpoint=self._endpoint,
             now=self._clock.now(),
         )
@@ -250,6 +261,7 @@ class StartPlanner:
         toolbox = options.toolbox
         return Job(
             id=job_id,
+            owner=self._owner,
             title=title_of(prompt),
             prompt=prompt,
             model=model_of(body),

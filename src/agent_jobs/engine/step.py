@@ -11,6 +11,7 @@ from agent_jobs.engine.key_pause import KeyPause
 from agent_jobs.engine.launch import Launcher
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.poll import Poller
+from agent_jobs.engine.poll_planner import PollPlanner
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
@@ -44,7 +45,8 @@ class JobStepper:
         self._pause = KeyPause(clock)
         resender = Resender(store, client, clock, finalizer)
         self._reader = StreamReader(store, clock, limits.streams, resender.save_or_resend)
-        stream_step = StreamStep(store, client, clock, limits, self._reader, resender)
+        planner = PollPlanner(store, clock, limits)
+        stream_step = StreamStep(store, client, clock, limits, self._reader, resender, planner)
         self._launcher = Launcher(
             store,
             client,
@@ -66,6 +68,7 @@ class JobStepper:
             resender=resender,
             reader=self._reader,
             stream_step=stream_step,
+            planner=planner,
             pause=self._pause,
         )
 
@@ -77,6 +80,10 @@ class JobStepper:
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._launcher.is_deciding(job_id)
+
+    def is_streaming(self, job_id: str) -> bool:
+        """Return True if this process reads the job's stream."""
+        return self._reader.is_streaming(job_id)
 
     def follow_text(self, job_id: str) -> LiveText:
         """Return the text of a job, which grows while this process reads its stream."""

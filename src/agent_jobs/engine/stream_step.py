@@ -8,13 +8,13 @@ from math import inf
 
 from agent_jobs.backoff import exponential, with_jitter
 from agent_jobs.clock import Clock
+from agent_jobs.engine.poll_planner import PollPlanner
 from agent_jobs.engine.resend import Resender
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import RunAgain
 from agent_jobs.engine.stream import FAR_POLL_S, StreamReader
 from agent_jobs.errors import MissingError, StoreError, UpstreamError
 from agent_jobs.jobs.job import MAX_EMPTY_COMPLETIONS, Job
-from agent_jobs.jobs.poll_schedule import next_retrieve_s
 from agent_jobs.jobs.response import JSON
 from agent_jobs.store.base import Store
 from agent_jobs.upstream.client import ResponsesClient
@@ -36,6 +36,7 @@ class StreamStep:
         limits: RunLimits,
         reader: StreamReader,
         resender: Resender,
+        planner: PollPlanner,
     ) -> None:
         self._store = store
         self._client = client
@@ -43,6 +44,7 @@ class StreamStep:
         self._limits = limits
         self._reader = reader
         self._resender = resender
+        self._planner = planner
 
     async def run(self, job: Job, events: AsyncGenerator[JSON], *, attached: bool = False) -> RunAgain:
         """Read the job's stream to its end, and say when the job is to be polled."""
@@ -72,7 +74,9 @@ class StreamStep:
         await self._store.save(replace(job, observed_by="polling"))
         if job.observed_by != "polling":
             await self._store.record_event(job.id, now, "polling")
-        return RunAgain(next_retrieve_s(job, now) if after_s is None else after_s)
+        if after_s is None:
+            return await self._planner.plan(job)
+        return RunAgain(after_s)
 
     def seconds_until_far_poll(self, job: Job) -> float:
         """Return the seconds until a streamed job is polled: many, but not past its deadline."""

@@ -12,6 +12,10 @@ WATCHED_RETRIEVE_MAX_S = 5.0
 RETRIEVE_MAX_S = 30.0
 #: The same for an old job, which runs for hours.
 OLD_RETRIEVE_MAX_S = 60.0
+#: The first retrieve of a job whose end a webhook will tell, for webhooks that are lost. Most jobs end before it.
+FAR_RETRIEVE_FIRST_S = 60.0
+#: Longest distance between two of these retrieves.
+FAR_RETRIEVE_MAX_S = 300.0
 #: A job is old from this age on.
 OLD_S = 1_800.0
 #: Distances double up to this power of two, which is beyond every limit.
@@ -29,3 +33,8 @@ def next_retrieve_s(job: Job, now: float) -> float:
         return min(WATCHED_RETRIEVE_MAX_S, job.turn.polls + 1.0)
     limit_s = OLD_RETRIEVE_MAX_S if now - job.created_at > OLD_S else RETRIEVE_MAX_S
     return min(limit_s, 2.0 ** min(job.turn.polls, _MAX_DOUBLINGS))
+
+
+def next_far_retrieve_s(job: Job) -> float:
+    """Return the seconds until the next retrieve of a job whose end a webhook will tell, doubling from 60 to 300."""
+    return min(FAR_RETRIEVE_MAX_S, FAR_RETRIEVE_FIRST_S * 2.0 ** min(job.turn.polls, _MAX_DOUBLINGS))

@@ -35,6 +35,7 @@ class JobFilter:
     preset: str = ""
     client: str = ""  #: the beginning of the name of the host that started it, in any case
     unread: bool = False  #: only finished jobs whose result no reader received
+    owner: str | None = None  #: exactly this one's; '' is the single user's
     previous_job_id: str = ""  #: the job that they continue
 
 
@@ -104,6 +105,8 @@ class JobPage:
 UNSETTLED = "unsettled"
 #: Kinds of the events that no process observes a running job any more, and that one does again.
 UNWATCHED, WATCHED = "unwatched", "watched"
+#: In place of the status of a job that is in another database now.
+MOVED = "moved"
 
 
 class Event(NamedTuple):

@@ -119,6 +119,7 @@ _EVENT_WORDS = {
     "polling": "polled from here on",
     "resubmitted": "sent again",
     "rebuilt": "sent again with its conversation",
+    "adopted": "its response was found",
     "foreground": "runs only while a process listens",
     "background": "runs in the background",
     "dropped": "sent again without a parameter",

@@ -1,7 +1,7 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
 from agent_jobs.jobs.queries import (
@@ -20,6 +20,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
+from agent_jobs.store.team_records import AuditRecords, TokenRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -271,11 +272,14 @@ class WorkQueue(Protocol):
         """Return when the next job at this endpoint is due for this process."""
         ...
 
-    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
+    async def schedule(
+        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+    ) -> None:
         """Have this process, its claimant, run the job's next step in `after_s`, sooner if a caller waits for it.
 
         It never runs before `not_before_s`. An ended job was due at its end: with 0 it is not due again, since another
-        step may be finalizing it by then.
+        step may be finalizing it by then. With `releases`, any process may run the step if the store is that of several
+        machines: there a job that is due while its claimant is dead would wait until this is noticed.
         """
         ...
 
@@ -295,6 +299,13 @@ class WorkQueue(Protocol):
         """Free the jobs that dead processes have claimed, due at once; return how many.
 
         Free jobs that are due far ahead, by the clock of a process that disagreed with ours, become due at once too.
+        """
+        ...
+
+    async def renew_claims(self, running: Sequence[str], now: float) -> None:
+        """Have the jobs that this process has claimed be due now, but for those that it runs and those that are due.
+
+        They were claimed by a change whose answer was lost with the connection, or stored by one.
         """
         ...
 
@@ -414,7 +425,11 @@ class ReportRecords(Protocol):
 
 
 class HousekeepingRecords(Protocol):
-    """Keeps what endpoints taught us, and deletes old jobs."""
+    """Keeps what endpoints taught us, deletes old jobs, and tells the time that all processes share."""
+
+    async def read_clock(self) -> float | None:
+        """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
 
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         """Return the mode that an endpoint accepts for a model, if it was learned after this time."""
@@ -454,9 +469,27 @@ class HousekeepingRecords(Protocol):
 
 
 class Store(
-    JobRecords, JobTransitions, WorkQueue, ChangeFeed, SearchRecords, ReportRecords, HousekeepingRecords, Protocol
+    JobRecords,
+    JobTransitions,
+    WorkQueue,
+    ChangeFeed,
+    SearchRecords,
+    ReportRecords,
+    HousekeepingRecords,
+    TokenRecords,
+    AuditRecords,
+    WebhookRecords,
+    Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.
 
     Every method raises StoreError if the database fails; then nothing was written.
     """
+
+    def of(self, owner: str) -> Self:
+        """Return the store of one owner, which shares all else with this one.
+
+        Jobs that it adds are this owner's. The jobs of others do not exist for it: it reads, counts and changes none.
+        Without an owner a store shows all jobs, for workers and for a single user.
+        """
+        ...

@@ -1,6 +1,7 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent_jobs.errors import BudgetError
@@ -11,7 +12,7 @@ from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
 from agent_jobs.store.database import Transaction
-from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, PAID, SPENT, Records, read_job
+from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job, sum_spent
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
     RUNNING_SQL,
@@ -76,7 +77,7 @@ class Transitions(Records):
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
         async def begin(transaction: Transaction, stored: Job) -> Job | None:
-            if not self._has_claim(stored):
+            if not self._has_claim(stored, job):
                 return None
             if stored.status is Status.PENDING and await _count_running(transaction) >= limit:
                 return None
@@ -92,7 +93,7 @@ class Transitions(Records):
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
         async def save_observation(transaction: Transaction, stored: Job) -> Job | None:
-            if held and not self._has_claim(stored):
+            if held and not self._has_claim(stored, job):
                 return None
             is_waiting = job.status is Status.INPUT_REQUIRED and job.turn.asked_at is not None
             if is_waiting and not await _has_open_questions(transaction, job.id, job.turn.number):
@@ -107,12 +108,14 @@ class Transitions(Records):
 
         async def save_all(transaction: Transaction) -> dict[str, float | None]:
             rows = await transaction.execute(
-                f"""SELECT id, cancel_requested_at FROM job
-                    WHERE id IN (:*ids) AND status IN {RUNNING_SQL} AND holder = :me""",
+                f"""SELECT id, lost_claims, cancel_requested_at FROM job
+                    WHERE id IN (:*ids) AND status IN {RUNNING_SQL} AND holder = :me AND {self._scope.job}""",
                 ids=[job.id for job in jobs],
                 me=me,
+                **self._scope.values,
             )
-            written = {row["id"]: row["cancel_requested_at"] for row in rows}
+            taken = {job.id: job.lost_claims for job in jobs}
+            written = {row["id"]: row["cancel_requested_at"] for row in rows if row["lost_claims"] == taken[row["id"]]}
             running = [job for job in jobs if job.id in written]
             await transaction.execute_each(
                 """UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
@@ -133,26 +136,36 @@ class Transitions(Records):
     async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         async def save_if_unchanged(transaction: Transaction) -> bool:
             saved = await transaction.execute(
-                """UPDATE call SET needs = :needs, state = :state, output = :output, started_at = :started_at,
+                f"""UPDATE call SET needs = :needs, state = :state, output = :output, started_at = :started_at,
                                    finished_at = :finished_at
                    WHERE job_id = :job_id AND turn = :turn AND id = :id
                      AND state IN (:*before)
-                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me) RETURNING id""",
+                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me
+                                 AND lost_claims = :lost_claims AND {self._scope.job})
+                   RETURNING id""",
                 **_call_values(job, call),
+                **self._scope.values,
                 needs=call.needs,
                 started_at=call.started_at,
                 finished_at=call.finished_at,
                 before=before,
                 me=self._db.worker,
+                lost_claims=job.lost_claims,
             )
-            await transaction.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
+            await transaction.execute(
+                f"UPDATE job SET revision = revision + 1 WHERE id = :id AND {self._scope.job}",
+                id=job.id,
+                **self._scope.values,
+            )
             return bool(saved)
 
         return await self._db.change(save_if_unchanged, job.id)
 
     async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
         async def wait(transaction: Transaction, stored: Job) -> Job | None:
-            if not (self._has_claim(stored) and await _has_open_questions(transaction, stored.id, stored.turn.number)):
+            if not (
+                self._has_claim(stored, job) and await _has_open_questions(transaction, stored.id, stored.turn.number)
+            ):
                 return None
             return transitions.wait_for_input(stored, job.turn.number, now, timeout_s)
 
@@ -173,7 +186,7 @@ class Transitions(Records):
         return await self._has_changed_job(job.id, reply)
 
     async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
-        begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job))
+        begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job), job)
 
         async def begin(transaction: Transaction) -> bool:
             is_begun = await self._change_inside(transaction, job.id, begin_turn)
@@ -184,11 +197,11 @@ class Transitions(Records):
         return await self._db.change(begin, job.id, is_spending=budget is not None)
 
     async def rewrite_request(self, job: Job) -> bool:
-        rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job))
+        rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job), job)
         return await self._has_changed_job(job.id, rewrite)
 
     async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
-        reset = self._if_claimed(lambda stored: transitions.reset_for_resend(stored, job, failed_id))
+        reset = self._if_claimed(lambda stored: transitions.reset_for_resend(stored, job, failed_id), job)
         return await self._has_changed_job(job.id, reset)
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
@@ -201,7 +214,8 @@ class Transitions(Records):
         finalize_job = _in_any_case(lambda stored: transitions.mark_finalized(stored, result_path))
 
         async def finalize(transaction: Transaction) -> None:
-            await self._change_inside(transaction, job_id, finalize_job)
+            if not await self._change_inside(transaction, job_id, finalize_job):
+                return
             await transaction.execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
             await transaction.execute_each(
                 """INSERT INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)
@@ -214,13 +228,14 @@ class Transitions(Records):
     async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
         async def record(transaction: Transaction) -> None:
             await transaction.execute(
-                """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, :data, :file_id FROM job
-                   WHERE id = :id
+                f"""INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, :data, :file_id FROM job
+                   WHERE id = :id AND {self._scope.job}
                    ON CONFLICT (job_id, name) DO UPDATE SET file_id = excluded.file_id, data = excluded.data""",
                 id=job_id,
                 name=name,
                 data=b"",
                 file_id=file_id,
+                **self._scope.values,
             )
             await self._change_inside(transaction, job_id, _in_any_case(transitions.mark_needs_finalizing))
 
@@ -244,7 +259,7 @@ class Transitions(Records):
         self, transaction: Transaction, job_id: str, change: _Change, one_job: str = ONE_JOB_WITHOUT_TEXTS
     ) -> bool:
         """Change a job inside a transaction; return False if it does not exist or may not change so."""
-        rows = await transaction.execute(one_job, id=job_id)
+        rows = await transaction.execute(f"{one_job} AND {self._scope.job}", id=job_id, **self._scope.values)
         if not rows:
             return False
         stored = read_job(rows[0], self._db.damage_error)
@@ -255,23 +270,29 @@ class Transitions(Records):
             await _write_change(transaction, stored, new)
         return True
 
-    def _if_claimed(self, change: Callable[[Job], Job | None]) -> _Change:
-        """Return the change, refused unless this process has claimed the job."""
+    def _if_claimed(self, change: Callable[[Job], Job | None], seen: Job | None = None) -> _Change:
+        """Return the change, refused unless this process has claimed the job, without a break since it was `seen`."""
 
         async def change_claimed(_: Transaction, stored: Job) -> Job | None:
-            if not self._has_claim(stored):
+            if not self._has_claim(stored, seen or stored):
                 return None
             return change(stored)
 
         return change_claimed
 
-    def _has_claim(self, job: Job) -> bool:
-        return job.claimed_by == self._db.worker
+    def _has_claim(self, stored: Job, seen: Job) -> bool:
+        """Return True if this process has claimed the job.
+
+        A process that was paused may have lost its claim and taken a new one: then what it saw before does not count.
+        """
+        return stored.claimed_by == self._db.worker and stored.lost_claims == seen.lost_claims
 
     async def _add_job(
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
-        """Insert a job, or return the one that answers for it."""
+        """Insert a job, or return the one of the same owner that answers for it."""
+        if self._scope.owner is not None:
+            job = replace(job, owner=self._scope.owner)
         same = "FALSE"
         if job.key is not None:
             same = _SAME_KEY
@@ -433,7 +454,7 @@ async def _write_output(transaction: Transaction, job: Job, output: Output) -> N
 async def _check_budget(transaction: Transaction, budget: Budget) -> None:
     """Refuse the change if more may be spent with it than the budget allows."""
     if budget.spent:
-        spent_usd = (await transaction.execute(PAID, since=budget.since, day_s=DAY_S))[0]["usd"]
+        spent_usd = await sum_spent(transaction, budget.since, only_paid=True)
         if spent_usd >= budget.usd:
             raise BudgetError(
                 "The day's budget of {budget_usd:g} USD is spent ({spent_usd:.2f} USD).",
@@ -442,7 +463,7 @@ async def _check_budget(transaction: Transaction, budget: Budget) -> None:
                 spent_usd=spent_usd,
             )
         return
-    bound_usd = (await transaction.execute(SPENT, since=budget.since, day_s=DAY_S))[0]["usd"]
+    bound_usd = await sum_spent(transaction, budget.since)
     if bound_usd > budget.usd:
         raise BudgetError(
             "The day's budget of {budget_usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "

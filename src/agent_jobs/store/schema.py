@@ -37,6 +37,7 @@ _COPIED_TABLES = (
     "owner",
     "token",
     "audit",
+    "webhook",
 )
 #: Statements that fill columns which an older version did not have, in this order.
 _FILL_UPS = {

@@ -38,9 +38,11 @@ CREATE TABLE job (
 
     -- Which process works on it, and when.
     holder TEXT,                                -- the process that has claimed it: run/<holder>.lock
+    lost_claims INTEGER NOT NULL DEFAULT 0,     -- times that it was taken from a process that seemed dead
     next_at REAL,                               -- when its next step is due; null during a step, and after the last one
     not_before REAL NOT NULL DEFAULT 0,         -- upstream asked not to be called earlier
     watched_until REAL NOT NULL DEFAULT 0,      -- a caller waits for it until then
+    hinted INTEGER NOT NULL DEFAULT 0,          -- 1 if a webhook named its response since its step began
     observed_by TEXT NOT NULL DEFAULT '',       -- 'following' its stream, 'polling', or '' before there is a response
     running_since REAL,                         -- start of its first POST, shifted by the time in input_required
     cancel_requested_at REAL,
@@ -96,6 +98,8 @@ CREATE TABLE turn (
     cost_usd REAL,                              -- of this turn alone; null while it is not known
     PRIMARY KEY (job_id, number)
 ) STRICT, WITHOUT ROWID;
+-- A webhook names only the response.
+CREATE INDEX turn_response ON turn (response_id) WHERE response_id IS NOT NULL;
 
 -- Apart from the turn, which is read and written at every poll, because a request may hold files.
 CREATE TABLE request (
@@ -257,3 +261,18 @@ CREATE TABLE audit (
     cost_usd REAL,
     address TEXT NOT NULL                       -- where the request came from
 ) STRICT;
+
+-- Webhooks of the provider, kept for as long as it repeats them. Each one only says which response to retrieve.
+CREATE TABLE webhook (
+    id TEXT PRIMARY KEY,                        -- of the message: the same if it is sent again
+    base_url TEXT NOT NULL,
+    response_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    received_at REAL NOT NULL,
+    job_id TEXT,                                -- null while it is not known, '' if no job here has the response
+    attempts INTEGER NOT NULL DEFAULT 0,        -- to find the job
+    next_at REAL                                -- when the next attempt is due
+) STRICT, WITHOUT ROWID;
+CREATE INDEX webhook_received ON webhook (base_url, received_at);
+CREATE INDEX webhook_of_response ON webhook (response_id);
+CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;

@@ -89,6 +89,8 @@ class SQLiteTransaction:
 class SQLiteDatabase:
     """`Database` on SQLite."""
 
+    is_shared = False
+
     def __init__(self, db: aiosqlite.Connection, worker_lock: WorkerLock, folder: Path, busy_timeout_s: float) -> None:
         self._db = db
         self._worker_lock = worker_lock
@@ -169,6 +171,9 @@ class SQLiteDatabase:
         """Return what the other living processes announced, by their names."""
         with as_store_error(self.folder):
             return self._worker_lock.others()
+
+    async def read_clock(self) -> None:
+        """Return None: all processes are on one machine."""
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""

@@ -4,8 +4,14 @@ ALTER TABLE job ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT ''; -- who st
 DROP INDEX job_key;
 CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
+ALTER TABLE job ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0; -- times that it was taken from a process that seemed dead
 CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
+
+-- True if a webhook named its response since its step began.
+ALTER TABLE job ADD COLUMN hinted BOOLEAN NOT NULL DEFAULT FALSE;
+-- A webhook names only the response.
+CREATE INDEX turn_response ON turn (response_id) WHERE response_id IS NOT NULL;
 
 -- What a user of a team server may do. An owner without a row has the limits of the settings.
 CREATE TABLE owner (
@@ -40,3 +46,18 @@ CREATE TABLE audit (
     cost_usd DOUBLE PRECISION,
     address TEXT NOT NULL                       -- where the request came from
 );
+
+-- Webhooks of the provider, kept for as long as it repeats them. Each one only says which response to retrieve.
+CREATE TABLE webhook (
+    id TEXT COLLATE "C" PRIMARY KEY,            -- of the message: the same if it is sent again
+    base_url TEXT NOT NULL,
+    response_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    received_at DOUBLE PRECISION NOT NULL,
+    job_id TEXT COLLATE "C",                    -- null while it is not known, '' if no job here has the response
+    attempts INTEGER NOT NULL DEFAULT 0,        -- to find the job
+    next_at DOUBLE PRECISION                    -- when the next attempt is due
+);
+CREATE INDEX webhook_received ON webhook (base_url, received_at);
+CREATE INDEX webhook_of_response ON webhook (response_id);
+CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;

@@ -1,0 +1,91 @@
+"""Read the settings of the team server that are addresses: its own, and those of an OAuth issuer."""
+
+from urllib.parse import SplitResult, urlsplit
+
+from agent_jobs.setting_values import Reader, SecretStr, Written
+
+MAX_PORT = 65_535
+#: Hosts to which plain HTTP does not leave this machine.
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def host_name() -> Reader:
+    """Return the reader of an address to listen on: a name or an IP address, without a port."""
+    accepts = "a host name or an IP address, such as 127.0.0.1 or 0.0.0.0"
+
+    def read(written: Written) -> str:
+        host = written.text.removeprefix("[").removesuffix("]")
+        is_name = ":" not in host or host.count(":") > 1  # several are IPv6, one is a port
+        if not is_name or any(letter in host for letter in "/@?# "):
+            written.refuse(accepts)
+        return host
+
+    return Reader(accepts, read)
+
+
+def port_number() -> Reader:
+    """Return the reader of a port; 0 is any free one."""
+    accepts = f"a port from 0 to {MAX_PORT}"
+
+    def read(written: Written) -> int:
+        text = written.text
+        if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PORT)) and int(text) <= MAX_PORT):
+            written.refuse(accepts)
+        return int(text)
+
+    return Reader(accepts, read)
+
+
+def origin_url(example: str) -> Reader:
+    """Return the reader of the address of a server, without a path."""
+    accepts = "a web address without a path"
+
+    def read(written: Written) -> str:
+        parts = _split_web_address(written.text)
+        if parts is None or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+            written.refuse(accepts, f"Set it to something like {example}.")
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    return Reader(accepts, read)
+
+
+def issuer_url(example: str) -> Reader:
+    """Return the reader of an address of an authorization server. Plain HTTP is for this machine alone."""
+    accepts = "an address that starts with https://"
+
+    def read(written: Written) -> str:
+        parts = _split_web_address(written.text)
+        if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _is_private_way(parts):
+            written.refuse(accepts, f"Set it to something like {example}.")
+        return written.text
+
+    return Reader(accepts, read)
+
+
+def introspection_url() -> Reader:
+    """Return the reader of an introspection endpoint, with the credentials for it. No refusal shows it."""
+    accepts = "an address such as https://NAME:SECRET@login.example.com/introspect"
+
+    def read(written: Written) -> SecretStr:
+        parts = _split_web_address(written.text)
+        if parts is None or parts.fragment or not _is_private_way(parts):
+            written.refuse(accepts, "In a secret, write / as %2F, @ as %40, : as %3A and # as %23.")
+        return SecretStr(written.text)
+
+    return Reader(accepts, read)
+
+
+def _is_private_way(parts: SplitResult) -> bool:
+    return parts.scheme == "https" or parts.hostname in LOOPBACK_HOSTS
+
+
+def _split_web_address(url: str) -> SplitResult | None:
+    """Return the parts of a web address; None if it is something else."""
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return None
+    if parts.scheme in ("http", "https") and parts.hostname and has_port:
+        return parts
+    return None
