@@ -20,7 +20,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import WebhookRecords
+from agent_jobs.store.team_records import CallbackRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -463,6 +463,7 @@ class Store(
     ReportRecords,
     HousekeepingRecords,
     WebhookRecords,
+    CallbackRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.housekeeping import Housekeeping
@@ -14,7 +15,7 @@ from agent_jobs.store.sqlite_database import open_database
 from agent_jobs.store.webhooks import Webhooks
 
 
-class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Webhooks):
+class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Webhooks, Callbacks):
     """`Store` on SQLite: see the protocols for what each method promises."""
 
 
