@@ -28,6 +28,7 @@ from agent_jobs.store.base import Store
 from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring, refuse_keyring
 
 if TYPE_CHECKING:  # imported where jobs are sent
+    from agent_jobs.engine.callbacks import CallbackRunner
     from agent_jobs.engine.finalize import Finalizer
     from agent_jobs.engine.on_finish import Notifier
     from agent_jobs.engine.run_limits import RunLimits
@@ -86,6 +87,7 @@ class App:
         self._stepper: JobStepper | None = None
         self._worker: Worker | None = None
         self._webhooks: WebhookIntake | None = None
+        self._callbacks: CallbackRunner | None = None
         self._notifier: Notifier | None = None
 
     async def engine(self) -> Engine:
@@ -118,6 +120,8 @@ class App:
             self._tasks.start_soon(self._notifier.run)
         if self._webhooks is not None:
             self._tasks.start_soon(self._webhooks.run)
+        if self._callbacks is not None:
+            self._tasks.start_soon(self._callbacks.run)
 
     async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
@@ -221,6 +225,7 @@ class App:
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
+        self._callbacks = self._create_callback_runner(settings, store)
         try:
             settings, key = await _resolve_key(settings)
         except ConfigError as missing:
@@ -238,6 +243,7 @@ class App:
             owner_limits=_read_owner_limits(settings),
             budget_spent=settings.budget_mode == "spent",
             toolbox=self._create_toolbox(settings),
+            callback_hosts=settings.callback_hosts if settings.callback_secret_file else (),
         )
         client = await stack.enter_async_context(
             open_client(
@@ -318,6 +324,16 @@ class App:
         if settings.notify:
             reporters.append(LateNoticeSender(settings, self._clock))
         return Notifier(store, self._clock, reporters)
+
+    def _create_callback_runner(self, settings: Settings, store: Store) -> CallbackRunner | None:
+        """Return what calls the callers of jobs back; None if the user allows no such calls."""
+        if not settings.callback_hosts or settings.callback_secret_file is None:
+            return None
+        from agent_jobs.engine.callbacks import CallbackRunner
+        from agent_jobs.notices.callback_sender import CallbackSender, read_signing_secrets
+
+        secrets = read_signing_secrets(settings.callback_secret_file)
+        return CallbackRunner(store, self._clock, CallbackSender(settings.callback_hosts, secrets, self._clock).send)
 
     def _create_webhook_intake(
         self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from agent_jobs import address_values as addresses
 from agent_jobs import notice_targets as notices
 from agent_jobs import setting_values as values
+from agent_jobs.callback_hosts import AllowedHost, callback_hosts
 from agent_jobs.errors import ConfigError
 from agent_jobs.notice_targets import NoticeTarget
 from agent_jobs.setting_values import Reader, SecretStr, Written
@@ -352,6 +353,21 @@ class Settings:
         notices.webhook_secret(),
         "Signs the notices of a webhook, so that its receiver knows who sent them.",
         page="notices.md",
+    )
+
+    callback_hosts: tuple[AllowedHost, ...] = setting(
+        "AGENT_JOBS_CALLBACK_HOSTS",
+        FINISH,
+        callback_hosts(),
+        "The hosts that options.callback_url of a start may name. Without it no job can be called back.",
+        page="team-webhooks.md#callbacks",
+    )
+    callback_secret_file: Path | None = setting(
+        "AGENT_JOBS_CALLBACK_SECRET_FILE",
+        FINISH,
+        values.absolute_path(),
+        "A file with the secret that signs callbacks, two on two lines while it is being changed.",
+        page="team-webhooks.md#callbacks",
     )
 
     daily_budget_usd: float | None = setting(

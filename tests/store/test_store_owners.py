@@ -381,7 +381,7 @@ async def test_token_is_found_by_its_digest_until_it_is_revoked_or_expires(store
     assert not await store.revoke_token("tok_none", NOW)
     found = await other.find_token(digest)
     assert found is not None
-    assert (token.find_fault(NOW + 59), token.find_fault(NOW + 60)) == ("", "expired")
+    assert (found.last_used_at, found.revoked_at, found.find_fault(NOW)) == (NOW + 61, NOW + 70, "revoked")
 
 
 async def test_owners_are_listed_with_what_they_use(store: Store):

@@ -29,6 +29,7 @@ FIXES: Mapping[str, str] = {
     "options_differ": "Give {name} only.",
     "too_long": "Shorten it.",
     # Starts
+    "callback_refused": "Leave it out, or name an address with https:// on an allowed host.",
     "empty_prompt": "Say what the job is to do.",
     "key_for_several": "Start jobs with keys one by one.",
     "model_retired": "Use {successor}.",
@@ -82,6 +83,8 @@ USER_STEPS: Mapping[str, str] = {
     "keyring_locked": "unlock it, or store the key in a file with `{command}`",
     "key_not_deleted": "delete it by hand",
     "misspelt_entry": "write {near!r}",
+    "callback_secrets": "write whsec_ and at least 24 bytes in base64 into it",
+    "no_callbacks": "set AGENT_JOBS_CALLBACK_HOSTS and AGENT_JOBS_CALLBACK_SECRET_FILE, or leave it out",
     "no_file_roots": "set AGENT_JOBS_FILE_ROOTS to the folders that may be read",
     "no_tool_servers": "set AGENT_JOBS_TOOLBOX to the file that lists them",
     "secret_not_allowed": "add {secret} to AGENT_JOBS_SECRETS",

@@ -20,7 +20,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import AuditRecords, OwnerRecords, WebhookRecords
+from agent_jobs.store.team_records import AuditRecords, CallbackRecords, OwnerRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -490,6 +490,7 @@ class Store(
     OwnerRecords,
     AuditRecords,
     WebhookRecords,
+    CallbackRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.

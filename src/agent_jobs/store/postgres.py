@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from agent_jobs.store.audit_log import AuditLog
+from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.housekeeping import Housekeeping
@@ -16,7 +17,9 @@ from agent_jobs.store.reports import Reports
 from agent_jobs.store.webhooks import Webhooks
 
 
-class PostgresStore(Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Owners, AuditLog, Webhooks):
+class PostgresStore(
+    Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Owners, AuditLog, Webhooks, Callbacks
+):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""
 
 
