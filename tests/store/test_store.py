@@ -78,7 +78,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         return
     url: str = request.getfixturevalue("postgres_url")
     yield postgres(url)
-    tables = ("job", "mode", "tombstone", "replica", "owner", "token")
+    tables = ("job", "mode", "tombstone", "replica", "owner", "token", "audit")
     run_statements(url, "; ".join(f"DELETE FROM {table}" for table in tables))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from hashlib import sha256
 from random import Random
 from typing import ClassVar
 
@@ -29,14 +28,16 @@ from test_store import store as store
 
 from agent_jobs.errors import BudgetError, BusyOwnerError, RequestError
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.owners import Owner, OwnerLimits, Token
+from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import RUNNING, Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Store, Upload
+from agent_jobs.store.team_records import AuditEntry, TokenRecord
 
 DAY = Budget(5.0, NOW - 1)
-TOKEN = Token("tok_1", "alice", "laptop", NOW, None)
+TOKEN = TokenRecord("tok_1", "digest", "alice", "laptop", NOW)
+ENTRY = AuditEntry(NOW, "alice", "tok_1", "host", "start", "job_ended", 0.5, "10.0.0.1")
 CALL = Call(id="call_1", kind="function", name="f", arguments="{}", needs="output", state="open")
 
 #: Calls every method of a store about a job.
@@ -100,11 +101,12 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "get_owner": lambda store, job: store.get_owner("alice"),
     "list_owners": lambda store, job: store.list_owners(NOW - 1),
     "set_owner": lambda store, job: store.set_owner(Owner("alice", OwnerLimits(99))),
-    "add_token": lambda store, job: store.add_token(TOKEN._replace(id="tok_2"), "stolen"),
+    "add_token": lambda store, job: store.add_token(TOKEN._replace(id="tok_2", hash="stolen")),
     "list_tokens": lambda store, job: store.list_tokens(),
     "find_token": lambda store, job: store.find_token("digest"),
     "revoke_token": lambda store, job: store.revoke_token("tok_1", NOW),
-    "mark_token_used": lambda store, job: store.mark_token_used(TOKEN, NOW),
+    "read_audit": lambda store, job: store.read_audit(owner="alice"),
+    "mark_token_used": lambda store, job: store.mark_token_used("tok_1", NOW),
 }
 #: Methods that name no job and no owner, with the reason why they are the same for all.
 SHARED = {
@@ -112,10 +114,25 @@ SHARED = {
     "add": "see the tests of keys and of the same work",
     "store_info": "facts about the database",
     "announce": "about this process",
+    "renew_claims": "about this process",
+    "read_clock": "the database's time",
     "release_claims": "about this process",
     "reclaim_from_dead": "about dead processes; only a worker calls it",
     "change_mark": "a number",
     "wait_for_any_change": "wakes waiters, who then read what is theirs",
+    "add_audit": "the server names the owner of each entry",
+    "record_webhook": "from the provider, for any job; a worker's",
+    "claim_unknown_webhooks": "a worker's",
+    "schedule_webhook": "a worker's",
+    "resolve_webhook": "a worker's",
+    "expects_webhook": "a worker's",
+    "last_webhook_at": "about an endpoint",
+    "forget_webhooks": "a worker's",
+    "find_callbacks": "a worker's",
+    "add_callback": "a worker's",
+    "claim_callbacks": "a worker's",
+    "schedule_callback": "a worker's",
+    "finish_callback": "a worker's",
     "learned_mode": "about an endpoint",
     "learn_mode": "about an endpoint",
     "refused_parameters": "about an endpoint",
@@ -135,7 +152,8 @@ def test_every_method_of_a_store_is_in_the_walk() -> None:
 async def jobs_of_alice(store: Store) -> list[Job]:
     """A finished, an asking, a waiting and a deleted job, with all that belongs to them."""
     await store.set_owner(Owner("alice", OwnerLimits(7), "key_of_alice"))
-    await store.add_token(TOKEN, "digest")
+    await store.add_token(TOKEN)
+    await store.add_audit([ENTRY])
     alice = store.of("alice")
     await ended(alice, "job_gone", output="secret", cost_usd=1.0)
     await store.delete_jobs(["job_gone"])
@@ -363,31 +381,10 @@ async def test_random_starts_and_ends_of_several_processes_keep_the_limits_of_ea
     assert rivals.refusals
 
 
-async def test_token_is_found_by_its_digest_until_it_is_revoked_or_expires(store: Store, other: Store):
-    digest = sha256(b"ajt_x").hexdigest()
-    token = Token("tok_x", "alice", "phone", NOW, NOW + 60)
-    await store.add_token(token, digest)
-    assert await other.find_token(digest) == token
-    assert await other.find_token("0" * 64) is None
-    assert (token.find_fault(NOW + 59), token.find_fault(NOW + 60)) == ("", "expired")
-    await store.mark_token_used(token, NOW + 1)
-    await other.mark_token_used(token, NOW + 30)
-    found = await other.find_token(digest)
-    assert found is not None
-    assert found.last_used_at == NOW + 1, "at most once a minute"
-    await other.mark_token_used(found, NOW + 61)
-    assert await store.revoke_token("tok_x", NOW + 70)
-    assert await store.revoke_token("tok_x", NOW + 80)
-    assert not await store.revoke_token("tok_none", NOW)
-    found = await other.find_token(digest)
-    assert found is not None
-    assert (found.last_used_at, found.revoked_at, found.find_fault(NOW)) == (NOW + 61, NOW + 70, "revoked")
-
-
 async def test_owners_are_listed_with_what_they_use(store: Store):
     await store.set_owner(Owner("dave", OwnerLimits(daily_budget_usd=2.5), "key_of_dave"))
     await store.set_owner(Owner("dave", OwnerLimits(starts_per_minute=3)))
-    await store.add_token(TOKEN, "digest")
+    await store.add_token(TOKEN)
     await ended(store.of("bob"), "job_1", cost_usd=1.5)
     await store.of("bob").add(a_job("job_2", request_hash="2"))
     uses = await store.list_owners(NOW - 1)

@@ -355,7 +355,7 @@ class Engine(Archive):
         """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
         if not isinstance(self._upstream, Upstream):
             return None
-        budget = self._upstream.planner.budget
+        budget = await self._upstream.planner.find_budget()
         if budget is None:
             return None
         return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))

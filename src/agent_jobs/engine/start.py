@@ -136,10 +136,11 @@ class StartPlanner:
             return ()
         return self._defaults.toolbox.warnings
 
-    @property
-    def budget(self) -> Budget | None:
-        """Return the budget of today; None if there is none."""
-        return self._create_budget("")
+    async def find_budget(self) -> Budget | None:
+        """Return the budget of today: of an owner the owner's own, which is all that an owner may know of."""
+        budgets = self._create_budgets(await self._find_limits(), "")
+        own = [budget for budget in budgets if not self._owner or budget.owner == self._owner]
+        return next(iter(own), None)
 
     async def plan(self, request: StartRequest) -> PlannedStart:
         """Return the jobs of a request, not yet stored.

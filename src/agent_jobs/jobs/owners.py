@@ -34,25 +34,5 @@ class OwnerUse(NamedTuple):
     today_usd: float  #: an active job counts with what it may cost
 
 
-class Token(NamedTuple):
-    """A token of a team server, without its text."""
-
-    id: str
-    owner: str
-    note: str
-    created_at: float
-    expires_at: float | None  #: None means never
-    revoked_at: float | None = None
-    last_used_at: float | None = None
-
-    def find_fault(self, now: float) -> str:
-        """Return why the token lets nobody in; empty if it is good."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.expires_at is not None and self.expires_at <= now:
-            return "expired"
-        return ""
-
-
 #: No limits.
 UNLIMITED = OwnerLimits()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
+from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
     Event,
@@ -20,7 +21,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import AuditRecords, CallbackRecords, OwnerRecords, WebhookRecords
+from agent_jobs.store.team_records import AuditRecords, CallbackRecords, TokenRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -479,6 +480,22 @@ class HousekeepingRecords(Protocol):
         ...
 
 
+class OwnerRecords(Protocol):
+    """Keeps what an operator set for the owners of a team server."""
+
+    async def get_owner(self, name: str) -> Owner | None:
+        """Return what was set for an owner; None if nothing was."""
+        ...
+
+    async def list_owners(self, since: float) -> list[OwnerUse]:
+        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
+        ...
+
+    async def set_owner(self, owner: Owner) -> None:
+        """Store what an operator set for an owner."""
+        ...
+
+
 class Store(
     JobRecords,
     JobTransitions,
@@ -488,6 +505,7 @@ class Store(
     ReportRecords,
     HousekeepingRecords,
     OwnerRecords,
+    TokenRecords,
     AuditRecords,
     WebhookRecords,
     CallbackRecords,
