@@ -258,6 +258,20 @@ class Settings:
         "How many jobs run at the provider at once, over all servers on one database. The others wait for a slot.",
         default="10",
     )
+    owner_max_concurrent: int | None = setting(
+        "AGENT_JOBS_OWNER_MAX_CONCURRENT",
+        LIMITS,
+        values.count(),
+        "How many jobs of one owner of a team server run at once. `agent-jobs owner set` changes it for one owner.",
+        page="team.md#owners-and-limits",
+    )
+    owner_starts_per_minute: int | None = setting(
+        "AGENT_JOBS_OWNER_STARTS_PER_MINUTE",
+        LIMITS,
+        values.count(),
+        "How many jobs one owner of a team server may start in a minute. `agent-jobs owner set` changes it for one.",
+        page="team.md#owners-and-limits",
+    )
     follow: int = setting(
         "AGENT_JOBS_FOLLOW",
         LIMITS,
@@ -354,6 +368,13 @@ class Settings:
         "What counts towards the budget. bound: the most that running jobs may cost. spent: only what was spent.",
         default="bound",
         page="cost.md#the-budget",
+    )
+    owner_daily_budget_usd: float | None = setting(
+        "AGENT_JOBS_OWNER_DAILY_BUDGET_USD",
+        MONEY,
+        values.dollars("Set it to an amount such as 20, or remove it for no budget."),
+        "The same for each owner of a team server. `agent-jobs owner set` gives one owner another budget.",
+        page="team.md#owners-and-limits",
     )
     prices: Path | None = setting(
         "AGENT_JOBS_PRICES",

@@ -74,6 +74,7 @@ COMMANDS = {
     "audit": "audit",
     "service": "service",
     "db": "db",
+    "import": "import_jobs",
     "ui": "ui",
     "completion": "completion",
 }

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from agent_jobs.clock import Clock
+from agent_jobs.jobs.owners import Token
 from agent_jobs.store.base import Store
-from agent_jobs.store.team_records import AuditEntry, TokenRecord
+from agent_jobs.store.team_records import AuditEntry
 from agent_jobs.team_token import create_token, hash_token
 
 #: The caller of an action, as the audit log names it: owner, id of the token, client and address.
@@ -18,31 +19,28 @@ class Access:
         self._store = store
         self._clock = clock
 
-    async def add_token(
-        self, owner: str, *, note: str = "", lifetime_s: float | None = None
-    ) -> tuple[str, TokenRecord]:
+    async def add_token(self, owner: str, *, note: str = "", lifetime_s: float | None = None) -> tuple[str, Token]:
         """Store a new token of an owner; return its text, which nothing else keeps, and its record."""
         token, now = create_token(), self._clock.now()
         expires_at = None
         if lifetime_s is not None:
             expires_at = now + lifetime_s
-        record = TokenRecord(token.id, token.hash, owner, note, now, expires_at)
-        await self._store.add_token(record)
+        record = Token(token.id, owner, note, now, expires_at)
+        await self._store.add_token(record, token.hash)
         return token.text, record
 
-    async def find_token(self, text: str) -> tuple[TokenRecord | None, str]:
+    async def find_token(self, text: str) -> tuple[Token | None, str]:
         """Return the token with this text, and why it lets nobody in; empty if it is good."""
         record = await self._store.find_token(hash_token(text))
         if record is None:
             return None, "unknown"
         return record, record.find_fault(self._clock.now())
 
-    async def mark_token_used(self, record: TokenRecord) -> None:
+    async def mark_token_used(self, record: Token) -> None:
         """Note that a token was used, unless that was noted a moment ago."""
-        if record.should_note_use(self._clock.now()):
-            await self._store.mark_token_used(record.id, self._clock.now())
+        await self._store.mark_token_used(record, self._clock.now())
 
-    async def list_tokens(self) -> Sequence[TokenRecord]:
+    async def list_tokens(self) -> Sequence[Token]:
         """Return all tokens, the oldest first."""
         return await self._store.list_tokens()
 

@@ -22,6 +22,7 @@ from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, Reques
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
+    MOVED,
     BatchState,
     DayBudget,
     Estimate,
@@ -179,7 +180,9 @@ class Engine(Archive):
         """
         upstream = self._require_upstream()
         if (rejection := upstream.worker.pause_reason) is not None:
-            raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            if not await upstream.client.renew_key():
+                raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            upstream.worker.end_pause()
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
         return await upstream.planner.plan(request)
@@ -222,7 +225,8 @@ class Engine(Archive):
             return await self._store.add(
                 *planned.jobs,
                 allow_duplicate=planned.allow_duplicate,
-                budget=planned.budget,
+                budgets=planned.budgets,
+                starts_per_minute=planned.starts_per_minute,
                 uploads=planned.uploads,
             )
         except BudgetError:
@@ -567,6 +571,8 @@ class Engine(Archive):
         if job is not None:
             return job
         purged = await self._store.get_tombstone(job_id)
+        if purged is not None and purged.status == MOVED:
+            raise JobNotFoundError("{job_id} was moved into a PostgreSQL database.", "job_moved", job_id=job_id)
         if purged is not None:
             raise JobNotFoundError(
                 "{job_id} finished ({status}, {when}) and was deleted here.",

@@ -105,6 +105,8 @@ class JobPage:
 UNSETTLED = "unsettled"
 #: Kinds of the events that no process observes a running job any more, and that one does again.
 UNWATCHED, WATCHED = "unwatched", "watched"
+#: In place of the status of a job that is in another database now.
+MOVED = "moved"
 
 
 class Event(NamedTuple):

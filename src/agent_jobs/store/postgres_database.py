@@ -3,8 +3,9 @@
 Rules, each with its reason:
 - READ COMMITTED, and locks first: what follows a lock sees what was committed before it.
 - A change locks its jobs' rows by a statement of its own. One that joins other tables would read these as they were.
-- A change that may spend takes one advisory lock: one process at a time decides about duplicates, budget and slots.
-  Those of this process queue here, without a connection; else a burst of starts would use up the pool.
+- A change that may spend takes an advisory lock of its owner: one process at a time decides about the owner's
+  duplicates, budget and slots. Where a limit of all owners is set, it then takes one for all. Those of this process
+  queue here, without a connection; else a burst of starts would use up the pool.
 - A change is shielded once it has a connection: its outcome would be unknown otherwise.
 - asyncpg's tasks are plain ones of the event loop: a store may be closed by another task than the one that opened it.
 """
@@ -14,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import asyncpg
@@ -24,7 +26,7 @@ import asyncpg
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
-from agent_jobs.store.database import Transaction
+from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
@@ -44,7 +46,8 @@ STATEMENT_LIMIT_S = 30.0
 #: Attempts of a change that PostgreSQL took back because of a deadlock.
 CHANGE_ATTEMPTS = 5
 _LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
-_LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended('agent-jobs spending', 0))"
+_LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+_ALL_SPENDING = "agent-jobs spending"
 
 
 @asynccontextmanager
@@ -106,13 +109,15 @@ class PostgresTransaction:
 class PostgresDatabase:
     """`Database` on PostgreSQL."""
 
+    is_shared = True
+
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress) -> None:
         self._pool = pool
         self._address = address
         self.worker = f"{os.getpid()}-{token_hex(8)}"
         self._changes = PostgresChanges(self.worker, address, self.fetch)
         self._replica = Replica(self.worker, self.write)
-        self._spending_turn = anyio.Lock(fast_acquire=True)
+        self._spending_turns = WeakValueDictionary[str, anyio.Lock]()
         self._schema = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -187,21 +192,22 @@ class PostgresDatabase:
         return await self._change_jobs(run, job_ids)
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, is_spending: bool = False
+        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
     ) -> T:
         """Run this function in a transaction, after the locks that it needs."""
+        names = _name_locks(spending)
 
         async def run(connection: PostgresConnection) -> T:
             async with connection.transaction():
-                if is_spending:
-                    await connection.execute(_LOCK_SPENDING)
+                for name in names:
+                    await connection.execute(_LOCK_SPENDING, name)
                 if job_ids:
                     await connection.fetch(_LOCK_JOBS, list(job_ids))
                 return await change(PostgresTransaction(connection))
 
-        if not is_spending:
-            return await self._change_jobs(run, job_ids)
-        async with self._spending_turn:
+        async with AsyncExitStack() as turns:
+            for name in names:
+                await turns.enter_async_context(self._spending_turns.setdefault(name, _new_turn()))
             return await self._change_jobs(run, job_ids)
 
     async def wait_for_change(self, job_id: str, revision: int) -> None:
@@ -260,6 +266,20 @@ class PostgresDatabase:
 
     def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(loop))
+
+
+def _name_locks(spending: SpendingLock | None) -> list[str]:
+    """Return the advisory locks of a change, always in the same order: else two changes could wait for each other."""
+    if spending is None:
+        return []
+    names = [f"{_ALL_SPENDING} of {owner}" for owner in sorted(set(spending.owners))]
+    if spending.is_global:
+        names.append(_ALL_SPENDING)
+    return names
+
+
+def _new_turn() -> anyio.Lock:
+    return anyio.Lock(fast_acquire=True)
 
 
 async def _run_despite_deadlocks(run: Callable[[PostgresConnection], Awaitable[T]], connection: Any) -> T:

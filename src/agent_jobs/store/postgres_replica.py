@@ -12,11 +12,11 @@ from agent_jobs.store.database import Row
 logger = logging.getLogger(__name__)
 
 #: Seconds between two beats of a process.
-BEAT_S = 2.0
+BEAT_S = 1.0
 #: A silent process is dead after this, whatever became of its connections: a cut link leaves them open for hours.
 DEAD_AFTER_S = 10.0
 #: A silent process whose session is gone is dead after this. It is longer than one beat and a new connection take.
-DEAD_WITHOUT_SESSION_AFTER_S = 3.0
+DEAD_WITHOUT_SESSION_AFTER_S = 2.0
 #: Rows of processes that died without a trace are deleted after this.
 FORGET_AFTER_S = 86_400.0
 

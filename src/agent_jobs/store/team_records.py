@@ -1,58 +1,44 @@
-"""The protocols for what a team server keeps beside jobs: its tokens, who did what, and the provider's webhooks."""
+"""The protocols for what a team server keeps beside jobs: owners, tokens, an audit log, and the webhooks of the provider."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-#: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
-USE_NOTED_S = 60.0
+from agent_jobs.jobs.owners import Owner, OwnerUse, Token
 
 
-class TokenRecord(NamedTuple):
-    """A token as it is stored."""
+class OwnerRecords(Protocol):
+    """Keeps what an operator set for the owners of a team server, and their tokens."""
 
-    id: str
-    hash: str  #: SHA-256, in hexadecimal
-    owner: str
-    note: str
-    created_at: float
-    expires_at: float | None = None  #: None means never
-    revoked_at: float | None = None
-    last_used_at: float | None = None
-
-    def find_fault(self, now: float) -> str:
-        """Return why the token lets nobody in; empty if it is good."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.expires_at is not None and self.expires_at <= now:
-            return "expired"
-        return ""
-
-    def should_note_use(self, now: float) -> bool:
-        """Return True if the last noted use is a while ago."""
-        return self.last_used_at is None or self.last_used_at < now - USE_NOTED_S
-
-
-class TokenRecords(Protocol):
-    """Keeps tokens. Each method is one change or one query."""
-
-    async def add_token(self, token: TokenRecord) -> None:
-        """Store a new token."""
+    async def get_owner(self, name: str) -> Owner | None:
+        """Return what was set for an owner; None if nothing was."""
         ...
 
-    async def find_token(self, token_hash: str) -> TokenRecord | None:
-        """Return the token with this hash."""
+    async def list_owners(self, since: float) -> list[OwnerUse]:
+        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
         ...
 
-    async def list_tokens(self) -> Sequence[TokenRecord]:
-        """Return all tokens, the oldest first."""
+    async def set_owner(self, owner: Owner) -> None:
+        """Store what an operator set for an owner."""
+        ...
+
+    async def add_token(self, token: Token, digest: str) -> None:
+        """Store a new token with the SHA-256 of its text, in hexadecimal."""
+        ...
+
+    async def list_tokens(self) -> list[Token]:
+        """Return all tokens, by owner and age."""
+        ...
+
+    async def find_token(self, digest: str) -> Token | None:
+        """Return the token whose text has this SHA-256, also one that is not accepted any more."""
         ...
 
     async def revoke_token(self, token_id: str, now: float) -> bool:
-        """Have a token let nobody in from now on; return False if there is no such good token."""
+        """Have a token refused from now on; return False if there is none with this id."""
         ...
 
-    async def mark_token_used(self, token_id: str, now: float) -> None:
-        """Note that a token was used."""
+    async def mark_token_used(self, token: Token, now: float) -> None:
+        """Note that a token is used now; at most once a minute this is a write."""
         ...
 
 
