@@ -76,7 +76,7 @@ class IssuerKeys:
         self._fetched_at = monotonic()
         try:
             self._url = self._url or await self._find_url()
-            self._keys = _read_signing_keys(await self._get_json(self._url))
+            self._keys = _read_key_set(await self._get_json(self._url))
         except (httpx2.HTTPError, jwt.PyJWTError, ValueError) as error:
             logger.warning("cannot fetch the keys of %s: %s", self._issuer, type(error).__name__)
             if not self._keys:
@@ -107,7 +107,7 @@ def _read_keys_url(metadata: Any, issuer: str) -> str:
     return str(values.get("jwks_uri", ""))
 
 
-def _read_signing_keys(published: Any) -> Mapping[str | None, jwt.PyJWK]:
+def _read_key_set(published: Any) -> Mapping[str | None, jwt.PyJWK]:
     """Return the usable keys of a JWK set by their ids; a key that is not understood does not spoil the others."""
     if not isinstance(published, dict):
         raise ValueError("no JWK set")
