@@ -32,6 +32,7 @@ from agent_jobs.jobs.queries import (
     Pruned,
     Reply,
     Result,
+    ServerInfo,
     SortKey,
     StoreInfo,
     WorkerInfo,
@@ -350,6 +351,10 @@ class Engine(Archive):
     async def store_info(self) -> StoreInfo:
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
+
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a database server that machines share; None if the jobs are in a file."""
+        return await self._store.server_info()
 
     async def read_budget(self) -> DayBudget | None:
         """Return the budget of today and what counts against it; None if there is none, or this process has no key."""

@@ -13,6 +13,7 @@ from agent_jobs.jobs.queries import (
     JobPage,
     OutputFile,
     SearchHit,
+    ServerInfo,
     Spending,
     SpendingKey,
     StoreInfo,
@@ -441,6 +442,10 @@ class HousekeepingRecords(Protocol):
 
     async def read_clock(self) -> float | None:
         """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
+
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a server that processes of several machines share; None if there is none."""
         ...
 
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:

@@ -24,7 +24,7 @@ import anyio
 import asyncpg
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
+from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.postgres_address import PostgresAddress
@@ -48,6 +48,16 @@ CHANGE_ATTEMPTS = 5
 _LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 _LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _ALL_SPENDING = "agent-jobs spending"
+
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+#: What `server_info` says of a server, in one row.
+_SERVER = f"""SELECT current_setting('server_version_num')::int AS version,
+                     current_setting('max_connections')::int AS max_connections,
+                     (SELECT COUNT(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+                     COUNT(*) FILTER (WHERE next_at <= {_NOW} AND holder IS NULL) AS due,
+                     COALESCE({_NOW} - MIN(next_at) FILTER (WHERE holder IS NULL), 0) AS oldest_due_s,
+                     COUNT(*) FILTER (WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL) AS waiting
+              FROM job WHERE next_at IS NOT NULL OR status = 'pending'"""
 
 
 @asynccontextmanager
@@ -247,6 +257,20 @@ class PostgresDatabase:
         )
         server = " ".join(row["version"].split()[:2])
         return StoreInfo(str(self._address), self._schema, server, row["bytes"], watchers)
+
+    async def server_info(self) -> ServerInfo:
+        """Return the state of the server, and of the processes that share it."""
+        row = (await self.fetch(_SERVER))[0]
+        return ServerInfo(
+            version=row["version"] // 10_000,
+            replicas=await self._replica.list_others(),
+            due=row["due"],
+            oldest_due_s=row["oldest_due_s"],
+            waiting=row["waiting"],
+            message_s=await self._changes.measure_message_s(),
+            pool=(self._pool.get_size(), self._pool.get_max_size()),
+            connections=(row["connections"], row["max_connections"]),
+        )
 
     async def _change_jobs(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
         """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""

@@ -175,6 +175,9 @@ class SQLiteDatabase:
     async def read_clock(self) -> None:
         """Return None: all processes are on one machine."""
 
+    async def server_info(self) -> None:
+        """Return None: a file has no server."""
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         with as_store_error(self.folder):
