@@ -9,6 +9,7 @@ from cpu_time import measured
 from hosts import SPEED
 from hypothesis import settings as hypothesis_settings
 from installed_browser import NO_BROWSER
+from installed_haproxy import NO_HAPROXY
 
 from agent_jobs.emulator.server import RunningServer, running
 from agent_jobs.engine import job_waiter, on_finish
@@ -30,11 +31,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests of the page did not run because this machine has no browser."""
+    """Say how many tests did not run because this machine has no browser or no haproxy."""
     skipped: list[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
-    missed = sum(NO_BROWSER in str(report.longrepr) for report in skipped)
-    if missed:
-        terminalreporter.write_line(f"{missed} browser tests did not run: {NO_BROWSER}.", yellow=True)
+    for kind, reason in (("browser", NO_BROWSER), ("balancer", NO_HAPROXY)):
+        missed = sum(reason in str(report.longrepr) for report in skipped)
+        if missed:
+            terminalreporter.write_line(f"{missed} {kind} tests did not run: {reason}.", yellow=True)
 
 
 @pytest.fixture(scope="session")

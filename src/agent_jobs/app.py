@@ -204,6 +204,7 @@ class App:
         if store is None:
             store = await stack.enter_async_context(open_store(settings.data_path(), find_postgres(settings)))
             stack.push_async_callback(self._release_claims, store)
+            self._clock = await _follow_database(store, self._clock)
         engine = await self._open_engine_on(store, settings, stack)
         self._store = store
         return engine
@@ -463,6 +464,15 @@ def _create_endpoint(settings: Settings, key: str) -> Endpoint:
     return Endpoint.of(
         settings.base_url, key, auth=settings.auth, organization=settings.organization, project=settings.project
     )
+
+
+async def _follow_database(store: Store, clock: Clock) -> Clock:
+    """Return the clock of the database if there is one: those of several machines may disagree."""
+    before = clock.now()
+    time = await store.read_clock()
+    if time is None:
+        return clock
+    return clock.shifted(time - (before + clock.now()) / 2)
 
 
 async def _resolve_key(settings: Settings, limit_s: float = KEYRING_WAIT_S) -> tuple[Settings, str]:

@@ -33,6 +33,11 @@ class Clock:
     speed: float = 1.0
     now: Callable[[], float] = field(default_factory=steady_wall_clock)
 
+    def shifted(self, seconds: float) -> "Clock":
+        """Return a clock that is ahead of this one."""
+        now = self.now
+        return Clock(self.speed, lambda: now() + seconds)
+
     async def sleep(self, seconds: float) -> None:
         """Wait for this many seconds of the clock."""
         await anyio.sleep(seconds / self.speed)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from agent_jobs import address_values as addresses
 from agent_jobs import notice_targets as notices
 from agent_jobs import setting_values as values
 from agent_jobs.callback_hosts import AllowedHost, callback_hosts
@@ -32,6 +33,7 @@ TOOLS = "Tools of your own"
 FINISH = "When a job finishes"
 MONEY = "Money"
 ANSWERS = "What hosts are sent"
+TEAM = "The team server"
 LOG = "The log"
 
 
@@ -383,6 +385,38 @@ class Settings:
         values.switch(),
         "1: tool answers also come as structuredContent, for programs. Some hosts then show a model both copies.",
         default="0",
+    )
+    host: str = setting(
+        "AGENT_JOBS_HOST",
+        TEAM,
+        addresses.host_name(),
+        "The address that agent-jobs serve --http listens on.",
+        default="127.0.0.1",
+        page="team-install.md",
+    )
+    port: int = setting(
+        "AGENT_JOBS_PORT",
+        TEAM,
+        addresses.port_number(),
+        "Its port; 0 is any free one.",
+        default="8000",
+        page="team-install.md",
+    )
+    public_url: str | None = setting(
+        "AGENT_JOBS_PUBLIC_URL",
+        TEAM,
+        addresses.origin_url("https://jobs.example.com"),
+        "The address by which its users reach it, such as https://jobs.example.com. Requests for another host name are "
+        "refused.",
+        page="team-install.md#behind-a-balancer",
+    )
+    drain_s: float = setting(
+        "AGENT_JOBS_DRAIN_S",
+        TEAM,
+        values.seconds(0, 600),
+        "How long it still answers after SIGTERM while /readyz says no. Two intervals of the balancer are right.",
+        default="5",
+        page="team-install.md#behind-a-balancer",
     )
     log_level: str = setting(
         "AGENT_JOBS_LOG_LEVEL",

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import click
 
+from .databases import KINDS, open_job_database
 from .drive import run
 from .interrupts import press, summary
 from .judge import judge
@@ -31,11 +32,12 @@ GRACE_S = (
 @click.option("--speed", type=click.FloatRange(1, 60), default=_DEFAULT.speed, show_default=True)
 @click.option("--in-flight", type=click.IntRange(min=BURST), default=_DEFAULT.in_flight, show_default=True)
 @click.option("--limit", "limit_s", type=click.FloatRange(min=1), default=_DEFAULT.limit_s, show_default=True)
+@click.option("--database", type=click.Choice(KINDS), default=_DEFAULT.database, show_default=True)
 @click.option("--interrupts", type=click.IntRange(min=1), help="Instead: press Ctrl-C so often in run and start.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave database, logs and record in this folder.")
 def main(
-    seed: int, jobs: int, kills: int, speed: float, in_flight: int, limit_s: float, interrupts: int | None,
-    keep: Path | None,
+    seed: int, jobs: int, kills: int, speed: float, in_flight: int, limit_s: float, database: str,
+    interrupts: int | None, keep: Path | None,
 ) -> None:  # fmt: skip
     """Run jobs through servers that are killed, against an upstream with every fault; exit 1 if one is lost.
 
@@ -46,12 +48,15 @@ def main(
     if interrupts is not None:
         sys.exit(_interrupt(interrupts, seed))
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of answers to servers that were killed
-    options = Options(seed=seed, jobs=jobs, kills=kills, speed=speed, in_flight=in_flight, limit_s=limit_s)
+    options = Options(
+        database=database, seed=seed, jobs=jobs, kills=kills, speed=speed, in_flight=in_flight, limit_s=limit_s
+    )
     faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)
     with tempfile.TemporaryDirectory() as folder:
         if keep is not None:
             keep.mkdir(parents=True)
-        record = anyio.run(run, options, keep or Path(folder))
+        with open_job_database(database, keep or Path(folder)) as jobs_database:
+            record = anyio.run(run, options, keep or Path(folder), jobs_database)
     if keep is not None:
         (keep / "record.json").write_text(json.dumps(asdict(record), default=str))
     judgement = judge(record)

@@ -1,9 +1,7 @@
 """The run itself: jobs are started, cancelled and polled through servers that die; what was lost is adopted."""
 
 import re
-import sqlite3
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -20,6 +18,7 @@ from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
+from .databases import JobDatabase, JobFile
 from .faults import START_TIMEOUT_S, Json
 from .plan import Options, Plan, bursts, kills, plans
 from .progress import Progress
@@ -47,8 +46,9 @@ class Record:
     duration_s: float = 0.0
 
 
-async def run(options: Options, folder: Path) -> Record:
-    """One run in a folder of its own; ends by itself within its limit."""
+async def run(options: Options, folder: Path, database: JobDatabase | None = None) -> Record:
+    """One run in a folder of its own; ends by itself within its limit. Without a database the jobs are in its file."""
+    database = database or JobFile(folder)
     began = time.monotonic()
     stories = [Story(plan) for plan in plans(options)]
     witness = Witness(kills(options), options.jobs)
@@ -62,9 +62,9 @@ async def run(options: Options, folder: Path) -> Record:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(progress.report, tasks.cancel_scope)
             progress.stage = "jobs run"
-            await _live(record, witness, _windows(options, folder, upstream.base_url))
+            await _live(record, witness, _windows(options, folder, database, upstream.base_url))
             progress.stage = "lost responses are adopted"
-            await _collect(record, emulator, folder, upstream.base_url)
+            await _collect(record, emulator, database, upstream.base_url)
             tasks.cancel_scope.cancel()
         progress.stage = "the upstream stops"
         record.log = emulator.log()
@@ -79,14 +79,16 @@ def _create_faults(plan: Plan) -> list[Json]:
     return [{**post.fault, "on": "create", "match": f"{plan.key}:"} for post in plan.posts]
 
 
-def _windows(options: Options, folder: Path, base_url: str) -> list[Window]:
+def _windows(options: Options, folder: Path, database: JobDatabase, base_url: str) -> list[Window]:
     """Two windows on one database; one follows only a few of its jobs, so that the others are looked at."""
     common = {
+        **database.environment,
         "AGENT_JOBS_START_TIMEOUT_S": f"{START_TIMEOUT_S / options.speed:g}",
         "AGENT_JOBS_MAX_CONCURRENT": f"{options.in_flight * SLOTS_PERCENT // 100}",
     }
     few = {"AGENT_JOBS_FOLLOW": f"{options.in_flight // 5}"}
-    return [Window("a", folder, base_url, common), Window("b", folder, base_url, common | few)]
+    environments = {"a": common, "b": common | few}
+    return [Window(name, folder, database.data_dir(name), base_url, each) for name, each in environments.items()]
 
 
 async def _live(record: Record, witness: Witness, windows: list[Window]) -> None:
@@ -190,13 +192,10 @@ class _Hosts:
             await self._ended.wait()
 
 
-async def _collect(record: Record, emulator: Emulator, folder: Path, base_url: str) -> None:
+async def _collect(record: Record, emulator: Emulator, database: JobDatabase, base_url: str) -> None:
     """Read how the jobs stand in the database, and give those their response back whose id was lost."""
-    with closing(sqlite3.connect(folder / "jobs.db")) as db:
-        record.rows = {
-            job_id: (title, status) for job_id, title, status in db.execute("SELECT id, title, status FROM job")
-        }
-    settings = Settings(api_key=SecretStr(KEY), base_url=base_url, data_dir=folder)
+    record.rows = await database.read_rows()
+    settings = database.settings(Settings(api_key=SecretStr(KEY), base_url=base_url))
     responses = {entry["metadata"]["job_id"]: entry for entry in emulator.log() if entry["entry"] == "response"}
     async with open_app(settings) as app, anyio.create_task_group() as tasks:
         engine = await app.engine()
@@ -233,6 +232,6 @@ def _end_of(job: Job) -> End:
 
 def _crashes(folder: Path) -> list[str]:
     """What the servers logged that no upstream should be able to cause."""
-    logs = [*folder.glob("agent-jobs.log*"), *folder.glob("stderr-*.txt")]
+    logs = [*folder.rglob("agent-jobs.log*"), *folder.glob("stderr-*.txt")]
     text = "\n".join(log.read_text() for log in sorted(logs))
     return [f"logged: {found[0]}" for found in re.finditer(r"^.*ERROR .*(?:\nTraceback(?:\n .*)*\n.*)?", text, re.M)]

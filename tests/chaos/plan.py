@@ -18,6 +18,7 @@ ERROR_CODES = ("server_error", "rate_limit_exceeded", "invalid_prompt")
 class Options:
     """How much chaos."""
 
+    database: str = "sqlite"
     seed: int = 1
     jobs: int = 1000
     kills: int = 20

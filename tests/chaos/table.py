@@ -13,7 +13,8 @@ SHOWN = 10
 def lines(record: Record, judgement: Judgement) -> Iterator[str]:
     """What happened, then the first violations."""
     options = record.options
-    yield f"seed {options.seed}: {options.jobs} jobs, {options.in_flight} in flight, {options.speed:g}x"
+    size = f"{options.jobs} jobs, {options.in_flight} in flight, {options.speed:g}x"
+    yield f"seed {options.seed}, {options.database}: {size}"
     yield ""
     yield f"{'end':<40}{'expected':>10}{'got':>10}"
     expected = Counter(str(verdict.expected) for verdict in judgement.verdicts)

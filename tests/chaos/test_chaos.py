@@ -1,11 +1,14 @@
 """A short chaos run: servers that are killed, an upstream with every fault, and no job lost, wrong or paid twice."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import new_database
 
 from chaos.calls import runs
+from chaos.databases import SharedDatabase
 from chaos.drive import run
 from chaos.interrupts import press
 from chaos.judge import judge
@@ -14,11 +17,26 @@ from chaos.table import lines
 
 #: Such that no job has a fault whose cure takes us a minute by design, like a foreground run that dies.
 OPTIONS = Options(seed=7, jobs=60, kills=4, in_flight=20, limit_s=150)
+#: The same for replicas on one PostgreSQL database.
+ON_POSTGRES = Options(database="postgresql", seed=2, jobs=14, kills=2, in_flight=14, limit_s=100)
 
 
 @pytest.mark.timeout(200)
 async def test_jobs_through_servers_that_are_killed_end_as_upstream_says(tmp_path: Path) -> None:
     record = await run(OPTIONS, tmp_path)
+    judgement = judge(record)
+    assert not judgement.violations, "\n".join(lines(record, judgement))
+
+
+@pytest.fixture
+def postgres_url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url) as url:
+        yield url
+
+
+@pytest.mark.timeout(200)
+async def test_jobs_of_replicas_that_are_killed_end_as_upstream_says(tmp_path: Path, postgres_url: str) -> None:
+    record = await run(ON_POSTGRES, tmp_path, SharedDatabase(postgres_url, tmp_path))
     judgement = judge(record)
     assert not judgement.violations, "\n".join(lines(record, judgement))
 

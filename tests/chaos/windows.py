@@ -40,10 +40,10 @@ class RefusalError(Exception):
 class Window:
     """One host window on the shared database. Its calls may come from many tasks at once."""
 
-    def __init__(self, name: str, data_dir: Path, base_url: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, folder: Path, data_dir: Path, base_url: str, environment: Mapping[str, str]) -> None:
         self.name = name
         self.complaints: list[str] = []
-        self._data_dir = data_dir
+        self._stderr = folder / f"stderr-{name}.txt"
         # Without coverage: who is killed never reports it.
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON"))}
         ours = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": base_url, "AGENT_JOBS_DATA_DIR": str(data_dir)}
@@ -125,7 +125,7 @@ class Window:
         self._servers += 1
         # The project goes along with each request: by it the upstream sees which process sent it.
         environment = {**self._environment, "OPENAI_PROJECT_ID": self._server}
-        return open_process(environment, self._data_dir / f"stderr-{self.name}.txt")
+        return open_process(environment, self._stderr)
 
     async def _open(self) -> None:
         client = {"name": "chaos", "version": "1"}

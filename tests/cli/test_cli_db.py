@@ -17,8 +17,10 @@ from agent_jobs.configuration import load_settings
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.setting_values import SecretStr, hide_database_password
 from agent_jobs.settings import Settings
+from agent_jobs.store.postgres_schema import read_scripts
 
 PASSWORD = "s3cret-pass"
+SCHEMA = read_scripts()[-1].version
 
 
 @pytest.fixture
@@ -45,11 +47,11 @@ def test_db_upgrades_an_empty_database_once(empty_url: str, tmp_path: Path):
     code, text = typed(empty_url, tmp_path, "list")
     assert (code, "Run `agent-jobs db upgrade`." in text) == (1, True)
     assert typed(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 1
-    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, "Upgraded from schema 0 to 1.\n")
-    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, "Schema 1 is up to date.\n")
+    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, f"Upgraded from schema 0 to {SCHEMA}.\n")
+    assert typed(empty_url, tmp_path, "db", "upgrade") == (0, f"Schema {SCHEMA} is up to date.\n")
     assert typed(empty_url, tmp_path, "db", "upgrade", "--check")[0] == 0
     code, text = typed(empty_url, tmp_path, "db", "status", "--json")
-    assert (code, json.loads(text)) == (0, {"url": empty_url, "schema": 1, "needed": 1})
+    assert (code, json.loads(text)) == (0, {"url": empty_url, "schema": SCHEMA, "needed": SCHEMA})
     assert typed(empty_url, tmp_path, "list")[0] == 0
 
 
@@ -112,7 +114,7 @@ def test_config_shows_the_database_without_its_password(url: str, tmp_path: Path
 def test_doctor_shows_the_server_and_the_version_of_the_tables(url: str, tmp_path: Path):
     text = typed(url, tmp_path, "doctor", "--json")[1]
     [database] = [each for each in json.loads(text)["findings"] if each["what"] == "database"]
-    assert "schema 1, PostgreSQL 1" in database["text"]
+    assert f"schema {SCHEMA}, PostgreSQL 1" in database["text"]
 
 
 def test_password_file_that_cannot_be_read_is_named(url: str, tmp_path: Path):

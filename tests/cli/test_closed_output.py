@@ -84,6 +84,50 @@ def test_a_job_whose_answer_cannot_be_written_is_named(
     assert upstream.emulator.counters()["creates"] == 1
 
 
+def run_shell(terminal: Terminal, script: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script in which `agent-jobs` is the command."""
+    script = f'agent_jobs() {{ {shlex.join(COMMAND)} "$@"; }}\n{script.replace("agent-jobs", "agent_jobs")}'
+    return subprocess.run(
+        ["sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=LIMIT_S,
+        env=terminal.environment(), cwd=terminal.folder.parent,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_each_command_says_in_a_line_that_its_output_cannot_be_written(terminal: Terminal):
+    terminal.pipe("run", "Work", "--out", "answer.md")
+    tried = [
+        ("--help", ">/dev/full", "No space left on device"),
+        ("list", ">&-", "stdout is closed"),
+        ("export --all", ">&-", "stdout is closed"),
+        ("cancel last", ">/dev/full", "No space left on device"),
+        ("delete last --yes", ">&- 2>&-", ""),
+    ]
+    script = "\n".join(f"agent-jobs {command} {redirection}; echo $?" for command, redirection, _ in tried)
+    ran = run_shell(terminal, script)
+    assert ran.stdout.split() == ["7"] * len(tried)
+    sentence = "Error: The output cannot be written ({reason}). Send it elsewhere"
+    errors = [line for line in ran.stderr.splitlines() if not line.startswith("There was nothing to cancel")]
+    assert [line.partition(" or free")[0] for line in errors] == [
+        sentence.format(reason=reason) for _, _, reason in tried if reason
+    ]
+    assert json.loads(terminal.pipe("list", "--json").stdout)["jobs"] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_an_answer_counts_as_read_only_after_it_was_written(terminal: Terminal):
+    run_shell(terminal, "agent-jobs run Work >/dev/full; agent-jobs result last >/dev/full")
+    assert "1 unread" in terminal.pipe("list").stdout
+    terminal.pipe("result", "last")
+    assert "unread" not in terminal.pipe("list").stdout
+
+
+def test_a_command_does_its_work_though_stderr_is_full(terminal: Terminal):
+    ran = run_shell(terminal, "agent-jobs run Work 2>/dev/full")
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("This is an emulated answer")
+
+
 def test_a_watch_that_nothing_reads_leaves_the_jobs_and_says_so(terminal: Terminal):
     job_id = terminal.pipe("start", scripted("Task", {"end": "never"})).stdout.strip()
     status, said = run_unread(terminal, "watch", "--json", job_id)

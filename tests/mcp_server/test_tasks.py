@@ -34,6 +34,7 @@ from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import ConfigError
 from agent_jobs.mcp_server.server import build_server
 from agent_jobs.settings import Settings
+from agent_jobs.store import open_store
 
 TASKS = "io.modelcontextprotocol/tasks"
 FOREVER: dict[str, Any] = {"duration_s": 0.1, "end": "never"}
@@ -161,6 +162,18 @@ async def test_a_task_of_a_job_completes_with_the_answer_of_a_poll(settings: Set
         assert ended["result"]["content"] == [each.model_dump(exclude_none=True) for each in poll.content]
         assert answer_of(ended)["status"] == "completed"
         assert (await host.get(task["taskId"]))["result"] == ended["result"]
+
+
+@pytest.mark.parametrize("batch", [None, "a & b"])
+async def test_a_task_names_the_page_of_its_jobs_beside_its_state(settings: Settings, batch: str | None) -> None:
+    async with open_store(settings.data_path()) as store, waiting(settings) as host:
+        await store.announce("ui http://127.0.0.1:4777", settings.base_url)
+        task = await host.create("agent_start", prompt=None, prompts=[scripted("Wait", FOREVER)] * 2, batch="a & b")
+        if batch is None:
+            task = await host.create("agent_start", prompt=scripted("Wait longer", FOREVER))
+        path = {None: f"/jobs/{task['taskId']}", "a & b": "/?batch=a+%26+b"}[batch]
+        assert task["statusMessage"].endswith(f"; http://127.0.0.1:4777{path}")
+        assert "http" not in (await host.get(task["taskId"]))["statusMessage"]
 
 
 async def test_a_task_shows_the_activity_of_its_job(settings: Settings) -> None:

@@ -62,23 +62,23 @@ def test_secret_is_made_with_its_folder_and_stays(tmp_path: Path) -> None:
     assert len(read_secret(folder)) == SECRET_BYTES
 
 
-def test_link_and_session_end_with_their_time() -> None:
+async def test_link_and_session_end_with_their_time() -> None:
     now = 1000.0
     access = LinkAccess(b"s" * 32, lambda: now)
     link = access.create_link_token()
-    session = access.redeem_link(access.create_link_token())
-    assert session is not None and access.is_session(session)
+    session = await access.sign_in(access.create_link_token())
+    assert session is not None and await access.find_session(session) is not None
     now += LINK_S + 1
-    assert access.redeem_link(link) is None
+    assert await access.sign_in(link) is None
     now += 31 * 86_400
-    assert not access.is_session(session)
+    assert await access.find_session(session) is None
 
 
 @pytest.mark.parametrize("change", ["", "x", "cut", "as_link", "nothing", "é", "."])
-def test_token_that_was_not_signed_here_is_refused(change: str) -> None:
+async def test_token_that_was_not_signed_here_is_refused(change: str) -> None:
     access = LinkAccess(b"s" * 32, lambda: 1000.0)
-    session = access.redeem_link(access.create_link_token()) or ""
-    other = LinkAccess(b"t" * 32, lambda: 1000.0).redeem_link(access.create_link_token())
+    session = (await access.sign_in(access.create_link_token())) or ""
+    other = await LinkAccess(b"t" * 32, lambda: 1000.0).sign_in(access.create_link_token())
     wrong = {
         "": "",
         "x": session + "x",
@@ -89,8 +89,8 @@ def test_token_that_was_not_signed_here_is_refused(change: str) -> None:
         ".": session.replace(".", ".9", 1),
     }[change]
     assert other is None
-    assert not access.is_session(wrong)
-    assert access.redeem_link(session) is None, "a session is no link"
+    assert await access.find_session(wrong) is None
+    assert await access.sign_in(session) is None, "a session is no link"
 
 
 async def test_another_host_name_gets_nothing(settings: Settings) -> None:

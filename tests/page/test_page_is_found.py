@@ -31,6 +31,24 @@ async def test_start_names_the_page_of_its_job_within_its_bytes(settings: Settin
         assert "view" not in await host.call("agent_poll", job_id=started["job_id"], wait_s=0)
 
 
+@pytest.mark.parametrize("number", [2, 20, 1])
+@pytest.mark.parametrize("batch", [None, "ünï & co", "b" * 60])
+async def test_start_of_several_jobs_names_their_page_within_its_bytes(
+    settings: Settings, number: int, batch: str | None
+) -> None:
+    prompts = [f"task {index} " + '[emulate {"duration_s": 600}]' for index in range(number)]
+    async with announced(settings, f"ui {PAGE}"), hosting(settings) as host:
+        started = await host.call("agent_start", prompts=prompts, batch=batch)
+    assert size(started) <= 400, json.dumps(started)
+    pages = {None: "/", "ünï & co": "/?batch=%C3%BCn%C3%AF+%26+co", "b" * 60: f"/?batch={'b' * 60}"}
+    path = pages[batch]
+    if batch is None and "batch" in started:
+        path = f"/?batch={started['batch']}"
+    if number == 1:
+        path = f"/jobs/{started['job_ids'][0]}"
+    assert started["view"] == f"{PAGE}{path}"
+
+
 @pytest.mark.parametrize("what", ["server", "watch", "ui", "work"])
 async def test_start_names_no_page_that_does_not_run(settings: Settings, what: str) -> None:
     async with announced(settings, what), hosting(settings) as host:

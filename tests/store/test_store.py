@@ -1045,6 +1045,18 @@ async def test_released_jobs_are_due_at_once_and_go_to_one_other_process(databas
         assert sorted(claimed) == [f"job_{number}" for number in range(8)]
 
 
+async def test_a_claim_that_its_process_does_not_know_of_is_due_again_for_it_alone(store: Store, other: Store):
+    for number in (1, 2):
+        await standing(store, IN_PROGRESS, job_id=f"job_{number}")
+    await standing(other, IN_PROGRESS, job_id="job_3")
+    await store.renew_claims(["job_1"], NOW)
+    assert await other.find_due(NOW, HERE) == []
+    assert await store.find_due(NOW, HERE) == ["job_2"]
+    await store.schedule("job_1", NOW, 60.0)
+    await store.renew_claims([], NOW)
+    assert await store.find_due(NOW, HERE) == ["job_2"], "the other one has a time"
+
+
 async def test_a_released_job_can_be_saved_only_by_who_claims_it(store: Store, other: Store):
     job = await standing(store, QUEUED)
     await store.release_claims(NOW)

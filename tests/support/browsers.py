@@ -73,14 +73,14 @@ async def browsing() -> AsyncGenerator[Browser]:
 
 
 @asynccontextmanager
-async def signed_in(settings: Settings, **options: Any) -> AsyncGenerator[Tab]:
+async def signed_in(browser: Browser, server: PageServer, **options: Any) -> AsyncGenerator[Tab]:
     """A tab of a fresh profile that its user signed in with a link; the options are those of the profile."""
-    async with serving_page(settings) as server, browsing() as browser:
-        context = await browser.new_context(**options)
-        tab = Tab(await context.new_page(), server)
-        tab.page.on("console", lambda message: tab.complaints.append(message.text))
-        tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
-        await tab.page.goto(server.link)
-        await tab.page.wait_for_url(f"{server.url}/")
-        yield tab
-        assert tab.complaints == []
+    context = await browser.new_context(**options)
+    tab = Tab(await context.new_page(), server)
+    tab.page.on("console", lambda message: tab.complaints.append(message.text))
+    tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    await tab.page.goto(server.link)
+    await tab.page.wait_for_url(f"{server.url}/")
+    yield tab
+    await context.close()
+    assert tab.complaints == []

@@ -50,12 +50,28 @@ class Server:
         return f"postgresql://test@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
+        """Start it, unless it runs."""
+        if (self._folder / "data" / "postmaster.pid").exists():
+            return
         address = f"-h 127.0.0.1 -p {self._port} -k {self._folder}"
         self._run("pg_ctl", "-w", "-l", f"{self._folder}/log", "start", "-o", f"{address} {OPTIONS}")
 
     def stop(self, mode: str = "immediate") -> None:
         if (self._folder / "data" / "postmaster.pid").exists():  # else a test stopped it
             self._run("pg_ctl", "-w", "-m", mode, "stop")
+
+    def restart_as_standby(self) -> None:
+        """Have it be a standby without a primary: it answers queries and refuses changes."""
+        self.stop("fast")
+        (self._folder / "data" / "standby.signal").touch()
+        if self._user is not None:
+            shutil.chown(self._folder / "data" / "standby.signal", self._user)
+        self.start()
+
+    def promote(self) -> None:
+        """End its time as a standby, if it is one."""
+        if (self._folder / "data" / "standby.signal").exists():
+            self._run("pg_ctl", "-w", "promote")
 
     def _run(self, name: str, *arguments: str) -> None:
         subprocess.run(

@@ -16,6 +16,7 @@ from agent_jobs.cli import terminal
 from agent_jobs.cli.answer_writer import AnswerWriter, PlainWriter, TerminalWriter, is_stdout_pipe, leads_to_next_turn
 from agent_jobs.cli.job_line import render_status
 from agent_jobs.cli.live_area import LiveArea
+from agent_jobs.cli.outage import OutageClock, describe_outage
 from agent_jobs.cli.progress import Lines, render_tail, wrap_tail
 from agent_jobs.engine.engine import LiveText
 from agent_jobs.jobs.job import Job
@@ -53,6 +54,7 @@ class AnswerDisplay:
             self._writer = self._open_writer(job, is_streaming=is_streaming)
         self._job: Job | None = None
         self._is_hidden = False
+        self._outage = OutageClock()
         self._clock_offset = 0.0  #: from the clock of the process to that of the jobs
 
     def __enter__(self) -> Self:
@@ -73,9 +75,16 @@ class AnswerDisplay:
         self._is_hidden = False
         self._clock_offset = now - time.monotonic()
         self._live.observe(self._job)
+        self._report_outage(self._job, now)
         self._update_answer(self._job)
-        if not (self._can_overwrite or self._job.is_terminal or self._has_begun_beside()):
+        if not (self._can_overwrite or self._job.is_terminal or self._outage.is_running or self._has_begun_beside()):
             self._lines.show(jobs, now)
+
+    def _report_outage(self, job: Job, now: float) -> None:
+        """Say once that the job cannot be sent or polled, what becomes of it, and how to leave."""
+        if self._outage.update(job, now):
+            self._area.erase()
+            click.echo(describe_outage(job), err=True)
 
     async def run(self) -> None:
         """Show the text and the time as they grow, until this is cancelled."""
@@ -138,7 +147,10 @@ class AnswerDisplay:
         lines = self._list_growing(job, width)[-max(1, height - SPARE_LINES) :]
         if lines or (self._writer is not None and self._writer.has_begun):
             lines.append("")
-        status = render_status(self._add_news(job), now, width, has_colours=self._has_colours)
+        outage = self._outage.describe(job, now)
+        if not outage:
+            job = self._add_news(job)
+        status = render_status(job, now, width, has_colours=self._has_colours, outage=outage)
         self._area.draw([*lines, status])
 
     def _add_news(self, job: Job) -> Job:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import anyio
 import anyio.lowlevel
@@ -75,6 +76,8 @@ def batch_command(tasks: Path, out: Path, name: str | None, concurrency: int, re
 
         async def work(session: Session) -> None:
             await _check_tasks(session, name, left)
+            if view := await session.engine.find_view(f"/?{urlencode({'batch': name[:BATCH_NAME_CHARS]})}"):
+                click.echo(f"Watch it at {view}", err=True)
             if hint:
                 click.echo(hint, err=True)
             session.detached = DETACHED

@@ -58,7 +58,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "notify": "Show where notices of jobs are sent.",
     },
     "Servers and tests": {
-        "serve": "Serve MCP on stdin and stdout.",
+        "serve": "Serve MCP on stdin and stdout, or over HTTP.",
+        "audit": "Show who did what on a team server, oldest first.",
         "service": "Collect jobs in the background, also when no host is open.",
         "work": "Collect jobs until you stop the command.",
         "db": "Upgrade the tables of a PostgreSQL database, or show their version.",
@@ -129,7 +130,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "agent-jobs emulator --port 8787",
         "OPENAI_BASE_URL=http://127.0.0.1:8787/v1 \\\n  OPENAI_API_KEY=any agent-jobs run hello",
     ),
-    "serve": ("claude mcp add agent-jobs -- agent-jobs serve",),
+    "serve": ("claude mcp add agent-jobs -- agent-jobs serve", "agent-jobs serve --http --port 8000"),
+    "audit": ("agent-jobs audit --since 2d --owner alice",),
 }
 
 

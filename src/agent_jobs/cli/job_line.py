@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import click
 
 from agent_jobs.cli import terminal
+from agent_jobs.cli.outage import find_outage
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.status import Status
 
@@ -40,8 +41,15 @@ def describe_phase(job: Job) -> str:
         return "cancelling"
     if job.status is Status.PENDING and job.activity:
         return "not sent yet"  # the activity says why
+    if find_outage(job):
+        return "unreachable"
     if job.status is not Status.IN_PROGRESS:
         return PHASES[job.status]
+    return _find_activity_phase(job)
+
+
+def _find_activity_phase(job: Job) -> str:
+    """Return in a word or two what a running job does."""
     if job.turn.has_open_calls:
         return "calling tools"
     last = job.activity.rpartition("; ")[2]
@@ -82,10 +90,19 @@ def format_run_time(job: Job, now: float) -> str:
     return terminal.format_elapsed((job.finished_at or now) - job.created_at)
 
 
-def render_status(job: Job, now: float, width: int, *, has_colours: bool) -> str:
-    """Return the line below the answer of a job."""
-    colour = terminal.COLOURS.get(job.status, "cyan")
-    rest = "  ".join([format_run_time(job, now), *list_facts(job)])
+def render_status(job: Job, now: float, width: int, *, has_colours: bool, outage: str = "") -> str:
+    """Return the line below the answer of a job.
+
+    Args:
+        job: The job.
+        now: The time.
+        width: Columns of the terminal.
+        has_colours: True to paint it.
+        outage: For how long the job has been out of reach, and why, in place of what it does.
+    """
+    colour = "yellow" if outage else terminal.COLOURS.get(job.status, "cyan")
+    facts = [outage] if outage else list_facts(job)
+    rest = "  ".join([format_run_time(job, now), *facts])
     return _paint_line([(describe_phase(job), colour), (f"  {rest}", "")], width, has_colours)
 
 

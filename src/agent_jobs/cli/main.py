@@ -1,6 +1,7 @@
 """The command line. The module of a command is imported when the command runs."""
 
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +18,7 @@ from agent_jobs.cli.command_help import (
     list_groups,
 )
 from agent_jobs.cli.interruption import report_interruption
-from agent_jobs.cli.output import outlive_readers
+from agent_jobs.cli.output import OutputError, outlive_readers
 from agent_jobs.errors import ConfigError
 
 ABOUT = """\
@@ -29,6 +30,13 @@ Put it into your host:        agent-jobs install claude-desktop     (or another:
 By hand, in hosts that read "mcpServers":
 
 """
+
+#: What is said if stdout cannot be written, after whatever the command did.
+UNWRITTEN = (
+    "The output cannot be written ({reason}). Send it elsewhere or free space; what the command changed stays changed."
+)
+#: `Exit.UNWRITTEN`, without the import of a whole engine.
+UNWRITTEN_STATUS = 7
 
 #: The module of each command. Its group, its summary and its examples are in `command_help`.
 COMMANDS = {
@@ -63,6 +71,7 @@ COMMANDS = {
     "uninstall": "install",
     "notify": "notify",
     "serve": "serve",
+    "audit": "audit",
     "service": "service",
     "db": "db",
     "ui": "ui",
@@ -117,13 +126,19 @@ class Commands(click.Group):
     def main(self, *args: Any, **more: Any) -> Any:
         """Run the command line. A reader of the output that leaves does not make it fail."""
         outlive_readers()
-        return super().main(*args, **more)
+        try:
+            return super().main(*args, **more)
+        except OutputError as error:
+            click.echo(f"Error: {UNWRITTEN.format(reason=error.strerror)}", err=True)
+        sys.exit(UNWRITTEN_STATUS)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn an error of the operating system, such as a full disk, into a sentence."""
         try:
             with report_interruption():
                 return super().invoke(ctx)
+        except OutputError:
+            raise
         except OSError as error:
             place = error.filename or "The output"
             reason = error.strerror or error

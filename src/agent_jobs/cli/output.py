@@ -14,18 +14,30 @@ if TYPE_CHECKING:
 _left: set[int] = set()
 
 
+STDOUT, STDERR = 1, 2
+
+
+class OutputError(OSError):
+    """Stdout cannot be written."""
+
+
 class _PatientFile(io.FileIO):
     """A file that accepts writes after its reader is gone."""
 
     def write(self, data: "WriteableBuffer", /) -> int:
-        """Write; after a write that failed, discard all others. Raise an error that does not mean a missing reader."""
+        """Write; after a write that failed, discard all others.
+
+        Raises:
+            OutputError: It is stdout, and the error does not mean that its reader is gone.
+        """
         try:
             return super().write(data) or 0
         except OSError as error:
             self._discard_writes()  # buffered text would fail again at exit
-            if not _is_reader_gone(error):
-                raise
-        _left.add(self.fileno())
+            if _is_reader_gone(error):
+                _left.add(self.fileno())
+            elif self.fileno() != STDERR:  # a command does not fail because it cannot say something
+                raise OutputError(error.errno, error.strerror) from None
         return memoryview(data).nbytes
 
     def _discard_writes(self) -> None:
@@ -34,8 +46,32 @@ class _PatientFile(io.FileIO):
         os.close(nowhere)
 
 
+class _ClosedFile(io.RawIOBase):
+    """Stands for a stdout that the caller closed: the first write fails, and later ones are discarded."""
+
+    def __init__(self) -> None:
+        self._has_failed = False
+
+    def writable(self) -> bool:
+        """Return True: text can be given to it."""
+        return True
+
+    def write(self, data: "WriteableBuffer", /) -> int:
+        """Fail once.
+
+        Raises:
+            OutputError: At the first write; buffered text would fail again at exit.
+        """
+        if not self._has_failed:
+            self._has_failed = True
+            raise OutputError(errno.EBADF, "stdout is closed")
+        return memoryview(data).nbytes
+
+
 def outlive_readers() -> None:
-    """Replace stdout and stderr by streams that work without a reader."""
+    """Replace stdout and stderr by streams that work without a reader, and a closed stdout by one that reports it."""
+    if _is_stdout_closed():
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_ClosedFile()), "utf-8")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
@@ -45,17 +81,22 @@ def outlive_readers() -> None:
 
 def is_stdout_left() -> bool:
     """Return True if a write to stdout failed because its reader is gone."""
-    return 1 in _left
+    return STDOUT in _left
 
 
 def require_stdout() -> None:
     """Check that there is a stdout.
 
     Raises:
-        OSError: The caller closed it, and `__main__` put the null device in its place.
+        OutputError: The caller closed it.
     """
-    if getattr(sys.stdout, "name", "") == os.devnull:
-        raise OSError(errno.EBADF, "stdout is closed")
+    if isinstance(getattr(getattr(sys.stdout, "buffer", None), "raw", None), _ClosedFile):
+        raise OutputError(errno.EBADF, "stdout is closed")
+
+
+def _is_stdout_closed() -> bool:
+    """Return True if the caller closed stdout, and `__main__` put the null device in its place."""
+    return getattr(sys.stdout, "name", "") == os.devnull
 
 
 def _open_patient_stream(stream: "io.TextIOWrapper[io.BufferedWriter]") -> TextIO:

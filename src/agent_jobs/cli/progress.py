@@ -24,6 +24,9 @@ FREQUENT_LINES = 20
 SELDOM_S = 30.0
 #: Statuses before the provider has confirmed a job.
 UNCONFIRMED = (Status.PENDING, Status.STARTING)
+#: Seconds without a confirmation after which a reader is told what the command waits for.
+SLOW_CONFIRMATION_S = 10.0
+UNCONFIRMED_YET = "the provider has not confirmed it yet"
 #: Fields of a job that `watch --json` leaves out.
 NOT_IN_RECORDS = ("output", "next")
 
@@ -71,9 +74,12 @@ class Lines(Unmanaged):
     def show(self, jobs: Sequence[Job], now: float) -> None:
         """Write a line for each job that changed."""
         for job in jobs:
-            if job.status in UNCONFIRMED and not job.activity:
-                continue  # that it is sent, its command says
-            parts = (job.status, terminal.join_lines(job.activity), ", ".join(list_end(job) if job.is_terminal else []))
+            activity = terminal.join_lines(job.activity)
+            if job.status in UNCONFIRMED and not activity:
+                if now - job.created_at < SLOW_CONFIRMATION_S:
+                    continue  # its command has just said that it is sent
+                activity = UNCONFIRMED_YET
+            parts = (job.status, activity, ", ".join(list_end(job) if job.is_terminal else []))
             state = "  ".join(part for part in parts if part)
             if self._last.get(job.id) != state and self._is_due(job, now):
                 self._last[job.id] = state

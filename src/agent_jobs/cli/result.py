@@ -1,9 +1,7 @@
 """`agent-jobs result`: print the result of a job."""
 
 import json
-import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +10,10 @@ import click
 from agent_jobs.cli import terminal
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.out_file import OutPath, check_out_file, force_option, write_out_file
+from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import Exit, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwatched import Unwatched, retrieve_unwatched
 from agent_jobs.cli.wording import describe_warning
-from agent_jobs.configuration import load_usable_settings
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import SO_FAR, JobFilter, Part, Result
 from agent_jobs.jobs.status import Status
@@ -60,8 +58,8 @@ def result_command(job_id: str, part: Part, out: Path | None, force: bool, as_js
         _show_part(result, part)
     else:
         _write_part(_render_part(result, part, as_json=as_json), out, may_overwrite=force)
-    if job.is_terminal and job.read_at is None and part not in PARTS_WITHOUT_RESULT:
-        _mark_read(job)
+    if part not in PARTS_WITHOUT_RESULT:
+        mark_read(job)
     _write_notes(job, note)
     raise SystemExit(find_exit(job))
 
@@ -118,15 +116,6 @@ def _write_part(text: str, out: Path | None, *, may_overwrite: bool) -> None:
     if out is not None:
         return write_out_file(out, encode_text(text), may_overwrite=may_overwrite)
     return click.echo(encode_text(text), nl=not text.endswith("\n"))
-
-
-def _mark_read(job: Job) -> None:
-    """Store that the result was read. This comes after the output, because a retention deletes what was read."""
-
-    async def mark(session: Session) -> None:
-        await session.engine.mark_read(job)
-
-    call(mark, settings=replace(load_usable_settings(os.environ)[0], warnings=()))
 
 
 def _write_notes(job: Job, note: str) -> None:

@@ -12,11 +12,23 @@ To run a job from here: agent-jobs run PROMPT"""
 
 
 @click.command("serve")
-def serve_command() -> None:
-    """Serve MCP on stdin and stdout.
+@click.option("--http", "over_http", is_flag=True, help="Serve a team over HTTP instead.")
+@click.option("--host", metavar="ADDRESS", help="Listen on this address.  [AGENT_JOBS_HOST, else 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="And on this port.  [AGENT_JOBS_PORT, else 8000]")
+def serve_command(over_http: bool, host: str | None, port: int | None) -> None:
+    """Serve MCP on stdin and stdout, or over HTTP.
 
     A host gets the same server without a command. At a terminal, stderr says what it waits for.
+
+    With --http it serves Streamable HTTP at /mcp. Each caller needs a token, which `agent-jobs token add` makes, and
+    sees the jobs of its owner alone.
     """
+    if over_http:
+        from agent_jobs.cli.serve_http import serve_team
+
+        return serve_team(host, port)
+    if host is not None or port is not None:
+        raise click.UsageError("--host and --port belong to --http.")
     if sys.stdin.isatty():
         click.echo(WAITING, err=True)
     from agent_jobs.mcp_server.front_door import open_front_door
@@ -24,4 +36,4 @@ def serve_command() -> None:
     door = open_front_door()
     from agent_jobs.mcp_server.stdio import serve
 
-    serve(door)
+    return serve(door)

@@ -48,7 +48,7 @@ class Exit(IntEnum):
     INCOMPLETE = 4
     CANCELLED = 5
     RUNNING = 6  #: the job is still running, or waits for an answer
-    UNWRITTEN = 7  #: a job was started, and its answer is stored, but it could not be written
+    UNWRITTEN = 7  #: the command did its work, but its output could not be written
     INTERRUPTED = INTERRUPTED_STATUS  #: Ctrl-C; stderr says what becomes of the job
 
 

@@ -24,6 +24,7 @@ from agent_jobs.cli.out_file import NOT_SENT, OutPath, check_out_file, force_opt
 from agent_jobs.cli.output import require_stdout
 from agent_jobs.cli.parameters import BatchName, EffortName, ModelName
 from agent_jobs.cli.prompt_command import PromptCommand
+from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import CLIENT, JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.stdin import read_prompt
 from agent_jobs.cli.terminal import show_notice
@@ -163,6 +164,7 @@ def run_command(
         if isinstance(finished, Estimate):
             return _write_estimate(finished, request, as_json=as_json or not dry_run)
         _write_finished(finished, out, as_json=as_json, may_overwrite=force)
+    mark_read(finished.job)
     if not as_json:
         write_end_line(finished.job)
     if not no_bell:
@@ -278,7 +280,7 @@ async def _run_started(session: Session, started: Started, display: AnswerDispla
     """Show a job until it finishes or asks for something that the user does not answer."""
     job, sent_here = started.job, not started.duplicate
     if sent_here:
-        if view := await session.engine.find_view(job.id):
+        if view := await session.engine.find_view(f"/jobs/{job.id}"):
             click.echo(f"Watch it at {view}", err=True)
         click.echo(_describe_sent(job), err=True)
         job = await _confirm_start(session, job, display)
@@ -374,8 +376,8 @@ async def _confirm_start(session: Session, job: Job, display: AnswerDisplay | No
                 display.show([job], session.engine.now())
             job = await session.engine.wait_for_response_id(job, wait_s=1.0)
             if job.status is Status.PENDING and job.activity:
-                session.hide()
-                click.echo(f"Not sent yet: {terminal.join_lines(job.activity)}.", err=True)
+                if display is None:
+                    click.echo(f"Not sent yet: {terminal.join_lines(job.activity)}.", err=True)
                 break
         while session.engine.is_deciding(job.id):
             job = await session.engine.poll(job.id, wait_s=0.2)

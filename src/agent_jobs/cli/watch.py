@@ -14,6 +14,7 @@ from agent_jobs.cli.detach import describe_detached, resume_hint
 from agent_jobs.cli.job_line import format_run_time
 from agent_jobs.cli.output import is_stdout_left, require_stdout
 from agent_jobs.cli.progress import Display, Records, open_display
+from agent_jobs.cli.read_mark import mark_read
 from agent_jobs.cli.session import JobId, Session, call, find_exit, json_option
 from agent_jobs.cli.unwritten import report_unwritten
 from agent_jobs.jobs.job import Job
@@ -123,12 +124,11 @@ async def _watch_answer(session: Session, job_id: str) -> _Watched:
 
 
 async def read_answer(session: Session, display: AnswerDisplay, job_id: str) -> ShownAnswer:
-    """Return a job with its answer, and note that the user reads it."""
+    """Return a job with its answer."""
     result = await session.engine.result(job_id)
     response = None
     if result.job.output:
         response = result.job.output.response
-    await session.engine.mark_read(result.job)
     return ShownAnswer(display, result.job, response.get("output") if response else None)
 
 
@@ -146,6 +146,7 @@ def _write_watched(watched: _Watched, *, as_json: bool) -> None:
     if watched.answer is not None:
         require_stdout()
         watched.answer.write()
+        mark_read(watched.answer.job)
         write_end_line(watched.answer.job)
     elif not as_json:
         _write_summary(watched.jobs)

@@ -16,24 +16,35 @@ RESPONSE_ID_CHARS = 80  # of a wrong id that are repeated in an error: upstream'
 JOB_ID_CHARS = 40  # of another job's id: ours have 16
 
 
-async def check_response(client: "ResponsesClient", job: Job, response_id: str) -> None:
-    """Raise RequestError if upstream says that this is not the job's response."""
+async def check_response(client: "ResponsesClient", job: Job, response_id: str, *, must_name_job: bool = False) -> None:
+    """Raise RequestError if upstream says that this is not the job's response.
+
+    With `must_name_job` also if upstream does not say that it is: with a shared key it could be another owner's.
+    """
     if not response_id:
         raise _describe_unknown_response(response_id)
-    if client.endpoint.base_url != job.turn.base_url:
-        return  # a process of the other endpoint retrieves it
+    is_here = client.endpoint.base_url == job.turn.base_url
+    retrieved: JSON = {}
+    if is_here:
+        retrieved = await _read_response(client, response_id)
+    named = mapping_of(retrieved.get("metadata")).get("job_id")  # not all servers keep metadata
+    if must_name_job and named != job.id:
+        raise _describe_unknown_response(response_id)
+    _check_owner(job, response_id, named or job.id)
+
+
+async def _read_response(client: "ResponsesClient", response_id: str) -> JSON:
+    """Return the response of this id; empty if upstream cannot be asked."""
     try:
-        retrieved = await client.retrieve(response_id)
+        return (await client.retrieve(response_id)).response
     except MissingError:
         raise _describe_unknown_response(response_id) from None
     except UpstreamError as error:
         logger.info("cannot retrieve %s: %s", response_id, error)
-        return
-    _check_owner(job, response_id, retrieved.response)
+        return {}
 
 
-def _check_owner(job: Job, response_id: str, response: JSON) -> None:
-    owner = mapping_of(response.get("metadata")).get("job_id", job.id)  # not all servers keep metadata
+def _check_owner(job: Job, response_id: str, owner: object) -> None:
     if owner != job.id:
         raise RequestError(
             "{response!r} is the response of {owner!r}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends 
     from agent_jobs.upstream.client import ResponsesClient
 
 DAY_S = 86_400.0
+#: Gets an action of the caller, and the jobs that it was about with their costs as far as they are known.
+ActionReporter = Callable[[str, Mapping[str, float | None]], Awaitable[None]]
 #: How a job that can be continued ended.
 CONTINUABLE = frozenset({Status.COMPLETED, Status.INCOMPLETE})
 
@@ -28,6 +30,7 @@ class Archive(ABC):
 
     _store: Store
     _clock: Clock
+    _action_reporter: ActionReporter | None
 
     @abstractmethod
     async def result(self, job_id: str) -> Result:
@@ -51,6 +54,28 @@ class Archive(ABC):
             await self._store.get_steps(job_id),
             await self._store.get_first_request(job_id),
         )
+
+    async def find_progress(self, job_id: str) -> Job:
+        """Return a job without its texts, which costs little.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        found = await self._store.find(JobFilter(job_ids=(job_id,)), 1)
+        if not found:
+            return (await self.result(job_id)).job  # or raises what is known of it
+        return found[0]
+
+    async def progress(self, job_id: str) -> JobDetails:
+        """Return what changes while a job runs: not its prompt and its requests, and no output.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        job = await self.find_progress(job_id)
+        events, calls = await self._store.get_events(job_id), await self._store.get_calls(job_id)
+        turns, steps = await self._store.get_turns(job_id), await self._store.get_steps(job_id)
+        return JobDetails(Result(job, events, [], calls), "", turns, steps, {})
 
     async def search(self, words: str, limit: int, statuses: frozenset[Status] = frozenset()) -> list[SearchHit]:
         """Return the newest jobs whose title, prompt or output has all of these words.
@@ -88,6 +113,8 @@ class Archive(ABC):
         if upstream:
             client = self.require_client()
         deleted = await self._store.delete_jobs(job_ids)
+        if self._action_reporter is not None and deleted:
+            await self._action_reporter("delete", dict.fromkeys(deleted))
         places = list(chain.from_iterable(deleted.values()))
         return Pruned(len(deleted), 0, len(places), await delete_responses(places, client))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
-from agent_jobs.engine.archive import Archive
+from agent_jobs.engine.access import Access
+from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
@@ -20,6 +23,7 @@ from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
     BatchState,
+    DayBudget,
     Estimate,
     JobFilter,
     JobOrder,
@@ -34,6 +38,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
+from agent_jobs.store.team_records import AuditEntry as AuditEntry
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
@@ -105,6 +110,33 @@ class Engine(Archive):
         self._tasks = tasks
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
+        self._owner: str | None = None
+        self._action_reporter: ActionReporter | None = None
+
+    def of(self, owner: str) -> Engine:
+        """Return the engine of one owner, to whom the jobs of others do not exist. It shares all else with this one.
+
+        Another owner's job is refused in the words for an unknown id.
+        """
+        bound = copy(self)
+        bound._owner = owner
+        bound._store = self._store.of(owner)
+        bound._waiter = self._waiter.of(bound._store)
+        if isinstance(self._upstream, Upstream):
+            planner = self._upstream.planner.of(bound._store, owner)
+            bound._upstream = self._upstream._replace(planner=planner)
+        return bound
+
+    def reporting(self, reporter: ActionReporter) -> Engine:
+        """Return this engine so that it reports what its caller does with jobs, for an audit log."""
+        bound = copy(self)
+        bound._action_reporter = reporter
+        return bound
+
+    @property
+    def owner(self) -> str:
+        """Return whose engine this is; empty for that of all jobs."""
+        return self._owner or ""
 
     def now(self) -> float:
         """Return the engine's time in epoch seconds, from which answers calculate ages."""
@@ -163,10 +195,18 @@ class Engine(Archive):
         upstream = self._require_upstream()
         existing_jobs: list[Job | None] = []
         with CancelScope(shield=True):
-            existing_jobs = await self._store_jobs(planned)
+            try:
+                existing_jobs = await self._store_jobs(planned)
+            except StoreError:
+                # They may be stored all the same: the answer may have been lost with the connection.
+                for job in planned.jobs:
+                    upstream.worker.launch(job.id)
+                raise
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
+            pairs = zip(planned.jobs, existing_jobs, strict=True)
+            await self._report_action("start", *(job for job, existing in pairs if existing is None))
         return [
             Started(existing or job, duplicate=existing is not None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True)
@@ -231,6 +271,15 @@ class Engine(Archive):
             await self._get_job(job_id)
         return await self._waiter.wait_for_any(group, wait_s)
 
+    @property
+    def access(self) -> Access:
+        """Return the tokens and the audit log of a team server."""
+        return Access(self._store, self._clock)
+
+    def end_waits(self) -> None:
+        """Have all calls that wait answer now, as if their time ran out: this process is to end."""
+        self._waiter.end_waits()
+
     async def find_open(self, group: JobFilter) -> list[Job]:
         """Return the unfinished jobs of a group as they are stored; upstream is not asked."""
         jobs = await self._waiter.find_recent_jobs(group)
@@ -243,6 +292,7 @@ class Engine(Archive):
             JobNotFoundError: There is no such job.
         """
         job = await self._wait_until_finalized(await self._get_job(job_id))
+        await self._report_action("result", job)
         return Result(
             replace(job, output=await self._store.get_output(job_id) or job.output),
             await self._store.get_events(job_id),
@@ -297,14 +347,25 @@ class Engine(Archive):
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
 
-    async def find_view(self, job_id: str) -> str:
-        """Return the address of a job on the page that runs for this database; empty if none runs."""
+    async def read_budget(self) -> DayBudget | None:
+        """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
+        if not isinstance(self._upstream, Upstream):
+            return None
+        budget = self._upstream.planner.budget
+        if budget is None:
+            return None
+        return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
+
+    async def find_view(self, path: str) -> str:
+        """Return the address of a path on the page that runs for this database; empty if none runs."""
+        if self._owner is not None:
+            return ""  # that page is the single user's
         now = self._clock.now()
         if now >= self._page_checked_at + PAGE_CHECK_S:
             self._page_checked_at = now
             pages = [worker.page_url for worker in (await self._store.store_info()).watchers if worker.page_url]
             self._page_url = next(iter(pages), "")
-        return self._page_url and f"{self._page_url}/jobs/{job_id}"
+        return self._page_url and f"{self._page_url}{path}"
 
     @property
     def base_url(self) -> str | None:
@@ -349,13 +410,15 @@ class Engine(Archive):
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
-        return isinstance(self._upstream, Upstream) and self._upstream.worker.is_deciding(job_id)
+        if self._owner is not None or not isinstance(self._upstream, Upstream):
+            return False
+        return self._upstream.worker.is_deciding(job_id)
 
     def follow_text(self, job_id: str) -> LiveText:
         """Return the text of a job as it is written; call `observe` with the job to add what other processes stored."""
-        if isinstance(self._upstream, Upstream):
-            return self._upstream.worker.follow_text(job_id)
-        return LiveText()
+        if self._owner is not None or not isinstance(self._upstream, Upstream):
+            return LiveText()  # of an owner's job only what the owner's store shows
+        return self._upstream.worker.follow_text(job_id)
 
     async def learned_mode(self, model: str) -> Mode | None:
         """Return the delivery mode that jobs of a model need, if the endpoint's refusals showed it in the last day."""
@@ -386,6 +449,8 @@ class Engine(Archive):
         Questions are noted for this process alone: every host's model should see them.
         """
         self._waiter.mark_questions_reported(jobs)
+        if self._action_reporter is not None:
+            self._tasks.start_soon(partial(self._report_action, "result", *(job for job in jobs if job.is_terminal)))
         if any(_is_unread(job) for job in jobs):
             self._tasks.start_soon(self.mark_delivered, *jobs)
 
@@ -413,6 +478,7 @@ class Engine(Archive):
         jobs = await self._waiter.find_jobs(group)
         for job in jobs:
             await self._request_cancel(job)
+        await self._report_action("cancel", *(job for job in jobs if not job.is_terminal))
         until = self._clock.now() + CANCEL_WAIT_S
         return [await self._wait_for_cancel(job, until - self._clock.now()) for job in jobs]
 
@@ -441,6 +507,7 @@ class Engine(Archive):
         ):
             raise RequestError("Another caller answered {job_id} meanwhile.", "nothing_to_answer", job_id=job_id)
         self._wake_worker()
+        await self._report_action("reply", job)
         return await self._get_job(job_id)
 
     async def wait_until_answered(self, job_id: str, call_id: str, *, wait_s: float) -> None:
@@ -466,7 +533,8 @@ class Engine(Archive):
         if job.turn.response_id is None:
             from agent_jobs.engine.adopt_response import check_response  # only `agent-jobs adopt` asks
 
-            await check_response(self._require_upstream().client, job, response_id)
+            must_name_job = self._owner is not None
+            await check_response(self._require_upstream().client, job, response_id, must_name_job=must_name_job)
         elif job.turn.response_id != response_id:
             raise RequestError(
                 "{job_id} already has the response {response_id}.",
@@ -552,6 +620,10 @@ class Engine(Archive):
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):
             self._upstream.worker.wake()
+
+    async def _report_action(self, action: str, *jobs: Job) -> None:
+        if jobs and self._action_reporter is not None:
+            await self._action_reporter(action, {job.id: job.cost_usd for job in jobs})
 
     def require_client(self) -> ResponsesClient:
         """Return the client of the endpoint, or raise the ConfigError that says why there is none."""

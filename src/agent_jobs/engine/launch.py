@@ -32,7 +32,7 @@ from agent_jobs.errors import (
     UnsentError,
     UpstreamError,
 )
-from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.job import TRYING_AGAIN, Job
 from agent_jobs.jobs.response import JSON
 from agent_jobs.jobs.status import Status
 from agent_jobs.request.body import sent_as, sentence_for, with_files
@@ -85,6 +85,8 @@ class Launcher:
         self._check = BackgroundCheck(store, client, clock, reader)
         self._creates: set[anyio.CancelScope] = set()
         self._is_shutting_down = False
+        #: When POSTs that were not sent were to be sent, by job: the database may have noted their beginning.
+        self._unsent_at: dict[str, float | None] = {}
         self._failed_attempts = Counter[str]()  #: POSTs in a row that upstream did not accept, by job
 
     def is_deciding(self, job_id: str) -> bool:
@@ -112,7 +114,10 @@ class Launcher:
         return RunAgain(0)  # the limit ended it: the job's row shows whether anything was sent
 
     async def end_orphaned(self, job: Job) -> Done | RunAgain:
-        """End a start whose first byte was sent by a process that is gone."""
+        """End a start whose first byte was sent by a process that is gone; repeat one that was not sent at all."""
+        if job.id in self._unsent_at and self._unsent_at.pop(job.id) == job.turn.sent_at:
+            await self._store.save(job.mark_not_sent("The database was away; trying again."))
+            return RunAgain(0)
         return await self._leave_unconfirmed(job, "The process that sent it ended before upstream named an id.")
 
     async def _end_before_sending(self, job: Job) -> bool:
@@ -176,8 +181,10 @@ class Launcher:
         async def before_sending() -> None:
             nonlocal job
             job = job.mark_sending(self._clock.now())
+            self._unsent_at[job.id] = job.turn.sent_at
             if not await self._store.begin_sending(job, self._limits.concurrent):
                 raise LostRace
+            del self._unsent_at[job.id]
 
         # The job may have been started with another key, but its response belongs to this one.
         ours = self._client.endpoint.fingerprint
@@ -283,7 +290,7 @@ class Launcher:
     async def _relaunch_later(self, job: Job, error: UpstreamError) -> RunAgain:
         """Have a POST sent again that upstream provably did not accept, after a longer wait each time."""
         self._failed_attempts[job.id] += 1
-        await self._store.save(job.mark_not_sent(f"{error}; trying again"))
+        await self._store.save(job.mark_not_sent(f"{error}{TRYING_AGAIN}"))
         wait_s = exponential(self._failed_attempts[job.id], first_s=RELAUNCH_FIRST_S, most_s=RELAUNCH_MOST_S)
         wait_s = with_jitter(max(wait_s, error.retry_after_s or 0.0))
         return RunAgain(wait_s, wait_s)

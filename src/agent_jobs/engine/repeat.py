@@ -31,7 +31,7 @@ async def read_repeated(store: Store, job: Job) -> tuple[JSON, list[Upload]]:
 
 
 def repeat_job(
-    job: Job, request: JSON, prompt: str, *, job_id: str, client: str, endpoint: Endpoint, now: float
+    job: Job, request: JSON, prompt: str, *, job_id: str, client: str, owner: str, endpoint: Endpoint, now: float
 ) -> Job:
     """Return a new job that sends the first request of an earlier one again, without its key.
 
@@ -41,6 +41,7 @@ def repeat_job(
         prompt: What its caller asked.
         job_id: The new job's id.
         client: Who repeats it.
+        owner: Whose job the new one is.
         endpoint: Where it is sent.
         now: The time.
     """
@@ -61,6 +62,7 @@ def repeat_job(
         effort=job.effort,
         preset=job.preset,
         client=client,
+        owner=owner,
         status=Status.PENDING,
         created_at=now,
         request_hash=job.request_hash,

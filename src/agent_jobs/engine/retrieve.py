@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from agent_jobs.clock import Clock
 from agent_jobs.errors import AccountError, MissingError, UpstreamError
-from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.job import CANNOT_POLL, Job
 from agent_jobs.jobs.status import Status
 from agent_jobs.upstream.client import ResponsesClient
 
@@ -58,7 +58,7 @@ def _mark_failed_get(job: Job, error: UpstreamError, now: float) -> Job:
     is_lost = job.turn.mode == "foreground" and is_not_served(error) and not isinstance(error, AccountError)
     if isinstance(error, MissingError) or is_lost:
         return job.mark_not_found(now)
-    return job.mark_unreachable(f"cannot poll: {error}", now)
+    return job.mark_unreachable(f"{CANNOT_POLL}{error}", now)
 
 
 def _limit_asked_wait(asked_s: float | None) -> float:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,15 @@ class StartPlanner:
         self._endpoint = endpoint
         self._clock = clock
         self._defaults = defaults
+        self._owner = ""
+
+    def of(self, store: Store, owner: str) -> "StartPlanner":
+        """Return the same for the jobs of one owner, with the owner's store."""
+        bound = copy(self)
+        bound._store = store
+        bound._finder = PreviousFinder(store, self._endpoint)
+        bound._owner = owner
+        return bound
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -120,6 +130,11 @@ class StartPlanner:
         if self._defaults.toolbox is None:
             return ()
         return self._defaults.toolbox.warnings
+
+    @property
+    def budget(self) -> Budget | None:
+        """Return the budget of today; None if there is none."""
+        return self._create_budget("")
 
     async def plan(self, request: StartRequest) -> PlannedStart:
         """Return the jobs of a request, not yet stored.
@@ -163,6 +178,7 @@ class StartPlanner:
             await self._store.get_prompt(job_id),
             job_id=_create_id("job"),
             client=client,
+            owner=self._owner,
             endpoint=self._endpoint,
             now=self._clock.now(),
         )
@@ -250,6 +266,7 @@ class StartPlanner:
         toolbox = options.toolbox
         return Job(
             id=job_id,
+            owner=self._owner,
             title=title_of(prompt),
             prompt=prompt,
             model=model_of(body),

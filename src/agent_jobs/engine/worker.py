@@ -1,6 +1,7 @@
 """Runs the jobs that are due: one loop over the store's due times, in one task group."""
 
 import logging
+from collections import Counter
 from contextlib import suppress
 from itertools import chain
 
@@ -56,6 +57,8 @@ class Worker:
         self._concurrent = concurrent
         self._tasks = tasks
         self._woken = anyio.Event()
+        self._running = Counter[str]()  # steps of this process, by job
+        self._may_have_lost_claims = False  # a connection may have taken the answer to a claim with it
 
     async def run(self, what: str) -> None:
         """Run what is due and take over the jobs of dead processes, for ever.
@@ -70,8 +73,10 @@ class Worker:
             wait_s = TICK_S
             try:
                 await self._store.reclaim_from_dead(self._clock.now())
+                await self._renew_lost_claims()
                 wait_s = min(wait_s, await self._start_due_steps())
             except StoreError as error:
+                self._may_have_lost_claims = True
                 logger.warning("cannot read the jobs: %s", error)
             except Exception:
                 logger.exception("the worker's loop failed; it continues")
@@ -132,7 +137,22 @@ class Worker:
             return TICK_S
         return max(0.0, next_at - self._clock.now()) / self._clock.speed
 
+    async def _renew_lost_claims(self) -> None:
+        """Run the jobs that this process has claimed without knowing it."""
+        if self._may_have_lost_claims:
+            await self._store.renew_claims([*self._running], self._clock.now())
+            self._may_have_lost_claims = False
+
     async def _run_step(self, job_id: str) -> None:
+        self._running[job_id] += 1
+        try:
+            await self._run_and_schedule(job_id)
+        finally:
+            self._running[job_id] -= 1
+            if not self._running[job_id]:
+                del self._running[job_id]
+
+    async def _run_and_schedule(self, job_id: str) -> None:
         try:
             outcome = await self._stepper.run_step(job_id)
         except StoreError as error:

@@ -54,6 +54,11 @@ STREAM_MAX_AGE_S = 290.0
 #: Attempts to stream in a row without an event, after which a job is only polled.
 MAX_STREAM_FAILURES = 3
 
+#: Begins the activity of a job whose response upstream did not answer for.
+CANNOT_POLL = "cannot poll: "
+#: Ends the activity of a job that upstream did not accept, and that is sent again.
+TRYING_AGAIN = "; trying again"
+
 #: Failure of a job whose question was not answered within the input timeout.
 UNANSWERED = Failure("deadline_exceeded", "Nobody answered what it asked for.")
 

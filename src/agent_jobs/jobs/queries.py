@@ -35,6 +35,8 @@ class JobFilter:
     preset: str = ""
     client: str = ""  #: the beginning of the name of the host that started it, in any case
     unread: bool = False  #: only finished jobs whose result no reader received
+    owner: str | None = None  #: exactly this one's; '' is the single user's
+    previous_job_id: str = ""  #: the job that they continue
 
 
 #: What a list of jobs is sorted by.
@@ -65,6 +67,13 @@ class Spending(NamedTuple):
     uncounted: int  #: finished jobs that ran and whose tokens are not, or not all, known
     cost_usd: float  #: of the jobs whose cost is known
     unpriced: int  #: finished jobs that ran and whose cost is not known
+
+
+class DayBudget(NamedTuple):
+    """The budget of a day, and what counts against it."""
+
+    usd: float
+    used_usd: float
 
 
 @dataclass(frozen=True, slots=True)

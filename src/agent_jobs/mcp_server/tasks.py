@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
@@ -200,6 +201,8 @@ class TasksExtension(Extension):
     async def _create_task(self, ctx: Context, jobs: Engine, group: JobFilter) -> CreatedTask:
         host = _describe_host(ctx.client_capabilities, ctx.session.client_params)
         state = await self._load_state(jobs, group, host)
+        if view := await jobs.find_view(_page_path(group)):
+            state = state._replace(message=f"{state.message}; {view}")
         return CreatedTask(content=[], task=_render_task(group, state, "task"))
 
     async def _get_task(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
@@ -344,6 +347,13 @@ async def _find_group(jobs: Engine, task_id: str) -> JobFilter:
             if (await jobs.find(group, 1)).jobs:
                 return group
     raise JobNotFoundError("There is no job and no batch {task!r}.", "no_such_batch", task=task_id[:ECHOED_CHARS])
+
+
+def _page_path(group: JobFilter) -> str:
+    """Return the path of a task's jobs on the page."""
+    if group.batch:
+        return f"/?{urlencode({'batch': group.batch})}"
+    return f"/jobs/{group.job_ids[0]}"
 
 
 def _describe_working_batch(jobs: Engine, page: JobPage, unfinished: Sequence[Job]) -> TaskState:

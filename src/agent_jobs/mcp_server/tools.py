@@ -113,7 +113,7 @@ class Tools:
         if prompt is None:
             return await self._start_several(ctx, jobs, order, wait_s)
         [started] = await self._start_jobs(ctx, jobs, order, wait_s)
-        return self._render_start(ctx, jobs, started, await jobs.find_view(started.job.id))
+        return self._render_start(ctx, jobs, started, await jobs.find_view(f"/jobs/{started.job.id}"))
 
     async def agent_poll(
         self,
@@ -136,7 +136,7 @@ class Tools:
         asked_to_wait = wait_s != 0
         if wait_s is None:
             wait_s = cap_s
-        wait_s = min(self._pacing.effective_wait_s(answers.filter_arguments(group), wait_s, jobs.now()), cap_s)
+        wait_s = min(self._pacing.effective_wait_s(_poll_key(jobs, group), wait_s, jobs.now()), cap_s)
         if job_id is None:
             return await self._poll_group(ctx, jobs, group, wait_s)
         return await self._poll_job(ctx, jobs, job_id, wait_s, cap_s, asked_to_wait=asked_to_wait)
@@ -238,7 +238,9 @@ class Tools:
         if wait_s is None:
             wait_s = 0.0  # the jobs of several prompts are polled together
         started = await self._start_jobs(ctx, jobs, order, wait_s)
-        return answers.render_starts([one.job for one in started], sum(one.duplicate for one in started))
+        submitted = [one.job for one in started]
+        view = await jobs.find_view(answers.page_path(submitted))
+        return answers.render_starts(submitted, sum(one.duplicate for one in started), view)
 
     async def _start_jobs(
         self, ctx: Context, jobs: Engine, order: StartRequest, wait_s: float | None
@@ -289,7 +291,7 @@ class Tools:
         state = await self._await_engine(ctx, jobs, polling, wait_s, lambda: group)
         if len(state.done) == 1:
             state = replace(state, done=[await jobs.poll(state.done[0].id)])  # with its output
-        key = answers.filter_arguments(group)
+        key = _poll_key(jobs, group)
         client = _client_name(ctx)
         answer, reported = answers.render_batch(
             state,
@@ -312,7 +314,7 @@ class Tools:
 
     def _record_answer(self, jobs: Engine, job: Job, *, waited: bool) -> bool:
         """Record that a model gets to know the state of a job; return whether to advise it to leave."""
-        key = answers.job_argument(job.id)
+        key = _poll_key(jobs, JobFilter(job_ids=(job.id,)))
         jobs.mark_delivered_later(job)
         if job.is_terminal or job.status is Status.INPUT_REQUIRED:
             self._pacing.reset(key)
@@ -371,6 +373,11 @@ class Tools:
             if wait_s > 0 and _is_cancelled_by_client(ctx):
                 self._limits.learn_limit(_client_name(ctx), jobs.now() - began)
             raise
+
+
+def _poll_key(jobs: Engine, group: JobFilter) -> str:
+    """Return the name by which the polls of a caller for some jobs are paced: owners share no memory."""
+    return f"{jobs.owner} {answers.filter_arguments(group)}"
 
 
 def _client_name(ctx: Context) -> str:

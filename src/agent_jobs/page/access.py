@@ -1,15 +1,17 @@
-"""Let one user into the page: a link that works once becomes a cookie, and a form carries a token of that cookie.
+"""Let users into the page, and give each form a token of its session.
 
 Nothing here is stored but one secret. A link and a cookie carry their own expiry, signed with it.
 """
 
 import hmac
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_bytes, token_urlsafe
+from typing import ClassVar, NamedTuple
 
 #: A link is opened at once, by the user who asked for it.
 LINK_S = 600
@@ -19,6 +21,16 @@ SESSION_S = 30 * 86_400
 SECRET_BYTES = 32
 #: File of that secret, in the folder of the database.
 SECRET_FILE = "page.key"
+
+#: Returns the owner of the team token with this SHA-256; None if there is no such token, or it ended.
+FindOwner = Callable[[str], Awaitable[str | None]]
+
+
+class Session(NamedTuple):
+    """A signed-in browser."""
+
+    token: str  #: the value of its cookie; empty if the browser is not signed in
+    owner: str = ""  #: whose jobs it sees; empty for the only user of a machine
 
 
 def read_secret(folder: Path) -> bytes:
@@ -38,33 +50,32 @@ def read_secret(folder: Path) -> bytes:
     return read_secret(folder)
 
 
-class LinkAccess:
-    """Signs in whoever opens a link that this machine's user asked for.
+class Access(ABC):
+    """Signs browsers in, and recognises them and their forms.
 
     Args:
         secret: Signs links and cookies.
         now: The time, in epoch seconds.
     """
 
+    #: Sentence for a browser that is not signed in.
+    advice: ClassVar[str]
+    #: Sentence for a browser that cannot be signed in with what it sent.
+    refusal: ClassVar[str]
+    #: True if a browser signs in by a form with a token.
+    has_form: ClassVar[bool]
+
     def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
         self._secret = secret
         self._now = now
-        self._used_links: set[str] = set()
 
-    def create_link_token(self) -> str:
-        """Return a token that signs in one browser."""
-        return self._sign_token("link", LINK_S)
+    @abstractmethod
+    async def sign_in(self, token: str) -> str | None:
+        """Return the cookie of a new session for a token; None if the token is wrong."""
 
-    def redeem_link(self, token: str) -> str | None:
-        """Return a session for a link's token; None if it is wrong, too old, or was used before."""
-        if not self._is_signed("link", token) or token in self._used_links:
-            return None
-        self._used_links.add(token)
-        return self._sign_token("session", SESSION_S)
-
-    def is_session(self, session: str) -> bool:
-        """Return True if a cookie's value is a session that has not ended."""
-        return self._is_signed("session", session)
+    @abstractmethod
+    async def find_session(self, cookie: str) -> Session | None:
+        """Return the session of a cookie; None if it is wrong, or has ended."""
 
     def form_token(self, session: str) -> str:
         """Return the token that each form of a session carries, so that no other page can send one."""
@@ -74,8 +85,8 @@ class LinkAccess:
         """Return True if a form belongs to this session."""
         return hmac.compare_digest(self.form_token(session).encode(), token.encode())
 
-    def _sign_token(self, kind: str, lifetime_s: float) -> str:
-        body = f"{token_urlsafe(18)}.{int(self._now() + lifetime_s)}"
+    def _sign_token(self, kind: str, lifetime_s: float, subject: str = "") -> str:
+        body = f"{subject}{token_urlsafe(18)}.{int(self._now() + lifetime_s)}"
         return f"{body}.{self._compute_digest(f'{kind}:{body}')}"
 
     def _is_signed(self, kind: str, token: str) -> bool:
@@ -86,3 +97,71 @@ class LinkAccess:
 
     def _compute_digest(self, text: str) -> str:
         return hmac.new(self._secret, text.encode("utf-8", "replace"), sha256).hexdigest()
+
+
+class LinkAccess(Access):
+    """Signs in a browser that opens a link which this machine's user asked for."""
+
+    advice = (
+        "This page shows the jobs of the user who started it. Run `agent-jobs ui` in a terminal: it prints a link that "
+        "signs this browser in."
+    )
+    refusal = "This link was used before, or is older than ten minutes. Run `agent-jobs ui` again for another one."
+    has_form = False
+
+    def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
+        super().__init__(secret, now)
+        self._used_links: set[str] = set()
+
+    def create_link_token(self) -> str:
+        """Return a token that signs in one browser."""
+        return self._sign_token("link", LINK_S)
+
+    async def sign_in(self, token: str) -> str | None:
+        """Return a session for a link's token; None if it is wrong, too old, or was used before."""
+        if not self._is_signed("link", token) or token in self._used_links:
+            return None
+        self._used_links.add(token)
+        return self._sign_token("session", SESSION_S)
+
+    async def find_session(self, cookie: str) -> Session | None:
+        """Return the session of a cookie that was signed here and has not ended."""
+        if not self._is_signed("session", cookie):
+            return None
+        return Session(cookie)
+
+
+class TokenAccess(Access):
+    """Signs in a user of a team server, whose browser then sees that user's jobs.
+
+    The cookie holds the hash of the token, so that a session ends with its token.
+
+    Args:
+        secret: Signs cookies; the same in all processes of the server.
+        now: The time, in epoch seconds.
+        find_owner: Finds the owner of a token by its hash, at each request.
+    """
+
+    advice = "Sign in with your team token. `agent-jobs token create` makes one."
+    refusal = "This token is not known here, or has ended."
+    has_form = True
+
+    def __init__(self, secret: bytes, now: Callable[[], float], find_owner: FindOwner) -> None:
+        super().__init__(secret, now)
+        self._find_owner = find_owner
+
+    async def sign_in(self, token: str) -> str | None:
+        """Return a session for a team token; None if it has no owner."""
+        token_hash = sha256(token.strip().encode("utf-8", "replace")).hexdigest()
+        if await self._find_owner(token_hash) is None:
+            return None
+        return self._sign_token("session", SESSION_S, f"{token_hash}.")
+
+    async def find_session(self, cookie: str) -> Session | None:
+        """Return the session of a cookie that was signed here and whose token still has an owner."""
+        if not self._is_signed("session", cookie):
+            return None
+        owner = await self._find_owner(cookie.partition(".")[0])
+        if owner is None:
+            return None
+        return Session(cookie, owner)

@@ -5,40 +5,48 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from agent_jobs.engine.engine import Engine
 from agent_jobs.jobs.queries import JobFilter, Reply
 from agent_jobs.page.forms import FormReader
 from agent_jobs.page.new_page import CLIENT
+from agent_jobs.page.standing_approvals import StandingApprovals
 from agent_jobs.page.templates import EngineSource
 from agent_jobs.request.start_request import StartRequest
 
 
 class Actions:
-    """The forms on the page of a job."""
+    """The forms about a job, on its page and in the list."""
 
-    def __init__(self, engine: EngineSource, forms: FormReader) -> None:
+    def __init__(self, engine: EngineSource, forms: FormReader, approvals: StandingApprovals) -> None:
         self._engine = engine
         self._forms = forms
+        self._approvals = approvals
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job here and at the provider."""
-        await self._forms.read(request)
-        engine = await self._engine()
+        form = await self._forms.read(request)
+        engine = await self._engine(request)
         job_id = request.path_params["job_id"]
         await engine.cancel(JobFilter(job_ids=(job_id,)))
-        return _show_job(job_id)
+        return _go_back(form, job_id)
 
     async def reply(self, request: Request) -> Response:
         """Answer a call that a job waits for."""
         form = await self._forms.read(request)
-        engine = await self._engine()
+        engine = await self._engine(request)
         job_id = request.path_params["job_id"]
+        tool = ""
+        if form.get("answer") == "always":
+            tool = await _find_asking_tool(engine, job_id, str(form.get("call", "")))
         await engine.reply(job_id, _parse_answer(form))
-        return _show_job(job_id)
+        if tool:
+            self._approvals.allow(engine, job_id, tool)
+        return _go_back(form, job_id)
 
     async def follow_up(self, request: Request) -> Response:
         """Ask another question in the conversation of a job, and show the job that answers it."""
         form = await self._forms.read(request)
-        engine = await self._engine()
+        engine = await self._engine(request)
         prompt = str(form.get("prompt", "")).strip()
         if not prompt:
             raise HTTPException(400, "There is no question. Write what you want to know.")
@@ -49,11 +57,18 @@ class Actions:
     async def delete(self, request: Request) -> Response:
         """Delete a finished job here."""
         await self._forms.read(request)
-        engine = await self._engine()
+        engine = await self._engine(request)
         deleted = await engine.delete([request.path_params["job_id"]])
         if not deleted.deleted:
             raise HTTPException(409, "This job has not finished. Cancel it first.")
         return RedirectResponse("/", 303)
+
+
+async def _find_asking_tool(engine: Engine, job_id: str, call_id: str) -> str:
+    """Return the name of the tool that a call for approval names; empty if the job does not wait for it."""
+    calls = await engine.open_calls(await engine.poll(job_id))
+    names = (call.name for call in calls if call.id == call_id and call.needs == "approval")
+    return next(names, "")
 
 
 def _parse_answer(form: FormData) -> Reply:
@@ -63,7 +78,7 @@ def _parse_answer(form: FormData) -> Reply:
     if turn.isdecimal():
         number = int(turn)
     match form.get("answer"):
-        case "approve":
+        case "approve" | "always":
             return Reply(approve=(call_id,), turn=number)
         case "deny":
             return Reply(deny=(call_id,), turn=number)
@@ -71,6 +86,13 @@ def _parse_answer(form: FormData) -> Reply:
             return Reply(outputs={call_id: str(form.get("output", ""))}, turn=number)
         case _:
             raise HTTPException(400, "Choose an answer.")
+
+
+def _go_back(form: FormData, job_id: str) -> Response:
+    """Return to the page from which a form was sent: the list, or the page of the job."""
+    if form.get("from") == "list":
+        return RedirectResponse("/", 303)
+    return _show_job(job_id)
 
 
 def _show_job(job_id: str) -> Response:

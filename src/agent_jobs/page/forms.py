@@ -4,7 +4,7 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from agent_jobs.page.access import LinkAccess
+from agent_jobs.page.access import Access
 
 #: Bytes of one field: the largest prompt that a person pastes.
 FIELD_BYTES = 4 * 1024 * 1024
@@ -13,7 +13,7 @@ FIELD_BYTES = 4 * 1024 * 1024
 class FormReader:
     """Reads forms and refuses those of other pages."""
 
-    def __init__(self, access: LinkAccess) -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
 
     async def read(self, request: Request) -> FormData:
@@ -23,6 +23,6 @@ class FormReader:
             HTTPException: It does not belong to this session.
         """
         form = await request.form(max_files=0, max_part_size=FIELD_BYTES)
-        if not self._access.is_form_token(request.scope["session_token"], str(form.get("form_token", ""))):
+        if not self._access.is_form_token(request.scope["page_session"].token, str(form.get("form_token", ""))):
             raise HTTPException(403, "This form is out of date. Load the page again.")
         return form

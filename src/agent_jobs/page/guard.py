@@ -4,10 +4,10 @@ from collections.abc import Collection
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_jobs.page.access import LinkAccess
+from agent_jobs.page.access import Access, Session
 
 COOKIE = "agent_jobs_page"
 #: Paths that need no cookie.
@@ -37,7 +37,7 @@ class Guard:
         hosts: Values of the Host header that name this server, such as `127.0.0.1:4777`.
     """
 
-    def __init__(self, app: ASGIApp, access: LinkAccess, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, access: Access, hosts: Collection[str]) -> None:
         self._app = app
         self._access = access
         self._hosts = frozenset(hosts)
@@ -46,10 +46,10 @@ class Guard:
         """Answer a request, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        app = self._find_refusal(scope) or self._app
+        app = await self._find_refusal(scope) or self._app
         return await app(scope, receive, _add_safety_headers(send))
 
-    def _find_refusal(self, scope: Scope) -> Response | None:
+    async def _find_refusal(self, scope: Scope) -> Response | None:
         """Return the refusal of a request; None if it may go on."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
@@ -58,24 +58,19 @@ class Guard:
         is_safe = scope["method"] in SAFE_METHODS
         if not is_safe and not _is_same_origin(headers, host):
             return PlainTextResponse("This form was sent by another page.", 403)
-        session = read_session(headers)
-        scope["session_token"] = session
-        if self._access.is_session(session) or scope["path"].startswith(OPEN_PATHS):
+        session = await self._access.find_session(read_cookie(headers))
+        scope["page_session"] = session or Session("")
+        if session is not None or scope["path"].startswith(OPEN_PATHS):
             return None
         if not is_safe:
-            return PlainTextResponse("Sign in first: run agent-jobs ui.", 401)
-        return PlainTextResponse(SIGN_IN, 401)
+            return PlainTextResponse(f"Sign in first. {self._access.advice}", 401)
+        if self._access.has_form and "text/html" in headers.get("accept", ""):
+            return RedirectResponse("/sign-in", 303)
+        return PlainTextResponse(self._access.advice, 401)
 
 
-#: What a browser without a cookie is shown.
-SIGN_IN = (
-    "This page shows the jobs of the user who started it. Run `agent-jobs ui` in a terminal: it prints a link that "
-    "signs this browser in."
-)
-
-
-def read_session(headers: Headers) -> str:
-    """Return the session in a request's cookie; empty without one."""
+def read_cookie(headers: Headers) -> str:
+    """Return the session's cookie of a request; empty without one."""
     try:
         cookies = SimpleCookie(headers.get("cookie", ""))
     except CookieError:

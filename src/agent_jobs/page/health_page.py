@@ -34,11 +34,13 @@ class HealthPage:
 
     async def show(self, request: Request) -> Response:
         """Show all checks."""
-        return self._renderer.render_page(request, "health.html", {"checks": await _run_checks(await self._engine())})
+        return self._renderer.render_page(
+            request, "health.html", {"checks": await _run_checks(await self._engine(request))}
+        )
 
     async def show_as_json(self, request: Request) -> Response:
         """Return all checks as JSON."""
-        checks = await _run_checks(await self._engine())
+        checks = await _run_checks(await self._engine(request))
         return JSONResponse([check._asdict() for check in checks])
 
 

@@ -10,9 +10,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs.stored_request import effort_of, model_of
-from agent_jobs.page import views
+from agent_jobs.page.formats import format_usd
 from agent_jobs.page.forms import FormReader
 from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.page.views import build_budget_meter
 from agent_jobs.page.wording import word_error
 from agent_jobs.request.presets import EFFORTS
 from agent_jobs.request.start_request import StartRequest
@@ -33,21 +34,21 @@ class NewPage:
 
     async def show_form(self, request: Request) -> Response:
         """Show the form; `?again=ID` fills in what another job was asked with."""
-        engine = await self._engine()
+        engine = await self._engine(request)
         values: dict[str, str] = dict.fromkeys(FIELDS, "")
         if job_id := request.query_params.get("again"):
             values |= await _read_asked(engine, job_id)
-        return self._render_form(request, engine, values)
+        return await self._render_form(request, engine, values)
 
     async def start(self, request: Request) -> Response:
         """Start the job of a form and show it; or show the form again with what is wrong."""
         form = await self._forms.read(request)
-        engine = await self._engine()
+        engine = await self._engine(request)
         try:
             [started] = await engine.start(_parse_form(form, allow_duplicate=True), id_wait_s=0.0)
         except AgentJobsError as error:
             values = {name: str(form.get(name, "")) for name in FIELDS}
-            return self._render_form(request, engine, values, problem=word_error(error))
+            return await self._render_form(request, engine, values, problem=word_error(error))
         return RedirectResponse(f"/jobs/{started.job.id}", 303)
 
     async def estimate(self, request: Request) -> Response:
@@ -55,21 +56,27 @@ class NewPage:
         form = await self._forms.read(request)
         if not str(form.get("prompt", "")).strip():
             return HTMLResponse("")
-        engine = await self._engine()
+        engine = await self._engine(request)
         try:
             estimate = await engine.estimate(_parse_form(form, allow_duplicate=False))
         except AgentJobsError as error:
             return HTMLResponse(self._renderer.render_part(request, "_estimate.html", {"problem": word_error(error)}))
         values = {
             "problem": "",
-            "model": estimate.model,
+            "model": " ".join(filter(None, (estimate.model, estimate.effort))),
             "input_tokens": f"{estimate.input_tokens:,}",
-            "bound": views.format_usd(estimate.cost_bound_usd),
-            "unbounded": estimate.unbounded,
+            "expected": format_usd(estimate.expected_usd),
+            "bound": format_usd(estimate.cost_bound_usd),
+            "unbounded": estimate.unbounded and str(estimate.unbounded),
+            "tools": ", ".join(estimate.tools),
+            "existing": estimate.existing and estimate.existing.id,
+            "budget": build_budget_meter(await engine.read_budget()),
         }
         return HTMLResponse(self._renderer.render_part(request, "_estimate.html", values))
 
-    def _render_form(self, request: Request, engine: Engine, values: Mapping[str, str], problem: str = "") -> Response:
+    async def _render_form(
+        self, request: Request, engine: Engine, values: Mapping[str, str], problem: str = ""
+    ) -> Response:
         status = 200
         if problem:
             status = 400
@@ -78,6 +85,7 @@ class NewPage:
             "problem": problem,
             "presets": [(name, preset.description) for name, preset in engine.presets.items()],
             "efforts": EFFORTS,
+            "budget": build_budget_meter(await engine.read_budget()),
         }
         return self._renderer.render_page(request, "new.html", shown, status)
 

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import nh3
@@ -31,6 +32,10 @@ _REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 #: The style of an aligned cell, which the page forbids; in a text its quotes are escaped.
 _ALIGNMENT = re.compile(r'style="text-align:(left|right|center)"')
 _URL_SCHEMES = {"http", "https", "mailto"}
+#: A tag, or the text between two tags. Cleaned HTML quotes each attribute, and has no other `<`.
+_TAG_OR_TEXT = re.compile(r"""(<(?:[^>"]|"[^"]*")*>)|([^<]+)""")
+_OPENED, _CLOSED = re.compile(r"<(?:a|code|pre)\b"), re.compile(r"</(?:a|code|pre)>")
+_CITATION = re.compile(r"\[(\d{1,3})\]")
 
 
 def render_markdown(text: str) -> str:
@@ -46,6 +51,28 @@ def render_markdown(text: str) -> str:
         attribute_filter=_keep_attribute,
         link_rel="noopener noreferrer nofollow",
     )
+
+
+def link_citations(safe_html: str, sources: int) -> str:
+    """Return HTML that was cleaned with links from the numbers of its sources, such as [1], to the list of sources."""
+    pieces: list[str] = []
+    inside = 0  # elements in which a number is no citation
+    for tag, text in _TAG_OR_TEXT.findall(safe_html):
+        if _CLOSED.match(tag):
+            inside -= 1
+        elif _OPENED.match(tag):
+            inside += 1
+        if text and not inside:
+            text = _CITATION.sub(partial(_link_citation, sources), text)
+        pieces.append(tag or text)
+    return "".join(pieces)
+
+
+def _link_citation(sources: int, match: re.Match[str]) -> str:
+    number = int(match[1])
+    if not 1 <= number <= sources:
+        return match[0]
+    return f'<sup><a href="#source-{number}">[{number}]</a></sup>'
 
 
 def _keep_attribute(tag: str, name: str, value: str) -> str | None:

@@ -1,30 +1,59 @@
-"""Sign a browser in with a link from the terminal."""
+"""Sign a browser in with a link from the terminal, or with a team token."""
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from agent_jobs.page.access import SESSION_S, LinkAccess
+from agent_jobs.page.access import SESSION_S, Access
+from agent_jobs.page.forms import FormReader
 from agent_jobs.page.guard import COOKIE
+from agent_jobs.page.templates import Renderer
 
 #: A redirect would come without the cookie if the link stood in another page: a strict cookie is sent only from here.
 _SIGNED_IN = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
     '<title>agent-jobs</title></head><body><p><a href="/">Continue to your jobs</a></p></body></html>'
 )
-WRONG_LINK = "This link was used before, or is older than ten minutes. Run `agent-jobs ui` again for another one."
 
 
 class SignIn:
-    """The address of sign-in links."""
+    """The addresses at which browsers sign in and out."""
 
-    def __init__(self, access: LinkAccess) -> None:
+    def __init__(self, access: Access, renderer: Renderer, forms: FormReader, *, is_secure: bool) -> None:
         self._access = access
+        self._renderer = renderer
+        self._forms = forms
+        self._is_secure = is_secure
+
+    async def show(self, request: Request) -> Response:
+        """Sign in by the token of a link; or show the form for a team token."""
+        if self._access.has_form:
+            return self._renderer.render_page(request, "sign_in.html", {"problem": "", "advice": self._access.advice})
+        session = await self._access.sign_in(request.query_params.get("token", ""))
+        if session is None:
+            return PlainTextResponse(self._access.refusal, 401)
+        return self._set_cookie(session)
 
     async def redeem(self, request: Request) -> Response:
-        """Set the cookie of a session for a link's token."""
-        session = self._access.redeem_link(request.query_params.get("token", ""))
+        """Sign in by the token of a form. The Guard has checked that the form is ours."""
+        form = await request.form(max_files=0)
+        session = None
+        if self._access.has_form:  # a link's token must not be sent twice in two ways
+            session = await self._access.sign_in(str(form.get("token", "")))
         if session is None:
-            return PlainTextResponse(WRONG_LINK, 401)
+            values = {"problem": self._access.refusal, "advice": self._access.advice}
+            return self._renderer.render_page(request, "sign_in.html", values, 401)
+        return self._set_cookie(session)
+
+    async def leave(self, request: Request) -> Response:
+        """Sign this browser out."""
+        await self._forms.read(request)
+        response = RedirectResponse("/sign-in", 303)
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._is_secure)
+        return response
+
+    def _set_cookie(self, session: str) -> Response:
         response = HTMLResponse(_SIGNED_IN)
-        response.set_cookie(COOKIE, session, max_age=SESSION_S, path="/", httponly=True, samesite="strict")
+        response.set_cookie(
+            COOKIE, session, max_age=SESSION_S, path="/", httponly=True, samesite="strict", secure=self._is_secure
+        )
         return response

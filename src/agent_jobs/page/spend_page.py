@@ -1,5 +1,6 @@
 """Show what jobs cost: by day as a chart, by model, preset and client as tables."""
 
+import time
 from collections.abc import Sequence
 from typing import get_args
 
@@ -8,14 +9,16 @@ from starlette.responses import JSONResponse, Response
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
-from agent_jobs.page import views
 from agent_jobs.page.chart import draw_days
+from agent_jobs.page.formats import format_usd
 from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.page.views import build_budget_meter
 
 DAY_S = 86_400.0
-#: Days that a visitor can choose, the first by default.
-PERIODS = (30, 7, 90, 365)
-TITLES = {"day": "By day (UTC)", "model": "By model", "preset": "By preset", "client": "By client"}
+#: Days that a visitor can choose.
+PERIODS = (7, 30, 90, 365)
+DEFAULT_PERIOD = 30
+TITLES = {"day": "Day (UTC)", "model": "Model", "preset": "Preset", "client": "Client", "owner": "Owner"}
 
 
 class SpendPage:
@@ -28,27 +31,30 @@ class SpendPage:
     async def show(self, request: Request) -> Response:
         """Show the sums of a period."""
         days = _choose_period(request)
-        sums = await _read_sums(await self._engine(), days)
+        engine = await self._engine(request)
+        sums = await _read_sums(engine, days)
         values = {
+            "budget": build_budget_meter(await engine.read_budget()),
             "days": days,
             "periods": PERIODS,
-            "total": views.format_usd(sum(each.cost_usd for each in sums["day"])),
+            "total": format_usd(sum(each.cost_usd for each in sums["day"])),
             "unpriced": sum(each.unpriced for each in sums["day"]),
-            "chart": draw_days([(each.name, each.cost_usd) for each in reversed(sums["day"])]),
+            "chart": draw_days(_list_days(sums["day"], days, engine.now())),
             "tables": [(TITLES[key], [_build_spending_row(each) for each in rows]) for key, rows in sums.items()],
+            "has_jobs": bool(sums["day"]),
         }
         return self._renderer.render_page(request, "spend.html", values)
 
     async def show_as_json(self, request: Request) -> Response:
         """Return the same sums as JSON."""
-        sums = await _read_sums(await self._engine(), _choose_period(request))
+        sums = await _read_sums(await self._engine(request), _choose_period(request))
         return JSONResponse({key: [each._asdict() for each in rows] for key, rows in sums.items()})
 
 
 def _choose_period(request: Request) -> int:
     asked = request.query_params.get("days", "")
     if asked not in map(str, PERIODS):
-        return PERIODS[0]
+        return DEFAULT_PERIOD
     return int(asked)
 
 
@@ -60,6 +66,13 @@ async def _read_sums(engine: Engine, days: int) -> dict[SpendingKey, list[Spendi
     return {key: await engine.sum_spending(key, group) for key in keys}
 
 
+def _list_days(sums: Sequence[Spending], days: int, now: float) -> list[tuple[str, float]]:
+    """Return the cost of each day of a period, oldest first, also of those without jobs."""
+    costs = {each.name: each.cost_usd for each in sums}
+    names = [time.strftime("%Y-%m-%d", time.gmtime(now - age * DAY_S)) for age in reversed(range(days))]
+    return [(name, costs.get(name, 0.0)) for name in names]
+
+
 def _build_spending_row(spending: Spending) -> dict[str, str]:
     unknown = ""
     if spending.unpriced:
@@ -67,7 +80,8 @@ def _build_spending_row(spending: Spending) -> dict[str, str]:
     return {
         "name": spending.name or "(none)",
         "jobs": f"{spending.jobs:,}",
-        "tokens": f"{spending.input_tokens:,} in, {spending.output_tokens:,} out",
-        "cost": views.format_usd(spending.cost_usd),
+        "tokens_in": f"{spending.input_tokens:,}",
+        "tokens_out": f"{spending.output_tokens:,}",
+        "cost": format_usd(spending.cost_usd),
         "unknown": unknown,
     }

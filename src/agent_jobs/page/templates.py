@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,20 +12,23 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, JobNotFoundError
-from agent_jobs.page.access import LinkAccess
+from agent_jobs.page.access import Access, Session
 from agent_jobs.page.wording import word_error
 
-EngineSource = Callable[[], Awaitable[Engine]]
+#: Returns the engine of the jobs that a request's user may see.
+EngineSource = Callable[[Request], Awaitable[Engine]]
 
 TEMPLATE_FOLDER = Path(__file__).with_name("html")
 #: Names and paths of the pages, for the navigation.
 PAGES = (("Jobs", "/"), ("New", "/new"), ("Spend", "/spend"), ("Health", "/health"))
+#: Stands for the form token in a part that several sessions share. No text of a job can hold it: it is secret.
+TOKEN_PLACE = token_urlsafe(18)
 
 
 class Renderer:
     """Fills in templates for a request."""
 
-    def __init__(self, access: LinkAccess) -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
         self._templates = Environment(
             loader=FileSystemLoader(TEMPLATE_FOLDER),
@@ -32,6 +36,7 @@ class Renderer:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,
         )
 
     def render_page(self, request: Request, template: str, values: dict[str, Any], status: int = 200) -> Response:
@@ -40,14 +45,18 @@ class Renderer:
 
     def render_part(self, request: Request, template: str, values: dict[str, Any]) -> str:
         """Return the HTML of a page, or of the part of it that changes."""
-        session: str = request.scope["session_token"]
-        shared = {
-            "pages": PAGES,
-            "here": request.url.path,
-            "words": "",
-            "form_token": self._access.form_token(session),
-        }
-        return self._templates.get_template(template).render({**shared, **values})
+        session: Session = request.scope["page_session"]
+        shared = {"pages": PAGES, "here": request.url.path, "words": "", "owner": session.owner}
+        return self.finish_part(request, self.render_shared_part(template, {**shared, **values}))
+
+    def render_shared_part(self, template: str, values: dict[str, Any]) -> str:
+        """Return the HTML of a part for all sessions that see the same jobs; `finish_part` completes it for one."""
+        return self._templates.get_template(template).render({"form_token": TOKEN_PLACE, **values})
+
+    def finish_part(self, request: Request, html: str) -> str:
+        """Return a part with the form token of a request's session."""
+        session: Session = request.scope["page_session"]
+        return html.replace(TOKEN_PLACE, self._access.form_token(session.token))
 
     def render_error(self, request: Request, error: Exception) -> Response:
         """Return a page, or JSON, that says what is wrong."""

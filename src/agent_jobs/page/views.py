@@ -1,19 +1,29 @@
 """Prepare what the templates show: plain values with the words for a person. Pure."""
 
-import time
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agent_jobs.jobs.job import Job
-from agent_jobs.jobs.queries import JobDetails, SearchHit
-from agent_jobs.jobs.response import Call, Usage
+from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, DayBudget, JobDetails, SearchHit, TurnRecord
+from agent_jobs.jobs.response import Call
 from agent_jobs.jobs.status import ACTIVE, Status
-from agent_jobs.jobs.steps import Step
+from agent_jobs.page.formats import (
+    format_age,
+    format_duration,
+    format_machine_time,
+    format_time,
+    format_tokens,
+    format_usd,
+)
+from agent_jobs.page.wording import describe_remedy
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.citations import cite_output, insert_numbers
 from agent_jobs.rendering.output import find_sources
 from agent_jobs.rendering.questions import escape_invisible
-from agent_jobs.rendering.timeline import build_timeline
+from agent_jobs.rendering.timeline import Moment, build_timeline
+from agent_jobs.text import truncate
 
 #: Names of statuses for a person.
 STATUS_WORDS = {
@@ -28,8 +38,14 @@ STATUS_WORDS = {
     Status.CANCELLED: "cancelled",
     Status.EXPIRED: "lost",
 }
-MINUTE_S = 60
-HOUR_S = 3600
+#: Characters of the last sentence that a running job has written.
+SENTENCE_CHARS = 180
+#: Levels of a conversation that a list indents.
+MAX_DEPTH = 3
+#: A sentence ends there.
+_SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n+")
+#: Marks of Markdown, which a single line shows as noise.
+_MARKS = re.compile(r"[*_`#>|]+|\[\d+\]|^\s*[-+]\s+|\]\([^)]*\)?|\[", re.MULTILINE)
 
 
 class JobRow(NamedTuple):
@@ -41,23 +57,33 @@ class JobRow(NamedTuple):
     status_words: str
     is_active: bool
     is_unread: bool
-    activity: str
+    activity: str  #: what it does, its last sentence, or why it ended so
+    remedy: str  #: what a person can do about its end
     model: str
-    created_at: float
+    owner: str
+    started: str
+    started_at: str  #: in full
+    machine_time: str
     elapsed: str
     cost: str
+    limit: str  #: what it may cost at most
+    previous: str  #: the job that it continues
+    depth: int = 0  #: in its conversation, below the first job that the list shows
     passage: Sequence[tuple[str, bool]] = ()  #: pieces of a passage that a search found, and whether each matched
+    questions: Sequence[Mapping[str, str]] = ()
+    turn: int = 0
 
 
-class StepRow(NamedTuple):
-    """One step in a timeline."""
+class TimelineRow(NamedTuple):
+    """One moment of a job's life."""
 
     kind: str
-    name: str
+    what: str
     detail: str
     error: str
-    seen_at: float
-    duration: str
+    after: str  #: time since its start
+    took: str
+    tokens: str
     is_running: bool
 
 
@@ -66,6 +92,14 @@ class Source(NamedTuple):
 
     name: str
     url: str
+
+
+class Meter(NamedTuple):
+    """What was spent, beside what may be spent."""
+
+    used: float
+    limit: float
+    words: str
 
 
 def build_row(job: Job, now: float) -> JobRow:
@@ -78,22 +112,48 @@ def build_row(job: Job, now: float) -> JobRow:
         is_active=job.status in ACTIVE,
         is_unread=is_unread(job),
         activity=escape_invisible(describe_state(job)),
-        model=job.model,
-        created_at=job.created_at,
+        remedy=describe_remedy(job),
+        model=escape_invisible(" ".join(filter(None, (job.model, job.effort)))),
+        owner=job.owner,
+        started=format_age(job.created_at, now),
+        started_at=format_time(job.created_at),
+        machine_time=format_machine_time(job.created_at),
         elapsed=format_duration(_find_elapsed_s(job, now)),
         cost=format_usd(job.cost_usd),
+        limit=format_usd(job.max_cost_usd),
+        previous=job.previous_job_id or "",
+        turn=job.turn.number,
     )
 
 
 def build_hit(hit: SearchHit, now: float) -> JobRow:
     """Return a job that a search found as a row, with the passage that matches."""
-    from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END
-
     pieces: list[tuple[str, bool]] = []
     for part in hit.passage.split(MATCH_BEGIN):
         matched, _, rest = part.rpartition(MATCH_END)
         pieces += [(escape_invisible(matched), True), (escape_invisible(rest), False)]
     return build_row(hit.job, now)._replace(passage=[piece for piece in pieces if piece[0]])
+
+
+def arrange_threads(rows: Iterable[JobRow]) -> list[JobRow]:
+    """Return rows as trees: each job is followed by the jobs that continue it, oldest first, which are indented."""
+    listed = {row.id: row for row in rows}
+    children: dict[str, list[JobRow]] = {}
+    for row in reversed(listed.values()):
+        if row.previous in listed:
+            children.setdefault(row.previous, []).append(row)
+    roots = [row for row in listed.values() if row.previous not in listed]
+    return list(_walk_threads(roots, children))
+
+
+def _walk_threads(roots: Sequence[JobRow], children: Mapping[str, Sequence[JobRow]]) -> Iterator[JobRow]:
+    """Yield trees of rows, each row before its children. A stack: a conversation may be long."""
+    waiting = list(reversed(roots))
+    while waiting:
+        row = waiting.pop()
+        yield row
+        below = [child._replace(depth=min(row.depth + 1, MAX_DEPTH)) for child in children.get(row.id, ())]
+        waiting += reversed(below)
 
 
 def is_unread(job: Job) -> bool:
@@ -102,30 +162,82 @@ def is_unread(job: Job) -> bool:
 
 
 def describe_state(job: Job) -> str:
-    """Return what a job does, or why it ended so."""
+    """Return what a job does, with the last sentence that it wrote, or why it ended so."""
     if job.error is not None:
         return f"{job.error.code}: {job.error.message}"
-    return job.activity
+    if job.is_terminal:
+        return ""
+    return find_last_sentence(job.turn.partial) or job.activity
 
 
-def build_steps(steps: Sequence[Step], now: float) -> list[StepRow]:
-    """Return the steps of a job in the order in which they were seen."""
-    return [_build_step(step, now) for step in sorted(steps, key=lambda step: (step.turn, step.position))]
+def find_last_sentence(text: str) -> str:
+    """Return the last sentence of a text that is being written, without its Markdown; empty without any words."""
+    plain = _MARKS.sub("", text)
+    sentences = [" ".join(each.split()) for each in _SENTENCE_END.split(plain)]
+    sentences = [each for each in sentences if any(map(str.isalnum, each))]
+    if not sentences:
+        return ""
+    last = sentences[-1]
+    is_cut = last[-1] not in ".!?"
+    if is_cut and len(sentences) > 1 and sentences[-2][-1] in ".!?":
+        last = sentences[-2]
+    return truncate(last, SENTENCE_CHARS)
 
 
-def _build_step(step: Step, now: float) -> StepRow:
-    until = step.finished_at or now
-    duration = ""
-    if until > step.seen_at:
-        duration = format_duration(until - step.seen_at)
-    return StepRow(
-        kind=step.kind.replace("_", " "),
-        name=escape_invisible(step.name),
-        detail=escape_invisible(step.detail),
-        error=escape_invisible(step.error),
-        seen_at=step.seen_at,
-        duration=duration,
-        is_running=step.finished_at is None,
+def build_budget_meter(budget: DayBudget | None) -> Meter | None:
+    """Return today's spending against the budget; None without a budget."""
+    if budget is None:
+        return None
+    words = f"{format_usd(budget.used_usd) or '$0.00'} of {format_usd(budget.usd)} today"
+    return Meter(min(budget.used_usd, budget.usd), budget.usd, words)
+
+
+def build_cost_meter(job: Job) -> Meter | None:
+    """Return a job's cost against its limit; None without a limit."""
+    if job.max_cost_usd is None:
+        return None
+    cost = job.cost_usd or 0.0
+    return Meter(min(cost, job.max_cost_usd), job.max_cost_usd, f"{format_usd(cost)} of {format_usd(job.max_cost_usd)}")
+
+
+def build_timeline_rows(details: JobDetails, now: float) -> list[TimelineRow]:
+    """Return what happened to a job, oldest first, with the times in which no process observed it."""
+    job = details.result.job
+    turns = {turn.number: turn for turn in details.turns}
+    moments = [moment for moment in build_timeline(details, now) if moment.kind not in _LEFT_OUT]
+    return [_build_timeline_row(moment, job.created_at, turns, now) for moment in moments]
+
+
+#: Kinds of moments that are no news to a reader of the page.
+_LEFT_OUT = frozenset({"read", "delivered"})
+
+
+def _build_timeline_row(
+    moment: Moment, began: float, turns: Mapping[int, TurnRecord], now: float
+) -> TimelineRow:  # fmt: skip
+    took = ""
+    until = moment.until
+    if moment.is_running:
+        until = now
+    if until is not None:
+        took = format_duration(until - moment.at)
+    detail, error = escape_invisible(moment.detail), ""
+    if moment.is_error:
+        detail, error = "", detail
+    turn = turns.get(moment.turn)
+    tokens = ""
+    if moment.kind == "sent" and turn is not None:
+        detail = ""  # the id of the response stands among the details
+        tokens = " · ".join(filter(None, (format_tokens(turn.usage), format_usd(turn.cost_usd))))
+    return TimelineRow(
+        kind=moment.kind,
+        what=escape_invisible(moment.what),
+        detail=detail,
+        error=error,
+        after=f"+{format_duration(moment.at - began)}",
+        took=took,
+        tokens=tokens,
+        is_running=moment.is_running,
     )
 
 
@@ -139,16 +251,6 @@ def cite_answer(job: Job) -> tuple[str, list[Source]]:
     return insert_numbers(text, places), [_build_source(entry) for entry in cited]
 
 
-def find_gaps(details: JobDetails, now: float) -> list[str]:
-    """Return the times in which no process observed a job, in words."""
-    gaps = [moment for moment in build_timeline(details, now) if moment.kind == "gap"]
-    return [f"Not observed from {_format_gap_time(gap.at)} for {format_duration(gap.took_s or 0)}" for gap in gaps]
-
-
-def _format_gap_time(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
-
-
 def _build_source(entry: dict[str, Any]) -> Source:
     url = str(entry.get("url") or "")
     name = next((str(entry[field]) for field in ("title", "filename", "url", "file_id") if entry.get(field)), "source")
@@ -159,42 +261,25 @@ def _build_source(entry: dict[str, Any]) -> Source:
 
 def build_question(call: Call) -> dict[str, str]:
     """Return what a person has to decide about a call."""
+    name = call.name
+    if call.kind == "function" and call.needs == "approval":
+        name = name.replace("__", "/", 1)
     return {
         "id": call.id,
         "kind": call.kind,
         "needs": call.needs,
-        "name": escape_invisible(call.name),
-        "arguments": escape_invisible(call.arguments),
+        "name": escape_invisible(name),
+        "arguments": _format_arguments(call.arguments),
     }
 
 
-def format_duration(seconds: float) -> str:
-    """Return a time span in its two largest units."""
-    whole = max(0, round(seconds))
-    if whole < MINUTE_S:
-        return f"{whole} s"
-    if whole < HOUR_S:
-        return f"{whole // MINUTE_S} min {whole % MINUTE_S:02} s"
-    return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S:02} min"
-
-
-def format_usd(usd: float | None) -> str:
-    """Return an amount with as many digits as it needs; empty while it is not known."""
-    if usd is None:
-        return ""
-    if 0 < usd < 0.01:
-        return f"${usd:.4f}"
-    return f"${usd:,.2f}"
-
-
-def format_tokens(usage: Usage | None) -> str:
-    """Return the tokens of a job or turn; empty while they are not known."""
-    if usage is None:
-        return ""
-    tokens = f"{usage.input_tokens:,} in, {usage.output_tokens:,} out"
-    if usage.partial:
-        return f"at least {tokens}"
-    return tokens
+def _format_arguments(arguments: str) -> str:
+    """Return the arguments of a call, those of an object one by one."""
+    try:
+        lines = json.dumps(json.loads(arguments), ensure_ascii=False, indent=2).splitlines()
+    except (ValueError, RecursionError):
+        lines = [arguments]
+    return "\n".join(map(escape_invisible, lines))
 
 
 def _find_elapsed_s(job: Job, now: float) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from agent_jobs.errors import AgentJobsError, Argument
+from agent_jobs.jobs.job import Job
 from agent_jobs.rendering.fixes import Voice
 
 #: What a person can do here, by the code of the error.
@@ -25,6 +26,37 @@ FIXES: Mapping[str, str] = {
 }
 #: Names of arguments on the form.
 _FIELDS = {"max_cost_usd": "the limit", "web_search": "web search", "previous_job_id": "the earlier job"}
+
+
+#: What a person can do after a failure, by its code.
+NEXT_STEPS: Mapping[str, str] = {
+    "account_refused": "Check the key, its permissions and the credit. Then run it again.",
+    "budget_exceeded": "Raise its limit or AGENT_JOBS_DAILY_BUDGET_USD. Then run it again.",
+    "deadline_exceeded": "Run it again with a narrower prompt, or raise AGENT_JOBS_JOB_TIMEOUT_S.",
+    "endpoint_lost": "Set that OPENAI_BASE_URL and its key. Then run: agent-jobs adopt {job_id} RESPONSE_ID",
+    "expired": "Run it again.",
+    "insufficient_quota": "Add credit at the provider. Then run it again.",
+    "invalid_api_key": "Set a valid key with: agent-jobs key set",
+    "max_output_tokens": "Run it again with a narrower prompt.",
+    "max_tool_calls": "Run it again with a narrower prompt.",
+    "max_turns": "Run it again with a narrower prompt or other tools.",
+    "missing_secret": "Set it in the environment and list it in AGENT_JOBS_SECRETS. Then run it again.",
+    "model_not_found": "Run it again with another model.",
+    "no_such_endpoint": "Set OPENAI_BASE_URL to the API's address, which usually ends in /v1.",
+    "start_unconfirmed": (
+        "It may be running and billed. Find the response whose metadata has job_id={job_id} in the provider's "
+        "dashboard. Then run: agent-jobs adopt {job_id} RESPONSE_ID"
+    ),
+}
+
+
+def describe_remedy(job: Job) -> str:
+    """Return what a person can do about a job that failed; empty if that is not known."""
+    if job.error is None:
+        return ""
+    if job.error.is_retryable:
+        return "You can run it again."
+    return NEXT_STEPS.get(job.error.code, "").format(job_id=job.id)
 
 
 def word_error(error: AgentJobsError) -> str:

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from agent_jobs.errors import (
     AgentJobsError,
@@ -118,22 +119,42 @@ def render_start(
     return answer
 
 
-def render_starts(jobs: Sequence[Job], duplicates: int) -> Answer:
-    """Return the answer to a start of several jobs, with the way to poll them together. At most ADVICE_BYTES."""
+def page_path(jobs: Sequence[Job]) -> str:
+    """Return the path on the page at which the user can watch these jobs together."""
+    if len(jobs) == 1:
+        return f"/jobs/{jobs[0].id}"
+    batch = _select_together(jobs).batch
+    if not batch:
+        return "/"
+    return f"/?{urlencode({'batch': batch})}"
+
+
+def render_starts(jobs: Sequence[Job], duplicates: int, view: str = "") -> Answer:
+    """Return the answer to a start of several jobs, with the way to poll them together. At most ADVICE_BYTES.
+
+    `view` is where the user can watch them.
+    """
     together = _select_together(jobs)
     answer = drop_empty(
         {
             "batch": together.batch,
             "jobs": len(jobs),
             "duplicates": duplicates or None,
+            "view": view or None,
             "next_poll_ms": POLL_MIN_MS,
             "next": f"agent_poll {filter_arguments(together)}",
             "job_ids": [job.id for job in jobs],
         }
     )
-    if together.batch and size(answer) > ADVICE_BYTES:
-        del answer["job_ids"]
-        answer["next"] += f"; agent_list batch={together.batch} lists the job_ids"
+    if size(answer) <= ADVICE_BYTES:
+        return answer
+    without_view = {name: value for name, value in answer.items() if name != "view"}
+    if not together.batch or size(without_view) <= ADVICE_BYTES:
+        return without_view
+    del answer["job_ids"]
+    answer["next"] += f"; agent_list batch={together.batch} lists the job_ids"
+    if size(answer) > ADVICE_BYTES:
+        answer.pop("view", "")
     return answer
 
 

@@ -24,6 +24,7 @@ class Moment(NamedTuple):
     until: float | None = None  #: its end, if it took time
     turn: int = 0
     is_running: bool = False
+    is_error: bool = False
 
     @property
     def took_s(self) -> float | None:
@@ -81,6 +82,7 @@ def _describe_step(step: Step, *, is_over: bool) -> Moment:
         step.finished_at,
         step.turn,
         is_running=step.finished_at is None and not is_over,
+        is_error=bool(step.error),
     )
 
 

@@ -1,7 +1,7 @@
 """The protocols of a store: reading jobs, changing them, handing them out, waiting for changes, and housekeeping."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
 from agent_jobs.jobs.queries import (
@@ -20,7 +20,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import CallbackRecords, WebhookRecords
+from agent_jobs.store.team_records import AuditRecords, CallbackRecords, TokenRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -299,6 +299,13 @@ class WorkQueue(Protocol):
         """
         ...
 
+    async def renew_claims(self, running: Sequence[str], now: float) -> None:
+        """Have the jobs that this process has claimed be due now, but for those that it runs and those that are due.
+
+        They were claimed by a change whose answer was lost with the connection, or stored by one.
+        """
+        ...
+
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
         """Claim the jobs at other endpoints that no process has claimed and that were sent before this time.
 
@@ -415,7 +422,11 @@ class ReportRecords(Protocol):
 
 
 class HousekeepingRecords(Protocol):
-    """Keeps what endpoints taught us, and deletes old jobs."""
+    """Keeps what endpoints taught us, deletes old jobs, and tells the time that all processes share."""
+
+    async def read_clock(self) -> float | None:
+        """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
 
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         """Return the mode that an endpoint accepts for a model, if it was learned after this time."""
@@ -462,6 +473,8 @@ class Store(
     SearchRecords,
     ReportRecords,
     HousekeepingRecords,
+    TokenRecords,
+    AuditRecords,
     WebhookRecords,
     CallbackRecords,
     Protocol,
@@ -470,3 +483,11 @@ class Store(
 
     Every method raises StoreError if the database fails; then nothing was written.
     """
+
+    def of(self, owner: str) -> Self:
+        """Return the store of one owner, which shares all else with this one.
+
+        Jobs that it adds are this owner's. The jobs of others do not exist for it: it reads, counts and changes none.
+        Without an owner a store shows all jobs, for workers and for a single user.
+        """
+        ...

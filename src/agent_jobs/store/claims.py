@@ -1,5 +1,6 @@
 """Hands out jobs: claims, due times and free slots. Each claim is one statement, so that one caller wins."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent_jobs.jobs.job import Job
@@ -54,9 +55,10 @@ class Queue(StorePart):
                            WHEN :now >= not_before AND :now >= {_RETRIEVABLE_AT} THEN :now
                            WHEN not_before >= {_RETRIEVABLE_AT} THEN not_before
                            ELSE {_RETRIEVABLE_AT} END
-                WHERE id = :id AND status IN {ACTIVE_SQL}""",
+                WHERE id = :id AND status IN {ACTIVE_SQL} AND {self._scope.job}""",
             job_id,
             id=job_id,
+            **self._scope.values,
             now=now,
             until=until,
             min_retrieve_s=MIN_RETRIEVE_S,
@@ -67,9 +69,11 @@ class Queue(StorePart):
         await self._db.write(
             f"""UPDATE job SET not_before = CASE WHEN hinted THEN 0 ELSE :not_before END,
                        next_at = CASE WHEN hinted THEN :now WHEN watched_until > :now THEN :watched_at ELSE :at END
-                WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)""",
+                WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)
+                  AND {self._scope.job}""",
             job_id,
             id=job_id,
+            **self._scope.values,
             me=self._db.worker,
             now=now,
             after=after_s,
@@ -81,9 +85,10 @@ class Queue(StorePart):
     async def release_claim(self, job_id: str, at: float) -> None:
         await self._db.write(
             f"""UPDATE job SET holder = NULL, next_at = :at, not_before = :at
-                WHERE id = :id AND holder = :me AND status IN {ACTIVE_SQL}""",
+                WHERE id = :id AND holder = :me AND status IN {ACTIVE_SQL} AND {self._scope.job}""",
             job_id,
             id=job_id,
+            **self._scope.values,
             me=self._db.worker,
             at=at,
         )
@@ -93,7 +98,8 @@ class Queue(StorePart):
             rows = await transaction.execute(
                 f"""WITH due AS MATERIALIZED (
                         SELECT id FROM job
-                        WHERE next_at <= :now AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
+                        WHERE next_at <= :now AND {self._scope.job}
+                          AND EXISTS (SELECT 1 FROM turn WHERE {_OURS} AND {_DUE_AT} <= :now)
                         ORDER BY next_at LIMIT {CLAIMED_AT_ONCE} /*! FOR UPDATE SKIP LOCKED */)
                     UPDATE job SET holder = :me, next_at = NULL, hinted = FALSE
                     WHERE id IN (SELECT id FROM due) RETURNING id""",
@@ -102,6 +108,7 @@ class Queue(StorePart):
                 base_url=base_url,
                 fingerprint=fingerprint,
                 other_key_delay_s=OTHER_KEY_DELAY_S,
+                **self._scope.values,
             )
             ids = sorted(row["id"] for row in rows)  # RETURNING has no order
             await transaction.execute_each(_NOTE_WATCHED, [{"id": job_id, "now": now} for job_id in ids])
@@ -112,7 +119,9 @@ class Queue(StorePart):
     async def next_due_at(self, base_url: str, fingerprint: str = "") -> float | None:
         rows = await self._db.fetch(
             # CROSS has SQLite read the few jobs that have a due time first, not all turns.
-            f"SELECT MIN({_DUE_AT}) AS at FROM job CROSS JOIN turn WHERE next_at IS NOT NULL AND {_OURS}",
+            f"""SELECT MIN({_DUE_AT}) AS at FROM job CROSS JOIN turn
+                WHERE next_at IS NOT NULL AND {self._scope.job} AND {_OURS}""",
+            **self._scope.values,
             me=self._db.worker,
             base_url=base_url,
             fingerprint=fingerprint,
@@ -123,7 +132,8 @@ class Queue(StorePart):
     async def claim_lost(self, base_url: str, *, sent_before: float, created_before: float) -> list[str]:
         return await self._claim_jobs(
             f"""WITH lost AS MATERIALIZED (
-                    SELECT id FROM job WHERE holder IS NULL AND status IN {ACTIVE_SQL} AND EXISTS (
+                    SELECT id FROM job WHERE holder IS NULL AND status IN {ACTIVE_SQL} AND {self._scope.job}
+                    AND EXISTS (
                         SELECT 1 FROM turn WHERE turn.job_id = job.id AND turn.number = job.turn
                         AND turn.base_url <> :base_url
                         AND (sent_at < :sent_before OR sent_at IS NULL AND created_at < :created_before))
@@ -139,7 +149,7 @@ class Queue(StorePart):
             f"""WITH running AS (SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}),
                      next AS MATERIALIZED (
                          SELECT id FROM job
-                         WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL
+                         WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL AND {self._scope.job}
                            AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
                          ORDER BY priority DESC, created_at
                          LIMIT (SELECT CASE WHEN n < :limit THEN :limit - n ELSE 0 END FROM running)
@@ -151,8 +161,9 @@ class Queue(StorePart):
 
     async def count_ahead(self, job: Job) -> int:
         rows = await self._db.fetch(
-            """SELECT COUNT(*) AS n FROM job WHERE status = 'pending'
+            """SELECT COUNT(*) AS n FROM job WHERE status = 'pending' AND owner = :owner
                AND (priority > :priority OR priority = :priority AND created_at < :created_at)""",
+            owner=job.owner,
             priority=job.priority,
             created_at=job.created_at,
         )
@@ -160,17 +171,24 @@ class Queue(StorePart):
 
     async def claim_cancel(self, job_id: str, now: float, again_after_s: float) -> bool:
         won = await self._db.write(
-            """UPDATE job SET cancel_sent_at = :now
-               WHERE id = :id AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before) RETURNING id""",
+            f"""UPDATE job SET cancel_sent_at = :now
+               WHERE id = :id AND {self._scope.job} AND (cancel_sent_at IS NULL OR cancel_sent_at <= :before)
+               RETURNING id""",
             job_id,
             id=job_id,
             now=now,
             before=now - again_after_s,
+            **self._scope.values,
         )
         return bool(won)
 
     async def clear_cancel_claim(self, job_id: str) -> None:
-        await self._db.write("UPDATE job SET cancel_sent_at = NULL WHERE id = :id", job_id, id=job_id)
+        await self._db.write(
+            f"UPDATE job SET cancel_sent_at = NULL WHERE id = :id AND {self._scope.job}",
+            job_id,
+            id=job_id,
+            **self._scope.values,
+        )
 
     async def reclaim_from_dead(self, now: float) -> int:
         # The process that released these jobs had another time.
@@ -186,6 +204,16 @@ class Queue(StorePart):
         dead = await self._db.find_dead_workers([row["holder"] for row in rows])
         return sum([await self._free_jobs(name, now, _NOTE_LAST_SEEN) for name in sorted(dead)])
 
+    async def renew_claims(self, running: Sequence[str], now: float) -> None:
+        await self._db.write(
+            f"""UPDATE job SET next_at = :now
+                WHERE holder = :me AND next_at IS NULL AND (status IN {ACTIVE_SQL} OR unsettled)
+                  AND id NOT IN (:*running)""",
+            me=self._db.worker,
+            now=now,
+            running=running,
+        )
+
     async def release_claims(self, now: float) -> None:
         await self._free_jobs(self._db.worker, now, _NOTE_UNWATCHED)
 
@@ -194,7 +222,7 @@ class Queue(StorePart):
 
     async def _claim_jobs(self, sql: str, **values: Any) -> list[str]:
         """Run a statement that claims jobs for this process, and return their ids."""
-        return [row["id"] for row in await self._db.write(sql, me=self._db.worker, **values)]
+        return [row["id"] for row in await self._db.write(sql, me=self._db.worker, **values, **self._scope.values)]
 
     async def _free_jobs(self, worker: str, now: float, note: str) -> int:
         """Free the jobs that this process has claimed, due at once; return how many.

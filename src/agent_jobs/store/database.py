@@ -5,11 +5,13 @@ A statement is written once: `:name` is a value, `IN (:*names)` a list. PostgreS
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from copy import copy
+from typing import Any, Protocol, Self, TypeVar
 
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import StoreInfo
 from agent_jobs.store.base import Mark
+from agent_jobs.store.owner_scope import ALL_OWNERS, OwnerScope
 
 T = TypeVar("T")
 
@@ -111,6 +113,10 @@ class Database(Protocol):
         """Return where the jobs are stored, and which other living processes work on them."""
         ...
 
+    async def read_clock(self) -> float | None:
+        """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         ...
@@ -121,3 +127,10 @@ class StorePart:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._scope = ALL_OWNERS
+
+    def of(self, owner: str) -> Self:
+        """Return the store of one owner, to whom the jobs of others do not exist. It shares all else with this one."""
+        bound = copy(self)
+        bound._scope = OwnerScope(owner)
+        return bound

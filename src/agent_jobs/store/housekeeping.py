@@ -21,6 +21,9 @@ _ENDED = f"finished_at < :before AND status NOT IN {ACTIVE_SQL}"
 class Housekeeping(StorePart):
     """`HousekeepingRecords` on any database."""
 
+    async def read_clock(self) -> float | None:
+        return await self._db.read_clock()
+
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         rows = await self._db.fetch(
             "SELECT mode FROM mode WHERE base_url = :base_url AND model = :model AND learned_at > :since",
@@ -63,15 +66,17 @@ class Housekeeping(StorePart):
         )
 
     async def purge(self, before: float, *, unread: bool = False) -> dict[str, list[Place]]:
-        old = _ENDED
+        old = f"{_ENDED} AND {self._scope.job}"
         if not unread:
             old += " AND delivered_at IS NOT NULL"
-        rows = await self._db.fetch(f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before)
+        rows = await self._db.fetch(
+            f"SELECT id FROM job WHERE {old} LIMIT {PURGED_AT_ONCE}", before=before, **self._scope.values
+        )
         purged: dict[str, list[Place]] = {}
         for row in rows:
             job_id: str = row["id"]
             places = await self._db.change(
-                lambda transaction, job_id=job_id: _delete_job(transaction, job_id, old, before), job_id
+                lambda transaction, job_id=job_id: self._delete_old_job(transaction, job_id, old, before), job_id
             )
             if places is not None:
                 purged[job_id] = places
@@ -79,9 +84,10 @@ class Housekeeping(StorePart):
 
     async def delete_jobs(self, job_ids: Sequence[str]) -> dict[str, list[Place]]:
         deleted: dict[str, list[Place]] = {}
+        old = f"{_ENDED} AND {self._scope.job}"
         for job_id in job_ids:
             places = await self._db.change(
-                lambda transaction, job_id=job_id: _delete_job(transaction, job_id, _ENDED, inf), job_id
+                lambda transaction, job_id=job_id: self._delete_old_job(transaction, job_id, old, inf), job_id
             )
             if places is not None:
                 deleted[job_id] = places
@@ -90,30 +96,32 @@ class Housekeeping(StorePart):
     async def count_unread(self, before: float) -> int:
         rows = await self._db.fetch(
             f"""SELECT COUNT(*) AS n FROM job INDEXED BY job_untold
-                WHERE delivered_at IS NULL AND finished_at < :before AND status NOT IN {ACTIVE_SQL}""",
+                WHERE delivered_at IS NULL AND finished_at < :before AND status NOT IN {ACTIVE_SQL}
+                  AND {self._scope.job}""",
             before=before,
+            **self._scope.values,
         )
         return rows[0]["n"]
 
-
-async def _delete_job(transaction: Transaction, job_id: str, old: str, before: float) -> list[Place] | None:
-    """Delete a job that is still old, but for a tombstone; return where its responses are, or None."""
-    places = await transaction.execute(
-        """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
-           ORDER BY number""",
-        id=job_id,
-    )
-    await transaction.execute(
-        f"""INSERT INTO tombstone (job_id, owner, status, finished_at, created_at, cost_usd)
-            SELECT id, owner, status, finished_at, created_at, {ENDED_USD} FROM job WHERE id = :id AND {old}
-            ON CONFLICT (job_id) DO NOTHING""",
-        id=job_id,
-        before=before,
-    )
-    await transaction.remove_from_search(job_id)
-    deleted = await transaction.execute(
-        f"DELETE FROM job WHERE id = :id AND {old} RETURNING id", id=job_id, before=before
-    )
-    if deleted:
+    async def _delete_old_job(
+        self, transaction: Transaction, job_id: str, old: str, before: float
+    ) -> list[Place] | None:
+        """Delete a job that is still old, but for a tombstone; return where its responses are, or None."""
+        if not await transaction.execute(
+            f"SELECT 1 FROM job WHERE id = :id AND {old}", id=job_id, before=before, **self._scope.values
+        ):
+            return None
+        places = await transaction.execute(
+            """SELECT base_url, response_id FROM turn WHERE job_id = :id AND response_id IS NOT NULL
+               ORDER BY number""",
+            id=job_id,
+        )
+        await transaction.execute(
+            f"""INSERT INTO tombstone (job_id, owner, status, finished_at, created_at, cost_usd)
+                SELECT id, owner, status, finished_at, created_at, {ENDED_USD} FROM job WHERE id = :id
+                ON CONFLICT (job_id) DO NOTHING""",
+            id=job_id,
+        )
+        await transaction.remove_from_search(job_id)
+        await transaction.execute("DELETE FROM job WHERE id = :id", id=job_id)
         return [Place(**place) for place in places]
-    return None

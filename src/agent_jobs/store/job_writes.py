@@ -1,6 +1,7 @@
 """Writes jobs: each change reads the stored job, calls a pure function, and writes the columns that it changed."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent_jobs.errors import BudgetError
@@ -11,7 +12,7 @@ from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
 from agent_jobs.store.database import Transaction
-from agent_jobs.store.records import DAY_S, JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, PAID, SPENT, Records, read_job
+from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job, sum_spent
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
     RUNNING_SQL,
@@ -108,9 +109,10 @@ class Transitions(Records):
         async def save_all(transaction: Transaction) -> dict[str, float | None]:
             rows = await transaction.execute(
                 f"""SELECT id, cancel_requested_at FROM job
-                    WHERE id IN (:*ids) AND status IN {RUNNING_SQL} AND holder = :me""",
+                    WHERE id IN (:*ids) AND status IN {RUNNING_SQL} AND holder = :me AND {self._scope.job}""",
                 ids=[job.id for job in jobs],
                 me=me,
+                **self._scope.values,
             )
             written = {row["id"]: row["cancel_requested_at"] for row in rows}
             running = [job for job in jobs if job.id in written]
@@ -133,19 +135,25 @@ class Transitions(Records):
     async def save_call(self, job: Job, call: Call, *before: str) -> bool:
         async def save_if_unchanged(transaction: Transaction) -> bool:
             saved = await transaction.execute(
-                """UPDATE call SET needs = :needs, state = :state, output = :output, started_at = :started_at,
+                f"""UPDATE call SET needs = :needs, state = :state, output = :output, started_at = :started_at,
                                    finished_at = :finished_at
                    WHERE job_id = :job_id AND turn = :turn AND id = :id
                      AND state IN (:*before)
-                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me) RETURNING id""",
+                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me AND {self._scope.job})
+                   RETURNING id""",
                 **_call_values(job, call),
+                **self._scope.values,
                 needs=call.needs,
                 started_at=call.started_at,
                 finished_at=call.finished_at,
                 before=before,
                 me=self._db.worker,
             )
-            await transaction.execute("UPDATE job SET revision = revision + 1 WHERE id = :id", id=job.id)
+            await transaction.execute(
+                f"UPDATE job SET revision = revision + 1 WHERE id = :id AND {self._scope.job}",
+                id=job.id,
+                **self._scope.values,
+            )
             return bool(saved)
 
         return await self._db.change(save_if_unchanged, job.id)
@@ -201,7 +209,8 @@ class Transitions(Records):
         finalize_job = _in_any_case(lambda stored: transitions.mark_finalized(stored, result_path))
 
         async def finalize(transaction: Transaction) -> None:
-            await self._change_inside(transaction, job_id, finalize_job)
+            if not await self._change_inside(transaction, job_id, finalize_job):
+                return
             await transaction.execute("DELETE FROM upload WHERE job_id = :id", id=job_id)
             await transaction.execute_each(
                 """INSERT INTO made (job_id, name, path, bytes) VALUES (:id, :name, :path, :bytes)
@@ -214,13 +223,14 @@ class Transitions(Records):
     async def record_upload(self, job_id: str, name: str, file_id: str) -> None:
         async def record(transaction: Transaction) -> None:
             await transaction.execute(
-                """INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, :data, :file_id FROM job
-                   WHERE id = :id
+                f"""INSERT INTO upload (job_id, name, data, file_id) SELECT id, :name, :data, :file_id FROM job
+                   WHERE id = :id AND {self._scope.job}
                    ON CONFLICT (job_id, name) DO UPDATE SET file_id = excluded.file_id, data = excluded.data""",
                 id=job_id,
                 name=name,
                 data=b"",
                 file_id=file_id,
+                **self._scope.values,
             )
             await self._change_inside(transaction, job_id, _in_any_case(transitions.mark_needs_finalizing))
 
@@ -244,7 +254,7 @@ class Transitions(Records):
         self, transaction: Transaction, job_id: str, change: _Change, one_job: str = ONE_JOB_WITHOUT_TEXTS
     ) -> bool:
         """Change a job inside a transaction; return False if it does not exist or may not change so."""
-        rows = await transaction.execute(one_job, id=job_id)
+        rows = await transaction.execute(f"{one_job} AND {self._scope.job}", id=job_id, **self._scope.values)
         if not rows:
             return False
         stored = read_job(rows[0], self._db.damage_error)
@@ -271,7 +281,9 @@ class Transitions(Records):
     async def _add_job(
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
-        """Insert a job, or return the one that answers for it."""
+        """Insert a job, or return the one of the same owner that answers for it."""
+        if self._scope.owner is not None:
+            job = replace(job, owner=self._scope.owner)
         same = "FALSE"
         if job.key is not None:
             same = _SAME_KEY
@@ -433,7 +445,7 @@ async def _write_output(transaction: Transaction, job: Job, output: Output) -> N
 async def _check_budget(transaction: Transaction, budget: Budget) -> None:
     """Refuse the change if more may be spent with it than the budget allows."""
     if budget.spent:
-        spent_usd = (await transaction.execute(PAID, since=budget.since, day_s=DAY_S))[0]["usd"]
+        spent_usd = await sum_spent(transaction, budget.since, only_paid=True)
         if spent_usd >= budget.usd:
             raise BudgetError(
                 "The day's budget of {budget_usd:g} USD is spent ({spent_usd:.2f} USD).",
@@ -442,7 +454,7 @@ async def _check_budget(transaction: Transaction, budget: Budget) -> None:
                 spent_usd=spent_usd,
             )
         return
-    bound_usd = (await transaction.execute(SPENT, since=budget.since, day_s=DAY_S))[0]["usd"]
+    bound_usd = await sum_spent(transaction, budget.since)
     if bound_usd > budget.usd:
         raise BudgetError(
             "The day's budget of {budget_usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "

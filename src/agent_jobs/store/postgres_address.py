@@ -10,6 +10,8 @@ from agent_jobs.errors import StoreError
 from agent_jobs.store.base import Store
 
 DEFAULT_POOL = 10
+#: A process that is paused inside a change holds locks for which all others wait: PostgreSQL ends its session then.
+PAUSED_CHANGE_LIMIT_S = 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,12 @@ class PostgresAddress:
     @property
     def connection_arguments(self) -> dict[str, Any]:
         """Return the arguments of asyncpg for a connection through `url`."""
-        return self._arguments_of(self.url) | {"statement_cache_size": 0 if self.listen_url else 500}
+        arguments = self._arguments_of(self.url)
+        if self.listen_url:  # a pooler gives each transaction another session, and refuses settings of a session
+            return arguments | {"statement_cache_size": 0}
+        limit = {"idle_in_transaction_session_timeout": f"{PAUSED_CHANGE_LIMIT_S}s"}
+        arguments["server_settings"] |= limit
+        return arguments | {"statement_cache_size": 500}
 
     @property
     def listen_arguments(self) -> dict[str, Any]:

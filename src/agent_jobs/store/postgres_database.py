@@ -27,7 +27,7 @@ from agent_jobs.store.base import Mark
 from agent_jobs.store.database import Transaction
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
-from agent_jobs.store.postgres_errors import LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
 from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind
@@ -56,7 +56,7 @@ async def open_database(address: PostgresAddress) -> AsyncGenerator[PostgresData
     """
     with as_postgres_error(address):
         pool = await asyncpg.create_pool(
-            min_size=1,
+            min_size=0,  # a floor would be kept by a task of asyncpg's, which logs a traceback at each restart
             max_size=address.pool,
             timeout=CONNECT_LIMIT_S,
             command_timeout=STATEMENT_LIMIT_S,
@@ -143,7 +143,7 @@ class PostgresDatabase:
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 await self._pool.close()
-        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except ANY_ERROR:  # among them TimeoutError
             self._pool.terminate()
 
     def damage_error(self, error: Exception) -> StoreError:
@@ -224,6 +224,10 @@ class PostgresDatabase:
         """Return what the other living processes announced, by their names."""
         return await self._replica.find_others()
 
+    async def read_clock(self) -> float:
+        """Return the time of the server in epoch seconds."""
+        return (await self.fetch("SELECT extract(epoch FROM clock_timestamp())::float8 AS now"))[0]["now"]
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         await self._replica.announce(announced)
@@ -242,9 +246,14 @@ class PostgresDatabase:
         """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""
         results: list[T] = []
         with as_postgres_error(self._address):
-            async with self._pool.acquire() as connection:
-                with anyio.CancelScope(shield=True):
-                    results.append(await _run_despite_deadlocks(run, connection))
+            try:
+                async with self._pool.acquire() as connection:
+                    with anyio.CancelScope(shield=True):
+                        results.append(await _run_despite_deadlocks(run, connection))
+            except asyncpg.ReadOnlySQLTransactionError:
+                # A session stays read-only when its database no longer is, or when another server is the primary now.
+                await self._pool.expire_connections()
+                raise
         if job_ids:
             self._changes.announce(job_ids)
         return results[0]

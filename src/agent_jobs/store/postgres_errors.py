@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     #: One of the pool, or one of our own.
     PostgresConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
+#: What PostgreSQL, its connections and the client raise.
+ANY_ERROR = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 #: Defects of ours: no advice about the database would help.
 _DEFECTS = (
     asyncpg.PostgresSyntaxError,
@@ -32,6 +34,7 @@ LOST_CONNECTION = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a statement met the server's last message, which nothing had asked for
     ConnectionError,
 )
 
@@ -58,6 +61,7 @@ _FAILURES = (
     _Failure(asyncpg.TransactionRollbackError, "stopped this call", "postgres_interrupted"),
     _Failure(asyncpg.PostgresConnectionError, "closed the connection", "postgres_interrupted"),
     _Failure(asyncpg.InterfaceError, "closed the connection", "postgres_interrupted"),
+    _Failure(asyncpg.InternalClientError, "closed the connection", "postgres_interrupted"),
     _Failure(TimeoutError, "did not answer in time", "postgres_interrupted"),
     _Failure(OSError, "cannot be reached", "postgres_unreachable"),
     _Failure(Exception, "cannot be used", "postgres_unusable"),
@@ -73,7 +77,7 @@ def as_postgres_error(address: PostgresAddress) -> Generator[None]:
         yield
     except _DEFECTS:
         raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except ANY_ERROR as error:
         raise _explain_failure(error, address) from error
 
 

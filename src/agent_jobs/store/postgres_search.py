@@ -6,6 +6,7 @@ The words of a job are kept when it is first searched after its end: its end cos
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.database import StorePart, Transaction
+from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.rows import sql_list
 from agent_jobs.store.search_index import PASSAGE_WORDS, find_hits, split_phrases
 
@@ -30,10 +31,13 @@ class PostgresSearch(StorePart):
             return []
         while await self._db.fetch("SELECT 1 FROM job WHERE NOT in_search AND finished_at IS NOT NULL LIMIT 1"):
             await self._db.change(_keep_words)
-        return await find_hits(self._db, phrases, limit, statuses, _find_ended)
+        return await find_hits(self._db, phrases, limit, statuses, _find_ended, self._scope)
 
     async def count_unindexed(self) -> int:
-        rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE NOT in_search AND finished_at IS NOT NULL")
+        rows = await self._db.fetch(
+            f"SELECT COUNT(*) AS n FROM job WHERE NOT in_search AND finished_at IS NOT NULL AND {self._scope.job}",
+            **self._scope.values,
+        )
         return rows[0]["n"]
 
 
@@ -53,7 +57,7 @@ async def _keep_words(transaction: Transaction) -> None:
 
 
 async def _find_ended(
-    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
+    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status], scope: OwnerScope
 ) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
     values = {f"phrase_{number}": phrase for number, phrase in enumerate(phrases)}
@@ -61,7 +65,7 @@ async def _find_ended(
     rows = await transaction.execute(
         f"""WITH found AS MATERIALIZED (
                 SELECT job_id FROM job_words JOIN job ON job.id = job_id WHERE words @@ ({query})
-                AND status IN {sql_list(statuses)}
+                AND status IN {sql_list(statuses)} AND {scope.job}
                 ORDER BY job.created_at DESC LIMIT :limit)
             SELECT job_id AS id, ts_headline('simple', {_TEXT}, {query}, :options)
                    AS passage
@@ -69,6 +73,7 @@ async def _find_ended(
         **values,
         limit=limit,
         options=_PASSAGE_OPTIONS,
+        **scope.values,
     )
     return {row["id"]: row["passage"] for row in rows}
 

@@ -22,6 +22,7 @@ from agent_jobs.jobs.status import ACTIVE, Status
 from agent_jobs.jobs.steps import Step
 from agent_jobs.store.base import Tombstone, Upload
 from agent_jobs.store.database import Row, StorePart, Transaction
+from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.rows import ACTIVE_SQL, COLUMNS, call_of, job_of, order_by, turn_record_of, where
 
 DAY_S = 86_400.0
@@ -41,19 +42,13 @@ ONE_JOB_WITHOUT_TEXTS = f"""SELECT {COLUMNS}, NULL, NULL, NULL FROM job
 #: Cost in USD of an ended job; one of unknown cost counts with its reservation.
 ENDED_USD = "COALESCE(cost_usd, reserved_usd, cost_before_usd, 0.0)"
 _OF_DAY = "created_at >= :since AND created_at < :since + :day_s"
-#: Cost in USD of the deleted jobs of the day from `since` on: what was spent stays spent.
-_DELETED_USD = f"COALESCE((SELECT SUM(cost_usd) FROM tombstone WHERE {_OF_DAY}), 0.0)"
-#: Cost in USD of the jobs that were started in the day from `since` on; an active job counts with what it may cost.
-SPENT = f"""SELECT COALESCE((
-                 SELECT SUM(CASE WHEN status NOT IN {ACTIVE_SQL} THEN {ENDED_USD}
-                                 WHEN COALESCE(cost_usd, 0.0) > COALESCE(reserved_usd, 0.0) THEN cost_usd
-                                 ELSE COALESCE(reserved_usd, 0.0) END)
-                 FROM job WHERE {_OF_DAY}), 0.0) + {_DELETED_USD} AS usd"""
+#: What a job counts with in USD; an active one with what it may cost.
+_BOUND_USD = f"""CASE WHEN status NOT IN {ACTIVE_SQL} THEN {ENDED_USD}
+                      WHEN COALESCE(cost_usd, 0.0) > COALESCE(reserved_usd, 0.0) THEN cost_usd
+                      ELSE COALESCE(reserved_usd, 0.0) END"""
 #: The same with what was spent so far.
-PAID = f"""SELECT COALESCE((
-                SELECT SUM(CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, cost_before_usd, 0.0)
-                                ELSE {ENDED_USD} END)
-                FROM job WHERE {_OF_DAY}), 0.0) + {_DELETED_USD} AS usd"""
+_PAID_USD = f"""CASE WHEN status IN {ACTIVE_SQL} THEN COALESCE(cost_usd, cost_before_usd, 0.0)
+                     ELSE {ENDED_USD} END"""
 
 #: Statuses in which a job continues without the user.
 _UNATTENDED = ACTIVE - {Status.INPUT_REQUIRED}
@@ -63,28 +58,28 @@ class Records(StorePart):
     """`JobRecords` on any database."""
 
     async def get(self, job_id: str) -> Job | None:
-        rows = await self._db.read(ONE_JOB, id=job_id)
+        rows = await self._db.read(f"{ONE_JOB} AND {self._scope.job}", id=job_id, **self._scope.values)
         if rows:
             return read_job(rows[0], self._db.damage_error)
         return None
 
     async def get_output(self, job_id: str) -> Output | None:
-        rows = await self._db.fetch(
-            "SELECT text, response FROM output WHERE job_id = :id ORDER BY turn DESC LIMIT 1", id=job_id
-        )
+        rows = await self._fetch_of_job("SELECT text, response FROM output", job_id, "ORDER BY turn DESC LIMIT 1")
         if rows:
             return Output(rows[0]["text"], json.loads(rows[0]["response"]))
         return None
 
     async def find(self, group: JobFilter, limit: int) -> list[Job]:
-        sql, values = _newest_jobs(group, limit)
+        sql, values = _newest_jobs(self._scope.within(group), limit)
         return [read_job(row, self._db.damage_error) for row in await self._db.fetch(sql, **values)]
 
     async def list_jobs(self, group: JobFilter, limit: int, since: float, order: JobOrder = NEWEST_FIRST) -> JobPage:
+        group = self._scope.within(group)
+
         async def read_page(transaction: Transaction) -> tuple[Sequence[Row], float, dict[Status, int]]:
             sql, values = _first_jobs(group, limit, order)
             rows = await transaction.execute(sql, **values)
-            spent = (await transaction.execute(SPENT, since=since, day_s=DAY_S))[0]["usd"]
+            spent = await sum_spent(transaction, since, group.owner)
             return rows, spent, await _count_by_status(transaction, group)
 
         rows, spent_usd, counts = await self._db.query(read_page)
@@ -92,7 +87,9 @@ class Records(StorePart):
 
     async def find_ids(self, prefix: str, limit: int) -> list[str]:
         rows = await self._db.fetch(
-            "SELECT id FROM job WHERE id >= :prefix AND id < :after ORDER BY id LIMIT :limit",
+            f"""SELECT id FROM job WHERE id >= :prefix AND id < :after AND {self._scope.job}
+                ORDER BY id LIMIT :limit""",
+            **self._scope.values,
             prefix=prefix,
             after=prefix + chr(sys.maxunicode),
             limit=limit,
@@ -101,11 +98,12 @@ class Records(StorePart):
 
     async def get_exchanges(self, job_id: str, before_turn: int | None = None) -> list[tuple[JSON, JSON]]:
         rows = await self._db.fetch(
-            """WITH RECURSIVE thread (id, previous, depth) AS (
-                   SELECT id, previous_job_id, 0 FROM job WHERE id = :id
+            f"""WITH RECURSIVE thread (id, previous, depth) AS (
+                   SELECT id, previous_job_id, 0 FROM job WHERE id = :id AND {self._scope.job}
                    UNION ALL
                    SELECT thread.previous, job.previous_job_id, depth + 1
-                   FROM thread LEFT JOIN job ON job.id = thread.previous WHERE thread.previous IS NOT NULL)
+                   FROM thread LEFT JOIN job ON job.id = thread.previous AND {self._scope.job}
+                   WHERE thread.previous IS NOT NULL)
                SELECT request.body AS request, turn.rebuilt, output.response FROM thread
                LEFT JOIN turn ON turn.job_id = thread.id
                LEFT JOIN request ON request.job_id = thread.id AND request.turn = turn.number
@@ -114,6 +112,7 @@ class Records(StorePart):
                ORDER BY depth, turn.number DESC""",
             id=job_id,
             before=before_turn,
+            **self._scope.values,
         )
         exchanges: list[tuple[JSON, JSON]] = []
         for row in rows:
@@ -125,48 +124,48 @@ class Records(StorePart):
         return exchanges
 
     async def get_prompt(self, job_id: str) -> str:
-        rows = await self._db.fetch("SELECT text FROM prompt WHERE job_id = :id", id=job_id)
+        rows = await self._fetch_of_job("SELECT text FROM prompt", job_id)
         if rows:
             return rows[0]["text"]
         return ""
 
     async def get_turns(self, job_id: str) -> list[TurnRecord]:
-        rows = await self._db.fetch(
-            """SELECT number, mode, sent_at, response_id, usage, cost_usd FROM turn WHERE job_id = :id
-               ORDER BY number""",
-            id=job_id,
+        rows = await self._fetch_of_job(
+            "SELECT number, mode, sent_at, response_id, usage, cost_usd FROM turn", job_id, "ORDER BY number"
         )
         return [turn_record_of(row) for row in rows]
 
     async def get_steps(self, job_id: str) -> list[Step]:
-        rows = await self._db.fetch(
-            """SELECT turn, position, kind, name, detail, error, seen_at, finished_at FROM step WHERE job_id = :id
-               ORDER BY turn, position""",
-            id=job_id,
+        rows = await self._fetch_of_job(
+            "SELECT turn, position, kind, name, detail, error, seen_at, finished_at FROM step",
+            job_id,
+            "ORDER BY turn, position",
         )
         return [Step(**row) for row in rows]
 
     async def get_uploads(self, job_id: str) -> list[Upload]:
-        rows = await self._db.fetch(
-            "SELECT name, data, file_id FROM upload WHERE job_id = :id ORDER BY name", id=job_id
-        )
+        rows = await self._fetch_of_job("SELECT name, data, file_id FROM upload", job_id, "ORDER BY name")
         return [Upload(**row) for row in rows]
 
     async def get_calls(self, job_id: str, turn: int | None = None) -> list[Call]:
-        rows = await self._db.fetch(
-            """SELECT id, kind, name, arguments, needs, state, output, started_at, finished_at FROM call
-               WHERE job_id = :id AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position""",
-            id=job_id,
+        rows = await self._fetch_of_job(
+            "SELECT id, kind, name, arguments, needs, state, output, started_at, finished_at FROM call",
+            job_id,
+            "AND (:turn IS NULL OR turn = :turn) ORDER BY turn, position",
             turn=turn,
         )
         return [call_of(row) for row in rows]
 
     async def get_output_files(self, job_id: str) -> list[OutputFile]:
-        rows = await self._db.fetch("SELECT name, path, bytes FROM made WHERE job_id = :id ORDER BY name", id=job_id)
+        rows = await self._fetch_of_job("SELECT name, path, bytes FROM made", job_id, "ORDER BY name")
         return [OutputFile(**row) for row in rows]
 
     async def get_tombstone(self, job_id: str) -> Tombstone | None:
-        rows = await self._db.fetch("SELECT status, finished_at FROM tombstone WHERE job_id = :id", id=job_id)
+        rows = await self._db.fetch(
+            f"SELECT status, finished_at FROM tombstone WHERE job_id = :id AND {self._scope.condition('tombstone')}",
+            id=job_id,
+            **self._scope.values,
+        )
         if rows:
             return Tombstone(rows[0]["status"], rows[0]["finished_at"])
         return None
@@ -175,7 +174,7 @@ class Records(StorePart):
         return await self._db.store_info()
 
     async def find_unobserved(self, group: JobFilter, limit: int) -> list[Job]:
-        clauses, values = where(replace(group, statuses=_UNATTENDED, active=False))
+        clauses, values = where(replace(self._scope.within(group), statuses=_UNATTENDED, active=False))
         workers = await self._db.other_workers()
         watched = {str(announced.get("base_url")) for announced in workers.values()}
         rows = await self._db.fetch(
@@ -193,11 +192,37 @@ class Records(StorePart):
         jobs = {job.id: job for job in (read_job(row, self._db.damage_error) for row in found)}
         return [jobs[job_id] for job_id in unobserved if job_id in jobs]
 
+    async def _fetch_of_job(self, select: str, job_id: str, rest: str = "", **values: Any) -> Sequence[Row]:
+        """Return the rows of a job in another table than its own, by the beginning and the end of the query."""
+        return await self._db.fetch(
+            f"{select} WHERE job_id = :id AND {self._scope.part} {rest}", id=job_id, **values, **self._scope.values
+        )
+
     async def _find_unclaimed(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows of jobs that no living process has claimed."""
         workers = {row["holder"] for row in rows} - {None}
         dead = await self._db.find_dead_workers(workers)
         return [row for row in rows if row["holder"] is None or row["holder"] in dead]
+
+
+async def sum_spent(
+    transaction: Transaction, since: float, owner: str | None = None, *, only_paid: bool = False
+) -> float:
+    """Return the cost in USD of the jobs of the day from `since` on; of deleted ones, too: what was spent stays spent.
+
+    An active job counts with what it may cost, or, with `only_paid`, with what it cost so far.
+    """
+    scope = OwnerScope(owner)
+    usd = _PAID_USD if only_paid else _BOUND_USD
+    rows = await transaction.execute(
+        f"""SELECT COALESCE((SELECT SUM({usd}) FROM job WHERE {_OF_DAY} AND {scope.job}), 0.0)
+                   + COALESCE((SELECT SUM(cost_usd) FROM tombstone
+                               WHERE {_OF_DAY} AND {scope.condition("tombstone")}), 0.0) AS usd""",
+        since=since,
+        day_s=DAY_S,
+        **scope.values,
+    )
+    return rows[0]["usd"]
 
 
 def read_job(row: Row, damage_error: Callable[[Exception], StoreError]) -> Job:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 from agent_jobs.jobs.response import JSON
-from agent_jobs.store.database import StorePart
-from agent_jobs.store.records import DAY_S, PAID, SPENT
+from agent_jobs.store.database import StorePart, Transaction
+from agent_jobs.store.records import DAY_S, sum_spent
 from agent_jobs.store.rows import ACTIVE_SQL, where
 
 #: The column or value that jobs are grouped by.
@@ -27,13 +27,17 @@ class Reports(StorePart):
     """`ReportRecords` on any database."""
 
     async def get_first_request(self, job_id: str) -> JSON:
-        rows = await self._db.fetch("SELECT body FROM request WHERE job_id = :id ORDER BY turn LIMIT 1", id=job_id)
+        rows = await self._db.fetch(
+            f"SELECT body FROM request WHERE job_id = :id AND {self._scope.part} ORDER BY turn LIMIT 1",
+            id=job_id,
+            **self._scope.values,
+        )
         if rows:
             return json.loads(rows[0]["body"])
         return {}
 
     async def sum_spending(self, key: SpendingKey, group: JobFilter) -> list[Spending]:
-        clauses, values = where(group)
+        clauses, values = where(self._scope.within(group))
         order = "cost_usd DESC, jobs DESC, name"
         if key == "day":
             order = "name DESC"
@@ -52,8 +56,10 @@ class Reports(StorePart):
         return [Spending(_format_name(row["name"], key), *row[1:]) for row in rows]
 
     async def sum_day(self, since: float, *, spent: bool) -> float:
-        rows = await self._db.fetch(PAID if spent else SPENT, since=since, day_s=DAY_S)
-        return rows[0]["usd"]
+        async def sum_up(transaction: Transaction) -> float:
+            return await sum_spent(transaction, since, self._scope.owner, only_paid=spent)
+
+        return await self._db.query(sum_up)
 
 
 def _format_name(name: str | int, key: SpendingKey) -> str:

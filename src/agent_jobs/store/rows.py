@@ -305,6 +305,9 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
         "LOWER(job.model) LIKE :model ESCAPE '\\'": group.model,
         "job.preset = :preset": group.preset,
         "LOWER(job.client) LIKE :client ESCAPE '\\'": group.client,
+        "job.owner = :owner AND job.owner <> ''": group.owner,
+        "job.owner = ''": group.owner == "",
+        "job.previous_job_id = :previous_job_id": group.previous_job_id,
     }
     values = {
         "ids": group.job_ids,
@@ -314,6 +317,8 @@ def where(group: JobFilter) -> tuple[str, dict[str, Any]]:
         "model": f"{escape_like(group.model.lower())}%",
         "preset": group.preset,
         "client": f"{escape_like(group.client.lower())}%",
+        "owner": group.owner,
+        "previous_job_id": group.previous_job_id,
     }
     return " AND ".join(clause for clause, asked in clauses.items() if asked) or "TRUE", values
 

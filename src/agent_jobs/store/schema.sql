@@ -63,6 +63,7 @@ CREATE UNIQUE INDEX job_key ON job (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX job_same ON job (request_hash);
 CREATE INDEX job_batch ON job (batch, created_at) WHERE batch <> '';
 CREATE INDEX job_status ON job (status, created_at);
+CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 -- The cost of a day is read from the index alone.
 CREATE INDEX job_newest ON job (created_at, status, cost_usd, reserved_usd, cost_before_usd);
 CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';

@@ -12,6 +12,7 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import MATCH_BEGIN, MATCH_END, SearchHit
 from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
 from agent_jobs.store.database import Database, Row, StorePart, Transaction
+from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.records import JOB_WITHOUT_TEXTS, read_job
 from agent_jobs.store.rows import escape_like, sql_list
 from agent_jobs.store.schema import SEARCH_INDEX
@@ -32,7 +33,7 @@ _CREATE = f"""CREATE VIRTUAL TABLE IF NOT EXISTS {SEARCH_INDEX} USING fts5(
                   title, prompt, output, content = 'searchable', content_rowid = 'number',
                   tokenize = 'unicode61 remove_diacritics 2')"""
 #: Finds the passages of some jobs by their ids, given the phrases, a limit and the jobs' statuses.
-FindPassages = Callable[[Transaction, list[str], int, frozenset[Status]], Awaitable[dict[str, str]]]
+FindPassages = Callable[[Transaction, list[str], int, frozenset[Status], OwnerScope], Awaitable[dict[str, str]]]
 
 _EXISTS = f"SELECT 1 FROM sqlite_schema WHERE name = '{SEARCH_INDEX}'"
 
@@ -45,10 +46,13 @@ class SearchIndex(StorePart):
         if not phrases:
             return []
         await self._update_index()
-        return await find_hits(self._db, phrases, limit, statuses, _find_indexed)
+        return await find_hits(self._db, phrases, limit, statuses, _find_indexed, self._scope)
 
     async def count_unindexed(self) -> int:
-        rows = await self._db.fetch("SELECT COUNT(*) AS n FROM job WHERE in_search = 0 AND finished_at IS NOT NULL")
+        rows = await self._db.fetch(
+            f"SELECT COUNT(*) AS n FROM job WHERE in_search = 0 AND finished_at IS NOT NULL AND {self._scope.job}",
+            **self._scope.values,
+        )
         return rows[0]["n"]
 
     async def _update_index(self) -> None:
@@ -112,7 +116,7 @@ async def _index_some(transaction: Transaction) -> None:
 
 
 async def _find_indexed(
-    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
+    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status], scope: OwnerScope
 ) -> dict[str, str]:
     """Return passages by the ids of the newest ended jobs that have all phrases; a phrase may be a word's beginning."""
     has_status = "TRUE"
@@ -123,17 +127,24 @@ async def _find_indexed(
         f"""SELECT prompt.job_id AS id,
                    snippet({SEARCH_INDEX}, -1, :match_begin, :match_end, '…', {PASSAGE_WORDS}) AS passage
             FROM {SEARCH_INDEX} JOIN prompt ON prompt.number = {SEARCH_INDEX}.rowid
-            WHERE {SEARCH_INDEX} MATCH :phrases AND {has_status} ORDER BY {SEARCH_INDEX}.rowid DESC LIMIT :limit""",
+            WHERE {SEARCH_INDEX} MATCH :phrases AND {has_status} AND {scope.part}
+            ORDER BY {SEARCH_INDEX}.rowid DESC LIMIT :limit""",
         match_begin=MATCH_BEGIN,
         match_end=MATCH_END,
         phrases=" ".join(quoted),
         limit=limit,
+        **scope.values,
     )
     return {row["id"]: row["passage"] for row in rows}
 
 
 async def find_hits(
-    db: Database, phrases: list[str], limit: int, statuses: frozenset[Status], find_ended: FindPassages
+    db: Database,
+    phrases: list[str],
+    limit: int,
+    statuses: frozenset[Status],
+    find_ended: FindPassages,
+    scope: OwnerScope,
 ) -> list[SearchHit]:
     """Return the newest jobs that have all phrases, with their passages; `find_ended` asks the database's own index."""
     wanted = statuses or frozenset(Status)
@@ -141,9 +152,9 @@ async def find_hits(
     async def find_rows(transaction: Transaction) -> list[tuple[Row, str]]:
         found: dict[str, str] = {}
         if active := wanted & ACTIVE:
-            found |= await find_active(transaction, phrases, limit, active)
+            found |= await find_active(transaction, phrases, limit, active, scope)
         if ended := wanted & TERMINAL:
-            found |= await find_ended(transaction, phrases, limit, ended)
+            found |= await find_ended(transaction, phrases, limit, ended, scope)
         rows = await transaction.execute(
             f"""{JOB_WITHOUT_TEXTS} WHERE job.id IN (:*ids)
                 ORDER BY job.created_at DESC, job.id LIMIT :limit""",
@@ -157,15 +168,16 @@ async def find_hits(
 
 
 async def find_active(
-    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status]
+    transaction: Transaction, phrases: list[str], limit: int, statuses: frozenset[Status], scope: OwnerScope
 ) -> dict[str, str]:
     """Return the beginnings of prompts by the ids of the active jobs whose prompts have all phrases."""
     contained = " AND ".join(f"lower(text) LIKE lower(:phrase_{number}) ESCAPE '\\'" for number in range(len(phrases)))
     values: dict[str, Any] = {f"phrase_{number}": f"%{escape_like(phrase)}%" for number, phrase in enumerate(phrases)}
     rows = await transaction.execute(
         f"""SELECT id, text FROM job JOIN prompt ON job_id = id WHERE status IN {sql_list(statuses)} AND {contained}
-            ORDER BY created_at DESC LIMIT :limit""",
+            AND {scope.job} ORDER BY created_at DESC LIMIT :limit""",
         **values,
         limit=limit,
+        **scope.values,
     )
     return {row["id"]: truncate(" ".join(row["text"].split()), PASSAGE_CHARS) for row in rows}

@@ -170,6 +170,9 @@ class SQLiteDatabase:
         with as_store_error(self.folder):
             return self._worker_lock.others()
 
+    async def read_clock(self) -> None:
+        """Return None: all processes are on one machine."""
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         with as_store_error(self.folder):

@@ -1,0 +1,58 @@
+"""Run the team server for `agent-jobs serve --http`."""
+
+import logging
+import os
+from contextlib import closing
+from dataclasses import replace
+from socket import socket
+
+import anyio
+import click
+
+from agent_jobs.cli.session import convert_errors, read_settings
+from agent_jobs.configuration import load_settings
+from agent_jobs.errors import ConfigError
+from agent_jobs.settings import Settings
+from agent_jobs.team_server.server import describe_address, open_listener, open_team_server
+
+#: File descriptors that this process may open. The usual limit of 1024 is less than the connections of a busy team.
+MAX_FILES = 65_536
+
+
+def serve_team(host: str | None, port: int | None) -> None:
+    """Serve until a signal ends it. The options go before the settings."""
+    settings = read_settings()
+    if host is not None:
+        settings = replace(settings, host=host)
+    if port is not None:
+        settings = replace(settings, port=port)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _raise_file_limit()
+    with convert_errors(), closing(open_listener(settings)) as listener:
+        anyio.run(_serve_until_signal, settings, listener)
+
+
+async def _serve_until_signal(settings: Settings, listener: socket) -> None:
+    async with open_team_server(settings, reload=_load_again) as server:
+        click.echo(f"Serving MCP at {describe_address(settings, listener)} (pid {os.getpid()}).", err=True)
+        if not await server.engine.access.has_good_token():
+            click.echo("There is no token yet. Make one with: agent-jobs token add OWNER", err=True)
+        await server.run(listener)
+
+
+def _load_again() -> Settings | ConfigError:
+    try:
+        return load_settings(os.environ)
+    except ConfigError as error:
+        return error
+
+
+def _raise_file_limit() -> None:
+    try:
+        import resource
+    except ImportError:  # pragma: no cover  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

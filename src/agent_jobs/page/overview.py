@@ -1,0 +1,166 @@
+"""Show the list of jobs: what needs the user, what runs, and all others."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent_jobs.engine.engine import Engine
+from agent_jobs.jobs.job import Job
+from agent_jobs.jobs.queries import JobFilter
+from agent_jobs.jobs.status import ACTIVE, TERMINAL, Status
+from agent_jobs.page import views
+from agent_jobs.page.formats import format_usd
+from agent_jobs.page.templates import EngineSource, Renderer
+from agent_jobs.rendering import answers
+
+#: Jobs in one list, and how many more a visitor can ask for at once.
+LISTED_JOBS = 100
+#: A list is no longer than this.
+MAX_LISTED_JOBS = 1_000
+#: Failures that are shown among what needs the user.
+SHOWN_FAILURES = 5
+#: Jobs that wait for answers and whose questions stand in the list.
+SHOWN_QUESTIONS = 10
+#: Fields of jobs by which the URL can select, too.
+FIELDS = ("model", "preset", "client", "batch")
+ASKING = frozenset({Status.INPUT_REQUIRED})
+FAILED = frozenset({Status.FAILED, Status.EXPIRED, Status.INCOMPLETE})
+#: Filters of the list, by their names in the URL.
+FILTERS = {
+    "": ("All", JobFilter()),
+    "needs-you": ("Needs you", JobFilter(statuses=ASKING)),
+    "running": ("Running", JobFilter(statuses=ACTIVE - ASKING)),
+    "unread": ("Unread", JobFilter(unread=True)),
+    "failed": ("Failed", JobFilter(statuses=FAILED)),
+}
+
+
+class Group(NamedTuple):
+    """Some rows of the list, under a heading."""
+
+    key: str
+    title: str
+    rows: Sequence[views.JobRow]
+
+
+class Overview:
+    """The page with all jobs."""
+
+    def __init__(self, engine: EngineSource, renderer: Renderer) -> None:
+        self._engine = engine
+        self._renderer = renderer
+
+    async def show(self, request: Request) -> Response:
+        """Show the list, or the jobs that a search finds."""
+        engine = await self._engine(request)
+        words = request.query_params.get("words", "").strip()
+        if words:
+            hits = await engine.search(words, LISTED_JOBS)
+            rows = [views.build_hit(hit, engine.now()) for hit in hits]
+            values = {"words": words, "groups": [Group("found", "", rows)], "found": len(rows), "is_live": False}
+            return self._renderer.render_page(request, "jobs.html", values)
+        values = await read_overview(engine, request)
+        return self._renderer.render_page(request, "jobs.html", {**values, "is_live": True})
+
+    async def show_as_json(self, request: Request) -> Response:
+        """Return the list as JSON."""
+        engine = await self._engine(request)
+        page = await engine.find(_choose_filter(request)[1], _choose_limit(request))
+        return JSONResponse(answers.render_list(page, engine.now()))
+
+
+async def read_overview(engine: Engine, request: Request) -> dict[str, Any]:
+    """Return the values of the list that a request asks for."""
+    name, group = _choose_filter(request)
+    limit = _choose_limit(request)
+    is_whole = group == JobFilter()
+    listed = replace(group, statuses=TERMINAL) if is_whole else group
+    page = await engine.find(listed, limit)
+    groups = [Group("all", "", await _build_rows(engine, page.jobs))]
+    total = sum(page.counts.values())
+    if is_whole:
+        urgent = await _read_urgent_groups(engine)
+        above = {row.id for each in urgent for row in each.rows}
+        finished = await _build_rows(engine, [job for job in page.jobs if job.id not in above])
+        groups = [*urgent, Group("finished", "Finished", finished)]
+    shown = [each for each in groups if each.rows]
+    budget = await engine.read_budget()
+    return {
+        "groups": shown,
+        "words": "",
+        "is_empty": not shown and is_whole,
+        "budget": views.build_budget_meter(budget),
+        "today": format_usd(page.today_usd or None),
+        "filters": [(title, _link_filter(request, each), each == name) for each, (title, _) in FILTERS.items()],
+        "fields": _read_field_filters(request),
+        "unfiltered": _link(name),
+        "query": _link_filter(request, name).removeprefix("/"),
+        "more": _link_more(request, name, limit, total),
+        "left": max(0, total - limit),
+    }
+
+
+async def _read_urgent_groups(engine: Engine) -> list[Group]:
+    """Return what needs the user, and what runs."""
+    active = (await engine.find(JobFilter(statuses=ACTIVE), MAX_LISTED_JOBS)).jobs
+    failed = (await engine.find(JobFilter(statuses=FAILED, unread=True), SHOWN_FAILURES)).jobs
+    asking = [job for job in active if job.status in ASKING]
+    running = [job for job in active if job.status not in ASKING]
+    return [
+        Group("needs-you", "Needs you", await _build_rows(engine, [*asking, *failed])),
+        Group("running", "Running", await _build_rows(engine, running)),
+    ]
+
+
+async def _build_rows(engine: Engine, jobs: Sequence[Job]) -> list[views.JobRow]:
+    now = engine.now()
+    rows = views.arrange_threads(views.build_row(job, now) for job in jobs)
+    by_id = {job.id: job for job in jobs}
+    asking = [row.id for row in rows if row.status in ASKING][:SHOWN_QUESTIONS]
+    calls = {job_id: await engine.open_calls(by_id[job_id]) for job_id in asking}
+    return [row._replace(questions=[views.build_question(call) for call in calls.get(row.id, ())]) for row in rows]
+
+
+def _choose_filter(request: Request) -> tuple[str, JobFilter]:
+    """Return the name and the filter that the URL asks for; an unknown name means all jobs."""
+    name = request.query_params.get("show", "")
+    if name not in FILTERS:
+        name = ""
+    return name, replace(FILTERS[name][1], **_read_field_filters(request))
+
+
+def _choose_limit(request: Request) -> int:
+    """Return how many jobs the URL asks for."""
+    asked = request.query_params.get("limit", "")
+    if not asked.isdecimal():
+        return LISTED_JOBS
+    return min(max(int(asked), 1), MAX_LISTED_JOBS)
+
+
+def _read_field_filters(request: Request) -> dict[str, str]:
+    """Return the fields of jobs that the URL selects by."""
+    return {field: request.query_params[field] for field in FIELDS if request.query_params.get(field)}
+
+
+def _link_filter(request: Request, name: str) -> str:
+    """Return the address of the list with another filter, and the same fields."""
+    return _link(name, **_read_field_filters(request))
+
+
+def _link_more(request: Request, name: str, limit: int, total: int) -> str:
+    """Return the address of a longer list; empty if this one has all jobs."""
+    if total <= limit or limit >= MAX_LISTED_JOBS:
+        return ""
+    return _link(name, **_read_field_filters(request), limit=str(limit + LISTED_JOBS))
+
+
+def _link(name: str, **values: str) -> str:
+    if name:
+        values["show"] = name
+    if not values:
+        return "/"
+    return f"/?{urlencode(values)}"

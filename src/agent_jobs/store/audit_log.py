@@ -1,0 +1,42 @@
+"""Keeps who did what on a team server. Rows are only added."""
+
+from collections.abc import Sequence
+
+from agent_jobs.store.database import Row, StorePart
+from agent_jobs.store.team_records import AuditEntry
+
+_COLUMNS = "at, owner, token_id, client, action, job_id, cost_usd, address"
+
+
+class AuditLog(StorePart):
+    """`AuditRecords` on any database."""
+
+    async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
+        rows = [entry._asdict() for entry in entries]
+        await self._db.change(
+            lambda transaction: transaction.execute_each(
+                f"""INSERT INTO audit ({_COLUMNS})
+                    VALUES (:at, :owner, :token_id, :client, :action, :job_id, :cost_usd, :address)""",
+                rows,
+            )
+        )
+
+    async def read_audit(
+        self, *, since: float = 0.0, owner: str | None = None, after: int = 0, limit: int = 1000
+    ) -> list[tuple[int, AuditEntry]]:
+        whose = ""
+        if owner is not None:
+            whose = "AND owner = :owner"
+        rows = await self._db.fetch(
+            f"""SELECT number, {_COLUMNS} FROM audit WHERE number > :after AND at >= :since {whose}
+                ORDER BY number LIMIT :limit""",
+            after=after,
+            since=since,
+            owner=owner or "",
+            limit=limit,
+        )
+        return [(row["number"], _read_entry(row)) for row in rows]
+
+
+def _read_entry(row: Row) -> AuditEntry:
+    return AuditEntry(*(row[name] for name in _COLUMNS.split(", ")))

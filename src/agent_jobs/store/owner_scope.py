@@ -1,0 +1,41 @@
+"""Limits statements to the jobs of one owner."""
+
+from dataclasses import replace
+from typing import Any
+
+from agent_jobs.jobs.queries import JobFilter
+
+
+class OwnerScope:
+    """The jobs that a store shows and changes: those of one owner, or all of them.
+
+    Its conditions stand in statements beside `values`. Without an owner they are TRUE, which costs nothing.
+    """
+
+    def __init__(self, owner: str | None = None) -> None:
+        self.owner = owner
+        self.values: dict[str, Any] = {}
+        #: True of a row of `job` in the scope, and of a row whose `job_id` is that of such a job.
+        self.job, self.part = "TRUE", "TRUE"
+        if owner is not None:
+            self.values = {"owner": owner}
+            self.job = self.condition("job")
+            self.part = f"EXISTS (SELECT 1 FROM job WHERE job.id = job_id AND {self.job})"
+
+    def condition(self, table: str) -> str:
+        """Return the condition on a row of a table that has a column `owner`."""
+        if self.owner is None:
+            return "TRUE"
+        if self.owner == "":
+            return f"{table}.owner = :owner"
+        return f"{table}.owner = :owner AND {table}.owner <> ''"  # the second half lets an index of owners serve it
+
+    def within(self, group: JobFilter) -> JobFilter:
+        """Return the part of a group that lies in the scope."""
+        if self.owner is None:
+            return group
+        return replace(group, owner=self.owner)
+
+
+#: All jobs.
+ALL_OWNERS = OwnerScope()

@@ -1,0 +1,79 @@
+"""Build the app that answers HTTP: MCP at `/mcp` behind the checks of host, token and body."""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
+
+from mcp.server import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agent_jobs.team_server.caller import Caller
+from agent_jobs.team_server.held_streams import HeldStreams
+from agent_jobs.team_server.host_check import HostCheck, HostNames
+from agent_jobs.team_server.readiness import Readiness
+from agent_jobs.team_server.refusals import Refusal
+from agent_jobs.team_server.request_body import MAX_BODY_BYTES, LimitedBody
+from agent_jobs.team_server.sign_in import Challenge, SignIn, TokenVerifier
+
+MCP_PATH = "/mcp"
+
+
+class Doors(NamedTuple):
+    """The ways into the server, and what reports those who were turned away."""
+
+    verifiers: Collection[TokenVerifier]
+    challenge: Challenge
+    report_refused: Callable[[Caller, str], Awaitable[object]]
+    open_routes: Sequence[BaseRoute] = ()  #: that need no token
+    open_paths: tuple[str, ...] = ()  #: the beginnings of their paths
+
+
+class TeamApp(NamedTuple):
+    """The app, and the parts that its server switches."""
+
+    asgi: ASGIApp
+    readiness: Readiness
+    run: AbstractAsyncContextManager[object]  #: must be entered before the first request
+
+
+def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequence[BaseRoute] = ()) -> TeamApp:
+    """Return the app over an MCP server.
+
+    Args:
+        server: Answers the messages of MCP.
+        names: The names of this server.
+        doors: Let callers in.
+        routes: More routes for callers that have signed in.
+    """
+    mcp = server.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        stateless_http=True,  # a replica that is killed has nothing that another one lacks
+        max_request_body_size=MAX_BODY_BYTES,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # HostCheck is stricter
+    )
+    everything = Starlette(
+        routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
+    )
+    limited = LimitedBody(HeldStreams(everything))
+    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, doors.open_paths)
+    readiness = Readiness(HostCheck(signed_in, names))
+    return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
+
+
+class _PostOnly:
+    """Passes on POST alone: without sessions there is no stream to read and nothing to delete."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            return await Refusal.only_post()(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    await Refusal(404, "not_found", f"There is nothing here. MCP is at {MCP_PATH}.")(scope, receive, send)

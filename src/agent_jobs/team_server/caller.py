@@ -1,0 +1,34 @@
+"""The signed-in caller of a request, for all that runs on its behalf."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller whose token was accepted."""
+
+    owner: str  #: whose jobs the caller sees
+    token_id: str  #: of a team token, or the issuer of an OAuth token; for the audit log
+    client: str = ""  #: the program that calls, as it names itself
+    address: str = ""  #: where the request came from
+
+
+_current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
+
+
+def set_current_caller(caller: Caller) -> None:
+    """Have everything that the running task begins from now on act for this caller."""
+    _current_caller.set(caller)
+
+
+def current_caller() -> Caller:
+    """Return the caller for whom the running task acts.
+
+    Raises:
+        LookupError: Nobody has signed in: a route of this server is not behind the check of tokens.
+    """
+    caller = _current_caller.get()
+    if caller is None:
+        raise LookupError("a request without a caller reached a handler")
+    return caller

@@ -1,0 +1,107 @@
+"""Refuse requests for other host names, and those of other web pages.
+
+A page whose name an attacker points to this machine (DNS rebinding) must not reach it through a browser.
+"""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agent_jobs.address_values import LOOPBACK_HOSTS
+from agent_jobs.team_server.refusals import Refusal
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class HostNames:
+    """The names by which this server may be reached.
+
+    Args:
+        host: The address that it listens on.
+        public_url: The address that its users know; None if they use the other one.
+    """
+
+    def __init__(self, host: str, public_url: str | None) -> None:
+        self._is_local = is_loopback(host)
+        self._host = host.lower()
+        self._public_origin = ""
+        if public_url is not None:
+            self._public_origin = _normalize_origin(public_url)
+
+    def is_known_host(self, host: str) -> bool:
+        """Return True if a Host header names this server.
+
+        Any IP address does unless the server is for this machine alone: an attack needs a name that it can point here.
+        """
+        if self._public_origin:
+            scheme = self._public_origin.partition(":")[0]
+            if _normalize_origin(f"{scheme}://{host}") == self._public_origin:
+                return True
+        name = _split_host(host)
+        if name in LOOPBACK_HOSTS:
+            return True
+        return not self._is_local and bool(name) and (name == self._host or _is_ip_address(name))
+
+    def is_known_origin(self, origin: str) -> bool:
+        """Return True if a page of this origin may send requests here: one of this server, or of this machine."""
+        if not origin:
+            return True  # no browser
+        if self._public_origin and _normalize_origin(origin) == self._public_origin:
+            return True
+        parts = urlsplit(origin)
+        return self._is_local and parts.scheme in DEFAULT_PORTS and _split_host(parts.netloc) in LOOPBACK_HOSTS
+
+
+class HostCheck:
+    """Passes on requests for this server alone."""
+
+    def __init__(self, app: ASGIApp, names: HostNames) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if not self._names.is_known_host(headers.get("host", "")):
+                return await Refusal.wrong_host()(scope, receive, send)
+            if not self._names.is_known_origin(headers.get("origin", "")):
+                return await Refusal.wrong_origin()(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if only this machine reaches an address to listen on."""
+    return host in LOOPBACK_HOSTS or (_is_ip_address(host) and ip_address(host).is_loopback)
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _split_host(host: str) -> str:
+    """Return the name or address of a Host header in lower case; empty if it is malformed."""
+    try:
+        parts = urlsplit(f"//{host}")
+        if parts.port is not None and parts.port < 1:
+            return ""
+    except ValueError:
+        return ""
+    if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        return ""
+    return parts.hostname or ""
+
+
+def _normalize_origin(url: str) -> str:
+    """Return scheme, host and port of an address, the port also where it is the usual one; empty if malformed."""
+    scheme, _, host = url.partition("://")
+    name = _split_host(host)
+    if not name or scheme not in DEFAULT_PORTS:
+        return ""
+    return f"{scheme}://{name}:{urlsplit(f'//{host}').port or DEFAULT_PORTS[scheme]}"

@@ -1,0 +1,42 @@
+"""Tell a balancer that this server lives, and whether it should get requests. The database is not asked."""
+
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Readiness:
+    """Answers `/healthz` and `/readyz`, and passes everything else on.
+
+    While the server drains, answers ask clients to close their connections, so that the next request goes elsewhere.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        app = self._find_answer(scope["path"]) or self._app
+        if self.is_draining:
+            send = _close_after(send)
+        return await app(scope, receive, send)
+
+    def _find_answer(self, path: str) -> Response | None:
+        if path == "/healthz":
+            return PlainTextResponse("ok\n")
+        if path != "/readyz":
+            return None
+        if self.is_draining:
+            return PlainTextResponse("draining\n", 503)
+        return PlainTextResponse("ready\n")
+
+
+def _close_after(send: Send) -> Send:
+    async def send_with_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_with_close

@@ -1,0 +1,90 @@
+"""Read the body of a request within limits of its size and its time, before any handler runs."""
+
+from collections.abc import Mapping
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent_jobs.team_server.refusals import Refusal
+
+#: Bytes of a request of MCP. A longer prompt than the provider accepts fits.
+MAX_BODY_BYTES = 4 * 1024 * 1024
+#: Seconds until a body is complete: a slow one must not keep its connection.
+BODY_S = 30.0
+#: Bytes and seconds of a long body that are read and thrown away: a client that still sends would miss the refusal.
+DISCARDED_BYTES = 64 * 1024 * 1024
+DISCARD_S = 5.0
+
+
+class LimitedBody:
+    """Reads the body of each request, and refuses one that is too long or too slow.
+
+    Args:
+        app: What answers the request.
+        longer: Bytes for paths that accept longer bodies, by the beginning of the path. What answers there reads the
+            body itself.
+    """
+
+    def __init__(self, app: ASGIApp, longer: Mapping[str, int] | None = None) -> None:
+        self._app = app
+        self._longer = longer or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse its body."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        limit = next((each for start, each in self._longer.items() if scope["path"].startswith(start)), MAX_BODY_BYTES)
+        if _exceeds_by_header(scope, limit):
+            await _discard_body(receive)
+            return await Refusal.too_long(limit)(scope, receive, send)
+        body: bytes | None = None
+        with anyio.move_on_after(BODY_S) as reading:
+            body = await _receive_body(receive, limit)
+        if reading.cancelled_caught:
+            return await Refusal.too_slow()(scope, receive, send)
+        if body is None:
+            await _discard_body(receive)
+            return await Refusal.too_long(limit)(scope, receive, send)
+        return await self._app(scope, _repeat_body(body, receive), send)
+
+
+def _exceeds_by_header(scope: Scope, limit: int) -> bool:
+    length = Headers(scope=scope).get("content-length", "")
+    return length.isascii() and length.isdecimal() and int(length[:20]) > limit
+
+
+async def _receive_body(receive: Receive, limit: int) -> bytes | None:
+    """Return the body; None if it is longer than the limit. Of a client that left, return what came."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return bytes(body)
+        body += message.get("body", b"")
+        if len(body) > limit:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def _discard_body(receive: Receive) -> None:
+    """Read what is left of a body, within limits."""
+    discarded, has_more = 0, True
+    with anyio.move_on_after(DISCARD_S):
+        while has_more and discarded < DISCARDED_BYTES:
+            message = await receive()
+            discarded += len(message.get("body", b""))
+            has_more = message.get("more_body", False)
+
+
+def _repeat_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that begins with the body that was read."""
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        if unread:
+            return unread.pop()
+        return await receive()
+
+    return receive_again

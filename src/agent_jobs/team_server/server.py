@@ -1,0 +1,228 @@
+"""Run the team server: open the jobs, listen, and at a signal drain until no caller misses it."""
+
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+from mcp.server import MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.subscriptions import ListenHandler
+
+from agent_jobs.app import App, open_app
+from agent_jobs.clock import Clock
+from agent_jobs.ctrl_c import catch_ctrl_c
+from agent_jobs.engine.engine import Engine
+from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.mcp_server.server import build_server
+from agent_jobs.settings import Settings
+from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
+from agent_jobs.team_server.audit import AuditWriter
+from agent_jobs.team_server.caller import current_caller, set_current_caller
+from agent_jobs.team_server.connections import ConnectionConfig
+from agent_jobs.team_server.host_check import HostNames, is_loopback
+from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
+from agent_jobs.team_server.team_tokens import TeamTokens
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which answers may take after all waits have ended. What then still runs is cancelled.
+ANSWER_S = 10
+BACKLOG = 2048  # connections that wait to be accepted
+#: What an operator sets for the machine's single user, and must not lend to every owner.
+SINGLE_USER_SETTINGS = ("AGENT_JOBS_FILE_ROOTS", "AGENT_JOBS_TOOLBOX", "AGENT_JOBS_SECRETS")
+
+
+class _DrainingServer(uvicorn.Server):
+    """A server that leaves signals to `TeamServer`."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Capture none."""
+        yield
+
+
+class TeamServer:
+    """An app on a listening socket, until a signal ends it.
+
+    Args:
+        team: The ASGI app.
+        app: The jobs.
+        engine: The engine over all owners.
+        mcp: The server of MCP in the app.
+        drain_s: Seconds between the first "not ready" and the end of the waits.
+    """
+
+    def __init__(self, team: TeamApp, app: App, engine: Engine, mcp: MCPServer, drain_s: float) -> None:
+        self.app = app
+        self.engine = engine
+        self._team = team
+        self._mcp = mcp
+        self._drain_s = drain_s
+        config = ConnectionConfig(
+            team.asgi,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=ANSWER_S,
+        )
+        self._server = _DrainingServer(config)
+        self._drain_waits = anyio.CancelScope()
+
+    async def run(self, listener: socket.socket, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until SIGTERM, SIGINT or SIGHUP. Return once all answers are sent."""
+        async with self._team.run, anyio.create_task_group() as tasks:
+            await tasks.start(self._drain_on_signal)
+            task_status.started()
+            await self._server.serve(sockets=[listener])
+            tasks.cancel_scope.cancel()
+
+    @property
+    def open_requests(self) -> int:
+        """Return how many requests are being answered."""
+        return len(self._server.server_state.tasks)
+
+    async def drain(self) -> None:
+        """Say that this server is not ready, wait until balancers know, answer all waiting calls, and end."""
+        logger.info("draining with %s open requests", self.open_requests)
+        self._team.readiness.is_draining = True
+        with self._drain_waits:
+            await anyio.sleep(self._drain_s)
+        self.engine.end_waits()
+        _end_subscriptions(self._mcp)
+        self._server.should_exit = True
+
+    async def _drain_on_signal(self, *, task_status: TaskStatus[None]) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            def drain_at_once() -> None:
+                self._drain_waits.cancel()  # a person waits at the terminal
+                tasks.start_soon(self.drain)
+
+            with catch_ctrl_c(drain_at_once), anyio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+                task_status.started()
+                async for _ in signals:
+                    if self._team.readiness.is_draining:
+                        self._drain_waits.cancel()  # it was asked twice
+                    else:
+                        tasks.start_soon(self.drain)
+
+
+def _end_subscriptions(server: MCPServer) -> None:
+    """End the streams that clients listen on. They listen again elsewhere."""
+    low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # mcp 2.3 has no public way
+    entry = low.get_request_handler("subscriptions/listen")
+    if entry is not None and isinstance(entry.handler, ListenHandler):
+        entry.handler.close()
+
+
+@asynccontextmanager
+async def open_team_server(
+    settings: Settings, clock: Clock | None = None, *, reload: Callable[[], Settings | ConfigError] | None = None
+) -> AsyncGenerator[TeamServer]:
+    """Open the jobs and build the server over them; close all in order at the end.
+
+    Raises:
+        ConfigError: It would be open to others, and nobody could sign in.
+        StoreError: The database cannot be used.
+    """
+    for name in find_single_user_settings(settings):
+        logger.warning("%s is not used over HTTP: it would lend the operator's rights to every owner.", name)
+    settings = replace(settings, file_roots=(), toolbox=None, secrets={})
+    refusal: AgentJobsError | None = None
+    async with open_app(settings, clock, role="works", what="serve --http", reload=reload) as app:
+        try:
+            engine = await app.engine()
+            await check_access(settings, engine)
+        except AgentJobsError as error:  # the app's task group would wrap it into an ExceptionGroup
+            refusal = error
+        else:
+            yield _build_team_server(settings, app, engine)
+    if refusal is not None:
+        raise refusal
+
+
+def _build_team_server(settings: Settings, app: App, engine: Engine) -> TeamServer:
+    audit = AuditWriter(app.engine)
+    server = _build_mcp_server(settings, app, audit)
+    doors = Doors([TeamTokens(app.engine)], Challenge(), audit.record_refused)
+    team = build_app(server, HostNames(settings.host, settings.public_url), doors)
+    return TeamServer(team, app, engine, server, settings.drain_s)
+
+
+def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPServer:
+    async def open_caller_engine() -> Engine:
+        caller = current_caller()
+        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+
+    server = build_server(
+        open_caller_engine,
+        max_wait_s=settings.max_wait_s,
+        may_approve=settings.approvals == "model",
+        has_tasks=settings.tasks == "auto",
+        is_structured=settings.structured,
+    )
+    server.middleware.append(_note_client)
+    return server
+
+
+async def _note_client(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Keep the name that a program gives itself, for the audit log. Without one it is known by its HTTP library."""
+    client = ctx.session.client_params
+    if client is not None:
+        set_current_caller(replace(current_caller(), client=client.client_info.name[:MAX_CLIENT_CHARS]))
+    return await call_next(ctx)
+
+
+async def check_access(settings: Settings, engine: Engine) -> None:
+    """Refuse to listen for other machines while nobody could sign in.
+
+    Raises:
+        ConfigError: It would.
+    """
+    if is_loopback(settings.host) or await engine.access.has_good_token():
+        return
+    raise ConfigError(
+        f"The server would listen on {settings.host}, but nobody could sign in, because there is no token. Make one "
+        "with `agent-jobs token add OWNER`, or listen on 127.0.0.1."
+    )
+
+
+def find_single_user_settings(settings: Settings) -> list[str]:
+    """Return the names of settings that are set and are not used over HTTP."""
+    values = (settings.file_roots, settings.toolbox, settings.secrets)
+    return [name for name, value in zip(SINGLE_USER_SETTINGS, values, strict=True) if value]
+
+
+def describe_address(settings: Settings, listener: socket.socket) -> str:
+    """Return the address of MCP, as users reach it."""
+    if settings.public_url is not None:
+        return f"{settings.public_url}{MCP_PATH}"
+    host, port = listener.getsockname()[:2]
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}{MCP_PATH}"
+
+
+def open_listener(settings: Settings) -> socket.socket:
+    """Return a socket that listens at the address of the settings.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"Cannot listen on {settings.host}, port {settings.port} ({reason}). Choose others with --host and --port."
+        ) from None

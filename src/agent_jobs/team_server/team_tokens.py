@@ -1,0 +1,34 @@
+"""Let callers in by the tokens that the operator made for them."""
+
+from collections.abc import Awaitable, Callable
+
+from agent_jobs.engine.engine import Engine
+from agent_jobs.team_server.caller import Caller
+from agent_jobs.team_server.sign_in import RefusedTokenError
+from agent_jobs.team_token import TOKEN_PREFIX
+
+
+class TeamTokens:
+    """The team tokens in the store of an engine."""
+
+    def __init__(self, engine: Callable[[], Awaitable[Engine]]) -> None:
+        self._engine = engine
+
+    def handles(self, token: str) -> bool:
+        """Return True if a token looks like one of these."""
+        return token.startswith(TOKEN_PREFIX)
+
+    async def verify(self, token: str) -> Caller:
+        """Return the caller with this token.
+
+        Raises:
+            RefusedTokenError: It is unknown, revoked or expired.
+        """
+        access = (await self._engine()).access
+        record, fault = await access.find_token(token)
+        if record is None:
+            raise RefusedTokenError(fault)
+        if fault:
+            raise RefusedTokenError(fault, owner=record.owner, token_id=record.id)
+        await access.mark_token_used(record)
+        return Caller(record.owner, record.id)

@@ -1,0 +1,50 @@
+"""`agent-jobs audit`: the log of a team server on a terminal."""
+
+import json
+from pathlib import Path
+
+import anyio
+import pytest
+from click.testing import CliRunner
+
+from agent_jobs.app import open_app
+from agent_jobs.cli.main import cli
+from agent_jobs.settings import Settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    async def log() -> None:
+        async with open_app(Settings(data_dir=tmp_path), role="reads") as app:
+            access = (await app.engine()).access
+            await access.log_action(("alice", "tok_1", "claude-code", "10.0.0.1"), "start", {"job_1": None})
+            await access.log_action(("bob", "tok_2", "a\x1b[31m\nb", "10.0.0.2"), "result", {"job_2": 0.5, "job_3": 1})
+            await access.log_action(("", "", "curl/8", "10.0.0.3"), "refused: unknown", {})
+
+    anyio.run(log)
+    return tmp_path
+
+
+def typed(folder: Path, *words: str) -> str:
+    result = CliRunner().invoke(cli, ["audit", *words], env={"AGENT_JOBS_DATA_DIR": str(folder)})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_audit_shows_each_action_in_a_line(folder: Path):
+    lines = typed(folder).splitlines()
+    assert [line.split("  ", 1)[1] for line in lines] == [
+        "alice  start  job_1  tok_1  claude-code  10.0.0.1",
+        "bob  result  job_2  $0.50  tok_2  a[31m b  10.0.0.2",
+        "bob  result  job_3  $1.00  tok_2  a[31m b  10.0.0.2",
+        "-  refused: unknown  -  curl/8  10.0.0.3",
+    ]
+
+
+def test_audit_selects_an_owner_and_a_time_as_json(folder: Path):
+    rows = [json.loads(line) for line in typed(folder, "--owner", "bob", "--since", "1h", "--json-lines").splitlines()]
+    assert [(row["owner"], row["job_id"], row["cost_usd"]) for row in rows] == [
+        ("bob", "job_2", 0.5),
+        ("bob", "job_3", 1),
+    ]
+    assert typed(folder, "--owner", "nobody", "--json-lines") == ""

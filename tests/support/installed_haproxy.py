@@ -1,0 +1,13 @@
+"""The haproxy of this machine, if it has one."""
+
+import shutil
+
+#: What a skipped test says, and the end of the test run.
+NO_HAPROXY = "there is no haproxy: install Debian's haproxy"
+#: If this variable is set, a machine without haproxy fails the tests.
+NEEDS_HAPROXY = "TESTS_NEED_HAPROXY"
+
+
+def find_haproxy() -> str | None:
+    """The path of haproxy: on PATH, or where Debian keeps it, which is on root's PATH alone."""
+    return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")

@@ -1,0 +1,164 @@
+"""Replicas of the team server as processes on one PostgreSQL database, and haproxy before them."""
+
+import os
+import socket
+import subprocess
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+from fork_server import COMMAND, Process
+from hosts import read
+from installed_haproxy import find_haproxy
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from processes import UNMEASURED
+from team_servers import ERAS
+
+DRAIN_S = 1.0
+#: As docs/team-install.md shows it, but it checks ten times as often.
+BALANCER = """
+global
+  stats socket {folder}/haproxy.sock
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 1h
+  timeout server 1h
+  option http-buffer-request
+  option redispatch 1
+  retries 3
+  retry-on conn-failure empty-response response-timeout
+frontend in
+  bind 127.0.0.1:{port}
+  default_backend replicas
+backend replicas
+  balance roundrobin
+  option httpchk GET /readyz
+  default-server check inter 100ms fall 2 rise 1
+{servers}
+"""
+
+
+def find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@dataclass
+class Cluster:
+    """The addresses of replicas, those that run, and the balancer's."""
+
+    environment: dict[str, str]
+    folder: Path
+    token: str
+    ports: list[int]
+    balancer_port: int
+    processes: dict[int, Process] = field(default_factory=dict[int, Process])
+
+    def url(self, number: int) -> str:
+        return f"http://127.0.0.1:{self.ports[number]}"
+
+    @property
+    def balancer_url(self) -> str:
+        return f"http://127.0.0.1:{self.balancer_port}"
+
+    async def start(self, number: int) -> None:
+        """Start a replica, and wait until it is ready."""
+        with (self.folder / f"replica-{number}.log").open("ab") as log:
+            self.processes[number] = Process(
+                [*COMMAND, "serve", "--http", "--port", str(self.ports[number])],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        await wait_until_ready(self.url(number))
+
+    async def stop(self, number: int, signal: int) -> int:
+        """Send a signal to a replica; return its exit status."""
+        process = self.processes.pop(number)
+        process.send_signal(signal)
+        with anyio.fail_after(30):
+            while process.poll() is None:  # noqa: ASYNC110  # another process sets no event of ours
+                await anyio.sleep(0.02)
+        return process.wait()
+
+    @asynccontextmanager
+    async def host(self, era: str, url: str = "") -> AsyncGenerator["ReplicaHost"]:
+        """A host that calls through the balancer, or one replica."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+            transport = streamable_http_client(f"{url or self.balancer_url}/mcp", http_client=http)
+            async with Client(transport, mode=ERAS[era]) as client:
+                yield ReplicaHost(client)
+
+    def count_requests(self) -> int:
+        """How many requests the replicas are answering for the balancer."""
+        with socket.socket(socket.AF_UNIX) as stats:
+            stats.connect(str(self.folder / "haproxy.sock"))
+            stats.send(b"show stat\n")
+            rows = stats.makefile().read().splitlines()
+        return sum(int(row.split(",")[4]) for row in rows if row.startswith("replicas,BACKEND,"))
+
+    def kill_all(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class ReplicaHost:
+    """A host's model, whose calls must not fail."""
+
+    client: Client
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        result = await self.client.call_tool(tool, arguments)
+        assert not result.is_error, result
+        return read(result)
+
+
+async def wait_until_ready(url: str) -> None:
+    async with httpx2.AsyncClient() as http:
+        with anyio.fail_after(60):
+            while True:
+                try:
+                    if (await http.get(f"{url}/readyz")).status_code == 200:
+                        return
+                except httpx2.TransportError:
+                    pass
+                await anyio.sleep(0.05)
+
+
+def describe_environment(database_url: str, base_url: str, folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "PYTHON", "COVERAGE"))}
+    ours = {
+        "OPENAI_API_KEY": "sk-secret",
+        "OPENAI_BASE_URL": base_url,
+        "AGENT_JOBS_DATA_DIR": str(folder),
+        "AGENT_JOBS_DATABASE_URL": database_url,
+        "AGENT_JOBS_DRAIN_S": str(DRAIN_S),
+    }
+    return {**kept, **UNMEASURED, **ours}
+
+
+@contextmanager
+def running_balancer(cluster: Cluster) -> Generator[None]:
+    """Have haproxy send requests to the replicas that are ready."""
+    path = find_haproxy()
+    assert path is not None
+    servers = "\n".join(f"  server replica{port} 127.0.0.1:{port}" for port in cluster.ports)
+    config = cluster.folder / "haproxy.cfg"
+    config.write_text(BALANCER.format(folder=cluster.folder, port=cluster.balancer_port, servers=servers))
+    with subprocess.Popen(
+        [path, "-f", str(config), "-db"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as one:
+        try:
+            yield
+        finally:
+            one.kill()

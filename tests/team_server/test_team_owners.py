@@ -1,0 +1,55 @@
+"""Owners over HTTP: each sees their own jobs, and the audit log has what they did."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from team_servers import Team
+
+#: 100,000 at 2.00 and 20,000 at 10.00 a million.
+USAGE, USD = {"input_tokens": 100_000, "output_tokens": 20_000}, 0.4
+
+
+async def read_actions(team: Team, owner: str) -> Sequence[Any]:
+    return [entry for _, entry in await team.server.engine.access.read_log(owner=owner)]
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_owner_sees_no_job_of_another(team: Team, era: str):
+    names = [f"{name}-{era}" for name in ("alice", "bob")]
+    async with team.host(await team.add_token(names[0]), era) as alice:
+        job_id = (await alice.start(emulate={"end": "never"}))["job_id"]
+        async with team.host(await team.add_token(names[1]), era) as bob:
+            for tool in ("agent_poll", "agent_result", "agent_cancel", "agent_reply"):
+                arguments = {"message": "x"} if tool == "agent_reply" else {}
+                assert "There is no job" in await bob.refused(tool, job_id=job_id, **arguments)
+            assert (await bob.call("agent_list"))["jobs"] == []
+        assert (await alice.call("agent_cancel", job_id=job_id))["status"] == "cancelled"
+
+
+async def test_actions_are_logged_with_caller_and_cost(team: Team):
+    token = await team.add_token("erin")
+    async with team.host(token) as host:
+        job_id = (await host.start("secret prompt", emulate={"duration_s": 1, "usage": USAGE}))["job_id"]
+        ended = await host.end(job_id)
+        await host.call("agent_result", job_id=job_id)
+        other_id = (await host.start(emulate={"end": "never"}))["job_id"]
+        await host.call("agent_cancel", job_id=other_id)
+    entries = await read_actions(team, "erin")
+    assert [(entry.action, entry.job_id) for entry in entries] == [
+        ("start", job_id), ("result", job_id), ("result", job_id), ("start", other_id), ("cancel", other_id),
+    ]  # fmt: skip
+    record, _ = await team.server.engine.access.find_token(token)
+    assert record is not None
+    assert record.last_used_at is not None
+    assert {(entry.token_id, entry.client, entry.address) for entry in entries} == {(record.id, "mcp", "127.0.0.1")}
+    assert entries[1].cost_usd == ended["cost_usd"] == pytest.approx(USD)
+    assert "secret prompt" not in str(entries)
+    assert token not in str(entries)
+
+
+async def test_client_without_a_name_is_logged_by_its_library(team: Team):
+    async with team.host(await team.add_token("frank"), "legacy") as host:
+        job_id = (await host.start(emulate={"end": "never"}))["job_id"]
+        await host.call("agent_cancel", job_id=job_id)
+    assert {entry.client.partition("/")[0] for entry in await read_actions(team, "frank")} == {"python-httpx2"}

@@ -1,0 +1,114 @@
+"""Two replicas on one PostgreSQL database behind haproxy: no call fails when one is killed or restarted."""
+
+import os
+import signal
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from hosts import SPEED, eventually
+from installed_haproxy import NEEDS_HAPROXY, NO_HAPROXY, find_haproxy
+from postgres_server import new_database
+from replicas import Cluster, ReplicaHost, describe_environment, find_free_port, running_balancer, wait_until_ready
+
+from agent_jobs.app import open_app
+from agent_jobs.emulator.server import RunningServer, running
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
+
+pytestmark = pytest.mark.skipif(find_haproxy() is None and NEEDS_HAPROXY not in os.environ, reason=NO_HAPROXY)
+
+POLLS = 6  # of each era
+
+
+@pytest.fixture(scope="module")
+def cluster_upstream() -> Iterator[RunningServer]:
+    with running(time_scale=SPEED) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def cluster_database_url(postgres_server_url: str) -> Iterator[str]:
+    with new_database(postgres_server_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def cluster(
+    cluster_database_url: str,
+    cluster_upstream: RunningServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    anyio_backend: str,
+) -> AsyncGenerator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    token = await make_token(Settings(data_dir=folder, database_url=SecretStr(cluster_database_url)))
+    environment = describe_environment(cluster_database_url, cluster_upstream.base_url, folder)
+    cluster = Cluster(environment, folder, token, [find_free_port(), find_free_port()], find_free_port())
+    try:
+        with running_balancer(cluster):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cluster.start, 0)
+                tasks.start_soon(cluster.start, 1)
+            await wait_until_ready(cluster.balancer_url)
+            yield cluster
+    finally:
+        cluster.kill_all()
+
+
+async def make_token(settings: Settings) -> str:
+    async with open_app(settings, role="reads") as app:
+        token, _ = await (await app.engine()).access.add_token("alice")
+        return token
+
+
+class Polls:
+    """Polls of both eras that wait behind the balancer."""
+
+    def __init__(self) -> None:
+        self.answers: list[dict[str, Any]] = []
+
+    async def run(self, cluster: Cluster, era: str, job_id: str) -> None:
+        async with cluster.host(era) as host, anyio.create_task_group() as tasks:
+            for _ in range(POLLS):
+                tasks.start_soon(self._poll_once, host, job_id)
+
+    async def _poll_once(self, host: ReplicaHost, job_id: str) -> None:
+        self.answers.append(await host.call("agent_poll", job_id=job_id, wait_s=24))
+
+
+async def test_job_is_started_on_one_replica_and_polled_on_the_other(cluster: Cluster):
+    prompt = 'together [emulate {"duration_s": 10}]'
+    async with cluster.host("modern", cluster.url(0)) as one, cluster.host("legacy", cluster.url(1)) as two:
+        started = await one.call("agent_start", prompt=prompt, wait_s=0)
+        answer = await two.call("agent_poll", job_id=started["job_id"], wait_s=20)
+        assert answer["status"] == "completed"
+
+
+async def test_no_poll_fails_when_a_replica_is_killed(cluster: Cluster):
+    polls = Polls()
+    async with cluster.host("modern", cluster.url(1)) as survivor, anyio.create_task_group() as tasks:
+        started = await survivor.call("agent_start", prompt='killed [emulate {"end": "never"}]', wait_s=0)
+        for era in ("legacy", "modern"):
+            tasks.start_soon(polls.run, cluster, era, started["job_id"])
+        await eventually(lambda: cluster.count_requests() >= 2 * POLLS)
+        assert await cluster.stop(0, signal.SIGKILL) != 0
+        await survivor.call("agent_cancel", job_id=started["job_id"])
+    assert [answer["status"] for answer in polls.answers] == ["cancelled"] * 2 * POLLS
+    await cluster.start(0)
+
+
+async def test_no_poll_fails_in_a_rolling_restart(cluster: Cluster):
+    polls = Polls()
+    async with cluster.host("modern") as host, anyio.create_task_group() as tasks:
+        started = await host.call("agent_start", prompt='rolling [emulate {"end": "never"}]', wait_s=0)
+        for era in ("legacy", "modern"):
+            tasks.start_soon(polls.run, cluster, era, started["job_id"])
+        await eventually(lambda: cluster.count_requests() >= 2 * POLLS)
+        for number in (0, 1):
+            assert await cluster.stop(number, signal.SIGTERM) == 0
+            await cluster.start(number)
+        await host.call("agent_cancel", job_id=started["job_id"])
+    statuses = [answer["status"] for answer in polls.answers]
+    assert len(statuses) == 2 * POLLS
+    assert {*statuses} <= {"in_progress", "cancelled"}
