@@ -30,6 +30,7 @@ from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from agent_jobs.store.postgres_errors import PostgresConnection
 
 T = TypeVar("T")
+#: Runs a query with numbered parameters.
+_Fetch = Callable[[str, Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 
 #: Seconds for a new connection.
 CONNECT_LIMIT_S = 10.0
@@ -123,6 +126,7 @@ class PostgresDatabase:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress) -> None:
         self._pool = pool
+        self._reader = Reader(pool)
         self._address = address
         self.worker = f"{os.getpid()}-{token_hex(8)}"
         self._changes = PostgresChanges(self.worker, address, self.fetch)
@@ -153,6 +157,7 @@ class PostgresDatabase:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._changes.close()
+        await self._reader.leave()
         with suppress(StoreError):
             await self._replica.leave()
         try:
@@ -172,16 +177,11 @@ class PostgresDatabase:
 
     async def read(self, sql: str, **values: Any) -> list[asyncpg.Record]:
         """Return the rows of a short query about few jobs."""
-        return await self.fetch(sql, **values)
+        return await self._fetch_again(self._reader.fetch, sql, values)
 
     async def fetch(self, sql: str, **values: Any) -> list[asyncpg.Record]:
-        """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
-        text, arguments = bind(sql, values)
-        with as_postgres_error(self._address):
-            try:
-                return await self._pool.fetch(text, *arguments)
-            except LOST_CONNECTION:
-                return await self._pool.fetch(text, *arguments)
+        """Return the rows of one query."""
+        return await self._fetch_again(self._fetch_from_pool, sql, values)
 
     async def query(self, ask: Callable[[Transaction], Awaitable[T]]) -> T:
         """Return what this function reads; all its statements see the database as it is at one moment."""
@@ -283,10 +283,23 @@ class PostgresDatabase:
             except asyncpg.ReadOnlySQLTransactionError:
                 # A session stays read-only when its database no longer is, or when another server is the primary now.
                 await self._pool.expire_connections()
+                await self._reader.leave()
                 raise
         if job_ids:
             self._changes.announce(job_ids)
         return results[0]
+
+    async def _fetch_again(self, fetch: _Fetch, sql: str, values: Mapping[str, Any]) -> list[asyncpg.Record]:
+        """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
+        text, arguments = bind(sql, values)
+        with as_postgres_error(self._address):
+            try:
+                return await fetch(text, arguments)
+            except LOST_CONNECTION:
+                return await self._fetch_from_pool(text, arguments)
+
+    async def _fetch_from_pool(self, text: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        return await self._pool.fetch(text, *arguments)
 
     def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(loop))
