@@ -113,6 +113,7 @@ SHARED = {
     "of": "it makes the stores of owners",
     "add": "see the tests of keys and of the same work",
     "store_info": "facts about the database",
+    "server_info": "facts about the database, for the operator",
     "announce": "about this process",
     "renew_claims": "about this process",
     "read_clock": "the database's time",
