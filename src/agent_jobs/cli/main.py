@@ -76,6 +76,7 @@ COMMANDS = {
     "audit": "audit",
     "service": "service",
     "db": "db",
+    "import": "import_jobs",
     "ui": "ui",
     "completion": "completion",
 }

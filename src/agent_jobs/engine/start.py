@@ -15,7 +15,9 @@ import anyio
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
 from agent_jobs.attachments.gather import gather
+from agent_jobs.callback_hosts import AllowedHost
 from agent_jobs.clock import Clock
+from agent_jobs.engine.callback_check import check_callback
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
@@ -62,6 +64,7 @@ class StartDefaults:
         owner_limits: Limits of an owner, where none were set for the owner.
         budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
         toolbox: The user's own tool servers.
+        callback_hosts: The hosts that may be called back.
     """
 
     prices: Prices
@@ -73,6 +76,7 @@ class StartDefaults:
     owner_limits: OwnerLimits = UNLIMITED
     budget_spent: bool = False
     toolbox: "Toolbox | None" = None
+    callback_hosts: Sequence[AllowedHost] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,7 @@ class StartPlanner:
         presets = self._defaults.presets
         request = replace(request, options=given_options(request.preset, request.options, presets))
         options = StartOptions.parse(options_with(request.preset, request.options, presets))
+        check_callback(options.callback_url, self._defaults.callback_hosts)
         previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
@@ -279,6 +284,7 @@ class StartPlanner:
             effort=effort_of(body),
             preset=shared.request.preset or "",
             client=shared.request.client,
+            callback_url=options.callback_url or "",
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),

@@ -13,6 +13,7 @@ from agent_jobs.jobs.queries import (
     JobPage,
     OutputFile,
     SearchHit,
+    ServerInfo,
     Spending,
     SpendingKey,
     StoreInfo,
@@ -21,7 +22,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import AuditRecords, TokenRecords, WebhookRecords
+from agent_jobs.store.team_records import AuditRecords, CallbackRecords, TokenRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -281,11 +282,14 @@ class WorkQueue(Protocol):
         """Return when the next job at this endpoint is due for this process."""
         ...
 
-    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
+    async def schedule(
+        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+    ) -> None:
         """Have this process, its claimant, run the job's next step in `after_s`, sooner if a caller waits for it.
 
         It never runs before `not_before_s`. An ended job was due at its end: with 0 it is not due again, since another
-        step may be finalizing it by then.
+        step may be finalizing it by then. With `releases`, any process may run the step if the store is that of several
+        machines: there a job that is due while its claimant is dead would wait until this is noticed.
         """
         ...
 
@@ -440,6 +444,10 @@ class HousekeepingRecords(Protocol):
         """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
         ...
 
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a server that processes of several machines share; None if there is none."""
+        ...
+
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         """Return the mode that an endpoint accepts for a model, if it was learned after this time."""
         ...
@@ -505,6 +513,7 @@ class Store(
     TokenRecords,
     AuditRecords,
     WebhookRecords,
+    CallbackRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.

@@ -41,7 +41,7 @@ _NOTE_LAST_SEEN = f"""INSERT INTO event (job_id, at, kind, text)
 _RETRIEVABLE_AT = """(:min_retrieve_s + COALESCE((SELECT COALESCE(looked_at, sent_at) FROM turn
                                                  WHERE job_id = job.id AND number = job.turn), 0))"""
 #: Jobs that one statement claims: other processes take the others at the same time.
-CLAIMED_AT_ONCE = 100
+CLAIMED_AT_ONCE = 20
 
 
 class Queue(StorePart):
@@ -65,10 +65,15 @@ class Queue(StorePart):
             min_retrieve_s=MIN_RETRIEVE_S,
         )
 
-    async def schedule(self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0) -> None:
+    async def schedule(
+        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+    ) -> None:
         not_before, at = now + not_before_s, now + after_s
+        # A job without a claim that is due far ahead would look like one of a process with a wrong clock.
+        is_soon = max(after_s, not_before_s) < UNCLAIMED_AHEAD_S / 2
         await self._db.write(
             f"""UPDATE job SET not_before = CASE WHEN hinted THEN 0 ELSE :not_before END,
+                       holder = CASE WHEN :releases THEN NULL ELSE holder END,
                        next_at = CASE WHEN hinted THEN :now WHEN watched_until > :now THEN :watched_at ELSE :at END
                 WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)
                   AND {self._scope.job}""",
@@ -78,6 +83,7 @@ class Queue(StorePart):
             me=self._db.worker,
             now=now,
             after=after_s,
+            releases=releases and is_soon and self._db.is_shared,
             at=max(not_before, at),
             watched_at=max(not_before, min(at, now + WATCHED_RETRIEVE_MAX_S)),
             not_before=not_before,
@@ -244,9 +250,10 @@ class Queue(StorePart):
 
         async def free(transaction: Transaction) -> int:
             rows = await transaction.execute(
-                f"""UPDATE job SET holder = NULL, next_at = :now
+                f"""UPDATE job SET holder = NULL, next_at = :now, lost_claims = lost_claims + :lost
                     WHERE holder = :worker AND (status IN {ACTIVE_SQL} OR unsettled) RETURNING id, status""",
                 worker=worker,
+                lost=int(worker != self._db.worker),
                 now=now,
             )
             running = [row["id"] for row in rows if row["status"] in RUNNING]

@@ -9,7 +9,7 @@ from copy import copy
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.queries import StoreInfo
+from agent_jobs.jobs.queries import ServerInfo, StoreInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.owner_scope import ALL_OWNERS, OwnerScope
 
@@ -61,6 +61,11 @@ class Database(Protocol):
     @property
     def worker(self) -> str:
         """Return the name by which this process claims jobs."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Return True if the processes of several machines use it: a dead one is noticed only after seconds."""
         ...
 
     def damage_error(self, error: Exception) -> StoreError:
@@ -122,6 +127,10 @@ class Database(Protocol):
 
     async def read_clock(self) -> float | None:
         """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
+
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a server that processes of several machines share; None if there is none."""
         ...
 
     async def announce(self, announced: Mapping[str, Any]) -> None:

@@ -89,7 +89,7 @@ class Transitions(Records):
 
     async def begin_sending(self, job: Job, limit: int = NO_LIMIT, owner_limit: int = NO_LIMIT) -> bool:
         async def begin(transaction: Transaction, stored: Job) -> Job | None:
-            if not self._has_claim(stored):
+            if not self._has_claim(stored, job):
                 return None
             if stored.status is Status.PENDING and not await has_slot(transaction, stored.owner, limit, owner_limit):
                 return None
@@ -106,7 +106,7 @@ class Transitions(Records):
 
     async def save(self, job: Job, *, held: bool = True) -> Job | None:
         async def save_observation(transaction: Transaction, stored: Job) -> Job | None:
-            if held and not self._has_claim(stored):
+            if held and not self._has_claim(stored, job):
                 return None
             is_waiting = job.status is Status.INPUT_REQUIRED and job.turn.asked_at is not None
             if is_waiting and not await _has_open_questions(transaction, job.id, job.turn.number):
@@ -121,13 +121,14 @@ class Transitions(Records):
 
         async def save_all(transaction: Transaction) -> dict[str, float | None]:
             rows = await transaction.execute(
-                f"""SELECT id, cancel_requested_at FROM job
+                f"""SELECT id, lost_claims, cancel_requested_at FROM job
                     WHERE id IN (:*ids) AND status IN {RUNNING_SQL} AND holder = :me AND {self._scope.job}""",
                 ids=[job.id for job in jobs],
                 me=me,
                 **self._scope.values,
             )
-            written = {row["id"]: row["cancel_requested_at"] for row in rows}
+            taken = {job.id: job.lost_claims for job in jobs}
+            written = {row["id"]: row["cancel_requested_at"] for row in rows if row["lost_claims"] == taken[row["id"]]}
             running = [job for job in jobs if job.id in written]
             await transaction.execute_each(
                 """UPDATE job SET activity = :activity, observed_by = :observed_by, revision = revision + 1
@@ -152,7 +153,8 @@ class Transitions(Records):
                                    finished_at = :finished_at
                    WHERE job_id = :job_id AND turn = :turn AND id = :id
                      AND state IN (:*before)
-                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me AND {self._scope.job})
+                     AND EXISTS (SELECT 1 FROM job WHERE id = :job_id AND holder = :me
+                                 AND lost_claims = :lost_claims AND {self._scope.job})
                    RETURNING id""",
                 **_call_values(job, call),
                 **self._scope.values,
@@ -161,6 +163,7 @@ class Transitions(Records):
                 finished_at=call.finished_at,
                 before=before,
                 me=self._db.worker,
+                lost_claims=job.lost_claims,
             )
             await transaction.execute(
                 f"UPDATE job SET revision = revision + 1 WHERE id = :id AND {self._scope.job}",
@@ -173,7 +176,9 @@ class Transitions(Records):
 
     async def wait_for_input(self, job: Job, now: float, timeout_s: float) -> bool:
         async def wait(transaction: Transaction, stored: Job) -> Job | None:
-            if not (self._has_claim(stored) and await _has_open_questions(transaction, stored.id, stored.turn.number)):
+            if not (
+                self._has_claim(stored, job) and await _has_open_questions(transaction, stored.id, stored.turn.number)
+            ):
                 return None
             return transitions.wait_for_input(stored, job.turn.number, now, timeout_s)
 
@@ -194,7 +199,7 @@ class Transitions(Records):
         return await self._has_changed_job(job.id, reply)
 
     async def begin_next_turn(self, job: Job, budgets: Sequence[Budget] = ()) -> bool:
-        begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job))
+        begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job), job)
 
         async def begin(transaction: Transaction) -> bool:
             is_begun = await self._change_inside(transaction, job.id, begin_turn)
@@ -208,11 +213,11 @@ class Transitions(Records):
         return await self._db.change(begin, job.id, spending=spending)
 
     async def rewrite_request(self, job: Job) -> bool:
-        rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job))
+        rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job), job)
         return await self._has_changed_job(job.id, rewrite)
 
     async def reset_for_resend(self, job: Job, failed_id: str) -> bool:
-        reset = self._if_claimed(lambda stored: transitions.reset_for_resend(stored, job, failed_id))
+        reset = self._if_claimed(lambda stored: transitions.reset_for_resend(stored, job, failed_id), job)
         return await self._has_changed_job(job.id, reset)
 
     async def request_cancel(self, job_id: str, now: float) -> Job | None:
@@ -281,18 +286,22 @@ class Transitions(Records):
             await _write_change(transaction, stored, new)
         return True
 
-    def _if_claimed(self, change: Callable[[Job], Job | None]) -> _Change:
-        """Return the change, refused unless this process has claimed the job."""
+    def _if_claimed(self, change: Callable[[Job], Job | None], seen: Job | None = None) -> _Change:
+        """Return the change, refused unless this process has claimed the job, without a break since it was `seen`."""
 
         async def change_claimed(_: Transaction, stored: Job) -> Job | None:
-            if not self._has_claim(stored):
+            if not self._has_claim(stored, seen or stored):
                 return None
             return change(stored)
 
         return change_claimed
 
-    def _has_claim(self, job: Job) -> bool:
-        return job.claimed_by == self._db.worker
+    def _has_claim(self, stored: Job, seen: Job) -> bool:
+        """Return True if this process has claimed the job.
+
+        A process that was paused may have lost its claim and taken a new one: then what it saw before does not count.
+        """
+        return stored.claimed_by == self._db.worker and stored.lost_claims == seen.lost_claims
 
     async def _add_job(
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]

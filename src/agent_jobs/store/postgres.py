@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from agent_jobs.store.audit_log import AuditLog
+from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.housekeeping import Housekeeping
@@ -18,7 +19,7 @@ from agent_jobs.store.webhooks import Webhooks
 
 
 class PostgresStore(
-    Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Owners, Tokens, AuditLog, Webhooks
+    Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Owners, Tokens, AuditLog, Webhooks, Callbacks
 ):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""
 

@@ -24,12 +24,13 @@ import anyio
 import asyncpg
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
+from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from agent_jobs.store.postgres_errors import PostgresConnection
 
 T = TypeVar("T")
+#: Runs a query with numbered parameters.
+_Fetch = Callable[[str, Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 
 #: Seconds for a new connection.
 CONNECT_LIMIT_S = 10.0
@@ -48,6 +51,16 @@ CHANGE_ATTEMPTS = 5
 _LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 _LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _ALL_SPENDING = "agent-jobs spending"
+
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+#: What `server_info` says of a server, in one row.
+_SERVER = f"""SELECT current_setting('server_version_num')::int AS version,
+                     current_setting('max_connections')::int AS max_connections,
+                     (SELECT COUNT(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+                     COUNT(*) FILTER (WHERE next_at <= {_NOW} AND holder IS NULL) AS due,
+                     COALESCE({_NOW} - MIN(next_at) FILTER (WHERE holder IS NULL), 0) AS oldest_due_s,
+                     COUNT(*) FILTER (WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL) AS waiting
+              FROM job WHERE next_at IS NOT NULL OR status = 'pending'"""
 
 
 @asynccontextmanager
@@ -109,8 +122,11 @@ class PostgresTransaction:
 class PostgresDatabase:
     """`Database` on PostgreSQL."""
 
+    is_shared = True
+
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress) -> None:
         self._pool = pool
+        self._reader = Reader(pool)
         self._address = address
         self.worker = f"{os.getpid()}-{token_hex(8)}"
         self._changes = PostgresChanges(self.worker, address, self.fetch)
@@ -141,6 +157,7 @@ class PostgresDatabase:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._changes.close()
+        await self._reader.leave()
         with suppress(StoreError):
             await self._replica.leave()
         try:
@@ -160,16 +177,11 @@ class PostgresDatabase:
 
     async def read(self, sql: str, **values: Any) -> list[asyncpg.Record]:
         """Return the rows of a short query about few jobs."""
-        return await self.fetch(sql, **values)
+        return await self._fetch_again(self._reader.fetch, sql, values)
 
     async def fetch(self, sql: str, **values: Any) -> list[asyncpg.Record]:
-        """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
-        text, arguments = bind(sql, values)
-        with as_postgres_error(self._address):
-            try:
-                return await self._pool.fetch(text, *arguments)
-            except LOST_CONNECTION:
-                return await self._pool.fetch(text, *arguments)
+        """Return the rows of one query."""
+        return await self._fetch_again(self._fetch_from_pool, sql, values)
 
     async def query(self, ask: Callable[[Transaction], Awaitable[T]]) -> T:
         """Return what this function reads; all its statements see the database as it is at one moment."""
@@ -246,6 +258,20 @@ class PostgresDatabase:
         server = " ".join(row["version"].split()[:2])
         return StoreInfo(str(self._address), self._schema, server, row["bytes"], watchers)
 
+    async def server_info(self) -> ServerInfo:
+        """Return the state of the server, and of the processes that share it."""
+        row = (await self.fetch(_SERVER))[0]
+        return ServerInfo(
+            version=row["version"] // 10_000,
+            replicas=await self._replica.list_others(),
+            due=row["due"],
+            oldest_due_s=row["oldest_due_s"],
+            waiting=row["waiting"],
+            message_s=await self._changes.measure_message_s(),
+            pool=(self._pool.get_size(), self._pool.get_max_size()),
+            connections=(row["connections"], row["max_connections"]),
+        )
+
     async def _change_jobs(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
         """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""
         results: list[T] = []
@@ -257,10 +283,23 @@ class PostgresDatabase:
             except asyncpg.ReadOnlySQLTransactionError:
                 # A session stays read-only when its database no longer is, or when another server is the primary now.
                 await self._pool.expire_connections()
+                await self._reader.leave()
                 raise
         if job_ids:
             self._changes.announce(job_ids)
         return results[0]
+
+    async def _fetch_again(self, fetch: _Fetch, sql: str, values: Mapping[str, Any]) -> list[asyncpg.Record]:
+        """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
+        text, arguments = bind(sql, values)
+        with as_postgres_error(self._address):
+            try:
+                return await fetch(text, arguments)
+            except LOST_CONNECTION:
+                return await self._fetch_from_pool(text, arguments)
+
+    async def _fetch_from_pool(self, text: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        return await self._pool.fetch(text, *arguments)
 
     def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(loop))

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent_jobs.store.audit_log import AuditLog
+from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.housekeeping import Housekeeping
@@ -17,7 +18,9 @@ from agent_jobs.store.tokens import Tokens
 from agent_jobs.store.webhooks import Webhooks
 
 
-class SQLiteStore(Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Owners, Tokens, AuditLog, Webhooks):
+class SQLiteStore(
+    Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Owners, Tokens, AuditLog, Webhooks, Callbacks
+):
     """`Store` on SQLite: see the protocols for what each method promises."""
 
 

@@ -89,6 +89,8 @@ class SQLiteTransaction:
 class SQLiteDatabase:
     """`Database` on SQLite."""
 
+    is_shared = False
+
     def __init__(self, db: aiosqlite.Connection, worker_lock: WorkerLock, folder: Path, busy_timeout_s: float) -> None:
         self._db = db
         self._worker_lock = worker_lock
@@ -172,6 +174,9 @@ class SQLiteDatabase:
 
     async def read_clock(self) -> None:
         """Return None: all processes are on one machine."""
+
+    async def server_info(self) -> None:
+        """Return None: a file has no server."""
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
