@@ -94,6 +94,7 @@ WALK: dict[str, Callable[[Store, Job], Awaitable[object]]] = {
     "count_unindexed": lambda store, job: store.count_unindexed(),
     "get_first_request": lambda store, job: store.get_first_request(job.id),
     "sum_spending": lambda store, job: store.sum_spending("model", JobFilter()),
+    "has_conversation": lambda store, job: store.has_conversation("conv_a"),
     "sum_day": lambda store, job: store.sum_day(NOW - 1, spent=False),
     "purge": lambda store, job: store.purge(NOW * 2, unread=True),
     "delete_jobs": lambda store, job: store.delete_jobs([job.id]),

@@ -22,6 +22,7 @@ from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFind
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
+from agent_jobs.engine.shared_key import check_shared_ids
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
@@ -261,6 +262,8 @@ class StartPlanner:
         request = replace(request, options=given_options(request.preset, request.options, presets))
         options = StartOptions.parse(options_with(request.preset, request.options, presets))
         check_callback(options.callback_url, self._defaults.callback_hosts)
+        if self._owner:
+            await check_shared_ids(self._store, options, options_with(request.preset, {}, presets))
         previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
