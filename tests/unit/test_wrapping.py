@@ -19,7 +19,8 @@ COMMAND = "agent-jobs watch job_0123456789ab"
         ("Send the prompt again? You may pay twice. [y/N]: ", "Send the prompt again? You may pay\ntwice. [y/N]: "),
         ("a\n\na line that is wider than the forty columns\n", "a\n\na line that is wider than the forty\ncolumns\n"),
         *((text, text) for text in (
-            "  an indented line that is wider than forty columns\n", "\x1b[2Aa drawn line that is wider than forty columns\n",
+            "  an indented line that is wider than forty columns\n",
+            "\x1b[2Aa drawn line that is wider than forty columns\n",
             "Sending... and a notice that is wider than forty\r",
         )),
     ],
