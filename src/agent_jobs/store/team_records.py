@@ -1,4 +1,4 @@
-"""The protocols for what a team server keeps beside jobs: owners, tokens, an audit log, and the webhooks of the provider."""
+"""The protocols for what a team server keeps beside jobs: owners, tokens, an audit log and the provider's webhooks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
