@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ from agent_jobs.app import open_app
 from agent_jobs.clock import fast_clock
 from agent_jobs.emulator.server import RunningServer
 from agent_jobs.engine.engine import Engine
-from agent_jobs.errors import AgentJobsError
+from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.owners import Owner, OwnerLimits
 from agent_jobs.jobs.queries import JobFilter, Reply
@@ -362,3 +363,61 @@ async def test_limits_of_an_owner_refuse_a_start_with_what_to_do(settings: Setti
             refused = json.loads(await team.call(owner, "agent_start", prompt="one more", wait_s=0))["error"]
             assert refused["code"] == "request_error" or refused["code"]
             assert f"More than {allowed} jobs would be started within a minute. Call again in " in refused["message"]
+
+
+async def test_jobs_of_an_owner_run_with_the_owners_key_or_not_at_all(
+    settings: Settings, upstream: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "alice").write_text("sk-alice\n")
+    async with serving(replace(settings, owner_keys_dir=tmp_path / "keys")) as team:
+        await team.engine.access.set_owner(Owner("alice", key_ref="alice"))
+        alice, bob = team.engine.of("alice"), team.engine.of("bob")
+        jobs = [
+            (await engine.start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]), wait_s=600))[0].job
+            for engine in (alice, bob)
+        ]
+        assert [job.status for job in jobs] == ["completed", "completed"]
+        assert jobs[0].turn.fingerprint != jobs[1].turn.fingerprint
+        shares = StartRequest(prompts=["x"], options={"tools": [{"type": "file_search", "vector_store_ids": ["vs_a"]}]})
+        assert (await alice.plan(shares)).jobs, "with a key of their own no id is another owner's"
+        creates = upstream.emulator.counters()["creates"]
+        for key_ref in ("gone", "../keys/alice", "env:AGENT_JOBS_NO_SUCH_KEY", "/etc/passwd"):
+            await team.engine.access.set_owner(Owner("alice", key_ref=key_ref))
+            with pytest.raises(ConfigError) as refusal:
+                await alice.start(StartRequest(prompts=["y"]))
+            assert refusal.value.code == "owner_key_missing"
+            assert "AGENT_JOBS_OWNER_KEYS_DIR" in await team.call("alice", "agent_start", prompt="y", wait_s=0)
+        assert upstream.emulator.counters()["creates"] == creates
+
+
+async def test_step_of_a_job_whose_key_is_gone_waits_and_uses_no_other_key(
+    settings: Settings, upstream: RunningServer, tmp_path: Path
+) -> None:
+    async with serving(replace(settings, owner_keys_dir=tmp_path)) as team:
+        alice = team.engine.of("alice")
+        planned = await alice.plan(StartRequest(prompts=["x"]))
+        await team.engine.access.set_owner(Owner("alice", key_ref="gone"))
+        [started] = await alice.submit(planned)
+        [other] = await team.engine.of("bob").start(StartRequest(prompts=[scripted("x", {"duration_s": 1})]))
+        await team.engine.of("bob").poll(other.job.id, wait_s=600)
+        assert (await alice.poll(started.job.id)).status == "pending"
+        assert upstream.emulator.counters()["creates"] == 1
+        (tmp_path / "gone").write_text("sk-back\n")
+        with anyio.fail_after(60):
+            assert (await alice.poll(started.job.id, wait_s=600)).status == "completed"
+
+
+@pytest.mark.parametrize("lent", [(), ("alice",)])
+async def test_tool_servers_are_lent_only_to_the_owners_of_a_setting(
+    settings: Settings, tmp_path: Path, lent: tuple[str, ...]
+) -> None:
+    toolbox = tmp_path / "toolbox.json"
+    toolbox.write_text(json.dumps({"mcpServers": {"box": {"command": "no-such-program"}}}))
+    codes: dict[str, str] = {}
+    async with serving(replace(settings, toolbox=toolbox, toolbox_owners=lent)) as team:
+        for owner in ("alice", "bob"):
+            with pytest.raises(AgentJobsError) as refusal:
+                await team.engine.of(owner).start(StartRequest(prompts=["x"], options={"toolbox": ["box"]}))
+            codes[owner] = refusal.value.code
+    assert {owner for owner, code in codes.items() if code != "no_tool_servers"} == set(lent)

@@ -89,6 +89,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "run_limits": set(),
     "owner_limits": set(),
     "shared_key": set(),
+    "owner_clients": {"live_text", "step", "step_result"},
     "key_pause": set(),
     "retrieve": set(),
     "live_text": set(),
@@ -128,10 +129,10 @@ INSIDE_ENGINE: dict[str, set[str]] = {
         "finalize", "key_pause", "launch", "live_text", "run_limits", "poll", "poll_planner", "resend", "step_result",
         "stream", "stream_step", "tool_loop",
     },
-    "worker": {"archive", "live_text", "run_limits", "step", "step_result"},
+    "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "access", "adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "webhook_intake",
-        "worker",
+        "access", "adopt_response", "archive", "live_text", "owner_clients", "replies", "start", "job_waiter",
+        "webhook_intake", "worker",
     },
 }  # fmt: skip
 

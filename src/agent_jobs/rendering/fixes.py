@@ -98,6 +98,10 @@ USER_STEPS: Mapping[str, str] = {
     "unusable_proxy": "set HTTPS_PROXY or ALL_PROXY to an address such as http://HOST:PORT; SOCKS is not supported",
     "wrong_entry": "correct it",
     "wrong_entry_file": "correct the file",
+    "owner_key_missing": (
+        "have the operator put it into the folder of AGENT_JOBS_OWNER_KEYS_DIR, or name another with "
+        "`agent-jobs owner set --key-ref`"
+    ),
     "shared_id": "have the operator of the server set a key of their own with `agent-jobs owner set --key-ref`",
     # The database
     "database_damaged": "move it away, or set AGENT_JOBS_DATA_DIR to another folder",
