@@ -217,6 +217,10 @@ CREATE TABLE tombstone (
     status TEXT NOT NULL,
     finished_at REAL NOT NULL,
     created_at REAL,                            -- null if an older version deleted the job
+    model TEXT NOT NULL DEFAULT '',
+    preset TEXT NOT NULL DEFAULT '',
+    client TEXT NOT NULL DEFAULT '',
+    usage TEXT,                                 -- JSON
     cost_usd REAL                               -- what the job counts with in the budget of its day
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstone_day ON tombstone (created_at, cost_usd) WHERE created_at IS NOT NULL;

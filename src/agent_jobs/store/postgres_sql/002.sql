@@ -7,6 +7,10 @@ CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_
 ALTER TABLE job ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0; -- times that it was taken from a process that seemed dead
 CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN model TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN preset TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN client TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN usage TEXT; -- JSON
 
 -- True if a webhook named its response since its step began.
 ALTER TABLE job ADD COLUMN hinted BOOLEAN NOT NULL DEFAULT FALSE;
