@@ -18,6 +18,7 @@ from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
+from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
@@ -373,6 +374,11 @@ class Engine(Archive):
         if isinstance(self._upstream, Upstream):
             return self._upstream.client.endpoint.base_url
         return None
+
+    @property
+    def files(self) -> TeamFiles:
+        """Return the files of the owner to whom this engine is bound."""
+        return TeamFiles(self._store, self._clock)
 
     @property
     def webhooks(self) -> WebhookIntake | None:

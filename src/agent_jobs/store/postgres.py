@@ -13,12 +13,13 @@ from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database
 from agent_jobs.store.postgres_search import PostgresSearch
 from agent_jobs.store.reports import Reports
+from agent_jobs.store.team_files import TeamFiles
 from agent_jobs.store.tokens import Tokens
 from agent_jobs.store.webhooks import Webhooks
 
 
 class PostgresStore(
-    Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Tokens, AuditLog, Webhooks, Callbacks
+    Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Tokens, AuditLog, Webhooks, Callbacks, TeamFiles
 ):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""
 

@@ -13,12 +13,13 @@ from agent_jobs.store.job_writes import Transitions
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
 from agent_jobs.store.sqlite_database import open_database
+from agent_jobs.store.team_files import TeamFiles
 from agent_jobs.store.tokens import Tokens
 from agent_jobs.store.webhooks import Webhooks
 
 
 class SQLiteStore(
-    Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Tokens, AuditLog, Webhooks, Callbacks
+    Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Tokens, AuditLog, Webhooks, Callbacks, TeamFiles
 ):
     """`Store` on SQLite: see the protocols for what each method promises."""
 

@@ -1,4 +1,4 @@
-"""The protocols for what a team server keeps beside jobs: tokens, who did what, webhooks of the provider, callbacks."""
+"""The protocols for what a team server keeps beside jobs: tokens, who did what, webhooks, callbacks and files."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -183,4 +183,46 @@ class CallbackRecords(Protocol):
 
     async def finish_callback(self, message_id: str) -> None:
         """Delete a message that was accepted, or is given up."""
+        ...
+
+
+class ShelvedFile(NamedTuple):
+    """A file that an owner uploads, to attach it to jobs."""
+
+    id: str
+    name: str
+    data: bytes
+
+
+class StoredFile(NamedTuple):
+    """The content of a file, with its name."""
+
+    name: str
+    data: bytes
+
+
+class FileRecords(Protocol):
+    """Keeps files in the database: what owners upload, and what their runs made."""
+
+    async def add_shelved_file(self, file: ShelvedFile, now: float, *, since: float, room: int) -> bool:
+        """Store a file of this store's owner, and delete the files that are older than `since`.
+
+        Returns False if the owner's files would have more than `room` bytes; then nothing was stored.
+        """
+        ...
+
+    async def find_shelved_file(self, file_id: str, since: float) -> StoredFile | None:
+        """Return a file that was uploaded after `since`; None if it is gone, or another owner's."""
+        ...
+
+    async def forget_shelved_files(self, before: float) -> None:
+        """Delete the files that were uploaded before this time."""
+        ...
+
+    async def save_made_file(self, job_id: str, name: str, file_id: str, path: str, data: bytes) -> None:
+        """Store a file that a run made; one of the same name that is stored before stays."""
+        ...
+
+    async def find_made_file(self, file_id: str) -> StoredFile | None:
+        """Return a file that a run made; None if there is none, or it is another owner's."""
         ...
