@@ -259,6 +259,20 @@ class Settings:
         "How many jobs run at the provider at once, over all servers on one database. The others wait for a slot.",
         default="10",
     )
+    owner_max_concurrent: int | None = setting(
+        "AGENT_JOBS_OWNER_MAX_CONCURRENT",
+        LIMITS,
+        values.count(),
+        "How many jobs of one owner of a team server run at once. `agent-jobs owner set` changes it for one owner.",
+        page="team.md#owners-and-limits",
+    )
+    owner_starts_per_minute: int | None = setting(
+        "AGENT_JOBS_OWNER_STARTS_PER_MINUTE",
+        LIMITS,
+        values.count(),
+        "How many jobs one owner of a team server may start in a minute. `agent-jobs owner set` changes it for one.",
+        page="team.md#owners-and-limits",
+    )
     follow: int = setting(
         "AGENT_JOBS_FOLLOW",
         LIMITS,
@@ -371,6 +385,13 @@ class Settings:
         default="bound",
         page="cost.md#the-budget",
     )
+    owner_daily_budget_usd: float | None = setting(
+        "AGENT_JOBS_OWNER_DAILY_BUDGET_USD",
+        MONEY,
+        values.dollars("Set it to an amount such as 20, or remove it for no budget."),
+        "The same for each owner of a team server. `agent-jobs owner set` gives one owner another budget.",
+        page="team.md#owners-and-limits",
+    )
     prices: Path | None = setting(
         "AGENT_JOBS_PRICES",
         MONEY,
@@ -409,6 +430,35 @@ class Settings:
         "The address by which its users reach it, such as https://jobs.example.com. Requests for another host name are "
         "refused.",
         page="team-install.md#behind-a-balancer",
+    )
+    oauth_issuer: str | None = setting(
+        "AGENT_JOBS_OAUTH_ISSUER",
+        TEAM,
+        addresses.issuer_url("https://login.example.com"),
+        "The issuer of OAuth access tokens that let callers in, exactly as its tokens name it.",
+        page="team-sign-in.md#oauth",
+    )
+    oauth_jwks_url: str | None = setting(
+        "AGENT_JOBS_OAUTH_JWKS_URL",
+        TEAM,
+        addresses.issuer_url("https://login.example.com/jwks.json"),
+        "Where the issuer publishes its keys. Without it the issuer's metadata says that.",
+        page="team-sign-in.md#oauth",
+    )
+    oauth_introspection_url: SecretStr | None = setting(
+        "AGENT_JOBS_OAUTH_INTROSPECTION_URL",
+        TEAM,
+        addresses.introspection_url(),
+        "The endpoint that judges each token instead of the keys, with the name and secret of this server in it.",
+        page="team-sign-in.md#oauth",
+    )
+    owner_claim: str = setting(
+        "AGENT_JOBS_OWNER_CLAIM",
+        TEAM,
+        values.header("the name of a claim"),
+        "The claim of an access token that names the owner within its issuer.",
+        default="sub",
+        page="team-sign-in.md#oauth",
     )
     drain_s: float = setting(
         "AGENT_JOBS_DRAIN_S",

@@ -17,6 +17,8 @@ ELSEWHERE = {
     "docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs": "it needs the image",
     "uv tool install 'agent-jobs[team]'": "it needs a package index",
     "agent-jobs db upgrade": "it needs a PostgreSQL database; test_cli_db.py upgrades one",
+    "agent-jobs import ~/.local/share/agent-jobs --dry-run": "so does this; test_job_import.py imports",
+    "agent-jobs import ~/.local/share/agent-jobs": "so does this; test_job_import.py imports",
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
 }
 

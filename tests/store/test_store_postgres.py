@@ -305,4 +305,13 @@ async def test_process_that_stopped_writing_its_time_is_dead_and_fenced_afterwar
         assert await reclaim_after_silence(store, NOW) == 1
         assert await store.find_due(NOW, "https://here/v1") == [job.id]
         assert await lost.save(job) is None, "it lost the job"
+        # The silent process continues, and takes the job again under its name: its older step still changes nothing.
+        await store.release_claims(NOW)
+        assert await lost.find_due(NOW, "https://here/v1") == [job.id]
+        assert await lost.save(job) is None
+        assert await lost.save_progress([job]) == {}
+        assert not await lost.reset_for_resend(job, "resp_1")
+        again = await row(lost, job.id)
+        assert await lost.save_progress([again]) == {job.id: None}
+        assert await lost.save(again) is not None
         await connection.close()

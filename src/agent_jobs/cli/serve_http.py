@@ -29,12 +29,13 @@ def serve_team(host: str | None, port: int | None) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _raise_file_limit()
     with convert_errors(), closing(open_listener(settings)) as listener:
+        settings = replace(settings, port=listener.getsockname()[1])
         anyio.run(_serve_until_signal, settings, listener)
 
 
 async def _serve_until_signal(settings: Settings, listener: socket) -> None:
     async with open_team_server(settings, reload=_load_again) as server:
-        click.echo(f"Serving MCP at {describe_address(settings, listener)} (pid {os.getpid()}).", err=True)
+        click.echo(f"Serving MCP at {describe_address(settings)} (pid {os.getpid()}).", err=True)
         if not await server.engine.access.has_good_token():
             click.echo("There is no token yet. Make one with: agent-jobs token add OWNER", err=True)
         await server.run(listener)

@@ -77,9 +77,17 @@ class JobStepper:
         """Return why nothing new should be sent with this key now; None if it may be tried."""
         return self._pause.reason
 
+    def end_pause(self) -> None:
+        """Allow new POSTs: there is another key."""
+        self._pause.end()
+
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._launcher.is_deciding(job_id)
+
+    def is_streaming(self, job_id: str) -> bool:
+        """Return True if this process reads the job's stream."""
+        return self._reader.is_streaming(job_id)
 
     def follow_text(self, job_id: str) -> LiveText:
         """Return the text of a job, which grows while this process reads its stream."""

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step import JobStepper
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError
@@ -45,7 +46,7 @@ class Worker:
         tasks: TaskGroup,
         *,
         endpoint: Endpoint,
-        concurrent: int,
+        limits: RunLimits,
         retention_s: float | None,
         delete_upstream: ResponsesClient | None = None,
     ) -> None:
@@ -55,7 +56,7 @@ class Worker:
         self._identity = (endpoint.base_url, endpoint.fingerprint)
         self._retention_s = retention_s
         self._delete_upstream = delete_upstream
-        self._concurrent = concurrent
+        self._limits = limits
         self._tasks = tasks
         self._woken = anyio.Event()
         self._running = Counter[str]()  # steps of this process, by job
@@ -103,6 +104,10 @@ class Worker:
         """Return why nothing new should be sent now; None if it may be tried."""
         return self._stepper.pause_reason
 
+    def end_pause(self) -> None:
+        """Allow new POSTs: the user has replaced the key."""
+        self._stepper.end_pause()
+
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._stepper.is_deciding(job_id)
@@ -128,7 +133,8 @@ class Worker:
 
     async def _start_due_steps(self) -> float:
         """Start a step for each job that is due; return the real seconds until the next one is."""
-        for job_id in await self._store.claim_free_slots(self._identity[0], self._concurrent):
+        limits = self._limits
+        for job_id in await self._store.claim_free_slots(self._identity[0], limits.concurrent, limits.owner_concurrent):
             self._tasks.start_soon(self._run_step, job_id)
         next_at = await self._store.next_due_at(*self._identity)
         if next_at is not None and next_at <= self._clock.now():
@@ -155,15 +161,24 @@ class Worker:
                 del self._running[job_id]
 
     async def _run_and_schedule(self, job_id: str) -> None:
+        """Run a step, and schedule the next one.
+
+        After a pause of this process a job may have a second step here, since its claim was lost and taken again. The
+        step that ends last schedules: the first one to end must not have a third one begin.
+        """
+        outcome = await self._try_step(job_id)
+        if self._running[job_id] == 1:
+            await self._schedule_next(job_id, outcome)
+
+    async def _try_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
         try:
-            outcome = await self._stepper.run_step(job_id)
+            return await self._stepper.run_step(job_id)
         except StoreError as error:
             logger.warning("%s: %s", job_id, error)
-            outcome = RunAgain(STORE_RETRY_S)
+            return RunAgain(STORE_RETRY_S)
         except Exception:
             logger.exception("%s: a step failed", job_id)
-            outcome = RunAgain(CRASH_RETRY_S)
-        await self._schedule_next(job_id, outcome)
+            return RunAgain(CRASH_RETRY_S)
 
     async def _schedule_next(self, job_id: str, outcome: Done | RunAgain | WaitForSlot) -> None:
         """Store when the job is next due; repeat that until the database accepts it."""
@@ -171,7 +186,13 @@ class Worker:
             try:
                 if isinstance(outcome, WaitForSlot):
                     return await self._store.wait_for_slot(job_id, WAITING)
-                await self._store.schedule(job_id, self._clock.now(), outcome.after_s, outcome.not_before_s)
+                await self._store.schedule(
+                    job_id,
+                    self._clock.now(),
+                    outcome.after_s,
+                    outcome.not_before_s,
+                    releases=not self._stepper.is_streaming(job_id),
+                )
                 return self.wake()
             except StoreError as error:
                 logger.warning("%s: %s", job_id, error)

@@ -149,6 +149,7 @@ class Job:
     watched_until: float = 0.0  #: a caller polled the job: retrieve often until then
     revision: int = 0  #: grows with every change that a reader can see
     claimed_by: str | None = field(default=None, compare=False)  #: the process that works on it
+    lost_claims: int = field(default=0, compare=False)  #: times that it was taken from a process that seemed dead
     due_at: float | None = field(default=None, compare=False)  #: next step; None during a step and after the last one
     not_before: float = field(default=0.0, compare=False)  #: upstream asked not to be called earlier
 

@@ -9,6 +9,7 @@ from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.job_writes import Transitions
+from agent_jobs.store.owners import Owners
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_database import open_database
 from agent_jobs.store.postgres_search import PostgresSearch
@@ -19,7 +20,18 @@ from agent_jobs.store.webhooks import Webhooks
 
 
 class PostgresStore(
-    Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Tokens, AuditLog, Webhooks, Callbacks, TeamFiles
+    Transitions,
+    Queue,
+    Changes,
+    PostgresSearch,
+    Reports,
+    Housekeeping,
+    Owners,
+    Tokens,
+    AuditLog,
+    Webhooks,
+    Callbacks,
+    TeamFiles,
 ):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""
 

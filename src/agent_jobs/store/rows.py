@@ -93,6 +93,8 @@ _FIELDS_OF_JOB = (
     "due_at",
     "not_before",
 )
+#: Read with each job, but written by the statement that takes claims away alone.
+_FIELDS_OF_CLAIM = ("lost_claims",)
 #: Columns of a job in another form than its fields.
 _CODED_OF_JOB = ("status", "error_code", "error_message", "usage", "usage_before", "toolbox", "unsettled")
 #: Fields of a turn that stand in their columns as they are.
@@ -134,7 +136,7 @@ _COLUMNS_OF_JOB = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS_OF_JOB)
 _COLUMNS_OF_TURN = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS_OF_TURN)
 _read_job_fields = attrgetter(*_FIELDS_OF_JOB)
 _read_turn_fields = attrgetter(*_FIELDS_OF_TURN)
-_READ_OF_JOB = _FIELDS_OF_NEW_JOB + _FIELDS_OF_JOB
+_READ_OF_JOB = _FIELDS_OF_NEW_JOB + _FIELDS_OF_JOB + _FIELDS_OF_CLAIM
 #: Changes of these are no change that a reader sees: they say which process works on the job, and when.
 _CLAIM_COLUMNS = frozenset({"holder", "next_at", "not_before", "watched_until", "delivered_at", "read_at"})
 

@@ -38,6 +38,7 @@ CREATE TABLE job (
 
     -- Which process works on it, and when.
     holder TEXT,                                -- the process that has claimed it: run/<holder>.lock
+    lost_claims INTEGER NOT NULL DEFAULT 0,     -- times that it was taken from a process that seemed dead
     next_at REAL,                               -- when its next step is due; null during a step, and after the last one
     not_before REAL NOT NULL DEFAULT 0,         -- upstream asked not to be called earlier
     watched_until REAL NOT NULL DEFAULT 0,      -- a caller waits for it until then

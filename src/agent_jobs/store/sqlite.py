@@ -10,6 +10,7 @@ from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
 from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.job_writes import Transitions
+from agent_jobs.store.owners import Owners
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
 from agent_jobs.store.sqlite_database import open_database
@@ -19,7 +20,18 @@ from agent_jobs.store.webhooks import Webhooks
 
 
 class SQLiteStore(
-    Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Tokens, AuditLog, Webhooks, Callbacks, TeamFiles
+    Transitions,
+    Queue,
+    Changes,
+    SearchIndex,
+    Reports,
+    Housekeeping,
+    Owners,
+    Tokens,
+    AuditLog,
+    Webhooks,
+    Callbacks,
+    TeamFiles,
 ):
     """`Store` on SQLite: see the protocols for what each method promises."""
 

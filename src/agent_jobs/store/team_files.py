@@ -26,7 +26,7 @@ class TeamFiles(StorePart):
             )
             return True
 
-        return await self._db.change(add, is_spending=False)
+        return await self._db.change(add)
 
     async def find_shelved_file(self, file_id: str, since: float) -> StoredFile | None:
         rows = await self._db.fetch(

@@ -1,4 +1,4 @@
-"""The protocols for what a team server keeps beside jobs: tokens, who did what, webhooks, callbacks and files."""
+"""The protocols for what a team server keeps beside jobs: tokens, an audit log, webhooks, callbacks and files."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
