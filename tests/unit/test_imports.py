@@ -98,6 +98,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "on_finish": set(),
     "replies": set(),
     "access": set(),
+    "activity": set(),
     "waits": set(),
     "job_waiter": {"waits"},
     "adopt_response": set(),
@@ -130,7 +131,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"archive", "live_text", "run_limits", "step", "step_result"},
     "engine": {
-        "access", "adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "team_files",
+        "access", "activity", "adopt_response", "archive", "live_text", "replies", "start", "job_waiter", "team_files",
         "webhook_intake", "worker",
     },
 }  # fmt: skip
@@ -156,7 +157,8 @@ OUTSIDE: dict[str, set[str]] = {
     },
     "httpx2": {"emulator", "notices", "team_server", "toolbox", "upstream"},
     "jwt": {"team_server"},
-    "standardwebhooks": {"notices", "team_server"},
+    "standardwebhooks": {"team_server"},
+    "prometheus_client": {"team_server"},
     "aiosqlite": {"store"},
     "asyncpg": {"store"},
     "sqlite3": {"store"},

@@ -8,6 +8,7 @@ from agent_jobs.store.audit_log import AuditLog
 from agent_jobs.store.callbacks import Callbacks
 from agent_jobs.store.changes import Changes
 from agent_jobs.store.claims import Queue
+from agent_jobs.store.figures import FigureQueries
 from agent_jobs.store.housekeeping import Housekeeping
 from agent_jobs.store.job_writes import Transitions
 from agent_jobs.store.owners import Owners
@@ -32,6 +33,7 @@ class SQLiteStore(
     Webhooks,
     Callbacks,
     TeamFiles,
+    FigureQueries,
 ):
     """`Store` on SQLite: see the protocols for what each method promises."""
 

@@ -1,6 +1,6 @@
 """The protocols for what a team server keeps beside jobs: tokens, an audit log, webhooks, callbacks and files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 #: Seconds between two notes of a token's use: a note at every request would be a write at every poll.
@@ -225,4 +225,29 @@ class FileRecords(Protocol):
 
     async def find_made_file(self, file_id: str) -> StoredFile | None:
         """Return a file that a run made; None if there is none, or it is another owner's."""
+        ...
+
+
+class OwnerFigures(NamedTuple):
+    """What an operator watches of single owners."""
+
+    active: Sequence[tuple[str, str, int]]  #: owner, status, number of jobs
+    costs: Sequence[tuple[str, float]]  #: owner, USD that the jobs of the day cost so far
+
+
+class StoreFigures(NamedTuple):
+    """What an operator watches of a database."""
+
+    owners: OwnerFigures
+    jobs: Mapping[str, int]  #: number of jobs by status
+    next_due_at: float | None  #: when the first step is or was due
+    last_webhook_at: float | None
+    connections: tuple[int, int]  #: of this process, and how many of these are in use
+
+
+class FigureRecords(Protocol):
+    """Counts what an operator watches."""
+
+    async def read_figures(self, base_url: str, since: float) -> StoreFigures:
+        """Return the figures of this endpoint, with the costs of the day from `since` on."""
         ...

@@ -31,6 +31,10 @@ class Doors(NamedTuple):
     open_routes: Sequence[BaseRoute] = ()  #: that need no token
     open_paths: tuple[str, ...] = ()  #: the beginnings of their paths
 
+    def with_routes(self, routes: Sequence[BaseRoute], path: str) -> "Doors":
+        """Return the doors with more routes that check their callers themselves, all below a path."""
+        return self._replace(open_routes=[*self.open_routes, *routes], open_paths=(*self.open_paths, path))
+
 
 class TeamApp(NamedTuple):
     """The app, and the parts that its server switches."""

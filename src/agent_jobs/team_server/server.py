@@ -171,7 +171,8 @@ async def _build_team_server(settings: Settings, app: App, engine: Engine) -> As
     server = _build_mcp_server(settings, open_caller_engine)
     async with _open_doors(settings, app, audit) as doors:
         names, routes = HostNames(settings.host, settings.public_url), build_file_routes(open_caller_engine)
-        team = build_app(server, names, _open_webhook_door(settings, app, doors), routes)
+        doors = _open_metrics_door(settings, app, _open_webhook_door(settings, app, doors))
+        team = build_app(server, names, doors, routes)
         yield TeamServer(team, app, engine, server, settings.drain_s)
 
 
@@ -194,8 +195,16 @@ def _open_webhook_door(settings: Settings, app: App, doors: Doors) -> Doors:
         return doors
     from agent_jobs.team_server.webhooks import WEBHOOK_PATH, build_webhook_routes  # needs a library of the extra
 
-    routes = [*doors.open_routes, *build_webhook_routes(app.engine, settings.webhook_secret_file)]
-    return doors._replace(open_routes=routes, open_paths=(*doors.open_paths, WEBHOOK_PATH))
+    return doors.with_routes(build_webhook_routes(app.engine, settings.webhook_secret_file), WEBHOOK_PATH)
+
+
+def _open_metrics_door(settings: Settings, app: App, doors: Doors) -> Doors:
+    """Return the doors with one for Prometheus, which has a token of its own."""
+    if settings.metrics_token_file is None:
+        return doors
+    from agent_jobs.team_server.metrics import METRICS_PATH, build_metrics_route  # needs a library of the extra
+
+    return doors.with_routes([build_metrics_route(app.engine, settings.metrics_token_file)], METRICS_PATH)
 
 
 def _build_mcp_server(settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]]) -> MCPServer:
