@@ -175,10 +175,13 @@ CREATE TABLE upload (
 CREATE TABLE made (
     job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     name TEXT NOT NULL,
-    path TEXT NOT NULL,
+    path TEXT NOT NULL,                         -- on a disk; of a job with an owner, on the team server
     bytes INTEGER NOT NULL,
+    file_id TEXT NOT NULL DEFAULT '',           -- of a file in the next column; nobody can guess it
+    data BLOB,                                  -- of a job with an owner, since replicas share no disk
     PRIMARY KEY (job_id, name)
-) STRICT, WITHOUT ROWID;
+) STRICT;
+CREATE UNIQUE INDEX made_file ON made (file_id) WHERE file_id <> '';
 
 -- What happened to a job, for people.
 CREATE TABLE event (
@@ -295,3 +298,15 @@ CREATE TABLE callback (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX callback_due ON callback (next_at);
 CREATE INDEX callback_of_job ON callback (job_id);
+
+-- Files that owners upload to attach them to jobs. They are kept for a day.
+CREATE TABLE shelf (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE INDEX shelf_of_owner ON shelf (owner, bytes);
+CREATE INDEX shelf_age ON shelf (created_at);

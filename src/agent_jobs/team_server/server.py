@@ -3,7 +3,7 @@
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,7 @@ from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
+from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
@@ -162,9 +163,16 @@ async def open_team_server(
 @asynccontextmanager
 async def _build_team_server(settings: Settings, app: App, engine: Engine) -> AsyncGenerator[TeamServer]:
     audit = AuditWriter(app.engine)
-    server = _build_mcp_server(settings, app, audit)
+
+    async def open_caller_engine() -> Engine:
+        caller = current_caller()
+        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+
+    server = _build_mcp_server(settings, open_caller_engine)
     async with _open_doors(settings, app, audit) as doors:
-        team = build_app(server, HostNames(settings.host, settings.public_url), doors)
+        names, routes = HostNames(settings.host, settings.public_url), build_file_routes(open_caller_engine)
+        doors = _open_metrics_door(settings, app, _open_webhook_door(settings, app, doors))
+        team = build_app(server, names, doors, routes)
         yield TeamServer(team, app, engine, server, settings.drain_s)
 
 
@@ -181,11 +189,25 @@ async def _open_doors(settings: Settings, app: App, audit: AuditWriter) -> Async
         yield Doors(verifiers, challenge, audit.record_refused, build_resource_routes(resource), (RESOURCE_PATH,))
 
 
-def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPServer:
-    async def open_caller_engine() -> Engine:
-        caller = current_caller()
-        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+def _open_webhook_door(settings: Settings, app: App, doors: Doors) -> Doors:
+    """Return the doors with one for the provider's webhooks, which prove by a signature who sent them."""
+    if settings.webhook_secret_file is None:
+        return doors
+    from agent_jobs.team_server.webhooks import WEBHOOK_PATH, build_webhook_routes  # needs a library of the extra
 
+    return doors.with_routes(build_webhook_routes(app.engine, settings.webhook_secret_file), WEBHOOK_PATH)
+
+
+def _open_metrics_door(settings: Settings, app: App, doors: Doors) -> Doors:
+    """Return the doors with one for Prometheus, which has a token of its own."""
+    if settings.metrics_token_file is None:
+        return doors
+    from agent_jobs.team_server.metrics import METRICS_PATH, build_metrics_route  # needs a library of the extra
+
+    return doors.with_routes([build_metrics_route(app.engine, settings.metrics_token_file)], METRICS_PATH)
+
+
+def _build_mcp_server(settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]]) -> MCPServer:
     server = build_server(
         open_caller_engine,
         max_wait_s=settings.max_wait_s,

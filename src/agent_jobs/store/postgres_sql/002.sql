@@ -82,3 +82,20 @@ CREATE TABLE callback (
 );
 CREATE INDEX callback_due ON callback (next_at);
 CREATE INDEX callback_of_job ON callback (job_id);
+
+-- Files that runs of jobs with an owner made, since replicas share no disk. Nobody can guess an id.
+ALTER TABLE made ADD COLUMN file_id TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE made ADD COLUMN data BYTEA;
+CREATE UNIQUE INDEX made_file ON made (file_id) WHERE file_id <> '';
+
+-- Files that owners upload to attach them to jobs. They are kept for a day.
+CREATE TABLE shelf (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    owner TEXT COLLATE "C" NOT NULL,
+    name TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    data BYTEA NOT NULL
+);
+CREATE INDEX shelf_of_owner ON shelf (owner, bytes);
+CREATE INDEX shelf_age ON shelf (created_at);
