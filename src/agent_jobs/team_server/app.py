@@ -27,8 +27,7 @@ class Doors(NamedTuple):
     verifiers: Collection[TokenVerifier]
     challenge: Challenge
     report_refused: Callable[[Caller, str], Awaitable[object]]
-    open_routes: Sequence[BaseRoute] = ()  #: that need no token
-    open_paths: tuple[str, ...] = ()  #: the beginnings of their paths
+    open_routes: Sequence[Route] = ()  #: whose callers need no token
 
 
 class TeamApp(NamedTuple):
@@ -39,7 +38,13 @@ class TeamApp(NamedTuple):
     run: AbstractAsyncContextManager[object]  #: must be entered before the first request
 
 
-def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequence[BaseRoute] = ()) -> TeamApp:
+def build_app(
+    server: MCPServer,
+    names: HostNames,
+    doors: Doors,
+    routes: Sequence[BaseRoute] = (),
+    unlimited_paths: tuple[str, ...] = (),
+) -> TeamApp:
     """Return the app over an MCP server.
 
     Args:
@@ -47,6 +52,7 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
         names: The names of this server.
         doors: Let callers in.
         routes: More routes for callers that have signed in.
+        unlimited_paths: Beginnings of paths whose routes limit the bodies themselves.
     """
     mcp = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
@@ -57,8 +63,9 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
     everything = Starlette(
         routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
     )
-    limited = LimitedBody(HeldStreams(everything))
-    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, doors.open_paths)
+    open_paths = [route.path for route in doors.open_routes]
+    limited = LimitedBody(HeldStreams(everything), unlimited_paths)
+    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
     readiness = Readiness(HostCheck(signed_in, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
 
