@@ -277,7 +277,8 @@ async def test_drain_answers_waiting_polls(team_settings: Settings, tmp_path: Pa
             tasks.start_soon(team.server.drain)
             answer = await http.get("/readyz")
             assert (answer.status_code, answer.headers["connection"]) == (503, "close")
-    assert [answer.get("status", "in_progress") for answer in answers] == ["in_progress", "in_progress"]
+    assert {answer.get("status", "queued") for answer in answers} <= {"queued", "in_progress"}
+    assert len(answers) == 2
     assert all("next_poll_ms" in answer for answer in answers)
 
 
