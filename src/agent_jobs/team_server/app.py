@@ -28,12 +28,7 @@ class Doors(NamedTuple):
     verifiers: Collection[TokenVerifier]
     challenge: Challenge
     report_refused: Callable[[Caller, str], Awaitable[object]]
-    open_routes: Sequence[BaseRoute] = ()  #: that need no token
-    open_paths: tuple[str, ...] = ()  #: the beginnings of their paths
-
-    def with_routes(self, routes: Sequence[BaseRoute], path: str) -> "Doors":
-        """Return the doors with more routes that check their callers themselves, all below a path."""
-        return self._replace(open_routes=[*self.open_routes, *routes], open_paths=(*self.open_paths, path))
+    open_routes: Sequence[Route] = ()  #: whose callers need no token
 
 
 class TeamApp(NamedTuple):
@@ -62,8 +57,9 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
     everything = Starlette(
         routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
     )
+    open_paths = [route.path for route in doors.open_routes]
     limited = LimitedBody(HeldStreams(everything), longer={f"{FILES_PATH}/": FILE_BYTES})
-    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, doors.open_paths)
+    signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
     readiness = Readiness(HostCheck(signed_in, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
 

@@ -3,7 +3,7 @@
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from anyio.abc import TaskStatus
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.subscriptions import ListenHandler
+from starlette.routing import Route
 
 from agent_jobs.app import App, open_app
 from agent_jobs.clock import Clock
@@ -30,12 +31,13 @@ from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
+    Resource,
     build_resource_routes,
     create_issuer_client,
     create_verifier,
     find_resource,
 )
-from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
+from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge, TokenVerifier
 from agent_jobs.team_server.team_tokens import TeamTokens
 
 logger = logging.getLogger(__name__)
@@ -150,18 +152,21 @@ async def open_team_server(
         try:
             engine = await app.engine()
             await check_access(settings, engine)
-            find_resource(settings, describe_address(settings))
+            resource = find_resource(settings, describe_address(settings))
+            open_routes = _build_open_routes(settings, app, resource)
         except AgentJobsError as error:  # the app's task group would wrap it into an ExceptionGroup
             refusal = error
         else:
-            async with _build_team_server(settings, app, engine) as server:
+            async with _build_team_server(settings, app, engine, resource, open_routes) as server:
                 yield server
     if refusal is not None:
         raise refusal
 
 
 @asynccontextmanager
-async def _build_team_server(settings: Settings, app: App, engine: Engine) -> AsyncGenerator[TeamServer]:
+async def _build_team_server(
+    settings: Settings, app: App, engine: Engine, resource: Resource | None, open_routes: Sequence[Route]
+) -> AsyncGenerator[TeamServer]:
     audit = AuditWriter(app.engine)
 
     async def open_caller_engine() -> Engine:
@@ -169,42 +174,45 @@ async def _build_team_server(settings: Settings, app: App, engine: Engine) -> As
         return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
 
     server = _build_mcp_server(settings, open_caller_engine)
-    async with _open_doors(settings, app, audit) as doors:
-        names, routes = HostNames(settings.host, settings.public_url), build_file_routes(open_caller_engine)
-        doors = _open_metrics_door(settings, app, _open_webhook_door(settings, app, doors))
-        team = build_app(server, names, doors, routes)
+    async with _open_verifiers(settings, app, resource) as verifiers:
+        doors = Doors(verifiers, _create_challenge(resource), audit.record_refused, open_routes)
+        names = HostNames(settings.host, settings.public_url)
+        team = build_app(server, names, doors, build_file_routes(open_caller_engine))
         yield TeamServer(team, app, engine, server, settings.drain_s)
 
 
 @asynccontextmanager
-async def _open_doors(settings: Settings, app: App, audit: AuditWriter) -> AsyncGenerator[Doors]:
+async def _open_verifiers(
+    settings: Settings, app: App, resource: Resource | None
+) -> AsyncGenerator[Sequence[TokenVerifier]]:
     tokens = TeamTokens(app.engine)
-    resource = find_resource(settings, describe_address(settings))
     if resource is None:
-        yield Doors([tokens], Challenge(), audit.record_refused)
+        yield [tokens]
         return
     async with create_issuer_client() as http:
-        verifiers = [tokens, create_verifier(settings, resource, http)]
-        challenge = Challenge(f"{resource.url.removesuffix(MCP_PATH)}{RESOURCE_PATH}{MCP_PATH}")
-        yield Doors(verifiers, challenge, audit.record_refused, build_resource_routes(resource), (RESOURCE_PATH,))
+        yield [tokens, create_verifier(settings, resource, http)]
 
 
-def _open_webhook_door(settings: Settings, app: App, doors: Doors) -> Doors:
-    """Return the doors with one for the provider's webhooks, which prove by a signature who sent them."""
-    if settings.webhook_secret_file is None:
-        return doors
-    from agent_jobs.team_server.webhooks import WEBHOOK_PATH, build_webhook_routes  # needs a library of the extra
-
-    return doors.with_routes(build_webhook_routes(app.engine, settings.webhook_secret_file), WEBHOOK_PATH)
+def _create_challenge(resource: Resource | None) -> Challenge:
+    if resource is None:
+        return Challenge()
+    return Challenge(f"{resource.url.removesuffix(MCP_PATH)}{RESOURCE_PATH}{MCP_PATH}")
 
 
-def _open_metrics_door(settings: Settings, app: App, doors: Doors) -> Doors:
-    """Return the doors with one for Prometheus, which has a token of its own."""
-    if settings.metrics_token_file is None:
-        return doors
-    from agent_jobs.team_server.metrics import METRICS_PATH, build_metrics_route  # needs a library of the extra
+def _build_open_routes(settings: Settings, app: App, resource: Resource | None) -> list[Route]:
+    """Return the routes that need no team token: metadata, webhooks, which are signed, and metrics with their own."""
+    routes: list[Route] = []
+    if resource is not None:
+        routes += build_resource_routes(resource)
+    if settings.webhook_secret_file is not None:
+        from agent_jobs.team_server.webhooks import build_webhook_routes  # its library comes with the extra
 
-    return doors.with_routes([build_metrics_route(app.engine, settings.metrics_token_file)], METRICS_PATH)
+        routes += build_webhook_routes(app.engine, settings.webhook_secret_file)
+    if settings.metrics_token_file is not None:
+        from agent_jobs.team_server.metrics import build_metrics_route  # its library comes with the extra
+
+        routes.append(build_metrics_route(app.engine, settings.metrics_token_file))
+    return routes
 
 
 def _build_mcp_server(settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]]) -> MCPServer:
