@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.held_streams import HeldStreams
 from agent_jobs.team_server.host_check import HostCheck, HostNames
+from agent_jobs.team_server.page_door import PageDoor
 from agent_jobs.team_server.readiness import Readiness
 from agent_jobs.team_server.refusals import Refusal
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES, LimitedBody
@@ -29,6 +30,7 @@ class Doors(NamedTuple):
     report_refused: Callable[[Caller, str], Awaitable[object]]
     open_routes: Sequence[BaseRoute] = ()  #: that need no token
     open_paths: tuple[str, ...] = ()  #: the beginnings of their paths
+    page: ASGIApp | None = None  #: for browsers, which sign in there
 
 
 class TeamApp(NamedTuple):
@@ -59,7 +61,10 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
     )
     limited = LimitedBody(HeldStreams(everything))
     signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, doors.open_paths)
-    readiness = Readiness(HostCheck(signed_in, names))
+    entrance: ASGIApp = signed_in
+    if doors.page is not None:
+        entrance = PageDoor(signed_in, LimitedBody(doors.page))
+    readiness = Readiness(HostCheck(entrance, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
 
 

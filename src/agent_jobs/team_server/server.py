@@ -21,6 +21,7 @@ from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.mcp_server.server import build_server
+from agent_jobs.page.access import derive_secret, read_secret
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
@@ -34,6 +35,7 @@ from agent_jobs.team_server.oauth import (
     create_verifier,
     find_resource,
 )
+from agent_jobs.team_server.page_door import build_team_page
 from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
 from agent_jobs.team_server.team_tokens import TeamTokens
 
@@ -64,9 +66,13 @@ class TeamServer:
         engine: The engine over all owners.
         mcp: The server of MCP in the app.
         drain_s: Seconds between the first "not ready" and the end of the waits.
+        ending: Is set when the streams of open pages are to end.
     """
 
-    def __init__(self, team: TeamApp, app: App, engine: Engine, mcp: MCPServer, drain_s: float) -> None:
+    def __init__(
+        self, team: TeamApp, app: App, engine: Engine, mcp: MCPServer, drain_s: float, ending: anyio.Event
+    ) -> None:
+        self._ending = ending
         self.app = app
         self.engine = engine
         self._team = team
@@ -103,6 +109,7 @@ class TeamServer:
         self._team.readiness.is_draining = True
         with self._drain_waits:
             await anyio.sleep(self._drain_s)
+        self._ending.set()
         self.engine.end_waits()
         _end_subscriptions(self._mcp)
         self._server.should_exit = True
@@ -161,11 +168,22 @@ async def open_team_server(
 
 @asynccontextmanager
 async def _build_team_server(settings: Settings, app: App, engine: Engine) -> AsyncGenerator[TeamServer]:
-    audit = AuditWriter(app.engine)
-    server = _build_mcp_server(settings, app, audit)
-    async with _open_doors(settings, app, audit) as doors:
-        team = build_app(server, HostNames(settings.host, settings.public_url), doors)
-        yield TeamServer(team, app, engine, server, settings.drain_s)
+    audit, names, ending = AuditWriter(app.engine), HostNames(settings.host, settings.public_url), anyio.Event()
+    secret = _derive_page_secret(settings)
+    server = _build_mcp_server(settings, app, audit, card_key=secret.hex())
+    async with _open_doors(settings, app, audit) as doors, anyio.create_task_group() as tasks:
+        is_secure = (settings.public_url or "").startswith("https:")
+        page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
+        team = build_app(server, names, doors._replace(page=page))
+        yield TeamServer(team, app, engine, server, settings.drain_s, ending)
+        tasks.cancel_scope.cancel()
+
+
+def _derive_page_secret(settings: Settings) -> bytes:
+    """Return the secret of the page and of the job card, which is the same in all replicas."""
+    if settings.api_key is None:
+        return read_secret(settings.data_path())
+    return derive_secret(settings.api_key.get_secret_value())
 
 
 @asynccontextmanager
@@ -181,7 +199,7 @@ async def _open_doors(settings: Settings, app: App, audit: AuditWriter) -> Async
         yield Doors(verifiers, challenge, audit.record_refused, build_resource_routes(resource), (RESOURCE_PATH,))
 
 
-def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPServer:
+def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter, *, card_key: str) -> MCPServer:
     async def open_caller_engine() -> Engine:
         caller = current_caller()
         return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
@@ -192,6 +210,7 @@ def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPSe
         may_approve=settings.approvals == "model",
         has_tasks=settings.tasks == "auto",
         is_structured=settings.structured,
+        card_key=card_key,
     )
     server.middleware.append(_note_client)
     return server
