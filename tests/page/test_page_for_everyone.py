@@ -72,7 +72,7 @@ async def paths(server: PageServer) -> dict[str, str]:
     for name, (script, options) in scripts.items():
         ids[name] = (await server.host.start(f"{name} " + "v" * 90, emulate=script, options=options))["job_id"]
         await server.host.end(ids[name])
-    more = {"emulate": {"duration_s": 6000}, "previous_job_id": ids["done"]}
+    more: dict[str, Any] = {"emulate": {"duration_s": 6000}, "previous_job_id": ids["done"]}
     ids["running"] = (await server.host.start("running", **more))["job_id"]
     jobs = {name: f"/jobs/{job_id}" for name, job_id in ids.items()}
     fixed = {name: f"/{name}" for name in ("new", "spend", "health", "?words=done", "?batch=none", "jobs/unknown")}
