@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.held_streams import HeldStreams
 from agent_jobs.team_server.host_check import HostCheck, HostNames
-from agent_jobs.team_server.page_door import PageDoor
 from agent_jobs.team_server.readiness import Readiness
 from agent_jobs.team_server.refusals import Refusal
 from agent_jobs.team_server.request_body import MAX_BODY_BYTES, LimitedBody
@@ -30,7 +29,7 @@ class Doors(NamedTuple):
     report_refused: Callable[[Caller, str], Awaitable[object]]
     open_routes: Sequence[BaseRoute] = ()  #: that need no token
     open_paths: tuple[str, ...] = ()  #: the beginnings of their paths
-    page: ASGIApp | None = None  #: for browsers, which sign in there
+    page: Callable[[ASGIApp], ASGIApp] | None = None  #: puts the page, on which browsers sign in, before the app
 
 
 class TeamApp(NamedTuple):
@@ -63,7 +62,7 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
     signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, doors.open_paths)
     entrance: ASGIApp = signed_in
     if doors.page is not None:
-        entrance = PageDoor(signed_in, LimitedBody(doors.page))
+        entrance = doors.page(signed_in)
     readiness = Readiness(HostCheck(entrance, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
 

@@ -10,13 +10,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.engine.engine import Engine
-from agent_jobs.page.access import Session, TokenAccess, TokenOwner
+from agent_jobs.page.access import Session, TokenAccess, TokenOwner, derive_secret, read_secret
 from agent_jobs.page.app import PATHS, PageServer, build_page
 from agent_jobs.page.sign_in import read_address
+from agent_jobs.settings import Settings
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import Caller
 from agent_jobs.team_server.connections import admit_connection
 from agent_jobs.team_server.host_check import HostNames
+from agent_jobs.team_server.request_body import LimitedBody
 
 #: Names the page in the audit log.
 CLIENT = "page"
@@ -32,7 +34,7 @@ class PageDoor:
 
     def __init__(self, app: ASGIApp, page: ASGIApp) -> None:
         self._app = app
-        self._page = page
+        self._page = LimitedBody(page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -82,6 +84,13 @@ def build_team_page(
 
     access = TokenAccess(secret, time.time, find_owner, report_refused)
     return build_page(find_engine, access, PageServer(names.is_known_host, tasks, ending, is_secure))
+
+
+def derive_page_secret(settings: Settings) -> bytes:
+    """Return the secret of the page and of the job card, which is the same in all replicas."""
+    if settings.api_key is None:
+        return read_secret(settings.data_path())
+    return derive_secret(settings.api_key.get_secret_value())
 
 
 def _is_for_page(scope: Scope) -> bool:

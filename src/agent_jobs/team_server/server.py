@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,7 +22,6 @@ from agent_jobs.ctrl_c import catch_ctrl_c
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.mcp_server.server import build_server
-from agent_jobs.page.access import derive_secret, read_secret
 from agent_jobs.settings import Settings
 from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
@@ -35,7 +35,6 @@ from agent_jobs.team_server.oauth import (
     create_verifier,
     find_resource,
 )
-from agent_jobs.team_server.page_door import build_team_page
 from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
 from agent_jobs.team_server.team_tokens import TeamTokens
 
@@ -168,22 +167,18 @@ async def open_team_server(
 
 @asynccontextmanager
 async def _build_team_server(settings: Settings, app: App, engine: Engine) -> AsyncGenerator[TeamServer]:
+    # The commands load this module, too, and need no templates.
+    from agent_jobs.team_server.page_door import PageDoor, build_team_page, derive_page_secret
+
     audit, names, ending = AuditWriter(app.engine), HostNames(settings.host, settings.public_url), anyio.Event()
-    secret = _derive_page_secret(settings)
+    secret = derive_page_secret(settings)
     server = _build_mcp_server(settings, app, audit, card_key=secret.hex())
     async with _open_doors(settings, app, audit) as doors, anyio.create_task_group() as tasks:
         is_secure = (settings.public_url or "").startswith("https:")
         page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
-        team = build_app(server, names, doors._replace(page=page))
+        team = build_app(server, names, doors._replace(page=partial(PageDoor, page=page)))
         yield TeamServer(team, app, engine, server, settings.drain_s, ending)
         tasks.cancel_scope.cancel()
-
-
-def _derive_page_secret(settings: Settings) -> bytes:
-    """Return the secret of the page and of the job card, which is the same in all replicas."""
-    if settings.api_key is None:
-        return read_secret(settings.data_path())
-    return derive_secret(settings.api_key.get_secret_value())
 
 
 @asynccontextmanager
