@@ -27,3 +27,58 @@ ELSEWHERE = {
     'agent-jobs token add alice --note "laptop" --expires 90d': "so is this",
     "agent-jobs token list": "and this",
     "agent-jobs token revoke tok_0123456789ab": "its argument is another's",
+    "cd packaging/team": NEEDS_CONTAINERS,
+    "mkdir -m 700 secrets": NEEDS_CONTAINERS,
+    'printf %s "$OPENAI_API_KEY" > secrets/openai_api_key': NEEDS_CONTAINERS,
+    "openssl rand -hex 24 > secrets/database_password": NEEDS_CONTAINERS,
+    "chmod 444 secrets/*": NEEDS_CONTAINERS,
+    "docker compose build": NEEDS_CONTAINERS,
+    "docker compose run --rm replica-1 token add alice": NEEDS_CONTAINERS,
+    "docker compose up --detach": NEEDS_CONTAINERS,
+    "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
+}
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    """The code blocks of a page: their languages and what stands in them."""
+    return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.S | re.M)
+
+
+def commands() -> list[str]:
+    lines = [
+        line for page in PAGES for language, block in fences(page) if language == "sh" for line in block.splitlines()
+    ]
+    return list(dict.fromkeys(line.strip().partition("   ")[0] for line in lines if line.strip()))
+
+
+@pytest.fixture
+def here() -> Generator[Machine]:
+    with machine() as here:
+        (here.home / "work/night.jsonl").write_text('"Summarise chapter 1"\n')
+        yield here
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
+def test_a_command_of_a_page_does_what_it_is_told(here: Machine, command: str) -> None:
+    typed = here.run(command, stdin=f"{KEY}\n")
+    assert typed.returncode == 0, typed.stdout + typed.stderr
+
+
+def test_stored_key_is_the_one_that_is_used(here: Machine) -> None:
+    assert "agent-jobs key set" in commands()
+    here.run("agent-jobs key set", stdin=f"{KEY}\n")
+    keyed = here.run("agent-jobs config", OPENAI_API_KEY="")
+    assert re.search(rf"OPENAI_API_KEY +stored +\.\.\.{KEY[-4:]}", keyed.stdout)
+    [file] = (here.home / ".config/agent-jobs/keys").glob("[!.]*")
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_not_typed_still_stands_on_a_page() -> None:
+    assert ELSEWHERE.keys() <= {*commands()}
+    assert len(commands()) > len(ELSEWHERE) + 5
+
+
+def test_a_block_with_a_prompt_is_a_terminal_that_is_captured() -> None:
+    for page in PAGES:
+        for language, block in fences(page):
+            assert (language == "console") == bool(re.search(r"^\$ ", block, re.M)), (page.name, block[:80])
