@@ -114,6 +114,10 @@ class JobStepper:
         job = await self._store.get(job_id)
         if job is None:
             return Done()
+        return await self.run_job_step(job)
+
+    async def run_job_step(self, job: Job) -> Done | RunAgain | WaitForSlot:
+        """Run the one step that a job asks for, whose row was just read."""
         if job.is_terminal:
             return await self._finalize_job(job)
         if job.turn.has_open_calls:

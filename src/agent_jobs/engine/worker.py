@@ -11,8 +11,8 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.owner_clients import OwnerSteppers
 from agent_jobs.engine.run_limits import RunLimits
-from agent_jobs.engine.step import JobStepper
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import WAITING, Job
@@ -31,7 +31,7 @@ SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
 
 
 class Worker:
-    """Runs `JobStepper.run_step` for the jobs of one endpoint until its task group is cancelled.
+    """Runs the steps of the jobs of one endpoint until its task group is cancelled.
 
     Args:
         retention_s: Seconds after which a finished job that was read is deleted; None keeps all jobs.
@@ -41,7 +41,7 @@ class Worker:
     def __init__(
         self,
         store: Store,
-        stepper: JobStepper,
+        stepper: OwnerSteppers,
         clock: Clock,
         tasks: TaskGroup,
         *,

@@ -439,6 +439,10 @@ class ReportRecords(Protocol):
         """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
         ...
 
+    async def has_conversation(self, conversation_id: str) -> bool:
+        """Return True if a job belongs to this conversation of the provider's."""
+        ...
+
     async def sum_day(self, since: float, *, spent: bool) -> float:
         """Return the spending in USD of the day from `since` on, as a budget counts it; see `Budget`."""
         ...

@@ -20,7 +20,9 @@ MIN_RETRIEVE_S = 1.0
 #: The job's current turn is at our endpoint, and no other process has claimed the job.
 _OURS = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
-_DUE_AT = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE :other_key_delay_s END"
+#: Processes of a team server all have the keys of the owners.
+_DUE_AT = """next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) OR owner <> '' THEN 0
+                            ELSE :other_key_delay_s END"""
 
 #: Notes that a process observes a job again, if it was noted that none does.
 _NOTE_WATCHED = f"""INSERT INTO event (job_id, at, kind, text)
