@@ -2,7 +2,7 @@
 
 from urllib.parse import SplitResult, urlsplit
 
-from agent_jobs.setting_values import Reader, Written
+from agent_jobs.setting_values import Reader, SecretStr, Written
 
 MAX_PORT = 65_535
 #: Hosts to which plain HTTP does not leave this machine.
@@ -47,6 +47,36 @@ def origin_url(example: str) -> Reader:
         return f"{parts.scheme}://{parts.netloc.lower()}"
 
     return Reader(accepts, read)
+
+
+def issuer_url(example: str) -> Reader:
+    """Return the reader of an address of an authorization server. Plain HTTP is for this machine alone."""
+    accepts = "an address that starts with https://"
+
+    def read(written: Written) -> str:
+        parts = _split_web_address(written.text)
+        if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _is_private_way(parts):
+            written.refuse(accepts, f"Set it to something like {example}.")
+        return written.text
+
+    return Reader(accepts, read)
+
+
+def introspection_url() -> Reader:
+    """Return the reader of an introspection endpoint, with the credentials for it. No refusal shows it."""
+    accepts = "an address such as https://NAME:SECRET@login.example.com/introspect"
+
+    def read(written: Written) -> SecretStr:
+        parts = _split_web_address(written.text)
+        if parts is None or parts.fragment or not _is_private_way(parts):
+            written.refuse(accepts, "In a secret, write / as %2F, @ as %40, : as %3A and # as %23.")
+        return SecretStr(written.text)
+
+    return Reader(accepts, read)
+
+
+def _is_private_way(parts: SplitResult) -> bool:
+    return parts.scheme == "https" or parts.hostname in LOOPBACK_HOSTS
 
 
 def _split_web_address(url: str) -> SplitResult | None:

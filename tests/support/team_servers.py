@@ -52,6 +52,7 @@ async def serving_team(settings: Settings, clock: Clock | None = None) -> AsyncG
     async with AsyncExitStack() as stack:
         listener = open_listener(settings)
         stack.callback(listener.close)
+        settings = replace(settings, port=listener.getsockname()[1])
         server = await stack.enter_async_context(open_team_server(settings, clock or fast_clock(SPEED)))
         async with anyio.create_task_group() as tasks:
             await tasks.start(server.run, listener)

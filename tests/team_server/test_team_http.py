@@ -240,7 +240,7 @@ async def test_thousand_connections_without_a_token_do_no_harm(team: Team):
         job = await waiting.start(emulate={"end": "never"})
 
         async def poll() -> None:
-            answers.append(await waiting.call("agent_poll", job_id=job["job_id"], wait_s=40))
+            answers.append(await waiting.call("agent_poll", job_id=job["job_id"], wait_s=900))
 
         tasks.start_soon(poll)
         with ExitStack() as stack:
@@ -265,7 +265,7 @@ async def test_drain_answers_waiting_polls(team_settings: Settings, tmp_path: Pa
         job = await host.start(emulate={"end": "never"})
 
         async def poll(**jobs: Any) -> None:
-            answers.append(await host.call("agent_poll", wait_s=40, **jobs))
+            answers.append(await host.call("agent_poll", wait_s=900, **jobs))
 
         tasks.start_soon(partial(poll, job_id=job["job_id"]))
         tasks.start_soon(poll)

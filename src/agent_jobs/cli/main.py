@@ -71,9 +71,12 @@ COMMANDS = {
     "uninstall": "install",
     "notify": "notify",
     "serve": "serve",
+    "owner": "owner",
+    "token": "token",
     "audit": "audit",
     "service": "service",
     "db": "db",
+    "import": "import_jobs",
     "ui": "ui",
     "completion": "completion",
 }

@@ -26,15 +26,18 @@ def serve_team(host: str | None, port: int | None) -> None:
         settings = replace(settings, host=host)
     if port is not None:
         settings = replace(settings, port=port)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Other packages log messages with prompts, and headers with tokens, at their finer levels.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("agent_jobs").setLevel(settings.log_level.upper())
     _raise_file_limit()
     with convert_errors(), closing(open_listener(settings)) as listener:
+        settings = replace(settings, port=listener.getsockname()[1])
         anyio.run(_serve_until_signal, settings, listener)
 
 
 async def _serve_until_signal(settings: Settings, listener: socket) -> None:
     async with open_team_server(settings, reload=_load_again) as server:
-        click.echo(f"Serving MCP at {describe_address(settings, listener)} (pid {os.getpid()}).", err=True)
+        click.echo(f"Serving MCP at {describe_address(settings)} (pid {os.getpid()}).", err=True)
         if not await server.engine.access.has_good_token():
             click.echo("There is no token yet. Make one with: agent-jobs token add OWNER", err=True)
         await server.run(listener)

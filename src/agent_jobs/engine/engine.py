@@ -22,6 +22,7 @@ from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, Reques
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
     GATHERED_MAX,
+    MOVED,
     BatchState,
     DayBudget,
     Estimate,
@@ -31,6 +32,7 @@ from agent_jobs.jobs.queries import (
     Pruned,
     Reply,
     Result,
+    ServerInfo,
     SortKey,
     StoreInfo,
     WorkerInfo,
@@ -39,6 +41,7 @@ from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
 from agent_jobs.store.team_records import AuditEntry as AuditEntry
+from agent_jobs.store.team_records import TokenRecord as TokenRecord
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
@@ -179,7 +182,9 @@ class Engine(Archive):
         """
         upstream = self._require_upstream()
         if (rejection := upstream.worker.pause_reason) is not None:
-            raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            if not await upstream.client.renew_key():
+                raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            upstream.worker.end_pause()
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
         return await upstream.planner.plan(request)
@@ -222,7 +227,8 @@ class Engine(Archive):
             return await self._store.add(
                 *planned.jobs,
                 allow_duplicate=planned.allow_duplicate,
-                budget=planned.budget,
+                budgets=planned.budgets,
+                starts_per_minute=planned.starts_per_minute,
                 uploads=planned.uploads,
             )
         except BudgetError:
@@ -347,11 +353,15 @@ class Engine(Archive):
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
 
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a database server that machines share; None if the jobs are in a file."""
+        return await self._store.server_info()
+
     async def read_budget(self) -> DayBudget | None:
         """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
         if not isinstance(self._upstream, Upstream):
             return None
-        budget = self._upstream.planner.budget
+        budget = await self._upstream.planner.find_budget()
         if budget is None:
             return None
         return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
@@ -567,6 +577,8 @@ class Engine(Archive):
         if job is not None:
             return job
         purged = await self._store.get_tombstone(job_id)
+        if purged is not None and purged.status == MOVED:
+            raise JobNotFoundError("{job_id} was moved into a PostgreSQL database.", "job_moved", job_id=job_id)
         if purged is not None:
             raise JobNotFoundError(
                 "{job_id} finished ({status}, {when}) and was deleted here.",

@@ -36,6 +36,8 @@ ENVELOPE_FIELDS = {ENVELOPE_VERSION, ENVELOPE_CAPABILITIES, ENVELOPE_CLIENT}
 #: Capabilities whose members are objects of any content.
 CAPABILITIES = {"sampling", "elicitation", "experimental", "extensions"}
 
+#: The extension of hosts that render cards.
+APPS = "io.modelcontextprotocol/ui"
 #: What a person reads who pipes text into the server.
 NOT_A_MESSAGE = b"""\
 This is an MCP server: it expects the JSON-RPC messages of a host on stdin, and this input is none.
@@ -204,7 +206,7 @@ class FrontDoor:
         version = params["protocolVersion"]
         if not isinstance(version, str) or not _is_client(params["clientInfo"]):
             return {}
-        if not _is_capabilities(params["capabilities"]):
+        if not _is_capabilities(params["capabilities"]) or _declares_apps(params["capabilities"]):
             return {}
         result: JSON = self._answers["initialize"]
         if version in self._answers["versions"]:
@@ -215,7 +217,7 @@ class FrontDoor:
         version = meta.get(ENVELOPE_VERSION)
         if meta.keys() - ENVELOPE_FIELDS - {"progressToken"} or not isinstance(version, str):
             return {}
-        if not _is_capabilities(meta.get(ENVELOPE_CAPABILITIES)):
+        if not _is_capabilities(meta.get(ENVELOPE_CAPABILITIES)) or _declares_apps(meta[ENVELOPE_CAPABILITIES]):
             return {}
         if ENVELOPE_CLIENT in meta and not _is_client(meta[ENVELOPE_CLIENT]):
             return {}
@@ -295,6 +297,11 @@ def _is_client(value: object) -> bool:
 def _is_capabilities(value: object) -> bool:
     """Return True if the SDK accepts these capabilities in every version of the protocol."""
     return _is_json_object(value) and all(_is_capability(name, each) for name, each in value.items())
+
+
+def _declares_apps(capabilities: JSON) -> bool:
+    """Return True if a client shows cards: its list of tools names them."""
+    return APPS in capabilities.get("extensions", {})
 
 
 def _is_capability(name: str, value: object) -> bool:

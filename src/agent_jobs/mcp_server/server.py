@@ -16,6 +16,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    CallToolResult,
     GetPromptResult,
     InputRequiredResult,
     Prompt,
@@ -29,6 +30,7 @@ from pydantic import AnyUrl
 from agent_jobs import __version__
 from agent_jobs.engine.engine import Engine
 from agent_jobs.errors import AgentJobsError, RequestError
+from agent_jobs.mcp_server.job_card import CARD_TOOL, CARD_URI, JobCard, declares_apps
 from agent_jobs.mcp_server.tool_adapter import JobTool, describe_error
 from agent_jobs.mcp_server.tools import Tools
 from agent_jobs.request.presets import Preset, our_presets
@@ -55,6 +57,7 @@ def build_server(
     may_approve: bool = False,
     has_tasks: bool = True,
     is_structured: bool = False,
+    card_key: str = "",
 ) -> MCPServer:
     """Return the MCP server over an engine that may still be opening.
 
@@ -65,6 +68,8 @@ def build_server(
         may_approve: Whether the host's model may approve calls; otherwise the user does.
         has_tasks: Whether requests that declare native tasks are answered with tasks.
         is_structured: Whether answers are repeated as structured content, for programs that read only that.
+        card_key: Shows that a call comes from the job card. All processes that serve the same host need the same one;
+            without one, each has its own.
     """
     tasks: TasksExtension | None = None
     if has_tasks:
@@ -82,6 +87,7 @@ def build_server(
             tool(tools.agent_cancel, ToolAnnotations(destructive_hint=True, idempotent_hint=True)),
         ],
         tasks,
+        JobCard(engine, card_key),
     )
     server.resource("job://{job_id}", name="job", mime_type="application/json", description="The state of a job")(
         tools.read_job
@@ -104,7 +110,11 @@ class AgentJobsServer(MCPServer):
     """The server with the presets as prompts, which hosts show as commands."""
 
     def __init__(
-        self, engine: Callable[[], Awaitable[Engine]], tools: list[JobTool], tasks: "TasksExtension | None"
+        self,
+        engine: Callable[[], Awaitable[Engine]],
+        tools: list[JobTool],
+        tasks: "TasksExtension | None",
+        card: JobCard,
     ) -> None:
         extensions: list[Extension] = []
         if tasks is not None:
@@ -117,8 +127,18 @@ class AgentJobsServer(MCPServer):
                 log_level="WARNING",
                 tools=[*tools],
                 extensions=extensions,
+                middleware=[card.offer],
             )
         self._engine = engine
+        self._card = card
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Run a tool; that of the card only for a client that shows cards."""
+        if name == CARD_TOOL and context is not None and declares_apps(context.client_capabilities):
+            return await self._card.answer(arguments)
+        return await super().call_tool(name, arguments, context)
 
     async def list_prompts(self) -> list[Prompt]:
         """Return the presets, each with the task as its one argument."""
@@ -145,6 +165,8 @@ class AgentJobsServer(MCPServer):
         self, uri: AnyUrl | str, context: Context | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
         """Return a resource, or raise our own error: the SDK would log it together with the job's title."""
+        if str(uri) == CARD_URI:
+            return [self._card.read_html()]
         try:
             return await super().read_resource(uri, context)
         except UnexpectedResourceError as error:

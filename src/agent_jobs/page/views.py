@@ -1,7 +1,6 @@
 """Prepare what the templates show: plain values with the words for a person. Pure."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,10 +19,10 @@ from agent_jobs.page.formats import (
 from agent_jobs.page.wording import describe_remedy
 from agent_jobs.rendering import answers
 from agent_jobs.rendering.citations import cite_output, insert_numbers
+from agent_jobs.rendering.last_sentence import find_last_sentence
 from agent_jobs.rendering.output import find_sources
 from agent_jobs.rendering.questions import escape_invisible
 from agent_jobs.rendering.timeline import Moment, build_timeline
-from agent_jobs.text import truncate
 
 #: Names of statuses for a person.
 STATUS_WORDS = {
@@ -38,14 +37,8 @@ STATUS_WORDS = {
     Status.CANCELLED: "cancelled",
     Status.EXPIRED: "lost",
 }
-#: Characters of the last sentence that a running job has written.
-SENTENCE_CHARS = 180
 #: Levels of a conversation that a list indents.
 MAX_DEPTH = 3
-#: A sentence ends there.
-_SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n+")
-#: Marks of Markdown, which a single line shows as noise.
-_MARKS = re.compile(r"[*_`#>|]+|\[\d+\]|^\s*[-+]\s+|\]\([^)]*\)?|\[", re.MULTILINE)
 
 
 class JobRow(NamedTuple):
@@ -168,20 +161,6 @@ def describe_state(job: Job) -> str:
     if job.is_terminal:
         return ""
     return find_last_sentence(job.turn.partial) or job.activity
-
-
-def find_last_sentence(text: str) -> str:
-    """Return the last sentence of a text that is being written, without its Markdown; empty without any words."""
-    plain = _MARKS.sub("", text)
-    sentences = [" ".join(each.split()) for each in _SENTENCE_END.split(plain)]
-    sentences = [each for each in sentences if any(map(str.isalnum, each))]
-    if not sentences:
-        return ""
-    last = sentences[-1]
-    is_cut = last[-1] not in ".!?"
-    if is_cut and len(sentences) > 1 and sentences[-2][-1] in ".!?":
-        last = sentences[-2]
-    return truncate(last, SENTENCE_CHARS)
 
 
 def build_budget_meter(budget: DayBudget | None) -> Meter | None:

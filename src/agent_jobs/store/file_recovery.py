@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 MOVE_RETRY_S = 1.0
 
 #: The tables with rows of a job, and the column that names it; the job's own row goes first.
-_JOB_COLUMN_OF_TABLE = {
+JOB_COLUMN_OF_TABLE = {
     "job": "id",
     "turn": "job_id",
     "request": "job_id",
@@ -35,7 +35,7 @@ _JOB_COLUMN_OF_TABLE = {
     "call": "job_id",
 }
 #: Columns that each file counts for itself.
-_OWN_COLUMNS = frozenset({"prompt.number", "job.in_search"})
+OWN_COLUMNS = frozenset({"prompt.number", "job.in_search"})
 
 
 class FileGuard:
@@ -192,9 +192,9 @@ async def _copy_jobs(db: aiosqlite.Connection, ids: list[str]) -> None:
         await _run_statement(
             db, f"UPDATE main.job SET key = NULL WHERE id {these} AND key IN (SELECT key FROM there.job)", ids=listed
         )
-        for table, column in _JOB_COLUMN_OF_TABLE.items():
+        for table, column in JOB_COLUMN_OF_TABLE.items():
             # A file that an upgrade wrote has its columns in another order.
-            columns = [name for name in await column_names(db, table) if f"{table}.{name}" not in _OWN_COLUMNS]
+            columns = [name for name in await column_names(db, table) if f"{table}.{name}" not in OWN_COLUMNS]
             names = ", ".join(columns)
             await _run_statement(
                 db,

@@ -38,6 +38,7 @@ _COPIED_TABLES = (
     "token",
     "audit",
     "webhook",
+    "callback",
 )
 #: Statements that fill columns which an older version did not have, in this order.
 _FILL_UPS = {

@@ -54,7 +54,9 @@ CREATE TABLE job (
     in_search INTEGER NOT NULL DEFAULT 0,       -- 1 once the search index has its texts
     noticed_at REAL,                            -- time of the end or question that a notification was claimed for
     unsettled INTEGER NOT NULL DEFAULT 0,       -- 1 while files are still to be written or removed
-    result_path TEXT NOT NULL DEFAULT ''
+    result_path TEXT NOT NULL DEFAULT '',
+    callback_url TEXT NOT NULL DEFAULT '',      -- is called when it finished or needs input
+    called_back_at REAL                         -- time of the end or question that a callback was stored for
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_due ON job (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX job_held ON job (holder) WHERE holder IS NOT NULL;
@@ -66,6 +68,7 @@ CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT 
 -- The cost of a day is read from the index alone.
 CREATE INDEX job_newest ON job (created_at, status, cost_usd, reserved_usd, cost_before_usd);
 CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
+CREATE INDEX job_calls_back ON job (finished_at) WHERE callback_url <> '';
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX job_unsearchable ON job (finished_at) WHERE in_search = 0 AND finished_at IS NOT NULL;
 CREATE INDEX job_untold ON job (finished_at) WHERE delivered_at IS NULL AND finished_at IS NOT NULL;
@@ -276,3 +279,15 @@ CREATE TABLE webhook (
 CREATE INDEX webhook_received ON webhook (base_url, received_at);
 CREATE INDEX webhook_of_response ON webhook (response_id);
 CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;
+
+-- Messages to the callers of jobs, until they are accepted or given up.
+CREATE TABLE callback (
+    id TEXT PRIMARY KEY,                        -- of the message: the same in each attempt
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    body TEXT NOT NULL,                         -- JSON
+    created_at REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL                       -- when it is sent again, unless its sender reports before
+) STRICT, WITHOUT ROWID;
+CREATE INDEX callback_due ON callback (next_at);
+CREATE INDEX callback_of_job ON callback (job_id);

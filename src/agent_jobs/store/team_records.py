@@ -1,4 +1,4 @@
-"""The protocols for what a team server keeps beside jobs: its tokens, who did what, and the provider's webhooks."""
+"""The protocols for what a team server keeps beside jobs: tokens, an audit log, webhooks and callbacks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -136,4 +136,51 @@ class WebhookRecords(Protocol):
 
     async def forget_webhooks(self, before: float) -> None:
         """Delete the webhooks that were received before this time."""
+        ...
+
+
+class PendingCallback(NamedTuple):
+    """An event of a job whose caller is to be called back."""
+
+    job_id: str
+    status: str
+    batch: str
+    key: str | None  #: the caller's own
+    error_code: str | None
+    kind: str  #: job.finished or job.needs_input
+    at: float
+
+
+class CallbackMessage(NamedTuple):
+    """A message to a caller, claimed for one attempt to send it."""
+
+    id: str  #: the same in each attempt
+    job_id: str
+    body: str
+    created_at: float
+    attempts: int  #: with this one
+    url: str
+
+
+class CallbackRecords(Protocol):
+    """Keeps the messages to the callers of jobs until they are accepted."""
+
+    async def find_callbacks(self, since: float) -> list[PendingCallback]:
+        """Return events after `since` whose caller named an address, and that no process has claimed."""
+        ...
+
+    async def add_callback(self, pending: PendingCallback, message_id: str, body: str, now: float) -> bool:
+        """Claim an event for ever, and store its message, due now; False if another process was first."""
+        ...
+
+    async def claim_callbacks(self, now: float, again_at: float, limit: int) -> list[CallbackMessage]:
+        """Claim some due messages for one attempt each; other callers get them after `again_at`."""
+        ...
+
+    async def schedule_callback(self, message_id: str, at: float) -> None:
+        """Have a message sent again at this time."""
+        ...
+
+    async def finish_callback(self, message_id: str) -> None:
+        """Delete a message that was accepted, or is given up."""
         ...

@@ -43,5 +43,5 @@ class Refusal(Response):
 
     @classmethod
     def not_now(cls, retry_after_s: int) -> Self:
-        """Return the refusal of a request that cannot be judged now, because the database does not answer."""
-        return cls(503, "not_now", "The database does not answer. Try again.", {"Retry-After": str(retry_after_s)})
+        """Return the refusal of a request whose token cannot be judged now: who could judge it does not answer."""
+        return cls(503, "not_now", "The token cannot be checked now. Try again.", {"Retry-After": str(retry_after_s)})

@@ -27,6 +27,13 @@ from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
 from agent_jobs.team_server.host_check import HostNames, is_loopback
+from agent_jobs.team_server.oauth import (
+    RESOURCE_PATH,
+    build_resource_routes,
+    create_issuer_client,
+    create_verifier,
+    find_resource,
+)
 from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
 from agent_jobs.team_server.team_tokens import TeamTokens
 
@@ -142,20 +149,36 @@ async def open_team_server(
         try:
             engine = await app.engine()
             await check_access(settings, engine)
+            find_resource(settings, describe_address(settings))
         except AgentJobsError as error:  # the app's task group would wrap it into an ExceptionGroup
             refusal = error
         else:
-            yield _build_team_server(settings, app, engine)
+            async with _build_team_server(settings, app, engine) as server:
+                yield server
     if refusal is not None:
         raise refusal
 
 
-def _build_team_server(settings: Settings, app: App, engine: Engine) -> TeamServer:
+@asynccontextmanager
+async def _build_team_server(settings: Settings, app: App, engine: Engine) -> AsyncGenerator[TeamServer]:
     audit = AuditWriter(app.engine)
     server = _build_mcp_server(settings, app, audit)
-    doors = Doors([TeamTokens(app.engine)], Challenge(), audit.record_refused)
-    team = build_app(server, HostNames(settings.host, settings.public_url), doors)
-    return TeamServer(team, app, engine, server, settings.drain_s)
+    async with _open_doors(settings, app, audit) as doors:
+        team = build_app(server, HostNames(settings.host, settings.public_url), doors)
+        yield TeamServer(team, app, engine, server, settings.drain_s)
+
+
+@asynccontextmanager
+async def _open_doors(settings: Settings, app: App, audit: AuditWriter) -> AsyncGenerator[Doors]:
+    tokens = TeamTokens(app.engine)
+    resource = find_resource(settings, describe_address(settings))
+    if resource is None:
+        yield Doors([tokens], Challenge(), audit.record_refused)
+        return
+    async with create_issuer_client() as http:
+        verifiers = [tokens, create_verifier(settings, resource, http)]
+        challenge = Challenge(f"{resource.url.removesuffix(MCP_PATH)}{RESOURCE_PATH}{MCP_PATH}")
+        yield Doors(verifiers, challenge, audit.record_refused, build_resource_routes(resource), (RESOURCE_PATH,))
 
 
 def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPServer:
@@ -188,11 +211,16 @@ async def check_access(settings: Settings, engine: Engine) -> None:
     Raises:
         ConfigError: It would.
     """
-    if is_loopback(settings.host) or await engine.access.has_good_token():
+    if settings.oauth_issuer is not None and settings.public_url is None and not is_loopback(settings.host):
+        raise ConfigError(
+            "AGENT_JOBS_OAUTH_ISSUER needs AGENT_JOBS_PUBLIC_URL, because tokens are made for one address. Set it to "
+            "the address that users know."
+        )
+    if is_loopback(settings.host) or settings.oauth_issuer is not None or await engine.access.has_good_token():
         return
     raise ConfigError(
         f"The server would listen on {settings.host}, but nobody could sign in, because there is no token. Make one "
-        "with `agent-jobs token add OWNER`, or listen on 127.0.0.1."
+        "with `agent-jobs token add OWNER`, set AGENT_JOBS_OAUTH_ISSUER, or listen on 127.0.0.1."
     )
 
 
@@ -202,14 +230,14 @@ def find_single_user_settings(settings: Settings) -> list[str]:
     return [name for name, value in zip(SINGLE_USER_SETTINGS, values, strict=True) if value]
 
 
-def describe_address(settings: Settings, listener: socket.socket) -> str:
-    """Return the address of MCP, as users reach it."""
+def describe_address(settings: Settings) -> str:
+    """Return the address of MCP, as users reach it; the port must be known by now."""
     if settings.public_url is not None:
         return f"{settings.public_url}{MCP_PATH}"
-    host, port = listener.getsockname()[:2]
+    host = settings.host
     if ":" in host:
         host = f"[{host}]"
-    return f"http://{host}:{port}{MCP_PATH}"
+    return f"http://{host}:{settings.port}{MCP_PATH}"
 
 
 def open_listener(settings: Settings) -> socket.socket:

@@ -34,6 +34,10 @@ class RefusedTokenError(Exception):
         self.lacks_scope = lacks_scope
 
 
+class CannotVerifyError(Exception):
+    """A token that cannot be judged now: who could judge it does not answer."""
+
+
 class TokenVerifier(Protocol):
     """Knows the owners of one kind of token."""
 
@@ -46,7 +50,7 @@ class TokenVerifier(Protocol):
 
         Raises:
             RefusedTokenError: It lets nobody in.
-            StoreError: It cannot be looked up now.
+            StoreError, CannotVerifyError: It cannot be judged now.
         """
         ...
 
@@ -115,8 +119,8 @@ class SignIn:
             refused = Caller(refusal.owner, refusal.token_id, client, address)
             await self._report_refused(refused, refusal.reason)
             return await self._challenge.refuse(refusal)(scope, receive, send)
-        except StoreError as error:
-            logger.warning("cannot look a token up: %s", error)
+        except (StoreError, CannotVerifyError) as error:
+            logger.warning("cannot judge a token: %s", error)
             return await Refusal.not_now(RETRY_AFTER_S)(scope, receive, send)
         set_current_caller(replace(caller, client=caller.client or client, address=address))
         admit_connection(scope)

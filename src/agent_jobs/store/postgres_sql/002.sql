@@ -10,6 +10,11 @@ ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
 
 -- True if a webhook named its response since its step began.
 ALTER TABLE job ADD COLUMN hinted BOOLEAN NOT NULL DEFAULT FALSE;
+-- The address that is called when it finished or needs input.
+ALTER TABLE job ADD COLUMN callback_url TEXT NOT NULL DEFAULT '';
+-- Time of the end or question that a callback was stored for.
+ALTER TABLE job ADD COLUMN called_back_at DOUBLE PRECISION;
+CREATE INDEX job_calls_back ON job (finished_at) WHERE callback_url <> '';
 -- A webhook names only the response.
 CREATE INDEX turn_response ON turn (response_id) WHERE response_id IS NOT NULL;
 
@@ -61,3 +66,15 @@ CREATE TABLE webhook (
 CREATE INDEX webhook_received ON webhook (base_url, received_at);
 CREATE INDEX webhook_of_response ON webhook (response_id);
 CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;
+
+-- Messages to the callers of jobs, until they are accepted or given up.
+CREATE TABLE callback (
+    id TEXT COLLATE "C" PRIMARY KEY,            -- of the message: the same in each attempt
+    job_id TEXT COLLATE "C" NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    body TEXT NOT NULL,                         -- JSON
+    created_at DOUBLE PRECISION NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at DOUBLE PRECISION NOT NULL           -- when it is sent again, unless its sender reports before
+);
+CREATE INDEX callback_due ON callback (next_at);
+CREATE INDEX callback_of_job ON callback (job_id);
