@@ -13,7 +13,7 @@ from installed_browser import NO_BROWSER
 from installed_haproxy import NO_HAPROXY
 from kept_certificates import keep_certificates
 from tool_models import keep_tool_models
-from tracing import is_untraced, mark_untraced, traces_emulator, untraced, untraced_portal
+from tracing import is_untraced, mark_untraced, traces_emulator, untraced, untraced_portal, untraced_threads
 
 from agent_jobs.emulator import server as emulator_server
 from agent_jobs.emulator.server import RunningServer, running
@@ -30,6 +30,13 @@ def pytest_configure(config: pytest.Config) -> None:
     keep_tool_models()
     keep_certificates()
     config.addinivalue_line("markers", "untraced: others cover what this test runs, so it runs without the tracer")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import the tests without the tracer. The fork servers measure what the import of a module of ours runs."""
+    with untraced_threads():
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)

@@ -56,16 +56,25 @@ def traces_emulator(nodeid: str) -> bool:
 @contextmanager
 def untraced() -> Generator[None]:
     """Measure neither this thread, nor those that it starts meanwhile, nor processes."""
-    tracer, of_threads = sys.gettrace(), threading.gettrace()
     of_processes = {name: value for name, value in os.environ.items() if name.startswith(COVERAGE)}
-    sys.settrace(None)
-    threading.settrace(None)  # pyright: ignore[reportArgumentType]
     for name in of_processes:
         del os.environ[name]
     try:
-        yield
+        with untraced_threads():
+            yield
     finally:
         os.environ.update(of_processes)
+
+
+@contextmanager
+def untraced_threads() -> Generator[None]:
+    """Measure neither this thread nor those that it starts meanwhile."""
+    tracer, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
         threading.settrace(of_threads)  # pyright: ignore[reportArgumentType]
         sys.settrace(tracer)
 
