@@ -19,6 +19,13 @@ ELSEWHERE = {
     "agent-jobs db upgrade": "it needs a PostgreSQL database; test_cli_db.py upgrades one",
     "agent-jobs import ~/.local/share/agent-jobs --dry-run": "so does this; test_job_import.py imports",
     "agent-jobs import ~/.local/share/agent-jobs": "so does this; test_job_import.py imports",
+    "agent-jobs serve --http": "it serves until it is stopped; test_team_replicas.py starts it",
+    "agent-jobs serve --http --host 0.0.0.0 --port 8000": "so does this; test_team_http.py has its refusals",
+    "agent-jobs serve --http --host 0.0.0.0": "and this",
+    'agent-jobs token add alice --note "laptop"': "the command is tested with its options",
+    'agent-jobs token add alice --note "laptop" --expires 90d': "so is this",
+    "agent-jobs token list": "and this",
+    "agent-jobs token revoke tok_0123456789ab": "its argument is another's",
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
 }
 

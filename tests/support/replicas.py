@@ -143,6 +143,7 @@ def describe_environment(database_url: str, base_url: str, folder: Path) -> dict
         "AGENT_JOBS_DATA_DIR": str(folder),
         "AGENT_JOBS_DATABASE_URL": database_url,
         "AGENT_JOBS_DRAIN_S": str(DRAIN_S),
+        "AGENT_JOBS_LOG_LEVEL": "debug",
     }
     return {**kept, **UNMEASURED, **ours}
 

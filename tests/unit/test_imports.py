@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "setting_files": {"pricing", "request", "setting_values", "toolbox"},
     "cli": {
         "mcp_server", "team_server", "page", "model_list", "setting_files", "install", "emulator", "ctrl_c",
-        "file_lock", "private_file", "notices", "notice_targets", *FACE,
+        "file_lock", "private_file", "notices", "notice_targets", "address_values", *FACE,
     },
     "__main__": {"cli", "mcp_server", "ctrl_c"},
     "emulator": set(),

@@ -41,6 +41,7 @@ from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
 from agent_jobs.store.team_records import AuditEntry as AuditEntry
+from agent_jobs.store.team_records import TokenRecord as TokenRecord
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner

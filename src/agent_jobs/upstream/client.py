@@ -75,13 +75,15 @@ class ResponsesClient:
 
     def __init__(
         self,
-        renewal: KeyRenewal,
+        endpoint: Endpoint,
         once: httpx2.AsyncClient,
         kept: httpx2.AsyncClient,
         start_timeout_s: float,
         secrets: Sequence[str] = (),
+        read_endpoint: ReadEndpoint | None = None,
     ) -> None:
-        self._renewal = renewal
+        self._renewal = KeyRenewal(endpoint, read_endpoint)
+        self._renewal.watch(once, kept)
         self._once = once  # a connection per call
         self._kept = kept  # connections are kept between calls
         self._start_timeout_s = start_timeout_s
@@ -454,6 +456,4 @@ async def open_client(
         raise ConfigError("The proxy of HTTPS_PROXY or ALL_PROXY cannot be used.", "unusable_proxy") from None
     async with AsyncExitStack() as stack:
         once, reused = [await stack.enter_async_context(client) for client in clients]
-        renewal = KeyRenewal(endpoint, read_endpoint)
-        renewal.watch(once, reused)
-        yield ResponsesClient(renewal, once, reused, start_timeout_s, tuple(secrets))
+        yield ResponsesClient(endpoint, once, reused, start_timeout_s, tuple(secrets), read_endpoint)
