@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 
 import anyio
@@ -12,7 +13,7 @@ from bench import figures, following, listing, loop, page, webhooks
 from bench.modules import new_modules
 from bench.peers import upstream
 
-PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "page", "modules")
+PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "page", "postgres", "modules")
 COLUMNS = "{:<44} {:<4} {:>9} {:>9} {:>7}  {:<9} {:<5} {:>6}"
 
 
@@ -44,9 +45,25 @@ def main() -> None:
     if "list" in parts:
         _show(anyio.run(listing.questions, *((2_000, 5) if quick else (100_000, 51))))
         _show(anyio.run(listing.searches, *((2_000, 5) if quick else (100_000, 21))))
+    _show_postgres(parts, quick)
     if "modules" in parts:
         _show_modules()
     print(f"\nload at the end {os.getloadavg()[0]:.2f}")
+
+
+def _show_postgres(parts: Sequence[str], quick: bool) -> None:
+    if "postgres" not in parts:
+        return
+    from bench import postgres  # starts a server, by what the tests have
+
+    with postgres.database() as url:
+        _show(anyio.run(postgres.calls, url, *((100, 20) if quick else (1_000, 300))))
+    with postgres.database() as url:
+        _show(anyio.run(postgres.waiters, url, 5 if quick else 50))
+    with postgres.database() as url:
+        _show(anyio.run(postgres.take_over, url, 1 if quick else 5))
+    with postgres.database() as url:
+        _show(anyio.run(postgres.lateness, url, 20 if quick else 200))
 
 
 def _show_modules() -> None:

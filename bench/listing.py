@@ -46,7 +46,7 @@ def new_job(now: float, number: int) -> Job:
 
 async def _start_and_cancel(store: Store, now: float) -> None:
     job = new_job(now, random.randrange(10**9))
-    await store.add(job, budget=Budget(1e9, now - now % DAY_S))
+    await store.add(job, budgets=[Budget(1e9, now - now % DAY_S)])
     await store.request_cancel(job.id, now)
 
 

@@ -28,6 +28,7 @@ from agent_jobs.store.base import Store
 from agent_jobs.stored_keys import format_set_command, name_endpoint, read_keyring, refuse_keyring
 
 if TYPE_CHECKING:  # imported where jobs are sent
+    from agent_jobs.engine.callbacks import CallbackRunner
     from agent_jobs.engine.finalize import Finalizer
     from agent_jobs.engine.on_finish import Notifier
     from agent_jobs.engine.run_limits import RunLimits
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # imported where jobs are sent
     from agent_jobs.engine.step import JobStepper
     from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
+    from agent_jobs.jobs.owners import OwnerLimits
     from agent_jobs.notices.sender import NoticeSender
     from agent_jobs.pricing.prices import Prices
     from agent_jobs.store.job_import import ImportCounts
@@ -85,6 +87,7 @@ class App:
         self._stepper: JobStepper | None = None
         self._worker: Worker | None = None
         self._webhooks: WebhookIntake | None = None
+        self._callbacks: CallbackRunner | None = None
         self._notifier: Notifier | None = None
 
     async def engine(self) -> Engine:
@@ -117,6 +120,8 @@ class App:
             self._tasks.start_soon(self._notifier.run)
         if self._webhooks is not None:
             self._tasks.start_soon(self._webhooks.run)
+        if self._callbacks is not None:
+            self._tasks.start_soon(self._callbacks.run)
 
     async def collect(self, jobs: Sequence[Job], limit_s: float) -> Mapping[str, Job]:
         """Retrieve jobs that no process observes, in an open app that only reads; see `Collector`.
@@ -220,6 +225,7 @@ class App:
         from agent_jobs.upstream.client import open_client
 
         presets = load_presets(settings.presets)
+        self._callbacks = self._create_callback_runner(settings, store)
         try:
             settings, key = await _resolve_key(settings)
         except ConfigError as missing:
@@ -234,11 +240,18 @@ class App:
             secrets=settings.secrets,
             file_roots=settings.file_roots,
             budget_usd=settings.daily_budget_usd,
+            owner_limits=_read_owner_limits(settings),
             budget_spent=settings.budget_mode == "spent",
             toolbox=self._create_toolbox(settings),
+            callback_hosts=settings.callback_hosts if settings.callback_secret_file else (),
         )
         client = await stack.enter_async_context(
-            open_client(endpoint, start_timeout_s=settings.start_timeout_s, secrets=_list_secrets(settings))
+            open_client(
+                endpoint,
+                start_timeout_s=settings.start_timeout_s,
+                secrets=_list_secrets(settings),
+                read_endpoint=partial(self._read_endpoint, settings.base_url),
+            )
         )
         self._notifier = self._create_notifier(settings, store)
         worker = self._worker = self._create_worker(settings, store, client, defaults)
@@ -255,6 +268,17 @@ class App:
             settings.warnings,
             partial(self._report_budget, settings),
         )
+
+    async def _read_endpoint(self, base_url: str) -> Endpoint | None:
+        """Return the address with the key that is stored now, None if there is none."""
+        settings = self._settings if self._reload is None else self._reload()
+        if isinstance(settings, ConfigError) or settings.base_url != base_url:
+            return None
+        try:
+            settings, key = await _resolve_key(settings)
+        except ConfigError:
+            return None
+        return _create_endpoint(settings, key)
 
     def _report_budget(self, settings: Settings) -> None:
         """Send a notice that the day's budget refuses jobs, once a day."""
@@ -301,6 +325,16 @@ class App:
             reporters.append(LateNoticeSender(settings, self._clock))
         return Notifier(store, self._clock, reporters)
 
+    def _create_callback_runner(self, settings: Settings, store: Store) -> CallbackRunner | None:
+        """Return what calls the callers of jobs back; None if the user allows no such calls."""
+        if not settings.callback_hosts or settings.callback_secret_file is None:
+            return None
+        from agent_jobs.engine.callbacks import CallbackRunner
+        from agent_jobs.notices.callback_sender import CallbackSender, read_signing_secrets
+
+        secrets = read_signing_secrets(settings.callback_secret_file)
+        return CallbackRunner(store, self._clock, CallbackSender(settings.callback_hosts, secrets, self._clock).send)
+
     def _create_webhook_intake(
         self, settings: Settings, store: Store, client: ResponsesClient, worker: Worker
     ) -> WebhookIntake | None:
@@ -330,7 +364,7 @@ class App:
             self._clock,
             self._tasks,
             endpoint=client.endpoint,
-            concurrent=settings.max_concurrent,
+            limits=limits,
             retention_s=None if settings.retention_days is None else settings.retention_days * DAY_S,
             delete_upstream=client if settings.delete_upstream == "yes" else None,
         )
@@ -513,11 +547,19 @@ def _create_limits(settings: Settings) -> RunLimits:
         job_timeout_s=settings.job_timeout_s,
         input_timeout_s=settings.input_timeout_s,
         budget_usd=settings.daily_budget_usd,
+        owner=_read_owner_limits(settings),
         budget_spent=settings.budget_mode == "spent",
         resubmit=settings.resubmit == "once",
         expects_webhooks=settings.webhook_secret_file is not None,
         mode=None if settings.mode == "auto" else settings.mode,
     )
+
+
+def _read_owner_limits(settings: Settings) -> OwnerLimits:
+    """Return the limits of an owner for whom none were set."""
+    from agent_jobs.jobs.owners import OwnerLimits
+
+    return OwnerLimits(settings.owner_max_concurrent, settings.owner_daily_budget_usd, settings.owner_starts_per_minute)
 
 
 def hide_secrets(settings: Settings) -> dict[str, str]:

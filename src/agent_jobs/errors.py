@@ -7,7 +7,8 @@ AgentJobsError
 ├── ConfigError             the user must change a setting
 ├── RequestError            the caller must change the arguments of this call
 │   ├── JobNotFoundError    ask for a job that exists
-│   └── BudgetError         the cost exceeds the day's budget: wait, or raise the budget
+│   ├── BudgetError         the cost exceeds the day's budget: wait, or raise the budget
+│   └── BusyOwnerError      the owner started too many jobs lately: repeat after `retry_after_s`
 ├── StoreError              the database cannot be read or written; nothing was spent
 ├── ToolServerError         one of the user's tool servers failed: do without it, or repair it
 └── UpstreamError           the Responses API
@@ -62,6 +63,15 @@ class JobNotFoundError(RequestError):
 
 class BudgetError(RequestError):
     """The day's budget does not cover the cost of a job, and nothing was started."""
+
+
+class BusyOwnerError(RequestError):
+    """An owner started as many jobs as the limit of a minute allows, and nothing was started."""
+
+    @property
+    def retry_after_s(self) -> int:
+        """Return the seconds until it may be tried again."""
+        return cast("int", self.data["seconds"])
 
 
 class StoreError(AgentJobsError):

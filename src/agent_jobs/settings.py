@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from agent_jobs import address_values as addresses
 from agent_jobs import notice_targets as notices
 from agent_jobs import setting_values as values
+from agent_jobs.callback_hosts import AllowedHost, callback_hosts
 from agent_jobs.errors import ConfigError
 from agent_jobs.notice_targets import NoticeTarget
 from agent_jobs.setting_values import Reader, SecretStr, Written
@@ -258,6 +259,20 @@ class Settings:
         "How many jobs run at the provider at once, over all servers on one database. The others wait for a slot.",
         default="10",
     )
+    owner_max_concurrent: int | None = setting(
+        "AGENT_JOBS_OWNER_MAX_CONCURRENT",
+        LIMITS,
+        values.count(),
+        "How many jobs of one owner of a team server run at once. `agent-jobs owner set` changes it for one owner.",
+        page="team.md#owners-and-limits",
+    )
+    owner_starts_per_minute: int | None = setting(
+        "AGENT_JOBS_OWNER_STARTS_PER_MINUTE",
+        LIMITS,
+        values.count(),
+        "How many jobs one owner of a team server may start in a minute. `agent-jobs owner set` changes it for one.",
+        page="team.md#owners-and-limits",
+    )
     follow: int = setting(
         "AGENT_JOBS_FOLLOW",
         LIMITS,
@@ -340,6 +355,21 @@ class Settings:
         page="notices.md",
     )
 
+    callback_hosts: tuple[AllowedHost, ...] = setting(
+        "AGENT_JOBS_CALLBACK_HOSTS",
+        FINISH,
+        callback_hosts(),
+        "The hosts that options.callback_url of a start may name. Without it no job can be called back.",
+        page="team-webhooks.md#callbacks",
+    )
+    callback_secret_file: Path | None = setting(
+        "AGENT_JOBS_CALLBACK_SECRET_FILE",
+        FINISH,
+        values.absolute_path(),
+        "A file with the secret that signs callbacks, two on two lines while it is being changed.",
+        page="team-webhooks.md#callbacks",
+    )
+
     daily_budget_usd: float | None = setting(
         "AGENT_JOBS_DAILY_BUDGET_USD",
         MONEY,
@@ -354,6 +384,13 @@ class Settings:
         "What counts towards the budget. bound: the most that running jobs may cost. spent: only what was spent.",
         default="bound",
         page="cost.md#the-budget",
+    )
+    owner_daily_budget_usd: float | None = setting(
+        "AGENT_JOBS_OWNER_DAILY_BUDGET_USD",
+        MONEY,
+        values.dollars("Set it to an amount such as 20, or remove it for no budget."),
+        "The same for each owner of a team server. `agent-jobs owner set` gives one owner another budget.",
+        page="team.md#owners-and-limits",
     )
     prices: Path | None = setting(
         "AGENT_JOBS_PRICES",
@@ -430,6 +467,13 @@ class Settings:
         "How long it still answers after SIGTERM while /readyz says no. Two intervals of the balancer are right.",
         default="5",
         page="team-install.md#behind-a-balancer",
+    )
+    metrics_token_file: Path | None = setting(
+        "AGENT_JOBS_METRICS_TOKEN_FILE",
+        TEAM,
+        values.absolute_path(),
+        "A file with the bearer token that Prometheus sends. Without it there is no /metrics.",
+        page="team-metrics.md",
     )
     log_level: str = setting(
         "AGENT_JOBS_LOG_LEVEL",

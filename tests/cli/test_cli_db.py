@@ -1,20 +1,24 @@
 """Jobs in PostgreSQL from the command line and a host: `db`, `config`, `doctor`, and jobs that two processes share."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from click.testing import CliRunner
 from hosts import SPEED, fast_clock, hosting
-from postgres_server import new_database
+from postgres_server import new_database, run_statements
 
 from agent_jobs.app import open_app
 from agent_jobs.cli.main import cli
+from agent_jobs.cli.server_checks import check_server
 from agent_jobs.configuration import load_settings
 from agent_jobs.emulator.server import RunningServer
+from agent_jobs.jobs.queries import ReplicaInfo, ServerInfo
 from agent_jobs.setting_values import SecretStr, hide_database_password
 from agent_jobs.settings import Settings
 from agent_jobs.store.postgres_schema import read_scripts
@@ -39,6 +43,7 @@ def typed(url: str, folder: Path, *words: str) -> tuple[int, str]:
     with_password = url.replace("test@", f"test:{PASSWORD}@")
     environment = {"AGENT_JOBS_DATABASE_URL": with_password, "AGENT_JOBS_DATA_DIR": str(folder)}
     result = CliRunner().invoke(cli, list(words), env=environment)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert PASSWORD not in result.output
     return result.exit_code, result.output
 
@@ -115,6 +120,55 @@ def test_doctor_shows_the_server_and_the_version_of_the_tables(url: str, tmp_pat
     text = typed(url, tmp_path, "doctor", "--json")[1]
     [database] = [each for each in json.loads(text)["findings"] if each["what"] == "database"]
     assert f"schema {SCHEMA}, PostgreSQL 1" in database["text"]
+
+
+def test_doctor_shows_the_processes_the_queue_and_the_connections(url: str, tmp_path: Path):
+    """One process works; another died a minute ago, and left a job that no process has taken since."""
+    run_statements(
+        url,
+        """INSERT INTO replica (name, announced, beat_at)
+           VALUES ('12-y', '{"what": "work"}', clock_timestamp() + interval '60 s'),
+                  ('77-x', '{"what": "server"}', clock_timestamp() - interval '60 s')""",
+        """INSERT INTO job (id, title, status, created_at, turn, next_at)
+           VALUES ('job_1', '', 'queued', 1, 1, extract(epoch FROM clock_timestamp()) - 60)""",
+    )
+    text = typed(url, tmp_path, "doctor", "--json")[1]
+    found = {each["what"]: each for each in json.loads(text)["findings"]}
+    assert re.search(
+        r"agent-jobs work \(pid 12, seen 0 s ago\); dead: agent-jobs server \(pid 77, seen 6\d s ago\)",
+        found["replicas"]["text"],
+    )
+    assert found["queue"]["text"].startswith("1 due, 0 waiting for a slot; the oldest is due for 1:0")
+    assert re.search(r"after \d+ ms", found["messages"]["text"])
+    assert re.search(r"\d of at most 10 in the pool of this process, \d+ of \d+ on the server", found["pool"]["text"])
+    assert [found[what]["state"] for what in ("replicas", "queue", "messages", "pool")] == [
+        "warning", "warning", "ok", "ok",
+    ]  # fmt: skip
+    assert found["queue"]["fix"] == "start agent-jobs work with the OPENAI_BASE_URL of these jobs"
+
+
+SERVER = ServerInfo(
+    version=18, replicas=(), due=0, oldest_due_s=0, waiting=3, message_s=0.002, pool=(1, 10), connections=(5, 100)
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "fix"),
+    [
+        ({"version": 14}, "server", "upgrade the server"),
+        ({"message_s": None}, "messages", "set AGENT_JOBS_DATABASE_LISTEN_URL"),
+        ({"message_s": 1.5}, "messages", "check the load"),
+        ({"connections": (95, 100)}, "pool", "raise max_connections"),
+        ({"due": 2, "oldest_due_s": 60.0}, "queue", "start agent-jobs work"),
+        ({"replicas": (ReplicaInfo("7-x", "work", 40.0, is_dead=True),)}, "replicas", "start it again"),
+        ({"replicas": (ReplicaInfo("7-x", "work", 9000.0, is_dead=True),)}, "", ""),
+        ({"due": 2, "oldest_due_s": 1.0}, "", ""),
+    ],
+)
+def test_doctor_warns_of_what_is_wrong_with_a_server(change: dict[str, Any], what: str, fix: str):
+    warned = [finding for finding in check_server(SERVER._replace(**change)) if finding.state != "ok"]
+    assert [finding.what for finding in warned] == ([what] if what else [])
+    assert not what or warned[0].fix.startswith(fix)
 
 
 def test_password_file_that_cannot_be_read_is_named(url: str, tmp_path: Path):

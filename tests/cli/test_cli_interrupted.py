@@ -131,7 +131,7 @@ def test_what_was_left_unsent_is_named_before_it_is_sent(terminal: Terminal):
     assert (left.returncode, job["status"]) == (130, "pending")
     watched = terminal.show("watch", stop=lambda seen: "did not send" in seen, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     assert f"Sending {job['job_id']}, which an earlier command did not send: {WORK[:20]}" in watched.text.replace(
-        "\n", ""
+        "\n", " "
     )
 
 

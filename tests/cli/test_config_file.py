@@ -38,7 +38,8 @@ VALUES = {
     "notify_secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "on_finish": "sh -c true", "daily_budget_usd": "20", "budget_mode": "spent",
     "database_url": "postgresql://ada@db.example/jobs", "database_listen_url": "postgresql://ada@db.example/jobs",
-    "database_password_file": "~/key", "pool": "7",
+    "database_password_file": "~/key", "pool": "7", "webhook_secret_file": "~/key", "metrics_token_file": "~/key",
+    "callback_hosts": "hooks.example.com", "callback_secret_file": "~/key",
     "prices": "~/prices.toml", "structured": "1", "log_level": "error",
 }  # fmt: skip
 
@@ -78,6 +79,9 @@ def test_setting_in_the_file_is_as_that_of_the_environment(
 ):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "key").write_text(KEY)
+    (tmp_path / "presets.toml").write_text('[own]\ndescription = "mine"\nmodel = "gpt-x"\n')
+    (tmp_path / "prices.toml").write_text("[models.gpt-x]\ninput = 1.0\noutput = 2.0\n")
+    (tmp_path / "tools.json").write_text('{"mcpServers": {"own": {"command": "own"}}}')
     variable = VARIABLES[NAMES[name]]
     result = config(environ, "set", name, VALUES[name])
     assert result.exit_code == 0, result.output
@@ -87,7 +91,12 @@ def test_setting_in_the_file_is_as_that_of_the_environment(
     assert shown(environ)["settings"][variable.name]["from"] == "config file"
     assert "whsec_" not in result.stdout
     again = config(environ, "set", variable.name, config(environ, "get", name).stdout.removesuffix("\n"))
-    assert again.exit_code == 0 or name in ("secrets", "on_finish")  # which are shown without what may be secret
+    # Some are shown without what may be secret.
+    assert again.exit_code == 0 or name in (
+        "secrets",
+        "on_finish",
+        "notify_secret",
+    )
     assert config(environ, "unset", name).exit_code == 0
     assert getattr(load_settings(environ), variable.field) == getattr(Settings(), variable.field)
 
@@ -162,6 +171,28 @@ def test_another_file_can_be_named_and_one_that_is_not_there_is_told(environ: di
         (["file_roots", "/no/such/folder"], "names /no/such/folder, which is no folder"),
         (["daily_budget_usd", "20 USD"], "daily_budget_usd accepts an amount in USD above 0"),
         (["model"], "Missing argument 'VALUE...'"),
+        *(([name, *texts], f"`agent-jobs config unset {name}` removes") for name, texts in (
+            ("model", [""]), ("org_id", [" "]), ("file_roots", [":"]), ("secrets", [","]), ("secrets", ["", ""]),
+            ("notify", [""]), ("notify_events", [""]), ("on_finish", [""]), ("presets", [""]), ("max_wait_s", [""]),
+        )),
+        (["model", "gpt 5"], "model accepts one word, such as gpt-6.1-sol. Nothing was written."),
+        (["model", "-x"], "model accepts one word"),
+        (["model", "a\nb"], "a line end or another control character"),
+        (["model", "https://host/v1"], "agent-jobs config set base_url"),
+        (["org_id", "a b"], "org_id accepts one word"),
+        (["notify", "foo"], "a target begins with desktop, ntfy, slack, webhook. Nothing was written."),
+        (["notify", "desktop", "slack:x"], "slack: needs an address that begins with https://. Nothing was written."),
+        (["notify_secret", "x"], "notify_secret accepts whsec_ and at least 24 bytes in base64."),
+        (["on_finish", "no-such-program"], "no program that can be found and run."),
+        (["on_finish", "say 'x"], "because of its quotes"),
+        *(([name, "/no/such/file"], f"{name} names /no/such/file, which does not exist. Write that file first.")
+          for name in ("presets", "prices", "toolbox", "api_key_file", "database_password_file")),
+        (["presets", "/tmp"], "presets names /tmp, which is a folder."),
+        (["presets", __file__], "Nothing was written."),
+        (["prices", __file__], "Nothing was written."),
+        (["toolbox", __file__], "is not JSON"),
+        (["data_dir", __file__], "which is a file. Name a folder"),
+        (["result_dir", __file__], "Nothing was written."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_set_is_refused_and_nothing_is_written(

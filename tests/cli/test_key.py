@@ -72,7 +72,7 @@ def test_stored_key_is_in_a_file_that_only_its_owner_can_read(environ: dict[str,
     assert "...cdef" in result.stdout
     assert KEY not in result.output
     assert "earlier key" not in result.stdout + key(environ, "set", stdin=KEY).stdout
-    assert "A host that runs with the earlier key uses it" in key(environ, "set", stdin=OTHER).stdout
+    assert "Running hosts use the earlier key until the provider refuses it" in key(environ, "set", stdin=OTHER).stdout
     assert key(environ, "set", stdin=KEY).exit_code == 0
     assert load_settings(environ).api_key is not None
     assert shown(environ) == {
@@ -350,3 +350,70 @@ def test_terminal_hides_the_key_and_ctrl_c_stores_nothing(tmp_path: Path):
     assert KEY not in pasted.raw
     assert "Hosts and this terminal use it from the next call on." in pasted.text
     assert list_endpoints(str(tmp_path / ".config/agent-jobs/keys")) == ["api.openai.com"]
+
+
+#: The emulator refuses this key.
+REFUSED = "invalid"
+
+
+@pytest.fixture
+def replaceable(environ: dict[str, str], upstream: RunningServer, tmp_path: Path) -> dict[str, str]:
+    """An environment at the emulator, with a key that upstream refuses in a file of the user's own."""
+    (tmp_path / "key").write_text(REFUSED)
+    return {**environ, "OPENAI_BASE_URL": upstream.base_url}
+
+
+def put_key(environ: dict[str, str], tmp_path: Path, place: str, text: str) -> None:
+    """Replace the key in the key file, or among the stored ones."""
+    if place == "key file":
+        (tmp_path / "key").write_text(text)
+    else:
+        store_key(find_key_folder(environ), environ["OPENAI_BASE_URL"], text, use_keyring=False)
+
+
+@pytest.mark.parametrize("place", ["stored", "key file"])
+async def test_running_server_uses_the_key_that_replaced_a_refused_one(
+    replaceable: dict[str, str], upstream: RunningServer, tmp_path: Path, place: str
+):
+    if place == "key file":
+        replaceable["AGENT_JOBS_API_KEY_FILE"] = str(tmp_path / "key")
+    put_key(replaceable, tmp_path, place, REFUSED)
+    async with served(replaceable) as host:
+        first = await host.call("agent_start", prompt="One")
+        failed = await host.call("agent_poll", job_id=first["job_id"], wait_s=10)
+        assert failed["error"]["code"] == "invalid_api_key"
+        assert "refuses this key" in await host.refused("agent_start", prompt="Two")
+        put_key(replaceable, tmp_path, place, OTHER)
+        second = await host.call("agent_start", prompt="Two")
+        assert (await host.call("agent_poll", job_id=second["job_id"], wait_s=20))["status"] == "completed"
+    assert upstream.emulator.counters()["accepted"] == 1
+
+
+@pytest.mark.parametrize("place", ["stored", "key file"])
+async def test_job_is_sent_with_a_key_that_was_replaced_before(
+    replaceable: dict[str, str], upstream: RunningServer, tmp_path: Path, place: str
+):
+    if place == "key file":
+        replaceable["AGENT_JOBS_API_KEY_FILE"] = str(tmp_path / "key")
+    put_key(replaceable, tmp_path, place, REFUSED)
+    async with served(replaceable) as host:
+        await host.app.engine()
+        put_key(replaceable, tmp_path, place, OTHER)
+        started = [await host.call("agent_start", prompt=f"Task {number}") for number in range(3)]
+        for job in started:
+            answer = await host.call("agent_poll", job_id=job["job_id"], wait_s=20)
+            assert answer["status"] == "completed"
+    assert upstream.emulator.counters()["accepted"] == 3
+
+
+async def test_key_of_the_environment_is_never_replaced_by_a_stored_one(
+    replaceable: dict[str, str], upstream: RunningServer, tmp_path: Path
+):
+    replaceable["OPENAI_API_KEY"] = REFUSED
+    async with served(replaceable) as host:
+        put_key(replaceable, tmp_path, "stored", OTHER)
+        job = await host.call("agent_start", prompt="One")
+        failed = await host.call("agent_poll", job_id=job["job_id"], wait_s=10)
+        assert failed["error"]["code"] == "invalid_api_key"
+        assert OTHER not in str(failed)
+    assert upstream.emulator.counters()["accepted"] == 0

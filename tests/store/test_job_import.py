@@ -1,10 +1,12 @@
 """Jobs of a file that move into PostgreSQL: all of each, once, whatever version wrote it and wherever it stops."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 from agent_jobs.store import job_import, open_store
+from agent_jobs.store.file_recovery import JOB_COLUMN_OF_TABLE
 from agent_jobs.store.job_import import ImportCounts, JobImport, import_jobs
 from agent_jobs.store.postgres_address import PostgresAddress
 
@@ -150,6 +153,13 @@ async def test_all_rows_of_a_job_come_along_and_a_key_that_is_taken_stays(order:
         assert second is not None
         assert ninth is not None
         assert (second.key, ninth.key) == (None, "taken")
+
+
+def test_every_table_is_imported() -> None:
+    """A table that is new needs a row in one of the two lists."""
+    script = resources.files("agent_jobs.store").joinpath("schema.sql").read_text()
+    tables = set(re.findall(r"CREATE TABLE (\w+)", script)) - {"tally"}  # triggers count it
+    assert tables == {*JOB_COLUMN_OF_TABLE, *job_import._OTHER_TABLES}  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_path_without_a_file_of_jobs_is_named(settings: Settings, url: str, tmp_path: Path) -> None:

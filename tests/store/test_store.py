@@ -78,7 +78,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         return
     url: str = request.getfixturevalue("postgres_url")
     yield postgres(url)
-    run_statements(url, "DELETE FROM job; DELETE FROM mode; DELETE FROM tombstone; DELETE FROM replica")
+    tables = ("job", "mode", "tombstone", "replica", "owner", "token", "audit")
+    run_statements(url, "; ".join(f"DELETE FROM {table}" for table in tables))
 
 
 @pytest.fixture(scope="session")
@@ -699,10 +700,10 @@ async def test_a_turn_that_the_budget_does_not_cover_is_not_begun(store: Store, 
     job = replace(await acting(store, "a"), cost_usd=0.5)
     going_on = replace(job.with_next_turn({}, "r-2"), reserved_usd=1.5)
     with pytest.raises(BudgetError, match=r"up to 2\.50 USD"):
-        await store.begin_next_turn(going_on, Budget(2.4, NOW - 1))
+        await store.begin_next_turn(going_on, [Budget(2.4, NOW - 1)])
     assert (await row(other)).turn.number == 1
     assert (await store.list_jobs(JobFilter(), 1, NOW - 1)).today_usd == 1.0
-    assert await store.begin_next_turn(going_on, Budget(2.5, NOW - 1))
+    assert await store.begin_next_turn(going_on, [Budget(2.5, NOW - 1)])
     assert (await row(other)).turn.number == 2
     assert (await store.list_jobs(JobFilter(), 1, NOW - 1)).today_usd == 2.5
 
@@ -751,10 +752,10 @@ async def test_a_deleted_job_stays_in_the_budget_of_its_day(
     assert await sums(NOW - day) == await sums(NOW + day) == [0.0, 0.0, 0.0]
     start = a_job("job_3", request_hash="3", reserved_usd=1.0)
     with pytest.raises(BudgetError, match=f"up to {counted + 2:.2f} USD"):
-        await other.add(start, budget=Budget(counted + 1.9, NOW))
+        await other.add(start, budgets=[Budget(counted + 1.9, NOW)])
     with pytest.raises(BudgetError, match=rf"is spent \({counted:.2f} USD\)"):
-        await other.add(start, budget=Budget(counted, NOW, spent=True))
-    assert await other.add(start, budget=Budget(counted + 2.0, NOW)) == [None]
+        await other.add(start, budgets=[Budget(counted, NOW, spent=True)])
+    assert await other.add(start, budgets=[Budget(counted + 2.0, NOW)]) == [None]
 
 
 async def test_a_cancel_takes_the_right_to_another_turn_away(store: Store, other: Store):
@@ -1492,7 +1493,7 @@ class Rivals:
         key = self.random.choice([None, "k1", "k2"])
         job = a_job(name, key=key, request_hash=f"h{self.random.randrange(4)}", reserved_usd=1.0)
         try:
-            [existing] = await process.add(job, allow_duplicate=self.random.random() < 0.5, budget=self.BUDGET)
+            [existing] = await process.add(job, allow_duplicate=self.random.random() < 0.5, budgets=[self.BUDGET])
         except BudgetError:
             return
         if existing is None:
@@ -1818,6 +1819,10 @@ async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store
     assert [each.name for each in await sums("day", since=NOW - 1)] == ["2027-01-15"]
     assert await sums("day", model="none") == []
     assert await store.sum_day(NOW, spent=True) == await store.sum_day(NOW, spent=False) == 0.5
+    keys: tuple[SpendingKey, ...] = get_args(SpendingKey)
+    before = {key: await sums(key) for key in keys}
+    assert await store.delete_jobs(["job_1", "job_3"])
+    assert {key: await sums(key) for key in keys} == before, "a deleted job was paid, too"
 
 
 async def test_single_jobs_are_deleted_read_or_not_but_never_while_they_run(store: Store):

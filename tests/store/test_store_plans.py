@@ -20,7 +20,16 @@ HERE = "http://here/v1"
 #: Short by itself.
 SHORT = {"SCAN tally", "SCAN CONSTANT ROW"}
 #: Lists of values, and of rows that a statement has just found.
-LISTED = ("SCAN json_each", "SCAN thread", "SCAN due", "SCAN next", "SCAN running")
+LISTED = (
+    "SCAN json_each",
+    "SCAN thread",
+    "SCAN due",
+    "SCAN next",
+    "SCAN busy",
+    "SCAN waiting",
+    "SCAN free",
+    "SCAN (sub",
+)
 #: Read from its end until there are enough.
 NEWEST = "SCAN job USING INDEX job_newest"
 
@@ -86,7 +95,7 @@ OFTEN: dict[str, Callable[[Store], Awaitable[object]]] = {
     "some jobs": found(job_ids=("job_1", "job_2")),
     "what goes on or was told to nobody": found(active=True, since=5.0),
     "one job": lambda store: store.get("job_1"),
-    "a start": lambda store: store.add(a_job(request_hash="h"), budget=Budget(5.0, 1.0)),
+    "a start": lambda store: store.add(a_job(request_hash="h"), budgets=[Budget(5.0, 1.0)]),
     "a start under a key": lambda store: store.add(a_job(request_hash="h", key="k")),
     "a start of the same work": lambda store: store.add(a_job(id="job_3", request_hash="same")),
     "a start under the same key": lambda store: store.add(a_job(id="job_3", key="same")),

@@ -1,6 +1,7 @@
 """The receiving side of notices: a real HTTP server on loopback that keeps what it gets."""
 
 import http.server
+import ssl
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class Receiver:
 
 
 @contextmanager
-def receiving() -> Generator[Receiver]:
+def receiving(tls: ssl.SSLContext | None = None) -> Generator[Receiver]:
     receiver = Receiver()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -46,6 +47,9 @@ def receiving() -> Generator[Receiver]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     receiver.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        receiver.url = f"https://localhost:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

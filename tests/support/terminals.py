@@ -116,6 +116,11 @@ class Shown:
         return ESCAPES.sub("", self.raw).replace("^C", "").replace("\r\n", "\n").replace("\r", "\n")
 
     @property
+    def said(self) -> str:
+        """The text on one line, since sentences are wrapped."""
+        return " ".join(self.text.split())
+
+    @property
     def width(self) -> int:
         """Of the longest line."""
         return max(cell_len(line) for line in self.text.splitlines())

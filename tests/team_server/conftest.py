@@ -19,7 +19,9 @@ def team_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings
         folder = tmp_path_factory.mktemp("team")
         prices = folder / "prices.toml"
         prices.write_text(PRICES)
-        yield Settings(api_key=SecretStr("sk-secret"), base_url=upstream.base_url, data_dir=folder, prices=prices)
+        yield Settings(
+            api_key=SecretStr("sk-secret"), base_url=upstream.base_url, data_dir=folder, prices=prices, max_wait_s=900
+        )
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,15 @@
 """Owners over HTTP: each sees their own jobs, and the audit log has what they did."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from team_servers import Team
+from team_servers import Team, serving_team
+
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
 
 #: 100,000 at 2.00 and 20,000 at 10.00 a million.
 USAGE, USD = {"input_tokens": 100_000, "output_tokens": 20_000}, 0.4
@@ -53,3 +58,30 @@ async def test_client_without_a_name_is_logged_by_its_library(team: Team):
         job_id = (await host.start(emulate={"end": "never"}))["job_id"]
         await host.call("agent_cancel", job_id=job_id)
     assert {entry.client.partition("/")[0] for entry in await read_actions(team, "frank")} == {"python-httpx2"}
+
+
+async def test_settings_of_the_operator_are_not_lent_to_owners(
+    team_settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "secret.txt").write_text("the operator's")
+    toolbox = tmp_path / "tools.json"
+    toolbox.write_text('{"mcpServers": {"one": {"command": "false"}}}')
+    settings = replace(
+        team_settings,
+        data_dir=tmp_path / "data",
+        file_roots=(tmp_path,),
+        toolbox=toolbox,
+        secrets={"SECRET": SecretStr("s")},
+    )
+    with caplog.at_level("WARNING"):
+        async with serving_team(settings) as team, team.host(await team.add_token()) as host:
+            assert "AGENT_JOBS_FILE_ROOTS" in await host.refused(
+                "agent_start", prompt="read", files=[str(tmp_path / "secret.txt")]
+            )
+            assert await host.refused("agent_start", prompt="use", options={"toolbox": ["one"]})
+            tools = [
+                {"type": "mcp", "server_label": "x", "server_url": "https://x.example", "authorization": "${SECRET}"}
+            ]
+            assert await host.refused("agent_start", prompt="send", options={"tools": tools})
+    warned = [record.getMessage() for record in caplog.records if "is not used over HTTP" in record.getMessage()]
+    assert len(warned) == 3

@@ -111,4 +111,12 @@ async def test_no_poll_fails_in_a_rolling_restart(cluster: Cluster):
         await host.call("agent_cancel", job_id=started["job_id"])
     statuses = [answer["status"] for answer in polls.answers]
     assert len(statuses) == 2 * POLLS
-    assert {*statuses} <= {"in_progress", "cancelled"}
+    assert {*statuses} <= {"queued", "in_progress", "cancelled"}
+
+
+async def test_log_of_a_replica_has_no_secrets(cluster: Cluster):
+    logs = "".join(path.read_text() for path in cluster.folder.glob("replica-*.log"))
+    assert logs.count("Serving MCP at http://127.0.0.1:") >= 2
+    assert "draining with" in logs
+    assert not [secret for secret in (cluster.token, "sk-secret", "rolling", "emulate") if secret in logs]
+    assert "Traceback" not in logs

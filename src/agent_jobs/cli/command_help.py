@@ -59,6 +59,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "Servers and tests": {
         "serve": "Serve MCP on stdin and stdout, or over HTTP.",
+        "owner": "Show and set what the owners of a team server may use.",
+        "token": "Make, list and revoke the tokens of a team server.",
         "audit": "Show who did what on a team server, oldest first.",
         "service": "Collect jobs in the background, also when no host is open.",
         "work": "Collect jobs until you stop the command.",
@@ -133,6 +135,17 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "OPENAI_BASE_URL=http://127.0.0.1:8787/v1 \\\n  OPENAI_API_KEY=any agent-jobs run hello",
     ),
     "serve": ("claude mcp add agent-jobs -- agent-jobs serve", "agent-jobs serve --http --port 8000"),
+    "owner": ("agent-jobs owner list", "agent-jobs owner set alice --daily-budget 20"),
+    "owner list": ("agent-jobs owner list",),
+    "owner show": ("agent-jobs owner show alice",),
+    "owner set": (
+        "agent-jobs owner set alice --daily-budget 20",
+        "agent-jobs owner set alice --daily-budget default",
+    ),
+    "token": ("agent-jobs token add alice --expires 90d", "agent-jobs token list"),
+    "token add": ("agent-jobs token add alice --expires 90d --note laptop",),
+    "token list": ("agent-jobs token list",),
+    "token revoke": ("agent-jobs token revoke tok_0123456789ab",),
     "audit": ("agent-jobs audit --since 2d --owner alice",),
 }
 

@@ -247,7 +247,7 @@ def _format_several(field: str, value: Any) -> Any:
             value = hide_database_password(value)
         case "on_finish":
             value = _hide_arguments(value)
-        case "notify" | "notify_events":
+        case "notify" | "notify_events" | "callback_hosts":
             return ", ".join(sorted(map(str, value))) or None
         case _:
             pass

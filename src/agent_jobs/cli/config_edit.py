@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from agent_jobs.cli.config_checks import refuse_empty, refuse_useless
 from agent_jobs.cli.key_origin import find_env_file_variables
 from agent_jobs.cli.sentences import say
 from agent_jobs.cli.session import convert_errors, json_option
@@ -76,11 +77,12 @@ def set_command(name: str, texts: tuple[str, ...], as_json: bool) -> None:
     """
     with convert_errors(), raise_on_ctrl_c():
         try:
-            value, warnings = check_value(name, texts)
+            refuse_empty(name, texts)
+            value = check_value(name, texts)
         except ConfigError as error:
             raise ConfigError(str(error).replace("Correct it or remove it.", "Nothing was written.")) from None
         path = write_setting(name, value)
-    _report_change(name, value, path, warnings, as_json=as_json)
+    _report_change(name, value, path, as_json=as_json)
 
 
 @click.command("unset")
@@ -116,11 +118,11 @@ def path_command() -> None:
     click.echo(find_config_file(os.environ))
 
 
-def check_value(name: str, texts: Sequence[str]) -> tuple[Any, list[str]]:
-    """Return the value as TOML has it, and warnings about it.
+def check_value(name: str, texts: Sequence[str]) -> Any:
+    """Return the value as TOML has it.
 
     Raises:
-        ConfigError: The setting does not accept it.
+        ConfigError: The setting does not accept it, or cannot use it.
     """
     variable = VARIABLES[NAMES[name]]
     reader = variable.reader
@@ -134,7 +136,8 @@ def check_value(name: str, texts: Sequence[str]) -> tuple[Any, list[str]]:
         text = reader.join(parts)
     warnings: list[str] = []
     value = reader.read(Written(name, text, variable.default, os.environ, warnings))
-    return _choose_toml_value(name, value, text, parts), warnings
+    refuse_useless(name, value, text, warnings)
+    return _choose_toml_value(name, value, text, parts)
 
 
 def _choose_toml_value(name: str, value: Any, text: str, parts: list[str]) -> Any:
@@ -213,7 +216,7 @@ def _make_path_absolute(text: str) -> str:
     return os.path.abspath(text)
 
 
-def _report_change(name: str, value: Any, path: Path, warnings: Sequence[str], *, as_json: bool) -> None:
+def _report_change(name: str, value: Any, path: Path, *, as_json: bool) -> None:
     variable = NAMES[name]
     is_overruled = variable in usable_variables(os.environ)
     if as_json:
@@ -227,8 +230,6 @@ def _report_change(name: str, value: Any, path: Path, warnings: Sequence[str], *
         if variable in find_env_file_variables():
             origin = "--env-file"
         say(f"Here {origin} sets {variable}, which takes precedence.")
-    for warning in warnings:
-        say(f"Warning: {warning}", err=True)
     return None
 
 

@@ -27,6 +27,7 @@ from agent_jobs.cli.key_origin import (
     read_stored,
 )
 from agent_jobs.cli.notify import check_targets
+from agent_jobs.cli.server_checks import check_server
 from agent_jobs.cli.session import Exit, Refusal, Session, call, json_option
 from agent_jobs.cli.start_times import check_start_times
 from agent_jobs.cli.wording import describe_error
@@ -194,7 +195,7 @@ def _build_engine_check(
         if asks_provider:
             findings += await check_endpoint(engine, settings)
         store = await engine.store_info()
-        findings.append(_check_database(store))
+        findings += [_check_database(store), *check_server(await engine.server_info())]
         return [*findings, *await _check_jobs(engine, store.watchers)]
 
     return check

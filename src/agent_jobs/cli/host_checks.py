@@ -238,6 +238,8 @@ class _HostEntry:
         """Yield all that is wrong with the entry."""
         if off := format_switches(find_disabling_values(self.entry)):
             yield self.report("warning", f"is switched off ({off}), so the host does not start it", self.install)
+        if "url" in self.entry:
+            return  # the host starts no program of this machine
         yield from self._check_command()
         yield from self._check_source()
         if self.pin is not None and _sort_key(self.pin) < _sort_key(__version__):

@@ -14,6 +14,7 @@ import click
 from agent_jobs.cli.choice import NamedChoice
 from agent_jobs.cli.found_hosts import describe_hosts, print_hosts
 from agent_jobs.cli.host_checks import REMOVE_LOCAL, format_switches, read_entry_settings
+from agent_jobs.cli.install_remote import check_remote_arguments, install_remote
 from agent_jobs.cli.install_report import print_json, print_report, render_diff
 from agent_jobs.cli.program import Program, make_permanent, plan_printed_program, plan_program, remove_program
 from agent_jobs.cli.session import convert_errors
@@ -37,6 +38,7 @@ from agent_jobs.install.hosts import (
     find_disabling_values,
 )
 from agent_jobs.install.local_scope import local_scope
+from agent_jobs.install.remote import TOKEN_VARIABLE
 from agent_jobs.settings import CONFIG, DEFAULT_BASE_URL
 from agent_jobs.stored_keys import format_set_command
 
@@ -67,9 +69,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the an
     "--no-check", "checks", is_flag=True, flag_value=False, default=True, help="Do not test the written command."
 )
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable for the server; repeatable.")
+@click.option("--url", metavar="URL", help="Reach a team server at this address instead; for claude-code and codex.")
+@click.option(
+    "--token-env",
+    metavar="NAME",
+    default=TOKEN_VARIABLE,
+    show_default=True,
+    help="The variable with its token; none to sign in.",
+)
 @scope_option
 @json_option
-def install_command(host: str | None, print_only: bool, env: tuple[str, ...], **options: Any) -> None:
+def install_command(
+    host: str | None, print_only: bool, env: tuple[str, ...], url: str | None, token_env: str, **options: Any
+) -> None:
     """Add this server to a host's configuration. Without HOST, list the hosts on this machine.
 
     Writes the files of claude-desktop, claude-code, cursor, vscode, codex, opencode, kilo, qwen and copilot-cli. With
@@ -81,10 +93,18 @@ def install_command(host: str | None, print_only: bool, env: tuple[str, ...], **
     The file is backed up beside itself, and everything else in it stays unchanged. A key that agent-jobs key set stored
     is found by the server itself. Otherwise the key is left to the host's own way of keeping secrets.
 
+    With --url the host reaches a team server (agent-jobs serve --http) at that address. The entry names the variable
+    that holds the token, and never the token.
+
     Exit status: 0 done, or nothing to do; 1 refused, and nothing was written; 2 wrong arguments.
     """
     variables = parse_variables(env)
-    if host is None:
+    if url is not None:
+        local_options = {"--env": env, "--uvx": options["uvx"], "--approve": options["approve"]}
+        check_remote_arguments(host, url, token_env, local_options)
+        kept = {name: options[name] for name in ("scope", "dry_run", "as_json")}
+        install_remote(HOSTS[host or ""], here(), url, token_env, print_only=print_only, **kept)
+    elif host is None:
         list_hosts(here(), as_json=options["as_json"])
     elif print_only:
         shown = {name: options[name] for name in ("uvx", "approve", "as_json")}

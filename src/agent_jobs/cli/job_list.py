@@ -46,6 +46,7 @@ class Days(click.FloatRange):
 @click.option("--model", default="", help="Only jobs of this model, or of models that begin so.")
 @click.option("--preset", default="", help="Only jobs with this preset.")
 @click.option("--client", default="", help="Only jobs that this host started, or terminal.")
+@click.option("--owner", help="Only jobs of this owner of a team server.")
 @since_option
 @click.option("--days", metavar="N", type=Days(0, min_open=True), help="The same as --since, in days.")
 @click.option(
@@ -67,6 +68,7 @@ def list_command(
     model: str,
     preset: str,
     client: str,
+    owner: str | None,
     since: float | None,
     days: float | None,
     sort: SortKey,
@@ -91,6 +93,7 @@ def list_command(
         preset=preset,
         client=client,
         unread=unread,
+        owner=owner,
     )
 
     async def find(session: Session) -> tuple[Unwatched, JobPage, float]:
@@ -145,6 +148,7 @@ def _list_more_fields(job: Job, now: float) -> Iterator[tuple[str, Any]]:
     yield "tokens", job.usage and job.usage.exact_tokens
     yield "previous_job_id", job.previous_job_id
     yield "title", job.title
+    yield "owner", job.owner
     yield "model", job.model
     yield "effort", job.effort
     yield "preset", job.preset

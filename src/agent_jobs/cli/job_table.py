@@ -15,14 +15,16 @@ MIN_TITLE_COLUMNS = 24
 FEWEST_TITLE_COLUMNS = 8
 #: A longer model name is cut.
 MODEL_COLUMNS = 18
+#: A longer name of an owner is cut.
+OWNER_COLUMNS = 18
 #: Columns of the sign before a title.
 MARK_COLUMNS = 2
 #: Columns between two columns of the table.
 GAP = "  "
 #: Columns of words; the others hold figures, which are aligned on the right.
-WORD_COLUMNS = ("ID", "STATUS", "MODEL")
+WORD_COLUMNS = ("ID", "STATUS", "OWNER", "MODEL")
 #: What a narrow terminal leaves out, first to last. Without its word, STATUS has the sign alone.
-DROPPED = ("MODEL", "TOKENS", "TIME", "COST", "AGE", "word")
+DROPPED = ("MODEL", "TOKENS", "TIME", "COST", "AGE", "OWNER", "word")
 
 
 def render_table(page: JobPage, now: float, *, is_tree: bool) -> Iterator[str]:
@@ -71,6 +73,7 @@ def _build_row(job: Job, now: float) -> dict[str, str]:
         "STATUS": f"{icon_of(job.status)} {job.status}",
         "AGE": terminal.format_age(now - job.created_at),
         "TIME": terminal.format_elapsed((job.finished_at or now) - job.created_at),
+        "OWNER": terminal.fit_columns(terminal.join_lines(job.owner), OWNER_COLUMNS).rstrip(),
         "MODEL": terminal.fit_columns(job.model, MODEL_COLUMNS).rstrip(),
         "TOKENS": terminal.format_tokens(job),
         "COST": terminal.format_usd(job.cost_usd),

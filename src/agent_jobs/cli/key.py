@@ -95,7 +95,7 @@ def set_command(endpoint: str | None, from_stdin: bool, in_file: bool, as_json: 
     say(f"Stored for {stored.endpoint}: {mask_secret(SecretStr(key))}, in {describe_stored(stored)}.")
     say(note or "Hosts and this terminal use it from the next call on.")
     if not is_new:
-        say("A host that runs with the earlier key uses it until the host is started again.")
+        say("Running hosts use the earlier key until the provider refuses it, then the new one.")
     return None
 
 

@@ -71,6 +71,8 @@ COMMANDS = {
     "uninstall": "install",
     "notify": "notify",
     "serve": "serve",
+    "owner": "owner",
+    "token": "token",
     "audit": "audit",
     "service": "service",
     "db": "db",

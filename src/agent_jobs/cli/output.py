@@ -99,13 +99,33 @@ def _is_stdout_closed() -> bool:
     return getattr(sys.stdout, "name", "") == os.devnull
 
 
+class _WrappedText(io.TextIOWrapper):
+    """What a command says on a terminal: no line ends within a word."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text, wrapped to the width of the terminal."""
+        super().write(self._wrap(text))
+        return len(text)
+
+    def _wrap(self, text: str) -> str:
+        with suppress(OSError):  # a terminal that does not say how wide it is
+            columns = os.get_terminal_size(self.fileno()).columns
+            if columns and len(text) > columns:
+                from agent_jobs.cli.wrapping import wrap_text  # the help does without
+
+                return wrap_text(text, columns)
+        return text
+
+
 def _open_patient_stream(stream: "io.TextIOWrapper[io.BufferedWriter]") -> TextIO:
     """Return a text stream on the same descriptor."""
     stream.flush()
     file = _PatientFile(stream.fileno(), "w", closefd=False)
     buffered = io.BufferedWriter(file)
     is_direct = stream.line_buffering or stream.write_through
-    return io.TextIOWrapper(buffered, stream.encoding, stream.errors, line_buffering=is_direct)
+    is_spoken = file.fileno() == STDERR and stream.isatty()
+    kind = _WrappedText if is_spoken else io.TextIOWrapper
+    return kind(buffered, stream.encoding, stream.errors, line_buffering=is_direct)
 
 
 def _is_reader_gone(error: OSError) -> bool:

@@ -69,10 +69,10 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
             tools = _list_tools(process, version)
             listed_s = time.monotonic() - began
             if tool:
-                _send_request(process, 3, "tools/call", {"name": tool, "arguments": {}})
+                _call_server(process, 3, "tools/call", {"name": tool, "arguments": {}})
             return Started(tools, listed_s)
         except (OSError, ValueError, KeyError) as error:
-            reason = _read_last_line(stderr) or error or "it ended"
+            reason = _read_error_line(stderr) or error or "it ended"
             raise SelfTestError(f"the server did not answer correctly ({reason})") from error
         finally:
             watchdog.cancel()
@@ -80,7 +80,7 @@ def start_server(command: Sequence[str], environment: Mapping[str, str], version
             process.communicate()
 
 
-def _read_last_line(file: IO[str]) -> str:
+def _read_error_line(file: IO[str]) -> str:
     """Return the last line with text, which is where programs name the error that ended them."""
     file.seek(0)
     return next((line.strip() for line in reversed(file.readlines()) if line.strip()), "")
@@ -92,14 +92,14 @@ def _list_tools(process: "subprocess.Popen[str]", version: str) -> list[str]:
     if version == MODERN:
         meta = {f"{_META}protocolVersion": MODERN, f"{_META}clientInfo": _CLIENT, f"{_META}clientCapabilities": {}}
         params = {"_meta": meta}
-        _send_request(process, 1, "server/discover", params)
+        _call_server(process, 1, "server/discover", params)
     else:
-        _send_request(process, 1, "initialize", {"protocolVersion": OLD, "capabilities": {}, "clientInfo": _CLIENT})
+        _call_server(process, 1, "initialize", {"protocolVersion": OLD, "capabilities": {}, "clientInfo": _CLIENT})
         _send_message(process, {"method": "notifications/initialized"})
-    return [tool["name"] for tool in _send_request(process, 2, "tools/list", params)["tools"]]
+    return [tool["name"] for tool in _call_server(process, 2, "tools/list", params)["tools"]]
 
 
-def _send_request(
+def _call_server(
     process: "subprocess.Popen[str]", number: int, method: str, params: dict[str, Any]
 ) -> dict[str, Any]:  # fmt: skip
     """Send a request; return its result."""

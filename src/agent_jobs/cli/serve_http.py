@@ -26,7 +26,9 @@ def serve_team(host: str | None, port: int | None) -> None:
         settings = replace(settings, host=host)
     if port is not None:
         settings = replace(settings, port=port)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Other packages log messages with prompts, and headers with tokens, at their finer levels.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("agent_jobs").setLevel(settings.log_level.upper())
     _raise_file_limit()
     with convert_errors(), closing(open_listener(settings)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])

@@ -20,7 +20,7 @@ from agent_jobs.cli.wording import describe_error
 from agent_jobs.configuration import load_settings, load_usable_settings
 from agent_jobs.ctrl_c import INTERRUPTED_STATUS, delay_ctrl_c, describe_interruption
 from agent_jobs.engine.engine import Engine
-from agent_jobs.errors import AgentJobsError
+from agent_jobs.errors import AgentJobsError, ConfigError
 from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.queries import JobFilter
 from agent_jobs.jobs.status import Status
@@ -187,7 +187,8 @@ async def _run_work(
     results: list[T] = []
     failure: Exception = Interrupted("")
     # The app is opened outside of what a signal cancels: its last writes need the loop.
-    async with open_app(settings, role=role, what=what) as app:
+    reload = _reload_settings if role == "works" else None  # other commands end soon
+    async with open_app(settings, role=role, what=what, reload=reload) as app:
         try:
             session = Session(app, await app.engine())
             _hide_lines_for_logs(session)
@@ -209,6 +210,14 @@ async def _run_work(
         raise failure
     describe_interruption(str)
     return results[0]
+
+
+def _reload_settings() -> Settings | ConfigError:
+    """Return the settings as they are now, for a command that runs for days."""
+    try:
+        return load_settings(os.environ)
+    except ConfigError as error:
+        return error
 
 
 def _describe_failure(failure: Exception, session: Session, *, is_done: bool) -> Exception:

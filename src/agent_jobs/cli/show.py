@@ -124,6 +124,7 @@ def _list_facts(job: Job) -> Iterator[tuple[str, str]]:
     yield "response", job.turn.response_id or ""
     yield "model", ", ".join(each for each in (job.model, job.effort and f"effort {job.effort}") if each)
     yield "preset", job.preset
+    yield "owner", terminal.join_lines(job.owner)
     yield "started by", job.client
     yield "batch", job.batch
     yield "continues", job.previous_job_id or ""

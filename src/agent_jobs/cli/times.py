@@ -9,6 +9,8 @@ import click
 
 #: Seconds in each unit of an age.
 _UNITS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+#: A longer time is a typing error, and dates end somewhere.
+MAX_LIFETIME_S = 100 * 366 * 86_400.0
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([mhdw])", re.I)
 _EXAMPLES = "Write an age such as 90m, 12h, 2d or 1w, a date such as 2026-11-01, or today or yesterday."
 
@@ -30,6 +32,19 @@ class Since(click.ParamType[float]):
         if since > time.time():
             self.fail(f"{value!r} is in the future. {_EXAMPLES}", param, ctx)
         return max(since, 1.0)  # 0 would mean that nothing was asked
+
+
+class Lifetime(click.ParamType[float]):
+    """A length of time, in seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds that an age names."""
+        age = _AGE.fullmatch(str(value).strip())
+        if age is None or not 0 < float(age[1]) * _UNITS[age[2].lower()] < MAX_LIFETIME_S:
+            self.fail(f"{value!r} is no length of time. Write one such as 90m, 12h, 90d or 8w.", param, ctx)
+        return float(age[1]) * _UNITS[age[2].lower()]
 
 
 def _read_age(text: str) -> float | None:

@@ -19,10 +19,16 @@ FIXES: Mapping[str, str] = {
     # Costs
     "budget_spent": "Wait until midnight UTC, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
     "budget_too_small": "Bound it lower with --option max_output_tokens=N, or raise AGENT_JOBS_DAILY_BUDGET_USD.",
+    "owner_budget_spent": "Wait until midnight UTC, or raise it with: agent-jobs owner set NAME --daily-budget USD",
+    "owner_budget_too_small": (
+        "Bound it lower with --option max_output_tokens=N, or raise it with: "
+        "agent-jobs owner set NAME --daily-budget USD"
+    ),
     "over_max_cost": "Lower --option max_output_tokens or --option max_tool_calls, or allow more.",
     "unbounded_calls": "Add --option max_tool_calls=N.",
     "unbounded_output": "Add --option max_output_tokens=N.",
     "unbounded_turns": "Bound them all with --option max_cost_usd=USD.",
+    "too_many_starts": "Try again in {seconds} s.",
     # Jobs
     "empty_reply": "Use --output, --approve, --deny or --message.",
     "has_response": "See it with: agent-jobs show {job_id}",

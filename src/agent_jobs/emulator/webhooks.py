@@ -66,12 +66,12 @@ class WebhookSender:
     async def _deliver(self, message_id: str, body: bytes) -> None:
         wait_s = FIRST_RETRY_S
         for _ in range(ATTEMPTS):
-            if await self._post(message_id, body):
+            if await self._post_message(message_id, body):
                 return
             await self._clock.sleep(wait_s)
             wait_s *= 2
 
-    async def _post(self, message_id: str, body: bytes) -> bool:
+    async def _post_message(self, message_id: str, body: bytes) -> bool:
         """Return True if the receiver accepted the message."""
         sent_at = int(time.time())
         headers = {

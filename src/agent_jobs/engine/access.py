@@ -1,8 +1,9 @@
-"""The tokens of a team server's callers, and the log of what they did."""
+"""The owners of a team server, their tokens, and the log of what they did."""
 
 from collections.abc import Mapping, Sequence
 
 from agent_jobs.clock import Clock
+from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.store.base import Store
 from agent_jobs.store.team_records import AuditEntry, TokenRecord
 from agent_jobs.team_token import create_token, hash_token
@@ -12,7 +13,7 @@ Actor = tuple[str, str, str, str]
 
 
 class Access:
-    """Keeps the tokens and the audit log of all owners."""
+    """Keeps the limits, the tokens and the audit log of all owners."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -58,6 +59,18 @@ class Access:
         """Return True if somebody can sign in with a token."""
         now = self._clock.now()
         return any(not token.find_fault(now) for token in await self._store.list_tokens())
+
+    async def list_owners(self, since: float) -> Sequence[OwnerUse]:
+        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
+        return await self._store.list_owners(since)
+
+    async def get_owner(self, name: str) -> Owner:
+        """Return what was set for an owner."""
+        return await self._store.get_owner(name) or Owner(name)
+
+    async def set_owner(self, owner: Owner) -> None:
+        """Store what an owner may use."""
+        await self._store.set_owner(owner)
 
     async def log_action(self, actor: Actor, action: str, costs_usd: Mapping[str, float | None]) -> None:
         """Add what a caller did to the audit log: a row for each job, or one row if it was about none.

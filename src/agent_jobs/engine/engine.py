@@ -14,10 +14,12 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.access import Access
+from agent_jobs.engine.activity import Activity, Figures
 from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
+from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
@@ -32,6 +34,7 @@ from agent_jobs.jobs.queries import (
     Pruned,
     Reply,
     Result,
+    ServerInfo,
     SortKey,
     StoreInfo,
     WorkerInfo,
@@ -40,6 +43,7 @@ from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import Mark, Store
 from agent_jobs.store.team_records import AuditEntry as AuditEntry
+from agent_jobs.store.team_records import TokenRecord as TokenRecord
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
     from agent_jobs.engine.start import PlannedStart, StartPlanner
@@ -112,6 +116,7 @@ class Engine(Archive):
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
+        self._activity = Activity()
         self._action_reporter: ActionReporter | None = None
 
     def of(self, owner: str) -> Engine:
@@ -180,7 +185,9 @@ class Engine(Archive):
         """
         upstream = self._require_upstream()
         if (rejection := upstream.worker.pause_reason) is not None:
-            raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            if not await upstream.client.renew_key():
+                raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
+            upstream.worker.end_pause()
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
         return await upstream.planner.plan(request)
@@ -203,6 +210,7 @@ class Engine(Archive):
                 for job in planned.jobs:
                     upstream.worker.launch(job.id)
                 raise
+            self._activity.starts += existing_jobs.count(None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -223,7 +231,8 @@ class Engine(Archive):
             return await self._store.add(
                 *planned.jobs,
                 allow_duplicate=planned.allow_duplicate,
-                budget=planned.budget,
+                budgets=planned.budgets,
+                starts_per_minute=planned.starts_per_minute,
                 uploads=planned.uploads,
             )
         except BudgetError:
@@ -256,6 +265,7 @@ class Engine(Archive):
         Raises:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
+        self._activity.polls += 1
         job = await self._get_job(job_id)
         if not job.is_terminal:
             has_arrived = self._waiter.has_new_question if new_only else has_question
@@ -348,11 +358,15 @@ class Engine(Archive):
         """Return facts about the database, and the other processes that work on its jobs."""
         return await self._store.store_info()
 
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a database server that machines share; None if the jobs are in a file."""
+        return await self._store.server_info()
+
     async def read_budget(self) -> DayBudget | None:
         """Return the budget of today and what counts against it; None if there is none, or this process has no key."""
         if not isinstance(self._upstream, Upstream):
             return None
-        budget = self._upstream.planner.budget
+        budget = await self._upstream.planner.find_budget()
         if budget is None:
             return None
         return DayBudget(budget.usd, await self._store.sum_day(budget.since, spent=budget.spent))
@@ -374,6 +388,29 @@ class Engine(Archive):
         if isinstance(self._upstream, Upstream):
             return self._upstream.client.endpoint.base_url
         return None
+
+    async def figures(self) -> Figures:
+        """Return what an operator watches, of this process and of the database."""
+        upstream, now = self._require_upstream(), self._clock.now()
+        stored = await self._store.read_figures(upstream.client.endpoint.base_url, now - now % DAY_S)
+        age_s = None
+        if stored.last_webhook_at is not None:
+            age_s = now - stored.last_webhook_at
+        return Figures(
+            stored,
+            starts=self._activity.starts,
+            polls=self._activity.polls,
+            waits=self._waiter.waits.begun,
+            waits_open=self._waiter.waits.open,
+            retrievals=upstream.client.retrievals,
+            webhook_age_s=age_s,
+            lateness_s=max(0.0, now - (stored.next_due_at or now)),
+        )
+
+    @property
+    def files(self) -> TeamFiles:
+        """Return the files of the owner to whom this engine is bound."""
+        return TeamFiles(self._store, self._clock)
 
     @property
     def webhooks(self) -> WebhookIntake | None:

@@ -182,7 +182,7 @@ class Launcher:
             nonlocal job
             job = job.mark_sending(self._clock.now())
             self._unsent_at[job.id] = job.turn.sent_at
-            if not await self._store.begin_sending(job, self._limits.concurrent):
+            if not await self._store.begin_sending(job, self._limits.concurrent, self._limits.owner_concurrent):
                 raise LostRace
             del self._unsent_at[job.id]
 

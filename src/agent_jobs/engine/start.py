@@ -15,18 +15,24 @@ import anyio
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
 from agent_jobs.attachments.gather import gather
+from agent_jobs.attachments.uploads import attach_uploads
+from agent_jobs.callback_hosts import AllowedHost
 from agent_jobs.clock import Clock
+from agent_jobs.engine.callback_check import check_callback
 from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFinder
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
+from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
+from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
+from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
 from agent_jobs.jobs.queries import Estimate
 from agent_jobs.jobs.response import JSON, items_of, mapping_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.stored_request import effort_of, model_of
-from agent_jobs.pricing.prices import Bound, Prices, day_start
+from agent_jobs.pricing.prices import Bound, Prices
 from agent_jobs.request.added_parameters import ASKED
 from agent_jobs.request.body import asked_by, build, given_options, hash_of, options_with, title_of
 from agent_jobs.request.hosted_tools import Secret, resolved
@@ -57,8 +63,10 @@ class StartDefaults:
         secrets: Values that may stand in a request as `${NAME}`.
         file_roots: The folders below which files may be read.
         budget_usd: The most that the jobs of one day (UTC) may cost.
+        owner_limits: Limits of an owner, where none were set for the owner.
         budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
         toolbox: The user's own tool servers.
+        callback_hosts: The hosts that may be called back.
     """
 
     prices: Prices
@@ -67,8 +75,10 @@ class StartDefaults:
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     file_roots: Sequence[Path] = ()
     budget_usd: float | None = None
+    owner_limits: OwnerLimits = UNLIMITED
     budget_spent: bool = False
     toolbox: "Toolbox | None" = None
+    callback_hosts: Sequence[AllowedHost] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,9 @@ class PlannedStart:
 
     jobs: list[Job]
     uploads: list[Upload]
-    budget: Budget | None
+    budgets: Sequence[Budget] = ()
     allow_duplicate: bool = False  #: also if another job does the same work already
+    starts_per_minute: int | None = None  #: of their owner
 
 
 class _Draft(NamedTuple):
@@ -127,10 +138,11 @@ class StartPlanner:
             return ()
         return self._defaults.toolbox.warnings
 
-    @property
-    def budget(self) -> Budget | None:
-        """Return the budget of today; None if there is none."""
-        return self._create_budget("")
+    async def find_budget(self) -> Budget | None:
+        """Return the budget of today: of an owner the owner's own, which is all that an owner may know of."""
+        budgets = self._create_budgets(await self._find_limits(), "")
+        own = [budget for budget in budgets if not self._owner or budget.owner == self._owner]
+        return next(iter(own), None)
 
     async def plan(self, request: StartRequest) -> PlannedStart:
         """Return the jobs of a request, not yet stored.
@@ -144,6 +156,7 @@ class StartPlanner:
         batch = request.batch
         if not batch and len(request.prompts) > 1:
             batch = _create_id("batch")
+        limits = await self._find_limits()
         draft = await self._draft_jobs(request, batch)
         uploads = [file for file in draft.attached if file.kind == "data"]
         jobs, bound_parts = draft.jobs, ""
@@ -151,14 +164,15 @@ class StartPlanner:
             jobs = _add_to_hashes(jobs, uploads)
         bounded: list[Job] = []
         for job in _separate_repeats(jobs):
-            job, parts_of_bound = await self._check_cost(job, draft.previous)
+            job, parts_of_bound = await self._check_cost(job, draft.previous, limits)
             bounded.append(job)
             bound_parts = max(bound_parts, parts_of_bound, key=len)
         return PlannedStart(
             bounded,
             [Upload(file.name, file.data) for file in uploads],
-            self._create_budget(bound_parts),
+            self._create_budgets(limits, bound_parts),
             allow_duplicate=bool(request.options.get("allow_duplicate")),
+            starts_per_minute=limits.starts_per_minute,
         )
 
     async def _plan_repeat(self, job_id: str, client: str) -> PlannedStart:
@@ -181,8 +195,11 @@ class StartPlanner:
         previous = Previous()
         if repeated.previous_job_id is not None and not job.turn.rebuilt:
             previous = await self._finder.find(repeated.previous_job_id, None)
-        job, bound_parts = await self._check_cost(job, previous)
-        return PlannedStart([job], uploads, self._create_budget(bound_parts), allow_duplicate=True)
+        limits = await self._find_limits()
+        job, bound_parts = await self._check_cost(job, previous, limits)
+        budgets = self._create_budgets(limits, bound_parts)
+        starts = limits.starts_per_minute
+        return PlannedStart([job], uploads, budgets, allow_duplicate=True, starts_per_minute=starts)
 
     async def estimate(self, request: StartRequest) -> Estimate:
         """Return what the request would send and cost; nothing is stored.
@@ -194,7 +211,7 @@ class StartPlanner:
         bound_usd, bound_parts = None, ""
         unbounded: AgentJobsError | None = None
         try:
-            job, first_turn = await self._limit_cost(job, previous)
+            job, first_turn = await self._limit_cost(job, previous, await self._find_limits())
             bound_parts = first_turn.parts
             bound_usd = self._bound_all_turns_usd(job, first_turn.usd) * (1 + len(others))
         except AgentJobsError as error:
@@ -245,6 +262,7 @@ class StartPlanner:
         presets = self._defaults.presets
         request = replace(request, options=given_options(request.preset, request.options, presets))
         options = StartOptions.parse(options_with(request.preset, request.options, presets))
+        check_callback(options.callback_url, self._defaults.callback_hosts)
         previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
@@ -268,6 +286,7 @@ class StartPlanner:
             effort=effort_of(body),
             preset=shared.request.preset or "",
             client=shared.request.client,
+            callback_url=options.callback_url or "",
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),
@@ -382,21 +401,33 @@ class StartPlanner:
         tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
         upload = any(map(_has_own_container, tools))
         gathering = partial(gather, list(request.files), self._defaults.file_roots, upload=upload)
+        if self._owner:  # paths of this machine are not the owner's
+            files = await TeamFiles(self._store, self._clock).find_uploads(request.files)
+            gathering = partial(attach_uploads, files, upload=upload)
         return await anyio.to_thread.run_sync(gathering)
 
-    def _create_budget(self, bound_parts: str) -> Budget | None:
-        """Return the day's budget that the store checks."""
-        usd = self._defaults.budget_usd
-        if usd is None:
-            return None
-        return Budget(usd, day_start(self._clock.now()), self._defaults.budget_spent, bound_parts)
+    async def _find_limits(self) -> OwnerLimits:
+        """Return the limits of the owner."""
+        return await find_limits(self._store, self._owner, self._defaults.owner_limits)
 
-    async def _check_cost(self, job: Job, previous: Previous) -> tuple[Job, str]:
+    def _create_budgets(self, limits: OwnerLimits, bound_parts: str) -> Sequence[Budget]:
+        """Return the day's budgets that the store checks."""
+        defaults = self._defaults
+        return list_budgets(
+            defaults.budget_usd,
+            limits,
+            self._owner,
+            self._clock.now(),
+            spent=defaults.budget_spent,
+            parts=bound_parts,
+        )
+
+    async def _check_cost(self, job: Job, previous: Previous, limits: OwnerLimits) -> tuple[Job, str]:
         """Return the job with the most that it may cost, if that is limited, and the parts of that bound."""
         limit_usd = job.max_cost_usd
-        if limit_usd is None and not self._is_reserving:
+        if limit_usd is None and not self._list_reserved(limits):
             return job, ""
-        job, bound = await self._limit_cost(job, previous)
+        job, bound = await self._limit_cost(job, previous, limits)
         if limit_usd is not None and bound.usd > limit_usd:
             raise RequestError(
                 "This could cost up to {usd:.2f} USD, over {name}: {parts}.",
@@ -407,17 +438,18 @@ class StartPlanner:
             )
         return replace(job, reserved_usd=bound.usd), bound.parts
 
-    @property
-    def _is_reserving(self) -> bool:
-        """Return True if the most that a job may cost is held against a budget."""
-        return self._defaults.budget_usd is not None and not self._defaults.budget_spent
+    def _list_reserved(self, limits: OwnerLimits) -> list[float]:
+        """Return the budgets in USD against which the most that a job may cost is held."""
+        if self._defaults.budget_spent:
+            return []
+        return [usd for usd in (self._defaults.budget_usd, limits.daily_budget_usd) if usd is not None]
 
-    async def _limit_cost(self, job: Job, previous: Previous) -> tuple[Job, Bound]:
+    async def _limit_cost(self, job: Job, previous: Previous, limits: OwnerLimits) -> tuple[Job, Bound]:
         """Return the job with the limits that a budget needs, and its bound; its hash stays that without limits."""
         body, bound = job.turn.request, partial(self._bound_first_turn, job, previous)
-        if self._is_reserving and self._defaults.budget_usd is not None:
+        if budgets_usd := self._list_reserved(limits):
             # In a thread: loading the price list takes a moment.
-            add_limits = partial(self._defaults.prices.capped, body, self._defaults.budget_usd, bound)
+            add_limits = partial(self._defaults.prices.capped, body, min(budgets_usd), bound)
             body = await anyio.to_thread.run_sync(add_limits)
         job = replace(job, turn=replace(job.turn, request=body))
         return job, await anyio.to_thread.run_sync(bound, body)

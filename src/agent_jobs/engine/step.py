@@ -77,6 +77,10 @@ class JobStepper:
         """Return why nothing new should be sent with this key now; None if it may be tried."""
         return self._pause.reason
 
+    def end_pause(self) -> None:
+        """Allow new POSTs: there is another key."""
+        self._pause.end()
+
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
         return self._launcher.is_deciding(job_id)

@@ -18,6 +18,7 @@ import anyio
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.finalize import Finalizer
+from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step_result import Done, LostRace, RunAgain
 from agent_jobs.errors import AgentJobsError, BudgetError, ConfigError, RequestError
@@ -25,7 +26,7 @@ from agent_jobs.jobs import history
 from agent_jobs.jobs.job import UNANSWERED, Job
 from agent_jobs.jobs.response import Call, Failure, Usage, activity_of, items_of, upstream_call_id
 from agent_jobs.jobs.status import Status
-from agent_jobs.pricing.prices import Prices, day_start
+from agent_jobs.pricing.prices import Prices
 from agent_jobs.store.base import Budget, Store
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class ToolLoop:
             message = f"It asked for {len(calls)} calls, and its max_tool_calls allows {most}."
             return Failure("max_tool_calls", message)
         try:
-            await self._reserve_cost(await self._add_next_turn(job, []))
+            await self._reserve_cost(await self._add_next_turn(job, []), await self._list_budgets(job))
         except (RequestError, ConfigError) as error:
             return _explain_missing_budget(job, error)
         return None
@@ -243,17 +244,20 @@ class ToolLoop:
 
     async def _begin_next_turn(self, job: Job, calls: Sequence[Call]) -> Done | RunAgain:
         """Begin the next turn with the answers, and reserve what it may cost."""
-        budget: Budget | None = None
-        if self._limits.budget_usd is not None:
-            # A job and its later turns count to the day on which the job was started.
-            budget = Budget(self._limits.budget_usd, day_start(job.created_at), self._limits.budget_spent)
+        budgets = await self._list_budgets(job)
         try:
-            next_turn = await self._reserve_cost(await self._add_next_turn(job, calls))
-            await self._store.begin_next_turn(next_turn, budget)  # a cancel may come first; the next step sees it
+            next_turn = await self._reserve_cost(await self._add_next_turn(job, calls), budgets)
+            await self._store.begin_next_turn(next_turn, budgets)  # a cancel may come first; the next step sees it
         except (RequestError, ConfigError) as error:
             failure = _explain_missing_budget(job, error)
             return await self._save_end(job.mark_failed(failure.code, failure.message, self._clock.now()))
         return RunAgain(0)
+
+    async def _list_budgets(self, job: Job) -> list[Budget]:
+        """Return the budgets that a job counts to."""
+        limits = self._limits
+        own = await find_limits(self._store, job.owner, limits.owner)
+        return list_budgets(limits.budget_usd, own, job.owner, job.created_at, spent=limits.budget_spent)
 
     async def _add_next_turn(self, job: Job, calls: Sequence[Call]) -> Job:
         """Return the job with its next turn, which has the answers to these calls as its input."""
@@ -266,14 +270,14 @@ class ToolLoop:
             body = {**body, "previous_response_id": job.turn.response_id}
         return job.with_next_turn(body, str(uuid4()))
 
-    async def _reserve_cost(self, job: Job) -> Job:
+    async def _reserve_cost(self, job: Job, budgets: Sequence[Budget]) -> Job:
         """Return a job with its next turn and the most that it may have cost after it, if that is limited.
 
         Raises:
             BudgetError: That is over its max_cost_usd.
             RequestError, ConfigError: It has no bound.
         """
-        is_reserving = self._limits.budget_usd is not None and not self._limits.budget_spent
+        is_reserving = bool(budgets) and not self._limits.budget_spent
         if job.max_cost_usd is None and not is_reserving:
             return job
         so_far_usd = job.reserved_usd if job.cost_before_usd is None else job.cost_before_usd

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.run_limits import RunLimits
 from agent_jobs.engine.step import JobStepper
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError
@@ -26,6 +27,7 @@ TICK_S = 0.8  # between looks at other processes' jobs: a dead process is notice
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
 CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
+SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
 
 
 class Worker:
@@ -44,7 +46,7 @@ class Worker:
         tasks: TaskGroup,
         *,
         endpoint: Endpoint,
-        concurrent: int,
+        limits: RunLimits,
         retention_s: float | None,
         delete_upstream: ResponsesClient | None = None,
     ) -> None:
@@ -54,7 +56,7 @@ class Worker:
         self._identity = (endpoint.base_url, endpoint.fingerprint)
         self._retention_s = retention_s
         self._delete_upstream = delete_upstream
-        self._concurrent = concurrent
+        self._limits = limits
         self._tasks = tasks
         self._woken = anyio.Event()
         self._running = Counter[str]()  # steps of this process, by job
@@ -89,6 +91,7 @@ class Worker:
             try:
                 if self._retention_s is not None:
                     await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
+                await self._store.forget_shelved_files(self._clock.now() - SHELVED_S)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._stepper.end_abandoned()
@@ -100,6 +103,10 @@ class Worker:
     def pause_reason(self) -> str | None:
         """Return why nothing new should be sent now; None if it may be tried."""
         return self._stepper.pause_reason
+
+    def end_pause(self) -> None:
+        """Allow new POSTs: the user has replaced the key."""
+        self._stepper.end_pause()
 
     def is_deciding(self, job_id: str) -> bool:
         """Return True while it is unknown whether the job's run continues without this process."""
@@ -126,7 +133,8 @@ class Worker:
 
     async def _start_due_steps(self) -> float:
         """Start a step for each job that is due; return the real seconds until the next one is."""
-        for job_id in await self._store.claim_free_slots(self._identity[0], self._concurrent):
+        limits = self._limits
+        for job_id in await self._store.claim_free_slots(self._identity[0], limits.concurrent, limits.owner_concurrent):
             self._tasks.start_soon(self._run_step, job_id)
         next_at = await self._store.next_due_at(*self._identity)
         if next_at is not None and next_at <= self._clock.now():

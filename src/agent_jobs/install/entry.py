@@ -41,6 +41,15 @@ def install_entry(
     return _apply_changes(host, text, changes)
 
 
+def replace_entry(host: Host, text: str, entry: Entry) -> str:
+    """Return the text of the host's file with this entry in place of ours; the same text if it is there already.
+
+    Raises:
+        ConfigError: As `install_entry`.
+    """
+    return _apply_changes(host, text, dict(_list_differences(host.path, entry_in(host, text), entry)))
+
+
 def enable_entry(host: Host, text: str) -> str:
     """Return the text of the host's file with our entry enabled; the same text if nothing disables it.
 

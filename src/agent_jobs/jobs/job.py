@@ -119,6 +119,7 @@ class Job:
     effort: str = ""  #: of reasoning; empty where the model decides
     preset: str = ""
     client: str = ""  #: the host that started it, or the command
+    callback_url: str = ""  #: is called when it finished or needs input
     key: str | None = None  #: the caller's own: one job for each
     priority: int = 0
     batch: str = ""

@@ -186,6 +186,28 @@ class StoreInfo(NamedTuple):
     watchers: tuple[WorkerInfo, ...]
 
 
+class ReplicaInfo(NamedTuple):
+    """A process that has a shared database open."""
+
+    name: str
+    what: str  #: what it does with the jobs of an endpoint; empty if it works on none
+    silent_s: float  #: since it last wrote the time
+    is_dead: bool
+
+
+class ServerInfo(NamedTuple):
+    """The state of a database server that processes of several machines share."""
+
+    version: int  #: its major one
+    replicas: tuple[ReplicaInfo, ...]  #: without the process that asks
+    due: int  #: jobs whose next step is due and that no process has claimed
+    oldest_due_s: float
+    waiting: int  #: jobs that wait for a slot
+    message_s: float | None  #: how long a message from process to process takes; None if it does not arrive
+    pool: tuple[int, int]  #: connections of the process that asks, and their limit
+    connections: tuple[int, int]  #: of the server, and their limit
+
+
 class Result(NamedTuple):
     """All that is stored of a job: its output with the full response, its events, files and calls."""
 

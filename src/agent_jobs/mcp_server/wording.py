@@ -19,10 +19,16 @@ FIXES: Mapping[str, str] = {
     "budget_too_small": (
         "Bound it lower with options.max_output_tokens, or ask the user to raise AGENT_JOBS_DAILY_BUDGET_USD."
     ),
+    "owner_budget_spent": "Wait until midnight UTC, or ask the user to have the operator of the server raise it.",
+    "owner_budget_too_small": (
+        "Bound it lower with options.max_output_tokens, wait until midnight UTC, or ask the user to have the operator "
+        "of the server raise it."
+    ),
     "over_max_cost": "Lower options.max_output_tokens or options.max_tool_calls, or allow more.",
     "unbounded_calls": "Set options.max_tool_calls.",
     "unbounded_output": "Set options.max_output_tokens.",
     "unbounded_turns": "Set options.max_cost_usd, which bounds them all.",
+    "too_many_starts": "Call again in {seconds} s.",
     # Jobs
     "approval_at_terminal": (
         "Ask them to run `agent-jobs reply {job_id}` in a terminal, or to set AGENT_JOBS_APPROVALS=model. You may deny."

@@ -32,6 +32,11 @@ _is_sending: ContextVar[bool] = ContextVar("is_sending", default=False)
 logging.getLogger("httpx2").addFilter(lambda record: not _is_sending.get())
 
 
+def hide_addresses() -> None:
+    """Keep the addresses of requests that the running task sends from now on out of the log."""
+    _is_sending.set(True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeSender:
     """Sends notices of jobs; see `run`.
@@ -95,7 +100,7 @@ class NoticeSender:
         return notice.event != "finished" or notice.data.get("elapsed_s", 0) >= self.min_s
 
     async def _send_to_all(self, notice: Notice) -> dict[NoticeTarget, str]:
-        _is_sending.set(True)
+        hide_addresses()
         failures: dict[NoticeTarget, str] = {}
         message_id = f"msg_{token_hex(12)}"
 

@@ -166,6 +166,7 @@ OPTIONS: Mapping[str, Option] = {
     "verbosity": Option(Choice(VERBOSITIES).check, ("text", "verbosity")),
     # Options that agent-jobs reads itself: the fields of `StartOptions`.
     "allow_duplicate": Option(FLAG.check, form=_FLAG),
+    "callback_url": Option(STRING.check),
     "conversation": Option(_read_conversation, form=_FLAG),
     "dry_run": Option(FLAG.check, form=_FLAG),
     "key": Option(_KEY.check),
@@ -181,6 +182,7 @@ class StartOptions:
 
     Args:
         allow_duplicate: True starts the job although the same one exists.
+        callback_url: The address that is called when the job finished or needs input.
         conversation: The conversation that the job belongs to: an id, True for a new one, None for none.
         dry_run: True sends nothing and reports what would be sent.
         key: The caller's own key for the job, under which it exists once.
@@ -191,6 +193,7 @@ class StartOptions:
     """
 
     allow_duplicate: bool = False
+    callback_url: str | None = None
     conversation: Literal[True] | str | None = None
     dry_run: bool = False
     key: str | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from agent_jobs.store.database import Row, StorePart
+from agent_jobs.store.owner_scope import OwnerScope
 from agent_jobs.store.team_records import AuditEntry
 
 _COLUMNS = "at, owner, token_id, client, action, job_id, cost_usd, address"
@@ -24,16 +25,17 @@ class AuditLog(StorePart):
     async def read_audit(
         self, *, since: float = 0.0, owner: str | None = None, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, AuditEntry]]:
-        whose = ""
-        if owner is not None:
-            whose = "AND owner = :owner"
+        scope = self._scope
+        if scope.owner is None:
+            scope = OwnerScope(owner)
         rows = await self._db.fetch(
-            f"""SELECT number, {_COLUMNS} FROM audit WHERE number > :after AND at >= :since {whose}
+            f"""SELECT number, {_COLUMNS} FROM audit WHERE number > :after AND at >= :since
+                  AND {scope.condition("audit")}
                 ORDER BY number LIMIT :limit""",
             after=after,
             since=since,
-            owner=owner or "",
             limit=limit,
+            **scope.values,
         )
         return [(row["number"], _read_entry(row)) for row in rows]
 

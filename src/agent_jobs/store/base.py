@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from agent_jobs.jobs.job import Job, Mode, Output
+from agent_jobs.jobs.owners import Owner, OwnerUse
 from agent_jobs.jobs.queries import (
     NEWEST_FIRST,
     Event,
@@ -12,6 +13,7 @@ from agent_jobs.jobs.queries import (
     JobPage,
     OutputFile,
     SearchHit,
+    ServerInfo,
     Spending,
     SpendingKey,
     StoreInfo,
@@ -20,7 +22,14 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import AuditRecords, TokenRecords, WebhookRecords
+from agent_jobs.store.team_records import (
+    AuditRecords,
+    CallbackRecords,
+    FigureRecords,
+    FileRecords,
+    TokenRecords,
+    WebhookRecords,
+)
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -55,6 +64,7 @@ class Budget(NamedTuple):
     since: float
     spent: bool = False  #: count only what was spent, not what running jobs may cost
     parts: str = ""  #: how the bound of a new job is made up, for the refusal
+    owner: str | None = None  #: whose jobs count; None means all
 
 
 class Upload(NamedTuple):
@@ -163,7 +173,12 @@ class JobTransitions(Protocol):
         ...
 
     async def add(
-        self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
+        self,
+        *jobs: Job,
+        allow_duplicate: bool = False,
+        budgets: Sequence[Budget] = (),
+        starts_per_minute: int | None = None,
+        uploads: Sequence[Upload] = (),
     ) -> list[Job | None]:
         """Write new jobs with their turns, all or none, claimed by this process, which runs their first step.
 
@@ -171,14 +186,16 @@ class JobTransitions(Protocol):
         the same key, or one with the same request that is active, undelivered, or of an unconfirmed start.
 
         Raises:
-            BudgetError: The jobs may cost more than is left of the budget.
+            BudgetError: The jobs may cost more than is left of one of the budgets.
+            BusyOwnerError: With them an owner would have started more than `starts_per_minute` in the last minute.
         """
         ...
 
-    async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
+    async def begin_sending(self, job: Job, limit: int = NO_LIMIT, owner_limit: int = NO_LIMIT) -> bool:
         """Move a pending job to starting, for its claimant, unless it was cancelled or `limit` jobs run.
 
-        That is the only right to POST.
+        Of its owner at most as many run as were set for the owner, or else `owner_limit`. That is the only right to
+        POST.
         """
         ...
 
@@ -226,11 +243,11 @@ class JobTransitions(Protocol):
         """
         ...
 
-    async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
+    async def begin_next_turn(self, job: Job, budgets: Sequence[Budget] = ()) -> bool:
         """Begin the job's next turn, for its claimant; False if it was begun or cancelled before.
 
         Raises:
-            BudgetError: With it the job may cost more than is left of the budget; nothing was written.
+            BudgetError: With it the job may cost more than is left of one of the budgets; nothing was written.
         """
         ...
 
@@ -320,8 +337,11 @@ class WorkQueue(Protocol):
         """Release the claim on a pending job until there is a slot for it."""
         ...
 
-    async def claim_free_slots(self, base_url: str, limit: int) -> list[str]:
-        """Claim as many waiting jobs as there are free slots, by priority and age."""
+    async def claim_free_slots(self, base_url: str, limit: int, owner_limit: int = NO_LIMIT) -> list[str]:
+        """Claim as many waiting jobs as there are free slots: of the owner with the fewest first, by priority and age.
+
+        Of an owner at most as many run as were set for the owner, or else `owner_limit`.
+        """
         ...
 
     async def count_ahead(self, job: Job) -> int:
@@ -431,6 +451,10 @@ class HousekeepingRecords(Protocol):
         """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
         ...
 
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a server that processes of several machines share; None if there is none."""
+        ...
+
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         """Return the mode that an endpoint accepts for a model, if it was learned after this time."""
         ...
@@ -468,6 +492,22 @@ class HousekeepingRecords(Protocol):
         ...
 
 
+class OwnerRecords(Protocol):
+    """Keeps what an operator set for the owners of a team server."""
+
+    async def get_owner(self, name: str) -> Owner | None:
+        """Return what was set for an owner; None if nothing was."""
+        ...
+
+    async def list_owners(self, since: float) -> list[OwnerUse]:
+        """Return all owners that have a setting, a token or a job, by name, with the spending since this time."""
+        ...
+
+    async def set_owner(self, owner: Owner) -> None:
+        """Store what an operator set for an owner."""
+        ...
+
+
 class Store(
     JobRecords,
     JobTransitions,
@@ -476,9 +516,13 @@ class Store(
     SearchRecords,
     ReportRecords,
     HousekeepingRecords,
+    OwnerRecords,
     TokenRecords,
     AuditRecords,
     WebhookRecords,
+    CallbackRecords,
+    FileRecords,
+    FigureRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.

@@ -7,6 +7,7 @@ from agent_jobs.jobs.job import Job
 from agent_jobs.jobs.poll_schedule import WATCHED_RETRIEVE_MAX_S
 from agent_jobs.jobs.queries import UNWATCHED, WATCHED
 from agent_jobs.jobs.status import RUNNING
+from agent_jobs.store.base import NO_LIMIT
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.rows import ACTIVE_SQL, RUNNING_SQL
 
@@ -150,19 +151,30 @@ class Queue(StorePart):
             created_before=created_before,
         )
 
-    async def claim_free_slots(self, base_url: str, limit: int) -> list[str]:
+    async def claim_free_slots(self, base_url: str, limit: int, owner_limit: int = NO_LIMIT) -> list[str]:
         return await self._claim_jobs(
-            f"""WITH running AS (SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}),
-                     next AS MATERIALIZED (
-                         SELECT id FROM job
+            # Each waiting job gets the number that its owner would run with it. The lowest numbers go first, so that an
+            # owner with few jobs is before one with many. Rows of a window cannot be locked, so that comes after.
+            f"""WITH busy AS (SELECT owner, COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL} GROUP BY owner),
+                     waiting AS (
+                         SELECT job.id, job.owner, priority, created_at, COALESCE(busy.n, 0) + ROW_NUMBER() OVER (
+                                    PARTITION BY job.owner ORDER BY priority DESC, created_at) AS number
+                         FROM job LEFT JOIN busy ON busy.owner = job.owner
                          WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL AND {self._scope.job}
-                           AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)
-                         ORDER BY priority DESC, created_at
-                         LIMIT (SELECT CASE WHEN n < :limit THEN :limit - n ELSE 0 END FROM running)
+                           AND EXISTS (SELECT 1 FROM turn WHERE job_id = job.id AND base_url = :base_url)),
+                     next AS MATERIALIZED (
+                         SELECT id FROM waiting LEFT JOIN owner ON owner.name = waiting.owner
+                         WHERE waiting.owner = '' OR number <= COALESCE(owner.max_concurrent, :owner_limit)
+                         ORDER BY number, priority DESC, created_at
+                         LIMIT (SELECT CASE WHEN COALESCE(SUM(n), 0) >= :limit THEN 0
+                                            ELSE :limit - CAST(COALESCE(SUM(n), 0) AS BIGINT) END FROM busy)),
+                     free AS MATERIALIZED (
+                         SELECT id FROM job WHERE id IN (SELECT id FROM next) AND status = 'pending' AND holder IS NULL
                          /*! FOR UPDATE SKIP LOCKED */)
-                UPDATE job SET holder = :me WHERE id IN (SELECT id FROM next) RETURNING id""",
+                UPDATE job SET holder = :me WHERE id IN (SELECT id FROM free) RETURNING id""",
             base_url=base_url,
             limit=limit,
+            owner_limit=owner_limit,
         )
 
     async def count_ahead(self, job: Job) -> int:

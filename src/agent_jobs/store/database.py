@@ -6,10 +6,10 @@ A statement is written once: `:name` is a value, `IN (:*names)` a list. PostgreS
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.queries import StoreInfo
+from agent_jobs.jobs.queries import ServerInfo, StoreInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.owner_scope import ALL_OWNERS, OwnerScope
 
@@ -42,6 +42,13 @@ class Transaction(Protocol):
     async def remove_from_search(self, job_id: str) -> None:
         """Take a job's texts out of the search index, before one of them changes or is deleted."""
         ...
+
+
+class SpendingLock(NamedTuple):
+    """Which changes that may begin to spend money run one after another."""
+
+    owners: tuple[str, ...]  #: those of these owners
+    is_global: bool = False  #: and all that are global, too: a limit of all owners together is checked
 
 
 class Database(Protocol):
@@ -82,15 +89,15 @@ class Database(Protocol):
         ...
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, is_spending: bool = False
+        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
     ) -> T:
         """Run this function in a transaction; what it raises takes all of it back.
 
         Args:
             change: What to write. It must be quick.
             job_ids: Jobs that it changes. No other change of theirs runs meanwhile; their waiters wake afterwards.
-            is_spending: It may begin to spend money. No other such change runs meanwhile. It is refused while it would
-                be lost with this process.
+            spending: It may begin to spend money. No other such change that it names runs meanwhile. It is refused
+                while it would be lost with this process.
         """
         ...
 
@@ -120,6 +127,14 @@ class Database(Protocol):
 
     async def read_clock(self) -> float | None:
         """Return the time of the database in epoch seconds; None if its processes share the clock of one machine."""
+        ...
+
+    async def server_info(self) -> ServerInfo | None:
+        """Return the state of a server that processes of several machines share; None if there is none."""
+        ...
+
+    def count_connections(self) -> tuple[int, int]:
+        """Return how many connections of a pool are open, and how many of these are in use."""
         ...
 
     async def announce(self, announced: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import inf
 
 from agent_jobs.jobs.job import Mode
+from agent_jobs.jobs.queries import ServerInfo
 from agent_jobs.store.base import Place
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.records import ENDED_USD
@@ -23,6 +24,9 @@ class Housekeeping(StorePart):
 
     async def read_clock(self) -> float | None:
         return await self._db.read_clock()
+
+    async def server_info(self) -> ServerInfo | None:
+        return await self._db.server_info()
 
     async def learned_mode(self, base_url: str, model: str, since: float) -> Mode | None:
         rows = await self._db.fetch(
@@ -117,8 +121,10 @@ class Housekeeping(StorePart):
             id=job_id,
         )
         await transaction.execute(
-            f"""INSERT INTO tombstone (job_id, owner, status, finished_at, created_at, cost_usd)
-                SELECT id, owner, status, finished_at, created_at, {ENDED_USD} FROM job WHERE id = :id
+            f"""INSERT INTO tombstone (job_id, owner, status, finished_at, created_at, model, preset, client, usage,
+                                       cost_usd)
+                SELECT id, owner, status, finished_at, created_at, model, preset, client, usage, {ENDED_USD}
+                FROM job WHERE id = :id
                 ON CONFLICT (job_id) DO NOTHING""",
             id=job_id,
         )

@@ -30,8 +30,9 @@ from agent_jobs.store.sqlite_database import open_database as open_sqlite_databa
 
 #: Stands before the endpoint of a job that is on its way: no process has such an endpoint.
 _MOVING = "moving:"
-#: Columns that SQLite keeps as numbers.
-_TRUTHS = frozenset({"in_search", "unsettled", "rebuilt", "acting"})
+#: Columns that SQLite keeps as numbers, by their names with their tables'.
+_TRUTHS = """SELECT table_name || '.' || column_name AS name FROM information_schema.columns
+             WHERE table_schema = current_schema() AND data_type = 'boolean'"""
 #: Columns of a job that name processes of the old side.
 _NO_CLAIM: Mapping[str, Any] = {"holder": None, "not_before": 0.0, "watched_until": 0.0, "cancel_sent_at": None}
 #: Tables that belong to no job, with the columns that tell their rows apart.
@@ -40,6 +41,7 @@ _OTHER_TABLES = {
     "mode": ("base_url", "model"),
     "owner": ("name",),
     "token": ("id",),
+    "webhook": ("id",),
     "audit": ("at", "token_id", "action", "job_id"),
 }
 _UNFINISHED = f"(status IN {ACTIVE_SQL} OR unsettled = TRUE)"
@@ -126,8 +128,10 @@ class _Mover:
         self._target = target
         self._is_dry_run = is_dry_run
         self._counts = ImportCounts()
+        self._truths: set[str] = set()
 
     async def run(self) -> ImportCounts:
+        self._truths = {row["name"] for row in await self._target.fetch(_TRUTHS)}
         await self._claim_unfinished()
         rows = await self._source.fetch(f"SELECT id, {_UNFINISHED} AS is_unfinished FROM job ORDER BY created_at, id")
         known = await self._find_known([row["id"] for row in rows])
@@ -208,7 +212,7 @@ class _Mover:
     def _convert_row(self, table: str, row: Row) -> dict[str, Any]:
         """Return a row as PostgreSQL has it."""
         names = [name for name in row.keys() if f"{table}.{name}" not in OWN_COLUMNS]  # noqa: SIM118  # no mapping
-        values: dict[str, Any] = {name: bool(row[name]) if name in _TRUTHS else row[name] for name in names}
+        values: dict[str, Any] = {name: self._convert_value(table, name, row[name]) for name in names}
         if table == "turn":
             values["base_url"] = values["base_url"].removeprefix(_MOVING)
         if table == "job":
@@ -217,6 +221,11 @@ class _Mover:
         if "owner" in values and self._order.owner is not None:
             values["owner"] = self._order.owner
         return values
+
+    def _convert_value(self, table: str, name: str, value: Any) -> Any:
+        if f"{table}.{name}" in self._truths:
+            return bool(value)
+        return value
 
     def _find_due_time(self, job: Mapping[str, Any]) -> float | None:
         """Return when a job's next step is due there; a job that waits for a slot has no such time."""

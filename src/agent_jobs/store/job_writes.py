@@ -4,15 +4,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent_jobs.errors import BudgetError
 from agent_jobs.jobs import transitions
 from agent_jobs.jobs.job import Job, Mode, Output, Turn
 from agent_jobs.jobs.queries import OutputFile
 from agent_jobs.jobs.response import Call, calls_of, items_of
 from agent_jobs.jobs.status import Status
 from agent_jobs.store.base import NO_LIMIT, Budget, Upload
-from agent_jobs.store.database import Transaction
-from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job, sum_spent
+from agent_jobs.store.database import SpendingLock, Transaction
+from agent_jobs.store.records import JOB, ONE_JOB, ONE_JOB_WITHOUT_TEXTS, Records, read_job
 from agent_jobs.store.rows import (
     ACTIVE_SQL,
     RUNNING_SQL,
@@ -24,6 +23,7 @@ from agent_jobs.store.rows import (
     turn_columns,
     turn_spending,
 )
+from agent_jobs.store.spending_limits import check_budgets, check_starts, has_slot
 from agent_jobs.text import encode_text
 
 #: A completed job answers for an identical request this long, as long as no reader received its result.
@@ -53,15 +53,27 @@ class Transitions(Records):
     """`JobTransitions` on any database."""
 
     async def add(
-        self, *jobs: Job, allow_duplicate: bool = False, budget: Budget | None = None, uploads: Sequence[Upload] = ()
+        self,
+        *jobs: Job,
+        allow_duplicate: bool = False,
+        budgets: Sequence[Budget] = (),
+        starts_per_minute: int | None = None,
+        uploads: Sequence[Upload] = (),
     ) -> list[Job | None]:
+        if self._scope.owner is not None:
+            jobs = tuple(replace(job, owner=self._scope.owner) for job in jobs)
+
         async def add_jobs(transaction: Transaction) -> list[Job | None]:
             existing = [await self._add_job(transaction, job, allow_duplicate, uploads) for job in jobs]
-            if budget is not None and None in existing:
-                await _check_budget(transaction, budget)
+            added = [job for job, other in zip(jobs, existing, strict=True) if other is None]
+            if added:
+                await check_starts(transaction, added, starts_per_minute)
+                await check_budgets(transaction, budgets)
             return existing
 
-        return await self._db.change(add_jobs, is_spending=True)
+        is_global = any(budget.owner is None for budget in budgets)
+        owners = tuple(job.owner for job in jobs)
+        return await self._db.change(add_jobs, spending=SpendingLock(owners, is_global))
 
     async def transition(
         self, job_id: str, change: Callable[[Job], Job | None], *, is_claimed: bool = False
@@ -75,15 +87,16 @@ class Transitions(Records):
             return await self.get(job_id)
         return None
 
-    async def begin_sending(self, job: Job, limit: int = NO_LIMIT) -> bool:
+    async def begin_sending(self, job: Job, limit: int = NO_LIMIT, owner_limit: int = NO_LIMIT) -> bool:
         async def begin(transaction: Transaction, stored: Job) -> Job | None:
             if not self._has_claim(stored, job):
                 return None
-            if stored.status is Status.PENDING and await _count_running(transaction) >= limit:
+            if stored.status is Status.PENDING and not await has_slot(transaction, stored.owner, limit, owner_limit):
                 return None
             return transitions.begin_sending(stored, job)
 
-        return await self._has_changed_job(job.id, begin, is_spending=True)
+        spending = SpendingLock((job.owner,), is_global=limit < NO_LIMIT)
+        return await self._has_changed_job(job.id, begin, spending)
 
     async def record_response_id(
         self, job_id: str, number: int, response_id: str, now: float, *, mode: Mode | None = None
@@ -185,16 +198,19 @@ class Transitions(Records):
 
         return await self._has_changed_job(job.id, reply)
 
-    async def begin_next_turn(self, job: Job, budget: Budget | None = None) -> bool:
+    async def begin_next_turn(self, job: Job, budgets: Sequence[Budget] = ()) -> bool:
         begin_turn = self._if_claimed(lambda stored: transitions.begin_next_turn(stored, job), job)
 
         async def begin(transaction: Transaction) -> bool:
             is_begun = await self._change_inside(transaction, job.id, begin_turn)
-            if is_begun and budget is not None:
-                await _check_budget(transaction, budget)
+            if is_begun:
+                await check_budgets(transaction, budgets)
             return is_begun
 
-        return await self._db.change(begin, job.id, is_spending=budget is not None)
+        spending: SpendingLock | None = None
+        if budgets:
+            spending = SpendingLock((job.owner,), any(budget.owner is None for budget in budgets))
+        return await self._db.change(begin, job.id, spending=spending)
 
     async def rewrite_request(self, job: Job) -> bool:
         rewrite = self._if_claimed(lambda stored: transitions.rewrite_request(stored, job), job)
@@ -250,9 +266,9 @@ class Transitions(Records):
             return await self.get(job_id)
         return None
 
-    async def _has_changed_job(self, job_id: str, change: _Change, *, is_spending: bool = False) -> bool:
+    async def _has_changed_job(self, job_id: str, change: _Change, spending: SpendingLock | None = None) -> bool:
         return await self._db.change(
-            lambda transaction: self._change_inside(transaction, job_id, change), job_id, is_spending=is_spending
+            lambda transaction: self._change_inside(transaction, job_id, change), job_id, spending=spending
         )
 
     async def _change_inside(
@@ -291,8 +307,6 @@ class Transitions(Records):
         self, transaction: Transaction, job: Job, allow_duplicate: bool, uploads: Sequence[Upload]
     ) -> Job | None:
         """Insert a job, or return the one of the same owner that answers for it."""
-        if self._scope.owner is not None:
-            job = replace(job, owner=self._scope.owner)
         same = "FALSE"
         if job.key is not None:
             same = _SAME_KEY
@@ -449,35 +463,6 @@ async def _write_output(transaction: Transaction, job: Job, output: Output) -> N
             for position, call in enumerate(asked)
         ],
     )
-
-
-async def _check_budget(transaction: Transaction, budget: Budget) -> None:
-    """Refuse the change if more may be spent with it than the budget allows."""
-    if budget.spent:
-        spent_usd = await sum_spent(transaction, budget.since, only_paid=True)
-        if spent_usd >= budget.usd:
-            raise BudgetError(
-                "The day's budget of {budget_usd:g} USD is spent ({spent_usd:.2f} USD).",
-                "budget_spent",
-                budget_usd=budget.usd,
-                spent_usd=spent_usd,
-            )
-        return
-    bound_usd = await sum_spent(transaction, budget.since)
-    if bound_usd > budget.usd:
-        raise BudgetError(
-            "The day's budget of {budget_usd:g} USD does not allow it: with this, up to {bound_usd:.2f} USD would be "
-            "spent{parts}.",
-            "budget_too_small",
-            budget_usd=budget.usd,
-            bound_usd=bound_usd,
-            parts=f" (a job: {budget.parts})" if budget.parts else "",
-        )
-
-
-async def _count_running(transaction: Transaction) -> int:
-    rows = await transaction.execute(f"SELECT COUNT(*) AS n FROM job WHERE status IN {RUNNING_SQL}")
-    return rows[0]["n"]
 
 
 async def _has_open_questions(transaction: Transaction, job_id: str, number: int) -> bool:

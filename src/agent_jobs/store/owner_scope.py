@@ -22,13 +22,14 @@ class OwnerScope:
             self.job = self.condition("job")
             self.part = f"EXISTS (SELECT 1 FROM job WHERE job.id = job_id AND {self.job})"
 
-    def condition(self, table: str) -> str:
-        """Return the condition on a row of a table that has a column `owner`."""
+    def condition(self, table: str, column: str = "owner") -> str:
+        """Return the condition on a row of a table that has a column with an owner's name."""
         if self.owner is None:
             return "TRUE"
         if self.owner == "":
-            return f"{table}.owner = :owner"
-        return f"{table}.owner = :owner AND {table}.owner <> ''"  # the second half lets an index of owners serve it
+            return f"{table}.{column} = :owner"
+        # The second half lets an index of owners serve it.
+        return f"{table}.{column} = :owner AND {table}.{column} <> ''"
 
     def within(self, group: JobFilter) -> JobFilter:
         """Return the part of a group that lies in the scope."""

@@ -32,6 +32,10 @@ NOTIFY_BYTES = 7500
 RECONNECT_S = 0.5
 #: Seconds for a new connection, and for a sign of life of the one that listens.
 ANSWER_LIMIT_S = 5.0
+#: Seconds for a message of a process to itself: one takes milliseconds.
+ECHO_LIMIT_S = 2.0
+#: Stands in place of the sender of such a message.
+_ECHO = "echo"
 #: Counts transactions that wrote: it moves with every change by anybody.
 _LAST_CHANGE = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS last"
 
@@ -55,6 +59,7 @@ class PostgresChanges:
         self._waits: Counter[tuple[str, int]] = Counter()
         self._outbox: dict[str, None] = {}
         self._has_outgoing = asyncio.Event()
+        self._has_echo = asyncio.Event()
         self._listening: asyncpg.Connection[asyncpg.Record] | None = None
 
     def announce(self, job_ids: Iterable[str]) -> None:
@@ -148,6 +153,18 @@ class PostgresChanges:
         self._listening = connection
         self._signals.announce_changes(self._list_waited_ids())  # what changed before this was announced to no listener
 
+    async def measure_message_s(self) -> float | None:
+        """Return the seconds that a message takes from a process to its listener; None if none arrives."""
+        self._has_echo.clear()
+        began = asyncio.get_running_loop().time()
+        await self._fetch("SELECT pg_notify(:channel, :message)", channel=CHANNEL, message=f"{_ECHO} {self._me}")
+        try:
+            async with asyncio.timeout(ECHO_LIMIT_S):
+                await self._has_echo.wait()
+        except TimeoutError:
+            return None
+        return asyncio.get_running_loop().time() - began
+
     async def close(self) -> None:
         """Send what is left, and stop listening."""
         with suppress(StoreError):
@@ -171,7 +188,10 @@ class PostgresChanges:
 
     def _receive_message(self, connection: Any, process: int, channel: str, message: object) -> None:
         sender, *ids = str(message).split(" ")
-        if sender != self._me:
+        if sender == _ECHO:
+            if ids == [self._me]:
+                self._has_echo.set()
+        elif sender != self._me:
             self._signals.announce_changes(ids)
 
     async def _look_at_waited(self) -> None:

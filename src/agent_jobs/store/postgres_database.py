@@ -3,8 +3,9 @@
 Rules, each with its reason:
 - READ COMMITTED, and locks first: what follows a lock sees what was committed before it.
 - A change locks its jobs' rows by a statement of its own. One that joins other tables would read these as they were.
-- A change that may spend takes one advisory lock: one process at a time decides about duplicates, budget and slots.
-  Those of this process queue here, without a connection; else a burst of starts would use up the pool.
+- A change that may spend takes an advisory lock of its owner: one process at a time decides about the owner's
+  duplicates, budget and slots. Where a limit of all owners is set, it then takes one for all. Those of this process
+  queue here, without a connection; else a burst of starts would use up the pool.
 - A change is shielded once it has a connection: its outcome would be unknown otherwise.
 - asyncpg's tasks are plain ones of the event loop: a store may be closed by another task than the one that opened it.
 """
@@ -14,20 +15,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import asyncpg
 
 from agent_jobs.errors import StoreError
-from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
+from agent_jobs.jobs.queries import ServerInfo, StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
-from agent_jobs.store.database import Transaction
+from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.postgres_address import PostgresAddress
 from agent_jobs.store.postgres_changes import PostgresChanges
 from agent_jobs.store.postgres_errors import ANY_ERROR, LOST_CONNECTION, as_postgres_error
+from agent_jobs.store.postgres_reader import Reader
 from agent_jobs.store.postgres_replica import Replica
 from agent_jobs.store.postgres_schema import check_schema
 from agent_jobs.store.postgres_statement import bind
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from agent_jobs.store.postgres_errors import PostgresConnection
 
 T = TypeVar("T")
+#: Runs a query with numbered parameters.
+_Fetch = Callable[[str, Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 
 #: Seconds for a new connection.
 CONNECT_LIMIT_S = 10.0
@@ -44,7 +49,18 @@ STATEMENT_LIMIT_S = 30.0
 #: Attempts of a change that PostgreSQL took back because of a deadlock.
 CHANGE_ATTEMPTS = 5
 _LOCK_JOBS = "SELECT 1 FROM job WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
-_LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended('agent-jobs spending', 0))"
+_LOCK_SPENDING = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+_ALL_SPENDING = "agent-jobs spending"
+
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+#: What `server_info` says of a server, in one row.
+_SERVER = f"""SELECT current_setting('server_version_num')::int AS version,
+                     current_setting('max_connections')::int AS max_connections,
+                     (SELECT COUNT(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+                     COUNT(*) FILTER (WHERE next_at <= {_NOW} AND holder IS NULL) AS due,
+                     COALESCE({_NOW} - MIN(next_at) FILTER (WHERE holder IS NULL), 0) AS oldest_due_s,
+                     COUNT(*) FILTER (WHERE status = 'pending' AND next_at IS NULL AND holder IS NULL) AS waiting
+              FROM job WHERE next_at IS NOT NULL OR status = 'pending'"""
 
 
 @asynccontextmanager
@@ -110,13 +126,19 @@ class PostgresDatabase:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: PostgresAddress) -> None:
         self._pool = pool
+        self._reader = Reader(pool)
         self._address = address
         self.worker = f"{os.getpid()}-{token_hex(8)}"
         self._changes = PostgresChanges(self.worker, address, self.fetch)
         self._replica = Replica(self.worker, self.write)
-        self._spending_turn = anyio.Lock(fast_acquire=True)
+        self._spending_turns = WeakValueDictionary[str, anyio.Lock]()
         self._schema = 0
         self._tasks: list[asyncio.Task[None]] = []
+
+    def count_connections(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many of these are in use."""
+        size = self._pool.get_size()
+        return size, size - self._pool.get_idle_size()
 
     async def begin(self) -> None:
         """Check the schema, and start what runs as long as the database is open."""
@@ -140,6 +162,7 @@ class PostgresDatabase:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._changes.close()
+        await self._reader.leave()
         with suppress(StoreError):
             await self._replica.leave()
         try:
@@ -159,16 +182,11 @@ class PostgresDatabase:
 
     async def read(self, sql: str, **values: Any) -> list[asyncpg.Record]:
         """Return the rows of a short query about few jobs."""
-        return await self.fetch(sql, **values)
+        return await self._fetch_again(self._reader.fetch, sql, values)
 
     async def fetch(self, sql: str, **values: Any) -> list[asyncpg.Record]:
-        """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
-        text, arguments = bind(sql, values)
-        with as_postgres_error(self._address):
-            try:
-                return await self._pool.fetch(text, *arguments)
-            except LOST_CONNECTION:
-                return await self._pool.fetch(text, *arguments)
+        """Return the rows of one query."""
+        return await self._fetch_again(self._fetch_from_pool, sql, values)
 
     async def query(self, ask: Callable[[Transaction], Awaitable[T]]) -> T:
         """Return what this function reads; all its statements see the database as it is at one moment."""
@@ -189,21 +207,22 @@ class PostgresDatabase:
         return await self._change_jobs(run, job_ids)
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, is_spending: bool = False
+        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
     ) -> T:
         """Run this function in a transaction, after the locks that it needs."""
+        names = _name_locks(spending)
 
         async def run(connection: PostgresConnection) -> T:
             async with connection.transaction():
-                if is_spending:
-                    await connection.execute(_LOCK_SPENDING)
+                for name in names:
+                    await connection.execute(_LOCK_SPENDING, name)
                 if job_ids:
                     await connection.fetch(_LOCK_JOBS, list(job_ids))
                 return await change(PostgresTransaction(connection))
 
-        if not is_spending:
-            return await self._change_jobs(run, job_ids)
-        async with self._spending_turn:
+        async with AsyncExitStack() as turns:
+            for name in names:
+                await turns.enter_async_context(self._spending_turns.setdefault(name, _new_turn()))
             return await self._change_jobs(run, job_ids)
 
     async def wait_for_change(self, job_id: str, revision: int) -> None:
@@ -244,6 +263,20 @@ class PostgresDatabase:
         server = " ".join(row["version"].split()[:2])
         return StoreInfo(str(self._address), self._schema, server, row["bytes"], watchers)
 
+    async def server_info(self) -> ServerInfo:
+        """Return the state of the server, and of the processes that share it."""
+        row = (await self.fetch(_SERVER))[0]
+        return ServerInfo(
+            version=row["version"] // 10_000,
+            replicas=await self._replica.list_others(),
+            due=row["due"],
+            oldest_due_s=row["oldest_due_s"],
+            waiting=row["waiting"],
+            message_s=await self._changes.measure_message_s(),
+            pool=(self._pool.get_size(), self._pool.get_max_size()),
+            connections=(row["connections"], row["max_connections"]),
+        )
+
     async def _change_jobs(self, run: Callable[[PostgresConnection], Awaitable[T]], job_ids: Sequence[str]) -> T:
         """Run a change over a connection, again after a deadlock, and wake the waiters of its jobs."""
         results: list[T] = []
@@ -255,13 +288,40 @@ class PostgresDatabase:
             except asyncpg.ReadOnlySQLTransactionError:
                 # A session stays read-only when its database no longer is, or when another server is the primary now.
                 await self._pool.expire_connections()
+                await self._reader.leave()
                 raise
         if job_ids:
             self._changes.announce(job_ids)
         return results[0]
 
+    async def _fetch_again(self, fetch: _Fetch, sql: str, values: Mapping[str, Any]) -> list[asyncpg.Record]:
+        """Return the rows of one query. One that met a closed connection is asked again, over a new one."""
+        text, arguments = bind(sql, values)
+        with as_postgres_error(self._address):
+            try:
+                return await fetch(text, arguments)
+            except LOST_CONNECTION:
+                return await self._fetch_from_pool(text, arguments)
+
+    async def _fetch_from_pool(self, text: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        return await self._pool.fetch(text, *arguments)
+
     def _start_loop(self, loop: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(loop))
+
+
+def _name_locks(spending: SpendingLock | None) -> list[str]:
+    """Return the advisory locks of a change, always in the same order: else two changes could wait for each other."""
+    if spending is None:
+        return []
+    names = [f"{_ALL_SPENDING} of {owner}" for owner in sorted(set(spending.owners))]
+    if spending.is_global:
+        names.append(_ALL_SPENDING)
+    return names
+
+
+def _new_turn() -> anyio.Lock:
+    return anyio.Lock(fast_acquire=True)
 
 
 async def _run_despite_deadlocks(run: Callable[[PostgresConnection], Awaitable[T]], connection: Any) -> T:

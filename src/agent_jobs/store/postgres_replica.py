@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from agent_jobs.errors import StoreError
+from agent_jobs.jobs.queries import ReplicaInfo
 from agent_jobs.store.database import Row
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ _DEAD = f"""SELECT name FROM (SELECT unnest(:names) AS name) AS claimed LEFT JOI
             WHERE {_IS_DEAD} AND EXISTS (SELECT 1 FROM replica AS mine WHERE mine.name = :me
                 AND mine.steady_since < clock_timestamp() - make_interval(secs => :dead_after_s))"""
 _OTHERS = f"SELECT name, announced FROM replica WHERE name <> :me AND announced <> '' AND NOT {_IS_DEAD} ORDER BY name"
+_ALL_OTHERS = f"""SELECT name, announced, {_IS_DEAD} AS is_dead,
+                         extract(epoch FROM clock_timestamp() - beat_at)::float8 AS silent_s
+                  FROM replica WHERE name <> :me ORDER BY name"""
 _LIMITS = {"dead_after_s": DEAD_AFTER_S, "dead_without_session_after_s": DEAD_WITHOUT_SESSION_AFTER_S}
 
 _Write = Callable[..., Awaitable[Sequence[Row]]]
@@ -83,6 +87,16 @@ class Replica:
         """Return what the other living processes announced, by their names."""
         rows = await self._write(_OTHERS, me=self.name, **_LIMITS)
         return {row["name"]: cast("Mapping[str, Any]", json.loads(row["announced"])) for row in rows}
+
+    async def list_others(self) -> tuple[ReplicaInfo, ...]:
+        """Return all other processes that have the database open, or died with it open."""
+        rows = await self._write(_ALL_OTHERS, me=self.name, **_LIMITS)
+        return tuple(
+            ReplicaInfo(
+                row["name"], str(json.loads(row["announced"] or "{}").get("what", "")), row["silent_s"], row["is_dead"]
+            )
+            for row in rows
+        )
 
     async def forget_old(self) -> None:
         """Delete the rows of processes that died long ago."""

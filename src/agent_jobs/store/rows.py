@@ -71,6 +71,7 @@ _FIELDS_OF_NEW_JOB = (
     "effort",
     "preset",
     "client",
+    "callback_url",
 )
 #: Then those that change. `delivered_at`, `watched_until` and the claim are also written by statements of their own.
 _FIELDS_OF_JOB = (

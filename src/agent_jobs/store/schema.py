@@ -38,6 +38,8 @@ _COPIED_TABLES = (
     "token",
     "audit",
     "webhook",
+    "callback",
+    "shelf",
 )
 #: Statements that fill columns which an older version did not have, in this order.
 _FILL_UPS = {

@@ -54,7 +54,9 @@ CREATE TABLE job (
     in_search INTEGER NOT NULL DEFAULT 0,       -- 1 once the search index has its texts
     noticed_at REAL,                            -- time of the end or question that a notification was claimed for
     unsettled INTEGER NOT NULL DEFAULT 0,       -- 1 while files are still to be written or removed
-    result_path TEXT NOT NULL DEFAULT ''
+    result_path TEXT NOT NULL DEFAULT '',
+    callback_url TEXT NOT NULL DEFAULT '',      -- is called when it finished or needs input
+    called_back_at REAL                         -- time of the end or question that a callback was stored for
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_due ON job (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX job_held ON job (holder) WHERE holder IS NOT NULL;
@@ -66,6 +68,7 @@ CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT 
 -- The cost of a day is read from the index alone.
 CREATE INDEX job_newest ON job (created_at, status, cost_usd, reserved_usd, cost_before_usd);
 CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_usd, cost_before_usd) WHERE owner <> '';
+CREATE INDEX job_calls_back ON job (finished_at) WHERE callback_url <> '';
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX job_unsearchable ON job (finished_at) WHERE in_search = 0 AND finished_at IS NOT NULL;
 CREATE INDEX job_untold ON job (finished_at) WHERE delivered_at IS NULL AND finished_at IS NOT NULL;
@@ -172,10 +175,13 @@ CREATE TABLE upload (
 CREATE TABLE made (
     job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     name TEXT NOT NULL,
-    path TEXT NOT NULL,
+    path TEXT NOT NULL,                         -- on a disk; of a job with an owner, on the team server
     bytes INTEGER NOT NULL,
+    file_id TEXT NOT NULL DEFAULT '',           -- of a file in the next column; nobody can guess it
+    data BLOB,                                  -- of a job with an owner, since replicas share no disk
     PRIMARY KEY (job_id, name)
-) STRICT, WITHOUT ROWID;
+) STRICT;
+CREATE UNIQUE INDEX made_file ON made (file_id) WHERE file_id <> '';
 
 -- What happened to a job, for people.
 CREATE TABLE event (
@@ -214,6 +220,10 @@ CREATE TABLE tombstone (
     status TEXT NOT NULL,
     finished_at REAL NOT NULL,
     created_at REAL,                            -- null if an older version deleted the job
+    model TEXT NOT NULL DEFAULT '',
+    preset TEXT NOT NULL DEFAULT '',
+    client TEXT NOT NULL DEFAULT '',
+    usage TEXT,                                 -- JSON
     cost_usd REAL                               -- what the job counts with in the budget of its day
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstone_day ON tombstone (created_at, cost_usd) WHERE created_at IS NOT NULL;
@@ -276,3 +286,27 @@ CREATE TABLE webhook (
 CREATE INDEX webhook_received ON webhook (base_url, received_at);
 CREATE INDEX webhook_of_response ON webhook (response_id);
 CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;
+
+-- Messages to the callers of jobs, until they are accepted or given up.
+CREATE TABLE callback (
+    id TEXT PRIMARY KEY,                        -- of the message: the same in each attempt
+    job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    body TEXT NOT NULL,                         -- JSON
+    created_at REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL                       -- when it is sent again, unless its sender reports before
+) STRICT, WITHOUT ROWID;
+CREATE INDEX callback_due ON callback (next_at);
+CREATE INDEX callback_of_job ON callback (job_id);
+
+-- Files that owners upload to attach them to jobs. They are kept for a day.
+CREATE TABLE shelf (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE INDEX shelf_of_owner ON shelf (owner, bytes);
+CREATE INDEX shelf_age ON shelf (created_at);

@@ -28,7 +28,7 @@ from agent_jobs.errors import StoreError
 from agent_jobs.jobs.queries import StoreInfo, WorkerInfo
 from agent_jobs.store.base import Mark
 from agent_jobs.store.change_signals import ChangeSignals
-from agent_jobs.store.database import Transaction
+from agent_jobs.store.database import SpendingLock, Transaction
 from agent_jobs.store.error_advice import as_store_error, damage_error
 from agent_jobs.store.file_recovery import FileGuard, file_identity, log_paths
 from agent_jobs.store.schema import migrate, write_ahead
@@ -134,11 +134,11 @@ class SQLiteDatabase:
         return await self._run_change(lambda db: _execute_one(db, sql, values), job_ids)
 
     async def change(
-        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, is_spending: bool = False
+        self, change: Callable[[Transaction], Awaitable[T]], *job_ids: str, spending: SpendingLock | None = None
     ) -> T:
         """Run this function in a transaction on the worker thread. Meanwhile no process can write."""
         return await self._run_change(
-            lambda db: _run_in_transaction(db, "BEGIN IMMEDIATE", change), job_ids, is_spending=is_spending
+            lambda db: _run_in_transaction(db, "BEGIN IMMEDIATE", change), job_ids, is_spending=spending is not None
         )
 
     async def wait_for_change(self, job_id: str, revision: int) -> None:
@@ -174,6 +174,13 @@ class SQLiteDatabase:
 
     async def read_clock(self) -> None:
         """Return None: all processes are on one machine."""
+
+    async def server_info(self) -> None:
+        """Return None: a file has no server."""
+
+    def count_connections(self) -> tuple[int, int]:
+        """Return nothing: a file has no pool."""
+        return 0, 0
 
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""

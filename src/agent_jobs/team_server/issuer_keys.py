@@ -55,11 +55,11 @@ class IssuerKeys:
         """
         async with self._lock:
             age_s = monotonic() - self._fetched_at
-            if age_s >= KEYS_S or (self._find_kept(key_id) is None and self._may_fetch_again()):
+            if age_s >= KEYS_S or (self._find_kept_key(key_id) is None and self._may_fetch_again()):
                 await self._fetch()
-            return self._find_kept(key_id)
+            return self._find_kept_key(key_id)
 
-    def _find_kept(self, key_id: str | None) -> jwt.PyJWK | None:
+    def _find_kept_key(self, key_id: str | None) -> jwt.PyJWK | None:
         if key_id is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
@@ -76,7 +76,7 @@ class IssuerKeys:
         self._fetched_at = monotonic()
         try:
             self._url = self._url or await self._find_url()
-            self._keys = _read_keys(await self._get_json(self._url))
+            self._keys = _read_key_set(await self._get_json(self._url))
         except (httpx2.HTTPError, jwt.PyJWTError, ValueError) as error:
             logger.warning("cannot fetch the keys of %s: %s", self._issuer, type(error).__name__)
             if not self._keys:
@@ -107,7 +107,7 @@ def _read_keys_url(metadata: Any, issuer: str) -> str:
     return str(values.get("jwks_uri", ""))
 
 
-def _read_keys(published: Any) -> Mapping[str | None, jwt.PyJWK]:
+def _read_key_set(published: Any) -> Mapping[str | None, jwt.PyJWK]:
     """Return the usable keys of a JWK set by their ids; a key that is not understood does not spoil the others."""
     if not isinstance(published, dict):
         raise ValueError("no JWK set")

@@ -3,7 +3,7 @@
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from anyio.abc import TaskStatus
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.subscriptions import ListenHandler
+from starlette.routing import Route
 
 from agent_jobs.app import App, open_app
 from agent_jobs.clock import Clock
@@ -27,15 +28,17 @@ from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
+from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
+    Resource,
     build_resource_routes,
     create_issuer_client,
     create_verifier,
     find_resource,
 )
-from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge
+from agent_jobs.team_server.sign_in import MAX_CLIENT_CHARS, Challenge, TokenVerifier
 from agent_jobs.team_server.team_tokens import TeamTokens
 
 logger = logging.getLogger(__name__)
@@ -155,50 +158,79 @@ async def open_team_server(
         try:
             engine = await app.engine()
             await check_access(settings, engine)
-            find_resource(settings, describe_address(settings))
+            resource = find_resource(settings, describe_address(settings))
+            open_routes = _build_open_routes(settings, app, resource)
         except AgentJobsError as error:  # the app's task group would wrap it into an ExceptionGroup
             refusal = error
         else:
-            async with _build_team_server(settings, app, engine) as server:
+            async with _build_team_server(settings, app, engine, resource, open_routes) as server:
                 yield server
     if refusal is not None:
         raise refusal
 
 
 @asynccontextmanager
-async def _build_team_server(settings: Settings, app: App, engine: Engine) -> AsyncGenerator[TeamServer]:
+async def _build_team_server(
+    settings: Settings, app: App, engine: Engine, resource: Resource | None, open_routes: Sequence[Route]
+) -> AsyncGenerator[TeamServer]:
     # The commands load this module, too, and need no templates.
     from agent_jobs.team_server.page_door import PageDoor, build_team_page, derive_page_secret
 
     audit, names, ending = AuditWriter(app.engine), HostNames(settings.host, settings.public_url), anyio.Event()
     secret = derive_page_secret(settings)
-    server = _build_mcp_server(settings, app, audit, card_key=secret.hex())
-    async with _open_doors(settings, app, audit) as doors, anyio.create_task_group() as tasks:
+
+    async def open_caller_engine() -> Engine:
+        caller = current_caller()
+        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+
+    server = _build_mcp_server(settings, open_caller_engine, card_key=secret.hex())
+    async with _open_verifiers(settings, app, resource) as verifiers, anyio.create_task_group() as tasks:
         is_secure = (settings.public_url or "").startswith("https:")
         page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
-        team = build_app(server, names, doors._replace(page=partial(PageDoor, page=page)))
+        challenge = _create_challenge(resource)
+        doors = Doors(verifiers, challenge, audit.record_refused, open_routes, partial(PageDoor, page=page))
+        team = build_app(server, names, doors, build_file_routes(open_caller_engine))
         yield TeamServer(team, app, engine, server, settings.drain_s, ending)
         tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _open_doors(settings: Settings, app: App, audit: AuditWriter) -> AsyncGenerator[Doors]:
+async def _open_verifiers(
+    settings: Settings, app: App, resource: Resource | None
+) -> AsyncGenerator[Sequence[TokenVerifier]]:
     tokens = TeamTokens(app.engine)
-    resource = find_resource(settings, describe_address(settings))
     if resource is None:
-        yield Doors([tokens], Challenge(), audit.record_refused)
+        yield [tokens]
         return
     async with create_issuer_client() as http:
-        verifiers = [tokens, create_verifier(settings, resource, http)]
-        challenge = Challenge(f"{resource.url.removesuffix(MCP_PATH)}{RESOURCE_PATH}{MCP_PATH}")
-        yield Doors(verifiers, challenge, audit.record_refused, build_resource_routes(resource), (RESOURCE_PATH,))
+        yield [tokens, create_verifier(settings, resource, http)]
 
 
-def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter, *, card_key: str) -> MCPServer:
-    async def open_caller_engine() -> Engine:
-        caller = current_caller()
-        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+def _create_challenge(resource: Resource | None) -> Challenge:
+    if resource is None:
+        return Challenge()
+    return Challenge(f"{resource.url.removesuffix(MCP_PATH)}{RESOURCE_PATH}{MCP_PATH}")
 
+
+def _build_open_routes(settings: Settings, app: App, resource: Resource | None) -> list[Route]:
+    """Return the routes that need no team token: metadata, webhooks, which are signed, and metrics with their own."""
+    routes: list[Route] = []
+    if resource is not None:
+        routes += build_resource_routes(resource)
+    if settings.webhook_secret_file is not None:
+        from agent_jobs.team_server.webhooks import build_webhook_routes  # its library comes with the extra
+
+        routes += build_webhook_routes(app.engine, settings.webhook_secret_file)
+    if settings.metrics_token_file is not None:
+        from agent_jobs.team_server.metrics import build_metrics_route  # its library comes with the extra
+
+        routes.append(build_metrics_route(app.engine, settings.metrics_token_file))
+    return routes
+
+
+def _build_mcp_server(
+    settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]], *, card_key: str
+) -> MCPServer:
     server = build_server(
         open_caller_engine,
         max_wait_s=settings.max_wait_s,

@@ -20,6 +20,7 @@ from agent_jobs.upstream.endpoint import Endpoint, quote_segment, read_response_
 from agent_jobs.upstream.error_body import DEFAULT_STATUS, has_error, read_status
 from agent_jobs.upstream.error_mapping import map_error, map_transport_error
 from agent_jobs.upstream.json_object import JSON, parse_object
+from agent_jobs.upstream.key_renewal import KeyRenewal, ReadEndpoint
 from agent_jobs.upstream.limited_stream import LimitedStream
 from agent_jobs.upstream.next_page import find_next_page
 from agent_jobs.upstream.retry_after import parse_amount
@@ -63,7 +64,8 @@ class _CreateTrace:
         """Record a step of the call."""
         await self.dialed.trace(name, info)
         # A proxy's CONNECT announces its headers too.
-        if name == "http11.send_request_headers.started" and info["request"].method == b"POST":
+        is_request = name == "http11.send_request_headers.started" and info["request"].method == b"POST"
+        if is_request and not self.is_sent:  # a call that is repeated with another key was sent before
             await self.before_sending()
             self.is_sent = True
 
@@ -78,12 +80,24 @@ class ResponsesClient:
         kept: httpx2.AsyncClient,
         start_timeout_s: float,
         secrets: Sequence[str] = (),
+        read_endpoint: ReadEndpoint | None = None,
     ) -> None:
-        self.endpoint = endpoint
+        self._renewal = KeyRenewal(endpoint, read_endpoint)
+        self._renewal.watch(once, kept)
         self._once = once  # a connection per call
         self._kept = kept  # connections are kept between calls
         self._start_timeout_s = start_timeout_s
         self._secrets = secrets
+        self.retrievals = 0  #: GETs of responses, with those that failed
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Return the address with the key that is used now."""
+        return self._renewal.endpoint
+
+    async def renew_key(self) -> bool:
+        """Read the key again; return True if the user has replaced it."""
+        return await self._renewal.renew(self.endpoint)
 
     async def create(
         self, body: JSON, *, request_id: str, before_sending: Callable[[], Awaitable[None]]
@@ -150,6 +164,7 @@ class ResponsesClient:
             AccountError: This key may not read it.
             UpstreamError: Any other failure; the call may be repeated.
         """
+        self.retrievals += 1
         answer = await self._send_request("GET", self._response_url(response_id))
         response = _read_object(answer)
         poll_after_ms = parse_amount(answer.headers.get("openai-poll-after-ms"))
@@ -338,8 +353,9 @@ class ResponsesClient:
 
     def _mask_secrets(self, text: str) -> str:
         """Return a text without secrets: some servers quote the header that they refuse."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
+        for secret in (*self._secrets, *self._renewal.keys):
+            if len(secret) >= SECRET_CHARS:
+                text = text.replace(secret, "***")
         return text
 
 
@@ -405,7 +421,11 @@ def _find_file(files: object, path: str) -> JSON | None:
 
 @asynccontextmanager
 async def open_client(
-    endpoint: Endpoint, *, start_timeout_s: float = 120.0, secrets: Iterable[str] = ()
+    endpoint: Endpoint,
+    *,
+    start_timeout_s: float = 120.0,
+    secrets: Iterable[str] = (),
+    read_endpoint: ReadEndpoint | None = None,
 ) -> AsyncGenerator[ResponsesClient]:
     """Open a client of one endpoint. Proxies and certificates come from the environment, as httpx2 reads them.
 
@@ -413,11 +433,11 @@ async def open_client(
         endpoint: The address and the key.
         start_timeout_s: Seconds that a create waits for a silent upstream.
         secrets: Strings that no error may contain, even if upstream quotes them.
+        read_endpoint: Reads the key again after upstream refused it.
 
     Raises:
         ConfigError: The environment names certificates or a proxy that cannot be used.
     """
-    masked = [each for each in secrets if len(each) >= SECRET_CHARS]
     # Building a TLS context takes ~40 ms, so both clients share one, and a thread builds it.
     try:
         verify = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
@@ -438,4 +458,4 @@ async def open_client(
         raise ConfigError("The proxy of HTTPS_PROXY or ALL_PROXY cannot be used.", "unusable_proxy") from None
     async with AsyncExitStack() as stack:
         once, reused = [await stack.enter_async_context(client) for client in clients]
-        yield ResponsesClient(endpoint, once, reused, start_timeout_s, masked)
+        yield ResponsesClient(endpoint, once, reused, start_timeout_s, tuple(secrets), read_endpoint)

@@ -43,6 +43,11 @@ class Endpoint:
         return cls(str(_replace_path(url, _complete_path(url))), headers, fingerprint)
 
     @property
+    def key(self) -> str:
+        """Return the key itself."""
+        return self.headers.get("api-key") or self.headers["Authorization"].removeprefix("Bearer ")
+
+    @property
     def openai(self) -> bool:
         """Return True if this is OpenAI itself, for which the facts about its models hold."""
         return httpx2.URL(self.base_url).host.endswith(".openai.com")

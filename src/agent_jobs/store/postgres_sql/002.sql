@@ -7,9 +7,18 @@ CREATE INDEX job_of_owner ON job (owner, created_at, status, cost_usd, reserved_
 ALTER TABLE job ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0; -- times that it was taken from a process that seemed dead
 CREATE INDEX job_previous ON job (previous_job_id) WHERE previous_job_id IS NOT NULL;
 ALTER TABLE tombstone ADD COLUMN owner TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN model TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN preset TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN client TEXT NOT NULL DEFAULT '';
+ALTER TABLE tombstone ADD COLUMN usage TEXT; -- JSON
 
 -- True if a webhook named its response since its step began.
 ALTER TABLE job ADD COLUMN hinted BOOLEAN NOT NULL DEFAULT FALSE;
+-- The address that is called when it finished or needs input.
+ALTER TABLE job ADD COLUMN callback_url TEXT NOT NULL DEFAULT '';
+-- Time of the end or question that a callback was stored for.
+ALTER TABLE job ADD COLUMN called_back_at DOUBLE PRECISION;
+CREATE INDEX job_calls_back ON job (finished_at) WHERE callback_url <> '';
 -- A webhook names only the response.
 CREATE INDEX turn_response ON turn (response_id) WHERE response_id IS NOT NULL;
 
@@ -61,3 +70,32 @@ CREATE TABLE webhook (
 CREATE INDEX webhook_received ON webhook (base_url, received_at);
 CREATE INDEX webhook_of_response ON webhook (response_id);
 CREATE INDEX webhook_due ON webhook (next_at) WHERE next_at IS NOT NULL;
+
+-- Messages to the callers of jobs, until they are accepted or given up.
+CREATE TABLE callback (
+    id TEXT COLLATE "C" PRIMARY KEY,            -- of the message: the same in each attempt
+    job_id TEXT COLLATE "C" NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    body TEXT NOT NULL,                         -- JSON
+    created_at DOUBLE PRECISION NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at DOUBLE PRECISION NOT NULL           -- when it is sent again, unless its sender reports before
+);
+CREATE INDEX callback_due ON callback (next_at);
+CREATE INDEX callback_of_job ON callback (job_id);
+
+-- Files that runs of jobs with an owner made, since replicas share no disk. Nobody can guess an id.
+ALTER TABLE made ADD COLUMN file_id TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE made ADD COLUMN data BYTEA;
+CREATE UNIQUE INDEX made_file ON made (file_id) WHERE file_id <> '';
+
+-- Files that owners upload to attach them to jobs. They are kept for a day.
+CREATE TABLE shelf (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    owner TEXT COLLATE "C" NOT NULL,
+    name TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    data BYTEA NOT NULL
+);
+CREATE INDEX shelf_of_owner ON shelf (owner, bytes);
+CREATE INDEX shelf_age ON shelf (created_at);

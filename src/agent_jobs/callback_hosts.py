@@ -1,0 +1,50 @@
+"""Read the hosts that a server may call back. Pure."""
+
+import re
+from typing import NamedTuple
+
+from agent_jobs.setting_values import Reader, Written
+
+#: Names of this machine. Tests call them, if the operator allows one with its port.
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+ACCEPTS = "names of hosts, each with or without a port, separated by commas"
+_HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(:(?P<port>[0-9]{1,5}))?")
+
+
+class AllowedHost(NamedTuple):
+    """A host that may be called. Without a port, only that of https may be."""
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.port is None:
+            return host
+        return f"{host}:{self.port}"
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Return how its addresses may begin."""
+        return ("https", "http") if self.is_loopback else ("https",)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Return True if the operator allows this machine itself, on one port."""
+        return self.port is not None and self.host in LOOPBACK_HOSTS
+
+
+def callback_hosts() -> Reader:
+    """Return the reader of the hosts that may be called back."""
+
+    def read(written: Written) -> tuple[AllowedHost, ...]:
+        found: list[AllowedHost] = []
+        for word in written.text.lower().split(","):
+            match = _HOST.fullmatch(word.strip())
+            if match is None:
+                written.refuse(ACCEPTS, "Write no https:// and no path.")
+            port = match["port"] and int(match["port"])
+            found.append(AllowedHost(match["host"].strip("[]"), port or None))
+        return tuple(dict.fromkeys(found))
+
+    return Reader(ACCEPTS, read, tuple[AllowedHost, ...], join=",".join)

@@ -1,0 +1,107 @@
+"""Decide which addresses a server may call back: those of allowed hosts, and nothing inside a network. Pure."""
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from agent_jobs.callback_hosts import AllowedHost
+
+MAX_URL_CHARS = 2000
+HTTPS_PORT = 443
+_PLAIN_URL = re.compile(r"[!-\[\]-~]+")  # ASCII without spaces and backslashes, which parsers read in different ways
+#: Networks of IPv6 that lead to addresses of IPv4 or of an organization.
+_TUNNELS = tuple(map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10")))
+
+
+class CallbackUrl(NamedTuple):
+    """An address that may be called."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str  #: path and query
+    allowed: AllowedHost  #: the entry of the operator's list that allows it
+
+    @property
+    def host_header(self) -> str:
+        """Return the value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.scheme == "https" and self.port == HTTPS_PORT:
+            return host
+        return f"{host}:{self.port}"
+
+    def address_of(self, ip: str) -> str:
+        """Return the same address with the number that the host's name stands for."""
+        host = f"[{ip}]" if ":" in ip else ip
+        return f"{self.scheme}://{host}:{self.port}{self.target}"
+
+
+class RefusedUrlError(Exception):
+    """The address may not be called. Its text is a clause that does not repeat the address, which may hold a secret."""
+
+
+def parse_callback_url(url: str, allowed: Sequence[AllowedHost]) -> CallbackUrl:
+    """Return an address in its parts.
+
+    Raises:
+        RefusedUrlError: It may not be called.
+    """
+    if len(url) > MAX_URL_CHARS or not _PLAIN_URL.fullmatch(url):
+        raise RefusedUrlError(f"an address has up to {MAX_URL_CHARS} ASCII characters, without spaces and backslashes")
+    try:
+        parts = urlsplit(url)
+        port = HTTPS_PORT if parts.port is None else parts.port
+    except ValueError:
+        raise RefusedUrlError("it is no address") from None
+    if "@" in parts.netloc:
+        raise RefusedUrlError("it has a user name, which belongs into no address")
+    host = parts.hostname or ""
+    entry = _find_entry(host, port, allowed)
+    if entry is None:
+        raise RefusedUrlError("the server's operator does not allow its host, or not this port")
+    if parts.scheme not in entry.schemes:
+        raise RefusedUrlError("it does not begin with https://")
+    return CallbackUrl(parts.scheme, host, port, f"{parts.path or '/'}?{parts.query}".rstrip("?"), entry)
+
+
+def choose_address(url: CallbackUrl, addresses: Sequence[str]) -> str:
+    """Return the address to connect to, of those that the name of the host stands for.
+
+    Raises:
+        RefusedUrlError: There is none, or one of them is not public: a name with both could be an attacker's.
+    """
+    if not addresses:
+        raise RefusedUrlError("its name has no address")
+    check = is_loopback if url.allowed.is_loopback else is_public
+    if not all(map(check, addresses)):
+        raise RefusedUrlError("its name stands for an address that is not public")
+    return addresses[0]
+
+
+def is_public(address: str) -> bool:
+    """Return True if an address is one of the internet: not private, local, reserved or a tunnel to such a one."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        if any(ip in network for network in _TUNNELS):
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def is_loopback(address: str) -> bool:
+    """Return True if an address is that of this machine."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _find_entry(host: str, port: int, allowed: Sequence[AllowedHost]) -> AllowedHost | None:
+    """Return the entry that allows a host on a port."""
+    return next((entry for entry in allowed if (entry.host, entry.port or HTTPS_PORT) == (host, port)), None)

@@ -1,0 +1,72 @@
+"""Refuse what `config set` would write and nothing could use: the file is for hosts that show no warning."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_jobs.errors import AgentJobsError, ConfigError
+from agent_jobs.setting_files import READERS, read_setting_file
+
+#: Settings that are one word of another program.
+WORDS = {"model": "gpt-6.1-sol", "org_id": "org-abc", "project_id": "proj_abc"}
+FOLDERS = ("data_dir", "result_dir")
+#: Characters that are no value by themselves.
+SEPARATORS = f" \t\r\n,{os.pathsep}"
+NOTHING_WRITTEN = "Nothing was written."
+
+
+def refuse_empty(name: str, texts: Sequence[str]) -> None:
+    """Check that there is a value.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not any(text.strip(SEPARATORS) for text in texts):
+        raise ConfigError(f"{name} needs a value. `agent-jobs config unset {name}` removes the setting.")
+
+
+def refuse_useless(name: str, value: Any, text: str, warnings: Sequence[str]) -> None:
+    """Check that a value that a setting accepts can be used as it is.
+
+    Args:
+        name: The name of the setting in the file.
+        value: What its reader returned.
+        text: What the user wrote.
+        warnings: What the reader said of it.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if warnings:
+        raise ConfigError(f"{warnings[0]} {NOTHING_WRITTEN}")
+    if any(not char.isprintable() for char in text):
+        raise ConfigError(f"{name} holds a line end or another control character. Write it on one line.")
+    if name in WORDS:
+        _check_one_word(name, text.strip())
+    if name in FOLDERS and Path(value).exists() and not Path(value).is_dir():
+        raise ConfigError(f"{name} names {value}, which is a file. Name a folder; it is made if it does not exist.")
+    if name in READERS:
+        _check_setting_file(name, Path(text).expanduser())
+
+
+def _check_one_word(name: str, text: str) -> None:
+    if "://" in text:
+        raise ConfigError(f"{name} accepts a name, and this is an address. `agent-jobs config set base_url` sets that.")
+    if text.startswith("-") or len(text.split()) > 1:
+        raise ConfigError(f"{name} accepts one word, such as {WORDS[name]}. {NOTHING_WRITTEN}")
+
+
+def _check_setting_file(name: str, path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"{name} names {path}, which is a folder. Name a file in it.")
+    if not path.exists():
+        raise ConfigError(f"{name} names {path}, which does not exist. Write that file first.")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"{name} names {path}, which you may not read. Change its permissions first.")
+    try:
+        read_setting_file(name, path)
+    except AgentJobsError as error:
+        from agent_jobs.cli.wording import describe_error
+
+        raise ConfigError(f"{describe_error(error)} {NOTHING_WRITTEN}") from None

@@ -1,0 +1,100 @@
+"""Write the entry of a team server, which a host reaches by its address, for `agent-jobs install --url`."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from agent_jobs.address_values import LOOPBACK_HOSTS
+from agent_jobs.cli.install_report import print_json, print_report, render_diff
+from agent_jobs.cli.session import convert_errors
+from agent_jobs.ctrl_c import raise_on_ctrl_c
+from agent_jobs.errors import ConfigError
+from agent_jobs.install.config_file import FileSnapshot, Scope, locate, read, replace
+from agent_jobs.install.entry import refuse_comments, replace_entry
+from agent_jobs.install.hosts import Entry, Host, Machine
+from agent_jobs.install.remote import NO_TOKEN, REMOTE_ENTRIES, complete_url, create_remote_entry
+
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_remote_arguments(host: str | None, url: str, variable: str, local_options: Mapping[str, object]) -> None:
+    """Refuse arguments that do not fit an entry by address.
+
+    Raises:
+        click.UsageError: They do not.
+    """
+    if host not in REMOTE_ENTRIES:
+        raise click.UsageError(f"--url is for {' and '.join(REMOTE_ENTRIES)}. In other hosts, add the address by hand.")
+    given = next((name for name, value in local_options.items() if value), None)
+    if given is not None:
+        raise click.UsageError(f"--url does not go with {given}: the host starts no program.")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise click.UsageError("--url accepts a web address, such as https://jobs.example.com.")
+    if not _VARIABLE.fullmatch(variable):
+        raise click.UsageError("--token-env accepts the name of a variable, never the token itself.")
+
+
+@convert_errors()
+def install_remote(
+    host: Host,
+    machine: Machine,
+    url: str,
+    variable: str,
+    *,
+    scope: Scope,
+    print_only: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Put the entry into the host's file, or print it."""
+    entry = create_remote_entry(host, complete_url(url), variable)
+    if print_only:
+        return _print_remote_entry(host, entry, as_json=as_json)
+    before = read(locate(host, machine, scope))
+    try:
+        refuse_comments(host, before.text)
+        text = replace_entry(host, before.text, entry)
+    except ConfigError as error:
+        raise ConfigError(f"{before.path}: {error}") from None
+    report = _write_remote_entry(host, before, text, dry_run=dry_run)
+    return print_report(report | {"next": _list_remote_steps(host, url, variable)}, as_json=as_json)
+
+
+def _print_remote_entry(host: Host, entry: Entry, *, as_json: bool) -> None:
+    text = replace_entry(host, "", entry)
+    if as_json:
+        return print_json({"host": host.name, "where": host.where, "format": host.format, "entry": text})
+    click.echo(f"{host.title}: {host.where}", err=True)
+    return click.echo(text, nl=False)
+
+
+def _write_remote_entry(host: Host, before: FileSnapshot, text: str, *, dry_run: bool) -> dict[str, Any]:
+    report: dict[str, Any] = {"host": host.name, "file": str(before.path)}
+    if text == before.text:
+        return report | {"action": "unchanged"}
+    if dry_run:
+        return report | {"action": "would be installed", "diff": render_diff(before, text)}
+    with raise_on_ctrl_c():  # a temporary file must be removed
+        backup = replace(before, text)
+    report["action"] = "installed"
+    if backup is not None:
+        report["backup"] = str(backup)
+    return report
+
+
+def _list_remote_steps(host: Host, url: str, variable: str) -> list[str]:
+    """Return what the user has to do after that."""
+    steps: list[str] = []
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+        steps.append("The token goes over the network in the clear. Use an address with https:// instead.")
+    if variable == NO_TOKEN:
+        steps.append(f"Sign in when {host.title} asks you to. The server must accept OAuth.")
+    elif not os.environ.get(variable):
+        steps.append(f"Set {variable} to your token in the environment in which {host.title} starts.")
+    return [*steps, host.after]

@@ -1,0 +1,189 @@
+"""`agent-jobs owner`: show and set what the owners of a team server may use."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
+from typing import Any
+
+import click
+
+from agent_jobs.cli import terminal
+from agent_jobs.cli.session import Session, call, json_option
+from agent_jobs.jobs.owners import Owner, OwnerUse
+from agent_jobs.rendering import answers
+
+MAX_NAME_CHARS = 200  # an issuer and a subject of OAuth fit
+DAY_S = 86_400.0
+GAP = "  "
+#: Takes a limit back, so that the setting for all owners counts.
+DEFAULT_WORD = "default"
+
+
+class OwnerName(click.ParamType[str]):
+    """The name of an owner, as a token or a sign-in names it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name; refuse one that could not be told from another on a terminal."""
+        name = str(value)
+        if name.isprintable() and name.strip() == name and 0 < len(name) <= MAX_NAME_CHARS:
+            return name
+        self.fail(f"{name!r} is no name of an owner. Write 1 to {MAX_NAME_CHARS} letters, digits or signs.", param, ctx)
+
+
+class Limit(click.ParamType[Any]):
+    """A number above 0, or the word that takes the limit back."""
+
+    def __init__(self, number: click.ParamType[Any], name: str) -> None:
+        self._number = number
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or the word."""
+        if value == DEFAULT_WORD:
+            return value
+        number = self._number.convert(value, param, ctx)
+        if isnan(number):  # which a range accepts
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+@click.group("owner")
+def owner_command() -> None:
+    """Show and set what the owners of a team server may use.
+
+    A token or a sign-in names the owner. An owner without a limit of its own has that of the settings.
+    """
+
+
+@owner_command.command("list")
+@json_option
+def list_owners_command(as_json: bool) -> None:
+    """List the owners, their jobs and limits."""
+    uses = _read_uses()
+    if as_json:
+        click.echo(answers.json_line({"owners": [_describe_use(use) for use in uses]}))
+        return
+    if not uses:
+        click.echo("There are no owners yet. Make a token for one with: agent-jobs token add OWNER")
+        return
+    for line in format_rows([_build_owner_row(use) for use in uses]):
+        click.echo(line)
+
+
+@owner_command.command("show")
+@click.argument("name", type=OwnerName())
+@json_option
+def show_owner_command(name: str, as_json: bool) -> None:
+    """Show what an owner may use and uses."""
+    use = next((use for use in _read_uses() if use.owner.name == name), None)
+    if use is None:
+        raise click.ClickException(f"There is no owner {name!r}. See all with: agent-jobs owner list")
+    if as_json:
+        click.echo(answers.json_line(_describe_use(use)))
+        return
+    row = _build_owner_row(use)
+    width = max(map(len, row))
+    for label, cell in row.items():
+        click.echo(f"{label.capitalize():<{width}}{GAP}{cell or '-'}")
+
+
+@owner_command.command("set")
+@click.argument("name", type=OwnerName())
+@click.option("--max-concurrent", type=Limit(click.IntRange(1, 1_000_000), "N"), help="Jobs that run at once.")
+@click.option("--daily-budget", type=Limit(click.FloatRange(0, 1e9, min_open=True), "USD"), help="For a day (UTC).")
+@click.option("--starts-per-minute", type=Limit(click.IntRange(1, 1_000_000), "N"), help="Jobs started in a minute.")
+@click.option("--key-ref", metavar="NAME", help="The secret with the owner's API key; '' for the shared key.")
+@json_option
+def set_owner_command(
+    name: str, max_concurrent: Any, daily_budget: Any, starts_per_minute: Any, key_ref: str | None, as_json: bool
+) -> None:
+    """Set what an owner may use. What is not named stays; `default` takes a limit back.
+
+    The key itself is not stored here: NAME is a file in the folder of owners' keys.
+    """
+    given = {
+        "max_concurrent": max_concurrent,
+        "daily_budget_usd": daily_budget,
+        "starts_per_minute": starts_per_minute,
+    }
+
+    async def change_owner(session: Session) -> Owner:
+        access = session.engine.access
+        owner = await access.get_owner(name)
+        changed = {field: _read_limit(value) for field, value in given.items() if value is not None}
+        owner = owner._replace(limits=owner.limits._replace(**changed))
+        if key_ref is not None:
+            owner = owner._replace(key_ref=key_ref)
+        await access.set_owner(owner)
+        return owner
+
+    owner = call(change_owner)
+    if as_json:
+        click.echo(answers.json_line(_owner_fields(owner)))
+        return
+    click.echo(f"{terminal.join_lines(name)}: {_join_limits(owner)}")
+
+
+def format_rows(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield the lines of a table; a column whose cells are all empty is left out."""
+    names = [name for name in rows[0] if any(row[name] for row in rows)]
+    widths = {name: max(len(name), *(terminal.count_columns(row[name]) for row in rows)) for name in names}
+    for row in [{name: name for name in names}, *rows]:
+        yield GAP.join(terminal.fit_columns(row[name], widths[name]) for name in names).rstrip()
+
+
+def _read_limit(value: Any) -> Any:
+    if value == DEFAULT_WORD:
+        return None
+    return value
+
+
+def _read_uses() -> Sequence[OwnerUse]:
+    now = time.time()
+
+    async def read(session: Session) -> Sequence[OwnerUse]:
+        return await session.engine.access.list_owners(now - now % DAY_S)
+
+    return call(read)
+
+
+def _describe_use(use: OwnerUse) -> dict[str, Any]:
+    """Return an owner for a program."""
+    return {
+        **_owner_fields(use.owner),
+        "jobs": use.jobs,
+        "running": use.running,
+        "waiting": use.waiting,
+        "today_usd": round(use.today_usd, 6),
+    }
+
+
+def _owner_fields(owner: Owner) -> dict[str, Any]:
+    return {"name": owner.name, **owner.limits._asdict(), "key_ref": owner.key_ref}
+
+
+def _build_owner_row(use: OwnerUse) -> dict[str, str]:
+    """Return an owner's cells by the names of their columns."""
+    return {
+        "OWNER": terminal.join_lines(use.owner.name),
+        "JOBS": str(use.jobs),
+        "RUNNING": str(use.running),
+        "WAITING": str(use.waiting),
+        "TODAY": terminal.format_usd(use.today_usd),
+        "LIMITS": _join_limits(use.owner),
+        "KEY": terminal.join_lines(use.owner.key_ref),
+    }
+
+
+def _join_limits(owner: Owner) -> str:
+    """Return the limits that were set for an owner, in words."""
+    words = {
+        "max_concurrent": "{} at once",
+        "daily_budget_usd": "{:g} USD a day",
+        "starts_per_minute": "{} starts a minute",
+    }
+    limits = owner.limits._asdict()
+    parts = [template.format(limits[field]) for field, template in words.items() if limits[field] is not None]
+    return ", ".join(parts) or "those of the settings"

@@ -1,0 +1,111 @@
+"""Calls back the address that a job's caller named, when the job finished or needs input.
+
+Each event is claimed by one process and stored as a message before it is sent. A message is sent until the receiver
+accepts it, for a day: if its sender dies, another process sends it again with the same id.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+from uuid import uuid4
+
+import anyio
+
+from agent_jobs.backoff import exponential, with_jitter
+from agent_jobs.clock import Clock
+from agent_jobs.errors import StoreError
+from agent_jobs.store.base import Store
+from agent_jobs.store.team_records import CallbackMessage, PendingCallback
+
+logger = logging.getLogger(__name__)
+
+CHECK_S = 1.0  # between looks for events and due messages
+LEASE_S = 60.0  # an attempt takes a quarter of this at most; then another process may send the message
+FIRST_RETRY_S = 5.0  # a receiver that restarts is back soon
+MAX_RETRY_S = 3600.0
+GIVE_UP_S = 86_400.0  # as long as a result can be expected to matter
+AT_ONCE = 8  # messages that one process sends at the same time
+
+
+class Attempt(Protocol):
+    """The outcome of one attempt to send a message."""
+
+    @property
+    def problem(self) -> str:
+        """Return why the receiver did not accept it; empty if it did."""
+        ...
+
+    @property
+    def is_final(self) -> bool:
+        """Return True if the message is not to be sent again."""
+        ...
+
+
+#: POSTs a body with a message's id to an address, once.
+Send = Callable[[str, str, bytes], Awaitable[Attempt]]
+
+
+class CallbackRunner:
+    """Sends the callbacks of all jobs on this database that no other process sends."""
+
+    def __init__(self, store: Store, clock: Clock, send: Send) -> None:
+        self._store = store
+        self._clock = clock
+        self._send = send
+
+    async def run(self) -> None:
+        """Send callbacks, for ever."""
+        while True:
+            try:
+                await self._store_events()
+                await self._send_due()
+            except StoreError as error:
+                logger.warning("cannot read the callbacks: %s", error)
+            except Exception:
+                logger.exception("callbacks failed; they continue")
+            await self._clock.sleep(CHECK_S)
+
+    async def _store_events(self) -> None:
+        """Store a message for each event that no process has claimed."""
+        now = self._clock.now()
+        for pending in await self._store.find_callbacks(now - GIVE_UP_S):
+            await self._store.add_callback(pending, f"msg_{uuid4().hex}", write_body(pending), now)
+
+    async def _send_due(self) -> None:
+        now = self._clock.now()
+        due = await self._store.claim_callbacks(now, now + LEASE_S, AT_ONCE)
+        async with anyio.create_task_group() as tasks:
+            for message in due:
+                tasks.start_soon(partial(self._send_once, message))
+
+    async def _send_once(self, message: CallbackMessage) -> None:
+        try:
+            outcome = await self._send(message.url, message.id, message.body.encode())
+            await self._store_outcome(message, outcome)
+        except StoreError as error:  # it is sent again after its lease
+            logger.warning("%s: the outcome of its callback is not stored: %s", message.job_id, error)
+
+    async def _store_outcome(self, message: CallbackMessage, outcome: Attempt) -> None:
+        now = self._clock.now()
+        if not outcome.problem:
+            logger.info("%s: its callback was accepted", message.job_id)
+            return await self._store.finish_callback(message.id)
+        if outcome.is_final or now - message.created_at > GIVE_UP_S:
+            logger.warning("%s: its callback is given up: %s", message.job_id, outcome.problem)
+            await self._store.record_event(message.job_id, now, "callback", outcome.problem)
+            return await self._store.finish_callback(message.id)
+        logger.info("%s: its callback was not accepted: %s", message.job_id, outcome.problem)
+        wait_s = with_jitter(exponential(message.attempts, first_s=FIRST_RETRY_S, most_s=MAX_RETRY_S))
+        return await self._store.schedule_callback(message.id, now + wait_s)
+
+
+def write_body(pending: PendingCallback) -> str:
+    """Return the body of a callback: ids and the status, and nothing that was asked or answered."""
+    at = datetime.fromtimestamp(pending.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    data: dict[str, Any] = {"job_id": pending.job_id, "status": pending.status}
+    optional = {"batch": pending.batch, "key": pending.key, "error": pending.error_code}
+    data |= {name: value for name, value in optional.items() if value}
+    return json.dumps({"type": pending.kind, "timestamp": at, "data": data}, separators=(",", ":"))

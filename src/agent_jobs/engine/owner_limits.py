@@ -1,0 +1,37 @@
+"""Finds the limits of the owner of a job."""
+
+from agent_jobs.jobs.owners import UNLIMITED, OwnerLimits
+from agent_jobs.pricing.prices import day_start
+from agent_jobs.store.base import Budget, Store
+
+
+async def find_limits(store: Store, owner: str, default: OwnerLimits) -> OwnerLimits:
+    """Return what was set for an owner, or else for all of them; a single user has no such limits."""
+    if not owner:
+        return UNLIMITED
+    row = await store.get_owner(owner)
+    if row is None:
+        return default
+    return row.limits.or_else(default)
+
+
+def list_budgets(
+    day_usd: float | None, limits: OwnerLimits, owner: str, started_at: float, *, spent: bool, parts: str = ""
+) -> list[Budget]:
+    """Return the budgets of the day that a job counts to: that of all jobs, and that of its owner.
+
+    Args:
+        day_usd: For the jobs of all owners together; None if there is no such budget.
+        limits: Of the owner.
+        owner: Whose job it is.
+        started_at: When the job was started: its later turns count to the same day.
+        spent: True if only what was spent counts.
+        parts: How the bound of a new job is made up.
+    """
+    since = day_start(started_at)
+    budgets: list[Budget] = []
+    if limits.daily_budget_usd is not None:
+        budgets.append(Budget(limits.daily_budget_usd, since, spent, parts, owner))
+    if day_usd is not None:
+        budgets.append(Budget(day_usd, since, spent, parts))
+    return budgets

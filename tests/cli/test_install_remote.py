@@ -1,0 +1,94 @@
+"""`agent-jobs install --url`: the entries by which Claude Code and Codex reach a team server."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent_jobs.cli.main import cli
+
+URL = "https://jobs.example.com"
+CLAUDE = {
+    "type": "http",
+    "url": f"{URL}/mcp",
+    "headers": {"Authorization": "Bearer ${AGENT_JOBS_TOKEN:-}"},
+    "alwaysLoad": True,
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CODEX_HOME", "CLAUDE_CONFIG_DIR", "AGENT_JOBS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["install", *words])
+
+
+def test_entry_for_claude_code_names_the_variable(home: Path):
+    (home / ".claude.json").write_text('{"theme": "dark", "mcpServers": {"agent-jobs": {"command": "x", "args": []}}}')
+    result = typed("claude-code", "--url", URL)
+    assert result.exit_code == 0, result.output
+    written = json.loads((home / ".claude.json").read_text())
+    assert written == {"theme": "dark", "mcpServers": {"agent-jobs": CLAUDE}}
+    assert "Set AGENT_JOBS_TOKEN to your token" in result.output
+    assert "Nothing to do" in typed("claude-code", "--url", f"{URL}/mcp/").output
+
+
+def test_entry_for_codex_names_the_variable(home: Path):
+    (home / ".codex").mkdir()
+    (home / ".codex/config.toml").write_text('model = "gpt-5" # mine\n')
+    assert typed("codex", "--url", URL, "--token-env", "JOBS").exit_code == 0
+    text = (home / ".codex/config.toml").read_text()
+    entry = tomllib.loads(text)["mcp_servers"]["agent-jobs"]
+    assert (entry["url"], entry["bearer_token_env_var"]) == (f"{URL}/mcp", "JOBS")
+    assert entry["tools"]["agent_poll"] == {"approval_mode": "approve"}
+    assert not {"command", "env_vars", "startup_timeout_sec"} & entry.keys()
+    assert "# mine" in text
+
+
+@pytest.mark.usefixtures("home")
+def test_entry_is_printed():
+    printed = typed("claude-code", "--url", URL, "--print", "--json").output
+    assert json.loads(json.loads(printed)["entry"]) == {"mcpServers": {"agent-jobs": CLAUDE}}
+
+
+def test_host_that_signs_in_needs_no_token(home: Path):
+    result = typed("claude-code", "--url", URL, "--token-env", "none")
+    entry = json.loads((home / ".claude.json").read_text())["mcpServers"]["agent-jobs"]
+    assert entry == {"type": "http", "url": f"{URL}/mcp", "alwaysLoad": True}
+    assert "Sign in when Claude Code asks you to." in result.output
+
+
+def test_dry_run_writes_nothing(home: Path):
+    assert '+      "url"' in typed("claude-code", "--url", URL, "--dry-run").output
+    assert not (home / ".claude.json").exists()
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cursor", "--url", URL], "--url is for claude-code and codex"),
+        (["--url", URL], "--url is for claude-code and codex"),
+        (["codex", "--url", URL, "--uvx"], "--url does not go with --uvx"),
+        (["codex", "--url", URL, "--env", "A=b"], "--url does not go with --env"),
+        (["codex", "--url", "jobs.example.com"], "--url accepts a web address"),
+        (["codex", "--url", "https://a:b@jobs.example.com"], "--url accepts a web address"),
+        (["codex", "--url", URL, "--token-env", "ajt_a-b"], "never the token itself"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(words: list[str], sentence: str):
+    result = typed(*words)
+    assert (result.exit_code, sentence in result.output) == (2, True), result.output
+
+
+@pytest.mark.usefixtures("home")
+def test_token_in_the_clear_is_pointed_out():
+    assert "in the clear" in typed("codex", "--url", "http://jobs.example.com").output
+    assert "in the clear" not in typed("codex", "--url", "http://127.0.0.1:8000").output
