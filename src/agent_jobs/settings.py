@@ -468,6 +468,13 @@ class Settings:
         default="5",
         page="team-install.md#behind-a-balancer",
     )
+    metrics_token_file: Path | None = setting(
+        "AGENT_JOBS_METRICS_TOKEN_FILE",
+        TEAM,
+        values.absolute_path(),
+        "A file with the bearer token that Prometheus sends. Without it there is no /metrics.",
+        page="team-metrics.md",
+    )
     log_level: str = setting(
         "AGENT_JOBS_LOG_LEVEL",
         LOG,

@@ -38,7 +38,7 @@ VALUES = {
     "notify_secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "on_finish": "sh -c true", "daily_budget_usd": "20", "budget_mode": "spent",
     "database_url": "postgresql://ada@db.example/jobs", "database_listen_url": "postgresql://ada@db.example/jobs",
-    "database_password_file": "~/key", "pool": "7", "webhook_secret_file": "~/key",
+    "database_password_file": "~/key", "pool": "7", "webhook_secret_file": "~/key", "metrics_token_file": "~/key",
     "callback_hosts": "hooks.example.com", "callback_secret_file": "~/key",
     "prices": "~/prices.toml", "structured": "1", "log_level": "error",
 }  # fmt: skip

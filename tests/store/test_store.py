@@ -1819,6 +1819,10 @@ async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store
     assert [each.name for each in await sums("day", since=NOW - 1)] == ["2027-01-15"]
     assert await sums("day", model="none") == []
     assert await store.sum_day(NOW, spent=True) == await store.sum_day(NOW, spent=False) == 0.5
+    keys: tuple[SpendingKey, ...] = get_args(SpendingKey)
+    before = {key: await sums(key) for key in keys}
+    assert await store.delete_jobs(["job_1", "job_3"])
+    assert {key: await sums(key) for key in keys} == before, "a deleted job was paid, too"
 
 
 async def test_single_jobs_are_deleted_read_or_not_but_never_while_they_run(store: Store):

@@ -14,10 +14,12 @@ from anyio.abc import TaskGroup
 
 from agent_jobs.clock import Clock
 from agent_jobs.engine.access import Access
+from agent_jobs.engine.activity import Activity, Figures
 from agent_jobs.engine.archive import ActionReporter, Archive
 from agent_jobs.engine.job_waiter import JobWaiter, has_question
 from agent_jobs.engine.live_text import LiveText
 from agent_jobs.engine.replies import answer_calls
+from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import BudgetError, ConfigError, JobNotFoundError, RequestError, StoreError
 from agent_jobs.jobs.job import Job, Mode
 from agent_jobs.jobs.queries import (
@@ -114,6 +116,7 @@ class Engine(Archive):
         self._warnings = warnings
         self._waiter = JobWaiter(store, clock, self._wake_worker)
         self._owner: str | None = None
+        self._activity = Activity()
         self._action_reporter: ActionReporter | None = None
 
     def of(self, owner: str) -> Engine:
@@ -207,6 +210,7 @@ class Engine(Archive):
                 for job in planned.jobs:
                     upstream.worker.launch(job.id)
                 raise
+            self._activity.starts += existing_jobs.count(None)
             for job, existing in zip(planned.jobs, existing_jobs, strict=True):
                 if existing is None:
                     upstream.worker.launch(job.id)
@@ -261,6 +265,7 @@ class Engine(Archive):
         Raises:
             JobNotFoundError: There is no such job; the sentence names the newest.
         """
+        self._activity.polls += 1
         job = await self._get_job(job_id)
         if not job.is_terminal:
             has_arrived = self._waiter.has_new_question if new_only else has_question
@@ -383,6 +388,29 @@ class Engine(Archive):
         if isinstance(self._upstream, Upstream):
             return self._upstream.client.endpoint.base_url
         return None
+
+    async def figures(self) -> Figures:
+        """Return what an operator watches, of this process and of the database."""
+        upstream, now = self._require_upstream(), self._clock.now()
+        stored = await self._store.read_figures(upstream.client.endpoint.base_url, now - now % DAY_S)
+        age_s = None
+        if stored.last_webhook_at is not None:
+            age_s = now - stored.last_webhook_at
+        return Figures(
+            stored,
+            starts=self._activity.starts,
+            polls=self._activity.polls,
+            waits=self._waiter.waits.begun,
+            waits_open=self._waiter.waits.open,
+            retrievals=upstream.client.retrievals,
+            webhook_age_s=age_s,
+            lateness_s=max(0.0, now - (stored.next_due_at or now)),
+        )
+
+    @property
+    def files(self) -> TeamFiles:
+        """Return the files of the owner to whom this engine is bound."""
+        return TeamFiles(self._store, self._clock)
 
     @property
     def webhooks(self) -> WebhookIntake | None:

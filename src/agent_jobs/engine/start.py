@@ -15,6 +15,7 @@ import anyio
 
 from agent_jobs.attachments.attachment import Attachment, build_content_parts, describe_attachments, estimate_tokens
 from agent_jobs.attachments.gather import gather
+from agent_jobs.attachments.uploads import attach_uploads
 from agent_jobs.callback_hosts import AllowedHost
 from agent_jobs.clock import Clock
 from agent_jobs.engine.callback_check import check_callback
@@ -22,6 +23,7 @@ from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFind
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
+from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
@@ -399,6 +401,9 @@ class StartPlanner:
         tools = items_of(options.upstream.get("tools", previous.request.get("tools")))
         upload = any(map(_has_own_container, tools))
         gathering = partial(gather, list(request.files), self._defaults.file_roots, upload=upload)
+        if self._owner:  # paths of this machine are not the owner's
+            files = await TeamFiles(self._store, self._clock).find_uploads(request.files)
+            gathering = partial(attach_uploads, files, upload=upload)
         return await anyio.to_thread.run_sync(gathering)
 
     async def _find_limits(self) -> OwnerLimits:

@@ -27,6 +27,7 @@ TICK_S = 0.8  # between looks at other processes' jobs: a dead process is notice
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
 CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
+SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
 
 
 class Worker:
@@ -90,6 +91,7 @@ class Worker:
             try:
                 if self._retention_s is not None:
                     await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
+                await self._store.forget_shelved_files(self._clock.now() - SHELVED_S)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._stepper.end_abandoned()

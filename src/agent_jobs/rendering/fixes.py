@@ -51,6 +51,7 @@ FIXES: Mapping[str, str] = {
     "impossible_path": "Write a path that can exist.",
     "link_leaves_root": "Name a file that lies below it.",
     "no_match": "Name one that exists.",
+    "no_upload": 'Send the file with PUT /files/NAME to this server, and name the "upload:..." of its answer.',
     "not_a_file": "Name a regular file.",
     "nothing_attachable": "Name other files.",
     "outside_roots": "Name files below {folders}.",

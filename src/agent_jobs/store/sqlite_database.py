@@ -178,6 +178,10 @@ class SQLiteDatabase:
     async def server_info(self) -> None:
         """Return None: a file has no server."""
 
+    def count_connections(self) -> tuple[int, int]:
+        """Return nothing: a file has no pool."""
+        return 0, 0
+
     async def announce(self, announced: Mapping[str, Any]) -> None:
         """Let the other processes read what this one does, as long as it lives."""
         with as_store_error(self.folder):

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_jobs.team_server.caller import Caller
+from agent_jobs.team_server.files import FILE_BYTES, FILES_PATH
 from agent_jobs.team_server.held_streams import HeldStreams
 from agent_jobs.team_server.host_check import HostCheck, HostNames
 from agent_jobs.team_server.readiness import Readiness
@@ -38,13 +39,7 @@ class TeamApp(NamedTuple):
     run: AbstractAsyncContextManager[object]  #: must be entered before the first request
 
 
-def build_app(
-    server: MCPServer,
-    names: HostNames,
-    doors: Doors,
-    routes: Sequence[BaseRoute] = (),
-    unlimited_paths: tuple[str, ...] = (),
-) -> TeamApp:
+def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequence[BaseRoute] = ()) -> TeamApp:
     """Return the app over an MCP server.
 
     Args:
@@ -52,7 +47,6 @@ def build_app(
         names: The names of this server.
         doors: Let callers in.
         routes: More routes for callers that have signed in.
-        unlimited_paths: Beginnings of paths whose routes limit the bodies themselves.
     """
     mcp = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
@@ -64,7 +58,7 @@ def build_app(
         routes=[*doors.open_routes, *routes, Route(MCP_PATH, _PostOnly(mcp)), Mount("/", _not_found)]
     )
     open_paths = [route.path for route in doors.open_routes]
-    limited = LimitedBody(HeldStreams(everything), unlimited_paths)
+    limited = LimitedBody(HeldStreams(everything), longer={f"{FILES_PATH}/": FILE_BYTES})
     signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
     readiness = Readiness(HostCheck(signed_in, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))

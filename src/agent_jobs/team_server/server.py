@@ -3,7 +3,7 @@
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,6 +27,7 @@ from agent_jobs.team_server.app import MCP_PATH, Doors, TeamApp, build_app
 from agent_jobs.team_server.audit import AuditWriter
 from agent_jobs.team_server.caller import current_caller, set_current_caller
 from agent_jobs.team_server.connections import ConnectionConfig
+from agent_jobs.team_server.files import build_file_routes
 from agent_jobs.team_server.host_check import HostNames, is_loopback
 from agent_jobs.team_server.oauth import (
     RESOURCE_PATH,
@@ -156,14 +157,28 @@ async def open_team_server(
         except AgentJobsError as error:  # the app's task group would wrap it into an ExceptionGroup
             refusal = error
         else:
-            audit = AuditWriter(app.engine)
-            mcp = _build_mcp_server(settings, app, audit)
-            async with _open_verifiers(settings, app, resource) as verifiers:
-                doors = Doors(verifiers, _create_challenge(resource), audit.record_refused, open_routes)
-                team = build_app(mcp, HostNames(settings.host, settings.public_url), doors)
-                yield TeamServer(team, app, engine, mcp, settings.drain_s)
+            async with _build_team_server(settings, app, engine, resource, open_routes) as server:
+                yield server
     if refusal is not None:
         raise refusal
+
+
+@asynccontextmanager
+async def _build_team_server(
+    settings: Settings, app: App, engine: Engine, resource: Resource | None, open_routes: Sequence[Route]
+) -> AsyncGenerator[TeamServer]:
+    audit = AuditWriter(app.engine)
+
+    async def open_caller_engine() -> Engine:
+        caller = current_caller()
+        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
+
+    server = _build_mcp_server(settings, open_caller_engine)
+    async with _open_verifiers(settings, app, resource) as verifiers:
+        doors = Doors(verifiers, _create_challenge(resource), audit.record_refused, open_routes)
+        names = HostNames(settings.host, settings.public_url)
+        team = build_app(server, names, doors, build_file_routes(open_caller_engine))
+        yield TeamServer(team, app, engine, server, settings.drain_s)
 
 
 @asynccontextmanager
@@ -185,7 +200,7 @@ def _create_challenge(resource: Resource | None) -> Challenge:
 
 
 def _build_open_routes(settings: Settings, app: App, resource: Resource | None) -> list[Route]:
-    """Return the routes that need no token: metadata, and webhooks of the provider, whose signature is checked."""
+    """Return the routes that need no team token: metadata, webhooks, which are signed, and metrics with their own."""
     routes: list[Route] = []
     if resource is not None:
         routes += build_resource_routes(resource)
@@ -193,14 +208,14 @@ def _build_open_routes(settings: Settings, app: App, resource: Resource | None) 
         from agent_jobs.team_server.webhooks import build_webhook_routes  # its library comes with the extra
 
         routes += build_webhook_routes(app.engine, settings.webhook_secret_file)
+    if settings.metrics_token_file is not None:
+        from agent_jobs.team_server.metrics import build_metrics_route  # its library comes with the extra
+
+        routes.append(build_metrics_route(app.engine, settings.metrics_token_file))
     return routes
 
 
-def _build_mcp_server(settings: Settings, app: App, audit: AuditWriter) -> MCPServer:
-    async def open_caller_engine() -> Engine:
-        caller = current_caller()
-        return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
-
+def _build_mcp_server(settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]]) -> MCPServer:
     server = build_server(
         open_caller_engine,
         max_wait_s=settings.max_wait_s,
