@@ -24,28 +24,8 @@ from agent_jobs.setting_values import SecretStr
 from agent_jobs.settings import Settings
 
 DRAIN_S = 1.0
-#: As docs/team-install.md shows it, but it checks ten times as often.
-BALANCER = """
-global
-  stats socket {folder}/haproxy.sock
-defaults
-  mode http
-  timeout connect 2s
-  timeout client 1h
-  timeout server 1h
-  option http-buffer-request
-  option redispatch 1
-  retries 3
-  retry-on conn-failure empty-response response-timeout
-frontend in
-  bind 127.0.0.1:{port}
-  default_backend replicas
-backend replicas
-  balance roundrobin
-  option httpchk GET /readyz
-  default-server check inter 100ms fall 2 rise 1
-{servers}
-"""
+#: The balancer of packaging/team/compose.yaml.
+BALANCER = Path(__file__).parents[2] / "packaging/team/haproxy.cfg"
 
 
 def find_free_port() -> int:
@@ -157,11 +137,16 @@ def running_balancer(cluster: Cluster) -> Generator[None]:
     """Have haproxy send requests to the replicas that are ready."""
     path = find_haproxy()
     assert path is not None
-    servers = "\n".join(f"  server replica{port} 127.0.0.1:{port}" for port in cluster.ports)
-    config = cluster.folder / "haproxy.cfg"
-    config.write_text(BALANCER.format(folder=cluster.folder, port=cluster.balancer_port, servers=servers))
+    first, second = (f"127.0.0.1:{port}" for port in cluster.ports)
+    environment = {
+        "BIND": f"127.0.0.1:{cluster.balancer_port}",
+        "REPLICA_1": first,
+        "REPLICA_2": second,
+        "CHECK_INTERVAL": "100ms",
+        "STATS_SOCKET": str(cluster.folder / "haproxy.sock"),
+    }
     with subprocess.Popen(
-        [path, "-f", str(config), "-db"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [path, "-f", str(BALANCER), "-db"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as one:
         try:
             yield

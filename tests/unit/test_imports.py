@@ -71,8 +71,8 @@ ALLOWED: dict[str, set[str]] = {
         "setting_values", "stored_keys", "notices", "ctrl_c", *SHARED,
     },
     "mcp_server": {"jsonrpc", *FACE},
-    "team_server": {"address_values", "ctrl_c", "mcp_server", "team_token", *FACE},
-    "page": {"engine", "jobs", "rendering", "request", *SHARED},
+    "team_server": {"address_values", "ctrl_c", "mcp_server", "page", "team_token", *FACE},
+    "page": {"engine", "jobs", "rendering", "request", "team_token", *SHARED},
     "model_list": {"jobs", "pricing", "request", "settings"},
     "setting_files": {"pricing", "request", "setting_values", "toolbox"},
     "cli": {
