@@ -152,7 +152,9 @@ async def open_team_server(
     """
     for name in find_single_user_settings(settings):
         logger.warning("%s is not used over HTTP: it would lend the operator's rights to every owner.", name)
-    settings = replace(settings, file_roots=(), toolbox=None, secrets={})
+    settings = replace(settings, file_roots=(), secrets={})
+    if not settings.toolbox_owners:
+        settings = replace(settings, toolbox=None)
     refusal: AgentJobsError | None = None
     async with open_app(settings, clock, role="works", what="serve --http", reload=reload) as app:
         try:
@@ -272,7 +274,7 @@ async def check_access(settings: Settings, engine: Engine) -> None:
 
 def find_single_user_settings(settings: Settings) -> list[str]:
     """Return the names of settings that are set and are not used over HTTP."""
-    values = (settings.file_roots, settings.toolbox, settings.secrets)
+    values = (settings.file_roots, settings.toolbox and not settings.toolbox_owners, settings.secrets)
     return [name for name, value in zip(SINGLE_USER_SETTINGS, values, strict=True) if value]
 
 
