@@ -9,11 +9,11 @@ from statistics import median
 
 import anyio
 
-from bench import figures, following, listing, loop, queues, webhooks
+from bench import figures, following, listing, loop, page, queues, webhooks
 from bench.modules import new_modules
 from bench.peers import upstream
 
-PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "postgres", "modules")
+PARTS = ("startup", "calls", "following", "list", "loop", "webhooks", "page", "postgres", "modules")
 #: Only by itself: it needs the dependency group `bench`, and minutes.
 QUEUE = "queue"
 COLUMNS = "{:<44} {:<4} {:>9} {:>9} {:>7}  {:<9} {:<5} {:>6}"
@@ -49,10 +49,9 @@ def _run_parts(parts: Sequence[str], quick: bool) -> None:
             _show(anyio.run(following.cpu, base_url, *((1, 2_000, 25) if quick else (9, 20_000, 250))))
             _show(following.memory(base_url, *((1, 100) if quick else (3, 200))))
             _show(anyio.run(following.ends, base_url, 3 if quick else 20))
-    if "loop" in parts:
-        _show(anyio.run(loop.waiting, quick))
-    if "webhooks" in parts:
-        _show(anyio.run(webhooks.gets, quick))
+    for part, measure in (("loop", loop.waiting), ("webhooks", webhooks.gets), ("page", page.measure)):
+        if part in parts:
+            _show(anyio.run(measure, quick))
     if "list" in parts:
         _show(anyio.run(listing.questions, *((2_000, 5) if quick else (100_000, 51))))
         _show(anyio.run(listing.searches, *((2_000, 5) if quick else (100_000, 21))))

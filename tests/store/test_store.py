@@ -78,7 +78,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         return
     url: str = request.getfixturevalue("postgres_url")
     yield postgres(url)
-    tables = ("job", "mode", "tombstone", "replica", "owner", "token", "audit")
+    tables = ("job", "mode", "tombstone", "replica", "owner", "token", "audit", "shelf", "webhook")
     run_statements(url, "; ".join(f"DELETE FROM {table}" for table in tables))
 
 
@@ -1314,6 +1314,7 @@ async def test_many_writers_on_several_stores_get_in_one_another_s_way_only_by_w
         assert [output.text for name in names if (output := await third.get_output(name))] == names
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("seed", range(4))
 async def test_writers_that_are_cancelled_anywhere_leave_nothing_open_and_lose_nothing_acknowledged(
     database: Database, store: Store, seed: int
@@ -1834,6 +1835,10 @@ async def test_spending_is_summed_up_and_what_is_unknown_is_counted(store: Store
     assert [each.name for each in await sums("day", since=NOW - 1)] == ["2027-01-15"]
     assert await sums("day", model="none") == []
     assert await store.sum_day(NOW, spent=True) == await store.sum_day(NOW, spent=False) == 0.5
+    keys: tuple[SpendingKey, ...] = get_args(SpendingKey)
+    before = {key: await sums(key) for key in keys}
+    assert await store.delete_jobs(["job_1", "job_3"])
+    assert {key: await sums(key) for key in keys} == before, "a deleted job was paid, too"
 
 
 async def test_single_jobs_are_deleted_read_or_not_but_never_while_they_run(store: Store):

@@ -115,6 +115,10 @@ class JobStepper:
         job = await self._store.get(job_id)
         if job is None:
             return Done()
+        return await self.run_job_step(job)
+
+    async def run_job_step(self, job: Job) -> Done | RunAgain | WaitForSlot:
+        """Run the one step that a job asks for, whose row was just read."""
         outcome = await self._take_step(job)
         if isinstance(outcome, RunAgain):
             return replace(outcome, lost_claims=job.lost_claims)

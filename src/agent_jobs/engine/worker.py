@@ -11,8 +11,8 @@ from anyio.abc import TaskGroup
 from agent_jobs.clock import Clock
 from agent_jobs.engine.archive import delete_responses
 from agent_jobs.engine.live_text import LiveText
+from agent_jobs.engine.owner_clients import OwnerSteppers
 from agent_jobs.engine.run_limits import RunLimits
-from agent_jobs.engine.step import JobStepper
 from agent_jobs.engine.step_result import Done, RunAgain, WaitForSlot
 from agent_jobs.errors import StoreError
 from agent_jobs.jobs.job import WAITING, Job
@@ -27,10 +27,11 @@ TICK_S = 0.8  # between looks at other processes' jobs: a dead process is notice
 STORE_RETRY_S = 1.0  # a locked database is free again within seconds
 CRASH_RETRY_S = 30.0  # a step crashed by a defect of ours; the run itself continues upstream
 PURGE_EVERY_S = 3600.0  # retention counts in days
+SHELVED_S = 86_400.0  # an upload of an owner is attached within a day, or never
 
 
 class Worker:
-    """Runs `JobStepper.run_step` for the jobs of one endpoint until its task group is cancelled.
+    """Runs the steps of the jobs of one endpoint until its task group is cancelled.
 
     Args:
         retention_s: Seconds after which a finished job that was read is deleted; None keeps all jobs.
@@ -40,7 +41,7 @@ class Worker:
     def __init__(
         self,
         store: Store,
-        stepper: JobStepper,
+        stepper: OwnerSteppers,
         clock: Clock,
         tasks: TaskGroup,
         *,
@@ -90,6 +91,7 @@ class Worker:
             try:
                 if self._retention_s is not None:
                     await prune(self._store, self._clock.now() - self._retention_s, self._delete_upstream)
+                await self._store.forget_shelved_files(self._clock.now() - SHELVED_S)
                 # Not at once: the server of another endpoint may start a moment after this one.
                 await self._clock.sleep(PURGE_EVERY_S)
                 await self._stepper.end_abandoned()

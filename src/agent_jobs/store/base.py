@@ -22,7 +22,14 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import AuditRecords, CallbackRecords, TokenRecords, WebhookRecords
+from agent_jobs.store.team_records import (
+    AuditRecords,
+    CallbackRecords,
+    FigureRecords,
+    FileRecords,
+    TokenRecords,
+    WebhookRecords,
+)
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -447,6 +454,10 @@ class ReportRecords(Protocol):
         """Return the sums of the matching jobs by this key: days newest first, other names by cost, highest first."""
         ...
 
+    async def has_conversation(self, conversation_id: str) -> bool:
+        """Return True if a job belongs to this conversation of the provider's."""
+        ...
+
     async def sum_day(self, since: float, *, spent: bool) -> float:
         """Return the spending in USD of the day from `since` on, as a budget counts it; see `Budget`."""
         ...
@@ -529,6 +540,8 @@ class Store(
     AuditRecords,
     WebhookRecords,
     CallbackRecords,
+    FileRecords,
+    FigureRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.
