@@ -1,8 +1,9 @@
 # The server on stdin and stdout:  docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs
+# The server of a team:            packaging/team/compose.yaml
 FROM python:3.13-slim AS build
 COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY src /src/src
-RUN python -m venv /opt/agent-jobs && /opt/agent-jobs/bin/pip install --no-cache-dir /src
+RUN python -m venv /opt/agent-jobs && /opt/agent-jobs/bin/pip install --no-cache-dir "/src[team]"
 
 FROM python:3.13-slim
 LABEL io.modelcontextprotocol.server.name="io.github.OWNER/agent-jobs" \

@@ -9,6 +9,7 @@ from machine import KEY, Machine, machine
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS_CONTAINERS = "it needs a container engine; test_team_compose.py reads the files"
 #: What is not typed here, and why.
 ELSEWHERE = {
     "uvx --from . agent-jobs demo": "docs/start.md shows what it prints, so test_captures.py runs it",
@@ -25,6 +26,14 @@ ELSEWHERE = {
     "agent-jobs serve --http --host 0.0.0.0 --port 8000": "so does this; test_team_http.py has its refusals",
     "agent-jobs serve --http --host 0.0.0.0": "and this",
     "agent-jobs token revoke tok_0123456789ab": "its argument is another's",
+    "cd packaging/team": NEEDS_CONTAINERS,
+    "mkdir -m 700 secrets": NEEDS_CONTAINERS,
+    'printf %s "$OPENAI_API_KEY" > secrets/openai_api_key': NEEDS_CONTAINERS,
+    "openssl rand -hex 24 > secrets/database_password": NEEDS_CONTAINERS,
+    "chmod 444 secrets/*": NEEDS_CONTAINERS,
+    "docker compose build": NEEDS_CONTAINERS,
+    "docker compose run --rm replica-1 token add alice": NEEDS_CONTAINERS,
+    "docker compose up --detach": NEEDS_CONTAINERS,
     "agent-jobs adopt JOB RESPONSE_ID": "its arguments are another's; test_cli_jobs.py adopts",
 }
 

@@ -19,29 +19,13 @@ from mcp.client.streamable_http import streamable_http_client
 from processes import UNMEASURED
 from team_servers import ERAS
 
+from agent_jobs.app import open_app
+from agent_jobs.setting_values import SecretStr
+from agent_jobs.settings import Settings
+
 DRAIN_S = 1.0
-#: As docs/team-install.md shows it, but it checks ten times as often.
-BALANCER = """
-global
-  stats socket {folder}/haproxy.sock
-defaults
-  mode http
-  timeout connect 2s
-  timeout client 1h
-  timeout server 1h
-  option http-buffer-request
-  option redispatch 1
-  retries 3
-  retry-on conn-failure empty-response response-timeout
-frontend in
-  bind 127.0.0.1:{port}
-  default_backend replicas
-backend replicas
-  balance roundrobin
-  option httpchk GET /readyz
-  default-server check inter 100ms fall 2 rise 1
-{servers}
-"""
+#: The balancer of packaging/team/compose.yaml.
+BALANCER = Path(__file__).parents[2] / "packaging/team/haproxy.cfg"
 
 
 def find_free_port() -> int:
@@ -153,13 +137,41 @@ def running_balancer(cluster: Cluster) -> Generator[None]:
     """Have haproxy send requests to the replicas that are ready."""
     path = find_haproxy()
     assert path is not None
-    servers = "\n".join(f"  server replica{port} 127.0.0.1:{port}" for port in cluster.ports)
-    config = cluster.folder / "haproxy.cfg"
-    config.write_text(BALANCER.format(folder=cluster.folder, port=cluster.balancer_port, servers=servers))
+    first, second = (f"127.0.0.1:{port}" for port in cluster.ports)
+    environment = {
+        "BIND": f"127.0.0.1:{cluster.balancer_port}",
+        "REPLICA_1": first,
+        "REPLICA_2": second,
+        "CHECK_INTERVAL": "100ms",
+        "STATS_SOCKET": str(cluster.folder / "haproxy.sock"),
+    }
     with subprocess.Popen(
-        [path, "-f", str(config), "-db"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [path, "-f", str(BALANCER), "-db"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as one:
         try:
             yield
         finally:
             one.kill()
+
+
+@asynccontextmanager
+async def running_cluster(database_url: str, base_url: str, folder: Path) -> AsyncGenerator[Cluster]:
+    """Two replicas on a database, and the balancer before them."""
+    token = await _make_token(Settings(data_dir=folder, database_url=SecretStr(database_url)))
+    environment = describe_environment(database_url, base_url, folder)
+    cluster = Cluster(environment, folder, token, [find_free_port(), find_free_port()], find_free_port())
+    try:
+        with running_balancer(cluster):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cluster.start, 0)
+                tasks.start_soon(cluster.start, 1)
+            await wait_until_ready(cluster.balancer_url)
+            yield cluster
+    finally:
+        cluster.kill_all()
+
+
+async def _make_token(settings: Settings) -> str:
+    async with open_app(settings, role="reads") as app:
+        token, _ = await (await app.engine()).access.add_token("alice")
+        return token

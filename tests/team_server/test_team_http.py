@@ -42,7 +42,14 @@ async def test_job_runs_over_http(team: Team, era: str):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/mcp"), ("GET", "/mcp"), ("GET", "/"), ("GET", "/metrics"), ("PUT", "/files/a"), ("GET", "/readyz/x")],
+    [
+        ("POST", "/mcp"),
+        ("GET", "/mcp"),
+        ("GET", "/other"),
+        ("GET", "/metrics"),
+        ("PUT", "/files/a"),
+        ("GET", "/readyz/x"),
+    ],
 )
 async def test_nothing_is_answered_without_a_token(team: Team, method: str, path: str):
     async with team.http() as http:

@@ -46,6 +46,7 @@ from agent_jobs.store.team_records import AuditEntry as AuditEntry
 from agent_jobs.store.team_records import TokenRecord as TokenRecord
 
 if TYPE_CHECKING:  # a terminal that only reads jobs should not load what sends them
+    from agent_jobs.engine.owner_clients import OwnerClients
     from agent_jobs.engine.start import PlannedStart, StartPlanner
     from agent_jobs.engine.webhook_intake import WebhookIntake
     from agent_jobs.engine.worker import Worker
@@ -73,6 +74,7 @@ class Upstream(NamedTuple):
     client: ResponsesClient
     worker: Worker
     planner: StartPlanner
+    clients: OwnerClients
     webhooks: WebhookIntake | None = None  #: only where the provider sends webhooks
 
 
@@ -184,13 +186,15 @@ class Engine(Archive):
             RequestError, ConfigError: As `start`.
         """
         upstream = self._require_upstream()
-        if (rejection := upstream.worker.pause_reason) is not None:
+        planner = await self._find_planner()
+        is_shared = planner is upstream.planner
+        if is_shared and (rejection := upstream.worker.pause_reason) is not None:
             if not await upstream.client.renew_key():
                 raise ConfigError("Upstream refuses this key: {rejection}", "key_refused", rejection=rejection)
             upstream.worker.end_pause()
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
-        return await upstream.planner.plan(request)
+        return await planner.plan(request)
 
     async def submit(self, planned: PlannedStart) -> list[Started]:
         """Store the planned jobs and launch them; return without waiting for upstream.
@@ -252,7 +256,7 @@ class Engine(Archive):
         """
         if request.previous_job_id is not None:
             await self._get_job(request.previous_job_id)
-        estimate = await self._require_upstream().planner.estimate(request)
+        estimate = await (await self._find_planner()).estimate(request)
         if request.options.get("allow_duplicate") or not estimate.request_hash:
             return estimate
         return estimate._replace(existing=await self._find_identical(estimate.request_hash))
@@ -572,7 +576,8 @@ class Engine(Archive):
             from agent_jobs.engine.adopt_response import check_response  # only `agent-jobs adopt` asks
 
             must_name_job = self._owner is not None
-            await check_response(self._require_upstream().client, job, response_id, must_name_job=must_name_job)
+            client = await self._require_upstream().clients.find(job.owner)
+            await check_response(client, job, response_id, must_name_job=must_name_job)
         elif job.turn.response_id != response_id:
             raise RequestError(
                 "{job_id} already has the response {response_id}.",
@@ -656,6 +661,18 @@ class Engine(Archive):
         if job.is_terminal:
             return job
         return await self._waiter.watch(job, wait_s)
+
+    async def _find_planner(self) -> StartPlanner:
+        """Return what plans jobs: with the owner's key, if the owner has one.
+
+        Raises:
+            ConfigError: That key is missing; the shared one is not used in its place.
+        """
+        upstream = self._require_upstream()
+        client = await upstream.clients.find(self.owner)
+        if client is upstream.clients.shared:
+            return upstream.planner
+        return upstream.planner.with_own_key(client.endpoint)
 
     def _wake_worker(self) -> None:
         if isinstance(self._upstream, Upstream):

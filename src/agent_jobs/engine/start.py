@@ -23,6 +23,7 @@ from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFind
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
+from agent_jobs.engine.shared_key import check_shared_ids
 from agent_jobs.engine.team_files import TeamFiles
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
@@ -66,6 +67,7 @@ class StartDefaults:
         owner_limits: Limits of an owner, where none were set for the owner.
         budget_spent: True if only finished jobs count to the budget, without reservations for running ones.
         toolbox: The user's own tool servers.
+        toolbox_owners: The owners of a team server to whom they are lent.
         callback_hosts: The hosts that may be called back.
     """
 
@@ -78,6 +80,7 @@ class StartDefaults:
     owner_limits: OwnerLimits = UNLIMITED
     budget_spent: bool = False
     toolbox: "Toolbox | None" = None
+    toolbox_owners: Sequence[str] = ()
     callback_hosts: Sequence[AllowedHost] = ()
 
 
@@ -122,6 +125,7 @@ class StartPlanner:
         self._clock = clock
         self._defaults = defaults
         self._owner = ""
+        self._shares_key = True
 
     def of(self, store: Store, owner: str) -> "StartPlanner":
         """Return the same for the jobs of one owner, with the owner's store."""
@@ -131,12 +135,27 @@ class StartPlanner:
         bound._owner = owner
         return bound
 
+    def with_own_key(self, endpoint: Endpoint) -> "StartPlanner":
+        """Return the same for an owner who has a key of the owner's own at the endpoint."""
+        bound = copy(self)
+        bound._endpoint = endpoint
+        bound._finder = PreviousFinder(self._store, endpoint)
+        bound._shares_key = False
+        return bound
+
+    @property
+    def _lent_toolbox(self) -> "Toolbox | None":
+        """Return the tool servers that are lent to the owner."""
+        if self._owner and self._owner not in self._defaults.toolbox_owners:
+            return None
+        return self._defaults.toolbox
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return why no job can be given the user's tools, if that is so."""
-        if self._defaults.toolbox is None:
+        if self._lent_toolbox is None:
             return ()
-        return self._defaults.toolbox.warnings
+        return self._lent_toolbox.warnings
 
     async def find_budget(self) -> Budget | None:
         """Return the budget of today: of an owner the owner's own, which is all that an owner may know of."""
@@ -263,6 +282,8 @@ class StartPlanner:
         request = replace(request, options=given_options(request.preset, request.options, presets))
         options = StartOptions.parse(options_with(request.preset, request.options, presets))
         check_callback(options.callback_url, self._defaults.callback_hosts)
+        if self._owner and self._shares_key:
+            await check_shared_ids(self._store, options, options_with(request.preset, {}, presets))
         previous = await self._finder.find(request.previous_job_id, options.conversation)
         attached = await self._attach_files(request, options, previous)
         functions = await self._list_functions(options, previous)
@@ -382,17 +403,17 @@ class StartPlanner:
             return self._inherit_functions(previous)
         if not names:
             return ()
-        if self._defaults.toolbox is None:
+        if self._lent_toolbox is None:
             raise RequestError("There are no tool servers.", "no_tool_servers")
-        return await self._defaults.toolbox.functions(names)
+        return await self._lent_toolbox.functions(names)
 
     def _inherit_functions(self, previous: Previous) -> Sequence[JSON]:
         """Return the functions of tool servers that the job before had."""
         if not previous.toolbox:
             return ()
-        if self._defaults.toolbox is None:
+        if self._lent_toolbox is None:
             raise RequestError("There are no tool servers for the tools of the previous job.", "tool_servers_gone")
-        self._defaults.toolbox.check(previous.toolbox)
+        self._lent_toolbox.check(previous.toolbox)
         return previous.tools(of_toolbox=True)
 
     async def _attach_files(self, request: StartRequest, options: StartOptions, previous: Previous) -> list[Attachment]:

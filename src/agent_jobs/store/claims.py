@@ -20,7 +20,9 @@ MIN_RETRIEVE_S = 1.0
 #: The job's current turn is at our endpoint, and no other process has claimed the job.
 _OURS = """(holder IS NULL OR holder = :me) AND turn.job_id = job.id AND turn.number = job.turn
            AND turn.base_url = :base_url"""
-_DUE_AT = "next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) THEN 0 ELSE :other_key_delay_s END"
+#: Processes of a team server all have the keys of the owners.
+_DUE_AT = """next_at + CASE WHEN turn.fingerprint IN ('', :fingerprint) OR owner <> '' THEN 0
+                            ELSE :other_key_delay_s END"""
 
 #: Notes that a process observes a job again, if it was noted that none does.
 _NOTE_WATCHED = f"""INSERT INTO event (job_id, at, kind, text)
@@ -69,7 +71,14 @@ class Queue(StorePart):
         )
 
     async def schedule(
-        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+        self,
+        job_id: str,
+        now: float,
+        after_s: float,
+        not_before_s: float = 0.0,
+        *,
+        lost_claims: int | None = None,
+        releases: bool = False,
     ) -> None:
         not_before, at = now + not_before_s, now + after_s
         # A job without a claim that is due far ahead would look like one of a process with a wrong clock.
@@ -79,13 +88,14 @@ class Queue(StorePart):
                        holder = CASE WHEN :releases THEN NULL ELSE holder END,
                        next_at = CASE WHEN hinted THEN :now WHEN watched_until > :now THEN :watched_at ELSE :at END
                 WHERE id = :id AND holder = :me AND (status IN {ACTIVE_SQL} OR unsettled AND :after > 0)
-                  AND {self._scope.job}""",
+                  AND (:lost_claims IS NULL OR lost_claims = :lost_claims) AND {self._scope.job}""",
             job_id,
             id=job_id,
             **self._scope.values,
             me=self._db.worker,
             now=now,
             after=after_s,
+            lost_claims=lost_claims,
             releases=releases and is_soon and self._db.is_shared,
             at=max(not_before, at),
             watched_at=max(not_before, min(at, now + WATCHED_RETRIEVE_MAX_S)),

@@ -8,7 +8,7 @@ from agent_jobs.jobs.queries import JobFilter, Spending, SpendingKey
 from agent_jobs.jobs.response import JSON
 from agent_jobs.store.database import StorePart, Transaction
 from agent_jobs.store.records import DAY_S, sum_spent
-from agent_jobs.store.rows import ACTIVE_SQL, where
+from agent_jobs.store.rows import ACTIVE_SQL, compact_json, escape_like, where
 
 #: The column or value that jobs are grouped by.
 _GROUPED_BY: Mapping[SpendingKey, str] = {
@@ -63,6 +63,16 @@ class Reports(StorePart):
             **values,
         )
         return [Spending(_format_name(row["name"], key), *row[1:]) for row in rows]
+
+    async def has_conversation(self, conversation_id: str) -> bool:
+        # The text finds candidates; it may also stand in metadata, which callers choose.
+        rows = await self._db.fetch(
+            f"""SELECT body FROM request JOIN job ON job.id = request.job_id
+                WHERE {self._scope.job} AND body LIKE :pattern ESCAPE '\\'""",
+            pattern=f"%{escape_like(compact_json({'conversation': conversation_id})[1:-1])}%",
+            **self._scope.values,
+        )
+        return any(json.loads(row["body"]).get("conversation") == conversation_id for row in rows)
 
     async def sum_day(self, since: float, *, spent: bool) -> float:
         async def sum_up(transaction: Transaction) -> float:

@@ -29,6 +29,7 @@ class Doors(NamedTuple):
     challenge: Challenge
     report_refused: Callable[[Caller, str], Awaitable[object]]
     open_routes: Sequence[Route] = ()  #: whose callers need no token
+    page: Callable[[ASGIApp], ASGIApp] | None = None  #: puts the page, on which browsers sign in, before the app
 
 
 class TeamApp(NamedTuple):
@@ -60,7 +61,10 @@ def build_app(server: MCPServer, names: HostNames, doors: Doors, routes: Sequenc
     open_paths = [route.path for route in doors.open_routes]
     limited = LimitedBody(HeldStreams(everything), longer={f"{FILES_PATH}/": FILE_BYTES})
     signed_in = SignIn(limited, doors.verifiers, doors.challenge, doors.report_refused, open_paths)
-    readiness = Readiness(HostCheck(signed_in, names))
+    entrance: ASGIApp = signed_in
+    if doors.page is not None:
+        entrance = doors.page(signed_in)
+    readiness = Readiness(HostCheck(entrance, names))
     return TeamApp(readiness, readiness, mcp.router.lifespan_context(mcp))
 
 

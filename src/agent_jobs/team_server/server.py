@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -67,9 +68,13 @@ class TeamServer:
         engine: The engine over all owners.
         mcp: The server of MCP in the app.
         drain_s: Seconds between the first "not ready" and the end of the waits.
+        ending: Is set when the streams of open pages are to end.
     """
 
-    def __init__(self, team: TeamApp, app: App, engine: Engine, mcp: MCPServer, drain_s: float) -> None:
+    def __init__(
+        self, team: TeamApp, app: App, engine: Engine, mcp: MCPServer, drain_s: float, ending: anyio.Event
+    ) -> None:
+        self._ending = ending
         self.app = app
         self.engine = engine
         self._team = team
@@ -106,6 +111,7 @@ class TeamServer:
         self._team.readiness.is_draining = True
         with self._drain_waits:
             await anyio.sleep(self._drain_s)
+        self._ending.set()
         self.engine.end_waits()
         _end_subscriptions(self._mcp)
         self._server.should_exit = True
@@ -146,7 +152,9 @@ async def open_team_server(
     """
     for name in find_single_user_settings(settings):
         logger.warning("%s is not used over HTTP: it would lend the operator's rights to every owner.", name)
-    settings = replace(settings, file_roots=(), toolbox=None, secrets={})
+    settings = replace(settings, file_roots=(), secrets={})
+    if not settings.toolbox_owners:
+        settings = replace(settings, toolbox=None)
     refusal: AgentJobsError | None = None
     async with open_app(settings, clock, role="works", what="serve --http", reload=reload) as app:
         try:
@@ -167,18 +175,25 @@ async def open_team_server(
 async def _build_team_server(
     settings: Settings, app: App, engine: Engine, resource: Resource | None, open_routes: Sequence[Route]
 ) -> AsyncGenerator[TeamServer]:
-    audit = AuditWriter(app.engine)
+    # The commands load this module, too, and need no templates.
+    from agent_jobs.team_server.page_door import PageDoor, build_team_page, derive_page_secret
+
+    audit, names, ending = AuditWriter(app.engine), HostNames(settings.host, settings.public_url), anyio.Event()
+    secret = derive_page_secret(settings)
 
     async def open_caller_engine() -> Engine:
         caller = current_caller()
         return (await app.engine()).of(caller.owner).reporting(audit.recorder_of(caller))
 
-    server = _build_mcp_server(settings, open_caller_engine)
-    async with _open_verifiers(settings, app, resource) as verifiers:
-        doors = Doors(verifiers, _create_challenge(resource), audit.record_refused, open_routes)
-        names = HostNames(settings.host, settings.public_url)
+    server = _build_mcp_server(settings, open_caller_engine, card_key=secret.hex())
+    async with _open_verifiers(settings, app, resource) as verifiers, anyio.create_task_group() as tasks:
+        is_secure = (settings.public_url or "").startswith("https:")
+        page = build_team_page(app.engine, audit, names, secret, tasks, ending, is_secure=is_secure)
+        challenge = _create_challenge(resource)
+        doors = Doors(verifiers, challenge, audit.record_refused, open_routes, partial(PageDoor, page=page))
         team = build_app(server, names, doors, build_file_routes(open_caller_engine))
-        yield TeamServer(team, app, engine, server, settings.drain_s)
+        yield TeamServer(team, app, engine, server, settings.drain_s, ending)
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -215,13 +230,16 @@ def _build_open_routes(settings: Settings, app: App, resource: Resource | None) 
     return routes
 
 
-def _build_mcp_server(settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]]) -> MCPServer:
+def _build_mcp_server(
+    settings: Settings, open_caller_engine: Callable[[], Awaitable[Engine]], *, card_key: str
+) -> MCPServer:
     server = build_server(
         open_caller_engine,
         max_wait_s=settings.max_wait_s,
         may_approve=settings.approvals == "model",
         has_tasks=settings.tasks == "auto",
         is_structured=settings.structured,
+        card_key=card_key,
     )
     server.middleware.append(_note_client)
     return server
@@ -256,7 +274,7 @@ async def check_access(settings: Settings, engine: Engine) -> None:
 
 def find_single_user_settings(settings: Settings) -> list[str]:
     """Return the names of settings that are set and are not used over HTTP."""
-    values = (settings.file_roots, settings.toolbox, settings.secrets)
+    values = (settings.file_roots, settings.toolbox and not settings.toolbox_owners, settings.secrets)
     return [name for name, value in zip(SINGLE_USER_SETTINGS, values, strict=True) if value]
 
 
