@@ -18,6 +18,8 @@ ELSEWHERE = {
     "docker run -i --rm -e OPENAI_API_KEY -v agent-jobs-data:/data agent-jobs": "it needs the image",
     "uv tool install 'agent-jobs[team]'": "it needs a package index",
     "agent-jobs db upgrade": "it needs a PostgreSQL database; test_cli_db.py upgrades one",
+    'pg_dump --format=custom --file=agent-jobs.dump "$AGENT_JOBS_DATABASE_URL"': "it needs a database on a server",
+    'pg_restore --clean --if-exists --dbname="$AGENT_JOBS_DATABASE_URL" agent-jobs.dump': "so does this",
     "agent-jobs import ~/.local/share/agent-jobs --dry-run": "so does this; test_job_import.py imports",
     "agent-jobs import ~/.local/share/agent-jobs": "so does this; test_job_import.py imports",
     "agent-jobs serve --http": "it serves until it is stopped; test_team_replicas.py starts it",

@@ -97,10 +97,10 @@ async def test_every_text_has_enough_contrast(
 
 async def test_pages_need_no_sideways_scrolling(browser: Browser, server: PageServer, paths: dict[str, str]) -> None:
     async with signed_in(browser, server, java_script_enabled=False) as tab:
-        for width in (360, 900, 1600):
-            await tab.page.set_viewport_size({"width": width, "height": 800})
-            for path in paths.values():
-                await tab.open(path)
+        for path in paths.values():
+            await tab.open(path)
+            for width in (360, 900, 1600):
+                await tab.page.set_viewport_size({"width": width, "height": 800})
                 over: list[int] = await tab.page.evaluate(
                     "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
                 )

@@ -12,7 +12,6 @@ Everything else runs in a new interpreter, as `subprocess.Popen` would: another 
 """
 
 import atexit
-import ctypes
 import faulthandler
 import gc
 import json
@@ -24,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,12 +34,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from fork_client import ask
+from kept_certificates import keep_certificates
 
 COMMAND = [sys.executable, "-m", "agent_jobs"]
 #: Variables that an interpreter reads when it starts. Those of the locale have a fork server for each value.
 AT_START, LOCALE = "PYTHON", ("LANG", "LC_ALL", "LC_CTYPE")
 #: Those that a fork can still obey.
 LATER = {"PYTHONFAULTHANDLER"}
+#: Variables that have coverage measure a process, as they are at the start: a test may run without them.
+COVERAGE = "COVERAGE_PROCESS_"
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith(COVERAGE)}
 #: What the commands and the server import late, and third-party code imports later still.
 LATE = (
     "anyio._backends._asyncio", "anyio._core._signals", "encodings.idna", "encodings.utf_8_sig", "httpcore2",
@@ -158,7 +162,7 @@ def _start(
 def _connect(locale: tuple[str | None, ...]) -> Callable[[Mapping[str, Any], Sequence[int]], socket.socket]:
     """Start the fork server of a locale."""
     environment = {name: value for name, value in os.environ.items() if name not in LOCALE}
-    environment |= {name: value for name, value in zip(LOCALE, locale, strict=True) if value is not None}
+    environment |= {name: value for name, value in zip(LOCALE, locale, strict=True) if value is not None} | MEASURED
     channel, server = _start(sys.executable, environment)
 
     def stop() -> None:
@@ -281,7 +285,8 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     _open_streams()
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
-    if (measured := _coverage()) and not any(name.startswith("COVERAGE_PROCESS_") for name in os.environ):
+    is_measured = any(value for name, value in os.environ.items() if name.startswith(COVERAGE))
+    if (measured := _coverage()) and not is_measured:
         measured.stop()
         measured._auto_save = False
 
@@ -311,15 +316,29 @@ def _import_everything() -> None:
         import_module(name)
 
 
-def _keep_at_exit() -> None:
-    """Have no fork take apart at its end what was imported of others: that costs 15 ms, a third of a short command."""
-    names = [name for name, module in sys.modules.items() if "site-packages" in str(getattr(module, "__file__", ""))]
+def _run_program() -> None:
+    """Run `agent_jobs` as `__main__`, and end as an interpreter ends, but leave the objects to the system.
 
-    def keep() -> None:
-        kept = [sys.modules.pop(name) for name in names if name in sys.modules]
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
-
-    atexit.register(keep)
+    Taking apart all that was imported costs 25 ms, which is more than a short command. Only coroutines that were
+    never awaited and the like are still found, which an interpreter reports at its end.
+    """
+    try:
+        runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as ended:
+        if ended.code is not None and not isinstance(ended.code, int):
+            raise
+        status = ended.code or 0
+    cast("Any", threading)._shutdown()
+    cast("Any", atexit)._run_exitfuncs()
+    gc.collect()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except OSError:
+        raise SystemExit(status) from None  # the interpreter reports it, and ends with a status of its own
+    os._exit(status & 0xFF)
 
 
 def _coverage() -> Any:
@@ -338,11 +357,11 @@ def _restart_coverage() -> None:
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
     _import_everything()
-    _keep_at_exit()
+    keep_certificates()
     _restart_coverage()
     gc.collect()
     gc.freeze()  # at the end of each fork, looking through all that was imported would cost 0.4 s
     sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
     del sys.argv[1:]
     _serve(*sockets)
-    runpy.run_module("agent_jobs", run_name="__main__", alter_sys=True)
+    _run_program()

@@ -161,24 +161,15 @@ class Worker:
                 del self._running[job_id]
 
     async def _run_and_schedule(self, job_id: str) -> None:
-        """Run a step, and schedule the next one.
-
-        After a pause of this process a job may have a second step here, since its claim was lost and taken again. The
-        step that ends last schedules: the first one to end must not have a third one begin.
-        """
-        outcome = await self._try_step(job_id)
-        if self._running[job_id] == 1:
-            await self._schedule_next(job_id, outcome)
-
-    async def _try_step(self, job_id: str) -> Done | RunAgain | WaitForSlot:
         try:
-            return await self._stepper.run_step(job_id)
+            outcome = await self._stepper.run_step(job_id)
         except StoreError as error:
             logger.warning("%s: %s", job_id, error)
-            return RunAgain(STORE_RETRY_S)
+            outcome = RunAgain(STORE_RETRY_S)
         except Exception:
             logger.exception("%s: a step failed", job_id)
-            return RunAgain(CRASH_RETRY_S)
+            outcome = RunAgain(CRASH_RETRY_S)
+        await self._schedule_next(job_id, outcome)
 
     async def _schedule_next(self, job_id: str, outcome: Done | RunAgain | WaitForSlot) -> None:
         """Store when the job is next due; repeat that until the database accepts it."""
@@ -191,6 +182,7 @@ class Worker:
                     self._clock.now(),
                     outcome.after_s,
                     outcome.not_before_s,
+                    lost_claims=outcome.lost_claims,
                     releases=not self._stepper.is_streaming(job_id),
                 )
                 return self.wake()

@@ -290,13 +290,28 @@ class WorkQueue(Protocol):
         ...
 
     async def schedule(
-        self, job_id: str, now: float, after_s: float, not_before_s: float = 0.0, *, releases: bool = False
+        self,
+        job_id: str,
+        now: float,
+        after_s: float,
+        not_before_s: float = 0.0,
+        *,
+        lost_claims: int | None = None,
+        releases: bool = False,
     ) -> None:
         """Have this process, its claimant, run the job's next step in `after_s`, sooner if a caller waits for it.
 
         It never runs before `not_before_s`. An ended job was due at its end: with 0 it is not due again, since another
-        step may be finalizing it by then. With `releases`, any process may run the step if the store is that of several
-        machines: there a job that is due while its claimant is dead would wait until this is noticed.
+        step may be finalizing it by then.
+
+        Args:
+            job_id: The job.
+            now: The time.
+            after_s: From now.
+            not_before_s: From now.
+            lost_claims: Change nothing if the claim was lost since the job had this number, even if it was taken again.
+            releases: Let any process run the step, if the store is that of several machines. There a job that is due
+                while its claimant is dead would wait until this is noticed.
         """
         ...
 
