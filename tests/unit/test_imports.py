@@ -143,7 +143,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     },
     "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
-        "activity", "archive", "job_waiter", "start", "steering", "surroundings", "worker",
+        "activity", "archive", "job_waiter", "live_text", "start", "steering", "surroundings", "worker",
     },
 }  # fmt: skip
 
