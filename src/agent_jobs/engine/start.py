@@ -22,6 +22,7 @@ from agent_jobs.engine.follow_up import MOST_TOKEN_CHARS, Previous, PreviousFind
 from agent_jobs.engine.forecast import RESEARCH_PRESET, forecast_cost
 from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
+from agent_jobs.engine.trace_parent import read_trace_parent
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
@@ -285,6 +286,7 @@ class StartPlanner:
             preset=shared.request.preset or "",
             client=shared.request.client,
             callback_url=options.callback_url or "",
+            trace_parent=read_trace_parent(),
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),

@@ -22,7 +22,7 @@ from agent_jobs.jobs.queries import (
 from agent_jobs.jobs.response import JSON, Call
 from agent_jobs.jobs.status import Status
 from agent_jobs.jobs.steps import Step
-from agent_jobs.store.team_records import AuditRecords, CallbackRecords, TokenRecords, WebhookRecords
+from agent_jobs.store.team_records import AuditRecords, CallbackRecords, TokenRecords, TraceRecords, WebhookRecords
 
 #: How many changes this process has seen of its own, and of the others'.
 Mark = tuple[int, int]
@@ -514,6 +514,7 @@ class Store(
     AuditRecords,
     WebhookRecords,
     CallbackRecords,
+    TraceRecords,
     Protocol,
 ):
     """All that the engine needs of a store. Each method is one change or one query, atomic and durable.

@@ -15,11 +15,23 @@ from agent_jobs.store.postgres_database import open_database
 from agent_jobs.store.postgres_search import PostgresSearch
 from agent_jobs.store.reports import Reports
 from agent_jobs.store.tokens import Tokens
+from agent_jobs.store.traces import Traces
 from agent_jobs.store.webhooks import Webhooks
 
 
 class PostgresStore(
-    Transitions, Queue, Changes, PostgresSearch, Reports, Housekeeping, Owners, Tokens, AuditLog, Webhooks, Callbacks
+    Transitions,
+    Queue,
+    Changes,
+    PostgresSearch,
+    Reports,
+    Housekeeping,
+    Owners,
+    Tokens,
+    AuditLog,
+    Webhooks,
+    Callbacks,
+    Traces,
 ):
     """`Store` on PostgreSQL: see the protocols for what each method promises."""
 

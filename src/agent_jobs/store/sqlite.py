@@ -15,11 +15,23 @@ from agent_jobs.store.reports import Reports
 from agent_jobs.store.search_index import SearchIndex
 from agent_jobs.store.sqlite_database import open_database
 from agent_jobs.store.tokens import Tokens
+from agent_jobs.store.traces import Traces
 from agent_jobs.store.webhooks import Webhooks
 
 
 class SQLiteStore(
-    Transitions, Queue, Changes, SearchIndex, Reports, Housekeeping, Owners, Tokens, AuditLog, Webhooks, Callbacks
+    Transitions,
+    Queue,
+    Changes,
+    SearchIndex,
+    Reports,
+    Housekeeping,
+    Owners,
+    Tokens,
+    AuditLog,
+    Webhooks,
+    Callbacks,
+    Traces,
 ):
     """`Store` on SQLite: see the protocols for what each method promises."""
 

@@ -1,4 +1,4 @@
-"""The protocols for what a team server keeps beside jobs: tokens, an audit log, webhooks and callbacks."""
+"""The protocols for what a team server keeps beside jobs: tokens, an audit log, webhooks, callbacks and traces."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -183,4 +183,12 @@ class CallbackRecords(Protocol):
 
     async def finish_callback(self, message_id: str) -> None:
         """Delete a message that was accepted, or is given up."""
+        ...
+
+
+class TraceRecords(Protocol):
+    """Keeps which jobs were traced."""
+
+    async def claim_traces(self, since: float, limit: int) -> list[str]:
+        """Claim for ever some jobs that finished after `since`, and return their ids. Each end is claimed once."""
         ...
