@@ -134,7 +134,7 @@ async def test_all_rows_of_a_job_come_along_and_a_key_that_is_taken_stays(order:
     path.parent.mkdir(parents=True)
     path.write_text("a picture")
     with closing(sqlite3.connect(order.folder / "jobs.db")) as db:
-        db.execute("INSERT INTO made VALUES ('job_1', 'plot.png', ?, 9)", [str(path)])
+        db.execute("INSERT INTO made (job_id, name, path, bytes) VALUES ('job_1', 'plot.png', ?, 9)", [str(path)])
         db.execute("INSERT INTO tombstone (job_id, status, finished_at) VALUES ('job_0', 'completed', 5.0)")
         db.commit()
     async with open_store(Path(), order.address) as store:

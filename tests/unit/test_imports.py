@@ -134,8 +134,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
         "access", "activity", "adopt_response", "archive", "live_text", "owner_clients", "replies", "start",
-        "job_waiter", "team_files",
-        "webhook_intake", "worker",
+        "job_waiter", "team_files", "webhook_intake", "worker",
     },
 }  # fmt: skip
 

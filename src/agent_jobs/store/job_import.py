@@ -42,6 +42,7 @@ _OTHER_TABLES = {
     "owner": ("name",),
     "token": ("id",),
     "webhook": ("id",),
+    "shelf": ("id",),
     "audit": ("at", "token_id", "action", "job_id"),
 }
 _UNFINISHED = f"(status IN {ACTIVE_SQL} OR unsettled = TRUE)"
