@@ -59,6 +59,20 @@ async def test_two_owners_see_and_change_only_their_own_jobs(team: Team):
         assert {("page", "cancel", ids["anna"])} <= {(entry.client, entry.action, entry.job_id) for entry in log}
 
 
+async def test_owner_downloads_what_a_run_made(team: Team):
+    tokens = {owner: await team.add_token(owner) for owner in ("erin", "finn")}
+    async with team.host(tokens["erin"]) as host:
+        emulate = {"duration_s": 0.2, "container_files": [{"filename": "a.html", "text": "<script>1</script>"}]}
+        tool = {"type": "code_interpreter", "container": {"type": "auto"}}
+        job_id = (await host.start(emulate=emulate, options={"tools": [tool]}))["job_id"]
+        await host.end(job_id)
+    async with browser(team, tokens["erin"]) as erin, browser(team, tokens["finn"]) as finn:
+        answer = await erin.get(f"/jobs/{job_id}/files/0")
+        assert (answer.text, answer.headers["content-type"]) == ("<script>1</script>", "application/octet-stream")
+        assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''a.html"
+        assert (await finn.get(f"/jobs/{job_id}/files/0")).status_code == 404
+
+
 async def test_session_ends_with_its_token(team: Team):
     text, record = await team.server.engine.access.add_token("carl")
     async with browser(team, text) as client:

@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"jobs", "file_lock", *SHARED},
     "team_token": set(),
     "engine": {
-        "callback_hosts", "callback_urls", "team_token", "store", "upstream", "request", "attachments", "toolbox",
+        "", "callback_hosts", "callback_urls", "team_token", "store", "upstream", "request", "attachments", "toolbox",
         "pricing", "rendering", "jobs", *SHARED,
     },
     "app": {
@@ -108,11 +108,16 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "callbacks": set(),
     "team_files": set(),
     "callback_check": set(),
+    "trace_parent": set(),
+    "job_traces": set(),
+    "span_exporter": {"job_traces"},
     "poll_planner": {"run_limits", "step_result"},
     "follow_up": set(),
     "repeat": set(),
     "archive": set(),
-    "start": {"callback_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key", "team_files"},
+    "start": {
+        "callback_check", "follow_up", "forecast", "owner_limits", "repeat", "shared_key", "team_files", "trace_parent",
+    },
     "resend": {"finalize"},
     "adapt": {"run_limits"},
     "collect": {"finalize", "resend", "retrieve"},
@@ -134,8 +139,7 @@ INSIDE_ENGINE: dict[str, set[str]] = {
     "worker": {"archive", "live_text", "owner_clients", "run_limits", "step_result"},
     "engine": {
         "access", "activity", "adopt_response", "archive", "live_text", "owner_clients", "replies", "start",
-        "job_waiter", "team_files",
-        "webhook_intake", "worker",
+        "job_waiter", "team_files", "webhook_intake", "worker",
     },
 }  # fmt: skip
 
@@ -164,6 +168,7 @@ OUTSIDE: dict[str, set[str]] = {
     "prometheus_client": {"team_server"},
     "aiosqlite": {"store"},
     "asyncpg": {"store"},
+    "opentelemetry": {"engine"},
     "sqlite3": {"store"},
     "mcp": {"cli", "mcp_server", "team_server", "toolbox"},
     "mcp_types": {"cli", "jsonrpc", "mcp_server", "team_server", "toolbox"},

@@ -25,6 +25,7 @@ from agent_jobs.engine.owner_limits import find_limits, list_budgets
 from agent_jobs.engine.repeat import read_repeated, repeat_job
 from agent_jobs.engine.shared_key import check_shared_ids
 from agent_jobs.engine.team_files import TeamFiles
+from agent_jobs.engine.trace_parent import read_trace_parent
 from agent_jobs.errors import AgentJobsError, Argument, RequestError
 from agent_jobs.jobs import history
 from agent_jobs.jobs.job import Job, Turn
@@ -308,6 +309,7 @@ class StartPlanner:
             preset=shared.request.preset or "",
             client=shared.request.client,
             callback_url=options.callback_url or "",
+            trace_parent=read_trace_parent(),
             status=Status.PENDING,
             created_at=self._clock.now(),
             request_hash=hash_of(body),
